@@ -1,0 +1,94 @@
+"""Bitmaps: the wire format's one home.
+
+A bitmap of ``n_samples`` samples is ``ceil(n_samples / 8)`` bytes. Sample ``i`` is bit ``7 - i % 8`` of byte ``i // 8``
+(most significant bit first: the order of `numpy.packbits` and of Redis' own bit commands). Padding bits behind the last
+sample are zero.
+"""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mild_core.errors import BitmapLengthError, SampleIndexError, TrailingBitsError
+
+Bitmap: TypeAlias = NDArray[np.uint8]
+"""Packed bits, shape (n_bytes,) for one epoch or (n_epochs, n_bytes) for a round."""
+
+
+def n_bytes(n_samples: int) -> int:
+    """Bytes of a bitmap of `n_samples` samples."""
+    return (n_samples + 7) // 8
+
+
+def pack(bits: ArrayLike) -> Bitmap:
+    """Pack booleans of shape (..., n_samples) into bytes of shape (..., n_bytes)."""
+    return np.packbits(np.asarray(bits, dtype=bool), axis=-1)
+
+
+def unpack(bitmap: Bitmap, n_samples: int) -> NDArray[np.bool_]:
+    """Unpack bytes of shape (..., n_bytes) into booleans of shape (..., n_samples)."""
+    return np.unpackbits(bitmap, axis=-1, count=n_samples).view(np.bool_)
+
+
+def popcount(bitmap: Bitmap) -> int:
+    """Number of set bits, over all axes."""
+    return int(np.bitwise_count(bitmap).sum(dtype=np.int64))
+
+
+def full(n_samples: int) -> Bitmap:
+    """A bitmap with every sample's bit set and zero padding."""
+    bitmap = np.full(n_bytes(n_samples), 0xFF, dtype=np.uint8)
+    if n_samples % 8:
+        bitmap[-1] = (0xFF << (8 - n_samples % 8)) & 0xFF
+    return bitmap
+
+
+def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -> Bitmap:
+    """Bitmap with the given samples' bits set.
+
+    Raises
+    ------
+    SampleIndexError
+        If an index lies outside ``0..n_samples-1``.
+    """
+    index = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
+    if index.size and (index.min() < 0 or index.max() >= n_samples):
+        bad = int(index[(index < 0) | (index >= n_samples)][0])
+        raise SampleIndexError(
+            f"sample index {bad} is outside 0..{n_samples - 1}; "
+            "send indices into the data set that the run was opened with"
+        )
+    bits = np.zeros(n_samples, dtype=bool)
+    bits[index] = True
+    return pack(bits)
+
+
+def to_indices(bitmap: Bitmap, n_samples: int) -> NDArray[np.int64]:
+    """Sorted indices of the set bits, shape (popcount,)."""
+    return np.flatnonzero(unpack(bitmap, n_samples))
+
+
+def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
+    """Validate one bitmap and return it as an array of shape (n_bytes,), without a copy.
+
+    Raises
+    ------
+    BitmapLengthError
+        If it is not ``ceil(n_samples / 8)`` bytes long.
+    TrailingBitsError
+        If a padding bit is set.
+    """
+    bitmap = np.frombuffer(data, dtype=np.uint8) if isinstance(data, bytes) else data
+    if bitmap.shape != (n_bytes(n_samples),):
+        raise BitmapLengthError(
+            f"{what} of {n_samples} samples takes {n_bytes(n_samples)} bytes (one bit each), got {bitmap.size}; "
+            "pack one bit per sample, most significant bit first"
+        )
+    if n_samples % 8 and bitmap[-1] & (0xFF >> n_samples % 8):
+        raise TrailingBitsError(
+            f"the last byte of the {what} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie behind "
+            f"sample {n_samples - 1} and must be zero; zero the padding, or check the bit order (numpy.packbits')"
+        )
+    return bitmap

@@ -1,0 +1,294 @@
+"""The frozen values that cross the wire and the boundaries between packages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
+
+Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
+Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
+Evidence: TypeAlias = Literal["pooled", "latest"]
+Rule: TypeAlias = Literal["bayes", "posterior", "scale", "value", "fraction"]
+Verdict: TypeAlias = Literal["separable", "weak", "unimodal", "insufficient"]
+Observe: TypeAlias = Literal["all", "mixed", "members"]
+Pass: TypeAlias = Literal["train", "eval"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochBits:
+    """One epoch's evidence, packed.
+
+    Attributes
+    ----------
+    n_samples
+        Samples of the run.
+    correct
+        Shape (n_bytes,). Bit set: the model predicted the sample's given label.
+    observed
+        Shape (n_bytes,), or None when everyone whom the run observes was seen.
+    """
+
+    n_samples: int
+    correct: Bitmap
+    observed: Bitmap | None = None
+
+    @classmethod
+    def from_body(cls, body: bytes, n_samples: int) -> Self:
+        """Read an epoch body: one bitmap (correct), or two in a row (observed, correct).
+
+        Raises
+        ------
+        BitmapLengthError
+            If the body is neither one nor two bitmaps long.
+        TrailingBitsError
+            If a padding bit is set.
+        CorrectNotObservedError
+            If a sample is correct without being observed.
+        """
+        size = bitmap.n_bytes(n_samples)
+        if len(body) not in (size, 2 * size):
+            raise BitmapLengthError(
+                f"an epoch body of {n_samples} samples takes {size} bytes (correct) or {2 * size} "
+                f"(observed, then correct), got {len(body)}; pack one bit per sample of the whole data set"
+            )
+        if len(body) == size:
+            return cls(n_samples, bitmap.check(body, n_samples, "correct bitmap"))
+        observed = bitmap.check(body[:size], n_samples, "observed bitmap")
+        correct = bitmap.check(body[size:], n_samples, "correct bitmap")
+        stray = correct & ~observed
+        if stray.any():
+            first = int(bitmap.to_indices(stray, n_samples)[0])
+            raise CorrectNotObservedError(
+                f"{bitmap.popcount(stray)} samples are correct but not observed, the first is sample {first}; "
+                "send the observed bitmap first, then the correct one"
+            )
+        return cls(n_samples, correct, observed)
+
+    def to_body(self) -> bytes:
+        """Return the epoch body: observed (where given), then correct."""
+        head = b"" if self.observed is None else self.observed.tobytes()
+        return head + self.correct.tobytes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundBits:
+    """One round's evidence, packed.
+
+    Attributes
+    ----------
+    n_samples
+        Samples of the run.
+    correct
+        Shape (n_epochs, n_bytes).
+    observed
+        Shape (n_epochs, n_bytes), or None when everyone was observed in every epoch.
+    members
+        Shape (n_bytes,), whom the model was trained on; None means everyone.
+    expects
+        Who should have been observed: everyone, or the members only.
+    """
+
+    n_samples: int
+    correct: Bitmap
+    observed: Bitmap | None = None
+    members: Bitmap | None = None
+    expects: Literal["all", "members"] = "all"
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs in the round."""
+        return int(self.correct.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """What decides a selection; every field has a default, and `checked` validates them.
+
+    Attributes
+    ----------
+    metric
+        Per-sample score; low is clean.
+    fit
+        How the mixture is fitted to the histogram of scores.
+    evidence
+        ``pooled``: all rounds so far, each with equal weight; ``latest``: the last one alone.
+    threshold
+        The rule that turns the fit into one cut.
+    p
+        ``posterior``: largest noisy posterior that is kept.
+    value
+        ``value``: largest metric that is kept.
+    fraction
+        ``fraction``: share of the samples that is kept; None takes the fit's estimate.
+    cost_ratio
+        ``bayes``: cost of keeping a mislabelled sample over that of dropping a clean one.
+    min_keep
+        Share of the scored samples that is kept whatever the rule says.
+    """
+
+    metric: Metric = "mild-simple"
+    fit: Fit = "anchored"
+    evidence: Evidence = "pooled"
+    threshold: Rule = "bayes"
+    p: float = 0.5
+    value: float | None = None
+    fraction: float | None = None
+    cost_ratio: float = 1.0
+    min_keep: float = 0.01
+
+    def checked(self) -> Self:
+        """Return self.
+
+        Raises
+        ------
+        ParameterError
+            If a choice is unknown, a number is outside its range, or ``value`` lacks its number.
+        """
+        for name, choices in (
+            ("metric", Metric),
+            ("fit", Fit),
+            ("evidence", Evidence),
+            ("threshold", Rule),
+        ):
+            known = choices.__args__
+            if getattr(self, name) not in known:
+                raise ParameterError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        for name, number, low, high in (
+            ("p", self.p, 0.0, 1.0),
+            ("fraction", self.fraction, 0.0, 1.0),
+            ("min_keep", self.min_keep, 0.0, 1.0),
+            ("cost_ratio", self.cost_ratio, 1e-6, 1e6),
+            ("value", self.value, -1e9, 1e9),
+        ):
+            if number is not None and not low <= number <= high:
+                raise ParameterError(f"{name} is {number}; give a number in {low:g}..{high:g}")
+        if self.threshold == "value" and self.value is None:
+            raise ParameterError("threshold 'value' needs `value`, the largest metric to keep; give one")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A quantity with a 90% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One Weibull component, on the scale of the fit's bins (0..n_bins-1); `mean` is its mean within them."""
+
+    weight: float
+    scale: float
+    shape: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The cut that was made: samples with metric <= `value` are kept.
+
+    `cut` is the same cut in bins of the fit's histogram (-1: nobody, None: no histogram was fitted).
+    """
+
+    rule: Rule
+    value: float | None
+    cut: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Scores as the fit saw them: bin ``j`` covers metric ``origin + width * j``."""
+
+    origin: float
+    width: float
+    counts: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The clean set of one round, and what may be believed of it.
+
+    Attributes
+    ----------
+    options
+        Resolved options.
+    n_samples
+        Samples of the run.
+    bitmap
+        Shape (n_bytes,), the kept samples.
+    scores
+        Shape (n_samples,), the metric; NaN where a sample was never observed.
+    noisy_posterior
+        Shape (n_samples,), probability of being mislabelled under the fit; NaN where there is none.
+    threshold, components, verdict, reasons
+        The cut, the fitted components (clean first; empty when nothing was fitted), and what may be believed.
+    estimated
+        ``noise_rate``, ``precision``, ``recall``: an Estimate each, or None where not identified.
+    epochs
+        Epochs that counted.
+    unobserved
+        Samples seen in under half of the epochs in which they should have been; never kept, always reported.
+    histogram, densities
+        What was fitted: the histogram, and the two weighted components' expected counts, shape (2, n_bins); or None.
+    """
+
+    options: SelectionOptions
+    n_samples: int
+    bitmap: Bitmap
+    scores: NDArray[np.float32]
+    noisy_posterior: NDArray[np.float32]
+    threshold: Threshold
+    components: tuple[Component, ...]
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    estimated: Mapping[str, Estimate | None]
+    epochs: int
+    unobserved: int
+    histogram: Histogram | None
+    densities: NDArray[np.float64] | None
+
+    @property
+    def n_selected(self) -> int:
+        """Samples kept."""
+        return bitmap.popcount(self.bitmap)
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Sorted indices of the kept samples."""
+        return bitmap.to_indices(self.bitmap, self.n_samples)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the per-sample arrays, as JSON values, in the wire's names."""
+        return {
+            "num_samples": self.n_samples,
+            "num_selected": self.n_selected,
+            "metric": self.options.metric,
+            "fit": self.options.fit,
+            "evidence": self.options.evidence,
+            "threshold": {
+                "rule": self.threshold.rule,
+                "value": self.threshold.value,
+                "cut": self.threshold.cut,
+            },
+            "components": [
+                {"weight": c.weight, "scale": c.scale, "shape": c.shape, "mean": c.mean}
+                for c in self.components
+            ],
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "estimated": {
+                name: None if e is None else {"value": e.value, "low": e.low, "high": e.high}
+                for name, e in self.estimated.items()
+            },
+            "epochs": self.epochs,
+            "unobserved": self.unobserved,
+        }
