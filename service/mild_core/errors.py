@@ -20,9 +20,9 @@ from typing import ClassVar
 class MildError(Exception):
     """Base of every error that this project raises on purpose."""
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
     title: ClassVar[str] = "Error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
 
 class InvalidInput(MildError, ValueError):

@@ -2,9 +2,123 @@
 
 from collections.abc import Sequence
 
-from mild_core.types import RoundBits, Selection, SelectionOptions
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap, verdict
+from mild_core.errors import ParameterError
+from mild_core.estimate import UNKNOWN, estimates
+from mild_core.metrics import EPSILON, Scores, score
+from mild_core.mixture import Mixture, fit_mixture
+from mild_core.observation import Observation
+from mild_core.threshold import fitted_cut, floored, fraction_cut
+from mild_core.types import Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
+from mild_core.weibull import Floats
 
 
 def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None) -> Selection:
-    """Return the clean set of the last of `rounds` (oldest first)."""
-    raise NotImplementedError
+    """Select the samples whose labels can be trusted after the last of `rounds`.
+
+    Parameters
+    ----------
+    rounds
+        One or more rounds of one run, oldest first; the set is the last one's.
+    options
+        None takes the defaults.
+
+    Returns
+    -------
+    Selection
+        With `threshold` ``bayes``, ``posterior``, ``scale`` or an estimated ``fraction``, a verdict of ``unimodal`` or
+        ``insufficient`` keeps every scored sample: where the evidence cannot tell, nobody is dropped.
+
+    Raises
+    ------
+    ParameterError
+        If an option is invalid, or there is no round.
+    """
+    options = (options or SelectionOptions()).checked()
+    if not rounds:
+        raise ParameterError("there are 0 rounds to select from; give at least one round of epochs")
+    used = rounds if options.evidence == "pooled" else rounds[-1:]
+    scores = score(used, options.metric)
+    scored = scores.scored
+    counts = np.bincount(scores.bins(scores.values[scored]), minlength=scores.n_bins).astype(np.float64)
+    enough, reasons = verdict.sufficient(counts)
+    if not enough:
+        return _unfitted(scores, counts, options, reasons)
+    return _fitted(scores, counts, options)
+
+
+def _unfitted(scores: Scores, counts: Floats, options: SelectionOptions, reasons: tuple[str, ...]) -> Selection:
+    """Select where no fit is possible: only a given value or fraction cuts."""
+    scored = int(counts.sum())
+    cut: int | None = None
+    if scored and options.threshold == "fraction" and options.fraction is not None:
+        cut = floored(fraction_cut(counts, options.fraction), counts, options.min_keep)
+    return _selection(scores, counts, options, cut, None, "insufficient", reasons)
+
+
+def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Selection:
+    """Fit, judge and cut."""
+    observation = Observation.of(scores) if options.metric == "mild-simple" else None
+    if observation is None:
+        mixture = fit_mixture(counts, options.fit)
+    else:
+        mixture = fit_mixture(observation.counts, options.fit, observation.likelihood)
+    found, reasons = verdict.judge(mixture)
+    keeps_everyone = found == "unimodal" and not _is_given(options)
+    cut = None if keeps_everyone else floored(fitted_cut(mixture, counts, options), counts, options.min_keep)
+    posterior = np.full(scores.values.size, np.nan, dtype=np.float32)
+    if observation is None:
+        posterior[scores.scored] = mixture.noisy_posterior[scores.bins(scores.values[scores.scored])]
+    else:
+        clean, noisy = mixture.densities @ observation.likelihood.T
+        posterior[scores.scored] = (noisy / np.maximum(clean + noisy, 1e-300))[observation.cell]
+    return _selection(scores, counts, options, cut, mixture, found, reasons, posterior)
+
+
+def _is_given(options: SelectionOptions) -> bool:
+    """Whether the caller's own number makes the cut, so that no verdict overrides it."""
+    return options.threshold == "value" or (options.threshold == "fraction" and options.fraction is not None)
+
+
+def _selection(
+    scores: Scores,
+    counts: Floats,
+    options: SelectionOptions,
+    cut: int | None,
+    mixture: Mixture | None,
+    found: Verdict,
+    reasons: tuple[str, ...],
+    posterior: NDArray[np.float32] | None = None,
+) -> Selection:
+    """Put the pieces together; a `cut` of None keeps every scored sample, unless a value was given."""
+    value = None if cut is None else scores.value_of(cut)
+    if options.threshold == "value" and options.value is not None:
+        value = options.value
+        cut = int(scores.bins(np.array([value]))[0]) if value >= scores.origin else -1
+    kept = scores.scored
+    if value is not None:
+        # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.
+        kept = kept & (np.nan_to_num(scores.values, nan=np.inf) <= value + scores.width * EPSILON)
+    known = mixture is not None and found in ("separable", "weak")
+    n_samples = scores.values.size
+    return Selection(
+        options=options,
+        n_samples=n_samples,
+        bitmap=bitmap.pack(kept),
+        scores=scores.values.astype(np.float32),
+        noisy_posterior=np.full(n_samples, np.nan, dtype=np.float32) if posterior is None else posterior,
+        threshold=Threshold(options.threshold, value, cut),
+        components=() if mixture is None else mixture.components,
+        verdict=found,
+        reasons=reasons,
+        estimated=estimates(mixture, counts, counts.size - 1 if cut is None else cut)
+        if mixture is not None and known
+        else UNKNOWN,
+        epochs=scores.n_epochs,
+        unobserved=int(scores.unobserved.sum()),
+        histogram=Histogram(scores.origin, scores.width, counts),
+        densities=None if mixture is None else mixture.densities * counts.sum(),
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +156,7 @@ class SelectionOptions:
             ("evidence", Evidence),
             ("threshold", Rule),
         ):
-            known = choices.__args__
+            known = get_args(choices)
             if getattr(self, name) not in known:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
         for name, number, low, high in (
@@ -280,8 +280,7 @@ class Selection:
                 "cut": self.threshold.cut,
             },
             "components": [
-                {"weight": c.weight, "scale": c.scale, "shape": c.shape, "mean": c.mean}
-                for c in self.components
+                {"weight": c.weight, "scale": c.scale, "shape": c.shape, "mean": c.mean} for c in self.components
             ],
             "verdict": self.verdict,
             "reasons": list(self.reasons),

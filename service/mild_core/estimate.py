@@ -1,0 +1,54 @@
+"""How many labels are wrong and how good the set is, as intervals.
+
+The value is the fit's own. The 90% interval covers what resampling the histogram does to it (parametric bootstrap) and
+what choosing another fit would have said, because the model is never quite right and its sampling error alone would
+promise too much.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mild_core.mixture import Mixture, fit_mixture
+from mild_core.types import Estimate, Fit
+from mild_core.weibull import Floats
+
+N_BOOTSTRAP = 20
+QUANTITIES = ("noise_rate", "precision", "recall")
+UNKNOWN: Mapping[str, Estimate | None] = dict.fromkeys(QUANTITIES)
+_RIVALS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
+
+
+def estimates(mixture: Mixture, counts: Floats, cut: int) -> Mapping[str, Estimate | None]:
+    """Estimate noise rate, precision and recall of keeping bins ``0..cut``.
+
+    Parameters
+    ----------
+    mixture
+        The fit in use.
+    counts
+        The histogram, shape (n_bins,).
+    cut
+        Last bin that is kept; -1 keeps nobody.
+    """
+    rng = np.random.default_rng(0)
+    total = int(counts.sum())
+    expected = mixture.densities.sum(axis=0)
+    resampled = rng.multinomial(total, expected / expected.sum(), size=N_BOOTSTRAP).astype(np.float64)
+    draws = np.array([_quality(fit_mixture(row, mixture.kind, start=mixture), cut) for row in resampled])
+    rivals = np.array([_quality(fit_mixture(counts, kind), cut) for kind in _RIVALS if kind != mixture.kind])
+    value = _quality(mixture, cut)
+    low = np.minimum(np.quantile(draws, 0.05, axis=0), rivals.min(axis=0))
+    high = np.maximum(np.quantile(draws, 0.95, axis=0), rivals.max(axis=0))
+    return {
+        name: Estimate(float(value[i]), float(min(low[i], value[i])), float(max(high[i], value[i])))
+        for i, name in enumerate(QUANTITIES)
+    }
+
+
+def _quality(mixture: Mixture, cut: int) -> Floats:
+    """Noise rate, precision and recall that a mixture implies, shape (3,)."""
+    clean, noisy = mixture.densities[:, : cut + 1].sum(axis=1)
+    precision = clean / (clean + noisy) if clean + noisy > 0 else 1.0
+    recall = clean / mixture.weights[0] if mixture.weights[0] > 0 else 1.0
+    return np.array([mixture.weights[1], precision, min(recall, 1.0)])

@@ -1,0 +1,147 @@
+"""Per-sample scores: how hard a sample was to memorise and how easy to forget. Low is clean.
+
+With ``z`` misclassified epochs in ``sz`` segments and ``m`` memorised epochs in ``sm`` segments (arXiv 2306.11560):
+
+- ``mild``: ``z / max(sz, 1) - m / max(sm, 1)``, memorisation difficulty minus forgetting difficulty, in -E..E;
+- ``mild-simple``: ``z - m``, in -E..E in steps of two: the simplified metric, which the published code computes;
+- ``forgetting``: transitions from memorised to misclassified (Toneva et al. 2019), in 0..E;
+- ``first-learned``: epochs before the first memorised one, in 0..E.
+
+Over several rounds of ``E_1, E_2, …`` epochs the value is ``sum(E) * mean(v_r / E_r)`` over the rounds in which the
+sample was observed: the plain sum where all rounds are equally long, and equal weight for every round where they are
+not. A round's counts are scaled to its length where epochs were not observed; segments never cross rounds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.dynamics import Dynamics, dynamics, first_learned
+from mild_core.types import Metric, RoundBits
+from mild_core.weibull import Floats
+
+EPSILON = 1e-6
+"""Slack, in bins, that keeps a sum of fractions on the whole number that it stands for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Scores of all samples, and the grid of bins that a fit works on.
+
+    Attributes
+    ----------
+    values
+        Shape (n_samples,), low is clean; NaN where a sample was never observed.
+    origin, width, n_bins
+        Bin ``j`` of ``0..n_bins-1`` holds the scores in ``(origin + width * (j - 1), origin + width * j]``.
+    observed, misclassified
+        Shape (n_samples,), epochs over all rounds.
+    expected
+        Shape (n_samples,), epochs in which the sample should have been observed.
+    n_epochs
+        Epochs of all rounds together.
+    """
+
+    values: Floats
+    origin: float
+    width: float
+    n_bins: int
+    observed: NDArray[np.int64]
+    misclassified: NDArray[np.int64]
+    expected: NDArray[np.int64]
+    n_epochs: int
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Samples seen in at least half of the epochs in which they should have been, shape (n_samples,)."""
+        return (self.observed > 0) & (2 * self.observed >= self.expected)
+
+    @property
+    def unobserved(self) -> NDArray[np.bool_]:
+        """Samples that should have been seen and mostly were not, shape (n_samples,)."""
+        return (self.expected > 0) & (2 * self.observed < self.expected)
+
+    def bins(self, values: Floats) -> NDArray[np.int64]:
+        """Bin of each value, shape of `values`; NaN goes to bin 0."""
+        position = np.ceil((np.nan_to_num(values, nan=self.origin) - self.origin) / self.width - EPSILON)
+        return np.clip(position, 0, self.n_bins - 1).astype(np.int64)
+
+    def value_of(self, cut: int) -> float:
+        """The largest score in bin `cut`."""
+        return self.origin + self.width * cut
+
+
+def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
+    """Score every sample over `rounds`.
+
+    Parameters
+    ----------
+    rounds
+        One or more rounds of the same samples, oldest first.
+    metric
+        One of the four metrics of this module.
+    """
+    n_samples = rounds[0].n_samples
+    rates, seen_rounds = np.zeros(n_samples), np.zeros(n_samples)
+    observed, misclassified, expected = (np.zeros(n_samples, dtype=np.int64) for _ in range(3))
+    for bits in rounds:
+        counts = dynamics(bits)
+        seen = counts.observed > 0
+        # Scaled by 1 / observed: an epoch that was not observed says nothing, so the others speak for it.
+        length = np.maximum(counts.observed, 1)
+        rates += np.where(seen, _VALUES[metric](counts, bits) / length, 0.0)
+        seen_rounds += seen
+        observed += counts.observed
+        misclassified += counts.misclassified
+        expected += _expected(bits)
+    n_epochs = sum(bits.n_epochs for bits in rounds)
+    with np.errstate(invalid="ignore"):
+        values = n_epochs * rates / np.where(seen_rounds > 0, seen_rounds, np.nan)
+    origin, width, n_bins = _grid(metric, n_epochs)
+    return Scores(values, origin, width, n_bins, observed, misclassified, expected, n_epochs)
+
+
+def _expected(bits: RoundBits) -> NDArray[np.int64]:
+    """Epochs in which each sample should have been observed, shape (n_samples,)."""
+    if bits.expects == "all" or bits.members is None:
+        return np.full(bits.n_samples, bits.n_epochs, dtype=np.int64)
+    return bitmap.unpack(bits.members, bits.n_samples) * np.int64(bits.n_epochs)
+
+
+def _grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:
+    """Origin, width and number of a metric's bins: fixed by the number of epochs, never by the data."""
+    if metric == "mild-simple":
+        return -float(n_epochs), 2.0, n_epochs + 1
+    if metric == "mild":
+        return -float(n_epochs), 1.0, 2 * n_epochs + 1
+    return 0.0, 1.0, n_epochs + 1
+
+
+def _mild(counts: Dynamics, _: RoundBits) -> Floats:
+    memorisation = counts.misclassified / np.maximum(counts.misclassified_segments, 1)
+    forgetting = counts.memorised / np.maximum(counts.memorised_segments, 1)
+    return memorisation - forgetting
+
+
+def _mild_simple(counts: Dynamics, _: RoundBits) -> Floats:
+    return counts.misclassified.astype(np.float64) - counts.memorised
+
+
+def _forgetting(counts: Dynamics, _: RoundBits) -> Floats:
+    return counts.forgotten.astype(np.float64)
+
+
+def _first_learned(counts: Dynamics, bits: RoundBits) -> Floats:
+    # Absolute epochs, so not stretched where some were not observed: undo the division by the observed ones.
+    return first_learned(bits) * (counts.observed / max(counts.n_epochs, 1))
+
+
+_VALUES: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {
+    "mild": _mild,
+    "mild-simple": _mild_simple,
+    "forgetting": _forgetting,
+    "first-learned": _first_learned,
+}

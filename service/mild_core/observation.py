@@ -1,0 +1,75 @@
+"""Samples that were not observed in every epoch: what was seen, given what happened.
+
+A sample seen in ``k`` of ``E`` epochs, ``y`` of them misclassified, is a draw without replacement from its ``z``
+misclassified ones: ``P(y | z, k) = Hypergeometric(y; E, z, k)``. Its likelihood under a component is the sum over
+``z``, and its posterior depends on ``(y, k)``, so that few observations move it little.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from mild_core.metrics import Scores
+from mild_core.weibull import Floats
+
+_MAX_LEVELS = 32
+"""Distinct numbers of observed epochs told apart; finer ones are rounded to the nearest level."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """The distinct ``(k, y)`` cells of the scored samples.
+
+    Attributes
+    ----------
+    counts
+        Samples per cell, shape (n_cells,).
+    likelihood
+        ``P(cell | z)``, shape (n_cells, n_bins).
+    cell
+        Each scored sample's cell, shape (n_scored,).
+    """
+
+    counts: Floats
+    likelihood: Floats
+    cell: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, scores: Scores) -> Self | None:
+        """Cells of the scored samples; None when every one of them was observed in every epoch."""
+        scored = scores.scored
+        n_epochs = scores.n_epochs
+        k, y = scores.observed[scored], scores.misclassified[scored]
+        if (k == n_epochs).all():
+            return None
+        k, y = _coarsened(k, y)
+        cells, cell, counts = np.unique(k * (n_epochs + 1) + y, return_inverse=True, return_counts=True)
+        k, y = np.divmod(cells, n_epochs + 1)
+        likelihood = hypergeometric(y[:, None], n_epochs, np.arange(n_epochs + 1)[None, :], k[:, None])
+        return cls(counts.astype(np.float64), likelihood, cell)
+
+
+def _coarsened(k: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Round observed counts to at most `_MAX_LEVELS` levels, keeping the misclassified share."""
+    levels = np.unique(k)
+    if levels.size <= _MAX_LEVELS:
+        return k, y
+    grid = np.unique(np.linspace(levels[0], levels[-1], _MAX_LEVELS).round().astype(np.int64))
+    nearest = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, k)]
+    return nearest, np.rint(y * nearest / k).astype(np.int64)
+
+
+def hypergeometric(y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]) -> Floats:
+    """``P(y | z, k)``: `y` misclassified among `k` epochs drawn from `n_epochs`, `z` of which were misclassified."""
+    possible = (y <= z) & (k - y <= n_epochs - z)
+    y, z = np.where(possible, y, 0), np.where(possible, z, 0)
+    k = np.broadcast_to(k, y.shape)
+    log_p = _log_choose(z, y) + _log_choose(n_epochs - z, np.where(possible, k - y, 0)) - _log_choose(n_epochs, k)
+    return np.where(possible, np.exp(log_p), 0.0)
+
+
+def _log_choose(n: NDArray[np.int64] | int, r: NDArray[np.int64]) -> Floats:
+    return np.asarray(gammaln(np.asarray(n) + 1) - gammaln(r + 1) - gammaln(n - r + 1))

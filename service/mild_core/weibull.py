@@ -1,0 +1,47 @@
+"""The Weibull distribution: formulas only, checkable against a textbook and against `scipy.stats.weibull_min`.
+
+With scale ``a`` and shape ``k``, for ``x >= 0`` and ``u = (x / a) ** k``::
+
+    S(x) = exp(-u)                         survival
+    f(x) = (k / x) u exp(-u)               density
+    dS / d log a =  k u exp(-u)
+    dS / d log k = -u log(u) exp(-u)
+
+Functions take ``log_scale`` and ``log_shape`` of shape (n_components, 1) and points of shape (n_points,).
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+_LOG_MAX = 700.0
+"""exp() of this is the largest that is still finite; survival is zero long before."""
+
+
+def log_cumulative_hazard(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
+    """``log u`` for points given by their logarithm (``-inf`` stands for 0), clipped so that ``u`` stays finite."""
+    shape = np.exp(np.minimum(log_shape, _LOG_MAX))
+    return np.clip(shape * (log_x - log_scale), -_LOG_MAX, _LOG_MAX)
+
+
+def survival(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
+    """``S(x)``, shape (n_components, n_points)."""
+    return np.exp(-np.exp(log_cumulative_hazard(log_x, log_scale, log_shape)))
+
+
+def survival_gradient(log_x: Floats, log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
+    """``S(x)`` with its derivatives by ``log a`` and by ``log k``, each of shape (n_components, n_points)."""
+    log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
+    u = np.exp(log_u)
+    s = np.exp(-u)
+    us = u * s
+    return s, np.exp(log_shape) * us, -log_u * us
+
+
+def log_density(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
+    """``log f(x)`` for ``x > 0``, shape (n_components, n_points)."""
+    log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
+    return log_shape - log_x + log_u - np.exp(log_u)
