@@ -1,0 +1,36 @@
+"""What a training job installs: the tracker, the service's client, and selection in the process."""
+
+from typing import TYPE_CHECKING
+
+from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
+from mild_client.errors import ClientError, ServiceError, ServiceUnreachable
+from mild_client.local import LocalSelector
+from mild_core.types import EpochBits, SelectionOptions
+
+if TYPE_CHECKING:
+    from mild_client.tracker import CorrectnessTracker as CorrectnessTracker
+
+__all__ = [
+    "ClientError",
+    "CorrectnessTracker",
+    "EpochBits",
+    "LocalSelector",
+    "Position",
+    "RoundFit",
+    "RoundResult",
+    "RunSpec",
+    "RunState",
+    "SelectionBackend",
+    "SelectionOptions",
+    "ServiceError",
+    "ServiceUnreachable",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the tracker, and torch with it, on first use (PEP 562): a client without torch never needs it."""
+    if name == "CorrectnessTracker":
+        from mild_client.tracker import CorrectnessTracker
+
+        return CorrectnessTracker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,127 @@
+"""What a training job needs of a selection backend: one protocol, kept by the HTTP service and by `LocalSelector`.
+
+A job opens a run, puts one epoch's bits after each epoch, and finishes the round; the answer is the clean set that the
+next round trains on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mild_core.bitmap import Bitmap
+from mild_core.types import EpochBits, Observe, Pass, SelectionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run is opened with; everything but `tags` is fixed from then on.
+
+    Attributes
+    ----------
+    run_id
+        The caller's name for it, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
+    n_samples
+        Samples of the data set; a sample's index never changes over a run.
+    n_classes
+        Classes, where known.
+    observe
+        Who counts as observed in an epoch that carries one bitmap.
+    forward_pass
+        Which forward pass makes the bits of the members.
+    options
+        How the clean set is chosen.
+    expected_epochs, expected_rounds
+        The plan, for progress displays.
+    tags
+        Free text, for listings.
+    """
+
+    run_id: str
+    n_samples: int
+    n_classes: int | None = None
+    observe: Observe = "all"
+    forward_pass: Pass = "eval"
+    options: SelectionOptions = field(default_factory=SelectionOptions)
+    expected_epochs: int | None = None
+    expected_rounds: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a run: the next epoch to be written, in its round."""
+
+    round: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """An opened run: the round that takes epochs now, and the attempt that this writer holds."""
+
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFit:
+    """What the clean set was read off, for a picture.
+
+    Attributes
+    ----------
+    origin, width
+        Bin ``j`` covers the metric ``origin + width * j``.
+    counts
+        Samples per bin, n_bins long.
+    densities
+        Expected samples per bin of the clean and of the noisy component, each n_bins long; empty without a fit.
+    """
+
+    origin: float
+    width: float
+    counts: tuple[float, ...]
+    densities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundResult:
+    """A finished round.
+
+    Attributes
+    ----------
+    round
+        Its number.
+    n_samples
+        Samples of the run.
+    selected
+        Shape (n_bytes,), the clean set.
+    summary
+        The selection in the wire's names: ``num_selected, metric, threshold, components, verdict, estimated, ...``.
+    fit
+        The histogram and its components; None where nothing was fitted.
+    """
+
+    round: int
+    n_samples: int
+    selected: Bitmap
+    summary: Mapping[str, Any]
+    fit: RoundFit | None
+
+
+class SelectionBackend(Protocol):
+    """Takes one run's bits and answers with clean sets. Rounds and epochs count from 0."""
+
+    def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
+        """Open the run, or continue it: epochs from `resume_from` on are dropped and written anew."""
+
+    def put_members(self, round: int, members: Bitmap) -> None:
+        """Say whom the model is trained on in `round`; without a call it is the previous round's clean set."""
+
+    def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
+        """Commit one epoch's bits; the same bits again change nothing."""
+
+    def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Attach an epoch's scalars: ``train_loss``, ``test_accuracy`` and the like."""
+
+    def finish(self, round: int) -> RoundResult:
+        """Freeze the round and return its clean set; repeated, it returns the same set."""

@@ -1,0 +1,86 @@
+"""The error tree of the clients.
+
+::
+
+    MildError (mild_core)
+    └── ClientError
+        ├── LocalStateError        a call that the state of a local run does not allow
+        ├── ServiceUnreachable     no answer within the deadline
+        └── ServiceError           an answer that refuses; carries code, status, detail, retryable, request_id
+            ├── NotAllowed         401, 403
+            ├── NotFound           404
+            ├── Conflict           409
+            │   └── StaleAttempt   a newer attempt of the same run has taken over
+            ├── Unavailable        408, 429, 5xx: still refusing when the deadline passed
+            └── BadRequest         any other refusal: what was sent cannot be used
+"""
+
+from mild_core.errors import MildError
+
+
+class ClientError(MildError):
+    """Base of every error of the clients."""
+
+
+class LocalStateError(ClientError):
+    """A call that the state of a local run does not allow."""
+
+    code = "local-state"
+
+
+class ServiceUnreachable(ClientError):
+    """The service gave no answer within the deadline."""
+
+    code = "unreachable"
+    retryable = True
+
+
+class ServiceError(ClientError):
+    """The service answered, and refused.
+
+    Attributes
+    ----------
+    code
+        Stable name of the problem, such as ``epoch-conflict``.
+    status
+        HTTP status.
+    detail
+        Limit, value got and remedy, in the service's words.
+    retryable
+        Whether the same request may succeed later.
+    request_id
+        What to quote to whoever runs the service; None where it gave none.
+    """
+
+    def __init__(self, code: str, status: int, detail: str, retryable: bool, request_id: str | None) -> None:
+        quoted = f", request {request_id}" if request_id else ""
+        super().__init__(f"{detail} ({code}, status {status}{quoted})")
+        self.code = code
+        self.status = status
+        self.detail = detail
+        self.retryable = retryable
+        self.request_id = request_id
+
+
+class BadRequest(ServiceError):
+    """What was sent cannot be used; sending it again will fail again."""
+
+
+class NotAllowed(ServiceError):
+    """No key, a wrong key, or one that does not reach this far."""
+
+
+class NotFound(ServiceError):
+    """No such run, round, epoch or route."""
+
+
+class Conflict(ServiceError):
+    """The run's state does not allow it."""
+
+
+class StaleAttempt(Conflict):
+    """A newer attempt of the same run has taken over; this trainer should end."""
+
+
+class Unavailable(ServiceError):
+    """The service was busy or down, and still was when the deadline passed."""

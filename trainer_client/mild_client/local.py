@@ -1,0 +1,171 @@
+"""Selection in the training process: the backend's protocol with `mild_core` behind it and no server."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState
+from mild_client.errors import LocalStateError
+from mild_core import bitmap, selection
+from mild_core.bitmap import Bitmap
+from mild_core.types import EpochBits, RoundBits, Selection, SelectionOptions
+
+Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions], Selection]
+
+
+@dataclass
+class _Round:
+    members: Bitmap | None = None
+    epochs: dict[int, EpochBits] = field(default_factory=dict)
+    result: RoundResult | None = None
+
+
+class LocalSelector:
+    """Keeps a run's bits in memory and selects in the process.
+
+    Parameters
+    ----------
+    folder
+        Where the bodies are also written, one file each in the wire format (``round-0/epoch-3.bits``,
+        ``round-1/members.bits``), so that an interrupted training can go on. None keeps them in memory only.
+    select
+        The function that turns rounds of bits into a clean set.
+    """
+
+    def __init__(self, folder: Path | None = None, select: Select = selection.select) -> None:
+        self._folder = folder
+        self._select = select
+        self._spec = RunSpec(run_id="local", n_samples=0)
+        self._rounds: list[_Round] = []
+
+    def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
+        """Start empty, or with the epochs before `resume_from`.
+
+        Raises
+        ------
+        LocalStateError
+            If epochs before `resume_from` are missing from the folder.
+        """
+        self._spec = spec
+        self._rounds = [_Round()] if resume_from is None else self._read(resume_from)
+        return RunState(round=len(self._rounds) - 1, attempt=1)
+
+    def put_members(self, round: int, members: Bitmap) -> None:
+        """Say whom the model is trained on in `round`; it must be the open one."""
+        self._open_round(round).members = bitmap.check(members, self._spec.n_samples, "members bitmap")
+        self._write(f"round-{round}/members.bits", members.tobytes())
+
+    def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
+        """Keep one epoch's bits; the round must be the open one."""
+        self._open_round(round).epochs[epoch] = bits
+        self._write(f"round-{round}/epoch-{epoch}.bits", bits.to_body())
+
+    def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Do nothing: there is nobody here to plot an epoch's scalars."""
+
+    def finish(self, round: int) -> RoundResult:
+        """Select over all rounds up to this one, and open the next.
+
+        Raises
+        ------
+        LocalStateError
+            If the round is not open, has no epoch, or has a gap in its epochs.
+        """
+        if 0 <= round < len(self._rounds) and (stored := self._rounds[round].result) is not None:
+            return stored
+        current = self._open_round(round)
+        selected = self._select(self.evidence(), self._spec.options)
+        current.result = _result(round, selected)
+        self._rounds.append(_Round(members=selected.bitmap))
+        return current.result
+
+    def evidence(self) -> tuple[RoundBits, ...]:
+        """Every round that has epochs, oldest first, as the selection takes them.
+
+        Raises
+        ------
+        LocalStateError
+            If the open round has a gap in its epochs, or no round has any.
+        """
+        rounds = [r for r in self._rounds if r.epochs or r.result is None]
+        if len(rounds) > 1 and not rounds[-1].epochs:
+            rounds.pop()
+        return tuple(self._round_bits(number, r) for number, r in enumerate(rounds))
+
+    def _round_bits(self, number: int, kept: _Round) -> RoundBits:
+        n_epochs = len(kept.epochs)
+        missing = sorted(set(range(max(kept.epochs, default=0) + 1)) - set(kept.epochs))
+        if missing:
+            raise LocalStateError(
+                f"round {number} has {n_epochs} epochs and lacks epoch {missing[0]}; "
+                "put every epoch from 0 on before selecting"
+            )
+        epochs = [kept.epochs[e] for e in range(n_epochs)]
+        observes_all = self._spec.observe != "members"
+        everyone = kept.members if kept.members is not None and not observes_all else bitmap.full(self._spec.n_samples)
+        partial = any(e.observed is not None for e in epochs)
+        return RoundBits(
+            n_samples=self._spec.n_samples,
+            correct=np.stack([e.correct for e in epochs]),
+            observed=np.stack([everyone if e.observed is None else e.observed for e in epochs])
+            if partial or not observes_all
+            else None,
+            members=kept.members,
+            expects="all" if observes_all else "members",
+        )
+
+    def _open_round(self, round: int) -> _Round:
+        if round != len(self._rounds) - 1:
+            raise LocalStateError(
+                f"round {round} is not open, round {len(self._rounds) - 1} is; finished rounds never change"
+            )
+        return self._rounds[round]
+
+    def _write(self, name: str, body: bytes) -> None:
+        if self._folder is None:
+            return
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(body)
+        part.replace(path)
+
+    def _read(self, until: Position) -> list[_Round]:
+        """Rounds as they stood when epoch `until` was about to be written."""
+        if self._folder is None:
+            raise LocalStateError("cannot resume: this selector was given no folder to keep bits in; pass one")
+        n_samples = self._spec.n_samples
+        rounds = []
+        for number in range(until.round + 1):
+            folder = self._folder / f"round-{number}"
+            members = folder / "members.bits"
+            kept = _Round(members=bitmap.check(members.read_bytes(), n_samples) if members.exists() else None)
+            for path in folder.glob("epoch-*.bits"):
+                epoch = int(path.stem.removeprefix("epoch-"))
+                if number < until.round or epoch < until.epoch:
+                    kept.epochs[epoch] = EpochBits.from_body(path.read_bytes(), n_samples)
+                else:
+                    path.unlink()
+            rounds.append(kept)
+        if len(rounds[-1].epochs) != until.epoch or not all(r.epochs for r in rounds[:-1]):
+            raise LocalStateError(
+                f"cannot resume at round {until.round}, epoch {until.epoch}: {self._folder} holds "
+                f"{[len(r.epochs) for r in rounds]} epochs of rounds 0..{until.round}; start anew"
+            )
+        return rounds
+
+
+def _result(round: int, selected: Selection) -> RoundResult:
+    fit = None
+    if selected.histogram is not None:
+        densities = () if selected.densities is None else selected.densities
+        fit = RoundFit(
+            origin=selected.histogram.origin,
+            width=selected.histogram.width,
+            counts=tuple(float(count) for count in selected.histogram.counts),
+            densities=tuple(tuple(float(d) for d in density) for density in densities),
+        )
+    return RoundResult(round, selected.n_samples, selected.bitmap, selected.summary(), fit)

@@ -1,0 +1,126 @@
+"""The tracker: two verbs that turn any training loop into a source of correctness bits."""
+
+import torch
+from torch import Tensor
+
+from mild_client.backend import SelectionBackend
+from mild_core import bitmap
+from mild_core.errors import ParameterError, SampleIndexError
+from mild_core.types import EpochBits
+
+_WRONG, _RIGHT = 1, 2
+
+
+class CorrectnessTracker:
+    """Records, on the device and without waiting for it, whether each sample's given label was predicted.
+
+    Parameters
+    ----------
+    n_samples
+        Samples of the data set, all of them, whether trained on or not.
+    device
+        Where the logits are.
+    run
+        Backend that takes each epoch's bits; None leaves them to the caller.
+    round
+        Round of the first epoch.
+    epoch
+        Number of the first epoch, where a run is continued.
+
+    Examples
+    --------
+    ::
+
+        tracker = CorrectnessTracker(len(dataset), device, run=run)
+        for indices, images, labels in loader:
+            logits = model(images)
+            tracker.update(indices, logits, labels)
+        tracker.end_epoch()
+    """
+
+    def __init__(
+        self,
+        n_samples: int,
+        device: torch.device | str = "cpu",
+        run: SelectionBackend | None = None,
+        round: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        if n_samples < 1:
+            raise ParameterError(f"n_samples is {n_samples}; give the size of the whole data set, at least 1")
+        self.n_samples = n_samples
+        self.round = round
+        self.epoch = epoch
+        self._run = run
+        # One byte a sample: 0 not seen, 1 seen and wrong, 2 predicted right. One scatter of the maximum then
+        # records both facts, and a sample seen twice is right if any copy was. Padded to whole bytes of the bitmap.
+        self._state = torch.zeros(bitmap.n_bytes(n_samples) * 8, dtype=torch.uint8, device=device)
+        self._weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
+
+    def update(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Record one batch.
+
+        Parameters
+        ----------
+        indices
+            Shape (n_batch,), int64: which samples of the data set these are. On the host they are checked;
+            on the device the caller vouches for them, since a check would wait.
+        logits
+            Shape (n_batch, n_classes), on the tracker's device.
+        labels
+            Shape (n_batch,), the given labels, on the tracker's device.
+
+        Raises
+        ------
+        ParameterError
+            If the shapes do not belong together.
+        SampleIndexError
+            If an index on the host lies outside ``0..n_samples-1``.
+        """
+        if logits.ndim != 2 or indices.shape != labels.shape or indices.shape != logits.shape[:1]:
+            raise ParameterError(
+                f"got {tuple(indices.shape)} indices, {tuple(logits.shape)} logits and {tuple(labels.shape)} labels; "
+                "give n indices, (n, n_classes) logits and n labels of the same batch"
+            )
+        if indices.device.type == "cpu":
+            self._check_range(indices)
+        outcome = (logits.argmax(1) == labels).to(torch.uint8).add_(_WRONG)
+        self._state.scatter_reduce_(0, indices.to(self._state.device, non_blocking=True), outcome, "amax")
+
+    def take(self) -> EpochBits:
+        """Pack the epoch's bits on the device, fetch the bytes and start afresh.
+
+        Everyone seen: one bitmap. Otherwise the observed bitmap goes with it.
+        """
+        rows = self._state.view(-1, 8)
+        packed = torch.stack([self._pack(rows >= _WRONG), self._pack(rows == _RIGHT)]).cpu().numpy()
+        self._state.zero_()
+        observed, correct = packed
+        everyone = bitmap.popcount(observed) == self.n_samples
+        return EpochBits(self.n_samples, correct, None if everyone else observed)
+
+    def end_epoch(self) -> EpochBits:
+        """Close the epoch: hand its bits to the run, where one was given, and return them."""
+        bits = self.take()
+        if self._run is not None:
+            self._run.put_epoch(self.round, self.epoch, bits)
+        self.epoch += 1
+        return bits
+
+    def start_round(self, round: int) -> None:
+        """Count epochs from 0 again, in another round."""
+        self.round, self.epoch = round, 0
+
+    def _pack(self, rows: Tensor) -> Tensor:
+        """Pack (n_bytes, 8) booleans into (n_bytes,) bytes."""
+        return (rows * self._weights).sum(1, dtype=torch.uint8)
+
+    def _check_range(self, indices: Tensor) -> None:
+        if not indices.numel():
+            return
+        low, high = (int(bound) for bound in indices.aminmax())
+        if low < 0 or high >= self.n_samples:
+            raise SampleIndexError(
+                f"sample index {low if low < 0 else high} is outside 0..{self.n_samples - 1}; "
+                "number the samples over the whole data set, not over the batch or the subset"
+            )

@@ -1,0 +1,111 @@
+"""Images that live on the training device, and batches cut out of them there."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+# Pixel values cut at once: small batches are cut several at a time, so that they do not pay for launches.
+_SLAB_VALUES = 1 << 25
+
+
+class DeviceImages:
+    """A data set as bytes on the device, zero-padded for cropping, with the labels to train on.
+
+    Parameters
+    ----------
+    images
+        Shape (n_samples, height, width, n_channels), uint8.
+    labels
+        Shape (n_samples,), int64.
+    mean, std
+        Shape (n_channels,), what the bytes are normalised with.
+    device
+        Where everything lives from now on.
+    dtype
+        Type of the batches.
+    pad
+        Largest shift of a random crop, in pixels; 0 crops nothing.
+    flip
+        Whether half of the images are mirrored.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        pad: int = 0,
+        flip: bool = False,
+    ) -> None:
+        self.n_samples, self.height, self.width, self.n_channels = images.shape
+        self.device, self.dtype, self.pad, self.flip = device, dtype, pad, flip
+        self.labels = torch.from_numpy(labels).to(device)
+        self._padded = functional.pad(torch.from_numpy(images).to(device), (0, 0, pad, pad, pad, pad))
+        self._mean = torch.from_numpy(mean).to(device, dtype)
+        self._inverse_std = torch.from_numpy(1 / std).to(device, dtype)
+        self._rows = torch.arange(self.height, device=device)
+        self._columns = torch.arange(self.width, device=device)
+
+    def augmented(
+        self, indices: Tensor, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (indices, images, labels) of random crops, mirrored at random, in the order of `indices`.
+
+        Parameters
+        ----------
+        indices
+            Shape (n,), on the device.
+        batch_size
+            Samples per batch; a single left-over sample joins the batch before it, since batch statistics need two.
+        generator
+            Of the same device.
+        """
+        for slab in torch.split(indices, self._slab_batches(batch_size) * batch_size):
+            n = len(slab)
+            rows = self._rows + self._shifts(n, generator)
+            columns = self._columns.expand(n, -1)
+            if self.flip:
+                mirrored = torch.rand((n, 1), device=self.device, generator=generator) < 0.5
+                columns = torch.where(mirrored, self._columns.flip(0), columns)
+            columns = columns + self._shifts(n, generator)
+            # One gather picks the samples, crops and mirrors; its result is channels-last in memory.
+            images = self._normalised(self._padded[slab[:, None, None], rows[:, :, None], columns[:, None, :]])
+            sizes = _batch_sizes(n, batch_size)
+            yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
+
+    def plain(self, indices: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (indices, images, labels) as they are, in the order of `indices` or, without them, of everyone."""
+        if indices is None:
+            indices = torch.arange(self.n_samples, device=self.device)
+        inner = self._padded[:, self.pad : self.pad + self.height, self.pad : self.pad + self.width]
+        for batch in torch.split(indices, batch_size):
+            yield batch, self._normalised(inner[batch]), self.labels[batch]
+
+    def _shifts(self, n: int, generator: torch.Generator) -> Tensor:
+        if not self.pad:
+            return torch.zeros((n, 1), dtype=torch.int64, device=self.device)
+        return torch.randint(0, 2 * self.pad + 1, (n, 1), device=self.device, generator=generator)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Turn bytes (n, height, width, n_channels) into numbers (n, n_channels, height, width)."""
+        return ((images.to(self.dtype) - self._mean) * self._inverse_std).permute(0, 3, 1, 2)
+
+    def _slab_batches(self, batch_size: int) -> int:
+        values: int = batch_size * self.height * self.width * self.n_channels
+        return max(1, _SLAB_VALUES // values)
+
+
+def _batch_sizes(n: int, batch_size: int) -> list[int]:
+    sizes = [batch_size] * (n // batch_size)
+    if n % batch_size == 1 and sizes:
+        sizes[-1] += 1
+    elif n % batch_size:
+        sizes.append(n % batch_size)
+    return sizes

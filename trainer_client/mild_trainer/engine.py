@@ -1,0 +1,167 @@
+"""One epoch of training and one of evaluation, with nothing in them that waits for the device."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mild_client import CorrectnessTracker
+from mild_trainer import resnet
+from mild_trainer.augment import DeviceImages
+from mild_trainer.settings import DeviceName, Schedule, TrainSettings
+
+# An evaluation keeps no activations, so its batches can be this much larger than those of training.
+_EVAL_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and in which arithmetic to train: bf16 autocast on CUDA, plain float32 elsewhere."""
+
+    device: torch.device
+
+    @classmethod
+    def choose(cls, name: DeviceName) -> "Machine":
+        """Return the machine of that name; ``auto`` is CUDA, else MPS, else the CPU."""
+        if name != "auto":
+            return cls(torch.device(name))
+        if torch.cuda.is_available():
+            return cls(torch.device("cuda"))
+        return cls(torch.device("mps" if torch.backends.mps.is_available() else "cpu"))
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether it is a CUDA device."""
+        return self.device.type == "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the images that are fed to the network."""
+        return torch.bfloat16 if self.on_cuda else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """Context of the forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_cuda)
+
+
+def learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) -> float:
+    """Learning rate at `step` of 0..n_steps: falling like a cosine, or rising over the first fifth and then falling."""
+    done = step / n_steps
+    if schedule == "constant":
+        return peak
+    if schedule == "one-cycle":
+        warm = 0.2
+        return peak * (done / warm if done < warm else (1 - done) / (1 - warm))
+    return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Trainee:
+    """A network, its optimiser and where they are: what an epoch changes."""
+
+    def __init__(self, settings: TrainSettings, machine: Machine, n_channels: int, n_classes: int, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.machine = machine
+        self.model: nn.Module = resnet.build(settings.model, n_channels, n_classes)
+        self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.compile:
+            self.model.compile()
+        self.restart(settings)
+
+    def restart(self, settings: TrainSettings) -> None:
+        """Keep the weights and forget the momentum."""
+        self.optimiser = torch.optim.SGD(
+            self.model.parameters(),
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+            fused=self.machine.on_cuda,
+            foreach=not self.machine.on_cuda,
+        )
+
+
+def train_epoch(
+    trainee: Trainee,
+    images: DeviceImages,
+    members: Tensor,
+    settings: TrainSettings,
+    epoch: int,
+    generator: torch.Generator,
+    tracker: CorrectnessTracker | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Train on the members once, in random order.
+
+    Parameters
+    ----------
+    trainee
+        The network and its optimiser, changed in place.
+    images
+        The data set.
+    members
+        Shape (n_members,), indices on the device.
+    settings
+        The training's settings.
+    epoch
+        Number of the epoch in its round, for the learning rate.
+    generator
+        Draws the order and the augmentation.
+    tracker
+        Takes the members' bits as the training pass makes them.
+
+    Returns
+    -------
+    loss, accuracy
+        Means over the members, still on the device.
+    """
+    model, optimiser, machine = trainee.model, trainee.optimiser, trainee.machine
+    model.train()
+    n_members = len(members)
+    n_batches = math.ceil(n_members / settings.batch_size)
+    loss_sum = torch.zeros((), device=machine.device)
+    n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
+    order = members[torch.randperm(n_members, device=machine.device, generator=generator)]
+
+    for step, (indices, x, labels) in enumerate(images.augmented(order, settings.batch_size, generator)):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(
+                settings.schedule, settings.lr, epoch * n_batches + step, settings.epochs * n_batches
+            )
+        with machine.autocast():
+            logits = model(x)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimiser.step()
+
+        logits = logits.detach()
+        loss_sum += loss.detach() * len(labels)
+        n_right += (logits.argmax(1) == labels).sum()
+        if tracker is not None:
+            tracker.update(indices, logits, labels)
+
+    return loss_sum / n_members, n_right / n_members
+
+
+@torch.inference_mode()
+def evaluate(
+    trainee: Trainee,
+    images: DeviceImages,
+    settings: TrainSettings,
+    indices: Tensor | None = None,
+    tracker: CorrectnessTracker | None = None,
+) -> Tensor:
+    """Return the accuracy over `indices` (everyone without them), still on the device; the tracker takes the bits."""
+    machine = trainee.machine
+    trainee.model.eval()
+    n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
+    n_seen = 0
+    for batch, x, labels in images.plain(indices, settings.batch_size * _EVAL_FACTOR):
+        with machine.autocast():
+            logits = trainee.model(x)
+        n_right += (logits.argmax(1) == labels).sum()
+        n_seen += len(labels)
+        if tracker is not None:
+            tracker.update(batch, logits, labels)
+    return n_right / max(1, n_seen)

@@ -1,0 +1,165 @@
+"""What a training leaves behind: records of its epochs and rounds."""
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_client import RoundFit
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.types import EpochBits
+from mild_trainer.data import Dataset
+from mild_trainer.settings import TrainSettings
+from mild_trainer.truth import Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch's scalars: means over the members in training, and over the test set; seconds of wall clock."""
+
+    round: int
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_accuracy: float
+    seconds: float
+
+    def metrics(self) -> dict[str, float]:
+        """The scalars that a backend takes, by their names on the wire."""
+        return {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "test_accuracy": self.test_accuracy,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundRecord:
+    """One round.
+
+    Attributes
+    ----------
+    round
+        Its number.
+    members
+        Shape (n_bytes,), whom the model was trained on.
+    selected
+        Shape (n_bytes,), the clean set that the round ended with.
+    epochs
+        Its epochs' scalars.
+    summary
+        The selection in the wire's names.
+    fit
+        The histogram and its components; None where nothing was fitted.
+    agreement
+        The clean set against the truth; None where that is unknown.
+    overlap
+        Jaccard similarity of the clean set with the members.
+    bits
+        One entry an epoch, where they were asked for.
+    """
+
+    round: int
+    members: Bitmap
+    selected: Bitmap
+    epochs: tuple[EpochRecord, ...]
+    summary: Mapping[str, Any]
+    fit: RoundFit | None
+    agreement: Agreement | None
+    overlap: float
+    bits: tuple[EpochBits, ...] = ()
+
+    @property
+    def n_members(self) -> int:
+        """Samples that the model was trained on."""
+        return bitmap.popcount(self.members)
+
+    @property
+    def n_selected(self) -> int:
+        """Samples in the clean set."""
+        return bitmap.popcount(self.selected)
+
+    @property
+    def test_accuracy(self) -> float:
+        """Accuracy on the test set after the last epoch."""
+        return self.epochs[-1].test_accuracy
+
+    @property
+    def estimated_noise(self) -> float | None:
+        """The selection's estimate of the share of wrong labels in the whole training set; None where it has none."""
+        estimate = self.summary["estimated"].get("noise_rate")
+        return None if estimate is None else float(estimate["value"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but `bits`, as JSON values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bits"}
+        for name in ("members", "selected"):
+            values[name] = base64.b64encode(values[name].tobytes()).decode()
+        values["epochs"] = [dataclasses.asdict(epoch) for epoch in self.epochs]
+        for name in ("fit", "agreement"):
+            values[name] = None if values[name] is None else dataclasses.asdict(values[name])
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Undo `to_json`."""
+        fit, agreement = values["fit"], values["agreement"]
+        return cls(
+            round=values["round"],
+            members=_decoded(values["members"]),
+            selected=_decoded(values["selected"]),
+            epochs=tuple(EpochRecord(**epoch) for epoch in values["epochs"]),
+            summary=values["summary"],
+            fit=None
+            if fit is None
+            else RoundFit(
+                fit["origin"], fit["width"], tuple(fit["counts"]), tuple(tuple(density) for density in fit["densities"])
+            ),
+            agreement=None if agreement is None else Agreement(**agreement),
+            overlap=values["overlap"],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """A whole training.
+
+    Attributes
+    ----------
+    settings, data
+        What was asked for; the data set with the labels as trained on.
+    clean
+        Shape (n_samples,), whose label is true; None where unknown.
+    rounds
+        One record a round.
+    oracle
+        Test accuracy of the same network trained on the truly clean samples alone; None where it was not trained.
+    ended
+        Why there was no further round.
+    """
+
+    settings: TrainSettings
+    data: Dataset
+    clean: NDArray[np.bool_] | None
+    rounds: tuple[RoundRecord, ...]
+    oracle: float | None
+    ended: str
+
+    @property
+    def true_noise(self) -> float | None:
+        """Share of wrong labels in the training set; None where unknown."""
+        return None if self.clean is None else float(1 - self.clean.mean())
+
+    @property
+    def baseline(self) -> float:
+        """Test accuracy of training on all labels as given, which is what round 0 does."""
+        return self.rounds[0].test_accuracy
+
+
+def _decoded(text: str) -> Bitmap:
+    return np.frombuffer(base64.b64decode(text), dtype=np.uint8)

@@ -1,0 +1,103 @@
+"""Residual networks (He et al. 2015), for images of 8x8 to 224x224 with any number of channels.
+
+`resnet8`, `resnet20`: the CIFAR family, three stages of 16, 32 and 64 channels. `resnet18`, `resnet34`, `resnet50`: the
+ImageNet family, four stages of 64 to 512, with a 3x3 stem and no pooling before the stages, as usual for small images.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
+
+
+def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, size, stride, padding=size // 2, bias=False)
+
+
+def _shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
+    if n_in == n_out and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, n_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _conv(n_in, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = _conv(width, width, 3), nn.BatchNorm2d(width)
+        self.shortcut = _shortcut(n_in, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n_batch, n_in, height, width) to (n_batch, width, height / stride, width / stride)."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return F.relu(y + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up to four times the width, beside a shortcut."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, n_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = _conv(n_in, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.norm3 = _conv(width, width * 4, 1), nn.BatchNorm2d(width * 4)
+        self.shortcut = _shortcut(n_in, width * 4, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n_batch, n_in, height, width) to (n_batch, 4 * width, height / stride, width / stride)."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        return F.relu(y + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A stem, stages that halve the image and double the width, an average over what is left, and a linear layer."""
+
+    def __init__(
+        self, block: type[BasicBlock | Bottleneck], depths: Sequence[int], width: int, n_channels: int, n_classes: int
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_conv(n_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU())
+        blocks: list[nn.Module] = []
+        n_in = width
+        for stage, depth in enumerate(depths):
+            for i in range(depth):
+                stage_width = width << stage
+                blocks.append(block(n_in, stage_width, stride=2 if stage and not i else 1))
+                n_in = stage_width * block.expansion
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(n_in, n_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (n_batch, n_channels, height, width) to logits (n_batch, n_classes)."""
+        logits: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
+        return logits
+
+
+_SHAPES: dict[ModelName, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
+    "resnet8": (BasicBlock, (1, 1, 1), 16),
+    "resnet20": (BasicBlock, (3, 3, 3), 16),
+    "resnet18": (BasicBlock, (2, 2, 2, 2), 64),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), 64),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
+}
+
+
+def build(name: ModelName, n_channels: int, n_classes: int) -> ResNet:
+    """Return a network with fresh weights drawn from torch's global generator."""
+    block, depths, width = _SHAPES[name]
+    return ResNet(block, depths, width, n_channels, n_classes)

@@ -1,0 +1,143 @@
+"""Every setting of a training, and each data set's own defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeAlias
+
+from mild_core.errors import ParameterError
+from mild_core.types import Observe, Pass, SelectionOptions
+from mild_trainer import noise
+from mild_trainer.resnet import ModelName
+
+DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz", "folder"]
+Weights: TypeAlias = Literal["fresh", "carry"]
+Schedule: TypeAlias = Literal["cosine", "one-cycle", "constant"]
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """What a training is, in full; `for_dataset` fills in the data set's own defaults.
+
+    Attributes
+    ----------
+    dataset, data_dir, limit
+        What to train on: its name, its folder or file, and at most how many training samples (0: all).
+    noise, seed
+        What to break the labels with, and the seed of everything that is drawn.
+    model, epochs, rounds
+        The network, the epochs of a round and the largest number of rounds.
+    observe, weights
+        Whose bits are recorded, and whether a round starts from fresh weights or carries the last ones on.
+    batch_size, lr, momentum, weight_decay, label_smoothing, schedule
+        Stochastic gradient descent with Nesterov momentum; the learning rate runs through its schedule once a round.
+    pad, flip
+        Augmentation: largest shift in pixels, and whether to mirror.
+    agree
+        Jaccard similarity of two consecutive clean sets at which the rounds end early.
+    oracle
+        Whether to train on the true clean set as well, for comparison.
+    device, compile, threads
+        Where to train; whether to compile the network; processor threads (0: torch's choice).
+    checkpoint_every
+        Epochs between two checkpoints; 0 writes none.
+    selection
+        How the clean set is chosen.
+    """
+
+    dataset: DatasetName = "digits"
+    data_dir: Path | None = None
+    limit: int = 0
+    noise: str = "none"
+    seed: int = 0
+    model: ModelName = "resnet8"
+    epochs: int = 25
+    rounds: int = 4
+    observe: Observe = "all"
+    weights: Weights = "fresh"
+    batch_size: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.0
+    schedule: Schedule = "cosine"
+    pad: int = 1
+    flip: bool = False
+    agree: float = 0.99
+    oracle: bool = False
+    device: DeviceName = "auto"
+    compile: bool = False
+    threads: int = 0
+    checkpoint_every: int = 1
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+
+    @classmethod
+    def for_dataset(cls, dataset: DatasetName, **given: Any) -> Self:
+        """Return the data set's defaults with `given` on top; what is None there counts as not given.
+
+        Raises
+        ------
+        ParameterError
+            If a setting is outside its range.
+        """
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cls(**{"dataset": dataset, **DEFAULTS[dataset], **chosen}).checked()
+
+    def checked(self) -> Self:
+        """Return self.
+
+        Raises
+        ------
+        ParameterError
+            If a setting is outside its range.
+        """
+        noise.parse(self.noise)
+        self.selection.checked()
+        for name, (low, high) in _RANGES.items():
+            number = getattr(self, name)
+            if not low <= number <= high:
+                raise ParameterError(f"{name} is {number}; give a number in {low:g}..{high:g}")
+        return self
+
+    @property
+    def forward_pass(self) -> Pass:
+        """The pass that makes the members' bits."""
+        return "eval" if self.observe == "all" else "train"
+
+    def as_json(self) -> dict[str, Any]:
+        """Every setting as a JSON value."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "selection"}
+        chosen = {f.name: getattr(self.selection, f.name) for f in fields(self.selection)}
+        return {**values, "data_dir": None if self.data_dir is None else str(self.data_dir), "selection": chosen}
+
+
+_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "limit": (0, 1e9),
+        "seed": (0, 2**63 - 1),
+        "epochs": (1, 10_000),
+        "rounds": (1, 1000),
+        "batch_size": (2, 1 << 20),
+        "lr": (0, 100),
+        "momentum": (0, 0.9999),
+        "weight_decay": (0, 10),
+        "label_smoothing": (0, 0.99),
+        "pad": (0, 64),
+        "agree": (0, 1),
+        "threads": (0, 4096),
+        "checkpoint_every": (0, 10_000),
+    }
+)
+
+DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
+    {
+        "digits": {"model": "resnet8", "epochs": 25, "batch_size": 64, "lr": 0.1, "pad": 1, "flip": False},
+        "mnist": {"model": "resnet8", "epochs": 10, "batch_size": 128, "lr": 0.1, "pad": 2, "flip": False},
+        "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+        "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+        "npz": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+        "folder": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+    }
+)
