@@ -26,6 +26,8 @@ from mild_core.types import Component, Fit
 from mild_core.weibull import Floats
 
 _TINY = 1e-300
+_FLOOR = 1e-12
+"""Added to every cell's likelihood while fitting, so that a start far off has a finite value and gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +150,7 @@ def fit_mixture(
     def objective(theta: Floats) -> tuple[float, Floats]:
         weight = np.array([expit(-theta[0]), expit(theta[0])])
         probability, by_scale, by_shape = likelihood(theta[1:3, None], theta[3:5, None])
-        mixed = np.maximum(weight @ probability, _TINY)
+        mixed = weight @ probability + _FLOOR
         ratio = counts / mixed
         gradient = np.empty(5)
         gradient[0] = -weight[0] * weight[1] * ((probability[1] - probability[0]) @ ratio)
@@ -219,14 +221,7 @@ def _density_likelihood(n_bins: int) -> _Likelihood:
     points = np.arange(n_bins, dtype=np.float64)
     points[0] = 0.1
     log_x = np.log(points)
-
-    def likelihood(log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
-        log_u = weibull.log_cumulative_hazard(log_x, log_scale, log_shape)
-        u, shape = np.exp(log_u), np.exp(log_shape)
-        density = np.exp(log_shape - log_x + log_u - u)
-        return density, density * shape * (u - 1.0), density * (1.0 + log_u * (1.0 - u))
-
-    return likelihood
+    return lambda log_scale, log_shape: weibull.density_gradient(log_x, log_scale, log_shape)
 
 
 def _described(kind: Fit, theta: Floats, n_bins: int, counts: Floats, likelihood: _Likelihood) -> Mixture:

@@ -17,6 +17,7 @@ NOISY_MEAN = 0.6
 CLEAN_MEAN = 0.4
 SEPARATED = 3.0
 OVERLAPPING = 1.0
+NEGLIGIBLE = 0.02
 
 
 def sufficient(counts: Floats) -> tuple[bool, tuple[str, ...]]:
@@ -46,8 +47,9 @@ def judge(mixture: Mixture) -> tuple[Verdict, tuple[str, ...]]:
         (apart >= SEPARATED, f"components {apart:.1f} standard deviations apart (separable from {SEPARATED:g})"),
     )
     reasons = tuple(text for _, text in facts)
-    if apart < OVERLAPPING:
-        return "unimodal", reasons
+    smaller = float(mixture.weights.min())
+    if apart < OVERLAPPING or smaller < NEGLIGIBLE:
+        return "unimodal", (*reasons, f"smaller component holds {smaller:.3f} (two populations from {NEGLIGIBLE})")
     return ("separable" if all(holds for holds, _ in facts) else "weak"), reasons
 
 

@@ -6,6 +6,8 @@ With scale ``a`` and shape ``k``, for ``x >= 0`` and ``u = (x / a) ** k``::
     f(x) = (k / x) u exp(-u)               density
     dS / d log a =  k u exp(-u)
     dS / d log k = -u log(u) exp(-u)
+    df / d log a =  k f(x) (u - 1)
+    df / d log k =  f(x) (1 + log(u) (1 - u))
 
 Functions take ``log_scale`` and ``log_shape`` of shape (n_components, 1) and points of shape (n_points,).
 """
@@ -41,7 +43,9 @@ def survival_gradient(log_x: Floats, log_scale: Floats, log_shape: Floats) -> tu
     return s, np.exp(log_shape) * us, -log_u * us
 
 
-def log_density(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
-    """``log f(x)`` for ``x > 0``, shape (n_components, n_points)."""
+def density_gradient(log_x: Floats, log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
+    """``f(x)`` for ``x > 0`` with its derivatives by ``log a`` and by ``log k``, each (n_components, n_points)."""
     log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
-    return log_shape - log_x + log_u - np.exp(log_u)
+    u = np.exp(log_u)
+    density = np.exp(log_shape - log_x + log_u - u)
+    return density, np.exp(log_shape) * density * (u - 1.0), density * (1.0 + log_u * (1.0 - u))

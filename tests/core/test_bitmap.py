@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mild_core import bitmap
+from mild_core.errors import BitmapLengthError, SampleIndexError, TrailingBitsError
+
+bits_of_any_length = hnp.arrays(bool, st.integers(1, 200))
+
+
+def test_sample_i_is_bit_7_minus_i_mod_8_of_byte_i_div_8() -> None:
+    assert bitmap.from_indices([0, 9], 11).tobytes() == bytes([0b1000_0000, 0b0100_0000])
+
+
+@given(bits_of_any_length)
+def test_pack_and_unpack_are_inverse(bits: np.ndarray) -> None:
+    packed = bitmap.pack(bits)
+    assert packed.size == bitmap.n_bytes(bits.size)
+    assert (bitmap.unpack(packed, bits.size) == bits).all()
+
+
+@given(bits_of_any_length)
+def test_indices_and_popcount_describe_the_same_bits(bits: np.ndarray) -> None:
+    packed = bitmap.pack(bits)
+    indices = bitmap.to_indices(packed, bits.size)
+    assert indices.size == bitmap.popcount(packed) == bits.sum()
+    assert (bitmap.from_indices(indices, bits.size) == packed).all()
+
+
+@pytest.mark.parametrize("n_samples", [1, 7, 8, 9, 64])
+def test_full_sets_every_sample_and_passes_its_own_check(n_samples: int) -> None:
+    full = bitmap.full(n_samples)
+    assert bitmap.popcount(full) == n_samples
+    assert bitmap.check(full.tobytes(), n_samples) is not None
+
+
+def test_check_names_limit_value_and_remedy_for_a_wrong_length() -> None:
+    with pytest.raises(BitmapLengthError, match=r"11 samples takes 2 bytes.*got 3.*pack one bit"):
+        bitmap.check(b"\0\0\0", 11)
+
+
+def test_check_refuses_trailing_bits() -> None:
+    with pytest.raises(TrailingBitsError, match=r"0x1f.*low 5 bits.*zero the padding"):
+        bitmap.check(b"\xff\x1f", 11)
+
+
+@pytest.mark.parametrize("index", [-1, 11])
+def test_from_indices_names_the_index_that_is_outside(index: int) -> None:
+    with pytest.raises(SampleIndexError, match=rf"index {index} is outside 0\.\.10"):
+        bitmap.from_indices([3, index], 11)

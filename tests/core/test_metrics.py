@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_core.metrics import score
+from mild_core.types import Metric, RoundBits
+
+
+def round_of(*sequences: str, members: list[int] | None = None, expects: str = "all") -> RoundBits:
+    """One sequence per sample: 1 memorised, 0 misclassified, . not observed."""
+    grid = np.array([list(s) for s in sequences]).T
+    n_samples = len(sequences)
+    return RoundBits(
+        n_samples,
+        bitmap.pack(grid == "1"),
+        bitmap.pack(grid != ".") if (grid == ".").any() else None,
+        None if members is None else bitmap.from_indices(members, n_samples),
+        "members" if expects == "members" else "all",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        # 0001: 3 misclassified in one segment, 1 memorised in one; 0101: two segments of one each.
+        ("mild-simple", [2, 0, -4, 4]),
+        ("mild", [3 - 1, 1 - 1, 0 - 4, 4 - 0]),
+        ("forgetting", [0, 1, 0, 0]),
+        ("first-learned", [3, 1, 0, 4]),
+    ],
+)
+def test_metrics_are_those_defined(metric: Metric, expected: list[float]) -> None:
+    assert score([round_of("0001", "0101", "1111", "0000")], metric).values.tolist() == expected
+
+
+def test_unobserved_epochs_do_not_count_but_the_others_speak_for_them() -> None:
+    scores = score([round_of("0.1.", "....", "0000")], "mild-simple")
+    assert scores.values[0] == 0
+    assert np.isnan(scores.values[1])
+    assert scores.scored.tolist() == [True, False, True]
+    assert scores.unobserved.tolist() == [False, True, False]
+
+
+def test_equally_long_rounds_add_up() -> None:
+    a, b = ("0001", "1111"), ("0111", "0111")
+    pooled = score([round_of(*a), round_of(*b)], "mild-simple")
+    assert pooled.values.tolist() == [2 - 2, -4 - 2]
+    assert pooled.n_bins == 9
+    assert pooled.value_of(int(pooled.bins(pooled.values)[0])) == pooled.values[0]
+
+
+def test_rounds_weigh_equally_whatever_their_length() -> None:
+    pooled = score([round_of("0" * 10), round_of("11")], "mild-simple")
+    assert pooled.values.tolist() == [0]
+
+
+def test_whom_nobody_expected_is_neither_scored_nor_missing() -> None:
+    scores = score([round_of("01", "..", members=[0], expects="members")], "mild-simple")
+    assert scores.scored.tolist() == [True, False]
+    assert scores.unobserved.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((12, 300)) < 0.5
+    scores = score([RoundBits(300, bitmap.pack(correct))], metric)
+    bins = scores.bins(scores.values)
+    upper = scores.origin + scores.width * bins
+    assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.width)).all()
+    assert bins.max() < scores.n_bins

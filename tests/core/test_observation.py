@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+from scipy.stats import hypergeom
+
+from mild_core import bitmap
+from mild_core.metrics import score
+from mild_core.mixture import fit_mixture
+from mild_core.observation import Observation, hypergeometric
+from mild_core.types import RoundBits
+
+
+def test_the_likelihood_is_the_hypergeometric_one() -> None:
+    y, z, k = np.meshgrid(np.arange(6), np.arange(11), [5], indexing="ij")
+    np.testing.assert_allclose(hypergeometric(y, 10, z, k), hypergeom(10, z, k).pmf(y), atol=1e-12)
+
+
+def test_nothing_is_needed_when_everyone_was_always_observed() -> None:
+    bits = RoundBits(9, bitmap.pack(np.ones((4, 9), dtype=bool)))
+    assert Observation.of(score([bits], "mild-simple")) is None
+
+
+@pytest.mark.parametrize("n_epochs", [20, 100])
+def test_the_noise_rate_survives_hiding_a_third_of_the_bits(n_epochs: int) -> None:
+    rng = np.random.default_rng(0)
+    n_samples, noise = 20_000, 0.35
+    rate = np.where(rng.random(n_samples) < noise, rng.beta(20, 2, n_samples), rng.beta(1, 8, n_samples))
+    correct = rng.random((n_epochs, n_samples)) >= rate
+    seen = rng.random((n_epochs, n_samples)) < 0.66
+    bits = RoundBits(n_samples, bitmap.pack(correct & seen), bitmap.pack(seen))
+    observation = Observation.of(score([bits], "mild-simple"))
+    assert observation is not None
+    np.testing.assert_allclose(observation.counts.sum(), score([bits], "mild-simple").scored.sum())
+    assert np.unique(observation.cell).size == observation.counts.size
+    mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
+    assert mixture.weights[1] == pytest.approx(noise, abs=0.03)

@@ -1,0 +1,160 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mild_core import bitmap
+from mild_core.errors import ParameterError
+from mild_core.selection import select
+from mild_core.types import Metric, RoundBits, SelectionOptions
+
+
+def recorded(
+    n_epochs: int = 30, n_samples: int = 2000, noise: float = 0.4, seed: int = 0, seen: float = 1.0
+) -> tuple[RoundBits, np.ndarray]:
+    """Clean samples are learned early and kept, mislabelled ones late if ever."""
+    rng = np.random.default_rng(seed)
+    clean = rng.random(n_samples) >= noise
+    learned = np.where(clean, rng.gamma(1.2, 0.1 * n_epochs, n_samples), rng.gamma(30, n_epochs / 30, n_samples))
+    correct = np.arange(n_epochs)[:, None] >= learned
+    correct ^= rng.random(correct.shape) < 0.03
+    observed = rng.random(correct.shape) < seen
+    packed = bitmap.pack(observed) if seen < 1 else None
+    return RoundBits(n_samples, bitmap.pack(correct & observed), packed), clean
+
+
+def f1(selected: np.ndarray, clean: np.ndarray) -> float:
+    return float(2 * (selected & clean).sum() / (selected.sum() + clean.sum()))
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.4, 0.7])
+@pytest.mark.parametrize("seen", [1.0, 0.7])
+def test_the_clean_samples_are_found(noise: float, seen: float) -> None:
+    bits, clean = recorded(noise=noise, seen=seen)
+    selection = select([bits])
+    assert f1(bitmap.unpack(selection.bitmap, clean.size), clean) > 0.93
+    assert selection.verdict in ("separable", "weak")
+    estimate = selection.estimated["noise_rate"]
+    assert estimate is not None
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.value == pytest.approx(noise, abs=0.06)
+    assert np.nanmean(selection.noisy_posterior[clean]) < 0.3 < np.nanmean(selection.noisy_posterior[~clean])
+
+
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+@pytest.mark.parametrize("fit", ["anchored", "grouped", "censored", "density"])
+@pytest.mark.parametrize("threshold", ["bayes", "posterior", "scale", "fraction"])
+def test_what_is_kept_is_exactly_what_lies_up_to_the_threshold(metric: Any, fit: Any, threshold: Any) -> None:
+    bits, _ = recorded(n_samples=500)
+    selection = select([bits], SelectionOptions(metric=metric, fit=fit, threshold=threshold))
+    limit = np.inf if selection.threshold.value is None else selection.threshold.value
+    assert (bitmap.unpack(selection.bitmap, 500) == (selection.scores <= limit + 1e-6)).all()
+    assert selection.histogram is not None
+    if selection.threshold.cut is not None:
+        assert selection.histogram.counts[: selection.threshold.cut + 1].sum() == selection.n_selected
+
+
+def test_a_given_value_is_the_cut() -> None:
+    bits, _ = recorded()
+    selection = select([bits], SelectionOptions(threshold="value", value=-10))
+    assert (bitmap.unpack(selection.bitmap, 2000) == (selection.scores <= -10)).all()
+    assert selection.threshold.value == -10
+    assert select([bits], SelectionOptions(threshold="value", value=-31)).n_selected == 0
+
+
+def test_a_given_fraction_is_kept_even_where_nothing_can_be_fitted() -> None:
+    bits = RoundBits(40, bitmap.pack(np.arange(4)[:, None] >= np.arange(40) // 10))
+    selection = select([bits], SelectionOptions(threshold="fraction", fraction=0.5))
+    assert selection.verdict == "insufficient"
+    assert selection.indices.tolist() == list(range(20))
+
+
+def test_too_little_evidence_keeps_everyone_and_says_why() -> None:
+    bits, _ = recorded(n_epochs=3, n_samples=30)
+    selection = select([bits])
+    assert selection.verdict == "insufficient"
+    assert selection.n_selected == 30
+    assert any("4 bins; record more epochs, a fit needs at least 8" in reason for reason in selection.reasons)
+    assert selection.estimated == {"noise_rate": None, "precision": None, "recall": None}
+
+
+def test_one_population_is_not_cut() -> None:
+    rng = np.random.default_rng(0)
+    bits = RoundBits(3000, bitmap.pack(rng.random((40, 3000)) < 0.3))
+    selection = select([bits])
+    assert selection.verdict == "unimodal"
+    assert selection.n_selected == 3000
+    assert selection.threshold.cut is None
+
+
+def test_pooled_evidence_uses_all_rounds_and_latest_only_the_last() -> None:
+    good, _ = recorded()
+    nothing = RoundBits(2000, np.zeros_like(good.correct))
+    assert select([good, nothing]).epochs == 60
+    latest = select([good, nothing], SelectionOptions(evidence="latest"))
+    assert latest.epochs == 30
+    assert latest.verdict == "insufficient"
+
+
+def test_samples_mostly_unobserved_are_reported_and_not_kept() -> None:
+    bits, _ = recorded()
+    observed = np.ones((30, 2000), dtype=bool)
+    observed[2:, :5] = False
+    correct = bitmap.pack(bitmap.unpack(bits.correct, 2000) & observed)
+    selection = select([RoundBits(2000, correct, bitmap.pack(observed))])
+    assert selection.unobserved == 5
+    assert not bitmap.unpack(selection.bitmap, 2000)[:5].any()
+
+
+def test_the_floor_keeps_its_share() -> None:
+    bits, _ = recorded()
+    few = select([bits], SelectionOptions(threshold="posterior", p=0.0, min_keep=0.25))
+    assert few.n_selected >= 500
+
+
+def test_the_summary_is_plain_json_in_the_wires_names() -> None:
+    bits, _ = recorded()
+    summary = select([bits]).summary()
+    assert summary["num_samples"] == 2000
+    assert summary["num_selected"] == len(select([bits]).indices)
+    assert [set(c) for c in summary["components"]] == [{"weight", "scale", "shape", "mean"}] * 2
+    assert set(summary["estimated"]) == {"noise_rate", "precision", "recall"}
+
+
+def test_no_round_is_refused() -> None:
+    with pytest.raises(ParameterError, match="0 rounds"):
+        select([])
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    n_epochs=st.integers(0, 40),
+    n_samples=st.integers(1, 200),
+    n_rounds=st.integers(1, 3),
+    rate=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
+    seen=st.sampled_from([0.0, 0.3, 0.9, 1.0, None]),
+    metric=st.sampled_from(["mild-simple", "mild", "forgetting", "first-learned"]),
+    seed=st.integers(0, 1000),
+)
+def test_no_history_raises_and_permuting_samples_permutes_the_answer(
+    n_epochs: int, n_samples: int, n_rounds: int, rate: float, seen: float | None, metric: Metric, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n_samples)
+    rounds, permuted = [], []
+    for _ in range(n_rounds):
+        observed = rng.random((n_epochs, n_samples)) < (1 if seen is None else seen)
+        correct = observed & (rng.random((n_epochs, n_samples)) < rate * rng.random(n_samples) * 2)
+        for into, index in ((rounds, np.arange(n_samples)), (permuted, order)):
+            shape = (n_epochs, bitmap.n_bytes(n_samples))
+            packed = bitmap.pack(correct[:, index]).reshape(shape)
+            shown = None if seen is None else bitmap.pack(observed[:, index]).reshape(shape)
+            into.append(RoundBits(n_samples, packed, shown))
+    selection = select(rounds, SelectionOptions(metric=metric))
+    again = select(permuted, SelectionOptions(metric=metric))
+    assert selection.verdict in ("separable", "weak", "unimodal", "insufficient")
+    assert selection.n_selected + selection.unobserved <= n_samples
+    kept = bitmap.unpack(selection.bitmap, n_samples)
+    assert (bitmap.unpack(again.bitmap, n_samples) == kept[order]).all()

@@ -1,0 +1,55 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mild_core import bitmap
+from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError, TrailingBitsError
+from mild_core.types import EpochBits, SelectionOptions
+
+
+@given(hnp.arrays(bool, st.tuples(st.just(2), st.integers(1, 100))), st.booleans())
+def test_an_epoch_body_survives_the_round_trip(bits: np.ndarray, complete: bool) -> None:
+    observed, correct = bits[0], bits[0] & bits[1]
+    epoch = EpochBits(observed.size, bitmap.pack(correct), None if complete else bitmap.pack(observed))
+    again = EpochBits.from_body(epoch.to_body(), observed.size)
+    assert (again.correct == epoch.correct).all()
+    assert (again.observed is None) == complete
+    assert again.to_body() == epoch.to_body()
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        (b"", BitmapLengthError, "takes 2 bytes .* or 4 .*got 0"),
+        (b"\0\0\0", BitmapLengthError, "got 3"),
+        (b"\0\x01", TrailingBitsError, "correct bitmap"),
+        (b"\0\x01\0\0", TrailingBitsError, "observed bitmap"),
+        (b"\x80\0\xc0\0", CorrectNotObservedError, "1 samples .* first is sample 1"),
+    ],
+)
+def test_a_bad_body_is_refused_with_its_reason(body: bytes, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        EpochBits.from_body(body, 11)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "loss"}, "metric is 'loss'; choose one of mild-simple, mild"),
+        ({"fit": "gauss"}, "fit is 'gauss'"),
+        ({"evidence": "all"}, "evidence is 'all'"),
+        ({"threshold": "best"}, "threshold is 'best'"),
+        ({"p": 1.5}, r"p is 1.5; give a number in 0\.\.1"),
+        ({"fraction": -0.1}, "fraction is -0.1"),
+        ({"min_keep": float("nan")}, "min_keep is nan"),
+        ({"cost_ratio": 0.0}, "cost_ratio is 0.0"),
+        ({"threshold": "value"}, "needs `value`"),
+    ],
+)
+def test_options_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        SelectionOptions(**options).checked()
