@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
+from mild_client.client import MildClient
 from mild_client.errors import ClientError, ServiceError, ServiceUnreachable
 from mild_client.local import LocalSelector
+from mild_client.remote import HttpBackend
+from mild_client.retry import Retry
 from mild_core.types import EpochBits, SelectionOptions
 
 if TYPE_CHECKING:
@@ -14,8 +17,11 @@ __all__ = [
     "ClientError",
     "CorrectnessTracker",
     "EpochBits",
+    "HttpBackend",
     "LocalSelector",
+    "MildClient",
     "Position",
+    "Retry",
     "RoundFit",
     "RoundResult",
     "RunSpec",

@@ -5,8 +5,8 @@ Specifications: ``none``, or a kind and a rate in 0..1, as in ``symmetric:0.4``.
 - ``symmetric``: redraws over all classes, the true one included, as published; 10 classes at 0.4 are 0.36 wrong labels.
 - ``symmetric-exclusive``: redraws over the other classes.
 - ``pairflip``: the next class.
-- ``asymmetric``: the class that looks alike. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat and dog
-  to each other (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
+- ``asymmetric``: the class that looks alike. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
+  dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
 """
 
 from collections.abc import Callable

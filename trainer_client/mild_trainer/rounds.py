@@ -2,19 +2,21 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mild_client import CorrectnessTracker, LocalSelector, RunSpec, SelectionBackend
+from mild_client import CorrectnessTracker, LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
+from mild_trainer import checkpoint, noise
 from mild_trainer import data as datasets
-from mild_trainer import noise
 from mild_trainer.augment import DeviceImages
+from mild_trainer.checkpoint import Checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, train_epoch
 from mild_trainer.history import EpochRecord, History, RoundRecord
@@ -29,6 +31,8 @@ def run_rounds(
     data: Dataset | None = None,
     reporter: Reporter | None = None,
     run_id: str = "train",
+    out: Path | None = None,
+    resume: bool = False,
     keep_bits: bool = False,
 ) -> History:
     """Train over rounds and return what happened.
@@ -44,14 +48,28 @@ def run_rounds(
     reporter
         Is told of every step.
     run_id
-        The run's name at the backend.
+        The run's name at the backend; a resumed training keeps its own.
+    out
+        Folder for checkpoints and the last model; None writes neither.
+    resume
+        Go on from the checkpoint in `out`.
     keep_bits
-        Whether the records keep every epoch's bits.
+        Whether the records of rounds trained in this call keep every epoch's bits.
+
+    Raises
+    ------
+    DataError
+        If the data set is absent or damaged.
+    CheckpointError
+        If there is nothing to resume from, or it belongs to other settings.
     """
+    resumed = checkpoint.load(out, settings) if resume and out is not None else None
     if data is None:
         data = datasets.load(settings.dataset, settings.data_dir)
     data, clean = with_noise(data, settings)
-    return _Training(settings, data, clean, backend or LocalSelector(), reporter or Silent(), keep_bits).run(run_id)
+    backend = backend or LocalSelector(None if out is None else out / "bits")
+    training = _Training(settings, data, clean, backend, reporter or Silent(), out, keep_bits)
+    return training.run(run_id, resumed)
 
 
 def with_noise(data: Dataset, settings: TrainSettings) -> tuple[Dataset, NDArray[np.bool_] | None]:
@@ -79,10 +97,12 @@ class _Training:
         clean: NDArray[np.bool_] | None,
         backend: SelectionBackend,
         reporter: Reporter,
+        out: Path | None,
         keep_bits: bool,
     ) -> None:
         self.settings, self.data, self.clean = settings, data, clean
-        self.backend, self.reporter, self.keep_bits = backend, reporter, keep_bits
+        self.backend, self.reporter, self.out, self.keep_bits = backend, reporter, out, keep_bits
+        self.run_id = ""
         self.machine = Machine.choose(settings.device)
         device, dtype = self.machine.device, self.machine.dtype
         mean, std = data.normalisation()
@@ -90,56 +110,64 @@ class _Training:
         self.test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype)
         self.tracker = CorrectnessTracker(data.n_samples, device)
 
-    def run(self, run_id: str) -> History:
-        settings = self.settings
-        spec = RunSpec(
-            run_id=run_id,
-            n_samples=self.data.n_samples,
-            n_classes=self.data.n_classes,
-            observe=settings.observe,
-            forward_pass=settings.forward_pass,
-            options=settings.selection,
-            expected_epochs=settings.epochs,
-            expected_rounds=settings.rounds,
-            tags={"dataset": self.data.name, "model": settings.model, "noise": settings.noise},
-        )
-        self.backend.open(spec)
-        members = bitmap.full(self.data.n_samples)
+    def run(self, run_id: str, resumed: Checkpoint | None) -> History:
+        self.run_id = run_id if resumed is None else resumed.run_id
+        self.backend.open(self.spec(), None if resumed is None else resumed.position)
         records: list[RoundRecord] = []
-        trainee = None
-        ended = f"the {settings.rounds} rounds asked for are done"
-        for number in range(settings.rounds):
-            if trainee is None or settings.weights == "fresh":
-                trainee = self.fresh(number)
-            else:
-                trainee.restart(settings)
-            record = self.round(number, trainee, members)
-            records.append(record)
-            self.reporter.round_done(record)
-            members = record.selected
-            if record.overlap >= settings.agree and number:
-                ended = f"two clean sets agree (Jaccard {record.overlap:.3f}, at least {settings.agree:g})"
-                break
-            if record.n_selected < 2:
-                ended = f"round {number} kept {record.n_selected} samples, and training takes at least 2"
-                break
-        return History(settings, self.data, self.clean, tuple(records), self.oracle(), ended)
+        epochs: list[EpochRecord] = []
+        if resumed is None:
+            trainee = self.fresh(0)
+        else:
+            records, epochs = [*resumed.rounds], [*resumed.epochs]
+            trainee = self.fresh(resumed.position.round)
+            trainee.model.load_state_dict(resumed.model)
+            trainee.optimiser.load_state_dict(resumed.optimiser)
 
-    def round(self, number: int, trainee: Trainee, members: Bitmap) -> RoundRecord:
-        self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs)
-        epochs, kept = [], []
-        inside, outside = self.indices(members), self.indices(~members)
-        for epoch in range(self.settings.epochs):
+        while (ended := self.ended(records)) is None:
+            record = self.round(trainee, records, epochs)
+            self.reporter.round_done(record)
+            records.append(record)
+            epochs = []
+            if self.out is not None:
+                checkpoint.save_model(self.out, trainee.model)
+            trainee = self.following(trainee, len(records))
+            self.save(trainee, records, epochs)
+
+        return History(self.settings, self.data, self.clean, tuple(records), self.oracle(), ended)
+
+    def ended(self, records: list[RoundRecord]) -> str | None:
+        """Why there is to be no further round; None where there is."""
+        if not records:
+            return None
+        last = records[-1]
+        if len(records) > 1 and last.overlap >= self.settings.agree:
+            return f"two consecutive clean sets agree (Jaccard {last.overlap:.3f}, asked {self.settings.agree:g})"
+        if last.n_selected < 2:
+            return f"round {last.round} kept {last.n_selected} samples, and training takes at least 2"
+        if len(records) >= self.settings.rounds:
+            return f"all {self.settings.rounds} rounds are done"
+        return None
+
+    def round(self, trainee: Trainee, records: list[RoundRecord], epochs: list[EpochRecord]) -> RoundRecord:
+        """Train one round to its end, from the epochs on that are done, and select."""
+        number, n_samples = len(records), self.data.n_samples
+        members = records[-1].selected if records else bitmap.full(n_samples)
+        everyone = bitmap.full(n_samples)
+        inside, outside = self.indices(members), self.indices(everyone & ~members)
+        self.reporter.round_started(f"round {number}", len(inside), self.settings.epochs)
+        kept = []
+        for epoch in range(len(epochs), self.settings.epochs):
             record, bits = self.epoch(trainee, number, epoch, inside, outside)
             self.backend.put_epoch(number, epoch, bits)
             self.backend.put_metrics(number, epoch, record.metrics())
             self.reporter.epoch_done(record)
             epochs.append(record)
             kept.append(bits)
+            self.save(trainee, records, epochs)
         result = self.backend.finish(number)
         agreement = None
         if self.clean is not None:
-            agreement = Agreement.of(bitmap.unpack(result.selected, self.data.n_samples), self.clean)
+            agreement = Agreement.of(bitmap.unpack(result.selected, n_samples), self.clean)
         return RoundRecord(
             round=number,
             members=members,
@@ -181,6 +209,43 @@ class _Training:
         for epoch in range(self.settings.epochs):
             train_epoch(trainee, self.images, inside, self.settings, epoch, self.generator(0, epoch))
         return float(evaluate(trainee, self.test_images, self.settings))
+
+    def spec(self) -> RunSpec:
+        settings = self.settings
+        return RunSpec(
+            run_id=self.run_id,
+            n_samples=self.data.n_samples,
+            n_classes=self.data.n_classes,
+            observe=settings.observe,
+            forward_pass=settings.forward_pass,
+            options=settings.selection,
+            expected_epochs=settings.epochs,
+            expected_rounds=settings.rounds,
+            tags={"dataset": self.data.name, "model": settings.model, "noise": settings.noise},
+        )
+
+    def save(self, trainee: Trainee, records: list[RoundRecord], epochs: list[EpochRecord]) -> None:
+        """Write a checkpoint where one is due: between rounds always, between epochs as often as the settings say."""
+        every, n_done = self.settings.checkpoint_every, len(epochs)
+        between_rounds = n_done in (0, self.settings.epochs)
+        if self.out is None or not every or not (between_rounds or n_done % every == 0):
+            return
+        state = Checkpoint(
+            run_id=self.run_id,
+            position=Position(len(records), n_done),
+            rounds=tuple(records),
+            epochs=tuple(epochs),
+            model=trainee.model.state_dict(),
+            optimiser=trainee.optimiser.state_dict(),
+        )
+        checkpoint.save(self.out, self.settings, state)
+
+    def following(self, trainee: Trainee, number: int) -> Trainee:
+        """The trainee of the next round."""
+        if self.settings.weights == "fresh":
+            return self.fresh(number)
+        trainee.restart(self.settings)
+        return trainee
 
     def fresh(self, number: int) -> Trainee:
         seed = _seed(self.settings.seed, 0, number)

@@ -7,12 +7,12 @@ from mild_trainer.data.dataset import Dataset
 _N_TEST = 360
 
 
-def load() -> Dataset:
+def load_digits() -> Dataset:
     """1,437 training and 360 test images, split by class; the split never changes."""
-    from sklearn.datasets import load_digits
+    from sklearn import datasets
     from sklearn.model_selection import train_test_split
 
-    images, labels = load_digits(return_X_y=True)
+    images, labels = datasets.load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(
         images.reshape(-1, 8, 8, 1).astype(np.uint8),
         labels.astype(np.int64),

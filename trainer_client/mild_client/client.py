@@ -1,0 +1,167 @@
+"""The service's HTTP client: one method a route, typed errors, and retries that outlast a restart of the service."""
+
+import dataclasses
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from mild_client.backend import Position, RoundFit, RunSpec
+from mild_client.errors import ServiceError, ServiceUnreachable
+from mild_client.problems import RETRIED, refusal, retry_after, unexpected
+from mild_client.retry import Retry
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.types import EpochBits
+
+_BITMAP = "application/octet-stream"
+
+
+class MildClient:
+    """Speaks to one service. Usable as a context manager.
+
+    Parameters
+    ----------
+    url
+        The service's address, such as ``http://localhost:8000``.
+    http
+        Client to send through instead of an own one; it stays the caller's to close.
+    retry
+        When to give up.
+    timeout
+        Seconds that one answer may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        http: httpx.Client | None = None,
+        retry: Retry | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._owned = http is None
+        self._http = http or httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0))
+        self._retry = retry or Retry()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, unless the HTTP client was given."""
+        if self._owned:
+            self._http.close()
+
+    def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> dict[str, Any]:
+        """Open a run, or open it again with the same properties; return its state."""
+        body: dict[str, Any] = {
+            "num_samples": spec.n_samples,
+            "num_classes": spec.n_classes,
+            "observe": spec.observe,
+            "pass": spec.forward_pass,
+            "selection": dataclasses.asdict(spec.options),
+            "expected_epochs": spec.expected_epochs,
+            "expected_rounds": spec.expected_rounds,
+            "tags": dict(spec.tags),
+        }
+        if resume_from is not None:
+            body["resume_from"] = {"round": resume_from.round, "epoch": resume_from.epoch}
+        return self._json("PUT", f"/runs/{spec.run_id}", json=body)
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return a run's state."""
+        return self._json("GET", f"/runs/{run_id}")
+
+    def put_members(self, run_id: str, round: int, members: Bitmap, attempt: int | None = None) -> None:
+        """Set whom the model is trained on in a round that has no epochs yet; `members` has shape (n_bytes,)."""
+        self._put_bits(f"/runs/{run_id}/rounds/{round}/members", members.tobytes(), attempt)
+
+    def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> None:
+        """Commit one epoch's bits."""
+        self._put_bits(f"/runs/{run_id}/rounds/{round}/epochs/{epoch}", bits.to_body(), attempt)
+
+    def put_metrics(
+        self, run_id: str, round: int, epoch: int, metrics: Mapping[str, float], attempt: int | None = None
+    ) -> None:
+        """Attach scalars to an epoch."""
+        path = f"/runs/{run_id}/rounds/{round}/metrics/{epoch}"
+        self._request("PUT", path, json=dict(metrics), headers=_attempt(attempt))
+
+    def finish(self, run_id: str, round: int, attempt: int | None = None) -> dict[str, Any]:
+        """Freeze a round and return its selection, in the wire's names."""
+        return self._json("POST", f"/runs/{run_id}/rounds/{round}/finish", headers=_attempt(attempt))
+
+    def selection(self, run_id: str, round: int | str = "latest") -> dict[str, Any]:
+        """Return a round's selection with its indices, in the wire's names."""
+        return self._json("GET", f"/selection/{run_id}", params={"round": round})
+
+    def selected(self, run_id: str, n_samples: int, round: int | str = "latest") -> Bitmap:
+        """Return a round's clean set, shape (n_bytes,)."""
+        response = self._request("GET", f"/selection/{run_id}", params={"round": round}, headers={"Accept": _BITMAP})
+        return bitmap.check(response.content, n_samples, "selection")
+
+    def fit(self, run_id: str, round: int) -> RoundFit | None:
+        """Return what a round's clean set was read off; None where nothing was fitted."""
+        answer = self._json("GET", f"/runs/{run_id}/rounds/{round}/fit")
+        histogram = answer["histogram"]
+        if histogram is None:
+            return None
+        return RoundFit(
+            origin=histogram["origin"],
+            width=histogram["width"],
+            counts=tuple(histogram["counts"]),
+            densities=tuple(tuple(density) for density in answer["densities"] or ()),
+        )
+
+    def _put_bits(self, path: str, body: bytes, attempt: int | None) -> None:
+        self._request("PUT", path, content=body, headers={"Content-Type": _BITMAP, **_attempt(attempt)})
+
+    def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        response = self._request(method, path, **request)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise unexpected(response)
+        return answer
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send until there is an answer that is not worth another try, or the deadline has passed."""
+        retry = self._retry
+        started = retry.clock()
+        n_tries = 0
+        while True:
+            n_tries += 1
+            failure: ServiceError | ServiceUnreachable
+            asked = 0.0
+            try:
+                response = self._http.request(method, self.url + path, **request)
+            except httpx.TransportError as error:
+                failure = ServiceUnreachable(
+                    f"{method} {self.url}{path} got no answer in {n_tries} tries over "
+                    f"{retry.clock() - started:.0f} s ({error or type(error).__name__}), "
+                    f"the deadline is {retry.deadline:.0f} s; check that the service runs and that the address is right"
+                )
+                failure.__cause__ = error
+            else:
+                if response.is_success:
+                    return response
+                failure = refusal(response)
+                if response.status_code not in RETRIED:
+                    raise failure
+                asked = retry_after(response)
+            pause = retry.pause(n_tries, asked)
+            if retry.clock() - started + pause > retry.deadline:
+                raise failure
+            retry.sleep(pause)
+
+
+def _attempt(attempt: int | None) -> dict[str, str]:
+    return {} if attempt is None else {"Mild-Attempt": str(attempt)}

@@ -1,0 +1,65 @@
+"""Selection by the service: the backend's protocol over HTTP."""
+
+from collections.abc import Mapping
+
+from mild_client.backend import Position, RoundResult, RunSpec, RunState
+from mild_client.client import MildClient
+from mild_client.errors import Conflict
+from mild_core.bitmap import Bitmap
+from mild_core.types import EpochBits
+
+
+class HttpBackend:
+    """`SelectionBackend` over a service: one run, and the attempt that this trainer holds.
+
+    Parameters
+    ----------
+    client
+        Speaks to the service.
+    """
+
+    def __init__(self, client: MildClient) -> None:
+        self._client = client
+        self._spec = RunSpec(run_id="unopened", n_samples=0)
+        self._attempt: int | None = None
+
+    def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
+        """Open the run, or take it over from `resume_from` on.
+
+        A trainer that was stopped between finishing a round and noting it down resumes at that round's end: the
+        service has the next round open by then, and `finish` answers with the stored set.
+        """
+        self._spec = spec
+        try:
+            answer = self._client.open_run(spec, resume_from)
+        except Conflict as conflict:
+            if conflict.code != "round-finished" or resume_from is None:
+                raise
+            answer = self._client.open_run(spec, Position(resume_from.round + 1, 0))
+        self._attempt = int(answer["attempt"])
+        return RunState(round=int(answer["round"]), attempt=self._attempt)
+
+    def put_members(self, round: int, members: Bitmap) -> None:
+        """Set whom the model is trained on."""
+        self._client.put_members(self._spec.run_id, round, members, self._attempt)
+
+    def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
+        """Commit one epoch's bits."""
+        self._client.put_epoch(self._spec.run_id, round, epoch, bits, self._attempt)
+
+    def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Attach an epoch's scalars."""
+        self._client.put_metrics(self._spec.run_id, round, epoch, metrics, self._attempt)
+
+    def finish(self, round: int) -> RoundResult:
+        """Freeze the round and fetch its clean set."""
+        run_id, n_samples = self._spec.run_id, self._spec.n_samples
+        summary = self._client.finish(run_id, round, self._attempt)
+        summary.pop("indices", None)
+        return RoundResult(
+            round=round,
+            n_samples=n_samples,
+            selected=self._client.selected(run_id, n_samples, round),
+            summary=summary,
+            fit=self._client.fit(run_id, round),
+        )

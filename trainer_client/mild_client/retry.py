@@ -1,0 +1,33 @@
+"""When to send a request again, and when to give up."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how long to try again; every request of this client may be repeated without harm.
+
+    Attributes
+    ----------
+    deadline
+        Seconds from the first try after which no further one is begun.
+    first, largest
+        Seconds of the first and of the longest pause; they double, and each is drawn from the upper half of its range.
+    sleep, clock, jitter
+        Injected by tests: pauses, tells the seconds, draws from 0..1.
+    """
+
+    deadline: float = 120.0
+    first: float = 0.1
+    largest: float = 5.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+
+    def pause(self, n_tries: int, asked: float) -> float:
+        """Seconds to wait after `n_tries` failures, where the service asked for `asked`."""
+        longest: float = min(self.largest, self.first * 2 ** min(n_tries - 1, 32))
+        return max(asked, longest * (0.5 + 0.5 * self.jitter()))

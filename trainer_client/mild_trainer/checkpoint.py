@@ -1,0 +1,110 @@
+"""Checkpoints: where an interrupted training goes on.
+
+What is random in a training is drawn from seeds that are functions of (seed, round, epoch), and the learning rate is a
+function of the step; so a checkpoint holds neither generators nor a scheduler, and the training still goes on bit for
+bit on the CPU.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from mild_client import Position
+from mild_trainer.errors import CheckpointError
+from mild_trainer.history import EpochRecord, RoundRecord
+from mild_trainer.settings import TrainSettings
+
+_NAME = "checkpoint.pt"
+
+# These do not change what is computed up to a given round, so a training may go on with other values.
+_FREE = frozenset({"rounds", "oracle", "agree", "device", "compile", "threads", "checkpoint_every"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """State of a training before the epoch at `position`.
+
+    Attributes
+    ----------
+    run_id
+        The run's name at the backend.
+    position
+        The epoch to go on with; one past a round's last where only its selection is left to be made.
+    rounds
+        Finished rounds.
+    epochs
+        Epochs of the open round that are done.
+    model, optimiser
+        Their state dictionaries.
+    """
+
+    run_id: str
+    position: Position
+    rounds: tuple[RoundRecord, ...]
+    epochs: tuple[EpochRecord, ...]
+    model: dict[str, Any]
+    optimiser: dict[str, Any]
+
+
+def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` into `folder`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{_NAME}.part"
+    torch.save(
+        {
+            "settings": json.dumps(settings.as_json()),
+            "run_id": checkpoint.run_id,
+            "position": dataclasses.asdict(checkpoint.position),
+            "rounds": json.dumps([record.to_json() for record in checkpoint.rounds]),
+            "epochs": json.dumps([dataclasses.asdict(record) for record in checkpoint.epochs]),
+            "model": checkpoint.model,
+            "optimiser": checkpoint.optimiser,
+        },
+        part,
+    )
+    part.replace(folder / _NAME)
+
+
+def save_model(folder: Path, model: nn.Module) -> None:
+    """Write the weights of a trained network as ``model.safetensors``, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "model.safetensors.part"
+    safetensors.torch.save_model(model, str(part))
+    part.replace(folder / "model.safetensors")
+
+
+def load(folder: Path, settings: TrainSettings) -> Checkpoint:
+    """Read the checkpoint in `folder`, onto the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, it is damaged, or it is that of a training with other settings.
+    """
+    path = folder / _NAME
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; leave out --resume to start anew")
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        raise CheckpointError(f"{path} is damaged ({error}); leave out --resume to start anew") from error
+    before, now = json.loads(stored["settings"]), settings.as_json()
+    for name in sorted(set(now) - _FREE):
+        if before.get(name) != now[name]:
+            raise CheckpointError(
+                f"{path} was written with {name} {before.get(name)}, got {now[name]}; resume with the same settings"
+            )
+    return Checkpoint(
+        run_id=stored["run_id"],
+        position=Position(**stored["position"]),
+        rounds=tuple(RoundRecord.from_json(record) for record in json.loads(stored["rounds"])),
+        epochs=tuple(EpochRecord(**record) for record in json.loads(stored["epochs"])),
+        model=stored["model"],
+        optimiser=stored["optimiser"],
+    )

@@ -1,0 +1,81 @@
+"""Reading files that may be absent or damaged, with errors that say so."""
+
+import gzip
+import io
+import pickle
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mild_trainer.errors import DataError
+
+# All that CIFAR's pickles ask for, under the names of old and new numpy.
+_ALLOWED = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("_codecs", "encode"): str.encode,
+}
+
+
+def folder(data_dir: Path | None, dataset: str) -> Path:
+    """Return `data_dir`.
+
+    Raises
+    ------
+    DataError
+        If it was not given or is no folder.
+    """
+    if data_dir is None:
+        raise DataError(f"{dataset} is read from a folder and none was given; name it with --data-dir")
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir} is not a folder; give --data-dir the folder that holds {dataset}")
+    return data_dir
+
+
+def read(path: Path, remedy: str) -> bytes:
+    """Return the contents of a file, unzipped where its name ends in ``.gz``.
+
+    Raises
+    ------
+    DataError
+        If it is absent or damaged; `remedy` says where to get it.
+    """
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; {remedy}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds arrays and plain values; a pickle that asks for anything else is refused before it can run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what the pickle asks for, where it is harmless."""
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays and plain values are loaded")
+        return _ALLOWED[module, name]
+
+
+def unpickle(path: Path, remedy: str) -> dict[bytes, Any]:
+    """Return the dictionary in one of CIFAR's pickles.
+
+    Raises
+    ------
+    DataError
+        If it is absent, damaged, or holds anything but arrays and plain values.
+    """
+    raw = read(path, remedy)
+    try:
+        content = _ArraysOnly(io.BytesIO(raw), encoding="bytes").load()
+    except Exception as error:  # a damaged pickle may raise anything
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
+    return content
