@@ -1,0 +1,153 @@
+"""Raw bodies: streamed and cut off at the limit, inflated within it, checked against their digest."""
+
+import base64
+import binascii
+import hashlib
+import re
+import zlib
+from typing import TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.errors import BitmapLengthError
+from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody, UnsupportedMediaType
+
+Model = TypeVar("Model", bound=BaseModel)
+
+BITMAP = "application/octet-stream"
+JSON = "application/json"
+
+_SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
+
+
+def media_type(request: Request, allowed: tuple[str, ...], default: str) -> str:
+    """The body's content type, without parameters.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        If it is none of `allowed`.
+    """
+    given = request.headers.get("content-type", default).partition(";")[0].strip().lower()
+    if given not in allowed:
+        raise UnsupportedMediaType(
+            f"content type {given!r} is not read here; send {' or '.join(allowed)} (curl: -H 'Content-Type: {default}')"
+        )
+    return given
+
+
+async def read(request: Request, limit: int) -> bytes:
+    """Read a body, inflate it, check its digest.
+
+    No more than `limit` bytes are kept, before and after inflating; one more is returned when there were more, so that
+    the caller can say what is wrong with it.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        If its coding is not ``gzip``.
+    MalformedBody
+        If it does not inflate.
+    DigestMismatch
+        If it is not what its Content-Digest says.
+    """
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip"):
+        raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, or none")
+    inflater = zlib.decompressobj(wbits=31) if coding == "gzip" else None
+    received = hashlib.sha256()
+    body = bytearray()
+    async for piece in request.stream():
+        received.update(piece)
+        body += piece if inflater is None else _inflate(inflater, piece, limit + 1 - len(body))
+        if len(body) > limit:
+            return bytes(body[: limit + 1])
+    if inflater is not None and (not inflater.eof or inflater.unused_data):
+        raise MalformedBody("the body is not one whole gzip stream; compress it again, or send it uncompressed")
+    _check_digest(request, received.digest())
+    return bytes(body)
+
+
+async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
+    """Read up to `count` bitmaps in a row.
+
+    Raises
+    ------
+    BitmapLengthError
+        If the body is longer; the rest of it is not read.
+    """
+    limit = count * bitmap.n_bytes(n_samples)
+    body = await read(request, limit)
+    if len(body) > limit:
+        allowed = " or ".join(str(n * bitmap.n_bytes(n_samples)) for n in range(1, count + 1))
+        raise BitmapLengthError(
+            f"a body for {n_samples} samples takes {allowed} bytes, got more than {limit}; "
+            "pack one bit per sample, most significant bit first"
+        )
+    return body
+
+
+async def read_json(request: Request, model: type[Model], limit: int) -> Model:
+    """Read a JSON body; an empty one counts as ``{}``.
+
+    Raises
+    ------
+    BodyTooLarge, MalformedBody
+        If it is too long, or not JSON.
+    RequestValidationError
+        If it does not validate.
+    """
+    body = await read(request, limit)
+    if len(body) > limit:
+        raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit; send less at once")
+    try:
+        return model.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in found]) from error
+
+
+def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
+    """A bitmap from base64.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is not base64.
+    BitmapLengthError, TrailingBitsError
+        If it is not a bitmap of `n_samples` samples.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(
+            f"{what} is not base64 ({error}); encode the bitmap's bytes with standard base64"
+        ) from error
+    return bitmap.check(data, n_samples, what)
+
+
+def _inflate(inflater: "zlib._Decompress", piece: bytes, room: int) -> bytes:
+    try:
+        return inflater.decompress(piece, room)
+    except zlib.error as error:
+        raise MalformedBody(
+            f"the body does not inflate ({error}); compress it again, or send it uncompressed"
+        ) from error
+
+
+def _check_digest(request: Request, received: bytes) -> None:
+    header = request.headers.get("content-digest")
+    if header is None:
+        return
+    given = _SHA256.search(header)
+    if given is None:
+        return  # other algorithms are the sender's own business (RFC 9530)
+    actual = base64.b64encode(received).decode()
+    if given[1] != actual:
+        raise DigestMismatch(
+            f"the body's sha-256 is {actual}, Content-Digest says {given[1]}; it was damaged on its way, send it again"
+        )

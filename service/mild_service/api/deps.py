@@ -1,0 +1,74 @@
+"""What routes are given: the write path, the read path, settings, and the parameters that several share."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Path, Query, Request
+from pydantic import FiniteFloat
+
+from mild_core.types import Evidence, Fit, Metric, Rule
+from mild_service.config import Settings
+from mild_service.runs import Runs
+from mild_service.select import Selections
+
+RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
+RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
+EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
+Attempt = Annotated[
+    int | None,
+    Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
+]
+Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
+
+
+def _runs(request: Request) -> Runs:
+    runs: Runs = request.app.state.runs
+    return runs
+
+
+def _selections(request: Request) -> Selections:
+    selections: Selections = request.app.state.selections
+    return selections
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+RunsDep = Annotated[Runs, Depends(_runs)]
+SelectionsDep = Annotated[Selections, Depends(_selections)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+
+
+def _changes(
+    metric: Annotated[Metric | None, Query(description="Per-sample score.")] = None,
+    fit: Annotated[Fit | None, Query(description="How the mixture is fitted.")] = None,
+    evidence: Annotated[Evidence | None, Query(description="All rounds so far, or the latest alone.")] = None,
+    threshold: Annotated[Rule | None, Query(description="The rule that makes the cut.")] = None,
+    p: Annotated[FiniteFloat | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
+    value: Annotated[FiniteFloat | None, Query(description="`value`: largest metric kept.")] = None,
+    fraction: Annotated[FiniteFloat | None, Query(description="`fraction`: share kept.")] = None,
+    cost_ratio: Annotated[
+        FiniteFloat | None,
+        Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
+    ] = None,
+    min_keep: Annotated[FiniteFloat | None, Query(description="Share kept whatever the rule says.")] = None,
+) -> dict[str, Any]:
+    given = {
+        "metric": metric,
+        "fit": fit,
+        "evidence": evidence,
+        "threshold": threshold,
+        "p": p,
+        "value": value,
+        "fraction": fraction,
+        "cost_ratio": cost_ratio,
+        "min_keep": min_keep,
+    }
+    return {name: choice for name, choice in given.items() if choice is not None}
+
+
+Changes = Annotated[dict[str, Any], Depends(_changes)]
+"""Options of the selection to look at in place of the run's; nothing is stored."""
+
+UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]

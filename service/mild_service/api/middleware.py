@@ -1,0 +1,63 @@
+"""Around every request: an id for the logs, a bound on the body, and the counters."""
+
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mild_service.telemetry import Telemetry
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContext:
+    """Names each request, counts it, and stops reading a body at the limit."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._limit = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status, n_read, started = 500, 0, time.perf_counter()
+
+        async def bounded() -> Message:
+            nonlocal n_read
+            self._check(int(length) if (length := headers.get("content-length", "")).isdecimal() else 0)
+            message = await receive()
+            n_read += len(message.get("body", b""))
+            self._check(n_read)
+            return message
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, bounded, named)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._telemetry.requests.labels(scope["method"], route, status).inc()
+            self._telemetry.seconds.labels(scope["method"], route).observe(time.perf_counter() - started)
+
+    def _check(self, n_bytes: int) -> None:
+        if n_bytes > self._limit:
+            raise HTTPException(
+                413,
+                f"the body has {n_bytes} bytes or more, at most {self._limit} are read; send less at once, "
+                "or have MILD_MAX_BODY_BYTES raised",
+            )

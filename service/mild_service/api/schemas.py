@@ -1,0 +1,335 @@
+"""JSON in and out: requests are strict and refuse unknown fields, answers show every default resolved."""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from mild_core.types import Evidence, Fit, Metric, Observe, Pass, Rule, SelectionOptions, Verdict
+from mild_service.runs import Opening
+from mild_service.state import Basis, Round, Run, Status
+
+Tags = Annotated[
+    dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=64),
+]
+Ttl = Annotated[int, Field(ge=60, le=10 * 365 * 24 * 3600)]
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Scalars = Annotated[dict[MetricName, FiniteFloat], Field(min_length=1, max_length=32)]
+
+
+class Strict(BaseModel):
+    """A request: no unknown fields, no numbers in strings."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+
+class SelectionChoice(Strict):
+    """How a clean set is chosen; what is left out has its default."""
+
+    metric: Metric = "mild-simple"
+    fit: Fit = "anchored"
+    evidence: Evidence = "pooled"
+    threshold: Rule = "bayes"
+    p: FiniteFloat = 0.5
+    value: FiniteFloat | None = None
+    fraction: FiniteFloat | None = None
+    cost_ratio: FiniteFloat = 1.0
+    min_keep: FiniteFloat = 0.01
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        return self.model_dump(exclude_unset=True)
+
+    def options(self) -> SelectionOptions:
+        """All fields, checked.
+
+        Raises
+        ------
+        ParameterError
+            If one is out of its range.
+        """
+        return SelectionOptions(**self.model_dump()).checked()
+
+
+class ResumeFrom(Strict):
+    """Where a restarted trainer goes on: the open round's epochs from here on are dropped."""
+
+    round: int
+    epoch: int
+
+
+class RunRequest(Strict):
+    """Opens a run, or opens it again: then what is left out is taken from the run."""
+
+    num_samples: int = Field(description="Samples of the data set; a sample's index never changes over a run.")
+    num_classes: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    observe: Observe = Field("all", description="Who counts as observed when a body carries one bitmap.")
+    forward_pass: Pass = Field("eval", alias="pass", description="Which forward pass makes the bits.")
+    selection: SelectionChoice = Field(default_factory=SelectionChoice)
+    expected_epochs: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    expected_rounds: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    tags: Tags | None = None
+    ttl_seconds: Ttl | None = Field(None, description="The run expires this long after its last write.")
+    resume_from: ResumeFrom | None = None
+
+    def opening(self) -> Opening:
+        """The same in the write path's terms, with what was not said left out."""
+        said = {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
+        renamed = {"num_classes": "n_classes"}
+        return Opening(
+            n_samples=self.num_samples,
+            fixed={renamed.get(n, n): said[n] for n in ("num_classes", "observe", "forward_pass") if n in said},
+            options=self.selection.given(),
+            planned={n: said[n] for n in ("expected_epochs", "expected_rounds") if n in said},
+            tags=self.tags,
+            ttl_seconds=self.ttl_seconds,
+            resume_from=(self.resume_from.round, self.resume_from.epoch) if self.resume_from else None,
+        )
+
+
+class RunPatch(Strict):
+    """What may be changed of a run."""
+
+    tags: Tags | None = None
+    status: Status | None = None
+    ttl_seconds: Ttl | None = None
+
+
+class MembersRequest(Strict):
+    """Whom the model is trained on."""
+
+    indices: list[int] = Field(description="Sample indices, in any order; repeats count once.")
+
+
+class FinishRequest(Strict):
+    """Optional details of finishing a round."""
+
+    allow_gaps: bool = Field(False, description="Count missing epochs as unobserved instead of refusing.")
+    selected: str | None = Field(None, description="Base64 of the bitmap that an offline client has used already.")
+    core_version: str | None = Field(
+        None, max_length=64, description="Version of mild-selection that computed `selected`."
+    )
+
+
+class StatelessRound(Strict):
+    """One round's evidence: per epoch base64 of a bitmap, or a list of 0 and 1 per sample."""
+
+    correct: list[str | list[bool | Literal[0, 1]]]
+    observed: list[str | list[bool | Literal[0, 1]]] | None = None
+    members: str | list[bool | Literal[0, 1]] | None = None
+
+
+class StatelessRequest(Strict):
+    """Bits in, set out. Give `rounds`, or `correct` (and `observed`) of a single one."""
+
+    num_samples: int | None = Field(None, description="Needed when bitmaps are given; else the length of the lists.")
+    rounds: list[StatelessRound] | None = None
+    correct: list[str | list[bool | Literal[0, 1]]] | None = None
+    observed: list[str | list[bool | Literal[0, 1]]] | None = None
+    observe: Observe = Field("all", description="`members`: only members should have been observed.")
+    options: SelectionChoice = Field(default_factory=SelectionChoice)
+
+
+class RoundView(BaseModel):
+    """A round's state."""
+
+    round: int
+    state: Literal["open", "finished"]
+    num_members: int
+    num_epochs: int
+    epochs: list[int] = Field(description="Committed epochs, ascending.")
+    metrics: dict[int, dict[str, float]] = Field(description="Scalars by epoch.")
+    num_selected: int | None = Field(description="Size of the set; null while the round is open.")
+    verdict: Verdict | None
+    opened_at: float
+    finished_at: float | None
+
+    @classmethod
+    def of(cls, round_: Round, n_samples: int) -> Self:
+        """View of `round_`."""
+        return cls(
+            round=round_.number,
+            state="finished" if round_.finished else "open",
+            num_members=n_samples if round_.members is None else round_.members.n_members,
+            num_epochs=len(round_.epochs),
+            epochs=list(round_.epochs),
+            metrics={epoch: dict(scalars) for epoch, scalars in round_.metrics.items()},
+            num_selected=round_.selected.n_members if round_.selected else None,
+            verdict=round_.selection["verdict"] if round_.selection else None,
+            opened_at=round_.opened_at,
+            finished_at=round_.finished_at,
+        )
+
+
+class RunView(BaseModel):
+    """A run's state with every default resolved. Times are Unix time in seconds."""
+
+    run_id: str
+    num_samples: int
+    num_classes: int | None
+    observe: Observe
+    forward_pass: Pass = Field(serialization_alias="pass")
+    selection: dict[str, Any] = Field(description="The resolved options.")
+    expected_epochs: int | None
+    expected_rounds: int | None
+    tags: dict[str, str]
+    status: Status
+    ttl_seconds: int
+    attempt: int = Field(description="Send it as `Mild-Attempt` with every write.")
+    round: int = Field(description="The open round.")
+    created_at: float
+    updated_at: float
+    expires_at: float
+
+    @classmethod
+    def of(cls, run: Run, **more: Any) -> Self:
+        """View of `run`."""
+        config = run.config
+        return cls(
+            run_id=run.run_id,
+            num_samples=config.n_samples,
+            num_classes=config.n_classes,
+            observe=config.observe,
+            forward_pass=config.forward_pass,
+            selection=asdict(config.options),
+            expected_epochs=config.expected_epochs,
+            expected_rounds=config.expected_rounds,
+            tags=dict(run.tags),
+            status=run.status,
+            ttl_seconds=run.ttl_seconds,
+            attempt=run.attempt,
+            round=run.round,
+            created_at=run.created_at,
+            updated_at=run.updated_at,
+            expires_at=run.expires_at,
+            **more,
+        )
+
+
+class RunDetail(RunView):
+    """A run's state with its rounds."""
+
+    rounds: list[RoundView]
+
+
+class RunPage(BaseModel):
+    """Some runs, newest first."""
+
+    runs: list[RunView]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
+
+
+class EpochView(BaseModel):
+    """What an epoch's PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    outcome: Literal["committed", "same", "replaced"]
+    attempt: int
+    num_correct: int
+    num_observed: int | None = Field(description="Null when the body holds one bitmap: then `observe` says who.")
+
+
+class MembersView(BaseModel):
+    """What a members' PUT has done."""
+
+    run_id: str
+    round: int
+    outcome: Literal["set", "same"]
+    num_members: int
+
+
+class MetricsView(BaseModel):
+    """What a metrics' PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    outcome: Literal["committed", "same", "replaced"]
+
+
+class ThresholdView(BaseModel):
+    """The cut: samples with metric <= `value` are kept; `cut` is the same in bins."""
+
+    rule: Rule
+    value: float | None
+    cut: int | None
+
+
+class ComponentView(BaseModel):
+    """One Weibull component, on the scale of the fit's bins."""
+
+    weight: float
+    scale: float
+    shape: float
+    mean: float
+
+
+class EstimateView(BaseModel):
+    """A quantity with a 90% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class SelectionView(BaseModel):
+    """A clean index set, and what may be believed of it."""
+
+    run_id: str | None
+    round: int
+    basis: Basis = Field(
+        description="`stored`: the set that the round was finished with; `client`: the same, brought by an offline "
+        "client; `computed`: computed for this request, and stored nowhere."
+    )
+    provisional: bool = Field(description="The round is still open.")
+    num_samples: int
+    num_selected: int
+    metric: Metric
+    fit: Fit
+    evidence: Evidence
+    threshold: ThresholdView
+    components: list[ComponentView]
+    verdict: Verdict
+    reasons: list[str]
+    estimated: dict[str, EstimateView | None]
+    epochs: int
+    unobserved: int
+    core_version: str
+    client_core_version: str | None = Field(None, description="With `basis` client: what computed the set.")
+    differs: int | None = Field(
+        None, description="With `basis` client: samples on which the service's own set differs."
+    )
+    indices: list[int]
+
+
+class HistogramView(BaseModel):
+    """Bin `j` covers the metric `origin + width * j`."""
+
+    origin: float
+    width: float
+    counts: list[float]
+
+
+class FitView(BaseModel):
+    """What a selection was read off."""
+
+    run_id: str
+    round: int
+    provisional: bool
+    histogram: HistogramView | None
+    densities: list[list[float]] | None = Field(description="Expected counts per bin: clean, then noisy component.")
+    components: list[ComponentView]
+    threshold: ThresholdView
+    verdict: Verdict
+    reasons: list[str]
+
+
+class Versions(BaseModel):
+    """Versions."""
+
+    service: str
+    core: str
+    oldest_client: str

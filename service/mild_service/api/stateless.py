@@ -1,0 +1,94 @@
+"""The body of ``POST /selection`` as evidence: bitmaps in base64, or lists of 0 and 1."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.errors import BitmapLengthError, CorrectNotObservedError
+from mild_core.types import Observe, RoundBits
+from mild_service.api.bodies import decode_bitmap
+from mild_service.api.schemas import StatelessRequest, StatelessRound
+from mild_service.config import Settings
+from mild_service.errors import InvalidRequest, LimitExceeded
+
+Row = str | Sequence[bool | int]
+
+
+def rounds_of(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
+    """The evidence in a request.
+
+    Raises
+    ------
+    InvalidRequest
+        If fields contradict each other or rows are missing.
+    LimitExceeded
+        If there are too many samples, rounds or epochs.
+    BitmapLengthError, TrailingBitsError, CorrectNotObservedError
+        If bits are impossible.
+    """
+    given = _given(body)
+    n_samples = _n_samples(body.num_samples, given)
+    _within("num_samples", n_samples, settings.max_samples)
+    _within("number of rounds", len(given), settings.max_rounds)
+    return [_round(number, round_, n_samples, body.observe, settings) for number, round_ in enumerate(given)]
+
+
+def _given(body: StatelessRequest) -> list[StatelessRound]:
+    if (body.rounds is None) == (body.correct is None):
+        raise InvalidRequest("give `rounds`, or `correct` of a single round, got both or neither")
+    if body.rounds is None:
+        return [StatelessRound(correct=body.correct or [], observed=body.observed)]
+    if body.observed is not None:
+        raise InvalidRequest("`observed` beside `rounds` belongs to no round; give it inside of each round")
+    return body.rounds
+
+
+def _n_samples(told: int | None, rounds: Sequence[StatelessRound]) -> int:
+    rows = [row for round_ in rounds for row in round_.correct]
+    if not rows or not all(round_.correct for round_ in rounds):
+        raise InvalidRequest("a round has 0 epochs, at least 1 is needed; give a row of `correct` per epoch")
+    if told is not None:
+        return told
+    if isinstance(rows[0], str):
+        raise InvalidRequest("bitmaps were given without `num_samples`; say how many samples they hold")
+    return len(rows[0])
+
+
+def _within(name: str, value: int, high: int) -> None:
+    if not 1 <= value <= high:
+        raise LimitExceeded(f"{name} is {value}, this service takes 1..{high}; send a number in that range")
+
+
+def _round(number: int, given: StatelessRound, n_samples: int, observe: Observe, settings: Settings) -> RoundBits:
+    _within("number of epochs", len(given.correct), settings.max_epochs)
+    correct = _bitmaps(given.correct, n_samples, f"rounds[{number}].correct")
+    members = None if given.members is None else _bitmap(given.members, n_samples, f"rounds[{number}].members")
+    observed = None
+    if given.observed is not None:
+        if len(given.observed) != len(given.correct):
+            raise InvalidRequest(
+                f"round {number} has {len(given.correct)} rows of `correct` and {len(given.observed)} of `observed`; "
+                "give one of each per epoch"
+            )
+        observed = _bitmaps(given.observed, n_samples, f"rounds[{number}].observed")
+    elif observe == "members" and members is not None:
+        observed = np.broadcast_to(members, correct.shape).copy()
+    if observed is not None and (stray := correct & ~observed).any():
+        raise CorrectNotObservedError(
+            f"round {number} has {bitmap.popcount(stray)} correct bits without their observed bit; set both, or neither"
+        )
+    return RoundBits(n_samples, correct, observed, members, "members" if observe == "members" else "all")
+
+
+def _bitmaps(rows: Sequence[Row], n_samples: int, what: str) -> Bitmap:
+    return np.stack([_bitmap(row, n_samples, f"{what}[{position}]") for position, row in enumerate(rows)])
+
+
+def _bitmap(row: Row, n_samples: int, what: str) -> Bitmap:
+    if isinstance(row, str):
+        return decode_bitmap(row, n_samples, what)
+    if len(row) != n_samples:
+        raise BitmapLengthError(f"{what} has {len(row)} entries, {n_samples} are needed; give one per sample")
+    return bitmap.pack(row)

@@ -1,0 +1,62 @@
+"""Health, readiness, versions, counters, and what the problems mean."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from mild_service import __version__
+from mild_service.api.problems import RouteNotFound, catalogue, described
+from mild_service.api.schemas import Versions
+from mild_service.compute import CORE_VERSION
+
+router = APIRouter(tags=["service"])
+
+OLDEST_CLIENT = "0.1.0"
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", responses=described())
+async def ready(request: Request) -> dict[str, str]:
+    """The process answers, and so does its store."""
+    await request.app.state.ping()
+    return {"status": "ready"}
+
+
+@router.get("/version")
+async def versions() -> Versions:
+    """Versions of the service and its numerics, and the oldest client that it supports."""
+    return Versions(service=__version__, core=CORE_VERSION, oldest_client=OLDEST_CLIENT)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(request: Request) -> Response:
+    """Counters in Prometheus' text format."""
+    return Response(generate_latest(request.app.state.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/problems")
+async def problems() -> dict[str, dict[str, Any]]:
+    """Every problem that the service may answer with, by its code."""
+    return catalogue()
+
+
+@router.get("/problems/{code}", responses=described(RouteNotFound))
+async def problem(code: str) -> dict[str, Any]:
+    """What a problem means, its status, and whether to try again."""
+    known = catalogue()
+    if code not in known:
+        raise RouteNotFound(f"there is no problem {code[:64]!r}; GET /problems lists those that there are")
+    return known[code]
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """To the documentation."""
+    return RedirectResponse("/docs")

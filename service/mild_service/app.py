@@ -1,0 +1,101 @@
+"""The application: parts put together, and taken apart again at the end."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from mild_service import __version__
+from mild_service.api import problems, rounds, runs, selection, system
+from mild_service.api.middleware import RequestContext
+from mild_service.compute import Computer
+from mild_service.config import Settings
+from mild_service.errors import ConfigurationError, StoreError
+from mild_service.runs import Runs
+from mild_service.select import Selections
+from mild_service.store import Store, open_store
+from mild_service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = """Training jobs send one bit per sample and epoch (did the model predict the given label?);
+the answer is the set of samples whose labels can be trusted."""
+
+
+def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
+    """Return the service.
+
+    Parameters
+    ----------
+    settings
+        None reads them from the environment.
+    store
+        None opens the one at ``settings.store_url``. Either way it is closed with the application.
+
+    Raises
+    ------
+    ConfigurationError
+        If no store is given or named.
+    """
+    settings = settings or Settings()
+    store = store or _store(settings)
+    telemetry = Telemetry()
+    computer = Computer(store, telemetry, settings.compute_threads)
+    make = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None)
+    app = make(
+        title="MILD sample selection",
+        description=_DESCRIPTION,
+        version=__version__,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.settings = settings
+    app.state.store = store
+    app.state.telemetry = telemetry
+    app.state.computer = computer
+    app.state.ping = store.ping
+    app.state.runs = Runs(store, computer, settings, telemetry)
+    app.state.selections = Selections(store, computer, settings, telemetry)
+    problems.install(app)
+    for resource in (runs, rounds, selection, system):
+        app.include_router(resource.router)
+    app.add_middleware(RequestContext, telemetry=telemetry, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+def _store(settings: Settings) -> Store:
+    if settings.store_url is None:
+        raise ConfigurationError(
+            "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), "
+            "or start with `mild-service serve --embedded`"
+        )
+    return open_store(settings, settings.store_url)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    sweeper = asyncio.create_task(_sweep(app))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeper
+        await app.state.computer.aclose()
+        await app.state.store.aclose()
+
+
+async def _sweep(app: FastAPI) -> None:
+    """Delete expired runs now and then; every replica does, and none is in the other's way."""
+    seconds = app.state.settings.sweep_seconds
+    while seconds > 0:
+        await asyncio.sleep(seconds)
+        try:
+            app.state.telemetry.swept.inc(await app.state.store.runs.sweep())
+        except StoreError as error:
+            logger.warning("expired runs could not be swept: %s", error)

@@ -1,0 +1,227 @@
+"""Committed bits to a selection: loaded, computed in a worker thread, once however many ask, and cached."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import anyio.to_thread
+import numpy as np
+import orjson
+from anyio import CapacityLimiter
+
+from mild_core import selection
+from mild_core.bitmap import Bitmap
+from mild_core.types import RoundBits, Selection, SelectionOptions
+from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError
+from mild_service.state import Computed, Epoch, Round, Run
+from mild_service.store import Store
+from mild_service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+CORE_VERSION = version("mild-selection")
+_POLL_SECONDS = 0.05
+_READS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a selection is computed from, as it stood at one instant.
+
+    Attributes
+    ----------
+    run
+        The run.
+    rounds
+        Oldest first; the last one is the one that is selected from.
+    until_epoch
+        Last epoch of the last round that counts; None means all.
+    options
+        Resolved options.
+    """
+
+    run: Run
+    rounds: Sequence[Round]
+    until_epoch: int | None
+    options: SelectionOptions
+
+    @property
+    def round(self) -> Round:
+        """The round that is selected from."""
+        return self.rounds[-1]
+
+    def epochs(self, round_: Round) -> list[Epoch]:
+        """Epochs of a round that count, ascending."""
+        until = self.until_epoch if round_ is self.round else None
+        return [epoch for number, epoch in round_.epochs.items() if until is None or number <= until]
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides the selection."""
+        config = self.run.config
+        parts: list[Any] = [CORE_VERSION, config.n_samples, config.observe, asdict(self.options)]
+        for round_ in self.rounds:
+            members = round_.members and round_.members.digest
+            parts.append([members, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
+        return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
+
+
+class Computer:
+    """Computes selections of stored runs, and of bits that are stored nowhere."""
+
+    def __init__(self, store: Store, telemetry: Telemetry, threads: int) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._limiter = CapacityLimiter(threads)
+        self._running: dict[tuple[str, str], asyncio.Task[Computed]] = {}
+
+    async def gather(
+        self, run: Run, number: int, options: SelectionOptions, until_epoch: int | None = None
+    ) -> Evidence:
+        """Read what a selection of round `number` would be computed from.
+
+        Raises
+        ------
+        RoundNotOpen
+            If the round has not begun.
+        NoEpochs
+            If no epoch counts.
+        """
+        if number > run.round:
+            raise RoundNotOpen(
+                f"round {number} of run {run.run_id!r} has not begun, round {run.round} is open; "
+                f"finish the rounds before it first, or wait for it with round={number}&wait=60"
+            )
+        first = 0 if options.evidence == "pooled" else number
+        rounds = await self._store.rounds.get(run, range(first, number + 1))
+        evidence = Evidence(run, rounds, until_epoch, options)
+        if not evidence.epochs(evidence.round):
+            upto = "" if until_epoch is None else f" up to epoch {until_epoch}"
+            raise NoEpochs(
+                f"round {number} of run {run.run_id!r} has no epochs{upto}, at least 1 is needed; put one with "
+                f"PUT /runs/{run.run_id}/rounds/{number}/epochs/0"
+            )
+        return evidence
+
+    async def compute(self, evidence: Evidence) -> tuple[Evidence, Computed]:
+        """Return the selection, and the evidence that it was really computed from.
+
+        That is newer than what was given if an epoch was replaced or dropped while it was being read.
+
+        Raises
+        ------
+        StoreDamaged
+            If committed bits are missing.
+        """
+        for _ in range(_READS - 1):
+            with suppress(StoreDamaged):
+                return evidence, await self._once(evidence)
+            fresh = await self.gather(evidence.run, evidence.round.number, evidence.options, evidence.until_epoch)
+            if fresh.round.version == evidence.round.version:
+                break
+            evidence = fresh
+        return evidence, await self._once(evidence)
+
+    async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> Computed:
+        """Select from bits that are stored nowhere."""
+        self._telemetry.selections.labels("stateless").inc()
+        return await self._in_thread(rounds, options, "")
+
+    async def aclose(self) -> None:
+        """Drop what is being computed."""
+        for task in list(self._running.values()):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+    async def _once(self, evidence: Evidence) -> Computed:
+        key = (evidence.run.uid, evidence.digest)
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._obtain(evidence, key[1]))
+            self._running[key] = task
+            task.add_done_callback(lambda _: self._running.pop(key, None))
+        return await asyncio.shield(task)  # whoever leaves does not take the others' answer along
+
+    async def _obtain(self, evidence: Evidence, digest: str) -> Computed:
+        while True:
+            if cached := await self._store.cache.get(evidence.run, digest):
+                self._telemetry.selections.labels("cache").inc()
+                return cached
+            async with self._store.cache.lock(evidence.run, digest) as mine:
+                if mine:
+                    self._telemetry.selections.labels("computed").inc()
+                    computed = await self._in_thread(await self._load(evidence), evidence.options, digest)
+                    await self._keep(evidence.run, computed)
+                    return computed
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _keep(self, run: Run, computed: Computed) -> None:
+        try:
+            await self._store.cache.put(run, computed)
+        except StoreError as error:  # the answer stands without it
+            logger.warning("a selection could not be cached: %s", error)
+
+    async def _load(self, evidence: Evidence) -> list[RoundBits]:
+        return [await self._round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds]
+
+    async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
+        config = run.config
+        correct, observed = await self._store.bits.read_epochs(run, round_.number, epochs)
+        members = None if round_.members is None else await self._store.bits.read_set(run, round_.members)
+        members_only = config.observe == "members"
+        if members_only and members is not None:
+            observed = np.array([row if e.planes == 2 else members for row, e in zip(observed, epochs, strict=True)])
+        n_epochs = epochs[-1].number + 1
+        told = n_epochs != len(epochs) or observed.strides[0] != 0
+        if n_epochs != len(epochs):
+            numbers = [epoch.number for epoch in epochs]
+            correct, observed = (_with_gaps(rows, numbers, n_epochs) for rows in (correct, observed))
+        return RoundBits(
+            n_samples=config.n_samples,
+            correct=correct,
+            observed=observed if told else None,
+            members=members,
+            expects="members" if members_only else "all",
+        )
+
+    async def _in_thread(self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
+        with self._telemetry.compute_seconds.time():
+            return await anyio.to_thread.run_sync(_compute, rounds, options, digest, limiter=self._limiter)
+
+
+def _with_gaps(rows: Bitmap, numbers: Sequence[int], n_epochs: int) -> Bitmap:
+    """Spread rows of shape (n, n_bytes) over n_epochs; an epoch that is missing is one in which nobody was seen."""
+    out = np.zeros((n_epochs, rows.shape[1]), dtype=np.uint8)
+    out[numbers] = rows
+    return out
+
+
+def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
+    selected = selection.select(rounds, options)
+    return Computed(digest, _plain(selected.summary()), _plain(_fit(selected)), selected.bitmap)
+
+
+def _fit(selected: Selection) -> dict[str, Any]:
+    summary = selected.summary()
+    histogram = selected.histogram and {
+        "origin": selected.histogram.origin,
+        "width": selected.histogram.width,
+        "counts": selected.histogram.counts,
+    }
+    return {
+        "histogram": histogram,
+        "densities": selected.densities,
+        **{name: summary[name] for name in ("components", "threshold", "verdict", "reasons")},
+    }
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON's own types, so that a fresh answer and a cached one are the same bytes."""
+    plain: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    return plain

@@ -1,0 +1,38 @@
+"""Every setting of the service, read from the environment here and nowhere else."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings; each is an environment variable ``MILD_<NAME>``."""
+
+    model_config = SettingsConfigDict(env_prefix="MILD_", frozen=True, extra="ignore")
+
+    store_url: str | None = Field(
+        None, description="Redis or Valkey to keep runs in, such as redis://localhost:6379/0 or unix:///run/redis.sock."
+    )
+    store_namespace: str = Field(
+        "mild", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Prefix of every key, so that services can share a store."
+    )
+    store_connections: int = Field(64, ge=1, le=10_000, description="Most connections to the store at once.")
+    store_timeout: float = Field(10.0, gt=0, le=300, description="Seconds that one store command may take.")
+    data_dir: Path = Field(Path("mild-data"), description="Data folder of the embedded store.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allow_anonymous: bool = Field(False, description="Listen beyond this machine although nobody has to log in.")
+    docs: bool = Field(True, description="Serve the interactive documentation at /docs.")
+    max_samples: int = Field(2**27, ge=1, le=2**31, description="Most samples of a run.")
+    max_epochs: int = Field(4096, ge=1, le=100_000, description="Most epochs of a round.")
+    max_rounds: int = Field(256, ge=1, le=10_000, description="Most rounds of a run.")
+    max_body_bytes: int = Field(2**26, ge=1024, le=2**31, description="Most bytes of a request's body.")
+    ttl_seconds: int = Field(
+        30 * 24 * 3600, ge=60, le=10 * 365 * 24 * 3600, description="A run expires this long after its last write."
+    )
+    sweep_seconds: float = Field(300.0, ge=0, description="Pause between sweeps of expired runs; 0 never sweeps.")
+    max_wait_seconds: float = Field(60.0, ge=0, le=600, description="Longest `wait` of a long-poll.")
+    cache_seconds: int = Field(3600, ge=1, le=30 * 24 * 3600, description="How long a computed selection is kept.")
+    compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
+    log_level: str = Field("info", pattern="^(critical|error|warning|info|debug)$", description="What is logged.")

@@ -1,0 +1,194 @@
+"""The service's error tree; nothing here knows of HTTP (`api.problems` maps each error to a status).
+
+::
+
+    MildError (mild_core.errors)
+    ├── InvalidInput (mild_core.errors): bitmap-length, trailing-bits, sample-index, invalid-parameter, ...
+    │   ├── InvalidRequest             a field, path or query value that does not validate
+    │   ├── LimitExceeded              a number past one of the service's limits
+    │   └── DigestMismatch             the body is not what its Content-Digest says
+    ├── MalformedBody                  a body that cannot be parsed at all
+    ├── BodyTooLarge                   more bytes than the limit
+    ├── UnsupportedMediaType           a content type or coding that the route does not read
+    ├── NotAcceptable                  no representation that the caller accepts
+    ├── RunNotFound                    no such run (or it has expired)
+    ├── Conflict: the run's state does not allow it
+    │   ├── RunConflict                opened before with another immutable field
+    │   ├── StaleAttempt               a newer attempt of the run has taken over
+    │   ├── RoundNotOpen               the round has not begun
+    │   ├── RoundFinished              the round is frozen
+    │   ├── EpochConflict              the epoch holds other content
+    │   ├── MetricsConflict            the epoch's metrics hold other values
+    │   ├── MembersFrozen              the round has epochs
+    │   ├── NoEpochs                   nothing to select from
+    │   └── EpochGap                   epochs are missing
+    ├── StoreError
+    │   ├── StoreUnavailable           not reachable, or busy; try again
+    │   ├── StoreFull                  no room left
+    │   └── StoreDamaged               committed bits are missing
+    └── ConfigurationError             settings or a data folder that the service cannot start with
+"""
+
+from mild_core.errors import InvalidInput, MildError
+
+
+class InvalidRequest(InvalidInput):
+    """A field, path or query value does not validate."""
+
+    code = "invalid-request"
+    title = "Request does not validate"
+
+
+class LimitExceeded(InvalidInput):
+    """A number lies past one of the service's limits."""
+
+    code = "limit-exceeded"
+    title = "Past a limit of this service"
+
+
+class DigestMismatch(InvalidInput):
+    """The body is not what its Content-Digest says."""
+
+    code = "digest-mismatch"
+    title = "Body does not match its digest"
+
+
+class MalformedBody(MildError):
+    """The body cannot be parsed."""
+
+    code = "malformed-body"
+    title = "Body cannot be parsed"
+
+
+class BodyTooLarge(MildError):
+    """The body is longer than the limit."""
+
+    code = "body-too-large"
+    title = "Body is too large"
+
+
+class UnsupportedMediaType(MildError):
+    """The route does not read this content type or coding."""
+
+    code = "unsupported-media-type"
+    title = "Content type is not supported"
+
+
+class NotAcceptable(MildError):
+    """No representation that the caller accepts."""
+
+    code = "not-acceptable"
+    title = "No acceptable representation"
+
+
+class RunNotFound(MildError):
+    """No such run, or it has expired."""
+
+    code = "run-not-found"
+    title = "Run not found"
+
+
+class Conflict(MildError):
+    """The run's state does not allow the request."""
+
+    code = "conflict"
+    title = "Conflict with the run's state"
+
+
+class RunConflict(Conflict):
+    """The run was opened with another value of an immutable field."""
+
+    code = "run-conflict"
+    title = "Run exists with other properties"
+
+
+class StaleAttempt(Conflict):
+    """A newer attempt of the run has taken over."""
+
+    code = "stale-attempt"
+    title = "A newer attempt has taken over"
+
+
+class RoundNotOpen(Conflict):
+    """The round has not begun."""
+
+    code = "round-not-open"
+    title = "Round has not begun"
+
+
+class RoundFinished(Conflict):
+    """The round is frozen."""
+
+    code = "round-finished"
+    title = "Round is finished"
+
+
+class EpochConflict(Conflict):
+    """The epoch was committed with other content."""
+
+    code = "epoch-conflict"
+    title = "Epoch holds other content"
+
+
+class MetricsConflict(Conflict):
+    """The epoch's metrics were stored with other values."""
+
+    code = "metrics-conflict"
+    title = "Metrics hold other values"
+
+
+class MembersFrozen(Conflict):
+    """The round has epochs, so its members are fixed."""
+
+    code = "members-frozen"
+    title = "Members are frozen"
+
+
+class NoEpochs(Conflict):
+    """The round has no epoch to select from."""
+
+    code = "no-epochs"
+    title = "Round has no epochs"
+
+
+class EpochGap(Conflict):
+    """Epochs are missing in the round."""
+
+    code = "epoch-gap"
+    title = "Epochs are missing"
+
+
+class StoreError(MildError):
+    """The store could not do its part."""
+
+    code = "store-error"
+    title = "Store error"
+
+
+class StoreUnavailable(StoreError):
+    """The store is not reachable, or busy."""
+
+    code = "store-unavailable"
+    title = "Store is unavailable"
+    retryable = True
+
+
+class StoreFull(StoreError):
+    """The store has no room left."""
+
+    code = "store-full"
+    title = "Store is full"
+
+
+class StoreDamaged(StoreError):
+    """Committed bits are missing from the store."""
+
+    code = "store-damaged"
+    title = "Store has lost committed bits"
+
+
+class ConfigurationError(MildError):
+    """The service cannot start with these settings or this data folder."""
+
+    code = "configuration"
+    title = "Configuration error"

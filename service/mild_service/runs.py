@@ -1,0 +1,297 @@
+"""The write path: runs opened and resumed, epochs and members put, rounds finished."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import anyio.to_thread
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.errors import CorrectNotObservedError, InvalidInput
+from mild_core.types import EpochBits
+from mild_service.compute import CORE_VERSION, Computer
+from mild_service.config import Settings
+from mild_service.errors import EpochGap, LimitExceeded, RoundFinished, RunConflict, StaleAttempt, StoreError
+from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
+from mild_service.store import PackedEpoch, Page, Store
+from mild_service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_THREAD_BYTES = 256 * 1024
+"""Bodies from this size on are checked and hashed in a worker thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What `PUT /runs/{run_id}` asks for. Names are those of `RunConfig`; what was not said is not in them.
+
+    Attributes
+    ----------
+    n_samples
+        Samples of the run.
+    fixed
+        Other immutable fields that were given.
+    options
+        Fields of the selection that were given.
+    planned
+        Expectations that were given.
+    tags, ttl_seconds
+        As given; None when not.
+    resume_from
+        Round and epoch to go on at.
+    """
+
+    n_samples: int
+    fixed: Mapping[str, Any]
+    options: Mapping[str, Any]
+    planned: Mapping[str, Any]
+    tags: Mapping[str, str] | None
+    ttl_seconds: int | None
+    resume_from: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientSet:
+    """The set that an offline client has used already, and what computed it."""
+
+    bitmap: Bitmap
+    core_version: str
+
+
+class Runs:
+    """The steps of the state machine, with the limits checked and the bits decoded."""
+
+    def __init__(self, store: Store, computer: Computer, settings: Settings, telemetry: Telemetry) -> None:
+        self._store = store
+        self._computer = computer
+        self._settings = settings
+        self._telemetry = telemetry
+
+    async def open(self, run_id: str, opening: Opening) -> tuple[Run, bool]:
+        """Open a run, or resume it; return its record and whether it was created.
+
+        Raises
+        ------
+        LimitExceeded, ParameterError
+            If a number is past its limit, or the selection's options are impossible.
+        RunConflict
+            If the run exists and a given immutable field differs.
+        RoundFinished, RoundNotOpen
+            If `resume_from` is not in the open round.
+        """
+        self._within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
+        if opening.resume_from is not None:
+            self._check_place(*opening.resume_from)
+        config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
+        config = replace(config, options=replace(config.options, **opening.options).checked())
+        run, created = await self._store.runs.open(
+            run_id,
+            config,
+            opening.tags or {},
+            opening.ttl_seconds or self._settings.ttl_seconds,
+            opening.resume_from[0] if opening.resume_from else None,
+        )
+        if created:
+            return run, True
+        _check_same(run, opening)
+        if opening.resume_from is not None:
+            await self._store.rounds.resume(run, *opening.resume_from)
+        if opening.tags is not None or opening.ttl_seconds is not None or opening.planned:
+            await self._store.runs.patch(
+                run,
+                tags=opening.tags,
+                ttl_seconds=opening.ttl_seconds,
+                config=replace(run.config, **opening.planned) if opening.planned else None,
+            )
+        return await self._store.runs.get(run_id), False
+
+    async def find(self, run_id: str) -> Run:
+        """A run's record.
+
+        Raises
+        ------
+        RunNotFound
+            If there is none.
+        """
+        return await self._store.runs.get(run_id)
+
+    async def rounds(self, run: Run) -> list[Round]:
+        """All rounds of a run as they stand."""
+        return await self._store.rounds.get(run, range(run.round + 1))
+
+    async def page(self, limit: int, cursor: str | None) -> Page:
+        """Some runs, newest first."""
+        return await self._store.runs.page(limit, cursor)
+
+    async def patch(
+        self, run_id: str, tags: Mapping[str, str] | None, status: Status | None, ttl_seconds: int | None
+    ) -> Run:
+        """Change tags, status or time to live; None leaves them."""
+        await self._store.runs.patch(await self.find(run_id), tags, status, ttl_seconds)
+        return await self.find(run_id)
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a run with all that belongs to it."""
+        run = await self.find(run_id)
+        await self._store.runs.delete(run_id, run.uid)
+
+    async def put_epoch(
+        self, run: Run, round_: int, number: int, body: bytes, attempt: int | None, replace: bool
+    ) -> tuple[Commitment, Epoch]:
+        """Commit one epoch's body; `attempt` None takes the current one.
+
+        Raises
+        ------
+        LimitExceeded, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
+            If the place or the body is impossible.
+        Conflict
+            If the run's state does not take it.
+        """
+        self._check_place(round_, number)
+        bits = await _offload(len(body), lambda: EpochBits.from_body(body, run.config.n_samples))
+        packed = await _offload(len(body), lambda: PackedEpoch.of(bits))
+        while True:
+            members = await self._checked_members(run, round_, bits)
+            try:
+                commitment, epoch = await self._store.rounds.commit(
+                    run, round_, number, packed, run.attempt if attempt is None else attempt, replace, members
+                )
+            except StaleAttempt:
+                if attempt is not None:
+                    raise
+                run = await self.find(run.run_id)
+                continue
+            if commitment != "moved":
+                self._telemetry.epochs.labels(commitment).inc()
+                self._telemetry.epoch_bytes.inc(len(body))
+                return commitment, epoch
+
+    async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
+        """Set the members of the open round; return whether that changed anything, and how many they are."""
+        self._check_place(round_)
+        if not members.any():
+            raise InvalidInput(
+                f"the members of round {round_} are 0 of {run.config.n_samples} samples, at least 1 is needed; "
+                "send the samples that the model is trained on"
+            )
+        return await self._store.rounds.put_members(run, round_, members, attempt)
+
+    async def put_metrics(
+        self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
+    ) -> Commitment:
+        """Store an epoch's scalars."""
+        self._check_place(round_, epoch)
+        return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
+
+    async def finish(
+        self, run: Run, number: int, allow_gaps: bool, attempt: int | None, client_set: ClientSet | None
+    ) -> None:
+        """Freeze a round with its set and open the next; a finished round is left as it is.
+
+        The set is computed first; one script then stores it and freezes the round, provided that nothing has changed
+        meanwhile. So a crash at any point leaves the round open, or finished with its set.
+
+        Raises
+        ------
+        RoundNotOpen, NoEpochs, EpochGap, StaleAttempt
+            If the round cannot be finished.
+        """
+        self._check_place(number)
+        while not await self._store.rounds.is_finished(run, number):
+            evidence = await self._computer.gather(run, number, run.config.options)
+            _check_gaps(evidence.round, allow_gaps)
+            evidence, computed = await self._computer.compute(evidence)
+            _check_gaps(evidence.round, allow_gaps)
+            selected, document = _stored(run, number, computed, client_set)
+            try:
+                if await self._store.rounds.finish(run, evidence.round, selected, document, computed.fit, attempt):
+                    await self._collect_garbage(run, number)
+                    return
+            except RoundFinished:
+                continue  # by somebody else, just now
+
+    def _check_place(self, round_: int, epoch: int = 0) -> None:
+        self._within("round", round_, 0, self._settings.max_rounds - 1, "MILD_MAX_ROUNDS")
+        self._within("epoch", epoch, 0, self._settings.max_epochs - 1, "MILD_MAX_EPOCHS")
+
+    def _within(self, name: str, value: int, low: int, high: int, setting: str) -> None:
+        if not low <= value <= high:
+            raise LimitExceeded(
+                f"{name} is {value}, this service takes {low}..{high}; send a number in that range, "
+                f"or have {setting} raised"
+            )
+
+    async def _checked_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
+        """Check that whoever is correct is a member, where the members are those observed."""
+        if run.config.observe != "members" or bits.observed is not None or round_ > run.round:
+            return "unchecked"
+        (found,) = await self._store.rounds.get(run, range(round_, round_ + 1))
+        if found.members is not None:
+            members = await self._store.bits.read_set(run, found.members)
+            stray = bits.correct & ~members
+            if stray.any():
+                first = int(bitmap.to_indices(stray, run.config.n_samples)[0])
+                raise CorrectNotObservedError(
+                    f"{bitmap.popcount(stray)} samples are correct but no members of round {round_}, the first is "
+                    f"sample {first}; the run observes members only: clear the others' bits, or send two bitmaps "
+                    "(observed, then correct)"
+                )
+        return found.members
+
+    async def _collect_garbage(self, run: Run, number: int) -> None:
+        try:
+            (round_,) = await self._store.rounds.get(run, range(number, number + 1))
+            await self._store.bits.collect_garbage(run, round_)
+        except StoreError as error:  # costs room, not truth
+            logger.warning("round %d of a run was finished, but not cleaned up: %s", number, error)
+
+
+def _stored(run: Run, number: int, computed: Computed, client_set: ClientSet | None) -> tuple[Bitmap, dict[str, Any]]:
+    """The set to store and its JSON."""
+    head = {"run_id": run.run_id, "round": number, "basis": "stored", "provisional": False}
+    document = {**head, **computed.summary, "core_version": CORE_VERSION}
+    if client_set is None:
+        return computed.bitmap, document
+    differs = bitmap.popcount(client_set.bitmap ^ computed.bitmap)
+    document |= {
+        "basis": "client",
+        "num_selected": bitmap.popcount(client_set.bitmap),
+        "client_core_version": client_set.core_version,
+        "differs": differs,
+    }
+    return client_set.bitmap, document
+
+
+def _check_gaps(round_: Round, allow_gaps: bool) -> None:
+    missing = round_.missing
+    if missing and not allow_gaps:
+        shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        raise EpochGap(
+            f"round {round_.number} has {len(round_.epochs)} of the epochs 0..{max(round_.epochs)}, "
+            f"{len(missing)} are missing: {shown}; put them, or finish with allow_gaps to count them as unobserved"
+        )
+
+
+def _check_same(run: Run, opening: Opening) -> None:
+    """Compare what was given with what the run was opened with."""
+    names = {"n_samples": "num_samples", "n_classes": "num_classes", "forward_pass": "pass"}
+    pairs = [
+        (names.get(name, name), getattr(run.config, name), value)
+        for name, value in {"n_samples": opening.n_samples, **opening.fixed}.items()
+    ]
+    pairs += [(f"selection.{f}", getattr(run.config.options, f), value) for f, value in opening.options.items()]
+    for name, held, got in pairs:
+        if held != got:
+            raise RunConflict(
+                f"run {run.run_id!r} was opened with {name} {held!r}, got {got!r}; send the same, "
+                "or choose another run id"
+            )
+
+
+async def _offload(size: int, work: Callable[[], T]) -> T:
+    return work() if size < _THREAD_BYTES else await anyio.to_thread.run_sync(work)

@@ -1,0 +1,161 @@
+"""The frozen values of the state machine: runs, their rounds, and what is committed in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from mild_core.bitmap import Bitmap
+from mild_core.types import Observe, Pass, SelectionOptions
+
+Status: TypeAlias = Literal["running", "finished", "failed"]
+Commitment: TypeAlias = Literal["committed", "same", "replaced"]
+Basis: TypeAlias = Literal["stored", "client", "computed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What a run is opened with. All but the expectations is fixed from then on."""
+
+    n_samples: int
+    n_classes: int | None = None
+    observe: Observe = "all"
+    forward_pass: Pass = "eval"
+    options: SelectionOptions = field(default_factory=SelectionOptions)
+    expected_epochs: int | None = None
+    expected_rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The commit record of one epoch.
+
+    Attributes
+    ----------
+    number
+        0 and up.
+    attempt
+        The attempt that wrote it; with `digest` it names the field that holds the bits.
+    digest
+        Of the body.
+    planes
+        Bitmaps in the body: 1 (correct) or 2 (observed, correct).
+    n_correct, n_observed
+        Set bits; `n_observed` is None when the body does not say.
+    """
+
+    number: int
+    attempt: int
+    digest: str
+    planes: int
+    n_correct: int
+    n_observed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetRef:
+    """Where a set of samples is stored: in which round's chunks, under which digest, and its size."""
+
+    round: int
+    digest: str
+    n_members: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round.
+
+    Attributes
+    ----------
+    number
+        0 and up.
+    finished
+        Frozen for good; else open.
+    version
+        Goes up with every change of what a selection would read.
+    members
+        Whom the model is trained on; None means everyone.
+    epochs
+        Committed epochs by number, ascending.
+    metrics
+        Optional scalars per epoch, ascending.
+    opened_at, finished_at
+        Unix time in seconds.
+    selected
+        The set that the round was finished with.
+    selection
+        Its JSON, without `indices`.
+    fit
+        What the fit route shows of it; None when the round is open.
+    """
+
+    number: int
+    finished: bool
+    version: int
+    members: SetRef | None
+    epochs: Mapping[int, Epoch]
+    metrics: Mapping[int, Mapping[str, float]]
+    opened_at: float
+    finished_at: float | None = None
+    selected: SetRef | None = None
+    selection: Mapping[str, Any] | None = None
+    fit: Mapping[str, Any] | None = None
+
+    @property
+    def missing(self) -> list[int]:
+        """Epochs that lack in 0..max."""
+        return sorted(set(range(max(self.epochs, default=-1) + 1)) - set(self.epochs))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's record.
+
+    Attributes
+    ----------
+    run_id
+        The caller's name.
+    uid
+        Drawn when the run was created: a run that is deleted and opened again never meets its past.
+    config, tags, status, ttl_seconds
+        As opened or patched.
+    attempt
+        The attempt whose writes are taken.
+    round
+        The open round.
+    created_at, updated_at, expires_at
+        Unix time in seconds.
+    """
+
+    run_id: str
+    uid: str
+    config: RunConfig
+    tags: Mapping[str, str]
+    status: Status
+    ttl_seconds: int
+    attempt: int
+    round: int
+    created_at: float
+    updated_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A selection in the form that is cached and sent.
+
+    Attributes
+    ----------
+    digest
+        Of everything that it was computed from.
+    summary
+        `Selection.summary`.
+    fit
+        Histogram, densities, components, threshold, verdict, reasons.
+    bitmap
+        Shape (n_bytes,), the kept samples.
+    """
+
+    digest: str
+    summary: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    bitmap: Bitmap

@@ -1,0 +1,64 @@
+"""The store, the only part of the service that speaks to Redis; key names in `keys`, the steps in ``lua/``."""
+
+import time
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+
+from mild_service.config import Settings
+from mild_service.store.bits import Bits
+from mild_service.store.cache import Cache
+from mild_service.store.client import connect
+from mild_service.store.faults import translated
+from mild_service.store.keys import Keys
+from mild_service.store.lifecycle import Lifecycle, Page
+from mild_service.store.link import Link
+from mild_service.store.rounds import PackedEpoch, Rounds
+
+__all__ = ["PackedEpoch", "Page", "Store", "open_store"]
+
+
+class Store:
+    """A Redis or Valkey with this service's verbs.
+
+    Attributes
+    ----------
+    runs
+        Runs as a whole.
+    rounds
+        The steps inside a run.
+    bits
+        Bitmaps.
+    cache
+        Computed selections.
+    """
+
+    def __init__(
+        self, redis: Redis, namespace: str, cache_seconds: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._redis = redis
+        link = Link(redis, Keys(namespace), clock)
+        self.bits = Bits(link)
+        self.runs = Lifecycle(link)
+        self.rounds = Rounds(link, self.bits)
+        self.cache = Cache(link, cache_seconds)
+
+    async def ping(self) -> None:
+        """Return when the store has answered.
+
+        Raises
+        ------
+        StoreUnavailable
+            If it does not.
+        """
+        with translated():
+            await self._redis.ping()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+
+
+def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
+    """The store at `url`; nothing is sent before its first verb."""
+    return Store(connect(settings, url), settings.store_namespace, settings.cache_seconds, clock)

@@ -1,0 +1,109 @@
+"""Bitmaps in chunk hashes: written field by field, read group by group."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_service.errors import StoreDamaged
+from mild_service.state import Epoch, Round, Run, SetRef
+from mild_service.store import chunks
+from mild_service.store.faults import translated
+from mild_service.store.keys import epoch_field, set_field
+from mild_service.store.link import Link
+from mild_service.store.replies import blobs, words
+
+
+class Bits:
+    """Fields of a run's chunk hashes."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def write_tail(self, run: Run, round_: int, field: str, values: Sequence[bytes]) -> None:
+        """Write chunks >= 1 of a field; chunk 0 goes with the script that commits it."""
+        tail = values[1:]
+        with translated():
+            for group in chunks.groups([len(value) for value in tail]):
+                pipeline = self._link.redis.pipeline(transaction=False)
+                for position in group:
+                    key = self._link.keys.chunk(run.run_id, run.uid, round_, position + 1)
+                    pipeline.hset(key, field, tail[position])
+                await pipeline.execute()
+
+    async def read_epochs(self, run: Run, round_: int, epochs: Sequence[Epoch]) -> tuple[Bitmap, Bitmap]:
+        """Committed epochs, in order.
+
+        Returns
+        -------
+        correct, observed
+            Shape (n_epochs, n_bytes) each; `observed` is all ones where an epoch's body does not say.
+
+        Raises
+        ------
+        StoreDamaged
+            If a field that a commit names is not there.
+        """
+        n_samples = run.config.n_samples
+        correct = np.empty((len(epochs), bitmap.n_bytes(n_samples)), dtype=np.uint8)
+        observed = np.broadcast_to(bitmap.full(n_samples), correct.shape)
+        if any(epoch.planes == 2 for epoch in epochs):
+            observed = observed.copy()
+        fields = [epoch_field(epoch.number, epoch.attempt, epoch.digest) for epoch in epochs]
+        for chunk in range(chunks.n_chunks(n_samples)):
+            extent = chunks.extent(chunk, n_samples)
+            width = extent.stop - extent.start
+            key = self._link.keys.chunk(run.run_id, run.uid, round_, chunk)
+            for group in chunks.groups([epoch.planes * width for epoch in epochs]):
+                values = await self._fetch(key, [fields[position] for position in group])
+                for position, value in zip(group, values, strict=True):
+                    planes = chunks.planes_of(value, epochs[position].planes)
+                    correct[position, extent] = planes[-1]
+                    if len(planes) == 2:
+                        observed[position, extent] = planes[0]
+        return correct, observed
+
+    async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
+        """A set of samples, shape (n_bytes,).
+
+        Raises
+        ------
+        StoreDamaged
+            If it is not there.
+        """
+        n_samples = run.config.n_samples
+        out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
+        for chunk in range(chunks.n_chunks(n_samples)):
+            key = self._link.keys.chunk(run.run_id, run.uid, ref.round, chunk)
+            (value,) = await self._fetch(key, [set_field(ref.digest)])
+            out[chunks.extent(chunk, n_samples)] = np.frombuffer(value, dtype=np.uint8)
+        return out
+
+    async def collect_garbage(self, run: Run, round_: Round) -> int:
+        """Delete the fields of chunks >= 1 that no record of a finished round names; return how many.
+
+        In an open round nothing may be deleted: a field may be on its way to being committed.
+        """
+        assert round_.finished, "only a finished round has garbage"
+        kept = {epoch_field(e.number, e.attempt, e.digest) for e in round_.epochs.values()}
+        kept |= {set_field(ref.digest) for ref in (round_.members, round_.selected) if ref is not None}
+        removed = 0
+        with translated():
+            for chunk in range(1, chunks.n_chunks(run.config.n_samples)):
+                key = self._link.keys.chunk(run.run_id, run.uid, round_.number, chunk)
+                names = words(await self._link.redis.hkeys(key))
+                if stray := [name for name in names if name not in kept]:
+                    removed += await self._link.redis.hdel(key, *stray)
+        return removed
+
+    async def _fetch(self, key: str, fields: Sequence[str]) -> list[bytes]:
+        with translated():
+            values = blobs(await self._link.redis.hmget(key, list(fields)))
+        lost = [field for field, value in zip(fields, values, strict=True) if value is None]
+        if lost:
+            raise StoreDamaged(
+                f"{len(lost)} of {len(fields)} committed fields are missing in {key}, the first is {lost[0]}; "
+                "the store must not evict keys (maxmemory-policy noeviction) and must keep its append-only file"
+            )
+        return [value for value in values if value is not None]

@@ -1,0 +1,85 @@
+"""Computed selections, kept for a while, and the lock that lets one replica compute what several ask for."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+import orjson
+
+from mild_core import bitmap
+from mild_service.errors import StoreError
+from mild_service.state import Computed, Run
+from mild_service.store import chunks
+from mild_service.store.faults import translated
+from mild_service.store.link import Link
+from mild_service.store.replies import blobs
+
+_LOCK_MS = 5_000
+
+
+class Cache:
+    """Computed selections of a run by the digest of what they were computed from."""
+
+    def __init__(self, link: Link, seconds: int) -> None:
+        self._link = link
+        self._seconds = seconds
+
+    async def get(self, run: Run, digest: str) -> Computed | None:
+        """A computed selection, or None."""
+        key = self._link.keys.cache(run.run_id, run.uid, digest)
+        n_samples = run.config.n_samples
+        names = [f"bits:{chunk}" for chunk in range(chunks.n_chunks(n_samples))]
+        out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
+        with translated():
+            summary, fit = blobs(await self._link.redis.hmget(key, ["summary", "fit"]))
+            if summary is None or fit is None:
+                return None
+            for group in chunks.groups([chunks.CHUNK_BYTES] * len(names)):
+                values = blobs(await self._link.redis.hmget(key, [names[position] for position in group]))
+                for position, value in zip(group, values, strict=True):
+                    if value is None:
+                        return None  # expired just now
+                    out[chunks.extent(position, n_samples)] = np.frombuffer(value, dtype=np.uint8)
+        return Computed(digest, orjson.loads(summary), orjson.loads(fit), out)
+
+    async def put(self, run: Run, computed: Computed) -> None:
+        """Keep a computed selection."""
+        key = self._link.keys.cache(run.run_id, run.uid, computed.digest)
+        values = chunks.split([computed.bitmap])
+        with translated():
+            for group in chunks.groups([len(value) for value in values]):
+                await self._link.redis.hset(key, mapping={f"bits:{c}": values[c] for c in group})
+            await self._link.redis.hset(  # last: what has a summary is whole
+                key, mapping={"summary": orjson.dumps(dict(computed.summary)), "fit": orjson.dumps(dict(computed.fit))}
+            )
+            await self._link.redis.expire(key, self._seconds)
+
+    @asynccontextmanager
+    async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
+        """Hold the right to compute; yields False when another holds it.
+
+        The lock is renewed while it is held and expires when its holder dies. Two holders would only do the same work
+        twice.
+        """
+        key = self._link.keys.lock(run.run_id, run.uid, digest)
+        owner = secrets.token_hex(8)
+        with translated():
+            taken = bool(await self._link.redis.set(key, owner, nx=True, px=_LOCK_MS))
+        if not taken:
+            yield False
+            return
+        renewal = asyncio.create_task(self._renew(key, owner))
+        try:
+            yield True
+        finally:
+            renewal.cancel()
+            with suppress(StoreError), translated():  # expires by itself
+                await self._link.scripts.run("unlock", [key], [owner, 0])
+
+    async def _renew(self, key: str, owner: str) -> None:
+        while True:
+            await asyncio.sleep(_LOCK_MS / 3000)
+            with suppress(StoreError), translated():
+                await self._link.scripts.run("unlock", [key], [owner, _LOCK_MS])

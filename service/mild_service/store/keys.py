@@ -1,0 +1,75 @@
+"""Every key that the service writes, in one table. All of them start with the namespace (``mild``).
+
+==================================  ======  =========================================================================
+key (after the namespace)           type    holds
+==================================  ======  =========================================================================
+``:runs``                           zset    all at score 0: ``<created, ms, 13 digits>:<run_id>``, for listing by age
+``:{run_id}:run``                   hash    the run's record: uid, config, tags, status, ttl, attempt, round, times
+``:{run_id}:<uid>:round:<r>``       hash    state, version, members, times; once finished: set, selection, fit
+``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> commit record ``attempt:digest:planes:n_correct:n_observed``
+``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
+``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
+``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields
+``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
+``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
+==================================  ======  =========================================================================
+
+The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lies in one slot, so one script can check
+and commit. A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
+
+Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
+``set:<digest>`` for members and selections. A field that no record names is never read.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one namespace."""
+
+    namespace: str = "mild"
+
+    @property
+    def runs(self) -> str:
+        """Index of all runs."""
+        return f"{self.namespace}:runs"
+
+    def run(self, run_id: str) -> str:
+        """Record of a run."""
+        return f"{self.namespace}:{{{run_id}}}:run"
+
+    def round(self, run_id: str, uid: str, round_: int) -> str:
+        """Record of a round."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:round:{round_}"
+
+    def epochs(self, run_id: str, uid: str, round_: int) -> str:
+        """Commit records of a round."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:epochs:{round_}"
+
+    def metrics(self, run_id: str, uid: str, round_: int) -> str:
+        """Scalars of a round."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:metrics:{round_}"
+
+    def chunk(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
+        """One chunk of every bitmap of a round."""
+        tag = f"{run_id}#{chunk}" if chunk else run_id
+        return f"{self.namespace}:{{{tag}}}:{uid}:chunk:{round_}:{chunk}"
+
+    def cache(self, run_id: str, uid: str, digest: str) -> str:
+        """A computed selection."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:cache:{digest}"
+
+    def lock(self, run_id: str, uid: str, digest: str) -> str:
+        """Who computes it."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:lock:{digest}"
+
+
+def epoch_field(epoch: int, attempt: int, digest: str) -> str:
+    """Field of an epoch in a chunk hash."""
+    return f"{epoch}:{attempt}:{digest}"
+
+
+def set_field(digest: str) -> str:
+    """Field of a set of samples in a chunk hash."""
+    return f"set:{digest}"

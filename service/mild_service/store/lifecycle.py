@@ -1,0 +1,181 @@
+"""Runs as a whole: opened, found, listed, changed, expired, deleted."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from mild_service.errors import RunNotFound
+from mild_service.state import Run, RunConfig, Status
+from mild_service.store import chunks, records
+from mild_service.store.faults import translated
+from mild_service.store.link import Link, refused, run_not_found
+from mild_service.store.replies import blob, table, words
+
+_ORPHAN_MS = 60_000
+"""An index entry without a record is swept once it is this old: its run is not just being created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some runs, newest first, and where the next page begins (None at the end)."""
+
+    runs: list[Run]
+    next_cursor: str | None
+
+
+class Lifecycle:
+    """Verbs on whole runs."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def open(
+        self, run_id: str, config: RunConfig, tags: Mapping[str, str], ttl_seconds: int, resume_round: int | None
+    ) -> tuple[Run, bool]:
+        """Create the run unless it is there; return its record and whether it was created.
+
+        Raises
+        ------
+        RoundNotOpen
+            If it is not there and `resume_round` is not 0: nothing is created then.
+        """
+        link = self._link
+        with translated():
+            while True:
+                now, uid = link.now(), secrets.token_hex(8)
+                answer = await link.scripts.run(
+                    "open",
+                    [link.keys.run(run_id), link.keys.round(run_id, uid, 0)],
+                    [
+                        now,
+                        uid,
+                        records.write_config(config),
+                        orjson.dumps(dict(tags)),
+                        ttl_seconds,
+                        "running",
+                        now + ttl_seconds * 1000,
+                        "" if resume_round is None else resume_round,
+                    ],
+                )
+                if answer[0] == "purge":
+                    await self.delete(run_id, answer[1])
+                    continue
+                if answer[0] == "unopened":
+                    raise refused(answer, run_id, resume_round or 0, None)
+                try:
+                    run = await self.get(run_id)
+                except RunNotFound:
+                    continue
+                # Again on every opening: a crash between record and index would hide the run from the list.
+                await link.redis.zadd(link.keys.runs, {_entry(run): 0})
+                return run, answer[0] == "created"
+
+    async def get(self, run_id: str) -> Run:
+        """A run's record.
+
+        Raises
+        ------
+        RunNotFound
+            If there is none, or it has expired or is being deleted.
+        """
+        with translated():
+            fields = table(await self._link.redis.hgetall(self._link.keys.run(run_id)))
+        if not self._alive(fields):
+            raise run_not_found(run_id)
+        return records.read_run(run_id, fields)
+
+    async def page(self, limit: int, cursor: str | None) -> Page:
+        """Up to `limit` runs before `cursor`, newest first."""
+        link = self._link
+        with translated():
+            start = "+" if cursor is None else f"({cursor}"
+            names = words(await link.redis.zrevrangebylex(link.keys.runs, start, "-", 0, limit))
+            pipeline = link.redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.hgetall(link.keys.run(_run_id(name)))
+            found = [table(reply) for reply in await pipeline.execute()]
+        runs = [
+            records.read_run(_run_id(name), fields)
+            for name, fields in zip(names, found, strict=True)
+            if self._alive(fields)
+        ]
+        return Page(runs, names[-1] if len(names) == limit else None)
+
+    async def patch(
+        self,
+        run: Run,
+        tags: Mapping[str, str] | None = None,
+        status: Status | None = None,
+        ttl_seconds: int | None = None,
+        config: RunConfig | None = None,
+    ) -> None:
+        """Change what may be changed of a run's record; None leaves a field as it is."""
+        pairs: list[str | bytes | int] = []
+        if tags is not None:
+            pairs += ["tags", orjson.dumps(dict(tags))]
+        if status is not None:
+            pairs += ["status", status]
+        if ttl_seconds is not None:
+            pairs += ["ttl", ttl_seconds]
+        if config is not None:
+            pairs += ["config", records.write_config(config)]
+        link = self._link
+        with translated():
+            answer = await link.scripts.run("patch", [link.keys.run(run.run_id)], [run.uid, link.now(), *pairs])
+        if answer[0] != "set":
+            raise refused(answer, run.run_id, run.round, None)
+
+    async def delete(self, run_id: str, uid: str, expired_only: bool = False) -> bool:
+        """Delete a run with all that belongs to it; return whether there was one to delete.
+
+        The record is marked first and removed last, so that a deletion that was cut short is finished by the next
+        sweep, or by whoever opens the run again.
+        """
+        link = self._link
+        key = link.keys.run(run_id)
+        with translated():
+            answer = await link.scripts.run("doom", [key], [uid, link.now() if expired_only else ""])
+            if answer[0] != "set":
+                return False
+            run = records.read_run(run_id, table(await link.redis.hgetall(key)))
+            for round_ in range(run.round + 1):
+                await link.redis.unlink(
+                    link.keys.round(run_id, uid, round_),
+                    link.keys.epochs(run_id, uid, round_),
+                    link.keys.metrics(run_id, uid, round_),
+                    link.keys.chunk(run_id, uid, round_, 0),
+                )
+                for chunk in range(1, chunks.n_chunks(run.config.n_samples)):
+                    await link.redis.unlink(link.keys.chunk(run_id, uid, round_, chunk))
+            await link.redis.zrem(link.keys.runs, _entry(run))
+            await link.scripts.run("bury", [key], [uid])
+        return True
+
+    async def sweep(self) -> int:
+        """Delete runs that have expired, and what an interrupted deletion has left; return how many."""
+        link = self._link
+        swept = 0
+        with translated():
+            async for entry, _ in link.redis.zscan_iter(link.keys.runs):
+                name = blob(entry).decode()
+                run_id = _run_id(name)
+                fields = table(await link.redis.hgetall(link.keys.run(run_id)))
+                if not fields:
+                    if int(name.partition(":")[0]) + _ORPHAN_MS < link.now():
+                        await link.redis.zrem(link.keys.runs, name)
+                elif not self._alive(fields):
+                    swept += await self.delete(run_id, fields[b"uid"].decode(), expired_only=True)
+        return swept
+
+    def _alive(self, fields: records.Fields) -> bool:
+        return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._link.now()
+
+
+def _entry(run: Run) -> str:
+    return f"{round(run.created_at * 1000):013d}:{run.run_id}"
+
+
+def _run_id(entry: str) -> str:
+    return entry.partition(":")[2]

@@ -1,0 +1,60 @@
+"""What every part of the store works with: the client, the key names, the scripts and the clock."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from mild_core.errors import MildError
+from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
+from mild_service.store.keys import Keys
+from mild_service.store.scripts import Scripts
+
+
+def run_not_found(run_id: str) -> RunNotFound:
+    """The error for a run that is not there."""
+    return RunNotFound(
+        f"there is no run {run_id!r} (or it has expired); open it first with "
+        f'PUT /runs/{run_id} and a body such as {{"num_samples": 50000}}'
+    )
+
+
+@dataclass(frozen=True)
+class Link:
+    """The client with what goes with it. `clock` gives Unix time in seconds."""
+
+    redis: Redis
+    keys: Keys
+    clock: Callable[[], float] = time.time
+    scripts: Scripts = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scripts", Scripts(self.redis))
+
+    def now(self) -> int:
+        """Unix time in milliseconds."""
+        return int(self.clock() * 1000)
+
+
+def refused(answer: list[str], run_id: str, round_: int, attempt: int | None) -> MildError:
+    """The error for what a script's guard has found."""
+    reason, *values = answer
+    match reason:
+        case "stale":
+            return StaleAttempt(
+                f"run {run_id!r} is at attempt {values[0]}, got attempt {attempt}; a newer trainer has taken over: "
+                f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
+            )
+        case "finished":
+            return RoundFinished(
+                f"round {round_} of run {run_id!r} is finished and never changes, round {values[0]} is open; "
+                "write to the open round"
+            )
+        case "unopened":
+            return RoundNotOpen(
+                f"round {round_} of run {run_id!r} has not begun, round {values[0]} is open; "
+                "finish the rounds before it first"
+            )
+        case _:
+            return run_not_found(run_id)

@@ -1,0 +1,19 @@
+-- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 are there already.
+-- KEYS: run, round, epochs, chunk 0.
+-- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
+--       field, bytes of chunk 0.
+local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if no then return no end
+if ARGV[9] ~= '*' and redis.call('HGET', KEYS[2], 'members') ~= ARGV[9] then return {'moved'} end
+local old = redis.call('HGET', KEYS[3], ARGV[5])
+if old then
+  local attempt, digest = string.match(old, '^(%d+):(%x+):')
+  if digest == ARGV[6] then return {'same', old} end
+  if ARGV[8] ~= '1' then return {'conflict', old} end
+  redis.call('HDEL', KEYS[4], ARGV[5] .. ':' .. attempt .. ':' .. digest)
+end
+redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
+redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
+redis.call('HINCRBY', KEYS[2], 'version', 1)
+touch(KEYS[1], ARGV[4])
+return {old and 'replaced' or 'committed'}

@@ -1,0 +1,84 @@
+"""Records as they lie in the store: written here, and narrowed here from what Redis replies."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from mild_core.types import SelectionOptions
+from mild_service.state import Epoch, Round, Run, RunConfig, SetRef
+
+Fields = Mapping[bytes, bytes]
+
+
+def write_config(config: RunConfig) -> bytes:
+    """A run's immutable fields as JSON."""
+    return orjson.dumps(asdict(config))
+
+
+def read_run(run_id: str, fields: Fields) -> Run:
+    """A run's record."""
+    config = orjson.loads(fields[b"config"])
+    options = SelectionOptions(**config.pop("options"))
+    return Run(
+        run_id=run_id,
+        uid=fields[b"uid"].decode(),
+        config=RunConfig(options=options, **config),
+        tags=orjson.loads(fields[b"tags"]),
+        status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
+        ttl_seconds=int(fields[b"ttl"]),
+        attempt=int(fields[b"attempt"]),
+        round=int(fields[b"round"]),
+        created_at=int(fields[b"created"]) / 1000,
+        updated_at=int(fields[b"updated"]) / 1000,
+        expires_at=int(fields[b"expires"]) / 1000,
+    )
+
+
+def write_set(ref: SetRef | None) -> str:
+    """A reference to a set; empty for everyone."""
+    return "" if ref is None else f"{ref.round}:{ref.digest}:{ref.n_members}"
+
+
+def read_set(value: bytes) -> SetRef | None:
+    """A reference to a set; None for everyone."""
+    if not value:
+        return None
+    round_, digest, n_members = value.decode().split(":")
+    return SetRef(int(round_), digest, int(n_members))
+
+
+def write_epoch(epoch: Epoch) -> str:
+    """A commit record."""
+    observed = "" if epoch.n_observed is None else epoch.n_observed
+    return f"{epoch.attempt}:{epoch.digest}:{epoch.planes}:{epoch.n_correct}:{observed}"
+
+
+def read_epoch(number: int, value: bytes) -> Epoch:
+    """A commit record."""
+    attempt, digest, planes, n_correct, observed = value.decode().split(":")
+    return Epoch(number, int(attempt), digest, int(planes), int(n_correct), int(observed) if observed else None)
+
+
+def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
+    """A round's record with its commits and scalars."""
+    finished = fields[b"state"] == b"finished"
+    return Round(
+        number=number,
+        finished=finished,
+        version=int(fields[b"version"]),
+        members=read_set(fields[b"members"]),
+        epochs={n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())},
+        metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
+        opened_at=int(fields[b"opened"]) / 1000,
+        finished_at=int(fields[b"finished"]) / 1000 if finished else None,
+        selected=read_set(fields[b"set"]) if finished else None,
+        selection=orjson.loads(fields[b"selection"]) if finished else None,
+        fit=orjson.loads(fields[b"fit"]) if finished else None,
+    )
+
+
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """JSON with sorted names: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

@@ -1,0 +1,24 @@
+"""What is counted for Prometheus. Run ids are never labels: their number has no bound."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+
+class Telemetry:
+    """The service's counters, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "mild_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "mild_http_request_seconds", "Time to answer a request.", ["method", "route"], registry=self.registry
+        )
+        self.problems = Counter("mild_problems", "Requests refused, by problem code.", ["code"], registry=self.registry)
+        self.epochs = Counter("mild_epochs", "Epochs put, by outcome.", ["outcome"], registry=self.registry)
+        self.epoch_bytes = Counter("mild_epoch_bytes", "Bytes of epoch bodies taken.", registry=self.registry)
+        self.selections = Counter(
+            "mild_selections", "Selections asked for, by where they came from.", ["source"], registry=self.registry
+        )
+        self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
+        self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)
