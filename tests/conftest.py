@@ -1,0 +1,47 @@
+"""A real Valkey on a private socket for the whole session; every test keeps its keys under a name of its own."""
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from mild_service.app import create_app
+from mild_service.config import Settings
+from mild_service.store.embedded import EmbeddedServer
+from tests.inprocess import running
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the session's Valkey. Nothing in it is ever flushed."""
+    with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def settings(store_url: str, tmp_path: Path) -> Settings:
+    """Settings of a service with a key space of its own."""
+    return Settings(
+        store_url=store_url, store_namespace=f"test-{secrets.token_hex(8)}", sweep_seconds=0, data_dir=tmp_path / "data"
+    )
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application, not started."""
+    return create_app(settings)
+
+
+@pytest.fixture
+def service(app: FastAPI) -> Iterator[httpx.Client]:
+    """A synchronous client of the running application, in the process."""
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        yield client
