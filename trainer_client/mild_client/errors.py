@@ -5,6 +5,7 @@
     MildError (mild_core)
     └── ClientError
         ├── LocalStateError        a call that the state of a local run does not allow
+        ├── ResumeError            a run cannot go on where its trainer stopped: epochs before are missing
         ├── ServiceUnreachable     no answer within the deadline
         └── ServiceError           an answer that refuses; carries code, status, detail, retryable, request_id
             ├── NotAllowed         401, 403
@@ -26,6 +27,12 @@ class LocalStateError(ClientError):
     """A call that the state of a local run does not allow."""
 
     code = "local-state"
+
+
+class ResumeError(ClientError):
+    """A run cannot go on where its trainer stopped, as epochs before that are missing."""
+
+    code = "resume"
 
 
 class ServiceUnreachable(ClientError):

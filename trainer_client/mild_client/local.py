@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState
-from mild_client.errors import LocalStateError
+from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits, Selection, SelectionOptions
@@ -46,11 +46,15 @@ class LocalSelector:
 
         Raises
         ------
-        LocalStateError
+        ResumeError
             If epochs before `resume_from` are missing from the folder.
         """
         self._spec = spec
-        self._rounds = [_Round()] if resume_from is None else self._read(resume_from)
+        if resume_from is None:
+            self._clear()
+            self._rounds = [_Round()]
+        else:
+            self._rounds = self._read(resume_from)
         return RunState(round=len(self._rounds) - 1, attempt=1)
 
     def put_members(self, round: int, members: Bitmap) -> None:
@@ -124,6 +128,12 @@ class LocalSelector:
             )
         return self._rounds[round]
 
+    def _clear(self) -> None:
+        """Remove the bodies of a run before this one, which a later resumption would mistake for its own."""
+        if self._folder is not None:
+            for path in self._folder.glob("round-*/*.bits"):
+                path.unlink()
+
     def _write(self, name: str, body: bytes) -> None:
         if self._folder is None:
             return
@@ -136,7 +146,7 @@ class LocalSelector:
     def _read(self, until: Position) -> list[_Round]:
         """Rounds as they stood when epoch `until` was about to be written."""
         if self._folder is None:
-            raise LocalStateError("cannot resume: this selector was given no folder to keep bits in; pass one")
+            raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
         n_samples = self._spec.n_samples
         rounds = []
         for number in range(until.round + 1):
@@ -151,7 +161,7 @@ class LocalSelector:
                     path.unlink()
             rounds.append(kept)
         if len(rounds[-1].epochs) != until.epoch or not all(r.epochs for r in rounds[:-1]):
-            raise LocalStateError(
+            raise ResumeError(
                 f"cannot resume at round {until.round}, epoch {until.epoch}: {self._folder} holds "
                 f"{[len(r.epochs) for r in rounds]} epochs of rounds 0..{until.round}; start anew"
             )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mild_client.backend import Position, RoundResult, RunSpec, RunState
 from mild_client.client import MildClient
-from mild_client.errors import Conflict
+from mild_client.errors import Conflict, ResumeError
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 
@@ -28,6 +28,11 @@ class HttpBackend:
 
         A trainer that was stopped between finishing a round and noting it down resumes at that round's end: the
         service has the next round open by then, and `finish` answers with the stored set.
+
+        Raises
+        ------
+        ResumeError
+            If the service lacks epochs before `resume_from`.
         """
         self._spec = spec
         try:
@@ -35,8 +40,11 @@ class HttpBackend:
         except Conflict as conflict:
             if conflict.code != "round-finished" or resume_from is None:
                 raise
-            answer = self._client.open_run(spec, Position(resume_from.round + 1, 0))
+            resume_from = Position(resume_from.round + 1, 0)
+            answer = self._client.open_run(spec, resume_from)
         self._attempt = int(answer["attempt"])
+        if resume_from is not None:
+            self._check_epochs(resume_from)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
     def put_members(self, round: int, members: Bitmap) -> None:
@@ -63,3 +71,12 @@ class HttpBackend:
             summary=summary,
             fit=self._client.fit(run_id, round),
         )
+
+    def _check_epochs(self, resumed: Position) -> None:
+        run_id = self._spec.run_id
+        held = self._client.run(run_id)["rounds"][resumed.round]["epochs"]
+        if held != list(range(resumed.epoch)):
+            raise ResumeError(
+                f"run {run_id} goes on at round {resumed.round}, epoch {resumed.epoch}, but the service holds "
+                f"{len(held)} of the {resumed.epoch} epochs before; its store was lost or replaced: start a new run"
+            )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mild_client import CorrectnessTracker
+from mild_core.errors import ParameterError
 from mild_trainer import resnet
 from mild_trainer.augment import DeviceImages
 from mild_trainer.settings import DeviceName, Schedule, TrainSettings
@@ -23,13 +24,31 @@ class Machine:
     device: torch.device
 
     @classmethod
-    def choose(cls, name: DeviceName) -> "Machine":
-        """Return the machine of that name; ``auto`` is CUDA, else MPS, else the CPU."""
-        if name != "auto":
-            return cls(torch.device(name))
-        if torch.cuda.is_available():
-            return cls(torch.device("cuda"))
-        return cls(torch.device("mps" if torch.backends.mps.is_available() else "cpu"))
+    def choose(cls, settings: TrainSettings) -> "Machine":
+        """Return the machine that the settings ask for; ``auto`` is CUDA, else MPS, else the CPU.
+
+        Raises
+        ------
+        ParameterError
+            If it is not there.
+        """
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        there: dict[DeviceName, bool] = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "cpu": True,
+        }
+        name = settings.device
+        if name == "auto":
+            name = next(candidate for candidate in there if there[candidate])
+        if not there[name]:
+            found = ", ".join(candidate for candidate in there if there[candidate])
+            raise ParameterError(f"device is {name} and torch finds only {found}; use one of those, or auto")
+        if name == "cuda":
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+        return cls(torch.device(name))
 
     @property
     def on_cuda(self) -> bool:

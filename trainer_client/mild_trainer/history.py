@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -30,12 +31,13 @@ class EpochRecord:
     seconds: float
 
     def metrics(self) -> dict[str, float]:
-        """The scalars that a backend takes, by their names on the wire."""
-        return {
+        """The scalars that a backend takes, by their names on the wire; infinities and NaN are left out."""
+        scalars = {
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
             "test_accuracy": self.test_accuracy,
         }
+        return {name: value for name, value in scalars.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,9 @@
-"""Who is told how a training goes."""
+"""Who is told how a training goes: nobody, a log of plain lines, or a terminal with bars."""
 
 from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from mild_trainer.history import EpochRecord, RoundRecord
 
@@ -29,3 +32,69 @@ class Silent:
 
     def round_done(self, record: RoundRecord) -> None:
         """Say nothing."""
+
+
+class Lines:
+    """Writes a line a step, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
+        """Write what begins."""
+        self._console.print(f"{title}: {n_epochs} epochs on {n_members} samples", highlight=False)
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Write the scalars."""
+        self._console.print(
+            f"round {record.round} epoch {record.epoch}: {_scores(record)}, {record.seconds:.1f} s", highlight=False
+        )
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Write what was selected."""
+        self._console.print(_outcome(record), highlight=False)
+
+
+class Bars:
+    """Draws one bar a round. A context manager: the bars stand still afterwards."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[scores]}"),
+            console=console,
+        )
+        self._task = TaskID(0)
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
+        """Begin a bar."""
+        self._task = self._progress.add_task(f"{title}, {n_members} samples", total=n_epochs, scores="")
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        """Move the bar on."""
+        self._progress.update(self._task, completed=record.epoch + 1, scores=_scores(record))
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Write what was selected above the bars that follow."""
+        self._progress.print(_outcome(record), highlight=False)
+
+
+def _scores(record: EpochRecord) -> str:
+    return f"loss {record.train_loss:.3f}, train {record.train_accuracy:.3f}, test {record.test_accuracy:.3f}"
+
+
+def _outcome(record: RoundRecord) -> str:
+    truth = ""
+    if record.agreement is not None:
+        truth = f", precision {record.agreement.precision:.3f}, recall {record.agreement.recall:.3f}"
+    return f"round {record.round}: kept {record.n_selected} samples, {record.summary['verdict']}{truth}"

@@ -5,12 +5,12 @@ ImageNet family, four stages of 64 to 512, with a 3x3 stem and no pooling before
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
+from mild_trainer.settings import ModelName
 
 
 def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:

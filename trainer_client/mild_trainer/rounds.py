@@ -103,7 +103,7 @@ class _Training:
         self.settings, self.data, self.clean = settings, data, clean
         self.backend, self.reporter, self.out, self.keep_bits = backend, reporter, out, keep_bits
         self.run_id = ""
-        self.machine = Machine.choose(settings.device)
+        self.machine = Machine.choose(settings)
         device, dtype = self.machine.device, self.machine.dtype
         mean, std = data.normalisation()
         self.images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, settings.pad, settings.flip)
@@ -117,6 +117,7 @@ class _Training:
         epochs: list[EpochRecord] = []
         if resumed is None:
             trainee = self.fresh(0)
+            self.save(trainee, records, epochs)
         else:
             records, epochs = [*resumed.rounds], [*resumed.epochs]
             trainee = self.fresh(resumed.position.round)

@@ -1,7 +1,8 @@
 """The embedded service: a process of its own beside the training, for as long as the training runs."""
 
-import atexit
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -20,44 +21,51 @@ class EmbeddedService:
     Parameters
     ----------
     folder
-        Where its store keeps its data and the service its log.
+        Where its store keeps its data, and the service its log.
     timeout
         Seconds that it may take to come up.
     command
-        What to start instead of the service; for tests.
+        What to start instead of the service.
 
     Raises
     ------
     ServiceStartError
-        If it ends or stays silent instead of saying where it listens.
+        On entering, if it ends or stays silent instead of saying where it listens.
     """
 
     def __init__(self, folder: Path, timeout: float = 60.0, command: list[str] | None = None) -> None:
-        self.folder = folder
-        self.url = ""
-        self._timeout = timeout
         store = ["serve", "--embedded", "--port", "0", "--data-dir", str(folder / "store")]
+        self.url = ""
+        self._folder = folder
+        self._timeout = timeout
         self._command = command or [sys.executable, "-m", "mild_service.cli", *store]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "service.log"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        log = self._folder / "service.log"
+        keeper = [sys.executable, "-m", "mild_trainer.keeper", str(self._folder / "keeper.lock")]
         with log.open("w") as errors:
-            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        atexit.register(self.stop)
-        assert self._process.stdout is not None
-        address: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_watch, args=(self._process.stdout, address), daemon=True).start()
+            self._process = subprocess.Popen(
+                [*keeper, *self._command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # ctrl-C is for the training, which then ends the service
+            )
+        said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(self._process.stdout, said), daemon=True).start()
         try:
-            self.url = address.get(timeout=self._timeout)
+            self.url = said.get(timeout=self._timeout)
         except queue.Empty:
             self.url = ""
         if not self.url:
             self.stop()
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
             raise ServiceStartError(
-                f"the embedded service did not say within {self._timeout:g} s where it listens; see {log}, "
-                'and check that it is installed: pip install "mild-selection[all]", or use --local or --url'
+                f"the embedded service did not say within {self._timeout:g} s where it listens ({last[0]}); see {log}, "
+                "or select without a service (--local) or with one that runs already (--url)"
             )
         return self
 
@@ -67,22 +75,24 @@ class EmbeddedService:
         self.stop()
 
     def stop(self) -> None:
-        """Ask the service to end, and wait until it has."""
-        atexit.unregister(self.stop)
+        """Let the service end, and wait until it has."""
         process = self._process
         if process is None:
             return
-        process.terminate()
+        self._process = None
+        assert process.stdin is not None
+        process.stdin.close()
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _watch(lines: IO[str], address: "queue.SimpleQueue[str]") -> None:
-    """Pass on the address, once it is said (or nothing, at the end), and keep the pipe from filling up."""
-    for line in lines:
-        if _READY in line:
-            address.put(line.partition(_READY)[2].split()[0])
-    address.put("")
+def _listen(lines: IO[str], said: "queue.SimpleQueue[str]") -> None:
+    """Pass on the address once it is said, or nothing at the end; keep reading, so that the pipe never fills up."""
+    with lines:
+        for line in lines:
+            if _READY in line:
+                said.put(line.partition(_READY)[2].split()[0])
+    said.put("")

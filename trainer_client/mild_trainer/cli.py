@@ -1,0 +1,207 @@
+"""``mild``: train over rounds, show it on digits, select from a file."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mild_client import HttpBackend, LocalSelector, MildClient, SelectionBackend, SelectionOptions
+from mild_core.errors import MildError
+from mild_trainer import options as o
+from mild_trainer.settings import TrainSettings
+
+app = typer.Typer(
+    help="Find the samples whose labels can be trusted, and train on them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def train(
+    dataset: o.DatasetOption = "digits",
+    data_dir: o.DataDir = None,
+    limit: o.Limit = 0,
+    noise: o.Noise = "none",
+    pad: o.Pad = None,
+    flip: o.Flip = None,
+    model: o.Model = None,
+    epochs: o.Epochs = None,
+    rounds: o.Rounds = None,
+    observe: o.ObserveOption = None,
+    weights: o.WeightsOption = None,
+    batch_size: o.BatchSize = None,
+    lr: o.Lr = None,
+    momentum: o.Momentum = None,
+    weight_decay: o.WeightDecay = None,
+    label_smoothing: o.LabelSmoothing = None,
+    schedule: o.ScheduleOption = None,
+    seed: o.Seed = 0,
+    agree: o.Agree = None,
+    oracle: o.Oracle = None,
+    device: o.Device = None,
+    compile: o.Compile = None,
+    threads: o.Threads = None,
+    checkpoint_every: o.CheckpointEvery = None,
+    metric: o.MetricOption = "mild-simple",
+    fit: o.FitOption = "anchored",
+    evidence: o.EvidenceOption = "pooled",
+    threshold: o.ThresholdOption = "bayes",
+    p: o.P = 0.5,
+    value: o.Value = None,
+    fraction: o.Fraction = None,
+    cost_ratio: o.CostRatio = 1.0,
+    min_keep: o.MinKeep = 0.01,
+    url: o.Url = None,
+    local: o.Local = False,
+    run_id: o.RunId = None,
+    out: o.Out = Path("runs/train"),
+    resume: o.Resume = False,
+) -> None:
+    """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
+    with _one_line_errors():
+        settings = TrainSettings.for_dataset(
+            dataset,
+            data_dir=data_dir,
+            limit=limit,
+            noise=noise,
+            pad=pad,
+            flip=flip,
+            model=model,
+            epochs=epochs,
+            rounds=rounds,
+            observe=observe,
+            weights=weights,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            schedule=schedule,
+            seed=seed,
+            agree=agree,
+            oracle=oracle,
+            device=device,
+            compile=compile,
+            threads=threads,
+            checkpoint_every=checkpoint_every,
+            selection=SelectionOptions(
+                metric=metric,
+                fit=fit,
+                evidence=evidence,
+                threshold=threshold,
+                p=p,
+                value=value,
+                fraction=fraction,
+                cost_ratio=cost_ratio,
+                min_keep=min_keep,
+            ),
+        )
+        _train(settings, out, url, local, run_id, resume)
+
+
+@app.command()
+def demo(
+    noise: o.Noise = "symmetric:0.4",
+    epochs: o.Epochs = None,
+    rounds: o.Rounds = None,
+    seed: o.Seed = 0,
+    url: o.Url = None,
+    local: o.Local = False,
+    run_id: o.RunId = None,
+    out: o.Out = Path("runs/demo"),
+    resume: o.Resume = False,
+) -> None:
+    """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
+    with _one_line_errors():
+        settings = TrainSettings.for_dataset(
+            "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
+        )
+        _train(settings, out, url, local, run_id, resume)
+        Console().print(
+            "The dashboard and the interactive documentation are pages of the service: run "
+            f"`mild-service serve --embedded --data-dir {out / 'service' / 'store'}` and open http://127.0.0.1:8000/",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def select(
+    file: Annotated[Path, typer.Argument(help="A .npy or .npz with `correct`, shape (n_epochs, n_samples).")],
+    metric: o.MetricOption = "mild-simple",
+    fit: o.FitOption = "anchored",
+    threshold: o.ThresholdOption = "bayes",
+    p: o.P = 0.5,
+    value: o.Value = None,
+    fraction: o.Fraction = None,
+    cost_ratio: o.CostRatio = 1.0,
+    min_keep: o.MinKeep = 0.01,
+) -> None:
+    """Print the clean set of a file of correctness bits, as JSON."""
+    from mild_trainer.select_file import select_file
+
+    with _one_line_errors():
+        options = SelectionOptions(
+            metric=metric,
+            fit=fit,
+            threshold=threshold,
+            p=p,
+            value=value,
+            fraction=fraction,
+            cost_ratio=cost_ratio,
+            min_keep=min_keep,
+        )
+        typer.echo(json.dumps(select_file(file, options), indent=2))
+
+
+def _train(settings: TrainSettings, out: Path, url: str | None, local: bool, run_id: str | None, resume: bool) -> None:
+    from mild_trainer import progress, report, summary
+    from mild_trainer.rounds import run_rounds
+
+    console = Console()
+    with ExitStack() as stack:
+        backend = _backend(stack, out, url, local)
+        reporter: progress.Reporter = progress.Lines(console)
+        if console.is_terminal:
+            reporter = stack.enter_context(progress.Bars(console))
+        name = run_id or f"{settings.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        history = run_rounds(settings, backend, reporter=reporter, run_id=name, out=out, resume=resume)
+    console.print(summary.table(history))
+    console.print(f"No further round: {history.ended}.", highlight=False)
+    console.print(
+        f"Written: {summary.write(history, out)} and {report.write(history, out)}", highlight=False, soft_wrap=True
+    )
+
+
+def _backend(stack: ExitStack, out: Path, url: str | None, local: bool) -> SelectionBackend:
+    """The service that is named, this process, or a service started for as long as `stack` lasts."""
+    if local:
+        return LocalSelector(out / "bits")
+    if url is None:
+        from mild_trainer.service import EmbeddedService
+
+        url = stack.enter_context(EmbeddedService(out / "service")).url
+    return HttpBackend(stack.enter_context(MildClient(url)))
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Print what went wrong as one line and exit with 2."""
+    try:
+        yield
+    except (MildError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,117 @@
+"""The command line's options, each with its environment variable, in the order of the help."""
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from mild_core.types import Evidence, Fit, Metric, Observe, Rule
+from mild_trainer.settings import DatasetName, DeviceName, ModelName, Schedule, Weights
+
+
+def _option(variable: str, text: str, panel: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        f"--{variable.lower().replace('_', '-')}", envvar=f"MILD_{variable}", help=text, rich_help_panel=panel
+    )
+    return option
+
+
+_DATA, _TRAINING, _SELECTION, _RUN = "Data", "Training", "Selection", "Run"
+
+DatasetOption: TypeAlias = Annotated[DatasetName, _option("DATASET", "Data set to train on.", _DATA)]
+DataDir: TypeAlias = Annotated[
+    Path | None, _option("DATA_DIR", "Folder with the data set's files, or the .npz file.", _DATA)
+]
+Limit: TypeAlias = Annotated[
+    int, _option("LIMIT", "Train on at most so many samples, evenly over the classes; 0: all.", _DATA)
+]
+Noise: TypeAlias = Annotated[
+    str,
+    _option("NOISE", "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric with :rate.", _DATA),
+]
+Pad: TypeAlias = Annotated[int | None, _option("PAD", "Largest shift of a random crop, in pixels.", _DATA)]
+Flip: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--flip/--no-flip", envvar="MILD_FLIP", help="Mirror half of the images.", rich_help_panel=_DATA),
+]
+
+Model: TypeAlias = Annotated[ModelName | None, _option("MODEL", "Network.", _TRAINING)]
+Epochs: TypeAlias = Annotated[int | None, _option("EPOCHS", "Epochs of a round.", _TRAINING)]
+Rounds: TypeAlias = Annotated[int | None, _option("ROUNDS", "Largest number of rounds.", _TRAINING)]
+ObserveOption: TypeAlias = Annotated[
+    Observe | None,
+    _option("OBSERVE", "Whose bits are recorded: all, mixed (members' from the training pass), members.", _TRAINING),
+]
+WeightsOption: TypeAlias = Annotated[
+    Weights | None, _option("WEIGHTS", "Begin a round with fresh weights, or carry the last round's on.", _TRAINING)
+]
+BatchSize: TypeAlias = Annotated[int | None, _option("BATCH_SIZE", "Samples per step.", _TRAINING)]
+Lr: TypeAlias = Annotated[float | None, _option("LR", "Highest learning rate.", _TRAINING)]
+Momentum: TypeAlias = Annotated[float | None, _option("MOMENTUM", "Nesterov momentum.", _TRAINING)]
+WeightDecay: TypeAlias = Annotated[float | None, _option("WEIGHT_DECAY", "Weight decay.", _TRAINING)]
+LabelSmoothing: TypeAlias = Annotated[float | None, _option("LABEL_SMOOTHING", "Label smoothing.", _TRAINING)]
+ScheduleOption: TypeAlias = Annotated[Schedule | None, _option("SCHEDULE", "Learning rate over a round.", _TRAINING)]
+Seed: TypeAlias = Annotated[int, _option("SEED", "Seed of everything that is drawn.", _TRAINING)]
+Oracle: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--oracle/--no-oracle",
+        envvar="MILD_ORACLE",
+        help="Train on the true clean set as well, for comparison.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Agree: TypeAlias = Annotated[
+    float | None, _option("AGREE", "End early once two clean sets have this Jaccard similarity.", _TRAINING)
+]
+Device: TypeAlias = Annotated[
+    DeviceName | None, _option("DEVICE", "Where to train; auto takes CUDA, else MPS, else the CPU.", _TRAINING)
+]
+Compile: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        envvar="MILD_COMPILE",
+        help="Compile the network (torch.compile).",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Threads: TypeAlias = Annotated[int | None, _option("THREADS", "Processor threads; 0: torch's choice.", _TRAINING)]
+CheckpointEvery: TypeAlias = Annotated[
+    int | None, _option("CHECKPOINT_EVERY", "Epochs between checkpoints; 0 writes none.", _TRAINING)
+]
+
+MetricOption: TypeAlias = Annotated[Metric, _option("METRIC", "Per-sample score; low is clean.", _SELECTION)]
+FitOption: TypeAlias = Annotated[Fit, _option("FIT", "How the mixture is fitted.", _SELECTION)]
+EvidenceOption: TypeAlias = Annotated[
+    Evidence, _option("EVIDENCE", "All rounds so far, or the latest alone.", _SELECTION)
+]
+ThresholdOption: TypeAlias = Annotated[Rule, _option("THRESHOLD", "The rule that makes the cut.", _SELECTION)]
+P: TypeAlias = Annotated[float, _option("P", "posterior: largest noisy posterior kept.", _SELECTION)]
+Value: TypeAlias = Annotated[float | None, _option("VALUE", "value: largest metric kept.", _SELECTION)]
+Fraction: TypeAlias = Annotated[
+    float | None, _option("FRACTION", "fraction: share kept; without it the fit's estimate.", _SELECTION)
+]
+CostRatio: TypeAlias = Annotated[
+    float,
+    _option("COST_RATIO", "bayes: cost of keeping a wrong label over that of dropping a right one.", _SELECTION),
+]
+MinKeep: TypeAlias = Annotated[float, _option("MIN_KEEP", "Share kept whatever the rule says.", _SELECTION)]
+
+Url: TypeAlias = Annotated[
+    str | None, _option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
+]
+Local: TypeAlias = Annotated[
+    bool,
+    typer.Option("--local", envvar="MILD_LOCAL", help="Select in this process, with no service.", rich_help_panel=_RUN),
+]
+RunId: TypeAlias = Annotated[
+    str | None, _option("RUN_ID", "The run's name at the service; drawn from the time without it.", _RUN)
+]
+Out: TypeAlias = Annotated[Path, _option("OUT", "Folder for the summary, the report and checkpoints.", _RUN)]
+Resume: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--resume", envvar="MILD_RESUME", help="Go on from the checkpoint in the out folder.", rich_help_panel=_RUN
+    ),
+]

@@ -1,0 +1,84 @@
+"""``mild select``: a clean set from a file of correctness bits."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.selection import select
+from mild_core.types import RoundBits, SelectionOptions
+from mild_trainer.errors import DataError
+from mild_trainer.truth import Agreement
+
+_REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .npy, or with `observed` in an .npz"
+
+
+def select_file(path: Path, options: SelectionOptions) -> dict[str, Any]:
+    """Return the selection from a ``.npy`` or ``.npz`` file, in the wire's names, with its indices.
+
+    Parameters
+    ----------
+    path
+        An array ``correct`` of shape (n_epochs, n_samples); an ``.npz`` may add ``observed`` of the same shape, and
+        ``labels`` with ``clean`` (true labels or a mask) to measure the set against.
+    options
+        How the clean set is chosen.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or damaged, or an array has another shape or other values than 0 and 1.
+    """
+    arrays = _arrays(path)
+    if "correct" not in arrays:
+        raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
+    correct = _bits(path, "correct", arrays["correct"])
+    observed = _bits(path, "observed", arrays["observed"]) if "observed" in arrays else None
+    if observed is not None and observed.shape != correct.shape:
+        raise DataError(f"{path}: observed is {observed.shape}, correct is {correct.shape}; give both the same shape")
+    bits = RoundBits(
+        n_samples=correct.shape[1],
+        correct=bitmap.pack(correct if observed is None else correct & observed),
+        observed=None if observed is None else bitmap.pack(observed),
+    )
+    selection = select([bits], options)
+    answer = {**selection.summary(), "indices": selection.indices.tolist()}
+    clean = _clean(path, arrays, correct.shape[1])
+    if clean is not None:
+        truth = Agreement.of(bitmap.unpack(selection.bitmap, correct.shape[1]), clean)
+        answer["measured"] = {"precision": truth.precision, "recall": truth.recall, "f1": truth.f1}
+    return answer
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return {"correct": content}
+        with content:
+            return {name: content[name] for name in content.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {_REMEDY}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+
+
+def _bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "biu" or array.max() > 1 or array.min() < 0:
+        raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; {_REMEDY}")
+    return array.astype(bool)
+
+
+def _clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.bool_] | None:
+    """Whose label is true: `clean` as a mask, or as true labels beside `labels`."""
+    clean = arrays.get("clean")
+    if clean is None:
+        return None
+    mask = clean if clean.dtype == bool else clean == arrays.get("labels", np.ones(1, dtype=np.int64))
+    if mask.shape != (n_samples,):
+        raise DataError(f"{path}: clean has shape {clean.shape} for {n_samples} samples; give one entry each")
+    return np.asarray(mask, dtype=bool)

@@ -1,0 +1,143 @@
+"""A training in numbers: ``summary.json``, and the same as rows of a table."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.table import Table
+
+from mild_trainer.history import History, RoundRecord
+
+
+def summarise(history: History) -> dict[str, Any]:
+    """Return everything that ``summary.json`` holds, as JSON values."""
+    data, settings = history.data, history.settings
+    return {
+        "settings": settings.as_json(),
+        "versions": {
+            "mild-selection": metadata.version("mild-selection"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "dataset": {
+            "name": data.name,
+            "num_samples": data.n_samples,
+            "num_test": len(data.y_test),
+            "num_classes": data.n_classes,
+            "image": list(data.x_train.shape[1:]),
+        },
+        "noise": {"spec": settings.noise, "actual": history.true_noise},
+        "rounds": [_round(record, history.true_noise) for record in history.rounds],
+        "ended": history.ended,
+        "baseline": {
+            "test_accuracy": history.baseline,
+            "what": "the same network and epochs on all labels as given, which is what round 0 trains on",
+        },
+        "oracle": None
+        if history.oracle is None
+        else {
+            "test_accuracy": history.oracle,
+            "what": "the same network and epochs on the truly clean samples alone",
+        },
+    }
+
+
+def _round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
+    truth = record.agreement
+    return {
+        "round": record.round,
+        "members": record.n_members,
+        "selected": record.n_selected,
+        "precision": None if truth is None else truth.precision,
+        "recall": None if truth is None else truth.recall,
+        "f1": None if truth is None else truth.f1,
+        "estimated_noise": record.estimated_noise,
+        "true_noise": true_noise,
+        "test_accuracy": record.test_accuracy,
+        "verdict": record.summary["verdict"],
+        "overlap": record.overlap,
+        "seconds": sum(epoch.seconds for epoch in record.epochs),
+        "selection": dict(record.summary),
+        "epochs": [{"epoch": epoch.epoch, **epoch.metrics(), "seconds": epoch.seconds} for epoch in record.epochs],
+    }
+
+
+def write(history: History, folder: Path) -> Path:
+    """Write ``summary.json`` into `folder` and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "summary.json"
+    path.write_text(json.dumps(summarise(history), indent=2) + "\n")
+    return path
+
+
+HEADINGS = (
+    "round",
+    "members",
+    "kept",
+    "precision",
+    "recall",
+    "F1",
+    "noise estimated",
+    "noise true",
+    "test accuracy",
+    "verdict",
+)
+"""Columns of the table of rounds."""
+
+
+def rows(history: History) -> list[tuple[str, ...]]:
+    """Return one row a round, and one each for training on all labels and on the true clean set."""
+    found = []
+    for record in history.rounds:
+        truth = record.agreement
+        found.append(
+            (
+                str(record.round),
+                f"{record.n_members:,}",
+                f"{record.n_selected:,}",
+                *(number(value) for value in ((truth.precision, truth.recall, truth.f1) if truth else (None,) * 3)),
+                number(record.estimated_noise),
+                number(history.true_noise),
+                number(record.test_accuracy),
+                str(record.summary["verdict"]),
+            )
+        )
+    true_noise = history.true_noise
+    all_truth = ("", "", "") if true_noise is None else (number(1 - true_noise), number(1.0), number(_f1(true_noise)))
+    found.append(("all labels", f"{history.data.n_samples:,}", "", *all_truth, "", "", number(history.baseline), ""))
+    if history.oracle is not None and history.clean is not None:
+        n_clean = int(history.clean.sum())
+        found.append(("true clean", f"{n_clean:,}", "", "1.000", "1.000", "1.000", "", "", number(history.oracle), ""))
+    return found
+
+
+def table(history: History) -> Table:
+    """Return the rows as a table that fits a terminal of 80 columns; the verdicts are left to the report."""
+    settings = history.settings
+    result = Table(
+        title=f"{history.data.name}, noise {settings.noise}, {settings.model}, {settings.epochs} epochs a round",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    for heading in HEADINGS[:-1]:
+        result.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
+    for i, row in enumerate(rows(history)):
+        result.add_row(*row[:-1], end_section=i == len(history.rounds) - 1)
+    return result
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash for what is not known."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _f1(noise: float) -> float:
+    """F1 of keeping everything: precision 1 - noise, recall 1."""
+    return 2 * (1 - noise) / (2 - noise)
