@@ -202,7 +202,7 @@ class Runs:
             If the round cannot be finished.
         """
         self._check_place(number)
-        while not await self._store.rounds.is_finished(run, number):
+        while (run := await self.find(run.run_id)).round <= number:
             evidence = await self._computer.gather(run, number, run.config.options)
             _check_gaps(evidence.round, allow_gaps)
             evidence, computed = await self._computer.compute(evidence)

@@ -138,6 +138,8 @@ class Selections:
         ------
         LimitExceeded
             If `seconds` are more than the limit.
+        RunNotFound
+            If the run goes meanwhile.
         """
         if not 0 <= seconds <= self._settings.max_wait_seconds:
             raise LimitExceeded(
@@ -146,13 +148,11 @@ class Selections:
             )
         deadline = time.monotonic() + seconds
         pause, longest = _POLL_SECONDS
-        while not await self._store.rounds.is_finished(run, number):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
+        while run.round <= number and (left := deadline - time.monotonic()) > 0:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, longest)
-        return await self._store.runs.get(run.run_id)
+            run = await self._store.runs.get(run.run_id)
+        return run
 
 
 def _identity(evidence: Evidence) -> str:

@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mild_service.telemetry import Telemetry
 
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
+"""Counted by name; what else is sent must not make labels without bound."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -51,8 +53,9 @@ class RequestContext:
             await self._app(scope, bounded, named)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self._telemetry.requests.labels(scope["method"], route, status).inc()
-            self._telemetry.seconds.labels(scope["method"], route).observe(time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._telemetry.requests.labels(method, route, status).inc()
+            self._telemetry.seconds.labels(method, route).observe(time.perf_counter() - started)
 
     def _check(self, n_bytes: int) -> None:
         if n_bytes > self._limit:

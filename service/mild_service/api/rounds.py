@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
 
 from mild_core import bitmap
@@ -200,7 +201,7 @@ async def get_fit(
     selections: SelectionsDep,
     changes: Changes,
     until_epoch: UntilEpoch = None,
-) -> FitView:
+) -> Response:
     """What the round's set was read off: histogram, components, cut, verdict."""
     choice = await selections.choose(await runs.find(run_id), round_, changes, until_epoch)
-    return FitView.model_validate(await selections.fit(choice))
+    return Response(orjson.dumps(await selections.fit(choice)), media_type=bodies.JSON)

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from mild_core.errors import (
@@ -106,5 +107,5 @@ async def select_stateless(
 ) -> Response:
     """Bits in, set out, nothing stored."""
     kind = representations.negotiate(request)
-    rounds = rounds_of(body, settings)
+    rounds = await to_thread.run_sync(rounds_of, body, settings)
     return await representations.encode(await selections.stateless(rounds, body.options.options()), kind)

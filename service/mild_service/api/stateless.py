@@ -9,11 +9,9 @@ from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError
 from mild_core.types import Observe, RoundBits
 from mild_service.api.bodies import decode_bitmap
-from mild_service.api.schemas import StatelessRequest, StatelessRound
+from mild_service.api.schemas import Row, StatelessRequest, StatelessRound
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest, LimitExceeded
-
-Row = str | Sequence[bool | int]
 
 
 def rounds_of(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
@@ -91,4 +89,6 @@ def _bitmap(row: Row, n_samples: int, what: str) -> Bitmap:
         return decode_bitmap(row, n_samples, what)
     if len(row) != n_samples:
         raise BitmapLengthError(f"{what} has {len(row)} entries, {n_samples} are needed; give one per sample")
+    if not (set(map(type, row)) <= {int, bool} and set(row) <= {0, 1}):
+        raise InvalidRequest(f"{what} holds something else than 0 and 1 (or true and false); give one bit per sample")
     return bitmap.pack(row)

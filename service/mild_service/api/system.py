@@ -7,6 +7,7 @@ from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mild_service import __version__
+from mild_service.api.deps import SettingsDep
 from mild_service.api.problems import RouteNotFound, catalogue, described
 from mild_service.api.schemas import Versions
 from mild_service.compute import CORE_VERSION
@@ -57,6 +58,6 @@ async def problem(code: str) -> dict[str, Any]:
 
 
 @router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
+async def root(settings: SettingsDep) -> RedirectResponse:
     """To the documentation."""
-    return RedirectResponse("/docs")
+    return RedirectResponse("/docs" if settings.docs else "/version")

@@ -32,6 +32,12 @@ class Bits:
                     pipeline.hset(key, field, tail[position])
                 await pipeline.execute()
 
+    async def unlink_tail(self, run: Run, round_: int) -> None:
+        """Delete chunks >= 1 of a round, of a run that is gone."""
+        with translated():
+            for chunk in range(1, chunks.n_chunks(run.config.n_samples)):
+                await self._link.redis.unlink(self._link.keys.chunk(run.run_id, run.uid, round_, chunk))
+
     async def read_epochs(self, run: Run, round_: int, epochs: Sequence[Epoch]) -> tuple[Bitmap, Bitmap]:
         """Committed epochs, in order.
 

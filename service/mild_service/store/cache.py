@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from mild_core import bitmap
-from mild_service.errors import StoreError
+from mild_service.errors import StoreError, StoreFull
 from mild_service.state import Computed, Run
 from mild_service.store import chunks
 from mild_service.store.faults import translated
@@ -65,21 +65,29 @@ class Cache:
         """
         key = self._link.keys.lock(run.run_id, run.uid, digest)
         owner = secrets.token_hex(8)
-        with translated():
-            taken = bool(await self._link.redis.set(key, owner, nx=True, px=_LOCK_MS))
-        if not taken:
+        if not await self._take(key, owner):
             yield False
             return
-        renewal = asyncio.create_task(self._renew(key, owner))
+        renewal = asyncio.create_task(self._keep_renewing(key, owner))
         try:
             yield True
         finally:
             renewal.cancel()
-            with suppress(StoreError), translated():  # expires by itself
-                await self._link.scripts.run("unlock", [key], [owner, 0])
+            await self.renew(key, owner, milliseconds=0)
 
-    async def _renew(self, key: str, owner: str) -> None:
+    async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
+        """Extend a lock that is still its owner's; 0 milliseconds release it. What fails here, expiry settles."""
+        with suppress(StoreError), translated():
+            await self._link.scripts.run("renew", [key], [owner, milliseconds])
+
+    async def _take(self, key: str, owner: str) -> bool:
+        try:
+            with translated():
+                return bool(await self._link.redis.set(key, owner, nx=True, px=_LOCK_MS))
+        except StoreFull:
+            return True  # an answer is worth more than saving work
+
+    async def _keep_renewing(self, key: str, owner: str) -> None:
         while True:
             await asyncio.sleep(_LOCK_MS / 3000)
-            with suppress(StoreError), translated():
-                await self._link.scripts.run("unlock", [key], [owner, _LOCK_MS])
+            await self.renew(key, owner)

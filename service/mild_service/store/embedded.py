@@ -14,11 +14,14 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from mild_service.errors import ConfigurationError
 
@@ -168,8 +171,9 @@ class EmbeddedServer:
         pid = int(lock.read().strip() or 0)
         logger.warning("a server without its service runs in %s (process %d): ending it", self._data_dir, pid)
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            if pid:
-                os.kill(pid, signum)
+            with suppress(ProcessLookupError):
+                if pid:
+                    os.kill(pid, signum)
             deadline = time.monotonic() + _STOP_SECONDS
             while time.monotonic() < deadline:
                 if _locked(lock):
@@ -217,7 +221,7 @@ class EmbeddedServer:
 
     def _answers(self) -> bool:
         try:
-            with Redis(unix_socket_path=str(self._socket), socket_timeout=1.0) as redis:
+            with Redis(unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as redis:
                 return bool(redis.ping())
         except RedisError:  # not listening yet, or loading
             return False

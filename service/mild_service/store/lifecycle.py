@@ -139,7 +139,10 @@ class Lifecycle:
             answer = await link.scripts.run("doom", [key], [uid, link.now() if expired_only else ""])
             if answer[0] != "set":
                 return False
-            run = records.read_run(run_id, table(await link.redis.hgetall(key)))
+            fields = table(await link.redis.hgetall(key))
+            if not fields:
+                return False  # somebody else has just finished deleting it
+            run = records.read_run(run_id, fields)
             for round_ in range(run.round + 1):
                 await link.redis.unlink(
                     link.keys.round(run_id, uid, round_),

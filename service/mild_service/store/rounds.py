@@ -9,6 +9,7 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.errors import MildError
 from mild_core.types import EpochBits
 from mild_service.errors import EpochConflict, MembersFrozen, MetricsConflict
 from mild_service.state import Commitment, Epoch, Round, Run, SetRef
@@ -84,12 +85,6 @@ class Rounds:
             for position, number in enumerate(numbers)
         ]
 
-    async def is_finished(self, run: Run, number: int) -> bool:
-        """Whether a round is finished; also False when it has not begun."""
-        with translated():
-            state = await self._link.redis.hget(self._link.keys.round(run.run_id, run.uid, number), "state")
-        return state == b"finished"
-
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
         """Drop the open round's epochs from `epoch` on and return the new attempt.
 
@@ -163,7 +158,7 @@ class Rounds:
                     f"epoch {number} of round {round_} holds other content (sha-256 {held.digest[:12]}…, attempt "
                     f"{held.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
-        raise refused(answer, run.run_id, round_, attempt)
+        raise await self._refused(answer, run, round_, attempt)
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set the members of the open round; return whether that changed anything, and how many they are.
@@ -200,7 +195,7 @@ class Rounds:
                     f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
                     "set members before the round's first epoch, or drop the epochs with resume_from"
                 )
-        raise refused(answer, run.run_id, round_, attempt)
+        raise await self._refused(answer, run, round_, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
@@ -228,7 +223,7 @@ class Rounds:
                     f"epoch {epoch} of round {round_} has the metrics {answer[1]}, got {value.decode()}; "
                     "send the same, or replace them with ?replace=true"
                 )
-        raise refused(answer, run.run_id, round_, attempt)
+        raise await self._refused(answer, run, round_, attempt)
 
     async def finish(
         self,
@@ -275,8 +270,14 @@ class Rounds:
         with translated():
             answer = await self._link.scripts.run("finish", names, arguments)
         if answer[0] not in ("set", "moved"):
-            raise refused(answer, run.run_id, number, attempt)
+            raise await self._refused(answer, run, number, attempt)
         return answer[0] == "set"
+
+    async def _refused(self, answer: list[str], run: Run, round_: int, attempt: int | None) -> MildError:
+        """The error for a refused write; of a run that is gone, nothing may be left that was written on the way."""
+        if answer[0] == "gone":
+            await self._bits.unlink_tail(run, round_)
+        return refused(answer, run.run_id, round_, attempt)
 
     def _names(self, run: Run, round_: int) -> list[str]:
         keys = self._link.keys

@@ -1,0 +1,27 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from mild_service.config import Settings
+
+Dump = Callable[[], dict[bytes, bytes]]
+
+
+@pytest.fixture
+def redis(settings: Settings) -> Iterator[Redis]:
+    """The session's Valkey, to look into behind the service's back."""
+    assert settings.store_url is not None
+    with Redis.from_url(settings.store_url) as client:
+        yield client
+
+
+@pytest.fixture
+def dump(redis: Redis, settings: Settings) -> Dump:
+    """Everything that the test's service has stored, by key."""
+
+    def dumped() -> dict[bytes, bytes]:
+        keys = sorted(redis.scan_iter(f"{settings.store_namespace}:*", count=1000))
+        return {key: redis.dump(key) or b"" for key in keys}
+
+    return dumped
