@@ -1,0 +1,41 @@
+# Thin on purpose: the README shows the same commands without make.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo serve test lint format newest clean
+
+demo: $(INSTALLED)  ## train on digits with 40% of the labels broken, through an embedded service
+	$(BIN)/mild demo
+
+serve: $(INSTALLED)  ## the service on an embedded store
+	$(BIN)/mild-service serve --embedded
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+newest:  ## the tests against the newest version of everything, in an environment of its own
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --upgrade -e ".[dev]"
+	.venv-newest/bin/python -m pytest $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-newest .mypy_cache .ruff_cache .pytest_cache .coverage* build dist
+
+# A torch that is already in the environment (PyTorch's CPU build, say) is kept, whatever its version.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	if $(BIN)/pip show -q torch 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(VENV)/constraints.txt
+	$(BIN)/pip install --disable-pip-version-check -q -c $(VENV)/constraints.txt -e ".[dev]"
+	touch $@
