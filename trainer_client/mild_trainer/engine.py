@@ -77,19 +77,37 @@ def learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) ->
 
 
 class Trainee:
-    """A network, its optimiser and where they are: what an epoch changes."""
+    """A network, its optimiser and where they are: what an epoch changes.
 
-    def __init__(self, settings: TrainSettings, machine: Machine, n_channels: int, n_classes: int, seed: int) -> None:
-        torch.manual_seed(seed)
+    Parameters
+    ----------
+    settings
+        Name the network and its optimiser.
+    machine
+        Where they live.
+    n_channels, n_classes
+        Of the images and of the labels.
+    """
+
+    def __init__(self, settings: TrainSettings, machine: Machine, n_channels: int, n_classes: int) -> None:
         self.machine = machine
+        self._settings, self._n_channels, self._n_classes = settings, n_channels, n_classes
         self.model: nn.Module = resnet.build(settings.model, n_channels, n_classes)
         self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             self.model.compile()
-        self.restart(settings)
+        self.restart()
 
-    def restart(self, settings: TrainSettings) -> None:
+    def renew(self, seed: int) -> None:
+        """Draw fresh weights, into the network that is there: a compiled one stays compiled."""
+        torch.manual_seed(seed)
+        drawn = resnet.build(self._settings.model, self._n_channels, self._n_classes)
+        self.model.load_state_dict(drawn.state_dict())
+        self.restart()
+
+    def restart(self) -> None:
         """Keep the weights and forget the momentum."""
+        settings = self._settings
         self.optimiser = torch.optim.SGD(
             self.model.parameters(),
             lr=settings.lr,

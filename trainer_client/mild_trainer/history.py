@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mild_client import RoundFit
 from mild_core import bitmap
@@ -135,8 +134,6 @@ class History:
     ----------
     settings, data
         What was asked for; the data set with the labels as trained on.
-    clean
-        Shape (n_samples,), whose label is true; None where unknown.
     rounds
         One record a round.
     oracle
@@ -147,7 +144,6 @@ class History:
 
     settings: TrainSettings
     data: Dataset
-    clean: NDArray[np.bool_] | None
     rounds: tuple[RoundRecord, ...]
     oracle: float | None
     ended: str
@@ -155,7 +151,8 @@ class History:
     @property
     def true_noise(self) -> float | None:
         """Share of wrong labels in the training set; None where unknown."""
-        return None if self.clean is None else float(1 - self.clean.mean())
+        clean = self.data.clean
+        return None if clean is None else float(1 - clean.mean())
 
     @property
     def baseline(self) -> float:

@@ -111,8 +111,9 @@ def rows(history: History) -> list[tuple[str, ...]]:
     true_noise = history.true_noise
     all_truth = ("", "", "") if true_noise is None else (number(1 - true_noise), number(1.0), number(_f1(true_noise)))
     found.append(("all labels", f"{history.data.n_samples:,}", "", *all_truth, "", "", number(history.baseline), ""))
-    if history.oracle is not None and history.clean is not None:
-        n_clean = int(history.clean.sum())
+    clean = history.data.clean
+    if history.oracle is not None and clean is not None:
+        n_clean = int(clean.sum())
         found.append(("true clean", f"{n_clean:,}", "", "1.000", "1.000", "1.000", "", "", number(history.oracle), ""))
     return found
 

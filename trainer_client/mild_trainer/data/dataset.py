@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_trainer import noise
 from mild_trainer.errors import DataError
 
 
@@ -39,6 +40,19 @@ class Dataset:
     def n_samples(self) -> int:
         """Training samples."""
         return len(self.y_train)
+
+    @property
+    def clean(self) -> NDArray[np.bool_] | None:
+        """Whose given label is true, shape (n_samples,); None where nobody knows."""
+        return None if self.y_train_clean is None else self.y_train == self.y_train_clean
+
+    def with_noise(self, spec: str, seed: int) -> Self:
+        """The same with labels broken on purpose; those given before count as true, unless the truth is known."""
+        given, _ = noise.apply(spec, self.y_train, self.n_classes, seed)
+        truth = self.y_train_clean
+        if truth is None and spec != "none":
+            truth = self.y_train
+        return replace(self, y_train=given, y_train_clean=truth)
 
     def normalisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and standard deviation of the training bytes, shape (n_channels,) each; a constant channel gets 1."""

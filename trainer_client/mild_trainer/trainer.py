@@ -1,0 +1,100 @@
+"""A data set on the device, and what one epoch on it does: train, record the bits, test."""
+
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mild_client import CorrectnessTracker
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.types import EpochBits
+from mild_trainer.augment import DeviceImages
+from mild_trainer.data import Dataset
+from mild_trainer.engine import Machine, Trainee, evaluate, train_epoch
+from mild_trainer.history import EpochRecord
+from mild_trainer.settings import TrainSettings
+
+
+class Trainer:
+    """Trains one network on subsets of one data set.
+
+    Whatever is random is drawn from seeds that are functions of (seed, round, epoch), so an epoch comes out the same
+    whether or not the training was interrupted before it.
+
+    Parameters
+    ----------
+    settings
+        What to train.
+    data
+        The data set with the labels to train on.
+    """
+
+    def __init__(self, settings: TrainSettings, data: Dataset) -> None:
+        self._settings, self._data = settings, data
+        self._machine = Machine.choose(settings)
+        device, dtype = self._machine.device, self._machine.dtype
+        mean, std = data.normalisation()
+        self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, settings.pad, settings.flip)
+        self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype)
+        self._tracker = CorrectnessTracker(data.n_samples, device)
+        self.trainee = Trainee(settings, self._machine, data.x_train.shape[-1], data.n_classes)
+
+    def begin(self, round: int) -> None:
+        """Draw a round's fresh weights."""
+        self.trainee.renew(_seed(self._settings.seed, 0, round))
+
+    def epoch(self, round: int, epoch: int, members: Bitmap) -> tuple[EpochRecord, EpochBits]:
+        """Train on the members once, and return the epoch's scalars and bits; this is where the device is waited for.
+
+        Parameters
+        ----------
+        round, epoch
+            Where in the run this is.
+        members
+            Shape (n_bytes,).
+        """
+        settings, trainee, tracker = self._settings, self.trainee, self._tracker
+        started = time.perf_counter()
+        in_training = None if settings.observe == "all" else tracker
+        draws = self._draws(round, epoch)
+        loss, accuracy = train_epoch(trainee, self._images, self._indices(members), settings, epoch, draws, in_training)
+        if settings.observe == "all":
+            evaluate(trainee, self._images, settings, tracker=tracker)
+        elif settings.observe == "mixed":
+            others = bitmap.full(self._data.n_samples) & ~members
+            evaluate(trainee, self._images, settings, self._indices(others), tracker)
+        test_accuracy = evaluate(trainee, self._test_images, settings)
+        bits = tracker.take()
+        if settings.observe == "members":  # the run's `observe` says already who was seen
+            bits = EpochBits(bits.n_samples, bits.correct)
+        scores = torch.stack([loss, accuracy, test_accuracy]).tolist()
+        record = EpochRecord(
+            round=round,
+            epoch=epoch,
+            train_loss=scores[0],
+            train_accuracy=scores[1],
+            test_accuracy=scores[2],
+            seconds=time.perf_counter() - started,
+        )
+        return record, bits
+
+    def train_alone(self, members: Bitmap) -> float:
+        """Train fresh weights on the members as round 0 would, record nothing, and return the test accuracy."""
+        self.begin(0)
+        inside = self._indices(members)
+        for epoch in range(self._settings.epochs):
+            train_epoch(self.trainee, self._images, inside, self._settings, epoch, self._draws(0, epoch))
+        return float(evaluate(self.trainee, self._test_images, self._settings))
+
+    def _draws(self, round: int, epoch: int) -> torch.Generator:
+        return torch.Generator(self._machine.device).manual_seed(_seed(self._settings.seed, 1, round, epoch))
+
+    def _indices(self, members: Bitmap) -> Tensor:
+        return torch.from_numpy(bitmap.to_indices(members, self._data.n_samples)).to(self._machine.device)
+
+
+def _seed(*keys: int) -> int:
+    """A seed for one purpose, independent of the seeds for all others."""
+    return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
