@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mild_client import LocalSelector, Position, ResumeError, RunSpec
+from mild_client.errors import LocalStateError
+from mild_core import bitmap
+from mild_core.errors import BitmapLengthError
+from mild_core.selection import select
+from mild_core.types import EpochBits, SelectionOptions
+
+SPEC = RunSpec("run", n_samples=600)
+
+
+def put_all(selector: LocalSelector, epochs: list[EpochBits], round: int = 0) -> None:
+    for number, bits in enumerate(epochs):
+        selector.put_epoch(round, number, bits)
+
+
+def test_a_round_ends_with_the_set_that_the_core_selects(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    state = selector.open(SPEC)
+    put_all(selector, epochs)
+    evidence = selector.evidence()
+    result = selector.finish(0)
+    expected = select(evidence, SelectionOptions())
+    assert (state.round, state.attempt) == (0, 1)
+    assert (result.selected == expected.bitmap).all()
+    assert result.summary == expected.summary()
+    assert result.fit is not None
+    assert sum(result.fit.counts) == pytest.approx(600)
+    assert len(result.fit.densities) == 2
+
+
+def test_the_set_is_the_members_of_the_next_round(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    put_all(selector, epochs)
+    first = selector.finish(0)
+    put_all(selector, epochs, round=1)
+    members = selector.evidence()[1].members
+    assert members is not None
+    assert (members == first.selected).all()
+
+
+def test_finishing_again_returns_the_same_result(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    put_all(selector, epochs)
+    assert selector.finish(0) is selector.finish(0)
+
+
+def test_metrics_are_taken_and_change_nothing(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    selector.put_metrics(0, 0, {"train_loss": 1.0})
+    put_all(selector, epochs)
+    assert selector.finish(0).round == 0
+
+
+def test_where_members_are_observed_others_are_not(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(RunSpec("run", n_samples=600, observe="members"))
+    members = bitmap.pack(np.arange(600) < 450)
+    selector.put_members(0, members)
+    put_all(selector, [EpochBits(600, bits.correct & members) for bits in epochs])
+    (evidence,) = selector.evidence()
+    assert evidence.expects == "members"
+    assert evidence.observed is not None
+    assert (evidence.observed == members).all()
+
+
+def test_an_epoch_that_says_who_was_seen_is_kept_beside_those_that_do_not(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    seen = bitmap.pack(np.arange(600) % 2 == 0)
+    put_all(selector, [epochs[0], EpochBits(600, epochs[1].correct & seen, seen)])
+    (evidence,) = selector.evidence()
+    assert evidence.observed is not None
+    assert (evidence.observed == np.stack([bitmap.full(600), seen])).all()
+
+
+def test_a_gap_is_refused_with_the_epoch_that_lacks(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    selector.put_epoch(0, 0, epochs[0])
+    selector.put_epoch(0, 2, epochs[2])
+    with pytest.raises(LocalStateError, match="lacks epoch 1"):
+        selector.finish(0)
+
+
+def test_a_round_without_epochs_cannot_be_finished() -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    with pytest.raises(LocalStateError, match="round 0 has 0 epochs"):
+        selector.finish(0)
+
+
+@pytest.mark.parametrize("round", [-1, 1, 7])
+def test_only_the_open_round_takes_epochs(round: int, epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    with pytest.raises(LocalStateError, match=f"round {round} is not open, round 0 is"):
+        selector.put_epoch(round, 0, epochs[0])
+
+
+def test_members_of_another_size_are_refused() -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    with pytest.raises(BitmapLengthError, match="75 bytes"):
+        selector.put_members(0, np.zeros(3, dtype=np.uint8))
+
+
+def test_a_run_goes_on_from_its_folder(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    whole = LocalSelector()
+    whole.open(SPEC)
+    put_all(whole, epochs)
+    first = whole.finish(0)
+    whole.put_members(1, first.selected)
+    put_all(whole, epochs[:3], round=1)
+
+    stopped = LocalSelector(tmp_path)
+    stopped.open(SPEC)
+    put_all(stopped, epochs)
+    stopped.finish(0)
+    stopped.put_members(1, first.selected)
+    put_all(stopped, epochs[3:6], round=1)
+
+    resumed = LocalSelector(tmp_path)
+    assert resumed.open(SPEC, Position(1, 0)).round == 1
+    put_all(resumed, epochs[:3], round=1)
+    assert (resumed.finish(1).selected == whole.finish(1).selected).all()
+
+
+def test_a_run_that_starts_anew_forgets_the_one_before(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    before = LocalSelector(tmp_path)
+    before.open(SPEC)
+    put_all(before, epochs)
+    anew = LocalSelector(tmp_path)
+    anew.open(SPEC)
+    put_all(anew, epochs[:1])
+    resumed = LocalSelector(tmp_path)
+    resumed.open(SPEC, Position(0, 1))
+    assert resumed.evidence()[0].n_epochs == 1
+
+
+def test_resuming_needs_the_epochs_before(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    selector = LocalSelector(tmp_path)
+    selector.open(SPEC)
+    put_all(selector, epochs[:2])
+    with pytest.raises(ResumeError, match=r"round 0, epoch 5: .* holds \[2\] epochs"):
+        LocalSelector(tmp_path).open(SPEC, Position(0, 5))
+
+
+def test_resuming_needs_a_folder() -> None:
+    with pytest.raises(ResumeError, match="no folder"):
+        LocalSelector().open(SPEC, Position(0, 1))
+
+
+def test_too_few_epochs_are_no_error_but_a_verdict(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    put_all(selector, epochs[:1])
+    result = selector.finish(0)
+    assert result.summary["verdict"] == "insufficient"
+    assert bitmap.popcount(result.selected) == 600

@@ -1,0 +1,168 @@
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from mild_client import MildClient, Retry, ServiceError, ServiceUnreachable
+from mild_client.errors import BadRequest, Conflict, NotAllowed, NotFound, StaleAttempt, Unavailable
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+class Time:
+    """A clock that only pauses move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def retry(self, deadline: float = 60.0, jitter: float = 1.0) -> Retry:
+        return Retry(deadline=deadline, sleep=self.sleep, clock=lambda: self.now, jitter=lambda: jitter)
+
+
+def client_of(answer: Answer, time: Time, **retry: float) -> MildClient:
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    return MildClient("http://service/", http=http, retry=time.retry(**retry))
+
+
+def problem(status: int, code: str = "some-code", **more: object) -> httpx.Response:
+    body = {"type": f"/problems/{code}", "detail": "limit, value, remedy", "request_id": "r-1", **more}
+    return httpx.Response(status, json=body, headers={"Content-Type": "application/problem+json"})
+
+
+def sequence(*answers: httpx.Response | Exception) -> Answer:
+    left: Iterator[httpx.Response | Exception] = iter(answers)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        found = next(left)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_tries_again_after_a_status_that_may_pass(status: int) -> None:
+    time = Time()
+    client = client_of(sequence(problem(status), problem(status), httpx.Response(200, json={"round": 0})), time)
+    assert client.run("run") == {"round": 0}
+    assert time.pauses == pytest.approx([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ConnectError("refused"), httpx.ReadTimeout("late"), httpx.RemoteProtocolError("")]
+)
+def test_tries_again_after_a_broken_connection(error: Exception) -> None:
+    time = Time()
+    client = client_of(sequence(error, httpx.Response(200, json={"round": 3})), time)
+    assert client.run("run") == {"round": 3}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 415, 422, 507])
+def test_gives_up_at_once_where_repeating_is_no_use(status: int) -> None:
+    time = Time()
+    client = client_of(sequence(problem(status)), time)
+    with pytest.raises(ServiceError):
+        client.run("run")
+    assert time.pauses == []
+
+
+def test_outlasts_a_restart_of_twenty_seconds() -> None:
+    time = Time()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if time.now < 20:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200, json={})
+
+    client = MildClient(
+        "http://service", http=httpx.Client(transport=httpx.MockTransport(answer)), retry=time.retry(120)
+    )
+    client.run("run")
+    assert 20 <= time.now < 30
+
+
+def test_pauses_double_up_to_the_longest_and_are_drawn() -> None:
+    retry = Retry(jitter=lambda: 0.0)
+    assert [retry.pause(n, 0) for n in (1, 2, 3, 20, 10_000)] == pytest.approx([0.05, 0.1, 0.2, 2.5, 2.5])
+
+
+def test_waits_as_long_as_the_service_asks() -> None:
+    time = Time()
+    busy = httpx.Response(503, headers={"Retry-After": "7"})
+    dated = httpx.Response(503, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
+    client_of(sequence(busy, dated, httpx.Response(200, json={})), time).run("run")
+    assert time.pauses == pytest.approx([7, 0.2])
+
+
+def test_says_after_the_deadline_that_nobody_answers() -> None:
+    time = Time()
+    client = client_of(lambda _: (_ for _ in ()).throw(httpx.ConnectError("refused")), time, deadline=10.0)
+    with pytest.raises(
+        ServiceUnreachable, match=r"GET http://service/runs/run got no answer in \d+ tries.*10 s"
+    ) as caught:
+        client.run("run")
+    assert time.now <= 10
+    assert isinstance(caught.value.__cause__, httpx.ConnectError)
+
+
+def test_says_after_the_deadline_what_the_service_said_last() -> None:
+    time = Time()
+    client = client_of(lambda _: problem(503, "store-unavailable", retryable=True), time, deadline=1.0)
+    with pytest.raises(Unavailable) as caught:
+        client.run("run")
+    assert caught.value.code == "store-unavailable"
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "no-key", NotAllowed),
+        (403, "out-of-scope", NotAllowed),
+        (404, "run-not-found", NotFound),
+        (409, "epoch-conflict", Conflict),
+        (409, "stale-attempt", StaleAttempt),
+        (422, "bitmap-length", BadRequest),
+        (507, "store-full", Unavailable),
+    ],
+)
+def test_every_refusal_has_its_type(status: int, code: str, kind: type[ServiceError]) -> None:
+    with pytest.raises(ServiceError) as caught:
+        client_of(sequence(problem(status, code)), Time()).run("run")
+    error = caught.value
+    assert type(error) is kind
+    assert (error.code, error.status, error.detail) == (code, status, "limit, value, remedy")
+    assert (error.retryable, error.request_id) == (False, "r-1")
+    assert str(error) == f"limit, value, remedy ({code}, status {status}, request r-1)"
+
+
+@pytest.mark.parametrize("body", ["<html>no such page</html>", '["a list"]'])
+def test_a_refusal_that_somebody_in_between_wrote_is_quoted(body: str) -> None:
+    with pytest.raises(NotFound, match="answered 404") as caught:
+        client_of(sequence(httpx.Response(404, text=body)), Time()).run("run")
+    assert caught.value.code == "status-404"
+    assert caught.value.request_id is None
+
+
+@pytest.mark.parametrize("body", ["<html>a portal</html>", "[1, 2]"])
+def test_an_answer_that_is_not_the_services_is_an_error(body: str) -> None:
+    with pytest.raises(BadRequest, match="no JSON object") as caught:
+        client_of(sequence(httpx.Response(200, text=body)), Time()).run("run")
+    assert caught.value.code == "unexpected-answer"
+
+
+def test_closes_its_own_connections_and_leaves_others_open() -> None:
+    with MildClient("http://service") as own:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        own.run("run")
+    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={})))
+    with MildClient("http://service", http=http):
+        pass
+    assert not http.is_closed

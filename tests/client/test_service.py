@@ -1,0 +1,139 @@
+"""The client against the real application, in the process."""
+
+import httpx
+import numpy as np
+import pytest
+
+from mild_client import HttpBackend, LocalSelector, MildClient, Position, ResumeError, RunSpec, SelectionBackend
+from mild_client.errors import BadRequest, Conflict, NotFound, StaleAttempt
+from mild_core import bitmap
+from mild_core.types import EpochBits, SelectionOptions
+
+SPEC = RunSpec(
+    "run",
+    n_samples=600,
+    n_classes=10,
+    options=SelectionOptions(cost_ratio=2.0),
+    expected_epochs=12,
+    expected_rounds=2,
+    tags={"dataset": "digits"},
+)
+
+
+@pytest.fixture
+def client(service: httpx.Client) -> MildClient:
+    return MildClient("http://service", http=service)
+
+
+def train(backend: SelectionBackend, epochs: list[EpochBits], round: int, first: int = 0) -> None:
+    for number in range(first, len(epochs)):
+        backend.put_epoch(round, number, epochs[number])
+        backend.put_metrics(round, number, {"train_loss": 1.0 / (number + 1)})
+
+
+def test_two_rounds_give_what_the_local_selector_gives(client: MildClient, epochs: list[EpochBits]) -> None:
+    remote, local = HttpBackend(client), LocalSelector()
+    for backend in (remote, local):
+        assert backend.open(SPEC).round == 0
+    for round in (0, 1):
+        for backend in (remote, local):
+            train(backend, epochs, round)
+        here, there = local.finish(round), remote.finish(round)
+        assert (here.selected == there.selected).all()
+        assert here.summary.items() <= there.summary.items()
+        assert here.fit is not None
+        assert there.fit is not None
+        assert there.fit.counts == pytest.approx(here.fit.counts)
+        assert np.asarray(there.fit.densities) == pytest.approx(np.asarray(here.fit.densities))
+        assert (there.round, there.n_samples) == (round, 600)
+
+
+def test_the_run_is_opened_with_everything_in_its_spec(client: MildClient) -> None:
+    HttpBackend(client).open(SPEC)
+    run = client.run("run")
+    assert (run["num_samples"], run["num_classes"], run["observe"], run["pass"]) == (600, 10, "all", "eval")
+    assert run["selection"]["cost_ratio"] == 2.0
+    assert (run["expected_epochs"], run["expected_rounds"], run["tags"]) == (12, 2, {"dataset": "digits"})
+
+
+def test_members_can_be_named(client: MildClient) -> None:
+    backend = HttpBackend(client)
+    backend.open(SPEC)
+    backend.put_members(0, bitmap.pack(np.arange(600) < 100))
+    assert client.run("run")["rounds"][0]["num_members"] == 100
+
+
+def test_the_selection_comes_as_json_and_as_a_bitmap(client: MildClient, epochs: list[EpochBits]) -> None:
+    backend = HttpBackend(client)
+    backend.open(SPEC)
+    train(backend, epochs, 0)
+    result = backend.finish(0)
+    assert client.selection("run")["indices"] == bitmap.to_indices(result.selected, 600).tolist()
+    assert (client.selected("run", 600) == result.selected).all()
+
+
+def test_a_round_too_short_to_fit_has_no_histogram_or_a_plain_one(client: MildClient, epochs: list[EpochBits]) -> None:
+    remote, local = HttpBackend(client), LocalSelector()
+    for backend in (remote, local):
+        backend.open(SPEC)
+        backend.put_epoch(0, 0, epochs[0])
+    there, here = remote.finish(0), local.finish(0)
+    assert there.summary["verdict"] == "insufficient"
+    assert there.fit == here.fit
+
+
+def test_an_older_attempt_is_refused(client: MildClient, epochs: list[EpochBits]) -> None:
+    older, newer = HttpBackend(client), HttpBackend(client)
+    older.open(SPEC)
+    train(older, epochs[:4], 0)
+    assert newer.open(SPEC, Position(0, 2)).attempt == 2
+    with pytest.raises(StaleAttempt, match="newer"):
+        older.put_epoch(0, 4, epochs[4])
+    train(newer, epochs, 0, first=2)
+    assert newer.finish(0).summary["epochs"] == 12
+
+
+def test_a_trainer_stopped_while_a_round_was_finished_goes_on(client: MildClient, epochs: list[EpochBits]) -> None:
+    stopped = HttpBackend(client)
+    stopped.open(SPEC)
+    train(stopped, epochs, 0)
+    before = stopped.finish(0)
+    resumed = HttpBackend(client)
+    assert resumed.open(SPEC, Position(0, 12)).round == 1
+    assert (resumed.finish(0).selected == before.selected).all()
+    train(resumed, epochs, 1)
+    assert resumed.finish(1).round == 1
+
+
+def test_a_service_that_lost_the_run_is_noticed(client: MildClient) -> None:
+    with pytest.raises(ResumeError, match="round 0, epoch 5, but the service holds 0 of the 5"):
+        HttpBackend(client).open(SPEC, Position(0, 5))
+
+
+def test_resuming_beyond_the_open_round_is_refused(client: MildClient) -> None:
+    HttpBackend(client).open(SPEC)
+    with pytest.raises(Conflict) as caught:
+        HttpBackend(client).open(SPEC, Position(3, 0))
+    assert caught.value.code == "round-not-open"
+
+
+def test_another_size_under_the_same_name_is_refused(client: MildClient) -> None:
+    HttpBackend(client).open(SPEC)
+    with pytest.raises(Conflict, match="600"):
+        HttpBackend(client).open(RunSpec("run", n_samples=601))
+
+
+def test_the_services_own_words_reach_the_caller(client: MildClient, epochs: list[EpochBits]) -> None:
+    with pytest.raises(NotFound) as unknown:
+        client.run("nobody")
+    assert (unknown.value.code, unknown.value.status) == ("run-not-found", 404)
+    assert unknown.value.request_id
+    backend = HttpBackend(client)
+    backend.open(SPEC)
+    with pytest.raises(BadRequest, match="75 bytes") as short:
+        backend.put_epoch(0, 0, EpochBits(8, np.zeros(1, dtype=np.uint8)))
+    assert short.value.code == "bitmap-length"
+    backend.put_epoch(0, 0, epochs[0])
+    with pytest.raises(Conflict) as other:
+        backend.put_epoch(0, 0, epochs[1])
+    assert other.value.code == "epoch-conflict"
