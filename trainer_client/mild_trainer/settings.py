@@ -134,7 +134,17 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
     {
         # One thread: on images of 8x8 pixels a second one costs more than it brings.
-        "digits": {"model": "resnet8", "epochs": 25, "batch_size": 64, "lr": 0.1, "pad": 1, "threads": 1},
+        # Label smoothing slows the memorising of wrong labels down: of learning rates, weight decays, epochs, MixUp and
+        # smoothing, tried on seeds 100 to 105, it helped most, on pairflip and on symmetric 0.8 alike.
+        "digits": {
+            "model": "resnet8",
+            "epochs": 20,
+            "batch_size": 64,
+            "lr": 0.1,
+            "label_smoothing": 0.3,
+            "pad": 1,
+            "threads": 1,
+        },
         "mnist": {"model": "resnet8", "epochs": 10, "batch_size": 128, "lr": 0.1, "pad": 2},
         "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
         "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
