@@ -1,7 +1,5 @@
 """``mild select``: a clean set from a file of correctness bits."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
+from mild_trainer.data import files
 from mild_trainer.errors import DataError
 from mild_trainer.truth import Agreement
 
@@ -33,7 +32,7 @@ def select_file(path: Path, options: SelectionOptions) -> dict[str, Any]:
     DataError
         If the file is absent or damaged, or an array has another shape or other values than 0 and 1.
     """
-    arrays = _arrays(path)
+    arrays = files.arrays(path, _REMEDY, bare="correct")
     if "correct" not in arrays:
         raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
     correct = _bits(path, "correct", arrays["correct"])
@@ -52,19 +51,6 @@ def select_file(path: Path, options: SelectionOptions) -> dict[str, Any]:
         truth = Agreement.of(bitmap.unpack(selection.bitmap, correct.shape[1]), clean)
         answer["measured"] = {"precision": truth.precision, "recall": truth.recall, "f1": truth.f1}
     return answer
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return {"correct": content}
-        with content:
-            return {name: content[name] for name in content.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; {_REMEDY}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); {_REMEDY}") from error
 
 
 def _bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:

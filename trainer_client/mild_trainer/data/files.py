@@ -3,11 +3,13 @@
 import gzip
 import io
 import pickle
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mild_trainer.errors import DataError
 
@@ -50,6 +52,24 @@ def read(path: Path, remedy: str) -> bytes:
     except FileNotFoundError:
         raise DataError(f"{path} is missing; {remedy}") from None
     except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+
+
+def arrays(path: Path, remedy: str, bare: str = "array") -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file by name, or that of an ``.npy`` file under the name `bare`.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or damaged.
+    """
+    try:
+        with path.open("rb") as file:  # numpy leaves a damaged file open that it opened itself
+            content = np.load(file, allow_pickle=False)
+            return {bare: content} if isinstance(content, np.ndarray) else dict(content)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; {remedy}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
 
 

@@ -1,12 +1,11 @@
 """Images and labels in one ``.npz`` file."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_trainer.data import files
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
@@ -24,13 +23,9 @@ def load_npz(path: Path | None) -> Dataset:
     DataError
         If the file is absent or damaged, or an array is missing or of another type.
     """
-    if path is None or not path.is_file():
-        raise DataError(f"--data-dir is {path}; give it the .npz file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); {_REMEDY}") from error
+    if path is None:
+        raise DataError("the npz data set is read from a file and none was given; name it with --data-dir")
+    arrays = files.arrays(path, _REMEDY)
     missing = sorted({"x_train", "y_train", "x_test", "y_test"} - set(arrays))
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}, got {', '.join(sorted(arrays)) or 'nothing'}; {_REMEDY}")

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from mild_trainer import augment
+from mild_trainer.augment import DeviceImages
+
+CPU = torch.device("cpu")
+
+
+def images_of(n_samples: int = 6, pad: int = 0, flip: bool = False, n_channels: int = 2) -> DeviceImages:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 256, (n_samples, 4, 5, n_channels)).astype(np.uint8)
+    zero, one = np.zeros(n_channels, dtype=np.float32), np.ones(n_channels, dtype=np.float32)
+    return DeviceImages(pixels, np.arange(n_samples), zero, one, CPU, pad=pad, flip=flip)
+
+
+def plain(images: DeviceImages) -> torch.Tensor:
+    return torch.cat([x for _, x, _ in images.plain(None, 100)])
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_plain_batches_are_the_images_in_order() -> None:
+    images = images_of(pad=3)
+    batches = list(images.plain(None, 4))
+    assert [len(indices) for indices, _, _ in batches] == [4, 2]
+    assert batches[0][1].shape == (4, 2, 4, 5)
+    assert torch.equal(torch.cat([labels for _, _, labels in batches]), torch.arange(6))
+    assert torch.equal(plain(images), plain(images_of(pad=0)))
+
+
+def test_plain_batches_of_some_are_in_their_order() -> None:
+    images = images_of()
+    ((indices, x, labels),) = images.plain(torch.tensor([4, 1]), 10)
+    assert indices.tolist() == labels.tolist() == [4, 1]
+    assert torch.equal(x, plain(images)[[4, 1]])
+
+
+def test_without_augmentation_nothing_is_changed() -> None:
+    images = images_of()
+    ((indices, x, _),) = images.augmented(torch.tensor([3, 0, 5]), 8, draws())
+    assert torch.equal(x, plain(images)[indices])
+
+
+def test_every_crop_is_a_shift_of_the_padded_image() -> None:
+    images = images_of(pad=1)
+    padded = torch.nn.functional.pad(plain(images), (1, 1, 1, 1))
+    found = set()
+    for seed in range(20):
+        for index, x in zip(range(6), next(images.augmented(torch.arange(6), 6, draws(seed)))[1], strict=True):
+            shifts = [
+                (dy, dx)
+                for dy in range(3)
+                for dx in range(3)
+                if torch.equal(x, padded[index, :, dy : dy + 4, dx : dx + 5])
+            ]
+            assert len(shifts) == 1
+            found.add(shifts[0])
+    assert len(found) == 9
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    images = images_of(flip=True, n_samples=400)
+    ((_, x, _),) = images.augmented(torch.arange(400), 400, draws())
+    kept = (x == plain(images)).flatten(1).all(1)
+    mirrored = (x == plain(images).flip(3)).flatten(1).all(1)
+    assert (kept ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250
+
+
+def test_the_same_draws_give_the_same_batches() -> None:
+    images = images_of(pad=1, flip=True)
+    first, again, other = (next(images.augmented(torch.arange(6), 6, draws(seed)))[1] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"), [(1, [1]), (3, [3]), (4, [4]), (5, [5]), (6, [4, 2]), (9, [4, 5]), (11, [4, 4, 3])]
+)
+def test_a_sample_left_over_joins_the_batch_before(n: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    images = images_of(n_samples=n)
+    batches = list(images.augmented(torch.arange(n), 4, draws()))
+    assert [len(indices) for indices, _, _ in batches] == sizes
+    assert torch.equal(torch.cat([indices for indices, _, _ in batches]), torch.arange(n))
+
+
+def test_batches_are_channels_last_in_memory() -> None:
+    ((_, x, _),) = images_of(n_channels=3).augmented(torch.arange(6), 6, draws())
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_slabs_do_not_change_what_a_training_sees_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "_SLAB_VALUES", 1)
+    images = images_of()
+    assert [len(indices) for indices, _, _ in images.augmented(torch.arange(6), 2, draws())] == [2, 2, 2]
+
+
+def test_bytes_are_normalised_by_channel() -> None:
+    pixels = np.full((2, 4, 4, 2), 100, dtype=np.uint8)
+    mean, std = np.array([100, 50], dtype=np.float32), np.array([1, 10], dtype=np.float32)
+    ((_, x, _),) = DeviceImages(pixels, np.arange(2), mean, std, CPU).plain(None, 2)
+    assert x[0, :, 0, 0].tolist() == pytest.approx([0, 5])
