@@ -15,7 +15,7 @@ from mild_service.compute import CORE_VERSION, Computer
 from mild_service.config import Settings
 from mild_service.errors import EpochGap, LimitExceeded, RoundFinished, RunConflict, StaleAttempt, StoreError
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
-from mild_service.store import PackedEpoch, Page, Store
+from mild_service.store import PackedEpoch, Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -203,6 +203,8 @@ class Runs:
         """
         self._check_place(number)
         while (run := await self.find(run.run_id)).round <= number:
+            if attempt not in (None, run.attempt):
+                raise stale_attempt(run.run_id, run.attempt, attempt)  # before the work, not only after it
             evidence = await self._computer.gather(run, number, run.config.options)
             _check_gaps(evidence.round, allow_gaps)
             evidence, computed = await self._computer.compute(evidence)

@@ -102,7 +102,7 @@ class RunPatch(Strict):
 class MembersRequest(Strict):
     """Whom the model is trained on."""
 
-    indices: Annotated[list[int], Field(fail_fast=True)] = Field(
+    indices: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(fail_fast=True)] = Field(
         description="Sample indices, in any order; repeats count once."
     )
 

@@ -12,10 +12,10 @@ from mild_service.store.client import connect
 from mild_service.store.faults import translated
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
-from mild_service.store.link import Link
+from mild_service.store.link import Link, stale_attempt
 from mild_service.store.rounds import PackedEpoch, Rounds
 
-__all__ = ["PackedEpoch", "Page", "Store", "open_store"]
+__all__ = ["PackedEpoch", "Page", "Store", "open_store", "stale_attempt"]
 
 
 class Store:

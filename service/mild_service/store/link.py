@@ -20,6 +20,14 @@ def run_not_found(run_id: str) -> RunNotFound:
     )
 
 
+def stale_attempt(run_id: str, current: int, got: int | None) -> StaleAttempt:
+    """The error for a write of another attempt than the current one."""
+    return StaleAttempt(
+        f"run {run_id!r} is at attempt {current}, got attempt {got}; a newer trainer has taken over: "
+        f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
+    )
+
+
 @dataclass(frozen=True)
 class Link:
     """The client with what goes with it. `clock` gives Unix time in seconds."""
@@ -42,10 +50,7 @@ def refused(answer: list[str], run_id: str, round_: int, attempt: int | None) ->
     reason, *values = answer
     match reason:
         case "stale":
-            return StaleAttempt(
-                f"run {run_id!r} is at attempt {values[0]}, got attempt {attempt}; a newer trainer has taken over: "
-                f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
-            )
+            return stale_attempt(run_id, int(values[0]), attempt)
         case "finished":
             return RoundFinished(
                 f"round {round_} of run {run_id!r} is finished and never changes, round {values[0]} is open; "
