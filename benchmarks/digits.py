@@ -190,7 +190,8 @@ def verdicts(outcomes: Sequence[Outcome]) -> list[tuple[str, str, bool]]:
 def provenance(arguments: argparse.Namespace) -> str:
     seeds = " ".join(map(str, arguments.seeds))
     libraries = ", ".join(f"{library.__name__} {library.__version__}" for library in (torch, np, scipy))
-    return f"`python -m benchmarks.digits --seeds {seeds}`, {multiprocessing.cpu_count()} CPU cores, Python {platform.python_version()}, {libraries}"
+    machine = f"{multiprocessing.cpu_count()} CPU cores, Python {platform.python_version()}"
+    return f"`python -m benchmarks.digits --seeds {seeds}`, {machine}, {libraries}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
