@@ -13,10 +13,10 @@ class InProcess(httpx.BaseTransport):
 
     def __init__(self, app: FastAPI, portal: BlockingPortal) -> None:
         self._inner = httpx.ASGITransport(app, raise_app_exceptions=False)
-        self._portal = portal
+        self.portal = portal
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._portal.call(self._answer, request)
+        return self.portal.call(self._answer, request)
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         body = b"".join(request.stream) if isinstance(request.stream, httpx.SyncByteStream) else b""

@@ -28,7 +28,7 @@ class Answer:
     Attributes
     ----------
     identity
-        Equal identities give equal answers.
+        Equal identities give equal answers; empty for bits that are stored nowhere.
     document
         The JSON, without `indices`.
     n_samples, bitmap
@@ -109,9 +109,8 @@ class Selections:
             "basis": "computed",
             "provisional": not evidence.round.finished,
         }
-        return Answer(
-            "", {**head, **computed.summary, "core_version": CORE_VERSION}, run.config.n_samples, computed.bitmap
-        )
+        document = {**head, **computed.summary, "core_version": CORE_VERSION}
+        return Answer(_identity(evidence), document, run.config.n_samples, computed.bitmap)
 
     async def fit(self, choice: Choice) -> Mapping[str, Any]:
         """What a selection was read off: histogram, densities, components, threshold, verdict, reasons."""

@@ -1,0 +1,24 @@
+# The service alone: no torch, no client, no compiler in what runs.
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/mild
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY service service
+# The two client packages belong to the same distribution; empty ones are enough here.
+RUN mkdir -p trainer_client/mild_client trainer_client/mild_trainer \
+ && touch trainer_client/mild_client/__init__.py trainer_client/mild_trainer/__init__.py
+RUN /opt/mild/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[service,cli]" \
+ && /opt/mild/bin/pip uninstall --yes --quiet pip setuptools \
+ && find /opt/mild -name tests -type d -path '*site-packages*' -prune -exec rm -rf {} +
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin mild
+COPY --from=build /opt/mild /opt/mild
+ENV PATH=/opt/mild/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    MILD_HOST=0.0.0.0 MILD_PORT=8000
+USER mild
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"MILD_PORT\"]}/ready', timeout=2)"]
+ENTRYPOINT ["mild-service"]
+CMD ["serve"]

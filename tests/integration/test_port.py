@@ -1,0 +1,52 @@
+"""Through a real port: a service in a process of its own, killed and started again between two epochs."""
+
+import signal
+from pathlib import Path
+
+import httpx
+
+from tests.integration.conftest import Start
+from tests.service.recordings import put_epochs, recording
+
+N = 1000
+
+
+def test_a_round_through_a_real_port(start: Start, tmp_path: Path) -> None:
+    served = start(tmp_path)
+    with httpx.Client(base_url=served.url) as service:
+        assert service.get("/ready").json() == {"status": "ready"}
+        assert service.put("/runs/a", json={"num_samples": N}).status_code == 201
+        put_epochs(service, "a", recording(N, 10))
+        finished = service.post("/runs/a/rounds/0/finish").json()
+        assert finished["verdict"] in ("separable", "weak")
+        assert service.get("/selection/a").json() == finished
+
+
+def test_a_killed_service_goes_on_where_it_was(start: Start, tmp_path: Path) -> None:
+    bodies = recording(N, 10)
+    served = start(tmp_path)
+    with httpx.Client(base_url=served.url) as service:
+        service.put("/runs/a", json={"num_samples": N})
+        put_epochs(service, "a", bodies[:5])
+    served.process.kill()
+    served.process.wait()
+    with httpx.Client(base_url=start(tmp_path).url) as service:
+        assert service.get("/runs/a").json()["rounds"][0]["epochs"] == list(range(5))
+        again = service.put("/runs/a", json={"num_samples": N, "resume_from": {"round": 0, "epoch": 5}})
+        assert again.json()["attempt"] == 2
+        for number in range(5, 10):
+            path = f"/runs/a/rounds/0/epochs/{number}"
+            refused = service.put(path, content=bodies[number], headers={"Mild-Attempt": "1"})
+            assert refused.json()["type"] == "/problems/stale-attempt"
+            assert service.put(path, content=bodies[number], headers={"Mild-Attempt": "2"}).status_code == 201
+        assert service.post("/runs/a/rounds/0/finish").json()["epochs"] == 10
+
+
+def test_sigterm_ends_the_service_its_store_and_its_long_polls(start: Start, tmp_path: Path) -> None:
+    served = start(tmp_path)
+    server_pid = int((tmp_path / "server.lock").read_text())
+    with httpx.Client(base_url=served.url) as service:
+        service.put("/runs/a", json={"num_samples": N})
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(timeout=30) == 0
+    assert not Path(f"/proc/{server_pid}").exists()

@@ -1,0 +1,189 @@
+import base64
+import io
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from tests.service.recordings import OCTETS, put_epochs, recording
+
+N = 100
+FORMS = ["application/json", "application/octet-stream", "application/x-npy"]
+
+
+def computed(service: httpx.Client) -> float:
+    """How many selections the service has computed."""
+    for line in service.get("/metrics").text.splitlines():
+        if line.startswith('mild_selections_total{source="computed"}'):
+            return float(line.split()[-1])
+    return 0.0
+
+
+def test_all_forms_say_the_same(recorded: httpx.Client) -> None:
+    by_form = {form: recorded.get("/selection/a", headers={"Accept": form}) for form in FORMS}
+    assert [answer.headers["content-type"] for answer in by_form.values()] == FORMS
+    indices = by_form["application/json"].json()["indices"]
+    bits = np.frombuffer(by_form["application/octet-stream"].content, dtype=np.uint8)
+    assert bitmap.to_indices(bits, N).tolist() == indices
+    array = np.load(io.BytesIO(by_form["application/x-npy"].content))
+    assert array.dtype == np.int64
+    assert array.tolist() == indices
+    assert len({answer.headers["etag"] for answer in by_form.values()}) == 3
+    assert all(answer.headers["vary"] == "Accept" for answer in by_form.values())
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("*/*", FORMS[0]),
+        ("application/*", FORMS[0]),
+        ("text/html, application/x-npy", FORMS[2]),
+        ("application/json;q=0.5, application/octet-stream", FORMS[1]),
+        ("application/json;q=0, */*;q=0.1", FORMS[1]),
+        ("APPLICATION/X-NPY; version=1; q=1.0", FORMS[2]),
+    ],
+)
+def test_the_form_follows_accept(recorded: httpx.Client, accept: str, expected: str) -> None:
+    assert recorded.get("/selection/a", headers={"Accept": accept}).headers["content-type"] == expected
+
+
+def test_an_open_round_gives_a_provisional_set_that_changes_with_its_epochs(recorded: httpx.Client) -> None:
+    first = recorded.get("/selection/a")
+    assert (first.json()["provisional"], first.json()["basis"]) == (True, "computed")
+    recorded.put("/runs/a/rounds/0/epochs/10", content=recording(N, 11)[10], headers=OCTETS)
+    second = recorded.get("/selection/a", headers={"If-None-Match": first.headers["etag"]})
+    assert second.status_code == 200
+    assert (second.json()["epochs"], second.headers["etag"] == first.headers["etag"]) == (11, False)
+
+
+def test_what_the_caller_has_is_not_computed_again(recorded: httpx.Client) -> None:
+    etag = recorded.get("/selection/a").headers["etag"]
+    assert computed(recorded) == 1
+    for known in (etag, f'"other", W/{etag}', "*"):
+        answer = recorded.get("/selection/a", headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert (answer.headers["etag"], answer.headers["vary"]) == (etag, "Accept")
+    assert computed(recorded) == 1
+    other_form = recorded.get("/selection/a", headers={"If-None-Match": etag, "Accept": FORMS[1]})
+    assert other_form.status_code == 200
+
+
+def test_a_304_needs_no_computation_at_all(recorded: httpx.Client) -> None:
+    query = {"threshold": "fraction", "fraction": "0.25"}
+    etag = recorded.get("/selection/a", params=query).headers["etag"]
+    before = computed(recorded)
+    again = recorded.get("/selection/a", params=query, headers={"If-None-Match": etag})
+    assert (again.status_code, computed(recorded)) == (304, before)
+
+
+def test_another_choice_is_shown_and_not_stored(recorded: httpx.Client) -> None:
+    stored = recorded.post("/runs/a/rounds/0/finish").json()
+    choice: dict[str, str | float] = {
+        "metric": "mild",
+        "fit": "grouped",
+        "evidence": "latest",
+        "threshold": "posterior",
+        "p": 0.2,
+        "cost_ratio": 2.0,
+        "min_keep": 0.05,
+    }
+    other = recorded.get("/selection/a", params=choice).json()
+    assert (other["metric"], other["fit"], other["basis"]) == ("mild", "grouped", "computed")
+    assert other["threshold"]["rule"] == "posterior"
+    assert recorded.get("/selection/a").json() == stored
+    assert recorded.get("/selection/a", params={"fit": "anchored"}).json() == stored
+
+
+def test_a_look_at_earlier_epochs(recorded: httpx.Client) -> None:
+    assert recorded.get("/selection/a", params={"until_epoch": 7}).json()["epochs"] == 8
+    recorded.post("/runs/a/rounds/0/finish")
+    answer = recorded.get("/selection/a", params={"until_epoch": 8}).json()
+    assert (answer["epochs"], answer["basis"], answer["provisional"]) == (9, "computed", False)
+
+
+def test_a_long_poll_ends_when_the_round_is_finished(recorded: httpx.Client) -> None:
+    answers: list[httpx.Response] = []
+
+    def poll() -> None:
+        answers.append(recorded.get("/selection/a", params={"round": 0, "wait": 60}))
+
+    polling = threading.Thread(target=poll)
+    polling.start()
+    finished = recorded.post("/runs/a/rounds/0/finish").json()
+    polling.join(timeout=30)
+    assert answers[0].json() == finished
+
+
+def test_a_long_poll_that_runs_out_gives_what_there_is(recorded: httpx.Client) -> None:
+    started = time.monotonic()
+    answer = recorded.get("/selection/a", params={"round": 0, "wait": 0.2}).json()
+    assert time.monotonic() - started >= 0.2
+    assert answer["provisional"] is True
+    assert recorded.get("/selection/a", params={"round": 1, "wait": 0}).json()["type"] == "/problems/round-not-open"
+
+
+def test_a_long_poll_of_a_run_that_goes_ends(recorded: httpx.Client) -> None:
+    answers: list[httpx.Response] = []
+    polling = threading.Thread(
+        target=lambda: answers.append(recorded.get("/selection/a", params={"round": 0, "wait": 60}))
+    )
+    polling.start()
+    recorded.delete("/runs/a")
+    polling.join(timeout=30)
+    assert answers[0].status_code == 404
+
+
+def test_fifty_at_once_are_computed_once(recorded: httpx.Client) -> None:
+    answers: list[httpx.Response] = []
+    askers = [threading.Thread(target=lambda: answers.append(recorded.get("/selection/a"))) for _ in range(50)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert computed(recorded) == 1
+
+
+def test_bits_sent_along_give_what_a_run_would(recorded: httpx.Client) -> None:
+    stored = recorded.post("/runs/a/rounds/0/finish").json()
+    bodies = recording(N, 10)
+    rows = [bitmap.unpack(np.frombuffer(body, dtype=np.uint8), N) for body in bodies]
+    encoded = [base64.b64encode(body).decode() for body in bodies]
+    for body in (
+        {"correct": [row.astype(int).tolist() for row in rows]},
+        {"correct": [row.tolist() for row in rows], "observed": [[1] * N] * 10},
+        {"num_samples": N, "correct": encoded},
+        {"num_samples": N, "rounds": [{"correct": encoded, "members": [1] * N}], "observe": "members"},
+    ):
+        answer = recorded.post("/selection", json=body)
+        assert answer.status_code == 200
+        assert answer.json()["indices"] == stored["indices"]
+        assert (answer.json()["run_id"], answer.json()["round"]) == (None, 0)
+        assert "etag" not in answer.headers
+
+
+def test_stateless_rounds_and_options(service: httpx.Client) -> None:
+    encoded = [base64.b64encode(body).decode() for body in recording(N, 10)]
+    members = base64.b64encode(bitmap.from_indices(range(60), N).tobytes()).decode()
+    answer = service.post(
+        "/selection",
+        json={
+            "num_samples": N,
+            "rounds": [{"correct": encoded}, {"correct": encoded, "members": members}],
+            "options": {"threshold": "fraction", "fraction": 0.3},
+        },
+        headers={"Accept": FORMS[1]},
+    )
+    assert len(answer.content) == 13
+    refused = service.post("/selection", json={"correct": [[1]], "options": {"p": 7.0}})
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/invalid-parameter")
+
+
+def test_a_runs_own_options_decide(service: httpx.Client) -> None:
+    service.put("/runs/a", json={"num_samples": N, "selection": {"threshold": "fraction", "fraction": 0.5}})
+    put_epochs(service, "a", recording(N, 10))
+    assert service.post("/runs/a/rounds/0/finish").json()["threshold"]["rule"] == "fraction"

@@ -1,0 +1,165 @@
+"""What several callers at once, or an unlucky moment, may do to the write path."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from mild_core import bitmap
+from mild_core.types import EpochBits
+from mild_service.compute import Computer
+from mild_service.config import Settings
+from mild_service.errors import RunNotFound, StaleAttempt
+from mild_service.runs import Opening, Runs
+from mild_service.state import Round, Run
+from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store.keys import Keys
+from mild_service.telemetry import Telemetry
+from tests.service.recordings import recording
+
+pytestmark = pytest.mark.anyio
+N = 200
+BODIES = recording(N, 10)
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    assert settings.store_url is not None
+    store = open_store(settings, settings.store_url)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def runs(store: Store, settings: Settings) -> AsyncIterator[Runs]:
+    telemetry = Telemetry()
+    computer = Computer(store, telemetry, threads=2)
+    yield Runs(store, computer, settings, telemetry)
+    await computer.aclose()
+
+
+def opening(**given: Any) -> Opening:
+    said: dict[str, Any] = {"n_samples": N, "fixed": {}, "options": {}, "planned": {}, "tags": None,
+                            "ttl_seconds": None, "resume_from": None}  # fmt: skip
+    return Opening(**{**said, **given})
+
+
+async def opened(runs: Runs, n_epochs: int = 10, **given: Any) -> Run:
+    run, _ = await runs.open("a", opening(**given))
+    for number, body in enumerate(BODIES[:n_epochs]):
+        await runs.put_epoch(run, 0, number, body, None, False)
+    return run
+
+
+async def only_round(store: Store, run: Run, number: int = 0) -> Round:
+    (round_,) = await store.rounds.get(run, range(number, number + 1))
+    return round_
+
+
+async def test_a_writer_without_an_attempt_follows_the_current_one(runs: Runs) -> None:
+    run = await opened(runs, 3)
+    await runs.open("a", opening(resume_from=(0, 2)))
+    outcome, epoch = await runs.put_epoch(run, 0, 2, BODIES[5], None, False)
+    assert (outcome, epoch.attempt) == ("committed", 2)
+    with pytest.raises(StaleAttempt):
+        await runs.put_epoch(run, 0, 3, BODIES[3], 1, False)
+    await runs.delete("a")
+    with pytest.raises(RunNotFound):
+        await runs.put_epoch(run, 0, 3, BODIES[3], None, False)
+
+
+async def test_members_that_change_under_a_commit_are_checked_again(
+    runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(runs, 0, fixed={"observe": "members"})
+    members = bitmap.pack(np.arange(N) < 150)
+    commit, calls = store.rounds.commit, 0
+
+    async def late_commit(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await runs.put_members(run, 0, members, None)
+        return await commit(*arguments)
+
+    monkeypatch.setattr(store.rounds, "commit", late_commit)
+    body = (np.frombuffer(BODIES[0], dtype=np.uint8) & members).tobytes()
+    assert (await runs.put_epoch(run, 0, 0, body, None, False))[0] == "committed"
+    assert calls == 2
+
+
+async def test_of_many_who_finish_at_once_all_get_the_same_set(runs: Runs, store: Store) -> None:
+    run = await opened(runs)
+    await asyncio.gather(*(runs.finish(run, 0, False, None, None) for _ in range(10)))
+    assert (await runs.find("a")).round == 1
+    assert (await only_round(store, run)).finished
+
+
+async def test_an_epoch_that_comes_while_finishing_is_in_the_set_or_refused(
+    runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(runs, 9)
+    finish, calls = store.rounds.finish, 0
+
+    async def late_finish(*arguments: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await runs.put_epoch(run, 0, 9, BODIES[9], None, False)
+        return await finish(*arguments)
+
+    monkeypatch.setattr(store.rounds, "finish", late_finish)
+    await runs.finish(run, 0, False, None, None)
+    round_ = await only_round(store, run)
+    assert round_.selection is not None
+    assert (calls, len(round_.epochs), round_.selection["epochs"]) == (2, 10, 10)
+
+
+async def test_a_crash_before_the_freeze_leaves_the_round_open(
+    runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(runs)
+
+    async def crash(*_: Any) -> bool:
+        raise RuntimeError("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.rounds, "finish", crash)
+        with pytest.raises(RuntimeError):
+            await runs.finish(run, 0, False, None, None)
+    assert not (await only_round(store, run)).finished
+    await runs.finish(run, 0, False, None, None)
+    assert (await only_round(store, run)).finished
+
+
+async def test_a_round_is_finished_even_if_it_cannot_be_cleaned_up(
+    runs: Runs, store: Store, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_samples = 1_100_000
+    run, _ = await runs.open("a", opening(n_samples=n_samples, options={"threshold": "fraction", "fraction": 0.5}))
+    for number, body in enumerate(recording(n_samples, 2)):
+        await runs.put_epoch(run, 0, number, body, None, False)
+    tail = Keys(settings.store_namespace).chunk("a", run.uid, 0, 1)
+    finish = store.rounds.finish
+
+    async def spoiled(*arguments: Any) -> bool:
+        done = await finish(*arguments)
+        redis.delete(tail)
+        redis.set(tail, "no hash")
+        return done
+
+    monkeypatch.setattr(store.rounds, "finish", spoiled)
+    await runs.finish(run, 0, False, None, None)
+    assert (await only_round(store, run)).finished
+
+
+async def test_large_bodies_are_checked_beside_the_event_loop(runs: Runs, store: Store) -> None:
+    n_samples = 3_000_000
+    run, _ = await runs.open("a", opening(n_samples=n_samples))
+    body = bitmap.full(n_samples).tobytes()
+    outcome, epoch = await runs.put_epoch(run, 0, 0, body, None, False)
+    expected = PackedEpoch.of(EpochBits.from_body(body, n_samples))
+    assert (outcome, epoch.digest, epoch.n_correct) == ("committed", expected.digest, n_samples)
