@@ -19,9 +19,10 @@ def redis(settings: Settings) -> Iterator[Redis]:
 @pytest.fixture
 def dump(redis: Redis, settings: Settings) -> Dump:
     """Everything that the test's service has stored, by key."""
+    return lambda: dumped(redis, settings.store_namespace)
 
-    def dumped() -> dict[bytes, bytes]:
-        keys = sorted(redis.scan_iter(f"{settings.store_namespace}:*", count=1000))
-        return {key: redis.dump(key) or b"" for key in keys}
 
-    return dumped
+def dumped(redis: Redis, namespace: str) -> dict[bytes, bytes]:
+    """Everything under a namespace, by key."""
+    keys = sorted(redis.scan_iter(f"{namespace}:*", count=1000))
+    return {key: redis.dump(key) or b"" for key in keys}

@@ -2,14 +2,20 @@
 
 import base64
 import gzip
+import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
-from tests.service.conftest import Dump
-from tests.service.recordings import OCTETS, recording
+from mild_service.app import create_app
+from mild_service.config import Settings
+from tests.inprocess import running
+from tests.service.conftest import Dump, dumped
+from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 100
 BODY, OTHER = recording(N, 1)[0], recording(N, 1, seed=1)[0]
@@ -198,15 +204,38 @@ CASES = [
 ]  # fmt: skip
 
 
+@dataclass
+class World:
+    """The service that the cases are sent to, in its state."""
+
+    service: httpx.Client
+    openapi: dict[str, Any]
+    dump: Dump
+
+
+@pytest.fixture(scope="module")
+def world(store_url: str) -> Iterator[World]:
+    """One service for all cases: none of them changes it."""
+    settings = Settings(store_url=store_url, store_namespace=f"test-{secrets.token_hex(8)}", sweep_seconds=0)
+    app = create_app(settings)
+    with (
+        Redis.from_url(store_url) as redis,
+        running(app) as transport,
+        httpx.Client(transport=transport, base_url="http://service") as service,
+    ):
+        for run_id in ("a", "empty", "gap"):
+            assert service.put(f"/runs/{run_id}", json={"num_samples": N}).status_code == 201
+        put_epochs(service, "a", recording(N, 10))
+        for number in (1, 3):
+            service.put(f"/runs/gap/rounds/0/epochs/{number}", content=BODY, headers=OCTETS)
+        service.put("/runs/a", json={"num_samples": N, "resume_from": {"round": 0, "epoch": 10}})
+        yield World(service, app.openapi(), lambda: dumped(redis, settings.store_namespace))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.name}")
-def test_bad_input_is_explained_and_changes_nothing(recorded: httpx.Client, dump: Dump, case: Case) -> None:
-    assert recorded.put("/runs/a", json={"num_samples": N, "resume_from": {"round": 0, "epoch": 10}}).status_code == 200
-    recorded.put("/runs/empty", json={"num_samples": N})
-    recorded.put("/runs/gap", json={"num_samples": N})
-    for number in (1, 3):
-        recorded.put(f"/runs/gap/rounds/0/epochs/{number}", content=BODY, headers=OCTETS)
-    state, before = recorded.get("/runs/a").json(), dump()
-    answer = recorded.request(case.method, case.path, **case.request)
+def test_bad_input_is_explained_and_changes_nothing(world: World, case: Case) -> None:
+    state, before = world.service.get("/runs/a").json(), world.dump()
+    answer = world.service.request(case.method, case.path, **case.request)
     problem = answer.json()
     assert (answer.status_code, problem["type"]) == (case.status, f"/problems/{case.code}"), problem
     assert answer.headers["content-type"] == "application/problem+json"
@@ -215,21 +244,20 @@ def test_bad_input_is_explained_and_changes_nothing(recorded: httpx.Client, dump
     assert problem["request_id"] == answer.headers["x-request-id"]
     for words in case.says:
         assert words in problem["detail"]
-    assert dump() == before
-    assert recorded.get("/runs/a").json() == state
-    assert_described(recorded, case, answer.status_code)
+    assert world.dump() == before
+    assert world.service.get("/runs/a").json() == state
+    assert_described(world.openapi["paths"], case)
 
 
-def assert_described(service: httpx.Client, case: Case, status: int) -> None:
+def assert_described(paths: dict[str, Any], case: Case) -> None:
     """OpenAPI names the status, and the code beside it."""
-    paths = service.get("/openapi.json").json()["paths"]
     parts = httpx.URL(case.path).path.split("/")
     for template, methods in paths.items():
         pattern = template.split("/")
         if len(pattern) == len(parts) and all(a == b or a.startswith("{") for a, b in zip(pattern, parts, strict=True)):
             if case.method.lower() in methods:
-                responses = methods[case.method.lower()]["responses"]
-                assert f"`{case.code}`" in responses[str(status)]["description"], (template, status)
-                assert "application/problem+json" in responses[str(status)]["content"]
+                response = methods[case.method.lower()]["responses"][str(case.status)]
+                assert f"`{case.code}`" in response["description"], template
+                assert "application/problem+json" in response["content"]
             return
-    assert status == 404
+    assert case.status == 404
