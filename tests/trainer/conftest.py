@@ -1,8 +1,7 @@
-from pathlib import Path
-
 import pytest
 import torch
 
+from mild_core.types import SelectionOptions
 from mild_trainer.data import Dataset, load
 from mild_trainer.settings import TrainSettings
 
@@ -19,6 +18,14 @@ def digits() -> Dataset:
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> TrainSettings:
-    """A training of a second or two."""
-    return TrainSettings.for_dataset("digits", noise="symmetric:0.4", limit=200, epochs=8, rounds=2, agree=1.0)
+def quick() -> TrainSettings:
+    """A training of a second: too few epochs to fit anything, so that a fraction decides."""
+    return TrainSettings.for_dataset(
+        "digits",
+        noise="symmetric:0.4",
+        limit=200,
+        epochs=4,
+        rounds=2,
+        agree=1.0,
+        selection=SelectionOptions(evidence="latest", threshold="fraction", fraction=0.6),
+    )

@@ -6,6 +6,7 @@ the service before it has let go of the folder.
 """
 
 import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ def main(lock: Path, command: list[str]) -> int:
 
 
 def _end_with_input(child: "subprocess.Popen[bytes]") -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     child.terminate()
 
 

@@ -26,6 +26,8 @@ class EmbeddedService:
         Seconds that it may take to come up.
     command
         What to start instead of the service.
+    patience
+        Seconds that it may take to end before it is killed.
 
     Raises
     ------
@@ -33,11 +35,13 @@ class EmbeddedService:
         On entering, if it ends or stays silent instead of saying where it listens.
     """
 
-    def __init__(self, folder: Path, timeout: float = 60.0, command: list[str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, timeout: float = 60.0, command: list[str] | None = None, patience: float = 20.0
+    ) -> None:
         store = ["serve", "--embedded", "--port", "0", "--data-dir", str(folder / "store")]
         self.url = ""
         self._folder = folder
-        self._timeout = timeout
+        self._timeout, self._patience = timeout, patience
         self._command = command or [sys.executable, "-m", "mild_service.cli", *store]
         self._process: subprocess.Popen[str] | None = None
 
@@ -64,8 +68,8 @@ class EmbeddedService:
             self.stop()
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
             raise ServiceStartError(
-                f"the embedded service did not say within {self._timeout:g} s where it listens ({last[0]}); see {log}, "
-                "or select without a service (--local) or with one that runs already (--url)"
+                f"the embedded service ended, or did not say within {self._timeout:g} s where it listens: {last[0]}; "
+                f"see {log}, or select without a service (--local) or with one that runs already (--url)"
             )
         return self
 
@@ -83,7 +87,7 @@ class EmbeddedService:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=self._patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

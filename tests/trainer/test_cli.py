@@ -1,0 +1,187 @@
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.core
+import typer.main
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from mild_core.types import SelectionOptions
+from mild_trainer import cli
+from mild_trainer.settings import TrainSettings
+
+QUICK = ["--limit", "150", "--epochs", "2", "--rounds", "2", "--noise", "symmetric:0.4"]
+DOCUMENT = Path("docs/trainer.md")
+
+
+@pytest.fixture
+def run() -> CliRunner:
+    return CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
+
+
+def train_options() -> dict[str, typer.core.TyperOption]:
+    """The options of ``mild train`` by name."""
+    options = typer.main.get_group(cli.app).commands["train"].params
+    return {option.name: option for option in options if isinstance(option, typer.core.TyperOption) and option.name}
+
+
+def bits(n_epochs: int = 20, n_samples: int = 400) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Bits of samples of which the first three quarters are clean, and who is."""
+    clean = np.arange(n_samples) < 0.75 * n_samples
+    rng = np.random.default_rng(0)
+    return rng.random((n_epochs, n_samples)) < np.where(clean, 0.92, 0.06), clean
+
+
+def test_trains_in_the_process_and_writes_what_it_found(run: CliRunner, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run.invoke(cli.app, ["train", *QUICK, "--local", "--oracle", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "round 0 epoch 1: loss" in result.output
+    assert "all labels" in result.output
+    assert "true clean" in result.output
+    summary = json.loads((out / "summary.json").read_text())
+    first = summary["rounds"][0]
+    assert {"members", "precision", "recall", "f1", "estimated_noise", "true_noise", "test_accuracy"} <= set(first)
+    assert first["members"] == 150
+    assert summary["baseline"]["test_accuracy"] == first["test_accuracy"]
+    assert summary["oracle"]["test_accuracy"] > 0
+    assert summary["noise"] == {"spec": "symmetric:0.4", "actual": pytest.approx(0.36, abs=0.1)}
+    assert summary["settings"]["limit"] == 150
+    assert "<svg" in (out / "report.html").read_text()
+
+
+def test_goes_on_where_it_was_told_to(run: CliRunner, tmp_path: Path) -> None:
+    arguments = ["train", *QUICK, "--local", "--out", str(tmp_path)]
+    assert run.invoke(cli.app, arguments).exit_code == 0
+    resumed = run.invoke(cli.app, [*arguments, "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    assert "epoch" not in resumed.output.split("digits, noise")[0]
+
+
+def test_reads_its_settings_from_the_environment(run: CliRunner, tmp_path: Path) -> None:
+    environment = {
+        "MILD_LIMIT": "100",
+        "MILD_EPOCHS": "1",
+        "MILD_ROUNDS": "1",
+        "MILD_LOCAL": "1",
+        "MILD_OUT": str(tmp_path),
+        "MILD_NOISE": "pairflip:0.4",
+        "MILD_FLIP": "true",
+    }
+    result = run.invoke(cli.app, ["train"], env=environment)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "summary.json").read_text())["settings"]
+    assert (settings["limit"], settings["noise"], settings["flip"]) == (100, "pairflip:0.4", True)
+
+
+def test_the_demo_runs_through_an_embedded_service(run: CliRunner, tmp_path: Path) -> None:
+    result = run.invoke(cli.app, ["demo", "--epochs", "1", "--rounds", "1", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["rounds"][0]["selection"]["run_id"].startswith("digits-")
+    assert summary["settings"]["noise"] == "symmetric:0.4"
+    assert summary["oracle"] is not None
+    assert (tmp_path / "report.html").exists()
+    assert "mild-service serve --embedded" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--noise", "salt:0.1"], "error: noise is 'salt:0.1'"),
+        (["--epochs", "0"], "error: epochs is 0; give a number in 1..10000"),
+        (["--dataset", "cifar10"], "error: cifar-10-batches-py is read from a folder and none was given"),
+        (["--dataset", "mnist", "--data-dir", "/no/such/folder"], "error: /no/such/folder is not a folder"),
+        (["--threshold", "value"], "error: threshold 'value' needs `value`"),
+        (["--resume"], "checkpoint.pt does not exist"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, run: CliRunner, tmp_path: Path
+) -> None:
+    result = run.invoke(cli.app, ["train", "--local", "--out", str(tmp_path / "out"), *arguments])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+
+
+def test_an_out_folder_that_is_a_file_is_one_line(run: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run.invoke(cli.app, ["train", *QUICK, "--local", "--out", str(tmp_path / "file")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+
+
+def test_every_setting_has_an_option_a_variable_and_a_row_in_the_document() -> None:
+    options = train_options()
+    names = {f.name for f in fields(TrainSettings) if f.name != "selection"} | {
+        f.name for f in fields(SelectionOptions)
+    }
+    assert names <= set(options)
+    documented = DOCUMENT.read_text()
+    for name, option in options.items():
+        assert option.envvar == f"MILD_{name.upper()}"
+        row = rf"^\| `{re.escape(option.opts[0])}`.*\| `MILD_{name.upper()}` \|"
+        assert re.search(row, documented, re.MULTILINE), f"{option.opts[0]} lacks its row in {DOCUMENT}"
+
+
+def test_a_selection_from_a_file_is_printed_as_json(run: CliRunner, tmp_path: Path) -> None:
+    correct, clean = bits()
+    np.save(tmp_path / "bits.npy", correct)
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy")])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["indices"] == np.flatnonzero(clean).tolist()
+    assert found["num_selected"] == 300
+    assert "measured" not in found
+
+
+@pytest.mark.parametrize("as_mask", [True, False])
+def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_path: Path, as_mask: bool) -> None:
+    correct, clean = bits()
+    labels = np.zeros(clean.size, dtype=np.int64)
+    truth = clean if as_mask else np.where(clean, 0, 1)
+    observed = np.ones_like(correct)
+    observed[3] = False
+    np.savez(tmp_path / "bits.npz", correct=correct, observed=observed, labels=labels, clean=truth)
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["measured"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"bits": np.zeros((2, 3), dtype=bool)}, "holds bits and no `correct`"),
+        ({"correct": np.zeros(3, dtype=bool)}, r"correct is bool of shape \(3,\)"),
+        ({"correct": np.full((2, 3), 2)}, "of 0 and 1"),
+        ({"correct": np.zeros((2, 3), bool), "observed": np.zeros((1, 3), bool)}, r"observed is \(1, 3\)"),
+        ({"correct": np.zeros((2, 3), bool), "clean": np.zeros(2, bool)}, r"clean has shape \(2,\) for 3 samples"),
+    ],
+)
+def test_a_file_without_bits_is_refused(
+    arrays: dict[str, NDArray[np.generic]], message: str, run: CliRunner, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "bits.npz", **arrays)  # type: ignore[arg-type]
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
+    assert result.exit_code == 2
+    assert re.search(message, result.stderr)
+
+
+def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: Path) -> None:
+    path = tmp_path / "bits.npy"
+    assert "does not exist" in run.invoke(cli.app, ["select", str(path)]).stderr
+    path.write_bytes(b"half of it")
+    assert "cannot be read" in run.invoke(cli.app, ["select", str(path)]).stderr
+
+
+def test_main_is_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["mild", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0

@@ -1,0 +1,146 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mild_client import CorrectnessTracker
+from mild_core import bitmap
+from mild_core.errors import ParameterError
+from mild_trainer.augment import DeviceImages
+from mild_trainer.data import Dataset
+from mild_trainer.engine import Machine, Trainee, evaluate, learning_rate, train_epoch
+from mild_trainer.settings import TrainSettings
+
+
+def on_device(data: Dataset, machine: Machine) -> DeviceImages:
+    return DeviceImages(data.x_train, data.y_train, *data.normalisation(), machine.device, machine.dtype, pad=1)
+
+
+def test_an_epoch_sees_every_member_once_and_lowers_the_loss(quick: TrainSettings, digits: Dataset) -> None:
+    data = digits.limited(200, 0)
+    settings = replace(quick, epochs=6, batch_size=16)
+    machine = Machine.choose(settings)
+    images, trainee = on_device(data, machine), Trainee(settings, machine, 1, 10)
+    trainee.renew(0)
+    members, draws = torch.arange(0, 200, 2), torch.Generator().manual_seed(0)
+    losses = []
+    for epoch in range(6):
+        tracker = CorrectnessTracker(200)
+        loss, accuracy = train_epoch(trainee, images, members, settings, epoch, draws, tracker)
+        bits = tracker.take()
+        assert bits.observed is not None
+        assert bitmap.to_indices(bits.observed, 200).tolist() == members.tolist()
+        assert bitmap.popcount(bits.correct) == round(float(accuracy) * 100)
+        losses.append(float(loss))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_an_evaluation_changes_nothing_and_agrees_with_its_tracker(quick: TrainSettings, digits: Dataset) -> None:
+    data = digits.limited(200, 0)
+    machine = Machine.choose(quick)
+    images, trainee = on_device(data, machine), Trainee(quick, machine, 1, 10)
+    trainee.renew(0)
+    before = {name: value.clone() for name, value in trainee.model.state_dict().items()}
+    tracker = CorrectnessTracker(200)
+    accuracy = evaluate(trainee, images, quick, tracker=tracker)
+    bits = tracker.take()
+    assert bits.observed is None
+    assert bitmap.popcount(bits.correct) == round(float(accuracy) * 200)
+    assert all(torch.equal(before[name], value) for name, value in trainee.model.state_dict().items())
+
+
+def test_nobody_to_evaluate_is_no_error(quick: TrainSettings, digits: Dataset) -> None:
+    machine = Machine.choose(quick)
+    trainee = Trainee(quick, machine, 1, 10)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    assert float(evaluate(trainee, on_device(digits, machine), quick, nobody)) == 0
+
+
+def test_fresh_weights_depend_on_the_seed_alone(quick: TrainSettings) -> None:
+    trainee = Trainee(quick, Machine.choose(quick), 1, 10)
+    drawn = []
+    for seed in (1, 2, 1):
+        trainee.renew(seed)
+        drawn.append(trainee.model.state_dict()["head.weight"].clone())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_a_restart_keeps_weights_and_forgets_momentum(quick: TrainSettings, digits: Dataset) -> None:
+    machine = Machine.choose(quick)
+    trainee = Trainee(quick, machine, 1, 10)
+    train_epoch(trainee, on_device(digits.limited(100, 0), machine), torch.arange(100), quick, 0, torch.Generator())
+    weights = trainee.model.state_dict()["head.weight"].clone()
+    assert trainee.optimiser.state_dict()["state"]
+    trainee.restart()
+    assert not trainee.optimiser.state_dict()["state"]
+    assert torch.equal(weights, trainee.model.state_dict()["head.weight"])
+
+
+def test_the_learning_rate_falls_like_a_cosine() -> None:
+    rates = [learning_rate("cosine", 0.1, step, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[50] == pytest.approx(0.05)
+    assert rates[100] == pytest.approx(0)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_one_cycle_rises_over_a_fifth_and_falls_to_nothing() -> None:
+    rates = [learning_rate("one-cycle", 0.1, step, 100) for step in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == rates[20] == pytest.approx(0.1)
+    assert rates[100] == pytest.approx(0)
+
+
+def test_a_constant_rate_stays() -> None:
+    assert {learning_rate("constant", 0.1, step, 10) for step in range(11)} == {0.1}
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(quick: TrainSettings) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ParameterError, match=r"device is cuda and torch finds only .*cpu"):
+        Machine.choose(replace(quick, device="cuda"))
+
+
+def test_the_network_may_be_compiled(quick: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self))
+    trainee = Trainee(replace(quick, compile=True), Machine.choose(quick), 1, 10)
+    assert asked == [trainee.model]
+
+
+def test_label_smoothing_raises_the_loss_of_a_sure_network(quick: TrainSettings, digits: Dataset) -> None:
+    machine = Machine.choose(quick)
+    losses = []
+    for smoothing in (0.0, 0.3):
+        settings = replace(quick, label_smoothing=smoothing)
+        trainee = Trainee(settings, machine, 1, 10)
+        trainee.renew(0)
+        images = on_device(digits.limited(100, 0), machine)
+        for epoch in range(6):
+            loss, _ = train_epoch(trainee, images, torch.arange(100), settings, epoch, torch.Generator())
+        losses.append(float(loss))
+    assert losses[1] > losses[0]
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_epoch_never_waits_for_the_device(digits: Dataset) -> None:
+    settings = TrainSettings.for_dataset("digits", device="cuda")
+    machine = Machine.choose(settings)
+    images, trainee = on_device(digits, machine), Trainee(settings, machine, 1, 10)
+    tracker = CorrectnessTracker(digits.n_samples, machine.device)
+    members = torch.arange(digits.n_samples, device="cuda")
+    draws = torch.Generator("cuda").manual_seed(0)
+    train_epoch(trainee, images, members, settings, 0, draws, tracker)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        loss, _ = train_epoch(trainee, images, members, settings, 1, draws, tracker)
+        evaluate(trainee, images, settings, tracker=tracker)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(float(loss))

@@ -1,0 +1,139 @@
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mild_trainer import figures, report, summary
+from mild_trainer.data import Dataset
+from mild_trainer.history import EpochRecord, History
+from mild_trainer.progress import Bars, Lines, Silent
+from mild_trainer.rounds import run_rounds
+from mild_trainer.settings import TrainSettings
+
+
+@pytest.fixture(scope="module")
+def history() -> History:
+    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", limit=300, epochs=8, rounds=2, oracle=True)
+    return run_rounds(settings)
+
+
+class Links(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href") and value]
+
+
+def test_the_page_needs_nothing_else(history: History, tmp_path: Path) -> None:
+    page = report.write(history, tmp_path).read_text()
+    links = Links()
+    links.feed(page)
+    assert [link for link in links.found if not link.startswith("#")] == []
+    assert "prefers-color-scheme: dark" in page
+    assert page.count("<svg") == 3
+    assert "clean component" in page
+    assert "noisy component" in page
+    assert ">cut<" in page
+    assert "all labels" in page
+    assert "true clean" in page
+
+
+def test_names_are_escaped(history: History) -> None:
+    page = report.render(replace(history, data=replace(history.data, name="<script>alert(1)</script>")))
+    assert "<script>" not in page
+
+
+def test_the_same_training_draws_the_same_page(history: History) -> None:
+    assert report.render(history) == report.render(history)
+
+
+def test_a_round_without_a_fit_says_so(history: History) -> None:
+    bare = replace(history.rounds[0], fit=None, agreement=None)
+    page = report.render(replace(history, rounds=(bare,), oracle=None, data=replace(history.data, y_train_clean=None)))
+    assert "Nothing was fitted." in page
+    assert "true clean" not in page
+
+
+def test_a_histogram_without_components_or_cut_is_drawn(history: History) -> None:
+    record = history.rounds[0]
+    assert record.fit is not None
+    plain = replace(
+        record,
+        fit=replace(record.fit, densities=()),
+        summary={**record.summary, "threshold": {"rule": "bayes", "value": None, "cut": None}},
+    )
+    drawn = figures.histogram(plain)
+    assert ">cut<" not in drawn
+    assert ">samples<" in drawn
+
+
+def test_the_summary_holds_every_number(history: History, tmp_path: Path) -> None:
+    found = json.loads(summary.write(history, tmp_path).read_text())
+    assert [entry["round"] for entry in found["rounds"]] == [0, 1]
+    assert found["rounds"][1]["members"] == history.rounds[1].n_members
+    assert found["rounds"][0]["estimated_noise"] == history.rounds[0].estimated_noise
+    assert found["baseline"]["test_accuracy"] == history.rounds[0].test_accuracy
+    assert found["dataset"]["num_samples"] == 300
+    assert "torch" in found["versions"]
+
+
+def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
+    record = replace(history.rounds[0], agreement=None, summary={**history.rounds[0].summary, "estimated": {}})
+    unknown = replace(history, rounds=(record,), oracle=None, data=replace(history.data, y_train_clean=None))
+    found = summary.summarise(unknown)
+    assert found["rounds"][0]["f1"] is None
+    assert found["rounds"][0]["true_noise"] is None
+    assert found["oracle"] is None
+    assert summary.rows(unknown)[0][3:8] == ("-",) * 5
+
+
+def test_the_table_fits_80_columns(history: History) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(summary.table(history))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert re.search(r"all labels +300", text)
+    assert "accuracy" in text
+
+
+def test_lines_tell_every_step(history: History) -> None:
+    stream = io.StringIO()
+    lines = Lines(Console(file=stream, width=120))
+    lines.round_started("round 0", 300, 8)
+    lines.epoch_done(history.rounds[0].epochs[0])
+    lines.round_done(history.rounds[0])
+    lines.round_done(replace(history.rounds[0], agreement=None))
+    text = stream.getvalue().splitlines()
+    assert text[0] == "round 0: 8 epochs on 300 samples"
+    assert text[1].startswith("round 0 epoch 0: loss ")
+    assert "precision" in text[2]
+    assert "precision" not in text[3]
+
+
+def test_bars_reach_their_end(history: History) -> None:
+    stream = io.StringIO()
+    with Bars(Console(file=stream, width=120, force_terminal=True)) as bars:
+        bars.round_started("round 0", 300, 2)
+        for epoch in (0, 1):
+            bars.epoch_done(EpochRecord(0, epoch, 1.0, 0.5, 0.5, 0.1))
+        bars.round_done(history.rounds[0])
+    assert "2/2" in stream.getvalue()
+    assert "round 0: kept" in stream.getvalue()
+
+
+def test_silence_is_silent(history: History, capsys: pytest.CaptureFixture[str], digits: Dataset) -> None:
+    silent = Silent()
+    silent.round_started("round 0", 300, 2)
+    silent.epoch_done(history.rounds[0].epochs[0])
+    silent.round_done(history.rounds[0])
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,226 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from mild_client import HttpBackend, LocalSelector, MildClient, SelectionBackend, SelectionOptions
+from mild_core import bitmap
+from mild_core.selection import select
+from mild_core.types import RoundBits, Selection
+from mild_trainer import checkpoint
+from mild_trainer.data import Dataset
+from mild_trainer.errors import CheckpointError
+from mild_trainer.history import EpochRecord, History, RoundRecord
+from mild_trainer.progress import Silent
+from mild_trainer.rounds import run_rounds
+from mild_trainer.settings import TrainSettings
+
+
+class Killed(Exception):
+    """Stands in for the end of the process."""
+
+
+class KilledAfter(Silent):
+    """Ends the training when so many epochs, or rounds, are done."""
+
+    def __init__(self, epochs: int = 0, rounds: int = 0) -> None:
+        self.epochs, self.rounds = epochs, rounds
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        self.epochs -= 1
+        if self.epochs == 0:
+            raise Killed
+
+    def round_done(self, record: RoundRecord) -> None:
+        self.rounds -= 1
+        if self.rounds == 0:
+            raise Killed
+
+
+def selecting(n_kept: int) -> LocalSelector:
+    """A backend that keeps the first `n_kept` samples, whatever the bits."""
+
+    def chosen(rounds: Sequence[RoundBits], options: SelectionOptions) -> Selection:
+        kept = bitmap.pack(np.arange(rounds[-1].n_samples) < n_kept)
+        return replace(select(rounds, options), bitmap=kept)
+
+    return LocalSelector(select=chosen)
+
+
+def outcome(history: History) -> list[object]:
+    """What has to be the same however a training got there."""
+    return [
+        (
+            record.members.tobytes(),
+            record.selected.tobytes(),
+            record.overlap,
+            record.agreement,
+            dict(record.summary)["threshold"],
+            [replace(epoch, seconds=0) for epoch in record.epochs],
+        )
+        for record in history.rounds
+    ]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(out / "model.safetensors")
+
+
+def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
+    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", epochs=10, rounds=1, oracle=True)
+    history = run_rounds(settings, data=digits)
+    (record,) = history.rounds
+    assert record.agreement is not None
+    assert record.agreement.f1 > 0.95
+    assert record.test_accuracy > 0.8
+    assert history.true_noise == pytest.approx(0.36, abs=0.01)
+    assert record.estimated_noise == pytest.approx(0.36, abs=0.06)
+    assert history.oracle is not None
+    assert history.oracle > history.baseline
+    assert history.ended == "all 1 rounds are done"
+
+
+@pytest.mark.parametrize("observe", ["all", "mixed", "members"])
+def test_bits_say_who_was_observed(observe: str, quick: TrainSettings, digits: Dataset) -> None:
+    backend = selecting(120)
+    history = run_rounds(replace(quick, observe=observe), backend, digits, keep_bits=True)  # type: ignore[arg-type]
+    assert [len(record.bits) for record in history.rounds] == [4, 4]
+    first, second = backend.evidence()[:2]
+    assert history.rounds[1].n_members == 120
+    assert second.members is not None
+    assert bitmap.popcount(second.members) == 120
+    assert first.n_epochs == second.n_epochs == 4
+    if observe == "members":
+        assert second.observed is not None
+        assert (second.observed == second.members).all()
+    else:
+        assert second.observed is None
+        others = ~second.members & bitmap.full(200)
+        assert (second.correct & others).any()
+
+
+def test_a_run_without_noise_or_truth_reports_neither(quick: TrainSettings, digits: Dataset) -> None:
+    unknown = replace(digits, y_train_clean=None)
+    history = run_rounds(replace(quick, noise="none", rounds=1, oracle=True), data=unknown)
+    assert history.true_noise is None
+    assert history.rounds[0].agreement is None
+    assert history.oracle is None
+
+
+def test_ends_early_when_two_sets_agree(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=5, epochs=2, agree=0.99), selecting(150), digits)
+    assert len(history.rounds) == 2
+    assert "two consecutive clean sets agree (Jaccard 1.000" in history.ended
+
+
+def test_ends_when_nobody_is_left_to_train_on(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=5, epochs=2), selecting(1), digits)
+    assert history.ended == "round 0 kept 1 samples, and training takes at least 2"
+
+
+def test_two_samples_are_enough_to_go_on(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=2, epochs=1), selecting(2), digits)
+    assert [record.n_members for record in history.rounds] == [200, 2]
+
+
+def test_no_oracle_without_clean_samples(quick: TrainSettings, digits: Dataset) -> None:
+    settings = replace(quick, noise="symmetric-exclusive:1", rounds=1, epochs=1, oracle=True)
+    assert run_rounds(settings, data=digits).oracle is None
+
+
+def test_the_same_settings_give_the_same_training(quick: TrainSettings, digits: Dataset) -> None:
+    first, again = (run_rounds(quick, data=digits) for _ in range(2))
+    other = run_rounds(replace(quick, seed=1), data=digits)
+    assert outcome(first) == outcome(again)
+    assert outcome(first) != outcome(other)
+
+
+def test_carried_weights_start_where_the_round_before_ended(quick: TrainSettings, digits: Dataset) -> None:
+    fresh, carried = (run_rounds(replace(quick, weights=kind), selecting(150), digits) for kind in ("fresh", "carry"))
+    assert outcome(fresh)[0] == outcome(carried)[0]
+    assert carried.rounds[1].epochs[0].train_loss < fresh.rounds[1].epochs[0].train_loss
+
+
+@pytest.mark.parametrize("kind", ["fresh", "carry"])
+@pytest.mark.parametrize("killed", [{"epochs": 1}, {"epochs": 3}, {"rounds": 1}, {"epochs": 6}, {"rounds": 2}])
+def test_a_killed_training_goes_on_bit_for_bit(
+    kind: str, killed: dict[str, int], quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    settings = replace(quick, weights=kind, checkpoint_every=2)  # type: ignore[arg-type]
+    whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):
+        run_rounds(settings, data=digits, out=out, reporter=KilledAfter(**killed))
+    resumed = run_rounds(settings, data=digits, out=out, resume=True)
+    assert outcome(resumed) == outcome(whole)
+    assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
+
+
+@pytest.mark.parametrize("killed", [{"epochs": 3}, {"rounds": 1}])
+def test_a_killed_training_goes_on_through_the_service(
+    killed: dict[str, int], quick: TrainSettings, digits: Dataset, tmp_path: Path, service: httpx.Client
+) -> None:
+    def backend() -> SelectionBackend:
+        return HttpBackend(MildClient("http://service", http=service))
+
+    whole = run_rounds(quick, backend(), digits, run_id="whole")
+    with pytest.raises(Killed):
+        run_rounds(quick, backend(), digits, run_id="killed", out=tmp_path, reporter=KilledAfter(**killed))
+    resumed = run_rounds(quick, backend(), digits, run_id="ignored", out=tmp_path, resume=True)
+    assert outcome(resumed) == outcome(whole)
+    run = service.get("/runs/killed").json()
+    assert [round["num_epochs"] for round in run["rounds"]] == [4, 4, 0]
+    assert run["attempt"] == 2
+    assert set(run["rounds"][0]["metrics"]["0"]) == {"train_loss", "train_accuracy", "test_accuracy"}
+
+
+def test_a_finished_training_resumes_to_its_result_and_to_more_rounds(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    first = run_rounds(quick, data=digits, out=tmp_path)
+    again = run_rounds(quick, data=digits, out=tmp_path, resume=True)
+    assert outcome(again) == outcome(first)
+    more = run_rounds(replace(quick, rounds=3), data=digits, out=tmp_path, resume=True)
+    assert outcome(more)[:2] == outcome(first)
+    assert len(more.rounds) == 3
+
+
+def test_resuming_with_other_settings_is_refused(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    run_rounds(replace(quick, epochs=1, rounds=1), data=digits, out=tmp_path)
+    with pytest.raises(CheckpointError, match=r"written with epochs 1, got 4"):
+        run_rounds(quick, data=digits, out=tmp_path, resume=True)
+
+
+def test_resuming_needs_a_checkpoint_that_can_be_read(quick: TrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist; leave out --resume"):
+        run_rounds(quick, out=tmp_path, resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(b"half of it")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        run_rounds(quick, out=tmp_path, resume=True)
+
+
+def test_no_checkpoint_is_written_where_none_is_wanted(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    run_rounds(replace(quick, epochs=1, rounds=1, checkpoint_every=0), data=digits, out=tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_record_survives_its_way_through_json(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    history = run_rounds(replace(quick, rounds=1), data=digits, out=tmp_path)
+    stored = checkpoint.load(tmp_path, replace(quick, rounds=1)).rounds[0]
+    record = history.rounds[0]
+    assert stored.to_json() == record.to_json()
+    assert (stored.fit, stored.agreement, stored.epochs) == (record.fit, record.agreement, record.epochs)
+    bare = replace(record, fit=None, agreement=None)
+    assert RoundRecord.from_json(bare.to_json()).to_json() == bare.to_json()
+
+
+def test_a_loss_that_is_no_number_is_not_sent() -> None:
+    record = EpochRecord(0, 0, float("nan"), 0.5, 0.25, 1.0)
+    assert record.metrics() == {"train_accuracy": 0.5, "test_accuracy": 0.25}
