@@ -4,8 +4,8 @@ usage: python -m benchmarks.dynamics [--samples 1281167] [--epochs 200] [--repea
 
 An ImageNet-sized round, 1,281,167 samples x 200 epochs, 32 MB of bits: counts and transitions, without and with
 observed bits, each as a ratio to a warm copy of the same bytes into preallocated memory, medians of interleaved runs.
-Then the memory above the input, and the time of ten times the samples. Writes ``results/dynamics.md``, exits with 1 if a
-bar is missed.
+Then the memory above the input, and the time of ten times the samples. Writes ``results/dynamics.md``, exits with 1 if
+a bar is missed.
 """
 
 import argparse
