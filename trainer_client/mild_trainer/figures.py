@@ -52,7 +52,7 @@ def curves(history: History) -> str:
     axes.set_xlabel("epoch, over all rounds")
     axes.set_ylabel("accuracy")
     handles = [*axes.get_lines()[:2], *losses.get_lines()]
-    axes.legend(handles=handles, frameon=False, labelcolor=_INK, fontsize=8, loc="center right")
+    axes.legend(handles=handles, frameon=False, labelcolor=_INK, fontsize=8, loc="lower right")
     return _svg(figure, "Training loss, training accuracy and test accuracy over all epochs")
 
 
