@@ -89,6 +89,12 @@ def test_the_demo_runs_through_an_embedded_service(run: CliRunner, tmp_path: Pat
     assert "mild-service serve --embedded" in result.output
 
 
+def test_the_demo_needs_no_service(run: CliRunner, tmp_path: Path) -> None:
+    result = run.invoke(cli.app, ["demo", "--local", "--epochs", "1", "--rounds", "1", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "mild-service" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -125,12 +125,13 @@ def demo(
             "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
         )
         _train(settings, out, url, local, run_id, resume)
-        Console().print(
-            "The dashboard and the interactive documentation are pages of the service: run "
-            f"`mild-service serve --embedded --data-dir {out / 'service' / 'store'}` and open http://127.0.0.1:8000/",
-            highlight=False,
-            soft_wrap=True,
-        )
+        if url is None and not local:
+            Console().print(
+                f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
+                "then open http://127.0.0.1:8000/docs in a browser",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 @app.command()
