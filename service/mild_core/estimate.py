@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mild_core.mixture import Mixture, fit_mixture
+from mild_core.mixture import Mixture, fit_mixture, refit
 from mild_core.types import Estimate, Fit
 from mild_core.weibull import Floats
 
@@ -35,7 +35,7 @@ def estimates(mixture: Mixture, counts: Floats, cut: int) -> Mapping[str, Estima
     total = int(counts.sum())
     expected = mixture.densities.sum(axis=0)
     resampled = rng.multinomial(total, expected / expected.sum(), size=N_BOOTSTRAP).astype(np.float64)
-    draws = np.array([_quality(fit_mixture(row, mixture.kind, start=mixture), cut) for row in resampled])
+    draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled)])
     rivals = np.array([_quality(fit_mixture(counts, kind), cut) for kind in _RIVALS if kind != mixture.kind])
     value = _quality(mixture, cut)
     low = np.minimum(np.quantile(draws, 0.05, axis=0), rivals.min(axis=0))

@@ -16,17 +16,17 @@ def logs(scale: float, shape: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("scale", "shape"), CASES)
-def test_survival_and_density_agree_with_scipy(scale: float, shape: float) -> None:
+def test_distribution_and_density_agree_with_scipy(scale: float, shape: float) -> None:
     with np.errstate(divide="ignore"):
         log_x = np.log(POINTS)
     expected = weibull_min(shape, scale=scale)
-    np.testing.assert_allclose(weibull.survival(log_x, *logs(scale, shape))[0], expected.sf(POINTS), atol=1e-12)
+    np.testing.assert_allclose(weibull.distribution(log_x, *logs(scale, shape))[0], expected.cdf(POINTS), atol=1e-12)
     density, _, _ = weibull.density_gradient(log_x[1:], *logs(scale, shape))
     np.testing.assert_allclose(density[0], expected.pdf(POINTS[1:]), rtol=1e-9, atol=1e-250)
 
 
 @pytest.mark.parametrize(("scale", "shape"), CASES)
-@pytest.mark.parametrize("gradient", [weibull.survival_gradient, weibull.density_gradient])
+@pytest.mark.parametrize("gradient", [weibull.distribution_gradient, weibull.density_gradient])
 def test_gradients_agree_with_finite_differences(scale: float, shape: float, gradient: Gradient) -> None:
     log_x, (a, k), h = np.log(POINTS[1:]), logs(scale, shape), 1e-6
     _, by_scale, by_shape = gradient(log_x, a, k)
