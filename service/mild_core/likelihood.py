@@ -10,20 +10,19 @@ Log scales and log shapes have the shape (n_problems, 2, 1) throughout.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import numpy as np
 
 from mild_core import weibull
 from mild_core.types import Fit
-from mild_core.weibull import Floats
+from mild_core.weibull import Derivatives, Floats
 
 TINY = 1e-300
 
-Likelihood: TypeAlias = Callable[[Floats, Floats], tuple[Floats, Floats, Floats]]
-"""Of log scales and log shapes: likelihood of every cell under each component, and its derivatives by the two
-parameters, (n_problems, 2, n_cells) each."""
+Likelihood: TypeAlias = Callable[[Floats, Floats], Derivatives]
+"""Of log scales and log shapes: likelihood of every cell under each component, (n_problems, 2, n_cells)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +70,24 @@ def _masses(n_bins: int, family: Family) -> Likelihood:
     """Interval probabilities of the bins."""
     log_edges = _log_edges(n_bins)
 
-    def likelihood(log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
-        below, by_scale, by_shape = weibull.distribution_gradient(log_edges, log_scale, log_shape)
+    def likelihood(log_scale: Floats, log_shape: Floats) -> Derivatives:
+        below = weibull.distribution_derivatives(log_edges, log_scale, log_shape)
         if family.open_top:
-            below[..., -1] = 1.0
-            by_scale[..., -1] = by_shape[..., -1] = 0.0
-        inside = below[..., -1:]
-        mass = np.diff(below) / inside
-        return (
-            mass,
-            (np.diff(by_scale) - mass * by_scale[..., -1:]) / inside,
-            (np.diff(by_shape) - mass * by_shape[..., -1:]) / inside,
+            below.value[..., -1] = 1.0
+            for slope in (below.a, below.k, below.aa, below.ak, below.kk):
+                slope[..., -1] = 0.0
+        # The quotient rule on F(j + 1) - F(j) over what lies inside the bins, F(E + 1).
+        inside, a, k = (v[..., -1:] for v in (below.value, below.a, below.k))
+        mass = np.diff(below.value) / inside
+        by_a = (np.diff(below.a) - mass * a) / inside
+        by_k = (np.diff(below.k) - mass * k) / inside
+        return Derivatives(
+            value=mass,
+            a=by_a,
+            k=by_k,
+            aa=(np.diff(below.aa) - 2 * by_a * a - mass * below.aa[..., -1:]) / inside,
+            ak=(np.diff(below.ak) - by_a * k - by_k * a - mass * below.ak[..., -1:]) / inside,
+            kk=(np.diff(below.kk) - 2 * by_k * k - mass * below.kk[..., -1:]) / inside,
         )
 
     return likelihood
@@ -90,9 +96,9 @@ def _masses(n_bins: int, family: Family) -> Likelihood:
 def _seen_through(observation: Floats, likelihood: Likelihood) -> Likelihood:
     """The likelihood of what was observed, for samples that were not observed in every epoch."""
 
-    def seen(log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
-        mass, by_scale, by_shape = likelihood(log_scale, log_shape)
-        return mass @ observation.T, by_scale @ observation.T, by_shape @ observation.T
+    def seen(log_scale: Floats, log_shape: Floats) -> Derivatives:
+        mass = likelihood(log_scale, log_shape)
+        return Derivatives(*(getattr(mass, f.name) @ observation.T for f in fields(mass)))
 
     return seen
 
@@ -102,7 +108,7 @@ def _density(n_bins: int) -> Likelihood:
     points = np.arange(n_bins, dtype=np.float64)
     points[0] = 0.1
     log_x = np.log(points)
-    return lambda log_scale, log_shape: weibull.density_gradient(log_x, log_scale, log_shape)
+    return lambda log_scale, log_shape: weibull.density_derivatives(log_x, log_scale, log_shape)
 
 
 def component_masses(log_scales: Floats, log_shapes: Floats, n_bins: int, *, open_top: bool) -> Floats:

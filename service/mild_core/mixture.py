@@ -4,7 +4,7 @@
 spends it on the tail of the clean samples. The likelihood cannot make that choice; decisions on recorded sequences
 did (docs/method.md). The other fits are those of `likelihood`.
 
-Parameters are optimised as ``(logit w, log a1, log a2, log k1, log k2)`` by Fisher scoring from a few fixed starts, so
+Parameters are optimised as ``(logit w, log a1, log a2, log k1, log k2)`` by Newton's method from a few fixed starts, so
 a fit is deterministic.
 """
 
@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from mild_core.likelihood import FAMILIES, TINY, component_masses, likelihood_of
 from mild_core.optimise import Local, Objective, minimise
 from mild_core.types import Component, Fit
-from mild_core.weibull import Floats
+from mild_core.weibull import Derivatives, Floats
 
 _FLOOR = 1e-12
 """Added to every cell's likelihood while fitting, so that a start far off has a finite value and gradient."""
@@ -141,26 +141,31 @@ class _Problem:
 
         def local(theta: Floats, which: NDArray[np.intp]) -> Local:
             count, total = counts[which], totals[which]
-            probability, by_scale, by_shape = self.likelihood(theta[:, 1:3, None], theta[:, 3:5, None])
+            cell = self.likelihood(theta[:, 1:3, None], theta[:, 3:5, None])
             weight = np.stack((expit(-theta[:, 0]), expit(theta[:, 0])), axis=1)[:, :, None]
-            mixed = (weight * probability).sum(axis=1) + _FLOOR
-            by_logit = (weight[:, 0] * weight[:, 1] * (probability[:, 1] - probability[:, 0]))[:, None]
-            jacobian = np.concatenate((by_logit, weight * by_scale, weight * by_shape), axis=1)
+            mixed = (weight * cell.value).sum(axis=1) + _FLOOR
+            both = weight[:, 0] * weight[:, 1]
+            by_logit = both * (cell.value[:, 1] - cell.value[:, 0])
+            jacobian = np.concatenate((by_logit[:, None], weight * cell.a, weight * cell.k), axis=1)
             offset = theta - self.centre
             pull = self.precision * offset
             ratio = count / mixed
             value = 0.5 * (pull * offset).sum(axis=1) - (count * np.log(mixed)).sum(axis=1)
             gradient = pull - (jacobian @ ratio[:, :, None])[:, :, 0]
-            curvature = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
-            return Local(value / total, gradient / total[:, None], curvature / total[:, None, None])
+            fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
+            hessian = fisher - _second(cell, weight[:, :, 0], both, by_logit, ratio)
+            diagonal = np.einsum("bii->bi", fisher)
+            return Local(
+                *(part / total.reshape(-1, *[1] * (part.ndim - 1)) for part in (value, gradient, hessian, diagonal))
+            )
 
         return local
 
     def described(self, theta: Floats, counts: Floats) -> Mixture:
         """Order the components by their mean within the bins and compute what the caller reads."""
         weights = np.array([expit(-theta[0]), expit(theta[0])])
-        probability, _, _ = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None])
-        log_likelihood = float(counts @ np.log(np.maximum(weights @ probability[0], TINY)))
+        cell = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None])
+        log_likelihood = float(counts @ np.log(np.maximum(weights @ cell.value[0], TINY)))
         masses = component_masses(theta[1:3], theta[3:5], self.n_bins, open_top=self.family.open_top)
         means = masses @ np.arange(self.n_bins)
         order = np.argsort(means, kind="stable")
@@ -168,3 +173,18 @@ class _Problem:
         return Mixture(
             self.kind, weights[order], scales[order], shapes[order], means[order], masses[order], log_likelihood
         )
+
+
+def _second(cell: Derivatives, weight: Floats, both: Floats, by_logit: Floats, ratio: Floats) -> Floats:
+    """Second derivatives of the mixed likelihood, summed over the cells with `ratio`, shape (n_problems, 5, 5)."""
+    a, k, aa, ak, kk = ((part @ ratio[:, :, None])[:, :, 0] for part in (cell.a, cell.k, cell.aa, cell.ak, cell.kk))
+    out = np.zeros((len(ratio), 5, 5))
+    out[:, 0, 0] = (weight[:, 0] - weight[:, 1]) * (by_logit * ratio).sum(axis=1)
+    out[:, 0, 1:3] = out[:, 1:3, 0] = both * [-1.0, 1.0] * a
+    out[:, 0, 3:5] = out[:, 3:5, 0] = both * [-1.0, 1.0] * k
+    for component in (0, 1):
+        scale, shape = 1 + component, 3 + component
+        out[:, scale, scale] = weight[:, component] * aa[:, component]
+        out[:, scale, shape] = out[:, shape, scale] = weight[:, component] * ak[:, component]
+        out[:, shape, shape] = weight[:, component] * kk[:, component]
+    return out

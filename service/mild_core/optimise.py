@@ -1,13 +1,12 @@
-"""Damped Fisher scoring within bounds, many small problems at once.
+"""Newton's method within bounds, for many small problems at once.
 
-Minimises ``-sum(c log p(theta)) + prior`` for multinomial-like likelihoods, whose curvature is, to first order, made of
-the same derivatives as the gradient: ``J diag(c / p**2) J'`` with ``J = dp / dtheta``. A handful of parameters and a
-few hundred cells cost more in a general optimiser's bookkeeping than in arithmetic, so all starts, and all resamples of
-a bootstrap, go through every step together.
+A handful of parameters and a few hundred cells cost more in a general optimiser's bookkeeping than in arithmetic, so
+all starts of a fit, and all resamples of a bootstrap, go through every step together. Curvature is taken by its
+absolute value along each of its own directions, so that a step descends at a saddle too, and damped until it does.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +18,7 @@ MAX_STEPS = 200
 _TOLERANCE = 1e-9
 """Relative improvement of the objective below which a problem is done."""
 _DAMPING = (1e-3, 1e-9, 1e10)
-"""First, smallest and largest damping, relative to the curvature's diagonal; a problem past the largest is done."""
+"""First, smallest and largest damping, in units of curvature; a problem past the largest is done."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,13 +31,16 @@ class Local:
         Shape (n_problems,).
     gradient
         Shape (n_problems, n_parameters).
-    curvature
-        Shape (n_problems, n_parameters, n_parameters), positive semi-definite.
+    hessian
+        Shape (n_problems, n_parameters, n_parameters).
+    unit
+        Shape (n_problems, n_parameters), a positive curvature typical of each parameter.
     """
 
     value: Floats
     gradient: Floats
-    curvature: Floats
+    hessian: Floats
+    unit: Floats
 
 
 Objective: TypeAlias = Callable[[Floats, NDArray[np.intp]], Local]
@@ -82,26 +84,26 @@ def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> 
         if done.all():
             break
         active = active[~done]
-        here = Local(here.value[~done], here.gradient[~done], here.curvature[~done])
+        here = Local(*(getattr(here, f.name)[~done] for f in fields(here)))
     return theta, value
 
 
 def _step(here: Local, theta: Floats, low: Floats, high: Floats, damping: Floats) -> Floats:
     """Solve the damped equations over the parameters that are not held at a bound, shape of `theta`."""
     held = ((theta <= low) & (here.gradient > 0)) | ((theta >= high) & (here.gradient < 0))
-    n_parameters = theta.shape[1]
-    diagonal = np.einsum("bii->bi", here.curvature)
     # An absolute floor keeps the system solvable where the objective does not depend on a parameter.
-    ridge = damping[:, None] * np.maximum(diagonal, 1e-8) + 1e-12
-    system = np.where(held[:, :, None] | held[:, None, :], 0.0, here.curvature)
-    system[:, np.arange(n_parameters), np.arange(n_parameters)] += np.where(held, 1.0, ridge)
-    step: Floats = np.linalg.solve(system, np.where(held, 0.0, -here.gradient)[:, :, None])[:, :, 0]
-    return step
+    unit = np.where(held, np.inf, np.sqrt(here.unit + 1e-8))
+    curvature, directions = np.linalg.eigh(here.hessian / (unit[:, :, None] * unit[:, None, :]))
+    along = directions.swapaxes(1, 2) @ (-here.gradient / unit)[:, :, None]
+    step = directions @ (along / (np.abs(curvature) + damping[:, None])[:, :, None])
+    scaled: Floats = step[:, :, 0] / unit
+    return scaled
 
 
 def _where(better: NDArray[np.bool_], there: Local, here: Local) -> Local:
-    return Local(
-        np.where(better, there.value, here.value),
-        np.where(better[:, None], there.gradient, here.gradient),
-        np.where(better[:, None, None], there.curvature, here.curvature),
-    )
+    """Take each problem's new surroundings where it has moved."""
+
+    def pick(new: Floats, old: Floats) -> Floats:
+        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return Local(*(pick(getattr(there, f.name), getattr(here, f.name)) for f in fields(here)))

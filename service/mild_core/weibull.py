@@ -1,17 +1,22 @@
 """The Weibull distribution: formulas only, checkable against a textbook and against `scipy.stats.weibull_min`.
 
-With scale ``a`` and shape ``k``, for ``x >= 0`` and ``u = (x / a) ** k``::
+With scale ``a`` and shape ``k``, for ``x >= 0``, ``u = (x / a) ** k`` and ``L = log u``::
 
     F(x) = 1 - exp(-u)                     distribution function
     f(x) = (k / x) u exp(-u)               density
-    dF / d log a = -k u exp(-u)
-    dF / d log k =  u log(u) exp(-u)
-    df / d log a =  k f(x) (u - 1)
-    df / d log k =  f(x) (1 + log(u) (1 - u))
+
+and, by ``log a`` and ``log k`` (the parameters that are free of units and of bounds)::
+
+    F_a  = -k u exp(-u)                    f_a  = f k (u - 1)
+    F_k  =  L u exp(-u)                    f_k  = f (1 + L (1 - u))
+    F_aa =  k k u exp(-u) (1 - u)          f_aa = f k k ((u - 1) ** 2 - u)
+    F_ak = -k u exp(-u) (1 + L (1 - u))    f_ak = f k ((u - 1) (2 + L (1 - u)) + L u)
+    F_kk =  L u exp(-u) (1 + L (1 - u))    f_kk = f ((1 + L (1 - u)) ** 2 + L (1 - u) - L L u)
 
 Functions take ``log_scale`` and ``log_shape`` of shape (..., 1) and points of shape (n_points,), and broadcast them.
 """
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -19,14 +24,25 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_LOG_MAX = 700.0
-"""exp() of this is the largest that is still finite; survival is zero long before."""
+_LOG_U = (-700.0, 10.0)
+"""Below, ``u`` would be no normal number any more; above, ``exp(-u)`` is zero and powers of ``u`` only overflow."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Derivatives:
+    """A function of ``log a`` and ``log k`` with its first and second derivatives, each of shape (..., n_points)."""
+
+    value: Floats
+    a: Floats
+    k: Floats
+    aa: Floats
+    ak: Floats
+    kk: Floats
 
 
 def log_cumulative_hazard(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
-    """``log u`` of points given by their logarithm (``-inf`` stands for 0), clipped: ``u`` stays finite and positive."""
-    shape = np.exp(np.minimum(log_shape, _LOG_MAX))
-    return np.clip(shape * (log_x - log_scale), -_LOG_MAX, _LOG_MAX)
+    """``log u`` of points given by their logarithm (``-inf`` stands for 0), clipped: ``u`` is finite and positive."""
+    return np.clip(np.exp(log_shape) * (log_x - log_scale), *_LOG_U)
 
 
 def distribution(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
@@ -34,17 +50,33 @@ def distribution(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
     return -np.expm1(-np.exp(log_cumulative_hazard(log_x, log_scale, log_shape)))
 
 
-def distribution_gradient(log_x: Floats, log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
-    """``F(x)`` with its derivatives by ``log a`` and by ``log k``, each of shape (..., n_points)."""
+def distribution_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
+    """``F(x)`` and its derivatives."""
     log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
-    u = np.exp(log_u)
+    u, shape = np.exp(log_u), np.exp(log_shape)
     us = u * np.exp(-u)
-    return -np.expm1(-u), -np.exp(log_shape) * us, log_u * us
+    slope = 1.0 + log_u * (1.0 - u)
+    return Derivatives(
+        value=-np.expm1(-u),
+        a=-shape * us,
+        k=log_u * us,
+        aa=shape * shape * us * (1.0 - u),
+        ak=-shape * us * slope,
+        kk=log_u * us * slope,
+    )
 
 
-def density_gradient(log_x: Floats, log_scale: Floats, log_shape: Floats) -> tuple[Floats, Floats, Floats]:
-    """``f(x)`` for ``x > 0`` with its derivatives by ``log a`` and by ``log k``, each (..., n_points)."""
+def density_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
+    """``f(x)`` for ``x > 0`` and its derivatives."""
     log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
-    u = np.exp(log_u)
-    density = np.exp(log_shape - log_x + log_u - u)
-    return density, np.exp(log_shape) * density * (u - 1.0), density * (1.0 + log_u * (1.0 - u))
+    u, shape = np.exp(log_u), np.exp(log_shape)
+    f = np.exp(log_shape - log_x + log_u - u)
+    slope = 1.0 + log_u * (1.0 - u)
+    return Derivatives(
+        value=f,
+        a=f * shape * (u - 1.0),
+        k=f * slope,
+        aa=f * shape * shape * ((u - 1.0) ** 2 - u),
+        ak=f * shape * ((u - 1.0) * (slope + 1.0) + log_u * u),
+        kk=f * (slope**2 + log_u * (1.0 - u) - log_u * log_u * u),
+    )
