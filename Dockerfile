@@ -9,6 +9,7 @@ RUN mkdir -p trainer_client/mild_client trainer_client/mild_trainer \
  && touch trainer_client/mild_client/__init__.py trainer_client/mild_trainer/__init__.py
 RUN /opt/mild/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[service,cli]" \
  && /opt/mild/bin/pip uninstall --yes --quiet pip setuptools \
+ && rm /opt/mild/bin/mild \
  && find /opt/mild -name tests -type d -path '*site-packages*' -prune -exec rm -rf {} +
 
 FROM python:3.11-slim

@@ -79,22 +79,26 @@ def _store(settings: Settings) -> Store:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    sweeper = asyncio.create_task(_sweep(app))
+    # Told to end, never cancelled: before Python 3.12 a task that is just sending a command swallows a cancellation.
+    ending = asyncio.Event()
+    sweeper = asyncio.create_task(_sweep(app, ending))
     try:
         yield
     finally:
-        sweeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeper
+        ending.set()
+        app.state.selections.close()
+        await sweeper
         await app.state.computer.aclose()
         await app.state.store.aclose()
 
 
-async def _sweep(app: FastAPI) -> None:
+async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:
     """Delete expired runs now and then; every replica does, and none is in the other's way."""
     seconds = app.state.settings.sweep_seconds
     while seconds > 0:
-        await asyncio.sleep(seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), seconds)
+            return
         try:
             app.state.telemetry.swept.inc(await app.state.store.runs.sweep())
         except StoreError as error:

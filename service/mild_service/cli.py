@@ -1,6 +1,7 @@
 """``mild-service``: the service's command line."""
 
 import ipaddress
+import logging
 import signal
 import socket
 import sys
@@ -74,6 +75,7 @@ def serve(
             app = create_app(settings)
         except ConfigurationError as error:
             _fail(str(error))
+        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(name)s: %(message)s")
         config = uvicorn.Config(
             app,
             log_level=settings.log_level,

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from mild_core import selection
 from mild_core.bitmap import Bitmap
 from mild_core.types import RoundBits, Selection, SelectionOptions
-from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError
+from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.state import Computed, Epoch, Round, Run
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
@@ -80,6 +80,7 @@ class Computer:
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(threads)
         self._running: dict[tuple[str, str], asyncio.Task[Computed]] = {}
+        self._closing = False
 
     async def gather(
         self, run: Run, number: int, options: SelectionOptions, until_epoch: int | None = None
@@ -134,11 +135,9 @@ class Computer:
         return await self._in_thread(rounds, options, "")
 
     async def aclose(self) -> None:
-        """Drop what is being computed."""
-        for task in list(self._running.values()):
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        """End what is being computed here, and give up what is computed elsewhere."""
+        self._closing = True
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _once(self, evidence: Evidence) -> Computed:
         key = (evidence.run.uid, evidence.digest)
@@ -150,7 +149,7 @@ class Computer:
         return await asyncio.shield(task)  # whoever leaves does not take the others' answer along
 
     async def _obtain(self, evidence: Evidence, digest: str) -> Computed:
-        while True:
+        while not self._closing:
             if cached := await self._store.cache.get(evidence.run, digest):
                 self._telemetry.selections.labels("cache").inc()
                 return cached
@@ -161,6 +160,7 @@ class Computer:
                     await self._keep(evidence.run, computed)
                     return computed
             await asyncio.sleep(_POLL_SECONDS)
+        raise StoreUnavailable("this service is shutting down; try again in a second")
 
     async def _keep(self, run: Run, computed: Computed) -> None:
         try:

@@ -71,6 +71,11 @@ class Selections:
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
+        self._closing = False
+
+    def close(self) -> None:
+        """End all long-polls."""
+        self._closing = True
 
     async def choose(
         self, run: Run, which: Which, changes: Mapping[str, Any], until_epoch: int | None = None
@@ -147,7 +152,7 @@ class Selections:
             )
         deadline = time.monotonic() + seconds
         pause, longest = _POLL_SECONDS
-        while run.round <= number and (left := deadline - time.monotonic()) > 0:
+        while run.round <= number and not self._closing and (left := deadline - time.monotonic()) > 0:
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, longest)
             run = await self._store.runs.get(run.run_id)

@@ -1,6 +1,8 @@
 """Through a real port: a service in a process of its own, killed and started again between two epochs."""
 
 import signal
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -42,11 +44,20 @@ def test_a_killed_service_goes_on_where_it_was(start: Start, tmp_path: Path) -> 
         assert service.post("/runs/a/rounds/0/finish").json()["epochs"] == 10
 
 
+def poll(service: httpx.Client) -> None:
+    with suppress(httpx.HTTPError):  # whatever it gets, it must not hold the service up
+        service.get("/selection/a", params={"round": 0, "wait": 60})
+
+
 def test_sigterm_ends_the_service_its_store_and_its_long_polls(start: Start, tmp_path: Path) -> None:
     served = start(tmp_path)
     server_pid = int((tmp_path / "server.lock").read_text())
-    with httpx.Client(base_url=served.url) as service:
+    with httpx.Client(base_url=served.url, timeout=60) as service:
         service.put("/runs/a", json={"num_samples": N})
+        put_epochs(service, "a", recording(N, 10))
+        polling = threading.Thread(target=poll, args=(service,))
+        polling.start()
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(timeout=30) == 0
+        polling.join()
     assert not Path(f"/proc/{server_pid}").exists()

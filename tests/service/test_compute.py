@@ -11,7 +11,7 @@ from mild_core import bitmap, selection
 from mild_core.types import EpochBits, RoundBits, SelectionOptions
 from mild_service.compute import Computer
 from mild_service.config import Settings
-from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged
+from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.state import Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.embedded import EmbeddedServer
@@ -116,14 +116,16 @@ async def test_whoever_leaves_does_not_take_the_others_answer_along(here: Replic
     assert computed.summary["num_selected"] > 0
 
 
-async def test_what_is_being_computed_is_dropped_at_the_end(here: Replica, redis: Redis, settings: Settings) -> None:
+async def test_what_is_computed_elsewhere_is_given_up_at_the_end(
+    here: Replica, redis: Redis, settings: Settings
+) -> None:
     run = await opened(here.store, recording(N, 10))
     evidence = await here.computer.gather(run, 0, OPTIONS)
     redis.set(Keys(settings.store_namespace).lock("a", run.uid, evidence.digest), "busy", px=60_000)
     waiting = asyncio.create_task(here.computer.compute(evidence))
     await asyncio.sleep(0.05)
     await here.computer.aclose()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(StoreUnavailable, match="shutting down"):
         await waiting
 
 

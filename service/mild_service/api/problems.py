@@ -2,6 +2,7 @@
 
 import json
 import logging
+import reprlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
@@ -189,7 +190,7 @@ def explain(found: Iterable[Any]) -> str:
     lines = []
     for entry in list(found)[:5]:
         place = ".".join(str(part) for part in entry["loc"]) or "body"
-        got = "" if entry["type"] == "missing" else f", got {str(entry['input'])[:100]!r}"
+        got = "" if entry["type"] == "missing" else f", got {reprlib.repr(entry['input'])}"
         lines.append(f"{place}: {_reason(entry)}{got}")
     return "; ".join(lines) + "; see /docs for what this route takes"
 

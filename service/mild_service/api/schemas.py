@@ -3,28 +3,43 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from mild_core.types import Evidence, Fit, Metric, Observe, Pass, Rule, SelectionOptions, Verdict
 from mild_service.runs import Opening
 from mild_service.state import Basis, Round, Run, Status
 
+_MAX_ENTRIES = 64
+
+
+def _few(value: object) -> object:
+    """Count before anything is looked into: a million unknown fields would be a million errors."""
+    if isinstance(value, dict) and len(value) > _MAX_ENTRIES:
+        raise ValueError(f"{len(value)} entries, at most {_MAX_ENTRIES} are read")
+    return value
+
+
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
-    Field(max_length=64),
+    BeforeValidator(_few),
 ]
 Ttl = Annotated[int, Field(ge=60, le=10 * 365 * 24 * 3600)]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Row = str | list[Any]
 """Base64 of a bitmap, or 0 and 1 per sample; looked into by `stateless`, which is faster than a check per entry."""
 Rows = Annotated[list[Row], Field(fail_fast=True)]
-Scalars = Annotated[dict[MetricName, FiniteFloat], Field(min_length=1, max_length=32)]
+Scalars = Annotated[dict[MetricName, FiniteFloat], Field(min_length=1), BeforeValidator(_few)]
 
 
 class Strict(BaseModel):
     """A request: no unknown fields, no numbers in strings."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count(cls, value: object) -> object:
+        return _few(value)
 
 
 class SelectionChoice(Strict):

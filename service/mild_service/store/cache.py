@@ -68,11 +68,13 @@ class Cache:
         if not await self._take(key, owner):
             yield False
             return
-        renewal = asyncio.create_task(self._keep_renewing(key, owner))
+        released = asyncio.Event()
+        renewal = asyncio.create_task(self._keep_renewing(key, owner, released))
         try:
             yield True
         finally:
-            renewal.cancel()
+            released.set()
+            await renewal
             await self.renew(key, owner, milliseconds=0)
 
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
@@ -87,7 +89,9 @@ class Cache:
         except StoreFull:
             return True  # an answer is worth more than saving work
 
-    async def _keep_renewing(self, key: str, owner: str) -> None:
+    async def _keep_renewing(self, key: str, owner: str, released: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(_LOCK_MS / 3000)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(released.wait(), _LOCK_MS / 3000)
+                return
             await self.renew(key, owner)

@@ -99,6 +99,8 @@ CASES = [
     run("samples as text", {"num_samples": "100"}, 422, "invalid-request", ["num_samples", "'100'"]),
     run("samples missing", {}, 422, "invalid-request", ["num_samples", "required"]),
     run("an unknown field", {"num_samples": 1, "x": 2}, 422, "invalid-request", ["body.x"]),
+    run("too many fields", {f"k{i}": 0 for i in range(65)}, 422, "invalid-request", ["65 entries", "at most 64"]),
+    run("too many tags", {"num_samples": 1, "tags": {f"k{i}": "" for i in range(65)}}, 422, "invalid-request", ["64"]),
     run("a list", [1], 422, "invalid-request", ["body"]),
     run("a choice that is none", {"num_samples": 1, "observe": "some"}, 422, "invalid-request", ["members", "some"]),
     run(

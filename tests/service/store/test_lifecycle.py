@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -6,7 +7,7 @@ from redis import Redis
 from mild_core.types import SelectionOptions
 from mild_service.config import Settings
 from mild_service.errors import RoundNotOpen, RunNotFound
-from mild_service.state import RunConfig
+from mild_service.state import Run, RunConfig
 from mild_service.store import Store
 from mild_service.store.chunks import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
@@ -134,3 +135,26 @@ async def test_a_record_can_be_patched_but_not_after_it_is_gone(store: Store, cl
     await store.runs.delete("a", run.uid)
     with pytest.raises(RunNotFound):
         await store.runs.patch(run, {})
+
+
+async def test_a_run_that_goes_while_it_is_opened_is_created_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _ = await store.runs.open("a", CONFIG, {}, 600, None)
+    get = store.runs.get
+
+    async def late_get(run_id: str) -> Run:
+        monkeypatch.setattr(store.runs, "get", get)
+        await store.runs.delete(run_id, old.uid)
+        return await get(run_id)
+
+    monkeypatch.setattr(store.runs, "get", late_get)
+    new, created = await store.runs.open("a", CONFIG, {}, 600, None)
+    assert created
+    assert new.uid != old.uid
+
+
+async def test_of_two_who_delete_a_run_one_does_it(store: Store, dump: Dump) -> None:
+    run, _ = await store.runs.open("a", CONFIG, {}, 600, None)
+    await asyncio.gather(*(store.runs.delete("a", run.uid) for _ in range(10)))
+    assert dump() == {}
