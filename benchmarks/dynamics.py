@@ -9,16 +9,14 @@ a bar is missed.
 """
 
 import argparse
-import platform
-import statistics
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.timing import interleaved, machine
 from mild_core import bitmap
 from mild_core.dynamics import dynamics
 from mild_core.types import RoundBits
@@ -35,18 +33,6 @@ def recorded(n_samples: int, n_epochs: int) -> tuple[RoundBits, RoundBits]:
     correct = rng.integers(0, 256, shape, dtype=np.uint8) & padding
     observed = (rng.integers(0, 256, shape, dtype=np.uint8) | rng.integers(0, 256, shape, dtype=np.uint8)) & padding
     return RoundBits(n_samples, correct), RoundBits(n_samples, correct & observed, observed)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def interleaved(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, run in turn so that all of them meet the same machine."""
-    times = [[seconds(work) for work in works] for _ in range(repeats + 2)][2:]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
 def peak_mib(work: Callable[[], object]) -> float:
@@ -88,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "# Counting kernel",
         "",
         f"`python -m benchmarks.dynamics --samples {arguments.samples} --epochs {arguments.epochs} "
-        f"--repeats {arguments.repeats}`, {platform.machine()}, Python {platform.python_version()}, "
-        f"numpy {np.__version__}. Copy {copy * 1e3:.2f} ms, kernel {plain * 1e3:.1f} ms, "
+        f"--repeats {arguments.repeats}`, {machine('numpy')}. Copy {copy * 1e3:.2f} ms, kernel {plain * 1e3:.1f} ms, "
         f"with observed bits {observed * 1e3:.1f} ms (medians of {arguments.repeats} interleaved runs).",
         "",
         "| what | measured | bar |",

@@ -17,7 +17,7 @@ from mild_core.weibull import Floats
 MAX_STEPS = 200
 _TOLERANCE = 1e-9
 """Relative improvement of the objective below which a problem is done."""
-_DAMPING = (1e-3, 1e-9, 1e10)
+_DAMPING = (1e-1, 1e-9, 1e10)
 """First, smallest and largest damping, in units of curvature; a problem past the largest is done."""
 
 
@@ -76,7 +76,7 @@ def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> 
         there = objective(trial, active)
         gain = value[active] - there.value
         better = gain > 0
-        damping[active] = np.where(better, np.maximum(damping[active] / 5, smallest), damping[active] * 4)
+        damping[active] = np.where(better, np.maximum(damping[active] / 10, smallest), damping[active] * 10)
         moved = active[better]
         theta[moved], value[moved] = trial[better], there.value[better]
         here = _where(better, there, here)

@@ -1,0 +1,119 @@
+"""Mixture fits on 50,000 scores against the peers' fits of the same values.
+
+usage: pip install -e ".[bench]" && python -m benchmarks.fit [--repeats 5]
+
+The scores are misclassified epochs of 100, from a clean and a noisy Weibull component (40% noisy). Ours start from the
+scores themselves: the histogram is part of the time. The peers are reliability's ``Fit_Weibull_Mixture`` and
+surpyval's ``MixtureModel``, both of which fit a density; `density` must reach their likelihood. Then the time from
+packed bits to a selection, for growing numbers of samples. Writes ``results/fit.md``, exits with 1 if a bar is missed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import weibull_min
+
+from benchmarks.timing import interleaved, machine
+from mild_core import bitmap
+from mild_core.mixture import Mixture, fit_mixture
+from mild_core.selection import select
+from mild_core.types import Fit, RoundBits
+
+RESULTS = Path(__file__).parent / "results"
+N_EPOCHS = 100
+BARS = {("density", "reliability"): 300, ("density", "surpyval"): 100, ("anchored", "reliability"): 100}
+BARS |= {("anchored", "surpyval"): 40}
+
+
+def scores(n_samples: int) -> np.ndarray:
+    """Misclassified epochs, shape (n_samples,)."""
+    rng = np.random.default_rng(0)
+    noisy = rng.random(n_samples) < 0.4
+    drawn = np.where(
+        noisy,
+        weibull_min(6.0, scale=75.0).rvs(n_samples, random_state=1),
+        weibull_min(1.2, scale=15.0).rvs(n_samples, random_state=2),
+    )
+    return np.clip(np.floor(drawn), 0, N_EPOCHS).astype(np.int64)
+
+
+def ours(values: np.ndarray, kind: Fit) -> Mixture:
+    return fit_mixture(np.bincount(values, minlength=N_EPOCHS + 1).astype(np.float64), kind)
+
+
+def peers(values: np.ndarray) -> dict[str, tuple[Callable[[], object], Callable[[], float]]]:
+    """Each peer's fit, and its log-likelihood."""
+    import surpyval
+    from reliability.Fitters import Fit_Weibull_Mixture
+
+    positive = np.where(values == 0, 0.1, values.astype(np.float64))
+
+    def reliability_fit() -> object:
+        return Fit_Weibull_Mixture(failures=positive, show_probability_plot=False, print_results=False)
+
+    def surpyval_fit() -> object:
+        return surpyval.MixtureModel(dist=surpyval.Weibull, m=2).fit(x=positive)
+
+    return {
+        "reliability": (reliability_fit, lambda: float(reliability_fit().loglik)),  # type: ignore[attr-defined]
+        "surpyval": (surpyval_fit, lambda: -float(surpyval_fit().neg_ll())),  # type: ignore[attr-defined]
+    }
+
+
+def packed(n_samples: int) -> RoundBits:
+    """A round whose counts are those of `scores`."""
+    return RoundBits(n_samples, bitmap.pack(np.arange(N_EPOCHS)[:, None] >= scores(n_samples)[None, :]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+
+    values = scores(50_000)
+    others = peers(values)
+    kinds: tuple[Fit, ...] = ("density", "anchored", "grouped", "censored")
+    works: list[Callable[[], object]] = [partial(ours, values, kind) for kind in kinds] + [
+        fit for fit, _ in others.values()
+    ]
+    times = dict(zip([*kinds, *others], interleaved(works, arguments.repeats, warm=1), strict=True))
+    likelihood = ours(values, "density").log_likelihood
+    theirs = {name: log_likelihood() for name, (_, log_likelihood) in others.items()}
+    bars = [(f"{kind} against {peer}", times[peer] / times[kind], float(bar)) for (kind, peer), bar in BARS.items()] + [
+        (f"density's likelihood minus {name}'s, nats", likelihood - value, -0.01) for name, value in theirs.items()
+    ]
+    sizes = (50_000, 500_000, 1_000_000)
+    rounds = [packed(n) for n in sizes]
+    growth = interleaved([partial(select, [bits]) for bits in rounds], arguments.repeats)
+    lines = [
+        "# Fits",
+        "",
+        f"`python -m benchmarks.fit --repeats {arguments.repeats}`, "
+        f"{machine('numpy', 'scipy', 'reliability', 'surpyval')}; medians of {arguments.repeats} interleaved runs.",
+        "",
+        "| fit of 50,000 scores | milliseconds |",
+        "| --- | --- |",
+        *(f"| {name} | {time * 1e3:.1f} |" for name, time in times.items()),
+        "",
+        "| what | measured | bar |",
+        "| --- | --- | --- |",
+        *(f"| {what} | {value:.2f} | at least {bar:g} |" for what, value, bar in bars),
+        "",
+        "| packed bits to a selection, 100 epochs | milliseconds | nanoseconds a sample |",
+        "| --- | --- | --- |",
+        *(f"| {n:,} samples | {t * 1e3:.1f} | {t / n * 1e9:.0f} |" for n, t in zip(sizes, growth, strict=True)),
+        "",
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "fit.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+    return 0 if all(value >= bar for _, value, bar in bars) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""Timing that survives a noisy machine: what is compared runs in turn, and ratios are taken within one run."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def interleaved(works: Sequence[Callable[[], object]], repeats: int, warm: int = 2) -> list[float]:
+    """Median seconds of each, run in turn so that all of them meet the same machine."""
+    times = [[seconds(work) for work in works] for _ in range(repeats + warm)][warm:]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def machine(*packages: str) -> str:
+    """What a table was made on."""
+    libraries = "".join(f", {name} {version(name)}" for name in packages)
+    return f"{platform.machine()}, Python {platform.python_version()}{libraries}"
