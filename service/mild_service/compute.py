@@ -13,7 +13,6 @@ import anyio.to_thread
 import numpy as np
 import orjson
 from anyio import CapacityLimiter
-from threadpoolctl import threadpool_limits
 
 from mild_core import selection
 from mild_core.bitmap import Bitmap
@@ -211,9 +210,7 @@ def _with_gaps(rows: Bitmap, numbers: Sequence[int], n_epochs: int) -> Bitmap:
 
 
 def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
-    # A fit factors tiny matrices thousands of times: on a busy machine BLAS' own threads made it 3 s instead of 0.05 s.
-    with threadpool_limits(limits=1, user_api="blas"):
-        selected = selection.select(rounds, options)
+    selected = selection.select(rounds, options)
     return Computed(digest, _plain(selected.summary()), _plain(_fit(selected)), selected.bitmap)
 
 
