@@ -1,8 +1,9 @@
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -15,7 +16,8 @@ class Served:
     url: str
 
 
-Start = Callable[[Path], Served]
+class Start(Protocol):
+    def __call__(self, data_dir: Path, port: int = 0) -> Served: ...
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ def start() -> Iterator[Start]:
     """Starts services with an embedded store on free ports; whatever still runs at the end is stopped."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(data_dir: Path) -> Served:
-        command = ["serve", "--embedded", "--port", "0", "--data-dir", str(data_dir)]
+    def start(data_dir: Path, port: int = 0) -> Served:
+        command = ["serve", "--embedded", "--port", str(port), "--data-dir", str(data_dir)]
         process = subprocess.Popen(
             [sys.executable, "-m", "mild_service.cli", *command], stdout=subprocess.PIPE, text=True
         )
