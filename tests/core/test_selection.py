@@ -143,7 +143,8 @@ def test_no_history_raises_and_permuting_samples_permutes_the_answer(
 ) -> None:
     rng = np.random.default_rng(seed)
     order = rng.permutation(n_samples)
-    rounds, permuted = [], []
+    rounds: list[RoundBits] = []
+    permuted: list[RoundBits] = []
     for _ in range(n_rounds):
         observed = rng.random((n_epochs, n_samples)) < (1 if seen is None else seen)
         correct = observed & (rng.random((n_epochs, n_samples)) < rate * rng.random(n_samples) * 2)
