@@ -1,0 +1,114 @@
+"""Random histories, most of them absurd: a selection never raises, holds no NaN where a number is due, has a verdict.
+
+usage: python -m benchmarks.never_fails [--histories 10000]
+
+Draws 0 to 3 rounds' worth of everything that breaks statistics: 0 or 1 epoch, 0 to 3 samples, all bits equal, nothing
+observed, members only, any metric, fit and rule; and permutes the samples, which must permute the answer.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from mild_core import bitmap
+from mild_core.selection import select
+from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, Selection, SelectionOptions, Verdict
+
+
+def drawn_options(rng: np.random.Generator) -> SelectionOptions:
+    rule = str(rng.choice(get_args(Rule)))
+    given: dict[str, Any] = {"threshold": rule}
+    if rule == "value":
+        given["value"] = float(rng.normal(0, 20))
+    if rule == "fraction" and rng.random() < 0.5:
+        given["fraction"] = float(rng.random())
+    return SelectionOptions(
+        metric=str(rng.choice(get_args(Metric))),  # type: ignore[arg-type] # drawn from the alias itself
+        fit=str(rng.choice(get_args(Fit))),  # type: ignore[arg-type]
+        evidence=str(rng.choice(get_args(Evidence))),  # type: ignore[arg-type]
+        p=float(rng.random()),
+        cost_ratio=float(10 ** rng.uniform(-6, 6)),
+        min_keep=float(rng.choice([0.0, 0.01, 1.0])),
+        **given,
+    )
+
+
+def drawn_rounds(rng: np.random.Generator, n_samples: int) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
+    """Correct and observed bits, shape (n_epochs, n_samples), and members, for each of some rounds."""
+    rounds = []
+    for _ in range(rng.integers(1, 4)):
+        n_epochs = int(rng.choice([0, 1, 2, 7, 8, 20, 60]))
+        shape = (n_epochs, n_samples)
+        members = rng.random(n_samples) < rng.choice([0.0, 0.5, 1.0])
+        seen = rng.choice([-1.0, 0.0, 0.3, 0.9])
+        observed = None if seen < 0 else (rng.random(shape) < seen) & (members | (rng.random() < 0.5))
+        rate = rng.choice([0.0, 0.5, 1.0]) if rng.random() < 0.3 else rng.random(n_samples)
+        correct = rng.random(shape) < rate
+        rounds.append((correct if observed is None else correct & observed, observed, members))
+    return rounds
+
+
+def packed(
+    rounds: Sequence[tuple[np.ndarray, np.ndarray | None, np.ndarray]], order: np.ndarray, expects_members: bool
+) -> list[RoundBits]:
+    def rows(bits: np.ndarray) -> np.ndarray:
+        return bitmap.pack(bits[:, order]).reshape(len(bits), bitmap.n_bytes(order.size))
+
+    return [
+        RoundBits(
+            order.size,
+            rows(correct),
+            None if observed is None else rows(observed),
+            bitmap.pack(members[order]),
+            "members" if expects_members else "all",
+        )
+        for correct, observed, members in rounds
+    ]
+
+
+def complaint(selection: Selection, n_samples: int) -> str | None:
+    """What is wrong with a selection, if anything."""
+    summary = selection.summary()
+    if summary["verdict"] not in get_args(Verdict):
+        return f"verdict {summary['verdict']!r}"
+    if not 0 <= summary["num_selected"] <= n_samples - summary["unobserved"]:
+        return f"{summary['num_selected']} selected of {n_samples}, {summary['unobserved']} unobserved"
+    estimates = [v for e in summary["estimated"].values() if e is not None for v in e.values()]
+    numbers = [*estimates, *(v for c in summary["components"] for v in c.values())]
+    if not all(math.isfinite(v) for v in numbers):
+        return f"a number is not finite in {summary}"
+    return None
+
+
+def check(seed: int) -> str | None:
+    """Draw one history, select twice, and say what is wrong, if anything."""
+    rng = np.random.default_rng(seed)
+    n_samples = int(rng.choice([1, 2, 3, 60, 500]))
+    options, rounds = drawn_options(rng), drawn_rounds(rng, n_samples)
+    expects_members = bool(rng.random() < 0.5)
+    identity, order = np.arange(n_samples), rng.permutation(n_samples)
+    selection = select(packed(rounds, identity, expects_members), options)
+    permuted = select(packed(rounds, order, expects_members), options)
+    kept, again = (bitmap.unpack(s.bitmap, n_samples) for s in (selection, permuted))
+    if not (kept[order] == again).all():
+        return f"permuting changed {int((kept[order] != again).sum())} of {n_samples} samples"
+    return complaint(selection, n_samples)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--histories", type=int, default=10_000)
+    arguments = parser.parse_args(argv)
+    wrong = {seed: said for seed in range(arguments.histories) if (said := check(seed)) is not None}
+    for seed, said in wrong.items():
+        print(f"history {seed}: {said}")
+    print(f"{arguments.histories} histories, {len(wrong)} of them wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
