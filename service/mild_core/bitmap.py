@@ -53,15 +53,19 @@ def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -
     SampleIndexError
         If an index lies outside ``0..n_samples-1``.
     """
-    index = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
-    if index.size and (index.min() < 0 or index.max() >= n_samples):
-        bad = int(index[(index < 0) | (index >= n_samples)][0])
+    if not isinstance(indices, np.ndarray):
+        # Kept as Python's integers only where 64 bits do not hold them, so that these are refused like any other.
+        given = list(indices)
+        huge = any(not -(2**63) <= i < 2**63 for i in given)
+        indices = np.array(given, dtype=object if huge else np.int64)
+    if indices.size and (indices.min() < 0 or indices.max() >= n_samples):
+        bad = int(indices[(indices < 0) | (indices >= n_samples)][0])
         raise SampleIndexError(
             f"sample index {bad} is outside 0..{n_samples - 1}; "
             "send indices into the data set that the run was opened with"
         )
     bits = np.zeros(n_samples, dtype=bool)
-    bits[index] = True
+    bits[indices.astype(np.int64)] = True
     return pack(bits)
 
 

@@ -46,7 +46,7 @@ def test_check_refuses_trailing_bits() -> None:
         bitmap.check(b"\xff\x1f", 11)
 
 
-@pytest.mark.parametrize("index", [-1, 11])
+@pytest.mark.parametrize("index", [-1, 11, 2**70])
 def test_from_indices_names_the_index_that_is_outside(index: int) -> None:
     with pytest.raises(SampleIndexError, match=rf"index {index} is outside 0\.\.10"):
         bitmap.from_indices([3, index], 11)
