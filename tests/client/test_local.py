@@ -97,6 +97,15 @@ def test_a_round_without_epochs_cannot_be_finished() -> None:
         selector.finish(0)
 
 
+def test_a_later_round_without_epochs_cannot_be_finished_on_the_evidence_before(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    put_all(selector, epochs)
+    selector.finish(0)
+    with pytest.raises(LocalStateError, match="round 1 has 0 epochs"):
+        selector.finish(1)
+
+
 @pytest.mark.parametrize("round", [-1, 1, 7])
 def test_only_the_open_round_takes_epochs(round: int, epochs: list[EpochBits]) -> None:
     selector = LocalSelector()
@@ -130,6 +139,22 @@ def test_a_run_goes_on_from_its_folder(tmp_path: Path, epochs: list[EpochBits]) 
     resumed = LocalSelector(tmp_path)
     assert resumed.open(SPEC, Position(1, 0)).round == 1
     put_all(resumed, epochs[:3], round=1)
+    assert (resumed.finish(1).selected == whole.finish(1).selected).all()
+
+
+def test_a_resumed_run_knows_the_members_that_nobody_put(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    spec = RunSpec("run", n_samples=600, observe="members")
+    whole = LocalSelector(tmp_path)
+    whole.open(spec)
+    put_all(whole, epochs)
+    members = whole.finish(0).selected
+    put_all(whole, [EpochBits(600, bits.correct & members) for bits in epochs], round=1)
+
+    resumed = LocalSelector(tmp_path)
+    resumed.open(spec, Position(1, len(epochs)))
+    last = resumed.evidence()[1]
+    assert last.members is not None
+    assert (last.members == members).all()
     assert (resumed.finish(1).selected == whole.finish(1).selected).all()
 
 

@@ -81,8 +81,11 @@ class LocalSelector:
         if 0 <= round < len(self._rounds) and (stored := self._rounds[round].result) is not None:
             return stored
         current = self._open_round(round)
+        if not current.epochs:
+            raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
         selected = self._select(self.evidence(), self._spec.options)
         current.result = _result(round, selected)
+        self._write(f"round-{round + 1}/members.bits", selected.bitmap.tobytes())
         self._rounds.append(_Round(members=selected.bitmap))
         return current.result
 
@@ -94,9 +97,7 @@ class LocalSelector:
         LocalStateError
             If the open round has a gap in its epochs, or no round has any.
         """
-        rounds = [r for r in self._rounds if r.epochs or r.result is None]
-        if len(rounds) > 1 and not rounds[-1].epochs:
-            rounds.pop()
+        rounds = [r for r in self._rounds if r.epochs] or self._rounds
         return tuple(self._round_bits(number, r) for number, r in enumerate(rounds))
 
     def _round_bits(self, number: int, kept: _Round) -> RoundBits:
