@@ -65,9 +65,14 @@ class Scores:
         return (self.expected > 0) & (2 * self.observed < self.expected)
 
     def bins(self, values: Floats) -> NDArray[np.int64]:
-        """Bin of each value, shape of `values`; NaN goes to bin 0."""
-        position = np.ceil((np.nan_to_num(values, nan=self.origin) - self.origin) / self.width - EPSILON)
+        """Bin of each of some scored samples' values, shape of `values`."""
+        position = np.ceil((values - self.origin) / self.width - EPSILON)
         return np.clip(position, 0, self.n_bins - 1).astype(np.int64)
+
+    def cut_at(self, value: float) -> int:
+        """The last bin whose scores are all at most `value`; -1 if there is none."""
+        position = np.floor((value - self.origin) / self.width + EPSILON)
+        return int(np.clip(position, -1, self.n_bins - 1))
 
     def value_of(self, cut: int) -> float:
         """The largest score in bin `cut`."""

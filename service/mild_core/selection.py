@@ -97,7 +97,7 @@ def _selection(
     value = None if cut is None else scores.value_of(cut)
     if options.threshold == "value" and options.value is not None:
         value = options.value
-        cut = int(scores.bins(np.array([value]))[0]) if value >= scores.origin else -1
+        cut = scores.cut_at(value)
     kept = scores.scored
     if value is not None:
         # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.

@@ -60,6 +60,6 @@ def fitted_cut(mixture: Mixture, counts: Floats, options: SelectionOptions) -> i
 
 def floored(cut: int, counts: Floats, min_keep: float) -> int:
     """Raise `cut` until at least the share `min_keep` of the samples is kept."""
-    kept = np.cumsum(counts)
-    floor = int(np.searchsorted(kept, np.ceil(min_keep * kept[-1] - 1e-9), side="left"))
+    kept = np.concatenate(([0.0], np.cumsum(counts)))
+    floor = int(np.searchsorted(kept, np.ceil(min_keep * kept[-1] - 1e-9), side="left")) - 1
     return max(cut, floor)

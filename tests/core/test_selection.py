@@ -64,6 +64,15 @@ def test_a_given_value_is_the_cut() -> None:
     assert select([bits], SelectionOptions(threshold="value", value=-31)).n_selected == 0
 
 
+@pytest.mark.parametrize("value", [-31, -30, -11.5, -10, 0, 30, 99])
+def test_a_given_value_between_two_bins_keeps_the_lower_one(value: float) -> None:
+    bits, _ = recorded()
+    selection = select([bits], SelectionOptions(threshold="value", value=value))
+    assert selection.histogram is not None
+    assert selection.threshold.cut is not None
+    assert selection.histogram.counts[: selection.threshold.cut + 1].sum() == selection.n_selected
+
+
 def test_a_given_fraction_is_kept_even_where_nothing_can_be_fitted() -> None:
     bits = RoundBits(40, bitmap.pack(np.arange(4)[:, None] >= np.arange(40) // 10))
     selection = select([bits], SelectionOptions(threshold="fraction", fraction=0.5))

@@ -56,6 +56,7 @@ def test_the_floor_raises_a_cut_and_never_lowers_it() -> None:
     counts = np.array([10.0, 20.0, 30.0, 40.0])
     assert floored(-1, counts, 0.01) == 0
     assert floored(-1, counts, 0.31) == 2
+    assert floored(-1, counts, 0.0) == -1
     assert floored(3, counts, 0.1) == 3
 
 
