@@ -78,10 +78,14 @@ def test_the_same_draws_give_the_same_batches() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("slab_values", [1, 1 << 25])
 @pytest.mark.parametrize(
     ("n", "sizes"), [(1, [1]), (3, [3]), (4, [4]), (5, [5]), (6, [4, 2]), (9, [4, 5]), (11, [4, 4, 3])]
 )
-def test_a_sample_left_over_joins_the_batch_before(n: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_left_over_joins_the_batch_before(
+    n: int, sizes: list[int], slab_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(augment, "_SLAB_VALUES", slab_values)
     images = images_of(n_samples=n)
     batches = list(images.augmented(torch.arange(n), 4, draws()))
     assert [len(indices) for indices, _, _ in batches] == sizes

@@ -67,7 +67,8 @@ class DeviceImages:
         generator
             Of the same device.
         """
-        for slab in torch.split(indices, self._slab_batches(batch_size) * batch_size):
+        slab_size = self._slab_batches(batch_size) * batch_size
+        for slab in torch.split(indices, _sizes(len(indices), slab_size)):
             n = len(slab)
             rows = self._rows + self._shifts(n, generator)
             columns = self._columns.expand(n, -1)
@@ -77,7 +78,7 @@ class DeviceImages:
             columns = columns + self._shifts(n, generator)
             # One gather picks the samples, crops and mirrors; its result is channels-last in memory.
             images = self._normalised(self._padded[slab[:, None, None], rows[:, :, None], columns[:, None, :]])
-            sizes = _batch_sizes(n, batch_size)
+            sizes = _sizes(n, batch_size)
             yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
 
     def plain(self, indices: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -102,10 +103,11 @@ class DeviceImages:
         return max(1, _SLAB_VALUES // values)
 
 
-def _batch_sizes(n: int, batch_size: int) -> list[int]:
-    sizes = [batch_size] * (n // batch_size)
-    if n % batch_size == 1 and sizes:
+def _sizes(n: int, size: int) -> list[int]:
+    """Cut `n` samples into parts of `size`; a single one left over joins the part before it."""
+    sizes = [size] * (n // size)
+    if n % size == 1 and sizes:
         sizes[-1] += 1
-    elif n % batch_size:
-        sizes.append(n % batch_size)
+    elif n % size:
+        sizes.append(n % size)
     return sizes
