@@ -19,6 +19,9 @@ from mild_core.types import RoundBits
 BLOCK_BYTES = 1 << 15
 """Bytes of a bitmap handled at once: 262,144 samples; about a dozen live planes then fit a 1 MiB cache."""
 
+MAX_EPOCHS = np.iinfo(np.uint16).max
+"""Most epochs of a round: what the counts can hold."""
+
 _Words: TypeAlias = NDArray[np.uint64]
 _Counts: TypeAlias = NDArray[np.uint16]
 
@@ -73,7 +76,7 @@ def dynamics(bits: RoundBits) -> Dynamics:
     Parameters
     ----------
     bits
-        Packed bits, shape (n_epochs, n_bytes), under 65,536 epochs; a correct bit implies its observed bit.
+        Packed bits, shape (n_epochs, n_bytes), at most `MAX_EPOCHS` epochs; a correct bit implies its observed bit.
 
     Returns
     -------

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap, verdict
+from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, estimates
 from mild_core.metrics import EPSILON, Scores, score
@@ -35,11 +36,14 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
     Raises
     ------
     ParameterError
-        If an option is invalid, or there is no round.
+        If an option is invalid, there is no round, or a round has more than `MAX_EPOCHS` epochs.
     """
     options = (options or SelectionOptions()).checked()
     if not rounds:
         raise ParameterError("there are 0 rounds to select from; give at least one round of epochs")
+    longest = max(bits.n_epochs for bits in rounds)
+    if longest > MAX_EPOCHS:
+        raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
     used = rounds if options.evidence == "pooled" else rounds[-1:]
     scores = score(used, options.metric)
     scored = scores.scored

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(False, description="Listen beyond this machine although nobody has to log in.")
     docs: bool = Field(True, description="Serve the interactive documentation at /docs.")
     max_samples: int = Field(2**27, ge=1, le=2**31, description="Most samples of a run.")
-    max_epochs: int = Field(4096, ge=1, le=100_000, description="Most epochs of a round.")
+    max_epochs: int = Field(4096, ge=1, le=65_535, description="Most epochs of a round.")
     max_rounds: int = Field(256, ge=1, le=10_000, description="Most rounds of a run.")
     max_body_bytes: int = Field(2**25 + 2**20, ge=1024, le=2**31, description="Most bytes of a request's body.")
     ttl_seconds: int = Field(

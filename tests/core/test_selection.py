@@ -137,6 +137,11 @@ def test_no_round_is_refused() -> None:
         select([])
 
 
+def test_more_epochs_than_can_be_counted_are_refused() -> None:
+    with pytest.raises(ParameterError, match="65536 epochs, at most 65535"):
+        select([RoundBits(1, np.zeros((65536, 1), dtype=np.uint8))])
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     n_epochs=st.integers(0, 40),
