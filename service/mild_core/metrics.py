@@ -66,8 +66,7 @@ class Scores:
 
     def bins(self, values: Floats) -> NDArray[np.int64]:
         """Bin of each of some scored samples' values, shape of `values`."""
-        position = np.ceil((values - self.origin) / self.width - EPSILON)
-        return np.clip(position, 0, self.n_bins - 1).astype(np.int64)
+        return bins_of(values, self.origin, self.width, self.n_bins)
 
     def cut_at(self, value: float) -> int:
         """The last bin whose scores are all at most `value`; -1 if there is none."""
@@ -77,6 +76,12 @@ class Scores:
     def value_of(self, cut: int) -> float:
         """The largest score in bin `cut`."""
         return self.origin + self.width * cut
+
+
+def bins_of(values: NDArray[np.floating], origin: float, width: float, n_bins: int) -> NDArray[np.int64]:
+    """Bin of each of some scored samples' values on the grid of `Scores`, shape of `values`."""
+    position: Floats = np.ceil((values - origin) / width - EPSILON)
+    return np.clip(position, 0, n_bins - 1).astype(np.int64)
 
 
 def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:

@@ -113,6 +113,7 @@ def _selection(
         n_samples=n_samples,
         bitmap=bitmap.pack(kept),
         scores=scores.values.astype(np.float32),
+        scored=scores.scored,
         noisy_posterior=np.full(n_samples, np.nan, dtype=np.float32) if posterior is None else posterior,
         threshold=Threshold(options.threshold, value, cut),
         components=() if mixture is None else mixture.components,

@@ -227,6 +227,8 @@ class Selection:
         Shape (n_bytes,), the kept samples.
     scores
         Shape (n_samples,), the metric; NaN where a sample was never observed.
+    scored
+        Shape (n_samples,), who was seen often enough to be judged: the others are never kept.
     noisy_posterior
         Shape (n_samples,), probability of being mislabelled under the fit; NaN where there is none.
     threshold, components, verdict, reasons
@@ -245,6 +247,7 @@ class Selection:
     n_samples: int
     bitmap: Bitmap
     scores: NDArray[np.float32]
+    scored: NDArray[np.bool_]
     noisy_posterior: NDArray[np.float32]
     threshold: Threshold
     components: tuple[Component, ...]

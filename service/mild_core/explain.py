@@ -1,0 +1,154 @@
+"""One sample: what was seen of it, what follows from that, and in words why it was kept or dropped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.errors import SampleIndexError
+from mild_core.metrics import EPSILON
+from mild_core.types import RoundBits, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A sample in one round.
+
+    Attributes
+    ----------
+    bits
+        A character per epoch: ``1`` memorised, ``0`` misclassified, ``.`` not observed.
+    member
+        Whether the model was trained on it.
+    """
+
+    bits: str
+    member: bool
+
+    @property
+    def observed(self) -> int:
+        """Epochs in which the sample was seen."""
+        return len(self.bits) - self.bits.count(".")
+
+    @property
+    def misclassified(self) -> int:
+        """Epochs in which it was seen and misclassified."""
+        return self.bits.count("0")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is known of one sample.
+
+    Attributes
+    ----------
+    index
+        The sample.
+    rounds
+        Its history, oldest first, whether or not a round counts.
+    epochs, observed, misclassified
+        Epochs of the rounds that count, those in which it was seen, and those in which it was misclassified.
+    score, noisy_posterior
+        Its metric, and the probability that it is mislabelled; None where there is none.
+    kept
+        Whether it is in the set.
+    why
+        The same in words.
+    """
+
+    index: int
+    rounds: tuple[History, ...]
+    epochs: int
+    observed: int
+    misclassified: int
+    score: float | None
+    noisy_posterior: float | None
+    kept: bool
+    why: str
+
+
+def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Explanation:
+    """Explain what a selection has made of one sample.
+
+    Parameters
+    ----------
+    rounds
+        All rounds of the run up to the one that was selected from, oldest first.
+    selection
+        What was selected from them.
+    index
+        The sample.
+
+    Raises
+    ------
+    SampleIndexError
+        If `index` lies outside ``0..n_samples-1``.
+    """
+    if not 0 <= index < selection.n_samples:
+        raise SampleIndexError(
+            f"sample index {index} is outside 0..{selection.n_samples - 1}; "
+            "ask for an index into the data set that the run was opened with"
+        )
+    histories = tuple(_history(bits, index) for bits in rounds)
+    counting = histories if selection.options.evidence == "pooled" else histories[-1:]
+    epochs = sum(len(history.bits) for history in counting)
+    observed = sum(history.observed for history in counting)
+    misclassified = sum(history.misclassified for history in counting)
+    kept = bool(bitmap.unpack(selection.bitmap, selection.n_samples)[index])
+    seen = f"misclassified in {misclassified} of {observed} epochs"
+    return Explanation(
+        index=index,
+        rounds=histories,
+        epochs=epochs,
+        observed=observed,
+        misclassified=misclassified,
+        score=_number(selection.scores[index]),
+        noisy_posterior=_number(selection.noisy_posterior[index]),
+        kept=kept,
+        why=_judged(selection, index, kept, seen) if selection.scored[index] else _unseen(observed, epochs, kept),
+    )
+
+
+def _history(bits: RoundBits, index: int) -> History:
+    """One sample's column of a round."""
+    correct = _column(bits.correct, index)
+    observed = [True] * len(correct) if bits.observed is None else _column(bits.observed, index)
+    return History(
+        bits="".join("1" if c else "0" if o else "." for c, o in zip(correct, observed, strict=True)),
+        member=bits.members is None or bool(_column(bits.members[None], index)[0]),
+    )
+
+
+def _column(plane: Bitmap, index: int) -> list[bool]:
+    """One sample's bits of a plane of shape (n_epochs, n_bytes)."""
+    return [bool(byte >> (7 - index % 8) & 1) for byte in plane[:, index // 8]]
+
+
+def _number(value: np.float32) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _unseen(observed: int, epochs: int, kept: bool) -> str:
+    """Why a sample that was hardly seen, or never, is not judged."""
+    return f"seen in {observed} of {epochs} epochs, too few to be judged; {_verb(kept)}"
+
+
+def _judged(selection: Selection, index: int, kept: bool, seen: str) -> str:
+    """Why a sample with a score is on its side of the cut."""
+    score, threshold = float(selection.scores[index]), selection.threshold.value
+    if threshold is None:
+        below = True
+        place = f"score {score:g}, and no cut was made as the verdict is {selection.verdict}"
+    else:
+        below = score <= threshold + EPSILON
+        place = f"score {score:g} {'up to' if below else 'above'} the cut at {threshold:g}"
+    posterior = selection.noisy_posterior[index]
+    likely = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
+    against = "" if below == kept else ", against this cut: the set was made otherwise"
+    return f"{seen}, {place}{likely}; {_verb(kept)}{against}"
+
+
+def _verb(kept: bool) -> str:
+    return "kept" if kept else "dropped"

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_core.audit import Audit
+from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError
+
+
+def test_marks_and_bitmaps_say_the_same() -> None:
+    audit = Audit.from_marks([9, 0, 4, 4], [True, False, True, True], 10)
+    assert bitmap.to_indices(audit.known, 10).tolist() == [0, 4, 9]
+    assert bitmap.to_indices(audit.clean, 10).tolist() == [4, 9]
+    assert (audit.n_known, audit.n_clean) == (3, 2)
+    again = Audit.from_body(audit.to_body(), 10)
+    assert again.to_body() == audit.to_body()
+    known, clean = again.masks
+    assert known.tolist() == [True, False, False, False, True, False, False, False, False, True]
+    assert np.flatnonzero(clean).tolist() == [4, 9]
+
+
+def test_the_newer_of_two_audits_is_right() -> None:
+    older = Audit.from_marks([0, 1, 2], [True, False, True], 10)
+    newer = Audit.from_marks([1, 2, 3], [True, True, False], 10)
+    both = older.updated(newer)
+    assert bitmap.to_indices(both.known, 10).tolist() == [0, 1, 2, 3]
+    assert bitmap.to_indices(both.clean, 10).tolist() == [0, 1, 2]
+    assert older.contradicted(newer) == 1
+    assert Audit.empty(10).updated(older).to_body() == older.to_body()
+    assert Audit.empty(10).contradicted(older) == 0
+
+
+def test_impossible_marks_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="2 indices and 1 marks"):
+        Audit.from_marks([0, 1], [True], 10)
+    with pytest.raises(InvalidInput, match="marked both clean and mislabelled, the first is sample 3"):
+        Audit.from_marks([3, 3], [True, False], 10)
+    with pytest.raises(SampleIndexError, match=r"10 is outside 0\.\.9"):
+        Audit.from_marks([10], [True], 10)
+
+
+def test_impossible_bitmaps_are_refused() -> None:
+    with pytest.raises(BitmapLengthError, match="takes 4 bytes"):
+        Audit.from_body(b"\x80\x00", 10)
+    with pytest.raises(InvalidInput, match="clean but not known, the first is sample 0"):
+        Audit.from_body(b"\x40\x00\x80\x00", 10)
