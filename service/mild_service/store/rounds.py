@@ -9,7 +9,6 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.errors import MildError
 from mild_core.types import EpochBits
 from mild_service.errors import EpochConflict, MembersFrozen, MetricsConflict
 from mild_service.state import Commitment, Epoch, Round, Run, SetRef
@@ -131,7 +130,6 @@ class Rounds:
         """
         epoch = Epoch(number, attempt, packed.digest, packed.planes, packed.n_correct, packed.n_observed)
         field = epoch_field(number, attempt, packed.digest)
-        await self._bits.write_tail(run, round_, field, packed.values)
         arguments: list[Argument] = [
             run.uid,
             attempt,
@@ -142,11 +140,9 @@ class Rounds:
             records.write_epoch(epoch),
             int(replace),
             "*" if checked_members == "unchecked" else records.write_set(checked_members),
-            field,
-            packed.values[0],
         ]
-        with translated():
-            answer = await self._link.scripts.run("commit", self._names(run, round_), arguments)
+        names = self._names(run, round_)
+        answer = await self._write("commit", names, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
@@ -158,7 +154,7 @@ class Rounds:
                     f"epoch {number} of round {round_} holds other content (sha-256 {held.digest[:12]}…, attempt "
                     f"{held.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
-        raise await self._refused(answer, run, round_, attempt)
+        raise refused(answer, run.run_id, round_, attempt)
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set the members of the open round; return whether that changed anything, and how many they are.
@@ -172,21 +168,11 @@ class Rounds:
         """
         ref = _set_ref(round_, members)
         everyone = ref.n_members == run.config.n_samples
-        values = chunks.split([members])
-        if not everyone:
-            await self._bits.write_tail(run, round_, set_field(ref.digest), values)
         record = "" if everyone else records.write_set(ref)
-        arguments: list[Argument] = [
-            run.uid,
-            _said(attempt),
-            round_,
-            self._link.now(),
-            record,
-            set_field(ref.digest),
-            values[0],
-        ]
-        with translated():
-            answer = await self._link.scripts.run("members", self._names(run, round_), arguments)
+        values = [b""] if everyone else chunks.split([members])
+        arguments: list[Argument] = [run.uid, _said(attempt), round_, self._link.now(), record]
+        names = self._names(run, round_)
+        answer = await self._write("members", names, arguments, run, round_, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
                 return answer[0] == "set", ref.n_members
@@ -195,7 +181,7 @@ class Rounds:
                     f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
                     "set members before the round's first epoch, or drop the epochs with resume_from"
                 )
-        raise await self._refused(answer, run, round_, attempt)
+        raise refused(answer, run.run_id, round_, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
@@ -223,7 +209,7 @@ class Rounds:
                     f"epoch {epoch} of round {round_} has the metrics {answer[1]}, got {value.decode()}; "
                     "send the same, or replace them with ?replace=true"
                 )
-        raise await self._refused(answer, run, round_, attempt)
+        raise refused(answer, run.run_id, round_, attempt)
 
     async def finish(
         self,
@@ -245,8 +231,6 @@ class Rounds:
         """
         keys, number = self._link.keys, round_.number
         ref = _set_ref(number, selected)
-        values = chunks.split([selected])
-        await self._bits.write_tail(run, number, set_field(ref.digest), values)
         names = [
             keys.run(run.run_id),
             keys.round(run.run_id, run.uid, number),
@@ -259,25 +243,45 @@ class Rounds:
             number,
             self._link.now(),
             round_.version,
-            set_field(ref.digest),
-            values[0],
             records.write_set(ref),
             orjson.dumps(dict(selection)),
             orjson.dumps(dict(fit)),
             number + 1,
             "" if ref.n_members == run.config.n_samples else records.write_set(ref),
         ]
-        with translated():
-            answer = await self._link.scripts.run("finish", names, arguments)
+        field, values = set_field(ref.digest), chunks.split([selected])
+        answer = await self._write("finish", names, arguments, run, number, field, values)
         if answer[0] not in ("set", "moved"):
-            raise await self._refused(answer, run, number, attempt)
+            raise refused(answer, run.run_id, number, attempt)
         return answer[0] == "set"
 
-    async def _refused(self, answer: list[str], run: Run, round_: int, attempt: int | None) -> MildError:
-        """The error for a refused write; of a run that is gone, nothing may be left that was written on the way."""
-        if answer[0] == "gone":
+    async def _write(
+        self,
+        script: str,
+        names: Sequence[str],
+        arguments: Sequence[Argument],
+        run: Run,
+        round_: int,
+        field: str,
+        values: Sequence[bytes],
+    ) -> list[str]:
+        """Run a script that writes a field, and return its answer.
+
+        Chunks >= 1 lie in other slots, so they go first. The script is asked before whether it would take them: a
+        refused write must not leave them behind.
+        """
+        with translated():
+            if len(values) > 1:
+                answer = await self._link.scripts.run(script, names, arguments)
+                if answer[0] != "clear":
+                    return answer
+                await self._bits.write_tail(run, round_, field, values)
+            answer = await self._link.scripts.run(script, names, [*arguments, field, values[0]])
+        if len(values) > 1 and answer[0] == "gone":
             await self._bits.unlink_tail(run, round_)
-        return refused(answer, run.run_id, round_, attempt)
+        if len(values) > 1 and answer[0] == "finished":  # and cleaned up, perhaps before these were written
+            await self._bits.collect_garbage(run, *await self.get(run, range(round_, round_ + 1)))
+        return answer
 
     def _names(self, run: Run, round_: int) -> list[str]:
         keys = self._link.keys

@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mild_service.errors import (
     MetricsConflict,
     RoundFinished,
     RoundNotOpen,
+    RunNotFound,
     StaleAttempt,
     StoreDamaged,
 )
@@ -65,6 +67,48 @@ async def test_other_content_is_refused_and_changes_nothing(store: Store, dump: 
     before = dump()
     with pytest.raises(EpochConflict, match="replace"):
         await store.rounds.commit(run, 0, 0, epoch_bits(N, 2), 1, False)
+    assert dump() == before
+
+
+async def test_refused_writes_of_many_chunks_leave_no_chunk_behind(store: Store, dump: Dump) -> None:
+    run = await opened(store, LARGE)
+    await store.rounds.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
+    await finish(store, run, random_bitmap(LARGE, 2))
+    await store.rounds.commit(run, 1, 0, epoch_bits(LARGE, 1), 1, False)
+    before = dump()
+    for round_, attempt, error in ((0, 1, RoundFinished), (1, 1, EpochConflict), (1, 7, StaleAttempt)):
+        with pytest.raises(error):
+            await store.rounds.commit(run, round_, 0, epoch_bits(LARGE, 3), attempt, False)
+    with pytest.raises(RoundNotOpen):
+        await store.rounds.commit(run, 5, 0, epoch_bits(LARGE, 3), 1, False)
+    for number, refusal in ((0, RoundFinished), (1, MembersFrozen), (5, RoundNotOpen)):
+        with pytest.raises(refusal):
+            await store.rounds.put_members(run, number, random_bitmap(LARGE, 4), None)
+    assert dump() == before
+    await store.runs.delete("a", run.uid)
+    assert dump() == {}
+
+
+@pytest.mark.parametrize("meanwhile", ["finished", "deleted"])
+async def test_a_write_overtaken_between_its_chunks_and_its_commit_leaves_no_chunk_behind(
+    store: Store, dump: Dump, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    run = await opened(store, LARGE)
+    await store.rounds.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
+    write_tail, before = store.bits.write_tail, {}
+
+    async def late_write_tail(*arguments: Any) -> None:
+        monkeypatch.setattr(store.bits, "write_tail", write_tail)
+        if meanwhile == "finished":
+            await finish(store, run, random_bitmap(LARGE, 2))
+        else:
+            await store.runs.delete("a", run.uid)
+        before.update(dump())
+        await write_tail(*arguments)
+
+    monkeypatch.setattr(store.bits, "write_tail", late_write_tail)
+    with pytest.raises(RoundFinished if meanwhile == "finished" else RunNotFound):
+        await store.rounds.commit(run, 0, 1, epoch_bits(LARGE, 3), 1, False)
     assert dump() == before
 
 

@@ -1,4 +1,5 @@
 -- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 are there already.
+-- Without field and bytes it changes nothing, and answers 'clear' where it would commit.
 -- KEYS: run, round, epochs, chunk 0.
 -- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
 --       field, bytes of chunk 0.
@@ -10,8 +11,9 @@ if old then
   local attempt, digest = string.match(old, '^(%d+):(%x+):')
   if digest == ARGV[6] then return {'same', old} end
   if ARGV[8] ~= '1' then return {'conflict', old} end
-  redis.call('HDEL', KEYS[4], ARGV[5] .. ':' .. attempt .. ':' .. digest)
+  if ARGV[10] then redis.call('HDEL', KEYS[4], ARGV[5] .. ':' .. attempt .. ':' .. digest) end
 end
+if not ARGV[10] then return {'clear'} end
 redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)

@@ -1,4 +1,5 @@
 -- Sets the members of the open round, before its first epoch.
+-- Without field and bytes it changes nothing, and answers 'clear' where it would set them.
 -- KEYS: run, round, epochs, chunk 0. ARGV: uid, attempt, round, now, members record ('' for everyone), field, bytes.
 local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if no then return no end
@@ -6,6 +7,7 @@ local old = redis.call('HGET', KEYS[2], 'members')
 if string.match(old, ':(%x+):') == string.match(ARGV[5], ':(%x+):') then return {'same'} end
 local epochs = redis.call('HLEN', KEYS[3])
 if epochs > 0 then return {'frozen', tostring(epochs)} end
+if not ARGV[6] then return {'clear'} end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[4], ARGV[6], ARGV[7]) end
 redis.call('HSET', KEYS[2], 'members', ARGV[5])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
