@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 CORE_VERSION = version("mild-selection")
 _POLL_SECONDS = 0.05
-_READS = 5
+_READS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +117,23 @@ class Computer:
         ------
         StoreDamaged
             If committed bits are missing.
+        StoreUnavailable
+            If epochs were replaced faster than they could be read.
         """
-        for _ in range(_READS - 1):
-            with suppress(StoreDamaged):
+        suspected = False
+        for _ in range(_READS):
+            try:
                 return evidence, await self._once(evidence)
-            fresh = await self.gather(evidence.run, evidence.round.number, evidence.options, evidence.until_epoch)
-            if fresh.round.version == evidence.round.version:
-                break
-            evidence = fresh
-        return evidence, await self._once(evidence)
+            except StoreDamaged:
+                fresh = await self.gather(evidence.run, evidence.round.number, evidence.options, evidence.until_epoch)
+                unchanged = fresh.round.version == evidence.round.version
+                if unchanged and suspected:  # not at once: the reading that failed may have been begun before a change
+                    raise
+                suspected, evidence = unchanged, fresh
+        raise StoreUnavailable(
+            f"round {evidence.round.number} of run {evidence.run.run_id!r} was changed while it was read, {_READS} "
+            "times in a row; ask again once fewer epochs are being replaced"
+        )
 
     async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> Computed:
         """Select from bits that are stored nowhere."""

@@ -9,7 +9,7 @@ from redis import Redis
 
 from mild_core import bitmap, selection
 from mild_core.types import EpochBits, RoundBits, SelectionOptions
-from mild_service.compute import Computer
+from mild_service.compute import Computer, Evidence
 from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.state import Run, RunConfig
@@ -161,6 +161,22 @@ async def test_bits_that_are_lost_are_no_reason_to_try_for_ever(
     run = await opened(here.store, recording(N, 10))
     redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
     with pytest.raises(StoreDamaged):
+        await here.computer.compute(await here.computer.gather(run, 0, OPTIONS))
+
+
+async def test_epochs_that_are_replaced_faster_than_they_are_read_are_no_damage(
+    here: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(here.store, recording(N, 3))
+    load, seeds = here.computer.load, iter(range(100, 200))
+
+    async def late_load(evidence: Evidence) -> list[RoundBits]:
+        body = recording(N, 1, seed=next(seeds))[0]
+        await here.store.rounds.commit(run, 0, 1, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
+        return await load(evidence)
+
+    monkeypatch.setattr(here.computer, "load", late_load)
+    with pytest.raises(StoreUnavailable, match="changed while it was read"):
         await here.computer.compute(await here.computer.gather(run, 0, OPTIONS))
 
 

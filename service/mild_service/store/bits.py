@@ -11,7 +11,7 @@ from mild_service.state import Epoch, Round, Run, SetRef
 from mild_service.store import chunks
 from mild_service.store.faults import translated
 from mild_service.store.keys import epoch_field, set_field
-from mild_service.store.link import Link
+from mild_service.store.link import Link, run_not_found
 from mild_service.store.replies import blobs, words
 
 
@@ -50,6 +50,8 @@ class Bits:
         ------
         StoreDamaged
             If a field that a commit names is not there.
+        RunNotFound
+            If that is because the run has gone meanwhile.
         """
         n_samples = run.config.n_samples
         correct = np.empty((len(epochs), bitmap.n_bytes(n_samples)), dtype=np.uint8)
@@ -62,7 +64,7 @@ class Bits:
             width = extent.stop - extent.start
             key = self._link.keys.chunk(run.run_id, run.uid, round_, chunk)
             for group in chunks.groups([epoch.planes * width for epoch in epochs]):
-                values = await self._fetch(key, [fields[position] for position in group])
+                values = await self._fetch(run, key, [fields[position] for position in group])
                 for position, value in zip(group, values, strict=True):
                     planes = chunks.planes_of(value, epochs[position].planes)
                     correct[position, extent] = planes[-1]
@@ -77,12 +79,14 @@ class Bits:
         ------
         StoreDamaged
             If it is not there.
+        RunNotFound
+            If that is because the run has gone meanwhile.
         """
         n_samples = run.config.n_samples
         out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         for chunk in range(chunks.n_chunks(n_samples)):
             key = self._link.keys.chunk(run.run_id, run.uid, ref.round, chunk)
-            (value,) = await self._fetch(key, [set_field(ref.digest)])
+            (value,) = await self._fetch(run, key, [set_field(ref.digest)])
             out[chunks.extent(chunk, n_samples)] = np.frombuffer(value, dtype=np.uint8)
         return out
 
@@ -103,11 +107,16 @@ class Bits:
                     removed += await self._link.redis.hdel(key, *stray)
         return removed
 
-    async def _fetch(self, key: str, fields: Sequence[str]) -> list[bytes]:
+    async def _fetch(self, run: Run, key: str, fields: Sequence[str]) -> list[bytes]:
         with translated():
             values = blobs(await self._link.redis.hmget(key, list(fields)))
         lost = [field for field, value in zip(fields, values, strict=True) if value is None]
         if lost:
+            record = self._link.keys.run(run.run_id)
+            with translated():
+                uid, deleting = blobs(await self._link.redis.hmget(record, ["uid", "deleting"]))
+            if uid != run.uid.encode() or deleting is not None:
+                raise run_not_found(run.run_id)
             raise StoreDamaged(
                 f"{len(lost)} of {len(fields)} committed fields are missing in {key}, the first is {lost[0]}; "
                 "the store must not evict keys (maxmemory-policy noeviction) and must keep its append-only file"

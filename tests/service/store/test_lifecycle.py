@@ -100,6 +100,17 @@ async def test_a_write_that_comes_after_the_deletion_leaves_nothing_either(store
     assert dump() == {}
 
 
+async def test_bits_of_a_run_that_was_deleted_are_not_called_lost(store: Store) -> None:
+    run, _ = await store.runs.open("a", CONFIG, {}, 600, None)
+    await store.rounds.commit(run, 0, 0, epoch_bits(100), 1, False)
+    (round_,) = await store.rounds.get(run, range(1))
+    await store.runs.delete("a", run.uid)
+    for _ in ("gone", "opened anew"):
+        with pytest.raises(RunNotFound):
+            await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+        await store.runs.open("a", CONFIG, {}, 600, None)
+
+
 async def test_a_deletion_that_was_cut_short_is_finished_by_the_sweep(
     store: Store, redis: Redis, settings: Settings, dump: Dump
 ) -> None:
