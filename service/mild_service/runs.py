@@ -13,7 +13,15 @@ from mild_core.errors import CorrectNotObservedError, InvalidInput
 from mild_core.types import EpochBits
 from mild_service.compute import CORE_VERSION, Computer
 from mild_service.config import Settings
-from mild_service.errors import EpochGap, LimitExceeded, RoundFinished, RunConflict, StaleAttempt, StoreError
+from mild_service.errors import (
+    EpochGap,
+    LimitExceeded,
+    RoundFinished,
+    RunConflict,
+    RunNotFound,
+    StaleAttempt,
+    StoreError,
+)
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
 from mild_service.store import PackedEpoch, Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
@@ -89,16 +97,24 @@ class Runs:
             self._check_place(*opening.resume_from)
         config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
         config = replace(config, options=replace(config.options, **opening.options).checked())
-        run, created = await self._store.runs.open(
-            run_id,
-            config,
-            opening.tags or {},
-            opening.ttl_seconds or self._settings.ttl_seconds,
-            opening.resume_from[0] if opening.resume_from else None,
-        )
-        if created:
-            return run, True
-        _check_same(run, opening)
+        while True:
+            run, created = await self._store.runs.open(
+                run_id,
+                config,
+                opening.tags or {},
+                opening.ttl_seconds or self._settings.ttl_seconds,
+                opening.resume_from[0] if opening.resume_from else None,
+            )
+            if created:
+                return run, True
+            _check_same(run, opening)
+            try:
+                return await self._open_again(run, opening), False
+            except RunNotFound:
+                continue  # deleted just now: create it
+
+    async def _open_again(self, run: Run, opening: Opening) -> Run:
+        """Change what the opening of a run that is there may change; return its record."""
         if opening.resume_from is not None:
             await self._store.rounds.resume(run, *opening.resume_from)
         if opening.tags is not None or opening.ttl_seconds is not None or opening.planned:
@@ -108,7 +124,7 @@ class Runs:
                 ttl_seconds=opening.ttl_seconds,
                 config=replace(run.config, **opening.planned) if opening.planned else None,
             )
-        return await self._store.runs.get(run_id), False
+        return await self._store.runs.get(run.run_id)
 
     async def find(self, run_id: str) -> Run:
         """A run's record.

@@ -71,6 +71,22 @@ async def test_a_writer_without_an_attempt_follows_the_current_one(runs: Runs) -
         await runs.put_epoch(run, 0, 3, BODIES[3], None, False)
 
 
+async def test_a_run_that_goes_while_it_is_opened_again_is_created(
+    runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await opened(runs, 3)
+    resume = store.rounds.resume
+
+    async def late_resume(run: Run, *place: int) -> int:
+        await runs.delete("a")
+        return await resume(run, *place)
+
+    monkeypatch.setattr(store.rounds, "resume", late_resume)
+    new, created = await runs.open("a", opening(resume_from=(0, 2)))
+    assert created
+    assert new.uid != old.uid
+
+
 async def test_members_that_change_under_a_commit_are_checked_again(
     runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
