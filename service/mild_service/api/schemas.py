@@ -28,7 +28,8 @@ MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Row = str | list[Any]
 """Base64 of a bitmap, or 0 and 1 per sample; looked into by `stateless`, which is faster than a check per entry."""
 Rows = Annotated[list[Row], Field(fail_fast=True)]
-Scalars = Annotated[dict[MetricName, FiniteFloat], Field(min_length=1), BeforeValidator(_few)]
+Scalar = Annotated[FiniteFloat, Field(strict=True)]
+Scalars = Annotated[dict[MetricName, Scalar], Field(min_length=1), BeforeValidator(_few)]
 
 
 class Strict(BaseModel):

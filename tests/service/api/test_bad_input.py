@@ -154,6 +154,7 @@ CASES = [
     members("no metrics", 422, "invalid-request", ["at least 1"], "rounds/0/metrics/0", json={}),
     members("endless metrics", 422, "invalid-request", ["finite"], "rounds/0/metrics/0", content=b'{"loss": NaN}',
             headers=JSON),
+    members("metrics in text", 422, "invalid-request", ["loss", "'1'"], "rounds/0/metrics/0", json={"loss": "1"}),
     members("oddly named metrics", 422, "invalid-request", ["pattern"], "rounds/0/metrics/0", json={"Loss ": 1.0}),
     members("metrics of a negative epoch", 422, "invalid-request", ["-1"], "rounds/0/metrics/-1", json={"loss": 1.0}),
     finish("finishing a round not begun", "a/rounds/1", 409, "round-not-open", ["round 0 is open"]),
