@@ -50,17 +50,9 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
     counts = np.bincount(scores.bins(scores.values[scored]), minlength=scores.n_bins).astype(np.float64)
     enough, reasons = verdict.sufficient(counts)
     if not enough:
-        return _unfitted(scores, counts, options, reasons)
+        threshold = _threshold(scores, counts, options, None)
+        return _selection(scores, counts, options, threshold, None, "insufficient", reasons)
     return _fitted(scores, counts, options)
-
-
-def _unfitted(scores: Scores, counts: Floats, options: SelectionOptions, reasons: tuple[str, ...]) -> Selection:
-    """Select where no fit is possible: only a given value or fraction cuts."""
-    scored = int(counts.sum())
-    cut: int | None = None
-    if scored and options.threshold == "fraction" and options.fraction is not None:
-        cut = floored(fraction_cut(counts, options.fraction), counts, options.min_keep)
-    return _selection(scores, counts, options, cut, None, "insufficient", reasons)
 
 
 def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Selection:
@@ -71,42 +63,46 @@ def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Select
     else:
         mixture = fit_mixture(observation.counts, options.fit, observation.likelihood)
     found, reasons = verdict.judge(mixture)
-    keeps_everyone = found == "unimodal" and not _is_given(options)
-    cut = None if keeps_everyone else floored(fitted_cut(mixture, counts, options), counts, options.min_keep)
+    threshold = _threshold(scores, counts, options, None if found == "unimodal" else mixture)
     posterior = np.full(scores.values.size, np.nan, dtype=np.float32)
     if observation is None:
         posterior[scores.scored] = mixture.noisy_posterior[scores.bins(scores.values[scores.scored])]
     else:
         clean, noisy = mixture.densities @ observation.likelihood.T
         posterior[scores.scored] = (noisy / np.maximum(clean + noisy, 1e-300))[observation.cell]
-    return _selection(scores, counts, options, cut, mixture, found, reasons, posterior)
+    return _selection(scores, counts, options, threshold, mixture, found, reasons, posterior)
 
 
-def _is_given(options: SelectionOptions) -> bool:
-    """Whether the caller's own number makes the cut, so that no verdict overrides it."""
-    return options.threshold == "value" or (options.threshold == "fraction" and options.fraction is not None)
+def _threshold(scores: Scores, counts: Floats, options: SelectionOptions, believed: Mixture | None) -> Threshold:
+    """The cut that a given number or a believed fit makes; without either every scored sample is kept."""
+    rule = options.threshold
+    if rule == "value" and options.value is not None:
+        return Threshold(rule, options.value, scores.cut_at(options.value))
+    if rule == "fraction" and options.fraction is not None and counts.any():
+        cut = fraction_cut(counts, options.fraction)
+    elif believed is not None:
+        cut = fitted_cut(believed, counts, options)
+    else:
+        return Threshold(rule, None, None)
+    cut = floored(cut, counts, options.min_keep)
+    return Threshold(rule, scores.value_of(cut), cut)
 
 
 def _selection(
     scores: Scores,
     counts: Floats,
     options: SelectionOptions,
-    cut: int | None,
+    threshold: Threshold,
     mixture: Mixture | None,
     found: Verdict,
     reasons: tuple[str, ...],
     posterior: NDArray[np.float32] | None = None,
 ) -> Selection:
-    """Put the pieces together; a `cut` of None keeps every scored sample, unless a value was given."""
-    value = None if cut is None else scores.value_of(cut)
-    if options.threshold == "value" and options.value is not None:
-        value = options.value
-        cut = scores.cut_at(value)
+    """Put the pieces together."""
     kept = scores.scored
-    if value is not None:
+    if threshold.value is not None:
         # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.
-        kept = kept & (np.nan_to_num(scores.values, nan=np.inf) <= value + scores.width * EPSILON)
-    known = mixture is not None and found in ("separable", "weak")
+        kept = kept & (np.nan_to_num(scores.values, nan=np.inf) <= threshold.value + scores.width * EPSILON)
     n_samples = scores.values.size
     return Selection(
         options=options,
@@ -115,13 +111,13 @@ def _selection(
         scores=scores.values.astype(np.float32),
         scored=scores.scored,
         noisy_posterior=np.full(n_samples, np.nan, dtype=np.float32) if posterior is None else posterior,
-        threshold=Threshold(options.threshold, value, cut),
+        threshold=threshold,
         components=() if mixture is None else mixture.components,
         verdict=found,
         reasons=reasons,
-        estimated=estimates(mixture, counts, counts.size - 1 if cut is None else cut)
-        if mixture is not None and known
-        else UNKNOWN,
+        estimated=UNKNOWN
+        if mixture is None or threshold.cut is None or found == "unimodal"
+        else estimates(mixture, counts, threshold.cut),
         epochs=scores.n_epochs,
         unobserved=int(scores.unobserved.sum()),
         histogram=Histogram(scores.origin, scores.width, counts),

@@ -39,7 +39,7 @@ def fraction_cut(counts: Floats, fraction: float) -> int:
 
 
 def fitted_cut(mixture: Mixture, counts: Floats, options: SelectionOptions) -> int:
-    """Cut by the option's rule; `value` needs no histogram and is not among them.
+    """Cut by the option's rule, where the fit and not a number of the caller's makes it.
 
     Parameters
     ----------
@@ -52,8 +52,7 @@ def fitted_cut(mixture: Mixture, counts: Floats, options: SelectionOptions) -> i
         case "scale":
             return scale_cut(mixture)
         case "fraction":
-            fraction = options.fraction
-            return fraction_cut(counts, float(mixture.weights[0]) if fraction is None else fraction)
+            return fraction_cut(counts, float(mixture.weights[0]))
         case _:
             return bayes_cut(mixture, options.cost_ratio)
 
