@@ -19,15 +19,17 @@ UNKNOWN: Mapping[str, Estimate | None] = dict.fromkeys(QUANTITIES)
 _RIVALS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
-def estimates(mixture: Mixture, counts: Floats, cut: int) -> Mapping[str, Estimate | None]:
+def estimates(
+    mixture: Mixture, counts: Floats, cut: int, observation: Floats | None = None
+) -> Mapping[str, Estimate | None]:
     """Estimate noise rate, precision and recall of keeping bins ``0..cut``.
 
     Parameters
     ----------
     mixture
         The fit in use.
-    counts
-        The histogram, shape (n_bins,).
+    counts, observation
+        What it was fitted to, as in `fit_mixture`; the resamples are of complete histograms all the same.
     cut
         Last bin that is kept; -1 keeps nobody.
     """
@@ -36,7 +38,9 @@ def estimates(mixture: Mixture, counts: Floats, cut: int) -> Mapping[str, Estima
     expected = mixture.densities.sum(axis=0)
     resampled = rng.multinomial(total, expected / expected.sum(), size=N_BOOTSTRAP).astype(np.float64)
     draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled)])
-    rivals = np.array([_quality(fit_mixture(counts, kind), cut) for kind in _RIVALS if kind != mixture.kind])
+    rivals = np.array(
+        [_quality(fit_mixture(counts, kind, observation), cut) for kind in _RIVALS if kind != mixture.kind]
+    )
     value = _quality(mixture, cut)
     low = np.minimum(np.quantile(draws, 0.05, axis=0), rivals.min(axis=0))
     high = np.maximum(np.quantile(draws, 0.95, axis=0), rivals.max(axis=0))

@@ -1,6 +1,6 @@
 """The story: rounds of bits -> metric -> fit -> cut -> clean set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,12 @@ from mild_core import bitmap, verdict
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, estimates
+from mild_core.likelihood import TINY
 from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
 from mild_core.threshold import fitted_cut, floored, fraction_cut
-from mild_core.types import Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
+from mild_core.types import Estimate, Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
 from mild_core.weibull import Floats
 
 
@@ -58,19 +59,20 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
 def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Selection:
     """Fit, judge and cut."""
     observation = Observation.of(scores) if options.metric == "mild-simple" else None
-    if observation is None:
-        mixture = fit_mixture(counts, options.fit)
-    else:
-        mixture = fit_mixture(observation.counts, options.fit, observation.likelihood)
+    cells, seen_through = (counts, None) if observation is None else (observation.counts, observation.likelihood)
+    mixture = fit_mixture(cells, options.fit, seen_through)
     found, reasons = verdict.judge(mixture)
     threshold = _threshold(scores, counts, options, None if found == "unimodal" else mixture)
+    estimated = UNKNOWN
+    if threshold.cut is not None and found != "unimodal":
+        estimated = estimates(mixture, cells, threshold.cut, seen_through)
     posterior = np.full(scores.values.size, np.nan, dtype=np.float32)
     if observation is None:
         posterior[scores.scored] = mixture.noisy_posterior[scores.bins(scores.values[scores.scored])]
     else:
         clean, noisy = mixture.densities @ observation.likelihood.T
-        posterior[scores.scored] = (noisy / np.maximum(clean + noisy, 1e-300))[observation.cell]
-    return _selection(scores, counts, options, threshold, mixture, found, reasons, posterior)
+        posterior[scores.scored] = (noisy / np.maximum(clean + noisy, TINY))[observation.cell]
+    return _selection(scores, counts, options, threshold, mixture, found, reasons, posterior, estimated)
 
 
 def _threshold(scores: Scores, counts: Floats, options: SelectionOptions, believed: Mixture | None) -> Threshold:
@@ -97,6 +99,7 @@ def _selection(
     found: Verdict,
     reasons: tuple[str, ...],
     posterior: NDArray[np.float32] | None = None,
+    estimated: Mapping[str, Estimate | None] = UNKNOWN,
 ) -> Selection:
     """Put the pieces together."""
     kept = scores.scored
@@ -115,9 +118,7 @@ def _selection(
         components=() if mixture is None else mixture.components,
         verdict=found,
         reasons=reasons,
-        estimated=UNKNOWN
-        if mixture is None or threshold.cut is None or found == "unimodal"
-        else estimates(mixture, counts, threshold.cut),
+        estimated=estimated,
         epochs=scores.n_epochs,
         unobserved=int(scores.unobserved.sum()),
         histogram=Histogram(scores.origin, scores.width, counts),

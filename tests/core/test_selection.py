@@ -43,6 +43,18 @@ def test_the_clean_samples_are_found(noise: float, seen: float) -> None:
     assert np.nanmean(selection.noisy_posterior[clean]) < 0.3 < np.nanmean(selection.noisy_posterior[~clean])
 
 
+def test_hidden_bits_widen_the_estimates_a_little_and_do_not_bend_them() -> None:
+    rng = np.random.default_rng(1)
+    rate = np.where(rng.random(5000) < 0.35, rng.beta(8, 2, 5000), rng.beta(1, 6, 5000))
+    correct, observed = rng.random((20, 5000)) >= rate, rng.random((20, 5000)) < 0.6
+    whole = select([RoundBits(5000, bitmap.pack(correct))]).estimated["noise_rate"]
+    part = select([RoundBits(5000, bitmap.pack(correct & observed), bitmap.pack(observed))]).estimated["noise_rate"]
+    assert whole is not None
+    assert part is not None
+    assert part.value == pytest.approx(whole.value, abs=0.03)
+    assert whole.low - 0.03 < part.low < part.high < whole.high + 0.03
+
+
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
 @pytest.mark.parametrize("fit", ["anchored", "grouped", "censored", "density"])
 @pytest.mark.parametrize("threshold", ["bayes", "posterior", "scale", "fraction"])
