@@ -1,5 +1,7 @@
 """The client against the real application, in the process."""
 
+from dataclasses import replace
+
 import httpx
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from mild_client import HttpBackend, LocalSelector, MildClient, Position, ResumeError, RunSpec, SelectionBackend
 from mild_client.errors import BadRequest, Conflict, NotFound, StaleAttempt
 from mild_core import bitmap
-from mild_core.types import EpochBits, SelectionOptions
+from mild_core.types import EpochBits, Observe, SelectionOptions
 
 SPEC = RunSpec(
     "run",
@@ -31,13 +33,22 @@ def train(backend: SelectionBackend, epochs: list[EpochBits], round: int, first:
         backend.put_metrics(round, number, {"train_loss": 1.0 / (number + 1)})
 
 
-def test_two_rounds_give_what_the_local_selector_gives(client: MildClient, epochs: list[EpochBits]) -> None:
+@pytest.mark.parametrize("observe", ["all", "mixed", "members"])
+def test_two_rounds_give_what_the_local_selector_gives(
+    observe: Observe, client: MildClient, epochs: list[EpochBits]
+) -> None:
     remote, local = HttpBackend(client), LocalSelector()
     for backend in (remote, local):
-        assert backend.open(SPEC).round == 0
+        assert backend.open(replace(SPEC, observe=observe)).round == 0
+    seen = members = bitmap.full(600)
     for round in (0, 1):
+        if observe == "members":
+            seen = members
+        partly = seen & bitmap.pack(np.arange(600) % 7 > 0)
+        bits = [EpochBits(600, epoch.correct & seen) for epoch in epochs]
+        bits[3] = EpochBits(600, epochs[3].correct & partly, partly)
         for backend in (remote, local):
-            train(backend, epochs, round)
+            train(backend, bits, round)
         here, there = local.finish(round), remote.finish(round)
         assert (here.selected == there.selected).all()
         assert here.summary.items() <= there.summary.items()
@@ -46,6 +57,7 @@ def test_two_rounds_give_what_the_local_selector_gives(client: MildClient, epoch
         assert there.fit.counts == pytest.approx(here.fit.counts)
         assert np.asarray(there.fit.densities) == pytest.approx(np.asarray(here.fit.densities))
         assert (there.round, there.n_samples) == (round, 600)
+        members = here.selected
 
 
 def test_the_run_is_opened_with_everything_in_its_spec(client: MildClient) -> None:

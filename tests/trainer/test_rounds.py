@@ -10,14 +10,14 @@ import torch
 from mild_client import HttpBackend, LocalSelector, MildClient, SelectionBackend, SelectionOptions
 from mild_core import bitmap
 from mild_core.selection import select
-from mild_core.types import RoundBits, Selection
+from mild_core.types import Observe, RoundBits, Selection
 from mild_trainer import checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.errors import CheckpointError
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.progress import Silent
 from mild_trainer.rounds import run_rounds
-from mild_trainer.settings import TrainSettings
+from mild_trainer.settings import TrainSettings, Weights
 
 
 class Killed(Exception):
@@ -87,9 +87,9 @@ def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("observe", ["all", "mixed", "members"])
-def test_bits_say_who_was_observed(observe: str, quick: TrainSettings, digits: Dataset) -> None:
+def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digits: Dataset) -> None:
     backend = selecting(120)
-    history = run_rounds(replace(quick, observe=observe), backend, digits, keep_bits=True)  # type: ignore[arg-type]
+    history = run_rounds(replace(quick, observe=observe), backend, digits, keep_bits=True)
     assert [len(record.bits) for record in history.rounds] == [4, 4]
     first, second = backend.evidence()[:2]
     assert history.rounds[1].n_members == 120
@@ -147,12 +147,12 @@ def test_carried_weights_start_where_the_round_before_ended(quick: TrainSettings
     assert carried.rounds[1].epochs[0].train_loss < fresh.rounds[1].epochs[0].train_loss
 
 
-@pytest.mark.parametrize("kind", ["fresh", "carry"])
+@pytest.mark.parametrize(("kind", "observe"), [("fresh", "all"), ("carry", "all"), ("fresh", "members")])
 @pytest.mark.parametrize("killed", [{"epochs": 1}, {"epochs": 3}, {"rounds": 1}, {"epochs": 6}, {"rounds": 2}])
 def test_a_killed_training_goes_on_bit_for_bit(
-    kind: str, killed: dict[str, int], quick: TrainSettings, digits: Dataset, tmp_path: Path
+    kind: Weights, observe: Observe, killed: dict[str, int], quick: TrainSettings, digits: Dataset, tmp_path: Path
 ) -> None:
-    settings = replace(quick, weights=kind, checkpoint_every=2)  # type: ignore[arg-type]
+    settings = replace(quick, weights=kind, observe=observe, checkpoint_every=2)
     whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
     out = tmp_path / "killed"
     with pytest.raises(Killed):
