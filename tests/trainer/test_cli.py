@@ -173,7 +173,7 @@ def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_pa
 def test_a_file_without_bits_is_refused(
     arrays: dict[str, NDArray[np.generic]], message: str, run: CliRunner, tmp_path: Path
 ) -> None:
-    np.savez(tmp_path / "bits.npz", **arrays)  # type: ignore[arg-type]
+    np.savez(tmp_path / "bits.npz", **arrays)  # type: ignore[arg-type]  # numpy: as if one were allow_pickle
     result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
     assert result.exit_code == 2
     assert re.search(message, result.stderr)

@@ -52,7 +52,7 @@ def arrays(n_train: int = 12, n_test: int = 6, **more: NDArray[np.generic]) -> d
 
 
 def write_npz(path: Path, content: dict[str, NDArray[np.generic]]) -> Path:
-    np.savez(path, **content)  # type: ignore[arg-type]
+    np.savez(path, **content)  # type: ignore[arg-type]  # numpy: as if one were allow_pickle
     return path
 
 

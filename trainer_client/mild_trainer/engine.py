@@ -94,7 +94,7 @@ class Trainee:
         self.machine = machine
         self._settings, self._n_channels, self._n_classes = settings, n_channels, n_classes
         self.model: nn.Module = resnet.build(settings.model, n_channels, n_classes)
-        self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()
         self.restart()
