@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from mild_core import errors as core
 from mild_core.errors import MildError
@@ -165,13 +166,20 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, InternalError)
-    detail = error.detail
+    detail, headers = error.detail, dict(error.headers or {})
     if kind is RouteNotFound:
         detail = f"no route has the path {request.url.path!r}; see /docs for those that there are"
     elif kind is MethodNotAllowed:
-        allowed = (error.headers or {}).get("Allow", "others")
-        detail = f"{request.url.path!r} does not take {request.method}, but {allowed}"
-    return answer(request, kind, detail, error.headers)
+        headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+        detail = f"{request.url.path!r} does not take {request.method}, but {headers['Allow']}"
+    return answer(request, kind, detail, headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method that the path takes; the framework names only those of the first route that has it."""
+    paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
+    found = [methods for template, methods in paths.items() if compile_path(template)[0].match(request.url.path)]
+    return ", ".join(sorted({method.upper() for methods in found for method in methods}))
 
 
 async def _disconnected(request: Request, error: Exception) -> Response:

@@ -179,3 +179,10 @@ def test_a_run_goes_on_after_the_store_was_killed(settings: Settings, tmp_path: 
 def test_every_error_has_a_status() -> None:
     for problem in problems.catalogue().values():
         assert 400 <= problem["status"] < 600
+
+
+def test_a_method_that_is_not_taken_is_told_all_that_are(service: httpx.Client) -> None:
+    answer = service.post("/runs/a")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, PATCH, PUT")
+    assert "DELETE, GET, PATCH, PUT" in answer.json()["detail"]
+    assert service.put("/docs").headers["allow"] == "GET"
