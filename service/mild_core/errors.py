@@ -18,11 +18,15 @@ from typing import ClassVar
 
 
 class MildError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose.
+
+    `line` is the line (or row) of the record that is to blame, where the input is a log of records.
+    """
 
     code: str = "error"
     title: ClassVar[str] = "Error"
     retryable: bool = False
+    line: int | None = None
 
 
 class InvalidInput(MildError, ValueError):

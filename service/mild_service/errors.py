@@ -6,6 +6,7 @@
     ├── InvalidInput (mild_core.errors): bitmap-length, trailing-bits, sample-index, invalid-parameter, ...
     │   ├── InvalidRequest             a field, path or query value that does not validate
     │   ├── LimitExceeded              a number past one of the service's limits
+    │   ├── BadRecord                  a record of a prediction log that cannot be used
     │   └── DigestMismatch             the body is not what its Content-Digest says
     ├── MalformedBody                  a body that cannot be parsed at all
     ├── BodyTooLarge                   more bytes than the limit
@@ -18,6 +19,7 @@
     │   ├── RoundNotOpen               the round has not begun
     │   ├── RoundFinished              the round is frozen
     │   ├── EpochConflict              the epoch holds other content
+    │   ├── EpochKind                  the epoch is written in another way
     │   ├── MetricsConflict            the epoch's metrics hold other values
     │   ├── MembersFrozen              the round has epochs
     │   ├── NoEpochs                   nothing to select from
@@ -44,6 +46,13 @@ class LimitExceeded(InvalidInput):
 
     code = "limit-exceeded"
     title = "Past a limit of this service"
+
+
+class BadRecord(InvalidInput):
+    """A record of a prediction log cannot be used; the problem's `line` says which."""
+
+    code = "bad-record"
+    title = "Record cannot be used"
 
 
 class DigestMismatch(InvalidInput):
@@ -128,6 +137,13 @@ class EpochConflict(Conflict):
 
     code = "epoch-conflict"
     title = "Epoch holds other content"
+
+
+class EpochKind(Conflict):
+    """The epoch is written in another way: its first writer sent a whole body, or a log."""
+
+    code = "epoch-kind"
+    title = "Epoch is written in another way"
 
 
 class MetricsConflict(Conflict):

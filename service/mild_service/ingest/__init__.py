@@ -1,0 +1,42 @@
+"""Prediction logs: a byte stream in one of six formats into batches of columns, and those into bits."""
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from mild_service.errors import UnsupportedMediaType
+from mild_service.ingest.log import Held, Log
+from mild_service.ingest.records import Batch, Limits, Reader
+
+__all__ = ["FORMATS", "Batch", "Held", "Limits", "Log", "Reader", "open_reader"]
+
+_ARROW = ("arrow_stream", "parquet")
+
+FORMATS = {
+    "application/json": "json_array",
+    "application/x-ndjson": "ndjson",
+    "text/csv": "csv_table",
+    "application/vnd.apache.arrow.stream": "arrow_stream",
+    "application/vnd.apache.parquet": "parquet",
+    "application/x-cartography+ndjson": "cartography",
+}
+"""The module that reads a content type."""
+
+
+def open_reader(media_type: str, limits: Limits) -> Reader:
+    """A reader of one body.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        If the type is none of `FORMATS`, or needs pyarrow where there is none.
+    """
+    name = FORMATS.get(media_type)
+    if name is None:
+        raise UnsupportedMediaType(f"content type {media_type!r} is no log; send {', '.join(FORMATS)}")
+    if name in _ARROW and find_spec("pyarrow") is None:
+        raise UnsupportedMediaType(
+            f"this service reads no {media_type}, as pyarrow is not installed; install mild-selection[formats] there, "
+            "or send application/x-ndjson or text/csv"
+        )
+    reader: Reader = import_module(f"mild_service.ingest.{name}").open_reader(limits)
+    return reader

@@ -1,0 +1,78 @@
+"""Dataset Cartography's training dynamics: a line per sample with ``guid``, ``gold`` and ``logits_epoch_<X>``.
+
+The sample is the guid, its given label `gold`, and the class with the greatest logit is what was predicted. A line may
+hold several epochs.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mild_service.ingest.lines import Lines
+from mild_service.ingest.ndjson import decoded
+from mild_service.ingest.records import Batch, Limits, Rows, batch_of, short
+
+_LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
+_EXAMPLE = '{"guid": 17, "logits_epoch_0": [2.9, -2.3], "gold": 0}'
+_BLOCK_BYTES = 256 * 1024
+
+
+class CartographyReader:
+    """Reads Cartography's JSON lines; blank lines are skipped."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._lines = Lines(limits.record_bytes, _BLOCK_BYTES)
+
+    def feed(self, data: bytes) -> Iterator[Batch]:
+        """The records that `data` completes."""
+        for first, block in self._lines.feed(data):
+            yield from self._batches(first, block)
+
+    def end(self) -> Iterator[Batch]:
+        """The last line, where it has no line end."""
+        for first, block in self._lines.end():
+            yield from self._batches(first, block)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
+        rows, lines = decoded(first, block)
+        found = [(position, record) for position, line in enumerate(lines) for record in _records(rows, position, line)]
+        if found:
+            positions, records = zip(*found, strict=True)
+            yield batch_of(Rows("line", rows.numbers[list(positions)]), records, self._limits)
+
+
+def _records(rows: Rows, position: int, line: Any) -> Iterator[dict[str, Any]]:
+    """One line's records in the terms of the other formats."""
+    if type(line) is not dict:
+        raise rows.bad(position, None, f"got {short(line)}, an object such as {_EXAMPLE} is needed")
+    for name in ("guid", "gold"):
+        if type(line.get(name)) is not int:
+            raise rows.bad(position, name, f"got {short(line.get(name))}, an integer is needed")
+    epochs = [match for match in map(_LOGITS.fullmatch, line) if match]
+    if not epochs:
+        raise rows.bad(position, None, f"it has no logits_epoch_<number>; an object such as {_EXAMPLE} is needed")
+    for match in epochs:
+        yield {
+            "round": line.get("round"),
+            "epoch": int(match[1]),
+            "sample": line["guid"],
+            "predicted": _predicted(rows, position, match[0], line[match[0]], line["gold"]),
+            "label": line["gold"],
+        }
+
+
+def _predicted(rows: Rows, position: int, name: str, logits: Any, gold: int) -> int:
+    if type(logits) is not list or not logits or not set(map(type, logits)) <= {int, float}:
+        raise rows.bad(position, name, f"got {short(logits)}, a list of numbers is needed, one per class")
+    if not 0 <= gold < len(logits):
+        raise rows.bad(position, "gold", f"got {gold}, one of the {len(logits)} classes of {name} is needed")
+    return logits.index(max(logits))
+
+
+def open_reader(limits: Limits) -> CartographyReader:
+    """A reader of one body."""
+    return CartographyReader(limits)

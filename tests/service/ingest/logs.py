@@ -1,0 +1,90 @@
+"""One log in every format."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow
+from pyarrow import parquet
+
+from mild_core import bitmap
+
+Record = dict[str, Any]
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+CSV = "text/csv"
+ARROW = "application/vnd.apache.arrow.stream"
+PARQUET = "application/vnd.apache.parquet"
+CARTOGRAPHY = "application/x-cartography+ndjson"
+
+
+def as_json(records: Sequence[Record]) -> bytes:
+    return json.dumps(records).encode()
+
+
+def as_ndjson(records: Sequence[Record]) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def as_csv(records: Sequence[Record]) -> bytes:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _names(records))
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue().encode()
+
+
+def as_arrow(records: Sequence[Record]) -> bytes:
+    table, out = _table(records), io.BytesIO()
+    with pyarrow.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    return out.getvalue()
+
+
+def as_parquet(records: Sequence[Record]) -> bytes:
+    out = io.BytesIO()
+    parquet.write_table(_table(records), out, row_group_size=1000)
+    return out.getvalue()
+
+
+def as_cartography(records: Sequence[Record]) -> bytes:
+    """Class 0 is the label, class 1 the other."""
+    return as_ndjson(
+        [
+            {"guid": r["sample"], f"logits_epoch_{r['epoch']}": [0.5, 0.25 if r["correct"] else 0.75], "gold": 0}
+            for r in records
+        ]
+    )
+
+
+WRITERS: Mapping[str, Callable[[Sequence[Record]], bytes]] = {
+    JSON: as_json,
+    NDJSON: as_ndjson,
+    CSV: as_csv,
+    ARROW: as_arrow,
+    PARQUET: as_parquet,
+    CARTOGRAPHY: as_cartography,
+}
+
+
+def log_of(bodies: Sequence[bytes], n_samples: int, samples: Iterable[int] | None = None) -> list[Record]:
+    """Epoch bodies as records, for all samples or some."""
+    names = list(range(n_samples) if samples is None else samples)
+    rows = [bitmap.unpack(np.frombuffer(body, dtype=np.uint8), n_samples) for body in bodies]
+    return [
+        {"epoch": epoch, "sample": sample, "correct": bool(row[sample])}
+        for epoch, row in enumerate(rows)
+        for sample in names
+    ]
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record))
+
+
+def _table(records: Sequence[Record]) -> Any:
+    return pyarrow.table({name: [record.get(name) for record in records] for name in _names(records)})
