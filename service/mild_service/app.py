@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.api import problems, rounds, runs, selection, system
+from mild_service.api import problems, rounds, runs, selection, system, truth
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
 from mild_service.config import Settings
@@ -19,6 +19,7 @@ from mild_service.runs import Runs
 from mild_service.select import Selections
 from mild_service.store import Store, open_store
 from mild_service.telemetry import Telemetry
+from mild_service.truth import Truths
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,11 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.computer = computer
     app.state.ping = store.ping
     app.state.runs = Runs(store, computer, settings, telemetry)
-    app.state.selections = Selections(store, computer, settings, telemetry)
+    truths = Truths(store, telemetry)
+    app.state.truths = truths
+    app.state.selections = Selections(store, computer, truths, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, selection, system):
+    for resource in (runs, rounds, truth, selection, system):
         app.include_router(resource.router)
     app.add_middleware(RequestContext, telemetry=telemetry, max_body_bytes=settings.max_body_bytes)
     return app

@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import numpy as np
@@ -22,6 +22,8 @@ from mild_service.store import Store
 from mild_service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CORE_VERSION = version("mild-selection")
 _POLL_SECONDS = 0.05
@@ -70,6 +72,14 @@ class Evidence:
         return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Detail:
+    """What a set was made of: the bits, and the numbers of every sample."""
+
+    rounds: Sequence[RoundBits]
+    selection: Selection
+
+
 class Computer:
     """Computes selections of stored runs, and of bits that are stored nowhere."""
 
@@ -77,7 +87,7 @@ class Computer:
         self._store = store
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(threads)
-        self._running: dict[tuple[str, str], asyncio.Task[Computed]] = {}
+        self._running: dict[tuple[str, str, str], asyncio.Task[Any]] = {}
         self._closing = False
 
     async def gather(
@@ -120,10 +130,26 @@ class Computer:
         StoreUnavailable
             If epochs were replaced faster than they could be read.
         """
+        return await self._settled(evidence, self._once)
+
+    async def detail(self, evidence: Evidence) -> tuple[Evidence, Detail]:
+        """Return bits and per-sample numbers, and the evidence that they really are.
+
+        They are many times larger than a set, so they are not cached, but computed once for those who ask together.
+
+        Raises
+        ------
+        StoreDamaged, StoreUnavailable
+            As `compute`.
+        """
+        return await self._settled(evidence, self._detail)
+
+    async def _settled(self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]) -> tuple[Evidence, T]:
+        """Read `evidence`, again if it changes meanwhile."""
         suspected = False
         for _ in range(_READS):
             try:
-                return evidence, await self._once(evidence)
+                return evidence, await read(evidence)
             except StoreDamaged:
                 fresh = await self.gather(evidence.run, evidence.round.number, evidence.options, evidence.until_epoch)
                 unchanged = fresh.round.version == evidence.round.version
@@ -146,10 +172,22 @@ class Computer:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _once(self, evidence: Evidence) -> Computed:
-        key = (evidence.run.uid, evidence.digest)
-        task = self._running.get(key)
+        digest = evidence.digest
+        return await self._shared(("set", evidence.run.uid, digest), lambda: self._obtain(evidence, digest))
+
+    async def _detail(self, evidence: Evidence) -> Detail:
+        async def obtain() -> Detail:
+            self._telemetry.selections.labels("detail").inc()
+            rounds = await self.load(evidence)
+            return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options)))
+
+        return await self._shared(("detail", evidence.run.uid, evidence.digest), obtain)
+
+    async def _shared(self, key: tuple[str, str, str], work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do a piece of work once for all who ask while it is being done."""
+        task: asyncio.Task[T] | None = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._obtain(evidence, key[1]))
+            task = asyncio.create_task(work())
             self._running[key] = task
             task.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(task)  # whoever leaves does not take the others' answer along
@@ -205,8 +243,12 @@ class Computer:
         )
 
     async def _in_thread(self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
+        return await self._timed(lambda: _compute(rounds, options, digest))
+
+    async def _timed(self, work: Callable[[], T]) -> T:
+        """Work in one of the threads that there are for computing."""
         with self._telemetry.compute_seconds.time():
-            return await anyio.to_thread.run_sync(_compute, rounds, options, digest, limiter=self._limiter)
+            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
 def _with_gaps(rows: Bitmap, numbers: Sequence[int], n_epochs: int) -> Bitmap:
@@ -218,7 +260,7 @@ def _with_gaps(rows: Bitmap, numbers: Sequence[int], n_epochs: int) -> Bitmap:
 
 def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
     selected = selection.select(rounds, options)
-    return Computed(digest, _plain(selected.summary()), _plain(_fit(selected)), selected.bitmap)
+    return Computed(digest, plain(selected.summary()), plain(_fit(selected)), selected.bitmap)
 
 
 def _fit(selected: Selection) -> dict[str, Any]:
@@ -235,7 +277,7 @@ def _fit(selected: Selection) -> dict[str, Any]:
     }
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
+def plain(value: dict[str, Any]) -> dict[str, Any]:
     """JSON's own types, so that a fresh answer and a cached one are the same bytes."""
     plain: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
     return plain

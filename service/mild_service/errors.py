@@ -22,6 +22,8 @@
     │   ├── EpochKind                  the epoch is written in another way
     │   ├── MetricsConflict            the epoch's metrics hold other values
     │   ├── MembersFrozen              the round has epochs
+    │   ├── LabelsFrozen               the run has epochs
+    │   ├── NoAudit                    nothing to measure by
     │   ├── NoEpochs                   nothing to select from
     │   └── EpochGap                   epochs are missing
     ├── StoreError
@@ -158,6 +160,20 @@ class MembersFrozen(Conflict):
 
     code = "members-frozen"
     title = "Members are frozen"
+
+
+class LabelsFrozen(Conflict):
+    """The run has epochs, so its given labels are fixed."""
+
+    code = "labels-frozen"
+    title = "Labels are frozen"
+
+
+class NoAudit(Conflict):
+    """The run has no audit to measure by."""
+
+    code = "no-audit"
+    title = "Run has no audit"
 
 
 class NoEpochs(Conflict):

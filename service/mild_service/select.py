@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from mild_core.bitmap import Bitmap
-from mild_core.types import RoundBits, SelectionOptions
-from mild_service.compute import CORE_VERSION, Computer, Evidence
+from mild_core.evaluation import evaluate
+from mild_core.types import RoundBits, Selection, SelectionOptions
+from mild_service.compute import CORE_VERSION, Computer, Evidence, plain
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded
 from mild_service.state import Round, Run
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
+from mild_service.truth import Truths
 
 Which: TypeAlias = int | Literal["latest"]
 
@@ -63,11 +65,33 @@ class Choice:
     evidence: Evidence | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspection:
+    """A selection sample by sample.
+
+    Attributes
+    ----------
+    evidence
+        What it was computed from.
+    rounds
+        The same as bits, oldest first.
+    selection
+        Scores and posteriors as computed now; the set is the stored one where that was asked for.
+    """
+
+    evidence: Evidence
+    rounds: Sequence[RoundBits]
+    selection: Selection
+
+
 class Selections:
     """Answers to who is clean."""
 
-    def __init__(self, store: Store, computer: Computer, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(
+        self, store: Store, computer: Computer, truths: Truths, settings: Settings, telemetry: Telemetry
+    ) -> None:
         self._store = store
+        self._truths = truths
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
@@ -94,12 +118,29 @@ class Selections:
         if until_epoch is None and options == run.config.options and number <= run.round:
             (round_,) = await self._store.rounds.get(run, range(number, number + 1))
             if round_.finished:
-                return Choice(run, round_, f"stored:{run.uid}:{number}", None)
+                return Choice(run, round_, _identity(run, number, None), None)
         evidence = await self._computer.gather(run, number, options, until_epoch)
-        return Choice(run, evidence.round, _identity(evidence), evidence)
+        return Choice(run, evidence.round, _identity(run, number, evidence), evidence)
 
-    async def answer(self, choice: Choice) -> Answer:
-        """Load or compute a selection."""
+    async def answer(self, choice: Choice, measure: bool = True) -> Answer:
+        """Load or compute a selection; with `measure`, and an audit, its document says how good it is."""
+        if not measure or choice.run.audit is None:
+            return await self._answer(choice)
+        run, audit = await self._truths.audit(choice.run)
+        inspection = await self.inspect(choice)
+        selection, evidence = inspection.selection, choice.evidence and inspection.evidence
+        document = choice.round.selection if evidence is None else _document(evidence, plain(selection.summary()))
+        assert document is not None, "a finished round has its selection"
+        measured = evaluate(selection.bitmap, selection.scores, audit).measured()
+        return Answer(
+            _identity(run, choice.round.number, evidence),
+            {**document, "measured": measured},
+            selection.n_samples,
+            selection.bitmap,
+        )
+
+    async def _answer(self, choice: Choice) -> Answer:
+        """Load or compute a selection; whatever an audit may say of it."""
         run, round_ = choice.run, choice.round
         if choice.evidence is None:
             assert round_.selection is not None, "a finished round has its selection"
@@ -108,14 +149,25 @@ class Selections:
             members = await self._store.bits.read_set(run, round_.selected)
             return Answer(choice.identity, round_.selection, run.config.n_samples, members)
         evidence, computed = await self._computer.compute(choice.evidence)
-        head = {
-            "run_id": run.run_id,
-            "round": round_.number,
-            "basis": "computed",
-            "provisional": not evidence.round.finished,
-        }
-        document = {**head, **computed.summary, "core_version": CORE_VERSION}
-        return Answer(_identity(evidence), document, run.config.n_samples, computed.bitmap)
+        identity = _identity(run, round_.number, evidence)
+        return Answer(identity, _document(evidence, computed.summary), run.config.n_samples, computed.bitmap)
+
+    async def inspect(self, choice: Choice, every_round: bool = False) -> Inspection:
+        """What a selection was made of, sample by sample, with the set that `choice` stands for.
+
+        `every_round` adds the rounds that do not count, for a sample's whole history.
+        """
+        run, number = choice.run, choice.round.number
+        evidence = choice.evidence or await self._computer.gather(run, number, run.config.options)
+        evidence, detail = await self._computer.detail(evidence)
+        rounds, selection = detail.rounds, detail.selection
+        if choice.evidence is None and choice.round.selected is not None:
+            selection = replace(selection, bitmap=await self._store.bits.read_set(run, choice.round.selected))
+        if every_round and evidence.rounds[0].number > 0:
+            pooled = replace(evidence.options, evidence="pooled")
+            earlier = await self._computer.gather(run, number - 1, pooled)
+            rounds = [*await self._computer.load(earlier), *rounds]
+        return Inspection(evidence, rounds, selection)
 
     async def fit(self, choice: Choice) -> Mapping[str, Any]:
         """What a selection was read off: histogram, densities, components, threshold, verdict, reasons."""
@@ -159,5 +211,20 @@ class Selections:
         return run
 
 
-def _identity(evidence: Evidence) -> str:
-    return f"computed:{evidence.round.number}:{evidence.round.finished}:{evidence.digest}"
+def _identity(run: Run, number: int, evidence: Evidence | None) -> str:
+    """What an answer depends on; no `evidence` means the round's stored set."""
+    stored = f"stored:{run.uid}:{number}"
+    base = f"computed:{number}:{evidence.round.finished}:{evidence.digest}" if evidence else stored
+    return base if run.audit is None else f"{base}:{run.audit.digest}"
+
+
+def _document(evidence: Evidence, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A computed selection's JSON."""
+    return {
+        "run_id": evidence.run.run_id,
+        "round": evidence.round.number,
+        "basis": "computed",
+        "provisional": not evidence.round.finished,
+        **summary,
+        "core_version": CORE_VERSION,
+    }

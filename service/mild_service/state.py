@@ -10,6 +10,7 @@ from mild_core.types import Observe, Pass, SelectionOptions
 Status: TypeAlias = Literal["running", "finished", "failed"]
 Commitment: TypeAlias = Literal["committed", "same", "replaced"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
+TruthName: TypeAlias = Literal["labels", "audit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,14 @@ class SetRef:
     round: int
     digest: str
     n_members: int
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRef:
+    """Where labels or an audit are stored: which version of them, under which digest of their content."""
+
+    version: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,8 @@ class Run:
         The open round.
     created_at, updated_at, expires_at
         Unix time in seconds.
+    labels, audit
+        The given labels and the audit; None where there are none.
     """
 
     run_id: str
@@ -137,6 +148,12 @@ class Run:
     created_at: float
     updated_at: float
     expires_at: float
+    labels: TruthRef | None = None
+    audit: TruthRef | None = None
+
+    def truth(self, name: TruthName) -> TruthRef | None:
+        """Labels or audit, by name."""
+        return self.labels if name == "labels" else self.audit
 
 
 @dataclass(frozen=True, slots=True)

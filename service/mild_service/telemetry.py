@@ -20,5 +20,8 @@ class Telemetry:
         self.selections = Counter(
             "mild_selections", "Selections asked for, by where they came from.", ["source"], registry=self.registry
         )
+        self.truths = Counter(
+            "mild_truths", "Labels and audits put, by kind and outcome.", ["kind", "outcome"], registry=self.registry
+        )
         self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
         self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)

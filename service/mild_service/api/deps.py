@@ -9,6 +9,7 @@ from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.config import Settings
 from mild_service.runs import Runs
 from mild_service.select import Selections
+from mild_service.truth import Truths
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
 RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
@@ -30,6 +31,11 @@ def _selections(request: Request) -> Selections:
     return selections
 
 
+def _truths(request: Request) -> Truths:
+    truths: Truths = request.app.state.truths
+    return truths
+
+
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -37,6 +43,7 @@ def _settings(request: Request) -> Settings:
 
 RunsDep = Annotated[Runs, Depends(_runs)]
 SelectionsDep = Annotated[Selections, Depends(_selections)]
+TruthsDep = Annotated[Truths, Depends(_truths)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

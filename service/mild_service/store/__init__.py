@@ -14,6 +14,7 @@ from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
 from mild_service.store.link import Link, stale_attempt
 from mild_service.store.rounds import PackedEpoch, Rounds
+from mild_service.store.truth import Truth
 
 __all__ = ["PackedEpoch", "Page", "Store", "open_store", "stale_attempt"]
 
@@ -29,6 +30,8 @@ class Store:
         The steps inside a run.
     bits
         Bitmaps.
+    truth
+        Given labels and audits.
     cache
         Computed selections.
     """
@@ -41,6 +44,7 @@ class Store:
         self.bits = Bits(link)
         self.runs = Lifecycle(link)
         self.rounds = Rounds(link, self.bits)
+        self.truth = Truth(link)
         self.cache = Cache(link, cache_seconds)
 
     async def ping(self) -> None:

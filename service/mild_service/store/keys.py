@@ -10,6 +10,8 @@ key (after the namespace)           type    holds
 ``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
 ``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
 ``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields
+``:{run_id}:<uid>:truth:0``         hash    chunk 0 of given labels and of the audit, a field each
+``:{run_id#c}:<uid>:truth:<c>``     hash    chunk c >= 1 of the same fields
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
 ``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
 ==================================  ======  =========================================================================
@@ -18,10 +20,13 @@ The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lie
 and commit. A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
 Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
-``set:<digest>`` for members and selections. A field that no record names is never read.
+``set:<digest>`` for members and selections; those of a truth hash are ``labels:<version>:<digest>`` and
+``audit:<version>:<digest>``. A field that no record names is never read.
 """
 
 from dataclasses import dataclass
+
+from mild_service.state import TruthName, TruthRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ class Keys:
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:chunk:{round_}:{chunk}"
 
+    def truth(self, run_id: str, uid: str, chunk: int) -> str:
+        """One chunk of a run's labels and of its audit."""
+        tag = f"{run_id}#{chunk}" if chunk else run_id
+        return f"{self.namespace}:{{{tag}}}:{uid}:truth:{chunk}"
+
     def cache(self, run_id: str, uid: str, digest: str) -> str:
         """A computed selection."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:cache:{digest}"
@@ -73,3 +83,8 @@ def epoch_field(epoch: int, attempt: int, digest: str) -> str:
 def set_field(digest: str) -> str:
     """Field of a set of samples in a chunk hash."""
     return f"set:{digest}"
+
+
+def truth_field(name: TruthName, ref: TruthRef) -> str:
+    """Field of labels or of an audit in a truth hash."""
+    return f"{name}:{ref.version}:{ref.digest}"

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from mild_core.types import SelectionOptions
-from mild_service.state import Epoch, Round, Run, RunConfig, SetRef
+from mild_service.state import Epoch, Round, Run, RunConfig, SetRef, TruthRef
 
 Fields = Mapping[bytes, bytes]
 
@@ -33,6 +33,8 @@ def read_run(run_id: str, fields: Fields) -> Run:
         created_at=int(fields[b"created"]) / 1000,
         updated_at=int(fields[b"updated"]) / 1000,
         expires_at=int(fields[b"expires"]) / 1000,
+        labels=read_truth(fields.get(b"labels")),
+        audit=read_truth(fields.get(b"audit")),
     )
 
 
@@ -47,6 +49,19 @@ def read_set(value: bytes) -> SetRef | None:
         return None
     round_, digest, n_members = value.decode().split(":")
     return SetRef(int(round_), digest, int(n_members))
+
+
+def write_truth(ref: TruthRef) -> str:
+    """A reference to labels or to an audit."""
+    return f"{ref.version}:{ref.digest}"
+
+
+def read_truth(value: bytes | None) -> TruthRef | None:
+    """A reference to labels or to an audit."""
+    if value is None:
+        return None
+    version, digest = value.decode().split(":")
+    return TruthRef(int(version), digest)
 
 
 def write_epoch(epoch: Epoch) -> str:
