@@ -168,6 +168,10 @@ def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_pa
         ({"correct": np.full((2, 3), 2)}, "of 0 and 1"),
         ({"correct": np.zeros((2, 3), bool), "observed": np.zeros((1, 3), bool)}, r"observed is \(1, 3\)"),
         ({"correct": np.zeros((2, 3), bool), "clean": np.zeros(2, bool)}, r"clean has shape \(2,\) for 3 samples"),
+        (
+            {"correct": np.zeros((2, 3), bool), "clean": np.arange(3), "labels": np.arange(2)},
+            r"labels has shape \(2,\) for 3 samples",
+        ),
     ],
 )
 def test_a_file_without_bits_is_refused(

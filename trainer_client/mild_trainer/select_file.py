@@ -60,11 +60,13 @@ def _bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.bool_] | None:
-    """Whose label is true: `clean` as a mask, or as true labels beside `labels`."""
-    clean = arrays.get("clean")
+    """Whose label is true: `clean` as a mask of booleans or of 0 and 1, or as true labels beside `labels`."""
+    clean, labels = arrays.get("clean"), arrays.get("labels")
     if clean is None:
         return None
-    mask = clean if clean.dtype == bool else clean == arrays.get("labels", np.ones(1, dtype=np.int64))
-    if mask.shape != (n_samples,):
-        raise DataError(f"{path}: clean has shape {clean.shape} for {n_samples} samples; give one entry each")
-    return np.asarray(mask, dtype=bool)
+    for name, array in (("clean", clean), ("labels", labels)):
+        if array is not None and array.shape != (n_samples,):
+            raise DataError(f"{path}: {name} has shape {array.shape} for {n_samples} samples; give one entry each")
+    if clean.dtype == bool:
+        return clean
+    return np.asarray(clean == (1 if labels is None else labels), dtype=bool)
