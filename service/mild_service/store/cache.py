@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import numpy as np
 import orjson
@@ -48,13 +49,16 @@ class Cache:
         """Keep a computed selection."""
         key = self._link.keys.cache(run.run_id, run.uid, computed.digest)
         values = chunks.split([computed.bitmap])
+        groups = chunks.groups([len(value) for value in values])
+        parts: list[dict[Any, bytes]] = [{f"bits:{c}": values[c] for c in group} for group in groups]
+        # Last: what has a summary is whole.
+        parts.append({"summary": orjson.dumps(dict(computed.summary)), "fit": orjson.dumps(dict(computed.fit))})
         with translated():
-            for group in chunks.groups([len(value) for value in values]):
-                await self._link.redis.hset(key, mapping={f"bits:{c}": values[c] for c in group})
-            await self._link.redis.hset(  # last: what has a summary is whole
-                key, mapping={"summary": orjson.dumps(dict(computed.summary)), "fit": orjson.dumps(dict(computed.fit))}
-            )
-            await self._link.redis.expire(key, self._seconds)
+            for part in parts:
+                pipeline = self._link.redis.pipeline(transaction=True)
+                pipeline.hset(key, mapping=part)
+                pipeline.expire(key, self._seconds)  # in the same step: a crash leaves nothing that stays for ever
+                await pipeline.execute()
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
