@@ -129,7 +129,7 @@ class SelectionOptions:
     cost_ratio
         ``bayes``: cost of keeping a mislabelled sample over that of dropping a clean one.
     min_keep
-        Share of the scored samples that is kept whatever the rule says.
+        Share of the scored samples that is kept whatever the rule says; a given `value` alone goes below it.
     """
 
     metric: Metric = "mild-simple"
