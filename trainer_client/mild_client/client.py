@@ -1,6 +1,8 @@
 """The service's HTTP client: one method a route, typed errors, and retries that outlast a restart of the service."""
 
 import dataclasses
+import logging
+import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +15,10 @@ from mild_client.problems import RETRIED, refusal, retry_after, unexpected
 from mild_client.retry import Retry
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.errors import ParameterError
 from mild_core.types import EpochBits
+
+logger = logging.getLogger(__name__)
 
 _BITMAP = "application/octet-stream"
 
@@ -31,6 +36,16 @@ class MildClient:
         When to give up.
     timeout
         Seconds that one answer may take.
+
+    Raises
+    ------
+    ParameterError
+        If `url` is no address of a web server.
+
+    Notes
+    -----
+    A first failed try is logged as a warning, which without any logging set up appears on standard error. A wrong
+    address is given up on soon (`Retry.first_deadline`): only a service that has answered once is waited for.
     """
 
     def __init__(
@@ -40,10 +55,11 @@ class MildClient:
         retry: Retry | None = None,
         timeout: float = 60.0,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = _checked(url)
         self._owned = http is None
-        self._http = http or httpx.Client(timeout=httpx.Timeout(timeout, connect=10.0))
+        self._http = http or httpx.Client(timeout=httpx.Timeout(timeout, connect=5.0))
         self._retry = retry or Retry()
+        self._has_answered = False
 
     def __enter__(self) -> Self:
         return self
@@ -144,23 +160,47 @@ class MildClient:
             try:
                 response = self._http.request(method, self.url + path, **request)
             except httpx.TransportError as error:
+                deadline = retry.deadline if self._has_answered else retry.first_deadline
+                trouble = f"does not answer ({_reason(error)})"
                 failure = ServiceUnreachable(
                     f"{method} {self.url}{path} got no answer in {n_tries} tries over "
-                    f"{retry.clock() - started:.0f} s ({error or type(error).__name__}), "
-                    f"the deadline is {retry.deadline:.0f} s; check that the service runs and that the address is right"
+                    f"{retry.clock() - started:.0f} s ({_reason(error)}), "
+                    f"the deadline is {deadline:g} s; check that the service runs and that the address is right"
                 )
-                failure.__cause__ = error
             else:
+                self._has_answered = True
                 if response.is_success:
                     return response
                 failure = refusal(response)
                 if response.status_code not in RETRIED:
                     raise failure
+                deadline = retry.deadline
+                trouble = f"cannot serve now ({failure})"
                 asked = retry_after(response)
             pause = retry.pause(n_tries, asked)
-            if retry.clock() - started + pause > retry.deadline:
+            if retry.clock() - started + pause > deadline:
                 raise failure
+            if n_tries == 1:
+                logger.warning("%s %s; trying for %g s", self.url, trouble, deadline)
             retry.sleep(pause)
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ParameterError(
+            f"url is {url!r}; give one with http:// or https:// and a host, such as http://localhost:8000"
+        )
+    return url.rstrip("/")
+
+
+def _reason(error: httpx.TransportError) -> str:
+    """What the system said, without its number, or else the kind of error: ``connection refused``."""
+    said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return said[0].lower() + said[1:] if said else type(error).__name__
 
 
 def _attempt(attempt: int | None) -> dict[str, str]:

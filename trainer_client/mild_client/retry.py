@@ -14,6 +14,9 @@ class Retry:
     ----------
     deadline
         Seconds from the first try after which no further one is begun.
+    first_deadline
+        The same for a client that never had an answer: long enough for a service that is just coming up, and short
+        for an address that is wrong.
     first, largest
         Seconds of the first and of the longest pause; they double, and each is drawn from the upper half of its range.
     sleep, clock, jitter
@@ -21,6 +24,7 @@ class Retry:
     """
 
     deadline: float = 120.0
+    first_deadline: float = 5.0
     first: float = 0.1
     largest: float = 5.0
     sleep: Callable[[float], None] = time.sleep
