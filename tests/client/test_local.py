@@ -6,7 +6,7 @@ import pytest
 from mild_client import LocalSelector, Position, ResumeError, RunSpec
 from mild_client.errors import LocalStateError
 from mild_core import bitmap
-from mild_core.errors import BitmapLengthError
+from mild_core.errors import BitmapLengthError, CorrectNotObservedError
 from mild_core.selection import select
 from mild_core.types import EpochBits, SelectionOptions
 
@@ -69,6 +69,15 @@ def test_where_members_are_observed_others_are_not(epochs: list[EpochBits]) -> N
     assert evidence.expects == "members"
     assert evidence.observed is not None
     assert (evidence.observed == members).all()
+
+
+def test_where_members_are_observed_nobody_else_can_be_correct(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(RunSpec("run", n_samples=600, observe="members"))
+    selector.put_members(0, bitmap.pack(np.arange(600) < 10))
+    with pytest.raises(CorrectNotObservedError, match="samples are correct but no members of round 0"):
+        selector.put_epoch(0, 0, epochs[0])
+    selector.put_epoch(0, 0, EpochBits(600, epochs[0].correct, bitmap.full(600)))
 
 
 def test_an_epoch_that_says_who_was_seen_is_kept_beside_those_that_do_not(epochs: list[EpochBits]) -> None:

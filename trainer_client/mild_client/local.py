@@ -11,6 +11,7 @@ from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunSta
 from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.bitmap import Bitmap
+from mild_core.errors import CorrectNotObservedError
 from mild_core.types import EpochBits, RoundBits, Selection, SelectionOptions
 
 Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions], Selection]
@@ -63,8 +64,22 @@ class LocalSelector:
         self._write(f"round-{round}/members.bits", members.tobytes())
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Keep one epoch's bits; the round must be the open one."""
-        self._open_round(round).epochs[epoch] = bits
+        """Keep one epoch's bits; the round must be the open one.
+
+        Raises
+        ------
+        CorrectNotObservedError
+            If the run observes members only, and one bitmap says that somebody else is correct.
+        """
+        current = self._open_round(round)
+        if self._spec.observe == "members" and bits.observed is None and current.members is not None:
+            stray = bitmap.popcount(bits.correct & ~current.members)
+            if stray:
+                raise CorrectNotObservedError(
+                    f"{stray} samples are correct but no members of round {round}, and the run observes members only; "
+                    "clear the others' bits, or give an observed bitmap"
+                )
+        current.epochs[epoch] = bits
         self._write(f"round-{round}/epoch-{epoch}.bits", bits.to_body())
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
