@@ -44,12 +44,15 @@ class Evidence:
         Last epoch of the last round that counts; None means all.
     options
         Resolved options.
+    finishing
+        Epochs that logs are still filling up count, as they stand: the round is being finished with them.
     """
 
     run: Run
     rounds: Sequence[Round]
     until_epoch: int | None
     options: SelectionOptions
+    finishing: bool = False
 
     @property
     def round(self) -> Round:
@@ -59,7 +62,8 @@ class Evidence:
     def epochs(self, round_: Round) -> list[Epoch]:
         """Epochs of a round that count, ascending."""
         until = self.until_epoch if round_ is self.round else None
-        return [epoch for number, epoch in round_.epochs.items() if until is None or number <= until]
+        counting = round_.all_epochs if self.finishing else round_.epochs
+        return [epoch for number, epoch in counting.items() if until is None or number <= until]
 
     @property
     def digest(self) -> str:
@@ -91,7 +95,12 @@ class Computer:
         self._closing = False
 
     async def gather(
-        self, run: Run, number: int, options: SelectionOptions, until_epoch: int | None = None
+        self,
+        run: Run,
+        number: int,
+        options: SelectionOptions,
+        until_epoch: int | None = None,
+        finishing: bool = False,
     ) -> Evidence:
         """Read what a selection of round `number` would be computed from.
 
@@ -109,7 +118,7 @@ class Computer:
             )
         first = 0 if options.evidence == "pooled" else number
         rounds = await self._store.rounds.get(run, range(first, number + 1))
-        evidence = Evidence(run, rounds, until_epoch, options)
+        evidence = Evidence(run, rounds, until_epoch, options, finishing)
         if not evidence.epochs(evidence.round):
             upto = "" if until_epoch is None else f" up to epoch {until_epoch}"
             raise NoEpochs(
@@ -151,7 +160,9 @@ class Computer:
             try:
                 return evidence, await read(evidence)
             except StoreDamaged:
-                fresh = await self.gather(evidence.run, evidence.round.number, evidence.options, evidence.until_epoch)
+                fresh = await self.gather(
+                    evidence.run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
+                )
                 unchanged = fresh.round.version == evidence.round.version
                 if unchanged and suspected:  # not at once: the reading that failed may have been begun before a change
                     raise

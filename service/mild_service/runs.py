@@ -221,7 +221,7 @@ class Runs:
         while (run := await self.find(run.run_id)).round <= number:
             if attempt not in (None, run.attempt):
                 raise stale_attempt(run.run_id, run.attempt, attempt)  # before the work, not only after it
-            evidence = await self._computer.gather(run, number, run.config.options)
+            evidence = await self._computer.gather(run, number, run.config.options, finishing=True)
             _check_gaps(evidence.round, allow_gaps)
             evidence, computed = await self._computer.compute(evidence)
             _check_gaps(evidence.round, allow_gaps)
@@ -290,7 +290,7 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
     if missing and not allow_gaps:
         shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         raise EpochGap(
-            f"round {round_.number} has {len(round_.epochs)} of the epochs 0..{max(round_.epochs)}, "
+            f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "
             f"{len(missing)} are missing: {shown}; put them, or finish with allow_gaps to count them as unobserved"
         )
 

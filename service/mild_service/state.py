@@ -9,6 +9,7 @@ from mild_core.types import Observe, Pass, SelectionOptions
 
 Status: TypeAlias = Literal["running", "finished", "failed"]
 Commitment: TypeAlias = Literal["committed", "same", "replaced"]
+Kind: TypeAlias = Literal["whole", "logs", "partial"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
 TruthName: TypeAlias = Literal["labels", "audit"]
 
@@ -42,6 +43,8 @@ class Epoch:
         Bitmaps in the body: 1 (correct) or 2 (observed, correct).
     n_correct, n_observed
         Set bits; `n_observed` is None when the body does not say.
+    kind
+        How it was written: as a whole body, or from logs; ``partial`` while logs are still filling it up.
     """
 
     number: int
@@ -50,6 +53,7 @@ class Epoch:
     planes: int
     n_correct: int
     n_observed: int | None
+    kind: Kind = "whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class Round:
         Whom the model is trained on; None means everyone.
     epochs
         Committed epochs by number, ascending.
+    partials
+        Epochs that logs are still filling up, ascending.
     metrics
         Optional scalars per epoch, ascending.
     opened_at, finished_at
@@ -102,6 +108,7 @@ class Round:
     version: int
     members: SetRef | None
     epochs: Mapping[int, Epoch]
+    partials: Mapping[int, Epoch]
     metrics: Mapping[int, Mapping[str, float]]
     opened_at: float
     finished_at: float | None = None
@@ -110,9 +117,15 @@ class Round:
     fit: Mapping[str, Any] | None = None
 
     @property
+    def all_epochs(self) -> dict[int, Epoch]:
+        """Committed and partial epochs, ascending."""
+        return dict(sorted({**self.epochs, **self.partials}.items()))
+
+    @property
     def missing(self) -> list[int]:
         """Epochs that lack in 0..max."""
-        return sorted(set(range(max(self.epochs, default=-1) + 1)) - set(self.epochs))
+        present = self.all_epochs
+        return sorted(set(range(max(present, default=-1) + 1)) - set(present))
 
 
 @dataclass(frozen=True, slots=True)

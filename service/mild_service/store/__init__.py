@@ -12,11 +12,11 @@ from mild_service.store.client import connect
 from mild_service.store.faults import translated
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
-from mild_service.store.link import Link, stale_attempt
+from mild_service.store.link import Link, stale_attempt, wrong_round
 from mild_service.store.rounds import PackedEpoch, Rounds
 from mild_service.store.truth import Truth
 
-__all__ = ["PackedEpoch", "Page", "Store", "open_store", "stale_attempt"]
+__all__ = ["PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
 
 
 class Store:

@@ -32,6 +32,12 @@ class Bits:
                     pipeline.hset(key, field, tail[position])
                 await pipeline.execute()
 
+    async def drop_tail(self, run: Run, round_: int, field: str) -> None:
+        """Delete chunks >= 1 of a field that no record will ever name again."""
+        with translated():
+            for chunk in range(1, chunks.n_chunks(run.config.n_samples)):
+                await self._link.redis.hdel(self._link.keys.chunk(run.run_id, run.uid, round_, chunk), field)
+
     async def unlink_tail(self, run: Run, round_: int) -> None:
         """Delete chunks >= 1 of a round, of a run that is gone."""
         with translated():

@@ -6,7 +6,7 @@ key (after the namespace)           type    holds
 ``:runs``                           zset    all at score 0: ``<created, ms, 13 digits>:<run_id>``, for listing by age
 ``:{run_id}:run``                   hash    the run's record: uid, config, tags, status, ttl, attempt, round, times
 ``:{run_id}:<uid>:round:<r>``       hash    state, version, members, times; once finished: set, selection, fit
-``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> commit record ``attempt:digest:planes:n_correct:n_observed``
+``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> record ``attempt:digest:planes:n_correct:n_observed:kind``
 ``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
 ``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
 ``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields

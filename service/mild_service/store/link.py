@@ -28,6 +28,18 @@ def stale_attempt(run_id: str, current: int, got: int | None) -> StaleAttempt:
     )
 
 
+def wrong_round(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNotOpen:
+    """The error for a write to another round than the open one."""
+    if round_ < open_:
+        return RoundFinished(
+            f"round {round_} of run {run_id!r} is finished and never changes, round {open_} is open; "
+            "write to the open round"
+        )
+    return RoundNotOpen(
+        f"round {round_} of run {run_id!r} has not begun, round {open_} is open; finish the rounds before it first"
+    )
+
+
 @dataclass(frozen=True)
 class Link:
     """The client with what goes with it. `clock` gives Unix time in seconds."""
@@ -51,15 +63,7 @@ def refused(answer: list[str], run_id: str, round_: int, attempt: int | None) ->
     match reason:
         case "stale":
             return stale_attempt(run_id, int(values[0]), attempt)
-        case "finished":
-            return RoundFinished(
-                f"round {round_} of run {run_id!r} is finished and never changes, round {values[0]} is open; "
-                "write to the open round"
-            )
-        case "unopened":
-            return RoundNotOpen(
-                f"round {round_} of run {run_id!r} has not begun, round {values[0]} is open; "
-                "finish the rounds before it first"
-            )
+        case "finished" | "unopened":
+            return wrong_round(run_id, round_, int(values[0]))
         case _:
             return run_not_found(run_id)

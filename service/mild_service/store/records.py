@@ -67,24 +67,34 @@ def read_truth(value: bytes | None) -> TruthRef | None:
 def write_epoch(epoch: Epoch) -> str:
     """A commit record."""
     observed = "" if epoch.n_observed is None else epoch.n_observed
-    return f"{epoch.attempt}:{epoch.digest}:{epoch.planes}:{epoch.n_correct}:{observed}"
+    return f"{epoch.attempt}:{epoch.digest}:{epoch.planes}:{epoch.n_correct}:{observed}:{epoch.kind}"
 
 
 def read_epoch(number: int, value: bytes) -> Epoch:
     """A commit record."""
-    attempt, digest, planes, n_correct, observed = value.decode().split(":")
-    return Epoch(number, int(attempt), digest, int(planes), int(n_correct), int(observed) if observed else None)
+    attempt, digest, planes, n_correct, observed, kind = value.decode().split(":")
+    return Epoch(
+        number=number,
+        attempt=int(attempt),
+        digest=digest,
+        planes=int(planes),
+        n_correct=int(n_correct),
+        n_observed=int(observed) if observed else None,
+        kind=kind,  # type: ignore[arg-type]  # written from the same literals
+    )
 
 
 def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
     """A round's record with its commits and scalars."""
     finished = fields[b"state"] == b"finished"
+    known = {n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
     return Round(
         number=number,
         finished=finished,
         version=int(fields[b"version"]),
         members=read_set(fields[b"members"]),
-        epochs={n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())},
+        epochs={n: epoch for n, epoch in known.items() if epoch.kind != "partial"},
+        partials={n: epoch for n, epoch in known.items() if epoch.kind == "partial"},
         metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,

@@ -10,8 +10,8 @@ import orjson
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
-from mild_service.errors import EpochConflict, MembersFrozen, MetricsConflict
-from mild_service.state import Commitment, Epoch, Round, Run, SetRef
+from mild_service.errors import EpochConflict, EpochKind, MembersFrozen, MetricsConflict
+from mild_service.state import Commitment, Epoch, Kind, Round, Run, SetRef
 from mild_service.store import chunks, records
 from mild_service.store.bits import Bits
 from mild_service.store.faults import translated
@@ -42,11 +42,15 @@ class PackedEpoch:
     values: Sequence[bytes]
 
     @classmethod
-    def of(cls, bits: EpochBits) -> Self:
-        """Pack `bits`: hashing and counting that for a large run belongs into a worker thread."""
+    def of(cls, bits: EpochBits, kind: Kind = "whole") -> Self:
+        """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
+
+        Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
+        else's.
+        """
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         return cls(
-            digest=hashlib.sha256(bits.to_body()).hexdigest()[:32],
+            digest=hashlib.sha256((b"" if kind == "whole" else b"logs") + bits.to_body()).hexdigest()[:32],
             planes=len(planes),
             n_correct=bitmap.popcount(bits.correct),
             n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
@@ -123,8 +127,8 @@ class Rounds:
 
         Raises
         ------
-        EpochConflict
-            If the epoch holds other content and is not to be replaced.
+        EpochConflict, EpochKind
+            If the epoch holds other content, or is written by logs, and is not to be replaced.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
@@ -148,6 +152,11 @@ class Rounds:
                 return answer[0], epoch
             case "same":
                 return "same", records.read_epoch(number, answer[1].encode())
+            case "kind":
+                raise EpochKind(
+                    f"epoch {number} of round {round_} is written by logs, got a whole body; "
+                    "post the other records as logs, or replace the epoch with ?replace=true"
+                )
             case "conflict":
                 held = records.read_epoch(number, answer[1].encode())
                 raise EpochConflict(
@@ -155,6 +164,48 @@ class Rounds:
                     f"{held.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
         raise refused(answer, run.run_id, round_, attempt)
+
+    async def merge(
+        self,
+        run: Run,
+        round_: int,
+        number: int,
+        packed: PackedEpoch,
+        kind: Kind,
+        attempt: int,
+        old: Epoch | None,
+        members: SetRef | None,
+    ) -> bool:
+        """Put what logs say so far in the place of `old`, all of it or nothing.
+
+        Return False, with nothing changed, when the epoch is not `old` any more, or the members are others.
+
+        Raises
+        ------
+        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
+            If the run does not take this write.
+        """
+        epoch = Epoch(number, attempt, packed.digest, packed.planes, packed.n_correct, packed.n_observed, kind)
+        field = epoch_field(number, attempt, packed.digest)
+        arguments: list[Argument] = [
+            run.uid,
+            attempt,
+            round_,
+            self._link.now(),
+            number,
+            "" if old is None else records.write_epoch(old),
+            records.write_epoch(epoch),
+            records.write_set(members),
+        ]
+        names = self._names(run, round_)
+        answer = await self._write("merge", names, arguments, run, round_, field, packed.values)
+        if answer[0] not in ("merged", "moved"):
+            raise refused(answer, run.run_id, round_, attempt)
+        if answer[0] == "merged" and old is not None:
+            superseded = epoch_field(number, old.attempt, old.digest)
+            if superseded != field:
+                await self._bits.drop_tail(run, round_, superseded)
+        return answer[0] == "merged"
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set the members of the open round; return whether that changed anything, and how many they are.
@@ -236,6 +287,7 @@ class Rounds:
             keys.round(run.run_id, run.uid, number),
             keys.chunk(run.run_id, run.uid, number, 0),
             keys.round(run.run_id, run.uid, number + 1),
+            keys.epochs(run.run_id, run.uid, number),
         ]
         arguments: list[Argument] = [
             run.uid,

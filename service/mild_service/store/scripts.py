@@ -26,7 +26,20 @@ def _source(name: str) -> str:
 class Scripts:
     """The scripts, registered with a client; they answer in lists of words, the first of which is the outcome."""
 
-    names = ("open", "resume", "commit", "members", "metrics", "finish", "truth", "patch", "doom", "bury", "renew")
+    names = (
+        "open",
+        "resume",
+        "commit",
+        "merge",
+        "members",
+        "metrics",
+        "finish",
+        "truth",
+        "patch",
+        "doom",
+        "bury",
+        "renew",
+    )
 
     def __init__(self, redis: Redis) -> None:
         self._scripts: Mapping[str, AsyncScript] = {name: redis.register_script(_source(name)) for name in self.names}

@@ -10,6 +10,7 @@ from mild_core.types import EpochBits
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
+    EpochKind,
     MembersFrozen,
     MetricsConflict,
     RoundFinished,
@@ -18,7 +19,7 @@ from mild_service.errors import (
     StaleAttempt,
     StoreDamaged,
 )
-from mild_service.state import Round, Run, RunConfig
+from mild_service.state import Epoch, Kind, Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store
 from mild_service.store.chunks import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
@@ -310,6 +311,77 @@ async def test_bits_that_the_store_has_lost_are_named(store: Store, redis: Redis
     round_ = await only_round(store, run)
     with pytest.raises(StoreDamaged, match="noeviction"):
         await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+
+
+async def merge(
+    store: Store, run: Run, samples: list[int], kind: Kind = "partial", old: Epoch | None = None, attempt: int = 1
+) -> bool:
+    """Put a log that calls all its samples correct into epoch 0."""
+    bits = bitmap.from_indices(samples, run.config.n_samples)
+    packed = PackedEpoch.of(EpochBits(run.config.n_samples, bits, bits), kind)
+    return await store.rounds.merge(run, 0, 0, packed, kind, attempt, old, None)
+
+
+@pytest.mark.parametrize("n_samples", [N, LARGE])
+async def test_logs_fill_an_epoch_up_and_leave_nothing_of_what_they_superseded(
+    store: Store, redis: Redis, settings: Settings, n_samples: int
+) -> None:
+    run = await opened(store, n_samples)
+    assert await merge(store, run, [1])
+    first = (await only_round(store, run)).partials[0]
+    assert await merge(store, run, [1, 2], "logs", first)
+    round_ = await only_round(store, run)
+    assert (round_.partials, list(round_.epochs), round_.version) == ({}, [0], 2)
+    assert (round_.epochs[0].kind, round_.epochs[0].n_observed) == ("logs", 2)
+    correct, observed = await store.bits.read_epochs(run, 0, [round_.epochs[0]])
+    assert bitmap.to_indices(correct[0], n_samples).tolist() == [1, 2]
+    assert bitmap.to_indices(observed[0], n_samples).tolist() == [1, 2]
+    for chunk in range(-(-n_samples // CHUNK_SAMPLES)):
+        assert redis.hlen(Keys(settings.store_namespace).chunk("a", run.uid, 0, chunk)) == 1
+
+
+async def test_a_merge_with_what_stands_there_no_more_changes_nothing(store: Store, dump: Dump) -> None:
+    run = await opened(store)
+    await merge(store, run, [1])
+    first = (await only_round(store, run)).partials[0]
+    await merge(store, run, [1, 2], old=first)
+    before = dump()
+    assert not await merge(store, run, [1, 3], old=first)
+    assert not await merge(store, run, [3])
+    assert dump() == before
+    await store.rounds.resume(run, 0, 0)
+    assert (await only_round(store, run)).partials == {}
+    with pytest.raises(StaleAttempt):
+        await merge(store, run, [3])
+    await store.rounds.put_members(run, 0, random_bitmap(N, 1), 2)
+    assert not await merge(store, run, [3], attempt=2)  # judged by other members
+
+
+async def test_a_whole_body_takes_the_place_of_logs_only_when_told_to(store: Store, dump: Dump) -> None:
+    run = await opened(store)
+    await merge(store, run, [1])
+    before = dump()
+    with pytest.raises(EpochKind, match="replace=true"):
+        await store.rounds.commit(run, 0, 0, epoch_bits(N), 1, False)
+    assert dump() == before
+    assert (await store.rounds.commit(run, 0, 0, epoch_bits(N), 1, True))[0] == "replaced"
+    round_ = await only_round(store, run)
+    assert (round_.partials, round_.epochs[0].kind) == ({}, "whole")
+
+
+async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
+    run = await opened(store, LARGE)
+    await merge(store, run, [5, LARGE - 1])
+    partial = await only_round(store, run)
+    with pytest.raises(MembersFrozen):
+        await store.rounds.put_members(run, 0, random_bitmap(LARGE), 1)
+    assert await finish(store, run, random_bitmap(LARGE, 3))
+    round_ = await only_round(store, run)
+    assert (round_.partials, round_.epochs[0].kind) == ({}, "logs")
+    assert await store.bits.collect_garbage(run, round_) == 0
+    correct, _ = await store.bits.read_epochs(run, 0, [round_.epochs[0]])
+    assert bitmap.to_indices(correct[0], LARGE).tolist() == [5, LARGE - 1]
+    assert partial.missing == round_.missing == []
 
 
 async def test_a_packed_epoch_counts_its_bits() -> None:

@@ -9,6 +9,7 @@ if ARGV[9] ~= '*' and redis.call('HGET', KEYS[2], 'members') ~= ARGV[9] then ret
 local old = redis.call('HGET', KEYS[3], ARGV[5])
 if old then
   local attempt, digest = string.match(old, '^(%d+):(%x+):')
+  if ARGV[8] ~= '1' and not string.find(old, ':whole$') then return {'kind'} end
   if digest == ARGV[6] then return {'same', old} end
   if ARGV[8] ~= '1' then return {'conflict', old} end
   if ARGV[10] then redis.call('HDEL', KEYS[4], ARGV[5] .. ':' .. attempt .. ':' .. digest) end
