@@ -112,6 +112,11 @@ class Audit:
         """Samples that both know and judge differently."""
         return bitmap.popcount(self.known & newer.known & (self.clean ^ newer.clean))
 
+    def mark(self, index: int) -> bool | None:
+        """Whether a sample's label was found to be true; None if it was not checked."""
+        known, clean = (bool(plane[index // 8] >> (7 - index % 8) & 1) for plane in (self.known, self.clean))
+        return clean if known else None
+
     @property
     def n_known(self) -> int:
         """Samples that were checked."""

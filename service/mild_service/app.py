@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.api import problems, rounds, runs, selection, system, truth
+from mild_service.api import problems, rounds, runs, samples, selection, system, truth
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
 from mild_service.config import Settings
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.truths = truths
     app.state.selections = Selections(store, computer, truths, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, truth, selection, system):
+    for resource in (runs, rounds, truth, samples, selection, system):
         app.include_router(resource.router)
     app.add_middleware(RequestContext, telemetry=telemetry, max_body_bytes=settings.max_body_bytes)
     return app

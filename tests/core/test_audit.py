@@ -11,6 +11,7 @@ def test_marks_and_bitmaps_say_the_same() -> None:
     assert bitmap.to_indices(audit.known, 10).tolist() == [0, 4, 9]
     assert bitmap.to_indices(audit.clean, 10).tolist() == [4, 9]
     assert (audit.n_known, audit.n_clean) == (3, 2)
+    assert [audit.mark(index) for index in (0, 1, 4, 9)] == [False, None, True, True]
     again = Audit.from_body(audit.to_body(), 10)
     assert again.to_body() == audit.to_body()
     known, clean = again.masks

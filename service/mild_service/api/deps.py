@@ -8,7 +8,7 @@ from pydantic import FiniteFloat
 from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.config import Settings
 from mild_service.runs import Runs
-from mild_service.select import Selections
+from mild_service.select import Selections, Which
 from mild_service.truth import Truths
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
@@ -77,5 +77,19 @@ def _changes(
 
 Changes = Annotated[dict[str, Any], Depends(_changes)]
 """Options of the selection to look at in place of the run's; nothing is stored."""
+
+
+def _which(
+    round_: Annotated[
+        str,
+        Query(
+            alias="round", pattern=r"^(latest|[0-9]{1,9})$", description="`latest` finished one (else 0), or a number."
+        ),
+    ] = "latest",
+) -> Which:
+    return "latest" if round_ == "latest" else int(round_)
+
+
+WhichRound = Annotated[Which, Depends(_which)]
 
 UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]

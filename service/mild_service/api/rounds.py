@@ -186,7 +186,8 @@ async def finish(
         used = ClientSet(selected, body.core_version or "unknown")
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, used)
     choice = await selections.choose(await runs.find(run_id), round_, {})
-    return await representations.encode(await selections.answer(choice), kind)
+    answer = await selections.answer(choice, measure=kind == representations.JSON)
+    return await representations.encode(answer, kind)
 
 
 @router.get(

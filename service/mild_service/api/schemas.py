@@ -296,6 +296,18 @@ class EstimateView(BaseModel):
     high: float
 
 
+class MeasuredView(BaseModel):
+    """How good a set is on the audited samples; null where that is not defined."""
+
+    precision: float | None = Field(description="Share of the kept that are clean.")
+    recall: float | None = Field(description="Share of the clean that are kept.")
+    f1: float | None
+    auc: float | None = Field(
+        description="Probability that a clean sample scores lower than a mislabelled one, ties counted half."
+    )
+    known: int = Field(description="Audited samples, which all of this rests on.")
+
+
 class SelectionView(BaseModel):
     """A clean index set, and what may be believed of it."""
 
@@ -323,6 +335,7 @@ class SelectionView(BaseModel):
     differs: int | None = Field(
         None, description="With `basis` client: samples on which the service's own set differs."
     )
+    measured: MeasuredView | None = Field(None, description="Where there is an audit: how good the set is.")
     indices: list[int]
 
 

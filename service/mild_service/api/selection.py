@@ -13,7 +13,7 @@ from mild_core.errors import (
     TrailingBitsError,
 )
 from mild_service.api import representations
-from mild_service.api.deps import Changes, RunId, RunsDep, SelectionsDep, SettingsDep, UntilEpoch
+from mild_service.api.deps import Changes, RunId, RunsDep, SelectionsDep, SettingsDep, UntilEpoch, WhichRound
 from mild_service.api.problems import described
 from mild_service.api.schemas import SelectionView, StatelessRequest
 from mild_service.api.stateless import rounds_of
@@ -28,7 +28,6 @@ from mild_service.errors import (
     RunNotFound,
     UnsupportedMediaType,
 )
-from mild_service.select import Which
 
 router = APIRouter(tags=["selection"])
 
@@ -52,12 +51,7 @@ async def get_selection(
     runs: RunsDep,
     selections: SelectionsDep,
     changes: Changes,
-    round_: Annotated[
-        str,
-        Query(
-            alias="round", pattern=r"^(latest|[0-9]{1,9})$", description="`latest` finished one (else 0), or a number."
-        ),
-    ] = "latest",
+    which: WhichRound,
     until_epoch: UntilEpoch = None,
     wait: Annotated[
         float | None,
@@ -69,7 +63,6 @@ async def get_selection(
     With options of a selection, or `until_epoch`, it shows what another choice would give; nothing is stored.
     """
     kind = representations.negotiate(request)
-    which: Which = "latest" if round_ == "latest" else int(round_)
     run = await runs.find(run_id)
     if wait is not None:
         if which == "latest":
@@ -79,7 +72,8 @@ async def get_selection(
     tag = representations.etag(choice.identity, kind)
     if representations.is_current(request, tag):
         return Response(status_code=304, headers=representations.headers(tag))
-    return await representations.encode(await selections.answer(choice), kind)
+    answer = await selections.answer(choice, measure=kind == representations.JSON)
+    return await representations.encode(answer, kind)
 
 
 @router.post(

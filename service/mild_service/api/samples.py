@@ -1,0 +1,206 @@
+"""What a set was made of: every sample's score, one sample's story, every cut, and the set against the audit."""
+
+import io
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from anyio import to_thread
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from mild_core.audit import Audit
+from mild_core.errors import ParameterError, SampleIndexError
+from mild_core.evaluation import evaluate
+from mild_core.explain import explain
+from mild_core.sweep import Cut, sweep
+from mild_service.api import bodies, representations
+from mild_service.api.deps import Changes, RoundNumber, RunId, RunsDep, SelectionsDep, TruthsDep, UntilEpoch, WhichRound
+from mild_service.api.problems import described
+from mild_service.api.sample_views import EvaluationView, HistoryView, SampleView, ScoresView, SweepView
+from mild_service.errors import InvalidRequest, NoAudit, NoEpochs, NotAcceptable, RoundNotOpen, RunNotFound
+from mild_service.select import Inspection
+
+router = APIRouter(tags=["samples"])
+
+_MAX_PAGE = 1_000_000
+_PROBLEMS = (InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs)
+_NPY = "application/x-npy"
+
+
+@router.get(
+    "/runs/{run_id}/scores",
+    response_model=ScoresView,
+    responses={
+        200: {
+            "content": {
+                _NPY: {"schema": {"type": "string", "format": "binary", "description": "float32, shape (2, n)."}}
+            },
+            "description": "Scores and posteriors",
+        },
+        **described(*_PROBLEMS, NotAcceptable),
+    },
+)
+async def get_scores(
+    request: Request,
+    run_id: RunId,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    which: WhichRound,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+    offset: Annotated[int, Query(ge=0, lt=2**63, description="First sample.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
+) -> Response:
+    """Every sample's score and its probability of being mislabelled: JSON, or an array of two rows."""
+    kind = representations.negotiate(request, (bodies.JSON, _NPY))
+    choice = await selections.choose(await runs.find(run_id), which, changes, until_epoch)
+    inspection = await selections.inspect(choice)
+    page = slice(offset, offset + limit)
+    write = _scores_npy if kind == _NPY else _scores_json
+    body = await to_thread.run_sync(write, inspection, page)
+    return Response(body, headers={"Vary": "Accept"}, media_type=kind)
+
+
+@router.get(
+    "/runs/{run_id}/samples/{index}", response_model=SampleView, responses=described(*_PROBLEMS, SampleIndexError)
+)
+async def get_sample(
+    run_id: RunId,
+    index: Annotated[int, Path(ge=0, lt=2**63, description="The sample.")],
+    runs: RunsDep,
+    selections: SelectionsDep,
+    truths: TruthsDep,
+    which: WhichRound,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+) -> SampleView:
+    """One sample: its history over all rounds, its score, and in words why it was kept or dropped."""
+    run = await runs.find(run_id)
+    choice = await selections.choose(run, which, changes, until_epoch)
+    inspection = await selections.inspect(choice, every_round=True)
+    told = await to_thread.run_sync(explain, inspection.rounds, inspection.selection, index)
+    run, audit = await truths.audit(run)
+    return SampleView(
+        **_head(inspection),
+        index=index,
+        label=await truths.label(run, index),
+        audited=audit.mark(index),
+        rounds=[
+            HistoryView(round=number, member=history.member, history=history.bits)
+            for number, history in enumerate(told.rounds)
+        ],
+        epochs=told.epochs,
+        observed=told.observed,
+        misclassified=told.misclassified,
+        score=told.score,
+        noisy_posterior=told.noisy_posterior,
+        kept=told.kept,
+        why=told.why,
+    )
+
+
+@router.get("/runs/{run_id}/rounds/{round}/sweep", response_model=SweepView, responses=described(*_PROBLEMS))
+async def get_sweep(
+    run_id: RunId,
+    round_: RoundNumber,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    truths: TruthsDep,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+) -> Response:
+    """Every cut that could be made: how many it keeps, and how good that is, as estimated and as measured."""
+    run = await runs.find(run_id)
+    choice = await selections.choose(run, round_, changes, until_epoch)
+    inspection = await selections.inspect(choice)
+    _, audit = await truths.audit(run)
+    return await _json(lambda: _sweep(inspection, audit))
+
+
+@router.get(
+    "/runs/{run_id}/rounds/{round}/evaluation", response_model=EvaluationView, responses=described(*_PROBLEMS, NoAudit)
+)
+async def get_evaluation(
+    run_id: RunId,
+    round_: RoundNumber,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    truths: TruthsDep,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+) -> Response:
+    """The round's set, or another choice, against the audit."""
+    run, audit = await truths.audit(await runs.find(run_id))
+    if run.audit is None:
+        raise NoAudit(
+            f"run {run_id!r} has 0 audited samples, at least 1 is needed to measure by; "
+            f"check some labels and put what you find with PUT /runs/{run_id}/audit"
+        )
+    inspection = await selections.inspect(await selections.choose(run, round_, changes, until_epoch))
+    return await _json(lambda: _evaluation(inspection, audit))
+
+
+async def _json(document: Callable[[], dict[str, Any]]) -> Response:
+    """A document as a response, made and encoded in a worker thread."""
+    return Response(await to_thread.run_sync(lambda: orjson.dumps(document())), media_type=bodies.JSON)
+
+
+def _head(inspection: Inspection) -> dict[str, Any]:
+    evidence = inspection.evidence
+    return {
+        "run_id": evidence.run.run_id,
+        "round": evidence.round.number,
+        "provisional": not evidence.round.finished,
+    }
+
+
+def _scores_npy(inspection: Inspection, page: slice) -> bytes:
+    out, selection = io.BytesIO(), inspection.selection
+    rows = np.stack((selection.scores[page], selection.noisy_posterior[page]))
+    np.lib.format.write_array(out, rows, allow_pickle=False)
+    return out.getvalue()
+
+
+def _scores_json(inspection: Inspection, page: slice) -> bytes:
+    selection = inspection.selection
+    document = {
+        **_head(inspection),
+        "metric": selection.options.metric,
+        "num_samples": selection.n_samples,
+        "offset": page.start,
+        "scores": selection.scores[page],
+        "noisy_posterior": selection.noisy_posterior[page],
+    }
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # NaN becomes null
+
+
+def _sweep(inspection: Inspection, audit: Audit) -> dict[str, Any]:
+    summary = inspection.selection.summary()
+    return {
+        **_head(inspection),
+        **{name: summary[name] for name in ("metric", "threshold", "verdict")},
+        "cuts": [_cut(cut) for cut in sweep(inspection.selection, audit if audit.n_known else None)],
+    }
+
+
+def _cut(cut: Cut) -> dict[str, Any]:
+    measured = cut.measured
+    return {
+        "cut": cut.cut,
+        "value": cut.value,
+        "num_kept": cut.kept,
+        "estimated": {"precision": cut.precision, "recall": cut.recall},
+        "measured": measured and {"precision": measured.precision, "recall": measured.recall, "f1": measured.f1},
+    }
+
+
+def _evaluation(inspection: Inspection, audit: Audit) -> dict[str, Any]:
+    found = evaluate(inspection.selection.bitmap, inspection.selection.scores, audit)
+    return {
+        **_head(inspection),
+        **found.measured(),
+        "clean": found.clean,
+        "kept": found.kept,
+        "kept_clean": found.kept_clean,
+    }
