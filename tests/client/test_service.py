@@ -6,7 +6,16 @@ import httpx
 import numpy as np
 import pytest
 
-from mild_client import HttpBackend, LocalSelector, MildClient, Position, ResumeError, RunSpec, SelectionBackend
+from mild_client import (
+    HttpBackend,
+    LocalSelector,
+    MildClient,
+    Position,
+    ResumeError,
+    RunExists,
+    RunSpec,
+    SelectionBackend,
+)
 from mild_client.errors import BadRequest, Conflict, NotFound, StaleAttempt
 from mild_core import bitmap
 from mild_core.types import EpochBits, Observe, SelectionOptions
@@ -120,6 +129,20 @@ def test_a_trainer_stopped_while_a_round_was_finished_goes_on(client: MildClient
 def test_a_service_that_lost_the_run_is_noticed(client: MildClient) -> None:
     with pytest.raises(ResumeError, match="round 0, epoch 5, but the service holds 0 of the 5"):
         HttpBackend(client).open(SPEC, Position(0, 5))
+
+
+def test_a_run_that_has_epochs_is_not_written_to_by_accident(client: MildClient, epochs: list[EpochBits]) -> None:
+    HttpBackend(client).open(SPEC)
+    first = HttpBackend(client)
+    first.open(SPEC)  # nothing is in the way of a trainer that died before its first epoch
+    train(first, epochs, 0)
+    with pytest.raises(RunExists, match=r"run 'run' exists already and is at round 0, epoch 12; choose another run id"):
+        HttpBackend(client).open(SPEC)
+    first.finish(0)
+    with pytest.raises(RunExists, match=r"is at round 1; choose another run id, or go on where it is \(resume_from\)"):
+        HttpBackend(client).open(SPEC)
+    assert client.run("run")["attempt"] == 1  # the trainer that holds it was not disturbed
+    assert HttpBackend(client).open(SPEC, Position(1, 0)).round == 1
 
 
 def test_resuming_beyond_the_open_round_is_refused(client: MildClient) -> None:

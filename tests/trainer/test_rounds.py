@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mild_client import HttpBackend, LocalSelector, MildClient, SelectionBackend, SelectionOptions
+from mild_client import HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend, SelectionOptions
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import Observe, RoundBits, Selection
@@ -178,6 +178,22 @@ def test_a_killed_training_goes_on_through_the_service(
     assert [round["num_epochs"] for round in run["rounds"]] == [4, 4, 0]
     assert run["attempt"] == 2
     assert set(run["rounds"][0]["metrics"]["0"]) == {"train_loss", "train_accuracy", "test_accuracy"}
+
+
+def test_repeating_a_finished_run_trains_nothing_and_leaves_its_checkpoint(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path, service: httpx.Client
+) -> None:
+    settings = replace(quick, epochs=1, rounds=1)
+
+    def again(reporter: Silent) -> None:
+        backend = HttpBackend(MildClient("http://service", http=service))
+        run_rounds(settings, backend, digits, run_id="nd1", out=tmp_path, reporter=reporter)
+
+    again(Silent())
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(RunExists, match="run 'nd1' exists already and is at round 1"):
+        again(KilledAfter(epochs=1))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_finished_training_resumes_to_its_result_and_to_more_rounds(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
 from mild_client.client import MildClient
-from mild_client.errors import ClientError, ResumeError, ServiceError, ServiceUnreachable
+from mild_client.errors import ClientError, ResumeError, RunExists, ServiceError, ServiceUnreachable
 from mild_client.local import LocalSelector
 from mild_client.remote import HttpBackend
 from mild_client.retry import Retry
@@ -25,6 +25,7 @@ __all__ = [
     "Retry",
     "RoundFit",
     "RoundResult",
+    "RunExists",
     "RunSpec",
     "RunState",
     "SelectionBackend",

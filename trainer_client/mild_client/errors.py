@@ -5,6 +5,7 @@
     MildError (mild_core)
     └── ClientError
         ├── LocalStateError        a call that the state of a local run does not allow
+        ├── RunExists              a run of that name has epochs, and was not to be resumed
         ├── ResumeError            a run cannot go on where its trainer stopped: epochs before are missing
         ├── ServiceUnreachable     no answer within the deadline
         └── ServiceError           an answer that refuses; carries code, status, detail, retryable, request_id
@@ -27,6 +28,22 @@ class LocalStateError(ClientError):
     """A call that the state of a local run does not allow."""
 
     code = "local-state"
+
+
+class RunExists(ClientError):
+    """A run of that name has epochs or finished rounds already, and was not to be resumed.
+
+    Attributes
+    ----------
+    found
+        What stands in the way: the run and how far it is.
+    """
+
+    code = "run-exists"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found}; choose another run id, or go on where it is (resume_from)")
+        self.found = found
 
 
 class ResumeError(ClientError):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mild_client.backend import Position, RoundResult, RunSpec, RunState
 from mild_client.client import MildClient
-from mild_client.errors import Conflict, ResumeError
+from mild_client.errors import Conflict, ResumeError, RunExists
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 
@@ -31,6 +31,8 @@ class HttpBackend:
 
         Raises
         ------
+        RunExists
+            If the run has epochs or finished rounds, and `resume_from` does not say where to go on.
         ResumeError
             If the service lacks epochs before `resume_from`.
         """
@@ -43,7 +45,9 @@ class HttpBackend:
             resume_from = Position(resume_from.round + 1, 0)
             answer = self._client.open_run(spec, resume_from)
         self._attempt = int(answer["attempt"])
-        if resume_from is not None:
+        if resume_from is None:
+            self._check_new()
+        else:
             self._check_epochs(resume_from)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
@@ -71,6 +75,14 @@ class HttpBackend:
             summary=summary,
             fit=self._client.fit(run_id, round),
         )
+
+    def _check_new(self) -> None:
+        run_id = self._spec.run_id
+        last = self._client.run(run_id)["rounds"][-1]
+        number, n_epochs = last["round"], last["num_epochs"]
+        if number or n_epochs:
+            reached = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
+            raise RunExists(f"run {run_id!r} exists already and is at {reached}")
 
     def _check_epochs(self, resumed: Position) -> None:
         run_id = self._spec.run_id
