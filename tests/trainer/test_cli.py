@@ -157,7 +157,31 @@ def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_pa
     np.savez(tmp_path / "bits.npz", correct=correct, observed=observed, labels=labels, clean=truth)
     result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["measured"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+    assert json.loads(result.stdout)["measured"] == {
+        "precision": 1.0,
+        "recall": 1.0,
+        "f1": 1.0,
+        "auc": 1.0,
+        "known": 400,
+    }
+
+
+@pytest.mark.parametrize(("name", "begins"), [("fit.png", b"\x89PNG"), ("fit.svg", b"<?xml"), ("fit.pdf", b"%PDF")])
+def test_a_selection_from_a_file_can_be_drawn(run: CliRunner, tmp_path: Path, name: str, begins: bytes) -> None:
+    np.save(tmp_path / "bits.npy", bits()[0])
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--plot", str(tmp_path / name)])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["num_selected"] == 300
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize(("name", "message"), [("fit.exe", "ends in .png"), ("no/such/folder.png", "No such file")])
+def test_a_picture_that_cannot_be_drawn_is_one_line(run: CliRunner, tmp_path: Path, name: str, message: str) -> None:
+    np.save(tmp_path / "bits.npy", bits()[0])
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--plot", str(tmp_path / name)])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ next round trains on.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from mild_core.bitmap import Bitmap
-from mild_core.types import EpochBits, Observe, Pass, SelectionOptions
+from mild_core.types import EpochBits, Observe, Pass, Selection, SelectionOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,20 @@ class RoundFit:
     width: float
     counts: tuple[float, ...]
     densities: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, selection: Selection) -> Self | None:
+        """Picture of a selection made in the process; None without a histogram."""
+        histogram = selection.histogram
+        if histogram is None:
+            return None
+        densities = () if selection.densities is None else selection.densities
+        return cls(
+            origin=histogram.origin,
+            width=histogram.width,
+            counts=tuple(float(count) for count in histogram.counts),
+            densities=tuple(tuple(float(d) for d in density) for density in densities),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -185,13 +185,4 @@ class LocalSelector:
 
 
 def _result(round: int, selected: Selection) -> RoundResult:
-    fit = None
-    if selected.histogram is not None:
-        densities = () if selected.densities is None else selected.densities
-        fit = RoundFit(
-            origin=selected.histogram.origin,
-            width=selected.histogram.width,
-            counts=tuple(float(count) for count in selected.histogram.counts),
-            densities=tuple(tuple(float(d) for d in density) for density in densities),
-        )
-    return RoundResult(round, selected.n_samples, selected.bitmap, selected.summary(), fit)
+    return RoundResult(round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.of(selected))

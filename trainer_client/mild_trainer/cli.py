@@ -145,6 +145,9 @@ def select(
     fraction: o.Fraction = None,
     cost_ratio: o.CostRatio = 1.0,
     min_keep: o.MinKeep = 0.01,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw histogram, components and cut: a .png, .svg or .pdf.")
+    ] = None,
 ) -> None:
     """Print the clean set of a file of correctness bits, as JSON."""
     from mild_trainer.select_file import select_file
@@ -160,7 +163,7 @@ def select(
             cost_ratio=cost_ratio,
             min_keep=min_keep,
         )
-        typer.echo(json.dumps(select_file(file, options), indent=2))
+        typer.echo(json.dumps(select_file(file, options, plot), indent=2))
 
 
 def _train(settings: TrainSettings, out: Path, url: str | None, local: bool, run_id: str | None, resume: bool) -> None:

@@ -1,6 +1,9 @@
-"""Pictures of a training as SVG text, drawn to be readable on a light and on a dark page."""
+"""Pictures of a training as SVG text, drawn to be readable on a light and on a dark page; and of one fit as a file."""
 
 import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,22 +19,31 @@ _CLEAN, _NOISY, _INK, _BARS = "#2a9d8f", "#e76f51", "#8b929c", "#7c8798"
 
 def histogram(record: RoundRecord) -> str:
     """Draw a round's histogram of scores, both components and the cut; empty text where nothing was fitted."""
-    fit = record.fit
-    if fit is None:
+    if record.fit is None:
         return ""
+    figure = _fitted(record.fit, record.summary)
+    return _svg(figure, f"Histogram of scores in round {record.round} with the fitted components and the cut")
+
+
+def save_histogram(fit: RoundFit, summary: Mapping[str, Any], path: Path) -> None:
+    """Draw a selection's histogram, components and cut into a file on white; its ending (such as png) says how."""
+    _fitted(fit, summary).savefig(path, dpi=150, facecolor="white")
+
+
+def _fitted(fit: RoundFit, summary: Mapping[str, Any]) -> Figure:
     figure, axes = _figure(6.4, 2.9)
     at = fit.origin + fit.width * np.arange(len(fit.counts))
     axes.bar(at, fit.counts, width=0.9 * fit.width, color=_BARS, alpha=0.55, label="samples")
     for density, colour, name in zip(fit.densities, (_CLEAN, _NOISY), ("clean", "noisy"), strict=False):
         axes.plot(at, density, color=colour, linewidth=2, label=f"{name} component")
-    cut = record.summary["threshold"]["value"]
+    cut = summary["threshold"]["value"]
     if cut is not None:
         axes.axvline(cut + fit.width / 2, color=_INK, linestyle="--", linewidth=1.5, label="cut")
     _limit(axes, fit)
-    axes.set_xlabel(f"{record.summary['metric']} (low is clean)")
+    axes.set_xlabel(f"{summary['metric']} (low is clean)")
     axes.set_ylabel("samples")
     axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
-    return _svg(figure, f"Histogram of scores in round {record.round} with the fitted components and the cut")
+    return figure
 
 
 def curves(history: History) -> str:

@@ -6,17 +6,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_client import RoundFit
 from mild_core import bitmap
+from mild_core.audit import Audit
+from mild_core.evaluation import evaluate
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from mild_trainer.data import files
 from mild_trainer.errors import DataError
-from mild_trainer.truth import Agreement
 
 _REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .npy, or with `observed` in an .npz"
 
 
-def select_file(path: Path, options: SelectionOptions) -> dict[str, Any]:
+_PLOTS = (".png", ".svg", ".pdf")
+
+
+def select_file(path: Path, options: SelectionOptions, plot: Path | None = None) -> dict[str, Any]:
     """Return the selection from a ``.npy`` or ``.npz`` file, in the wire's names, with its indices.
 
     Parameters
@@ -26,12 +31,17 @@ def select_file(path: Path, options: SelectionOptions) -> dict[str, Any]:
         ``labels`` with ``clean`` (true labels or a mask) to measure the set against.
     options
         How the clean set is chosen.
+    plot
+        Picture to draw of histogram, components and cut; None draws none.
 
     Raises
     ------
     DataError
-        If the file is absent or damaged, or an array has another shape or other values than 0 and 1.
+        If the file is absent or damaged, an array has another shape or other values than 0 and 1, or the picture's
+        ending is none of those that can be drawn.
     """
+    if plot is not None and plot.suffix not in _PLOTS:
+        raise DataError(f"the picture {plot} ends in {plot.suffix!r}; give a file that ends in {', '.join(_PLOTS)}")
     arrays = files.arrays(path, _REMEDY, bare="correct")
     if "correct" not in arrays:
         raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
@@ -48,8 +58,13 @@ def select_file(path: Path, options: SelectionOptions) -> dict[str, Any]:
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
     clean = _clean(path, arrays, correct.shape[1])
     if clean is not None:
-        truth = Agreement.of(bitmap.unpack(selection.bitmap, correct.shape[1]), clean)
-        answer["measured"] = {"precision": truth.precision, "recall": truth.recall, "f1": truth.f1}
+        audit = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
+        answer["measured"] = evaluate(selection.bitmap, selection.scores, audit).measured()
+    fit = RoundFit.of(selection)
+    if plot is not None and fit is not None:
+        from mild_trainer.figures import save_histogram  # matplotlib takes longer to load than all of this to run
+
+        save_histogram(fit, answer, plot)
     return answer
 
 
