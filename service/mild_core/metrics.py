@@ -23,6 +23,8 @@ from mild_core.dynamics import Dynamics, dynamics, first_learned
 from mild_core.types import Metric, RoundBits
 from mild_core.weibull import Floats
 
+MAX_BINS = 512
+"""Bins of a histogram at most: more would cost time and memory and tell a fit nothing."""
 EPSILON = 1e-6
 """Slack, in bins, that keeps a sum of fractions on the whole number that it stands for."""
 
@@ -37,10 +39,10 @@ class Scores:
         Shape (n_samples,), low is clean; NaN where a sample was never observed.
     origin, width, n_bins
         Bin ``j`` of ``0..n_bins-1`` holds the scores in ``(origin + width * (j - 1), origin + width * j]``.
-    observed, misclassified
-        Shape (n_samples,), epochs over all rounds.
-    expected
-        Shape (n_samples,), epochs in which the sample should have been observed.
+    observed, expected
+        Shape (n_samples,), epochs over all rounds in which the sample was, and should have been, observed.
+    coverage
+        Shape (n_samples,), share of the epochs in which the sample was observed, every round weighing the same.
     n_epochs
         Epochs of all rounds together.
     """
@@ -50,8 +52,8 @@ class Scores:
     width: float
     n_bins: int
     observed: NDArray[np.int64]
-    misclassified: NDArray[np.int64]
     expected: NDArray[np.int64]
+    coverage: Floats
     n_epochs: int
 
     @property
@@ -95,8 +97,8 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         One of the four metrics of this module.
     """
     n_samples = rounds[0].n_samples
-    rates, seen_rounds = np.zeros(n_samples), np.zeros(n_samples)
-    observed, misclassified, expected = (np.zeros(n_samples, dtype=np.int64) for _ in range(3))
+    rates, seen_rounds, coverage = (np.zeros(n_samples) for _ in range(3))
+    observed, expected = (np.zeros(n_samples, dtype=np.int64) for _ in range(2))
     for bits in rounds:
         counts = dynamics(bits)
         seen = counts.observed > 0
@@ -105,13 +107,14 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         rates += np.where(seen, _VALUES[metric](counts, bits) / length, 0.0)
         seen_rounds += seen
         observed += counts.observed
-        misclassified += counts.misclassified
         expected += _expected(bits)
+        coverage += counts.observed / max(bits.n_epochs, 1)
     n_epochs = sum(bits.n_epochs for bits in rounds)
+    coverage /= max(sum(bits.n_epochs > 0 for bits in rounds), 1)
     with np.errstate(invalid="ignore"):
         values = n_epochs * rates / np.where(seen_rounds > 0, seen_rounds, np.nan)
     origin, width, n_bins = _grid(metric, n_epochs)
-    return Scores(values, origin, width, n_bins, observed, misclassified, expected, n_epochs)
+    return Scores(values, origin, width, n_bins, observed, expected, coverage, n_epochs)
 
 
 def _expected(bits: RoundBits) -> NDArray[np.int64]:
@@ -122,12 +125,15 @@ def _expected(bits: RoundBits) -> NDArray[np.int64]:
 
 
 def _grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:
-    """Origin, width and number of a metric's bins: fixed by the number of epochs, never by the data."""
-    if metric == "mild-simple":
-        return -float(n_epochs), 2.0, n_epochs + 1
-    if metric == "mild":
-        return -float(n_epochs), 1.0, 2 * n_epochs + 1
-    return 0.0, 1.0, n_epochs + 1
+    """Origin, width and number of a metric's bins: fixed by the number of epochs, never by the data.
+
+    Neighbouring values share a bin where there would be more than `MAX_BINS`.
+    """
+    lowest = -float(n_epochs) if metric in ("mild-simple", "mild") else 0.0
+    step = 2.0 if metric == "mild-simple" else 1.0
+    n_values = (2 if metric == "mild" else 1) * n_epochs + 1
+    together = -(-n_values // MAX_BINS)
+    return lowest + step * (together - 1), step * together, -(-n_values // together)
 
 
 def _mild(counts: Dynamics, _: RoundBits) -> Floats:

@@ -59,10 +59,9 @@ class Mixture:
         """Weighted masses, shape (2, n_bins)."""
         return self.weights[:, None] * self.masses
 
-    @property
-    def noisy_posterior(self) -> Floats:
-        """Probability of the noisy component in each bin, shape (n_bins,)."""
-        clean, noisy = self.densities
+    def noisy_posterior(self, observation: Floats | None = None) -> Floats:
+        """Probability of the noisy component in each bin, or in each cell of `observation`, (n_cells, n_bins)."""
+        clean, noisy = self.densities if observation is None else self.densities @ observation.T
         posterior: Floats = noisy / np.maximum(clean + noisy, TINY)
         return posterior
 

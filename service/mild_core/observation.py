@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from mild_core.metrics import Scores
+from mild_core.metrics import EPSILON, Scores
 from mild_core.weibull import Floats
 
-_MAX_LEVELS = 32
+_MAX_LEVELS = 16
 """Distinct numbers of observed epochs told apart; finer ones are rounded to the nearest level."""
 
 
@@ -41,25 +41,28 @@ class Observation:
     def of(cls, scores: Scores) -> Self | None:
         """Cells of the scored samples; None when every one of them was observed in every epoch."""
         scored = scores.scored
-        n_epochs = scores.n_epochs
-        k, y = scores.observed[scored], scores.misclassified[scored]
-        if (k == n_epochs).all():
+        coverage = scores.coverage[scored]
+        if (coverage > 1 - EPSILON).all():
             return None
-        k, y = _coarsened(k, y)
-        cells, cell, counts = np.unique(k * (n_epochs + 1) + y, return_inverse=True, return_counts=True)
-        k, y = np.divmod(cells, n_epochs + 1)
-        likelihood = hypergeometric(y[:, None], n_epochs, np.arange(n_epochs + 1)[None, :], k[:, None])
+        # On the grid's scale, an epoch a bin: where bins hold several epochs, and where rounds of different lengths
+        # weigh the same, plain counts would be on another one.
+        top = scores.n_bins - 1
+        rate = (scores.values[scored] / scores.n_epochs + 1) / 2
+        k = _coarsened(np.maximum(np.rint(coverage * top), 1).astype(np.int64))
+        y = np.rint(rate * k).astype(np.int64)
+        cells, cell, counts = np.unique(k * (top + 1) + y, return_inverse=True, return_counts=True)
+        k, y = np.divmod(cells, top + 1)
+        likelihood = hypergeometric(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
         return cls(counts.astype(np.float64), likelihood, cell)
 
 
-def _coarsened(k: NDArray[np.int64], y: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Round observed counts to at most `_MAX_LEVELS` levels, keeping the misclassified share."""
+def _coarsened(k: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Round observed counts to at most `_MAX_LEVELS` levels."""
     levels = np.unique(k)
     if levels.size <= _MAX_LEVELS:
-        return k, y
+        return k
     grid = np.unique(np.linspace(levels[0], levels[-1], _MAX_LEVELS).round().astype(np.int64))
-    nearest = grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, k)]
-    return nearest, np.rint(y * nearest / k).astype(np.int64)
+    return grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, k)]
 
 
 def hypergeometric(y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]) -> Floats:

@@ -9,7 +9,6 @@ from mild_core import bitmap, verdict
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, estimates
-from mild_core.likelihood import TINY
 from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
@@ -67,11 +66,8 @@ def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Select
     if threshold.cut is not None and found != "unimodal":
         estimated = estimates(mixture, cells, threshold.cut, seen_through)
     posterior = np.full(scores.values.size, np.nan, dtype=np.float32)
-    if observation is None:
-        posterior[scores.scored] = mixture.noisy_posterior[scores.bins(scores.values[scores.scored])]
-    else:
-        clean, noisy = mixture.densities @ observation.likelihood.T
-        posterior[scores.scored] = (noisy / np.maximum(clean + noisy, TINY))[observation.cell]
+    cell = scores.bins(scores.values[scores.scored]) if observation is None else observation.cell
+    posterior[scores.scored] = mixture.noisy_posterior(seen_through)[cell]
     return _selection(scores, counts, options, threshold, mixture, found, reasons, posterior, estimated)
 
 

@@ -23,7 +23,7 @@ def bayes_cut(mixture: Mixture, cost_ratio: float = 1.0) -> int:
 
 def posterior_cut(mixture: Mixture, p: float) -> int:
     """The largest cut up to which every noisy posterior is at most `p`; -1 if the first bin exceeds it."""
-    above = np.flatnonzero(mixture.noisy_posterior > p)
+    above = np.flatnonzero(mixture.noisy_posterior() > p)
     return int(above[0]) - 1 if above.size else mixture.masses.shape[1] - 1
 
 

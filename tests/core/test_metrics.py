@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.metrics import score
+from mild_core.metrics import MAX_BINS, score
 from mild_core.types import Metric, RoundBits
 
 
@@ -69,3 +69,16 @@ def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
     upper = scores.origin + scores.width * bins
     assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.width)).all()
     assert bins.max() < scores.n_bins
+
+
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((1500, 400)) < rng.random(400)
+    scores = score([RoundBits(400, bitmap.pack(correct))], metric)
+    assert scores.n_bins <= MAX_BINS
+    bins = scores.bins(scores.values)
+    assert (np.diff(bins[np.argsort(scores.values)]) >= 0).all()
+    for cut in (0, 3, scores.n_bins - 1):
+        assert ((bins <= cut) == (scores.values <= scores.value_of(cut) + 1e-9)).all()
+        assert scores.cut_at(scores.value_of(cut)) == cut

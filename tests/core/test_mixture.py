@@ -32,7 +32,7 @@ def test_the_components_are_ordered_and_proper(kind: Fit) -> None:
     assert mixture.means[0] < mixture.means[1]
     assert mixture.weights.sum() == pytest.approx(1)
     np.testing.assert_allclose(mixture.masses.sum(axis=1), 1)
-    assert mixture.noisy_posterior[3] < 0.5 < mixture.noisy_posterior[-4]
+    assert mixture.noisy_posterior()[3] < 0.5 < mixture.noisy_posterior()[-4]
     clean, noisy = mixture.components
     assert clean.mean == mixture.means[0]
     assert noisy.weight == mixture.weights[1]
@@ -73,4 +73,4 @@ def assert_finite(mixture: Mixture) -> None:
     for values in (mixture.weights, mixture.scales, mixture.shapes, mixture.means, mixture.masses):
         assert np.isfinite(values).all()
     assert np.isfinite(mixture.log_likelihood)
-    assert ((mixture.noisy_posterior >= 0) & (mixture.noisy_posterior <= 1)).all()
+    assert ((mixture.noisy_posterior() >= 0) & (mixture.noisy_posterior() <= 1)).all()

@@ -33,3 +33,30 @@ def test_the_noise_rate_survives_hiding_a_third_of_the_bits(n_epochs: int) -> No
     assert np.unique(observation.cell).size == observation.counts.size
     mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
     assert mixture.weights[1] == pytest.approx(noise, abs=0.03)
+
+
+def test_rounds_of_different_lengths_are_on_the_scale_of_their_scores() -> None:
+    rng = np.random.default_rng(0)
+    noisy = rng.random(5000) < 0.4
+    rounds = []
+    for n_epochs in (60, 10):
+        correct = rng.random((n_epochs, 5000)) >= np.where(noisy, 0.9, 0.1)
+        seen = rng.random((n_epochs, 5000)) < 0.7
+        rounds.append(RoundBits(5000, bitmap.pack(correct & seen), bitmap.pack(seen)))
+    scores = score(rounds, "mild-simple")
+    observation = Observation.of(scores)
+    assert observation is not None
+    mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
+    assert mixture.weights[1] == pytest.approx(0.4, abs=0.02)
+    assert mixture.means[1] / (scores.n_bins - 1) == pytest.approx(0.9, abs=0.03)
+
+
+def test_many_epochs_do_not_blow_the_cells_up() -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((2000, 3000)) < rng.random(3000)
+    seen = rng.random((2000, 3000)) < rng.uniform(0.55, 0.95, 3000)
+    observation = Observation.of(
+        score([RoundBits(3000, bitmap.pack(correct & seen), bitmap.pack(seen))], "mild-simple")
+    )
+    assert observation is not None
+    assert observation.likelihood.nbytes < 40e6
