@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
 from mild_service.api import problems, rounds, runs, samples, selection, system, truth
+from mild_service.api.deps import known_query_only
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
 from mild_service.config import Settings
@@ -65,8 +66,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.truths = truths
     app.state.selections = Selections(store, computer, truths, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, truth, samples, selection, system):
-        app.include_router(resource.router)
+    for resource in (runs, rounds, truth, samples, selection):
+        app.include_router(resource.router, dependencies=[Depends(known_query_only)])
+    app.include_router(system.router)  # probes and scrapers may say what they like
     app.add_middleware(RequestContext, telemetry=telemetry, max_body_bytes=settings.max_body_bytes)
     return app
 

@@ -7,6 +7,7 @@ from pydantic import FiniteFloat
 
 from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.config import Settings
+from mild_service.errors import InvalidRequest
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
 from mild_service.truth import Truths
@@ -39,6 +40,24 @@ def _truths(request: Request) -> Truths:
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
+
+
+def known_query_only(request: Request) -> None:
+    """Refuse a query parameter that the route does not have: misspelt, it would silently leave the default in force.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is one.
+    """
+    if not request.query_params:
+        return
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    known = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        takes = f"takes {', '.join(known)}" if known else "takes none"
+        raise InvalidRequest(f"query.{unknown[0]}: unknown parameter, this route {takes}; check the spelling")
 
 
 RunsDep = Annotated[Runs, Depends(_runs)]

@@ -187,3 +187,25 @@ def test_a_runs_own_options_decide(service: httpx.Client) -> None:
     service.put("/runs/a", json={"num_samples": N, "selection": {"threshold": "fraction", "fraction": 0.5}})
     put_epochs(service, "a", recording(N, 10))
     assert service.post("/runs/a/rounds/0/finish").json()["threshold"]["rule"] == "fraction"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        (
+            "GET",
+            "/selection/a?treshold=scale",
+            "query.treshold: unknown parameter, this route takes until_epoch",
+        ),
+        ("GET", "/runs/a?round=1", "query.round: unknown parameter, this route takes none"),
+        ("DELETE", "/runs/a?force=1", "query.force: unknown parameter"),
+    ],
+)
+def test_a_misspelt_query_parameter_is_refused_instead_of_ignored(
+    recorded: httpx.Client, method: str, path: str, said: str
+) -> None:
+    refused = recorded.request(method, path)
+    assert refused.status_code == 422
+    assert refused.json()["type"] == "/problems/invalid-request"
+    assert said in refused.json()["detail"]
+    assert recorded.get("/runs/a").status_code == 200
