@@ -1,19 +1,23 @@
 """The service's HTTP client: one method a route, typed errors, and retries that outlast a restart of the service."""
 
 import dataclasses
+import io
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 
 from mild_client.backend import Position, RoundFit, RunSpec
 from mild_client.errors import ServiceError, ServiceUnreachable
 from mild_client.problems import RETRIED, refusal, retry_after, unexpected
 from mild_client.retry import Retry
 from mild_core import bitmap
+from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits
@@ -21,6 +25,9 @@ from mild_core.types import EpochBits
 logger = logging.getLogger(__name__)
 
 _BITMAP = "application/octet-stream"
+_NPY = "application/x-npy"
+_PAGE = 1_000_000
+"""Samples in one answer of scores."""
 
 
 class MildClient:
@@ -134,6 +141,47 @@ class MildClient:
             counts=tuple(histogram["counts"]),
             densities=tuple(tuple(density) for density in answer["densities"] or ()),
         )
+
+    def put_labels(self, run_id: str, labels: NDArray[np.integer]) -> None:
+        """Store the given labels, shape (n_samples,); they are fixed once an epoch is in."""
+        body = io.BytesIO()
+        np.save(body, labels, allow_pickle=False)
+        self._request("PUT", f"/runs/{run_id}/labels", content=body.getvalue(), headers={"Content-Type": _NPY})
+
+    def put_audit(self, run_id: str, indices: Sequence[int], clean: Sequence[bool]) -> dict[str, Any]:
+        """Say of some samples whether their given label is true; return how many marks are new or changed."""
+        return self._json("PUT", f"/runs/{run_id}/audit", json={"indices": list(indices), "clean": list(clean)})
+
+    def audit(self, run_id: str, n_samples: int) -> Audit:
+        """Return all marks of a run."""
+        response = self._request("GET", f"/runs/{run_id}/audit", headers={"Accept": _BITMAP})
+        return Audit.from_body(response.content, n_samples)
+
+    def evaluation(self, run_id: str, round: int) -> dict[str, Any]:
+        """Return how good a round's clean set is by the audit, in the wire's names.
+
+        Raises
+        ------
+        Conflict
+            If there is no audit (``no-audit``).
+        """
+        return self._json("GET", f"/runs/{run_id}/rounds/{round}/evaluation")
+
+    def scores(self, run_id: str, round: int | str = "latest") -> NDArray[np.float32]:
+        """Return every sample's score and probability of being mislabelled, shape (2, n_samples); NaN: none."""
+        pages: list[NDArray[np.float32]] = []
+        while not pages or pages[-1].shape[1] == _PAGE:
+            params = {"round": round, "offset": len(pages) * _PAGE, "limit": _PAGE}
+            response = self._request("GET", f"/runs/{run_id}/scores", params=params, headers={"Accept": _NPY})
+            try:
+                pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
+            except ValueError as error:
+                raise unexpected(response) from error
+        return np.concatenate(pages, axis=1)
+
+    def sample(self, run_id: str, index: int, round: int | str = "latest") -> dict[str, Any]:
+        """Return one sample's history, and why it was kept or dropped, in the wire's names."""
+        return self._json("GET", f"/runs/{run_id}/samples/{index}", params={"round": round})
 
     def _put_bits(self, path: str, body: bytes, attempt: int | None) -> None:
         self._request("PUT", path, content=body, headers={"Content-Type": _BITMAP, **_attempt(attempt)})
