@@ -10,12 +10,13 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.api import problems, rounds, runs, samples, selection, system, truth
+from mild_service.api import predictions, problems, rounds, runs, samples, selection, system, truth
 from mild_service.api.deps import known_query_only
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreError
+from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections
 from mild_service.store import Store, open_store
@@ -62,14 +63,20 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.computer = computer
     app.state.ping = store.ping
     app.state.runs = Runs(store, computer, settings, telemetry)
+    app.state.predictions = Predictions(store, settings, telemetry)
     truths = Truths(store, telemetry)
     app.state.truths = truths
     app.state.selections = Selections(store, computer, truths, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, truth, samples, selection):
+    for resource in (runs, rounds, predictions, truth, samples, selection):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     app.include_router(system.router)  # probes and scrapers may say what they like
-    app.add_middleware(RequestContext, telemetry=telemetry, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestContext,
+        telemetry=telemetry,
+        max_body_bytes=settings.max_body_bytes,
+        max_log_bytes=settings.max_log_bytes,
+    )
     return app
 
 

@@ -28,6 +28,12 @@ class Settings(BaseSettings):
     max_epochs: int = Field(4096, ge=1, le=65_535, description="Most epochs of a round.")
     max_rounds: int = Field(256, ge=1, le=10_000, description="Most rounds of a run.")
     max_body_bytes: int = Field(2**25 + 2**20, ge=1024, le=2**31, description="Most bytes of a request's body.")
+    max_log_bytes: int = Field(2**33, ge=1024, le=2**45, description="Most bytes of a prediction log, also inflated.")
+    max_log_records: int = Field(2**30, ge=1, le=2**40, description="Most records of a prediction log.")
+    max_record_bytes: int = Field(2**20, ge=64, le=2**25, description="Most bytes of one line or JSON record of a log.")
+    max_log_cells: int = Field(
+        2**28, ge=1024, le=2**38, description="Most samples times epochs of a log; each takes a byte of memory."
+    )
     ttl_seconds: int = Field(
         30 * 24 * 3600, ge=60, le=10 * 365 * 24 * 3600, description="A run expires this long after its last write."
     )

@@ -17,6 +17,7 @@ class Telemetry:
         self.problems = Counter("mild_problems", "Requests refused, by problem code.", ["code"], registry=self.registry)
         self.epochs = Counter("mild_epochs", "Epochs put, by outcome.", ["outcome"], registry=self.registry)
         self.epoch_bytes = Counter("mild_epoch_bytes", "Bytes of epoch bodies taken.", registry=self.registry)
+        self.log_records = Counter("mild_log_records", "Records of prediction logs taken.", registry=self.registry)
         self.selections = Counter(
             "mild_selections", "Selections asked for, by where they came from.", ["source"], registry=self.registry
         )

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 import re
 import zlib
+from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
 from fastapi import Request
@@ -21,6 +22,8 @@ Model = TypeVar("Model", bound=BaseModel)
 BITMAP = "application/octet-stream"
 JSON = "application/json"
 
+_PIECE_BYTES = 1024 * 1024
+"""Most bytes that are inflated at once."""
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
@@ -55,21 +58,35 @@ async def read(request: Request, limit: int) -> bytes:
     DigestMismatch
         If it is not what its Content-Digest says.
     """
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("identity", "gzip"):
-        raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, or none")
-    inflater = zlib.decompressobj(wbits=31) if coding == "gzip" else None
-    received = hashlib.sha256()
     body = bytearray()
-    async for piece in request.stream():
-        received.update(piece)
-        body += piece if inflater is None else _inflate(inflater, piece, limit + 1 - len(body))
+    async for piece in _inflated(request):
+        body += piece
         if len(body) > limit:
             return bytes(body[: limit + 1])
-    if inflater is not None and (not inflater.eof or inflater.unused_data):
-        raise MalformedBody("the body is not one whole gzip stream; compress it again, or send it uncompressed")
-    _check_digest(request, received.digest())
     return bytes(body)
+
+
+async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Read a body piece by piece, for a reader that keeps no more than it needs.
+
+    What is wrong with the body as a whole, such as its digest, is raised behind the last piece.
+
+    Raises
+    ------
+    BodyTooLarge
+        If it has more than `limit` bytes when inflated.
+    UnsupportedMediaType, MalformedBody, DigestMismatch
+        As `read`.
+    """
+    n_bytes = 0
+    async for piece in _inflated(request):
+        n_bytes += len(piece)
+        if n_bytes > limit:
+            raise BodyTooLarge(
+                f"the log has more than {limit} bytes, which is the limit; send it in parts, "
+                "or have MILD_MAX_LOG_BYTES raised"
+            )
+        yield piece
 
 
 async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
@@ -101,9 +118,31 @@ async def read_json(request: Request, model: type[Model], limit: int) -> Model:
     RequestValidationError
         If it does not validate.
     """
+    return parse_json(await read_within(request, limit), model)
+
+
+async def read_within(request: Request, limit: int) -> bytes:
+    """Read a body.
+
+    Raises
+    ------
+    BodyTooLarge
+        If it is longer than `limit`.
+    """
     body = await read(request, limit)
     if len(body) > limit:
         raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit; send less at once")
+    return body
+
+
+def parse_json(body: bytes, model: type[Model]) -> Model:
+    """A JSON body; an empty one counts as ``{}``.
+
+    Raises
+    ------
+    RequestValidationError
+        If it is not JSON, or does not validate.
+    """
     try:
         return model.model_validate_json(body or b"{}")
     except ValidationError as error:
@@ -130,9 +169,32 @@ def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
     return bitmap.check(data, n_samples, what)
 
 
-def _inflate(inflater: "zlib._Decompress", piece: bytes, room: int) -> bytes:
+async def _inflated(request: Request) -> AsyncIterator[bytes]:
+    """A body's bytes without their coding, none of them kept; its digest is checked at the end."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip"):
+        raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, or none")
+    inflater = zlib.decompressobj(wbits=31) if coding == "gzip" else None
+    received = hashlib.sha256()
+    async for piece in request.stream():
+        received.update(piece)
+        if inflater is None:
+            yield piece
+            continue
+        for inflated in _inflate(inflater, piece):
+            yield inflated
+    if inflater is not None and not inflater.eof:
+        raise MalformedBody("the body is not one whole gzip stream; compress it again, or send it uncompressed")
+    _check_digest(request, received.digest())
+
+
+def _inflate(inflater: "zlib._Decompress", piece: bytes) -> Iterator[bytes]:
     try:
-        return inflater.decompress(piece, room)
+        while piece and not inflater.eof:
+            yield inflater.decompress(piece, _PIECE_BYTES)
+            piece = inflater.unconsumed_tail or inflater.unused_data
+        if piece:
+            raise MalformedBody("something follows the gzip stream; compress the body again, or send it uncompressed")
     except zlib.error as error:
         raise MalformedBody(
             f"the body does not inflate ({error}); compress it again, or send it uncompressed"

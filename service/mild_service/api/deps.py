@@ -8,6 +8,7 @@ from pydantic import FiniteFloat
 from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
+from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
 from mild_service.truth import Truths
@@ -37,6 +38,11 @@ def _truths(request: Request) -> Truths:
     return truths
 
 
+def _predictions(request: Request) -> Predictions:
+    predictions: Predictions = request.app.state.predictions
+    return predictions
+
+
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -63,6 +69,7 @@ def known_query_only(request: Request) -> None:
 RunsDep = Annotated[Runs, Depends(_runs)]
 SelectionsDep = Annotated[Selections, Depends(_selections)]
 TruthsDep = Annotated[Truths, Depends(_truths)]
+PredictionsDep = Annotated[Predictions, Depends(_predictions)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

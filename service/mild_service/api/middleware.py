@@ -12,16 +12,19 @@ from mild_service.telemetry import Telemetry
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Counted by name; what else is sent must not make labels without bound."""
+_LOG_PATHS = ("/predictions", "/selection")
+"""Routes that read a body piece by piece, and so may be sent long ones."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
     """Names each request, counts it, and stops reading a body at the limit."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int, max_log_bytes: int) -> None:
         self._app = app
         self._telemetry = telemetry
         self._limit = max_body_bytes
+        self._log_limit = max_log_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -33,13 +36,15 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         status, n_read, started = 500, 0, time.perf_counter()
+        takes_logs = scope["method"] == "POST" and scope["path"].endswith(_LOG_PATHS)
+        limit, setting = (self._log_limit, "LOG") if takes_logs else (self._limit, "BODY")
 
         async def bounded() -> Message:
             nonlocal n_read
-            self._check(int(length) if (length := headers.get("content-length", "")).isdecimal() else 0)
+            _check(int(length) if (length := headers.get("content-length", "")).isdecimal() else 0, limit, setting)
             message = await receive()
             n_read += len(message.get("body", b""))
-            self._check(n_read)
+            _check(n_read, limit, setting)
             return message
 
         async def named(message: Message) -> None:
@@ -57,10 +62,11 @@ class RequestContext:
             self._telemetry.requests.labels(method, route, status).inc()
             self._telemetry.seconds.labels(method, route).observe(time.perf_counter() - started)
 
-    def _check(self, n_bytes: int) -> None:
-        if n_bytes > self._limit:
-            raise HTTPException(
-                413,
-                f"the body has {n_bytes} bytes or more, at most {self._limit} are read; send less at once, "
-                "or have MILD_MAX_BODY_BYTES raised",
-            )
+
+def _check(n_bytes: int, limit: int, setting: str) -> None:
+    if n_bytes > limit:
+        raise HTTPException(
+            413,
+            f"the body has {n_bytes} bytes or more, at most {limit} are read; send less at once, "
+            f"or have MILD_MAX_{setting}_BYTES raised",
+        )

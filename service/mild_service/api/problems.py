@@ -78,6 +78,7 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="The limit, the value got, and the remedy.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
+    line: int | None = Field(None, description="Line (or row) of the record that is to blame, where a log was sent.")
     request_id: str = Field(description="Names this request in the service's log.")
 
 
@@ -114,7 +115,13 @@ def described(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
-def answer(request: Request, kind: type[MildError], detail: str, headers: Mapping[str, str] | None = None) -> Response:
+def answer(
+    request: Request,
+    kind: type[MildError],
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    line: int | None = None,
+) -> Response:
     """A problem as a response."""
     status = status_of(kind)
     telemetry: Telemetry = request.app.state.telemetry
@@ -125,13 +132,14 @@ def answer(request: Request, kind: type[MildError], detail: str, headers: Mappin
         status=status,
         detail=detail,
         retryable=kind.retryable,
+        line=line,
         request_id=request.state.request_id,
     )
     headers = dict(headers or {})
     if status in _RETRY_AFTER:
         headers["Retry-After"] = _RETRY_AFTER[status]
     # json's escapes, as a detail may quote text that is no valid Unicode
-    return Response(json.dumps(problem.model_dump()), status, headers, media_type=MEDIA_TYPE)
+    return Response(json.dumps(problem.model_dump(exclude_none=True)), status, headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -147,7 +155,7 @@ async def _mild_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MildError)
     if status_of(type(error)) >= 500:
         logger.error("request %s: %s: %s", request.state.request_id, error.code, error)
-    return answer(request, type(error), str(error))
+    return answer(request, type(error), str(error), line=error.line)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

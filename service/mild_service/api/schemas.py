@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from mild_core.types import Evidence, Fit, Metric, Observe, Pass, Rule, SelectionOptions, Verdict
+from mild_service.predictions import Filled
 from mild_service.runs import Opening
 from mild_service.state import Basis, Round, Run, Status
 
@@ -160,6 +161,7 @@ class RoundView(BaseModel):
     num_members: int
     num_epochs: int
     epochs: list[int] = Field(description="Committed epochs, ascending.")
+    partial: dict[int, int] = Field(description="Epochs that logs are still filling up, with the samples that are in.")
     metrics: dict[int, dict[str, float]] = Field(description="Scalars by epoch.")
     num_selected: int | None = Field(description="Size of the set; null while the round is open.")
     verdict: Verdict | None
@@ -175,6 +177,7 @@ class RoundView(BaseModel):
             num_members=n_samples if round_.members is None else round_.members.n_members,
             num_epochs=len(round_.epochs),
             epochs=list(round_.epochs),
+            partial={epoch: held.n_observed or 0 for epoch, held in round_.partials.items()},
             metrics={epoch: dict(scalars) for epoch, scalars in round_.metrics.items()},
             num_selected=round_.selected.n_members if round_.selected else None,
             verdict=round_.selection["verdict"] if round_.selection else None,
@@ -251,6 +254,43 @@ class EpochView(BaseModel):
     attempt: int
     num_correct: int
     num_observed: int | None = Field(description="Null when the body holds one bitmap: then `observe` says who.")
+
+
+class FilledView(BaseModel):
+    """What a log has done to an epoch."""
+
+    round: int
+    epoch: int
+    outcome: Literal["merged", "same"] = Field(description="`same`: all of it was known.")
+    state: Literal["partial", "committed"]
+    num_correct: int
+    num_observed: int
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_missing: int
+    missing: list[int] = Field(description="The first 100 samples that are expected and not there.")
+
+    @classmethod
+    def of(cls, filled: Filled) -> Self:
+        """View of `filled`."""
+        return cls(
+            round=filled.round,
+            epoch=filled.epoch,
+            outcome=filled.outcome,
+            state=filled.state,
+            num_correct=filled.n_correct,
+            num_observed=filled.n_observed,
+            num_expected=filled.n_expected,
+            num_missing=filled.n_missing,
+            missing=filled.missing.tolist(),
+        )
+
+
+class PostedView(BaseModel):
+    """What a log has done."""
+
+    run_id: str
+    records: int
+    epochs: list[FilledView]
 
 
 class MembersView(BaseModel):

@@ -1,5 +1,7 @@
 """``/selection``: the clean index set of a run, or of bits that are sent along."""
 
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -12,13 +14,26 @@ from mild_core.errors import (
     ParameterError,
     TrailingBitsError,
 )
-from mild_service.api import representations
-from mild_service.api.deps import Changes, RunId, RunsDep, SelectionsDep, SettingsDep, UntilEpoch, WhichRound
+from mild_core.types import RoundBits, SelectionOptions
+from mild_service.api import bodies, representations
+from mild_service.api.deps import (
+    Changes,
+    PredictionsDep,
+    RunId,
+    RunsDep,
+    SelectionsDep,
+    SettingsDep,
+    UntilEpoch,
+    WhichRound,
+)
+from mild_service.api.predictions import LOG_CONTENT
 from mild_service.api.problems import described
 from mild_service.api.schemas import SelectionView, StatelessRequest
-from mild_service.api.stateless import rounds_of
+from mild_service.api.stateless import body_schema, rounds_of
 from mild_service.errors import (
+    BadRecord,
     BodyTooLarge,
+    DigestMismatch,
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
@@ -28,6 +43,8 @@ from mild_service.errors import (
     RunNotFound,
     UnsupportedMediaType,
 )
+from mild_service.ingest import FORMATS
+from mild_service.select import Selections
 
 router = APIRouter(tags=["selection"])
 
@@ -93,13 +110,53 @@ async def get_selection(
             BitmapLengthError,
             TrailingBitsError,
             CorrectNotObservedError,
+            BadRecord,
+            DigestMismatch,
         ),
+    },
+    openapi_extra={
+        "requestBody": {"required": True, "content": {**LOG_CONTENT, bodies.JSON: {"schema": body_schema()}}}
     },
 )
 async def select_stateless(
-    request: Request, body: StatelessRequest, selections: SelectionsDep, settings: SettingsDep
+    request: Request,
+    selections: SelectionsDep,
+    predictions: PredictionsDep,
+    settings: SettingsDep,
+    changes: Changes,
+    num_samples: Annotated[
+        int | None, Query(description="Samples of a log; left out, they are those up to the greatest that it names.")
+    ] = None,
 ) -> Response:
-    """Bits in, set out, nothing stored."""
+    """Bits or a prediction log in, set out, nothing stored. Options of a selection in the query win over the body's."""
     kind = representations.negotiate(request)
-    rounds = await to_thread.run_sync(rounds_of, body, settings)
-    return await representations.encode(await selections.stateless(rounds, body.options.options()), kind)
+    media_type = bodies.media_type(request, tuple(FORMATS), bodies.JSON)
+    options = SelectionOptions()
+    log = bodies.pieces(request, settings.max_log_bytes)
+    if media_type == bodies.JSON:
+        body = await bodies.read_within(request, settings.max_body_bytes)
+        if not body.lstrip().startswith(b"["):
+            bits = bodies.parse_json(body, StatelessRequest)
+            if num_samples is not None:
+                raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON beside the bits")
+            options = bits.options.options()
+            rounds = await to_thread.run_sync(rounds_of, bits, settings)
+            return await _encoded(selections, rounds, options, changes, kind)
+        log = _single(body)
+    rounds = await predictions.alone(media_type, log, num_samples)
+    return await _encoded(selections, rounds, options, changes, kind)
+
+
+async def _encoded(
+    selections: Selections,
+    rounds: list[RoundBits],
+    options: SelectionOptions,
+    changes: Mapping[str, Any],
+    kind: str,
+) -> Response:
+    answer = await selections.stateless(rounds, replace(options, **changes).checked())
+    return await representations.encode(answer, kind)
+
+
+async def _single(body: bytes) -> AsyncIterator[bytes]:
+    yield body

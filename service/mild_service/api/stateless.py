@@ -1,6 +1,7 @@
-"""The body of ``POST /selection`` as evidence: bitmaps in base64, or lists of 0 and 1."""
+"""The JSON body of ``POST /selection`` as evidence: bitmaps in base64, or lists of 0 and 1."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,24 @@ def rounds_of(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
     _within("num_samples", n_samples, settings.max_samples)
     _within("number of rounds", len(given), settings.max_rounds)
     return [_round(number, round_, n_samples, body.observe, settings) for number, round_ in enumerate(given)]
+
+
+def body_schema() -> dict[str, Any]:
+    """JSON schema of the body, with no references: it stands alone in OpenAPI's list of content types."""
+    schema = StatelessRequest.model_json_schema()
+    definitions = schema.pop("$defs")
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return inlined(definitions[node["$ref"].rpartition("/")[2]])
+        return {name: inlined(value) for name, value in node.items()}
+
+    plain: dict[str, Any] = inlined(schema)
+    return plain
 
 
 def _given(body: StatelessRequest) -> list[StatelessRound]:

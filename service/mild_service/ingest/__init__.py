@@ -4,16 +4,30 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from mild_service.errors import UnsupportedMediaType
-from mild_service.ingest.log import Held, Log
+from mild_service.ingest.alone import rounds_of
+from mild_service.ingest.log import Held, Log, Place, Stored
 from mild_service.ingest.records import Batch, Limits, Reader
 
-__all__ = ["FORMATS", "Batch", "Held", "Limits", "Log", "Reader", "open_reader"]
+__all__ = [
+    "FORMATS",
+    "NDJSON",
+    "Batch",
+    "Held",
+    "Limits",
+    "Log",
+    "Place",
+    "Reader",
+    "Stored",
+    "open_reader",
+    "rounds_of",
+]
 
 _ARROW = ("arrow_stream", "parquet")
 
+NDJSON = "application/x-ndjson"
 FORMATS = {
     "application/json": "json_array",
-    "application/x-ndjson": "ndjson",
+    NDJSON: "ndjson",
     "text/csv": "csv_table",
     "application/vnd.apache.arrow.stream": "arrow_stream",
     "application/vnd.apache.parquet": "parquet",

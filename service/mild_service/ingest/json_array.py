@@ -31,13 +31,11 @@ class ArrayReader:
     def feed(self, data: bytes) -> Iterator[Batch]:
         """The records that `data` completes."""
         for start in range(0, len(data), _BLOCK_CHARS):
-            self._text += self._decoded(data[start : start + _BLOCK_CHARS], final=False)
-            yield from self._batches(final=False)
+            yield from self._batches(data[start : start + _BLOCK_CHARS], final=False)
 
     def end(self) -> Iterator[Batch]:
         """Check that the array was closed."""
-        self._text += self._decoded(b"", final=True)
-        yield from self._batches(final=True)
+        yield from self._batches(b"", final=True)
         if self._state != "end":
             raise MalformedBody(
                 f"the JSON array ends in the middle, behind {self._row - 1} whole records; send it whole, from [ to ]"
@@ -46,15 +44,17 @@ class ArrayReader:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _decoded(self, data: bytes, final: bool) -> str:
+    def _batches(self, data: bytes, final: bool) -> Iterator[Batch]:
         try:
-            return self._utf8.decode(data, final)
+            self._text += self._utf8.decode(data, final)
         except UnicodeDecodeError as error:
-            raise MalformedBody(
-                f"behind record {self._row - 1} stands no UTF-8 ({error.reason}); send UTF-8"
-            ) from error
+            self._text += error.object[: error.start].decode()
+            yield from self._whole(final=False)
+            raise bad_record("row", self._row, None, f"it is not UTF-8 ({error.reason})") from error
+        yield from self._whole(final)
 
-    def _batches(self, final: bool) -> Iterator[Batch]:
+    def _whole(self, final: bool) -> Iterator[Batch]:
+        """The whole records in the text."""
         records = self._at_once() or self._one_by_one(final)
         if records:
             first = self._row

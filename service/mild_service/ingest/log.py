@@ -1,6 +1,7 @@
 """Records gathered into bits: one byte per sample and epoch while the log is read, two bitmaps when it has ended."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -15,8 +16,25 @@ from mild_service.ingest.records import Batch, Limits, Numbers, bad_record
 Place: TypeAlias = tuple[int, int]
 """A round and an epoch of it."""
 
-Held: TypeAlias = Callable[[Place], EpochBits | None]
-"""What is stored of an epoch already (None: nothing). May raise why the epoch takes no records."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What is stored of an epoch already.
+
+    Attributes
+    ----------
+    bits
+        Who was observed, and who was correct.
+    closed
+        The epoch is committed: it takes the same records again, but no new ones.
+    """
+
+    bits: EpochBits
+    closed: bool
+
+
+Held: TypeAlias = Callable[[Place], Stored | None]
+"""Gives what is stored of an epoch, None where nothing is. May raise why the epoch takes no records."""
 
 _WRONG, _RIGHT, _VALUE, _OWN = 1, 2, 3, 4
 """A mark: which value is known, and whether this log says so itself or only the store."""
@@ -36,9 +54,10 @@ class Log:
     """
 
     def __init__(self, limits: Limits, held: Held | None = None, infer: bool = False) -> None:
-        self._limits = limits
+        self.limits = limits
         self._held = held or (lambda place: None)
         self._marks: dict[Place, NDArray[np.uint8]] = {}
+        self._closed: set[Place] = set()
         self._width = 0 if infer else limits.n_samples
         self.n_samples = self._width
         self.n_records = 0
@@ -66,28 +85,28 @@ class Log:
             If there are too many records, or they touch too much.
         """
         self.n_records += batch.samples.size
-        if self.n_records > self._limits.n_records:
+        if self.n_records > self.limits.n_records:
             raise LimitExceeded(
-                f"the log has {self.n_records} records or more, at most {self._limits.n_records} are read at once; "
+                f"the log has {self.n_records} records or more, at most {self.limits.n_records} are read at once; "
                 "send it in parts, or have MILD_MAX_LOG_RECORDS raised"
             )
         self._widen(int(batch.samples.max()) + 1)
-        for place, records in _by_epoch(batch, self._limits.n_epochs):
+        for place, records in _by_epoch(batch, self.limits.n_epochs):
             self._scatter(batch, place, records)
 
     def _widen(self, n_samples: int) -> None:
         """Make room for the samples of a log that stands alone."""
         self.n_samples = max(self.n_samples, n_samples)
         if n_samples > self._width:
-            self._width = min(max(n_samples, 2 * self._width), self._limits.n_samples)
+            self._width = min(max(n_samples, 2 * self._width), self.limits.n_samples)
             self._check_room(len(self._marks))
             for place, marks in self._marks.items():
                 self._marks[place] = np.concatenate([marks, np.zeros(self._width - marks.size, dtype=np.uint8)])
 
     def _check_room(self, n_epochs: int) -> None:
-        if n_epochs * self._width > self._limits.n_cells:
+        if n_epochs * self._width > self.limits.n_cells:
             raise LimitExceeded(
-                f"the log touches {n_epochs} epochs or more of {self._width} samples, at most {self._limits.n_cells} "
+                f"the log touches {n_epochs} epochs or more of {self._width} samples, at most {self.limits.n_cells} "
                 "of both multiplied are read at once; send fewer epochs at once, or have MILD_MAX_LOG_CELLS raised"
             )
 
@@ -98,6 +117,14 @@ class Log:
         if marks is None:
             marks = self._marks[place] = self._begun(batch, place, int(batch.rows.numbers[records][0]))
         known = marks[samples] & np.uint8(_VALUE)
+        if place in self._closed and not known.all():
+            first = int(np.argmin(known))
+            raise self._conflict(
+                batch,
+                int(batch.rows.numbers[records][first]),
+                f"sample {samples[first]} is not in epoch {place[1]} of round {place[0]}, which is committed already; "
+                "send all records of an epoch before it is completed, or drop the epoch with resume_from",
+            )
         clash = (known != 0) & (known != values)
         if not clash.any():
             marks[samples] = values | _OWN
@@ -116,9 +143,11 @@ class Log:
             error.line = number
             raise
         if held is not None:
-            assert held.observed is not None, "epochs from logs say who was observed"
-            marks[:] = np.unpackbits(held.observed, count=self._width)
-            marks += np.unpackbits(held.correct, count=self._width)
+            assert held.bits.observed is not None, "epochs from logs say who was observed"
+            marks[:] = np.unpackbits(held.bits.observed, count=self._width)
+            marks += np.unpackbits(held.bits.correct, count=self._width)
+            if held.closed:
+                self._closed.add(place)
         return marks
 
     def _refuse(
@@ -139,14 +168,15 @@ class Log:
         raise AssertionError("a clash has a record")
 
     def _contradiction(self, batch: Batch, place: Place, number: int, sample: int, value: int) -> MildError:
-        unit, stored = batch.rows.unit, self._marks[place][sample] < _OWN
         told, before = ("true", "false") if value == _RIGHT else ("false", "true")
-        says = f"sample {sample} of epoch {place[1]}, round {place[0]}, has correct={told}, and correct={before} " + (
-            "in the store" if stored else f"in an earlier {unit}"
-        )
-        if not stored:
-            return bad_record(unit, number, "correct", says)
-        error = EpochConflict(f"{unit} {number}: {says}; send the same value, or drop the epoch with resume_from")
+        what = f"sample {sample} of epoch {place[1]}, round {place[0]}, has correct={told}, and correct={before}"
+        if 0 < self._marks[place][sample] < _OWN:
+            says = f"{what} in the store; send the same value, or drop the epoch with resume_from"
+            return self._conflict(batch, number, says)
+        return bad_record(batch.rows.unit, number, "correct", f"{what} in an earlier {batch.rows.unit}")
+
+    def _conflict(self, batch: Batch, number: int, says: str) -> EpochConflict:
+        error = EpochConflict(f"{batch.rows.unit} {number}: {says}")
         error.line = number
         return error
 

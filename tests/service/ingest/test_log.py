@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.errors import BadRecord, EpochConflict, EpochKind, LimitExceeded
-from mild_service.ingest import Batch, Limits, Log
+from mild_service.ingest import Batch, Limits, Log, Stored
 from mild_service.ingest.records import Rows
 
 N = 20
@@ -24,6 +24,7 @@ def batch(said: list[Said], first: int = 1) -> Batch:
     return Batch(Rows("line", numbers), rounds, epochs, samples, correct.astype(bool))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 99_999]), st.integers(0, N - 1)))))
 def test_a_log_says_what_its_records_say(blocks: list[list[tuple[int, int, int]]]) -> None:
     log = Log(LIMITS)
@@ -57,7 +58,7 @@ def test_a_contradiction_names_the_later_record(apart: bool) -> None:
 
 
 def test_what_is_stored_contradicts_too_but_is_not_said_by_the_log() -> None:
-    stored = EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N))
+    stored = Stored(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=False)
     log = Log(LIMITS, held=lambda place: stored if place == (0, 0) else None)
     log.add(batch([(0, 0, 1, True), (0, 0, 3, True), (0, 1, 2, True)]))
     bits = log.bits((0, 0))
@@ -68,6 +69,15 @@ def test_what_is_stored_contradicts_too_but_is_not_said_by_the_log() -> None:
     assert clash.value.line == 8
     with pytest.raises(BadRecord, match="earlier line"):
         log.add(batch([(0, 0, 1, False)], first=9))
+
+
+def test_a_committed_epoch_takes_the_same_records_and_no_others() -> None:
+    stored = Stored(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=True)
+    log = Log(LIMITS, held=lambda place: stored)
+    log.add(batch([(0, 0, 1, True), (0, 0, 2, False), (0, 0, 1, True)]))
+    with pytest.raises(EpochConflict, match=r"line 5: sample 3 is not in epoch 0 .*committed") as clash:
+        log.add(batch([(0, 0, 1, True), (0, 0, 3, False)], first=4))
+    assert clash.value.line == 5
 
 
 def test_an_epoch_that_takes_no_records_says_at_which_line() -> None:
