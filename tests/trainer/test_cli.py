@@ -104,6 +104,8 @@ def test_the_demo_needs_no_service(run: CliRunner, tmp_path: Path) -> None:
         (["--dataset", "mnist", "--data-dir", "/no/such/folder"], "error: /no/such/folder is not a folder"),
         (["--threshold", "value"], "error: threshold 'value' needs `value`"),
         (["--resume"], "checkpoint.pt does not exist"),
+        (["--url", "http://localhost:8000"], "error: --local and --url exclude each other; give one"),
+        (["--run-id", "a/b"], "error: --run-id is 'a/b'; give 1 to 64 letters"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_exit_code_2(
@@ -117,10 +119,42 @@ def test_what_goes_wrong_is_one_line_and_exit_code_2(
 
 
 def test_an_out_folder_that_is_a_file_is_one_line(run: CliRunner, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    result = run.invoke(cli.app, ["train", *QUICK, "--local", "--out", str(tmp_path / "file")])
+    path = tmp_path / "file"
+    path.write_text("")
+    result = run.invoke(cli.app, ["train", *QUICK, "--out", str(path)])
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    assert result.stderr == f"error: --out {path} is a file; give a folder\n"
+
+
+def test_nothing_to_resume_leaves_nothing_behind(run: CliRunner, tmp_path: Path) -> None:
+    result = run.invoke(cli.app, ["train", "--resume", "--out", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    assert "checkpoint.pt does not exist" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_something_else_is_not_resumed(run: CliRunner, tmp_path: Path) -> None:
+    local = ["train", "--limit", "100", "--epochs", "1", "--rounds", "1", "--out", str(tmp_path)]
+    assert run.invoke(cli.app, [*local, "--local", "--run-id", "one"]).exit_code == 0
+    other = run.invoke(cli.app, [*local, "--local", "--resume", "--run-id", "two"])
+    assert "checkpoint of run 'one', --run-id is 'two'" in other.stderr
+    service = run.invoke(cli.app, [*local, "--resume"])
+    assert "checkpoint of run 'one', which selects in its own process; go on with it with --local" in service.stderr
+    assert not (tmp_path / "service").exists()
+
+
+def test_a_run_of_a_service_is_resumed_with_a_service_and_not_repeated(run: CliRunner, tmp_path: Path) -> None:
+    arguments = ["train", "--limit", "100", "--epochs", "1", "--rounds", "1", "--out", str(tmp_path), "--run-id", "nd1"]
+    assert run.invoke(cli.app, arguments).exit_code == 0
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    again = run.invoke(cli.app, arguments)
+    assert again.stderr.endswith(
+        "error: run 'nd1' exists already and is at round 1; choose another --run-id, or go on with --resume\n"
+    )
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    local = run.invoke(cli.app, [*arguments, "--resume", "--local"])
+    assert "checkpoint of run 'nd1', which a service selects for; leave --local out" in local.stderr
+    assert run.invoke(cli.app, [*arguments, "--resume"]).exit_code == 0
 
 
 def test_every_setting_has_an_option_a_variable_and_a_row_in_the_document() -> None:

@@ -27,20 +27,25 @@ def test_a_real_service_starts_answers_and_ends(tmp_path: Path) -> None:
 
 def test_a_command_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> None:
     failing = [sys.executable, "-c", "import sys; sys.exit('no such store')"]
-    with (
-        pytest.raises(ServiceStartError, match=r"no such store.*service.log.*--local"),
-        EmbeddedService(tmp_path, command=failing),
-    ):
-        pass
+    said = r"ended before.*: no such store;.*service.log.*--out.*--local"
+    with EmbeddedService(tmp_path, command=failing) as service, pytest.raises(ServiceStartError, match=said):
+        _ = service.url
 
 
 def test_a_silent_command_is_given_up_on(tmp_path: Path) -> None:
     silent = [sys.executable, "-c", "import time; time.sleep(600)"]
-    with (
-        pytest.raises(ServiceStartError, match=r"within 0.5 s .*: it wrote nothing"),
-        EmbeddedService(tmp_path, timeout=0.5, command=silent),
-    ):
-        pass
+    said = r"did not say within 0.5 s .*: it wrote nothing"
+    with EmbeddedService(tmp_path, 0.5, silent) as service, pytest.raises(ServiceStartError, match=said):
+        _ = service.url
+
+
+def test_it_comes_up_while_something_else_is_done(tmp_path: Path) -> None:
+    asked = f"open({str(tmp_path / 'pipe')!r}).read(); {SPEAKER}"
+    os.mkfifo(tmp_path / "pipe")
+    with EmbeddedService(tmp_path, command=[sys.executable, "-c", asked]) as service:
+        (tmp_path / "pipe").write_text("now")  # were the block entered only once it listens, nobody would get here
+        assert service.url == "http://127.0.0.1:1"
+        assert service.url == "http://127.0.0.1:1"
 
 
 def test_stopping_twice_is_stopping_once(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class Checkpoint:
     ----------
     run_id
         The run's name at the backend.
+    local
+        Whether the backend selects in the training process, rather than a service.
     position
         The epoch to go on with; one past a round's last where only its selection is left to be made.
     rounds
@@ -45,6 +47,7 @@ class Checkpoint:
     """
 
     run_id: str
+    local: bool
     position: Position
     rounds: tuple[RoundRecord, ...]
     epochs: tuple[EpochRecord, ...]
@@ -60,6 +63,7 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
         {
             "settings": json.dumps(settings.as_json()),
             "run_id": checkpoint.run_id,
+            "local": checkpoint.local,
             "position": dataclasses.asdict(checkpoint.position),
             "rounds": json.dumps([record.to_json() for record in checkpoint.rounds]),
             "epochs": json.dumps([dataclasses.asdict(record) for record in checkpoint.epochs]),
@@ -102,6 +106,7 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
             )
     return Checkpoint(
         run_id=stored["run_id"],
+        local=stored["local"],
         position=Position(**stored["position"]),
         rounds=tuple(RoundRecord.from_json(record) for record in json.loads(stored["rounds"])),
         epochs=tuple(EpochRecord(**record) for record in json.loads(stored["epochs"])),

@@ -2,18 +2,17 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from mild_client import HttpBackend, LocalSelector, MildClient, SelectionBackend, SelectionOptions
 from mild_core.errors import MildError
+from mild_core.types import SelectionOptions
 from mild_trainer import options as o
+from mild_trainer.job import Job
 from mild_trainer.settings import TrainSettings
 
 app = typer.Typer(
@@ -104,7 +103,7 @@ def train(
                 min_keep=min_keep,
             ),
         )
-        _train(settings, out, url, local, run_id, resume)
+        Job(settings, out, url, local, run_id, resume).run(Console())
 
 
 @app.command()
@@ -124,7 +123,7 @@ def demo(
         settings = TrainSettings.for_dataset(
             "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
         )
-        _train(settings, out, url, local, run_id, resume)
+        Job(settings, out, url, local, run_id, resume).run(Console())
         if url is None and not local:
             Console().print(
                 f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
@@ -164,36 +163,6 @@ def select(
             min_keep=min_keep,
         )
         typer.echo(json.dumps(select_file(file, options, plot), indent=2))
-
-
-def _train(settings: TrainSettings, out: Path, url: str | None, local: bool, run_id: str | None, resume: bool) -> None:
-    from mild_trainer import progress, report, summary
-    from mild_trainer.rounds import run_rounds
-
-    console = Console()
-    with ExitStack() as stack:
-        backend = _backend(stack, out, url, local)
-        reporter: progress.Reporter = progress.Lines(console)
-        if console.is_terminal:
-            reporter = stack.enter_context(progress.Bars(console))
-        name = run_id or f"{settings.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-        history = run_rounds(settings, backend, reporter=reporter, run_id=name, out=out, resume=resume)
-    console.print(summary.table(history))
-    console.print(f"No further round: {history.ended}.", highlight=False)
-    console.print(
-        f"Written: {summary.write(history, out)} and {report.write(history, out)}", highlight=False, soft_wrap=True
-    )
-
-
-def _backend(stack: ExitStack, out: Path, url: str | None, local: bool) -> SelectionBackend:
-    """The service that is named, this process, or a service started for as long as `stack` lasts."""
-    if local:
-        return LocalSelector(out / "bits")
-    if url is None:
-        from mild_trainer.service import EmbeddedService
-
-        url = stack.enter_context(EmbeddedService(out / "service")).url
-    return HttpBackend(stack.enter_context(MildClient(url)))
 
 
 @contextlib.contextmanager

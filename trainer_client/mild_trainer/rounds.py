@@ -177,6 +177,7 @@ class _Rounds:
             return
         state = Checkpoint(
             run_id=self.run_id,
+            local=isinstance(self.backend, LocalSelector),
             position=Position(len(self.records), n_done),
             rounds=tuple(self.records),
             epochs=tuple(self.epochs),

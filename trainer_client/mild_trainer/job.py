@@ -1,0 +1,130 @@
+"""A training as the command line runs it: options are checked, a service stands by, and the outcome is told."""
+
+import re
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from mild_client import HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend
+from mild_core.errors import ParameterError
+from mild_trainer.errors import CheckpointError, TrainerError
+from mild_trainer.service import EmbeddedService
+from mild_trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from mild_trainer.history import History
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of ``mild train``.
+
+    Attributes
+    ----------
+    settings
+        What to train.
+    out
+        Folder for everything that is written.
+    url, local
+        The service to select with, or whether to select in this process; neither: an embedded service.
+    run_id
+        The run's name; None makes one up.
+    resume
+        Go on from the checkpoint in `out`.
+    """
+
+    settings: TrainSettings
+    out: Path
+    url: str | None
+    local: bool
+    run_id: str | None
+    resume: bool
+
+    def run(self, console: Console) -> None:
+        """Train, write the summary and the report, and print what came out.
+
+        Raises
+        ------
+        ParameterError
+            If options contradict each other or cannot be used.
+        CheckpointError
+            If there is nothing to resume, or it is the checkpoint of something else.
+        TrainerError
+            If the run exists already and is not to be resumed.
+        """
+        self._check()
+        with ExitStack() as stack:
+            client = None if self.url is None else stack.enter_context(MildClient(self.url))
+            service = None
+            if client is None and not self.local:
+                service = stack.enter_context(EmbeddedService(self.out / "service"))
+
+            # All that takes long to load is loaded while the service comes up.
+            from mild_trainer import data, progress, report, rounds, summary
+
+            reporter: progress.Reporter = progress.Lines(console)
+            read = data.load(self.settings.dataset, self.settings.data_dir)
+            if service is not None:
+                client = stack.enter_context(MildClient(service.url))
+            backend: SelectionBackend = LocalSelector(self.out / "bits") if client is None else HttpBackend(client)
+            name = self.run_id or f"{self.settings.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+            with ExitStack() as drawn:
+                if console.is_terminal:
+                    reporter = drawn.enter_context(progress.Bars(console))
+                try:
+                    history = rounds.run_rounds(
+                        self.settings, backend, read, reporter, run_id=name, out=self.out, resume=self.resume
+                    )
+                except RunExists as error:
+                    raise TrainerError(f"{error.found}; choose another --run-id, or go on with --resume") from None
+            if service is not None:
+                service.release()  # it ends while the report is drawn
+            written = summary.write(history, self.out), report.write(history, self.out)
+            _tell(console, history, written)
+
+    def _check(self) -> None:
+        """Refuse what cannot go well before anything is started or written."""
+        if self.local and self.url is not None:
+            raise ParameterError("--local and --url exclude each other; give one")
+        if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
+            raise ParameterError(
+                f"--run-id is {self.run_id!r}; give 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+            )
+        if self.out.exists() and not self.out.is_dir():
+            raise ParameterError(f"--out {self.out} is a file; give a folder")
+        if self.resume:
+            self._check_checkpoint()
+
+    def _check_checkpoint(self) -> None:
+        from mild_trainer import checkpoint
+
+        stored = checkpoint.load(self.out, self.settings)
+        if self.run_id not in (None, stored.run_id):
+            raise CheckpointError(
+                f"{self.out} holds the checkpoint of run {stored.run_id!r}, --run-id is {self.run_id!r}; "
+                "leave --run-id out to go on with it, or give the other run's --out"
+            )
+        if self.local and not stored.local:
+            raise CheckpointError(
+                f"{self.out} holds the checkpoint of run {stored.run_id!r}, which a service selects for; "
+                "leave --local out to go on with it"
+            )
+        if not self.local and stored.local:
+            raise CheckpointError(
+                f"{self.out} holds the checkpoint of run {stored.run_id!r}, which selects in its own process; "
+                "go on with it with --local"
+            )
+
+
+def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> None:
+    from mild_trainer import summary
+
+    console.print(summary.table(history))
+    console.print(f"No further round: {history.ended}.", highlight=False)
+    console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)
