@@ -15,8 +15,6 @@ from mild_service.ingest.records import FIELDS, Batch, Column, Limits, Rows, ass
 _BLOCK_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _TRUTH = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
-_SPECIAL = re.compile(rb'["xX]|\r(?!\n)')
-"""Quotes; hexadecimal numbers and lone carriage returns, which pyarrow takes and we do not."""
 
 
 class CsvReader:
@@ -48,7 +46,7 @@ class CsvReader:
         if self._names is None or not block:
             return
         rows = Rows("line", numbered(first, block.count(b"\n") + 1))
-        columns = None if _SPECIAL.search(block) else _fast(self._names, block, rows.numbers.size)
+        columns = None if _special(block) else _fast(self._names, block, rows.numbers.size)
         if columns is None:
             rows, columns = _careful(self._names, block, rows)
         if rows.numbers.size:
@@ -73,6 +71,11 @@ def _header(line: int, names: list[str]) -> list[str]:
         if name not in names:
             raise bad_record("line", line, name, f"the header lacks it, got {short(','.join(names))}; add the column")
     return names
+
+
+def _special(block: bytes) -> bool:
+    """Whether there are quotes, or what pyarrow takes and we do not: hexadecimal numbers and lone carriage returns."""
+    return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != block.count(b"\r\n")
 
 
 def _fast(names: Sequence[str], block: bytes, n_lines: int) -> dict[str, Column] | None:

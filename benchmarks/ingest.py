@@ -1,0 +1,109 @@
+"""Records of a prediction log that are read a second, format by format, on one core.
+
+usage: python -m benchmarks.ingest [--records 1000000] [--repeats 5]
+
+One log of 20 epochs, samples shuffled, in each format, in blocks of 1 MiB as the service reads it: decoded, checked and
+gathered into bits. Without the network and the store. Writes ``results/ingest.md``, exits with 1 if a bar is missed.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow
+from pyarrow import parquet
+
+from benchmarks.timing import interleaved, machine
+from mild_service.ingest import Limits, Log, open_reader
+
+RESULTS = Path(__file__).parent / "results"
+N_EPOCHS = 20
+BLOCK_BYTES = 1024 * 1024
+BARS = {
+    "application/x-ndjson": 1e6,
+    "text/csv": 3e6,
+    "application/vnd.apache.arrow.stream": 15e6,
+    "application/vnd.apache.parquet": 15e6,
+}
+
+
+def bodies(n_records: int) -> dict[str, bytes]:
+    """The log in every format."""
+    rng = np.random.default_rng(0)
+    n_samples = n_records // N_EPOCHS
+    epochs = np.repeat(np.arange(N_EPOCHS), n_samples)
+    samples = np.concatenate([rng.permutation(n_samples) for _ in range(N_EPOCHS)])
+    correct = rng.random(epochs.size) < 0.7
+    rows = list(zip(epochs.tolist(), samples.tolist(), correct.tolist(), strict=True))
+    objects = [orjson.dumps({"epoch": e, "sample": s, "correct": c}) for e, s, c in rows]
+    dynamics = [
+        orjson.dumps({"guid": s, f"logits_epoch_{e}": [1.25, -0.5] if c else [-0.5, 1.25], "gold": 0})
+        for e, s, c in rows
+    ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("epoch", "sample", "correct"), *rows])
+    table = pyarrow.table({"epoch": epochs, "sample": samples, "correct": correct})
+    stream, file = io.BytesIO(), io.BytesIO()
+    with pyarrow.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table, max_chunksize=100_000)
+    parquet.write_table(table, file)
+    return {
+        "application/json": b"[" + b",".join(objects) + b"]",
+        "application/x-ndjson": b"\n".join(objects),
+        "text/csv": text.getvalue().encode(),
+        "application/vnd.apache.arrow.stream": stream.getvalue(),
+        "application/vnd.apache.parquet": file.getvalue(),
+        "application/x-cartography+ndjson": b"\n".join(dynamics),
+    }
+
+
+def read(media_type: str, body: bytes, limits: Limits) -> Log:
+    log = Log(limits)
+    with closing(open_reader(media_type, limits)) as reader:
+        for start in range(0, len(body), BLOCK_BYTES):
+            for batch in reader.feed(body[start : start + BLOCK_BYTES]):
+                log.add(batch)
+        for batch in reader.end():
+            log.add(batch)
+    return log
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    limits = Limits(arguments.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
+    logs = bodies(arguments.records)
+    works = [partial(read, media_type, body, limits) for media_type, body in logs.items()]
+    times = interleaved(works, arguments.repeats, warm=1)
+    lines = [
+        "# Prediction logs: records a second and core",
+        "",
+        f"`python -m benchmarks.ingest --records {arguments.records} --repeats {arguments.repeats}`, "
+        f"{machine('numpy', 'orjson', 'pyarrow')}; median.",
+        "",
+        "| content type | MB | million records a second | bar |",
+        "|---|---|---|---|",
+    ]
+    missed = False
+    for (media_type, body), seconds in zip(logs.items(), times, strict=True):
+        rate, bar = arguments.records / seconds, BARS.get(media_type)
+        missed |= bar is not None and rate < bar
+        lines.append(
+            f"| {media_type} | {len(body) / 1e6:.1f} | {rate / 1e6:.2f} | {f'{bar / 1e6:.0f}' if bar else ''} |"
+        )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    (RESULTS / "ingest.md").write_text(text)
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
