@@ -185,6 +185,8 @@ class Predictions:
         own = await self._in_thread(partial(log.bits, place))
         for _ in range(_TRIES):
             round_, old, stored = await self._standing(run, place)
+            if round_.finished:
+                raise wrong_round(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._expected(run, round_)
             filled, bits = await self._in_thread(partial(_filled, place, own, stored, expected))
             kind: Literal["logs", "partial"] = "logs" if complete or filled.n_missing == 0 else "partial"

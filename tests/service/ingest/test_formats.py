@@ -60,6 +60,12 @@ def test_records_may_hold_classes_rounds_and_other_fields(media_type: str) -> No
     assert [row[1:] for row in found] == [(1, 2, 3, 1), (0, 2, 4, 0), (3, 2, 5, 1)]
 
 
+@pytest.mark.parametrize("media_type", [JSON, NDJSON, CSV, ARROW, PARQUET])
+def test_a_column_may_hold_nothing(media_type: str) -> None:
+    records = [{"round": None, "epoch": 2, "sample": sample, "correct": True, "label": None} for sample in range(3)]
+    assert [row[1:] for row in read(media_type, WRITERS[media_type](records))] == [(0, 2, s, 1) for s in range(3)]
+
+
 def test_a_cartography_line_may_hold_several_epochs() -> None:
     line = {"guid": 7, "gold": 1, "logits_epoch_0": [1, 2, 3], "logits_epoch_4": [0.5, 1.5, -1], "device": "cuda"}
     assert read(CARTOGRAPHY, json.dumps(line).encode()) == [(1, 0, 0, 7, 0), (1, 0, 4, 7, 1)]
