@@ -106,11 +106,19 @@ def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digit
 
 
 def test_a_run_without_noise_or_truth_reports_neither(quick: TrainSettings, digits: Dataset) -> None:
-    unknown = replace(digits, y_train_clean=None)
-    history = run_rounds(replace(quick, noise="none", rounds=1, oracle=True), data=unknown)
+    history = run_rounds(replace(quick, noise="none", rounds=1, epochs=1, oracle=True), data=digits)
     assert history.true_noise is None
     assert history.rounds[0].agreement is None
     assert history.oracle is None
+
+
+def test_a_known_truth_is_reported_though_no_label_was_broken(quick: TrainSettings, digits: Dataset) -> None:
+    truth = digits.y_train.copy()
+    truth[:100] = (truth[:100] + 1) % 10
+    known = replace(digits, y_train_clean=truth)
+    history = run_rounds(replace(quick, noise="none", limit=0, rounds=1, epochs=1), data=known)
+    assert history.true_noise == pytest.approx(100 / 1437)
+    assert history.rounds[0].agreement is not None
 
 
 def test_ends_early_when_two_sets_agree(quick: TrainSettings, digits: Dataset) -> None:

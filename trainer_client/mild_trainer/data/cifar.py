@@ -26,7 +26,7 @@ def load_cifar10(data_dir: Path | None) -> Dataset:
     remedy = _REMEDY.format("cifar-10-python.tar.gz")
     x_train, y_train = _batches(root, [f"data_batch_{i}" for i in range(1, 6)], 10_000, b"labels", remedy)
     x_test, y_test = _batches(root, ["test_batch"], 10_000, b"labels", remedy)
-    return Dataset("cifar10", x_train, y_train, x_test, y_test, 10, y_train_clean=y_train)
+    return Dataset("cifar10", x_train, y_train, x_test, y_test, 10)
 
 
 def load_cifar100(data_dir: Path | None) -> Dataset:
@@ -41,7 +41,7 @@ def load_cifar100(data_dir: Path | None) -> Dataset:
     remedy = _REMEDY.format("cifar-100-python.tar.gz")
     x_train, y_train = _batches(root, ["train"], 50_000, b"fine_labels", remedy)
     x_test, y_test = _batches(root, ["test"], 10_000, b"fine_labels", remedy)
-    return Dataset("cifar100", x_train, y_train, x_test, y_test, 100, y_train_clean=y_train)
+    return Dataset("cifar100", x_train, y_train, x_test, y_test, 100)
 
 
 def _root(data_dir: Path | None, name: str) -> Path:

@@ -20,4 +20,4 @@ def load_digits() -> Dataset:
         random_state=0,
         stratify=labels,
     )
-    return Dataset("digits", x_train, y_train, x_test, y_test, n_classes=10, y_train_clean=y_train)
+    return Dataset("digits", x_train, y_train, x_test, y_test, n_classes=10)

@@ -27,7 +27,7 @@ def load_mnist(data_dir: Path | None) -> Dataset:
     x_train, y_train = _images(root, "train"), _labels(root, "train")
     x_test, y_test = _images(root, "t10k"), _labels(root, "t10k")
     n_classes = int(max(y_train.max(initial=0), y_test.max(initial=0))) + 1
-    return Dataset("mnist", x_train, y_train, x_test, y_test, n_classes, y_train_clean=y_train)
+    return Dataset("mnist", x_train, y_train, x_test, y_test, n_classes)
 
 
 def _images(root: Path, part: str) -> NDArray[np.uint8]:
