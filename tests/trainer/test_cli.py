@@ -170,6 +170,15 @@ def test_every_setting_has_an_option_a_variable_and_a_row_in_the_document() -> N
         assert re.search(row, documented, re.MULTILINE), f"{option.opts[0]} lacks its row in {DOCUMENT}"
 
 
+def test_the_help_names_the_defaults_that_the_document_names() -> None:
+    documented = DOCUMENT.read_text()
+    for name in {f.name for f in fields(TrainSettings)} - {"selection", "data_dir"}:
+        option = train_options()[name]
+        shown = option.show_default if isinstance(option.show_default, str) else str(option.default)
+        row = next(line for line in documented.splitlines() if f"`MILD_{name.upper()}` |" in line)
+        assert row.split("|")[3].strip() == shown, option.opts[0]
+
+
 def test_a_selection_from_a_file_is_printed_as_json(run: CliRunner, tmp_path: Path) -> None:
     correct, clean = bits()
     np.save(tmp_path / "bits.npy", correct)

@@ -26,7 +26,8 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
     ("given", "message"),
     [
         ({"epochs": 0}, r"epochs is 0; give a number in 1\.\.10000"),
-        ({"batch_size": 1}, "batch_size is 1"),
+        ({"batch_size": 1}, r"batch_size is 1; give a number in 2\.\.1048576"),
+        ({"momentum": 1.5}, r"momentum is 1.5; give a number in 0\.\.0.9999"),
         ({"lr": -0.1}, "lr is -0.1"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"seed": -1}, "seed is -1"),

@@ -1,19 +1,36 @@
 """The command line's options, each with its environment variable, in the order of the help."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
 from mild_core.types import Evidence, Fit, Metric, Observe, Rule
-from mild_trainer.settings import DatasetName, DeviceName, ModelName, Schedule, Weights
+from mild_trainer.settings import DEFAULTS, DatasetName, DeviceName, ModelName, Schedule, TrainSettings, Weights
 
 
-def _option(variable: str, text: str, panel: str) -> typer.models.OptionInfo:
+def _option(
+    variable: str, text: str, panel: str, flag: str | None = None, default: bool | str = True
+) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(
-        f"--{variable.lower().replace('_', '-')}", envvar=f"MILD_{variable}", help=text, rich_help_panel=panel
+        flag or f"--{variable.lower().replace('_', '-')}",
+        envvar=f"MILD_{variable}",
+        help=text,
+        rich_help_panel=panel,
+        show_default=default,
     )
     return option
+
+
+def _setting(variable: str, text: str, panel: str, flag: str | None = None) -> typer.models.OptionInfo:
+    """Option of a setting that stays at its default unless it is given: the help then names that default."""
+    name = variable.lower()
+    default = next(field.default for field in fields(TrainSettings) if field.name == name)
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    varies = any(name in chosen for chosen in DEFAULTS.values())
+    return _option(variable, text, panel, flag, "by data set" if varies else str(default))
 
 
 _DATA, _TRAINING, _SELECTION, _RUN = "Data", "Training", "Selection", "Run"
@@ -29,56 +46,46 @@ Noise: TypeAlias = Annotated[
     str,
     _option("NOISE", "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric with :rate.", _DATA),
 ]
-Pad: TypeAlias = Annotated[int | None, _option("PAD", "Largest shift of a random crop, in pixels.", _DATA)]
+Pad: TypeAlias = Annotated[int | None, _setting("PAD", "Largest shift of a random crop, in pixels.", _DATA)]
 Flip: TypeAlias = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", envvar="MILD_FLIP", help="Mirror half of the images.", rich_help_panel=_DATA),
+    _setting("FLIP", "Mirror half of the images.", _DATA, "--flip/--no-flip"),
 ]
 
-Model: TypeAlias = Annotated[ModelName | None, _option("MODEL", "Network.", _TRAINING)]
-Epochs: TypeAlias = Annotated[int | None, _option("EPOCHS", "Epochs of a round.", _TRAINING)]
-Rounds: TypeAlias = Annotated[int | None, _option("ROUNDS", "Largest number of rounds.", _TRAINING)]
+Model: TypeAlias = Annotated[ModelName | None, _setting("MODEL", "Network.", _TRAINING)]
+Epochs: TypeAlias = Annotated[int | None, _setting("EPOCHS", "Epochs of a round.", _TRAINING)]
+Rounds: TypeAlias = Annotated[int | None, _setting("ROUNDS", "Largest number of rounds.", _TRAINING)]
 ObserveOption: TypeAlias = Annotated[
     Observe | None,
-    _option("OBSERVE", "Whose bits are recorded: all, mixed (members' from the training pass), members.", _TRAINING),
+    _setting("OBSERVE", "Whose bits are recorded: all, mixed (members' from the training pass), members.", _TRAINING),
 ]
 WeightsOption: TypeAlias = Annotated[
-    Weights | None, _option("WEIGHTS", "Begin a round with fresh weights, or carry the last round's on.", _TRAINING)
+    Weights | None, _setting("WEIGHTS", "Begin a round with fresh weights, or carry the last round's on.", _TRAINING)
 ]
-BatchSize: TypeAlias = Annotated[int | None, _option("BATCH_SIZE", "Samples per step.", _TRAINING)]
-Lr: TypeAlias = Annotated[float | None, _option("LR", "Highest learning rate.", _TRAINING)]
-Momentum: TypeAlias = Annotated[float | None, _option("MOMENTUM", "Nesterov momentum.", _TRAINING)]
-WeightDecay: TypeAlias = Annotated[float | None, _option("WEIGHT_DECAY", "Weight decay.", _TRAINING)]
-LabelSmoothing: TypeAlias = Annotated[float | None, _option("LABEL_SMOOTHING", "Label smoothing.", _TRAINING)]
-ScheduleOption: TypeAlias = Annotated[Schedule | None, _option("SCHEDULE", "Learning rate over a round.", _TRAINING)]
+BatchSize: TypeAlias = Annotated[int | None, _setting("BATCH_SIZE", "Samples per step.", _TRAINING)]
+Lr: TypeAlias = Annotated[float | None, _setting("LR", "Highest learning rate.", _TRAINING)]
+Momentum: TypeAlias = Annotated[float | None, _setting("MOMENTUM", "Nesterov momentum.", _TRAINING)]
+WeightDecay: TypeAlias = Annotated[float | None, _setting("WEIGHT_DECAY", "Weight decay.", _TRAINING)]
+LabelSmoothing: TypeAlias = Annotated[float | None, _setting("LABEL_SMOOTHING", "Label smoothing.", _TRAINING)]
+ScheduleOption: TypeAlias = Annotated[Schedule | None, _setting("SCHEDULE", "Learning rate over a round.", _TRAINING)]
 Seed: TypeAlias = Annotated[int, _option("SEED", "Seed of everything that is drawn.", _TRAINING)]
 Oracle: TypeAlias = Annotated[
     bool | None,
-    typer.Option(
-        "--oracle/--no-oracle",
-        envvar="MILD_ORACLE",
-        help="Train on the true clean set as well, for comparison.",
-        rich_help_panel=_TRAINING,
-    ),
+    _setting("ORACLE", "Train on the true clean set as well, for comparison.", _TRAINING, "--oracle/--no-oracle"),
 ]
 Agree: TypeAlias = Annotated[
-    float | None, _option("AGREE", "End early once two clean sets have this Jaccard similarity.", _TRAINING)
+    float | None, _setting("AGREE", "End early once two clean sets have this Jaccard similarity.", _TRAINING)
 ]
 Device: TypeAlias = Annotated[
-    DeviceName | None, _option("DEVICE", "Where to train; auto takes CUDA, else MPS, else the CPU.", _TRAINING)
+    DeviceName | None, _setting("DEVICE", "Where to train; auto takes CUDA, else MPS, else the CPU.", _TRAINING)
 ]
 Compile: TypeAlias = Annotated[
     bool | None,
-    typer.Option(
-        "--compile/--no-compile",
-        envvar="MILD_COMPILE",
-        help="Compile the network (torch.compile).",
-        rich_help_panel=_TRAINING,
-    ),
+    _setting("COMPILE", "Compile the network (torch.compile).", _TRAINING, "--compile/--no-compile"),
 ]
-Threads: TypeAlias = Annotated[int | None, _option("THREADS", "Processor threads; 0: torch's choice.", _TRAINING)]
+Threads: TypeAlias = Annotated[int | None, _setting("THREADS", "Processor threads; 0: torch's choice.", _TRAINING)]
 CheckpointEvery: TypeAlias = Annotated[
-    int | None, _option("CHECKPOINT_EVERY", "Epochs between checkpoints; 0 writes none.", _TRAINING)
+    int | None, _setting("CHECKPOINT_EVERY", "Epochs between checkpoints; 0 writes none.", _TRAINING)
 ]
 
 MetricOption: TypeAlias = Annotated[Metric, _option("METRIC", "Per-sample score; low is clean.", _SELECTION)]

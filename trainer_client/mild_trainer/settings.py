@@ -98,7 +98,7 @@ class TrainSettings:
         for name, (low, high) in _RANGES.items():
             number = getattr(self, name)
             if not low <= number <= high:
-                raise ParameterError(f"{name} is {number}; give a number in {low:g}..{high:g}")
+                raise ParameterError(f"{name} is {number}; give a number in {low}..{high}")
         return self
 
     @property
@@ -115,7 +115,7 @@ class TrainSettings:
 
 _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "limit": (0, 1e9),
+        "limit": (0, 10**9),
         "seed": (0, 2**63 - 1),
         "epochs": (1, 10_000),
         "rounds": (1, 1000),
