@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow
 
 from mild_service.errors import MalformedBody
@@ -66,7 +67,7 @@ def _columns(rows: Rows, table: Any) -> dict[str, Column]:
 def _column(rows: Rows, name: str, values: Any) -> Column:
     kind, types = values.type, pyarrow.types
     if types.is_null(kind):
-        return Column(numbered(0, len(values)), numbered(0, len(values)) >= 0)
+        return Column(np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=bool))
     if not (types.is_integer(kind) or (name == "correct" and types.is_boolean(kind))):
         wanted = "booleans or integers are" if name == "correct" else "integers are"
         raise rows.bad(0, name, f"the column holds {kind}, {wanted} needed")
