@@ -188,6 +188,7 @@ def test_a_selection_from_a_file_is_printed_as_json(run: CliRunner, tmp_path: Pa
     assert found["indices"] == np.flatnonzero(clean).tolist()
     assert found["num_selected"] == 300
     assert "measured" not in found
+    assert len(result.stdout.splitlines()) < 100  # the indices are on one line
 
 
 @pytest.mark.parametrize("as_mask", [True, False])
@@ -252,9 +253,25 @@ def test_a_file_without_bits_is_refused(
 
 def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: Path) -> None:
     path = tmp_path / "bits.npy"
-    assert "does not exist" in run.invoke(cli.app, ["select", str(path)]).stderr
+
+    def said(path: Path) -> str:
+        return run.invoke(cli.app, ["select", str(path)]).stderr
+
+    assert f"{path} does not exist; save an array `correct`" in said(path)
     path.write_bytes(b"half of it")
-    assert "cannot be read" in run.invoke(cli.app, ["select", str(path)]).stderr
+    assert f"{path} is no .npy or .npz; save an array `correct`" in said(path)
+    np.save(path, bits()[0])
+    path.write_bytes(path.read_bytes()[:500])
+    assert "cannot be read" in said(path)
+    assert f"{tmp_path} is a folder; save an array `correct`" in said(tmp_path)
+
+
+def test_the_document_and_the_help_name_every_array_of_a_file_of_bits(run: CliRunner) -> None:
+    section = DOCUMENT.read_text().partition("## Selecting from a file")[2].partition("\n## ")[0]
+    shown = run.invoke(cli.app, ["select", "--help"]).output
+    for name in ("correct", "observed", "labels", "clean"):
+        assert f"| `{name}` |" in section
+        assert f"`{name}`" in shown
 
 
 def test_main_is_the_application(monkeypatch: pytest.MonkeyPatch) -> None:

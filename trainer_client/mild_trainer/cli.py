@@ -1,10 +1,10 @@
-"""``mild``: train over rounds, show it on digits, select from a file, push a log to a service."""
+"""``mild``: train over rounds, show it on digits, select from a file."""
 
 import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -135,7 +135,14 @@ def demo(
 
 @app.command()
 def select(
-    file: Annotated[Path, typer.Argument(help="A .npy or .npz with `correct`, shape (n_epochs, n_samples).")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .npy or .npz with `correct`, 0 or 1, shape (n_epochs, n_samples): whether the model predicted the "
+            "given label. An .npz may add `observed` of the same shape, and, to measure the set, `clean` of shape "
+            "(n_samples,): a mask of right labels, or the true labels beside the given `labels`."
+        ),
+    ],
     metric: o.MetricOption = "mild-simple",
     fit: o.FitOption = "anchored",
     threshold: o.ThresholdOption = "bayes",
@@ -162,26 +169,14 @@ def select(
             cost_ratio=cost_ratio,
             min_keep=min_keep,
         )
-        typer.echo(json.dumps(select_file(file, options, plot), indent=2))
+        typer.echo(_printed(select_file(file, options, plot)))
 
 
-@app.command()
-def push(
-    file: Annotated[Path, typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet.")],
-    url: Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")],
-    run_id: Annotated[str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run, which is open already.")],
-    complete: Annotated[
-        bool, typer.Option("--complete", help="Commit the log's epochs, though not everyone is in.")
-    ] = False,
-    cartography: Annotated[
-        bool, typer.Option("--cartography", help="The file holds Dataset Cartography's JSON lines.")
-    ] = False,
-) -> None:
-    """Send a prediction log to a run, and print what became of its epochs, as JSON."""
-    from mild_trainer.push import push
-
-    with _one_line_errors():
-        typer.echo(json.dumps(push(file, url, run_id, complete, cartography), indent=2))
+def _printed(answer: dict[str, Any]) -> str:
+    """JSON, indented but for the indices: they take one line, not one each."""
+    head = json.dumps({name: value for name, value in answer.items() if name != "indices"}, indent=2)
+    body = head.removesuffix("\n}")
+    return f'{body},\n  "indices": {json.dumps(answer["indices"])}\n}}'
 
 
 @contextlib.contextmanager

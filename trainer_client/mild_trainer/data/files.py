@@ -22,6 +22,9 @@ _ALLOWED = {
     ("_codecs", "encode"): str.encode,
 }
 
+# How a .npy and an .npz (a zip archive, an empty one included) begin.
+_MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
+
 
 def folder(data_dir: Path | None, dataset: str) -> Path:
     """Return `data_dir`.
@@ -63,8 +66,13 @@ def arrays(path: Path, remedy: str, bare: str = "array") -> dict[str, NDArray[An
     DataError
         If the file is absent or damaged.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; {remedy}")
     try:
         with path.open("rb") as file:  # numpy leaves a damaged file open that it opened itself
+            if not file.read(6).startswith(_MAGIC):
+                raise DataError(f"{path} is no .npy or .npz; {remedy}")
+            file.seek(0)
             content = np.load(file, allow_pickle=False)
             return {bare: content} if isinstance(content, np.ndarray) else dict(content)
     except FileNotFoundError:
