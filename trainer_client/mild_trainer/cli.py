@@ -1,4 +1,4 @@
-"""``mild``: train over rounds, show it on digits, select from a file."""
+"""``mild``: train over rounds, show it on digits, select from a file, push a log to a service."""
 
 import contextlib
 import json
@@ -177,6 +177,25 @@ def _printed(answer: dict[str, Any]) -> str:
     head = json.dumps({name: value for name, value in answer.items() if name != "indices"}, indent=2)
     body = head.removesuffix("\n}")
     return f'{body},\n  "indices": {json.dumps(answer["indices"])}\n}}'
+
+
+@app.command()
+def push(
+    file: Annotated[Path, typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet.")],
+    url: Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")],
+    run_id: Annotated[str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run, which is open already.")],
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Commit the log's epochs, though not everyone is in.")
+    ] = False,
+    cartography: Annotated[
+        bool, typer.Option("--cartography", help="The file holds Dataset Cartography's JSON lines.")
+    ] = False,
+) -> None:
+    """Send a prediction log to a run, and print what became of its epochs, as JSON."""
+    from mild_trainer.push import push
+
+    with _one_line_errors():
+        typer.echo(json.dumps(push(file, url, run_id, complete, cartography), indent=2))
 
 
 @contextlib.contextmanager
