@@ -113,11 +113,14 @@ def test_lines_tell_every_step(history: History) -> None:
     lines.epoch_done(history.rounds[0].epochs[0])
     lines.round_done(history.rounds[0])
     lines.round_done(replace(history.rounds[0], agreement=None))
+    lines.round_started("true clean set", 1, 1)
+    lines.comparison_done("true clean set", 0.5, 1.25)
     text = stream.getvalue().splitlines()
     assert text[0] == "round 0: 8 epochs on 300 samples"
     assert text[1].startswith("round 0 epoch 0: loss ")
     assert "precision" in text[2]
     assert "precision" not in text[3]
+    assert text[4:] == ["true clean set: 1 epoch on 1 sample", "true clean set: test 0.500, 1.2 s"]
 
 
 def test_bars_reach_their_end(history: History) -> None:
@@ -127,7 +130,10 @@ def test_bars_reach_their_end(history: History) -> None:
         for epoch in (0, 1):
             bars.epoch_done(EpochRecord(0, epoch, 1.0, 0.5, 0.5, 0.1))
         bars.round_done(history.rounds[0])
+        bars.round_started("true clean set", 200, 3)
+        bars.comparison_done("true clean set", 0.5, 1.0)
     assert "2/2" in stream.getvalue()
+    assert "3/3" in stream.getvalue()
     assert "round 0: kept" in stream.getvalue()
 
 
@@ -136,4 +142,5 @@ def test_silence_is_silent(history: History, capsys: pytest.CaptureFixture[str],
     silent.round_started("round 0", 300, 2)
     silent.epoch_done(history.rounds[0].epochs[0])
     silent.round_done(history.rounds[0])
+    silent.comparison_done("true clean set", 0.5, 1.0)
     assert capsys.readouterr().out == ""

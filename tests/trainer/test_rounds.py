@@ -83,7 +83,7 @@ def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
     assert record.estimated_noise == pytest.approx(0.36, abs=0.06)
     assert history.oracle is not None
     assert history.oracle > history.baseline
-    assert history.ended == "all 1 rounds are done"
+    assert history.ended == "the only round is done"
 
 
 @pytest.mark.parametrize("observe", ["all", "mixed", "members"])
@@ -129,7 +129,7 @@ def test_ends_early_when_two_sets_agree(quick: TrainSettings, digits: Dataset) -
 
 def test_ends_when_nobody_is_left_to_train_on(quick: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(quick, rounds=5, epochs=2), selecting(1), digits)
-    assert history.ended == "round 0 kept 1 samples, and training takes at least 2"
+    assert history.ended == "round 0 kept 1 sample, and training takes at least 2"
 
 
 def test_two_samples_are_enough_to_go_on(quick: TrainSettings, digits: Dataset) -> None:

@@ -20,6 +20,9 @@ class Reporter(Protocol):
     def round_done(self, record: RoundRecord) -> None:
         """A round has its clean set."""
 
+    def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
+        """A comparison has been trained, in so many seconds."""
+
 
 class Silent:
     """Says nothing."""
@@ -33,6 +36,9 @@ class Silent:
     def round_done(self, record: RoundRecord) -> None:
         """Say nothing."""
 
+    def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
+        """Say nothing."""
+
 
 class Lines:
     """Writes a line a step, for logs."""
@@ -42,7 +48,7 @@ class Lines:
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Write what begins."""
-        self._console.print(f"{title}: {n_epochs} epochs on {n_members} samples", highlight=False)
+        self._console.print(f"{title}: {counted(n_epochs, 'epoch')} on {counted(n_members, 'sample')}", highlight=False)
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Write the scalars."""
@@ -53,6 +59,10 @@ class Lines:
     def round_done(self, record: RoundRecord) -> None:
         """Write what was selected."""
         self._console.print(_outcome(record), highlight=False)
+
+    def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
+        """Write how it went."""
+        self._console.print(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s", highlight=False)
 
 
 class Bars:
@@ -67,7 +77,7 @@ class Bars:
             TextColumn("{task.fields[scores]}"),
             console=console,
         )
-        self._task = TaskID(0)
+        self._task, self._n_epochs = TaskID(0), 0
 
     def __enter__(self) -> "Bars":
         self._progress.start()
@@ -78,7 +88,8 @@ class Bars:
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Begin a bar."""
-        self._task = self._progress.add_task(f"{title}, {n_members} samples", total=n_epochs, scores="")
+        self._n_epochs = n_epochs
+        self._task = self._progress.add_task(f"{title}, {counted(n_members, 'sample')}", total=n_epochs, scores="")
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Move the bar on."""
@@ -87,6 +98,15 @@ class Bars:
     def round_done(self, record: RoundRecord) -> None:
         """Write what was selected above the bars that follow."""
         self._progress.print(_outcome(record), highlight=False)
+
+    def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
+        """Move the bar to its end."""
+        self._progress.update(self._task, completed=self._n_epochs, scores=f"test {test_accuracy:.3f}")
+
+
+def counted(n: int, thing: str) -> str:
+    """``1 epoch``, ``2 epochs``."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def _scores(record: EpochRecord) -> str:
@@ -97,4 +117,4 @@ def _outcome(record: RoundRecord) -> str:
     truth = ""
     if record.agreement is not None:
         truth = f", precision {record.agreement.precision:.3f}, recall {record.agreement.recall:.3f}"
-    return f"round {record.round}: kept {record.n_selected} samples, {record.summary['verdict']}{truth}"
+    return f"round {record.round}: kept {counted(record.n_selected, 'sample')}, {record.summary['verdict']}{truth}"

@@ -1,5 +1,6 @@
 """The loop over rounds: train on the members, record the bits, select, and train again on the selected."""
 
+import time
 from pathlib import Path
 
 from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
@@ -9,10 +10,12 @@ from mild_trainer import data as datasets
 from mild_trainer.checkpoint import Checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.history import EpochRecord, History, RoundRecord
-from mild_trainer.progress import Reporter, Silent
+from mild_trainer.progress import Reporter, Silent, counted
 from mild_trainer.settings import TrainSettings
 from mild_trainer.trainer import Trainer
 from mild_trainer.truth import Agreement, jaccard
+
+_ORACLE = "true clean set"
 
 
 def run_rounds(
@@ -114,9 +117,9 @@ class _Rounds:
         if len(self.records) > 1 and last.overlap >= settings.agree:
             return f"two consecutive clean sets agree (Jaccard {last.overlap:.3f}, asked {settings.agree:g})"
         if last.n_selected < 2:
-            return f"round {last.round} kept {last.n_selected} samples, and training takes at least 2"
+            return f"round {last.round} kept {counted(last.n_selected, 'sample')}, and training takes at least 2"
         if len(self.records) >= settings.rounds:
-            return f"all {settings.rounds} rounds are done"
+            return "the only round is done" if settings.rounds == 1 else f"all {settings.rounds} rounds are done"
         return None
 
     def round(self) -> RoundRecord:
@@ -152,8 +155,11 @@ class _Rounds:
         clean = self.data.clean
         if not self.settings.oracle or clean is None or clean.sum() < 2:
             return None
-        self.reporter.round_started("true clean set", int(clean.sum()), self.settings.epochs)
-        return self.trainer.train_alone(bitmap.pack(clean))
+        started = time.perf_counter()
+        self.reporter.round_started(_ORACLE, int(clean.sum()), self.settings.epochs)
+        test_accuracy = self.trainer.train_alone(bitmap.pack(clean))
+        self.reporter.comparison_done(_ORACLE, test_accuracy, time.perf_counter() - started)
+        return test_accuracy
 
     def spec(self) -> RunSpec:
         settings = self.settings
