@@ -1,5 +1,5 @@
 #!/bin/sh
-# A run with nothing but curl: three rounds of bits for 16 samples, as any language could send them.
+# A run with nothing but curl: one round of eight epochs of bits for 16 samples, as any language could send them.
 # Start a service first (mild-service serve --embedded), then: sh examples/curl.sh [URL]
 set -eu
 
