@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,11 @@ def test_the_document_and_the_help_name_every_array_of_a_file_of_bits(run: CliRu
     for name in ("correct", "observed", "labels", "clean"):
         assert f"| `{name}` |" in section
         assert f"`{name}`" in shown
+
+
+def test_the_version_is_that_of_the_package(run: CliRunner) -> None:
+    result = run.invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"{metadata.version('mild-selection')}\n")
 
 
 def test_main_is_the_application(monkeypatch: pytest.MonkeyPatch) -> None:

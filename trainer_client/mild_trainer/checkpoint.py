@@ -79,7 +79,11 @@ def save_model(folder: Path, model: nn.Module) -> None:
     """Write the weights of a trained network as ``model.safetensors``, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "model.safetensors.part"
+    part.unlink(missing_ok=True)
+    part.touch()
+    usual = part.stat().st_mode
     safetensors.torch.save_model(model, str(part))
+    part.chmod(usual)  # safetensors writes a file that only its owner may read
     part.replace(folder / "model.safetensors")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +17,25 @@ from mild_trainer.job import Job
 from mild_trainer.settings import TrainSettings
 
 app = typer.Typer(
-    help="Find the samples whose labels can be trusted, and train on them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("mild-selection"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find the samples whose labels can be trusted, and train on them."""
 
 
 @app.command()
