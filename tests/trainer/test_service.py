@@ -26,7 +26,7 @@ def test_a_real_service_starts_answers_and_ends(tmp_path: Path) -> None:
 
 
 def test_a_command_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> None:
-    failing = [sys.executable, "-c", "import sys; sys.exit('no such store')"]
+    failing = [sys.executable, "-c", "import sys; sys.exit('error: no such store; give --data-dir')"]
     said = r"ended before.*: no such store;.*service.log.*--out.*--local"
     with EmbeddedService(tmp_path, command=failing) as service, pytest.raises(ServiceStartError, match=said):
         _ = service.url
@@ -37,6 +37,14 @@ def test_a_silent_command_is_given_up_on(tmp_path: Path) -> None:
     said = r"did not say within 0.5 s .*: it wrote nothing"
     with EmbeddedService(tmp_path, 0.5, silent) as service, pytest.raises(ServiceStartError, match=said):
         _ = service.url
+
+
+def test_a_folder_in_use_is_named(tmp_path: Path) -> None:
+    said = "did not say within 2 s where it listens: .* is in use by another training; see .* choose another --out"
+    with EmbeddedService(tmp_path, command=[sys.executable, "-c", SPEAKER]) as first:
+        assert first.url
+        with EmbeddedService(tmp_path, timeout=2, patience=0.1) as second, pytest.raises(ServiceStartError, match=said):
+            _ = second.url
 
 
 def test_it_comes_up_while_something_else_is_done(tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from pathlib import Path
 def main(lock: Path, command: list[str]) -> int:
     """Run `command` and return its exit status; end it when standard input closes."""
     with lock.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{lock.parent} is in use by another training; waiting until that ends", file=sys.stderr, flush=True)
+            fcntl.flock(held, fcntl.LOCK_EX)
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
         return child.wait()

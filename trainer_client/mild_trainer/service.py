@@ -104,8 +104,10 @@ class EmbeddedService:
     def _failure(self, what: str) -> ServiceStartError:
         self.stop()
         last = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
+        # Without the remedy behind the semicolon: the service's options are not the training's.
+        said = last[0].removeprefix("error: ").partition("; ")[0]
         return ServiceStartError(
-            f"the embedded service {what}: {last[0].removeprefix('error: ')}; see {self._log}, "
+            f"the embedded service {what}: {said}; see {self._log}, "
             "or choose another --out, or select without a service (--local) or with one that runs already (--url)"
         )
 
