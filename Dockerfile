@@ -7,7 +7,7 @@ COPY service service
 # The two client packages belong to the same distribution; empty ones are enough here.
 RUN mkdir -p trainer_client/mild_client trainer_client/mild_trainer \
  && touch trainer_client/mild_client/__init__.py trainer_client/mild_trainer/__init__.py
-RUN /opt/mild/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[service,cli]" \
+RUN /opt/mild/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt ".[service,formats,cli]" \
  && /opt/mild/bin/pip uninstall --yes --quiet pip setuptools \
  && rm /opt/mild/bin/mild \
  && find /opt/mild -name tests -type d -path '*site-packages*' -prune -exec rm -rf {} +
