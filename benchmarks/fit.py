@@ -59,8 +59,8 @@ def peers(values: np.ndarray) -> dict[str, tuple[Callable[[], object], Callable[
         return surpyval.MixtureModel(dist=surpyval.Weibull, m=2).fit(x=positive)
 
     return {
-        "reliability": (reliability_fit, lambda: float(reliability_fit().loglik)),  # type: ignore[attr-defined]
-        "surpyval": (surpyval_fit, lambda: -float(surpyval_fit().neg_ll())),  # type: ignore[attr-defined]
+        "reliability": (reliability_fit, lambda: float(reliability_fit().loglik)),  # type: ignore[attr-defined] # untyped peer
+        "surpyval": (surpyval_fit, lambda: -float(surpyval_fit().neg_ll())),  # type: ignore[attr-defined] # untyped peer
     }
 
 

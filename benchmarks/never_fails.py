@@ -28,8 +28,8 @@ def drawn_options(rng: np.random.Generator) -> SelectionOptions:
         given["fraction"] = float(rng.random())
     return SelectionOptions(
         metric=str(rng.choice(get_args(Metric))),  # type: ignore[arg-type] # drawn from the alias itself
-        fit=str(rng.choice(get_args(Fit))),  # type: ignore[arg-type]
-        evidence=str(rng.choice(get_args(Evidence))),  # type: ignore[arg-type]
+        fit=str(rng.choice(get_args(Fit))),  # type: ignore[arg-type] # likewise
+        evidence=str(rng.choice(get_args(Evidence))),  # type: ignore[arg-type] # likewise
         p=float(rng.random()),
         cost_ratio=float(10 ** rng.uniform(-6, 6)),
         min_keep=float(rng.choice([0.0, 0.01, 1.0])),

@@ -8,34 +8,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mild_service.ingest.lines import Lines
-from mild_service.ingest.ndjson import decoded
+from mild_service.ingest.ndjson import NdjsonReader, decoded
 from mild_service.ingest.records import Batch, Limits, Rows, batch_of, short
 
 _LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
 _EXAMPLE = '{"guid": 17, "logits_epoch_0": [2.9, -2.3], "gold": 0}'
-_BLOCK_BYTES = 256 * 1024
 
 
-class CartographyReader:
-    """Reads Cartography's JSON lines; blank lines are skipped."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._lines = Lines(limits.record_bytes, _BLOCK_BYTES)
-
-    def feed(self, data: bytes) -> Iterator[Batch]:
-        """The records that `data` completes."""
-        for first, block in self._lines.feed(data):
-            yield from self._batches(first, block)
-
-    def end(self) -> Iterator[Batch]:
-        """The last line, where it has no line end."""
-        for first, block in self._lines.end():
-            yield from self._batches(first, block)
-
-    def close(self) -> None:
-        """Nothing is held."""
+class CartographyReader(NdjsonReader):
+    """Reads Cartography's JSON lines: NDJSON whose lines are samples instead of records."""
 
     def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
         rows, lines = decoded(first, block)
