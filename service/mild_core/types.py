@@ -1,6 +1,6 @@
 """The frozen values that cross the wire and the boundaries between packages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -99,6 +99,43 @@ class RoundBits:
     observed: Bitmap | None = None
     members: Bitmap | None = None
     expects: Literal["all", "members"] = "all"
+
+    @classmethod
+    def of(
+        cls,
+        n_samples: int,
+        correct: Bitmap,
+        observed: Bitmap | Sequence[Bitmap | None] | None,
+        members: Bitmap | None,
+        observe: Observe,
+    ) -> Self:
+        """A round's evidence, where an epoch may leave it to `observe` who was observed.
+
+        Parameters
+        ----------
+        n_samples
+            Samples of the run.
+        correct
+            Shape (n_epochs, n_bytes).
+        observed
+            Shape (n_epochs, n_bytes), or per epoch a bitmap of shape (n_bytes,) or None: all whom the run observes were
+            seen. None stands for None in every epoch.
+        members
+            Shape (n_bytes,), or None for everyone.
+        observe
+            ``members``: the run observes the round's members; else everyone.
+        """
+        members_only = observe == "members"
+        expected = members if members_only else None
+        if not isinstance(observed, np.ndarray):
+            given = [None] * len(correct) if observed is None else observed
+            if expected is None and all(row is None for row in given):
+                observed = None
+            else:
+                whole = bitmap.full(n_samples) if expected is None else expected
+                rows = [whole if row is None else row for row in given]
+                observed = np.stack(rows) if rows else np.empty_like(correct)
+        return cls(n_samples, correct, observed, members, "members" if members_only else "all")
 
     @property
     def n_epochs(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -13,8 +13,7 @@ import numpy as np
 import orjson
 from anyio import CapacityLimiter
 
-from mild_core import selection
-from mild_core.bitmap import Bitmap
+from mild_core import bitmap, selection
 from mild_core.types import RoundBits, Selection, SelectionOptions
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.state import Computed, Epoch, Round, Run
@@ -237,21 +236,11 @@ class Computer:
         config = run.config
         correct, observed = await self._store.bits.read_epochs(run, round_.number, epochs)
         members = None if round_.members is None else await self._store.bits.read_set(run, round_.members)
-        members_only = config.observe == "members"
-        if members_only and members is not None:
-            observed = np.array([row if e.planes == 2 else members for row, e in zip(observed, epochs, strict=True)])
+        told = [epoch.planes == 2 for epoch in epochs]
+        rows = observed if all(told) else [row if t else None for row, t in zip(observed, told, strict=True)]
+        bits = RoundBits.of(config.n_samples, correct, rows, members, config.observe)
         n_epochs = epochs[-1].number + 1
-        told = n_epochs != len(epochs) or observed.strides[0] != 0
-        if n_epochs != len(epochs):
-            numbers = [epoch.number for epoch in epochs]
-            correct, observed = (_with_gaps(rows, numbers, n_epochs) for rows in (correct, observed))
-        return RoundBits(
-            n_samples=config.n_samples,
-            correct=correct,
-            observed=observed if told else None,
-            members=members,
-            expects="members" if members_only else "all",
-        )
+        return bits if n_epochs == len(epochs) else _with_gaps(bits, [epoch.number for epoch in epochs], n_epochs)
 
     async def _in_thread(self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
         return await self._timed(lambda: _compute(rounds, options, digest))
@@ -262,11 +251,13 @@ class Computer:
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
-def _with_gaps(rows: Bitmap, numbers: Sequence[int], n_epochs: int) -> Bitmap:
-    """Spread rows of shape (n, n_bytes) over n_epochs; an epoch that is missing is one in which nobody was seen."""
-    out = np.zeros((n_epochs, rows.shape[1]), dtype=np.uint8)
-    out[numbers] = rows
-    return out
+def _with_gaps(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundBits:
+    """Spread epochs over n_epochs; one that is missing is one in which nobody was seen."""
+    correct = np.zeros((n_epochs, bits.correct.shape[1]), dtype=np.uint8)
+    observed = np.zeros_like(correct)
+    correct[numbers] = bits.correct
+    observed[numbers] = bitmap.full(bits.n_samples) if bits.observed is None else bits.observed
+    return replace(bits, correct=correct, observed=observed)
 
 
 def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:

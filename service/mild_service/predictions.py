@@ -203,7 +203,7 @@ class Predictions:
                 return filled
             packed = await self._in_thread(partial(PackedEpoch.of, bits, kind))
             try:
-                if await self._store.rounds.merge(
+                if await self._store.epochs.merge(
                     run, *place, packed, kind, run.attempt if attempt is None else attempt, old, round_.members
                 ):
                     self._telemetry.epochs.labels(filled.state).inc()

@@ -174,7 +174,7 @@ class Runs:
         while True:
             members = await self._checked_members(run, round_, bits)
             try:
-                commitment, epoch = await self._store.rounds.commit(
+                commitment, epoch = await self._store.epochs.commit(
                     run, round_, number, packed, run.attempt if attempt is None else attempt, replace, members
                 )
             except StaleAttempt:

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError, TrailingBitsError
-from mild_core.types import EpochBits, SelectionOptions
+from mild_core.types import EpochBits, Observe, RoundBits, SelectionOptions
 
 
 @given(hnp.arrays(bool, st.tuples(st.just(2), st.integers(1, 100))), st.booleans())
@@ -53,3 +53,35 @@ def test_a_bad_body_is_refused_with_its_reason(body: bytes, error: type[Exceptio
 def test_options_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         SelectionOptions(**options).checked()
+
+
+EVERYONE, MEMBERS, SEEN = (bitmap.pack(bits) for bits in ([1, 1, 1], [1, 0, 1], [0, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("observe", "members", "given_rows", "rows"),
+    [
+        ("all", None, None, None),
+        ("mixed", MEMBERS, None, None),
+        ("members", None, [None, None], None),
+        ("members", MEMBERS, None, [MEMBERS, MEMBERS]),
+        ("members", MEMBERS, [SEEN, None], [SEEN, MEMBERS]),
+        ("all", MEMBERS, [None, SEEN], [EVERYONE, SEEN]),
+        ("members", MEMBERS, np.stack([SEEN, SEEN]), [SEEN, SEEN]),
+    ],
+)
+def test_where_an_epoch_does_not_say_who_was_observed_the_run_does(
+    observe: Observe, members: bitmap.Bitmap | None, given_rows: Any, rows: list[bitmap.Bitmap] | None
+) -> None:
+    bits = RoundBits.of(3, np.stack([SEEN, SEEN]), given_rows, members, observe)
+    assert bits.expects == ("members" if observe == "members" else "all")
+    assert bits.members is members
+    if rows is None:
+        assert bits.observed is None
+    else:
+        np.testing.assert_array_equal(bits.observed, np.stack(rows))
+
+
+def test_a_round_without_epochs_has_no_rows() -> None:
+    bits = RoundBits.of(3, np.empty((0, 1), dtype=np.uint8), None, MEMBERS, "members")
+    assert (bits.n_epochs, bits.observed is not None and bits.observed.shape) == (0, (0, 1))

@@ -127,7 +127,7 @@ async def test_an_epoch_that_is_put_whole_while_a_log_is_read_is_left_alone(
 ) -> None:
     async def other() -> None:
         packed = PackedEpoch.of(EpochBits(N, bitmap.full(N)))
-        await store.rounds.commit(run, 0, 0, packed, 1, False)
+        await store.epochs.commit(run, 0, 0, packed, 1, False)
 
     with pytest.raises(EpochKind):
         await post(predictions, run, range(10), meanwhile=other)

@@ -92,7 +92,7 @@ async def test_members_that_change_under_a_commit_are_checked_again(
 ) -> None:
     run = await opened(runs, 0, fixed={"observe": "members"})
     members = bitmap.pack(np.arange(N) < 150)
-    commit, calls = store.rounds.commit, 0
+    commit, calls = store.epochs.commit, 0
 
     async def late_commit(*arguments: Any) -> Any:
         nonlocal calls
@@ -101,7 +101,7 @@ async def test_members_that_change_under_a_commit_are_checked_again(
             await runs.put_members(run, 0, members, None)
         return await commit(*arguments)
 
-    monkeypatch.setattr(store.rounds, "commit", late_commit)
+    monkeypatch.setattr(store.epochs, "commit", late_commit)
     body = (np.frombuffer(BODIES[0], dtype=np.uint8) & members).tobytes()
     assert (await runs.put_epoch(run, 0, 0, body, None, False))[0] == "committed"
     assert calls == 2

@@ -124,18 +124,8 @@ class LocalSelector:
                 "put every epoch from 0 on before selecting"
             )
         epochs = [kept.epochs[e] for e in range(n_epochs)]
-        observes_all = self._spec.observe != "members"
-        everyone = kept.members if kept.members is not None and not observes_all else bitmap.full(self._spec.n_samples)
-        partial = any(e.observed is not None for e in epochs)
-        return RoundBits(
-            n_samples=self._spec.n_samples,
-            correct=np.stack([e.correct for e in epochs]),
-            observed=np.stack([everyone if e.observed is None else e.observed for e in epochs])
-            if partial or not observes_all
-            else None,
-            members=kept.members,
-            expects="all" if observes_all else "members",
-        )
+        correct, observed = np.stack([e.correct for e in epochs]), [e.observed for e in epochs]
+        return RoundBits.of(self._spec.n_samples, correct, observed, kept.members, self._spec.observe)
 
     def _open_round(self, round: int) -> _Round:
         if round != len(self._rounds) - 1:

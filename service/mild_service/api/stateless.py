@@ -90,13 +90,12 @@ def _round(number: int, given: StatelessRound, n_samples: int, observe: Observe,
                 "give one of each per epoch"
             )
         observed = _bitmaps(given.observed, n_samples, f"rounds[{number}].observed")
-    elif observe == "members" and members is not None:
-        observed = np.broadcast_to(members, correct.shape).copy()
-    if observed is not None and (stray := correct & ~observed).any():
+    bits = RoundBits.of(n_samples, correct, observed, members, observe)
+    if bits.observed is not None and (stray := correct & ~bits.observed).any():
         raise CorrectNotObservedError(
             f"round {number} has {bitmap.popcount(stray)} correct bits without their observed bit; set both, or neither"
         )
-    return RoundBits(n_samples, correct, observed, members, "members" if observe == "members" else "all")
+    return bits
 
 
 def _bitmaps(rows: Sequence[Row], n_samples: int, what: str) -> Bitmap:

@@ -9,12 +9,15 @@ from mild_service.config import Settings
 from mild_service.store.bits import Bits
 from mild_service.store.cache import Cache
 from mild_service.store.client import connect
+from mild_service.store.epochs import Epochs
 from mild_service.store.faults import translated
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
 from mild_service.store.link import Link, stale_attempt, wrong_round
-from mild_service.store.rounds import PackedEpoch, Rounds
+from mild_service.store.packed import PackedEpoch
+from mild_service.store.rounds import Rounds
 from mild_service.store.truth import Truth
+from mild_service.store.writer import Writer
 
 __all__ = ["PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
 
@@ -27,7 +30,9 @@ class Store:
     runs
         Runs as a whole.
     rounds
-        The steps inside a run.
+        The steps of a round.
+    epochs
+        Epochs put into an open round.
     bits
         Bitmaps.
     truth
@@ -43,7 +48,9 @@ class Store:
         link = Link(redis, Keys(namespace), clock)
         self.bits = Bits(link)
         self.runs = Lifecycle(link)
-        self.rounds = Rounds(link, self.bits)
+        writer = Writer(link, self.bits)
+        self.rounds = Rounds(link, writer)
+        self.epochs = Epochs(link, self.bits, writer)
         self.truth = Truth(link)
         self.cache = Cache(link, cache_seconds)
 

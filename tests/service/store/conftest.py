@@ -7,7 +7,12 @@ import pytest
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
+from mild_service.state import Epoch, Kind, Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store.chunks import CHUNK_SAMPLES
+
+N = 100
+LARGE = 2 * CHUNK_SAMPLES + 77
 
 
 @dataclass
@@ -44,3 +49,27 @@ def epoch_bits(n_samples: int, seed: int = 0, planes: int = 1) -> PackedEpoch:
     return PackedEpoch.of(
         EpochBits(n_samples, correct & observed, observed) if planes == 2 else EpochBits(n_samples, correct)
     )
+
+
+async def opened(store: Store, n_samples: int = N, run_id: str = "a") -> Run:
+    run, _ = await store.runs.open(run_id, RunConfig(n_samples), {}, 600, None)
+    return run
+
+
+async def only_round(store: Store, run: Run, number: int = 0) -> Round:
+    (round_,) = await store.rounds.get(run, range(number, number + 1))
+    return round_
+
+
+async def finish(store: Store, run: Run, selected: bitmap.Bitmap, number: int = 0) -> bool:
+    round_ = await only_round(store, run, number)
+    return await store.rounds.finish(run, round_, selected, {"verdict": "weak"}, {"reasons": []}, None)
+
+
+async def merge(
+    store: Store, run: Run, samples: list[int], kind: Kind = "partial", old: Epoch | None = None, attempt: int = 1
+) -> bool:
+    """Put a log that calls all its samples correct into epoch 0."""
+    bits = bitmap.from_indices(samples, run.config.n_samples)
+    packed = PackedEpoch.of(EpochBits(run.config.n_samples, bits, bits), kind)
+    return await store.epochs.merge(run, 0, 0, packed, kind, attempt, old, None)

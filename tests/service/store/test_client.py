@@ -41,10 +41,10 @@ async def test_a_full_store_refuses_writes_but_still_lets_runs_be_deleted(settin
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
         store = open_store(settings, server.url)
         run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
-        await store.rounds.commit(run, 0, 0, epoch_bits(100), 1, False)
+        await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
         redis.config_set("maxmemory", "1")
         with pytest.raises(StoreFull, match="maxmemory"):
-            await store.rounds.commit(run, 0, 1, epoch_bits(100), 1, False)
+            await store.epochs.commit(run, 0, 1, epoch_bits(100), 1, False)
         assert await store.rounds.resume(run, 0, 0) == 2
         assert await store.runs.delete("a", run.uid)
         await store.aclose()

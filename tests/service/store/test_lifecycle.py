@@ -51,7 +51,7 @@ async def test_pages_go_from_newest_to_oldest_and_miss_none(store: Store, clock:
 async def test_a_run_expires_after_its_last_write_and_is_swept(store: Store, clock: Clock, dump: Dump) -> None:
     run, _ = await store.runs.open("a", CONFIG, {}, 600, None)
     clock.now += 599
-    await store.rounds.commit(run, 0, 0, epoch_bits(100), 1, False)
+    await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
     clock.now += 599
     assert await store.runs.sweep() == 0
     assert (await store.runs.get("a")).updated_at == clock.now - 599
@@ -59,7 +59,7 @@ async def test_a_run_expires_after_its_last_write_and_is_swept(store: Store, clo
     with pytest.raises(RunNotFound, match="expired"):
         await store.runs.get("a")
     with pytest.raises(RunNotFound):
-        await store.rounds.commit(run, 0, 1, epoch_bits(100), 1, False)
+        await store.epochs.commit(run, 0, 1, epoch_bits(100), 1, False)
     assert (await store.runs.page(10, None)).runs == []
     assert await store.runs.sweep() == 1
     assert dump() == {}
@@ -67,7 +67,7 @@ async def test_a_run_expires_after_its_last_write_and_is_swept(store: Store, clo
 
 async def test_an_expired_run_can_be_opened_anew_and_never_meets_its_past(store: Store, clock: Clock) -> None:
     old, _ = await store.runs.open("a", CONFIG, {}, 600, None)
-    await store.rounds.commit(old, 0, 0, epoch_bits(100), 1, False)
+    await store.epochs.commit(old, 0, 0, epoch_bits(100), 1, False)
     clock.now += 600
     new, created = await store.runs.open("a", replace(CONFIG, n_samples=50), {}, 600, None)
     assert created
@@ -75,7 +75,7 @@ async def test_an_expired_run_can_be_opened_anew_and_never_meets_its_past(store:
     (round_,) = await store.rounds.get(new, range(1))
     assert round_.epochs == {}
     with pytest.raises(RunNotFound):
-        await store.rounds.commit(old, 0, 1, epoch_bits(100), 1, False)
+        await store.epochs.commit(old, 0, 1, epoch_bits(100), 1, False)
     with pytest.raises(RunNotFound):
         await store.rounds.get(old, range(1))
 
@@ -83,7 +83,7 @@ async def test_an_expired_run_can_be_opened_anew_and_never_meets_its_past(store:
 async def test_deleting_leaves_nothing(store: Store, dump: Dump) -> None:
     n_samples = 2 * CHUNK_SAMPLES + 5
     run, _ = await store.runs.open("a", RunConfig(n_samples), {}, 600, None)
-    await store.rounds.commit(run, 0, 0, epoch_bits(n_samples), 1, False)
+    await store.epochs.commit(run, 0, 0, epoch_bits(n_samples), 1, False)
     await store.rounds.put_metrics(run, 0, 0, {"loss": 1.0}, 1, False)
     assert len(dump()) == 8
     assert await store.runs.delete("a", run.uid)
@@ -96,13 +96,13 @@ async def test_a_write_that_comes_after_the_deletion_leaves_nothing_either(store
     run, _ = await store.runs.open("a", RunConfig(n_samples), {}, 600, None)
     await store.runs.delete("a", run.uid)
     with pytest.raises(RunNotFound):
-        await store.rounds.commit(run, 0, 0, epoch_bits(n_samples), 1, False)
+        await store.epochs.commit(run, 0, 0, epoch_bits(n_samples), 1, False)
     assert dump() == {}
 
 
 async def test_bits_of_a_run_that_was_deleted_are_not_called_lost(store: Store) -> None:
     run, _ = await store.runs.open("a", CONFIG, {}, 600, None)
-    await store.rounds.commit(run, 0, 0, epoch_bits(100), 1, False)
+    await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
     (round_,) = await store.rounds.get(run, range(1))
     await store.runs.delete("a", run.uid)
     for _ in ("gone", "opened anew"):
@@ -115,7 +115,7 @@ async def test_a_deletion_that_was_cut_short_is_finished_by_the_sweep(
     store: Store, redis: Redis, settings: Settings, dump: Dump
 ) -> None:
     run, _ = await store.runs.open("a", CONFIG, {}, 600, None)
-    await store.rounds.commit(run, 0, 0, epoch_bits(100), 1, False)
+    await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
     redis.hset(Keys(settings.store_namespace).run("a"), "deleting", "1")
     with pytest.raises(RunNotFound):
         await store.runs.get("a")

@@ -1,0 +1,119 @@
+"""Epochs put: whole ones committed, those that fill up merged."""
+
+from typing import Literal
+
+from mild_service.errors import EpochConflict, EpochKind
+from mild_service.state import Commitment, Epoch, Kind, Run, SetRef
+from mild_service.store import records
+from mild_service.store.bits import Bits
+from mild_service.store.keys import epoch_field
+from mild_service.store.link import Link, refused
+from mild_service.store.packed import PackedEpoch
+from mild_service.store.scripts import Argument
+from mild_service.store.writer import Writer
+
+
+class Epochs:
+    """Verbs on the epochs of an open round."""
+
+    def __init__(self, link: Link, bits: Bits, writer: Writer) -> None:
+        self._link = link
+        self._bits = bits
+        self._writer = writer
+
+    async def commit(
+        self,
+        run: Run,
+        round_: int,
+        number: int,
+        packed: PackedEpoch,
+        attempt: int,
+        replace: bool,
+        checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
+    ) -> tuple[Commitment | Literal["moved"], Epoch]:
+        """Commit an epoch, all of it or nothing.
+
+        `checked_members` are those that the bits were checked against; when the round has other members by now,
+        nothing is written and the commitment is ``moved``.
+
+        Raises
+        ------
+        EpochConflict, EpochKind
+            If the epoch holds other content, or is written by logs, and is not to be replaced.
+        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
+            If the run does not take this write.
+        """
+        epoch = Epoch(number, attempt, packed.digest, packed.planes, packed.n_correct, packed.n_observed)
+        field = epoch_field(number, attempt, packed.digest)
+        arguments: list[Argument] = [
+            run.uid,
+            attempt,
+            round_,
+            self._link.now(),
+            number,
+            packed.digest,
+            records.write_epoch(epoch),
+            int(replace),
+            "*" if checked_members == "unchecked" else records.write_set(checked_members),
+        ]
+        names = self._writer.names(run, round_)
+        answer = await self._writer.write("commit", names, arguments, run, round_, field, packed.values)
+        match answer[0]:
+            case "committed" | "replaced" | "moved":
+                return answer[0], epoch
+            case "same":
+                return "same", records.read_epoch(number, answer[1].encode())
+            case "kind":
+                raise EpochKind(
+                    f"epoch {number} of round {round_} is written by logs, got a whole body; "
+                    "post the other records as logs, or replace the epoch with ?replace=true"
+                )
+            case "conflict":
+                held = records.read_epoch(number, answer[1].encode())
+                raise EpochConflict(
+                    f"epoch {number} of round {round_} holds other content (sha-256 {held.digest[:12]}…, attempt "
+                    f"{held.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
+                )
+        raise refused(answer, run.run_id, round_, attempt)
+
+    async def merge(
+        self,
+        run: Run,
+        round_: int,
+        number: int,
+        packed: PackedEpoch,
+        kind: Kind,
+        attempt: int,
+        old: Epoch | None,
+        members: SetRef | None,
+    ) -> bool:
+        """Put what logs say so far in the place of `old`, all of it or nothing.
+
+        Return False, with nothing changed, when the epoch is not `old` any more, or the members are others.
+
+        Raises
+        ------
+        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
+            If the run does not take this write.
+        """
+        epoch = Epoch(number, attempt, packed.digest, packed.planes, packed.n_correct, packed.n_observed, kind)
+        field = epoch_field(number, attempt, packed.digest)
+        arguments: list[Argument] = [
+            run.uid,
+            attempt,
+            round_,
+            self._link.now(),
+            number,
+            "" if old is None else records.write_epoch(old),
+            records.write_epoch(epoch),
+            records.write_set(members),
+        ]
+        names = self._writer.names(run, round_)
+        answer = await self._writer.write("merge", names, arguments, run, round_, field, packed.values)
+        if answer[0] not in ("merged", "moved"):
+            raise refused(answer, run.run_id, round_, attempt)
+        if answer[0] == "merged" and old is not None:
+            superseded = epoch_field(number, old.attempt, old.digest)
+            if superseded != field:
+                await self._bits.drop_tail(run, round_, superseded)
+        return answer[0] == "merged"

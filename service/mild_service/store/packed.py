@@ -1,0 +1,48 @@
+"""An epoch's bits in the form that is stored: hashed, counted, cut into chunks."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from mild_core import bitmap
+from mild_core.types import EpochBits
+from mild_service.state import Kind
+from mild_service.store import chunks
+
+
+@dataclass(frozen=True, slots=True)
+class PackedEpoch:
+    """An epoch's bits as they are stored.
+
+    Attributes
+    ----------
+    digest
+        Of the body.
+    planes, n_correct, n_observed
+        As in `Epoch`.
+    values
+        One per chunk.
+    """
+
+    digest: str
+    planes: int
+    n_correct: int
+    n_observed: int | None
+    values: Sequence[bytes]
+
+    @classmethod
+    def of(cls, bits: EpochBits, kind: Kind = "whole") -> Self:
+        """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
+
+        Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
+        else's.
+        """
+        planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
+        return cls(
+            digest=hashlib.sha256((b"" if kind == "whole" else b"logs") + bits.to_body()).hexdigest()[:32],
+            planes=len(planes),
+            n_correct=bitmap.popcount(bits.correct),
+            n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
+            values=chunks.split(planes),
+        )
