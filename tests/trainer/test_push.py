@@ -50,6 +50,6 @@ def test_what_the_service_refuses_is_told(transport: InProcess, tmp_path: Path) 
 def test_the_command_prints_what_became_of_the_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"})
     answer = {"run_id": "a", "records": 0, "epochs": []}
-    monkeypatch.setattr("mild_trainer.push.push", lambda *arguments: answer)
+    monkeypatch.setattr("mild_trainer.push.push", lambda *arguments, **named: answer)
     result = runner.invoke(cli.app, ["push", str(tmp_path / "log.csv"), "--url", URL, "--run-id", "a"])
     assert (result.exit_code, json.loads(result.output)) == (0, answer)

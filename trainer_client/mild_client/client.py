@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.backend import Position, RoundFit, RunSpec
+from mild_client.credentials import authorization
 from mild_client.errors import ServiceError, ServiceUnreachable
 from mild_client.problems import RETRIED, refusal, retry_after, unexpected
 from mild_client.retry import Retry
@@ -43,11 +44,13 @@ class MildClient:
         When to give up.
     timeout
         Seconds that one answer may take.
+    api_key
+        Key to send; None takes the one in ``MILD_API_KEY``, if there is one.
 
     Raises
     ------
     ParameterError
-        If `url` is no address of a web server.
+        If `url` is no address of a web server, or the key cannot be sent.
 
     Notes
     -----
@@ -61,12 +64,14 @@ class MildClient:
         http: httpx.Client | None = None,
         retry: Retry | None = None,
         timeout: float = 60.0,
+        api_key: str | None = None,
     ) -> None:
         self.url = _checked(url)
         self._owned = http is None
         self._http = http or httpx.Client(timeout=httpx.Timeout(timeout, connect=5.0))
         self._retry = retry or Retry()
         self._has_answered = False
+        self._authorization = authorization(api_key)
 
     def __enter__(self) -> Self:
         return self
@@ -199,6 +204,7 @@ class MildClient:
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send until there is an answer that is not worth another try, or the deadline has passed."""
         retry = self._retry
+        request["headers"] = {**self._authorization, **request.get("headers", {})}
         started = retry.clock()
         n_tries = 0
         while True:

@@ -74,6 +74,7 @@ def train(
     cost_ratio: o.CostRatio = 1.0,
     min_keep: o.MinKeep = 0.01,
     url: o.Url = None,
+    api_key: o.ApiKey = None,
     local: o.Local = False,
     run_id: o.RunId = None,
     out: o.Out = Path("runs/train"),
@@ -118,7 +119,7 @@ def train(
                 min_keep=min_keep,
             ),
         )
-        Job(settings, out, url, local, run_id, resume).run(Console())
+        Job(settings, out, url, local, run_id, resume, api_key).run(Console())
 
 
 @app.command()
@@ -128,6 +129,7 @@ def demo(
     rounds: o.Rounds = None,
     seed: o.Seed = 0,
     url: o.Url = None,
+    api_key: o.ApiKey = None,
     local: o.Local = False,
     run_id: o.RunId = None,
     out: o.Out = Path("runs/demo"),
@@ -138,7 +140,7 @@ def demo(
         settings = TrainSettings.for_dataset(
             "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
         )
-        Job(settings, out, url, local, run_id, resume).run(Console())
+        Job(settings, out, url, local, run_id, resume, api_key).run(Console())
         if url is None and not local:
             Console().print(
                 f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
@@ -199,6 +201,7 @@ def push(
     file: Annotated[Path, typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet.")],
     url: Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")],
     run_id: Annotated[str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run, which is open already.")],
+    api_key: o.ApiKey = None,
     complete: Annotated[
         bool, typer.Option("--complete", help="Commit the log's epochs, though not everyone is in.")
     ] = False,
@@ -210,7 +213,7 @@ def push(
     from mild_trainer.push import push
 
     with _one_line_errors():
-        typer.echo(json.dumps(push(file, url, run_id, complete, cartography), indent=2))
+        typer.echo(json.dumps(push(file, url, run_id, complete, cartography, api_key=api_key), indent=2))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,8 @@ class Job:
         The run's name; None makes one up.
     resume
         Go on from the checkpoint in `out`.
+    api_key
+        Key for the service at `url`; None takes the one in ``MILD_API_KEY``, if there is one.
     """
 
     settings: TrainSettings
@@ -45,6 +47,7 @@ class Job:
     local: bool
     run_id: str | None
     resume: bool
+    api_key: str | None = field(default=None, repr=False)
 
     def run(self, console: Console) -> None:
         """Train, write the summary and the report, and print what came out.
@@ -60,7 +63,7 @@ class Job:
         """
         self._check()
         with ExitStack() as stack:
-            client = None if self.url is None else stack.enter_context(MildClient(self.url))
+            client = None if self.url is None else stack.enter_context(MildClient(self.url, api_key=self.api_key))
             service = None
             if client is None and not self.local:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))

@@ -108,6 +108,16 @@ MinKeep: TypeAlias = Annotated[float, _option("MIN_KEEP", "Share kept whatever t
 Url: TypeAlias = Annotated[
     str | None, _option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
 ]
+ApiKey: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="MILD_API_KEY",
+        help="Key for the service at --url; in the variable other users of this machine do not see it.",
+        show_default=False,
+        rich_help_panel=_RUN,
+    ),
+]
 Local: TypeAlias = Annotated[
     bool,
     typer.Option("--local", envvar="MILD_LOCAL", help="Select in this process, with no service.", rich_help_panel=_RUN),

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from mild_client.credentials import authorization
 from mild_client.errors import ServiceUnreachable
 from mild_client.problems import refusal
 from mild_trainer.errors import DataError
@@ -31,8 +32,11 @@ def push(
     complete: bool = False,
     cartography: bool = False,
     transport: httpx.BaseTransport | None = None,
+    api_key: str | None = None,
 ) -> dict[str, Any]:
     """Stream a file to the service, and return what the service did with it.
+
+    Without `api_key` the one in ``MILD_API_KEY`` is sent, if there is one.
 
     Raises
     ------
@@ -44,13 +48,14 @@ def push(
     media_type = CARTOGRAPHY if cartography else MEDIA_TYPES.get(file.suffix.lower())
     if media_type is None:
         raise DataError(f"the extension of {file.name!r} is none of {', '.join(MEDIA_TYPES)}; rename the file")
+    key = authorization(api_key)
     with file.open("rb") as body, httpx.Client(base_url=url, timeout=_TIMEOUT, transport=transport) as client:
         try:
             response = client.post(
                 f"/runs/{run_id}/predictions",
                 params={"complete": complete},
                 content=body,
-                headers={"Content-Type": media_type},
+                headers={"Content-Type": media_type, **key},
             )
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ServiceUnreachable(
