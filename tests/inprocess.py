@@ -23,8 +23,8 @@ class InProcess(httpx.BaseTransport):
         response = await self._inner.handle_async_request(
             httpx.Request(request.method, request.url, headers=request.headers, content=body)
         )
-        headers = httpx.Headers([(k, v) for k, v in response.headers.raw if k.lower() != b"content-encoding"])
-        return httpx.Response(response.status_code, headers=headers, content=await response.aread())
+        sent = b"".join([part async for part in response.aiter_raw()])
+        return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(sent))
 
 
 @contextmanager

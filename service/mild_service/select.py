@@ -35,12 +35,15 @@ class Answer:
         The JSON, without `indices`.
     n_samples, bitmap
         The kept samples, shape (n_bytes,).
+    ids
+        Their external ids, where they were asked for.
     """
 
     identity: str
     document: Mapping[str, Any]
     n_samples: int
     bitmap: Bitmap
+    ids: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

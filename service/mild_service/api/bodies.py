@@ -4,8 +4,7 @@ import base64
 import binascii
 import hashlib
 import re
-import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from fastapi import Request
@@ -15,15 +14,14 @@ from pydantic import BaseModel, ValidationError
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError
-from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody, UnsupportedMediaType
+from mild_service.api import codings
+from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, UnsupportedMediaType
 
 Model = TypeVar("Model", bound=BaseModel)
 
 BITMAP = "application/octet-stream"
 JSON = "application/json"
 
-_PIECE_BYTES = 1024 * 1024
-"""Most bytes that are inflated at once."""
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
@@ -52,7 +50,7 @@ async def read(request: Request, limit: int) -> bytes:
     Raises
     ------
     UnsupportedMediaType
-        If its coding is not ``gzip``.
+        If its coding is neither ``gzip`` nor ``zstd``.
     MalformedBody
         If it does not inflate.
     DigestMismatch
@@ -171,34 +169,18 @@ def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
 
 async def _inflated(request: Request) -> AsyncIterator[bytes]:
     """A body's bytes without their coding, none of them kept; its digest is checked at the end."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("identity", "gzip"):
-        raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, or none")
-    inflater = zlib.decompressobj(wbits=31) if coding == "gzip" else None
+    inflater = codings.inflater(request.headers.get("content-encoding", "identity").strip().lower())
     received = hashlib.sha256()
     async for piece in request.stream():
         received.update(piece)
         if inflater is None:
             yield piece
             continue
-        for inflated in _inflate(inflater, piece):
+        for inflated in inflater.feed(piece):
             yield inflated
-    if inflater is not None and not inflater.eof:
-        raise MalformedBody("the body is not one whole gzip stream; compress it again, or send it uncompressed")
+    if inflater is not None:
+        inflater.end()
     _check_digest(request, received.digest())
-
-
-def _inflate(inflater: "zlib._Decompress", piece: bytes) -> Iterator[bytes]:
-    try:
-        while piece and not inflater.eof:
-            yield inflater.decompress(piece, _PIECE_BYTES)
-            piece = inflater.unconsumed_tail or inflater.unused_data
-        if piece:
-            raise MalformedBody("something follows the gzip stream; compress the body again, or send it uncompressed")
-    except zlib.error as error:
-        raise MalformedBody(
-            f"the body does not inflate ({error}); compress it again, or send it uncompressed"
-        ) from error
 
 
 def _check_digest(request: Request, received: bytes) -> None:

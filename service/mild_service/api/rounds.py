@@ -177,7 +177,7 @@ async def finish(
     attempt: Attempt = None,
 ) -> Response:
     """Freeze the round, store its set, open the next. Repeated, it returns the stored set."""
-    kind = representations.negotiate(request)
+    form = representations.form_of(request)
     body = body or FinishRequest()
     run = await runs.find(run_id)
     used = None
@@ -186,8 +186,8 @@ async def finish(
         used = ClientSet(selected, body.core_version or "unknown")
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, used)
     choice = await selections.choose(await runs.find(run_id), round_, {})
-    answer = await selections.answer(choice, measure=kind == representations.JSON)
-    return await representations.encode(answer, kind)
+    answer = await selections.answer(choice, measure=form.kind == representations.JSON)
+    return await representations.encode(answer, form)
 
 
 @router.get(

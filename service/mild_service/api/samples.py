@@ -1,6 +1,5 @@
 """What a set was made of: every sample's score, one sample's story, every cut, and the set against the audit."""
 
-import io
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -14,9 +13,11 @@ from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.evaluation import evaluate
 from mild_core.explain import explain
 from mild_core.sweep import Cut, sweep
-from mild_service.api import bodies, representations
+from mild_service.api import bodies
 from mild_service.api.deps import Changes, RoundNumber, RunId, RunsDep, SelectionsDep, TruthsDep, UntilEpoch, WhichRound
+from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
+from mild_service.api.representations import npy
 from mild_service.api.sample_views import EvaluationView, HistoryView, SampleView, ScoresView, SweepView
 from mild_service.errors import InvalidRequest, NoAudit, NoEpochs, NotAcceptable, RoundNotOpen, RunNotFound
 from mild_service.select import Inspection
@@ -53,13 +54,12 @@ async def get_scores(
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
     """Every sample's score and its probability of being mislabelled: JSON, or an array of two rows."""
-    kind = representations.negotiate(request, (bodies.JSON, _NPY))
+    form = negotiate(request, (bodies.JSON, _NPY))
     choice = await selections.choose(await runs.find(run_id), which, changes, until_epoch)
     inspection = await selections.inspect(choice)
     page = slice(offset, offset + limit)
-    write = _scores_npy if kind == _NPY else _scores_json
-    body = await to_thread.run_sync(write, inspection, page)
-    return Response(body, headers={"Vary": "Accept"}, media_type=kind)
+    write = _scores_npy if form.kind == _NPY else _scores_json
+    return await respond(form, lambda: write(inspection, page))
 
 
 @router.get(
@@ -156,10 +156,8 @@ def _head(inspection: Inspection) -> dict[str, Any]:
 
 
 def _scores_npy(inspection: Inspection, page: slice) -> bytes:
-    out, selection = io.BytesIO(), inspection.selection
-    rows = np.stack((selection.scores[page], selection.noisy_posterior[page]))
-    np.lib.format.write_array(out, rows, allow_pickle=False)
-    return out.getvalue()
+    selection = inspection.selection
+    return npy(np.stack((selection.scores[page], selection.noisy_posterior[page])))
 
 
 def _scores_json(inspection: Inspection, page: slice) -> bytes:

@@ -15,7 +15,7 @@ from mild_core.errors import (
     TrailingBitsError,
 )
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.api import bodies, representations
+from mild_service.api import bodies, negotiation, representations
 from mild_service.api.deps import (
     Changes,
     PredictionsDep,
@@ -26,6 +26,7 @@ from mild_service.api.deps import (
     UntilEpoch,
     WhichRound,
 )
+from mild_service.api.negotiation import Form
 from mild_service.api.predictions import LOG_CONTENT
 from mild_service.api.problems import described
 from mild_service.api.schemas import SelectionView, StatelessRequest
@@ -79,18 +80,18 @@ async def get_selection(
 
     With options of a selection, or `until_epoch`, it shows what another choice would give; nothing is stored.
     """
-    kind = representations.negotiate(request)
+    form = representations.form_of(request)
     run = await runs.find(run_id)
     if wait is not None:
         if which == "latest":
             raise InvalidRequest("wait needs an explicit round, got round=latest; ask for one, such as round=0&wait=30")
         run = await selections.wait(run, which, wait)
     choice = await selections.choose(run, which, changes, until_epoch)
-    tag = representations.etag(choice.identity, kind)
-    if representations.is_current(request, tag):
-        return Response(status_code=304, headers=representations.headers(tag))
-    answer = await selections.answer(choice, measure=kind == representations.JSON)
-    return await representations.encode(answer, kind)
+    tag = negotiation.etag(choice.identity, form)
+    if negotiation.is_current(request, tag):
+        return Response(status_code=304, headers=negotiation.headers(tag))
+    answer = await selections.answer(choice, measure=form.kind == representations.JSON)
+    return await representations.encode(answer, form)
 
 
 @router.post(
@@ -129,7 +130,7 @@ async def select_stateless(
     ] = None,
 ) -> Response:
     """Bits or a prediction log in, set out, nothing stored. Options of a selection in the query win over the body's."""
-    kind = representations.negotiate(request)
+    form = representations.form_of(request)
     media_type = bodies.media_type(request, tuple(FORMATS), bodies.JSON)
     options = SelectionOptions()
     log = bodies.pieces(request, settings.max_log_bytes)
@@ -141,10 +142,10 @@ async def select_stateless(
                 raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON beside the bits")
             options = bits.options.options()
             rounds = await to_thread.run_sync(rounds_of, bits, settings)
-            return await _encoded(selections, rounds, options, changes, kind)
+            return await _encoded(selections, rounds, options, changes, form)
         log = _single(body)
     rounds = await predictions.alone(media_type, log, num_samples)
-    return await _encoded(selections, rounds, options, changes, kind)
+    return await _encoded(selections, rounds, options, changes, form)
 
 
 async def _encoded(
@@ -152,10 +153,10 @@ async def _encoded(
     rounds: list[RoundBits],
     options: SelectionOptions,
     changes: Mapping[str, Any],
-    kind: str,
+    form: Form,
 ) -> Response:
     answer = await selections.stateless(rounds, replace(options, **changes).checked())
-    return await representations.encode(answer, kind)
+    return await representations.encode(answer, form)
 
 
 async def _single(body: bytes) -> AsyncIterator[bytes]:

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Request, Response
 
 from mild_core.audit import Audit
 from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError, TrailingBitsError
-from mild_service.api import bodies, representations
+from mild_service.api import bodies
 from mild_service.api.deps import RunId, RunsDep, SettingsDep, TruthsDep
 from mild_service.api.labels import NPY, read_labels
+from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.truth_views import AuditedView, AuditRequest, AuditView, LabelsRequest, LabelsView
 from mild_service.errors import (
@@ -94,10 +95,9 @@ async def put_audit(
 )
 async def get_audit(request: Request, run_id: RunId, runs: RunsDep, truths: TruthsDep) -> Response:
     """All marks together: JSON, or two bitmaps (known, then clean)."""
-    kind = representations.negotiate(request, (bodies.JSON, bodies.BITMAP))
+    form = negotiate(request, (bodies.JSON, bodies.BITMAP))
     _, audit = await truths.audit(await runs.find(run_id))
-    body = await to_thread.run_sync(audit.to_body if kind == bodies.BITMAP else lambda: _document(run_id, audit))
-    return Response(body, headers={"Vary": "Accept"}, media_type=kind)
+    return await respond(form, audit.to_body if form.kind == bodies.BITMAP else lambda: _document(run_id, audit))
 
 
 def _document(run_id: str, audit: Audit) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import zstandard
 from redis import Redis
 
 from mild_service.app import create_app
@@ -19,6 +20,12 @@ from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 100
 BODY, OTHER = recording(N, 1)[0], recording(N, 1, seed=1)[0]
+ZSTD = zstandard.compress(BODY)
+BOMB = zstandard.compress(bytes(10**7))
+_WIDE = zstandard.ZstdCompressor(
+    compression_params=zstandard.ZstdCompressionParameters.from_level(1, window_log=26)
+).compressobj()
+WIDE = _WIDE.compress(BODY) + _WIDE.flush()
 EPOCH_10 = "/runs/a/rounds/0/epochs/10"
 JSON = {"Content-Type": "application/json"}
 
@@ -88,9 +95,14 @@ CASES = [
     epoch("an attempt that never was", BODY, 409, "stale-attempt", ["attempt 2", "got attempt 3"], Mild_Attempt="3"),
     epoch("an attempt that is no number", BODY, 422, "invalid-request", ["Mild-Attempt"], Mild_Attempt="x"),
     epoch("a wrong content type", BODY, 415, "unsupported-media-type", ["octet-stream"], Content_Type="text/plain"),
-    epoch("an unknown coding", BODY, 415, "unsupported-media-type", ["gzip", "'br'"], Content_Encoding="br"),
+    epoch("an unknown coding", BODY, 415, "unsupported-media-type", ["gzip", "zstd", "'br'"], Content_Encoding="br"),
     epoch("no gzip", BODY, 400, "malformed-body", ["inflate"], Content_Encoding="gzip"),
     epoch("half a gzip", gzip.compress(BODY)[:-4], 400, "malformed-body", ["gzip"], Content_Encoding="gzip"),
+    epoch("no zstd", BODY, 400, "malformed-body", ["inflate", "zstd"], Content_Encoding="zstd"),
+    epoch("half a zstd", ZSTD[:-4], 400, "malformed-body", ["zstd"], Content_Encoding="zstd"),
+    epoch("more behind a zstd", ZSTD + b"x", 400, "malformed-body", ["zstd"], Content_Encoding="zstd"),
+    epoch("a zstd that wants 64 MiB", WIDE, 400, "malformed-body", ["memory"], Content_Encoding="zstd"),
+    epoch("a zstd bomb", BOMB, 422, "bitmap-length", ["26"], Content_Encoding="zstd"),
     epoch("a gzip bomb", gzip.compress(bytes(10**7)), 422, "bitmap-length", ["26"], Content_Encoding="gzip"),
     epoch("a wrong digest", BODY, 422, "digest-mismatch", ["sha-256"], Content_Digest="sha-256=:AAAA:"),
     run("no samples", {"num_samples": 0}, 422, "limit-exceeded", ["1..134217728", "is 0"]),
@@ -176,7 +188,9 @@ CASES = [
     get("too long a wait", "/selection/a?round=0&wait=61", 422, "limit-exceeded", ["61", "0..60"]),
     get("a negative wait", "/selection/a?round=0&wait=-1", 422, "limit-exceeded", ["-1"]),
     get("a wait for no round", "/selection/a?wait=1", 422, "invalid-request", ["round=0"]),
-    get("a form that is none", "/selection/a", 406, "not-acceptable", ["x-npy"], headers={"Accept": "text/csv"}),
+    get("a form that is none", "/selection/a", 406, "not-acceptable", ["x-npy"], headers={"Accept": "text/html"}),
+    get("no coding that there is", "/selection/a", 406, "not-acceptable", ["zstd, gzip, identity"],
+        headers={"Accept-Encoding": "br, identity;q=0"}),
     get("a form with no quality", "/selection/a", 406, "not-acceptable", ["json"],
         headers={"Accept": "*/*;q=0, a/b;q=x"}),
     get("a fit of nothing", "/runs/empty/rounds/0/fit", 409, "no-epochs", ["at least 1"]),

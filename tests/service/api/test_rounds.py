@@ -5,6 +5,7 @@ import hashlib
 import httpx
 import numpy as np
 import pytest
+import zstandard
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
@@ -49,9 +50,16 @@ def test_an_epoch_can_be_replaced_while_its_round_is_open(recorded: httpx.Client
     assert (late.status_code, late.json()["type"]) == (409, "/problems/round-finished")
 
 
-@pytest.mark.parametrize("coding", ["gzip", "identity"])
-def test_bodies_may_be_compressed_and_digested(opened: httpx.Client, coding: str) -> None:
-    sent = gzip.compress(BODY) if coding == "gzip" else BODY
+@pytest.mark.parametrize(
+    ("coding", "sent"),
+    [
+        ("identity", BODY),
+        ("gzip", gzip.compress(BODY)),
+        ("zstd", zstandard.compress(BODY)),
+        ("zstd", zstandard.compress(BODY[:5]) + zstandard.compress(BODY[5:])),
+    ],
+)
+def test_bodies_may_be_compressed_and_digested(opened: httpx.Client, coding: str, sent: bytes) -> None:
     digest = base64.b64encode(hashlib.sha256(sent).digest()).decode()
     headers = {**OCTETS, "Content-Encoding": coding, "Content-Digest": f"sha-512=:AAAA:, sha-256=:{digest}:"}
     assert opened.put(EPOCH, content=sent, headers=headers).status_code == 201

@@ -1,17 +1,28 @@
 import base64
+import gzip
+import hashlib
 import io
 import threading
 import time
+from collections.abc import Callable
 
 import httpx
 import numpy as np
+import pyarrow
 import pytest
+import zstandard
 
 from mild_core import bitmap
 from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 100
-FORMS = ["application/json", "application/octet-stream", "application/x-npy"]
+DECODE: dict[str | None, Callable[[bytes], bytes]] = {
+    "gzip": gzip.decompress,
+    "zstd": zstandard.decompress,
+    None: bytes,
+}
+ARROW, CSV = "application/vnd.apache.arrow.stream", "text/csv"
+FORMS = ["application/json", "application/octet-stream", "application/x-npy", ARROW, CSV]
 
 
 def computed(service: httpx.Client) -> float:
@@ -24,15 +35,17 @@ def computed(service: httpx.Client) -> float:
 
 def test_all_forms_say_the_same(recorded: httpx.Client) -> None:
     by_form = {form: recorded.get("/selection/a", headers={"Accept": form}) for form in FORMS}
-    assert [answer.headers["content-type"] for answer in by_form.values()] == FORMS
+    assert [answer.headers["content-type"].partition(";")[0] for answer in by_form.values()] == FORMS
     indices = by_form["application/json"].json()["indices"]
     bits = np.frombuffer(by_form["application/octet-stream"].content, dtype=np.uint8)
     assert bitmap.to_indices(bits, N).tolist() == indices
     array = np.load(io.BytesIO(by_form["application/x-npy"].content))
     assert array.dtype == np.int64
     assert array.tolist() == indices
-    assert len({answer.headers["etag"] for answer in by_form.values()}) == 3
-    assert all(answer.headers["vary"] == "Accept" for answer in by_form.values())
+    assert pyarrow.ipc.open_stream(by_form[ARROW].content).read_all().to_pydict() == {"index": indices}
+    assert by_form[CSV].text.splitlines() == ["index", *map(str, indices)]
+    assert len({answer.headers["etag"] for answer in by_form.values()}) == 5
+    assert all(answer.headers["vary"] == "Accept, Accept-Encoding" for answer in by_form.values())
 
 
 @pytest.mark.parametrize(
@@ -43,11 +56,44 @@ def test_all_forms_say_the_same(recorded: httpx.Client) -> None:
         ("text/html, application/x-npy", FORMS[2]),
         ("application/json;q=0.5, application/octet-stream", FORMS[1]),
         ("application/json;q=0, */*;q=0.1", FORMS[1]),
+        ("text/csv;q=0.2, application/vnd.apache.arrow.stream;q=0.25", ARROW),
+        ("text/*, application/json;q=0.99", "text/csv; charset=utf-8"),
         ("APPLICATION/X-NPY; version=1; q=1.0", FORMS[2]),
     ],
 )
 def test_the_form_follows_accept(recorded: httpx.Client, accept: str, expected: str) -> None:
     assert recorded.get("/selection/a", headers={"Accept": accept}).headers["content-type"] == expected
+
+
+@pytest.mark.parametrize(
+    ("accepted", "form", "coding"),
+    [
+        ("gzip", FORMS[0], "gzip"),
+        ("gzip, zstd", FORMS[0], "zstd"),
+        ("gzip, zstd;q=0.5", CSV, "gzip"),
+        ("gzip;q=0.1", FORMS[2], "gzip"),
+        ("*", ARROW, "zstd"),
+        ("*;q=0.5, zstd;q=0", FORMS[0], "gzip"),
+        ("identity, gzip;q=0.5", FORMS[0], None),
+        ("br", FORMS[0], None),
+        ("", FORMS[0], None),
+        ("zstd, gzip", FORMS[1], None),
+        ("zstd, identity;q=0", FORMS[1], "zstd"),
+    ],
+)
+def test_the_coding_follows_accept_encoding(
+    recorded: httpx.Client, accepted: str, form: str, coding: str | None
+) -> None:
+    headers = {"Accept": form, "Accept-Encoding": accepted}
+    plain = recorded.get("/selection/a", headers={**headers, "Accept-Encoding": "identity"})
+    with recorded.stream("GET", "/selection/a", headers=headers) as answer:
+        sent = b"".join(answer.iter_raw())
+    assert answer.headers.get("content-encoding") == coding
+    assert DECODE[coding](sent) == plain.content
+    assert answer.headers["content-digest"] == f"sha-256=:{base64.b64encode(hashlib.sha256(sent).digest()).decode()}:"
+    assert (answer.headers["etag"] == plain.headers["etag"]) == (coding is None)
+    known = recorded.get("/selection/a", headers={**headers, "If-None-Match": answer.headers["etag"]})
+    assert (known.status_code, known.headers["etag"]) == (304, answer.headers["etag"])
 
 
 def test_an_open_round_gives_a_provisional_set_that_changes_with_its_epochs(recorded: httpx.Client) -> None:
@@ -65,7 +111,7 @@ def test_what_the_caller_has_is_not_computed_again(recorded: httpx.Client) -> No
     for known in (etag, f'"other", W/{etag}', "*"):
         answer = recorded.get("/selection/a", headers={"If-None-Match": known})
         assert (answer.status_code, answer.content) == (304, b"")
-        assert (answer.headers["etag"], answer.headers["vary"]) == (etag, "Accept")
+        assert (answer.headers["etag"], answer.headers["vary"]) == (etag, "Accept, Accept-Encoding")
     assert computed(recorded) == 1
     other_form = recorded.get("/selection/a", headers={"If-None-Match": etag, "Accept": FORMS[1]})
     assert other_form.status_code == 200
