@@ -42,3 +42,7 @@ class Settings(BaseSettings):
     cache_seconds: int = Field(3600, ge=1, le=30 * 24 * 3600, description="How long a computed selection is kept.")
     compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
     log_level: str = Field("info", pattern="^(critical|error|warning|info|debug)$", description="What is logged.")
+
+    def limits(self) -> dict[str, int | float]:
+        """Every ``max_…`` setting by its name: what `GET /version` publishes, so that clients can keep within it."""
+        return {name: value for name, value in self if name.startswith("max_")}

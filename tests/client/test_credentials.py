@@ -38,7 +38,7 @@ def client(transport: httpx.MockTransport, api_key: str | None = None) -> MildCl
 def test_a_key_that_is_given_is_sent_with_every_request(
     transport: httpx.MockTransport, sent: list[httpx.Request], tmp_path: Path
 ) -> None:
-    client(transport, SECRET).run("a")
+    client(transport, SECRET).get_run("a")
     client(transport, SECRET).finish("a", 0, attempt=3)
     log = tmp_path / "log.csv"
     log.write_text("epoch,sample,correct\n")
@@ -50,10 +50,10 @@ def test_a_key_that_is_given_is_sent_with_every_request(
 def test_a_key_comes_from_the_environment_where_none_is_given(
     transport: httpx.MockTransport, sent: list[httpx.Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client(transport).run("a")
+    client(transport).get_run("a")
     monkeypatch.setenv("MILD_API_KEY", SECRET)
-    client(transport).run("a")
-    client(transport, "another").run("a")
+    client(transport).get_run("a")
+    client(transport, "another").get_run("a")
     assert [request.headers.get("authorization") for request in sent] == [None, f"Bearer {SECRET}", "Bearer another"]
 
 

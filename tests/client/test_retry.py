@@ -53,8 +53,8 @@ def sequence(*answers: httpx.Response | Exception) -> Answer:
 def test_tries_again_after_a_status_that_may_pass(status: int) -> None:
     time = Time()
     client = client_of(sequence(problem(status), problem(status), httpx.Response(200, json={"round": 0})), time)
-    assert client.run("run") == {"round": 0}
-    assert time.pauses == pytest.approx([0.1, 0.2])
+    assert client.get_run("run") == {"round": 0}
+    assert time.pauses == pytest.approx([0.2, 0.4])
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_tries_again_after_a_status_that_may_pass(status: int) -> None:
 def test_tries_again_after_a_broken_connection(error: Exception) -> None:
     time = Time()
     client = client_of(sequence(error, httpx.Response(200, json={"round": 3})), time)
-    assert client.run("run") == {"round": 3}
+    assert client.get_run("run") == {"round": 3}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 415, 422, 507])
@@ -71,7 +71,7 @@ def test_gives_up_at_once_where_repeating_is_no_use(status: int) -> None:
     time = Time()
     client = client_of(sequence(problem(status)), time)
     with pytest.raises(ServiceError):
-        client.run("run")
+        client.get_run("run")
     assert time.pauses == []
 
 
@@ -89,8 +89,8 @@ def test_outlasts_a_restart_of_twenty_seconds() -> None:
     client = MildClient(
         "http://service", http=httpx.Client(transport=httpx.MockTransport(answer)), retry=time.retry(120)
     )
-    client.run("run")
-    assert client.run("run") == {"round": 1}
+    client.get_run("run")
+    assert client.get_run("run") == {"round": 1}
     assert 20 <= time.now < 30
 
 
@@ -101,7 +101,7 @@ def refuse(_: httpx.Request) -> httpx.Response:
 def test_an_address_that_never_answered_is_given_up_on_soon_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     time = Time()
     with pytest.raises(ServiceUnreachable, match=r"over \d s \(connection refused\), the deadline is 5 s") as caught:
-        client_of(refuse, time, deadline=120).run("run")
+        client_of(refuse, time, deadline=120).get_run("run")
     assert time.now <= 5
     assert [r.getMessage() for r in caplog.records] == [
         "http://service does not answer (connection refused); trying for 5 s"
@@ -110,7 +110,7 @@ def test_an_address_that_never_answered_is_given_up_on_soon_and_said_once(caplog
 
 
 def test_says_what_a_busy_service_said(caplog: pytest.LogCaptureFixture) -> None:
-    client_of(sequence(problem(503), problem(503), httpx.Response(200, json={})), Time(), deadline=60).run("run")
+    client_of(sequence(problem(503), problem(503), httpx.Response(200, json={})), Time(), deadline=60).get_run("run")
     (record,) = caplog.records
     assert record.getMessage().startswith("http://service cannot serve now (limit, value, remedy")
     assert record.getMessage().endswith("trying for 60 s")
@@ -123,27 +123,29 @@ def test_an_address_without_a_web_server_is_refused_at_once(url: str) -> None:
 
 
 def test_pauses_double_up_to_the_longest_and_are_drawn() -> None:
-    retry = Retry(jitter=lambda: 0.0)
-    assert [retry.pause(n, 0) for n in (1, 2, 3, 20, 10_000)] == pytest.approx([0.05, 0.1, 0.2, 2.5, 2.5])
+    for share in (0.0, 0.5, 1.0):
+        retry = Time().retry(jitter=share)
+        expected = [share * longest for longest in (0.2, 0.4, 0.8, 10, 10)]
+        assert [retry.pause(n, 0) for n in (1, 2, 3, 20, 10_000)] == pytest.approx(expected)
 
 
 def test_waits_as_long_as_the_service_asks() -> None:
     time = Time()
     busy = httpx.Response(503, headers={"Retry-After": "7"})
     dated = httpx.Response(503, headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
-    client_of(sequence(busy, dated, httpx.Response(200, json={})), time).run("run")
-    assert time.pauses == pytest.approx([7, 0.2])
+    client_of(sequence(busy, dated, httpx.Response(200, json={})), time).get_run("run")
+    assert time.pauses == pytest.approx([7.2, 0.4])
 
 
 def test_says_after_the_deadline_that_nobody_answers() -> None:
     time = Time()
     answers = sequence(httpx.Response(200, json={}), *[httpx.ReadTimeout("") for _ in range(99)])
     client = client_of(answers, time, deadline=10.0)
-    client.run("run")
+    client.get_run("run")
     with pytest.raises(
         ServiceUnreachable, match=r"GET http://service/runs/run got no answer in \d+ tries.*\(ReadTimeout\).*10 s"
     ):
-        client.run("run")
+        client.get_run("run")
     assert 5 < time.now <= 10
 
 
@@ -151,7 +153,7 @@ def test_says_after_the_deadline_what_the_service_said_last() -> None:
     time = Time()
     client = client_of(lambda _: problem(503, "store-unavailable", retryable=True), time, deadline=1.0)
     with pytest.raises(Unavailable) as caught:
-        client.run("run")
+        client.get_run("run")
     assert caught.value.code == "store-unavailable"
     assert caught.value.retryable
 
@@ -170,7 +172,7 @@ def test_says_after_the_deadline_what_the_service_said_last() -> None:
 )
 def test_every_refusal_has_its_type(status: int, code: str, kind: type[ServiceError]) -> None:
     with pytest.raises(ServiceError) as caught:
-        client_of(sequence(problem(status, code)), Time()).run("run")
+        client_of(sequence(problem(status, code)), Time()).get_run("run")
     error = caught.value
     assert type(error) is kind
     assert (error.code, error.status, error.detail) == (code, status, "limit, value, remedy")
@@ -181,7 +183,7 @@ def test_every_refusal_has_its_type(status: int, code: str, kind: type[ServiceEr
 @pytest.mark.parametrize("body", ["<html>no such page</html>", '["a list"]'])
 def test_a_refusal_that_somebody_in_between_wrote_is_quoted(body: str) -> None:
     with pytest.raises(NotFound, match="answered 404") as caught:
-        client_of(sequence(httpx.Response(404, text=body)), Time()).run("run")
+        client_of(sequence(httpx.Response(404, text=body)), Time()).get_run("run")
     assert caught.value.code == "status-404"
     assert caught.value.request_id is None
 
@@ -189,7 +191,7 @@ def test_a_refusal_that_somebody_in_between_wrote_is_quoted(body: str) -> None:
 @pytest.mark.parametrize("body", ["<html>a portal</html>", "[1, 2]"])
 def test_an_answer_that_is_not_the_services_is_an_error(body: str) -> None:
     with pytest.raises(BadRequest, match="no JSON object") as caught:
-        client_of(sequence(httpx.Response(200, text=body)), Time()).run("run")
+        client_of(sequence(httpx.Response(200, text=body)), Time()).get_run("run")
     assert caught.value.code == "unexpected-answer"
 
 
@@ -197,7 +199,7 @@ def test_closes_its_own_connections_and_leaves_others_open() -> None:
     with MildClient("http://service") as own:
         pass
     with pytest.raises(RuntimeError, match="closed"):
-        own.run("run")
+        own.get_run("run")
     http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json={})))
     with MildClient("http://service", http=http):
         pass

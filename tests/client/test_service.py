@@ -71,7 +71,7 @@ def test_two_rounds_give_what_the_local_selector_gives(
 
 def test_the_run_is_opened_with_everything_in_its_spec(client: MildClient) -> None:
     HttpBackend(client).open(SPEC)
-    run = client.run("run")
+    run = client.get_run("run")
     assert (run["num_samples"], run["num_classes"], run["observe"], run["pass"]) == (600, 10, "all", "eval")
     assert run["selection"]["cost_ratio"] == 2.0
     assert (run["expected_epochs"], run["expected_rounds"], run["tags"]) == (12, 2, {"dataset": "digits"})
@@ -81,7 +81,7 @@ def test_members_can_be_named(client: MildClient) -> None:
     backend = HttpBackend(client)
     backend.open(SPEC)
     backend.put_members(0, bitmap.pack(np.arange(600) < 100))
-    assert client.run("run")["rounds"][0]["num_members"] == 100
+    assert client.get_run("run")["rounds"][0]["num_members"] == 100
 
 
 def test_the_selection_comes_as_json_and_as_a_bitmap(client: MildClient, epochs: list[EpochBits]) -> None:
@@ -141,7 +141,7 @@ def test_a_run_that_has_epochs_is_not_written_to_by_accident(client: MildClient,
     first.finish(0)
     with pytest.raises(RunExists, match=r"is at round 1; choose another run id, or go on where it is \(resume_from\)"):
         HttpBackend(client).open(SPEC)
-    assert client.run("run")["attempt"] == 1  # the trainer that holds it was not disturbed
+    assert client.get_run("run")["attempt"] == 1  # the trainer that holds it was not disturbed
     assert HttpBackend(client).open(SPEC, Position(1, 0)).round == 1
 
 
@@ -160,7 +160,7 @@ def test_another_size_under_the_same_name_is_refused(client: MildClient) -> None
 
 def test_the_services_own_words_reach_the_caller(client: MildClient, epochs: list[EpochBits]) -> None:
     with pytest.raises(NotFound) as unknown:
-        client.run("nobody")
+        client.get_run("nobody")
     assert (unknown.value.code, unknown.value.status) == ("run-not-found", 404)
     assert unknown.value.request_id
     backend = HttpBackend(client)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
-from mild_client.client import MildClient
+from mild_client.client import AsyncMildClient, MildClient
 from mild_client.errors import ClientError, ResumeError, RunExists, ServiceError, ServiceUnreachable
 from mild_client.local import LocalSelector
 from mild_client.remote import HttpBackend
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mild_client.tracker import CorrectnessTracker as CorrectnessTracker
 
 __all__ = [
+    "AsyncMildClient",
     "ClientError",
     "CorrectnessTracker",
     "EpochBits",

@@ -78,7 +78,7 @@ class HttpBackend:
 
     def _check_new(self) -> None:
         run_id = self._spec.run_id
-        last = self._client.run(run_id)["rounds"][-1]
+        last = self._client.get_run(run_id)["rounds"][-1]
         number, n_epochs = last["round"], last["num_epochs"]
         if number or n_epochs:
             reached = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
@@ -86,7 +86,7 @@ class HttpBackend:
 
     def _check_epochs(self, resumed: Position) -> None:
         run_id = self._spec.run_id
-        held = self._client.run(run_id)["rounds"][resumed.round]["epochs"]
+        held = self._client.get_run(run_id)["rounds"][resumed.round]["epochs"]
         if held != list(range(resumed.epoch)):
             raise ResumeError(
                 f"run {run_id} goes on at round {resumed.round}, epoch {resumed.epoch}, but the service holds "

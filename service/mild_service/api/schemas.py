@@ -407,3 +407,4 @@ class Versions(BaseModel):
     service: str
     core: str
     oldest_client: str
+    limits: dict[str, int | float] = Field(description="Every `MILD_MAX_…` setting, as `max_…`.")

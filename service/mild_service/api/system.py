@@ -31,9 +31,9 @@ async def ready(request: Request) -> dict[str, str]:
 
 
 @router.get("/version")
-async def versions() -> Versions:
-    """Versions of the service and its numerics, and the oldest client that it supports."""
-    return Versions(service=__version__, core=CORE_VERSION, oldest_client=OLDEST_CLIENT)
+async def versions(settings: SettingsDep) -> Versions:
+    """Versions of the service and its numerics, the oldest client that it supports, and its limits."""
+    return Versions(service=__version__, core=CORE_VERSION, oldest_client=OLDEST_CLIENT, limits=settings.limits())
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

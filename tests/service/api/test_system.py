@@ -24,7 +24,15 @@ ROOT = Path(__file__).parents[3]
 def test_health_readiness_and_versions(service: httpx.Client) -> None:
     assert service.get("/health").json() == {"status": "ok"}
     assert service.get("/ready").json() == {"status": "ready"}
-    assert set(service.get("/version").json()) == {"service", "core", "oldest_client"}
+    assert set(service.get("/version").json()) == {"service", "core", "oldest_client", "limits"}
+
+
+def test_the_limits_are_published_as_they_are_set(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_log_bytes": 5000}))
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
+        limits = service.get("/version").json()["limits"]
+    assert (limits["max_log_bytes"], limits["max_body_bytes"]) == (5000, settings.max_body_bytes)
+    assert limits.keys() == {name for name in Settings.model_fields if name.startswith("max_")}
 
 
 def test_the_documentation_needs_no_other_host(service: httpx.Client) -> None:

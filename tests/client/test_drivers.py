@@ -1,0 +1,72 @@
+"""The blocking and the asynchronous client are the same calls: every one of them, byte for byte."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mild_client import AsyncMildClient, MildClient, Position, Retry, RunSpec
+from mild_client.calls import Calls
+from mild_client.errors import ClientError
+from mild_core.types import EpochBits
+from tests.client.wire import HANG_UP, Reply, serving
+
+BITS = EpochBits(9, np.array([255, 128], dtype=np.uint8), np.array([255, 128], dtype=np.uint8))
+GIVEN: Mapping[str, Any] = {
+    "spec": RunSpec("run", 9, n_classes=3, tags={"a": "b"}),
+    "resume_from": Position(0, 3),
+    "limit": 7,
+    "cursor": "1700000000000:run",
+    "run_id": "run",
+    "tags": {"a": "é"},
+    "status": "failed",
+    "ttl_seconds": 60,
+    "labels": np.arange(9),
+    "indices": [1, 2],
+    "clean": [True, False],
+    "n_samples": 9,
+    "round": 1,
+    "members": np.array([1, 128], dtype=np.uint8),
+    "attempt": 2,
+    "epoch": 4,
+    "bits": BITS,
+    "metrics": {"train_loss": 0.25},
+    "allow_gaps": True,
+    "index": 3,
+}
+CALLS = sorted(name for name in vars(Calls) if not name.startswith("_"))
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """Something for every parameter of a call: a call with a parameter that is not in the table fails."""
+    parameters = list(inspect.signature(getattr(Calls, name)).parameters)[1:]
+    return {parameter: GIVEN[parameter] for parameter in parameters}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.anyio
+async def test_both_clients_send_the_same_bytes_for_every_call(name: str) -> None:
+    with serving(Reply(503), HANG_UP, Reply(418)) as server:
+        retry = Retry(jitter=lambda: 0.0)
+        with MildClient(server.url, retry=retry) as client, pytest.raises(ClientError) as blocking:
+            getattr(client, name)(**arguments(name))
+        sent = list(server.sent)
+        server.sent.clear()
+        async with AsyncMildClient(server.url, retry=retry) as client_:
+            with pytest.raises(ClientError) as awaiting:
+                await getattr(client_, name)(**arguments(name))
+        assert len(sent) == 3
+        assert sent == server.sent
+    assert str(blocking.value) == str(awaiting.value)
+    assert type(blocking.value) is type(awaiting.value)
+
+
+def test_both_clients_have_every_call_with_its_documentation_and_parameters() -> None:
+    for client in (MildClient, AsyncMildClient):
+        for name in CALLS:
+            call, method = getattr(Calls, name), getattr(client, name)
+            assert method.__doc__ == call.__doc__
+            assert method.__doc__
+            assert inspect.signature(method) == inspect.signature(call)

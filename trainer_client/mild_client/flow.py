@@ -1,0 +1,68 @@
+"""A call as a flow: a generator that yields requests, is sent their answers, and returns what the caller gets.
+
+So each call is written once, without any I/O, and the blocking and the asynchronous client are two small drivers of
+the same flows (`drivers`); httpx describes its authentication in the same way.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+
+JSON = "application/json"
+BITMAP = "application/octet-stream"
+NPY = "application/x-npy"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. Whatever it asks for may be asked for again: that is what lets the drivers repeat it.
+
+    Attributes
+    ----------
+    method, path
+        What to do, and to which route below the service's address.
+    params
+        Query parameters.
+    headers
+        Beside those that every request has.
+    content
+        The body; None: no body.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+
+    @classmethod
+    def of_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
+        """A request with a body and its digest (RFC 9530), which the service checks, written by `attempt`."""
+        digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        headers = {"Content-Type": media_type, "Content-Digest": f"sha-256=:{digest}:", **attempt_header(attempt)}
+        return cls(method, path, headers=headers, content=content)
+
+    @classmethod
+    def of_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
+        """A request with a JSON body."""
+        content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        return cls.of_body(method, path, content, JSON, attempt)
+
+
+Flow: TypeAlias = Generator[Request, httpx.Response, T]
+"""Yields requests and is sent answers that succeed; an error is thrown in where it yielded."""
+
+Answer: TypeAlias = dict[str, Any]
+"""A JSON object in the wire's names."""
+
+
+def attempt_header(attempt: int | None) -> dict[str, str]:
+    """The header that says which attempt writes; none for the current one."""
+    return {} if attempt is None else {"Mild-Attempt": str(attempt)}
