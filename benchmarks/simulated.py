@@ -1,0 +1,94 @@
+"""Two-Weibull mixtures of counts drawn from known parameters, and what no fit of them can beat.
+
+Each can be drawn in two ways from the same parameters: *truncated*, where a component ends with the top bin, as the
+fits `anchored` and `grouped` suppose; and *piled up*, where whatever lies beyond the last epoch sits in the top bin, as
+`censored` supposes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from scipy.stats import norm, weibull_min
+
+from mild_core.likelihood import FAMILIES, TINY, component_masses, likelihood_of
+from mild_core.mixture import Mixture
+from mild_core.types import Fit
+from mild_core.weibull import Floats
+
+Way: TypeAlias = Literal["truncated", "piled up"]
+MATCHING: dict[Way, Fit] = {"truncated": "grouped", "piled up": "censored"}
+"""The fit without priors whose likelihood is that of the draw."""
+_MEDIAN_OF_NORMAL = float(norm.ppf(0.75))
+"""Median of the absolute value of a standard normal variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What scores are drawn from; pairs hold the clean component first, scales are in epochs."""
+
+    n_epochs: int
+    weight: float
+    scales: tuple[float, float]
+    shapes: tuple[float, float]
+
+    @property
+    def beyond(self) -> float:
+        """Share of the noisy component beyond the last epoch: its pile at the top, where it piles up."""
+        return float(weibull_min(self.shapes[1], scale=self.scales[1]).sf(self.n_epochs))
+
+    def mixture(self, way: Way) -> Mixture:
+        """The mixture that a perfect fit would return."""
+        kind = MATCHING[way]
+        scales, shapes = np.array(self.scales), np.array(self.shapes)
+        open_top = FAMILIES[kind].open_top
+        masses = component_masses(np.log(scales), np.log(shapes), self.n_epochs + 1, open_top=open_top)
+        means = masses @ np.arange(self.n_epochs + 1)
+        return Mixture(kind, np.array([1 - self.weight, self.weight]), scales, shapes, means, masses, np.nan)
+
+    def histograms(self, way: Way, n_samples: int, rng: np.random.Generator) -> Floats:
+        """Draw the scores of clean and of mislabelled samples, shape (2, n_bins)."""
+        n_noisy = rng.binomial(n_samples, self.weight)
+        rows = []
+        for size, scale, shape in zip((n_samples - n_noisy, n_noisy), self.scales, self.shapes, strict=True):
+            component = weibull_min(shape, scale=scale)
+            inside = component.cdf(self.n_epochs + 1) if way == "truncated" else 1.0
+            scores = np.minimum(np.floor(component.ppf(rng.random(size) * inside)), self.n_epochs)
+            rows.append(np.bincount(scores.astype(np.int64), minlength=self.n_epochs + 1))
+        return np.array(rows, dtype=np.float64)
+
+
+def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
+    """A mixture within the default fit's bounds, 8 to 300 epochs and 2 to 90% mislabelled.
+
+    The noisy component has the larger mean, and a share within `beyond` past the last epoch.
+    """
+    family = FAMILIES["anchored"]
+
+    def log_uniform(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    while True:
+        n_epochs = round(log_uniform(8, 300))
+        # A clean scale below half an epoch leaves nearly everyone in bin 0, and no fit can tell how nearly.
+        clean_scale = log_uniform(max(0.5, 0.02 * n_epochs), family.scale[0].high * n_epochs)
+        noisy_scale = log_uniform(family.scale[1].low, family.scale[1].high) * n_epochs
+        clean_shape, noisy_shape = (log_uniform(prior.low, prior.high) for prior in family.shape)
+        truth = Truth(n_epochs, float(rng.uniform(0.02, 0.9)), (clean_scale, noisy_scale), (clean_shape, noisy_shape))
+        if beyond[0] <= truth.beyond <= beyond[1] and np.diff(truth.mixture("piled up").means) > 0:
+            return truth
+
+
+def attainable(truth: Truth, way: Way, n_samples: int) -> tuple[float, float, float]:
+    """Median errors of both scales (relative) and of the weight that the Fisher information allows."""
+    mixture = truth.mixture(way)
+    likelihood = likelihood_of(mixture.kind, truth.n_epochs + 1, None)
+    cell = likelihood(np.log(mixture.scales)[None, :, None], np.log(mixture.shapes)[None, :, None])
+    by_weight = cell.value[0, 1] - cell.value[0, 0]
+    of_each = mixture.weights[:, None]
+    jacobian = np.concatenate((by_weight[None], of_each * cell.a[0], of_each * cell.k[0]))
+    information = n_samples * (jacobian / np.maximum(mixture.densities.sum(axis=0), TINY)) @ jacobian.T
+    unit = np.sqrt(np.maximum(information.diagonal(), TINY))
+    variances = np.linalg.pinv(information / np.outer(unit, unit), rcond=1e-13, hermitian=True).diagonal() / unit**2
+    weight, clean, noisy = (float(error) for error in _MEDIAN_OF_NORMAL * np.sqrt(variances[:3]))
+    return clean, noisy, weight
