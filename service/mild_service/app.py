@@ -10,12 +10,13 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.api import predictions, problems, rounds, runs, samples, selection, system, truth
+from mild_service.api import events, predictions, problems, rounds, runs, samples, selection, system, truth
 from mild_service.api.deps import known_query_only
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreError
+from mild_service.feed import Feed
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections
@@ -66,9 +67,12 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.predictions = Predictions(store, settings, telemetry)
     truths = Truths(store, telemetry)
     app.state.truths = truths
-    app.state.selections = Selections(store, computer, truths, settings, telemetry)
+    feed = Feed(store)
+    app.state.feed = feed
+    app.state.streams = asyncio.Semaphore(settings.max_streams)
+    app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, predictions, truth, samples, selection):
+    for resource in (runs, rounds, predictions, truth, samples, selection, events):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     app.include_router(system.router)  # probes and scrapers may say what they like
     app.add_middleware(
@@ -98,7 +102,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         ending.set()
-        app.state.selections.close()
+        await app.state.feed.aclose()
         await sweeper
         await app.state.computer.aclose()
         await app.state.store.aclose()

@@ -39,6 +39,14 @@ class Settings(BaseSettings):
     )
     sweep_seconds: float = Field(300.0, ge=0, description="Pause between sweeps of expired runs; 0 never sweeps.")
     max_wait_seconds: float = Field(60.0, ge=0, le=600, description="Longest `wait` of a long-poll.")
+    max_events: int = Field(10_000, ge=1, le=1_000_000, description="Events that are kept of a run; older ones go.")
+    max_streams: int = Field(1000, ge=1, le=100_000, description="Event streams that a process serves at once.")
+    heartbeat_seconds: float = Field(
+        15.0, gt=0, le=300, description="An event stream sends a comment after this long without an event."
+    )
+    stream_seconds: float = Field(
+        3600.0, gt=0, description="An event stream ends after this long; the client goes on with Last-Event-ID."
+    )
     cache_seconds: int = Field(3600, ge=1, le=30 * 24 * 3600, description="How long a computed selection is kept.")
     compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
     log_level: str = Field("info", pattern="^(critical|error|warning|info|debug)$", description="What is logged.")

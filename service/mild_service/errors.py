@@ -26,6 +26,7 @@
     │   ├── NoAudit                    nothing to measure by
     │   ├── NoEpochs                   nothing to select from
     │   └── EpochGap                   epochs are missing
+    ├── Overloaded                     as much is being done as the service takes on; try again
     ├── StoreError
     │   ├── StoreUnavailable           not reachable, or busy; try again
     │   ├── StoreFull                  no room left
@@ -188,6 +189,14 @@ class EpochGap(Conflict):
 
     code = "epoch-gap"
     title = "Epochs are missing"
+
+
+class Overloaded(MildError):
+    """The service is doing as much of this as it takes on; try again."""
+
+    code = "overloaded"
+    title = "Service is busy"
+    retryable = True
 
 
 class StoreError(MildError):

@@ -1,6 +1,5 @@
 """The read path: which round, stored or computed, and its identity before any work is done."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +11,13 @@ from mild_core.types import RoundBits, Selection, SelectionOptions
 from mild_service.compute import CORE_VERSION, Computer, Evidence, plain
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded
+from mild_service.feed import Feed
 from mild_service.state import Round, Run
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
 
 Which: TypeAlias = int | Literal["latest"]
-
-_POLL_SECONDS = (0.05, 0.5)
-"""First and longest pause between two looks of a long-poll."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,18 +88,14 @@ class Selections:
     """Answers to who is clean."""
 
     def __init__(
-        self, store: Store, computer: Computer, truths: Truths, settings: Settings, telemetry: Telemetry
+        self, store: Store, computer: Computer, truths: Truths, feed: Feed, settings: Settings, telemetry: Telemetry
     ) -> None:
         self._store = store
         self._truths = truths
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
-        self._closing = False
-
-    def close(self) -> None:
-        """End all long-polls."""
-        self._closing = True
+        self._feed = feed
 
     async def choose(
         self, run: Run, which: Which, changes: Mapping[str, Any], until_epoch: int | None = None
@@ -191,7 +184,7 @@ class Selections:
     async def wait(self, run: Run, number: int, seconds: float) -> Run:
         """Return the run once a round is finished, or as it is after `seconds`.
 
-        Between two looks no connection to the store is held.
+        It answers early when the service is to end. While it waits it holds no connection to the store.
 
         Raises
         ------
@@ -206,12 +199,16 @@ class Selections:
                 "ask again after a shorter wait"
             )
         deadline = time.monotonic() + seconds
-        pause, longest = _POLL_SECONDS
-        while run.round <= number and not self._closing and (left := deadline - time.monotonic()) > 0:
-            await asyncio.sleep(min(pause, left))
-            pause = min(2 * pause, longest)
-            run = await self._store.runs.get(run.run_id)
-        return run
+        if run.round > number:
+            return run
+        async with self._feed.watch(run) as tail:
+            seen = run.n_events
+            while tail.alive and not self._feed.closing and (left := deadline - time.monotonic()) > 0:
+                events = await tail.after(seen, left)
+                if any(event.kind == "round-finished" and event.fields["round"] >= number for event in events):
+                    break
+                seen = events[-1].number if events else seen
+        return await self._store.runs.get(run.run_id)
 
 
 def _identity(run: Run, number: int, evidence: Evidence | None) -> str:

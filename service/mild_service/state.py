@@ -12,6 +12,18 @@ Commitment: TypeAlias = Literal["committed", "same", "replaced"]
 Kind: TypeAlias = Literal["whole", "logs", "partial"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
 TruthName: TypeAlias = Literal["labels", "audit"]
+EventKind: TypeAlias = Literal[
+    "run-opened",
+    "run-resumed",
+    "run-patched",
+    "members-set",
+    "epoch-committed",
+    "epoch-partial",
+    "metrics-posted",
+    "round-finished",
+    "labels-changed",
+    "audit-changed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +160,8 @@ class Run:
         Unix time in seconds.
     labels, audit
         The given labels and the audit; None where there are none.
+    n_events
+        Events so far; the last one has this number.
     """
 
     run_id: str
@@ -163,10 +177,33 @@ class Run:
     expires_at: float
     labels: TruthRef | None = None
     audit: TruthRef | None = None
+    n_events: int = 0
 
     def truth(self, name: TruthName) -> TruthRef | None:
         """Labels or audit, by name."""
         return self.labels if name == "labels" else self.audit
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that has happened to a run.
+
+    Attributes
+    ----------
+    number
+        1 and up, in the order in which things happened, without gaps.
+    kind
+        What.
+    at
+        Unix time in seconds.
+    fields
+        More of it, in JSON's own types.
+    """
+
+    number: int
+    kind: EventKind
+    at: float
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What is counted for Prometheus. Run ids are never labels: their number has no bound."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Telemetry:
@@ -25,4 +25,5 @@ class Telemetry:
             "mild_truths", "Labels and audits put, by kind and outcome.", ["kind", "outcome"], registry=self.registry
         )
         self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
+        self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
         self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)

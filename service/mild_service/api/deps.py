@@ -8,6 +8,7 @@ from pydantic import FiniteFloat
 from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
+from mild_service.feed import Feed
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
@@ -43,6 +44,11 @@ def _predictions(request: Request) -> Predictions:
     return predictions
 
 
+def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
 def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -70,6 +76,7 @@ RunsDep = Annotated[Runs, Depends(_runs)]
 SelectionsDep = Annotated[Selections, Depends(_selections)]
 TruthsDep = Annotated[Truths, Depends(_truths)]
 PredictionsDep = Annotated[Predictions, Depends(_predictions)]
+FeedDep = Annotated[Feed, Depends(_feed)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

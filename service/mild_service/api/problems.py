@@ -31,6 +31,7 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.NotAcceptable: 406,
     errors.RunNotFound: 404,
     errors.Conflict: 409,
+    errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
     errors.StoreFull: 507,
     MildError: 500,

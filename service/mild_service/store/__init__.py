@@ -10,6 +10,7 @@ from mild_service.store.bits import Bits
 from mild_service.store.cache import Cache
 from mild_service.store.client import connect
 from mild_service.store.epochs import Epochs
+from mild_service.store.events import Events, Look
 from mild_service.store.faults import translated
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
@@ -19,7 +20,7 @@ from mild_service.store.rounds import Rounds
 from mild_service.store.truth import Truth
 from mild_service.store.writer import Writer
 
-__all__ = ["PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
+__all__ = ["Look", "PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
 
 
 class Store:
@@ -37,21 +38,29 @@ class Store:
         Bitmaps.
     truth
         Given labels and audits.
+    events
+        What has happened to runs.
     cache
         Computed selections.
     """
 
     def __init__(
-        self, redis: Redis, namespace: str, cache_seconds: int, clock: Callable[[], float] = time.time
+        self,
+        redis: Redis,
+        namespace: str,
+        cache_seconds: int,
+        clock: Callable[[], float] = time.time,
+        events_kept: int = 10_000,
     ) -> None:
         self._redis = redis
-        link = Link(redis, Keys(namespace), clock)
+        link = Link(redis, Keys(namespace), clock, events_kept)
         self.bits = Bits(link)
         self.runs = Lifecycle(link)
         writer = Writer(link, self.bits)
         self.rounds = Rounds(link, writer)
         self.epochs = Epochs(link, self.bits, writer)
         self.truth = Truth(link)
+        self.events = Events(link)
         self.cache = Cache(link, cache_seconds)
 
     async def ping(self) -> None:
@@ -72,4 +81,4 @@ class Store:
 
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
     """The store at `url`; nothing is sent before its first verb."""
-    return Store(connect(settings, url), settings.store_namespace, settings.cache_seconds, clock)
+    return Store(connect(settings, url), settings.store_namespace, settings.cache_seconds, clock, settings.max_events)

@@ -4,12 +4,13 @@
 key (after the namespace)           type    holds
 ==================================  ======  =========================================================================
 ``:runs``                           zset    all at score 0: ``<created, ms, 13 digits>:<run_id>``, for listing by age
-``:{run_id}:run``                   hash    the run's record: uid, config, tags, status, ttl, attempt, round, times
+``:{run_id}:run``                   hash    the run's record: uid, config, tags, status, ttl, attempt, round, times, …
 ``:{run_id}:<uid>:round:<r>``       hash    state, version, members, times; once finished: set, selection, fit
 ``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> record ``attempt:digest:planes:n_correct:n_observed:kind``
 ``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
 ``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
 ``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields
+``:{run_id}:<uid>:events``           stream  the run's latest events, numbered from 1: ``<number>-0``
 ``:{run_id}:<uid>:truth:0``         hash    chunk 0 of given labels and of the audit, a field each
 ``:{run_id#c}:<uid>:truth:<c>``     hash    chunk c >= 1 of the same fields
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
@@ -65,6 +66,10 @@ class Keys:
         """One chunk of a run's labels and of its audit."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:truth:{chunk}"
+
+    def events(self, run_id: str, uid: str) -> str:
+        """A run's latest events."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:events"
 
     def cache(self, run_id: str, uid: str, digest: str) -> str:
         """A computed selection."""

@@ -17,6 +17,10 @@ _ORPHAN_MS = 60_000
 """An index entry without a record is swept once it is this old: its run is not just being created."""
 
 
+_TOLD = {"ttl": "ttl_seconds", "config": "expectations"}
+"""Fields of the record by the names under which a change of them is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some runs, newest first, and where the next page begins (None at the end)."""
@@ -47,7 +51,7 @@ class Lifecycle:
                 now, uid = link.now(), secrets.token_hex(8)
                 answer = await link.scripts.run(
                     "open",
-                    [link.keys.run(run_id), link.keys.round(run_id, uid, 0)],
+                    [link.keys.run(run_id), link.keys.round(run_id, uid, 0), link.keys.events(run_id, uid)],
                     [
                         now,
                         uid,
@@ -122,8 +126,10 @@ class Lifecycle:
         if config is not None:
             pairs += ["config", records.write_config(config)]
         link = self._link
+        names = [link.keys.run(run.run_id), link.keys.events(run.run_id, run.uid)]
+        told = ",".join(_TOLD.get(str(name), str(name)) for name in pairs[::2])
         with translated():
-            answer = await link.scripts.run("patch", [link.keys.run(run.run_id)], [run.uid, link.now(), *pairs])
+            answer = await link.scripts.run("patch", names, [run.uid, link.now(), told, *pairs])
         if answer[0] != "set":
             raise refused(answer, run.run_id, run.round, None)
 
@@ -154,6 +160,7 @@ class Lifecycle:
                     await link.redis.unlink(link.keys.chunk(run_id, uid, round_, chunk))
             for chunk in range(chunks.n_chunks(run.config.n_samples)):
                 await link.redis.unlink(link.keys.truth(run_id, uid, chunk))
+            await link.redis.unlink(link.keys.events(run_id, uid))
             await link.redis.zrem(link.keys.runs, _entry(run))
             await link.scripts.run("bury", [key], [uid])
         return True

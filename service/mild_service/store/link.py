@@ -42,15 +42,16 @@ def wrong_round(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNo
 
 @dataclass(frozen=True)
 class Link:
-    """The client with what goes with it. `clock` gives Unix time in seconds."""
+    """The client with what goes with it. `clock` gives Unix time in seconds; a run keeps `events_kept` events."""
 
     redis: Redis
     keys: Keys
     clock: Callable[[], float] = time.time
+    events_kept: int = 10_000
     scripts: Scripts = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scripts", Scripts(self.redis))
+        object.__setattr__(self, "scripts", Scripts(self.redis, self.events_kept))
 
     def now(self) -> int:
         """Unix time in milliseconds."""

@@ -35,6 +35,7 @@ def read_run(run_id: str, fields: Fields) -> Run:
         expires_at=int(fields[b"expires"]) / 1000,
         labels=read_truth(fields.get(b"labels")),
         audit=read_truth(fields.get(b"audit")),
+        n_events=int(fields.get(b"events", 0)),
     )
 
 

@@ -51,6 +51,7 @@ class Rounds:
             keys.epochs(run.run_id, run.uid, round_),
             keys.chunk(run.run_id, run.uid, round_, 0),
             keys.metrics(run.run_id, run.uid, round_),
+            keys.events(run.run_id, run.uid),
         ]
         with translated():
             answer = await self._link.scripts.run("resume", names, [run.uid, round_, now, epoch])
@@ -98,7 +99,11 @@ class Rounds:
             If the run does not take this write.
         """
         keys = self._link.keys
-        names = [keys.run(run.run_id), keys.metrics(run.run_id, run.uid, round_)]
+        names = [
+            keys.run(run.run_id),
+            keys.metrics(run.run_id, run.uid, round_),
+            keys.events(run.run_id, run.uid),
+        ]
         value = records.canonical(metrics)
         arguments: list[Argument] = [run.uid, _said(attempt), round_, self._link.now(), epoch, value, int(replace)]
         with translated():
@@ -139,6 +144,7 @@ class Rounds:
             keys.chunk(run.run_id, run.uid, number, 0),
             keys.round(run.run_id, run.uid, number + 1),
             keys.epochs(run.run_id, run.uid, number),
+            keys.events(run.run_id, run.uid),
         ]
         arguments: list[Argument] = [
             run.uid,

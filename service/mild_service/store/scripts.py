@@ -15,12 +15,13 @@ _ALLOWED_WHEN_FULL = ("doom", "bury", "resume")
 """A full store must still let runs be deleted, and dropped epochs make room."""
 
 
-def _source(name: str) -> str:
+def _source(name: str, events_kept: int) -> str:
     folder = files("mild_service.store") / "lua"
     body = (folder / f"{name}.lua").read_text()
+    tell = f"local events_kept = {events_kept}\n{(folder / 'tell.lua').read_text()}"
     guard = "" if name in _ALONE else (folder / "guard.lua").read_text()
     head = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
-    return f"{head}{guard}{body}"
+    return f"{head}{tell}{guard}{body}"
 
 
 class Scripts:
@@ -41,8 +42,10 @@ class Scripts:
         "renew",
     )
 
-    def __init__(self, redis: Redis) -> None:
-        self._scripts: Mapping[str, AsyncScript] = {name: redis.register_script(_source(name)) for name in self.names}
+    def __init__(self, redis: Redis, events_kept: int) -> None:
+        self._scripts: Mapping[str, AsyncScript] = {
+            name: redis.register_script(_source(name, events_kept)) for name in self.names
+        }
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
         """Run a script and return its answer."""

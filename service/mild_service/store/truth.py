@@ -74,7 +74,12 @@ class Truth:
             return "same"
         new = TruthRef(0 if old is None else old.version + 1, digest)
         old_field, field = "" if old is None else truth_field(name, old), truth_field(name, new)
-        keys = [link.keys.run(run.run_id), link.keys.epochs(run.run_id, run.uid, 0), self._key(run, 0)]
+        keys = [
+            link.keys.run(run.run_id),
+            link.keys.epochs(run.run_id, run.uid, 0),
+            self._key(run, 0),
+            link.keys.events(run.run_id, run.uid),
+        ]
         arguments: list[Argument] = [
             run.uid,
             link.now(),

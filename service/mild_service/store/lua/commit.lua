@@ -1,6 +1,6 @@
 -- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 are there already.
 -- Without field and bytes it changes nothing, and answers 'clear' where it would commit.
--- KEYS: run, round, epochs, chunk 0.
+-- KEYS: run, round, epochs, chunk 0, events.
 -- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
 --       field, bytes of chunk 0.
 local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
@@ -19,4 +19,6 @@ redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])
+tell(KEYS[1], KEYS[5], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],
+  'members', redis.call('HGET', KEYS[2], 'members'), 'outcome', old and 'replaced' or 'committed')
 return {old and 'replaced' or 'committed'}

@@ -1,5 +1,5 @@
 -- Drops the open round's epochs from one on and begins a new attempt.
--- KEYS: run, round, epochs, chunk 0, metrics. ARGV: uid, round, now, epoch.
+-- KEYS: run, round, epochs, chunk 0, metrics, events. ARGV: uid, round, now, epoch.
 local no = refusal(KEYS[1], ARGV[1], '', ARGV[2], ARGV[3])
 if no then return no end
 local from = tonumber(ARGV[4])
@@ -18,4 +18,5 @@ end
 local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[3])
+tell(KEYS[1], KEYS[6], ARGV[3], 'run-resumed', 'round', ARGV[2], 'epoch', ARGV[4], 'attempt', attempt, 'dropped', dropped)
 return {'resumed', tostring(attempt), tostring(dropped)}

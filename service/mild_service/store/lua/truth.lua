@@ -1,6 +1,6 @@
 -- Points a field of the run's record at new content, if it still is what the caller has read.
 -- Without field and bytes it changes nothing, and answers 'clear' where it would.
--- KEYS: run, epochs of round 0, chunk 0.
+-- KEYS: run, epochs of round 0, chunk 0, events.
 -- ARGV: uid, now, name in the record, old reference or '', old field or '', new reference,
 --       '1' if fixed by the first epoch, field, bytes of chunk 0.
 local no = refusal(KEYS[1], ARGV[1], '', '', ARGV[2])
@@ -13,4 +13,5 @@ if ARGV[5] ~= '' then redis.call('HDEL', KEYS[3], ARGV[5]) end
 redis.call('HSET', KEYS[3], ARGV[8], ARGV[9])
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[6])
 touch(KEYS[1], ARGV[2])
+tell(KEYS[1], KEYS[4], ARGV[2], ARGV[3] .. '-changed')
 return {'set'}
