@@ -82,3 +82,22 @@ def test_an_unknown_kind_or_rate_is_refused_with_the_known_ones(spec: str) -> No
 def test_asymmetric_noise_is_refused_for_other_class_counts() -> None:
     with pytest.raises(ParameterError, match="not for 7"):
         noise.apply("asymmetric:0.4", np.arange(7), 7, seed=0)
+
+
+def test_instance_noise_depends_on_the_image() -> None:
+    rng = np.random.default_rng(0)
+    looks = rng.integers(0, 256, (4, 6, 6, 1), dtype=np.uint8)
+    kind = rng.integers(0, 4, LABELS.size)
+    noisy, wrong = noise.apply("instance:0.4", LABELS, 10, seed=0, images=looks[kind])
+    assert wrong.mean() == pytest.approx(0.4, abs=0.02)
+    favourites = set()
+    for look in range(4):
+        flips = np.bincount(noisy[wrong & (LABELS == 0) & (kind == look)], minlength=10)
+        assert flips.max() > 0.3 * flips.sum(), "equal images of one class flip alike"
+        favourites.add(int(flips.argmax()))
+    assert len(favourites) > 1
+
+
+def test_instance_noise_needs_images() -> None:
+    with pytest.raises(ParameterError, match="depends on the images"):
+        noise.apply("instance:0.4", LABELS, 10, seed=0)

@@ -203,3 +203,12 @@ def evaluate(
         if tracker is not None:
             tracker.update(batch, logits, labels)
     return n_right / max(1, n_seen)
+
+
+@torch.inference_mode()
+def predict(trainee: Trainee, images: DeviceImages, settings: TrainSettings) -> Tensor:
+    """Return everyone's predicted class, shape (n_samples,), on the device."""
+    trainee.model.eval()
+    with trainee.machine.autocast():
+        batches = images.plain(None, trainee.machine.eval_batch(settings.batch_size))
+        return torch.cat([trainee.model(x).argmax(1) for _, x, _ in batches])

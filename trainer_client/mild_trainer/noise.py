@@ -7,6 +7,8 @@ Specifications: ``none``, or a kind and a rate in 0..1, as in ``symmetric:0.4``.
 - ``pairflip``: the next class.
 - ``asymmetric``: the class that looks alike. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
+- ``instance``: whether and into what depends on the image, through a random linear map of its pixels per class, with
+  flip rates around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
 """
 
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import truncnorm
 
 from mild_core.errors import ParameterError
 
@@ -80,6 +84,34 @@ _KINDS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = {
     "pairflip": _pairflip,
     "asymmetric": _asymmetric,
 }
+_INSTANCE = "instance"
+_RATE_SPREAD = 0.1
+"""Standard deviation of the samples' flip rates under `instance` noise, as in Xia et al. 2020."""
+
+
+def _instance(
+    labels: Labels, n_classes: int, rate: float, images: NDArray[np.uint8], rng: np.random.Generator
+) -> Labels:
+    """Labels that depend on the images: each sample has its own flip rate, and its pixels say into what it flips.
+
+    The flip rates are normal around `rate`, truncated to 0..1. A class has a random linear map from pixels to classes;
+    a sample's chances of the wrong labels are the softmax of its standardised pixels under its class's map.
+    """
+    rates = truncnorm.rvs(
+        -rate / _RATE_SPREAD, (1 - rate) / _RATE_SPREAD, rate, _RATE_SPREAD, len(labels), random_state=rng
+    )
+    noisy = labels.copy()
+    for label in range(n_classes):
+        own = np.flatnonzero(labels == label)
+        pixels = images[own].reshape(len(own), -1).astype(np.float32)
+        pixels = (pixels - pixels.mean(axis=0)) / (pixels.std(axis=0) + 1.0)
+        scores = pixels @ rng.standard_normal((pixels.shape[1], n_classes), dtype=np.float32)
+        scores[:, label] = -np.inf
+        reached = softmax(scores, axis=1).cumsum(axis=1, dtype=np.float64)
+        drawn = (reached <= rng.random((len(own), 1)) * reached[:, -1:]).sum(axis=1)
+        flips = rng.random(len(own)) < rates[own]
+        noisy[own[flips]] = drawn[flips]
+    return noisy
 
 
 def parse(spec: str) -> tuple[str, float]:
@@ -97,14 +129,17 @@ def parse(spec: str) -> tuple[str, float]:
         rate = float(rate_text)
     except ValueError:
         rate = -1.0
-    if kind not in _KINDS or not 0 <= rate <= 1:
+    if kind not in (*_KINDS, _INSTANCE) or not 0 <= rate <= 1:
+        kinds = ", ".join((*_KINDS, _INSTANCE))
         raise ParameterError(
-            f"noise is {spec!r}; give none, or one of {', '.join(_KINDS)} and a rate in 0..1, such as symmetric:0.4"
+            f"noise is {spec!r}; give none, or one of {kinds} and a rate in 0..1, such as symmetric:0.4"
         )
     return kind, rate
 
 
-def apply(spec: str, labels: Labels, n_classes: int, seed: int) -> tuple[Labels, NDArray[np.bool_]]:
+def apply(
+    spec: str, labels: Labels, n_classes: int, seed: int, images: NDArray[np.uint8] | None = None
+) -> tuple[Labels, NDArray[np.bool_]]:
     """Return noisy labels and the mask of those that are wrong, shape (n_samples,) each.
 
     Parameters
@@ -117,15 +152,30 @@ def apply(spec: str, labels: Labels, n_classes: int, seed: int) -> tuple[Labels,
         Labels are 0..n_classes-1.
     seed
         Of the choice of samples and of the labels drawn.
+    images
+        Shape (n_samples, height, width, n_channels), which `instance` noise depends on.
+
+    Raises
+    ------
+    ParameterError
+        If the specification cannot be read, or `instance` noise is asked for without images.
 
     Notes
     -----
-    The rate is exact: ``round(rate * n_samples)`` samples, drawn without replacement, have their label replaced.
+    The rate is exact: ``round(rate * n_samples)`` samples, drawn without replacement, have their label replaced; with
+    `instance` noise it is an expectation.
     """
     kind, rate = parse(spec)
-    if kind == "none":
+    if not rate:
         return labels.copy(), np.zeros(len(labels), dtype=bool)
     rng = np.random.default_rng(seed)
+    if kind == _INSTANCE:
+        if images is None:
+            raise ParameterError(
+                "instance noise depends on the images and none are given; give them, or take another kind"
+            )
+        noisy = _instance(labels, n_classes, rate, images, rng)
+        return noisy, noisy != labels
     chosen = rng.permutation(len(labels))[: round(rate * len(labels))]
     noisy = labels.copy()
     noisy[chosen] = _KINDS[kind](labels[chosen], n_classes, rng)

@@ -43,7 +43,7 @@ class Trainer:
 
     def begin(self, round: int) -> None:
         """Draw a round's fresh weights."""
-        self.trainee.renew(_seed(self._settings.seed, 0, round))
+        self.trainee.renew(seed_of(self._settings.seed, 0, round))
 
     def epoch(self, round: int, epoch: int, members: Bitmap) -> tuple[EpochRecord, EpochBits]:
         """Train on the members once, and return the epoch's scalars and bits; this is where the device is waited for.
@@ -89,12 +89,12 @@ class Trainer:
         return float(evaluate(self.trainee, self._test_images, self._settings))
 
     def _draws(self, round: int, epoch: int) -> torch.Generator:
-        return torch.Generator(self._machine.device).manual_seed(_seed(self._settings.seed, 1, round, epoch))
+        return torch.Generator(self._machine.device).manualseed_of(seed_of(self._settings.seed, 1, round, epoch))
 
     def _indices(self, members: Bitmap) -> Tensor:
         return torch.from_numpy(bitmap.to_indices(members, self._data.n_samples)).to(self._machine.device)
 
 
-def _seed(*keys: int) -> int:
-    """A seed for one purpose, independent of the seeds for all others."""
+def seed_of(*keys: int) -> int:
+    """Return a seed for one purpose, independent of the seeds for all others."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -48,7 +48,7 @@ class Dataset:
 
     def with_noise(self, spec: str, seed: int) -> Self:
         """The same with labels broken on purpose; those given before count as true, unless the truth is known."""
-        given, _ = noise.apply(spec, self.y_train, self.n_classes, seed)
+        given, _ = noise.apply(spec, self.y_train, self.n_classes, seed, self.x_train)
         truth = self.y_train_clean
         if truth is None and spec != "none":
             truth = self.y_train

@@ -1,0 +1,258 @@
+"""Record correctness bits of real trainings: what fits, cuts and verdicts are chosen and judged on.
+
+usage: python -m benchmarks.record [--data-dir DIR] [--only TEXT] [--list]
+
+Trains the project's own networks on digits and on CIFAR-10 with labels broken in many ways, with and without planted
+noise, and writes one ``sequences/<name>.npz`` per training (see `benchmarks.recordings`): bits and cleanness only, no
+image and no label. What is there already is not trained again. Seed 0 is for choosing, seed 1 for judging.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.recordings import FOLDER, Recording, Round
+from mild_client import CorrectnessTracker
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.selection import select
+from mild_core.types import RoundBits
+from mild_trainer import data as datasets
+from mild_trainer import planting
+from mild_trainer.augment import DeviceImages
+from mild_trainer.data import Dataset
+from mild_trainer.engine import Machine, Trainee, evaluate, predict, train_epoch
+from mild_trainer.settings import TrainSettings
+from mild_trainer.trainer import seed_of
+
+Planted = Literal["none", "uniform", "confused"]
+PLANTED_SHARE = 0.02
+WARM_UP = 2
+HUMAN = ("aggre", "worse")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One training to record.
+
+    Attributes
+    ----------
+    data
+        ``digits``; ``cifar16``, 4,000 CIFAR-10 images averaged down to 16 x 16; ``cifar32``, 2,000 as they are.
+    noise
+        As the trainer takes it, or ``human:aggre`` and ``human:worse`` for CIFAR-10N's labels.
+    epochs, rounds, seed
+        Of the training.
+    planted
+        How noise was planted in round 0.
+    tail
+        How many times rarer the last class is than the first; 1 is balanced.
+    smoothing
+        Label smoothing.
+    """
+
+    data: Literal["digits", "cifar16", "cifar32"]
+    noise: str
+    epochs: int
+    seed: int
+    planted: Planted = "none"
+    rounds: int = 1
+    tail: int = 1
+    smoothing: float = 0.3
+
+    @property
+    def name(self) -> str:
+        """File name without its ending."""
+        parts = [self.data, self.noise.replace(":", "-"), f"e{self.epochs}"]
+        parts += [f"r{self.rounds}"] * (self.rounds > 1) + [f"tail{self.tail}"] * (self.tail > 1)
+        parts += ["hard"] * (not self.smoothing) + [f"plant-{self.planted}"] * (self.planted != "none")
+        return "_".join([*parts, f"s{self.seed}"])
+
+
+NOISES = (
+    "none",
+    "symmetric:0.05",
+    "symmetric:0.2",
+    "symmetric:0.4",
+    "symmetric:0.8",
+    "symmetric:0.95",
+    "symmetric:1.0",
+    "pairflip:0.4",
+    "asymmetric:0.4",
+    "instance:0.4",
+)
+PLANTINGS: tuple[Planted, ...] = ("none", "uniform", "confused")
+
+
+def cases() -> list[Case]:
+    """Every training of the record, the quick ones first."""
+    found: list[Case] = []
+    for planted in PLANTINGS:
+        found += [Case("digits", noise, 20, s, planted) for noise in NOISES for s in (0, 1)]
+    for planted in PLANTINGS:
+        found += [
+            Case("cifar16", noise, 20, s, planted, smoothing=0.0)
+            for noise in (*NOISES, "human:aggre", "human:worse")
+            for s in (0, 1)
+        ]
+    few = ("none", "symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
+    found += [Case("digits", noise, e, s) for e in (3, 8, 60) for noise in few for s in (0, 1)]
+    found += [Case("digits", noise, 20, s, smoothing=0.0) for noise in few for s in (0, 1)]
+    found += [Case("digits", noise, 20, s, tail=10) for noise in few for s in (0, 1)]
+    found += [Case("digits", noise, 20, s, "confused", rounds=3) for noise in few for s in (0, 1)]
+    found += [Case("digits", noise, 20, s, rounds=3) for noise in few for s in (0, 1)]
+    found += [Case("cifar16", noise, 20, s, tail=10, smoothing=0.0) for noise in few[2:4] for s in (0, 1)]
+    found += [Case("cifar16", noise, 60, s, smoothing=0.0) for noise in few[1:] for s in (0, 1)]
+    found += [Case("cifar32", noise, 30, s, smoothing=0.0) for noise in few[2:] for s in (0, 1)]
+    found += [Case("digits", noise, 150, s) for noise in few[2:] for s in (0, 1)]
+    return found
+
+
+def dataset(case: Case, data_dir: Path | None) -> Dataset:
+    """The case's data with its broken labels."""
+    if case.data == "digits":
+        data = datasets.load("digits", None)
+    else:
+        data = datasets.load("cifar10", data_dir)
+        if case.noise.startswith("human:"):
+            # Under CC BY-NC 4.0, not to be redistributed: its labels are read, and only their cleanness is kept.
+            if data_dir is None:
+                raise SystemExit("human labels are read from --data-dir; give it")
+            with np.load(data_dir / "cifar-n-labels.npz") as labels:
+                given = labels[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)
+            data = replace(data, y_train=given, y_train_clean=data.y_train)
+        if case.data == "cifar16":
+            data = replace(data, x_train=_halved(data.x_train), x_test=_halved(data.x_test))
+        data = data.limited(4000 if case.data == "cifar16" else 2000, case.seed)
+    if case.tail > 1:
+        data = _long_tailed(data, case.tail, case.seed)
+    return data if case.noise.startswith("human:") else data.with_noise(case.noise, case.seed)
+
+
+def _halved(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    n, height, width, channels = images.shape
+    means = images.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4), dtype=np.float32)
+    return means.round().astype(np.uint8)
+
+
+def _long_tailed(data: Dataset, tail: int, seed: int) -> Dataset:
+    """Classes whose sizes fall geometrically, the last `tail` times smaller than the first (Cui et al. 2019)."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(data.n_samples)
+    chosen = []
+    for label in range(data.n_classes):
+        own = order[data.y_train[order] == label]
+        chosen.append(own[: round(len(own) * tail ** (-label / (data.n_classes - 1)))])
+    kept = np.sort(np.concatenate(chosen))
+    return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+
+
+def settings_of(case: Case) -> TrainSettings:
+    kind: Any = "digits" if case.data == "digits" else "cifar10"
+    pad = {"digits": 1, "cifar16": 2, "cifar32": 4}[case.data]
+    return TrainSettings.for_dataset(
+        kind,
+        model="resnet8",
+        epochs=case.epochs,
+        seed=case.seed,
+        batch_size=64,
+        label_smoothing=case.smoothing,
+        pad=pad,
+        threads=1,
+        device="cpu",
+    )
+
+
+class Recorder:
+    """One case's training, with the bits of both passes."""
+
+    def __init__(self, case: Case, data: Dataset) -> None:
+        self.case, self.data, self.settings = case, data, settings_of(case)
+        self.machine = Machine.choose(self.settings)
+        mean, std = data.normalisation()
+        self.images = DeviceImages(
+            data.x_train, data.y_train, mean, std, self.machine.device, pad=self.settings.pad, flip=self.settings.flip
+        )
+        self.trainee = Trainee(self.settings, self.machine, data.x_train.shape[-1], data.n_classes)
+
+    def run(self) -> Recording:
+        """Train all rounds."""
+        data, n = self.data, self.data.n_samples
+        assert data.y_train_clean is not None or self.case.noise == "none"
+        clean = np.ones(n, dtype=bool) if data.clean is None else data.clean
+        planted = None
+        if self.case.planted != "none":
+            chosen = planting.plant(data.y_train, data.n_classes, PLANTED_SHARE, self.case.seed, self.predicted())
+            self.images.labels = torch.from_numpy(chosen.labels)
+            planted = chosen.planted
+        members, rounds = bitmap.full(n), []
+        for number in range(self.case.rounds):
+            rounds.append(self.round(number, members))
+            self.images.labels = torch.from_numpy(data.y_train)
+            members = self.selected(rounds, planted)
+        return Recording(self.case.name, n, bitmap.pack(clean), planted, tuple(rounds))
+
+    def predicted(self) -> NDArray[np.int64] | None:
+        """Classes that a barely trained network predicts; None where planting is uniform."""
+        if self.case.planted == "uniform":
+            return None
+        self.trainee.renew(seed_of(self.case.seed, 2, 0))
+        warm = replace(self.settings, epochs=WARM_UP)
+        everyone = torch.arange(self.data.n_samples)
+        for epoch in range(WARM_UP):
+            draws = torch.Generator().manual_seed(seed_of(self.case.seed, 2, 1, epoch))
+            train_epoch(self.trainee, self.images, everyone, warm, epoch, draws)
+        return predict(self.trainee, self.images, self.settings).numpy()
+
+    def round(self, number: int, members: Bitmap) -> Round:
+        """Train one round; the training pass sees the members, the evaluation pass everyone."""
+        self.trainee.renew(seed_of(self.case.seed, 0, number))
+        inside = torch.from_numpy(bitmap.to_indices(members, self.data.n_samples))
+        trackers = [CorrectnessTracker(self.data.n_samples) for _ in range(2)]
+        taken: list[list[Bitmap]] = [[], []]
+        for epoch in range(self.case.epochs):
+            draws = torch.Generator().manual_seed(seed_of(self.case.seed, 1, number, epoch))
+            train_epoch(self.trainee, self.images, inside, self.settings, epoch, draws, trackers[0])
+            evaluate(self.trainee, self.images, self.settings, tracker=trackers[1])
+            for tracker, rows in zip(trackers, taken, strict=True):
+                rows.append(tracker.take().correct)
+        return Round(members, correct_train=np.stack(taken[0]), correct_eval=np.stack(taken[1]))
+
+    def selected(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
+        """Members of the next round, by the defaults; planted samples are left out as the service leaves them."""
+        n = self.data.n_samples
+        kept = select([RoundBits(n, round_.correct_eval, members=round_.members) for round_ in rounds]).bitmap
+        return kept if planted is None or len(rounds) > 1 else kept & ~planted
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="holds cifar-10-batches-py and cifar-n-labels.npz")
+    parser.add_argument("--only", default="", help="record only the cases with this text in their name")
+    parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    for case in cases():
+        path = arguments.out / f"{case.name}.npz"
+        if arguments.only not in case.name or path.exists():
+            continue
+        if arguments.list:
+            print(case.name)
+            continue
+        started = time.perf_counter()
+        recording = Recorder(case, dataset(case, arguments.data_dir)).run()
+        recording.save(path)
+        print(f"{case.name}: {recording.n_samples} samples, {time.perf_counter() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The recorded sequences in ``sequences/``: correctness bits of real trainings, and which labels were right."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+
+FOLDER = Path(__file__).parent / "sequences"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """One round's bits.
+
+    Attributes
+    ----------
+    members
+        Shape (n_bytes,), whom the model was trained on.
+    correct_train, correct_eval
+        Shape (n_epochs, n_bytes): whether the training pass (members only) and the evaluation pass after it (everyone)
+        predicted the label that was trained on.
+    """
+
+    members: Bitmap
+    correct_train: Bitmap
+    correct_eval: Bitmap
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """One training.
+
+    Attributes
+    ----------
+    name
+        What was trained, as `benchmarks.record.Case.name` spells it.
+    n_samples
+        Samples of the data set.
+    clean
+        Shape (n_bytes,), whose given label is right.
+    planted
+        Shape (n_bytes,), whose label was broken on purpose in round 0; None where nobody's was.
+    rounds
+        In order.
+    """
+
+    name: str
+    n_samples: int
+    clean: Bitmap
+    planted: Bitmap | None
+    rounds: tuple[Round, ...]
+
+    def save(self, path: Path) -> None:
+        """Write it, with nothing in the file that differs between two runs."""
+        arrays = {"n_samples": np.int64(self.n_samples), "clean": self.clean}
+        if self.planted is not None:
+            arrays["planted"] = self.planted
+        for number, round_ in enumerate(self.rounds):
+            arrays |= {f"{field}_{number}": getattr(round_, field) for field in Round.__slots__}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read one."""
+        with np.load(path) as arrays:
+            n_rounds = sum(key.startswith("members_") for key in arrays)
+            rounds = tuple(Round(*(arrays[f"{field}_{r}"] for field in Round.__slots__)) for r in range(n_rounds))
+            planted = arrays["planted"] if "planted" in arrays else None
+            return cls(path.stem, int(arrays["n_samples"]), arrays["clean"], planted, rounds)
+
+    @property
+    def is_clean(self) -> NDArray[np.bool_]:
+        """Whose given label is right, shape (n_samples,)."""
+        return bitmap.unpack(self.clean, self.n_samples)
+
+
+def recordings(half: int | None = None, folder: Path = FOLDER) -> list[Recording]:
+    """Every recording, or those of one half: 0 for choosing defaults, 1 for judging them."""
+    ending = "*" if half is None else f"*_s{half}"
+    return [Recording.load(path) for path in sorted(folder.glob(f"{ending}.npz"))]
