@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Recording:
 
     def save(self, path: Path) -> None:
         """Write it, with nothing in the file that differs between two runs."""
-        arrays = {"n_samples": np.int64(self.n_samples), "clean": self.clean}
+        arrays: dict[str, NDArray[Any]] = {"n_samples": np.array(self.n_samples), "clean": self.clean}
         if self.planted is not None:
             arrays["planted"] = self.planted
         for number, round_ in enumerate(self.rounds):
@@ -74,7 +74,7 @@ class Recording:
         with np.load(path) as arrays:
             n_rounds = sum(key.startswith("members_") for key in arrays)
             rounds = tuple(Round(*(arrays[f"{field}_{r}"] for field in Round.__slots__)) for r in range(n_rounds))
-            planted = arrays["planted"] if "planted" in arrays else None
+            planted = arrays.get("planted")
             return cls(path.stem, int(arrays["n_samples"]), arrays["clean"], planted, rounds)
 
     @property

@@ -43,3 +43,9 @@ def test_the_same_seed_plants_the_same() -> None:
     first, again, other = (plant(GIVEN, 10, 0.02, seed=seed) for seed in (1, 1, 2))
     assert (first.labels == again.labels).all()
     assert not (first.planted == other.planted).all()
+
+
+def test_noise_of_the_same_seed_is_planted_in_no_other_share() -> None:
+    flipped, wrong = noise.apply("pairflip:0.4", GIVEN, 10, seed=3)
+    planting = plant(flipped, 10, 0.2, seed=3)
+    assert 0.35 < wrong[bitmap.unpack(planting.planted, GIVEN.size)].mean() < 0.45

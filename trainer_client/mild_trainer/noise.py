@@ -97,9 +97,8 @@ def _instance(
     The flip rates are normal around `rate`, truncated to 0..1. A class has a random linear map from pixels to classes;
     a sample's chances of the wrong labels are the softmax of its standardised pixels under its class's map.
     """
-    rates = truncnorm.rvs(
-        -rate / _RATE_SPREAD, (1 - rate) / _RATE_SPREAD, rate, _RATE_SPREAD, len(labels), random_state=rng
-    )
+    low, high = -rate / _RATE_SPREAD, (1 - rate) / _RATE_SPREAD
+    rates = np.asarray(truncnorm.rvs(low, high, rate, _RATE_SPREAD, len(labels), random_state=rng))
     noisy = labels.copy()
     for label in range(n_classes):
         own = np.flatnonzero(labels == label)

@@ -52,7 +52,8 @@ def plant(
         Shape (n_samples,), classes predicted by a barely trained network: labels are drawn along its confusions. None
         draws them uniformly from the other classes.
     """
-    rng = np.random.default_rng(seed)
+    # Not the stream that label noise of the same seed draws from: it would plant among the labels that it broke.
+    rng = np.random.default_rng([seed, 1])
     chosen = rng.permutation(len(given))[: round(fraction * len(given)) if n_classes > 1 else 0]
     chances = transitions(given, given if predicted is None else predicted, n_classes)
     labels = given.copy()

@@ -89,7 +89,7 @@ class Trainer:
         return float(evaluate(self.trainee, self._test_images, self._settings))
 
     def _draws(self, round: int, epoch: int) -> torch.Generator:
-        return torch.Generator(self._machine.device).manualseed_of(seed_of(self._settings.seed, 1, round, epoch))
+        return torch.Generator(self._machine.device).manual_seed(seed_of(self._settings.seed, 1, round, epoch))
 
     def _indices(self, members: Bitmap) -> Tensor:
         return torch.from_numpy(bitmap.to_indices(members, self._data.n_samples)).to(self._machine.device)
