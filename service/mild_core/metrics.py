@@ -14,6 +14,7 @@ not. A round's counts are scaled to its length where epochs were not observed; s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ EPSILON = 1e-6
 """Slack, in bins, that keeps a sum of fractions on the whole number that it stands for."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Scores of all samples, and the grid of bins that a fit works on.
 
@@ -51,12 +52,12 @@ class Scores:
     origin: float
     width: float
     n_bins: int
-    observed: NDArray[np.int64]
-    expected: NDArray[np.int64]
+    observed: NDArray[np.int32]
+    expected: NDArray[np.int32]
     coverage: Floats
     n_epochs: int
 
-    @property
+    @cached_property
     def scored(self) -> NDArray[np.bool_]:
         """Samples seen in at least half of the epochs in which they should have been, shape (n_samples,)."""
         return (self.observed > 0) & (2 * self.observed >= self.expected)
@@ -66,9 +67,10 @@ class Scores:
         """Samples that should have been seen and mostly were not, shape (n_samples,)."""
         return (self.expected > 0) & (2 * self.observed < self.expected)
 
-    def bins(self, values: Floats) -> NDArray[np.int64]:
-        """Bin of each of some scored samples' values, shape of `values`."""
-        return bins_of(values, self.origin, self.width, self.n_bins)
+    @cached_property
+    def bins(self) -> NDArray[np.int64]:
+        """Bin of each scored sample, shape (n_scored,)."""
+        return bins_of(self.values[self.scored], self.origin, self.width, self.n_bins)
 
     def cut_at(self, value: float) -> int:
         """The last bin whose scores are all at most `value`; -1 if there is none."""
@@ -82,8 +84,15 @@ class Scores:
 
 def bins_of(values: NDArray[np.floating], origin: float, width: float, n_bins: int) -> NDArray[np.int64]:
     """Bin of each of some scored samples' values on the grid of `Scores`, shape of `values`."""
-    position: Floats = np.ceil((values - origin) / width - EPSILON)
-    return np.clip(position, 0, n_bins - 1).astype(np.int64)
+    position: Floats = np.subtract(
+        values, origin, dtype=np.float64
+    )  # the rest in place: new memory costs more than arithmetic
+    position /= width
+    position -= EPSILON
+    np.ceil(position, out=position)
+    np.clip(position, 0, n_bins - 1, out=position)
+    bins: NDArray[np.int64] = position.astype(np.int64)
+    return bins
 
 
 def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
@@ -97,31 +106,34 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         One of the four metrics of this module.
     """
     n_samples = rounds[0].n_samples
-    rates, seen_rounds, coverage = (np.zeros(n_samples) for _ in range(3))
-    observed, expected = (np.zeros(n_samples, dtype=np.int64) for _ in range(2))
+    rates, coverage = (np.zeros(n_samples) for _ in range(2))
+    observed, expected = (np.zeros(n_samples, dtype=np.int32) for _ in range(2))
+    seen_rounds = np.zeros(n_samples, dtype=np.uint16)
     for bits in rounds:
         counts = dynamics(bits)
-        seen = counts.observed > 0
-        # Scaled by 1 / observed: an epoch that was not observed says nothing, so the others speak for it.
-        length = np.maximum(counts.observed, 1)
-        rates += np.where(seen, _VALUES[metric](counts, bits) / length, 0.0)
-        seen_rounds += seen
+        # Scaled by 1 / observed: an epoch that was not observed says nothing, so the others speak for it. Whoever was
+        # not observed at all has the value 0.
+        rate = _VALUES[metric](counts, bits)
+        rate /= np.maximum(counts.observed, 1)
+        rates += rate
+        seen_rounds += counts.observed > 0
         observed += counts.observed
         expected += _expected(bits)
         coverage += counts.observed / max(bits.n_epochs, 1)
     n_epochs = sum(bits.n_epochs for bits in rounds)
     coverage /= max(sum(bits.n_epochs > 0 for bits in rounds), 1)
-    with np.errstate(invalid="ignore"):
-        values = n_epochs * rates / np.where(seen_rounds > 0, seen_rounds, np.nan)
+    rates *= n_epochs
+    with np.errstate(invalid="ignore"):  # nobody's 0 / 0 is NaN
+        rates /= seen_rounds
     origin, width, n_bins = _grid(metric, n_epochs)
-    return Scores(values, origin, width, n_bins, observed, expected, coverage, n_epochs)
+    return Scores(rates, origin, width, n_bins, observed, expected, coverage, n_epochs)
 
 
-def _expected(bits: RoundBits) -> NDArray[np.int64]:
-    """Epochs in which each sample should have been observed, shape (n_samples,)."""
+def _expected(bits: RoundBits) -> NDArray[np.int32] | int:
+    """Epochs in which each sample should have been observed, shape (n_samples,); one number where it is everyone's."""
     if bits.expects == "all" or bits.members is None:
-        return np.full(bits.n_samples, bits.n_epochs, dtype=np.int64)
-    return bitmap.unpack(bits.members, bits.n_samples) * np.int64(bits.n_epochs)
+        return bits.n_epochs
+    return bitmap.unpack(bits.members, bits.n_samples) * np.int32(bits.n_epochs)
 
 
 def _grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:

@@ -46,8 +46,7 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
         raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
     used = rounds if options.evidence == "pooled" else rounds[-1:]
     scores = score(used, options.metric)
-    scored = scores.scored
-    counts = np.bincount(scores.bins(scores.values[scored]), minlength=scores.n_bins).astype(np.float64)
+    counts = np.bincount(scores.bins, minlength=scores.n_bins).astype(np.float64)
     enough, reasons = verdict.sufficient(counts)
     if not enough:
         threshold = _threshold(scores, counts, options, None)
@@ -66,7 +65,7 @@ def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Select
     if threshold.cut is not None and found != "unimodal":
         estimated = estimates(mixture, cells, threshold.cut, seen_through)
     posterior = np.full(scores.values.size, np.nan, dtype=np.float32)
-    cell = scores.bins(scores.values[scores.scored]) if observation is None else observation.cell
+    cell = scores.bins if observation is None else observation.cell
     posterior[scores.scored] = mixture.noisy_posterior(seen_through)[cell]
     return _selection(scores, counts, options, threshold, mixture, found, reasons, posterior, estimated)
 
@@ -101,7 +100,7 @@ def _selection(
     kept = scores.scored
     if threshold.value is not None:
         # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.
-        kept = kept & (np.nan_to_num(scores.values, nan=np.inf) <= threshold.value + scores.width * EPSILON)
+        kept = kept & (scores.values <= threshold.value + scores.width * EPSILON)
     n_samples = scores.values.size
     return Selection(
         options=options,

@@ -100,8 +100,11 @@ class Computer:
         options: SelectionOptions,
         until_epoch: int | None = None,
         finishing: bool = False,
+        known: Round | None = None,
     ) -> Evidence:
         """Read what a selection of round `number` would be computed from.
+
+        `known` is that round where it has just been read; those before it are finished, so any instant does for them.
 
         Raises
         ------
@@ -116,7 +119,9 @@ class Computer:
                 f"finish the rounds before it first, or wait for it with round={number}&wait=60"
             )
         first = 0 if options.evidence == "pooled" else number
-        rounds = await self._store.rounds.get(run, range(first, number + 1))
+        rounds = await self._store.rounds.get(run, range(first, number + (known is None)))
+        if known is not None:
+            rounds = [*rounds, known]
         evidence = Evidence(run, rounds, until_epoch, options, finishing)
         if not evidence.epochs(evidence.round):
             upto = "" if until_epoch is None else f" up to epoch {until_epoch}"

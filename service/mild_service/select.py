@@ -111,11 +111,12 @@ class Selections:
         """
         number = max(run.round - 1, 0) if which == "latest" else which
         options = replace(run.config.options, **changes).checked()
+        known = None
         if until_epoch is None and options == run.config.options and number <= run.round:
-            (round_,) = await self._store.rounds.get(run, range(number, number + 1))
-            if round_.finished:
-                return Choice(run, round_, _identity(run, number, None), None)
-        evidence = await self._computer.gather(run, number, options, until_epoch)
+            (known,) = await self._store.rounds.get(run, range(number, number + 1))
+            if known.finished:
+                return Choice(run, known, _identity(run, number, None), None)
+        evidence = await self._computer.gather(run, number, options, until_epoch, known=known)
         return Choice(run, evidence.round, _identity(run, number, evidence), evidence)
 
     async def answer(self, choice: Choice, measure: bool = True) -> Answer:

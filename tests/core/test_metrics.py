@@ -46,7 +46,7 @@ def test_equally_long_rounds_add_up() -> None:
     pooled = score([round_of(*a), round_of(*b)], "mild-simple")
     assert pooled.values.tolist() == [2 - 2, -4 - 2]
     assert pooled.n_bins == 9
-    assert pooled.value_of(int(pooled.bins(pooled.values)[0])) == pooled.values[0]
+    assert pooled.value_of(int(pooled.bins[0])) == pooled.values[0]
 
 
 def test_rounds_weigh_equally_whatever_their_length() -> None:
@@ -65,7 +65,7 @@ def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     correct = rng.random((12, 300)) < 0.5
     scores = score([RoundBits(300, bitmap.pack(correct))], metric)
-    bins = scores.bins(scores.values)
+    bins = scores.bins
     upper = scores.origin + scores.width * bins
     assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.width)).all()
     assert bins.max() < scores.n_bins
@@ -77,7 +77,7 @@ def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
     correct = rng.random((1500, 400)) < rng.random(400)
     scores = score([RoundBits(400, bitmap.pack(correct))], metric)
     assert scores.n_bins <= MAX_BINS
-    bins = scores.bins(scores.values)
+    bins = scores.bins
     assert (np.diff(bins[np.argsort(scores.values)]) >= 0).all()
     for cut in (0, 3, scores.n_bins - 1):
         assert ((bins <= cut) == (scores.values <= scores.value_of(cut) + 1e-9)).all()

@@ -1,4 +1,8 @@
-"""What routes are given: the write path, the read path, settings, and the parameters that several share."""
+"""What routes are given: the write path, the read path, settings, and the parameters that several share.
+
+Dependencies are coroutines though they wait for nothing: plain functions would each cost every request a change to a
+worker thread and back.
+"""
 
 from typing import Annotated, Any
 
@@ -24,37 +28,37 @@ Attempt = Annotated[
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 
 
-def _runs(request: Request) -> Runs:
+async def _runs(request: Request) -> Runs:
     runs: Runs = request.app.state.runs
     return runs
 
 
-def _selections(request: Request) -> Selections:
+async def _selections(request: Request) -> Selections:
     selections: Selections = request.app.state.selections
     return selections
 
 
-def _truths(request: Request) -> Truths:
+async def _truths(request: Request) -> Truths:
     truths: Truths = request.app.state.truths
     return truths
 
 
-def _predictions(request: Request) -> Predictions:
+async def _predictions(request: Request) -> Predictions:
     predictions: Predictions = request.app.state.predictions
     return predictions
 
 
-def _feed(request: Request) -> Feed:
+async def _feed(request: Request) -> Feed:
     feed: Feed = request.app.state.feed
     return feed
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def known_query_only(request: Request) -> None:
+async def known_query_only(request: Request) -> None:
     """Refuse a query parameter that the route does not have: misspelt, it would silently leave the default in force.
 
     Raises
@@ -80,7 +84,7 @@ FeedDep = Annotated[Feed, Depends(_feed)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-def _changes(
+async def _changes(
     metric: Annotated[Metric | None, Query(description="Per-sample score.")] = None,
     fit: Annotated[Fit | None, Query(description="How the mixture is fitted.")] = None,
     evidence: Annotated[Evidence | None, Query(description="All rounds so far, or the latest alone.")] = None,
@@ -112,7 +116,7 @@ Changes = Annotated[dict[str, Any], Depends(_changes)]
 """Options of the selection to look at in place of the run's; nothing is stored."""
 
 
-def _which(
+async def _which(
     round_: Annotated[
         str,
         Query(

@@ -1,0 +1,156 @@
+"""How long `GET /selection` takes for an ImageNet-sized run, through a real port and a real store.
+
+usage: python -m benchmarks.latency [--samples 1281167] [--epochs 200] [--repeats 9]
+
+Cold (no selection is cached) as a bitmap and as JSON, over fetching the same keys from the store with one connection;
+an unchanged answer (304) over `GET /health`; and 50 clients that ask at once for what nobody has computed yet. All in
+turn, medians, ratios within the run. Writes ``results/latency.md``, exits with 1 if a bar is missed.
+"""
+
+import argparse
+import re
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+from redis import Redis
+
+from benchmarks.serving import service, store
+from benchmarks.timing import interleaved, machine, seconds
+from mild_core import bitmap
+from mild_service.store.replies import blobs, words
+
+RESULTS = Path(__file__).parent / "results"
+RUN = "/runs/imagenet"
+SELECTION = "/selection/imagenet"
+N_CLIENTS = 50
+SMALL = 200
+"""Times that a small request is sent for each time that a large one is."""
+
+BITMAP = {"Accept": "application/octet-stream"}
+JSON = {"Accept": "application/json"}
+
+
+def recorded(client: httpx.Client, n_samples: int, n_epochs: int) -> None:
+    """A run whose clean samples are learned early and whose mislabelled ones are late or never."""
+    rng = np.random.default_rng(0)
+    noisy = rng.random(n_samples, dtype=np.float32) < 0.4
+    client.put(RUN, json={"num_samples": n_samples}).raise_for_status()
+    for epoch in range(n_epochs):
+        p_correct = np.where(noisy, np.float32(0.1 + 0.2 * epoch / n_epochs), np.float32(min(0.95, 0.3 + 0.05 * epoch)))
+        body = bitmap.pack(rng.random(n_samples, dtype=np.float32) < p_correct).tobytes()
+        client.put(
+            f"{RUN}/rounds/0/epochs/{epoch}", content=body, headers={"Content-Type": "application/octet-stream"}
+        ).raise_for_status()
+
+
+class Fetched:
+    """The keys that a selection is computed from, fetched in as few replies as they fit."""
+
+    def __init__(self, redis: Redis, at_once: int = 50) -> None:
+        self._redis = redis
+        self._fields: list[tuple[str, list[str]]] = []
+        for key in sorted(words(redis.scan_iter("*:chunk:*", count=1000))):
+            names = words(redis.hkeys(key))
+            self._fields += [(key, names[start : start + at_once]) for start in range(0, len(names), at_once)]
+
+    def __call__(self) -> int:
+        """Fetch them; return how many bytes they are."""
+        values = (value for key, names in self._fields for value in blobs(self._redis.hmget(key, list(names))))
+        return sum(len(value or b"") for value in values)
+
+
+def computed(client: httpx.Client) -> int:
+    """Selections that the service says it has computed."""
+    found = re.search(r'^mild_selections_total\{source="computed"\} ([0-9.]+)$', client.get("/metrics").text, re.M)
+    return int(float(found[1])) if found else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1_281_167)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    with (
+        store() as server,
+        service(server.url) as served,
+        Redis.from_url(server.url) as redis,
+        httpx.Client(base_url=served.url, timeout=60) as client,
+    ):
+        recorded(client, arguments.samples, arguments.epochs)
+        fetch = Fetched(redis)
+
+        def forget() -> None:
+            for key in redis.scan_iter("*:cache:*", count=1000):
+                redis.unlink(key)
+
+        def cold(headers: dict[str, str]) -> Callable[[], object]:
+            return lambda: client.get(SELECTION, headers=headers).raise_for_status()
+
+        def timed(work: Callable[[], object]) -> float:
+            forget()
+            return seconds(work)
+
+        times = [[timed(work) for work in (fetch, cold(BITMAP), cold(JSON))] for _ in range(arguments.repeats + 2)][2:]
+        fetched, as_bitmap, as_json = (statistics.median(column) for column in zip(*times, strict=True))
+        tag = {**BITMAP, "If-None-Match": client.get(SELECTION, headers=BITMAP).headers["etag"]}
+
+        def unchanged() -> None:
+            assert client.get(SELECTION, headers=tag).status_code == 304
+
+        same, health = interleaved([unchanged, lambda: client.get("/health")], SMALL * arguments.repeats, warm=SMALL)
+        forget()
+        before = computed(client)
+        answers = together(served.url)
+        times_computed = computed(client) - before
+        n_bytes = fetch()
+    rows = [
+        ("cold, as bitmap, over fetching its keys", as_bitmap, f"{as_bitmap / fetched:.1f} x", 6, as_bitmap / fetched),
+        ("cold, as JSON, over fetching its keys", as_json, f"{as_json / fetched:.1f} x", 8, as_json / fetched),
+        ("304, over `GET /health`", same, f"{same / health:.1f} x", 3, same / health),
+        (f"{N_CLIENTS} cold asks at once: computed", None, f"{times_computed} time", 1, times_computed),
+    ]
+    lines = [
+        "# `GET /selection` of an ImageNet-sized run",
+        "",
+        f"`python -m benchmarks.latency --samples {arguments.samples} --epochs {arguments.epochs} --repeats "
+        f"{arguments.repeats}`, {machine('fastapi', 'uvicorn', 'redis', 'numpy')}; a service and an embedded store in "
+        f"processes of their own, on loopback. Fetching {n_bytes / 1e6:.0f} MB of keys took {fetched * 1e3:.0f} ms, "
+        f"`GET /health` {health * 1e3:.2f} ms (medians of {arguments.repeats} and {SMALL * arguments.repeats} "
+        "interleaved runs).",
+        "",
+        "| what | ms | measured | bar |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| {what} | {'' if took is None else f'{took * 1e3:.1f}'} | {shown} | at most {limit} |"
+            for what, took, shown, limit, _ in rows
+        ),
+        "",
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "latency.md").write_text("\n".join(lines))
+    print("\n".join(lines))
+    alike = len(answers) == 1
+    if not alike:
+        print(f"the {N_CLIENTS} clients got {len(answers)} different answers")
+    return 0 if alike and all(value <= limit for *_, limit, value in rows) else 1
+
+
+def together(url: str) -> set[bytes]:
+    """What clients get that ask at the same time, each over a connection of its own."""
+
+    def ask(_: int) -> bytes:
+        return httpx.get(f"{url}{SELECTION}", headers=BITMAP, timeout=60).raise_for_status().content
+
+    with ThreadPoolExecutor(N_CLIENTS) as pool:
+        return set(pool.map(ask, range(N_CLIENTS)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
