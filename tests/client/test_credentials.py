@@ -6,7 +6,6 @@ import pytest
 from mild_client import MildClient
 from mild_core.errors import ParameterError
 from mild_trainer.job import Job
-from mild_trainer.push import push
 from mild_trainer.settings import TrainSettings
 
 SECRET = "mild_0123456789abcdef"
@@ -26,7 +25,7 @@ def sent() -> list[httpx.Request]:
 def transport(sent: list[httpx.Request]) -> httpx.MockTransport:
     def answer(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={"records": 0, "epochs": []})
 
     return httpx.MockTransport(answer)
 
@@ -42,9 +41,10 @@ def test_a_key_that_is_given_is_sent_with_every_request(
     client(transport, SECRET).finish("a", 0, attempt=3)
     log = tmp_path / "log.csv"
     log.write_text("epoch,sample,correct\n")
-    push(log, "http://service", "a", transport=transport, api_key=f"{SECRET}\n")
-    assert [request.headers["authorization"] for request in sent] == [f"Bearer {SECRET}"] * 3
-    assert (sent[1].headers["mild-attempt"], sent[2].headers["content-type"]) == ("3", "text/csv")
+    client(transport, f"{SECRET}\n").push("a", log)
+    assert [request.headers["authorization"] for request in sent] == [f"Bearer {SECRET}"] * 4
+    assert [request.url.path for request in sent[2:]] == ["/version", "/runs/a/predictions"]
+    assert (sent[1].headers["mild-attempt"], sent[3].headers["content-type"]) == ("3", "text/csv")
 
 
 def test_a_key_comes_from_the_environment_where_none_is_given(

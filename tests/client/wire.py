@@ -1,10 +1,12 @@
 """A small HTTP server in a thread that answers as it is told, and keeps what it was sent, byte for byte."""
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 
@@ -18,6 +20,7 @@ class Reply:
 
 
 HANG_UP = Reply(status=None)
+VERSION: Mapping[str, Any] = MappingProxyType({"oldest_client": "0.1.0", "limits": {}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,14 @@ class Sent:
 
 
 class Server(ThreadingHTTPServer):
-    """Gives the replies in their order, and the last one from then on."""
+    """Gives the replies in their order, and the last one from then on; to ``/version`` always its own."""
 
     daemon_threads = True
 
-    def __init__(self, replies: list[Reply]) -> None:
+    def __init__(self, replies: list[Reply], version: Mapping[str, Any] | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies = replies
+        self.version = None if version is None else Reply(body=json.dumps(dict(version)).encode())
         self.sent: list[Sent] = []
 
     @property
@@ -54,8 +58,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.sent.append(Sent(self.raw_requestline, tuple(self.headers.items()), body))
-        reply = self.server.replies[min(len(self.server.sent), len(self.server.replies)) - 1]
+        if self.server.version is not None and self.path == "/version":
+            reply = self.server.version
+        else:
+            self.server.sent.append(Sent(self.raw_requestline, tuple(self.headers.items()), body))
+            reply = self.server.replies[min(len(self.server.sent), len(self.server.replies)) - 1]
         if reply.status is None:
             self.close_connection = True
             return
@@ -72,9 +79,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*replies: Reply) -> Iterator[Server]:
-    """A server with these replies."""
-    with Server(list(replies) or [Reply()]) as server:
+def serving(*replies: Reply, version: Mapping[str, Any] | None = VERSION) -> Iterator[Server]:
+    """A server with these replies; without a `version` that route has no answer of its own."""
+    with Server(list(replies) or [Reply()], version) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

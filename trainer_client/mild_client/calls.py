@@ -4,14 +4,15 @@ import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.backend import Position, RoundFit, RunSpec
 from mild_client.errors import NotFound
 from mild_client.flow import BITMAP, NPY, Answer, Flow, Request, attempt_header
+from mild_client.log_calls import LogCalls
 from mild_client.problems import unexpected
+from mild_client.service_calls import document
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
@@ -21,8 +22,8 @@ _PAGE = 1_000_000
 """Samples in one answer of scores."""
 
 
-class Calls:
-    """The flows behind `MildClient` and `AsyncMildClient`, in the order of the service's routes."""
+class Calls(LogCalls):
+    """The flows behind `MildClient` and `AsyncMildClient`: runs, what is put into their rounds, and what comes out."""
 
     def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> Flow[Answer]:
         """Open a run, or open it again with the same properties; return its state."""
@@ -73,12 +74,12 @@ class Calls:
         """Store the given labels, shape (n_samples,); they are fixed once an epoch is in."""
         body = io.BytesIO()
         np.save(body, labels, allow_pickle=False)
-        yield Request.of_body("PUT", f"/runs/{run_id}/labels", body.getvalue(), NPY)
+        yield from self.upload(Request.of_body("PUT", f"/runs/{run_id}/labels", body.getvalue(), NPY))
 
     def put_audit(self, run_id: str, indices: Sequence[int], clean: Sequence[bool]) -> Flow[Answer]:
         """Say of some samples whether their given label is true; return how many marks are new or changed."""
         body = {"indices": list(indices), "clean": list(clean)}
-        return document((yield Request.of_json("PUT", f"/runs/{run_id}/audit", body)))
+        return document((yield from self.upload(Request.of_json("PUT", f"/runs/{run_id}/audit", body))))
 
     def audit(self, run_id: str, n_samples: int) -> Flow[Audit]:
         """Return all marks of a run."""
@@ -88,12 +89,18 @@ class Calls:
     def put_members(self, run_id: str, round: int, members: Bitmap, attempt: int | None = None) -> Flow[None]:
         """Set whom the model is trained on in a round that has no epochs yet; `members` has shape (n_bytes,)."""
         path = f"/runs/{run_id}/rounds/{round}/members"
-        yield Request.of_body("PUT", path, members.tobytes(), BITMAP, attempt)
+        yield from self.upload(Request.of_body("PUT", path, members.tobytes(), BITMAP, attempt))
 
     def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> Flow[None]:
-        """Commit one epoch's bits."""
+        """Commit one epoch's bits.
+
+        Raises
+        ------
+        TooLarge
+            If the service takes no body of that size; an epoch cannot be cut.
+        """
         path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}"
-        yield Request.of_body("PUT", path, bits.to_body(), BITMAP, attempt)
+        yield from self.upload(Request.of_body("PUT", path, bits.to_body(), BITMAP, attempt))
 
     def put_metrics(
         self, run_id: str, round: int, epoch: int, metrics: Mapping[str, float], attempt: int | None = None
@@ -157,24 +164,3 @@ class Calls:
     def sample(self, run_id: str, index: int, round: int | str = "latest") -> Flow[Answer]:
         """Return one sample's history, and why it was kept or dropped, in the wire's names."""
         return document((yield Request("GET", f"/runs/{run_id}/samples/{index}", {"round": round})))
-
-    def version(self) -> Flow[Answer]:
-        """Return the service's versions and its published limits, in the wire's names."""
-        return document((yield Request("GET", "/version")))
-
-
-def document(response: httpx.Response) -> Answer:
-    """An answer's JSON object.
-
-    Raises
-    ------
-    BadRequest
-        If it is none (``unexpected-answer``).
-    """
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise unexpected(response)
-    return answer

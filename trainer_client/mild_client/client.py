@@ -77,6 +77,9 @@ class MildClient(Blocking[Calls]):
     put_members = blocking(Calls.put_members)
     put_epoch = blocking(Calls.put_epoch)
     put_metrics = blocking(Calls.put_metrics)
+    log_predictions = blocking(Calls.log_predictions)
+    post_records = blocking(Calls.post_records)
+    push = blocking(Calls.push)
     finish = blocking(Calls.finish)
     selection = blocking(Calls.selection)
     selected = blocking(Calls.selected)
@@ -86,6 +89,7 @@ class MildClient(Blocking[Calls]):
     scores = blocking(Calls.scores)
     sample = blocking(Calls.sample)
     version = blocking(Calls.version)
+    limits = blocking(Calls.limits)
 
 
 class AsyncMildClient(Awaiting[Calls]):
@@ -130,6 +134,9 @@ class AsyncMildClient(Awaiting[Calls]):
     put_members = awaiting(Calls.put_members)
     put_epoch = awaiting(Calls.put_epoch)
     put_metrics = awaiting(Calls.put_metrics)
+    log_predictions = awaiting(Calls.log_predictions)
+    post_records = awaiting(Calls.post_records)
+    push = awaiting(Calls.push)
     finish = awaiting(Calls.finish)
     selection = awaiting(Calls.selection)
     selected = awaiting(Calls.selected)
@@ -139,6 +146,7 @@ class AsyncMildClient(Awaiting[Calls]):
     scores = awaiting(Calls.scores)
     sample = awaiting(Calls.sample)
     version = awaiting(Calls.version)
+    limits = awaiting(Calls.limits)
 
 
 def _timeout(seconds: float) -> httpx.Timeout:

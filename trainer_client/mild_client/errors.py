@@ -6,8 +6,10 @@
     └── ClientError
         ├── LocalStateError        a call that the state of a local run does not allow
         ├── RunExists              a run of that name has epochs, and was not to be resumed
+    ├── RunMissing             a run that was to be resumed is not there
         ├── ResumeError            a run cannot go on where its trainer stopped: epochs before are missing
-        ├── ServiceUnreachable     no answer within the deadline
+        ├── TooLarge               a body that the service would refuse for its size, and that cannot be cut
+    ├── ServiceUnreachable     no answer within the deadline
         └── ServiceError           an answer that refuses; carries code, status, detail, retryable, request_id
             ├── NotAllowed         401, 403
             ├── NotFound           404
@@ -42,8 +44,20 @@ class RunExists(ClientError):
     code = "run-exists"
 
     def __init__(self, found: str) -> None:
-        super().__init__(f"{found}; choose another run id, or go on where it is (resume_from)")
+        super().__init__(f"{found}; choose another run id, or go on where it is (resume)")
         self.found = found
+
+
+class RunMissing(ClientError):
+    """A run that was to be resumed is not there: never opened, deleted, or expired."""
+
+    code = "run-missing"
+
+
+class TooLarge(ClientError):
+    """A body that the service would refuse for its size, and that cannot be cut; nothing was sent."""
+
+    code = "too-large"
 
 
 class ResumeError(ClientError):

@@ -4,7 +4,6 @@ So each call is written once, without any I/O, and the blocking and the asynchro
 the same flows (`drivers`); httpx describes its authentication in the same way.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Generator, Mapping
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias, TypeVar
 
 import httpx
+
+from mild_client.file_slice import FileSlice, content_digest
 
 T = TypeVar("T")
 
@@ -34,19 +35,22 @@ class Request:
         Beside those that every request has.
     content
         The body; None: no body.
+    patience
+        Seconds that the answer may take; None: as long as the client waits for any.
     """
 
     method: str
     path: str
     params: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
+    content: bytes | FileSlice | None = None
+    patience: float | None = None
 
     @classmethod
     def of_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
         """A request with a body and its digest (RFC 9530), which the service checks, written by `attempt`."""
-        digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
-        headers = {"Content-Type": media_type, "Content-Digest": f"sha-256=:{digest}:", **attempt_header(attempt)}
+        digest = content_digest(hashlib.sha256(content).digest())
+        headers = {"Content-Type": media_type, "Content-Digest": digest, **attempt_header(attempt)}
         return cls(method, path, headers=headers, content=content)
 
     @classmethod

@@ -2,10 +2,10 @@
 
 import logging
 import re
-from importlib.metadata import version
 
 import httpx
 
+from mild_client.compatibility import VERSION
 from mild_client.credentials import authorization
 from mild_client.errors import ServiceError, ServiceUnreachable
 from mild_client.flow import Request
@@ -15,7 +15,6 @@ from mild_core.errors import ParameterError
 
 logger = logging.getLogger(__name__)
 
-VERSION = version("mild-selection")
 _HEADERS = {"User-Agent": f"mild-client/{VERSION}", "Accept-Encoding": "gzip"}
 
 
@@ -47,17 +46,18 @@ class Link:
         """All headers of a request but those of the connection."""
         return {**self._headers, **request.headers}
 
-    def tries(self, request: Request) -> "Tries":
+    def tries(self, request: Request, deadline: float | None = None) -> "Tries":
         """A fresh count of the tries of `request`."""
-        return Tries(self, f"{request.method} {self.url}{request.path}")
+        return Tries(self, f"{request.method} {self.url}{request.path}", deadline)
 
 
 class Tries:
     """The tries of one request: says of each one's outcome whether it stands."""
 
-    def __init__(self, link: Link, what: str) -> None:
+    def __init__(self, link: Link, what: str, deadline: float | None) -> None:
         self._link = link
         self._what = what
+        self._given = deadline
         self._started = link.retry.clock()
         self._n_tries = 0
 
@@ -101,6 +101,8 @@ class Tries:
 
     @property
     def _deadline(self) -> float:
+        if self._given is not None:
+            return self._given
         return self._link.retry.deadline if self._link.has_answered else self._link.retry.first_deadline
 
 

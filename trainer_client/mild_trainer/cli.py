@@ -198,7 +198,10 @@ def _printed(answer: dict[str, Any]) -> str:
 
 @app.command()
 def push(
-    file: Annotated[Path, typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet; then .gz or .zst."),
+    ],
     url: Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")],
     run_id: Annotated[str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run, which is open already.")],
     api_key: o.ApiKey = None,
@@ -210,10 +213,12 @@ def push(
     ] = False,
 ) -> None:
     """Send a prediction log to a run, and print what became of its epochs, as JSON."""
-    from mild_trainer.push import push
+    from mild_client import MildClient
+    from mild_client.logs import CARTOGRAPHY
 
-    with _one_line_errors():
-        typer.echo(json.dumps(push(file, url, run_id, complete, cartography, api_key=api_key), indent=2))
+    with _one_line_errors(), MildClient(url, api_key=api_key) as client:
+        pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None)
+        typer.echo(json.dumps(pushed, indent=2))
 
 
 @contextlib.contextmanager
