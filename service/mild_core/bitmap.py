@@ -74,6 +74,28 @@ def to_indices(bitmap: Bitmap, n_samples: int) -> NDArray[np.int64]:
     return np.flatnonzero(unpack(bitmap, n_samples))
 
 
+def first(bitmap: Bitmap, limit: int) -> NDArray[np.int64]:
+    """Sorted indices of the first `limit` set bits of a bitmap of shape (n_bytes,), in room for its bytes alone."""
+    places = np.flatnonzero(bitmap)[:limit]  # every one of these bytes has a bit
+    bits = np.flatnonzero(np.unpackbits(bitmap[places]))[:limit]
+    return places[bits // 8] * 8 + bits % 8
+
+
+def ranges(bitmap: Bitmap, limit: int) -> tuple[int, NDArray[np.int64]]:
+    """How many stretches of neighbouring set bits there are, and the first `limit` of them.
+
+    Returns
+    -------
+    count, ends
+        `ends` has shape (min(count, limit), 2): first and last index of each.
+    """
+    before, behind = np.right_shift(bitmap, 1, dtype=np.uint8), np.left_shift(bitmap, 1, dtype=np.uint8)
+    before[1:] |= bitmap[:-1] << 7
+    behind[:-1] |= bitmap[1:] >> 7
+    starts, stops = bitmap & ~before, bitmap & ~behind
+    return popcount(starts), np.stack([first(starts, limit), first(stops, limit)], axis=1)
+
+
 def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
     """Validate one bitmap and return it as an array of shape (n_bytes,), without a copy.
 

@@ -10,16 +10,18 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.api import events, predictions, problems, rounds, runs, samples, selection, system, truth
+from mild_service.api import epochs, events, predictions, problems, rounds, runs, samples, selection, system, truth
 from mild_service.api.deps import known_query_only
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
 from mild_service.config import Settings
+from mild_service.coverage import Coverages
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.feed import Feed
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections
+from mild_service.shards import Shards
 from mild_service.store import Store, open_store
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
@@ -64,6 +66,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.computer = computer
     app.state.ping = store.ping
     app.state.runs = Runs(store, computer, settings, telemetry)
+    app.state.shards = Shards(store, settings, telemetry)
+    app.state.coverages = Coverages(store, settings)
     app.state.predictions = Predictions(store, settings, telemetry)
     truths = Truths(store, telemetry)
     app.state.truths = truths
@@ -72,7 +76,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, predictions, truth, samples, selection, events):
+    for resource in (runs, rounds, epochs, predictions, truth, samples, selection, events):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     app.include_router(system.router)  # probes and scrapers may say what they like
     app.add_middleware(

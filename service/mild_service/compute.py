@@ -61,8 +61,11 @@ class Evidence:
     def epochs(self, round_: Round) -> list[Epoch]:
         """Epochs of a round that count, ascending."""
         until = self.until_epoch if round_ is self.round else None
-        counting = round_.all_epochs if self.finishing else round_.epochs
-        return [epoch for number, epoch in counting.items() if until is None or number <= until]
+        return [
+            epoch
+            for number, epoch in round_.all_epochs.items()
+            if (until is None or number <= until) and (not epoch.partial or (self.finishing and epoch.kind == "logs"))
+        ]
 
     @property
     def digest(self) -> str:

@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     max_samples: int = Field(2**27, ge=1, le=2**31, description="Most samples of a run.")
     max_epochs: int = Field(4096, ge=1, le=65_535, description="Most epochs of a round.")
     max_rounds: int = Field(256, ge=1, le=10_000, description="Most rounds of a run.")
+    max_shards: int = Field(1024, ge=1, le=65_535, description="Most shards of an epoch.")
     max_body_bytes: int = Field(2**25 + 2**20, ge=1024, le=2**31, description="Most bytes of a request's body.")
     max_log_bytes: int = Field(2**33, ge=1024, le=2**45, description="Most bytes of a prediction log, also inflated.")
     max_log_records: int = Field(2**30, ge=1, le=2**40, description="Most records of a prediction log.")

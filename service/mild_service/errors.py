@@ -143,7 +143,7 @@ class EpochConflict(Conflict):
 
 
 class EpochKind(Conflict):
-    """The epoch is written in another way: its first writer sent a whole body, or a log."""
+    """The epoch is written in another way: its first writer sent a whole body, a log, or so many shards."""
 
     code = "epoch-kind"
     title = "Epoch is written in another way"

@@ -155,7 +155,7 @@ class Predictions:
         if place[0] != run.round:
             raise wrong_round(run.run_id, place[0], run.round)
         _, epoch, bits = await self._standing(run, place)
-        return None if epoch is None or bits is None else Stored(bits, closed=epoch.kind == "logs")
+        return None if epoch is None or bits is None else Stored(bits, closed=not epoch.partial)
 
     async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, EpochBits | None]:
         """An epoch as it stands, with its bits."""
@@ -165,9 +165,10 @@ class Predictions:
             epoch = round_.all_epochs.get(number)
             if epoch is None:
                 return round_, None, None
-            if epoch.kind == "whole":
+            if epoch.kind != "logs":
+                how = "as a whole body" if epoch.kind == "whole" else "in shards"
                 raise EpochKind(
-                    f"epoch {number} of round {place[0]} was written as a whole body, got a log; "
+                    f"epoch {number} of round {place[0]} is written {how}, got a log; "
                     "leave it out of the log, or drop the epoch with resume_from"
                 )
             try:
@@ -189,23 +190,23 @@ class Predictions:
                 raise wrong_round(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._expected(run, round_)
             filled, bits = await self._in_thread(partial(_filled, place, own, stored, expected))
-            kind: Literal["logs", "partial"] = "logs" if complete or filled.n_missing == 0 else "partial"
-            if old is not None and old.kind == "logs":
+            committed = complete or filled.n_missing == 0
+            if old is not None and not old.partial:
                 if filled.outcome == "merged":
                     raise EpochConflict(
                         f"epoch {place[1]} of round {place[0]} was committed while the log was read, without some of "
                         "its samples; drop the epoch with resume_from"
                     )
-                kind = "logs"
-            filled = replace(filled, state="committed" if kind == "logs" else "partial")
-            if old is not None and filled.outcome == "same" and old.kind == kind:
+                committed = True
+            filled = replace(filled, state="committed" if committed else "partial")
+            if old is not None and filled.outcome == "same" and old.partial != committed:
                 self._telemetry.epochs.labels("same").inc()
                 return filled
-            packed = await self._in_thread(partial(PackedEpoch.of, bits, kind))
+            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs"))
+            current = run.attempt if attempt is None else attempt
+            new = packed.record(place[1], current, "logs", partial=not committed)
             try:
-                if await self._store.epochs.merge(
-                    run, *place, packed, kind, run.attempt if attempt is None else attempt, old, round_.members
-                ):
+                if await self._store.epochs.merge(run, place[0], new, packed.values, old, current, round_.members):
                     self._telemetry.epochs.labels(filled.state).inc()
                     return filled
             except StaleAttempt:

@@ -15,13 +15,13 @@ from mild_service.compute import CORE_VERSION, Computer
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochGap,
-    LimitExceeded,
     RoundFinished,
     RunConflict,
     RunNotFound,
     StaleAttempt,
     StoreError,
 )
+from mild_service.places import check_place, within
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
 from mild_service.store import PackedEpoch, Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
@@ -92,9 +92,9 @@ class Runs:
         RoundFinished, RoundNotOpen
             If `resume_from` is not in the open round.
         """
-        self._within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
+        within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if opening.resume_from is not None:
-            self._check_place(*opening.resume_from)
+            check_place(self._settings, *opening.resume_from)
         config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
         config = replace(config, options=replace(config.options, **opening.options).checked())
         while True:
@@ -168,7 +168,7 @@ class Runs:
         Conflict
             If the run's state does not take it.
         """
-        self._check_place(round_, number)
+        check_place(self._settings, round_, number)
         bits = await _offload(len(body), lambda: EpochBits.from_body(body, run.config.n_samples))
         packed = await _offload(len(body), lambda: PackedEpoch.of(bits))
         while True:
@@ -189,7 +189,7 @@ class Runs:
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set the members of the open round; return whether that changed anything, and how many they are."""
-        self._check_place(round_)
+        check_place(self._settings, round_)
         if not members.any():
             raise InvalidInput(
                 f"the members of round {round_} are 0 of {run.config.n_samples} samples, at least 1 is needed; "
@@ -201,7 +201,7 @@ class Runs:
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> Commitment:
         """Store an epoch's scalars."""
-        self._check_place(round_, epoch)
+        check_place(self._settings, round_, epoch)
         return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
 
     async def finish(
@@ -217,14 +217,16 @@ class Runs:
         RoundNotOpen, NoEpochs, EpochGap, StaleAttempt
             If the round cannot be finished.
         """
-        self._check_place(number)
+        check_place(self._settings, number)
         while (run := await self.find(run.run_id)).round <= number:
             if attempt not in (None, run.attempt):
                 raise stale_attempt(run.run_id, run.attempt, attempt)  # before the work, not only after it
+            await self._merge_shards(run, number, allow_gaps, attempt)
             evidence = await self._computer.gather(run, number, run.config.options, finishing=True)
-            _check_gaps(evidence.round, allow_gaps)
             evidence, computed = await self._computer.compute(evidence)
             _check_gaps(evidence.round, allow_gaps)
+            if _in_shards(evidence.round):
+                continue  # begun just now
             selected, document = _stored(run, number, computed, client_set)
             try:
                 if await self._store.rounds.finish(run, evidence.round, selected, document, computed.fit, attempt):
@@ -233,16 +235,20 @@ class Runs:
             except RoundFinished:
                 continue  # by somebody else, just now
 
-    def _check_place(self, round_: int, epoch: int = 0) -> None:
-        self._within("round", round_, 0, self._settings.max_rounds - 1, "MILD_MAX_ROUNDS")
-        self._within("epoch", epoch, 0, self._settings.max_epochs - 1, "MILD_MAX_EPOCHS")
+    async def _merge_shards(self, run: Run, number: int, allow_gaps: bool, attempt: int | None) -> None:
+        """Commit the epochs of which all shards are in, or, when gaps are allowed, some.
 
-    def _within(self, name: str, value: int, low: int, high: int, setting: str) -> None:
-        if not low <= value <= high:
-            raise LimitExceeded(
-                f"{name} is {value}, this service takes {low}..{high}; send a number in that range, "
-                f"or have {setting} raised"
-            )
+        Raises
+        ------
+        EpochGap
+            If epochs or shards are missing that must not be.
+        """
+        if number > run.round:
+            return
+        (round_,) = await self._store.rounds.get(run, range(number, number + 1))
+        _check_gaps(round_, allow_gaps)
+        for epoch in _in_shards(round_):
+            await self._store.shards.merge(run, number, epoch, attempt)
 
     async def _checked_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
         """Check that whoever is correct is a member, where the members are those observed."""
@@ -285,9 +291,21 @@ def _stored(run: Run, number: int, computed: Computed, client_set: ClientSet | N
     return client_set.bitmap, document
 
 
+def _in_shards(round_: Round) -> list[Epoch]:
+    """Epochs whose shards have not been merged yet."""
+    return [epoch for epoch in round_.partials.values() if epoch.kind == "shards"]
+
+
 def _check_gaps(round_: Round, allow_gaps: bool) -> None:
-    missing = round_.missing
-    if missing and not allow_gaps:
+    if allow_gaps:
+        return
+    if lacking := [epoch for epoch in _in_shards(round_) if epoch.lacks_shards]:
+        first = lacking[0]
+        raise EpochGap(
+            f"epoch {first.number} of round {round_.number} has {first.n_in} of {first.n_shards} shards; "
+            "put the others, or finish with allow_gaps to count whom they would have observed as unobserved"
+        )
+    if missing := round_.missing:
         shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         raise EpochGap(
             f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "

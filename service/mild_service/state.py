@@ -9,7 +9,8 @@ from mild_core.types import Observe, Pass, SelectionOptions
 
 Status: TypeAlias = Literal["running", "finished", "failed"]
 Commitment: TypeAlias = Literal["committed", "same", "replaced"]
-Kind: TypeAlias = Literal["whole", "logs", "partial"]
+ShardOutcome: TypeAlias = Literal["stored", "same", "replaced"]
+Kind: TypeAlias = Literal["whole", "logs", "shards"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
 TruthName: TypeAlias = Literal["labels", "audit"]
 EventKind: TypeAlias = Literal[
@@ -50,13 +51,18 @@ class Epoch:
     attempt
         The attempt that wrote it; with `digest` it names the field that holds the bits.
     digest
-        Of the body.
+        Of its content.
     planes
         Bitmaps in the body: 1 (correct) or 2 (observed, correct).
     n_correct, n_observed
-        Set bits; `n_observed` is None when the body does not say.
+        Set bits; `n_observed` is None when the body does not say. While shards are coming these are sums over them, in
+        which a sample counts as often as it was seen.
     kind
-        How it was written: as a whole body, or from logs; ``partial`` while logs are still filling it up.
+        How it is written: as a whole body, from logs, or in shards.
+    partial
+        Logs or shards are still filling it up.
+    n_shards, n_in
+        In how many shards it is written, and how many of them are in; None where it is not.
     """
 
     number: int
@@ -66,6 +72,23 @@ class Epoch:
     n_correct: int
     n_observed: int | None
     kind: Kind = "whole"
+    partial: bool = False
+    n_shards: int | None = None
+    n_in: int | None = None
+
+    @property
+    def lacks_shards(self) -> bool:
+        """Not all of its shards are in."""
+        return self.n_shards != self.n_in
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """One shard of an epoch: its writer's own name for it, which the field that holds its bits has, and its digest."""
+
+    shard: int
+    name: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +125,7 @@ class Round:
     epochs
         Committed epochs by number, ascending.
     partials
-        Epochs that logs are still filling up, ascending.
+        Epochs that logs or shards are still filling up, ascending.
     metrics
         Optional scalars per epoch, ascending.
     opened_at, finished_at

@@ -16,6 +16,7 @@ class Telemetry:
         )
         self.problems = Counter("mild_problems", "Requests refused, by problem code.", ["code"], registry=self.registry)
         self.epochs = Counter("mild_epochs", "Epochs put, by outcome.", ["outcome"], registry=self.registry)
+        self.shards = Counter("mild_shards", "Shards of epochs put, by outcome.", ["outcome"], registry=self.registry)
         self.epoch_bytes = Counter("mild_epoch_bytes", "Bytes of epoch bodies taken.", registry=self.registry)
         self.log_records = Counter("mild_log_records", "Records of prediction logs taken.", registry=self.registry)
         self.selections = Counter(

@@ -50,3 +50,16 @@ def test_check_refuses_trailing_bits() -> None:
 def test_from_indices_names_the_index_that_is_outside(index: int) -> None:
     with pytest.raises(SampleIndexError, match=rf"index {index} is outside 0\.\.10"):
         bitmap.from_indices([3, index], 11)
+
+
+@given(bits_of_any_length, st.integers(1, 20))
+def test_the_first_bits_are_those_of_the_indices(bits: np.ndarray, limit: int) -> None:
+    np.testing.assert_array_equal(bitmap.first(bitmap.pack(bits), limit), np.flatnonzero(bits)[:limit])
+
+
+@given(bits_of_any_length, st.integers(1, 20))
+def test_ranges_are_the_stretches_of_neighbouring_bits(bits: np.ndarray, limit: int) -> None:
+    count, ends = bitmap.ranges(bitmap.pack(bits), limit)
+    stretches = np.split(np.flatnonzero(bits), np.flatnonzero(np.diff(np.flatnonzero(bits)) > 1) + 1)
+    expected = [[stretch[0], stretch[-1]] for stretch in stretches if stretch.size]
+    assert (count, ends.tolist()) == (len(expected), expected[:limit])

@@ -11,16 +11,19 @@ from pydantic import FiniteFloat
 
 from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.config import Settings
+from mild_service.coverage import Coverages
 from mild_service.errors import InvalidRequest
 from mild_service.feed import Feed
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
+from mild_service.shards import Shards
 from mild_service.truth import Truths
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
 RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
 EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
+ShardNumber = Annotated[int, Path(ge=0, alias="shard", description="0 to `of` - 1, such as the writer's rank.")]
 Attempt = Annotated[
     int | None,
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
@@ -53,6 +56,16 @@ async def _feed(request: Request) -> Feed:
     return feed
 
 
+async def _shards(request: Request) -> Shards:
+    shards: Shards = request.app.state.shards
+    return shards
+
+
+async def _coverages(request: Request) -> Coverages:
+    coverages: Coverages = request.app.state.coverages
+    return coverages
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -81,6 +94,8 @@ SelectionsDep = Annotated[Selections, Depends(_selections)]
 TruthsDep = Annotated[Truths, Depends(_truths)]
 PredictionsDep = Annotated[Predictions, Depends(_predictions)]
 FeedDep = Annotated[Feed, Depends(_feed)]
+ShardsDep = Annotated[Shards, Depends(_shards)]
+CoveragesDep = Annotated[Coverages, Depends(_coverages)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

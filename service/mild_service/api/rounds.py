@@ -43,6 +43,7 @@ from mild_service.errors import (
     DigestMismatch,
     EpochConflict,
     EpochGap,
+    EpochKind,
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
@@ -78,7 +79,7 @@ def _binary(description: str, **more: Any) -> dict[str, Any]:
     responses={
         201: {"model": EpochView, "description": "Committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(*_WRITE, *_BITS, CorrectNotObservedError, EpochConflict),
+        **described(*_WRITE, *_BITS, CorrectNotObservedError, EpochConflict, EpochKind),
     },
     openapi_extra=_binary("One bitmap (correct), or two in a row (observed, correct)."),
 )

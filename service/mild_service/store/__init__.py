@@ -17,6 +17,7 @@ from mild_service.store.lifecycle import Lifecycle, Page
 from mild_service.store.link import Link, stale_attempt, wrong_round
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.rounds import Rounds
+from mild_service.store.shards import Shards
 from mild_service.store.truth import Truth
 from mild_service.store.writer import Writer
 
@@ -34,6 +35,8 @@ class Store:
         The steps of a round.
     epochs
         Epochs put into an open round.
+    shards
+        Epochs put in shards.
     bits
         Bitmaps.
     truth
@@ -59,6 +62,7 @@ class Store:
         writer = Writer(link, self.bits)
         self.rounds = Rounds(link, writer)
         self.epochs = Epochs(link, self.bits, writer)
+        self.shards = Shards(link, self.bits, writer, self.epochs)
         self.truth = Truth(link)
         self.events = Events(link)
         self.cache = Cache(link, cache_seconds)

@@ -32,11 +32,11 @@ class Bits:
                     pipeline.hset(key, field, tail[position])
                 await pipeline.execute()
 
-    async def drop_tail(self, run: Run, round_: int, field: str) -> None:
-        """Delete chunks >= 1 of a field that no record will ever name again."""
+    async def drop_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
+        """Delete chunks >= 1 of fields that no record will ever name again."""
         with translated():
-            for chunk in range(1, chunks.n_chunks(run.config.n_samples)):
-                await self._link.redis.hdel(self._link.keys.chunk(run.run_id, run.uid, round_, chunk), field)
+            for chunk in range(1, chunks.n_chunks(run.config.n_samples)) if fields else ():
+                await self._link.redis.hdel(self._link.keys.chunk(run.run_id, run.uid, round_, chunk), *fields)
 
     async def unlink_tail(self, run: Run, round_: int) -> None:
         """Delete chunks >= 1 of a round, of a run that is gone."""
@@ -77,6 +77,31 @@ class Bits:
                     if len(planes) == 2:
                         observed[position, extent] = planes[0]
         return correct, observed
+
+    async def read_union(self, run: Run, round_: int, fields: Sequence[str]) -> tuple[Bitmap, Bitmap]:
+        """Fields of two bitmaps each (observed, correct), merged: a bit is set where it is set in any of them.
+
+        Returns
+        -------
+        observed, correct
+            Shape (n_bytes,) each. Beside these, no more than one reply is held at once.
+
+        Raises
+        ------
+        StoreDamaged
+            If a field is not there (any more).
+        RunNotFound
+            If that is because the run has gone meanwhile.
+        """
+        n_samples = run.config.n_samples
+        both = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
+        for chunk in range(chunks.n_chunks(n_samples)):
+            extent = chunks.extent(chunk, n_samples)
+            key = self._link.keys.chunk(run.run_id, run.uid, round_, chunk)
+            for group in chunks.groups([2 * (extent.stop - extent.start)] * len(fields)):
+                for value in await self._fetch(run, key, [fields[position] for position in group]):
+                    both[:, extent] |= chunks.planes_of(value, 2)
+        return both[0], both[1]
 
     async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
         """A set of samples, shape (n_bytes,).

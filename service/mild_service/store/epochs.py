@@ -1,5 +1,6 @@
 """Epochs put: whole ones committed, those that fill up merged."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from mild_service.errors import EpochConflict, EpochKind
@@ -7,7 +8,7 @@ from mild_service.state import Commitment, Epoch, Kind, Run, SetRef
 from mild_service.store import records
 from mild_service.store.bits import Bits
 from mild_service.store.keys import epoch_field
-from mild_service.store.link import Link, refused
+from mild_service.store.link import Link, refused, said
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.scripts import Argument
 from mild_service.store.writer import Writer
@@ -39,11 +40,11 @@ class Epochs:
         Raises
         ------
         EpochConflict, EpochKind
-            If the epoch holds other content, or is written by logs, and is not to be replaced.
+            If the epoch holds other content, or is written in another way, and is not to be replaced.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
-        epoch = Epoch(number, attempt, packed.digest, packed.planes, packed.n_correct, packed.n_observed)
+        epoch = packed.record(number, attempt)
         field = epoch_field(number, attempt, packed.digest)
         arguments: list[Argument] = [
             run.uid,
@@ -54,7 +55,7 @@ class Epochs:
             packed.digest,
             records.write_epoch(epoch),
             int(replace),
-            "*" if checked_members == "unchecked" else records.write_set(checked_members),
+            _checked(checked_members),
         ]
         names = self._writer.names(run, round_)
         answer = await self._writer.write("commit", names, arguments, run, round_, field, packed.values)
@@ -64,9 +65,10 @@ class Epochs:
             case "same":
                 return "same", records.read_epoch(number, answer[1].encode())
             case "kind":
+                held = records.read_epoch(number, answer[1].encode())
                 raise EpochKind(
-                    f"epoch {number} of round {round_} is written by logs, got a whole body; "
-                    "post the other records as logs, or replace the epoch with ?replace=true"
+                    f"epoch {number} of round {round_} is written {written(held.kind)}, got a whole body; "
+                    "send the rest of it in the same way, or replace the epoch with ?replace=true"
                 )
             case "conflict":
                 held = records.read_epoch(number, answer[1].encode())
@@ -80,40 +82,51 @@ class Epochs:
         self,
         run: Run,
         round_: int,
-        number: int,
-        packed: PackedEpoch,
-        kind: Kind,
-        attempt: int,
+        epoch: Epoch,
+        values: Sequence[bytes],
         old: Epoch | None,
-        members: SetRef | None,
+        attempt: int | None,
+        checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
+        shards: Sequence[str] = (),
     ) -> bool:
-        """Put what logs say so far in the place of `old`, all of it or nothing.
+        """Put `epoch` in the place of `old`, all of it or nothing.
 
-        Return False, with nothing changed, when the epoch is not `old` any more, or the members are others.
+        `values` are its bits, one per chunk; `shards` the fields that were merged into it, which nobody will ever name
+        again. Return False, with nothing changed, when the epoch is not `old` any more, or the members are not those
+        that were checked.
 
         Raises
         ------
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
-        epoch = Epoch(number, attempt, packed.digest, packed.planes, packed.n_correct, packed.n_observed, kind)
-        field = epoch_field(number, attempt, packed.digest)
+        field = epoch_field(epoch.number, epoch.attempt, epoch.digest)
+        merged_away = [*shards] if old is None else [epoch_field(old.number, old.attempt, old.digest), *shards]
         arguments: list[Argument] = [
             run.uid,
-            attempt,
+            said(attempt),
             round_,
             self._link.now(),
-            number,
+            epoch.number,
             "" if old is None else records.write_epoch(old),
             records.write_epoch(epoch),
-            records.write_set(members),
+            _checked(checked_members),
+            " ".join(merged_away),
         ]
         names = self._writer.names(run, round_)
-        answer = await self._writer.write("merge", names, arguments, run, round_, field, packed.values)
+        answer = await self._writer.write("merge", names, arguments, run, round_, field, values)
         if answer[0] not in ("merged", "moved"):
             raise refused(answer, run.run_id, round_, attempt)
-        if answer[0] == "merged" and old is not None:
-            superseded = epoch_field(number, old.attempt, old.digest)
-            if superseded != field:
-                await self._bits.drop_tail(run, round_, superseded)
+        if answer[0] == "merged":
+            await self._bits.drop_tail(run, round_, [name for name in merged_away if name != field])
         return answer[0] == "merged"
+
+
+def _checked(members: SetRef | Literal["unchecked"] | None) -> str:
+    """The members that something was checked against, as the scripts take them."""
+    return "*" if members == "unchecked" else records.write_set(members)
+
+
+def written(kind: Kind) -> str:
+    """How an epoch is written, in words."""
+    return {"whole": "as a whole body", "logs": "by logs", "shards": "in shards"}[kind]

@@ -6,7 +6,8 @@ key (after the namespace)           type    holds
 ``:runs``                           zset    all at score 0: ``<created, ms, 13 digits>:<run_id>``, for listing by age
 ``:{run_id}:run``                   hash    the run's record: uid, config, tags, status, ttl, attempt, round, times, …
 ``:{run_id}:<uid>:round:<r>``       hash    state, version, members, times; once finished: set, selection, fit
-``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> record ``attempt:digest:planes:n_correct:n_observed:kind``
+``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> ``attempt:digest:planes:n_correct:n_observed:kind:state:in/of``
+``:{run_id}:<uid>:shards:<r>``      hash    ``<epoch>:<shard>`` -> ``name:digest:n_correct:n_observed``
 ``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
 ``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
 ``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields
@@ -21,8 +22,9 @@ The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lie
 and commit. A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
 Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
-``set:<digest>`` for members and selections; those of a truth hash are ``labels:<version>:<digest>`` and
-``audit:<version>:<digest>``. A field that no record names is never read.
+``set:<digest>`` for members and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name that its writer has
+drawn, so that whatever was merged away can be deleted at once: nobody else writes it ever again. Those of a truth hash
+are ``labels:<version>:<digest>`` and ``audit:<version>:<digest>``. A field that no record names is never read.
 """
 
 from dataclasses import dataclass
@@ -52,6 +54,10 @@ class Keys:
     def epochs(self, run_id: str, uid: str, round_: int) -> str:
         """Commit records of a round."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:epochs:{round_}"
+
+    def shards(self, run_id: str, uid: str, round_: int) -> str:
+        """What is known of the shards of a round's epochs."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:shards:{round_}"
 
     def metrics(self, run_id: str, uid: str, round_: int) -> str:
         """Scalars of a round."""
@@ -83,6 +89,11 @@ class Keys:
 def epoch_field(epoch: int, attempt: int, digest: str) -> str:
     """Field of an epoch in a chunk hash."""
     return f"{epoch}:{attempt}:{digest}"
+
+
+def shard_field(epoch: int, shard: int, name: str) -> str:
+    """Field of one shard in a chunk hash."""
+    return f"{epoch}:{shard}:{name}"
 
 
 def set_field(digest: str) -> str:

@@ -153,6 +153,7 @@ class Lifecycle:
                 await link.redis.unlink(
                     link.keys.round(run_id, uid, round_),
                     link.keys.epochs(run_id, uid, round_),
+                    link.keys.shards(run_id, uid, round_),
                     link.keys.metrics(run_id, uid, round_),
                     link.keys.chunk(run_id, uid, round_, 0),
                 )

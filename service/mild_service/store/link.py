@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from mild_core.errors import MildError
 from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
 from mild_service.store.keys import Keys
-from mild_service.store.scripts import Scripts
+from mild_service.store.scripts import Argument, Scripts
 
 
 def run_not_found(run_id: str) -> RunNotFound:
@@ -68,3 +68,8 @@ def refused(answer: list[str], run_id: str, round_: int, attempt: int | None) ->
             return wrong_round(run_id, round_, int(values[0]))
         case _:
             return run_not_found(run_id)
+
+
+def said(attempt: int | None) -> Argument:
+    """An attempt as the guard takes it: empty when the caller does not say."""
+    return "" if attempt is None else attempt

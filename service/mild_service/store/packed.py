@@ -7,7 +7,7 @@ from typing import Self
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
-from mild_service.state import Kind
+from mild_service.state import Epoch, Kind
 from mild_service.store import chunks
 
 
@@ -40,9 +40,13 @@ class PackedEpoch:
         """
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         return cls(
-            digest=hashlib.sha256((b"" if kind == "whole" else b"logs") + bits.to_body()).hexdigest()[:32],
+            digest=hashlib.sha256((b"" if kind == "whole" else kind.encode()) + bits.to_body()).hexdigest()[:32],
             planes=len(planes),
             n_correct=bitmap.popcount(bits.correct),
             n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
             values=chunks.split(planes),
         )
+
+    def record(self, number: int, attempt: int, kind: Kind = "whole", partial: bool = False) -> Epoch:
+        """The commit record that goes with these bits."""
+        return Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)

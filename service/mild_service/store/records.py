@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from mild_core.types import SelectionOptions
-from mild_service.state import Epoch, Round, Run, RunConfig, SetRef, TruthRef
+from mild_service.state import Epoch, Round, Run, RunConfig, SetRef, ShardRef, TruthRef
 
 Fields = Mapping[bytes, bytes]
 
@@ -69,13 +69,17 @@ def read_truth(value: bytes | None) -> TruthRef | None:
 def write_epoch(epoch: Epoch) -> str:
     """A commit record."""
     observed = "" if epoch.n_observed is None else epoch.n_observed
-    return f"{epoch.attempt}:{epoch.digest}:{epoch.planes}:{epoch.n_correct}:{observed}:{epoch.kind}"
+    counts = f"{epoch.planes}:{epoch.n_correct}:{observed}"
+    shards = "" if epoch.n_shards is None else f"{epoch.n_in}/{epoch.n_shards}"
+    state = "partial" if epoch.partial else "committed"
+    return f"{epoch.attempt}:{epoch.digest}:{counts}:{epoch.kind}:{state}:{shards}"
 
 
 @lru_cache(maxsize=2**14)
 def read_epoch(number: int, value: bytes) -> Epoch:
     """A commit record. Kept, as whoever asks whether a selection has changed reads the same hundreds again."""
-    attempt, digest, planes, n_correct, observed, kind = value.decode().split(":")
+    attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
+    n_in, _, n_shards = shards.partition("/")
     return Epoch(
         number=number,
         attempt=int(attempt),
@@ -84,7 +88,21 @@ def read_epoch(number: int, value: bytes) -> Epoch:
         n_correct=int(n_correct),
         n_observed=int(observed) if observed else None,
         kind=kind,  # type: ignore[arg-type]  # written from the same literals
+        partial=state == "partial",
+        n_shards=int(n_shards) if n_shards else None,
+        n_in=int(n_in) if n_in else None,
     )
+
+
+def write_shard(name: str, packed_digest: str, n_correct: int, n_observed: int) -> str:
+    """A shard's record."""
+    return f"{name}:{packed_digest}:{n_correct}:{n_observed}"
+
+
+def read_shard(shard: int, value: bytes) -> ShardRef:
+    """A shard's record."""
+    name, digest, *_ = value.decode().split(":")
+    return ShardRef(shard, name, digest)
 
 
 def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
@@ -96,8 +114,8 @@ def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> 
         finished=finished,
         version=int(fields[b"version"]),
         members=read_set(fields[b"members"]),
-        epochs={n: epoch for n, epoch in known.items() if epoch.kind != "partial"},
-        partials={n: epoch for n, epoch in known.items() if epoch.kind == "partial"},
+        epochs={n: epoch for n, epoch in known.items() if not epoch.partial},
+        partials={n: epoch for n, epoch in known.items() if epoch.partial},
         metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,

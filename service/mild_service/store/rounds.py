@@ -13,7 +13,7 @@ from mild_service.state import Commitment, Round, Run, SetRef
 from mild_service.store import chunks, records
 from mild_service.store.faults import translated
 from mild_service.store.keys import set_field
-from mild_service.store.link import Link, refused
+from mild_service.store.link import Link, refused, said
 from mild_service.store.reading import read_rounds
 from mild_service.store.scripts import Argument
 from mild_service.store.writer import Writer
@@ -44,17 +44,11 @@ class Rounds:
         RoundFinished, RoundNotOpen
             If `round_` is not the open one.
         """
-        keys, now = self._link.keys, self._link.now()
-        names = [
-            keys.run(run.run_id),
-            keys.round(run.run_id, run.uid, round_),
-            keys.epochs(run.run_id, run.uid, round_),
-            keys.chunk(run.run_id, run.uid, round_, 0),
-            keys.metrics(run.run_id, run.uid, round_),
-            keys.events(run.run_id, run.uid),
-        ]
+        keys = self._link.keys
+        *names, events = self._writer.names(run, round_)
+        names += [keys.metrics(run.run_id, run.uid, round_), events]
         with translated():
-            answer = await self._link.scripts.run("resume", names, [run.uid, round_, now, epoch])
+            answer = await self._link.scripts.run("resume", names, [run.uid, round_, self._link.now(), epoch])
         if answer[0] != "resumed":
             raise refused(answer, run.run_id, round_, None)
         return int(answer[1])
@@ -73,7 +67,7 @@ class Rounds:
         everyone = ref.n_members == run.config.n_samples
         record = "" if everyone else records.write_set(ref)
         values = [b""] if everyone else chunks.split([members])
-        arguments: list[Argument] = [run.uid, _said(attempt), round_, self._link.now(), record]
+        arguments: list[Argument] = [run.uid, said(attempt), round_, self._link.now(), record]
         names = self._writer.names(run, round_)
         answer = await self._writer.write("members", names, arguments, run, round_, set_field(ref.digest), values)
         match answer[0]:
@@ -105,7 +99,7 @@ class Rounds:
             keys.events(run.run_id, run.uid),
         ]
         value = records.canonical(metrics)
-        arguments: list[Argument] = [run.uid, _said(attempt), round_, self._link.now(), epoch, value, int(replace)]
+        arguments: list[Argument] = [run.uid, said(attempt), round_, self._link.now(), epoch, value, int(replace)]
         with translated():
             answer = await self._link.scripts.run("metrics", names, arguments)
         match answer[0]:
@@ -148,7 +142,7 @@ class Rounds:
         ]
         arguments: list[Argument] = [
             run.uid,
-            _said(attempt),
+            said(attempt),
             number,
             self._link.now(),
             round_.version,
@@ -163,11 +157,6 @@ class Rounds:
         if answer[0] not in ("set", "moved"):
             raise refused(answer, run.run_id, number, attempt)
         return answer[0] == "set"
-
-
-def _said(attempt: int | None) -> Argument:
-    """An attempt as the guard takes it: empty when the caller does not say."""
-    return "" if attempt is None else attempt
 
 
 def _set_ref(round_: int, members: Bitmap) -> SetRef:

@@ -31,6 +31,7 @@ class Scripts:
         "open",
         "resume",
         "commit",
+        "shard",
         "merge",
         "members",
         "metrics",

@@ -46,12 +46,13 @@ class Writer:
         return answer
 
     def names(self, run: Run, round_: int) -> list[str]:
-        """Keys of what an epoch's or a set's script looks at: run, round, epochs, chunk 0, events."""
+        """Keys of what an epoch's or a set's script looks at: run, round, epochs, chunk 0, shards, events."""
         keys = self._link.keys
         return [
             keys.run(run.run_id),
             keys.round(run.run_id, run.uid, round_),
             keys.epochs(run.run_id, run.uid, round_),
             keys.chunk(run.run_id, run.uid, round_, 0),
+            keys.shards(run.run_id, run.uid, round_),
             keys.events(run.run_id, run.uid),
         ]

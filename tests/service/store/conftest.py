@@ -7,7 +7,7 @@ import pytest
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
-from mild_service.state import Epoch, Kind, Round, Run, RunConfig
+from mild_service.state import Epoch, Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.chunks import CHUNK_SAMPLES
 
@@ -67,9 +67,10 @@ async def finish(store: Store, run: Run, selected: bitmap.Bitmap, number: int = 
 
 
 async def merge(
-    store: Store, run: Run, samples: list[int], kind: Kind = "partial", old: Epoch | None = None, attempt: int = 1
+    store: Store, run: Run, samples: list[int], partial: bool = True, old: Epoch | None = None, attempt: int = 1
 ) -> bool:
     """Put a log that calls all its samples correct into epoch 0."""
     bits = bitmap.from_indices(samples, run.config.n_samples)
-    packed = PackedEpoch.of(EpochBits(run.config.n_samples, bits, bits), kind)
-    return await store.epochs.merge(run, 0, 0, packed, kind, attempt, old, None)
+    packed = PackedEpoch.of(EpochBits(run.config.n_samples, bits, bits), "logs")
+    epoch = packed.record(0, attempt, "logs", partial)
+    return await store.epochs.merge(run, 0, epoch, packed.values, old, attempt, None)

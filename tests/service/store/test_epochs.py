@@ -204,7 +204,7 @@ async def test_logs_fill_an_epoch_up_and_leave_nothing_of_what_they_superseded(
     run = await opened(store, n_samples)
     assert await merge(store, run, [1])
     first = (await only_round(store, run)).partials[0]
-    assert await merge(store, run, [1, 2], "logs", first)
+    assert await merge(store, run, [1, 2], False, first)
     round_ = await only_round(store, run)
     assert (round_.partials, list(round_.epochs), round_.version) == ({}, [0], 2)
     assert (round_.epochs[0].kind, round_.epochs[0].n_observed) == ("logs", 2)

@@ -1,6 +1,6 @@
 -- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 are there already.
 -- Without field and bytes it changes nothing, and answers 'clear' where it would commit.
--- KEYS: run, round, epochs, chunk 0, events.
+-- KEYS: run, round, epochs, chunk 0, shards, events.
 -- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
 --       field, bytes of chunk 0.
 local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
@@ -8,17 +8,16 @@ if no then return no end
 if ARGV[9] ~= '*' and redis.call('HGET', KEYS[2], 'members') ~= ARGV[9] then return {'moved'} end
 local old = redis.call('HGET', KEYS[3], ARGV[5])
 if old then
-  local attempt, digest = string.match(old, '^(%d+):(%x+):')
-  if ARGV[8] ~= '1' and not string.find(old, ':whole$') then return {'kind'} end
-  if digest == ARGV[6] then return {'same', old} end
+  if ARGV[8] ~= '1' and not string.find(old, ':whole:') then return {'kind', old} end
+  if string.match(old, '^%d+:(%x+):') == ARGV[6] then return {'same', old} end
   if ARGV[8] ~= '1' then return {'conflict', old} end
-  if ARGV[10] then redis.call('HDEL', KEYS[4], ARGV[5] .. ':' .. attempt .. ':' .. digest) end
 end
 if not ARGV[10] then return {'clear'} end
+if old then forget(KEYS[3], KEYS[4], KEYS[5], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])
-tell(KEYS[1], KEYS[5], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],
+tell(KEYS[1], KEYS[6], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],
   'members', redis.call('HGET', KEYS[2], 'members'), 'outcome', old and 'replaced' or 'committed')
 return {old and 'replaced' or 'committed'}

@@ -12,7 +12,7 @@ redis.call('HSET', KEYS[3], ARGV[11], ARGV[12])
 redis.call('HSET', KEYS[2], 'state', 'finished', 'finished', ARGV[4], 'set', ARGV[6], 'selection', ARGV[7],
   'fit', ARGV[8])
 for _, epoch in ipairs(redis.call('HKEYS', KEYS[5])) do
-  local record, n = string.gsub(redis.call('HGET', KEYS[5], epoch), ':partial$', ':logs')
+  local record, n = string.gsub(redis.call('HGET', KEYS[5], epoch), ':logs:partial:', ':logs:committed:')
   if n > 0 then
     redis.call('HSET', KEYS[5], epoch, record)
     tell(KEYS[1], KEYS[6], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', epoch, 'record', record,

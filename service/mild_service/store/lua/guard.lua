@@ -13,3 +13,20 @@ local function touch(run, now)
   local ttl = tonumber(redis.call('HGET', run, 'ttl'))
   redis.call('HSET', run, 'updated', now, 'expires', string.format('%.0f', tonumber(now) + ttl * 1000))
 end
+
+-- Takes an epoch off the books, with chunk 0 of its bits and of its shards'.
+-- Record: attempt:digest:planes:n_correct:n_observed:kind:state:in/of; a shard's begins with its name.
+local function forget(epochs, chunk, shards, epoch)
+  local old = redis.call('HGET', epochs, epoch)
+  local attempt, digest = string.match(old, '^(%d+):(%x+):')
+  redis.call('HDEL', chunk, epoch .. ':' .. attempt .. ':' .. digest)
+  redis.call('HDEL', epochs, epoch)
+  for shard = 0, tonumber(string.match(old, '/(%d+)$') or '0') - 1 do
+    local field = epoch .. ':' .. shard
+    local held = redis.call('HGET', shards, field)
+    if held then
+      redis.call('HDEL', chunk, field .. ':' .. string.match(held, '^%x+'))
+      redis.call('HDEL', shards, field)
+    end
+  end
+end

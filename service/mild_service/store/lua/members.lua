@@ -1,6 +1,6 @@
 -- Sets the members of the open round, before its first epoch.
 -- Without field and bytes it changes nothing, and answers 'clear' where it would set them.
--- KEYS: run, round, epochs, chunk 0, events.
+-- KEYS: run, round, epochs, chunk 0, shards, events.
 -- ARGV: uid, attempt, round, now, members record ('' for everyone), field, bytes.
 local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if no then return no end
@@ -13,5 +13,5 @@ if ARGV[5] ~= '' then redis.call('HSET', KEYS[4], ARGV[6], ARGV[7]) end
 redis.call('HSET', KEYS[2], 'members', ARGV[5])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])
-tell(KEYS[1], KEYS[5], ARGV[4], 'members-set', 'round', ARGV[3], 'members', ARGV[5])
+tell(KEYS[1], KEYS[6], ARGV[4], 'members-set', 'round', ARGV[3], 'members', ARGV[5])
 return {'set'}
