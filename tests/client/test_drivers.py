@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mild_client import AsyncMildClient, MildClient, Position, Retry, RunSpec
+from mild_client import AsyncMildClient, AsyncRun, MildClient, Position, Retry, Run, RunSpec
 from mild_client.calls import Calls
 from mild_client.errors import ClientError
+from mild_client.run_calls import RunCalls, plan
 from mild_core.types import EpochBits
 from tests.client.wire import HANG_UP, VERSION, Reply, serving
 
@@ -47,6 +48,9 @@ INNER = {"upload"}
 CALLS = sorted(name for name in dir(Calls) if not name.startswith("_") and name not in INNER)
 
 
+RUN_CALLS = sorted(name for name in vars(RunCalls) if not name.startswith("_") and name not in ("open", "close"))
+
+
 def arguments(name: str) -> dict[str, Any]:
     """Something for every parameter of a call: a call with a parameter that is not in the table fails."""
     parameters = list(inspect.signature(getattr(Calls, name)).parameters)[1:]
@@ -72,10 +76,25 @@ async def test_both_clients_send_the_same_bytes_for_every_call(name: str) -> Non
     assert type(blocking.value) is type(awaiting.value)
 
 
-def test_both_clients_have_every_call_with_its_documentation_and_parameters() -> None:
-    for client in (MildClient, AsyncMildClient):
-        for name in CALLS:
-            call, method = getattr(Calls, name), getattr(client, name)
-            assert method.__doc__ == call.__doc__
-            assert method.__doc__
-            assert inspect.signature(method) == inspect.signature(call)
+@pytest.mark.parametrize(
+    ("kind", "calls", "names"),
+    [
+        (MildClient, Calls, CALLS),
+        (AsyncMildClient, Calls, CALLS),
+        (Run, RunCalls, RUN_CALLS),
+        (AsyncRun, RunCalls, RUN_CALLS),
+    ],
+)
+def test_every_call_is_there_with_its_documentation_and_parameters(kind: type, calls: type, names: list[str]) -> None:
+    assert names
+    for name in names:
+        call, method = getattr(calls, name), getattr(kind, name)
+        assert method.__doc__ == call.__doc__
+        assert method.__doc__
+        assert inspect.signature(method) == inspect.signature(call)
+
+
+def test_a_run_has_the_documentation_and_parameters_of_its_plan() -> None:
+    for kind in (MildClient, AsyncMildClient):
+        assert kind.run.__doc__ == plan.__doc__
+        assert list(inspect.signature(kind.run).parameters)[1:3] == ["run_id", "num_samples"]

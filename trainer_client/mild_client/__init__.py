@@ -4,10 +4,19 @@ from typing import TYPE_CHECKING
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
 from mild_client.client import AsyncMildClient, MildClient
-from mild_client.errors import ClientError, ResumeError, RunExists, ServiceError, ServiceUnreachable
+from mild_client.errors import (
+    ClientError,
+    ResumeError,
+    RunExists,
+    RunMissing,
+    ServiceError,
+    ServiceUnreachable,
+    TooLarge,
+)
 from mild_client.local import LocalSelector
 from mild_client.remote import HttpBackend
 from mild_client.retry import Retry
+from mild_client.run import AsyncRun, Run
 from mild_core.types import EpochBits, SelectionOptions
 
 if TYPE_CHECKING:
@@ -15,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncMildClient",
+    "AsyncRun",
     "ClientError",
     "CorrectnessTracker",
     "EpochBits",
@@ -26,13 +36,16 @@ __all__ = [
     "Retry",
     "RoundFit",
     "RoundResult",
+    "Run",
     "RunExists",
+    "RunMissing",
     "RunSpec",
     "RunState",
     "SelectionBackend",
     "SelectionOptions",
     "ServiceError",
     "ServiceUnreachable",
+    "TooLarge",
 ]
 
 

@@ -9,6 +9,8 @@ from mild_client.calls import Calls
 from mild_client.drivers import AsyncDriver, Awaiting, Blocking, Driver, awaiting, blocking
 from mild_client.link import Link
 from mild_client.retry import Retry
+from mild_client.run import awaiting_run, blocking_run
+from mild_client.run_calls import plan
 
 
 class MildClient(Blocking[Calls]):
@@ -66,6 +68,7 @@ class MildClient(Blocking[Calls]):
         if self._owned:
             self._http.close()
 
+    run = blocking_run(plan)
     open_run = blocking(Calls.open_run)
     list_runs = blocking(Calls.list_runs)
     get_run = blocking(Calls.get_run)
@@ -123,6 +126,7 @@ class AsyncMildClient(Awaiting[Calls]):
         if self._owned:
             await self._http.aclose()
 
+    run = awaiting_run(plan)
     open_run = awaiting(Calls.open_run)
     list_runs = awaiting(Calls.list_runs)
     get_run = awaiting(Calls.get_run)
