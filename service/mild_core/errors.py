@@ -8,6 +8,7 @@
         ├── TrailingBitsError          padding bits past the last sample are set
         ├── CorrectNotObservedError    a correct bit without its observed bit
         ├── SampleIndexError           an index outside 0..num_samples-1
+        ├── SampleIdError              an external id that cannot be one, or is there twice
         └── ParameterError             an option outside its range
 
 Every error carries a stable `code` (the service's ``/problems/<code>``) and a message that names the limit,
@@ -62,6 +63,13 @@ class SampleIndexError(InvalidInput):
 
     code = "sample-index"
     title = "Sample index out of range"
+
+
+class SampleIdError(InvalidInput):
+    """An external sample id is empty, too long, or there twice; the problem's `line` says which."""
+
+    code = "sample-id"
+    title = "Sample id cannot be used"
 
 
 class ParameterError(InvalidInput):

@@ -10,7 +10,19 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.api import epochs, events, predictions, problems, rounds, runs, samples, selection, system, truth
+from mild_service.api import (
+    epochs,
+    events,
+    predictions,
+    problems,
+    rounds,
+    runs,
+    sample_ids,
+    samples,
+    selection,
+    system,
+    truth,
+)
 from mild_service.api.deps import known_query_only
 from mild_service.api.middleware import RequestContext
 from mild_service.compute import Computer
@@ -18,6 +30,7 @@ from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.feed import Feed
+from mild_service.ids import SampleIds
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections
@@ -68,7 +81,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.runs = Runs(store, computer, settings, telemetry)
     app.state.shards = Shards(store, settings, telemetry)
     app.state.coverages = Coverages(store, settings)
-    app.state.predictions = Predictions(store, settings, telemetry)
+    ids = SampleIds(store, settings.id_cache_bytes)
+    app.state.sample_ids = ids
+    app.state.predictions = Predictions(store, ids, settings, telemetry)
     truths = Truths(store, telemetry)
     app.state.truths = truths
     feed = Feed(store)
@@ -76,7 +91,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
     problems.install(app)
-    for resource in (runs, rounds, epochs, predictions, truth, samples, selection, events):
+    for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, selection, events):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     app.include_router(system.router)  # probes and scrapers may say what they like
     app.add_middleware(

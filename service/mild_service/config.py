@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="An event stream ends after this long; the client goes on with Last-Event-ID."
     )
     cache_seconds: int = Field(3600, ge=1, le=30 * 24 * 3600, description="How long a computed selection is kept.")
+    id_cache_bytes: int = Field(
+        2**28, ge=0, le=2**40, description="Memory for the sample ids of the runs that were named by them last."
+    )
     compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
     log_level: str = Field("info", pattern="^(critical|error|warning|info|debug)$", description="What is logged.")
 

@@ -13,6 +13,7 @@
     ├── UnsupportedMediaType           a content type or coding that the route does not read
     ├── NotAcceptable                  no representation that the caller accepts
     ├── RunNotFound                    no such run (or it has expired)
+    ├── SampleNotFound                 no sample has this external id
     ├── Conflict: the run's state does not allow it
     │   ├── RunConflict                opened before with another immutable field
     │   ├── StaleAttempt               a newer attempt of the run has taken over
@@ -23,6 +24,8 @@
     │   ├── MetricsConflict            the epoch's metrics hold other values
     │   ├── MembersFrozen              the round has epochs
     │   ├── LabelsFrozen               the run has epochs
+    │   ├── SampleIdsFrozen            the run has epochs
+    │   ├── NoSampleIds                no external ids to answer with
     │   ├── NoAudit                    nothing to measure by
     │   ├── NoEpochs                   nothing to select from
     │   └── EpochGap                   epochs are missing
@@ -100,6 +103,13 @@ class RunNotFound(MildError):
     title = "Run not found"
 
 
+class SampleNotFound(MildError):
+    """No sample of the run has this external id."""
+
+    code = "sample-not-found"
+    title = "Sample not found"
+
+
 class Conflict(MildError):
     """The run's state does not allow the request."""
 
@@ -168,6 +178,20 @@ class LabelsFrozen(Conflict):
 
     code = "labels-frozen"
     title = "Labels are frozen"
+
+
+class SampleIdsFrozen(Conflict):
+    """The run has epochs, so its external sample ids are fixed."""
+
+    code = "sample-ids-frozen"
+    title = "Sample ids are frozen"
+
+
+class NoSampleIds(Conflict):
+    """The run has no external sample ids."""
+
+    code = "no-sample-ids"
+    title = "Run has no sample ids"
 
 
 class NoAudit(Conflict):

@@ -22,7 +22,8 @@ from mild_service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
-from mild_service.ingest import Batch, Limits, Log, Place, Stored, open_reader, rounds_of
+from mild_service.ids import SampleIds
+from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
 from mild_service.state import Epoch, Round, Run
 from mild_service.store import PackedEpoch, Store, stale_attempt, wrong_round
 from mild_service.telemetry import Telemetry
@@ -75,8 +76,9 @@ class Posted:
 class Predictions:
     """Prediction logs in, as bits."""
 
-    def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, ids: SampleIds, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
+        self._ids = ids
         self._settings = settings
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(settings.compute_threads)
@@ -98,14 +100,19 @@ class Predictions:
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt(run.run_id, run.attempt, attempt)
-        log = Log(self._limits(run.config.n_samples), held=lambda place: from_thread.run(self._held, run, place))
+        names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.index, run))
+        log = Log(self._limits(run.config.n_samples, names), held=lambda place: from_thread.run(self._held, run, place))
         await self._read(media_type, body, log)
         epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
         self._telemetry.log_records.inc(log.n_records)
         return Posted(log.n_records, epochs)
 
-    async def alone(self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None) -> list[RoundBits]:
-        """A log that belongs to no run, as evidence; without `n_samples` its samples are those that it names.
+    async def alone(
+        self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None
+    ) -> tuple[list[RoundBits], list[str] | None]:
+        """A log that belongs to no run, as evidence, and its external ids (None where it names samples by numbers).
+
+        Without `n_samples` its samples are those that it names. Ids number samples in the order of their first records.
 
         Raises
         ------
@@ -119,11 +126,12 @@ class Predictions:
             raise LimitExceeded(
                 f"num_samples is {n_samples}, this service takes 1..{most}; send a number in that range"
             )
-        log = Log(self._limits(n_samples or most), infer=n_samples is None)
+        names = NewNames(n_samples or most, self._settings.max_log_cells)
+        log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
         await self._read(media_type, body, log)
-        return await self._in_thread(partial(rounds_of, log))
+        return await self._in_thread(partial(rounds_of, log)), names.ids
 
-    def _limits(self, n_samples: int) -> Limits:
+    def _limits(self, n_samples: int, names: Names | None) -> Limits:
         return Limits(
             n_samples=n_samples,
             n_rounds=self._settings.max_rounds,
@@ -131,6 +139,7 @@ class Predictions:
             n_records=self._settings.max_log_records,
             record_bytes=self._settings.max_record_bytes,
             n_cells=self._settings.max_log_cells,
+            names=names,
         )
 
     async def _read(self, media_type: str, body: AsyncIterator[bytes], log: Log) -> None:

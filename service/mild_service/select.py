@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.evaluation import evaluate
 from mild_core.types import RoundBits, Selection, SelectionOptions
@@ -175,12 +176,17 @@ class Selections:
         evidence, computed = await self._computer.compute(choice.evidence)
         return {**head, "provisional": not evidence.round.finished, **computed.fit}
 
-    async def stateless(self, rounds: list[RoundBits], options: SelectionOptions) -> Answer:
-        """Select from bits that are stored nowhere."""
+    async def stateless(
+        self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None
+    ) -> Answer:
+        """Select from bits that are stored nowhere; `ids` are those of the first samples, where they have any."""
         computed = await self._computer.stateless(rounds, options)
         head = {"run_id": None, "round": len(rounds) - 1, "basis": "computed", "provisional": False}
         n_samples = rounds[0].n_samples
-        return Answer("", {**head, **computed.summary, "core_version": CORE_VERSION}, n_samples, computed.bitmap)
+        kept = None
+        if ids is not None:
+            kept = [ids[index] for index in bitmap.to_indices(computed.bitmap, n_samples).tolist()]
+        return Answer("", {**head, **computed.summary, "core_version": CORE_VERSION}, n_samples, computed.bitmap, kept)
 
     async def wait(self, run: Run, number: int, seconds: float) -> Run:
         """Return the run once a round is finished, or as it is after `seconds`.

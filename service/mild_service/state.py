@@ -109,6 +109,15 @@ class TruthRef:
 
 
 @dataclass(frozen=True, slots=True)
+class IdsRef:
+    """Where external ids are stored: by which upload, the digest of all of them, and the bytes of the largest piece."""
+
+    upload: str
+    digest: str
+    piece_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One round.
 
@@ -185,6 +194,8 @@ class Run:
         The given labels and the audit; None where there are none.
     n_events
         Events so far; the last one has this number.
+    ids
+        The samples' external ids; None where there are none.
     """
 
     run_id: str
@@ -201,6 +212,7 @@ class Run:
     labels: TruthRef | None = None
     audit: TruthRef | None = None
     n_events: int = 0
+    ids: IdsRef | None = None
 
     def truth(self, name: TruthName) -> TruthRef | None:
         """Labels or audit, by name."""

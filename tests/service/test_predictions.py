@@ -17,6 +17,7 @@ from mild_service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
+from mild_service.ids import SampleIds
 from mild_service.predictions import Posted, Predictions
 from mild_service.state import Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
@@ -47,7 +48,7 @@ async def run(store: Store) -> Run:
 
 @pytest.fixture
 def predictions(store: Store, settings: Settings) -> Predictions:
-    return Predictions(store, settings, Telemetry())
+    return Predictions(store, SampleIds(store, settings.id_cache_bytes), settings, Telemetry())
 
 
 async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.errors import InvalidRequest
 from mild_service.feed import Feed
+from mild_service.ids import SampleIds
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
@@ -66,6 +67,11 @@ async def _coverages(request: Request) -> Coverages:
     return coverages
 
 
+async def _sample_ids(request: Request) -> SampleIds:
+    sample_ids: SampleIds = request.app.state.sample_ids
+    return sample_ids
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -96,6 +102,7 @@ PredictionsDep = Annotated[Predictions, Depends(_predictions)]
 FeedDep = Annotated[Feed, Depends(_feed)]
 ShardsDep = Annotated[Shards, Depends(_shards)]
 CoveragesDep = Annotated[Coverages, Depends(_coverages)]
+SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

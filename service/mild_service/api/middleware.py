@@ -12,7 +12,7 @@ from mild_service.telemetry import Telemetry
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Counted by name; what else is sent must not make labels without bound."""
-_LOG_PATHS = ("/predictions", "/selection")
+_LONG = (("POST", "/predictions"), ("POST", "/selection"), ("PUT", "/sample-ids"))
 """Routes that read a body piece by piece, and so may be sent long ones."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -36,8 +36,8 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
         status, n_read, started = 500, 0, time.perf_counter()
-        takes_logs = scope["method"] == "POST" and scope["path"].endswith(_LOG_PATHS)
-        limit, setting = (self._log_limit, "LOG") if takes_logs else (self._limit, "BODY")
+        long = any(scope["method"] == method and scope["path"].endswith(path) for method, path in _LONG)
+        limit, setting = (self._log_limit, "LOG") if long else (self._limit, "BODY")
 
         async def bounded() -> Message:
             nonlocal n_read

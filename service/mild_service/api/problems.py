@@ -30,6 +30,7 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.UnsupportedMediaType: 415,
     errors.NotAcceptable: 406,
     errors.RunNotFound: 404,
+    errors.SampleNotFound: 404,
     errors.Conflict: 409,
     errors.Overloaded: 503,
     errors.StoreUnavailable: 503,

@@ -35,15 +35,15 @@ OPENAPI_CONTENT: Mapping[str, Any] = {
 }
 
 
-def form_of(request: Request) -> Form:
-    """The form to answer with.
+def form_of(request: Request, ids: bool = False) -> Form:
+    """The form to answer with; with `ids` one that has room for them.
 
     Raises
     ------
     NotAcceptable
         If the caller accepts none that a selection has.
     """
-    return negotiate(request, SELECTION_TYPES)
+    return negotiate(request, [kind for kind in SELECTION_TYPES if not ids or kind not in (BITMAP, NPY)])
 
 
 async def encode(answer: Answer, form: Form) -> Response:

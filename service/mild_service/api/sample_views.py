@@ -45,6 +45,7 @@ class SampleView(BaseModel):
     round: int
     provisional: bool
     index: int
+    id: str | None = Field(description="Its external id; null where no ids were put.")
     label: int | None = Field(description="Its given label; null where no labels were put.")
     audited: bool | None = Field(description="Whether the audit found its label to be true; null if it was not asked.")
     rounds: list[HistoryView]

@@ -14,7 +14,17 @@ from mild_core.evaluation import evaluate
 from mild_core.explain import explain
 from mild_core.sweep import Cut, sweep
 from mild_service.api import bodies
-from mild_service.api.deps import Changes, RoundNumber, RunId, RunsDep, SelectionsDep, TruthsDep, UntilEpoch, WhichRound
+from mild_service.api.deps import (
+    Changes,
+    RoundNumber,
+    RunId,
+    RunsDep,
+    SampleIdsDep,
+    SelectionsDep,
+    TruthsDep,
+    UntilEpoch,
+    WhichRound,
+)
 from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.representations import npy
@@ -71,6 +81,7 @@ async def get_sample(
     runs: RunsDep,
     selections: SelectionsDep,
     truths: TruthsDep,
+    sample_ids: SampleIdsDep,
     which: WhichRound,
     changes: Changes,
     until_epoch: UntilEpoch = None,
@@ -84,6 +95,7 @@ async def get_sample(
     return SampleView(
         **_head(inspection),
         index=index,
+        id=None if run.ids is None else (await sample_ids.names(run, np.array([index])))[0],
         label=await truths.label(run, index),
         audited=audit.mark(index),
         rounds=[

@@ -491,6 +491,9 @@ class SelectionView(BaseModel):
     )
     measured: MeasuredView | None = Field(None, description="Where there is an audit: how good the set is.")
     indices: list[int]
+    ids: list[str] | None = Field(
+        None, description="With `ids=true`, or from a log that names samples by ids: the external id of each index."
+    )
 
 
 class HistogramView(BaseModel):

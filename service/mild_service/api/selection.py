@@ -1,12 +1,13 @@
 """``/selection``: the clean index set of a run, or of bits that are sent along."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
+from mild_core import bitmap
 from mild_core.errors import (
     BitmapLengthError,
     CorrectNotObservedError,
@@ -21,6 +22,7 @@ from mild_service.api.deps import (
     PredictionsDep,
     RunId,
     RunsDep,
+    SampleIdsDep,
     SelectionsDep,
     SettingsDep,
     UntilEpoch,
@@ -39,11 +41,13 @@ from mild_service.errors import (
     LimitExceeded,
     MalformedBody,
     NoEpochs,
+    NoSampleIds,
     NotAcceptable,
     RoundNotOpen,
     RunNotFound,
     UnsupportedMediaType,
 )
+from mild_service.ids import no_sample_ids
 from mild_service.ingest import FORMATS
 from mild_service.select import Selections
 
@@ -60,7 +64,16 @@ _FORMS: dict[int | str, dict[str, Any]] = {
     responses={
         **_FORMS,
         304: {"description": "The caller has this representation already (`If-None-Match`)"},
-        **described(InvalidRequest, LimitExceeded, ParameterError, RunNotFound, RoundNotOpen, NoEpochs, NotAcceptable),
+        **described(
+            InvalidRequest,
+            LimitExceeded,
+            ParameterError,
+            RunNotFound,
+            RoundNotOpen,
+            NoEpochs,
+            NoSampleIds,
+            NotAcceptable,
+        ),
     },
 )
 async def get_selection(
@@ -68,6 +81,7 @@ async def get_selection(
     run_id: RunId,
     runs: RunsDep,
     selections: SelectionsDep,
+    sample_ids: SampleIdsDep,
     changes: Changes,
     which: WhichRound,
     until_epoch: UntilEpoch = None,
@@ -75,22 +89,29 @@ async def get_selection(
         float | None,
         Query(allow_inf_nan=False, description="Seconds to wait for an explicit `round` to be finished (at most 60)."),
     ] = None,
+    ids: Annotated[bool, Query(description="Give the samples' external ids beside their indices.")] = False,
 ) -> Response:
     """The clean index set: stored if the round is finished, else provisional.
 
     With options of a selection, or `until_epoch`, it shows what another choice would give; nothing is stored.
     """
-    form = representations.form_of(request)
+    form = representations.form_of(request, ids)
     run = await runs.find(run_id)
+    if ids and run.ids is None:
+        raise no_sample_ids(run)
     if wait is not None:
         if which == "latest":
             raise InvalidRequest("wait needs an explicit round, got round=latest; ask for one, such as round=0&wait=30")
         run = await selections.wait(run, which, wait)
     choice = await selections.choose(run, which, changes, until_epoch)
-    tag = negotiation.etag(choice.identity, form)
+    named = f":{run.ids.digest}" if ids and run.ids else ""
+    tag = negotiation.etag(choice.identity + named, form)
     if negotiation.is_current(request, tag):
         return Response(status_code=304, headers=negotiation.headers(tag))
     answer = await selections.answer(choice, measure=form.kind == representations.JSON)
+    if named:
+        kept = await sample_ids.names(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
+        answer = replace(answer, identity=answer.identity + named, ids=kept)
     return await representations.encode(answer, form)
 
 
@@ -144,8 +165,8 @@ async def select_stateless(
             rounds = await to_thread.run_sync(rounds_of, bits, settings)
             return await _encoded(selections, rounds, options, changes, form)
         log = _single(body)
-    rounds = await predictions.alone(media_type, log, num_samples)
-    return await _encoded(selections, rounds, options, changes, form)
+    rounds, named = await predictions.alone(media_type, log, num_samples)
+    return await _encoded(selections, rounds, options, changes, form, named)
 
 
 async def _encoded(
@@ -154,8 +175,9 @@ async def _encoded(
     options: SelectionOptions,
     changes: Mapping[str, Any],
     form: Form,
+    ids: Sequence[str] | None = None,
 ) -> Response:
-    answer = await selections.stateless(rounds, replace(options, **changes).checked())
+    answer = await selections.stateless(rounds, replace(options, **changes).checked(), ids)
     return await representations.encode(answer, form)
 
 

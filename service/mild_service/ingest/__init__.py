@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from mild_service.errors import UnsupportedMediaType
 from mild_service.ingest.alone import rounds_of
 from mild_service.ingest.log import Held, Log, Place, Stored
+from mild_service.ingest.names import Names, NewNames, RunNames
 from mild_service.ingest.records import Batch, Limits, Reader
 
 __all__ = [
@@ -15,8 +16,11 @@ __all__ = [
     "Held",
     "Limits",
     "Log",
+    "Names",
+    "NewNames",
     "Place",
     "Reader",
+    "RunNames",
     "Stored",
     "open_reader",
     "rounds_of",

@@ -1,7 +1,7 @@
 """Dataset Cartography's training dynamics: a line per sample with ``guid``, ``gold`` and ``logits_epoch_<X>``.
 
-The sample is the guid, its given label `gold`, and the class with the greatest logit is what was predicted. A line may
-hold several epochs.
+The sample is the guid (its index, or as a text its external id), its given label `gold`, and the class with the
+greatest logit is what was predicted. A line may hold several epochs.
 """
 
 import re
@@ -13,6 +13,12 @@ from mild_service.ingest.records import Batch, Limits, Rows, batch_of, short
 
 _LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
 _EXAMPLE = '{"guid": 17, "logits_epoch_0": [2.9, -2.3], "gold": 0}'
+_NUMBERS: tuple[type, ...] = (int,)
+_ANY: tuple[type, ...] = (int, str)
+_GUIDS = {
+    _NUMBERS: "an integer, or an external id once the run has sample ids,",
+    _ANY: "an integer or an external id",
+}
 
 
 class CartographyReader(NdjsonReader):
@@ -20,19 +26,25 @@ class CartographyReader(NdjsonReader):
 
     def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
         rows, lines = decoded(first, block)
-        found = [(position, record) for position, line in enumerate(lines) for record in _records(rows, position, line)]
+        guids = _NUMBERS if self._limits.names is None else _ANY
+        found = [
+            (position, record)
+            for position, line in enumerate(lines)
+            for record in _records(rows, position, line, guids)
+        ]
         if found:
             positions, records = zip(*found, strict=True)
             yield batch_of(Rows("line", rows.numbers[list(positions)]), records, self._limits)
 
 
-def _records(rows: Rows, position: int, line: Any) -> Iterator[dict[str, Any]]:
+def _records(rows: Rows, position: int, line: Any, guids: tuple[type, ...]) -> Iterator[dict[str, Any]]:
     """One line's records in the terms of the other formats."""
     if type(line) is not dict:
         raise rows.bad(position, None, f"got {short(line)}, an object such as {_EXAMPLE} is needed")
-    for name in ("guid", "gold"):
-        if type(line.get(name)) is not int:
-            raise rows.bad(position, name, f"got {short(line.get(name))}, an integer is needed")
+    if type(line.get("gold")) is not int:
+        raise rows.bad(position, "gold", f"got {short(line.get('gold'))}, an integer is needed")
+    if type(line.get("guid")) not in guids:
+        raise rows.bad(position, "guid", f"got {short(line.get('guid'))}, {_GUIDS[guids]} is needed")
     epochs = [match for match in map(_LOGITS.fullmatch, line) if match]
     if not epochs:
         raise rows.bad(position, None, f"it has no logits_epoch_<number>; an object such as {_EXAMPLE} is needed")

@@ -6,11 +6,25 @@ wrong cell), is read line by line: so every fault has its true line, and without
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from mild_service.ingest.lines import Lines, numbered
-from mild_service.ingest.records import FIELDS, Batch, Column, Limits, Rows, assemble, bad_record, column_of, short
+from mild_service.ingest.names import Names
+from mild_service.ingest.records import (
+    FIELDS,
+    Batch,
+    Column,
+    Limits,
+    Rows,
+    assemble,
+    bad_record,
+    column_of,
+    numbered_samples,
+    samples_of,
+    short,
+)
 
 _BLOCK_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -46,9 +60,9 @@ class CsvReader:
         if self._names is None or not block:
             return
         rows = Rows("line", numbered(first, block.count(b"\n") + 1))
-        columns = None if _special(block) else _fast(self._names, block, rows.numbers.size)
+        columns = None if _special(block) else _fast(self._names, block, rows, self._limits.names)
         if columns is None:
-            rows, columns = _careful(self._names, block, rows)
+            rows, columns = _careful(self._names, block, rows, self._limits.names)
         if rows.numbers.size:
             yield assemble(rows, columns, self._limits)
 
@@ -78,27 +92,43 @@ def _special(block: bytes) -> bool:
     return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != block.count(b"\r\n")
 
 
-def _fast(names: Sequence[str], block: bytes, n_lines: int) -> dict[str, Column] | None:
+def _fast(names: Sequence[str], block: bytes, rows: Rows, ids: Names | None) -> dict[str, Column] | None:
     """All columns by pyarrow, or None where the block is not plain."""
     if find_spec("pyarrow") is None:
         return None
     import pyarrow
+
+    types = {name: pyarrow.bool_() if name == "correct" else pyarrow.int64() for name in FIELDS if name in names}
+    table = None if ids is not None and ids.cells_are_ids else _table(names, block, types)
+    if table is None and ids is not None:
+        table = _table(names, block, {**types, "sample": pyarrow.string()})
+    if table is None or table.num_rows != rows.numbers.size:
+        return None
+    found = {name: Column(table[name].cast(pyarrow.int64()).to_numpy()) for name in types if name != "sample"}
+    if table["sample"].type == pyarrow.string():
+        found["sample"] = samples_of(rows, [_sample(cell, ids) for cell in table["sample"].to_pylist()], ids)
+    else:
+        found["sample"] = numbered_samples(rows, Column(table["sample"].to_numpy()), ids)
+    return found
+
+
+def _table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
+    """A block as pyarrow's table with columns of these types; None where it does not read as such."""
+    import pyarrow
     from pyarrow import csv as arrow_csv
 
-    known = [name for name in FIELDS if name in names]
-    types = {name: pyarrow.bool_() if name == "correct" else pyarrow.int64() for name in known}
     try:
-        table = arrow_csv.read_csv(
+        return arrow_csv.read_csv(
             pyarrow.BufferReader(block),
             arrow_csv.ReadOptions(
                 use_threads=False,
                 block_size=len(block) + 1,
-                column_names=[name if name in known else f"other {i}" for i, name in enumerate(names)],
+                column_names=[name if name in types else f"other {i}" for i, name in enumerate(names)],
             ),
             arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
             arrow_csv.ConvertOptions(
                 column_types=types,
-                include_columns=known,
+                include_columns=list(types),
                 null_values=[],
                 true_values=[text for text, bit in _TRUTH.items() if bit],
                 false_values=[text for text, bit in _TRUTH.items() if not bit],
@@ -106,12 +136,9 @@ def _fast(names: Sequence[str], block: bytes, n_lines: int) -> dict[str, Column]
         )
     except pyarrow.ArrowInvalid:
         return None
-    if table.num_rows != n_lines:
-        return None
-    return {name: Column(table[name].cast(pyarrow.int64()).to_numpy()) for name in known}
 
 
-def _careful(names: Sequence[str], block: bytes, rows: Rows) -> tuple[Rows, dict[str, Column]]:
+def _careful(names: Sequence[str], block: bytes, rows: Rows, ids: Names | None) -> tuple[Rows, dict[str, Column]]:
     """All columns line by line."""
     lines = block.split(b"\n")
     filled = [position for position, line in enumerate(lines) if line.strip()]
@@ -126,7 +153,11 @@ def _careful(names: Sequence[str], block: bytes, rows: Rows) -> tuple[Rows, dict
     for name in FIELDS:
         if name in names:
             place = names.index(name)
-            found[name] = column_of(rows, name, [_value(name, cells[place].strip()) for cells in records])
+            texts = [cells[place].strip() for cells in records]
+            if name == "sample":
+                found[name] = samples_of(rows, [_sample(text, ids) for text in texts], ids)
+            else:
+                found[name] = column_of(rows, name, [_value(name, text) for text in texts])
     return rows, found
 
 
@@ -144,6 +175,12 @@ def _value(name: str, text: str) -> int | str | None:
     if name == "correct":
         return _TRUTH.get(text, text)
     return int(text) if _INTEGER.fullmatch(text) else text
+
+
+def _sample(text: str, ids: Names | None) -> int | str | None:
+    if ids is not None and ids.cells_are_ids:
+        return text.strip() or None
+    return _value("sample", text.strip())
 
 
 def open_reader(limits: Limits) -> CsvReader:

@@ -1,18 +1,20 @@
 """What every format comes down to: batches of columns, each record with its true number, checked in one place."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_service.errors import BadRecord
+from mild_service.ingest.names import NameFault, Names
 
 Unit: TypeAlias = Literal["line", "row"]
 Numbers: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
+T = TypeVar("T")
 
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
 FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
@@ -35,6 +37,8 @@ class Limits:
         Bytes of one line or JSON record.
     n_cells
         Samples times epochs that one log may touch: each takes a byte of memory.
+    names
+        Which samples external ids name; None where samples are named by numbers alone.
     """
 
     n_samples: int
@@ -43,6 +47,7 @@ class Limits:
     n_records: int
     record_bytes: int
     n_cells: int
+    names: Names | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +136,8 @@ def column_of(rows: Rows, name: str, values: Sequence[Any]) -> Column:
         if not kinds <= allowed | {type(None)}:
             first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
             wanted = "true, false, 1 or 0" if name == "correct" else "an integer"
-            raise rows.bad(first, name, f"got {short(values[first])}, {wanted} is needed")
+            hint = ", or an external id once the run has sample ids" if name == "sample" else ""
+            raise rows.bad(first, name, f"got {short(values[first])}, {wanted} is needed{hint}")
         absent = np.array([value is None for value in values])
         values = [0 if value is None else value for value in values]
     try:
@@ -139,6 +145,51 @@ def column_of(rows: Rows, name: str, values: Sequence[Any]) -> Column:
     except OverflowError:
         first = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
         raise rows.bad(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
+
+
+def samples_of(rows: Rows, values: Sequence[Any], names: Names | None) -> Column:
+    """The samples from Python values: numbers are indices, texts external ids.
+
+    Raises
+    ------
+    BadRecord
+        If a value is neither, or names no sample.
+    """
+    kinds = set(map(type, values))
+    if names is None or str not in kinds:
+        return numbered_samples(rows, column_of(rows, "sample", values), names)
+    texts = np.array([type(value) is str for value in values])
+    column = Column(np.zeros(len(values), dtype=np.int64))
+    if kinds != {str}:
+        others = column_of(rows, "sample", [None if type(value) is str else value for value in values])
+        absent = _absent(rows, others) & ~texts
+        if not (absent | texts).all():
+            _told(rows, (~(absent | texts)).nonzero()[0], names.numbers)
+        column = Column(others.values, absent)
+    places = texts.nonzero()[0]
+    column.values[places] = _told(rows, places, lambda: names.find([values[place] for place in places.tolist()]))
+    return column
+
+
+def numbered_samples(rows: Rows, column: Column, names: Names | None) -> Column:
+    """Samples that are named by numbers alone.
+
+    Raises
+    ------
+    BadRecord
+        If the log has named others by external ids, and they do not go together.
+    """
+    if names is not None and rows.numbers.size and not _absent(rows, column).all():
+        _told(rows, np.zeros(1, dtype=np.int64), names.numbers)
+    return column
+
+
+def _told(rows: Rows, places: Numbers, work: Callable[[], T]) -> T:
+    """Do what `names` may refuse, at one of `places`."""
+    try:
+        return work()
+    except NameFault as error:
+        raise rows.bad(int(places[error.position]), "sample", str(error)) from None
 
 
 def assemble(rows: Rows, columns: Mapping[str, Column], limits: Limits) -> Batch:
@@ -173,7 +224,10 @@ def batch_of(rows: Rows, records: Sequence[Any], limits: Limits) -> Batch:
     if set(map(type, records)) != {dict}:
         first = next(i for i, record in enumerate(records) if type(record) is not dict)
         raise rows.bad(first, None, f"got {short(records[first])}, an object such as {EXAMPLE} is needed")
-    found = {name: column_of(rows, name, values) for name, values in _fields(records).items()}
+    fields = _fields(records)
+    found = {name: column_of(rows, name, values) for name, values in fields.items() if name != "sample"}
+    if "sample" in fields:
+        found["sample"] = samples_of(rows, fields["sample"], limits.names)
     return assemble(rows, found, limits)
 
 

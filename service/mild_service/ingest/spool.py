@@ -9,7 +9,17 @@ import pyarrow
 
 from mild_service.errors import MalformedBody
 from mild_service.ingest.lines import numbered
-from mild_service.ingest.records import FIELDS, Batch, Column, Limits, Rows, assemble
+from mild_service.ingest.names import Names
+from mild_service.ingest.records import (
+    FIELDS,
+    Batch,
+    Column,
+    Limits,
+    Rows,
+    assemble,
+    numbered_samples,
+    samples_of,
+)
 
 BATCH_ROWS = 64 * 1024
 
@@ -48,7 +58,7 @@ class SpoolReader:
                 for start in range(0, table.num_rows, BATCH_ROWS):
                     part = table.slice(start, BATCH_ROWS)
                     rows = Rows("row", numbered(n_read + 1, part.num_rows))
-                    yield assemble(rows, _columns(rows, part), self._limits)
+                    yield assemble(rows, _columns(rows, part, self._limits.names), self._limits)
                     n_read += part.num_rows
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise MalformedBody(
@@ -60,8 +70,23 @@ class SpoolReader:
         self._file.close()
 
 
-def _columns(rows: Rows, table: Any) -> dict[str, Column]:
-    return {name: _column(rows, name, table.column(name)) for name in FIELDS if name in table.schema.names}
+def _columns(rows: Rows, table: Any, ids: Names | None) -> dict[str, Column]:
+    found = {
+        name: _column(rows, name, table.column(name))
+        for name in FIELDS
+        if name in table.schema.names and name != "sample"
+    }
+    if "sample" in table.schema.names:
+        found["sample"] = _samples(rows, table.column("sample"), ids)
+    return found
+
+
+def _samples(rows: Rows, values: Any, ids: Names | None) -> Column:
+    types = pyarrow.types
+    kind = values.type.value_type if types.is_dictionary(values.type) else values.type
+    if ids is not None and (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        return samples_of(rows, values.to_pylist(), ids)
+    return numbered_samples(rows, _column(rows, "sample", values), ids)
 
 
 def _column(rows: Rows, name: str, values: Any) -> Column:
@@ -70,7 +95,8 @@ def _column(rows: Rows, name: str, values: Any) -> Column:
         return Column(np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=bool))
     if not (types.is_integer(kind) or (name == "correct" and types.is_boolean(kind))):
         wanted = "booleans or integers are" if name == "correct" else "integers are"
-        raise rows.bad(0, name, f"the column holds {kind}, {wanted} needed")
+        hint = ", or external ids once the run has sample ids" if name == "sample" else ""
+        raise rows.bad(0, name, f"the column holds {kind}, {wanted} needed{hint}")
     try:
         filled = values.fill_null(False if types.is_boolean(kind) else 0).cast(pyarrow.int64())
     except pyarrow.ArrowInvalid:

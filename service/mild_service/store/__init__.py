@@ -12,6 +12,7 @@ from mild_service.store.client import connect
 from mild_service.store.epochs import Epochs
 from mild_service.store.events import Events, Look
 from mild_service.store.faults import translated
+from mild_service.store.ids import PIECE_SAMPLES, Ids
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
 from mild_service.store.link import Link, stale_attempt, wrong_round
@@ -21,7 +22,7 @@ from mild_service.store.shards import Shards
 from mild_service.store.truth import Truth
 from mild_service.store.writer import Writer
 
-__all__ = ["Look", "PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
+__all__ = ["PIECE_SAMPLES", "Look", "PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
 
 
 class Store:
@@ -43,6 +44,8 @@ class Store:
         Given labels and audits.
     events
         What has happened to runs.
+    ids
+        External sample ids.
     cache
         Computed selections.
     """
@@ -65,6 +68,7 @@ class Store:
         self.shards = Shards(link, self.bits, writer, self.epochs)
         self.truth = Truth(link)
         self.events = Events(link)
+        self.ids = Ids(link)
         self.cache = Cache(link, cache_seconds)
 
     async def ping(self) -> None:

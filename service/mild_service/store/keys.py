@@ -14,6 +14,7 @@ key (after the namespace)           type    holds
 ``:{run_id}:<uid>:events``           stream  the run's latest events, numbered from 1: ``<number>-0``
 ``:{run_id}:<uid>:truth:0``         hash    chunk 0 of given labels and of the audit, a field each
 ``:{run_id#c}:<uid>:truth:<c>``     hash    chunk c >= 1 of the same fields
+``:{run_id#c}:<uid>:ids:<c>``       hash    external ids of chunk c (c 0: tag ``{run_id}``), in pieces of 8,192 lines
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
 ``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
 ==================================  ======  =========================================================================
@@ -24,7 +25,8 @@ and commit. A run id holds neither ``#`` nor braces, so no two runs share a tag.
 Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
 ``set:<digest>`` for members and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name that its writer has
 drawn, so that whatever was merged away can be deleted at once: nobody else writes it ever again. Those of a truth hash
-are ``labels:<version>:<digest>`` and ``audit:<version>:<digest>``. A field that no record names is never read.
+are ``labels:<version>:<digest>`` and ``audit:<version>:<digest>``; those of an ids hash ``<upload>:<piece>``, and the
+run's record names the upload. A field that no record names is never read.
 """
 
 from dataclasses import dataclass
@@ -76,6 +78,11 @@ class Keys:
     def events(self, run_id: str, uid: str) -> str:
         """A run's latest events."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:events"
+
+    def ids(self, run_id: str, uid: str, chunk: int) -> str:
+        """One chunk of a run's external ids."""
+        tag = f"{run_id}#{chunk}" if chunk else run_id
+        return f"{self.namespace}:{{{tag}}}:{uid}:ids:{chunk}"
 
     def cache(self, run_id: str, uid: str, digest: str) -> str:
         """A computed selection."""

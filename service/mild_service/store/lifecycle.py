@@ -161,6 +161,7 @@ class Lifecycle:
                     await link.redis.unlink(link.keys.chunk(run_id, uid, round_, chunk))
             for chunk in range(chunks.n_chunks(run.config.n_samples)):
                 await link.redis.unlink(link.keys.truth(run_id, uid, chunk))
+                await link.redis.unlink(link.keys.ids(run_id, uid, chunk))
             await link.redis.unlink(link.keys.events(run_id, uid))
             await link.redis.zrem(link.keys.runs, _entry(run))
             await link.scripts.run("bury", [key], [uid])

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from mild_core.types import SelectionOptions
-from mild_service.state import Epoch, Round, Run, RunConfig, SetRef, ShardRef, TruthRef
+from mild_service.state import Epoch, IdsRef, Round, Run, RunConfig, SetRef, ShardRef, TruthRef
 
 Fields = Mapping[bytes, bytes]
 
@@ -37,6 +37,7 @@ def read_run(run_id: str, fields: Fields) -> Run:
         labels=read_truth(fields.get(b"labels")),
         audit=read_truth(fields.get(b"audit")),
         n_events=int(fields.get(b"events", 0)),
+        ids=read_ids(fields.get(b"ids")),
     )
 
 
@@ -64,6 +65,19 @@ def read_truth(value: bytes | None) -> TruthRef | None:
         return None
     version, digest = value.decode().split(":")
     return TruthRef(int(version), digest)
+
+
+def write_ids(ref: IdsRef) -> str:
+    """A reference to external ids."""
+    return f"{ref.upload}:{ref.digest}:{ref.piece_bytes}"
+
+
+def read_ids(value: bytes | None) -> IdsRef | None:
+    """A reference to external ids."""
+    if value is None:
+        return None
+    upload, digest, piece_bytes = value.decode().split(":")
+    return IdsRef(upload, digest, int(piece_bytes))
 
 
 def write_epoch(epoch: Epoch) -> str:

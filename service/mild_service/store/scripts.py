@@ -37,6 +37,7 @@ class Scripts:
         "metrics",
         "finish",
         "truth",
+        "ids",
         "patch",
         "doom",
         "bury",
