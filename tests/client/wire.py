@@ -1,25 +1,35 @@
 """A small HTTP server in a thread that answers as it is told, and keeps what it was sent, byte for byte."""
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer; without a status the connection is closed instead."""
+    """An answer; without a status there is none: the connection is closed, or held for as long as the client waits."""
 
     status: int | None = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_held: bool = False
+
+    @classmethod
+    def problem(cls, status: int, code: str = "some-code", **more: object) -> Self:
+        """A problem document."""
+        body = {"type": f"/problems/{code}", "detail": "limit, value, remedy", "request_id": "r-1", **more}
+        return cls(status, json.dumps(body).encode(), {"Content-Type": "application/problem+json"})
 
 
 HANG_UP = Reply(status=None)
+SILENCE = Reply(status=None, is_held=True)
 VERSION: Mapping[str, Any] = MappingProxyType({"oldest_client": "0.1.0", "limits": {}})
 
 
@@ -40,11 +50,22 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, replies: list[Reply], version: Mapping[str, Any] | None) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, replies: list[Reply], version: Mapping[str, Any] | None, port: int) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.replies = replies
         self.version = None if version is None else Reply(body=json.dumps(dict(version)).encode())
         self.sent: list[Sent] = []
+        self.connections: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.append(request)
+        super().process_request(request, client_address)
+
+    def hang_up(self) -> None:
+        """Close every connection, as a process that ends does."""
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def url(self) -> str:
@@ -64,6 +85,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.sent.append(Sent(self.raw_requestline, tuple(self.headers.items()), body))
             reply = self.server.replies[min(len(self.server.sent), len(self.server.replies)) - 1]
         if reply.status is None:
+            if reply.is_held:
+                self.rfile.read(1)  # nothing comes: it returns when the client has closed the connection
             self.close_connection = True
             return
         self.send_response(reply.status)
@@ -79,9 +102,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*replies: Reply, version: Mapping[str, Any] | None = VERSION) -> Iterator[Server]:
+def serving(*replies: Reply, version: Mapping[str, Any] | None = VERSION, port: int = 0) -> Iterator[Server]:
     """A server with these replies; without a `version` that route has no answer of its own."""
-    with Server(list(replies) or [Reply()], version) as server:
+    with Server(list(replies) or [Reply()], version, port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -89,3 +112,4 @@ def serving(*replies: Reply, version: Mapping[str, Any] | None = VERSION) -> Ite
         finally:
             server.shutdown()
             thread.join()
+            server.hang_up()
