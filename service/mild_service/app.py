@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
+from mild_service.access import Gate
 from mild_service.api import (
     epochs,
     events,
@@ -23,8 +24,13 @@ from mild_service.api import (
     system,
     truth,
 )
+from mild_service.api.buckets import Buckets
+from mild_service.api.declared import declare_access
 from mild_service.api.deps import known_query_only
+from mild_service.api.guard import Guard
+from mild_service.api.headers import SecurityHeaders, cross_origin
 from mild_service.api.middleware import RequestContext
+from mild_service.api.rules import Rulebook
 from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
@@ -38,6 +44,7 @@ from mild_service.shards import Shards
 from mild_service.store import Store, open_store
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
+from mild_service.ui import login
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +97,27 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.feed = feed
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
+    app.state.gate = Gate(store, settings)
     problems.install(app)
     for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, selection, events):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
+    login.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
+    declare_access(app)
+    app.add_middleware(
+        Guard,
+        gate=app.state.gate,
+        rulebook=Rulebook(settings.metrics_access),
+        buckets=Buckets(settings.rate_per_key, settings.rate_burst),
+    )
+    cross_origin(app, settings.cors_origins)
     app.add_middleware(
         RequestContext,
         telemetry=telemetry,
         max_body_bytes=settings.max_body_bytes,
         max_log_bytes=settings.max_log_bytes,
     )
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -1,8 +1,9 @@
 """Every setting of the service, read from the environment here and nowhere else."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -23,6 +24,29 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allow_anonymous: bool = Field(False, description="Listen beyond this machine although nobody has to log in.")
+    api_keys: SecretStr = Field(
+        SecretStr(""), description="Static API keys between commas, each `name:scope:prefix:key` or a bare admin's key."
+    )
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="Whether a key is needed: `required`, `off`, or `auto`: once one was made or MILD_API_KEYS is set.",
+    )
+    key_cache_seconds: float = Field(
+        5.0, ge=0, le=5, description="A key that is revoked, or the first to be made, counts after this long at most."
+    )
+    session_seconds: int = Field(12 * 3600, ge=60, le=30 * 24 * 3600, description="A login ends after this long.")
+    metrics_access: Literal["open", "read", "write", "admin"] = Field(
+        "admin", description="Scope that `/metrics` asks for where keys are in use; `open` asks for none."
+    )
+    max_runs_per_key: int = Field(10_000, ge=1, le=10**6, description="Most runs that one key may have at once.")
+    rate_per_key: float = Field(
+        500.0, ge=0, description="Requests per second and key that each process lets through; 0 counts none."
+    )
+    rate_burst: int = Field(1000, ge=1, description="Requests that a key may send at once before its rate holds.")
+    cors_origins: str = Field(
+        "",
+        description="Web origins between commas whose pages may call the API with a key, such as https://lab.example.",
+    )
     docs: bool = Field(True, description="Serve the interactive documentation at /docs.")
     max_samples: int = Field(2**27, ge=1, le=2**31, description="Most samples of a run.")
     max_epochs: int = Field(4096, ge=1, le=65_535, description="Most epochs of a round.")

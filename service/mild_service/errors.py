@@ -14,6 +14,11 @@
     ├── NotAcceptable                  no representation that the caller accepts
     ├── RunNotFound                    no such run (or it has expired)
     ├── SampleNotFound                 no sample has this external id
+    ├── AccessError: who asks does not get in
+    │   ├── Unauthenticated            no key, or none that counts
+    │   ├── Forbidden                  the key does not reach this far
+    │   ├── CrossSite                  another site's page asks with a session's cookie
+    │   └── RateLimited                too many requests with one key
     ├── Conflict: the run's state does not allow it
     │   ├── RunConflict                opened before with another immutable field
     │   ├── StaleAttempt               a newer attempt of the run has taken over
@@ -28,6 +33,7 @@
     │   ├── NoSampleIds                no external ids to answer with
     │   ├── NoAudit                    nothing to measure by
     │   ├── NoEpochs                   nothing to select from
+    │   ├── RunLimit                   the key has as many runs as it may
     │   └── EpochGap                   epochs are missing
     ├── Overloaded                     as much is being done as the service takes on; try again
     ├── StoreError
@@ -108,6 +114,46 @@ class SampleNotFound(MildError):
 
     code = "sample-not-found"
     title = "Sample not found"
+
+
+class AccessError(MildError):
+    """Who asks does not get in."""
+
+    code = "access"
+    title = "No access"
+
+
+class Unauthenticated(AccessError):
+    """The request carries no API key, or one that is unknown, revoked or expired."""
+
+    code = "unauthenticated"
+    title = "A key is needed"
+
+
+class Forbidden(AccessError):
+    """The key's scope, or its prefix of run ids, does not reach this far."""
+
+    code = "forbidden"
+    title = "The key does not allow this"
+
+
+class CrossSite(AccessError):
+    """A page of another site asks with the cookie of a login."""
+
+    code = "cross-site"
+    title = "Request comes from another site"
+
+
+class RateLimited(AccessError):
+    """The key has sent more requests than its rate allows; `Retry-After` says when the next one is let through."""
+
+    code = "rate-limited"
+    title = "Too many requests"
+    retryable = True
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Conflict(MildError):
@@ -206,6 +252,13 @@ class NoEpochs(Conflict):
 
     code = "no-epochs"
     title = "Round has no epochs"
+
+
+class RunLimit(Conflict):
+    """The key has as many runs as it may; deleting one makes room."""
+
+    code = "run-limit"
+    title = "Too many runs"
 
 
 class EpochGap(Conflict):

@@ -21,7 +21,9 @@ from mild_service.errors import (
     StaleAttempt,
     StoreError,
 )
+from mild_service.identity import ANONYMOUS, ApiKey
 from mild_service.places import check_place, within
+from mild_service.quota import RunQuota
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
 from mild_service.store import PackedEpoch, Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
@@ -79,9 +81,10 @@ class Runs:
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
+        self._quota = RunQuota(store, settings.max_runs_per_key)
 
-    async def open(self, run_id: str, opening: Opening) -> tuple[Run, bool]:
-        """Open a run, or resume it; return its record and whether it was created.
+    async def open(self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS) -> tuple[Run, bool]:
+        """Open a run, or resume it; return its record and whether it was created, which counts for `caller`.
 
         Raises
         ------
@@ -91,6 +94,8 @@ class Runs:
             If the run exists and a given immutable field differs.
         RoundFinished, RoundNotOpen
             If `resume_from` is not in the open round.
+        RunLimit
+            If the caller may not create another one.
         """
         within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if opening.resume_from is not None:
@@ -98,14 +103,15 @@ class Runs:
         config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
         config = replace(config, options=replace(config.options, **opening.options).checked())
         while True:
-            run, created = await self._store.runs.open(
-                run_id,
-                config,
-                opening.tags or {},
-                opening.ttl_seconds or self._settings.ttl_seconds,
-                opening.resume_from[0] if opening.resume_from else None,
-            )
-            if created:
+            async with self._quota.place(caller, run_id) as place:
+                run, place.created = await self._store.runs.open(
+                    run_id,
+                    config,
+                    opening.tags or {},
+                    opening.ttl_seconds or self._settings.ttl_seconds,
+                    opening.resume_from[0] if opening.resume_from else None,
+                )
+            if place.created:
                 return run, True
             _check_same(run, opening)
             try:
@@ -140,9 +146,9 @@ class Runs:
         """All rounds of a run as they stand."""
         return await self._store.rounds.get(run, range(run.round + 1))
 
-    async def page(self, limit: int, cursor: str | None) -> Page:
-        """Some runs, newest first."""
-        return await self._store.runs.page(limit, cursor)
+    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> Page:
+        """Some of the runs whose ids start with `prefix`, newest first."""
+        return await self._store.runs.page(limit, cursor, prefix)
 
     async def patch(
         self, run_id: str, tags: Mapping[str, str] | None, status: Status | None, ttl_seconds: int | None

@@ -14,6 +14,7 @@ from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.errors import InvalidRequest
 from mild_service.feed import Feed
+from mild_service.identity import ApiKey
 from mild_service.ids import SampleIds
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
@@ -77,6 +78,11 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
+async def _caller(request: Request) -> ApiKey:
+    caller: ApiKey = request.state.caller
+    return caller
+
+
 async def known_query_only(request: Request) -> None:
     """Refuse a query parameter that the route does not have: misspelt, it would silently leave the default in force.
 
@@ -103,6 +109,7 @@ FeedDep = Annotated[Feed, Depends(_feed)]
 ShardsDep = Annotated[Shards, Depends(_shards)]
 CoveragesDep = Annotated[Coverages, Depends(_coverages)]
 SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
+CallerDep = Annotated[ApiKey, Depends(_caller)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

@@ -31,6 +31,9 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.NotAcceptable: 406,
     errors.RunNotFound: 404,
     errors.SampleNotFound: 404,
+    errors.AccessError: 403,
+    errors.Unauthenticated: 401,
+    errors.RateLimited: 429,
     errors.Conflict: 409,
     errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
@@ -144,6 +147,13 @@ def answer(
     return Response(json.dumps(problem.model_dump(exclude_none=True)), status, headers, media_type=MEDIA_TYPE)
 
 
+def refuse(request: Request, error: MildError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as a response; the log is told of those that are the service's own."""
+    if status_of(type(error)) >= 500:
+        logger.error("request %s: %s: %s", request.state.request_id, error.code, error)
+    return answer(request, type(error), str(error), headers, error.line)
+
+
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem."""
     app.add_exception_handler(MildError, _mild_error)
@@ -155,9 +165,7 @@ def install(app: FastAPI) -> None:
 
 async def _mild_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MildError)
-    if status_of(type(error)) >= 500:
-        logger.error("request %s: %s: %s", request.state.request_id, error.code, error)
-    return answer(request, type(error), str(error), line=error.line)
+    return refuse(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from mild_core.errors import ParameterError
-from mild_service.api.deps import RunId, RunsDep
+from mild_service.api.deps import CallerDep, RunId, RunsDep
 from mild_service.api.problems import described
 from mild_service.api.schemas import RoundView, RunDetail, RunPage, RunPatch, RunRequest, RunView
 from mild_service.errors import (
@@ -16,6 +16,7 @@ from mild_service.errors import (
     RoundFinished,
     RoundNotOpen,
     RunConflict,
+    RunLimit,
     RunNotFound,
     StoreFull,
     UnsupportedMediaType,
@@ -32,12 +33,14 @@ _JSON_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
     responses={
         201: {"model": RunView, "description": "Created"},
         200: {"description": "It was there, with the same properties; resumed if asked"},
-        **described(*_JSON_BODY, LimitExceeded, ParameterError, RunConflict, RoundFinished, RoundNotOpen, StoreFull),
+        **described(
+            *_JSON_BODY, LimitExceeded, ParameterError, RunConflict, RunLimit, RoundFinished, RoundNotOpen, StoreFull
+        ),
     },
 )
-async def open_run(run_id: RunId, body: RunRequest, runs: RunsDep, response: Response) -> RunView:
+async def open_run(run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response) -> RunView:
     """Open a run, or resume it with `resume_from`."""
-    run, created = await runs.open(run_id, body.opening())
+    run, created = await runs.open(run_id, body.opening(), caller)
     response.status_code = 201 if created else 200
     return RunView.of(run)
 
@@ -45,11 +48,12 @@ async def open_run(run_id: RunId, body: RunRequest, runs: RunsDep, response: Res
 @router.get("/runs", response_model=RunPage, responses=described(InvalidRequest))
 async def list_runs(
     runs: RunsDep,
+    caller: CallerDep,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{13}:[A-Za-z0-9._-]{1,64}$")] = None,
 ) -> RunPage:
-    """List runs, newest first. A page may be short of `limit` where runs have just expired."""
-    page = await runs.page(limit, cursor)
+    """List the runs that the key reaches, newest first. A page may be short of `limit` where runs have just expired."""
+    page = await runs.page(limit, cursor, caller.prefix)
     return RunPage(runs=[RunView.of(run) for run in page.runs], next_cursor=page.next_cursor)
 
 

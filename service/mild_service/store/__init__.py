@@ -9,20 +9,33 @@ from mild_service.config import Settings
 from mild_service.store.bits import Bits
 from mild_service.store.cache import Cache
 from mild_service.store.client import connect
+from mild_service.store.credentials import Credentials
 from mild_service.store.epochs import Epochs
 from mild_service.store.events import Events, Look
 from mild_service.store.faults import translated
 from mild_service.store.ids import PIECE_SAMPLES, Ids
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
-from mild_service.store.link import Link, stale_attempt, wrong_round
+from mild_service.store.link import Link, run_not_found, stale_attempt, wrong_round
 from mild_service.store.packed import PackedEpoch
+from mild_service.store.quotas import Quotas
 from mild_service.store.rounds import Rounds
+from mild_service.store.sessions import Sessions
 from mild_service.store.shards import Shards
 from mild_service.store.truth import Truth
 from mild_service.store.writer import Writer
 
-__all__ = ["PIECE_SAMPLES", "Look", "PackedEpoch", "Page", "Store", "open_store", "stale_attempt", "wrong_round"]
+__all__ = [
+    "PIECE_SAMPLES",
+    "Look",
+    "PackedEpoch",
+    "Page",
+    "Store",
+    "open_store",
+    "run_not_found",
+    "stale_attempt",
+    "wrong_round",
+]
 
 
 class Store:
@@ -48,6 +61,8 @@ class Store:
         External sample ids.
     cache
         Computed selections.
+    credentials, sessions, quotas
+        API keys, what was begun with them, and how many runs each has created.
     """
 
     def __init__(
@@ -70,6 +85,9 @@ class Store:
         self.events = Events(link)
         self.ids = Ids(link)
         self.cache = Cache(link, cache_seconds)
+        self.credentials = Credentials(link)
+        self.sessions = Sessions(link)
+        self.quotas = Quotas(link)
 
     async def ping(self) -> None:
         """Return when the store has answered.

@@ -17,6 +17,10 @@ key (after the namespace)           type    holds
 ``:{run_id#c}:<uid>:ids:<c>``       hash    external ids of chunk c (c 0: tag ``{run_id}``), in pieces of 8,192 lines
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
 ``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
+``:credentials``                    hash    digest of an API key's secret -> JSON of the key; revoked ones stay, marked
+``:credentials:used``               hash    key id -> when it was last used, ms
+``:session:<digest>``               string  digest of the key that a session was begun with; expires
+``:quota:<key_id>``                 zset    ids of the runs that a key has created, by time
 ==================================  ======  =========================================================================
 
 The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lies in one slot, so one script can check
@@ -91,6 +95,24 @@ class Keys:
     def lock(self, run_id: str, uid: str, digest: str) -> str:
         """Who computes it."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:lock:{digest}"
+
+    @property
+    def credentials(self) -> str:
+        """API keys by the digest of their secret."""
+        return f"{self.namespace}:credentials"
+
+    @property
+    def credentials_used(self) -> str:
+        """When each API key was last used."""
+        return f"{self.namespace}:credentials:used"
+
+    def session(self, digest: str) -> str:
+        """A session, by the digest of its id."""
+        return f"{self.namespace}:session:{digest}"
+
+    def quota(self, key_id: str) -> str:
+        """Runs that an API key has created."""
+        return f"{self.namespace}:quota:{key_id}"
 
 
 def epoch_field(epoch: int, attempt: int, digest: str) -> str:

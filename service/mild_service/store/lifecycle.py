@@ -15,6 +15,8 @@ from mild_service.store.replies import blob, table, words
 
 _ORPHAN_MS = 60_000
 """An index entry without a record is swept once it is this old: its run is not just being created."""
+_SCANNED = 1000
+"""Index entries that are looked at in one go for those of a prefix."""
 
 
 _TOLD = {"ttl": "ttl_seconds", "config": "expectations"}
@@ -90,12 +92,17 @@ class Lifecycle:
             raise run_not_found(run_id)
         return records.read_run(run_id, fields)
 
-    async def page(self, limit: int, cursor: str | None) -> Page:
-        """Up to `limit` runs before `cursor`, newest first."""
+    async def exists(self, run_id: str) -> bool:
+        """Whether there is a run of this name."""
+        with translated():
+            deleting, expires = await self._link.redis.hmget(self._link.keys.run(run_id), ["deleting", "expires"])
+        return deleting is None and expires is not None and int(expires) > self._link.now()
+
+    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> Page:
+        """Up to `limit` runs before `cursor` whose ids start with `prefix`, newest first."""
         link = self._link
         with translated():
-            start = "+" if cursor is None else f"({cursor}"
-            names = words(await link.redis.zrevrangebylex(link.keys.runs, start, "-", 0, limit))
+            names = await self._names(limit, cursor, prefix)
             pipeline = link.redis.pipeline(transaction=False)
             for name in names:
                 pipeline.hgetall(link.keys.run(_run_id(name)))
@@ -106,6 +113,19 @@ class Lifecycle:
             if self._alive(fields)
         ]
         return Page(runs, names[-1] if len(names) == limit else None)
+
+    async def _names(self, limit: int, cursor: str | None, prefix: str) -> list[str]:
+        """Index entries of a page. The index goes by age, so those of a prefix are picked out of it."""
+        found: list[str] = []
+        size = _SCANNED if prefix else limit
+        while len(found) < limit:
+            start = "+" if cursor is None else f"({cursor}"
+            names = words(await self._link.redis.zrevrangebylex(self._link.keys.runs, start, "-", 0, size))
+            found += [name for name in names if _run_id(name).startswith(prefix)]
+            if len(names) < size:
+                break
+            cursor = names[-1]
+        return found[:limit]
 
     async def patch(
         self,

@@ -1,0 +1,54 @@
+"""What the rules mean for callers, in OpenAPI: the key that each route asks for, and how it refuses."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+
+from mild_core.errors import MildError
+from mild_service.api.guard import COOKIE
+from mild_service.api.problems import MEDIA_TYPE, status_of
+from mild_service.api.rules import RULES, Rule
+from mild_service.errors import CrossSite, Forbidden, RateLimited, RunNotFound, Unauthenticated
+
+_SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key; not needed where the service runs open."},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "A login at /ui/login."},
+}
+
+
+def declare_access(app: FastAPI) -> None:
+    """Add to `app`'s OpenAPI document what its rules ask for."""
+    plain: Callable[[], dict[str, Any]] = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            document.setdefault("components", {})["securitySchemes"] = _SCHEMES
+            for path, methods in document["paths"].items():
+                for method, operation in methods.items():
+                    rule = RULES.get(f"{method.upper()} {path}")
+                    if rule is not None and rule.scope is not None:
+                        _declare(operation, method, path, rule)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _declare(operation: dict[str, Any], method: str, path: str, rule: Rule) -> None:
+    operation["security"] = [{"key": [rule.scope]}, {"session": [rule.scope]}]
+    kinds: list[type[MildError]] = [Unauthenticated, Forbidden, RateLimited]
+    if method != "get":
+        kinds.append(CrossSite)
+    if "{run_id}" in path and not rule.creates:
+        kinds.append(RunNotFound)
+    for kind in kinds:
+        _add(operation["responses"], kind)
+
+
+def _add(responses: dict[str, Any], kind: type[MildError]) -> None:
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    entry = responses.setdefault(str(status_of(kind)), {"description": "", "content": content})
+    if f"`{kind.code}`" not in entry["description"]:
+        entry["description"] += f"{', ' if entry['description'] else ''}`{kind.code}`"

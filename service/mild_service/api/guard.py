@@ -1,0 +1,191 @@
+"""The guard before every route: who asks, may they, and not too often. It looks at no body."""
+
+import math
+
+from starlette.datastructures import URL
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mild_core.errors import MildError
+from mild_service import trail
+from mild_service.access import Gate, absent
+from mild_service.api import problems
+from mild_service.api.buckets import Buckets
+from mild_service.api.rules import Rule, Rulebook
+from mild_service.errors import AccessError, CrossSite, Forbidden, RateLimited, Unauthenticated
+from mild_service.identity import ANONYMOUS, ApiKey
+
+COOKIE = "mild_session"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """Lets a request through to its route with the caller in its state, or answers with the problem.
+
+    Parameters
+    ----------
+    app
+        What lies behind.
+    gate
+        Knows the keys.
+    rulebook
+        Knows what each route asks for.
+    buckets
+        Count the requests of each key.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate, rulebook: Rulebook, buckets: Buckets) -> None:
+        self._app = app
+        self._gate = gate
+        self._rulebook = rulebook
+        self._buckets = buckets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        rule, route, run_id = self._rulebook.find(scope)
+        state = scope.setdefault("state", {})
+        state["caller"] = ANONYMOUS
+        if rule is None or rule.scope is None:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        status = 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        refused: MildError | None = None
+        try:
+            try:
+                state["caller"] = key = await self._caller(request)
+                self._check_rate(key)
+                _check_reach(key, rule, run_id)
+            except MildError as error:
+                refused = error
+                await problems.refuse(request, error, _headers(error))(scope, receive, noted)
+            else:
+                await self._app(scope, receive, noted)
+        finally:
+            _tell(request, state["caller"], route, run_id, status, refused)
+
+    async def _caller(self, request: Request) -> ApiKey:
+        """Whose request this is.
+
+        Raises
+        ------
+        Unauthenticated, CrossSite
+            If that is not shown.
+        """
+        if not await self._gate.is_closed():
+            if request.method not in _SAFE and ("origin" in request.headers or "sec-fetch-site" in request.headers):
+                check_same_site(request)  # nobody logs in here, so any page could write in the name of its reader
+            return ANONYMOUS
+        header, session = request.headers.get("authorization"), request.cookies.get(COOKIE)
+        if header is None and session:
+            if request.method not in _SAFE:
+                check_same_site(request)
+            key = await self._gate.by_session(session)
+        else:
+            scheme, _, secret = (header or "").partition(" ")
+            if scheme.lower() != "bearer" or not secret.strip():
+                raise Unauthenticated(
+                    "the request carries no API key, this service asks for one; send `Authorization: Bearer <key>` "
+                    "(mild: --api-key or MILD_API_KEY), or log in at /ui/login"
+                )
+            key = await self._gate.by_secret(secret.strip())
+        if key is None:
+            raise Unauthenticated(
+                "the API key or login is unknown, revoked or expired; ask whoever runs the service for another one"
+            )
+        return key
+
+    def _check_rate(self, key: ApiKey) -> None:
+        wait = 0.0 if key is ANONYMOUS else self._buckets.take(key.key_id)
+        if wait:
+            seconds = math.ceil(wait)
+            raise RateLimited(
+                f"the key {key.name!r} has sent more than {self._buckets.rate:g} requests per second; try again in "
+                f"{seconds} s, send less often, or have MILD_RATE_PER_KEY raised",
+                seconds,
+            )
+
+
+def _check_reach(key: ApiKey, rule: Rule, run_id: str | None) -> None:
+    """Refuse what the key does not allow.
+
+    Raises
+    ------
+    Forbidden, RunNotFound
+        A run outside of the key's prefix cannot be told from one that is not there.
+    """
+    if rule.scope is not None and not key.allows(rule.scope):
+        raise Forbidden(f"this needs a key with scope {rule.scope}, {key.name!r} has {key.scope}; use another key")
+    if run_id is None or key.reaches(run_id):
+        return
+    if rule.creates:
+        raise Forbidden(
+            f"the key {key.name!r} reaches runs whose ids start with {key.prefix!r}, got {run_id[:64]!r}; "
+            "choose such an id"
+        )
+    raise absent(run_id)
+
+
+def check_same_site(request: Request) -> None:
+    """Refuse a request that another site's page has made a browser send.
+
+    Browsers say where a request comes from; a cookie's request that does not is refused as well.
+
+    Raises
+    ------
+    CrossSite
+        If it does not come from a page of this service.
+    """
+    told, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    ours = f"{request.url.scheme}://{request.url.netloc}"
+    if told == "same-origin" or (told is None and origin is not None and _origin(origin) == _origin(ours)):
+        return
+    raise CrossSite(
+        f"browsers may change something here from this service's own pages only, this request comes from "
+        f"{origin or 'nowhere'!r} ({told or 'the browser does not say more'}); open the page at {ours}, or send a key"
+    )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    try:
+        parts = URL(url)
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", None, None
+
+
+def _headers(error: MildError) -> dict[str, str]:
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer realm="mild-service"'}
+    return {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else {}
+
+
+def _tell(
+    request: Request, key: ApiKey, route: str, run_id: str | None, status: int, refused: MildError | None
+) -> None:
+    """Write down who has done what. Of an open service, only what is deleted is told."""
+    deleted = request.method == "DELETE" and status < 300
+    denied = isinstance(refused, AccessError)
+    if key is ANONYMOUS and not (deleted or denied):
+        return
+    trail.tell(
+        "deletion" if deleted else "refusal" if refused is not None else "use",
+        None if key is ANONYMOUS else key,
+        method=request.method,
+        route=route,
+        run=run_id,
+        status=status,
+        problem=None if refused is None else refused.code,
+        client=request.client.host if request.client else None,
+        request_id=request.state.request_id,
+    )
