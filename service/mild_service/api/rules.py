@@ -49,6 +49,7 @@ RULES: Mapping[str, Rule] = {
     "GET /runs/{run_id}/rounds/{round}/fit": READ,
     "GET /runs/{run_id}/rounds/{round}/sweep": READ,
     "GET /runs/{run_id}/rounds/{round}/evaluation": READ,
+    "GET /runs/{run_id}/events": READ,
     "GET /runs/{run_id}/scores": READ,
     "GET /runs/{run_id}/samples/{index}": READ,
     "GET /selection/{run_id}": READ,

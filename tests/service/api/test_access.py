@@ -80,7 +80,12 @@ class Door:
 
 @pytest.fixture(scope="module")
 def door(store_url: str) -> Iterator[Door]:
-    settings = Settings(store_url=store_url, store_namespace="test-access-table", sweep_seconds=0)
+    settings = Settings(
+        store_url=store_url,
+        store_namespace="test-access-table",
+        sweep_seconds=0,
+        stream_seconds=0.01,  # streams end
+    )
     app = create_app(settings)
     with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
         keys = Keyring(app.state.store, transport)
