@@ -13,6 +13,7 @@ from mild_client.errors import (
     ServiceUnreachable,
     TooLarge,
 )
+from mild_client.events import Event
 from mild_client.local import LocalSelector
 from mild_client.remote import HttpBackend
 from mild_client.retry import Retry
@@ -28,6 +29,7 @@ __all__ = [
     "ClientError",
     "CorrectnessTracker",
     "EpochBits",
+    "Event",
     "HttpBackend",
     "LocalSelector",
     "MildClient",

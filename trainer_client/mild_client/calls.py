@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mild_client.backend import Position, RoundFit, RunSpec
 from mild_client.errors import NotFound
+from mild_client.events import EventStream
 from mild_client.flow import BITMAP, NPY, Answer, Flow, Request, attempt_header
 from mild_client.log_calls import LogCalls
 from mild_client.problems import unexpected
@@ -164,3 +165,16 @@ class Calls(LogCalls):
     def sample(self, run_id: str, index: int, round: int | str = "latest") -> Flow[Answer]:
         """Return one sample's history, and why it was kept or dropped, in the wire's names."""
         return document((yield Request("GET", f"/runs/{run_id}/samples/{index}", {"round": round})))
+
+    def events(self, run_id: str, last_event_id: str | None = None) -> EventStream:
+        """Iterate over what happens to a run, as it happens, until the run is gone.
+
+        First comes what has happened since `last_event_id`, or since the oldest event that is kept. A connection that
+        is lost is made again, behind the last event that was read.
+
+        Raises
+        ------
+        NotFound
+            If there is no such run.
+        """
+        return EventStream(run_id, last_event_id)

@@ -6,8 +6,9 @@ from typing import Self
 import httpx
 
 from mild_client.calls import Calls
-from mild_client.drivers import AsyncDriver, Awaiting, Blocking, Driver, awaiting, blocking
+from mild_client.drivers import AsyncDriver, Driver
 from mild_client.link import Link
+from mild_client.methods import Awaiting, Blocking, awaiting, awaiting_events, blocking, blocking_events
 from mild_client.retry import Retry
 from mild_client.run import awaiting_run, blocking_run
 from mild_client.run_calls import plan
@@ -91,6 +92,7 @@ class MildClient(Blocking[Calls]):
     evaluation = blocking(Calls.evaluation)
     scores = blocking(Calls.scores)
     sample = blocking(Calls.sample)
+    events = blocking_events(Calls.events)
     version = blocking(Calls.version)
     limits = blocking(Calls.limits)
 
@@ -149,6 +151,7 @@ class AsyncMildClient(Awaiting[Calls]):
     evaluation = awaiting(Calls.evaluation)
     scores = awaiting(Calls.scores)
     sample = awaiting(Calls.sample)
+    events = awaiting_events(Calls.events)
     version = awaiting(Calls.version)
     limits = awaiting(Calls.limits)
 

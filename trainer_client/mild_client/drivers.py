@@ -1,21 +1,20 @@
 """The two ways to run a flow: with an `httpx.Client`, or awaiting an `httpx.AsyncClient`. Nothing else does I/O."""
 
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TypeVar
 
 import anyio.to_thread
 import httpx
 
 from mild_client.errors import ClientError
+from mild_client.events import Event, EventStream
 from mild_client.file_slice import FileSlice
 from mild_client.flow import Flow, Request
 from mild_client.link import Link
 
-P = ParamSpec("P")
 T = TypeVar("T")
-C = TypeVar("C")
-C_co = TypeVar("C_co", covariant=True)
 
 
 class Driver:
@@ -39,11 +38,25 @@ class Driver:
             except ClientError as error:
                 step = functools.partial(flow.throw, error)
 
-    def _send(self, request: Request, deadline: float | None) -> httpx.Response:
+    def follow(self, stream: EventStream) -> Iterator[Event]:
+        """Read events as they come, over as many connections as it takes."""
+        while not stream.has_ended:
+            response = self._send(stream.request(), stream=True)
+            with contextlib.closing(response), contextlib.suppress(httpx.TransportError):
+                for piece in response.iter_raw():
+                    yield from stream.feed(piece)
+            if not stream.has_ended:
+                self._link.retry.sleep(self._link.away(stream.pause))
+
+    def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
         tries = self._link.tries(request, deadline)
         while True:
+            outcome: httpx.Response | httpx.TransportError
             try:
-                outcome: httpx.Response | httpx.TransportError = self._http.send(self._built(request))
+                response = self._http.send(self._built(request), stream=stream)
+                if not response.is_success:
+                    response.read()  # a stream's problem is no stream
+                outcome = response
             except httpx.TransportError as error:
                 outcome = error
             verdict = tries.judge(outcome)
@@ -79,12 +92,27 @@ class AsyncDriver:
             except ClientError as error:
                 step = functools.partial(flow.throw, error)
 
-    async def _send(self, request: Request, deadline: float | None) -> httpx.Response:
+    async def follow(self, stream: EventStream) -> AsyncIterator[Event]:
+        """Read events as they come, over as many connections as it takes."""
+        while not stream.has_ended:
+            response = await self._send(stream.request(), stream=True)
+            async with contextlib.aclosing(response):
+                with contextlib.suppress(httpx.TransportError):
+                    async for piece in response.aiter_raw():
+                        for event in stream.feed(piece):
+                            yield event
+            if not stream.has_ended:
+                await self._link.retry.async_sleep(self._link.away(stream.pause))
+
+    async def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
         tries = self._link.tries(request, deadline)
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                outcome = await self._http.send(await self._built(request))
+                response = await self._http.send(await self._built(request), stream=stream)
+                if not response.is_success:
+                    await response.aread()  # what is wrong, of a stream too
+                outcome = response
             except httpx.TransportError as error:
                 outcome = error
             verdict = tries.judge(outcome)
@@ -98,42 +126,6 @@ class AsyncDriver:
             headers = await anyio.to_thread.run_sync(content.headers)
             return _built(self._http, self._link, request, content.async_pieces(), headers)
         return _built(self._http, self._link, request, content, {})
-
-
-class Blocking(Generic[C_co]):
-    """Base of what has flows (`_calls`) and runs them blocking."""
-
-    _driver: Driver
-    _calls: C_co
-
-
-class Awaiting(Generic[C_co]):
-    """Base of what has flows (`_calls`) and runs them awaiting."""
-
-    _driver: AsyncDriver
-    _calls: C_co
-
-
-def blocking(call: Callable[Concatenate[C, P], Flow[T]]) -> Callable[Concatenate[Blocking[C], P], T]:
-    """A method that runs `call`, with its parameters, documentation and result."""
-
-    @functools.wraps(call)
-    def method(self: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._driver.run(call(self._calls, *args, **kwargs))
-
-    return method
-
-
-def awaiting(
-    call: Callable[Concatenate[C, P], Flow[T]],
-) -> Callable[Concatenate[Awaiting[C], P], Coroutine[Any, Any, T]]:
-    """An asynchronous method that runs `call`, with its parameters, documentation and result."""
-
-    @functools.wraps(call)
-    async def method(self: Awaiting[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._driver.run(call(self._calls, *args, **kwargs))
-
-    return method
 
 
 def _built(

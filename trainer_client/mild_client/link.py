@@ -50,6 +50,10 @@ class Link:
         """A fresh count of the tries of `request`."""
         return Tries(self, f"{request.method} {self.url}{request.path}", deadline)
 
+    def away(self, pause: float) -> float:
+        """Seconds to stay away where `pause` is asked for: drawn, as others were sent away with this client."""
+        return pause * (1 + self.retry.jitter())
+
 
 class Tries:
     """The tries of one request: says of each one's outcome whether it stands."""

@@ -8,7 +8,8 @@ from typing import Concatenate, ParamSpec, Self
 import anyio
 
 from mild_client.calls import Calls
-from mild_client.drivers import AsyncDriver, Awaiting, Blocking, Driver, awaiting, blocking
+from mild_client.drivers import AsyncDriver, Driver
+from mild_client.methods import Awaiting, Blocking, awaiting, blocking
 from mild_client.run_calls import RunCalls
 
 P = ParamSpec("P")
