@@ -1,10 +1,11 @@
 """``mild-service``: the service's command line."""
 
+import asyncio
 import ipaddress
-import logging
 import signal
 import socket
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -14,25 +15,36 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from mild_service import __version__
+from mild_service import __version__, logs
 from mild_service.app import create_app
 from mild_service.config import Settings
+from mild_service.drain import Drain
 from mild_service.errors import ConfigurationError
+from mild_service.protocol import bounded
 from mild_service.store.embedded import EmbeddedServer
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="The selection service.")
 
-_GRACE_SECONDS = 5
-"""Requests under way get this long after SIGTERM; a long-poll does not hold the service up."""
-
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
+    """Says where it listens once it does, and announces its end before it closes the port."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._drain_seconds = drain_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
             print(f"listening on {_address(listener)}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._drain.begin()
+        closes = time.monotonic() + self._drain_seconds
+        while time.monotonic() < closes and not self.force_exit:  # noqa: ASYNC110  # set by a signal handler
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
 
 
 @cli.callback()
@@ -75,14 +87,18 @@ def serve(
             app = create_app(settings)
         except ConfigurationError as error:
             _fail(str(error))
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(name)s: %(message)s")
+        logs.configure(settings.log_level, settings.log_format)
         config = uvicorn.Config(
             app,
-            log_level=settings.log_level,
-            access_log=settings.log_level == "debug",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            http=bounded(settings.head_seconds),
+            log_config=None,
+            access_log=False,  # the application writes a line per request
+            forwarded_allow_ips=settings.trusted_proxies,
+            server_header=False,
+            timeout_keep_alive=settings.idle_seconds,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
         )
-        _Server(config).run(sockets=[listener])
+        _Server(config, app.state.drain, settings.drain_seconds).run(sockets=[listener])
 
 
 def main() -> None:

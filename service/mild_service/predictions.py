@@ -24,9 +24,11 @@ from mild_service.errors import (
 )
 from mild_service.ids import SampleIds
 from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
+from mild_service.slots import Slots
 from mild_service.state import Epoch, Round, Run
 from mild_service.store import PackedEpoch, Store, stale_attempt, wrong_round
 from mild_service.telemetry import Telemetry
+from mild_service.tracing import phase
 
 T = TypeVar("T")
 
@@ -82,6 +84,9 @@ class Predictions:
         self._settings = settings
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(settings.compute_threads)
+        self._slots = Slots(
+            settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
+        )
 
     async def post(
         self, run: Run, media_type: str, body: AsyncIterator[bytes], complete: bool, attempt: int | None
@@ -101,9 +106,11 @@ class Predictions:
         if attempt not in (None, run.attempt):
             raise stale_attempt(run.run_id, run.attempt, attempt)
         names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.index, run))
-        log = Log(self._limits(run.config.n_samples, names), held=lambda place: from_thread.run(self._held, run, place))
-        await self._read(media_type, body, log)
-        epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
+        limits = self._limits(run.config.n_samples, names)
+        async with self._slots.one():
+            log = Log(limits, held=lambda place: from_thread.run(self._held, run, place))
+            await self._read(media_type, body, log)
+            epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
         self._telemetry.log_records.inc(log.n_records)
         return Posted(log.n_records, epochs)
 
@@ -127,9 +134,10 @@ class Predictions:
                 f"num_samples is {n_samples}, this service takes 1..{most}; send a number in that range"
             )
         names = NewNames(n_samples or most, self._settings.max_log_cells)
-        log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
-        await self._read(media_type, body, log)
-        return await self._in_thread(partial(rounds_of, log)), names.ids
+        async with self._slots.one():
+            log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
+            await self._read(media_type, body, log)
+            return await self._in_thread(partial(rounds_of, log)), names.ids
 
     def _limits(self, n_samples: int, names: Names | None) -> Limits:
         return Limits(
@@ -231,7 +239,8 @@ class Predictions:
         return bitmap.full(run.config.n_samples)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await to_thread.run_sync(work, limiter=self._limiter)
+        with phase("decode"):
+            return await to_thread.run_sync(work, limiter=self._limiter)
 
 
 def _too_busy(place: Place) -> StoreUnavailable:
