@@ -30,6 +30,7 @@ class Deadline:
         async def unhurried() -> Message:
             if answering:
                 return await receive()
+            _end_if_expired(deadline)
             deadline.reschedule(None)
             message = await receive()
             deadline.reschedule(asyncio.get_running_loop().time() + self._seconds)
@@ -38,6 +39,7 @@ class Deadline:
         async def sending(message: Message) -> None:
             nonlocal answering
             if not answering:
+                _end_if_expired(deadline)
                 deadline.reschedule(None)
                 answering = True
             await send(message)
@@ -55,3 +57,9 @@ class Deadline:
                 "what it has written already stays, so send the same again, or have MILD_REQUEST_SECONDS raised",
             )
             await response(scope, receive, send)
+
+
+def _end_if_expired(deadline: asyncio.Timeout) -> None:
+    """End work that has outlived its cancellation: before Python 3.12 a task that is just sending may swallow it."""
+    if deadline.expired():
+        raise asyncio.CancelledError

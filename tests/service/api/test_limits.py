@@ -5,6 +5,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -31,7 +32,7 @@ def head(path: str, length: int, kind: str = "application/octet-stream") -> byte
 @pytest.fixture
 def impatient(settings: Settings) -> Iterator[str]:
     """A service that waits for a body for a moment only, and has run `a`."""
-    changed = {"body_pause_seconds": 1.0, "min_body_rate": 100, "request_seconds": 0.3, "max_wait_seconds": 0.1}
+    changed = {"body_pause_seconds": 1.0, "min_body_rate": 100, "request_seconds": 1.0, "max_wait_seconds": 0.1}
     with serving(create_app(settings.model_copy(update=changed))) as url:
         httpx.put(f"{url}/runs/a", json={"num_samples": N}).raise_for_status()
         yield url
@@ -64,8 +65,8 @@ def test_a_body_that_trickles_is_given_up_though_it_never_stops(impatient: str) 
 
 def test_a_slow_sender_has_time_as_long_as_it_goes_on(impatient: str) -> None:
     """Its body takes longer than a pause may, and than the work on a request may."""
-    rate_keeping = recording(8 * 300, 1)[0]
-    httpx.put(f"{impatient}/runs/b", json={"num_samples": 8 * 300}).raise_for_status()
+    rate_keeping = recording(8 * 400, 1)[0]
+    httpx.put(f"{impatient}/runs/b", json={"num_samples": 8 * 400}).raise_for_status()
     with connect(impatient) as connection:
         connection.sendall(head("/runs/b/rounds/0/epochs/0", len(rate_keeping)))
         for at in range(0, len(rate_keeping), 25):
@@ -86,6 +87,17 @@ def test_work_that_takes_too_long_is_given_up(settings: Settings) -> None:
         assert answer.headers["retry-after"]
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
         assert client.get("/health").status_code == 200
+
+
+def test_work_that_swallows_its_cancellation_is_given_up_too(settings: Settings) -> None:
+    async def deaf() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    app = create_app(settings.model_copy(update={"request_seconds": 0.1}))
+    app.add_api_route("/deaf", deaf)
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        assert client.get("/deaf").json()["type"] == "/problems/deadline-exceeded"
 
 
 def test_a_deadline_that_would_cut_off_long_polls_is_refused() -> None:
