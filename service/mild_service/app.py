@@ -21,6 +21,7 @@ from mild_service.api import (
     sample_ids,
     samples,
     selection,
+    suggestions,
     system,
     truth,
 )
@@ -45,6 +46,7 @@ from mild_service.runs import Runs
 from mild_service.select import Selections
 from mild_service.shards import Shards
 from mild_service.store import Store, open_store
+from mild_service.suggest import Suggester
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
 from mild_service.ui import login
@@ -103,8 +105,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
     app.state.gate = Gate(store, settings)
+    app.state.suggester = Suggester(store, app.state.selections)
     problems.install(app)
-    for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, selection, events):
+    for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, suggestions, selection, events):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     login.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like

@@ -63,7 +63,10 @@ class Settings(BaseSettings):
     max_log_records: int = Field(2**30, ge=1, le=2**40, description="Most records of a prediction log.")
     max_record_bytes: int = Field(2**20, ge=64, le=2**25, description="Most bytes of one line or JSON record of a log.")
     max_log_cells: int = Field(
-        2**28, ge=1024, le=2**38, description="Most samples times epochs of a log; each takes a byte of memory."
+        2**28,
+        ge=1024,
+        le=2**38,
+        description="Most samples times epochs of a log; each takes 1 byte of memory, up to 5 with predicted classes.",
     )
     ttl_seconds: int = Field(
         30 * 24 * 3600, ge=60, le=10 * 365 * 24 * 3600, description="A run expires this long after its last write."

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits
+from mild_core.votes import Votes
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -108,7 +109,7 @@ class Predictions:
         names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.index, run))
         limits = self._limits(run.config.n_samples, names)
         async with self._slots.one():
-            log = Log(limits, held=lambda place: from_thread.run(self._held, run, place))
+            log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
             await self._read(media_type, body, log)
             epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
         self._telemetry.log_records.inc(log.n_records)
@@ -171,11 +172,10 @@ class Predictions:
         """What is stored of an epoch, when the first record of it comes."""
         if place[0] != run.round:
             raise wrong_round(run.run_id, place[0], run.round)
-        _, epoch, bits = await self._standing(run, place)
-        return None if epoch is None or bits is None else Stored(bits, closed=not epoch.partial)
+        return (await self._standing(run, place))[2]
 
-    async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, EpochBits | None]:
-        """An epoch as it stands, with its bits."""
+    async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, Stored | None]:
+        """An epoch as it stands."""
         number, n_samples = place[1], run.config.n_samples
         for _ in range(_TRIES):
             (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
@@ -190,23 +190,24 @@ class Predictions:
                 )
             try:
                 correct, observed = await self._store.bits.read_epochs(run, place[0], [epoch])
+                votes = await self._store.votes.read(run, place[0], epoch) if epoch.votes else None
             except StoreDamaged:
                 damaged = epoch
                 (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
                 if round_.all_epochs.get(number) == damaged:
                     raise
                 continue  # merged by somebody else, just now
-            return round_, epoch, EpochBits(n_samples, correct[0], observed[0])
+            return round_, epoch, Stored(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, votes)
         raise _too_busy(place)
 
     async def _merge(self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None) -> Filled:
-        own = await self._in_thread(partial(log.bits, place))
+        own = await self._in_thread(lambda: Stored(log.bits(place), closed=False, votes=log.votes(place)))
         for _ in range(_TRIES):
             round_, old, stored = await self._standing(run, place)
             if round_.finished:
                 raise wrong_round(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._expected(run, round_)
-            filled, bits = await self._in_thread(partial(_filled, place, own, stored, expected))
+            filled, bits, votes = await self._in_thread(partial(_filled, place, own, stored, expected))
             committed = complete or filled.n_missing == 0
             if old is not None and not old.partial:
                 if filled.outcome == "merged":
@@ -219,11 +220,13 @@ class Predictions:
             if old is not None and filled.outcome == "same" and old.partial != committed:
                 self._telemetry.epochs.labels("same").inc()
                 return filled
-            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs"))
+            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs", votes))
             current = run.attempt if attempt is None else attempt
             new = packed.record(place[1], current, "logs", partial=not committed)
             try:
-                if await self._store.epochs.merge(run, place[0], new, packed.values, old, current, round_.members):
+                if await self._store.epochs.merge(
+                    run, place[0], new, packed.values, old, current, round_.members, votes=packed.votes
+                ):
                     self._telemetry.epochs.labels(filled.state).inc()
                     return filled
             except StaleAttempt:
@@ -250,19 +253,22 @@ def _too_busy(place: Place) -> StoreUnavailable:
     )
 
 
-def _filled(place: Place, own: EpochBits, stored: EpochBits | None, expected: Bitmap) -> tuple[Filled, EpochBits]:
-    """What `own` makes of an epoch.
+def _filled(
+    place: Place, said: Stored, held: Stored | None, expected: Bitmap
+) -> tuple[Filled, EpochBits, Votes | None]:
+    """What a log makes of an epoch by what it has `said`.
 
     Raises
     ------
     EpochConflict
         If it contradicts what has been stored since the log was read.
     """
+    own, stored, votes = said.bits, None if held is None else held.bits, said.votes
     n_samples = own.n_samples
     assert own.observed is not None, "epochs from logs say who was observed"
     outcome: Literal["merged", "same"] = "merged"
     observed, correct = own.observed, own.correct
-    if stored is not None:
+    if held is not None and stored is not None:
         assert stored.observed is not None, "epochs from logs say who was observed"
         clash = own.observed & stored.observed & (own.correct ^ stored.correct)
         if clash.any():
@@ -271,7 +277,9 @@ def _filled(place: Place, own: EpochBits, stored: EpochBits | None, expected: Bi
                 "with the other value while the log was read; send the same value, or drop the epoch with resume_from"
             )
         observed, correct = own.observed | stored.observed, own.correct | stored.correct
-        outcome = "same" if np.array_equal(observed, stored.observed) else "merged"
+        votes = _joined(place, votes, held.votes)
+        same = np.array_equal(observed, stored.observed) and _n_votes(votes) == _n_votes(held.votes)
+        outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
     filled = Filled(
         round=place[0],
@@ -284,4 +292,27 @@ def _filled(place: Place, own: EpochBits, stored: EpochBits | None, expected: Bi
         n_missing=missing.size,
         missing=missing[:_SHOWN],
     )
-    return filled, EpochBits(n_samples, correct, observed)
+    return filled, EpochBits(n_samples, correct, observed), votes
+
+
+def _n_votes(votes: Votes | None) -> int:
+    return 0 if votes is None else votes.n_votes
+
+
+def _joined(place: Place, own: Votes | None, stored: Votes | None) -> Votes | None:
+    """What a log and the store know together.
+
+    Raises
+    ------
+    EpochConflict
+        If they contradict each other, by now.
+    """
+    if own is None or stored is None:
+        return own or stored
+    clash = own.clash(stored)
+    if clash.any():
+        raise EpochConflict(
+            f"sample {int(np.argmax(clash))} of epoch {place[1]}, round {place[0]}, was stored with another predicted "
+            "class while the log was read; send the same value, or drop the epoch with resume_from"
+        )
+    return own.joined(stored)

@@ -278,6 +278,7 @@ class Runs:
         try:
             (round_,) = await self._store.rounds.get(run, range(number, number + 1))
             await self._store.bits.collect_garbage(run, round_)
+            await self._store.votes.collect_garbage(run, round_)
         except StoreError as error:  # costs room, not truth
             logger.warning("round %d of a run was finished, but not cleaned up: %s", number, error)
 

@@ -20,6 +20,7 @@ from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
 from mild_service.shards import Shards
+from mild_service.suggest import Suggester
 from mild_service.truth import Truths
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
@@ -73,6 +74,11 @@ async def _sample_ids(request: Request) -> SampleIds:
     return sample_ids
 
 
+async def _suggester(request: Request) -> Suggester:
+    suggester: Suggester = request.app.state.suggester
+    return suggester
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -110,6 +116,7 @@ ShardsDep = Annotated[Shards, Depends(_shards)]
 CoveragesDep = Annotated[Coverages, Depends(_coverages)]
 SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
+SuggesterDep = Annotated[Suggester, Depends(_suggester)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
