@@ -1,7 +1,6 @@
 """``mild-service``: the service's command line."""
 
 import asyncio
-import ipaddress
 import signal
 import socket
 import sys
@@ -9,21 +8,24 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 
 from mild_service import __version__, logs
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.drain import Drain
 from mild_service.errors import ConfigurationError
+from mild_service.keys_cli import keys_cli
 from mild_service.protocol import bounded
+from mild_service.reach import check_reach
 from mild_service.store.embedded import EmbeddedServer
+from mild_service.terminal import fail, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="The selection service.")
+cli.add_typer(keys_cli, name="keys")
 
 
 class _Server(uvicorn.Server):
@@ -45,11 +47,6 @@ class _Server(uvicorn.Server):
         while time.monotonic() < closes and not self.force_exit:  # noqa: ASYNC110  # set by a signal handler
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
-
-
-@cli.callback()
-def version_or_command() -> None:
-    """Make `serve` a command of its own, though it is the only one."""
 
 
 @cli.command()
@@ -78,15 +75,15 @@ def serve(
     given = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous or None}
     with ExitStack() as stack:
         try:
-            settings = _settings(**{name: value for name, value in given.items() if value is not None})
-            _check_reach(settings)
-            listener = stack.enter_context(_listen(settings))
+            settings = read_settings(**given)
             if embedded:
                 server = stack.enter_context(EmbeddedServer(settings.data_dir))
                 settings = settings.model_copy(update={"store_url": server.url})
             app = create_app(settings)
+            check_reach(settings)
+            listener = stack.enter_context(_listen(settings))
         except ConfigurationError as error:
-            _fail(str(error))
+            fail(str(error))
         logs.configure(settings.log_level, settings.log_format)
         config = uvicorn.Config(
             app,
@@ -104,34 +101,6 @@ def serve(
 def main() -> None:
     """Entry point."""
     cli()
-
-
-def _settings(**given: Any) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"])
-        raise ConfigurationError(
-            f"the setting {name} (MILD_{name.upper()}) is {first['input']!r}: {first['msg']}; correct it"
-        ) from error
-
-
-def _check_reach(settings: Settings) -> None:
-    """Refuse to serve the network without a login, unless told to."""
-    if settings.allow_anonymous or _is_loopback(settings.host):
-        return
-    raise ConfigurationError(
-        f"host {settings.host} is reachable from other machines, and nobody has to log in; listen on 127.0.0.1, "
-        "or say --allow-anonymous (MILD_ALLOW_ANONYMOUS=1) if the network is trusted"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -156,11 +125,6 @@ def _address(listener: socket.socket) -> str:
 
 def _leave(signum: int, _: FrameType | None) -> NoReturn:
     sys.exit(0 if signum == signal.SIGTERM else 130)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":
