@@ -11,7 +11,6 @@ from mild_service.api.deps import SettingsDep
 from mild_service.api.problems import RouteNotFound, catalogue, described
 from mild_service.api.schemas import Versions
 from mild_service.compute import CORE_VERSION
-from mild_service.errors import ShuttingDown
 
 router = APIRouter(tags=["service"])
 
@@ -24,11 +23,9 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", responses=described(ShuttingDown))
+@router.get("/ready", responses=described())
 async def ready(request: Request) -> dict[str, str]:
-    """The process answers, and so does its store; not any more once the process is about to end."""
-    if request.app.state.drain.begun:
-        raise ShuttingDown("this process is about to end; send to another one")
+    """The process answers, and so does its store."""
     await request.app.state.ping()
     return {"status": "ready"}
 
@@ -61,6 +58,6 @@ async def problem(code: str) -> dict[str, Any]:
 
 
 @router.get("/", include_in_schema=False)
-async def root(request: Request, settings: SettingsDep) -> RedirectResponse:
+async def root(settings: SettingsDep) -> RedirectResponse:
     """To the documentation."""
-    return RedirectResponse(request.scope["root_path"] + ("/docs" if settings.docs else "/version"))
+    return RedirectResponse("/docs" if settings.docs else "/version")
