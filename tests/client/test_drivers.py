@@ -12,7 +12,7 @@ from mild_client import AsyncMildClient, AsyncRun, MildClient, Position, Retry, 
 from mild_client.calls import Calls
 from mild_client.errors import ClientError
 from mild_client.run_calls import RunCalls, plan
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, SelectionOptions
 from tests.client.wire import HANG_UP, VERSION, Reply, serving
 
 BITS = EpochBits(9, np.array([255, 128], dtype=np.uint8), np.array([255, 128], dtype=np.uint8))
@@ -37,6 +37,15 @@ GIVEN: Mapping[str, Any] = {
     "metrics": {"train_loss": 0.25},
     "allow_gaps": True,
     "index": 3,
+    "shard": 1,
+    "of": 2,
+    "ids": ["a", "b"],
+    "until_epoch": 5,
+    "choice": {"threshold": "fraction", "fraction": 0.5},
+    "wait": 1.5,
+    "correct": np.eye(3, dtype=bool),
+    "observed": np.ones((3, 3), dtype=bool),
+    "options": SelectionOptions(),
     "samples": np.arange(9),
     "predicted": np.arange(9),
     "records": [{"epoch": 0, "sample": 1, "correct": True}],

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mild_client import MildClient, RunSpec
-from mild_client import calls as module
+from mild_client import result_calls as module
 from mild_client.errors import BadRequest, Conflict
 from mild_client.retry import Retry
 from mild_core import bitmap

@@ -1,29 +1,34 @@
-"""Every call of the service as a flow: one method a route, written once for both clients."""
+"""Every call of the service as a flow: one method a route, written once for both clients.
+
+Those about the service itself are in `service_calls`, those that send logs in `log_calls`, and those that read what a
+round gave in `result_calls`.
+"""
 
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundFit, RunSpec
+from mild_client.backend import Position, RunSpec
 from mild_client.errors import NotFound
 from mild_client.events import EventStream
-from mild_client.flow import BITMAP, NPY, Answer, Flow, Request, attempt_header
+from mild_client.flow import BITMAP, NDJSON, NPY, Answer, Flow, Request, attempt_header
 from mild_client.log_calls import LogCalls
-from mild_client.problems import unexpected
+from mild_client.result_calls import ResultCalls
 from mild_client.service_calls import document
-from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
+from mild_core.errors import ParameterError
 from mild_core.types import EpochBits
 
-_PAGE = 1_000_000
-"""Samples in one answer of scores."""
+_IDS = 100_000
+"""External ids in one answer."""
 
 
-class Calls(LogCalls):
+class Calls(LogCalls, ResultCalls):
     """The flows behind `MildClient` and `AsyncMildClient`: runs, what is put into their rounds, and what comes out."""
 
     def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> Flow[Answer]:
@@ -77,6 +82,27 @@ class Calls(LogCalls):
         np.save(body, labels, allow_pickle=False)
         yield from self.upload(Request.of_body("PUT", f"/runs/{run_id}/labels", body.getvalue(), NPY))
 
+    def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> Flow[Answer]:
+        """Store the samples' external ids, in their order; they are fixed once an epoch is in."""
+        lines = "\n".join(map(json.dumps, ids)).encode()
+        return document((yield Request.of_body("PUT", f"/runs/{run_id}/sample-ids", lines, NDJSON)))
+
+    def sample_ids(self, run_id: str) -> Flow[list[str]]:
+        """Return all external ids, in the samples' order.
+
+        Raises
+        ------
+        Conflict
+            If the run has none (``no-sample-ids``).
+        """
+        ids: list[str] = []
+        while True:
+            params = {"offset": len(ids), "limit": _IDS}
+            page = document((yield Request("GET", f"/runs/{run_id}/sample-ids", params)))["sample_ids"]
+            ids += page
+            if len(page) < _IDS:
+                return ids
+
     def put_audit(self, run_id: str, indices: Sequence[int], clean: Sequence[bool]) -> Flow[Answer]:
         """Say of some samples whether their given label is true; return how many marks are new or changed."""
         body = {"indices": list(indices), "clean": list(clean)}
@@ -103,6 +129,35 @@ class Calls(LogCalls):
         path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}"
         yield from self.upload(Request.of_body("PUT", path, bits.to_body(), BITMAP, attempt))
 
+    def put_shard(
+        self, run_id: str, round: int, epoch: int, shard: int, of: int, bits: EpochBits, attempt: int | None = None
+    ) -> Flow[Answer]:
+        """Put one rank's share of an epoch, `shard` of 0 to `of` - 1; the epoch is committed when all are in.
+
+        `bits` are over all samples of the run, and must say whom this rank has observed.
+
+        Raises
+        ------
+        ParameterError
+            If they do not.
+        """
+        if bits.observed is None:
+            raise ParameterError(
+                f"shard {shard} of {of} does not say whom it has observed; give EpochBits with `observed`, over all "
+                "samples of the run"
+            )
+        path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}"
+        request = Request.of_body("PUT", path, bits.to_body(), BITMAP, attempt)
+        return document((yield from self.upload(dataclasses.replace(request, params={"of": of}))))
+
+    def get_round(self, run_id: str, round: int) -> Flow[Answer]:
+        """Return how far a round's epochs are, in the wire's names."""
+        return document((yield Request("GET", f"/runs/{run_id}/rounds/{round}")))
+
+    def get_epoch(self, run_id: str, round: int, epoch: int) -> Flow[Answer]:
+        """Return how far an epoch is, and who is missing, in the wire's names."""
+        return document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/epochs/{epoch}")))
+
     def put_metrics(
         self, run_id: str, round: int, epoch: int, metrics: Mapping[str, float], attempt: int | None = None
     ) -> Flow[None]:
@@ -113,58 +168,6 @@ class Calls(LogCalls):
         """Freeze a round and return its selection, in the wire's names; `allow_gaps`: missing epochs are unobserved."""
         path, headers = f"/runs/{run_id}/rounds/{round}/finish", attempt_header(attempt)
         return document((yield Request("POST", path, {"allow_gaps": "true"} if allow_gaps else {}, headers)))
-
-    def selection(self, run_id: str, round: int | str = "latest") -> Flow[Answer]:
-        """Return a round's selection with its indices, in the wire's names."""
-        return document((yield Request("GET", f"/selection/{run_id}", {"round": round})))
-
-    def selected(self, run_id: str, n_samples: int, round: int | str = "latest") -> Flow[Bitmap]:
-        """Return a round's clean set, shape (n_bytes,)."""
-        response = yield Request("GET", f"/selection/{run_id}", {"round": round}, {"Accept": BITMAP})
-        return bitmap.check(response.content, n_samples, "selection")
-
-    def fit(self, run_id: str, round: int) -> Flow[RoundFit | None]:
-        """Return what a round's clean set was read off; None where nothing was fitted."""
-        answer = document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit")))
-        histogram = answer["histogram"]
-        if histogram is None:
-            return None
-        return RoundFit(
-            origin=histogram["origin"],
-            width=histogram["width"],
-            counts=tuple(histogram["counts"]),
-            densities=tuple(tuple(density) for density in answer["densities"] or ()),
-        )
-
-    def sweep(self, run_id: str, round: int) -> Flow[Answer]:
-        """Return every cut of a round: what it keeps and how good that is, in the wire's names."""
-        return document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep")))
-
-    def evaluation(self, run_id: str, round: int) -> Flow[Answer]:
-        """Return how good a round's clean set is by the audit, in the wire's names.
-
-        Raises
-        ------
-        Conflict
-            If there is no audit (``no-audit``).
-        """
-        return document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation")))
-
-    def scores(self, run_id: str, round: int | str = "latest") -> Flow[NDArray[np.float32]]:
-        """Return every sample's score and probability of being mislabelled, shape (2, n_samples); NaN: none."""
-        pages: list[NDArray[np.float32]] = []
-        while not pages or pages[-1].shape[1] == _PAGE:
-            params = {"round": round, "offset": len(pages) * _PAGE, "limit": _PAGE}
-            response = yield Request("GET", f"/runs/{run_id}/scores", params, {"Accept": NPY})
-            try:
-                pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
-            except ValueError as error:
-                raise unexpected(response) from error
-        return np.concatenate(pages, axis=1)
-
-    def sample(self, run_id: str, index: int, round: int | str = "latest") -> Flow[Answer]:
-        """Return one sample's history, and why it was kept or dropped, in the wire's names."""
-        return document((yield Request("GET", f"/runs/{run_id}/samples/{index}", {"round": round})))
 
     def events(self, run_id: str, last_event_id: str | None = None) -> EventStream:
         """Iterate over what happens to a run, as it happens, until the run is gone.

@@ -19,6 +19,7 @@ T = TypeVar("T")
 JSON = "application/json"
 BITMAP = "application/octet-stream"
 NPY = "application/x-npy"
+NDJSON = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Request:
 
     method: str
     path: str
-    params: Mapping[str, str | int] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | FileSlice | None = None
     patience: float | None = None

@@ -26,7 +26,7 @@ class LogCalls(ServiceCalls):
         self,
         run_id: str,
         epoch: int,
-        samples: NDArray[np.integer],
+        samples: NDArray[np.integer] | NDArray[np.str_],
         predicted: NDArray[np.integer],
         labels: NDArray[np.integer],
         round: int = 0,
@@ -34,6 +34,8 @@ class LogCalls(ServiceCalls):
         attempt: int | None = None,
     ) -> Flow[Answer]:
         """Merge predictions into an epoch, each array of shape (n_records,); return what became of it.
+
+        `samples` are indices, or external ids.
 
         An epoch fills up over several calls, and is committed once everyone whom the run observes is in, or a call says
         `complete`. Large logs are sent in several posts. The same record again changes nothing, so all of it may be

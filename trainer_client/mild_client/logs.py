@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 
 from mild_client.errors import TooLarge
 from mild_client.file_slice import FileSlice, content_digest
+from mild_client.flow import JSON, NDJSON
 from mild_core.errors import ParameterError
 
 Place: TypeAlias = tuple[int, int]
 """Round and epoch."""
 
 CARTOGRAPHY = "application/x-cartography+ndjson"
-_CSV, _NDJSON = "text/csv", "application/x-ndjson"
+_CSV = "text/csv"
 
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
     {
-        ".json": "application/json",
-        ".ndjson": _NDJSON,
-        ".jsonl": _NDJSON,
+        ".json": JSON,
+        ".ndjson": NDJSON,
+        ".jsonl": NDJSON,
         ".csv": _CSV,
         ".arrows": "application/vnd.apache.arrow.stream",
         ".parquet": "application/vnd.apache.parquet",
@@ -74,27 +75,28 @@ class Part:
 
 def of_arrays(
     place: Place,
-    samples: NDArray[np.integer],
+    samples: NDArray[np.integer] | NDArray[np.str_],
     predicted: NDArray[np.integer],
     labels: NDArray[np.integer],
     limits: Mapping[str, float],
 ) -> Iterator[Part]:
-    """One epoch's records, each array of shape (n_records,).
+    """One epoch's records, each array of shape (n_records,); samples by index or by external id.
 
     Raises
     ------
     ParameterError
-        If the arrays are not of the same length, or do not hold integers.
+        If the arrays are not of the same length, or hold something else.
     """
-    for name, array in (("samples", samples), ("predicted", predicted), ("labels", labels)):
-        if array.shape != samples.shape or array.ndim != 1 or array.dtype.kind not in "iu":
+    for name, array, kinds in (("samples", samples, "iuU"), ("predicted", predicted, "iu"), ("labels", labels, "iu")):
+        if array.shape != samples.shape or array.ndim != 1 or array.dtype.kind not in kinds:
             raise ParameterError(
-                f"{name} has shape {array.shape} and type {array.dtype}; give integers of shape (n_records,), "
-                "as many as there are samples"
+                f"{name} has shape {array.shape} and type {array.dtype}; give integers (samples: or external ids) of "
+                "shape (n_records,), as many as there are samples"
             )
-    rows = zip(samples.tolist(), predicted.tolist(), labels.tolist(), strict=True)
-    lines = ((place, b"%d,%d,%d,%d,%d\n" % (*place, *row)) for row in rows)
-    return _parts(lines, b"round,epoch,sample,predicted,label\n", _CSV, limits)
+    named = samples.tolist() if samples.dtype.kind != "U" else map(json.dumps, samples.tolist())
+    rows = zip(named, predicted.tolist(), labels.tolist(), strict=True)
+    line = f'{{"round":{place[0]},"epoch":{place[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
+    return _parts(((place, (line % row).encode()) for row in rows), limits)
 
 
 def of_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[Part]:
@@ -105,7 +107,7 @@ def of_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]
     ParameterError
         If a record is no JSON, or lacks its epoch.
     """
-    return _parts(map(_line, records), b"", _NDJSON, limits)
+    return _parts(map(_line, records), limits)
 
 
 def of_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> Iterator[Part]:
@@ -130,7 +132,7 @@ def of_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> 
     limit = int(limits.get("max_log_bytes", n_bytes))
     if n_bytes <= limit:
         yield Part(FileSlice(path, 0, n_bytes), media_type, coding)
-    elif coding is None and media_type in (_CSV, _NDJSON, CARTOGRAPHY):
+    elif coding is None and media_type in (_CSV, NDJSON, CARTOGRAPHY):
         yield from _cut(path, n_bytes, media_type, limit)
     else:
         raise TooLarge(
@@ -157,31 +159,28 @@ def _number(value: object) -> object:
     raise TypeError(f"{value!r} is no number")
 
 
-def _parts(
-    lines: Iterable[tuple[Place, bytes]], head: bytes, media_type: str, limits: Mapping[str, float]
-) -> Iterator[Part]:
+def _parts(lines: Iterable[tuple[Place, bytes]], limits: Mapping[str, float]) -> Iterator[Part]:
     """Gather lines into parts that are within the service's limits, and small enough to be held."""
     most_bytes = min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES))
     most_lines = limits.get("max_log_records", most_bytes)
-    body, named = bytearray(head), dict[Place, bytes]()
-    n_lines = 0
+    body, named, n_lines = bytearray(), dict[Place, bytes](), 0
     for place, line in lines:
         if n_lines and (len(body) + len(line) > most_bytes or n_lines == most_lines):
-            yield _part(body, head, named, media_type)
-            body, named, n_lines = bytearray(head), {}, 0
+            yield _part(body, named)
+            body, named, n_lines = bytearray(), {}, 0
         body += line
         n_lines += 1
         named.setdefault(place, line)
     if n_lines:
-        yield _part(body, head, named, media_type)
+        yield _part(body, named)
 
 
-def _part(body: bytearray, head: bytes, named: Mapping[Place, bytes], media_type: str) -> Part:
-    reminder = head + b"".join(named.values())
+def _part(body: bytearray, named: Mapping[Place, bytes]) -> Part:
+    reminder = b"".join(named.values())
     if len(body) < _GZIP_FROM:
-        return Part(bytes(body), media_type, reminder=reminder)
+        return Part(bytes(body), NDJSON, reminder=reminder)
     # mtime 0: the same records are the same bytes, whenever they are sent
-    return Part(gzip.compress(body, compresslevel=1, mtime=0), media_type, "gzip", reminder)
+    return Part(gzip.compress(body, compresslevel=1, mtime=0), NDJSON, "gzip", reminder)
 
 
 def _cut(path: Path, n_bytes: int, media_type: str, limit: int) -> Iterator[Part]:

@@ -112,12 +112,14 @@ class RunCalls:
     def log_predictions(
         self,
         epoch: int,
-        samples: NDArray[np.integer],
+        samples: NDArray[np.integer] | NDArray[np.str_],
         predicted: NDArray[np.integer],
         labels: NDArray[np.integer],
         complete: bool = False,
     ) -> Flow[Answer]:
         """Merge predictions into an epoch of the open round, each array of shape (n_records,).
+
+        `samples` are indices, or external ids.
 
         An epoch fills up over several calls, and is committed once everyone whom the run observes is in, or a call says
         `complete`. The same record again changes nothing.

@@ -19,6 +19,10 @@ class ServiceCalls:
     def __init__(self) -> None:
         self._limits: Mapping[str, float] | None = None
 
+    def ready(self) -> Flow[None]:
+        """Return once the service and its store answer; the client's `Retry` says for how long to ask."""
+        yield Request("GET", "/ready")
+
     def version(self) -> Flow[Answer]:
         """Return the service's versions and its published limits, in the wire's names."""
         versions = document((yield Request("GET", "/version")))
