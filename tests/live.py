@@ -4,16 +4,18 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI, **config: Any) -> Iterator[str]:
     """The base URL of `app`, served on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        options = {"log_config": None, "timeout_graceful_shutdown": 5, **config}
+        server = uvicorn.Server(uvicorn.Config(app, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -21,3 +23,17 @@ def serving(app: FastAPI) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def connect(url: str) -> socket.socket:
+    """A bare connection to a served application, for what no HTTP client would do."""
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """What comes until the other side closes the connection."""
+    answer = bytearray()
+    while piece := connection.recv(65536):
+        answer += piece
+    return bytes(answer)

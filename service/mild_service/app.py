@@ -21,19 +21,23 @@ from mild_service.api import (
     sample_ids,
     samples,
     selection,
+    suggestions,
     system,
     truth,
 )
 from mild_service.api.buckets import Buckets
+from mild_service.api.deadline import Deadline
 from mild_service.api.declared import declare_access
 from mild_service.api.deps import known_query_only
 from mild_service.api.guard import Guard
 from mild_service.api.headers import SecurityHeaders, cross_origin
 from mild_service.api.middleware import RequestContext
+from mild_service.api.reception import Reception
 from mild_service.api.rules import Rulebook
 from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
+from mild_service.drain import Drain
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.feed import Feed
 from mild_service.ids import SampleIds
@@ -42,6 +46,7 @@ from mild_service.runs import Runs
 from mild_service.select import Selections
 from mild_service.shards import Shards
 from mild_service.store import Store, open_store
+from mild_service.suggest import Suggester
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
 from mild_service.ui import login
@@ -70,7 +75,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     settings = settings or Settings()
     store = store or _store(settings)
     telemetry = Telemetry()
-    computer = Computer(store, telemetry, settings.compute_threads)
+    computer = Computer(store, telemetry, settings)
     make = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None)
     app = make(
         title="MILD sample selection",
@@ -78,6 +83,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         version=__version__,
         redoc_url=None,
         redirect_slashes=False,
+        root_path=settings.root_path,
         lifespan=_lifespan,
     )
     app.state.settings = settings
@@ -95,11 +101,13 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.truths = truths
     feed = Feed(store)
     app.state.feed = feed
+    app.state.drain = Drain(feed)
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
     app.state.gate = Gate(store, settings)
+    app.state.suggester = Suggester(store, app.state.selections)
     problems.install(app)
-    for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, selection, events):
+    for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, suggestions, selection, events):
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     login.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
@@ -110,14 +118,11 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         rulebook=Rulebook(settings.metrics_access),
         buckets=Buckets(settings.rate_per_key, settings.rate_burst),
     )
+    app.add_middleware(Reception, settings=settings)
+    app.add_middleware(Deadline, seconds=settings.request_seconds)
     cross_origin(app, settings.cors_origins)
-    app.add_middleware(
-        RequestContext,
-        telemetry=telemetry,
-        max_body_bytes=settings.max_body_bytes,
-        max_log_bytes=settings.max_log_bytes,
-    )
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestContext, telemetry=telemetry)
+    app.add_middleware(SecurityHeaders)  # added last: around the others
     return app
 
 
@@ -139,6 +144,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         ending.set()
+        app.state.drain.begin()
         await app.state.feed.aclose()
         await sweeper
         await app.state.computer.aclose()

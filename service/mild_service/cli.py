@@ -1,43 +1,52 @@
 """``mild-service``: the service's command line."""
 
-import ipaddress
-import logging
+import asyncio
 import signal
 import socket
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 
-from mild_service import __version__
+from mild_service import __version__, logs
 from mild_service.app import create_app
 from mild_service.config import Settings
+from mild_service.drain import Drain
 from mild_service.errors import ConfigurationError
+from mild_service.keys_cli import keys_cli
+from mild_service.protocol import bounded
+from mild_service.reach import check_reach
 from mild_service.store.embedded import EmbeddedServer
+from mild_service.terminal import fail, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="The selection service.")
-
-_GRACE_SECONDS = 5
-"""Requests under way get this long after SIGTERM; a long-poll does not hold the service up."""
+cli.add_typer(keys_cli, name="keys")
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
+    """Says where it listens once it does, and announces its end before it closes the port."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._drain_seconds = drain_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
             print(f"listening on {_address(listener)}", flush=True)
 
-
-@cli.callback()
-def version_or_command() -> None:
-    """Make `serve` a command of its own, though it is the only one."""
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._drain.begin()
+        closes = time.monotonic() + self._drain_seconds
+        while time.monotonic() < closes and not self.force_exit:  # noqa: ASYNC110  # set by a signal handler
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
 
 
 @cli.command()
@@ -66,56 +75,32 @@ def serve(
     given = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous or None}
     with ExitStack() as stack:
         try:
-            settings = _settings(**{name: value for name, value in given.items() if value is not None})
-            _check_reach(settings)
-            listener = stack.enter_context(_listen(settings))
+            settings = read_settings(**given)
             if embedded:
                 server = stack.enter_context(EmbeddedServer(settings.data_dir))
                 settings = settings.model_copy(update={"store_url": server.url})
             app = create_app(settings)
+            check_reach(settings)
+            listener = stack.enter_context(_listen(settings))
         except ConfigurationError as error:
-            _fail(str(error))
-        logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(name)s: %(message)s")
+            fail(str(error))
+        logs.configure(settings.log_level, settings.log_format)
         config = uvicorn.Config(
             app,
-            log_level=settings.log_level,
-            access_log=settings.log_level == "debug",
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            http=bounded(settings.head_seconds),
+            log_config=None,
+            access_log=False,  # the application writes a line per request
+            forwarded_allow_ips=settings.trusted_proxies,
+            server_header=False,
+            timeout_keep_alive=settings.idle_seconds,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
         )
-        _Server(config).run(sockets=[listener])
+        _Server(config, app.state.drain, settings.drain_seconds).run(sockets=[listener])
 
 
 def main() -> None:
     """Entry point."""
     cli()
-
-
-def _settings(**given: Any) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"])
-        raise ConfigurationError(
-            f"the setting {name} (MILD_{name.upper()}) is {first['input']!r}: {first['msg']}; correct it"
-        ) from error
-
-
-def _check_reach(settings: Settings) -> None:
-    """Refuse to serve the network without a login, unless told to."""
-    if settings.allow_anonymous or _is_loopback(settings.host):
-        return
-    raise ConfigurationError(
-        f"host {settings.host} is reachable from other machines, and nobody has to log in; listen on 127.0.0.1, "
-        "or say --allow-anonymous (MILD_ALLOW_ANONYMOUS=1) if the network is trusted"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -140,11 +125,6 @@ def _address(listener: socket.socket) -> str:
 
 def _leave(signum: int, _: FrameType | None) -> NoReturn:
     sys.exit(0 if signum == signal.SIGTERM else 130)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

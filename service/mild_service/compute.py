@@ -15,10 +15,13 @@ from anyio import CapacityLimiter
 
 from mild_core import bitmap, selection
 from mild_core.types import RoundBits, Selection, SelectionOptions
+from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError, StoreUnavailable
+from mild_service.slots import Slots
 from mild_service.state import Computed, Epoch, Round, Run
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
+from mild_service.tracing import phase
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +92,16 @@ class Detail:
 class Computer:
     """Computes selections of stored runs, and of bits that are stored nowhere."""
 
-    def __init__(self, store: Store, telemetry: Telemetry, threads: int) -> None:
+    def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
         self._store = store
         self._telemetry = telemetry
-        self._limiter = CapacityLimiter(threads)
+        self._limiter = CapacityLimiter(settings.compute_threads)
+        self._slots = Slots(
+            settings.compute_threads,
+            settings.max_waiting,
+            "computing selections",
+            telemetry.waiting.labels("compute"),
+        )
         self._running: dict[tuple[str, str, str], asyncio.Task[Any]] = {}
         self._closing = False
 
@@ -182,7 +191,8 @@ class Computer:
     async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> Computed:
         """Select from bits that are stored nowhere."""
         self._telemetry.selections.labels("stateless").inc()
-        return await self._in_thread(rounds, options, "")
+        async with self._slots.one():
+            return await self._in_thread(rounds, options, "")
 
     async def aclose(self) -> None:
         """End what is being computed here, and give up what is computed elsewhere."""
@@ -196,8 +206,9 @@ class Computer:
     async def _detail(self, evidence: Evidence) -> Detail:
         async def obtain() -> Detail:
             self._telemetry.selections.labels("detail").inc()
-            rounds = await self.load(evidence)
-            return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options)))
+            async with self._slots.one():
+                rounds = await self.load(evidence)
+                return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options)))
 
         return await self._shared(("detail", evidence.run.uid, evidence.digest), obtain)
 
@@ -218,7 +229,8 @@ class Computer:
             async with self._store.cache.lock(evidence.run, digest) as mine:
                 if mine:
                     self._telemetry.selections.labels("computed").inc()
-                    computed = await self._in_thread(await self.load(evidence), evidence.options, digest)
+                    async with self._slots.one():  # before the bits are loaded: those that wait hold no memory
+                        computed = await self._in_thread(await self.load(evidence), evidence.options, digest)
                     await self._keep(evidence.run, computed)
                     return computed
             await asyncio.sleep(_POLL_SECONDS)
@@ -255,7 +267,7 @@ class Computer:
 
     async def _timed(self, work: Callable[[], T]) -> T:
         """Work in one of the threads that there are for computing."""
-        with self._telemetry.compute_seconds.time():
+        with self._telemetry.compute_seconds.time(), phase("compute"):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 

@@ -1,9 +1,9 @@
 """Every setting of the service, read from the environment here and nowhere else."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -53,11 +53,20 @@ class Settings(BaseSettings):
     max_rounds: int = Field(256, ge=1, le=10_000, description="Most rounds of a run.")
     max_shards: int = Field(1024, ge=1, le=65_535, description="Most shards of an epoch.")
     max_body_bytes: int = Field(2**25 + 2**20, ge=1024, le=2**31, description="Most bytes of a request's body.")
+    max_document_bytes: int = Field(
+        2**20, ge=1024, le=2**25, description="Most bytes of a body that does not grow with the run's samples."
+    )
+    max_json_bytes: int = Field(
+        2**23, ge=1024, le=2**28, description="Most bytes of JSON that lists samples; longer ones as bitmap or npy."
+    )
     max_log_bytes: int = Field(2**33, ge=1024, le=2**45, description="Most bytes of a prediction log, also inflated.")
     max_log_records: int = Field(2**30, ge=1, le=2**40, description="Most records of a prediction log.")
     max_record_bytes: int = Field(2**20, ge=64, le=2**25, description="Most bytes of one line or JSON record of a log.")
     max_log_cells: int = Field(
-        2**28, ge=1024, le=2**38, description="Most samples times epochs of a log; each takes a byte of memory."
+        2**28,
+        ge=1024,
+        le=2**38,
+        description="Most samples times epochs of a log; each takes 1 byte of memory, up to 5 with predicted classes.",
     )
     ttl_seconds: int = Field(
         30 * 24 * 3600, ge=60, le=10 * 365 * 24 * 3600, description="A run expires this long after its last write."
@@ -77,7 +86,45 @@ class Settings(BaseSettings):
         2**28, ge=0, le=2**40, description="Memory for the sample ids of the runs that were named by them last."
     )
     compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
+    max_waiting: int = Field(256, ge=0, le=100_000, description="Selections, and logs, that may wait for their turn.")
+    log_readers: int = Field(16, ge=1, le=1000, description="Prediction logs that are read at the same time.")
+    request_seconds: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        description="Longest work on a request since its body's last piece; above the longest wait.",
+    )
+    body_pause_seconds: float = Field(30.0, gt=0, le=3600, description="Longest pause within a body.")
+    min_body_rate: int = Field(
+        1024, ge=1, le=2**30, description="Least bytes a second at which a body is to come, a single pause left out."
+    )
+    head_seconds: float = Field(
+        10.0, gt=0, le=300, description="Longest time from the beginning of a request to the end of its headers."
+    )
+    idle_seconds: int = Field(5, ge=1, le=3600, description="A connection without a request is closed after this long.")
+    drain_seconds: float = Field(
+        0.0, ge=0, le=300, description="Pause between being not ready any more and closing the port, for balancers."
+    )
+    shutdown_seconds: int = Field(
+        10, ge=1, le=600, description="Requests under way may take this long after the port was closed."
+    )
+    root_path: str = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Path under which a proxy serves the service, such as /mild."
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1", description="Addresses or networks of proxies whose X-Forwarded headers count, with commas; * all."
+    )
+    log_format: Literal["text", "json", "logfmt"] = Field("text", description="How log lines are written.")
     log_level: str = Field("info", pattern="^(critical|error|warning|info|debug)$", description="What is logged.")
+
+    @model_validator(mode="after")
+    def _outlast_long_polls(self) -> Self:
+        if self.request_seconds <= self.max_wait_seconds:
+            raise ValueError(
+                f"request_seconds is {self.request_seconds:g} and would cut off long-polls of max_wait_seconds, "
+                f"{self.max_wait_seconds:g}; raise the one or lower the other"
+            )
+        return self
 
     def limits(self) -> dict[str, int | float]:
         """Every ``max_…`` setting by its name: what `GET /version` publishes, so that clients can keep within it."""

@@ -10,6 +10,7 @@
     │   └── DigestMismatch             the body is not what its Content-Digest says
     ├── MalformedBody                  a body that cannot be parsed at all
     ├── BodyTooLarge                   more bytes than the limit
+    ├── SlowBody                       a body that comes too slowly
     ├── UnsupportedMediaType           a content type or coding that the route does not read
     ├── NotAcceptable                  no representation that the caller accepts
     ├── RunNotFound                    no such run (or it has expired)
@@ -36,6 +37,8 @@
     │   ├── RunLimit                   the key has as many runs as it may
     │   └── EpochGap                   epochs are missing
     ├── Overloaded                     as much is being done as the service takes on; try again
+    ├── DeadlineExceeded               the work on a request took too long
+    ├── ShuttingDown                   this process is about to end; others may go on
     ├── StoreError
     │   ├── StoreUnavailable           not reachable, or busy; try again
     │   ├── StoreFull                  no room left
@@ -86,6 +89,14 @@ class BodyTooLarge(MildError):
 
     code = "body-too-large"
     title = "Body is too large"
+
+
+class SlowBody(MildError):
+    """The body came too slowly, or stopped."""
+
+    code = "slow-body"
+    title = "Body came too slowly"
+    retryable = True
 
 
 class UnsupportedMediaType(MildError):
@@ -273,6 +284,22 @@ class Overloaded(MildError):
 
     code = "overloaded"
     title = "Service is busy"
+    retryable = True
+
+
+class DeadlineExceeded(MildError):
+    """The service worked on the request for longer than it may; a write may have taken effect."""
+
+    code = "deadline-exceeded"
+    title = "Request took too long"
+    retryable = True
+
+
+class ShuttingDown(MildError):
+    """The process is about to end; send to another one, or wait for the next."""
+
+    code = "shutting-down"
+    title = "Service is shutting down"
     retryable = True
 
 

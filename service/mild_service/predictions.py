@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits
+from mild_core.votes import Votes
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -24,9 +25,11 @@ from mild_service.errors import (
 )
 from mild_service.ids import SampleIds
 from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
+from mild_service.slots import Slots
 from mild_service.state import Epoch, Round, Run
 from mild_service.store import PackedEpoch, Store, stale_attempt, wrong_round
 from mild_service.telemetry import Telemetry
+from mild_service.tracing import phase
 
 T = TypeVar("T")
 
@@ -82,6 +85,9 @@ class Predictions:
         self._settings = settings
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(settings.compute_threads)
+        self._slots = Slots(
+            settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
+        )
 
     async def post(
         self, run: Run, media_type: str, body: AsyncIterator[bytes], complete: bool, attempt: int | None
@@ -101,9 +107,11 @@ class Predictions:
         if attempt not in (None, run.attempt):
             raise stale_attempt(run.run_id, run.attempt, attempt)
         names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.index, run))
-        log = Log(self._limits(run.config.n_samples, names), held=lambda place: from_thread.run(self._held, run, place))
-        await self._read(media_type, body, log)
-        epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
+        limits = self._limits(run.config.n_samples, names)
+        async with self._slots.one():
+            log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
+            await self._read(media_type, body, log)
+            epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
         self._telemetry.log_records.inc(log.n_records)
         return Posted(log.n_records, epochs)
 
@@ -127,9 +135,10 @@ class Predictions:
                 f"num_samples is {n_samples}, this service takes 1..{most}; send a number in that range"
             )
         names = NewNames(n_samples or most, self._settings.max_log_cells)
-        log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
-        await self._read(media_type, body, log)
-        return await self._in_thread(partial(rounds_of, log)), names.ids
+        async with self._slots.one():
+            log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
+            await self._read(media_type, body, log)
+            return await self._in_thread(partial(rounds_of, log)), names.ids
 
     def _limits(self, n_samples: int, names: Names | None) -> Limits:
         return Limits(
@@ -163,11 +172,10 @@ class Predictions:
         """What is stored of an epoch, when the first record of it comes."""
         if place[0] != run.round:
             raise wrong_round(run.run_id, place[0], run.round)
-        _, epoch, bits = await self._standing(run, place)
-        return None if epoch is None or bits is None else Stored(bits, closed=not epoch.partial)
+        return (await self._standing(run, place))[2]
 
-    async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, EpochBits | None]:
-        """An epoch as it stands, with its bits."""
+    async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, Stored | None]:
+        """An epoch as it stands."""
         number, n_samples = place[1], run.config.n_samples
         for _ in range(_TRIES):
             (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
@@ -182,23 +190,24 @@ class Predictions:
                 )
             try:
                 correct, observed = await self._store.bits.read_epochs(run, place[0], [epoch])
+                votes = await self._store.votes.read(run, place[0], epoch) if epoch.votes else None
             except StoreDamaged:
                 damaged = epoch
                 (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
                 if round_.all_epochs.get(number) == damaged:
                     raise
                 continue  # merged by somebody else, just now
-            return round_, epoch, EpochBits(n_samples, correct[0], observed[0])
+            return round_, epoch, Stored(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, votes)
         raise _too_busy(place)
 
     async def _merge(self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None) -> Filled:
-        own = await self._in_thread(partial(log.bits, place))
+        own = await self._in_thread(lambda: Stored(log.bits(place), closed=False, votes=log.votes(place)))
         for _ in range(_TRIES):
             round_, old, stored = await self._standing(run, place)
             if round_.finished:
                 raise wrong_round(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._expected(run, round_)
-            filled, bits = await self._in_thread(partial(_filled, place, own, stored, expected))
+            filled, bits, votes = await self._in_thread(partial(_filled, place, own, stored, expected))
             committed = complete or filled.n_missing == 0
             if old is not None and not old.partial:
                 if filled.outcome == "merged":
@@ -211,11 +220,13 @@ class Predictions:
             if old is not None and filled.outcome == "same" and old.partial != committed:
                 self._telemetry.epochs.labels("same").inc()
                 return filled
-            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs"))
+            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs", votes))
             current = run.attempt if attempt is None else attempt
             new = packed.record(place[1], current, "logs", partial=not committed)
             try:
-                if await self._store.epochs.merge(run, place[0], new, packed.values, old, current, round_.members):
+                if await self._store.epochs.merge(
+                    run, place[0], new, packed.values, old, current, round_.members, votes=packed.votes
+                ):
                     self._telemetry.epochs.labels(filled.state).inc()
                     return filled
             except StaleAttempt:
@@ -231,7 +242,8 @@ class Predictions:
         return bitmap.full(run.config.n_samples)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await to_thread.run_sync(work, limiter=self._limiter)
+        with phase("decode"):
+            return await to_thread.run_sync(work, limiter=self._limiter)
 
 
 def _too_busy(place: Place) -> StoreUnavailable:
@@ -241,19 +253,22 @@ def _too_busy(place: Place) -> StoreUnavailable:
     )
 
 
-def _filled(place: Place, own: EpochBits, stored: EpochBits | None, expected: Bitmap) -> tuple[Filled, EpochBits]:
-    """What `own` makes of an epoch.
+def _filled(
+    place: Place, said: Stored, held: Stored | None, expected: Bitmap
+) -> tuple[Filled, EpochBits, Votes | None]:
+    """What a log makes of an epoch by what it has `said`.
 
     Raises
     ------
     EpochConflict
         If it contradicts what has been stored since the log was read.
     """
+    own, stored, votes = said.bits, None if held is None else held.bits, said.votes
     n_samples = own.n_samples
     assert own.observed is not None, "epochs from logs say who was observed"
     outcome: Literal["merged", "same"] = "merged"
     observed, correct = own.observed, own.correct
-    if stored is not None:
+    if held is not None and stored is not None:
         assert stored.observed is not None, "epochs from logs say who was observed"
         clash = own.observed & stored.observed & (own.correct ^ stored.correct)
         if clash.any():
@@ -262,7 +277,9 @@ def _filled(place: Place, own: EpochBits, stored: EpochBits | None, expected: Bi
                 "with the other value while the log was read; send the same value, or drop the epoch with resume_from"
             )
         observed, correct = own.observed | stored.observed, own.correct | stored.correct
-        outcome = "same" if np.array_equal(observed, stored.observed) else "merged"
+        votes = _joined(place, votes, held.votes)
+        same = np.array_equal(observed, stored.observed) and _n_votes(votes) == _n_votes(held.votes)
+        outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
     filled = Filled(
         round=place[0],
@@ -275,4 +292,27 @@ def _filled(place: Place, own: EpochBits, stored: EpochBits | None, expected: Bi
         n_missing=missing.size,
         missing=missing[:_SHOWN],
     )
-    return filled, EpochBits(n_samples, correct, observed)
+    return filled, EpochBits(n_samples, correct, observed), votes
+
+
+def _n_votes(votes: Votes | None) -> int:
+    return 0 if votes is None else votes.n_votes
+
+
+def _joined(place: Place, own: Votes | None, stored: Votes | None) -> Votes | None:
+    """What a log and the store know together.
+
+    Raises
+    ------
+    EpochConflict
+        If they contradict each other, by now.
+    """
+    if own is None or stored is None:
+        return own or stored
+    clash = own.clash(stored)
+    if clash.any():
+        raise EpochConflict(
+            f"sample {int(np.argmax(clash))} of epoch {place[1]}, round {place[0]}, was stored with another predicted "
+            "class while the log was read; send the same value, or drop the epoch with resume_from"
+        )
+    return own.joined(stored)

@@ -27,6 +27,7 @@ from mild_service.quota import RunQuota
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
 from mild_service.store import PackedEpoch, Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
+from mild_service.tracing import phase
 
 logger = logging.getLogger(__name__)
 
@@ -277,6 +278,7 @@ class Runs:
         try:
             (round_,) = await self._store.rounds.get(run, range(number, number + 1))
             await self._store.bits.collect_garbage(run, round_)
+            await self._store.votes.collect_garbage(run, round_)
         except StoreError as error:  # costs room, not truth
             logger.warning("round %d of a run was finished, but not cleaned up: %s", number, error)
 
@@ -336,4 +338,5 @@ def _check_same(run: Run, opening: Opening) -> None:
 
 
 async def _offload(size: int, work: Callable[[], T]) -> T:
-    return work() if size < _THREAD_BYTES else await anyio.to_thread.run_sync(work)
+    with phase("decode"):
+        return work() if size < _THREAD_BYTES else await anyio.to_thread.run_sync(work)

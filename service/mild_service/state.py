@@ -63,6 +63,8 @@ class Epoch:
         Logs or shards are still filling it up.
     n_shards, n_in
         In how many shards it is written, and how many of them are in; None where it is not.
+    votes
+        Wrong predictions are stored with it.
     """
 
     number: int
@@ -75,6 +77,7 @@ class Epoch:
     partial: bool = False
     n_shards: int | None = None
     n_in: int | None = None
+    votes: bool = False
 
     @property
     def lacks_shards(self) -> bool:

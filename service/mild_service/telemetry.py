@@ -14,6 +14,18 @@ class Telemetry:
         self.seconds = Histogram(
             "mild_http_request_seconds", "Time to answer a request.", ["method", "route"], registry=self.registry
         )
+        self.received_bytes = Counter(
+            "mild_http_received_bytes", "Bytes of requests' bodies.", ["route"], registry=self.registry
+        )
+        self.sent_bytes = Counter(
+            "mild_http_sent_bytes", "Bytes of answers' bodies.", ["route"], registry=self.registry
+        )
+        self.phase_seconds = Histogram(
+            "mild_phase_seconds",
+            "Time of the parts of requests; `store` is one step in the store, with all its round trips.",
+            ["phase"],
+            registry=self.registry,
+        )
         self.problems = Counter("mild_problems", "Requests refused, by problem code.", ["code"], registry=self.registry)
         self.epochs = Counter("mild_epochs", "Epochs put, by outcome.", ["outcome"], registry=self.registry)
         self.shards = Counter("mild_shards", "Shards of epochs put, by outcome.", ["outcome"], registry=self.registry)
@@ -26,5 +38,6 @@ class Telemetry:
             "mild_truths", "Labels and audits put, by kind and outcome.", ["kind", "outcome"], registry=self.registry
         )
         self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
+        self.waiting = Gauge("mild_waiting", "Work that waits for its turn, by kind.", ["kind"], registry=self.registry)
         self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
         self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)

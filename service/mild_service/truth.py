@@ -115,6 +115,17 @@ class Truths:
         _, label = await self._read(run, "labels", lambda run, ref: self._store.truth.read_label(run, ref, index))
         return label
 
+    async def labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Some samples' given labels, which ascend; None where no labels are stored.
+
+        Raises
+        ------
+        StoreDamaged
+            If stored labels are lost.
+        """
+        _, labels = await self._read(run, "labels", lambda run, ref: self._store.truth.read_labels(run, ref, samples))
+        return labels
+
     async def _read(
         self, run: Run, name: TruthName, read: Callable[[Run, TruthRef], Awaitable[T]]
     ) -> tuple[Run, T | None]:

@@ -9,6 +9,11 @@ from typer.testing import CliRunner, Result
 from mild_service import __version__, cli
 
 
+async def no_signals(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+    self.should_exit = True  # leave as soon as it is up
+    await self._serve(sockets)
+
+
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli.cli, list(arguments))
 
@@ -37,6 +42,35 @@ def test_the_network_is_not_served_without_being_told_to(host: str) -> None:
     assert result.exit_code == 2
     assert host in result.output
     assert "--allow-anonymous" in result.output
+
+
+@pytest.mark.parametrize("setting", ["MILD_AUTH=required", f"MILD_API_KEYS={'k' * 20}", "a key in the store"])
+def test_the_network_is_served_to_whoever_has_a_key(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    if "=" in setting:
+        monkeypatch.setenv(*setting.split("="))
+    else:
+        assert run("keys", "create", "ci", "--embedded").exit_code == 0
+    monkeypatch.setattr(uvicorn.Server, "serve", no_signals)
+    result = run("serve", "--embedded", "--port", "0", "--host", "0.0.0.0")
+    assert (result.exit_code, "listening on http://0.0.0.0:" in result.output) == (0, True), result.output
+
+
+def test_the_network_is_not_served_while_it_is_not_known_whether_there_are_keys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MILD_STORE_URL", f"unix://{tmp_path}/none.sock")
+    result = run("serve", "--host", "0.0.0.0", "--port", "0")
+    assert result.exit_code == 2
+    assert "MILD_AUTH=required" in result.output
+
+
+@pytest.mark.parametrize("keys", ["short", f"ci:all::{'k' * 20}"])
+def test_static_keys_that_are_none_are_not_shown(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    monkeypatch.setenv("MILD_API_KEYS", keys)
+    result = run("serve", "--embedded", "--port", "0")
+    assert result.exit_code == 2
+    assert "MILD_API_KEYS" in result.output
+    assert keys not in result.output
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_remedy() -> None:
@@ -71,10 +105,6 @@ def test_a_corrupt_data_folder_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_it_says_where_it_listens(host: str, flags: list[str], address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_signals(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
-        self.should_exit = True  # leave as soon as it is up
-        await self._serve(sockets)
-
     monkeypatch.setattr(uvicorn.Server, "serve", no_signals)
     result = run("serve", "--embedded", "--port", "0", "--host", host, *flags)
     assert result.exit_code == 0, result.output

@@ -39,7 +39,7 @@ class Replica:
 def replica(settings: Settings) -> Replica:
     assert settings.store_url is not None
     store, telemetry = open_store(settings, settings.store_url), Telemetry()
-    return Replica(store, telemetry, Computer(store, telemetry, threads=2))
+    return Replica(store, telemetry, Computer(store, telemetry, Settings()))
 
 
 @pytest.fixture

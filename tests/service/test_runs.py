@@ -36,7 +36,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 @pytest.fixture
 async def runs(store: Store, settings: Settings) -> AsyncIterator[Runs]:
     telemetry = Telemetry()
-    computer = Computer(store, telemetry, threads=2)
+    computer = Computer(store, telemetry, settings)
     yield Runs(store, computer, settings, telemetry)
     await computer.aclose()
 

@@ -21,6 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 BITMAP = "application/octet-stream"
 JSON = "application/json"
+SHORTER = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
+"""Remedy for JSON that is too long."""
 
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
@@ -106,7 +108,7 @@ async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
     return body
 
 
-async def read_json(request: Request, model: type[Model], limit: int) -> Model:
+async def read_json(request: Request, model: type[Model], limit: int, remedy: str = SHORTER) -> Model:
     """Read a JSON body; an empty one counts as ``{}``.
 
     Raises
@@ -116,11 +118,11 @@ async def read_json(request: Request, model: type[Model], limit: int) -> Model:
     RequestValidationError
         If it does not validate.
     """
-    return parse_json(await read_within(request, limit), model)
+    return parse_json(await read_within(request, limit, remedy), model)
 
 
-async def read_within(request: Request, limit: int) -> bytes:
-    """Read a body.
+async def read_within(request: Request, limit: int, remedy: str = SHORTER) -> bytes:
+    """Read a body of JSON. Parsing holds up everybody else, so it must not be long.
 
     Raises
     ------
@@ -129,7 +131,7 @@ async def read_within(request: Request, limit: int) -> bytes:
     """
     body = await read(request, limit)
     if len(body) > limit:
-        raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit; send less at once")
+        raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
     return body
 
 

@@ -7,10 +7,9 @@ worker thread and back.
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import FiniteFloat
 
 from mild_core.types import Evidence, Fit, Metric, Rule
-from mild_service.api.schemas import CostRatio, MetricValue, Share
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.errors import InvalidRequest
@@ -21,6 +20,7 @@ from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections, Which
 from mild_service.shards import Shards
+from mild_service.suggest import Suggester
 from mild_service.truth import Truths
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
@@ -28,7 +28,7 @@ RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
 EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
 ShardNumber = Annotated[int, Path(ge=0, alias="shard", description="0 to `of` - 1, such as the writer's rank.")]
 Attempt = Annotated[
-    int | SkipJsonSchema[None],  # a header is there or not, it is never null
+    int | None,
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
 ]
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
@@ -74,6 +74,11 @@ async def _sample_ids(request: Request) -> SampleIds:
     return sample_ids
 
 
+async def _suggester(request: Request) -> Suggester:
+    suggester: Suggester = request.app.state.suggester
+    return suggester
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -111,6 +116,7 @@ ShardsDep = Annotated[Shards, Depends(_shards)]
 CoveragesDep = Annotated[Coverages, Depends(_coverages)]
 SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
+SuggesterDep = Annotated[Suggester, Depends(_suggester)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
@@ -119,14 +125,14 @@ async def _changes(
     fit: Annotated[Fit | None, Query(description="How the mixture is fitted.")] = None,
     evidence: Annotated[Evidence | None, Query(description="All rounds so far, or the latest alone.")] = None,
     threshold: Annotated[Rule | None, Query(description="The rule that makes the cut.")] = None,
-    p: Annotated[Share | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
-    value: Annotated[MetricValue | None, Query(description="`value`: largest metric kept.")] = None,
-    fraction: Annotated[Share | None, Query(description="`fraction`: share kept.")] = None,
+    p: Annotated[FiniteFloat | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
+    value: Annotated[FiniteFloat | None, Query(description="`value`: largest metric kept.")] = None,
+    fraction: Annotated[FiniteFloat | None, Query(description="`fraction`: share kept.")] = None,
     cost_ratio: Annotated[
-        CostRatio | None,
+        FiniteFloat | None,
         Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
     ] = None,
-    min_keep: Annotated[Share | None, Query(description="Share kept whatever the rule says.")] = None,
+    min_keep: Annotated[FiniteFloat | None, Query(description="Share kept whatever the rule says.")] = None,
 ) -> dict[str, Any]:
     given = {
         "metric": metric,

@@ -17,6 +17,7 @@ TEXT = "text/plain"
 NDJSON = "application/x-ndjson"
 ID_TYPES = (bodies.JSON, NDJSON, TEXT)
 
+_REMEDY = "send a line of text per id, or have MILD_MAX_JSON_BYTES raised"
 _BLOCK_BYTES = 512 * 1024
 _ROWS = 8192
 
@@ -37,7 +38,7 @@ async def read_ids(request: Request, media_type: str, settings: Settings) -> Asy
         If one is no text.
     """
     if media_type == bodies.JSON:
-        ids = _array(await bodies.read_within(request, settings.max_body_bytes))
+        ids = _array(await bodies.read_within(request, settings.max_json_bytes, _REMEDY))
         for start in range(0, len(ids), _ROWS):
             yield _texts(ids[start : start + _ROWS], start + 1, "row")
         return

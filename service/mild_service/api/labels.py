@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from mild_service.api import bodies
 from mild_service.api.truth_views import LabelsRequest
+from mild_service.config import Settings
 from mild_service.errors import BodyTooLarge, InvalidRequest, MalformedBody
 
 NPY = "application/x-npy"
 
 
-async def read_labels(request: Request, limit: int) -> NDArray[np.integer]:
-    """The labels in a body of at most `limit` bytes, one-dimensional.
+async def read_labels(request: Request, settings: Settings) -> NDArray[np.integer]:
+    """The labels in a body, one-dimensional.
 
     Raises
     ------
@@ -22,8 +23,9 @@ async def read_labels(request: Request, limit: int) -> NDArray[np.integer]:
         If the body cannot be read, or holds no integers.
     """
     if bodies.media_type(request, (bodies.JSON, NPY), bodies.JSON) == bodies.JSON:
-        sent = await bodies.read_json(request, LabelsRequest, limit)
+        sent = await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)
         return np.array(sent.labels, dtype=np.int64)
+    limit = settings.max_body_bytes
     body = await bodies.read(request, limit)
     if len(body) > limit:
         raise BodyTooLarge(

@@ -1,72 +1,100 @@
-"""Around every request: an id for the logs, a bound on the body, and the counters."""
+"""Around every request: an id for the logs, the counters, a line in the log, and an answer whatever happens."""
 
+import logging
 import re
 import secrets
 import time
 
+from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mild_service import tracing
+from mild_service.api import problems
 from mild_service.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Counted by name; what else is sent must not make labels without bound."""
-_LONG = (("POST", "/predictions"), ("POST", "/selection"), ("PUT", "/sample-ids"))
-"""Routes that read a body piece by piece, and so may be sent long ones."""
+_PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Asked for every few seconds, so logged for those only who want to know everything."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """Names each request, counts it, and stops reading a body at the limit."""
+    """Names each request, times it, counts it and logs it."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, max_body_bytes: int, max_log_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
         self._telemetry = telemetry
-        self._limit = max_body_bytes
-        self._log_limit = max_log_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
-        status, n_read, started = 500, 0, time.perf_counter()
-        long = any(scope["method"] == method and scope["path"].endswith(path) for method, path in _LONG)
-        limit, setting = (self._log_limit, "LOG") if long else (self._limit, "BODY")
+        given = Headers(scope=scope).get("x-request-id", "")
+        trace = tracing.Trace(
+            request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            observe=lambda phase, seconds: self._telemetry.phase_seconds.labels(phase).observe(seconds),
+        )
+        scope.setdefault("state", {})["request_id"] = trace.request_id
+        status, n_in, n_out, started = 0, 0, 0, time.perf_counter()
 
-        async def bounded() -> Message:
-            nonlocal n_read
-            _check(int(length) if (length := headers.get("content-length", "")).isdecimal() else 0, limit, setting)
+        async def counted() -> Message:
+            nonlocal n_in
             message = await receive()
-            n_read += len(message.get("body", b""))
-            _check(n_read, limit, setting)
+            n_in += len(message.get("body", b""))
             return message
 
         async def named(message: Message) -> None:
-            nonlocal status
+            nonlocal status, n_out
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = trace.request_id
+                if trace.seconds:
+                    headers["Server-Timing"] = trace.server_timing
+            n_out += len(message.get("body", b""))
             await send(message)
 
+        token = tracing.current.set(trace)
         try:
-            await self._app(scope, bounded, named)
+            await self._app(scope, counted, named)
+        except Exception as error:
+            response = problems.unforeseen(Request(scope), error)
+            if status:
+                raise  # so that the connection breaks: the client must not take what it has got for the whole
+            await response(scope, receive, named)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._telemetry.requests.labels(method, route, status).inc()
-            self._telemetry.seconds.labels(method, route).observe(time.perf_counter() - started)
+            self._tell(scope, status, n_in, n_out, time.perf_counter() - started)
+            tracing.current.reset(token)
 
-
-def _check(n_bytes: int, limit: int, setting: str) -> None:
-    if n_bytes > limit:
-        raise HTTPException(
-            413,
-            f"the body has {n_bytes} bytes or more, at most {limit} are read; send less at once, "
-            f"or have MILD_MAX_{setting}_BYTES raised",
+    def _tell(self, scope: Scope, status: int, n_in: int, n_out: int, seconds: float) -> None:
+        """Count and log a request that has ended; status 0 is one that nobody was left to answer."""
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        telemetry = self._telemetry
+        telemetry.requests.labels(method, route, status).inc()
+        telemetry.seconds.labels(method, route).observe(seconds)
+        telemetry.received_bytes.labels(route).inc(n_in)
+        telemetry.sent_bytes.labels(route).inc(n_out)
+        logger.log(
+            logging.DEBUG if route in _PROBES else logging.INFO,
+            "%s %r: %d in %.1f ms",
+            method,
+            scope["path"],
+            status,
+            1000 * seconds,
+            extra={
+                "method": method,
+                "route": route,
+                "path": scope["path"],
+                "status": status,
+                "milliseconds": round(1000 * seconds, 1),
+                "bytes_in": n_in,
+                "bytes_out": n_out,
+                "client": (scope.get("client") or ("",))[0],
+            },
         )

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from mild_service import __version__
 from mild_service.api.codings import CODINGS, Coding, deflate
 from mild_service.errors import NotAcceptable
+from mild_service.tracing import phase
 
 _DENSE = "application/octet-stream"
 """Bitmaps hardly compress: they are sent as they are, unless that is refused."""
@@ -70,7 +71,8 @@ async def respond(
         coded = deflate(body(), form.coding)
         return coded, base64.b64encode(hashlib.sha256(coded).digest()).decode()
 
-    coded, digest = await to_thread.run_sync(content)
+    with phase("encode"):
+        coded, digest = await to_thread.run_sync(content)
     coding = {} if form.coding == "identity" else {"Content-Encoding": form.coding}
     told = {**headers(tag), **coding, "Content-Digest": f"sha-256=:{digest}:", **(more or {})}
     return Response(coded, headers=told, media_type=form.kind)

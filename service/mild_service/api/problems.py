@@ -27,6 +27,7 @@ STATUSES: Mapping[type[MildError], int] = {
     core.InvalidInput: 422,
     errors.MalformedBody: 400,
     errors.BodyTooLarge: 413,
+    errors.SlowBody: 408,
     errors.UnsupportedMediaType: 415,
     errors.NotAcceptable: 406,
     errors.RunNotFound: 404,
@@ -36,6 +37,8 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.RateLimited: 429,
     errors.Conflict: 409,
     errors.Overloaded: 503,
+    errors.DeadlineExceeded: 503,
+    errors.ShuttingDown: 503,
     errors.StoreUnavailable: 503,
     errors.StoreFull: 507,
     MildError: 500,
@@ -70,6 +73,7 @@ _BY_STATUS: Mapping[int, type[MildError]] = {
     400: errors.MalformedBody,
     404: RouteNotFound,
     405: MethodNotAllowed,
+    408: errors.SlowBody,
     413: errors.BodyTooLarge,
 }
 """What the framework raises by itself."""
@@ -111,8 +115,9 @@ def catalogue() -> dict[str, dict[str, Any]]:
 def described(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route may answer with."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    everywhere: tuple[type[MildError], ...] = (errors.StoreUnavailable, InternalError)
-    for kind in kinds + everywhere:
+    everywhere: tuple[type[MildError], ...] = (errors.StoreUnavailable, errors.DeadlineExceeded, InternalError)
+    receiving = (errors.SlowBody,) if errors.BodyTooLarge in kinds else ()
+    for kind in kinds + receiving + everywhere:
         entry = by_status.setdefault(
             status_of(kind), {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": ""}
         )
@@ -160,7 +165,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(ClientDisconnect, _disconnected)
-    app.add_exception_handler(Exception, _unforeseen)
 
 
 async def _mild_error(request: Request, error: Exception) -> Response:
@@ -204,8 +208,9 @@ async def _disconnected(request: Request, error: Exception) -> Response:
     return answer(request, errors.MalformedBody, "the connection was closed before the body had ended; send it again")
 
 
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    logger.error("request %s failed: %r", request.state.request_id, error)
+def unforeseen(request: Request, error: Exception) -> Response:
+    """The answer to an error that nobody foresaw: the log has its cause, the caller a name for it."""
+    logger.error("request %s failed: %r", request.state.request_id, error, exc_info=error)
     return answer(
         request, InternalError, f"the service failed; its log has the cause under request {request.state.request_id}"
     )

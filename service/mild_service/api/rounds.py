@@ -123,7 +123,7 @@ async def put_members(
     run = await runs.find(run_id)
     n_samples = run.config.n_samples
     if bodies.media_type(request, (bodies.BITMAP, bodies.JSON), bodies.BITMAP) == bodies.JSON:
-        named = await bodies.read_json(request, MembersRequest, settings.max_body_bytes)
+        named = await bodies.read_json(request, MembersRequest, settings.max_json_bytes)
         members = bitmap.from_indices(named.indices, n_samples)
     else:
         members = bitmap.check(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, "members bitmap")
@@ -166,6 +166,9 @@ async def put_metrics(
             *_WRITE, *_BODY, NotAcceptable, NoEpochs, EpochGap, BitmapLengthError, TrailingBitsError, ParameterError
         ),
     },
+    openapi_extra={
+        "requestBody": {"required": False, "content": {bodies.JSON: {"schema": FinishRequest.model_json_schema()}}}
+    },
 )
 async def finish(
     request: Request,
@@ -173,14 +176,18 @@ async def finish(
     round_: RoundNumber,
     runs: RunsDep,
     selections: SelectionsDep,
-    body: FinishRequest | None = None,
+    settings: SettingsDep,
     allow_gaps: bool = False,
     attempt: Attempt = None,
 ) -> Response:
     """Freeze the round, store its set, open the next. Repeated, it returns the stored set."""
     form = representations.form_of(request)
-    body = body or FinishRequest()
     run = await runs.find(run_id)
+    room = settings.max_document_bytes + 4 * bitmap.n_bytes(run.config.n_samples) // 3
+    sent = await bodies.read_within(request, room, "send `selected` as base64 of one bitmap")
+    if sent:
+        bodies.media_type(request, (bodies.JSON,), bodies.JSON)
+    body = bodies.parse_json(sent, FinishRequest)
     used = None
     if body.selected is not None:
         selected = bodies.decode_bitmap(body.selected, run.config.n_samples, "selected")

@@ -56,6 +56,7 @@ RULES: Mapping[str, Rule] = {
     "GET /runs/{run_id}/rounds/{round}/evaluation": READ,
     "GET /runs/{run_id}/events": READ,
     "GET /runs/{run_id}/scores": READ,
+    "GET /runs/{run_id}/suggestions": READ,
     "GET /runs/{run_id}/samples/{index}": READ,
     "GET /selection/{run_id}": READ,
     "POST /selection": READ,  # stores nothing

@@ -156,7 +156,7 @@ async def select_stateless(
     options = SelectionOptions()
     log = bodies.pieces(request, settings.max_log_bytes)
     if media_type == bodies.JSON:
-        body = await bodies.read_within(request, settings.max_body_bytes)
+        body = await bodies.read_within(request, settings.max_json_bytes)
         if not body.lstrip().startswith(b"["):
             bits = bodies.parse_json(body, StatelessRequest)
             if num_samples is not None:

@@ -11,6 +11,7 @@ from mild_service.api.deps import SettingsDep
 from mild_service.api.problems import RouteNotFound, catalogue, described
 from mild_service.api.schemas import Versions
 from mild_service.compute import CORE_VERSION
+from mild_service.errors import ShuttingDown
 
 router = APIRouter(tags=["service"])
 
@@ -23,9 +24,11 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", responses=described())
+@router.get("/ready", responses=described(ShuttingDown))
 async def ready(request: Request) -> dict[str, str]:
-    """The process answers, and so does its store."""
+    """The process answers, and so does its store; not any more once the process is about to end."""
+    if request.app.state.drain.begun:
+        raise ShuttingDown("this process is about to end; send to another one")
     await request.app.state.ping()
     return {"status": "ready"}
 
@@ -58,6 +61,6 @@ async def problem(code: str) -> dict[str, Any]:
 
 
 @router.get("/", include_in_schema=False)
-async def root(settings: SettingsDep) -> RedirectResponse:
+async def root(request: Request, settings: SettingsDep) -> RedirectResponse:
     """To the documentation."""
-    return RedirectResponse("/docs" if settings.docs else "/version")
+    return RedirectResponse(request.scope["root_path"] + ("/docs" if settings.docs else "/version"))

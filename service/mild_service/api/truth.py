@@ -46,7 +46,7 @@ async def put_labels(
 ) -> LabelsView:
     """Store the given labels. Once an epoch is in, they do not change any more."""
     run = await runs.find(run_id)
-    labels = await read_labels(request, settings.max_body_bytes)
+    labels = await read_labels(request, settings)
     return LabelsView(run_id=run_id, outcome=await truths.put_labels(run, labels))
 
 
@@ -71,7 +71,7 @@ async def put_audit(
     run = await runs.find(run_id)
     n_samples = run.config.n_samples
     if bodies.media_type(request, (bodies.JSON, bodies.BITMAP), bodies.JSON) == bodies.JSON:
-        sent = await bodies.read_json(request, AuditRequest, settings.max_body_bytes)
+        sent = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
         marks = await to_thread.run_sync(Audit.from_marks, sent.indices, sent.clean, n_samples)
     else:
         marks = Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples)

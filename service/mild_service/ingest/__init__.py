@@ -5,9 +5,9 @@ from importlib.util import find_spec
 
 from mild_service.errors import UnsupportedMediaType
 from mild_service.ingest.alone import rounds_of
-from mild_service.ingest.log import Held, Log, Place, Stored
+from mild_service.ingest.log import Held, Log, Stored
 from mild_service.ingest.names import Names, NewNames, RunNames
-from mild_service.ingest.records import Batch, Limits, Reader
+from mild_service.ingest.records import Batch, Limits, Place, Reader
 
 __all__ = [
     "FORMATS",

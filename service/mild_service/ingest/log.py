@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.errors import MildError
 from mild_core.types import EpochBits
-from mild_service.errors import EpochConflict, LimitExceeded
-from mild_service.ingest.records import Batch, Limits, Numbers, bad_record
-
-Place: TypeAlias = tuple[int, int]
-"""A round and an epoch of it."""
+from mild_core.votes import Votes
+from mild_service.errors import LimitExceeded
+from mild_service.ingest.classes import LogClasses
+from mild_service.ingest.records import Batch, Limits, Numbers, Place, bad_record, conflict
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,10 +26,13 @@ class Stored:
         Who was observed, and who was correct.
     closed
         The epoch is committed: it takes the same records again, but no new ones.
+    votes
+        Its wrong predictions; None where none are known.
     """
 
     bits: EpochBits
     closed: bool
+    votes: Votes | None = None
 
 
 Held: TypeAlias = Callable[[Place], Stored | None]
@@ -50,10 +52,12 @@ class Log:
     held
         Asked once for each epoch, when its first record comes.
     infer
-        The log stands alone: its samples are those up to the greatest that it names.
+        Its samples are those up to the greatest that it names.
+    classes
+        Keep what was predicted where it was wrong.
     """
 
-    def __init__(self, limits: Limits, held: Held | None = None, infer: bool = False) -> None:
+    def __init__(self, limits: Limits, held: Held | None = None, infer: bool = False, classes: bool = False) -> None:
         self.limits = limits
         self._held = held or (lambda place: None)
         self._marks: dict[Place, NDArray[np.uint8]] = {}
@@ -61,6 +65,8 @@ class Log:
         self._width = 0 if infer else limits.n_samples
         self.n_samples = self._width
         self.n_records = 0
+        self._classes = LogClasses(limits.n_samples) if classes else None
+        self._told: set[Place] = set()
 
     @property
     def places(self) -> list[Place]:
@@ -71,6 +77,12 @@ class Log:
         """What the log itself says of an epoch."""
         marks = self._marks[place][: self.n_samples]
         return EpochBits(self.n_samples, bitmap.pack(marks == _OWN | _RIGHT), bitmap.pack(marks >= _OWN))
+
+    def votes(self, place: Place) -> Votes | None:
+        """The wrong predictions that the log itself tells of an epoch; None where it tells none."""
+        if self._classes is None or place not in self._told:
+            return None
+        return self._classes.votes(place, self._marks[place] == _OWN | _WRONG)
 
     def add(self, batch: Batch) -> None:
         """Take some records.
@@ -119,18 +131,22 @@ class Log:
         known = marks[samples] & np.uint8(_VALUE)
         if place in self._closed and not known.all():
             first = int(np.argmin(known))
-            raise self._conflict(
-                batch,
+            raise conflict(
+                batch.rows.unit,
                 int(batch.rows.numbers[records][first]),
                 f"sample {samples[first]} is not in epoch {place[1]} of round {place[0]}, which is committed already; "
                 "send all records of an epoch before it is completed, or drop the epoch with resume_from",
             )
+        own = marks[samples] >= _OWN
         clash = (known != 0) & (known != values)
         if not clash.any():
             marks[samples] = values | _OWN
             clash = marks[samples] & _VALUE != values
         if clash.any():
             self._refuse(batch, place, records, values, known)
+        if self._classes is not None and batch.predicted is not None:
+            self._told.add(place)
+            self._classes.add(batch, place, records, own, place in self._closed)
 
     def _begun(self, batch: Batch, place: Place, number: int) -> NDArray[np.uint8]:
         """An epoch's marks with what is stored of it."""
@@ -148,6 +164,8 @@ class Log:
             marks += np.unpackbits(held.bits.correct, count=self._width)
             if held.closed:
                 self._closed.add(place)
+        if self._classes is not None:
+            self._classes.begin(place, None if held is None else held.votes)
         return marks
 
     def _refuse(
@@ -172,13 +190,8 @@ class Log:
         what = f"sample {sample} of epoch {place[1]}, round {place[0]}, has correct={told}, and correct={before}"
         if 0 < self._marks[place][sample] < _OWN:
             says = f"{what} in the store; send the same value, or drop the epoch with resume_from"
-            return self._conflict(batch, number, says)
+            return conflict(batch.rows.unit, number, says)
         return bad_record(batch.rows.unit, number, "correct", f"{what} in an earlier {batch.rows.unit}")
-
-    def _conflict(self, batch: Batch, number: int, says: str) -> EpochConflict:
-        error = EpochConflict(f"{batch.rows.unit} {number}: {says}")
-        error.line = number
-        return error
 
 
 def _by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[Place, slice | Numbers]]:

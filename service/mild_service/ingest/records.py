@@ -8,12 +8,15 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_service.errors import BadRecord
+from mild_core.votes import MAX_CLASS
+from mild_service.errors import BadRecord, EpochConflict
 from mild_service.ingest.names import NameFault, Names
 
 Unit: TypeAlias = Literal["line", "row"]
 Numbers: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
+Place: TypeAlias = tuple[int, int]
+"""A round and an epoch of it."""
 T = TypeVar("T")
 
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
@@ -91,6 +94,8 @@ class Batch:
         Within the limits.
     correct
         The model predicted the given label.
+    predicted, labels
+        Class numbers plus 1; 0 where a record does not say. None where no record does.
     """
 
     rows: "Rows"
@@ -98,6 +103,8 @@ class Batch:
     epochs: Numbers
     samples: Numbers
     correct: Flags
+    predicted: Numbers | None = None
+    labels: Numbers | None = None
 
 
 class Reader(Protocol):
@@ -117,6 +124,13 @@ def bad_record(unit: Unit, number: int, column: str | None, says: str) -> BadRec
     """The error for one record."""
     where = f"{unit} {number}" + ("" if column is None else f", column {column}")
     error = BadRecord(f"{where}: {says}; correct it and send the whole log again, nothing of it was stored")
+    error.line = number
+    return error
+
+
+def conflict(unit: Unit, number: int, says: str) -> EpochConflict:
+    """The error for one record that contradicts what is stored."""
+    error = EpochConflict(f"{unit} {number}: {says}")
     error.line = number
     return error
 
@@ -204,12 +218,18 @@ def assemble(rows: Rows, columns: Mapping[str, Column], limits: Limits) -> Batch
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
     for name in ("epoch", "sample"):
         rows.check(_absent(rows, columns.get(name)), name, "it is missing")
+    rounds = _within(rows, "round", columns.get("round", zeros), limits.n_rounds)
+    epochs = _within(rows, "epoch", columns["epoch"], limits.n_epochs)
+    samples = _within(rows, "sample", columns["sample"], limits.n_samples)
+    correct, predicted, labels = _judged(rows, columns)
     return Batch(
         rows=rows,
-        rounds=_within(rows, "round", columns.get("round", zeros), limits.n_rounds),
-        epochs=_within(rows, "epoch", columns["epoch"], limits.n_epochs),
-        samples=_within(rows, "sample", columns["sample"], limits.n_samples),
-        correct=_correct(rows, columns),
+        rounds=rounds,
+        epochs=epochs,
+        samples=samples,
+        correct=correct,
+        predicted=predicted,
+        labels=labels,
     )
 
 
@@ -257,7 +277,8 @@ def _within(rows: Rows, name: str, column: Column, n: int) -> Numbers:
     return values
 
 
-def _correct(rows: Rows, columns: Mapping[str, Column]) -> Flags:
+def _judged(rows: Rows, columns: Mapping[str, Column]) -> tuple[Flags, Numbers | None, Numbers | None]:
+    """Whether each was predicted right; what was predicted, and the given label."""
     told, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
     by_bit, by_class = ~_absent(rows, told), ~_absent(rows, predicted)
     rows.check(
@@ -269,8 +290,10 @@ def _correct(rows: Rows, columns: Mapping[str, Column]) -> Flags:
     if told is not None:
         rows.check((told.values < 0) | (told.values > 1), "correct", "true, false, 1 or 0 is needed", told.values)
         out |= told.values.astype(bool)
-    if predicted is not None and label is not None:
-        for name, column in (("predicted", predicted), ("label", label)):
-            rows.check(column.values < 0, name, "a class number from 0 on is needed", column.values)
-        out |= by_class & (predicted.values == label.values)
-    return out
+    if predicted is None or label is None or not by_class.any():
+        return out, None, None
+    for name, column in (("predicted", predicted), ("label", label)):
+        outside = (column.values < 0) | (column.values > MAX_CLASS)
+        rows.check(outside, name, f"a class number in 0..{MAX_CLASS} is needed", column.values)
+    out |= by_class & (predicted.values == label.values)
+    return out, np.where(by_class, predicted.values + 1, 0), np.where(by_class, label.values + 1, 0)

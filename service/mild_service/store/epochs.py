@@ -11,15 +11,17 @@ from mild_service.store.keys import epoch_field
 from mild_service.store.link import Link, refused, said
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.scripts import Argument
+from mild_service.store.votes import VoteFields
 from mild_service.store.writer import Writer
 
 
 class Epochs:
     """Verbs on the epochs of an open round."""
 
-    def __init__(self, link: Link, bits: Bits, writer: Writer) -> None:
+    def __init__(self, link: Link, bits: Bits, votes: VoteFields, writer: Writer) -> None:
         self._link = link
         self._bits = bits
+        self._votes = votes
         self._writer = writer
 
     async def commit(
@@ -88,12 +90,13 @@ class Epochs:
         attempt: int | None,
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
         shards: Sequence[str] = (),
+        votes: Sequence[bytes] = (),
     ) -> bool:
         """Put `epoch` in the place of `old`, all of it or nothing.
 
-        `values` are its bits, one per chunk; `shards` the fields that were merged into it, which nobody will ever name
-        again. Return False, with nothing changed, when the epoch is not `old` any more, or the members are not those
-        that were checked.
+        `values` are its bits, one per chunk, `votes` its wrong predictions likewise; `shards` the fields that were
+        merged into it, which nobody will ever name again. Return False, with nothing changed, when the epoch is not
+        `old` any more, or the members are not those that were checked.
 
         Raises
         ------
@@ -114,11 +117,14 @@ class Epochs:
             " ".join(merged_away),
         ]
         names = self._writer.names(run, round_)
+        await self._votes.write(run, round_, epoch, votes)
         answer = await self._writer.write("merge", names, arguments, run, round_, field, values)
         if answer[0] not in ("merged", "moved"):
             raise refused(answer, run.run_id, round_, attempt)
         if answer[0] == "merged":
             await self._bits.drop_tail(run, round_, [name for name in merged_away if name != field])
+            if old is not None and old.votes and epoch_field(old.number, old.attempt, old.digest) != field:
+                await self._votes.drop(run, round_, old)
         return answer[0] == "merged"
 
 

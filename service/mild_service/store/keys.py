@@ -11,6 +11,7 @@ key (after the namespace)           type    holds
 ``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
 ``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
 ``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields
+``:{run_id#c}:<uid>:votes:<r>:<c>`` hash    wrong predictions of chunk c (c 0: tag ``{run_id}``), a field per epoch
 ``:{run_id}:<uid>:events``           stream  the run's latest events, numbered from 1: ``<number>-0``
 ``:{run_id}:<uid>:truth:0``         hash    chunk 0 of given labels and of the audit, a field each
 ``:{run_id#c}:<uid>:truth:<c>``     hash    chunk c >= 1 of the same fields
@@ -73,6 +74,11 @@ class Keys:
         """One chunk of every bitmap of a round."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:chunk:{round_}:{chunk}"
+
+    def votes(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
+        """One chunk of a round's wrong predictions."""
+        tag = f"{run_id}#{chunk}" if chunk else run_id
+        return f"{self.namespace}:{{{tag}}}:{uid}:votes:{round_}:{chunk}"
 
     def truth(self, run_id: str, uid: str, chunk: int) -> str:
         """One chunk of a run's labels and of its audit."""

@@ -179,6 +179,8 @@ class Lifecycle:
                 )
                 for chunk in range(1, chunks.n_chunks(run.config.n_samples)):
                     await link.redis.unlink(link.keys.chunk(run_id, uid, round_, chunk))
+                for chunk in range(chunks.n_chunks(run.config.n_samples)):
+                    await link.redis.unlink(link.keys.votes(run_id, uid, round_, chunk))
             for chunk in range(chunks.n_chunks(run.config.n_samples)):
                 await link.redis.unlink(link.keys.truth(run_id, uid, chunk))
                 await link.redis.unlink(link.keys.ids(run_id, uid, chunk))

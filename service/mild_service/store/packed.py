@@ -2,13 +2,15 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
+from mild_core.votes import Votes
 from mild_service.state import Epoch, Kind
 from mild_service.store import chunks
+from mild_service.store.votes import packed as votes_packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class PackedEpoch:
         As in `Epoch`.
     values
         One per chunk.
+    votes
+        Wrong predictions, one value per chunk; empty where none are known.
     """
 
     digest: str
@@ -30,23 +34,30 @@ class PackedEpoch:
     n_correct: int
     n_observed: int | None
     values: Sequence[bytes]
+    votes: Sequence[bytes] = ()
 
     @classmethod
-    def of(cls, bits: EpochBits, kind: Kind = "whole") -> Self:
+    def of(cls, bits: EpochBits, kind: Kind = "whole", votes: Votes | None = None) -> Self:
         """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
 
         Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
         else's.
         """
+        fields = [] if votes is None or not votes.n_votes else votes_packed(votes)
+        digest = hashlib.sha256((b"" if kind == "whole" else kind.encode()) + bits.to_body())
+        for field in fields:
+            digest.update(field)
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         return cls(
-            digest=hashlib.sha256((b"" if kind == "whole" else kind.encode()) + bits.to_body()).hexdigest()[:32],
+            digest=digest.hexdigest()[:32],
             planes=len(planes),
             n_correct=bitmap.popcount(bits.correct),
             n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
             values=chunks.split(planes),
+            votes=fields,
         )
 
     def record(self, number: int, attempt: int, kind: Kind = "whole", partial: bool = False) -> Epoch:
         """The commit record that goes with these bits."""
-        return Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
+        epoch = Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
+        return replace(epoch, votes=bool(self.votes))

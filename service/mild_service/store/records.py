@@ -84,7 +84,7 @@ def write_epoch(epoch: Epoch) -> str:
     """A commit record."""
     observed = "" if epoch.n_observed is None else epoch.n_observed
     counts = f"{epoch.planes}:{epoch.n_correct}:{observed}"
-    shards = "" if epoch.n_shards is None else f"{epoch.n_in}/{epoch.n_shards}"
+    shards = ("v" if epoch.votes else "") if epoch.n_shards is None else f"{epoch.n_in}/{epoch.n_shards}"
     state = "partial" if epoch.partial else "committed"
     return f"{epoch.attempt}:{epoch.digest}:{counts}:{epoch.kind}:{state}:{shards}"
 
@@ -104,7 +104,8 @@ def read_epoch(number: int, value: bytes) -> Epoch:
         kind=kind,  # type: ignore[arg-type]  # written from the same literals
         partial=state == "partial",
         n_shards=int(n_shards) if n_shards else None,
-        n_in=int(n_in) if n_in else None,
+        n_in=int(n_in) if n_shards else None,
+        votes=shards == "v",
     )
 
 

@@ -53,6 +53,23 @@ class Truth:
         width = len(value) // min(chunks.CHUNK_SAMPLES, run.config.n_samples - chunk * chunks.CHUNK_SAMPLES)
         return int.from_bytes(value[place * width : (place + 1) * width], "little")
 
+    async def read_labels(self, run: Run, ref: TruthRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Some samples' given labels, which ascend.
+
+        Raises
+        ------
+        StoreDamaged
+            If they are not there (any more).
+        """
+        out = np.empty(samples.size, dtype=np.int64)
+        parts = samples // chunks.CHUNK_SAMPLES
+        for chunk in np.unique(parts).tolist():
+            value = await self._read(run, "labels", ref, chunk)
+            width = len(value) // min(chunks.CHUNK_SAMPLES, run.config.n_samples - chunk * chunks.CHUNK_SAMPLES)
+            places = slice(*np.searchsorted(parts, (chunk, chunk + 1)))
+            out[places] = np.frombuffer(value, dtype=f"<u{width}")[samples[places] - chunk * chunks.CHUNK_SAMPLES]
+        return out
+
     async def read_audit(self, run: Run, ref: TruthRef) -> Audit:
         """An audit.
 

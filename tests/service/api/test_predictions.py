@@ -215,7 +215,7 @@ def test_a_contradiction_names_its_line_and_changes_nothing(opened: httpx.Client
 
 @pytest.fixture
 def small(settings: Settings) -> Iterator[httpx.Client]:
-    limits = {"max_body_bytes": 1024, "max_log_bytes": 4000, "max_log_records": 90}
+    limits = {"max_json_bytes": 1024, "max_log_bytes": 4000, "max_log_records": 90}
     with (
         running(create_app(settings.model_copy(update=limits))) as transport,
         httpx.Client(transport=transport, base_url="http://service") as client,

@@ -93,7 +93,7 @@ def test_every_route_and_setting_is_documented(service: httpx.Client) -> None:
 
 @pytest.fixture
 def small(settings: Settings) -> Iterator[httpx.Client]:
-    app = create_app(settings.model_copy(update={"max_body_bytes": 1024}))
+    app = create_app(settings.model_copy(update={"max_body_bytes": 1024, "max_json_bytes": 1024}))
     with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
         yield client
 

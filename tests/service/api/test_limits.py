@@ -1,0 +1,212 @@
+"""What the service does not put up with: bodies that are long, slow or deep, and more work than it can do."""
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from mild_core import selection
+from mild_core.types import Selection
+from mild_service.app import create_app
+from mild_service.config import Settings
+from mild_service.protocol import bounded
+from tests.inprocess import running
+from tests.live import connect, serving, until_closed
+from tests.service.recordings import OCTETS, recording
+
+N = 100
+BODY = recording(N, 1)[0]
+
+
+def head(path: str, length: int, kind: str = "application/octet-stream") -> bytes:
+    return f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+@pytest.fixture
+def impatient(settings: Settings) -> Iterator[str]:
+    """A service that waits for a body for a moment only, and has run `a`."""
+    changed = {"body_pause_seconds": 1.0, "min_body_rate": 100, "request_seconds": 1.0, "max_wait_seconds": 0.1}
+    with serving(create_app(settings.model_copy(update=changed))) as url:
+        httpx.put(f"{url}/runs/a", json={"num_samples": N}).raise_for_status()
+        yield url
+
+
+def test_a_body_that_stops_is_given_up(impatient: str) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(head("/runs/a/rounds/0/epochs/0", len(BODY)) + BODY[:5])
+        answer = until_closed(connection)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"/problems/slow-body" in answer
+    assert b"after 5 bytes" in answer
+    assert httpx.get(f"{impatient}/runs/a").json()["rounds"][0]["epochs"] == []
+
+
+def test_a_body_that_trickles_is_given_up_though_it_never_stops(impatient: str) -> None:
+    sent = 0
+    with connect(impatient) as connection:
+        connection.sendall(head("/runs/a/rounds/0/epochs/0", 10_000_000))
+        started = time.monotonic()
+        try:
+            while time.monotonic() - started < 20:  # a byte every 50 ms is a fifth of what is asked for
+                connection.sendall(b"x")
+                sent += 1
+                time.sleep(0.05)
+        except OSError:
+            pass
+    assert sent < 100
+
+
+def test_a_slow_sender_has_time_as_long_as_it_goes_on(impatient: str) -> None:
+    """Its body takes longer than a pause may, and than the work on a request may."""
+    rate_keeping = recording(8 * 400, 1)[0]
+    httpx.put(f"{impatient}/runs/b", json={"num_samples": 8 * 400}).raise_for_status()
+    with connect(impatient) as connection:
+        connection.sendall(head("/runs/b/rounds/0/epochs/0", len(rate_keeping)))
+        for at in range(0, len(rate_keeping), 25):
+            connection.sendall(rate_keeping[at : at + 25])
+            time.sleep(0.1)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+def test_work_that_takes_too_long_is_given_up(settings: Settings) -> None:
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    app = create_app(settings.model_copy(update={"request_seconds": 0.1}))
+    app.add_api_route("/forever", forever)
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        answer = client.get("/forever")
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/deadline-exceeded")
+        assert answer.headers["retry-after"]
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert client.get("/health").status_code == 200
+
+
+def test_work_that_swallows_its_cancellation_is_given_up_too(settings: Settings) -> None:
+    async def deaf() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    app = create_app(settings.model_copy(update={"request_seconds": 0.1}))
+    app.add_api_route("/deaf", deaf)
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        assert client.get("/deaf").json()["type"] == "/problems/deadline-exceeded"
+
+
+def test_a_deadline_that_would_cut_off_long_polls_is_refused() -> None:
+    with pytest.raises(ValidationError, match="long-polls"):
+        Settings(request_seconds=60, max_wait_seconds=60)
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 5000])
+def test_a_body_is_cut_off_at_its_limit_and_not_after(service: httpx.Client, settings: Settings, body: bytes) -> None:
+    with (
+        serving(create_app(settings.model_copy(update={"max_document_bytes": 4096}))) as url,
+        connect(url) as connection,
+    ):
+        length = 10**9 if not body else len(body)
+        connection.sendall(head("/runs/a", length, "application/json") + body)
+        answer = until_closed(connection)  # though most of what was announced never came
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"MILD_MAX_DOCUMENT_BYTES" in answer
+
+
+def test_json_that_lists_samples_has_a_limit_and_npy_goes_further(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_json_bytes": 1024}))
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        client.put("/runs/a", json={"num_samples": 600})
+        labels = [10] * 600
+        for path, listed in (
+            ("labels", {"labels": labels}),
+            ("rounds/0/members", {"indices": list(range(600))}),
+            ("audit", {"indices": list(range(600)), "clean": [True] * 600}),
+        ):
+            refused = client.put(f"/runs/a/{path}", json=listed)
+            assert refused.status_code == 413
+            assert "MILD_MAX_JSON_BYTES" in refused.json()["detail"]
+        out = io.BytesIO()
+        np.save(out, np.array(labels))
+        assert len(out.getvalue()) > 1024
+        headers = {"Content-Type": "application/x-npy"}
+        assert client.put("/runs/a/labels", content=out.getvalue(), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("shape", ["[", '{"a":', '[{"a":['])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "/runs/b"),
+        ("PATCH", "/runs/a"),
+        ("PUT", "/runs/a/labels"),
+        ("PUT", "/runs/a/audit"),
+        ("PUT", "/runs/a/rounds/0/members"),
+        ("PUT", "/runs/a/rounds/0/metrics/0"),
+        ("POST", "/runs/a/rounds/0/finish"),
+        ("POST", "/runs/a/predictions"),
+        ("POST", "/selection"),
+    ],
+)
+def test_json_that_nests_without_end_is_malformed(opened: httpx.Client, method: str, path: str, shape: str) -> None:
+    answer = opened.request(method, path, content=shape * 100_000, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text
+    assert len(answer.content) < 2000
+
+
+def test_work_beyond_what_may_wait_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    select = selection.select
+
+    def held(*given: object) -> Selection:
+        begun.set()
+        assert go_on.wait(20)
+        return select(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(selection, "select", held)
+    app = create_app(settings.model_copy(update={"compute_threads": 1, "max_waiting": 0}))
+    body = {"correct": [[1, 0, 1, 1], [1, 1, 1, 0]]}
+    answers: list[int] = []
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        first = threading.Thread(target=lambda: answers.append(client.post("/selection", json=body).status_code))
+        first.start()
+        assert begun.wait(20)
+        refused = client.post("/selection", json=body)
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/overloaded")
+        assert "MILD_MAX_WAITING" in refused.json()["detail"]
+        go_on.set()
+        first.join()
+        assert answers == [200]
+        assert client.post("/selection", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /health HT",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nA: b",
+        b"GET /health HTTP/1.1\r\nA: " + 70_000 * b"x",
+    ],
+)
+def test_a_head_that_does_not_end_is_not_waited_for(settings: Settings, sent: bytes) -> None:
+    with serving(create_app(settings), http=bounded(0.2)) as url, connect(url) as connection:
+        connection.sendall(sent)
+        assert until_closed(connection) == b""
+
+
+def test_a_head_that_comes_in_time_is_answered_and_so_is_the_next(settings: Settings) -> None:
+    with serving(create_app(settings), http=bounded(0.2)) as url, connect(url) as connection:
+        for request in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"):
+            connection.sendall(request[:10])
+            connection.sendall(request[10:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /hea")
+        assert until_closed(connection) == b""
+        assert httpx.put(f"{url}/runs/a", json={"num_samples": N}).status_code == 201
+        assert httpx.put(f"{url}/runs/a/rounds/0/epochs/0", content=BODY, headers=OCTETS).status_code == 201
