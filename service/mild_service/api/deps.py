@@ -7,9 +7,10 @@ worker thread and back.
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
-from pydantic import FiniteFloat
+from pydantic.json_schema import SkipJsonSchema
 
 from mild_core.types import Evidence, Fit, Metric, Rule
+from mild_service.api.schemas import CostRatio, MetricValue, Share
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.errors import InvalidRequest
@@ -28,7 +29,7 @@ RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
 EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
 ShardNumber = Annotated[int, Path(ge=0, alias="shard", description="0 to `of` - 1, such as the writer's rank.")]
 Attempt = Annotated[
-    int | None,
+    int | SkipJsonSchema[None],  # a header is there or not, it is never null
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
 ]
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
@@ -125,14 +126,14 @@ async def _changes(
     fit: Annotated[Fit | None, Query(description="How the mixture is fitted.")] = None,
     evidence: Annotated[Evidence | None, Query(description="All rounds so far, or the latest alone.")] = None,
     threshold: Annotated[Rule | None, Query(description="The rule that makes the cut.")] = None,
-    p: Annotated[FiniteFloat | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
-    value: Annotated[FiniteFloat | None, Query(description="`value`: largest metric kept.")] = None,
-    fraction: Annotated[FiniteFloat | None, Query(description="`fraction`: share kept.")] = None,
+    p: Annotated[Share | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
+    value: Annotated[MetricValue | None, Query(description="`value`: largest metric kept.")] = None,
+    fraction: Annotated[Share | None, Query(description="`fraction`: share kept.")] = None,
     cost_ratio: Annotated[
-        FiniteFloat | None,
+        CostRatio | None,
         Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
     ] = None,
-    min_keep: Annotated[FiniteFloat | None, Query(description="Share kept whatever the rule says.")] = None,
+    min_keep: Annotated[Share | None, Query(description="Share kept whatever the rule says.")] = None,
 ) -> dict[str, Any]:
     given = {
         "metric": metric,

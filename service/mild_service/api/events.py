@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from pydantic.json_schema import SkipJsonSchema
 
 from mild_service.api.deps import FeedDep, RunId, RunsDep, SettingsDep
 from mild_service.api.problems import described
@@ -22,11 +23,20 @@ router = APIRouter(tags=["events"])
 
 _ID = re.compile(r"([0-9a-f]{16})-([0-9]{1,15})")
 _MEDIA_TYPE = "text/event-stream"
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
 _RETRY_MS = 1000
 """A client that was cut off comes back after this long."""
 
 LastEventId = Annotated[
-    str | None,
+    str | SkipJsonSchema[None],
     Header(
         alias="Last-Event-ID", description="Id of the last event that was seen; none: from the oldest that is kept."
     ),
@@ -52,7 +62,7 @@ async def _slot(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {_MEDIA_TYPE: {"schema": {"type": "string"}}},
+            "content": {_MEDIA_TYPE: {"itemSchema": _EVENT}},  # as OpenAPI 3.2 and FastAPI describe a stream's items
             "description": "Events, as they happen",
         },
         **described(InvalidRequest, RunNotFound, Overloaded),

@@ -31,7 +31,15 @@ Row = str | list[Any]
 """Base64 of a bitmap, or 0 and 1 per sample; looked into by `stateless`, which is faster than a check per entry."""
 Rows = Annotated[list[Row], Field(fail_fast=True)]
 Scalar = Annotated[FiniteFloat, Field(strict=True)]
-Scalars = Annotated[dict[MetricName, Scalar], Field(min_length=1), BeforeValidator(_few)]
+Scalars = Annotated[
+    dict[MetricName, Scalar],
+    Field(min_length=1, json_schema_extra={"additionalProperties": False, "maxProperties": _MAX_ENTRIES}),
+    BeforeValidator(_few),
+]
+# Ranges that `SelectionOptions` checks, for whoever reads the OpenAPI.
+Share = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": 0, "maximum": 1})]
+CostRatio = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": 1e-6, "maximum": 1e6})]
+MetricValue = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": -1e9, "maximum": 1e9})]
 
 
 class Strict(BaseModel):
@@ -52,11 +60,11 @@ class SelectionChoice(Strict):
     fit: Fit = "anchored"
     evidence: Evidence = "pooled"
     threshold: Rule = "bayes"
-    p: FiniteFloat = 0.5
-    value: FiniteFloat | None = None
-    fraction: FiniteFloat | None = None
-    cost_ratio: FiniteFloat = 1.0
-    min_keep: FiniteFloat = 0.01
+    p: Share = 0.5
+    value: MetricValue | None = None
+    fraction: Share | None = None
+    cost_ratio: CostRatio = 1.0
+    min_keep: Share = 0.01
 
     def given(self) -> dict[str, Any]:
         """The fields that were sent."""
@@ -290,7 +298,9 @@ class CoverageView(BaseModel):
     num_missing: int = Field(description="Samples that are expected and not there: unobserved, once it is committed.")
     missing: list[int] = Field(description="The first 100 of them.")
     num_missing_ranges: int = Field(description="Stretches of neighbouring indices among the missing.")
-    missing_ranges: list[tuple[int, int]] = Field(description="The first 100 of them: first and last index.")
+    missing_ranges: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
+        description="The first 100 of them: first and last index."
+    )
     num_shards: int | None = Field(description="Null where the epoch is not written in shards.")
     missing_shards: list[int]
 
