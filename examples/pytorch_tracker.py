@@ -1,7 +1,8 @@
 """The tracker in a plain PyTorch loop: find the wrong labels among handwritten digits, with no server.
 
-Run it with ``python examples/pytorch_tracker.py``. To use a running service instead, replace `LocalSelector()` by
-``HttpBackend(MildClient("http://localhost:8000"))``.
+Run it with ``python examples/pytorch_tracker.py``. To use a running service instead, leave `run` out of the tracker,
+train within ``with MildClient("http://localhost:8000") as client, client.run("digits", num_samples=…) as run:``, send
+each epoch with ``run.put_epoch(tracker.end_epoch())``, and end with ``run.finish()``.
 """
 
 import torch

@@ -29,3 +29,16 @@ def test_the_curl_example_gets_its_clean_set(tmp_path: Path) -> None:
     assert len(answers) == 11
     assert answers[-2]["verdict"] == "insufficient"
     assert answers[-1]["indices"] == list(range(12))
+
+
+def test_the_asynchronous_example_trains_four_at_once_and_watches(tmp_path: Path) -> None:
+    with EmbeddedService(tmp_path) as service:
+        example = [sys.executable, str(EXAMPLES / "async_client.py"), service.url]
+        found = subprocess.run(example, capture_output=True, text=True, check=True)
+    lines = found.stdout.splitlines()
+    watched = [int(line.split()[2]) for line in lines if line.endswith("memorised")]
+    assert watched == list(range(12))
+    outcomes = [re.fullmatch(r"\S+: separable, kept (\d+), of which (\d+) are right", line) for line in lines]
+    kept = [[int(number) for number in found.groups()] for found in outcomes if found]
+    assert len(kept) == 4
+    assert all(right / n > 0.95 and right > 1200 for n, right in kept)

@@ -4,6 +4,7 @@ Posting one is idempotent, as a record that is stored already changes nothing: a
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class LogCalls(ServiceCalls):
     def push(
         self,
         run_id: str,
-        file: Path,
+        file: str | PathLike[str],
         complete: bool = False,
         media_type: str | None = None,
         attempt: int | None = None,
@@ -77,7 +78,7 @@ class LogCalls(ServiceCalls):
             If it is too long for one post and cannot be cut.
         """
         limits = yield from self.limits()
-        return (yield from self._post_log(run_id, logs.of_file(file, media_type, limits), complete, attempt))
+        return (yield from self._post_log(run_id, logs.of_file(Path(file), media_type, limits), complete, attempt))
 
     def _post_log(self, run_id: str, parts: Iterator[Part], complete: bool, attempt: int | None) -> Flow[Answer]:
         """Post a log part by part.
