@@ -14,6 +14,7 @@ from mild_service.access import Gate
 from mild_service.api import (
     epochs,
     events,
+    members,
     predictions,
     problems,
     rounds,
@@ -107,7 +108,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.gate = Gate(store, settings)
     app.state.suggester = Suggester(store, app.state.selections)
     problems.install(app)
-    for resource in (runs, rounds, epochs, predictions, truth, sample_ids, samples, suggestions, selection, events):
+    resources = (runs, rounds, members, epochs, predictions, truth, sample_ids, samples, suggestions, selection, events)
+    for resource in resources:
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     login.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like

@@ -45,8 +45,15 @@ def shards(store: Store, settings: Settings, telemetry: Telemetry) -> Shards:
 
 
 @pytest.fixture
-def runs(store: Store, settings: Settings, telemetry: Telemetry) -> Runs:
-    return Runs(store, Computer(store, telemetry, 1), settings, telemetry)
+async def computer(store: Store, settings: Settings, telemetry: Telemetry) -> AsyncIterator[Computer]:
+    computer = Computer(store, telemetry, settings)
+    yield computer
+    await computer.aclose()
+
+
+@pytest.fixture
+def runs(store: Store, computer: Computer, settings: Settings, telemetry: Telemetry) -> Runs:
+    return Runs(store, computer, settings, telemetry)
 
 
 @pytest.fixture
@@ -121,7 +128,7 @@ async def test_an_epoch_whose_last_writer_died_before_merging_is_completed(
 
 
 async def test_a_shard_that_comes_while_finishing_is_in_the_set_or_holds_it_up(
-    shards: Shards, runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch
+    shards: Shards, runs: Runs, computer: Computer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(store)
     for shard in range(OF):
@@ -142,14 +149,14 @@ async def test_a_shard_that_comes_while_finishing_is_in_the_set_or_holds_it_up(
     for shard in range(OF):
         await put(shards, run, shard, epoch=1)
     monkeypatch.setattr(store.rounds, "finish", finish)
-    gather = runs._computer.gather
+    gather = computer.gather
 
     async def late_gather(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.setattr(runs._computer, "gather", gather)
+        monkeypatch.setattr(computer, "gather", gather)
         await put(shards, run, 3, epoch=2)
         return await gather(*arguments, **more)
 
-    monkeypatch.setattr(runs._computer, "gather", late_gather)
+    monkeypatch.setattr(computer, "gather", late_gather)
     await runs.finish(run, 0, True, None, None)
     round_ = await round_0(store, run)
     assert (list(round_.epochs), round_.partials) == ([0, 1, 2], {})

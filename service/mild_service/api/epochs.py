@@ -1,10 +1,10 @@
-"""``/runs/{run_id}/rounds/{round}/epochs``: shards of an epoch, and how far epochs are."""
+"""``/runs/{run_id}/rounds/{round}/epochs``: epochs put, whole or in shards, and how far they are."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from mild_core.errors import BitmapLengthError, CorrectNotObservedError, TrailingBitsError
+from mild_core.errors import CorrectNotObservedError
 from mild_service.api import bodies
 from mild_service.api.deps import (
     Attempt,
@@ -17,28 +17,50 @@ from mild_service.api.deps import (
     ShardNumber,
     ShardsDep,
 )
+from mild_service.api.epoch_views import CoverageView, EpochView, RoundCoverageView, ShardView
 from mild_service.api.problems import described
-from mild_service.api.schemas import CoverageView, RoundCoverageView, ShardView
+from mild_service.api.refusals import BITS, PLACE, WRITE, binary
 from mild_service.coverage import state_of
-from mild_service.errors import (
-    BodyTooLarge,
-    DigestMismatch,
-    EpochConflict,
-    EpochKind,
-    InvalidRequest,
-    LimitExceeded,
-    MalformedBody,
-    RoundFinished,
-    RoundNotOpen,
-    RunNotFound,
-    StaleAttempt,
-    StoreFull,
-    UnsupportedMediaType,
-)
+from mild_service.errors import EpochConflict, EpochKind
 
 router = APIRouter(tags=["rounds"])
 
-_PLACE = (InvalidRequest, LimitExceeded, RunNotFound, RoundNotOpen)
+
+@router.put(
+    "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
+    response_model=EpochView,
+    responses={
+        201: {"model": EpochView, "description": "Committed"},
+        200: {"description": "It was there with the same content, or was replaced"},
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind),
+    },
+    openapi_extra=binary("One bitmap (correct), or two in a row (observed, correct)."),
+)
+async def put_epoch(
+    request: Request,
+    run_id: RunId,
+    round_: RoundNumber,
+    epoch: EpochNumber,
+    runs: RunsDep,
+    response: Response,
+    attempt: Attempt = None,
+    replace: Replace = False,
+) -> EpochView:
+    """Commit one epoch's bits, all of them or none."""
+    run = await runs.find(run_id)
+    bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
+    body = await bodies.read_bitmaps(request, run.config.n_samples, count=2)
+    outcome, held = await runs.put_epoch(run, round_, epoch, body, attempt, replace)
+    response.status_code = 201 if outcome == "committed" else 200
+    return EpochView(
+        run_id=run_id,
+        round=round_,
+        epoch=epoch,
+        outcome=outcome,
+        attempt=held.attempt,
+        num_correct=held.n_correct,
+        num_observed=held.n_observed,
+    )
 
 
 @router.put(
@@ -47,36 +69,9 @@ _PLACE = (InvalidRequest, LimitExceeded, RunNotFound, RoundNotOpen)
     responses={
         201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(
-            *_PLACE,
-            StaleAttempt,
-            RoundFinished,
-            StoreFull,
-            MalformedBody,
-            BodyTooLarge,
-            UnsupportedMediaType,
-            DigestMismatch,
-            BitmapLengthError,
-            TrailingBitsError,
-            CorrectNotObservedError,
-            EpochConflict,
-            EpochKind,
-        ),
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind),
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                bodies.BITMAP: {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": "Two bitmaps in a row over all samples: observed by this writer, then correct.",
-                    }
-                }
-            },
-        }
-    },
+    openapi_extra=binary("Two bitmaps in a row over all samples: observed by this writer, then correct."),
 )
 async def put_shard(
     request: Request,
@@ -118,7 +113,7 @@ async def put_shard(
 @router.get(
     "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
     response_model=CoverageView,
-    responses=described(*_PLACE),
+    responses=described(*PLACE),
 )
 async def get_epoch(
     run_id: RunId, round_: RoundNumber, epoch: EpochNumber, runs: RunsDep, coverages: CoveragesDep
@@ -127,7 +122,7 @@ async def get_epoch(
     return CoverageView.of(run_id, round_, epoch, await coverages.epoch(await runs.find(run_id), round_, epoch))
 
 
-@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=described(*_PLACE))
+@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=described(*PLACE))
 async def get_round(run_id: RunId, round_: RoundNumber, runs: RunsDep, coverages: CoveragesDep) -> RoundCoverageView:
     """How far each epoch of a round is, from what is counted already: cheap for a run of any size."""
     run = await runs.find(run_id)

@@ -1,6 +1,4 @@
-"""``/runs/{run_id}/rounds/{round}``: members, epochs, metrics, finish, fit."""
-
-from typing import Any
+"""``/runs/{run_id}/rounds/{round}``: metrics, finish, fit."""
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -8,10 +6,7 @@ from fastapi import APIRouter, Request, Response
 from mild_core import bitmap
 from mild_core.errors import (
     BitmapLengthError,
-    CorrectNotObservedError,
-    InvalidInput,
     ParameterError,
-    SampleIndexError,
     TrailingBitsError,
 )
 from mild_service.api import bodies, representations
@@ -28,107 +23,26 @@ from mild_service.api.deps import (
     UntilEpoch,
 )
 from mild_service.api.problems import described
+from mild_service.api.refusals import BODY, WRITE
 from mild_service.api.schemas import (
-    EpochView,
     FinishRequest,
     FitView,
-    MembersRequest,
-    MembersView,
     MetricsView,
     Scalars,
     SelectionView,
 )
 from mild_service.errors import (
-    BodyTooLarge,
-    DigestMismatch,
-    EpochConflict,
     EpochGap,
-    EpochKind,
     InvalidRequest,
-    LimitExceeded,
-    MalformedBody,
-    MembersFrozen,
     MetricsConflict,
     NoEpochs,
     NotAcceptable,
-    RoundFinished,
     RoundNotOpen,
     RunNotFound,
-    StaleAttempt,
-    StoreFull,
-    UnsupportedMediaType,
 )
 from mild_service.runs import ClientSet
 
 router = APIRouter(tags=["rounds"])
-
-_PLACE = (InvalidRequest, LimitExceeded, RunNotFound, RoundNotOpen)
-_WRITE = (*_PLACE, StaleAttempt, RoundFinished, StoreFull)
-_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType)
-_BITS = (*_BODY, DigestMismatch, BitmapLengthError, TrailingBitsError)
-
-
-def _binary(description: str, **more: Any) -> dict[str, Any]:
-    schema = {"type": "string", "format": "binary", "description": description}
-    return {"requestBody": {"required": True, "content": {bodies.BITMAP: {"schema": schema}, **more}}}
-
-
-@router.put(
-    "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
-    response_model=EpochView,
-    responses={
-        201: {"model": EpochView, "description": "Committed"},
-        200: {"description": "It was there with the same content, or was replaced"},
-        **described(*_WRITE, *_BITS, CorrectNotObservedError, EpochConflict, EpochKind),
-    },
-    openapi_extra=_binary("One bitmap (correct), or two in a row (observed, correct)."),
-)
-async def put_epoch(
-    request: Request,
-    run_id: RunId,
-    round_: RoundNumber,
-    epoch: EpochNumber,
-    runs: RunsDep,
-    response: Response,
-    attempt: Attempt = None,
-    replace: Replace = False,
-) -> EpochView:
-    """Commit one epoch's bits, all of them or none."""
-    run = await runs.find(run_id)
-    bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
-    body = await bodies.read_bitmaps(request, run.config.n_samples, count=2)
-    outcome, held = await runs.put_epoch(run, round_, epoch, body, attempt, replace)
-    response.status_code = 201 if outcome == "committed" else 200
-    return EpochView(
-        run_id=run_id,
-        round=round_,
-        epoch=epoch,
-        outcome=outcome,
-        attempt=held.attempt,
-        num_correct=held.n_correct,
-        num_observed=held.n_observed,
-    )
-
-
-@router.put(
-    "/runs/{run_id}/rounds/{round}/members",
-    response_model=MembersView,
-    responses=described(*_WRITE, *_BITS, InvalidInput, SampleIndexError, MembersFrozen),
-    openapi_extra=_binary("The members' bitmap.", **{bodies.JSON: {"schema": MembersRequest.model_json_schema()}}),
-)
-async def put_members(
-    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
-) -> MembersView:
-    """Set whom the model is trained on, before the round's first epoch."""
-    run = await runs.find(run_id)
-    n_samples = run.config.n_samples
-    if bodies.media_type(request, (bodies.BITMAP, bodies.JSON), bodies.BITMAP) == bodies.JSON:
-        named = await bodies.read_json(request, MembersRequest, settings.max_json_bytes)
-        members = bitmap.from_indices(named.indices, n_samples)
-    else:
-        members = bitmap.check(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, "members bitmap")
-    changed, n_members = await runs.put_members(run, round_, members, attempt)
-    return MembersView(run_id=run_id, round=round_, outcome="set" if changed else "same", num_members=n_members)
 
 
 @router.put(
@@ -137,7 +51,7 @@ async def put_members(
     responses={
         201: {"model": MetricsView, "description": "Stored"},
         200: {"description": "They were there with the same values, or were replaced"},
-        **described(*_WRITE, *_BODY, MetricsConflict),
+        **described(*WRITE, *BODY, MetricsConflict),
     },
 )
 async def put_metrics(
@@ -163,7 +77,7 @@ async def put_metrics(
     responses={
         200: {"content": dict(representations.OPENAPI_CONTENT), "description": "The round's set"},
         **described(
-            *_WRITE, *_BODY, NotAcceptable, NoEpochs, EpochGap, BitmapLengthError, TrailingBitsError, ParameterError
+            *WRITE, *BODY, NotAcceptable, NoEpochs, EpochGap, BitmapLengthError, TrailingBitsError, ParameterError
         ),
     },
     openapi_extra={

@@ -45,6 +45,7 @@ RULES: Mapping[str, Rule] = {
     "GET /runs/{run_id}/audit": READ,
     "GET /runs/{run_id}/rounds/{round}": READ,
     "PUT /runs/{run_id}/rounds/{round}/members": WRITE,
+    "GET /runs/{run_id}/rounds/{round}/members": READ,
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": WRITE,
     "GET /runs/{run_id}/rounds/{round}/epochs/{epoch}": READ,
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}": WRITE,

@@ -8,8 +8,9 @@ from mild_core.audit import Audit
 from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError, TrailingBitsError
 from mild_service.api import bodies
 from mild_service.api.deps import RunId, RunsDep, SettingsDep, TruthsDep
-from mild_service.api.labels import NPY, read_labels
+from mild_service.api.labels import read_labels
 from mild_service.api.negotiation import negotiate, respond
+from mild_service.api.npy import NPY
 from mild_service.api.problems import described
 from mild_service.api.truth_views import AuditedView, AuditRequest, AuditView, LabelsRequest, LabelsView
 from mild_service.errors import (

@@ -1,0 +1,133 @@
+"""JSON out of epochs: what a put has done, and how far they are."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from mild_service.coverage import Coverage, EpochState, state_of
+from mild_service.state import Commitment, Epoch, Kind, Round, Run, ShardOutcome
+
+
+class EpochView(BaseModel):
+    """What an epoch's PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    outcome: Commitment
+    attempt: int
+    num_correct: int
+    num_observed: int | None = Field(description="Null when the body holds one bitmap: then `observe` says who.")
+
+
+class ShardView(BaseModel):
+    """What a shard's PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    shard: int
+    outcome: ShardOutcome = Field(description="`same`: the store had it.")
+    state: EpochState = Field(description="Of the epoch: `committed` once all shards are in.")
+    attempt: int
+    num_shards: int
+    num_missing_shards: int
+    num_correct: int = Field(description="Samples of this shard.")
+    num_observed: int
+
+
+class CoverageView(BaseModel):
+    """How far an epoch is."""
+
+    run_id: str
+    round: int
+    epoch: int
+    state: EpochState
+    kind: Kind | None = Field(description="How its first writer writes it; null while it is absent.")
+    attempt: int | None
+    num_correct: int
+    num_observed: int
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_missing: int = Field(description="Samples that are expected and not there: unobserved, once it is committed.")
+    missing: list[int] = Field(description="The first 100 of them.")
+    num_missing_ranges: int = Field(description="Stretches of neighbouring indices among the missing.")
+    missing_ranges: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
+        description="The first 100 of them: first and last index."
+    )
+    num_shards: int | None = Field(description="Null where the epoch is not written in shards.")
+    missing_shards: list[int]
+
+    @classmethod
+    def of(cls, run_id: str, round_: int, epoch: int, coverage: Coverage) -> Self:
+        """View of `coverage`."""
+        held = coverage.epoch
+        return cls(
+            run_id=run_id,
+            round=round_,
+            epoch=epoch,
+            state=coverage.state,
+            kind=held and held.kind,
+            attempt=held and held.attempt,
+            num_correct=coverage.n_correct,
+            num_observed=coverage.n_observed,
+            num_expected=coverage.n_expected,
+            num_missing=coverage.n_missing,
+            missing=coverage.missing.tolist(),
+            num_missing_ranges=coverage.n_ranges,
+            missing_ranges=coverage.ranges.tolist(),
+            num_shards=held and held.n_shards,
+            missing_shards=coverage.missing_shards,
+        )
+
+
+class EpochSummary(BaseModel):
+    """One epoch in a round's coverage, as its record counts it."""
+
+    epoch: int
+    state: EpochState
+    kind: Kind
+    num_correct: int
+    num_observed: int = Field(
+        description="While shards are coming a sum over them, in which a sample counts as often as it was seen."
+    )
+    num_shards: int | None
+    num_missing_shards: int | None
+
+    @classmethod
+    def of(cls, epoch: Epoch, n_expected: int) -> Self:
+        """View of `epoch`."""
+        n_shards, n_in = epoch.n_shards, epoch.n_in
+        return cls(
+            epoch=epoch.number,
+            state=state_of(epoch),
+            kind=epoch.kind,
+            num_correct=epoch.n_correct,
+            num_observed=n_expected if epoch.n_observed is None else epoch.n_observed,
+            num_shards=n_shards,
+            num_missing_shards=None if n_shards is None or n_in is None else n_shards - n_in,
+        )
+
+
+class RoundCoverageView(BaseModel):
+    """How far the epochs of a round are."""
+
+    run_id: str
+    round: int
+    state: Literal["open", "finished"]
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    epochs: list[EpochSummary] = Field(description="Ascending.")
+    missing_epochs: list[int] = Field(description="Epochs that lack below the greatest that there is.")
+
+    @classmethod
+    def of(cls, run: Run, round_: Round) -> Self:
+        """View of `round_`."""
+        members_only = run.config.observe == "members" and round_.members is not None
+        n_expected = round_.members.n_members if members_only and round_.members else run.config.n_samples
+        return cls(
+            run_id=run.run_id,
+            round=round_.number,
+            state="finished" if round_.finished else "open",
+            num_expected=n_expected,
+            epochs=[EpochSummary.of(epoch, n_expected) for epoch in round_.all_epochs.values()],
+            missing_epochs=round_.missing,
+        )
