@@ -1,0 +1,220 @@
+"""Broken requests to every route that writes: none may fail the service, none that is refused may change anything.
+
+usage: python -m benchmarks.fuzz [--requests 20000] [--seed 0]
+
+Valid bodies of every write route and content type (taken from the service's own OpenAPI), mutated: bits flipped, cut,
+doubled, nested, renumbered, wrongly coded, typed, headed and addressed. A service that asks for a key in a process of
+its own, and a real store. A digest over everything that the store holds is taken before and after each request, and the
+service's memory now and then. Writes ``results/fuzz.md``, exits with 1 if a bar is missed.
+"""
+
+import argparse
+import json
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+from redis import Redis
+
+from benchmarks.mutations import Request, mutated
+from benchmarks.serving import service, store
+from benchmarks.timing import machine
+from benchmarks.valid import BITMAP, LOGS, N_SAMPLES, N_SHARDS, NDJSON, Make, bits, makers
+from benchmarks.wire import Answer, Connection
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = ("open", "empty", "finished", "members", "logs", "shards")
+FRESH = 500
+"""Requests after which the runs are made anew: what was mutated and still valid has filled them up."""
+SAMPLED = 100
+"""Requests between two looks at the service's memory."""
+
+_DIGEST = """
+local keys, cursor = {}, '0'
+repeat
+  local found = redis.call('SCAN', cursor, 'MATCH', ARGV[1], 'COUNT', 1000)
+  cursor = found[1]
+  for _, key in ipairs(found[2]) do
+    if not (string.find(key, ':cache:') or string.find(key, ':lock:') or string.find(key, ':used$')) then
+      keys[#keys + 1] = key
+    end
+  end
+until cursor == '0'
+table.sort(keys)
+local parts = {}
+for i, key in ipairs(keys) do parts[i] = key .. redis.sha1hex(redis.call('DUMP', key) or '') end
+return redis.sha1hex(table.concat(parts, ' '))
+"""
+"""Of every key of a namespace but for what reading leaves behind: runs, sets, commits, bits, truth, ids and events."""
+
+
+@dataclass
+class Found:
+    """What the requests have met."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    per_route: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    kib: list[int] = field(default_factory=list)
+
+    def slope(self) -> float:
+        """Growth of the memory from the end of the warm-up, a third of the requests, to the last, as a share."""
+        kib = np.array(self.kib[len(self.kib) // 3 :], dtype=float)
+        if kib.size < 3:
+            return 0.0
+        rise, start = np.polyfit(np.linspace(0, 1, kib.size), kib, 1)
+        return float(rise / start)
+
+
+class Fuzzer:
+    """Sends broken requests to one service, and watches its store and its memory."""
+
+    def __init__(self, url: str, key: str, pid: int, redis: Redis, namespace: str, seed: int) -> None:
+        self._url = url
+        self._authorization = ("Authorization", f"Bearer {key}")
+        self._pid = pid
+        self._namespace = namespace
+        self._digest = redis.register_script(_DIGEST)
+        self._rng = np.random.default_rng(seed)
+        with httpx.Client(base_url=url) as client:
+            self._makers = makers(client.get("/openapi.json").json())
+
+    def run(self, n_requests: int) -> Found:
+        """Send requests, one after another."""
+        found = Found()
+        with Connection(self._url) as connection:
+            for number in range(n_requests):
+                if number % FRESH == 0:
+                    self._make_runs()
+                    before = self.digest()
+                if number % SAMPLED == 0:
+                    found.kib.append(_resident_kib(self._pid))
+                method, path, media_type, make = self._makers[self._rng.integers(len(self._makers))]
+                request = mutated(self._rng, self._valid(method, path, media_type, make))
+                answer = self._send(connection, request)
+                after = self.digest()
+                _note(found, f"{method} {path}", request, answer, before != after)
+                before = after
+        return found
+
+    def digest(self) -> object:
+        """Of everything that the service has stored."""
+        return self._digest(args=[f"{self._namespace}:*"])
+
+    def _valid(self, method: str, path: str, media_type: str, make: Make) -> Request:
+        """A request that most often would succeed."""
+        places = {"run_id": RUNS[self._rng.integers(len(RUNS))], "round": "0", "shard": "0"}
+        places["epoch"] = str(self._rng.integers(20, 26) if "shards" in path else self._rng.integers(10))
+        places["round"] = str(int(places["run_id"] == "finished"))
+        query = f"of={N_SHARDS}" if "shards" in path else ""
+        headers = (("Content-Type", media_type),)
+        return Request(method, path.format(**places), query, headers, make(self._rng))
+
+    def _send(self, connection: Connection, request: Request) -> Answer:
+        names = {name for name, _ in request.headers}
+        headers = [*request.headers, *([] if "Authorization" in names else [self._authorization])]
+        target = f"{request.path}?{request.query}" if request.query else request.path
+        target = "".join(f"%{byte:02x}" if byte > 126 else chr(byte) for byte in target.encode())
+        return connection.send(request.method, target, headers, request.body, request.cut_off)
+
+    def _make_runs(self) -> None:
+        """Runs in every state that there is; those that were there are gone."""
+        with httpx.Client(base_url=self._url, headers=dict([self._authorization]), timeout=60) as client:
+            while runs := client.get("/runs", params={"limit": 500}).raise_for_status().json()["runs"]:
+                for run in runs:
+                    client.delete(f"/runs/{run['run_id']}").raise_for_status()
+            for run_id in RUNS:
+                observe = "members" if run_id == "members" else "all"
+                opening = {"num_samples": N_SAMPLES, "num_classes": 10, "observe": observe}
+                client.put(f"/runs/{run_id}", json=opening).raise_for_status()
+            as_bits, as_log = {"Content-Type": BITMAP}, {"Content-Type": NDJSON}
+            members = "/runs/members/rounds/0/members"
+            client.put(members, content=bits(self._rng), headers=as_bits).raise_for_status()
+            for run_id in ("open", "finished", "logs"):
+                for epoch in range(6):
+                    path = f"/runs/{run_id}/rounds/0/epochs/{epoch}"
+                    client.put(path, content=bits(self._rng), headers=as_bits).raise_for_status()
+            client.post("/runs/finished/rounds/0/finish").raise_for_status()
+            log = LOGS[NDJSON](self._rng)
+            client.post("/runs/logs/predictions", content=log, headers=as_log).raise_for_status()
+            shard = f"/runs/shards/rounds/0/epochs/20/shards/1?of={N_SHARDS}"
+            client.put(shard, content=bits(self._rng, 2), headers=as_bits).raise_for_status()
+
+
+def _note(found: Found, route: str, request: Request, answer: Answer, changed: bool) -> None:
+    found.statuses[answer.status] += 1
+    found.per_route[route] += 1
+    shown = f"{route} {answer.status} {request}"[:1000]
+    if answer.status >= 400:
+        problem = answer.headers.get("content-type", "").startswith("application/problem+json")
+        code = json.loads(answer.body)["type"] if problem else answer.body[:60].decode("latin-1")
+        found.codes[f"{answer.status} {code}"] += 1
+    if answer.status >= 500 or (answer.status == 0 and request.cut_off is None):
+        found.failures.append(f"{shown}: {answer.body[:500]!r}")
+    if changed and not 200 <= answer.status < 300:
+        found.changes.append(shown)
+
+
+def _resident_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def fuzz(n_requests: int, seed: int, store_url: str) -> Found:
+    """Start a service, and send it broken requests."""
+    key, namespace = secrets.token_urlsafe(32), f"fuzz-{secrets.token_hex(4)}"
+    environment = {
+        "MILD_API_KEYS": key,
+        "MILD_STORE_NAMESPACE": namespace,
+        "MILD_RATE_PER_KEY": "0",
+        "MILD_SWEEP_SECONDS": "0",
+        "MILD_LOG_LEVEL": "critical",
+    }
+    with service(store_url, environment) as served, Redis.from_url(store_url) as redis:
+        return Fuzzer(served.url, key, served.process.pid, redis, namespace, seed).run(n_requests)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    with store() as server:
+        found = fuzz(arguments.requests, arguments.seed, server.url)
+    slope = found.slope()
+    lines = [
+        "# Broken requests",
+        "",
+        f"`python -m benchmarks.fuzz --requests {arguments.requests} --seed {arguments.seed}`, "
+        f"{machine('fastapi', 'uvicorn', 'redis', 'pyarrow', 'zstandard')}. {len(found.per_route)} routes, "
+        f"{sum(count for status, count in found.statuses.items() if status >= 400)} requests refused, "
+        f"{found.statuses[0]} cut off by the sender; memory {found.kib[0] / 1024:.0f} MiB at first, "
+        f"{found.kib[-1] / 1024:.0f} MiB at last.",
+        "",
+        "| what | measured | bar |",
+        "| --- | --- | --- |",
+        f"| answers of 500 and above, or none | {len(found.failures)} | 0 |",
+        f"| requests that were refused, or cut off, and changed something | {len(found.changes)} | 0 |",
+        f"| growth of memory after warm-up | {slope:.1%} | below 5% |",
+        "",
+        "| status and problem | requests |",
+        "| --- | --- |",
+        *(f"| {code} | {count} |" for code, count in sorted(found.codes.items())),
+        "",
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "fuzz.md").write_text("\n".join(lines))
+    print("\n".join([*lines, *found.failures[:20], *found.changes[:20]]))
+    return int(bool(found.failures or found.changes) or slope >= 0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

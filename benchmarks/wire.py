@@ -1,0 +1,99 @@
+"""HTTP/1.1 over a socket with nothing in between: it sends what it is told, right or wrong, and costs little."""
+
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response. Status 0 stands for a connection that was closed without one."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connection:
+    """A connection that is kept open, and opened again once it was closed."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._address = (parts.hostname or "", parts.port or 80)
+        self._socket: socket.socket | None = None
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+        cut_off: int | None = None,
+    ) -> Answer:
+        """Send a request.
+
+        Parameters
+        ----------
+        target
+            Path and query, as they are sent.
+        cut_off
+            Close the connection behind so many bytes of the body, and wait for no answer.
+        """
+        lines = [f"{method} {target} HTTP/1.1", "Host: benchmark", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, timeout=_SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if cut_off is not None:
+            self._socket.sendall(head + body[:cut_off])
+            self.close()
+            return Answer(0, {}, b"")
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer may be there all the same
+            self._socket.sendall(head + body)
+        return self._answer()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _answer(self) -> Answer:
+        assert self._socket is not None, "the connection is open"
+        received = b""
+        while b"\r\n\r\n" not in received:
+            piece = self._receive()
+            if not piece:
+                self.close()
+                return Answer(0, {}, b"")
+            received += piece
+        head, _, body = received.partition(b"\r\n\r\n")
+        first, *rest = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
+        while len(body) < int(headers.get("content-length", 0)):
+            piece = self._receive()
+            if not piece:
+                break
+            body += piece
+        if headers.get("connection") == "close":
+            self.close()
+        return Answer(int(first.split(" ")[1]), headers, body)
+
+    def _receive(self) -> bytes:
+        assert self._socket is not None, "the connection is open"
+        try:
+            return self._socket.recv(65536)
+        except ConnectionResetError:
+            return b""
