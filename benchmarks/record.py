@@ -96,7 +96,7 @@ def cases() -> list[Case]:
     human = ("human:aggre", "human:worse")
     for planted in ("none", "confused", "uniform"):
         found += [Case("digits", noise, 20, s, planted) for noise in NOISES for s in (0, 1)]
-        many = (*NOISES, *human) if planted != "uniform" else (*few, "human:worse")
+        many = (*NOISES, *human) if planted != "uniform" else ("none", "pairflip:0.4", "human:worse")
         found += [Case("cifar16", noise, 20, s, planted, smoothing=0.0) for noise in many for s in (0, 1)]
     found += [Case("digits", noise, e, s) for e in (3, 8, 60) for noise in few for s in (0, 1)]
     found += [Case("digits", noise, 20, s, smoothing=0.0) for noise in few for s in (0, 1)]
