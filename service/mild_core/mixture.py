@@ -73,7 +73,9 @@ class Mixture:
         return clean, noisy
 
 
-def fit_mixture(counts: Floats, kind: Fit = "anchored", observation: Floats | None = None) -> Mixture:
+def fit_mixture(
+    counts: Floats, kind: Fit = "anchored", observation: Floats | None = None, known: Floats | None = None
+) -> Mixture:
     """Fit two Weibull components to a histogram.
 
     Parameters
@@ -85,6 +87,9 @@ def fit_mixture(counts: Floats, kind: Fit = "anchored", observation: Floats | No
     observation
         Shape (n_cells, n_bins): probability of each observed cell given each true count, for samples that were not
         observed in every epoch. None: cells are bins.
+    known
+        Samples per cell that are known to be clean and to be noisy, shape (2, n_cells), apart from `counts`: each
+        speaks for its own component alone. Fractions weigh.
 
     Returns
     -------
@@ -92,7 +97,7 @@ def fit_mixture(counts: Floats, kind: Fit = "anchored", observation: Floats | No
         The best of the fixed starts. Never raises for finite, non-negative counts of two bins or more.
     """
     n_bins = counts.size if observation is None else observation.shape[1]
-    problem = _Problem(kind, n_bins, observation)
+    problem = _Problem(kind, n_bins, observation, known)
     starts = problem.starts()
     theta, value = minimise(
         problem.objective(np.broadcast_to(counts, (len(starts), counts.size))), starts, problem.low, problem.high
@@ -102,7 +107,7 @@ def fit_mixture(counts: Floats, kind: Fit = "anchored", observation: Floats | No
 
 def refit(mixture: Mixture, histograms: Floats) -> list[Mixture]:
     """Fit each of `histograms`, shape (n_problems, n_bins), as `mixture` was, starting from it."""
-    problem = _Problem(mixture.kind, histograms.shape[1], None)
+    problem = _Problem(mixture.kind, histograms.shape[1], None, None)
     start = np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes)))
     start = np.tile(np.clip(start, problem.low, problem.high), (len(histograms), 1))
     theta, _ = minimise(problem.objective(histograms), start, problem.low, problem.high)
@@ -112,8 +117,8 @@ def refit(mixture: Mixture, histograms: Floats) -> list[Mixture]:
 class _Problem:
     """One kind of fit on bins of one number: bounds, priors, likelihood."""
 
-    def __init__(self, kind: Fit, n_bins: int, observation: Floats | None) -> None:
-        self.kind, self.n_bins = kind, n_bins
+    def __init__(self, kind: Fit, n_bins: int, observation: Floats | None, known: Floats | None) -> None:
+        self.kind, self.n_bins, self.known = kind, n_bins, known
         self.n_epochs = max(n_bins - 1, 1)
         self.likelihood = likelihood_of(kind, n_bins, observation)
         self.family = FAMILIES[kind]
@@ -153,6 +158,9 @@ class _Problem:
             gradient = pull - (jacobian @ ratio[:, :, None])[:, :, 0]
             fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
             hessian = fisher - _second(cell, weight[:, :, 0], both, by_logit, ratio)
+            if self.known is not None:
+                for part, added in zip((value, gradient, fisher, hessian), _told(cell, self.known), strict=True):
+                    part += added
             diagonal = np.einsum("bii->bi", fisher)
             return Local(
                 *(part / total.reshape(-1, *[1] * (part.ndim - 1)) for part in (value, gradient, hessian, diagonal))
@@ -187,3 +195,23 @@ def _second(cell: Derivatives, weight: Floats, both: Floats, by_logit: Floats, r
         out[:, scale, shape] = out[:, shape, scale] = weight[:, component] * ak[:, component]
         out[:, shape, shape] = weight[:, component] * kk[:, component]
     return out
+
+
+def _told(cell: Derivatives, known: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """What samples of a known component add to the objective, its gradient, its Fisher information and its Hessian."""
+    n_problems = len(cell.value)
+    likelihood = cell.value + _FLOOR
+    ratio = known / likelihood
+    value = -(known * np.log(likelihood)).sum(axis=(1, 2))
+    gradient, fisher, hessian = np.zeros((n_problems, 5)), np.zeros((n_problems, 5, 5)), np.zeros((n_problems, 5, 5))
+    for component in (0, 1):
+        own = [1 + component, 3 + component]
+        first = np.stack((cell.a[:, component], cell.k[:, component]), axis=1)
+        r = ratio[:, component, None]
+        gradient[:, own] = -(first * r).sum(axis=2)
+        square = (first * (r / likelihood[:, component, None])) @ first.swapaxes(1, 2)
+        aa, ak, kk = ((part[:, component] * ratio[:, component]).sum(axis=1) for part in (cell.aa, cell.ak, cell.kk))
+        block = np.ix_(range(n_problems), own, own)
+        fisher[block] = square
+        hessian[block] = square - np.stack((np.stack((aa, ak), axis=1), np.stack((ak, kk), axis=1)), axis=1)
+    return value, gradient, fisher, hessian

@@ -25,6 +25,7 @@ def test_planting_along_confusions_draws_what_annotators_draw() -> None:
     flipped, _ = noise.apply("pairflip:0.4", GIVEN, 10, seed=0)
     planting = plant(flipped, 10, 0.1, seed=0, predicted=GIVEN)
     chosen = bitmap.unpack(planting.planted, GIVEN.size)
+    assert (flipped[chosen] == GIVEN[chosen]).all(), "whose label is wrong already is spared"
     assert ((planting.labels - flipped)[chosen] % 10 == 1).mean() > 0.97
 
 

@@ -49,13 +49,22 @@ def plant(
     seed
         Of the samples and of the labels drawn.
     predicted
-        Shape (n_samples,), classes predicted by a barely trained network: labels are drawn along its confusions. None
-        draws them uniformly from the other classes.
+        Shape (n_samples,), classes predicted by a barely trained network: labels are drawn along its confusions, of the
+        samples whose given label it predicts as long as there are such. None draws samples and labels uniformly.
+
+    Notes
+    -----
+    A label whose sample is mislabelled already would be broken twice, into something that no annotator gives: where
+    noise has a structure it is memorised later than the noise there is, and 40% of uniformly drawn samples are such at
+    a noise of 0.4. What a barely trained network predicts is mostly labelled right.
     """
     # Not the stream that label noise of the same seed draws from: it would plant among the labels that it broke.
     rng = np.random.default_rng([seed, 1])
-    chosen = rng.permutation(len(given))[: round(fraction * len(given)) if n_classes > 1 else 0]
-    chances = transitions(given, given if predicted is None else predicted, n_classes)
+    predicted = given if predicted is None else predicted
+    order = rng.permutation(len(given))
+    order = order[np.argsort(predicted[order] != given[order], kind="stable")]
+    chosen = order[: round(fraction * len(given)) if n_classes > 1 else 0]
+    chances = transitions(given, predicted, n_classes)
     labels = given.copy()
     reached = chances.cumsum(axis=1)[given[chosen]]
     labels[chosen] = (reached <= rng.random((len(chosen), 1)) * reached[:, -1:]).sum(axis=1)
