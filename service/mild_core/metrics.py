@@ -10,16 +10,20 @@ With ``z`` misclassified epochs in ``sz`` segments and ``m`` memorised epochs in
 Over several rounds of ``E_1, E_2, …`` epochs the value is ``sum(E) * mean(v_r / E_r)`` over the rounds in which the
 sample was observed: the plain sum where all rounds are equally long, and equal weight for every round where they are
 not. A round's counts are scaled to its length where epochs were not observed; segments never cross rounds.
+
+A round in which a sample's label was broken on purpose does not count for it. Where there is no other, the sample is
+`planted`: its value says how broken labels are learnt.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
+from mild_core.bitmap import Bitmap
 from mild_core.dynamics import Dynamics, dynamics, first_learned
 from mild_core.types import Metric, RoundBits
 from mild_core.weibull import Floats
@@ -46,6 +50,9 @@ class Scores:
         Shape (n_samples,), share of the epochs in which the sample was observed, every round weighing the same.
     n_epochs
         Epochs of all rounds together.
+    planted
+        Shape (n_samples,), samples whose label was broken on purpose in every round in which they were observed; None
+        where there are none. Their values are not about their own label.
     """
 
     values: Floats
@@ -56,11 +63,17 @@ class Scores:
     expected: NDArray[np.int32]
     coverage: Floats
     n_epochs: int
+    planted: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def seen(self) -> NDArray[np.bool_]:
+        """Samples seen in at least half of the epochs in which they should have been, shape (n_samples,)."""
+        return (self.observed > 0) & (2 * self.observed >= self.expected)
 
     @cached_property
     def scored(self) -> NDArray[np.bool_]:
-        """Samples seen in at least half of the epochs in which they should have been, shape (n_samples,)."""
-        return (self.observed > 0) & (2 * self.observed >= self.expected)
+        """Samples that were seen often enough, with their own label, to be judged, shape (n_samples,)."""
+        return self.seen if self.planted is None else self.seen & ~self.planted
 
     @property
     def unobserved(self) -> NDArray[np.bool_]:
@@ -106,10 +119,12 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         One of the four metrics of this module.
     """
     n_samples = rounds[0].n_samples
+    planted = _only_planted(rounds)
     rates, coverage = (np.zeros(n_samples) for _ in range(2))
     observed, expected = (np.zeros(n_samples, dtype=np.int32) for _ in range(2))
     seen_rounds = np.zeros(n_samples, dtype=np.uint16)
-    for bits in rounds:
+    for given in rounds:
+        bits, ignored = _about_own_labels(given, planted)
         counts = dynamics(bits)
         # Scaled by 1 / observed: an epoch that was not observed says nothing, so the others speak for it. Whoever was
         # not observed at all has the value 0.
@@ -119,6 +134,8 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         seen_rounds += counts.observed > 0
         observed += counts.observed
         expected += _expected(bits)
+        if ignored is not None:
+            expected[ignored] -= np.int32(bits.n_epochs)
         coverage += counts.observed / max(bits.n_epochs, 1)
     n_epochs = sum(bits.n_epochs for bits in rounds)
     coverage /= max(sum(bits.n_epochs > 0 for bits in rounds), 1)
@@ -126,7 +143,39 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
     with np.errstate(invalid="ignore"):  # nobody's 0 / 0 is NaN
         rates /= seen_rounds
     origin, width, n_bins = _grid(metric, n_epochs)
-    return Scores(rates, origin, width, n_bins, observed, expected, coverage, n_epochs)
+    own = None if planted is None else bitmap.unpack(planted, n_samples)
+    return Scores(rates, origin, width, n_bins, observed, expected, coverage, n_epochs, own)
+
+
+def _only_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
+    """Samples whose label was broken in every round in which they were observed, shape (n_bytes,); None: nobody."""
+    broken = [bits.planted for bits in rounds if bits.planted is not None]
+    if not broken:
+        return None
+    own = np.zeros(bitmap.n_bytes(rounds[0].n_samples), dtype=np.uint8)
+    for bits in rounds:
+        seen = bitmap.full(bits.n_samples) if bits.observed is None else np.bitwise_or.reduce(bits.observed, axis=0)
+        own |= seen if bits.planted is None else seen & ~bits.planted
+    planted: Bitmap = np.bitwise_or.reduce(broken, axis=0)
+    return planted & ~own
+
+
+def _about_own_labels(bits: RoundBits, only_planted: Bitmap | None) -> tuple[RoundBits, NDArray[np.bool_] | None]:
+    """A round without the samples that it says nothing of, and who those are; None: nobody."""
+    if bits.planted is None or only_planted is None:
+        return bits, None
+    ignored = bits.planted & ~only_planted
+    if not ignored.any():
+        return bits, None
+    everyone = np.broadcast_to(bitmap.full(bits.n_samples), bits.correct.shape)
+    observed = (everyone if bits.observed is None else bits.observed) & ~ignored
+    left = replace(bits, correct=bits.correct & ~ignored, observed=observed)
+    return left, bitmap.unpack(ignored & _expected_bitmap(bits), bits.n_samples)
+
+
+def _expected_bitmap(bits: RoundBits) -> Bitmap:
+    """Who should have been observed, shape (n_bytes,)."""
+    return bitmap.full(bits.n_samples) if bits.expects == "all" or bits.members is None else bits.members
 
 
 def _expected(bits: RoundBits) -> NDArray[np.int32] | int:

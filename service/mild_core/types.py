@@ -92,6 +92,9 @@ class RoundBits:
         Shape (n_bytes,), whom the model was trained on; None means everyone.
     expects
         Who should have been observed: everyone, or the members only.
+    planted
+        Shape (n_bytes,), whose label was broken on purpose in this round: their bits say how broken labels are learnt,
+        and nothing of their own one. None: nobody's.
     """
 
     n_samples: int
@@ -99,6 +102,7 @@ class RoundBits:
     observed: Bitmap | None = None
     members: Bitmap | None = None
     expects: Literal["all", "members"] = "all"
+    planted: Bitmap | None = None
 
     @classmethod
     def of(
@@ -108,6 +112,7 @@ class RoundBits:
         observed: Bitmap | Sequence[Bitmap | None] | None,
         members: Bitmap | None,
         observe: Observe,
+        planted: Bitmap | None = None,
     ) -> Self:
         """A round's evidence, where an epoch may leave it to `observe` who was observed.
 
@@ -124,6 +129,8 @@ class RoundBits:
             Shape (n_bytes,), or None for everyone.
         observe
             ``members``: the run observes the round's members; else everyone.
+        planted
+            Shape (n_bytes,), whose label was broken on purpose in this round.
         """
         members_only = observe == "members"
         expected = members if members_only else None
@@ -135,7 +142,7 @@ class RoundBits:
                 whole = bitmap.full(n_samples) if expected is None else expected
                 rows = [whole if row is None else row for row in given]
                 observed = np.stack(rows) if rows else np.empty_like(correct)
-        return cls(n_samples, correct, observed, members, "members" if members_only else "all")
+        return cls(n_samples, correct, observed, members, "members" if members_only else "all", planted)
 
     @property
     def n_epochs(self) -> int:

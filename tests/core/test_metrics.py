@@ -82,3 +82,37 @@ def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
     for cut in (0, 3, scores.n_bins - 1):
         assert ((bins <= cut) == (scores.values <= scores.value_of(cut) + 1e-9)).all()
         assert scores.cut_at(scores.value_of(cut)) == cut
+
+
+def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:
+    rng = np.random.default_rng(5)
+    correct = [bitmap.pack(rng.random((10, 100)) < 0.5) for _ in range(2)]
+    planted = bitmap.from_indices(range(7), 100)
+    first, second = RoundBits(100, correct[0], planted=planted), RoundBits(100, correct[1])
+    both, alone = score([first, second], "mild-simple"), score([second], "mild-simple")
+    assert both.values[:7] / both.n_epochs == pytest.approx(alone.values[:7] / alone.n_epochs)
+    assert both.values[7:] == pytest.approx(score([RoundBits(100, correct[0]), second], "mild-simple").values[7:])
+    assert both.scored.all()
+    assert not both.unobserved.any()
+    assert both.planted is not None
+    assert not both.planted.any()
+
+
+def test_a_sample_that_was_only_planted_is_not_judged() -> None:
+    rng = np.random.default_rng(5)
+    members = bitmap.from_indices(range(50), 100)
+    bits = RoundBits(
+        100,
+        bitmap.pack(rng.random((10, 100)) < 0.5) & members,
+        np.tile(members, (10, 1)),
+        members,
+        "members",
+        planted=bitmap.from_indices([0, 1], 100),
+    )
+    scores = score([bits], "mild-simple")
+    assert scores.planted is not None
+    assert np.flatnonzero(scores.planted).tolist() == [0, 1]
+    assert scores.seen[:50].all()
+    assert not scores.scored[:2].any()
+    assert scores.scored[2:50].all()
+    assert not scores.unobserved.any()
