@@ -31,7 +31,7 @@ from mild_service.api.deadline import Deadline
 from mild_service.api.declared import declare_access
 from mild_service.api.deps import known_query_only
 from mild_service.api.guard import Guard
-from mild_service.api.headers import SecurityHeaders, cross_origin
+from mild_service.api.headers import SecurityHeaders, cross_origin, read_origins
 from mild_service.api.middleware import RequestContext
 from mild_service.api.reception import Reception
 from mild_service.api.rules import Rulebook
@@ -114,15 +114,17 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     login.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
     declare_access(app)
+    origins = read_origins(settings.cors_origins)
     app.add_middleware(
         Guard,
         gate=app.state.gate,
         rulebook=Rulebook(settings.metrics_access),
         buckets=Buckets(settings.rate_per_key, settings.rate_burst),
+        origins=origins,
     )
     app.add_middleware(Reception, settings=settings)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
-    cross_origin(app, settings.cors_origins)
+    cross_origin(app, origins)
     app.add_middleware(RequestContext, telemetry=telemetry)
     app.add_middleware(SecurityHeaders)  # added last: around the others
     return app

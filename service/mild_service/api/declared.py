@@ -22,16 +22,16 @@ def declare_access(app: FastAPI) -> None:
     plain: Callable[[], dict[str, Any]] = app.openapi
 
     def described() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = plain()
-            document.setdefault("components", {})["securitySchemes"] = _SCHEMES
+        document = plain()
+        components = document.setdefault("components", {})
+        if "securitySchemes" not in components:  # else it is the one from before, which is kept
+            components["securitySchemes"] = _SCHEMES
             for path, methods in document["paths"].items():
                 for method, operation in methods.items():
                     rule = RULES.get(f"{method.upper()} {path}")
                     if rule is not None and rule.scope is not None:
                         _declare(operation, method, path, rule)
-        assert app.openapi_schema is not None
-        return app.openapi_schema
+        return document
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's own way to extend it
 

@@ -4,7 +4,8 @@ Dependencies are coroutines though they wait for nothing: plain functions would 
 worker thread and back.
 """
 
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic.json_schema import SkipJsonSchema
@@ -32,6 +33,8 @@ Attempt = Annotated[
     int | SkipJsonSchema[None],  # a header is there or not, it is never null
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
 ]
+Again: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises `Unauthenticated` once the caller's key counts no more: to be asked where an answer takes its time."""
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 
 
@@ -90,6 +93,11 @@ async def _caller(request: Request) -> ApiKey:
     return caller
 
 
+async def _again(request: Request) -> Again:
+    again: Again = request.state.again
+    return again
+
+
 async def known_query_only(request: Request) -> None:
     """Refuse a query parameter that the route does not have: misspelt, it would silently leave the default in force.
 
@@ -117,6 +125,7 @@ ShardsDep = Annotated[Shards, Depends(_shards)]
 CoveragesDep = Annotated[Coverages, Depends(_coverages)]
 SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
+AgainDep = Annotated[Again, Depends(_again)]
 SuggesterDep = Annotated[Suggester, Depends(_suggester)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 

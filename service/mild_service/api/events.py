@@ -11,10 +11,10 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic.json_schema import SkipJsonSchema
 
-from mild_service.api.deps import FeedDep, RunId, RunsDep, SettingsDep
+from mild_service.api.deps import Again, AgainDep, FeedDep, RunId, RunsDep, SettingsDep
 from mild_service.api.problems import described
 from mild_service.config import Settings
-from mild_service.errors import InvalidRequest, Overloaded, RunNotFound, StoreError
+from mild_service.errors import AccessError, InvalidRequest, Overloaded, RunNotFound, StoreError
 from mild_service.feed import Feed
 from mild_service.state import Event, Run
 from mild_service.telemetry import Telemetry
@@ -69,14 +69,19 @@ async def _slot(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
     },
 )
 async def get_events(
-    run_id: RunId, runs: RunsDep, feed: FeedDep, settings: SettingsDep, last_event_id: LastEventId = None
+    run_id: RunId,
+    runs: RunsDep,
+    feed: FeedDep,
+    settings: SettingsDep,
+    again: AgainDep,
+    last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """What happens to a run, as it happens, until the run goes; first what has happened since `Last-Event-ID`."""
     run = await runs.find(run_id)
     after = _after(run, last_event_id)
     # A proxy must pass events on at once, and nobody may keep them.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(feed, run, after, settings), headers=headers, media_type=_MEDIA_TYPE)
+    return StreamingResponse(_stream(feed, run, after, settings, again), headers=headers, media_type=_MEDIA_TYPE)
 
 
 def _after(run: Run, last_event_id: str | None) -> int | None:
@@ -92,8 +97,8 @@ def _after(run: Run, last_event_id: str | None) -> int | None:
     return number if found[1] == run.uid and number <= run.n_events else None
 
 
-async def _stream(feed: Feed, run: Run, after: int | None, settings: Settings) -> AsyncIterator[bytes]:
-    """The wire: events and heartbeats until the run goes, the service ends, or the stream is as old as it may get."""
+async def _stream(feed: Feed, run: Run, after: int | None, settings: Settings, again: Again) -> AsyncIterator[bytes]:
+    """The wire: events and heartbeats until run, key or service goes, or the stream is as old as it may get."""
     yield format_sse_event(retry=_RETRY_MS)
     ends = time.monotonic() + settings.stream_seconds
     lost, seen = after is None, after or 0
@@ -101,7 +106,8 @@ async def _stream(feed: Feed, run: Run, after: int | None, settings: Settings) -
         while not feed.closing and (left := ends - time.monotonic()) > 0:
             try:
                 events = await tail.after(seen, min(settings.heartbeat_seconds, left))
-            except StoreError:
+                await again()
+            except (StoreError, AccessError):
                 return  # the client comes back, to a replica that reaches the store
             if events and (lost or events[0].number > seen + 1):
                 yield _lost(run, events[0].number - 1, None if lost else events[0].number - 1 - seen)

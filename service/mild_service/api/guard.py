@@ -1,8 +1,9 @@
 """The guard before every route: who asks, may they, and not too often. It looks at no body."""
 
 import math
+from collections.abc import Collection
+from functools import partial
 
-from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,7 +13,8 @@ from mild_service.access import Gate, absent
 from mild_service.api import problems
 from mild_service.api.buckets import Buckets
 from mild_service.api.rules import Rule, Rulebook
-from mild_service.errors import AccessError, CrossSite, Forbidden, RateLimited, Unauthenticated
+from mild_service.api.same_site import check_same_site
+from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
 from mild_service.identity import ANONYMOUS, ApiKey
 
 COOKIE = "mild_session"
@@ -32,13 +34,18 @@ class Guard:
         Knows what each route asks for.
     buckets
         Count the requests of each key.
+    origins
+        Web origins whose pages may call an open service; others might do so behind their reader's back.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, rulebook: Rulebook, buckets: Buckets) -> None:
+    def __init__(
+        self, app: ASGIApp, gate: Gate, rulebook: Rulebook, buckets: Buckets, origins: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._gate = gate
         self._rulebook = rulebook
         self._buckets = buckets
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -66,6 +73,7 @@ class Guard:
                 state["caller"] = key = await self._caller(request)
                 self._check_rate(key)
                 _check_reach(key, rule, run_id)
+                state["again"] = partial(self._again, request)
             except MildError as error:
                 refused = error
                 await problems.refuse(request, error, _headers(error))(scope, receive, noted)
@@ -83,8 +91,7 @@ class Guard:
             If that is not shown.
         """
         if not await self._gate.is_closed():
-            if request.method not in _SAFE and ("origin" in request.headers or "sec-fetch-site" in request.headers):
-                check_same_site(request)  # nobody logs in here, so any page could write in the name of its reader
+            self._check_page(request)
             return ANONYMOUS
         header, session = request.headers.get("authorization"), request.cookies.get(COOKIE)
         if header is None and session:
@@ -104,6 +111,23 @@ class Guard:
                 "the API key or login is unknown, revoked or expired; ask whoever runs the service for another one"
             )
         return key
+
+    async def _again(self, request: Request) -> None:
+        """Check once more who asks, where an answer takes its time.
+
+        Raises
+        ------
+        Unauthenticated
+            If the key counts no more.
+        """
+        await self._caller(request)
+
+    def _check_page(self, request: Request) -> None:
+        """Where nobody logs in, any page could write in the name of its reader."""
+        origin = request.headers.get("origin")
+        by_page = origin is not None or "sec-fetch-site" in request.headers
+        if by_page and request.method not in _SAFE and origin not in self._origins:
+            check_same_site(request)
 
     def _check_rate(self, key: ApiKey) -> None:
         wait = 0.0 if key is ANONYMOUS else self._buckets.take(key.key_id)
@@ -134,34 +158,6 @@ def _check_reach(key: ApiKey, rule: Rule, run_id: str | None) -> None:
             "choose such an id"
         )
     raise absent(run_id)
-
-
-def check_same_site(request: Request) -> None:
-    """Refuse a request that another site's page has made a browser send.
-
-    Browsers say where a request comes from; a cookie's request that does not is refused as well.
-
-    Raises
-    ------
-    CrossSite
-        If it does not come from a page of this service.
-    """
-    told, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    ours = f"{request.url.scheme}://{request.url.netloc}"
-    if told == "same-origin" or (told is None and origin is not None and _origin(origin) == _origin(ours)):
-        return
-    raise CrossSite(
-        f"browsers may change something here from this service's own pages only, this request comes from "
-        f"{origin or 'nowhere'!r} ({told or 'the browser does not say more'}); open the page at {ours}, or send a key"
-    )
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    try:
-        parts = URL(url)
-        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        return "", None, None
 
 
 def _headers(error: MildError) -> dict[str, str]:

@@ -72,24 +72,29 @@ def _named(script: bytes) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
-def cross_origin(app: FastAPI, origins: str) -> None:
-    """Let pages of these origins call `app` with a key; cookies are never sent along.
+def read_origins(text: str) -> list[str]:
+    """The web origins that a setting names.
 
     Raises
     ------
     ConfigurationError
         If one is no origin, or stands for all.
     """
-    named = origins.replace(",", " ").split()
+    named = text.replace(",", " ").split()
     for origin in named:
         if not _ORIGIN.fullmatch(origin):
             raise ConfigurationError(
                 f"MILD_CORS_ORIGINS names {origin!r}; give origins such as https://lab.example, each by its name"
             )
-    if named:
+    return named
+
+
+def cross_origin(app: FastAPI, origins: list[str]) -> None:
+    """Let pages of these origins call `app` with a key; cookies are never sent along."""
+    if origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=named,
+            allow_origins=origins,
             allow_methods=["GET", "PUT", "POST", "PATCH", "DELETE"],
             allow_headers=["*"],
             expose_headers=["ETag", "Retry-After", "X-Request-ID"],

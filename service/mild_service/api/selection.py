@@ -18,6 +18,7 @@ from mild_core.errors import (
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.api import bodies, negotiation, representations
 from mild_service.api.deps import (
+    AgainDep,
     Changes,
     PredictionsDep,
     RunId,
@@ -84,6 +85,7 @@ async def get_selection(
     sample_ids: SampleIdsDep,
     changes: Changes,
     which: WhichRound,
+    again: AgainDep,
     until_epoch: UntilEpoch = None,
     wait: Annotated[
         float | None,
@@ -103,6 +105,7 @@ async def get_selection(
         if which == "latest":
             raise InvalidRequest("wait needs an explicit round, got round=latest; ask for one, such as round=0&wait=30")
         run = await selections.wait(run, which, wait)
+        await again()
     choice = await selections.choose(run, which, changes, until_epoch)
     named = f":{run.ids.digest}" if ids and run.ids else ""
     tag = negotiation.etag(choice.identity + named, form)

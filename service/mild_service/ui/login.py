@@ -12,7 +12,8 @@ from mild_service import trail
 from mild_service.access import Gate
 from mild_service.api import bodies
 from mild_service.api.deps import SettingsDep
-from mild_service.api.guard import COOKIE, check_same_site
+from mild_service.api.guard import COOKIE
+from mild_service.api.same_site import check_same_site
 
 router = APIRouter(include_in_schema=False)
 
