@@ -27,6 +27,7 @@ from mild_service.api import (
     truth,
 )
 from mild_service.api.buckets import Buckets
+from mild_service.api.compatibility import supported_client
 from mild_service.api.deadline import Deadline
 from mild_service.api.declared import declare_access
 from mild_service.api.deps import known_query_only
@@ -34,6 +35,7 @@ from mild_service.api.guard import Guard
 from mild_service.api.headers import SecurityHeaders, cross_origin, read_origins
 from mild_service.api.middleware import RequestContext
 from mild_service.api.reception import Reception
+from mild_service.api.root_path import RootPath
 from mild_service.api.rules import Rulebook
 from mild_service.compute import Computer
 from mild_service.config import Settings
@@ -84,7 +86,6 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         version=__version__,
         redoc_url=None,
         redirect_slashes=False,
-        root_path=settings.root_path,
         lifespan=_lifespan,
     )
     app.state.settings = settings
@@ -109,8 +110,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.suggester = Suggester(store, app.state.selections)
     problems.install(app)
     resources = (runs, rounds, members, epochs, predictions, truth, sample_ids, samples, suggestions, selection, events)
+    checks = [Depends(supported_client), Depends(known_query_only)]
     for resource in resources:
-        app.include_router(resource.router, dependencies=[Depends(known_query_only)])
+        app.include_router(resource.router, dependencies=checks)
     login.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
     declare_access(app)
@@ -126,7 +128,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(Deadline, seconds=settings.request_seconds)
     cross_origin(app, origins)
     app.add_middleware(RequestContext, telemetry=telemetry)
-    app.add_middleware(SecurityHeaders)  # added last: around the others
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RootPath, root_path=settings.root_path)  # added last: around the others
     return app
 
 

@@ -11,6 +11,7 @@
     ├── MalformedBody                  a body that cannot be parsed at all
     ├── BodyTooLarge                   more bytes than the limit
     ├── SlowBody                       a body that comes too slowly
+    ├── ClientTooOld                   one of our clients that the service does not support any more
     ├── UnsupportedMediaType           a content type or coding that the route does not read
     ├── NotAcceptable                  no representation that the caller accepts
     ├── RunNotFound                    no such run (or it has expired)
@@ -97,6 +98,13 @@ class SlowBody(MildError):
     code = "slow-body"
     title = "Body came too slowly"
     retryable = True
+
+
+class ClientTooOld(MildError):
+    """One of the project's own clients is older than the service supports."""
+
+    code = "client-too-old"
+    title = "Client is too old"
 
 
 class UnsupportedMediaType(MildError):

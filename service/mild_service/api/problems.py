@@ -27,6 +27,7 @@ STATUSES: Mapping[type[MildError], int] = {
     core.InvalidInput: 422,
     errors.MalformedBody: 400,
     errors.BodyTooLarge: 413,
+    errors.ClientTooOld: 400,
     errors.SlowBody: 408,
     errors.UnsupportedMediaType: 415,
     errors.NotAcceptable: 406,
@@ -115,7 +116,12 @@ def catalogue() -> dict[str, dict[str, Any]]:
 def described(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's description of the problems that a route may answer with."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    everywhere: tuple[type[MildError], ...] = (errors.StoreUnavailable, errors.DeadlineExceeded, InternalError)
+    everywhere: tuple[type[MildError], ...] = (
+        errors.StoreUnavailable,
+        errors.DeadlineExceeded,
+        errors.ClientTooOld,
+        InternalError,
+    )
     receiving = (errors.SlowBody,) if errors.BodyTooLarge in kinds else ()
     for kind in kinds + receiving + everywhere:
         entry = by_status.setdefault(
@@ -200,7 +206,8 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> str:
     """Every method that the path takes; the framework names only those of the first route that has it."""
     paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
-    found = [methods for template, methods in paths.items() if compile_path(template)[0].match(request.url.path)]
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    found = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
     return ", ".join(sorted({method.upper() for methods in found for method in methods}))
 
 

@@ -416,5 +416,6 @@ class Versions(BaseModel):
 
     service: str
     core: str
+    api: int = Field(description="Version of this interface; within one, nothing goes away.")
     oldest_client: str
     limits: dict[str, int | float] = Field(description="Every `MILD_MAX_…` setting, as `max_…`.")

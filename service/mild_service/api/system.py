@@ -7,6 +7,7 @@ from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mild_service import __version__
+from mild_service.api.compatibility import API_VERSION, OLDEST_CLIENT
 from mild_service.api.deps import SettingsDep
 from mild_service.api.problems import RouteNotFound, catalogue, described
 from mild_service.api.schemas import Versions
@@ -14,8 +15,6 @@ from mild_service.compute import CORE_VERSION
 from mild_service.errors import ShuttingDown
 
 router = APIRouter(tags=["service"])
-
-OLDEST_CLIENT = "0.1.0"
 
 
 @router.get("/health")
@@ -35,8 +34,14 @@ async def ready(request: Request) -> dict[str, str]:
 
 @router.get("/version")
 async def versions(settings: SettingsDep) -> Versions:
-    """Versions of the service and its numerics, the oldest client that it supports, and its limits."""
-    return Versions(service=__version__, core=CORE_VERSION, oldest_client=OLDEST_CLIENT, limits=settings.limits())
+    """Versions of the service, its numerics and its interface, the oldest client that it supports, and its limits."""
+    return Versions(
+        service=__version__,
+        core=CORE_VERSION,
+        api=API_VERSION,
+        oldest_client=OLDEST_CLIENT,
+        limits=settings.limits(),
+    )
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

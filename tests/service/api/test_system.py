@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 def test_health_readiness_and_versions(service: httpx.Client) -> None:
     assert service.get("/health").json() == {"status": "ok"}
     assert service.get("/ready").json() == {"status": "ready"}
-    assert set(service.get("/version").json()) == {"service", "core", "oldest_client", "limits"}
+    assert set(service.get("/version").json()) == {"service", "core", "api", "oldest_client", "limits"}
 
 
 def test_the_limits_are_published_as_they_are_set(settings: Settings) -> None:

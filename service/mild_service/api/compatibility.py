@@ -1,0 +1,32 @@
+"""What clients may rely on: the version of this interface, and the oldest of our clients that speaks it."""
+
+import re
+
+from fastapi import Request
+
+from mild_service.errors import ClientTooOld
+
+API_VERSION = 1
+OLDEST_CLIENT = "0.1.0"
+
+_CLIENT = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
+
+
+def supported_client(request: Request) -> None:
+    """Refuse one of our own clients that is too old to be understood; others say nothing of the kind.
+
+    Raises
+    ------
+    ClientTooOld
+        If it is.
+    """
+    found = _CLIENT.match(request.headers.get("user-agent", ""))
+    if found and _parts(found[1]) < _parts(OLDEST_CLIENT):
+        raise ClientTooOld(
+            f"this is mild-client {found[1]}, the service understands {OLDEST_CLIENT} and newer ones; "
+            "pip install --upgrade mild-selection"
+        )
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]

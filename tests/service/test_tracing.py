@@ -1,0 +1,32 @@
+import re
+
+import pytest
+
+from mild_service import tracing
+from mild_service.tracing import Trace, phase
+
+
+def test_a_phase_within_itself_counts_once() -> None:
+    seen: list[str] = []
+    trace = Trace("r", lambda name, _: seen.append(name))
+    token = tracing.current.set(trace)
+    with phase("store"), phase("compute"), phase("store"):
+        pass
+    with phase("store"):
+        pass
+    tracing.current.reset(token)
+    assert seen == ["compute", "store", "store"]
+    assert trace.seconds["compute"] <= trace.seconds["store"]
+    assert re.fullmatch(r"compute;dur=\d+\.\d\d, store;dur=\d+\.\d\d", trace.server_timing)
+
+
+def test_time_counts_though_it_ends_in_an_error() -> None:
+    trace = Trace("r", lambda *_: None)
+    with pytest.raises(KeyError), trace.phase("encode"):
+        raise KeyError
+    assert list(trace.seconds) == ["encode"]
+
+
+def test_outside_of_a_request_nothing_is_timed() -> None:
+    with phase("store"):
+        assert tracing.current.get() is None
