@@ -99,7 +99,10 @@ class Settings(BaseSettings):
         1024, ge=1, le=2**30, description="Least bytes a second at which a body is to come, a single pause left out."
     )
     head_seconds: float = Field(
-        10.0, gt=0, le=300, description="Longest time from the beginning of a request to the end of its headers."
+        10.0,
+        gt=0,
+        le=300,
+        description="Longest time for a request's headers to come, and for a body to go on after its answer.",
     )
     idle_seconds: int = Field(5, ge=1, le=3600, description="A connection without a request is closed after this long.")
     drain_seconds: float = Field(

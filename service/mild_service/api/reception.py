@@ -59,12 +59,8 @@ class Reception:
                 408,
                 f"the body stopped or trickled after {n_read} bytes; send it without pauses of more than {pause:g} s "
                 f"(MILD_BODY_PAUSE_SECONDS), and at {rate} bytes a second or more (MILD_MIN_BODY_RATE)",
-                _CLOSE,
+                {"Connection": "close"},
             ) from None
-
-
-_CLOSE = {"Connection": "close"}
-"""The rest of the body is not to be sent, nor read."""
 
 
 def _limit(method: str, path: str, settings: Settings) -> tuple[int, str]:
@@ -82,5 +78,4 @@ def _check(n_bytes: int, limit: int, setting: str) -> None:
             413,
             f"the body has {n_bytes} bytes or more, at most {limit} are read; send less at once, "
             f"or have {setting} raised",
-            _CLOSE,
         )

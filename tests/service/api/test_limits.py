@@ -33,7 +33,7 @@ def head(path: str, length: int, kind: str = "application/octet-stream") -> byte
 def impatient(settings: Settings) -> Iterator[str]:
     """A service that waits for a body for a moment only, and has run `a`."""
     changed = {"body_pause_seconds": 1.0, "min_body_rate": 100, "request_seconds": 1.0, "max_wait_seconds": 0.1}
-    with serving(create_app(settings.model_copy(update=changed))) as url:
+    with serving(create_app(settings.model_copy(update=changed)), http=bounded(0.5)) as url:
         httpx.put(f"{url}/runs/a", json={"num_samples": N}).raise_for_status()
         yield url
 
@@ -51,7 +51,7 @@ def test_a_body_that_stops_is_given_up(impatient: str) -> None:
 def test_a_body_that_trickles_is_given_up_though_it_never_stops(impatient: str) -> None:
     sent = 0
     with connect(impatient) as connection:
-        connection.sendall(head("/runs/a/rounds/0/epochs/0", 10_000_000))
+        connection.sendall(head("/runs/a/predictions", 10_000_000).replace(b"PUT", b"POST"))
         started = time.monotonic()
         try:
             while time.monotonic() - started < 20:  # a byte every 50 ms is a fifth of what is asked for
@@ -106,16 +106,29 @@ def test_a_deadline_that_would_cut_off_long_polls_is_refused() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 5000])
-def test_a_body_is_cut_off_at_its_limit_and_not_after(service: httpx.Client, settings: Settings, body: bytes) -> None:
+def test_a_body_is_cut_off_at_its_limit_and_not_after(settings: Settings, body: bytes) -> None:
     with (
-        serving(create_app(settings.model_copy(update={"max_document_bytes": 4096}))) as url,
+        serving(create_app(settings.model_copy(update={"max_document_bytes": 4096})), http=bounded(0.5)) as url,
         connect(url) as connection,
     ):
-        length = 10**9 if not body else len(body)
-        connection.sendall(head("/runs/a", length, "application/json") + body)
+        connection.sendall(head("/runs/a", 10**9, "application/json") + body)
         answer = until_closed(connection)  # though most of what was announced never came
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"MILD_MAX_DOCUMENT_BYTES" in answer
+
+
+def test_who_goes_on_sending_after_the_answer_still_gets_it(settings: Settings) -> None:
+    with serving(create_app(settings), http=bounded(20)) as url, connect(url) as connection:
+        connection.sendall(head("/runs/nobody/rounds/0/epochs/0", 4_000_000) + bytes(4_000_000))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")  # the connection has stayed what it was
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_trickles_on_after_the_answer_is_cut_off(settings: Settings) -> None:
+    with serving(create_app(settings), http=bounded(0.5)) as url, connect(url) as connection:
+        connection.sendall(head("/runs/nobody/rounds/0/epochs/0", 4_000_000) + bytes(100))
+        assert until_closed(connection).startswith(b"HTTP/1.1 404 ")
 
 
 def test_json_that_lists_samples_has_a_limit_and_npy_goes_further(settings: Settings) -> None:
