@@ -10,7 +10,7 @@ sequence. Writes ``results/concurrency.md``, exits with 1 if anything is wrong.
 
 import argparse
 import asyncio
-import platform
+import os
 import re
 import subprocess
 import sys
@@ -164,8 +164,8 @@ def main() -> int:
         "# Many ranks of many runs at once",
         "",
         f"`python -m benchmarks.concurrency --runs {a.runs} --epochs {a.epochs} --shards {a.shards} "
-        f"--clients {a.clients} --samples {a.samples}`, {machine('fastapi', 'redis', 'httpx')}, {platform.system()}; "
-        "one service worker, one Valkey that syncs every write to disk, and the clients, all on the same machine; "
+        f"--clients {a.clients} --samples {a.samples}`, {machine('fastapi', 'redis', 'httpx')}, {os.cpu_count()} cores"
+        "; one service worker, one Valkey that syncs every write to disk, and the clients, all on the same machine; "
         "10% of the puts are sent twice, in random order over all runs.",
         "",
         "| | |",
@@ -176,6 +176,8 @@ def main() -> int:
         f"| puts a second | {outcome.n_puts / outcome.seconds:.0f} |",
         f"| milliseconds a put, median and 99th percentile | {typical:.0f}, {slow:.0f} |",
         f"| complaints | {len(outcome.wrong)} |",
+        "",
+        f"Load average of the machine: {os.getloadavg()[0]:.1f}.",
     ]
     text = "\n".join(lines) + "\n"
     print(text, *outcome.wrong, sep="\n")

@@ -1,11 +1,9 @@
 """The write path: runs opened and resumed, epochs and members put, rounds finished."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
-
-import anyio.to_thread
+from typing import Any, Literal
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -27,14 +25,9 @@ from mild_service.quota import RunQuota
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
 from mild_service.store import PackedEpoch, Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
-from mild_service.tracing import phase
+from mild_service.threads import offload
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_THREAD_BYTES = 256 * 1024
-"""Bodies from this size on are checked and hashed in a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +169,8 @@ class Runs:
             If the run's state does not take it.
         """
         check_place(self._settings, round_, number)
-        bits = await _offload(len(body), lambda: EpochBits.from_body(body, run.config.n_samples))
-        packed = await _offload(len(body), lambda: PackedEpoch.of(bits))
+        bits = await offload(len(body), lambda: EpochBits.from_body(body, run.config.n_samples))
+        packed = await offload(len(body), lambda: PackedEpoch.of(bits))
         while True:
             members = await self._checked_members(run, round_, bits)
             try:
@@ -335,8 +328,3 @@ def _check_same(run: Run, opening: Opening) -> None:
                 f"run {run.run_id!r} was opened with {name} {held!r}, got {got!r}; send the same, "
                 "or choose another run id"
             )
-
-
-async def _offload(size: int, work: Callable[[], T]) -> T:
-    with phase("decode"):
-        return work() if size < _THREAD_BYTES else await anyio.to_thread.run_sync(work)

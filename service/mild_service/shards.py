@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import anyio.to_thread
-
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError
 from mild_core.types import EpochBits
@@ -13,9 +11,8 @@ from mild_service.places import check_place, within
 from mild_service.state import Epoch, Run, ShardOutcome
 from mild_service.store import PackedEpoch, Store
 from mild_service.telemetry import Telemetry
+from mild_service.threads import offload
 
-_THREAD_BYTES = 256 * 1024
-"""Bodies from this size on are checked and hashed in a worker thread."""
 _TRIES = 50
 
 
@@ -74,10 +71,7 @@ class Shards:
         if shard >= of:
             raise InvalidRequest(f"shard is {shard}, an epoch of {of} shards has 0..{of - 1}; number them from 0 on")
         n_samples = run.config.n_samples
-        if len(body) < _THREAD_BYTES:
-            packed = _packed(body, n_samples)
-        else:
-            packed = await anyio.to_thread.run_sync(_packed, body, n_samples)
+        packed = await offload(len(body), lambda: _packed(body, n_samples))
         done: ShardOutcome | None = None
         for _ in range(_TRIES):
             try:

@@ -28,6 +28,13 @@ def put(client: MildClient, epochs: list[EpochBits]) -> None:
         client.put_epoch("a", 0, number, bits)
 
 
+def test_members_come_back_as_they_were_put(client: MildClient) -> None:
+    np.testing.assert_array_equal(client.members("a", N, 0), bitmap.full(N))
+    members = bitmap.pack(np.arange(N) % 7 == 0)
+    client.put_members("a", 0, members)
+    np.testing.assert_array_equal(client.members("a", N, 0), members)
+
+
 def test_ranks_share_an_epoch(client: MildClient, epochs: list[EpochBits]) -> None:
     ranks = [bitmap.pack(np.arange(N) % 3 == rank) for rank in range(3)]
     for rank in (2, 0):

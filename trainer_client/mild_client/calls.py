@@ -19,6 +19,7 @@ from mild_client.flow import BITMAP, NDJSON, NPY, Answer, Flow, Request, attempt
 from mild_client.log_calls import LogCalls
 from mild_client.result_calls import ResultCalls
 from mild_client.service_calls import document
+from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
@@ -117,6 +118,11 @@ class Calls(LogCalls, ResultCalls):
         """Set whom the model is trained on in a round that has no epochs yet; `members` has shape (n_bytes,)."""
         path = f"/runs/{run_id}/rounds/{round}/members"
         yield from self.upload(Request.of_body("PUT", path, members.tobytes(), BITMAP, attempt))
+
+    def members(self, run_id: str, n_samples: int, round: int) -> Flow[Bitmap]:
+        """Return whom the model is trained on in a round, shape (n_bytes,)."""
+        response = yield Request("GET", f"/runs/{run_id}/rounds/{round}/members", headers={"Accept": BITMAP})
+        return bitmap.check(response.content, n_samples, "members")
 
     def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> Flow[None]:
         """Commit one epoch's bits.

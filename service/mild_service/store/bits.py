@@ -34,9 +34,13 @@ class Bits:
 
     async def drop_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
         """Delete chunks >= 1 of fields that no record will ever name again."""
-        with translated():
-            for chunk in range(1, chunks.n_chunks(run.config.n_samples)) if fields else ():
-                await self._link.redis.hdel(self._link.keys.chunk(run.run_id, run.uid, round_, chunk), *fields)
+        tail = range(1, chunks.n_chunks(run.config.n_samples))
+        if fields and tail:
+            with translated():
+                pipeline = self._link.redis.pipeline(transaction=False)
+                for chunk in tail:
+                    pipeline.hdel(self._link.keys.chunk(run.run_id, run.uid, round_, chunk), *fields)
+                await pipeline.execute()
 
     async def unlink_tail(self, run: Run, round_: int) -> None:
         """Delete chunks >= 1 of a round, of a run that is gone."""
