@@ -1,10 +1,14 @@
 """API keys for tests, put into a running service's store."""
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import anyio
+
+from mild_service.config import Settings
 from mild_service.identity import ApiKey, Scope, digest, draw_key, draw_secret
-from mild_service.store import Store
+from mild_service.store import Store, open_store
 from tests.inprocess import InProcess
 
 
@@ -36,3 +40,22 @@ class Keyring:
 def bearer(secret: str) -> dict[str, str]:
     """The header that carries a key."""
     return {"Authorization": f"Bearer {secret}"}
+
+
+def in_store(settings: Settings, work: Callable[[Store], Awaitable[object]]) -> None:
+    """Do something in the store of a service that runs in another thread."""
+
+    async def opened() -> None:
+        assert settings.store_url is not None
+        store = open_store(settings, settings.store_url)
+        await work(store)
+        await store.aclose()
+
+    anyio.run(opened)
+
+
+def make(settings: Settings, scope: Scope) -> tuple[str, Callable[[], None]]:
+    """A key's secret, and what revokes it."""
+    secret, key = draw_secret(), draw_key(scope, scope, "", 0.0, None)
+    in_store(settings, lambda store: store.credentials.add(digest(secret), key))
+    return secret, lambda: in_store(settings, lambda store: store.credentials.revoke(key.key_id))

@@ -1,18 +1,17 @@
 """Answers that take their time end, or are refused, once the key that asked for them is revoked."""
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
-import anyio
 import httpx
 import pytest
 
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.identity import ApiKey, Scope, digest, draw_key, draw_secret
-from mild_service.store import Store, open_store
+from mild_service.identity import ApiKey
+from mild_service.store import Store
 from tests.live import serving
-from tests.service.keyring import bearer
+from tests.service.keyring import bearer, in_store, make
 from tests.service.recordings import OCTETS, recording
 
 
@@ -26,23 +25,6 @@ def closed(settings: Settings) -> Settings:
 def url(closed: Settings) -> Iterator[str]:
     with serving(create_app(closed)) as url:
         yield url
-
-
-def in_store(settings: Settings, work: Callable[[Store], Awaitable[object]]) -> None:
-    async def opened() -> None:
-        assert settings.store_url is not None
-        store = open_store(settings, settings.store_url)
-        await work(store)
-        await store.aclose()
-
-    anyio.run(opened)
-
-
-def make(settings: Settings, scope: Scope) -> tuple[str, Callable[[], None]]:
-    """A key's secret, and what revokes it."""
-    secret, key = draw_secret(), draw_key(scope, scope, "", 0.0, None)
-    in_store(settings, lambda store: store.credentials.add(digest(secret), key))
-    return secret, lambda: in_store(settings, lambda store: store.credentials.revoke(key.key_id))
 
 
 def is_used(settings: Settings, name: str) -> bool:
