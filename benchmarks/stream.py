@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "# A long prediction log, streamed",
             "",
             f"`python -m benchmarks.stream {options}`, {machine('fastapi', 'uvicorn', 'orjson', 'numpy')}; a service "
-            "and an embedded store in processes of their own, on loopback, the body made beside them on the same cores; "
-            "one run.",
+            "and an embedded store in processes of their own, on loopback, on 2 cores where the body was made too and "
+            "other work ran; one run.",
             "",
             "| what | measured | bar |",
             "| --- | --- | --- |",

@@ -21,6 +21,7 @@
     │   ├── Forbidden                  the key does not reach this far
     │   ├── CrossSite                  another site's page asks with a session's cookie
     │   └── RateLimited                too many requests with one key
+    ├── PreconditionFailed             what is stored is not what the request's condition demands
     ├── Conflict: the run's state does not allow it
     │   ├── RunConflict                opened before with another immutable field
     │   ├── StaleAttempt               a newer attempt of the run has taken over
@@ -173,6 +174,13 @@ class RateLimited(AccessError):
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class PreconditionFailed(MildError):
+    """What is stored is not what If-Match or If-None-Match demands."""
+
+    code = "precondition-failed"
+    title = "Precondition failed"
 
 
 class Conflict(MildError):

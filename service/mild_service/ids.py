@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.ids import IdIndex, digests_of, fault
+from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.errors import (
     NoSampleIds,
     SampleIdsFrozen,
@@ -49,9 +50,13 @@ class SampleIds:
         self._loading = asyncio.Lock()
 
     async def put(
-        self, run: Run, unit: Unit, batches: AsyncIterator[Sequence[str]]
-    ) -> Literal["set", "same", "replaced"]:
-        """Store the ids of all samples, in their order.
+        self,
+        run: Run,
+        unit: Unit,
+        batches: AsyncIterator[Sequence[str]],
+        condition: Condition = NO_CONDITION,
+    ) -> tuple[Literal["set", "same", "replaced"], str]:
+        """Store the ids of all samples, in their order; return also their digest.
 
         Little more than a piece of them is in memory, and 36 bytes a sample to find out whether one is there twice.
         `unit` is what the body numbers, in errors.
@@ -64,13 +69,16 @@ class SampleIds:
             If they are not one per sample.
         SampleIdsFrozen
             If others are there, and epochs.
+        PreconditionFailed
+            If those that are there are not as `condition` demands.
         """
+        condition.check("sample ids", None if run.ids is None else run.ids.digest)  # before the work, not only after it
         upload = secrets.token_hex(8)
         kept = False
         try:
             ref = await self._upload(run, upload, unit, batches)
-            outcome, kept = await self._commit(run, ref)
-            return outcome
+            outcome, kept = await self._commit(run, ref, condition)
+            return outcome, ref.digest
         finally:
             if not kept:
                 with suppress(StoreError):  # goes with the run at last
@@ -146,9 +154,12 @@ class SampleIds:
             raise sample_id_error(unit, second + 1, f"it is the same id as {unit} {first + 1}, ids are unique")
         return IdsRef(upload, digest.hexdigest()[:32], piece_bytes)
 
-    async def _commit(self, run: Run, ref: IdsRef) -> tuple[Literal["set", "same", "replaced"], bool]:
+    async def _commit(
+        self, run: Run, ref: IdsRef, condition: Condition
+    ) -> tuple[Literal["set", "same", "replaced"], bool]:
         """Make an upload the run's ids; return also whether it is referred to now."""
         while True:
+            condition.check("sample ids", None if run.ids is None else run.ids.digest)
             if run.ids is not None and run.ids.digest == ref.digest:
                 return "same", False
             outcome = await self._store.ids.commit(run, ref)

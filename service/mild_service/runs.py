@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.errors import CorrectNotObservedError, InvalidInput
 from mild_core.types import EpochBits
 from mild_service.compute import CORE_VERSION, Computer
+from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochGap,
@@ -77,8 +79,12 @@ class Runs:
         self._telemetry = telemetry
         self._quota = RunQuota(store, settings.max_runs_per_key)
 
-    async def open(self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS) -> tuple[Run, bool]:
+    async def open(
+        self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS, condition: Condition = NO_CONDITION
+    ) -> tuple[Run, bool]:
         """Open a run, or resume it; return its record and whether it was created, which counts for `caller`.
+
+        `condition` is on the run's uid: whoever knows it writes to no run that was deleted and opened again.
 
         Raises
         ------
@@ -90,12 +96,16 @@ class Runs:
             If `resume_from` is not in the open round.
         RunLimit
             If the caller may not create another one.
+        PreconditionFailed
+            If the run is not as `condition` demands.
         """
         within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if opening.resume_from is not None:
             check_place(self._settings, *opening.resume_from)
         config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
         config = replace(config, options=replace(config.options, **opening.options).checked())
+        if condition.digests is not None:
+            await self._check_there(run_id, condition)
         while True:
             async with self._quota.place(caller, run_id) as place:
                 run, place.created = await self._store.runs.open(
@@ -107,11 +117,19 @@ class Runs:
                 )
             if place.created:
                 return run, True
+            condition.check(f"run {run_id!r}", run.uid)
             _check_same(run, opening)
             try:
                 return await self._open_again(run, opening), False
             except RunNotFound:
                 continue  # deleted just now: create it
+
+    async def _check_there(self, run_id: str, condition: Condition) -> None:
+        """Check a condition that needs a run: opening one that is not there would make it."""
+        uid = None
+        with suppress(RunNotFound):
+            uid = (await self.find(run_id)).uid
+        condition.check(f"run {run_id!r}", uid)
 
     async def _open_again(self, run: Run, opening: Opening) -> Run:
         """Change what the opening of a run that is there may change; return its record."""
@@ -157,7 +175,14 @@ class Runs:
         await self._store.runs.delete(run_id, run.uid)
 
     async def put_epoch(
-        self, run: Run, round_: int, number: int, body: bytes, attempt: int | None, replace: bool
+        self,
+        run: Run,
+        round_: int,
+        number: int,
+        body: bytes,
+        attempt: int | None,
+        replace: bool,
+        condition: Condition = NO_CONDITION,
     ) -> tuple[Commitment, Epoch]:
         """Commit one epoch's body; `attempt` None takes the current one.
 
@@ -165,7 +190,7 @@ class Runs:
         ------
         LimitExceeded, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
             If the place or the body is impossible.
-        Conflict
+        Conflict, PreconditionFailed
             If the run's state does not take it.
         """
         check_place(self._settings, round_, number)
@@ -175,7 +200,14 @@ class Runs:
             members = await self._checked_members(run, round_, bits)
             try:
                 commitment, epoch = await self._store.epochs.commit(
-                    run, round_, number, packed, run.attempt if attempt is None else attempt, replace, members
+                    run,
+                    round_,
+                    number,
+                    packed,
+                    run.attempt if attempt is None else attempt,
+                    replace,
+                    members,
+                    condition,
                 )
             except StaleAttempt:
                 if attempt is not None:

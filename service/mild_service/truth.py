@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_core.errors import InvalidInput
+from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
 from mild_service.state import Run, TruthName, TruthRef
 from mild_service.store import Store
@@ -45,8 +46,10 @@ class Truths:
         self._store = store
         self._telemetry = telemetry
 
-    async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> Literal["set", "same", "replaced"]:
-        """Store the given labels, shape (n_samples,).
+    async def put_labels(
+        self, run: Run, labels: NDArray[np.integer], condition: Condition = NO_CONDITION
+    ) -> tuple[Literal["set", "same", "replaced"], str]:
+        """Store the given labels, shape (n_samples,); return also their digest.
 
         Raises
         ------
@@ -54,10 +57,13 @@ class Truths:
             If their number or one of them is impossible.
         LabelsFrozen
             If others are there, and epochs that were recorded with those.
+        PreconditionFailed
+            If those that are there are not as `condition` demands.
         """
         await anyio.to_thread.run_sync(_check_labels, labels, run)
         while True:
-            outcome = await self._store.truth.put_labels(run, labels)
+            condition.check("labels", None if run.labels is None else run.labels.digest)
+            outcome, digest = await self._store.truth.put_labels(run, labels)
             if outcome == "frozen":
                 raise LabelsFrozen(
                     f"run {run.run_id!r} has epochs that were recorded with other labels; send the same labels, "
@@ -68,7 +74,7 @@ class Truths:
                 if outcome == "set" and run.labels is not None:
                     said = "replaced"
                 self._telemetry.truths.labels("labels", said).inc()
-                return said
+                return said, digest
             run = await self._again(run)
 
     async def put_audit(self, run: Run, marks: Audit) -> Merged:
@@ -87,7 +93,7 @@ class Truths:
         while True:
             run, held = await self.audit(run)
             merged = held.updated(marks)
-            outcome = await self._store.truth.put_audit(run, merged)
+            outcome, _ = await self._store.truth.put_audit(run, merged)
             if outcome != "moved":
                 self._telemetry.truths.labels("audit", outcome).inc()
                 return Merged(merged, merged.n_known - held.n_known, held.contradicted(marks))

@@ -18,10 +18,11 @@ from mild_service.api.deps import (
     ShardsDep,
 )
 from mild_service.api.epoch_views import CoverageView, EpochView, RoundCoverageView, ShardView
+from mild_service.api.preconditions import ConditionDep, tagged
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS, PLACE, WRITE, binary
 from mild_service.coverage import state_of
-from mild_service.errors import EpochConflict, EpochKind
+from mild_service.errors import EpochConflict, EpochKind, PreconditionFailed
 
 router = APIRouter(tags=["rounds"])
 
@@ -32,7 +33,7 @@ router = APIRouter(tags=["rounds"])
     responses={
         201: {"model": EpochView, "description": "Committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind),
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind, PreconditionFailed),
     },
     openapi_extra=binary("One bitmap (correct), or two in a row (observed, correct)."),
 )
@@ -43,6 +44,7 @@ async def put_epoch(
     epoch: EpochNumber,
     runs: RunsDep,
     response: Response,
+    condition: ConditionDep,
     attempt: Attempt = None,
     replace: Replace = False,
 ) -> EpochView:
@@ -50,7 +52,8 @@ async def put_epoch(
     run = await runs.find(run_id)
     bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
     body = await bodies.read_bitmaps(request, run.config.n_samples, count=2)
-    outcome, held = await runs.put_epoch(run, round_, epoch, body, attempt, replace)
+    outcome, held = await runs.put_epoch(run, round_, epoch, body, attempt, replace, condition)
+    response.headers.update(tagged(held.digest))
     response.status_code = 201 if outcome == "committed" else 200
     return EpochView(
         run_id=run_id,
@@ -116,10 +119,13 @@ async def put_shard(
     responses=described(*PLACE),
 )
 async def get_epoch(
-    run_id: RunId, round_: RoundNumber, epoch: EpochNumber, runs: RunsDep, coverages: CoveragesDep
+    run_id: RunId, round_: RoundNumber, epoch: EpochNumber, runs: RunsDep, coverages: CoveragesDep, response: Response
 ) -> CoverageView:
     """How far an epoch is: absent, partial or committed; who is missing, sample by sample and shard by shard."""
-    return CoverageView.of(run_id, round_, epoch, await coverages.epoch(await runs.find(run_id), round_, epoch))
+    found = await coverages.epoch(await runs.find(run_id), round_, epoch)
+    if found.epoch is not None:
+        response.headers.update(tagged(found.epoch.digest))
+    return CoverageView.of(run_id, round_, epoch, found)
 
 
 @router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=described(*PLACE))

@@ -36,6 +36,7 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.AccessError: 403,
     errors.Unauthenticated: 401,
     errors.RateLimited: 429,
+    errors.PreconditionFailed: 412,
     errors.Conflict: 409,
     errors.Overloaded: 503,
     errors.DeadlineExceeded: 503,

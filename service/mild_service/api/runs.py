@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from mild_core.errors import ParameterError
 from mild_service.api.deps import CallerDep, RunId, RunsDep
+from mild_service.api.preconditions import ConditionDep, tagged
 from mild_service.api.problems import described
 from mild_service.api.schemas import RoundView, RunDetail, RunPage, RunPatch, RunRequest, RunView
 from mild_service.errors import (
@@ -13,6 +14,7 @@ from mild_service.errors import (
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
+    PreconditionFailed,
     RoundFinished,
     RoundNotOpen,
     RunConflict,
@@ -34,13 +36,24 @@ _JSON_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
         201: {"model": RunView, "description": "Created"},
         200: {"description": "It was there, with the same properties; resumed if asked"},
         **described(
-            *_JSON_BODY, LimitExceeded, ParameterError, RunConflict, RunLimit, RoundFinished, RoundNotOpen, StoreFull
+            *_JSON_BODY,
+            LimitExceeded,
+            ParameterError,
+            RunConflict,
+            RunLimit,
+            RoundFinished,
+            RoundNotOpen,
+            StoreFull,
+            PreconditionFailed,
         ),
     },
 )
-async def open_run(run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response) -> RunView:
+async def open_run(
+    run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: ConditionDep
+) -> RunView:
     """Open a run, or resume it with `resume_from`."""
-    run, created = await runs.open(run_id, body.opening(), caller)
+    run, created = await runs.open(run_id, body.opening(), caller, condition)
+    response.headers.update(tagged(run.uid))
     response.status_code = 201 if created else 200
     return RunView.of(run)
 

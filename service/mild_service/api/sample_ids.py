@@ -12,6 +12,7 @@ from mild_core.ids import MAX_ID_BYTES
 from mild_service.api import bodies, negotiation
 from mild_service.api.deps import RunId, RunsDep, SampleIdsDep, SettingsDep
 from mild_service.api.id_bodies import ID_TYPES, NDJSON, TEXT, read_ids, unit_of
+from mild_service.api.preconditions import ConditionDep, tagged
 from mild_service.api.problems import described
 from mild_service.errors import (
     BadRecord,
@@ -21,6 +22,7 @@ from mild_service.errors import (
     MalformedBody,
     NoSampleIds,
     NotAcceptable,
+    PreconditionFailed,
     RunNotFound,
     SampleIdsFrozen,
     SampleNotFound,
@@ -66,6 +68,7 @@ class IdsView(BaseModel):
         SampleIdError,
         RunNotFound,
         SampleIdsFrozen,
+        PreconditionFailed,
         StoreFull,
     ),
     openapi_extra={
@@ -80,12 +83,20 @@ class IdsView(BaseModel):
     },
 )
 async def put_sample_ids(
-    request: Request, run_id: RunId, runs: RunsDep, sample_ids: SampleIdsDep, settings: SettingsDep
+    request: Request,
+    run_id: RunId,
+    runs: RunsDep,
+    sample_ids: SampleIdsDep,
+    settings: SettingsDep,
+    response: Response,
+    condition: ConditionDep,
 ) -> IdsPut:
     """Name all samples, in their order. Once an epoch is in, the names do not change any more."""
     run = await runs.find(run_id)
     media_type = bodies.media_type(request, ID_TYPES, bodies.JSON)
-    outcome = await sample_ids.put(run, unit_of(media_type), read_ids(request, media_type, settings))
+    ids = read_ids(request, media_type, settings)
+    outcome, digest = await sample_ids.put(run, unit_of(media_type), ids, condition)
+    response.headers.update(tagged(digest))
     return IdsPut(run_id=run_id, outcome=outcome, num_samples=run.config.n_samples)
 
 

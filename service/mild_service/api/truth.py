@@ -11,6 +11,7 @@ from mild_service.api.deps import RunId, RunsDep, SettingsDep, TruthsDep
 from mild_service.api.labels import read_labels
 from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.npy import NPY
+from mild_service.api.preconditions import ConditionDep, tagged
 from mild_service.api.problems import described
 from mild_service.api.truth_views import AuditedView, AuditRequest, AuditView, LabelsRequest, LabelsView
 from mild_service.errors import (
@@ -20,6 +21,7 @@ from mild_service.errors import (
     LabelsFrozen,
     MalformedBody,
     NotAcceptable,
+    PreconditionFailed,
     RunNotFound,
     StoreFull,
     UnsupportedMediaType,
@@ -34,7 +36,7 @@ _BINARY = {"type": "string", "format": "binary"}
 @router.put(
     "/runs/{run_id}/labels",
     response_model=LabelsView,
-    responses=described(*_BODY, RunNotFound, LabelsFrozen, StoreFull),
+    responses=described(*_BODY, RunNotFound, LabelsFrozen, PreconditionFailed, StoreFull),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -43,12 +45,20 @@ _BINARY = {"type": "string", "format": "binary"}
     },
 )
 async def put_labels(
-    request: Request, run_id: RunId, runs: RunsDep, truths: TruthsDep, settings: SettingsDep
+    request: Request,
+    run_id: RunId,
+    runs: RunsDep,
+    truths: TruthsDep,
+    settings: SettingsDep,
+    response: Response,
+    condition: ConditionDep,
 ) -> LabelsView:
     """Store the given labels. Once an epoch is in, they do not change any more."""
     run = await runs.find(run_id)
     labels = await read_labels(request, settings)
-    return LabelsView(run_id=run_id, outcome=await truths.put_labels(run, labels))
+    outcome, digest = await truths.put_labels(run, labels, condition)
+    response.headers.update(tagged(digest))
+    return LabelsView(run_id=run_id, outcome=outcome)
 
 
 @router.put(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from mild_service.conditions import NO_CONDITION, Condition, unmet
 from mild_service.errors import EpochConflict, EpochKind
 from mild_service.state import Commitment, Epoch, Kind, Run, SetRef
 from mild_service.store import records
@@ -33,6 +34,7 @@ class Epochs:
         attempt: int,
         replace: bool,
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
+        condition: Condition = NO_CONDITION,
     ) -> tuple[Commitment | Literal["moved"], Epoch]:
         """Commit an epoch, all of it or nothing.
 
@@ -43,6 +45,8 @@ class Epochs:
         ------
         EpochConflict, EpochKind
             If the epoch holds other content, or is written in another way, and is not to be replaced.
+        PreconditionFailed
+            If the epoch is not as `condition` demands.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
@@ -58,6 +62,7 @@ class Epochs:
             records.write_epoch(epoch),
             int(replace),
             _checked(checked_members),
+            condition.code,
         ]
         names = self._writer.names(run, round_)
         answer = await self._writer.write("commit", names, arguments, run, round_, field, packed.values)
@@ -66,6 +71,9 @@ class Epochs:
                 return answer[0], epoch
             case "same":
                 return "same", records.read_epoch(number, answer[1].encode())
+            case "unmet":
+                held_digest = records.read_epoch(number, answer[1].encode()).digest if answer[1] else None
+                raise unmet(f"epoch {number} of round {round_}", condition, held_digest)
             case "kind":
                 held = records.read_epoch(number, answer[1].encode())
                 raise EpochKind(

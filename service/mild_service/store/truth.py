@@ -29,14 +29,14 @@ class Truth:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> Outcome:
+    async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> tuple[Outcome, str]:
         """Store given labels, shape (n_samples,), in 0..2**32-1, in as few bytes each as they fit."""
         narrow = next(width for width in _WIDTHS if labels.max() <= np.iinfo(width).max)
         packed = labels.astype(narrow)
         starts = range(0, packed.size, chunks.CHUNK_SAMPLES)
         return await self._put(run, "labels", [packed[at : at + chunks.CHUNK_SAMPLES].tobytes() for at in starts])
 
-    async def put_audit(self, run: Run, audit: Audit) -> Outcome:
+    async def put_audit(self, run: Run, audit: Audit) -> tuple[Outcome, str]:
         """Store an audit."""
         return await self._put(run, "audit", chunks.split([audit.known, audit.clean]))
 
@@ -83,12 +83,12 @@ class Truth:
         known, clean = np.concatenate([chunks.planes_of(value, 2) for value in values], axis=1)
         return Audit(n_samples, known, clean)
 
-    async def _put(self, run: Run, name: TruthName, values: Sequence[bytes]) -> Outcome:
-        """Store one value per chunk, and refer to them from the run's record."""
+    async def _put(self, run: Run, name: TruthName, values: Sequence[bytes]) -> tuple[Outcome, str]:
+        """Store one value per chunk, and refer to them from the run's record; return also their digest."""
         link, old = self._link, run.truth(name)
         digest = hashlib.sha256(b"".join(values)).hexdigest()[:32]
         if old is not None and old.digest == digest:
-            return "same"
+            return "same", digest
         new = TruthRef(0 if old is None else old.version + 1, digest)
         old_field, field = "" if old is None else truth_field(name, old), truth_field(name, new)
         keys = [
@@ -120,7 +120,7 @@ class Truth:
                         await link.redis.hdel(self._key(run, chunk), old_field)
         match answer[0]:
             case "set" | "moved" | "frozen":
-                return answer[0]
+                return answer[0], digest
         raise refused(answer, run.run_id, run.round, None)
 
     async def _read(self, run: Run, name: TruthName, ref: TruthRef, chunk: int) -> bytes:

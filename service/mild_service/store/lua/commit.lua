@@ -2,19 +2,25 @@
 -- Without field and bytes it changes nothing, and answers 'clear' where it would commit.
 -- KEYS: run, round, epochs, chunk 0, shards, events.
 -- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
---       field, bytes of chunk 0.
+--       condition ('' none, '!' absent, '*' there, or digests with spaces between them), field, bytes of chunk 0.
 local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if no then return no end
 if ARGV[9] ~= '*' and redis.call('HGET', KEYS[2], 'members') ~= ARGV[9] then return {'moved'} end
 local old = redis.call('HGET', KEYS[3], ARGV[5])
+local digest = old and string.match(old, '^%d+:(%x+):')
+if ARGV[10] == '!' and old then return {'unmet', old} end
+if ARGV[10] ~= '' and ARGV[10] ~= '!' then
+  local named = ARGV[10] == '*' or string.find(' ' .. ARGV[10] .. ' ', ' ' .. (digest or '') .. ' ', 1, true)
+  if not old or not named then return {'unmet', old or ''} end
+end
 if old then
   if ARGV[8] ~= '1' and not string.find(old, ':whole:') then return {'kind', old} end
-  if string.match(old, '^%d+:(%x+):') == ARGV[6] then return {'same', old} end
+  if digest == ARGV[6] then return {'same', old} end
   if ARGV[8] ~= '1' then return {'conflict', old} end
 end
-if not ARGV[10] then return {'clear'} end
+if not ARGV[11] then return {'clear'} end
 if old then forget(KEYS[3], KEYS[4], KEYS[5], ARGV[5]) end
-redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
+redis.call('HSET', KEYS[4], ARGV[11], ARGV[12])
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])
