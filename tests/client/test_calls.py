@@ -4,7 +4,7 @@ import httpx
 import numpy as np
 import pytest
 
-from mild_client import MildClient, RunSpec
+from mild_client import MildClient, RunSpec, result_calls
 from mild_client import calls as module
 from mild_client.errors import BadRequest, Conflict
 from mild_client.result_calls import Choice
@@ -98,6 +98,21 @@ def test_bits_may_be_selected_from_without_a_run(client: MildClient, epochs: lis
     observed = np.ones_like(correct)
     observed[:, :100] = False
     assert client.select(correct & observed, observed, SelectionOptions(cost_ratio=2.0))["unobserved"] == 100
+
+
+def test_dropped_samples_get_suggestions(client: MildClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    samples, true = np.arange(N), np.arange(N) % 10
+    labels = np.where(samples < 400, true, (true + 1) % 10)
+    for epoch in range(12):
+        predicted = np.where(rng.random(N) < 0.95, true, 7)
+        client.log_predictions("a", epoch, samples, predicted, labels)
+    dropped = np.setdiff1d(samples, client.selection("a")["indices"])
+    for page in (100_000, dropped.size, 7):
+        monkeypatch.setattr(result_calls, "_SUGGESTIONS", page)
+        suggestions = client.suggestions("a")
+        assert [row["index"] for row in suggestions] == dropped.tolist()
+        assert [row["suggested"] for row in suggestions] == true[dropped].tolist()
 
 
 def test_runs_are_listed_changed_and_deleted(client: MildClient) -> None:

@@ -7,12 +7,12 @@ import pytest
 from mild_client import MildClient, RunSpec
 from mild_client import result_calls as module
 from mild_client.errors import BadRequest, Conflict
-from mild_client.retry import Retry
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.evaluation import evaluate
 from mild_core.selection import select
 from mild_core.types import EpochBits, RoundBits
+from tests.client.wire import Reply, serving
 
 N = 600
 CLEAN = np.arange(N) < 400
@@ -68,8 +68,7 @@ def test_labels_that_bits_were_recorded_with_stay(client: MildClient) -> None:
 
 
 def test_an_answer_that_is_no_array_is_noticed() -> None:
-    http = httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, content=b"<html>")))
-    with MildClient("http://elsewhere", http=http, retry=Retry(deadline=0.0)) as client, pytest.raises(BadRequest):
+    with serving(Reply(body=b"<html>")) as server, MildClient(server.url) as client, pytest.raises(BadRequest):
         client.scores("run")
 
 

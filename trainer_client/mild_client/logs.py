@@ -36,10 +36,12 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
 """A log's content type by its file's extension."""
 _CODINGS = {".gz": "gzip", ".zst": "zstd"}
 
-_PART_BYTES = 16 * 1024 * 1024
+_PART_BYTES = 8 * 1024 * 1024
 """Most bytes of a part that is built in memory, before it is compressed."""
 _GZIP_FROM = 1024
 """Shorter parts are not worth compressing."""
+_DIGITS = 20
+"""Most characters of an integer of 64 bits."""
 _LINE_BYTES = 1024 * 1024
 
 
@@ -93,10 +95,15 @@ def of_arrays(
                 f"{name} has shape {array.shape} and type {array.dtype}; give integers (samples: or external ids) of "
                 "shape (n_records,), as many as there are samples"
             )
-    named = samples.tolist() if samples.dtype.kind != "U" else map(json.dumps, samples.tolist())
-    rows = zip(named, predicted.tolist(), labels.tolist(), strict=True)
+    named = [json.dumps(name) for name in samples.tolist()] if samples.dtype.kind == "U" else samples.tolist()
     line = f'{{"round":{place[0]},"epoch":{place[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
-    return _parts(((place, (line % row).encode()) for row in rows), limits)
+    widest = len(line) + 2 * _DIGITS + (max(map(len, named), default=0) if samples.dtype.kind == "U" else _DIGITS)
+    most_bytes, most_lines = _most(limits)
+    n_rows = max(1, min(most_bytes // widest, most_lines))
+    for first in range(0, samples.size, n_rows):
+        rows = slice(first, first + n_rows)
+        lines = [line % row for row in zip(named[rows], predicted[rows].tolist(), labels[rows].tolist(), strict=True)]
+        yield _part("".join(lines).encode(), lines[0].encode())
 
 
 def of_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[Part]:
@@ -161,22 +168,26 @@ def _number(value: object) -> object:
 
 def _parts(lines: Iterable[tuple[Place, bytes]], limits: Mapping[str, float]) -> Iterator[Part]:
     """Gather lines into parts that are within the service's limits, and small enough to be held."""
-    most_bytes = min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES))
-    most_lines = limits.get("max_log_records", most_bytes)
+    most_bytes, most_lines = _most(limits)
     body, named, n_lines = bytearray(), dict[Place, bytes](), 0
     for place, line in lines:
         if n_lines and (len(body) + len(line) > most_bytes or n_lines == most_lines):
-            yield _part(body, named)
+            yield _part(body, b"".join(named.values()))
             body, named, n_lines = bytearray(), {}, 0
         body += line
         n_lines += 1
         named.setdefault(place, line)
     if n_lines:
-        yield _part(body, named)
+        yield _part(body, b"".join(named.values()))
 
 
-def _part(body: bytearray, named: Mapping[Place, bytes]) -> Part:
-    reminder = b"".join(named.values())
+def _most(limits: Mapping[str, float]) -> tuple[int, int]:
+    """Bytes and lines of a part."""
+    n_bytes = int(min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES)))
+    return n_bytes, int(limits.get("max_log_records", n_bytes))
+
+
+def _part(body: bytes | bytearray, reminder: bytes) -> Part:
     if len(body) < _GZIP_FROM:
         return Part(bytes(body), NDJSON, reminder=reminder)
     # mtime 0: the same records are the same bytes, whenever they are sent

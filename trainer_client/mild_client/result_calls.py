@@ -33,6 +33,8 @@ class Choice(TypedDict, total=False):
 
 _PAGE = 1_000_000
 """Samples in one answer of scores."""
+_SUGGESTIONS = 100_000
+"""Dropped samples in one answer."""
 _WAIT_PATIENCE = 60.0
 """Seconds that an answer may take beyond what it was to wait for."""
 
@@ -150,6 +152,22 @@ class ResultCalls(ServiceCalls):
         """Return one sample's history, and why it was kept or dropped, in the wire's names."""
         params = _looked_at(until_epoch, choice, round=round)
         return document((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
+
+    def suggestions(
+        self,
+        run_id: str,
+        round: int | str = "latest",
+        until_epoch: int | None = None,
+        choice: Choice | None = None,
+    ) -> Flow[list[Answer]]:
+        """Return every dropped sample with the class that logs predicted most often, in the wire's names."""
+        found: list[Answer] = []
+        while True:
+            params = _looked_at(until_epoch, choice, round=round, offset=len(found), limit=_SUGGESTIONS)
+            page = document((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
+            found += page
+            if len(page) < _SUGGESTIONS:
+                return found
 
     def select(
         self,
