@@ -115,14 +115,16 @@ class Feed:
             await self._looking
 
     async def _look(self) -> None:
-        while self._tails:
-            await asyncio.sleep(_PAUSE_SECONDS)
-            tails = list(self._tails.values())
-            try:
-                looks = await self._store.events.look([(tail.run, tail.newest) for tail in tails])
-            except StoreError as error:
-                logger.warning("events could not be looked for: %s", error)
-                continue
-            for tail, look in zip(tails, looks, strict=True):
-                tail.take(look)
-        self._looking = None
+        try:
+            while self._tails:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                tails = list(self._tails.values())
+                try:
+                    looks = await self._store.events.look([(tail.run, tail.newest) for tail in tails])
+                except StoreError as error:
+                    logger.warning("events could not be looked for: %s", error)
+                    continue
+                for tail, look in zip(tails, looks, strict=True):
+                    tail.take(look)
+        finally:
+            self._looking = None

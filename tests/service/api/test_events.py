@@ -1,11 +1,14 @@
 """Server-sent events through a real socket: what is told, to whom, and how a stream goes on and ends."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,7 @@ from redis import Redis
 
 from mild_service.app import create_app
 from mild_service.config import Settings
+from mild_service.store.embedded import EmbeddedServer
 from tests.live import serving
 from tests.service.recordings import OCTETS, put_epochs, recording
 
@@ -241,3 +245,19 @@ def test_a_stream_and_a_long_poll_end_when_the_service_does(app: FastAPI) -> Non
             watched.event()
             app.state.feed.close()
             assert watched.rest()[-1]["comment"].startswith("to be continued")
+
+
+def test_a_stream_goes_on_after_the_store_was_killed(settings: Settings, tmp_path: Path) -> None:
+    bodies = recording(N, 2)
+    with (
+        EmbeddedServer(tmp_path) as server,
+        serving(create_app(settings.model_copy(update={"store_url": server.url}))) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        client.put("/runs/a", json={"num_samples": N}).raise_for_status()
+        put_epochs(client, "a", bodies[:1])
+        with stream(url) as watched:
+            watched.events(2)
+            os.kill(server.pid, signal.SIGKILL)
+            until(lambda: client.put("/runs/a/rounds/0/epochs/1", content=bodies[1], headers=OCTETS).status_code < 300)
+            assert watched.event()[1]["epoch"] == 1
