@@ -61,7 +61,7 @@ class SecurityHeaders:
 def _tell(scope: Scope, path: str, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
+    headers["Referrer-Policy"] = "same-origin"  # with less, browsers hide where our own forms come from
     headers["Content-Security-Policy"] = _PAGE_POLICY if path.startswith("/ui") else _DATA_POLICY
     keyed = scope.get("state", {}).get("caller", ANONYMOUS) is not ANONYMOUS or message["status"] == 401
     if keyed and "Cache-Control" not in headers:

@@ -1,5 +1,6 @@
 """Who may do what: one rule for every route, all of them in this table. A route that is missing here is an admin's."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -91,10 +92,12 @@ class Rulebook:
 
     def __init__(self, metrics: Scope | Literal["open"]) -> None:
         scraper = Rule(None if metrics == "open" else metrics)
-        self._rules = [
-            (method, compile_path(template)[0], template, scraper if rule is METRICS else rule)
-            for (method, template), rule in ((name.split(" "), rule) for name, rule in RULES.items())
-        ]
+        # By method and number of slashes (None: any), so that few patterns are tried.
+        self._rules: dict[tuple[str, int | None], list[tuple[re.Pattern[str], str, Rule]]] = {}
+        for name, rule in RULES.items():
+            method, template = name.split(" ")
+            known = self._rules.setdefault((method, None if ":path" in template else template.count("/")), [])
+            known.append((compile_path(template)[0], template, scraper if rule is METRICS else rule))
 
     def find(self, connection: Connection) -> tuple[Rule | None, str, str | None]:
         """The rule of a request, its route's path, and the run that it names.
@@ -103,8 +106,9 @@ class Rulebook:
         """
         method = "GET" if connection["method"] == "HEAD" else connection["method"]
         path = _path(connection)
-        for ruled, pattern, template, rule in self._rules:
-            if ruled == method and (found := pattern.match(path)):
+        likely, deep = self._rules.get((method, path.count("/")), ()), self._rules.get((method, None), ())
+        for pattern, template, rule in (*likely, *deep):
+            if found := pattern.match(path):
                 return rule, template, found.groupdict().get("run_id")
         routes = HTTPConnection(connection).app.routes
         if any(route.matches(connection)[0] is Match.FULL for route in routes):

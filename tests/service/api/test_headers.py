@@ -19,7 +19,7 @@ def test_every_answer_tells_browsers_to_guess_frame_and_load_nothing(app: FastAP
     with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
         headers = service.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
     assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
