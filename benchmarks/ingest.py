@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pyarrow
+from numpy.typing import NDArray
 from pyarrow import parquet
 
 from benchmarks.timing import interleaved, machine
@@ -33,13 +34,13 @@ BARS = {
 }
 
 
-def bodies(n_records: int) -> dict[str, bytes]:
-    """The log in every format."""
+def bodies(bits: NDArray[np.bool_]) -> dict[str, bytes]:
+    """Bits of shape (n_epochs, n_samples) as a log in every format, each epoch's samples shuffled."""
     rng = np.random.default_rng(0)
-    n_samples = n_records // N_EPOCHS
-    epochs = np.repeat(np.arange(N_EPOCHS), n_samples)
-    samples = np.concatenate([rng.permutation(n_samples) for _ in range(N_EPOCHS)])
-    correct = rng.random(epochs.size) < 0.7
+    n_epochs, n_samples = bits.shape
+    epochs = np.repeat(np.arange(n_epochs), n_samples)
+    samples = np.concatenate([rng.permutation(n_samples) for _ in range(n_epochs)])
+    correct = bits[epochs, samples]
     rows = list(zip(epochs.tolist(), samples.tolist(), correct.tolist(), strict=True))
     objects = [orjson.dumps({"epoch": e, "sample": s, "correct": c}) for e, s, c in rows]
     dynamics = [
@@ -80,7 +81,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     limits = Limits(arguments.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
-    logs = bodies(arguments.records)
+    logs = bodies(np.random.default_rng(0).random((N_EPOCHS, arguments.records // N_EPOCHS)) < 0.7)
     works = [partial(read, media_type, body, limits) for media_type, body in logs.items()]
     times = interleaved(works, arguments.repeats, warm=1)
     lines = [

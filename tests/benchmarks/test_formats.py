@@ -1,0 +1,10 @@
+import pytest
+
+from benchmarks import formats
+
+
+def test_a_log_of_200_000_records_gives_one_set_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    assert formats.main([]) == 0, capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.startswith("200,000 records")
+    assert told.count("the same set") == 12
