@@ -12,19 +12,17 @@ import argparse
 import asyncio
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import numpy as np
 
+from benchmarks.serving import service, store
 from benchmarks.timing import machine
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -139,26 +137,14 @@ async def _complaints(http: httpx.AsyncClient, load: Load, said: Counter[str], n
             yield f"the set of run {run} is not the one that its bits give in sequence"
 
 
-@contextmanager
-def served(data_dir: Path) -> Iterator[str]:
-    """A service with an embedded store in a process of its own; its address."""
-    command = [sys.executable, "-m", "mild_service.cli", "serve", "--embedded", "--port", "0"]
-    with subprocess.Popen([*command, "--data-dir", str(data_dir)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1]
-        finally:
-            process.terminate()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("runs", 64), ("epochs", 50), ("shards", 8), ("clients", 64), ("samples", 2000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     a = parser.parse_args()
     load = Load(a.runs, a.epochs, a.shards, a.clients, a.samples)
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as url:
-        outcome = asyncio.run(hammer(url, load))
+    with store() as server, service(server.url) as served:
+        outcome = asyncio.run(hammer(served.url, load))
     typical, slow = (1000 * seconds for seconds in outcome.percentiles)
     lines = [
         "# Many ranks of many runs at once",
