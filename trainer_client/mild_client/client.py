@@ -107,7 +107,7 @@ class MildClient(Blocking[Calls]):
 
 
 class AsyncMildClient(Awaiting[Calls]):
-    """`MildClient` with awaited calls, for asyncio and trio; the parameters and notes are the same."""
+    """`MildClient` with awaited calls, for asyncio; the parameters and notes are the same."""
 
     def __init__(
         self,
