@@ -26,7 +26,7 @@ from mild_service.errors import (
 from mild_service.ids import SampleIds
 from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
 from mild_service.slots import Slots
-from mild_service.state import Epoch, Round, Run
+from mild_service.state import Epoch, IdsRef, Round, Run
 from mild_service.store import PackedEpoch, Store, stale_attempt, wrong_round
 from mild_service.telemetry import Telemetry
 from mild_service.tracing import phase
@@ -111,7 +111,8 @@ class Predictions:
         async with self._slots.one():
             log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
             await self._read(media_type, body, log)
-            epochs = [await self._merge(run, place, log, complete, attempt) for place in log.places]
+            ids = run.ids if names is not None and names.used else None
+            epochs = [await self._merge(run, place, log, complete, attempt, ids) for place in log.places]
         self._telemetry.log_records.inc(log.n_records)
         return Posted(log.n_records, epochs)
 
@@ -200,7 +201,9 @@ class Predictions:
             return round_, epoch, Stored(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, votes)
         raise _too_busy(place)
 
-    async def _merge(self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None) -> Filled:
+    async def _merge(
+        self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None, ids: IdsRef | None
+    ) -> Filled:
         own = await self._in_thread(lambda: Stored(log.bits(place), closed=False, votes=log.votes(place)))
         for _ in range(_TRIES):
             round_, old, stored = await self._standing(run, place)
@@ -225,7 +228,7 @@ class Predictions:
             new = packed.record(place[1], current, "logs", partial=not committed)
             try:
                 if await self._store.epochs.merge(
-                    run, place[0], new, packed.values, old, current, round_.members, votes=packed.votes
+                    run, place[0], new, packed.values, old, current, round_.members, votes=packed.votes, ids=ids
                 ):
                     self._telemetry.epochs.labels(filled.state).inc()
                     return filled

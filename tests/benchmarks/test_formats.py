@@ -3,6 +3,7 @@ import pytest
 from benchmarks import formats
 
 
+@pytest.mark.slow
 def test_a_log_of_200_000_records_gives_one_set_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
     assert formats.main([]) == 0, capsys.readouterr().out
     told = capsys.readouterr().out

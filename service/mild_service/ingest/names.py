@@ -48,6 +48,11 @@ class RunNames:
         self._load = load
         self._index: IdIndex | None = None
 
+    @property
+    def used(self) -> bool:
+        """Whether an id was asked for."""
+        return self._index is not None
+
     def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """The samples that ids name."""
         if self._index is None:

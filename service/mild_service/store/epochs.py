@@ -5,7 +5,7 @@ from typing import Literal
 
 from mild_service.conditions import NO_CONDITION, Condition, unmet
 from mild_service.errors import EpochConflict, EpochKind
-from mild_service.state import Commitment, Epoch, Kind, Run, SetRef
+from mild_service.state import Commitment, Epoch, IdsRef, Kind, Run, SetRef
 from mild_service.store import records
 from mild_service.store.bits import Bits
 from mild_service.store.keys import epoch_field
@@ -99,6 +99,7 @@ class Epochs:
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
         shards: Sequence[str] = (),
         votes: Sequence[bytes] = (),
+        ids: IdsRef | None = None,
     ) -> bool:
         """Put `epoch` in the place of `old`, all of it or nothing.
 
@@ -106,8 +107,12 @@ class Epochs:
         merged into it, which nobody will ever name again. Return False, with nothing changed, when the epoch is not
         `old` any more, or the members are not those that were checked.
 
+        `ids` are the sample ids by which samples were named, None where they were not.
+
         Raises
         ------
+        EpochConflict
+            If the run has other sample ids by now.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
@@ -123,10 +128,16 @@ class Epochs:
             records.write_epoch(epoch),
             _checked(checked_members),
             " ".join(merged_away),
+            "*" if ids is None else records.write_ids(ids),
         ]
         names = self._writer.names(run, round_)
         await self._votes.write(run, round_, epoch, votes)
         answer = await self._writer.write("merge", names, arguments, run, round_, field, values)
+        if answer[0] == "renamed":
+            raise EpochConflict(
+                f"the sample ids of run {run.run_id!r} were replaced while a log was read that names samples by them; "
+                "send the log again"
+            )
         if answer[0] not in ("merged", "moved"):
             raise refused(answer, run.run_id, round_, attempt)
         if answer[0] == "merged":

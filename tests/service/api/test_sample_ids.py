@@ -1,7 +1,7 @@
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import numpy as np
@@ -256,3 +256,31 @@ def test_replicas_that_put_ids_together_leave_one_upload(app: FastAPI, dump: Dum
         assert service.get(URL).json()["sample_ids"] in orders
     (key,) = (key for key in dump() if b":ids:" in key)
     assert key.endswith(b":ids:0")
+
+
+def test_ids_that_are_replaced_while_a_log_is_read_do_not_mix(app: FastAPI) -> None:
+    """The log waits in the middle until the ids are others: then the samples that it has found are the wrong ones."""
+    log = named(log_of(BODIES[:1], N), IDS)
+    statuses: list[int] = []
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
+        service.put("/runs/a", json={"num_samples": N})
+        service.put(URL, json=IDS)
+
+        async def replaced() -> None:
+            inner = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=inner, base_url="http://service") as client:
+
+                async def body() -> AsyncIterator[bytes]:
+                    yield WRITERS[NDJSON](log) + b"\n" * 2**21  # more than a block, so that it is read before the rest
+                    assert (await client.put(URL, json=IDS[::-1])).json()["outcome"] == "replaced"
+                    yield b"\n"
+
+                answer = await client.post("/runs/a/predictions", content=body())
+                statuses.append(answer.status_code)
+                assert answer.json()["type"] == "/problems/epoch-conflict"
+                assert "send the log again" in answer.json()["detail"]
+
+        transport.portal.call(replaced)
+        assert service.get("/runs/a").json()["rounds"][0]["partial"] == {}
+        assert service.post("/runs/a/predictions", content=WRITERS[NDJSON](log)).json()["records"] == N
+    assert statuses == [409]

@@ -2,14 +2,16 @@
 -- Without field and bytes it changes nothing, and answers 'clear' where it would merge.
 -- KEYS: run, round, epochs, chunk 0, shards, events.
 -- ARGV: uid, attempt or '', round, now, epoch, old record or '', new record, members that decided what is complete or '*',
---       fields of chunk 0 that were merged away, with spaces between them; field, bytes of chunk 0.
+--       fields of chunk 0 that were merged away, with spaces between them, sample ids that named samples or '*';
+--       field, bytes of chunk 0.
 local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if no then return no end
 if (redis.call('HGET', KEYS[3], ARGV[5]) or '') ~= ARGV[6] then return {'moved'} end
 if ARGV[8] ~= '*' and redis.call('HGET', KEYS[2], 'members') ~= ARGV[8] then return {'moved'} end
-if not ARGV[10] then return {'clear'} end
+if ARGV[10] ~= '*' and (redis.call('HGET', KEYS[1], 'ids') or '') ~= ARGV[10] then return {'renamed'} end
+if not ARGV[11] then return {'clear'} end
 for field in string.gmatch(ARGV[9], '%S+') do redis.call('HDEL', KEYS[4], field) end
-redis.call('HSET', KEYS[4], ARGV[10], ARGV[11])
+redis.call('HSET', KEYS[4], ARGV[11], ARGV[12])
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])
