@@ -54,8 +54,8 @@ def in_store(settings: Settings, work: Callable[[Store], Awaitable[object]]) -> 
     anyio.run(opened)
 
 
-def make(settings: Settings, scope: Scope) -> tuple[str, Callable[[], None]]:
+def make(settings: Settings, scope: Scope, prefix: str = "") -> tuple[str, Callable[[], None]]:
     """A key's secret, and what revokes it."""
-    secret, key = draw_secret(), draw_key(scope, scope, "", 0.0, None)
+    secret, key = draw_secret(), draw_key(scope, scope, prefix, 0.0, None)
     in_store(settings, lambda store: store.credentials.add(digest(secret), key))
     return secret, lambda: in_store(settings, lambda store: store.credentials.revoke(key.key_id))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 from pydantic import SecretStr
 
+from mild_service import access
 from mild_service.access import Gate
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
@@ -72,6 +73,18 @@ async def test_a_verified_key_is_not_looked_up_again_at_once(store: Store, gate:
     await store.credentials.revoke(key.key_id)
     clock.now += 4.9
     assert await gate.by_secret(secret)
+
+
+async def test_so_many_keys_are_remembered_and_no_more(
+    store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "_REMEMBERED", 2)
+    keys = [await made(store) for _ in range(3)]
+    for secret, _ in keys:
+        assert await gate.by_secret(secret)
+    for _, key in keys:
+        await store.credentials.revoke(key.key_id)
+    assert [bool(await gate.by_secret(secret)) for secret, _ in keys] == [False, True, True]
 
 
 async def test_a_key_expires_to_the_second_though_it_is_remembered(store: Store, gate: Gate, clock: Clock) -> None:

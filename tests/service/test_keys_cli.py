@@ -1,4 +1,3 @@
-import json
 import re
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def test_a_key_is_made_listed_and_revoked(environment: Settings, caplog: pytest.
     assert known(url, environment.store_namespace, secret) is None
     again = run("list").stdout
     assert f"{key.key_id}  revoked" in again
-    told = [json.loads(record.getMessage()) for record in caplog.records if record.name == "mild_service.audit"]
+    told = [vars(record) for record in caplog.records if record.name == "mild_service.audit"]
     assert [(line["event"], line["key"]) for line in told] == [("key-created", key.key_id), ("key-revoked", key.key_id)]
     assert secret not in made.stderr + listed + again + caplog.text
 

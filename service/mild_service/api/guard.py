@@ -157,7 +157,7 @@ def _check_reach(key: ApiKey, rule: Rule, run_id: str | None) -> None:
             f"the key {key.name!r} reaches runs whose ids start with {key.prefix!r}, got {run_id[:64]!r}; "
             "choose such an id"
         )
-    raise absent(run_id)
+    raise absent(run_id[:64])
 
 
 def _headers(error: MildError) -> dict[str, str]:
@@ -179,7 +179,7 @@ def _tell(
         None if key is ANONYMOUS else key,
         method=request.method,
         route=route,
-        run=run_id,
+        run=None if run_id is None else run_id[:64],
         status=status,
         problem=None if refused is None else refused.code,
         client=request.client.host if request.client else None,

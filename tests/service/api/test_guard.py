@@ -151,6 +151,14 @@ def test_a_key_creates_so_many_runs_and_room_is_made_by_deleting(start: Started)
     assert [put("a", one), put("c", one), put("d", other)] == [200, 200, 201]  # there already, or another's
 
 
+def test_an_opening_that_is_refused_takes_no_place(start: Started) -> None:
+    service, keys = start(max_runs_per_key=1)
+    key = bearer(keys.make())
+    impossible = {"num_samples": 8, "resume_from": {"round": 1, "epoch": 0}}
+    assert refusal(service.put("/runs/a", json=impossible, headers=key)) == (409, "round-not-open")
+    assert service.put("/runs/b", json={"num_samples": 8}, headers=key).status_code == 201
+
+
 def test_what_keys_do_is_written_down_without_their_secrets(start: Started, caplog: pytest.LogCaptureFixture) -> None:
     service, keys = start()
     caplog.set_level(logging.INFO)
