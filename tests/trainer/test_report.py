@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mild_core.agreement import HeldOutAgreement
 from mild_trainer import figures, report, summary
 from mild_trainer.data import Dataset
 from mild_trainer.history import EpochRecord, History
@@ -20,6 +21,9 @@ from mild_trainer.settings import TrainSettings
 def history() -> History:
     settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", limit=300, epochs=8, rounds=2, oracle=True)
     return run_rounds(settings)
+
+
+AGREED = HeldOutAgreement(300, 0.5, 0.1, 0.02, 20.0, True)
 
 
 class Links(HTMLParser):
@@ -115,12 +119,14 @@ def test_lines_tell_every_step(history: History) -> None:
     lines.round_done(replace(history.rounds[0], agreement=None))
     lines.round_started("true clean set", 1, 1)
     lines.comparison_done("true clean set", 0.5, 1.25)
+    lines.verified(AGREED)
     text = stream.getvalue().splitlines()
     assert text[0] == "round 0: 8 epochs on 300 samples"
     assert text[1].startswith("round 0 epoch 0: loss ")
     assert "precision" in text[2]
     assert "precision" not in text[3]
-    assert text[4:] == ["true clean set: 1 epoch on 1 sample", "true clean set: test 0.500, 1.2 s"]
+    assert text[4:6] == ["true clean set: 1 epoch on 1 sample", "true clean set: test 0.500, 1.2 s"]
+    assert text[6].startswith("held-out agreement 0.500, by chance 0.100 (standard error 0.0200, z = 20.0): the labels")
 
 
 def test_bars_reach_their_end(history: History) -> None:
@@ -130,15 +136,18 @@ def test_bars_reach_their_end(history: History) -> None:
         for epoch in (0, 1):
             bars.epoch_done(EpochRecord(0, epoch, 1.0, 0.5, 0.5, 0.1))
         bars.round_done(history.rounds[0])
+        bars.verified(AGREED)
         bars.round_started("true clean set", 200, 3)
         bars.comparison_done("true clean set", 0.5, 1.0)
     assert "2/2" in stream.getvalue()
     assert "3/3" in stream.getvalue()
+    assert "held-out agreement 0.500" in stream.getvalue()
     assert "round 0: kept" in stream.getvalue()
 
 
 def test_silence_is_silent(history: History, capsys: pytest.CaptureFixture[str], digits: Dataset) -> None:
     silent = Silent()
+    silent.verified(AGREED)
     silent.round_started("round 0", 300, 2)
     silent.epoch_done(history.rounds[0].epochs[0])
     silent.round_done(history.rounds[0])

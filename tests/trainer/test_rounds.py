@@ -82,6 +82,7 @@ def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
     assert history.true_noise == pytest.approx(0.36, abs=0.01)
     assert record.estimated_noise == pytest.approx(0.36, abs=0.06)
     assert history.oracle is not None
+    assert history.baseline is not None
     assert history.oracle > history.baseline
     assert history.ended == "the only round is done"
 

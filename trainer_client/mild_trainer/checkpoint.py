@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from mild_client import Position
+from mild_core.agreement import HeldOutAgreement
 from mild_trainer.errors import CheckpointError
 from mild_trainer.history import EpochRecord, RoundRecord
 from mild_trainer.settings import TrainSettings
@@ -42,6 +43,8 @@ class Checkpoint:
         Finished rounds.
     epochs
         Epochs of the open round that are done.
+    verified
+        The held-out agreement, where it was asked for.
     model, optimiser
         Their state dictionaries.
     """
@@ -51,6 +54,7 @@ class Checkpoint:
     position: Position
     rounds: tuple[RoundRecord, ...]
     epochs: tuple[EpochRecord, ...]
+    verified: HeldOutAgreement | None
     model: dict[str, Any]
     optimiser: dict[str, Any]
 
@@ -67,6 +71,7 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
             "position": dataclasses.asdict(checkpoint.position),
             "rounds": json.dumps([record.to_json() for record in checkpoint.rounds]),
             "epochs": json.dumps([dataclasses.asdict(record) for record in checkpoint.epochs]),
+            "verified": None if checkpoint.verified is None else dataclasses.asdict(checkpoint.verified),
             "model": checkpoint.model,
             "optimiser": checkpoint.optimiser,
         },
@@ -114,6 +119,7 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
         position=Position(**stored["position"]),
         rounds=tuple(RoundRecord.from_json(record) for record in json.loads(stored["rounds"])),
         epochs=tuple(EpochRecord(**record) for record in json.loads(stored["epochs"])),
+        verified=None if stored["verified"] is None else HeldOutAgreement(**stored["verified"]),
         model=stored["model"],
         optimiser=stored["optimiser"],
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from mild_client import RoundFit
 from mild_core import bitmap
+from mild_core.agreement import HeldOutAgreement
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer.data import Dataset
@@ -135,11 +136,13 @@ class History:
     settings, data
         What was asked for; the data set with the labels as trained on.
     rounds
-        One record a round.
+        One record a round; none where the labels were found to carry no signal.
     oracle
         Test accuracy of the same network trained on the truly clean samples alone; None where it was not trained.
     ended
         Why there was no further round.
+    verified
+        The held-out agreement; None where it was not asked for.
     """
 
     settings: TrainSettings
@@ -147,6 +150,7 @@ class History:
     rounds: tuple[RoundRecord, ...]
     oracle: float | None
     ended: str
+    verified: HeldOutAgreement | None = None
 
     @property
     def true_noise(self) -> float | None:
@@ -155,9 +159,9 @@ class History:
         return None if clean is None else float(1 - clean.mean())
 
     @property
-    def baseline(self) -> float:
-        """Test accuracy of training on all labels as given, which is what round 0 does."""
-        return self.rounds[0].test_accuracy
+    def baseline(self) -> float | None:
+        """Test accuracy of training on all labels as given, which is what round 0 does; None without it."""
+        return self.rounds[0].test_accuracy if self.rounds else None
 
 
 def _decoded(text: str) -> Bitmap:

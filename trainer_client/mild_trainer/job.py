@@ -129,5 +129,9 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
     from mild_trainer import summary
 
     console.print(summary.table(history))
+    if history.verified is not None:
+        console.print(
+            f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"
+        )
     console.print(f"No further round: {history.ended}.", highlight=False)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)

@@ -73,6 +73,15 @@ Oracle: TypeAlias = Annotated[
     bool | None,
     _setting("ORACLE", "Train on the true clean set as well, for comparison.", _TRAINING, "--oracle/--no-oracle"),
 ]
+Verify: TypeAlias = Annotated[
+    bool | None,
+    _setting(
+        "VERIFY",
+        "Train on two halves first, and stop if they cannot predict each other's labels.",
+        _TRAINING,
+        "--verify/--no-verify",
+    ),
+]
 Agree: TypeAlias = Annotated[
     float | None, _setting("AGREE", "End early once two clean sets have this Jaccard similarity.", _TRAINING)
 ]

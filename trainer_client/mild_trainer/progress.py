@@ -5,11 +5,15 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from mild_core.agreement import HeldOutAgreement
 from mild_trainer.history import EpochRecord, RoundRecord
 
 
 class Reporter(Protocol):
     """Is told of every step of a training."""
+
+    def verified(self, found: HeldOutAgreement) -> None:
+        """It is known whether the labels carry signal."""
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """`n_epochs` epochs on `n_members` samples begin, in a round or for a comparison."""
@@ -26,6 +30,9 @@ class Reporter(Protocol):
 
 class Silent:
     """Says nothing."""
+
+    def verified(self, found: HeldOutAgreement) -> None:
+        """Say nothing."""
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Say nothing."""
@@ -45,6 +52,10 @@ class Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    def verified(self, found: HeldOutAgreement) -> None:
+        """Write what was found."""
+        self._console.print(found.told, highlight=False)
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Write what begins."""
@@ -85,6 +96,10 @@ class Bars:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def verified(self, found: HeldOutAgreement) -> None:
+        """Write what was found above the bars that follow."""
+        self._progress.print(found.told, highlight=False)
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Begin a bar."""

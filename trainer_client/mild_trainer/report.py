@@ -23,6 +23,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 sys
 main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 12px; }
 p, figcaption { color: var(--soft); margin: 0 0 12px; }
+.alarm { color: #d1495b; font-weight: 600; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
 .card, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 .card b { display: block; font-size: 24px; color: var(--accent); font-variant-numeric: tabular-nums; }
@@ -43,6 +44,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 <body><main>
 <h1>$title</h1>
 <p>$subtitle</p>
+$verified
 <div class="cards">$cards</div>
 <h2>Rounds</h2>
 <div class="wide"><table><thead><tr>$headings</tr></thead><tbody>$rows</tbody></table></div>
@@ -78,6 +80,7 @@ def render(history: History) -> str:
             f"{data.n_samples:,} training and {len(data.y_test):,} test images of {data.n_classes} classes; "
             f"{settings.model}, {settings.epochs} epochs a round, observe {settings.observe}, seed {settings.seed}."
         ),
+        verified=_verified(history),
         cards="".join(
             f"<div class='card'><b>{value}</b><span>{label}</span></div>" for label, value in _cards(history)
         ),
@@ -90,7 +93,16 @@ def render(history: History) -> str:
     )
 
 
+def _verified(history: History) -> str:
+    found = history.verified
+    if found is None:
+        return ""
+    return f"<p{'' if found.carries_signal else ' class=alarm'}>{escape(found.told)}.</p>"
+
+
 def _cards(history: History) -> list[tuple[str, str]]:
+    if not history.rounds:
+        return []
     last = history.rounds[-1]
     cards = [
         ("samples kept", f"{last.n_selected:,}"),

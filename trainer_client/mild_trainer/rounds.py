@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
+from mild_core.agreement import HeldOutAgreement
 from mild_trainer import checkpoint
 from mild_trainer import data as datasets
 from mild_trainer.checkpoint import Checkpoint
@@ -14,6 +15,7 @@ from mild_trainer.progress import Reporter, Silent, counted
 from mild_trainer.settings import TrainSettings
 from mild_trainer.trainer import Trainer
 from mild_trainer.truth import Agreement, jaccard
+from mild_trainer.verify import verify
 
 _ORACLE = "true clean set"
 
@@ -84,11 +86,15 @@ class _Rounds:
         self.run_id = ""
         self.records: list[RoundRecord] = []
         self.epochs: list[EpochRecord] = []
+        self.verified: HeldOutAgreement | None = None
 
     def run(self, run_id: str, resumed: Checkpoint | None) -> History:
         self.run_id = run_id if resumed is None else resumed.run_id
         self.backend.open(self.spec(), None if resumed is None else resumed.position)
         if resumed is None:
+            if self.settings.verify:
+                self.verified = verify(self.settings, self.data, self.trainer, self.reporter)
+                self.reporter.verified(self.verified)
             self.trainer.begin(0)
             self.save()
         else:
@@ -107,10 +113,12 @@ class _Rounds:
                 self.trainer.trainee.restart()
             self.save()
 
-        return History(self.settings, self.data, tuple(self.records), self.oracle(), ended)
+        return History(self.settings, self.data, tuple(self.records), self.oracle(), ended, self.verified)
 
     def ended(self) -> str | None:
         """Why there is to be no further round; None where there is."""
+        if self.verified is not None and not self.verified.carries_signal:
+            return "networks trained on half of the samples do not predict the others' labels better than by chance"
         if not self.records:
             return None
         last, settings = self.records[-1], self.settings
@@ -153,7 +161,7 @@ class _Rounds:
     def oracle(self) -> float | None:
         """Test accuracy of training on the true clean set; None where that is unknown, empty, or not asked for."""
         clean = self.data.clean
-        if not self.settings.oracle or clean is None or clean.sum() < 2:
+        if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
             return None
         started = time.perf_counter()
         self.reporter.round_started(_ORACLE, int(clean.sum()), self.settings.epochs)
@@ -187,12 +195,13 @@ class _Rounds:
             position=Position(len(self.records), n_done),
             rounds=tuple(self.records),
             epochs=tuple(self.epochs),
+            verified=self.verified,
             model=self.trainer.trainee.model.state_dict(),
             optimiser=self.trainer.trainee.optimiser.state_dict(),
         )
         checkpoint.save(self.out, self.settings, state)
 
     def restore(self, resumed: Checkpoint) -> None:
-        self.records, self.epochs = [*resumed.rounds], [*resumed.epochs]
+        self.records, self.epochs, self.verified = [*resumed.rounds], [*resumed.epochs], resumed.verified
         self.trainer.trainee.model.load_state_dict(resumed.model)
         self.trainer.trainee.optimiser.load_state_dict(resumed.optimiser)

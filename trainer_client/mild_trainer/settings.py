@@ -39,6 +39,8 @@ class TrainSettings:
         Jaccard similarity of two consecutive clean sets at which the rounds end early.
     oracle
         Whether to train on the true clean set as well, for comparison.
+    verify
+        Whether to test first, by held-out agreement, that the labels carry signal, and to stop where they do not.
     device, compile, threads
         Where to train; whether to compile the network; processor threads (0: torch's choice).
     checkpoint_every
@@ -67,6 +69,7 @@ class TrainSettings:
     flip: bool = False
     agree: float = 0.99
     oracle: bool = False
+    verify: bool = False
     device: DeviceName = "auto"
     compile: bool = False
     threads: int = 0

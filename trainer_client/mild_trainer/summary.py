@@ -1,5 +1,6 @@
 """A training in numbers: ``summary.json``, and the same as rows of a table."""
 
+import dataclasses
 import json
 import platform
 from importlib import metadata
@@ -33,6 +34,12 @@ def summarise(history: History) -> dict[str, Any]:
             "image": list(data.x_train.shape[1:]),
         },
         "noise": {"spec": settings.noise, "actual": history.true_noise},
+        "verified": None
+        if history.verified is None
+        else {
+            **dataclasses.asdict(history.verified),
+            "what": "agreement of the given labels with networks that were trained on the other half of the samples",
+        },
         "rounds": [_round(record, history.true_noise) for record in history.rounds],
         "ended": history.ended,
         "baseline": {

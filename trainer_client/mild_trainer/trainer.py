@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_client import CorrectnessTracker
@@ -12,7 +13,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer.augment import DeviceImages
 from mild_trainer.data import Dataset
-from mild_trainer.engine import Machine, Trainee, evaluate, train_epoch
+from mild_trainer.engine import Machine, Trainee, evaluate, predict, train_epoch
 from mild_trainer.history import EpochRecord
 from mild_trainer.settings import TrainSettings
 
@@ -87,6 +88,10 @@ class Trainer:
         for epoch in range(self._settings.epochs):
             train_epoch(self.trainee, self._images, inside, self._settings, epoch, self._draws(0, epoch))
         return float(evaluate(self.trainee, self._test_images, self._settings))
+
+    def predictions(self) -> NDArray[np.int64]:
+        """Everyone's class as the network predicts it now, shape (n_samples,)."""
+        return predict(self.trainee, self._images, self._settings).cpu().numpy()
 
     def _draws(self, round: int, epoch: int) -> torch.Generator:
         return torch.Generator(self._machine.device).manual_seed(seed_of(self._settings.seed, 1, round, epoch))
