@@ -55,19 +55,40 @@ async def test_so_they_do_asynchronously_and_behind_an_event(url: str, epochs: l
         assert [event.kind async for event in events] == ["run-deleted"]
 
 
+CUT_OFF = told(3)[:-1]  # an event is one only when the empty line behind it is there
+BROKEN = [
+    Reply(body=told(1) + told(2) + CUT_OFF),
+    HANG_UP,
+    Reply(503),
+    Reply(body=b"retry: 70\n\n: ping\n\n"),
+    Reply(body=told(3) + told(4, "run-deleted")),
+]
+IDS = [None, "uid-2", "uid-2", "uid-2", "uid-2"]
+PAUSES = [1.5, 0.1, 0.2, 0.105]  # those of the stream are as long as asked for and up to twice that
+
+
 def test_a_stream_that_breaks_goes_on_behind_the_last_event() -> None:
-    cut_off = told(3)[:-1]  # an event is one only when the empty line behind it is there
-    broken = [told(1) + told(2) + cut_off, b"retry: 70\n\n: ping\n\n", told(3) + told(4, "run-deleted")]
     pauses: list[float] = []
     retry = Retry(sleep=pauses.append, jitter=lambda: 0.5)
-    with (
-        serving(Reply(body=broken[0]), HANG_UP, Reply(503), *(Reply(body=body) for body in broken[1:])) as server,
-        MildClient(server.url, retry=retry) as client,
-    ):
+    with serving(*BROKEN) as server, MildClient(server.url, retry=retry) as client:
         assert [event.data["epoch"] for event in client.events("a")] == [1, 2, 3, 4]
-    ids = [sent.header("Last-Event-ID") for sent in server.sent]
-    assert ids == [None, "uid-2", "uid-2", "uid-2", "uid-2"]
-    assert pauses == pytest.approx([1.5, 0.1, 0.2, 0.105])
+    assert [sent.header("Last-Event-ID") for sent in server.sent] == IDS
+    assert pauses == pytest.approx(PAUSES)
+
+
+@pytest.mark.anyio
+async def test_so_does_one_of_the_asynchronous_client() -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    retry = Retry(async_sleep=sleep, jitter=lambda: 0.5)
+    with serving(*BROKEN) as server:
+        async with AsyncMildClient(server.url, retry=retry) as client:
+            assert [event.data["epoch"] async for event in client.events("a")] == [1, 2, 3, 4]
+    assert [sent.header("Last-Event-ID") for sent in server.sent] == IDS
+    assert pauses == pytest.approx(PAUSES)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])

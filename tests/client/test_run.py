@@ -159,6 +159,11 @@ def test_whoever_was_replaced_is_refused_and_marks_nothing(
     assert status(client) == "running"
 
 
+def test_a_server_that_is_no_service_has_no_run_to_open() -> None:
+    with serving(Reply(404)) as server, MildClient(server.url) as client, pytest.raises(NotFound, match="answered 404"):
+        client.run("a", num_samples=N).__enter__()
+
+
 def test_a_run_that_is_not_open_is_not_written_to(client: MildClient, epochs: list[EpochBits]) -> None:
     with pytest.raises(LocalStateError, match="not open; write to it in a `with` block"):
         client.run("a", num_samples=N).put_epoch(epochs[0])
