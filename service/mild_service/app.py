@@ -15,6 +15,7 @@ from mild_service.api import (
     epochs,
     events,
     members,
+    planted,
     predictions,
     problems,
     rounds,
@@ -109,7 +110,20 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.gate = Gate(store, settings)
     app.state.suggester = Suggester(store, app.state.selections)
     problems.install(app)
-    resources = (runs, rounds, members, epochs, predictions, truth, sample_ids, samples, suggestions, selection, events)
+    resources = (
+        runs,
+        rounds,
+        members,
+        epochs,
+        predictions,
+        truth,
+        planted,
+        sample_ids,
+        samples,
+        suggestions,
+        selection,
+        events,
+    )
     checks = [Depends(supported_client), Depends(known_query_only)]
     for resource in resources:
         app.include_router(resource.router, dependencies=checks)

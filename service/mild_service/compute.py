@@ -76,8 +76,8 @@ class Evidence:
         config = self.run.config
         parts: list[Any] = [CORE_VERSION, config.n_samples, config.observe, asdict(self.options)]
         for round_ in self.rounds:
-            members = round_.members and round_.members.digest
-            parts.append([members, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
+            sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
+            parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
         return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
@@ -255,10 +255,13 @@ class Computer:
     async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
         config = run.config
         correct, observed = await self._store.bits.read_epochs(run, round_.number, epochs)
-        members = None if round_.members is None else await self._store.bits.read_set(run, round_.members)
+        members, planted = [
+            None if ref is None else await self._store.bits.read_set(run, ref)
+            for ref in (round_.members, round_.planted)
+        ]
         told = [epoch.planes == 2 for epoch in epochs]
         rows = observed if all(told) else [row if t else None for row, t in zip(observed, told, strict=True)]
-        bits = RoundBits.of(config.n_samples, correct, rows, members, config.observe)
+        bits = RoundBits.of(config.n_samples, correct, rows, members, config.observe, planted)
         n_epochs = epochs[-1].number + 1
         return bits if n_epochs == len(epochs) else _with_gaps(bits, [epoch.number for epoch in epochs], n_epochs)
 

@@ -84,6 +84,13 @@ class Coverages:
             return bitmap.full(run.config.n_samples)
         return await self._store.bits.read_set(run, round_.members)
 
+    async def planted(self, run: Run) -> Bitmap:
+        """Whose label was broken on purpose in round 0, shape (n_bytes,)."""
+        round_ = await self.round(run, 0)
+        if round_.planted is None:
+            return np.zeros(bitmap.n_bytes(run.config.n_samples), dtype=np.uint8)
+        return await self._store.bits.read_set(run, round_.planted)
+
     async def epoch(self, run: Run, number: int, epoch: int) -> Coverage:
         """How far an epoch is: one epoch's bits are read, or its shards', and at most one reply beside them.
 

@@ -31,6 +31,7 @@
     │   ├── EpochKind                  the epoch is written in another way
     │   ├── MetricsConflict            the epoch's metrics hold other values
     │   ├── MembersFrozen              the round has epochs
+    │   ├── PlantedFrozen              round 0 has epochs
     │   ├── LabelsFrozen               the run has epochs
     │   ├── SampleIdsFrozen            the run has epochs
     │   ├── NoSampleIds                no external ids to answer with
@@ -244,6 +245,13 @@ class MembersFrozen(Conflict):
 
     code = "members-frozen"
     title = "Members are frozen"
+
+
+class PlantedFrozen(Conflict):
+    """Round 0 has epochs, so the samples that were mislabelled on purpose in it are fixed."""
+
+    code = "planted-frozen"
+    title = "Planted samples are frozen"
 
 
 class LabelsFrozen(Conflict):

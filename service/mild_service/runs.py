@@ -229,6 +229,10 @@ class Runs:
             )
         return await self._store.rounds.put_members(run, round_, members, attempt)
 
+    async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
+        """Set whose label was broken on purpose in round 0; return whether that changed anything, and how many."""
+        return await self._store.rounds.put_planted(run, planted, attempt)
+
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> Commitment:

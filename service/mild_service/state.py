@@ -18,6 +18,7 @@ EventKind: TypeAlias = Literal[
     "run-resumed",
     "run-patched",
     "members-set",
+    "planted-set",
     "epoch-committed",
     "epoch-partial",
     "metrics-posted",
@@ -148,6 +149,8 @@ class Round:
         Its JSON, without `indices`.
     fit
         What the fit route shows of it; None when the round is open.
+    planted
+        Whose label was broken on purpose in this round; None means nobody's.
     """
 
     number: int
@@ -162,6 +165,7 @@ class Round:
     selected: SetRef | None = None
     selection: Mapping[str, Any] | None = None
     fit: Mapping[str, Any] | None = None
+    planted: SetRef | None = None
 
     @property
     def all_epochs(self) -> dict[int, Epoch]:

@@ -35,6 +35,18 @@ def test_members_come_back_as_they_were_put(client: MildClient) -> None:
     np.testing.assert_array_equal(client.members("a", N, 0), members)
 
 
+def test_planted_samples_come_back_as_they_were_put(client: MildClient, epochs: list[EpochBits]) -> None:
+    assert not client.planted("a", N).any()
+    planted = bitmap.pack(np.arange(N) % 50 == 0)
+    client.put_planted("a", planted, attempt=1)
+    put(client, epochs[:1])
+    client.put_planted("a", planted)
+    np.testing.assert_array_equal(client.planted("a", N), planted)
+    with pytest.raises(Conflict) as caught:
+        client.put_planted("a", bitmap.full(N))
+    assert caught.value.code == "planted-frozen"
+
+
 def test_ranks_share_an_epoch(client: MildClient, epochs: list[EpochBits]) -> None:
     ranks = [bitmap.pack(np.arange(N) % 3 == rank) for rank in range(3)]
     for rank in (2, 0):

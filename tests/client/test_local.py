@@ -167,6 +167,42 @@ def test_a_resumed_run_knows_the_members_that_nobody_put(tmp_path: Path, epochs:
     assert (resumed.finish(1).selected == whole.finish(1).selected).all()
 
 
+@pytest.mark.parametrize("stopped_at", [Position(0, 0), Position(0, 4), Position(1, 0)])
+def test_a_resumed_run_knows_whom_it_has_mislabelled(
+    tmp_path: Path, stopped_at: Position, epochs: list[EpochBits]
+) -> None:
+    planted = bitmap.pack(np.arange(600) % 20 == 0)
+    whole = LocalSelector(tmp_path)
+    whole.open(SPEC)
+    whole.put_planted(planted)
+    put_all(whole, epochs)
+    first = whole.finish(0)
+    assert not (first.selected & planted).any()
+
+    resumed = LocalSelector(tmp_path)
+    resumed.open(SPEC, stopped_at)
+    if stopped_at.round == 0:
+        put_all(resumed, epochs)
+        assert (resumed.finish(0).selected == first.selected).all()
+    for selector in (whole, resumed):
+        put_all(selector, epochs, round=1)
+    assert (resumed.finish(1).selected == whole.finish(1).selected).all()
+    assert [bits.planted is None for bits in resumed.evidence()[:2]] == [False, True]
+    LocalSelector(tmp_path).open(SPEC)
+    assert not (tmp_path / "round-0" / "planted.bits").exists()
+
+
+def test_planted_samples_are_fixed_by_the_first_epoch(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    put_all(selector, epochs[:2])
+    with pytest.raises(LocalStateError, match="round 0 has 2 epochs already, so its planted samples are fixed"):
+        selector.put_planted(bitmap.full(600))
+    selector.finish(0)
+    with pytest.raises(LocalStateError, match="round 0 is not open"):
+        selector.put_planted(bitmap.full(600))
+
+
 def test_a_run_that_starts_anew_forgets_the_one_before(tmp_path: Path, epochs: list[EpochBits]) -> None:
     before = LocalSelector(tmp_path)
     before.open(SPEC)

@@ -56,6 +56,7 @@ def test_arrays_are_as_good_as_packed_bits(client: MildClient, epochs: list[Epoc
     observed = np.arange(N) % 2 == 0
     with client.run("a", num_samples=N) as run:
         run.put_members(bitmap.full(N))
+        run.put_planted(bitmap.pack(np.arange(N) < 3))
         run.put_epoch(correct)
         run.put_epoch(correct & observed, observed)
         run.put_metrics(1, {"test_accuracy": 0.5})
@@ -67,7 +68,8 @@ def test_arrays_are_as_good_as_packed_bits(client: MildClient, epochs: list[Epoc
         with pytest.raises(ParameterError, match="observed has shape"):
             run.put_epoch(correct, correct[1:])
     client.put_epoch("a", 0, 0, epochs[0])  # the same content: it is a no-op
-    assert client.get_run("a")["rounds"][0]["epochs"] == [0, 1, 2]
+    (round_,) = client.get_run("a")["rounds"]
+    assert (round_["epochs"], round_["num_planted"]) == ([0, 1, 2], 3)
 
 
 def test_an_exception_leaves_the_round_open_and_says_so(client: MildClient, epochs: list[EpochBits]) -> None:

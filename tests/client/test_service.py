@@ -84,6 +84,21 @@ def test_members_can_be_named(client: MildClient) -> None:
     assert client.get_run("run")["rounds"][0]["num_members"] == 100
 
 
+def test_planted_samples_are_left_out_here_as_there(client: MildClient, epochs: list[EpochBits]) -> None:
+    planted = bitmap.pack(np.arange(600) % 20 == 0)
+    found = []
+    for backend in (HttpBackend(client), LocalSelector()):
+        backend.open(SPEC)
+        backend.put_planted(planted)
+        for round in range(2):
+            train(backend, epochs, round)
+            found.append(backend.finish(round).selected)
+    for there, here in zip(found[:2], found[2:], strict=True):
+        np.testing.assert_array_equal(there, here)
+    assert not (found[0] & planted).any()
+    assert (found[1] & planted).any()
+
+
 def test_the_selection_comes_as_json_and_as_a_bitmap(client: MildClient, epochs: list[EpochBits]) -> None:
     backend = HttpBackend(client)
     backend.open(SPEC)

@@ -114,6 +114,15 @@ class Calls(LogCalls, ResultCalls):
         response = yield Request("GET", f"/runs/{run_id}/audit", headers={"Accept": BITMAP})
         return Audit.from_body(response.content, n_samples)
 
+    def put_planted(self, run_id: str, planted: Bitmap, attempt: int | None = None) -> Flow[None]:
+        """Say who is mislabelled on purpose in round 0, before its first epoch; `planted` has shape (n_bytes,)."""
+        yield from self.upload(Request.of_body("PUT", f"/runs/{run_id}/planted", planted.tobytes(), BITMAP, attempt))
+
+    def planted(self, run_id: str, n_samples: int) -> Flow[Bitmap]:
+        """Return who was mislabelled on purpose in round 0, shape (n_bytes,)."""
+        response = yield Request("GET", f"/runs/{run_id}/planted", headers={"Accept": BITMAP})
+        return bitmap.check(response.content, n_samples, "planted samples of the service")
+
     def put_members(self, run_id: str, round: int, members: Bitmap, attempt: int | None = None) -> Flow[None]:
         """Set whom the model is trained on in a round that has no epochs yet; `members` has shape (n_bytes,)."""
         path = f"/runs/{run_id}/rounds/{round}/members"

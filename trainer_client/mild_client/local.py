@@ -14,12 +14,15 @@ from mild_core.bitmap import Bitmap
 from mild_core.errors import CorrectNotObservedError
 from mild_core.types import EpochBits, RoundBits, Selection, SelectionOptions
 
+_PLANTED = "round-0/planted.bits"
+
 Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions], Selection]
 
 
 @dataclass
 class _Round:
     members: Bitmap | None = None
+    planted: Bitmap | None = None
     epochs: dict[int, EpochBits] = field(default_factory=dict)
     result: RoundResult | None = None
 
@@ -31,7 +34,8 @@ class LocalSelector:
     ----------
     folder
         Where the bodies are also written, one file each in the wire format (``round-0/epoch-3.bits``,
-        ``round-1/members.bits``), so that an interrupted training can go on. None keeps them in memory only.
+        ``round-0/planted.bits``, ``round-1/members.bits``), so that an interrupted training can go on. None keeps them
+        in memory only.
     select
         The function that turns rounds of bits into a clean set.
     """
@@ -57,6 +61,23 @@ class LocalSelector:
         else:
             self._rounds = self._read(resume_from)
         return RunState(round=len(self._rounds) - 1, attempt=1)
+
+    def put_planted(self, planted: Bitmap) -> None:
+        """Say who is mislabelled on purpose in round 0.
+
+        Raises
+        ------
+        LocalStateError
+            If round 0 is finished or has epochs.
+        """
+        first = self._open_round(0)
+        if first.epochs:
+            raise LocalStateError(
+                f"round 0 has {len(first.epochs)} epochs already, so its planted samples are fixed; "
+                "give them before its first epoch"
+            )
+        first.planted = bitmap.check(planted, self._spec.n_samples, "planted bitmap")
+        self._write(_PLANTED, planted.tobytes())
 
     def put_members(self, round: int, members: Bitmap) -> None:
         """Say whom the model is trained on in `round`; it must be the open one."""
@@ -125,7 +146,7 @@ class LocalSelector:
             )
         epochs = [kept.epochs[e] for e in range(n_epochs)]
         correct, observed = np.stack([e.correct for e in epochs]), [e.observed for e in epochs]
-        return RoundBits.of(self._spec.n_samples, correct, observed, kept.members, self._spec.observe)
+        return RoundBits.of(self._spec.n_samples, correct, observed, kept.members, self._spec.observe, kept.planted)
 
     def _open_round(self, round: int) -> _Round:
         if round != len(self._rounds) - 1:
@@ -166,6 +187,9 @@ class LocalSelector:
                 else:
                     path.unlink()
             rounds.append(kept)
+        planted = self._folder / _PLANTED
+        if planted.exists():
+            rounds[0].planted = bitmap.check(planted.read_bytes(), n_samples)
         if len(rounds[-1].epochs) != until.epoch or not all(r.epochs for r in rounds[:-1]):
             raise ResumeError(
                 f"cannot resume at round {until.round}, epoch {until.epoch}: {self._folder} holds "

@@ -51,6 +51,10 @@ class HttpBackend:
             self._check_epochs(resume_from)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
+    def put_planted(self, planted: Bitmap) -> None:
+        """Say who is mislabelled on purpose in round 0."""
+        self._client.put_planted(self._spec.run_id, planted, self._attempt)
+
     def put_members(self, round: int, members: Bitmap) -> None:
         """Set whom the model is trained on."""
         self._client.put_members(self._spec.run_id, round, members, self._attempt)

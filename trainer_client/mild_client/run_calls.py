@@ -135,6 +135,10 @@ class RunCalls:
         """Attach scalars to an epoch of the open round."""
         yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, self._open_attempt())
 
+    def put_planted(self, planted: Bitmap) -> Flow[None]:
+        """Say who is mislabelled on purpose in round 0, before its first epoch; `planted` has shape (n_bytes,)."""
+        yield from self._calls.put_planted(self.spec.run_id, planted, self._open_attempt())
+
     def put_members(self, members: Bitmap) -> Flow[None]:
         """Set whom the model is trained on, before the round's first epoch; `members` has shape (n_bytes,)."""
         yield from self._calls.put_members(self.spec.run_id, self.round, members, self._open_attempt())

@@ -45,6 +45,8 @@ RULES: Mapping[str, Rule] = {
     "PUT /runs/{run_id}/audit": WRITE,
     "GET /runs/{run_id}/audit": READ,
     "GET /runs/{run_id}/rounds/{round}": READ,
+    "PUT /runs/{run_id}/planted": WRITE,
+    "GET /runs/{run_id}/planted": READ,
     "PUT /runs/{run_id}/rounds/{round}/members": WRITE,
     "GET /runs/{run_id}/rounds/{round}/members": READ,
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": WRITE,

@@ -124,8 +124,8 @@ class RunPatch(Strict):
     ttl_seconds: Ttl | None = None
 
 
-class MembersRequest(Strict):
-    """Whom the model is trained on."""
+class IndicesRequest(Strict):
+    """A set of samples."""
 
     indices: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(fail_fast=True)] = Field(
         description="Sample indices, in any order; repeats count once."
@@ -148,6 +148,7 @@ class StatelessRound(Strict):
     correct: Rows
     observed: Rows | None = None
     members: Row | None = None
+    planted: Row | None = Field(None, description="Samples whose label was broken on purpose in this round.")
 
 
 class StatelessRequest(Strict):
@@ -167,6 +168,7 @@ class RoundView(BaseModel):
     round: int
     state: Literal["open", "finished"]
     num_members: int
+    num_planted: int = Field(description="Samples whose label was broken on purpose in this round.")
     num_epochs: int
     epochs: list[int] = Field(description="Committed epochs, ascending.")
     partial: dict[int, int] = Field(
@@ -185,6 +187,7 @@ class RoundView(BaseModel):
             round=round_.number,
             state="finished" if round_.finished else "open",
             num_members=n_samples if round_.members is None else round_.members.n_members,
+            num_planted=0 if round_.planted is None else round_.planted.n_members,
             num_epochs=len(round_.epochs),
             epochs=list(round_.epochs),
             partial={epoch: held.n_observed or 0 for epoch, held in round_.partials.items()},

@@ -81,7 +81,10 @@ def _within(name: str, value: int, high: int) -> None:
 def _round(number: int, given: StatelessRound, n_samples: int, observe: Observe, settings: Settings) -> RoundBits:
     _within("number of epochs", len(given.correct), settings.max_epochs)
     correct = _bitmaps(given.correct, n_samples, f"rounds[{number}].correct")
-    members = None if given.members is None else _bitmap(given.members, n_samples, f"rounds[{number}].members")
+    members, planted = (
+        None if row is None else _bitmap(row, n_samples, f"rounds[{number}].{name}")
+        for name, row in (("members", given.members), ("planted", given.planted))
+    )
     observed = None
     if given.observed is not None:
         if len(given.observed) != len(given.correct):
@@ -90,7 +93,7 @@ def _round(number: int, given: StatelessRound, n_samples: int, observe: Observe,
                 "give one of each per epoch"
             )
         observed = _bitmaps(given.observed, n_samples, f"rounds[{number}].observed")
-    bits = RoundBits.of(n_samples, correct, observed, members, observe)
+    bits = RoundBits.of(n_samples, correct, observed, members, observe, planted)
     if bits.observed is not None and (stray := correct & ~bits.observed).any():
         raise CorrectNotObservedError(
             f"round {number} has {bitmap.popcount(stray)} correct bits without their observed bit; set both, or neither"

@@ -1,4 +1,4 @@
-"""JSON of labels and audits, in and out."""
+"""JSON of labels, audits and planted samples, in and out."""
 
 from typing import Annotated, Literal
 
@@ -49,3 +49,19 @@ class AuditView(BaseModel):
     num_clean: int
     indices: list[int] = Field(description="Audited samples, ascending.")
     clean: list[bool] = Field(description="For each of them, whether its given label is true.")
+
+
+class PlantedView(BaseModel):
+    """What a PUT of planted samples has done."""
+
+    run_id: str
+    outcome: Literal["set", "same"]
+    num_planted: int
+
+
+class PlantedDetail(BaseModel):
+    """Samples that were mislabelled on purpose in round 0."""
+
+    run_id: str
+    num_planted: int
+    indices: list[int] = Field(description="Sorted.")

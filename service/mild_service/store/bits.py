@@ -132,7 +132,7 @@ class Bits:
         """
         assert round_.finished, "only a finished round has garbage"
         kept = {epoch_field(e.number, e.attempt, e.digest) for e in round_.epochs.values()}
-        kept |= {set_field(ref.digest) for ref in (round_.members, round_.selected) if ref is not None}
+        kept |= {set_field(ref.digest) for ref in (round_.members, round_.planted, round_.selected) if ref is not None}
         removed = 0
         with translated():
             for chunk in range(1, chunks.n_chunks(run.config.n_samples)):

@@ -87,6 +87,11 @@ def _members(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {**_place(fields), "num_members": _n_members(run, fields)}
 
 
+def _planted(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    planted = records.read_set(fields[b"planted"])
+    return {"num_planted": 0 if planted is None else planted.n_members}
+
+
 def _epoch(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     epoch = records.read_epoch(int(fields[b"epoch"]), fields[b"record"])
     n_expected = _n_members(run, fields) if run.config.observe == "members" else run.config.n_samples
@@ -120,6 +125,7 @@ _READERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, An
     "run-resumed": _resumed,
     "run-patched": _patched,
     "members-set": _members,
+    "planted-set": _planted,
     "epoch-committed": _epoch,
     "epoch-partial": _epoch,
     "metrics-posted": _metrics,

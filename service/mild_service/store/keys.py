@@ -5,7 +5,7 @@ key (after the namespace)           type    holds
 ==================================  ======  =========================================================================
 ``:runs``                           zset    all at score 0: ``<created, ms, 13 digits>:<run_id>``, for listing by age
 ``:{run_id}:run``                   hash    the run's record: uid, config, tags, status, ttl, attempt, round, times, …
-``:{run_id}:<uid>:round:<r>``       hash    state, version, members, times; once finished: set, selection, fit
+``:{run_id}:<uid>:round:<r>``       hash    state, version, members, planted, times; once finished: set, selection, fit
 ``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> ``attempt:digest:planes:n_correct:n_observed:kind:state:in/of``
 ``:{run_id}:<uid>:shards:<r>``      hash    ``<epoch>:<shard>`` -> ``name:digest:n_correct:n_observed``
 ``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
@@ -28,10 +28,10 @@ The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lie
 and commit. A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
 Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
-``set:<digest>`` for members and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name that its writer has
-drawn, so that whatever was merged away can be deleted at once: nobody else writes it ever again. Those of a truth hash
-are ``labels:<version>:<digest>`` and ``audit:<version>:<digest>``; those of an ids hash ``<upload>:<piece>``, and the
-run's record names the upload. A field that no record names is never read.
+``set:<digest>`` for members, planted samples and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name
+that its writer has drawn, so that whatever was merged away can be deleted at once: nobody else writes it ever again.
+Those of a truth hash are ``labels:<version>:<digest>`` and ``audit:<version>:<digest>``; those of an ids hash
+``<upload>:<piece>``, and the run's record names the upload. A field that no record names is never read.
 """
 
 from dataclasses import dataclass

@@ -42,12 +42,12 @@ def read_run(run_id: str, fields: Fields) -> Run:
 
 
 def write_set(ref: SetRef | None) -> str:
-    """A reference to a set; empty for everyone."""
+    """A reference to a set; empty for everyone, or, of planted samples, for nobody."""
     return "" if ref is None else f"{ref.round}:{ref.digest}:{ref.n_members}"
 
 
 def read_set(value: bytes) -> SetRef | None:
-    """A reference to a set; None for everyone."""
+    """A reference to a set; None for everyone, or, of planted samples, for nobody."""
     if not value:
         return None
     round_, digest, n_members = value.decode().split(":")
@@ -137,6 +137,7 @@ def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> 
         selected=read_set(fields[b"set"]) if finished else None,
         selection=orjson.loads(fields[b"selection"]) if finished else None,
         fit=orjson.loads(fields[b"fit"]) if finished else None,
+        planted=read_set(fields.get(b"planted", b"")),
     )
 
 

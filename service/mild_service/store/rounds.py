@@ -8,7 +8,7 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_service.errors import MembersFrozen, MetricsConflict
+from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
 from mild_service.state import Commitment, Round, Run, SetRef
 from mild_service.store import chunks, records
 from mild_service.store.faults import translated
@@ -79,6 +79,34 @@ class Rounds:
                     "set members before the round's first epoch, or drop the epochs with resume_from"
                 )
         raise refused(answer, run.run_id, round_, attempt)
+
+    async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
+        """Set whose label was broken on purpose in round 0; return whether that changed anything, and how many.
+
+        Those that are there already may be put again at any time.
+
+        Raises
+        ------
+        PlantedFrozen
+            If round 0 has epochs and other ones, or none.
+        StaleAttempt, RoundFinished, RunNotFound
+            If the run does not take this write.
+        """
+        ref = _set_ref(0, planted)
+        record = records.write_set(ref) if ref.n_members else ""
+        values = chunks.split([planted]) if ref.n_members else [b""]
+        arguments: list[Argument] = [run.uid, said(attempt), self._link.now(), record]
+        names = self._writer.names(run, 0)
+        answer = await self._writer.write("planted", names, arguments, run, 0, set_field(ref.digest), values)
+        match answer[0]:
+            case "set" | "same":
+                return answer[0] == "set", ref.n_members
+            case "frozen":
+                raise PlantedFrozen(
+                    f"round 0 has {answer[1]} epochs already, so its planted samples are fixed, got other ones; "
+                    "put them before the first epoch, or drop the epochs with resume_from"
+                )
+        raise refused(answer, run.run_id, 0, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool

@@ -34,6 +34,7 @@ class Scripts:
         "shard",
         "merge",
         "members",
+        "planted",
         "metrics",
         "finish",
         "truth",

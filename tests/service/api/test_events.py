@@ -123,6 +123,14 @@ def test_everything_that_happens_is_told_once_and_in_order(client: httpx.Client,
     assert [int(name.partition("-")[2]) for _, _, name in told] == list(range(1, 13))
 
 
+def test_planting_is_told_of_once(client: httpx.Client, url: str) -> None:
+    with stream(url) as watched:
+        for indices in ([5, 7], [5, 7], []):
+            put(client, "planted", json={"indices": indices})
+        told = watched.events(3)
+    assert [(kind, data.get("num_planted")) for kind, data, _ in told[1:]] == [("planted-set", 2), ("planted-set", 0)]
+
+
 def test_logs_tell_what_they_fill_up_and_finish_tells_what_it_commits(client: httpx.Client, url: str) -> None:
     with stream(url) as watched:
         for samples in ([0, 1], [2]):
