@@ -82,14 +82,15 @@ class Connection:
         head, _, body = received.partition(b"\r\n\r\n")
         first, *rest = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
-        while len(body) < int(headers.get("content-length", 0)):
+        length = int(headers.get("content-length", 0))
+        while len(body) < length:
             piece = self._receive()
             if not piece:
                 break
             body += piece
-        if headers.get("connection") == "close":
+        if headers.get("connection") == "close" or len(body) > length:  # more is the answer to a rest of the request
             self.close()
-        return Answer(int(first.split(" ")[1]), headers, body)
+        return Answer(int(first.split(" ")[1]), headers, body[:length])
 
     def _receive(self) -> bytes:
         assert self._socket is not None, "the connection is open"

@@ -19,6 +19,11 @@ class Settings(BaseSettings):
         "mild", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Prefix of every key, so that services can share a store."
     )
     store_connections: int = Field(64, ge=1, le=10_000, description="Most connections to the store at once.")
+    store_sharded: bool = Field(
+        False,
+        description="The store keeps keys on several servers, as behind a cluster's proxy; large bitmaps then take "
+        "more steps to write.",
+    )
     store_timeout: float = Field(10.0, gt=0, le=300, description="Seconds that one store command may take.")
     data_dir: Path = Field(Path("mild-data"), description="Data folder of the embedded store.")
     host: str = Field("127.0.0.1", description="Address to listen on.")

@@ -75,9 +75,10 @@ class Store:
         cache_seconds: int,
         clock: Callable[[], float] = time.time,
         events_kept: int = 10_000,
+        sharded: bool = False,
     ) -> None:
         self._redis = redis
-        link = Link(redis, Keys(namespace), clock, events_kept)
+        link = Link(redis, Keys(namespace), clock, events_kept, sharded)
         self.bits = Bits(link)
         self.runs = Lifecycle(link)
         writer = Writer(link, self.bits)
@@ -111,4 +112,11 @@ class Store:
 
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
     """The store at `url`; nothing is sent before its first verb."""
-    return Store(connect(settings, url), settings.store_namespace, settings.cache_seconds, clock, settings.max_events)
+    return Store(
+        connect(settings, url),
+        settings.store_namespace,
+        settings.cache_seconds,
+        clock,
+        settings.max_events,
+        settings.store_sharded,
+    )

@@ -42,12 +42,25 @@ def wrong_round(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNo
 
 @dataclass(frozen=True)
 class Link:
-    """The client with what goes with it. `clock` gives Unix time in seconds; a run keeps `events_kept` events."""
+    """The client with what goes with it.
+
+    Attributes
+    ----------
+    redis, keys, scripts
+        The client, the key names, the scripts.
+    clock
+        Gives Unix time in seconds.
+    events_kept
+        Events that a run keeps.
+    sharded
+        Keys of different hash tags may lie on different servers, which no script spans.
+    """
 
     redis: Redis
     keys: Keys
     clock: Callable[[], float] = time.time
     events_kept: int = 10_000
+    sharded: bool = False
     scripts: Scripts = field(init=False)
 
     def __post_init__(self) -> None:

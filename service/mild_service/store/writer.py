@@ -29,10 +29,13 @@ class Writer:
     ) -> list[str]:
         """Run a script that writes a field, and return its answer.
 
-        Chunks >= 1 lie in other slots, so they go first. The script is asked before whether it would take them: a
-        refused write must not leave them behind.
+        On one server all chunks go with it. Where chunks >= 1 may lie on other servers, they go first, and the script
+        is asked before whether it would take them: a refused write must not leave them behind.
         """
         with translated():
+            if not self._link.sharded:
+                tail = [self._link.keys.chunk(run.run_id, run.uid, round_, chunk) for chunk in range(1, len(values))]
+                return await self._link.scripts.run(script, [*names, *tail], [*arguments, field, *values])
             if len(values) > 1:
                 answer = await self._link.scripts.run(script, names, arguments)
                 if answer[0] != "clear":

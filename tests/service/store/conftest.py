@@ -38,6 +38,21 @@ async def store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
     await store.aclose()
 
 
+@pytest.fixture
+async def sharded_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
+    """A store whose keys may lie on several servers: large bitmaps are written in steps."""
+    assert settings.store_url is not None
+    sharded = settings.model_copy(update={"store_sharded": True})
+    store = open_store(sharded, settings.store_url, clock)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture(params=[False, True], ids=["one server", "sharded"])
+def either_store(request: pytest.FixtureRequest, store: Store, sharded_store: Store) -> Store:
+    return sharded_store if request.param else store
+
+
 def random_bitmap(n_samples: int, seed: int = 0) -> bitmap.Bitmap:
     """Bits at random, shape (n_bytes,)."""
     return bitmap.pack(np.random.default_rng(seed).random(n_samples) < 0.5)

@@ -52,45 +52,45 @@ async def test_other_content_is_refused_and_changes_nothing(store: Store, dump: 
     assert dump() == before
 
 
-async def test_refused_writes_of_many_chunks_leave_no_chunk_behind(store: Store, dump: Dump) -> None:
-    run = await opened(store, LARGE)
-    await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
-    await finish(store, run, random_bitmap(LARGE, 2))
-    await store.epochs.commit(run, 1, 0, epoch_bits(LARGE, 1), 1, False)
+async def test_refused_writes_of_many_chunks_leave_no_chunk_behind(either_store: Store, dump: Dump) -> None:
+    run = await opened(either_store, LARGE)
+    await either_store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
+    await finish(either_store, run, random_bitmap(LARGE, 2))
+    await either_store.epochs.commit(run, 1, 0, epoch_bits(LARGE, 1), 1, False)
     before = dump()
     for round_, attempt, error in ((0, 1, RoundFinished), (1, 1, EpochConflict), (1, 7, StaleAttempt)):
         with pytest.raises(error):
-            await store.epochs.commit(run, round_, 0, epoch_bits(LARGE, 3), attempt, False)
+            await either_store.epochs.commit(run, round_, 0, epoch_bits(LARGE, 3), attempt, False)
     with pytest.raises(RoundNotOpen):
-        await store.epochs.commit(run, 5, 0, epoch_bits(LARGE, 3), 1, False)
+        await either_store.epochs.commit(run, 5, 0, epoch_bits(LARGE, 3), 1, False)
     for number, refusal in ((0, RoundFinished), (1, MembersFrozen), (5, RoundNotOpen)):
         with pytest.raises(refusal):
-            await store.rounds.put_members(run, number, random_bitmap(LARGE, 4), None)
+            await either_store.rounds.put_members(run, number, random_bitmap(LARGE, 4), None)
     assert dump() == before
-    await store.runs.delete("a", run.uid)
+    await either_store.runs.delete("a", run.uid)
     assert dump() == {}
 
 
 @pytest.mark.parametrize("meanwhile", ["finished", "deleted"])
 async def test_a_write_overtaken_between_its_chunks_and_its_commit_leaves_no_chunk_behind(
-    store: Store, dump: Dump, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+    sharded_store: Store, dump: Dump, monkeypatch: pytest.MonkeyPatch, meanwhile: str
 ) -> None:
-    run = await opened(store, LARGE)
-    await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
-    write_tail, before = store.bits.write_tail, {}
+    run = await opened(sharded_store, LARGE)
+    await sharded_store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
+    write_tail, before = sharded_store.bits.write_tail, {}
 
     async def late_write_tail(*arguments: Any) -> None:
-        monkeypatch.setattr(store.bits, "write_tail", write_tail)
+        monkeypatch.setattr(sharded_store.bits, "write_tail", write_tail)
         if meanwhile == "finished":
-            await finish(store, run, random_bitmap(LARGE, 2))
+            await finish(sharded_store, run, random_bitmap(LARGE, 2))
         else:
-            await store.runs.delete("a", run.uid)
+            await sharded_store.runs.delete("a", run.uid)
         before.update(dump())
         await write_tail(*arguments)
 
-    monkeypatch.setattr(store.bits, "write_tail", late_write_tail)
+    monkeypatch.setattr(sharded_store.bits, "write_tail", late_write_tail)
     with pytest.raises(RoundFinished if meanwhile == "finished" else RunNotFound):
-        await store.epochs.commit(run, 0, 1, epoch_bits(LARGE, 3), 1, False)
+        await sharded_store.epochs.commit(run, 0, 1, epoch_bits(LARGE, 3), 1, False)
     assert dump() == before
 
 
@@ -105,13 +105,13 @@ async def test_replaced_content_is_what_is_read(store: Store, n_samples: int) ->
     np.testing.assert_array_equal(correct[0], random_bitmap(n_samples, 2))
 
 
-async def test_a_run_of_three_chunks_reads_back_as_written(store: Store) -> None:
-    run = await opened(store, LARGE)
+async def test_a_run_of_three_chunks_reads_back_as_written(either_store: Store) -> None:
+    run = await opened(either_store, LARGE)
     packed = [epoch_bits(LARGE, seed, planes=1 + seed % 2) for seed in range(3)]
     for number, bits in enumerate(packed):
-        await store.epochs.commit(run, 0, number, bits, 1, False)
-    round_ = await only_round(store, run)
-    correct, observed = await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+        await either_store.epochs.commit(run, 0, number, bits, 1, False)
+    round_ = await only_round(either_store, run)
+    correct, observed = await either_store.bits.read_epochs(run, 0, list(round_.epochs.values()))
     for number in range(3):
         expected_observed = random_bitmap(LARGE, number + 1000) if number % 2 else bitmap.full(LARGE)
         np.testing.assert_array_equal(observed[number], expected_observed)

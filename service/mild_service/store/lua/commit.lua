@@ -1,4 +1,4 @@
--- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 are there already.
+-- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 come along, or are there already.
 -- Without field and bytes it changes nothing, and answers 'clear' where it would commit.
 -- KEYS: run, round, epochs, chunk 0, shards, events.
 -- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
@@ -21,6 +21,7 @@ end
 if not ARGV[11] then return {'clear'} end
 if old then forget(KEYS[3], KEYS[4], KEYS[5], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[11], ARGV[12])
+spread(6, 11)
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])

@@ -9,6 +9,7 @@ if no then return no end
 if redis.call('HGET', KEYS[2], 'version') ~= ARGV[5] then return {'moved'} end
 if not ARGV[11] then return {'clear'} end
 redis.call('HSET', KEYS[3], ARGV[11], ARGV[12])
+spread(6, 11)
 redis.call('HSET', KEYS[2], 'state', 'finished', 'finished', ARGV[4], 'set', ARGV[6], 'selection', ARGV[7],
   'fit', ARGV[8])
 for _, epoch in ipairs(redis.call('HKEYS', KEYS[5])) do

@@ -14,6 +14,12 @@ local function touch(run, now)
   redis.call('HSET', run, 'updated', now, 'expires', string.format('%.0f', tonumber(now) + ttl * 1000))
 end
 
+-- Writes chunks >= 1 of a field, where they come along: their keys stand behind the script's own, their bytes behind
+-- chunk 0's. own: how many keys are the script's; field: where the field's name stands in ARGV.
+local function spread(own, field)
+  for i = own + 1, #KEYS do redis.call('HSET', KEYS[i], ARGV[field], ARGV[field + 1 + i - own]) end
+end
+
 -- Takes an epoch off the books, with chunk 0 of its bits and of its shards'.
 -- Record: attempt:digest:planes:n_correct:n_observed:kind:state:in/of; a shard's begins with its name.
 local function forget(epochs, chunk, shards, epoch)

@@ -9,7 +9,10 @@ if string.match(old, ':(%x+):') == string.match(ARGV[5], ':(%x+):') then return 
 local epochs = redis.call('HLEN', KEYS[3])
 if epochs > 0 then return {'frozen', tostring(epochs)} end
 if not ARGV[6] then return {'clear'} end
-if ARGV[5] ~= '' then redis.call('HSET', KEYS[4], ARGV[6], ARGV[7]) end
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[4], ARGV[6], ARGV[7])
+  spread(6, 6)
+end
 redis.call('HSET', KEYS[2], 'members', ARGV[5])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])

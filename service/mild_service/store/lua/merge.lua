@@ -12,6 +12,7 @@ if ARGV[10] ~= '*' and (redis.call('HGET', KEYS[1], 'ids') or '') ~= ARGV[10] th
 if not ARGV[11] then return {'clear'} end
 for field in string.gmatch(ARGV[9], '%S+') do redis.call('HDEL', KEYS[4], field) end
 redis.call('HSET', KEYS[4], ARGV[11], ARGV[12])
+spread(6, 11)
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[4])

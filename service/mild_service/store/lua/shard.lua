@@ -33,6 +33,7 @@ elseif old then
   end
 end
 redis.call('HSET', KEYS[4], ARGV[13], ARGV[14])
+spread(6, 13)
 redis.call('HSET', KEYS[5], place, ARGV[11])
 -- The digest of what is partial names no bits: it tells whoever merges whether all is as it was read.
 local digest = string.sub(redis.sha1hex((old or '') .. ARGV[11]), 1, 32)
