@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow
+from numpy.typing import NDArray
 from pyarrow import parquet
 
 from mild_core import bitmap
@@ -52,9 +53,9 @@ def _labels(rng: np.random.Generator) -> bytes:
     return _json({"labels": rng.integers(0, 10, N_SAMPLES).tolist()})
 
 
-def _npy(rng: np.random.Generator) -> bytes:
+def _array(values: NDArray[np.int64]) -> bytes:
     out = io.BytesIO()
-    np.save(out, rng.integers(0, 10, N_SAMPLES))
+    np.save(out, values)
     return out.getvalue()
 
 
@@ -124,7 +125,7 @@ LOGS: Mapping[str, Make] = {
 MAKES: Mapping[str, Mapping[str, Make]] = {
     "PUT /runs/{run_id}": {JSON: _either(_run, _resumed)},
     "PATCH /runs/{run_id}": {JSON: lambda rng: _json({"tags": {"a": str(rng.integers(9))}, "status": "running"})},
-    "PUT /runs/{run_id}/labels": {JSON: _labels, NPY: _npy},
+    "PUT /runs/{run_id}/labels": {JSON: _labels, NPY: lambda rng: _array(rng.integers(0, 10, N_SAMPLES))},
     "PUT /runs/{run_id}/audit": {JSON: _marks, BITMAP: lambda rng: bits(rng, 2)},
     "PUT /runs/{run_id}/sample-ids": {
         JSON: lambda rng: _json(_ids(rng)),
@@ -134,6 +135,7 @@ MAKES: Mapping[str, Mapping[str, Make]] = {
     "PUT /runs/{run_id}/rounds/{round}/members": {
         BITMAP: bits,
         JSON: lambda rng: _json({"indices": rng.choice(N_SAMPLES, 50, replace=False).tolist()}),
+        NPY: lambda rng: _array(rng.choice(N_SAMPLES, 50, replace=False)),
     },
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": {BITMAP: _either(bits, lambda rng: bits(rng, 2))},
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}": {BITMAP: lambda rng: bits(rng, 2)},

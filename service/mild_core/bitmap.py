@@ -34,7 +34,10 @@ def unpack(bitmap: Bitmap, n_samples: int) -> NDArray[np.bool_]:
 
 def popcount(bitmap: Bitmap) -> int:
     """Number of set bits, over all axes."""
-    return int(np.bitwise_count(bitmap).sum(dtype=np.int64))
+    flat = np.ascontiguousarray(bitmap).reshape(-1)
+    whole = flat.size // 8 * 8  # eight bytes are counted as fast as one
+    words, rest = np.bitwise_count(flat[:whole].view(np.uint64)), np.bitwise_count(flat[whole:])
+    return int(words.sum(dtype=np.int64) + rest.sum(dtype=np.int64))
 
 
 def full(n_samples: int) -> Bitmap:

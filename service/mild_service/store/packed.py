@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_core.votes import Votes
@@ -44,10 +46,10 @@ class PackedEpoch:
         else's.
         """
         fields = [] if votes is None or not votes.n_votes else votes_packed(votes)
-        digest = hashlib.sha256((b"" if kind == "whole" else kind.encode()) + bits.to_body())
-        for field in fields:
-            digest.update(field)
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
+        digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
+        for part in (*map(np.ascontiguousarray, planes), *fields):
+            digest.update(part)
         return cls(
             digest=digest.hexdigest()[:32],
             planes=len(planes),

@@ -18,14 +18,18 @@ def write_config(config: RunConfig) -> bytes:
     return orjson.dumps(asdict(config))
 
 
+@lru_cache(maxsize=1024)
+def _read_config(value: bytes) -> RunConfig:
+    config = orjson.loads(value)
+    return RunConfig(options=SelectionOptions(**config.pop("options")), **config)
+
+
 def read_run(run_id: str, fields: Fields) -> Run:
     """A run's record."""
-    config = orjson.loads(fields[b"config"])
-    options = SelectionOptions(**config.pop("options"))
     return Run(
         run_id=run_id,
         uid=fields[b"uid"].decode(),
-        config=RunConfig(options=options, **config),
+        config=_read_config(fields[b"config"]),
         tags=orjson.loads(fields[b"tags"]),
         status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
         ttl_seconds=int(fields[b"ttl"]),
