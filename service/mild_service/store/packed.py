@@ -48,8 +48,10 @@ class PackedEpoch:
         fields = [] if votes is None or not votes.n_votes else votes_packed(votes)
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
-        for part in (*map(np.ascontiguousarray, planes), *fields):
-            digest.update(part)
+        for plane in planes:
+            digest.update(np.ascontiguousarray(plane))
+        for field in fields:
+            digest.update(field)
         return cls(
             digest=digest.hexdigest()[:32],
             planes=len(planes),
