@@ -49,7 +49,7 @@ class PackedEpoch:
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
         for plane in planes:
-            digest.update(np.ascontiguousarray(plane))
+            digest.update(np.ascontiguousarray(plane).data)
         for field in fields:
             digest.update(field)
         return cls(
