@@ -79,6 +79,18 @@ class LocalSelector:
         first.planted = bitmap.check(planted, self._spec.n_samples, "planted bitmap")
         self._write(_PLANTED, planted.tobytes())
 
+    def look(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
+        """Evidence of the first `n_rounds` rounds in the folder, which stays as it is.
+
+        Raises
+        ------
+        ResumeError
+            If epochs of these rounds are missing from the folder.
+        """
+        self._spec = spec
+        self._rounds = self._read(Position(n_rounds, 0), prune=False)
+        return self.evidence()
+
     def put_members(self, round: int, members: Bitmap) -> None:
         """Say whom the model is trained on in `round`; it must be the open one."""
         self._open_round(round).members = bitmap.check(members, self._spec.n_samples, "members bitmap")
@@ -170,8 +182,8 @@ class LocalSelector:
         part.write_bytes(body)
         part.replace(path)
 
-    def _read(self, until: Position) -> list[_Round]:
-        """Rounds as they stood when epoch `until` was about to be written."""
+    def _read(self, until: Position, prune: bool = True) -> list[_Round]:
+        """Rounds as they stood when epoch `until` was about to be written; what was written since is pruned."""
         if self._folder is None:
             raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
         n_samples = self._spec.n_samples
@@ -184,7 +196,7 @@ class LocalSelector:
                 epoch = int(path.stem.removeprefix("epoch-"))
                 if number < until.round or epoch < until.epoch:
                     kept.epochs[epoch] = EpochBits.from_body(path.read_bytes(), n_samples)
-                else:
+                elif prune:
                     path.unlink()
             rounds.append(kept)
         planted = self._folder / _PLANTED

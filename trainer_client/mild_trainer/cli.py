@@ -1,8 +1,6 @@
-"""``mild``: train over rounds, show it on digits, select from a file, push a log to a service."""
+"""``mild``: train over rounds, show it on digits, select from a file, push a log, list samples for people to check."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mild_core.errors import MildError
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
+from mild_trainer.cli_review import review
 from mild_trainer.job import Job
+from mild_trainer.one_line import one_line_errors
 from mild_trainer.settings import TrainSettings
 
 app = typer.Typer(
@@ -82,7 +81,7 @@ def train(
     resume: o.Resume = False,
 ) -> None:
     """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
-    with _one_line_errors():
+    with one_line_errors():
         settings = TrainSettings.for_dataset(
             dataset,
             data_dir=data_dir,
@@ -138,7 +137,7 @@ def demo(
     resume: o.Resume = False,
 ) -> None:
     """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
-    with _one_line_errors():
+    with one_line_errors():
         settings = TrainSettings.for_dataset(
             "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
         )
@@ -177,7 +176,7 @@ def select(
     """Print the clean set of a file of correctness bits, as JSON."""
     from mild_trainer.select_file import select_file
 
-    with _one_line_errors():
+    with one_line_errors():
         options = SelectionOptions(
             metric=metric,
             fit=fit,
@@ -218,19 +217,12 @@ def push(
     from mild_client import MildClient
     from mild_client.logs import CARTOGRAPHY
 
-    with _one_line_errors(), MildClient(url, api_key=api_key) as client:
+    with one_line_errors(), MildClient(url, api_key=api_key) as client:
         pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None)
         typer.echo(json.dumps(pushed, indent=2))
 
 
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Print what went wrong as one line and exit with 2."""
-    try:
-        yield
-    except (MildError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+app.command()(review)
 
 
 def main() -> None:

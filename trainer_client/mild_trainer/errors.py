@@ -6,6 +6,7 @@
     └── TrainerError
         ├── DataError         a data set that is absent, corrupt or of the wrong shape
         ├── CheckpointError   nothing to resume, or another run's checkpoint
+        ├── ReviewError       a list of samples to check that cannot be written or read
         └── ServiceStartError the embedded service did not come up
 """
 
@@ -32,3 +33,9 @@ class ServiceStartError(TrainerError):
     """The embedded service did not come up."""
 
     code = "service-start"
+
+
+class ReviewError(TrainerError):
+    """A run that cannot be reviewed, or a list of samples to check that cannot be written or read."""
+
+    code = "review"

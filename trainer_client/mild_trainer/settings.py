@@ -109,6 +109,13 @@ class TrainSettings:
         """The pass that makes the members' bits."""
         return "eval" if self.observe == "all" else "train"
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Undo `as_json`."""
+        folder = values["data_dir"]
+        data_dir, selection = None if folder is None else Path(folder), SelectionOptions(**values["selection"])
+        return cls(**{**values, "data_dir": data_dir, "selection": selection})
+
     def as_json(self) -> dict[str, Any]:
         """Every setting as a JSON value."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "selection"}

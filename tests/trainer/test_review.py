@@ -1,0 +1,221 @@
+import csv
+import json
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mild_client import MildClient
+from mild_core.audit import Audit
+from mild_core.errors import InvalidInput, SampleIndexError
+from mild_core.types import EpochBits
+from mild_trainer import cli, review, review_runs
+from mild_trainer.errors import ReviewError
+from mild_trainer.review import Judged
+
+N = 120
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a training that selected by itself."""
+    out = tmp_path_factory.mktemp("review") / "out"
+    arguments = ["--limit", "150", "--epochs", "8", "--rounds", "1", "--noise", "symmetric:0.4", "--local"]
+    result = CliRunner().invoke(cli.app, ["train", *arguments, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def judged() -> Judged:
+    posterior = np.array([0.9, 0.2, np.nan, 0.9, 0.5, 0.9], dtype=np.float32)
+    scores = np.array([4.0, -3.0, np.nan, 5.0, 0.0, 5.0], dtype=np.float32)
+    kept = np.array([False, True, False, True, True, False])
+    return Judged(scores, posterior, kept, Audit.from_marks([5], [False], 6))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_likeliest_to_be_wrong_come_first_and_the_checked_ones_last() -> None:
+    assert review.ranked(judged(), "suspicious").tolist() == [0, 3, 4, 1, 2, 5]
+    assert review.ranked(judged(), "uncertain").tolist() == [4, 1, 3, 0, 2, 5]
+
+
+def test_a_random_order_is_drawn_from_its_seed() -> None:
+    orders = [review.ranked(judged(), "random", seed).tolist() for seed in (0, 0, 1, 2, 3)]
+    assert orders[0] == orders[1]
+    assert len({tuple(order) for order in orders}) > 1
+    assert all(sorted(order) == list(range(6)) and order[-1] == 5 for order in orders)
+
+
+def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    review.write(path, [review.row(judged(), 5, "a,b", 3, 7), review.row(judged(), 2, None, None, None)])
+    first, second = read(path)
+    assert first == {
+        "index": "5",
+        "id": "a,b",
+        "given_label": "3",
+        "suggested_label": "7",
+        "score": "5",
+        "noisy_posterior": "0.9",
+        "kept": "no",
+        "mark": "wrong",
+    }
+    assert (second["index"], second["score"], second["mark"]) == ("2", "", "")
+    marks = review.read_marks(path, 6)
+    assert (marks.n_known, marks.mark(5)) == (1, False)
+    with pytest.raises(ReviewError, match="exists and may hold marks; give another --out"):
+        review.write(path, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index,score\n1,2\n", "lacks the column 'mark'"),
+        ("", "lacks the column 'index'"),
+        ("index,mark\n1,good\n", "line 2: mark is 'good'; write clean or wrong"),
+        ("index,mark\n-1,clean\n", "line 2: index is '-1'"),
+        ("index,mark\n,clean\n", "line 2: index is ''"),
+        ("index,mark\n1,\n2\n", "holds 0 marks, at least 1 is needed"),
+        ("index,mark\n\x00\xff", "is no CSV|holds 0 marks"),
+    ],
+)
+def test_marks_that_cannot_be_read_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ReviewError, match=message):
+        review.read_marks(path, 10)
+
+
+def test_impossible_marks_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "marks.csv"
+    path.write_text("index,mark\n10,clean\n")
+    with pytest.raises(SampleIndexError, match=r"10 is outside 0\.\.9"):
+        review.read_marks(path, 10)
+    path.write_text("index,mark\n1,clean\n1, Wrong \n")
+    with pytest.raises(InvalidInput, match="marked both clean and mislabelled"):
+        review.read_marks(path, 10)
+
+
+def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Path, tmp_path: Path) -> None:
+    runner, out = CliRunner(), tmp_path / "list.csv"
+    before = {path: path.read_bytes() for path in (trained / "bits").rglob("*") if path.is_file()}
+    result = runner.invoke(cli.app, ["review", str(trained), "--order", "random", "--out", str(out), "--limit", "60"])
+    assert result.exit_code == 0, result.output
+    assert (
+        f"60 of 150 samples; write clean or wrong into the column `mark`, then: mild review {trained}" in result.output
+    )
+    lines = read(out)
+    assert len(lines) == 60
+    assert all(line["given_label"] in set("0123456789") for line in lines)
+    assert any(line["suggested_label"] for line in lines)
+    assert all(line["suggested_label"] != line["given_label"] for line in lines)
+    for i, line in enumerate(lines):
+        line["mark"] = "clean" if i % 3 else "wrong"
+    review_file = tmp_path / "marked.csv"
+    with review_file.open("w", newline="") as file:
+        writer = csv.DictWriter(file, review.COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    measured = runner.invoke(cli.app, ["review", str(trained), "--marks", str(review_file)])
+    assert measured.exit_code == 0, measured.output
+    found = json.loads(measured.stdout)
+    kept = [line["kept"] == "yes" for line in lines]
+    assert (found["round"], found["known"], found["clean"], found["kept"]) == (0, 60, 40, sum(kept))
+    assert found["recall"] == pytest.approx(sum(kept[i] for i in range(60) if i % 3) / 40)
+    assert "only if they were drawn at random" in measured.stderr
+    again = runner.invoke(cli.app, ["review", str(trained), "--out", str(tmp_path / "rest.csv")])
+    assert again.exit_code == 0, again.output
+    rest = read(tmp_path / "rest.csv")
+    assert [bool(line["mark"]) for line in rest] == [False] * 90 + [True] * 60
+    posterior = [float(line["noisy_posterior"] or -1) for line in rest[:90]]
+    assert posterior == sorted(posterior, reverse=True)
+    assert {path: path.read_bytes() for path in (trained / "bits").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_of_a_service_is_listed_marked_and_measured(service: httpx.Client) -> None:
+    rng = np.random.default_rng(0)
+    clean, labels = np.arange(N) < 90, rng.integers(0, 3, N)
+    predicted = np.where(rng.random((15, N)) < np.where(clean, 0.92, 0.06), labels, (labels + 1) % 3)
+    client = MildClient("http://service", http=service)
+    with client.run("reviewed", num_samples=N, num_classes=3) as run:
+        client.put_sample_ids("reviewed", [f"image-{i}" for i in range(N)])
+        for epoch, classes in enumerate(predicted):
+            run.log_predictions(epoch, np.arange(N), classes, labels)
+        run.finish()
+    reviewed = review_runs.ServiceRun(client, "reviewed", None)
+    judged = reviewed.judged()
+    first = review.ranked(judged, "suspicious")
+    lines = [
+        dict(zip(review.COLUMNS, line, strict=True))
+        for line in reviewed.lines(judged, np.append(first[:20], first[-1:]))
+    ]
+    assert all(int(line["index"]) >= 90 and line["kept"] == "no" for line in lines[:20])
+    assert all(line["suggested_label"] == str((int(line["given_label"]) + 1) % 3) for line in lines[:20])
+    assert lines[0]["id"] == f"image-{lines[0]['index']}"
+    assert (lines[-1]["kept"], lines[-1]["id"]) == ("yes", f"image-{first[-1]}")
+    found = reviewed.mark(Audit.from_marks(range(N), clean.tolist(), N))
+    assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
+    assert reviewed.judged().audit.n_known == N
+
+
+def test_an_open_run_is_reviewed_by_its_first_round(service: httpx.Client) -> None:
+    client = MildClient("http://service", http=service)
+    with client.run("open", num_samples=10) as run:
+        run.put_epoch(EpochBits(10, np.full(2, 0b11000000, dtype=np.uint8)))
+        judged = review_runs.ServiceRun(client, "open", None).judged()
+    assert judged.kept.all()
+
+
+@pytest.mark.parametrize("via_url", [False, True])
+def test_the_folder_of_a_training_with_a_service_leads_to_its_run(via_url: bool, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--limit", "100", "--epochs", "1", "--rounds", "1", "--run-id", "mine", "--out", str(out)]
+    assert CliRunner().invoke(cli.app, ["train", *arguments]).exit_code == 0
+    if via_url:
+        (out / "service").rename(tmp_path / "elsewhere")
+        result = CliRunner().invoke(cli.app, ["review", str(out)])
+        assert result.exit_code == 2
+        assert "was trained with a service, which holds its run 'mine'; give --url" in result.stderr
+        return
+    path = tmp_path / "list.csv"
+    result = CliRunner().invoke(cli.app, ["review", str(out), "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    assert len(read(path)) == 100
+    assert all(line["given_label"] for line in read(path))
+
+
+def test_the_labels_are_left_out_where_the_data_is_gone(trained: Path, tmp_path: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    summary["settings"] |= {"dataset": "npz", "data_dir": str(tmp_path / "gone.npz")}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert review_runs.Training.read(tmp_path).labels() == (None, None)
+    summary["settings"] |= {"dataset": "digits", "data_dir": None}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    given, predicted = review_runs.Training.read(tmp_path).labels()
+    assert given is not None
+    assert (given.shape, predicted) == ((150,), None)
+
+
+def test_what_cannot_be_reviewed_is_one_line(trained: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+
+    def said(*arguments: str) -> str:
+        result = runner.invoke(cli.app, ["review", *arguments])
+        assert result.exit_code == 2
+        assert len(result.stderr.strip().splitlines()) == 1
+        return result.stderr
+
+    assert "no-run is no folder of a training; give one, or --url" in said("no-run")
+    assert "summary.json is absent or damaged" in said(str(tmp_path))
+    assert "was trained without a service; leave --url out" in said(str(trained), "--url", "http://localhost:1")
+    (tmp_path / "review.csv").touch()
+    assert "exists and may hold marks" in said(str(trained), "--out", str(tmp_path / "review.csv"))
+    summary = json.loads((trained / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "rounds": []}))
+    assert "holds 0 finished rounds" in said(str(tmp_path))
