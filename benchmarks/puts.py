@@ -17,6 +17,8 @@ from benchmarks.serving import command, service, store
 from benchmarks.wire import Connection
 from mild_core import bitmap
 
+BAR = 0.5
+"""Of the bare handler's rate, at least."""
 N_SAMPLES = 1_281_167
 N_CLIENTS = 8
 PER_CLIENT = 25

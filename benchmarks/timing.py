@@ -7,15 +7,20 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    started = clock()
     work()
-    return time.perf_counter() - started
+    return clock() - started
 
 
-def interleaved(works: Sequence[Callable[[], object]], repeats: int, warm: int = 2) -> list[float]:
+def interleaved(
+    works: Sequence[Callable[[], object]],
+    repeats: int,
+    warm: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Median seconds of each, run in turn so that all of them meet the same machine."""
-    times = [[seconds(work) for work in works] for _ in range(repeats + warm)][warm:]
+    times = [[seconds(work, clock) for work in works] for _ in range(repeats + warm)][warm:]
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
