@@ -28,13 +28,12 @@ from mild_trainer import data as datasets
 from mild_trainer import planting
 from mild_trainer.augment import DeviceImages
 from mild_trainer.data import Dataset
-from mild_trainer.engine import Machine, Trainee, evaluate, predict, train_epoch
+from mild_trainer.engine import Machine, Trainee, evaluate, train_epoch
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import seed_of
+from mild_trainer.trainer import early_predictions, seed_of
 
 Planted = Literal["none", "uniform", "confused"]
 PLANTED_SHARE = 0.02
-WARM_UP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +203,7 @@ class Recorder:
         """Classes that a barely trained network predicts; None where planting is uniform."""
         if self.case.planted == "uniform":
             return None
-        self.trainee.renew(seed_of(self.case.seed, 2, 0))
-        warm = replace(self.settings, epochs=WARM_UP)
-        everyone = torch.arange(self.data.n_samples)
-        for epoch in range(WARM_UP):
-            draws = torch.Generator().manual_seed(seed_of(self.case.seed, 2, 1, epoch))
-            train_epoch(self.trainee, self.images, everyone, warm, epoch, draws)
-        return predict(self.trainee, self.images, self.settings).numpy()
+        return early_predictions(self.trainee, self.images, self.settings)
 
     def round(self, number: int, members: Bitmap) -> Round:
         """Train one round; the training pass sees the members, the evaluation pass everyone."""

@@ -211,6 +211,25 @@ def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_pa
     }
 
 
+def test_planted_samples_of_a_file_are_not_selected(run: CliRunner, tmp_path: Path) -> None:
+    correct, clean = bits()
+    planted = np.zeros(clean.size, dtype=np.uint8)
+    planted[np.flatnonzero(clean)[:20]] = 1
+    np.savez(tmp_path / "bits.npz", correct=correct, planted=planted)
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["indices"] == np.flatnonzero(clean)[20:].tolist()
+
+
+def test_planting_is_refused_where_nobody_could_return(run: CliRunner, tmp_path: Path) -> None:
+    arguments = ["train", "--observe", "members", "--plant", "0.02", "--local", "--out", str(tmp_path)]
+    result = run.invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert "plant is 0.02 and observe is members" in result.stderr
+    assert "plant 0, or observe all or mixed" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("name", "begins"), [("fit.png", b"\x89PNG"), ("fit.svg", b"<?xml"), ("fit.pdf", b"%PDF")])
 def test_a_selection_from_a_file_can_be_drawn(run: CliRunner, tmp_path: Path, name: str, begins: bytes) -> None:
     np.save(tmp_path / "bits.npy", bits()[0])
@@ -237,6 +256,8 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(run: CliRunner, tmp_path: Pa
         ({"correct": np.full((2, 3), 2)}, "of 0 and 1"),
         ({"correct": np.zeros((2, 3), bool), "observed": np.zeros((1, 3), bool)}, r"observed is \(1, 3\)"),
         ({"correct": np.zeros((2, 3), bool), "clean": np.zeros(2, bool)}, r"clean has shape \(2,\) for 3 samples"),
+        ({"correct": np.zeros((2, 3), bool), "planted": np.zeros(2, bool)}, r"planted is bool of shape \(2,\) for 3"),
+        ({"correct": np.zeros((2, 3), bool), "planted": np.arange(3)}, r"for 3 samples; give a 0 or 1 each"),
         (
             {"correct": np.zeros((2, 3), bool), "clean": np.arange(3), "labels": np.arange(2)},
             r"labels has shape \(2,\) for 3 samples",
@@ -270,7 +291,7 @@ def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: P
 def test_the_document_and_the_help_name_every_array_of_a_file_of_bits(run: CliRunner) -> None:
     section = DOCUMENT.read_text().partition("## Selecting from a file")[2].partition("\n## ")[0]
     shown = run.invoke(cli.app, ["select", "--help"]).output
-    for name in ("correct", "observed", "labels", "clean"):
+    for name in ("correct", "observed", "planted", "labels", "clean"):
         assert f"| `{name}` |" in section
         assert f"`{name}`" in shown
 

@@ -90,7 +90,8 @@ def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
 @pytest.mark.parametrize("observe", ["all", "mixed", "members"])
 def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digits: Dataset) -> None:
     backend = selecting(120)
-    history = run_rounds(replace(quick, observe=observe), backend, digits, keep_bits=True)
+    settings = replace(quick, observe=observe, plant=0.0 if observe == "members" else quick.plant)
+    history = run_rounds(settings, backend, digits, keep_bits=True)
     assert [len(record.bits) for record in history.rounds] == [4, 4]
     first, second = backend.evidence()[:2]
     assert history.rounds[1].n_members == 120
@@ -161,7 +162,8 @@ def test_carried_weights_start_where_the_round_before_ended(quick: TrainSettings
 def test_a_killed_training_goes_on_bit_for_bit(
     kind: Weights, observe: Observe, killed: dict[str, int], quick: TrainSettings, digits: Dataset, tmp_path: Path
 ) -> None:
-    settings = replace(quick, weights=kind, observe=observe, checkpoint_every=2)
+    plant = 0.0 if observe == "members" else quick.plant
+    settings = replace(quick, weights=kind, observe=observe, plant=plant, checkpoint_every=2)
     whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
     out = tmp_path / "killed"
     with pytest.raises(Killed):
@@ -185,6 +187,7 @@ def test_a_killed_training_goes_on_through_the_service(
     assert outcome(resumed) == outcome(whole)
     run = service.get("/runs/killed").json()
     assert [round["num_epochs"] for round in run["rounds"]] == [4, 4, 0]
+    assert [round["num_planted"] for round in run["rounds"]] == [4, 0, 0]
     assert run["attempt"] == 2
     assert set(run["rounds"][0]["metrics"]["0"]) == {"train_loss", "train_accuracy", "test_accuracy"}
 

@@ -31,6 +31,8 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
         ({"lr": -0.1}, "lr is -0.1"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"seed": -1}, "seed is -1"),
+        ({"plant": 0.6}, r"plant is 0.6; give a number in 0\.\.0.5"),
+        ({"plant": 0.02, "observe": "members"}, r"observe is members: .* could never return; plant 0, or observe all"),
         ({"noise": "salt"}, "noise is 'salt'"),
         ({"selection": SelectionOptions(p=2)}, "p is 2"),
     ],
@@ -38,6 +40,14 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
 def test_a_setting_outside_its_range_is_refused_with_the_range(given: dict[str, object], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         TrainSettings.for_dataset("digits", **given)
+
+
+def test_planting_is_the_default_where_everyone_is_observed() -> None:
+    found = {
+        observe: TrainSettings.for_dataset("digits", observe=observe).plant for observe in ("all", "mixed", "members")
+    }
+    assert found == {"all": 0.02, "mixed": 0.02, "members": 0.0}
+    assert TrainSettings.for_dataset("digits", observe="members", plant=0.0).plant == 0.0
 
 
 def test_settings_are_json() -> None:

@@ -129,7 +129,10 @@ class SelectionBackend(Protocol):
         """Open the run, or continue it: epochs from `resume_from` on are dropped and written anew."""
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Say who is mislabelled on purpose in round 0, before its first epoch; without a call it is nobody."""
+        """Say who is mislabelled on purpose in round 0, before its first epoch; without a call it is nobody.
+
+        The same ones again change nothing, at any time.
+        """
 
     def put_members(self, round: int, members: Bitmap) -> None:
         """Say whom the model is trained on in `round`; without a call it is the previous round's clean set."""

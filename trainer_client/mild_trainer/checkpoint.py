@@ -13,12 +13,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mild_client import Position
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.errors import CheckpointError
 from mild_trainer.history import EpochRecord, RoundRecord
+from mild_trainer.planting import Planting
 from mild_trainer.settings import TrainSettings
 
 _NAME = "checkpoint.pt"
@@ -47,6 +48,8 @@ class Checkpoint:
         The held-out agreement, where it was asked for.
     model, optimiser
         Their state dictionaries.
+    planting
+        The labels of round 0, where some were broken on purpose.
     """
 
     run_id: str
@@ -57,6 +60,7 @@ class Checkpoint:
     verified: HeldOutAgreement | None
     model: dict[str, Any]
     optimiser: dict[str, Any]
+    planting: Planting | None = None
 
 
 def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
@@ -74,6 +78,7 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
             "verified": None if checkpoint.verified is None else dataclasses.asdict(checkpoint.verified),
             "model": checkpoint.model,
             "optimiser": checkpoint.optimiser,
+            "planting": _as_tensors(checkpoint.planting),
         },
         part,
     )
@@ -122,4 +127,10 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
         verified=None if stored["verified"] is None else HeldOutAgreement(**stored["verified"]),
         model=stored["model"],
         optimiser=stored["optimiser"],
+        planting=None if stored["planting"] is None else Planting(*(part.numpy() for part in stored["planting"])),
     )
+
+
+def _as_tensors(planting: Planting | None) -> list[Tensor] | None:
+    """Labels and planted samples as what torch stores without pickling."""
+    return None if planting is None else [torch.tensor(planting.labels), torch.tensor(planting.planted)]

@@ -50,6 +50,8 @@ def train(
     rounds: o.Rounds = None,
     observe: o.ObserveOption = None,
     weights: o.WeightsOption = None,
+    plant: o.Plant = None,
+    plant_how: o.PlantHowOption = None,
     batch_size: o.BatchSize = None,
     lr: o.Lr = None,
     momentum: o.Momentum = None,
@@ -94,6 +96,8 @@ def train(
             rounds=rounds,
             observe=observe,
             weights=weights,
+            plant=plant,
+            plant_how=plant_how,
             batch_size=batch_size,
             lr=lr,
             momentum=momentum,
@@ -157,8 +161,9 @@ def select(
         Path,
         typer.Argument(
             help="A .npy or .npz with `correct`, 0 or 1, shape (n_epochs, n_samples): whether the model predicted the "
-            "given label. An .npz may add `observed` of the same shape, and, to measure the set, `clean` of shape "
-            "(n_samples,): a mask of right labels, or the true labels beside the given `labels`."
+            "given label. An .npz may add `observed` of the same shape; `planted` of shape (n_samples,), whose label "
+            "was broken on purpose; and, to measure the set, `clean` of shape (n_samples,): a mask of right labels, or "
+            "the true labels beside the given `labels`."
         ),
     ],
     metric: o.MetricOption = "mild-simple",

@@ -143,6 +143,8 @@ class History:
         Why there was no further round.
     verified
         The held-out agreement; None where it was not asked for.
+    planted
+        Shape (n_bytes,), whose label was broken on purpose in round 0; None: nobody's.
     """
 
     settings: TrainSettings
@@ -151,6 +153,19 @@ class History:
     oracle: float | None
     ended: str
     verified: HeldOutAgreement | None = None
+    planted: Bitmap | None = None
+
+    @property
+    def n_planted(self) -> int:
+        """Samples whose label was broken on purpose in round 0."""
+        return 0 if self.planted is None else bitmap.popcount(self.planted)
+
+    @property
+    def n_returned(self) -> int:
+        """Planted samples in the last clean set, by their own labels."""
+        if self.planted is None or not self.rounds:
+            return 0
+        return bitmap.popcount(self.planted & self.rounds[-1].selected)
 
     @property
     def true_noise(self) -> float | None:
@@ -160,7 +175,7 @@ class History:
 
     @property
     def baseline(self) -> float | None:
-        """Test accuracy of training on all labels as given, which is what round 0 does; None without it."""
+        """Test accuracy of round 0, which trains on all labels, planted ones included; None without it."""
         return self.rounds[0].test_accuracy if self.rounds else None
 
 

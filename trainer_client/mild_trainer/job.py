@@ -133,5 +133,7 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
         console.print(
             f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"
         )
+    if planting := summary.planting(history):
+        console.print(planting, highlight=False)
     console.print(f"No further round: {history.ended}.", highlight=False)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)

@@ -7,7 +7,16 @@ from typing import Annotated, TypeAlias
 import typer
 
 from mild_core.types import Evidence, Fit, Metric, Observe, Rule
-from mild_trainer.settings import DEFAULTS, DatasetName, DeviceName, ModelName, Schedule, TrainSettings, Weights
+from mild_trainer.settings import (
+    DEFAULTS,
+    DatasetName,
+    DeviceName,
+    ModelName,
+    PlantHow,
+    Schedule,
+    TrainSettings,
+    Weights,
+)
 
 
 def _option(
@@ -61,6 +70,14 @@ ObserveOption: TypeAlias = Annotated[
 ]
 WeightsOption: TypeAlias = Annotated[
     Weights | None, _setting("WEIGHTS", "Begin a round with fresh weights, or carry the last round's on.", _TRAINING)
+]
+Plant: TypeAlias = Annotated[
+    float | None,
+    _setting("PLANT", "Share of the labels to break on purpose in round 0, to see how such are learnt.", _TRAINING),
+]
+PlantHowOption: TypeAlias = Annotated[
+    PlantHow | None,
+    _setting("PLANT_HOW", "Plant labels along early confusions, or uniformly.", _TRAINING),
 ]
 BatchSize: TypeAlias = Annotated[int | None, _setting("BATCH_SIZE", "Samples per step.", _TRAINING)]
 Lr: TypeAlias = Annotated[float | None, _setting("LR", "Highest learning rate.", _TRAINING)]

@@ -32,6 +32,11 @@ class Planting:
     labels: Labels
     planted: Bitmap
 
+    @property
+    def n_planted(self) -> int:
+        """Samples whose label was replaced."""
+        return bitmap.popcount(self.planted)
+
 
 def plant(
     given: Labels, n_classes: int, fraction: float, seed: int, predicted: NDArray[np.integer] | None = None

@@ -12,6 +12,9 @@ from mild_trainer.history import EpochRecord, RoundRecord
 class Reporter(Protocol):
     """Is told of every step of a training."""
 
+    def planted(self, n_planted: int, seconds: float) -> None:
+        """Labels have been broken on purpose for round 0, in so many seconds."""
+
     def verified(self, found: HeldOutAgreement) -> None:
         """It is known whether the labels carry signal."""
 
@@ -30,6 +33,9 @@ class Reporter(Protocol):
 
 class Silent:
     """Says nothing."""
+
+    def planted(self, n_planted: int, seconds: float) -> None:
+        """Say nothing."""
 
     def verified(self, found: HeldOutAgreement) -> None:
         """Say nothing."""
@@ -52,6 +58,10 @@ class Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    def planted(self, n_planted: int, seconds: float) -> None:
+        """Write how many."""
+        self._console.print(_planting(n_planted, seconds), highlight=False)
 
     def verified(self, found: HeldOutAgreement) -> None:
         """Write what was found."""
@@ -97,6 +107,10 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def planted(self, n_planted: int, seconds: float) -> None:
+        """Write how many."""
+        self._progress.print(_planting(n_planted, seconds), highlight=False)
+
     def verified(self, found: HeldOutAgreement) -> None:
         """Write what was found above the bars that follow."""
         self._progress.print(found.told, highlight=False)
@@ -122,6 +136,10 @@ class Bars:
 def counted(n: int, thing: str) -> str:
     """``1 epoch``, ``2 epochs``."""
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def _planting(n_planted: int, seconds: float) -> str:
+    return f"round 0 trains {counted(n_planted, 'sample')} on labels broken on purpose, drawn in {seconds:.1f} s"
 
 
 def _scores(record: EpochRecord) -> str:

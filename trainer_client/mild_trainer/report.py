@@ -86,7 +86,7 @@ def render(history: History) -> str:
         ),
         headings="".join(f"<th>{escape(heading)}</th>" for heading in summary.HEADINGS),
         rows="".join(_row(row, i >= len(history.rounds)) for i, row in enumerate(summary.rows(history))),
-        ended=escape(f"No further round: {history.ended}."),
+        ended=escape(" ".join(filter(None, (summary.planting(history), f"No further round: {history.ended}.")))),
         histograms="".join(_figure(record) for record in history.rounds),
         curves=figures.curves(history),
         settings="".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()),

@@ -1,16 +1,19 @@
 """The loop over rounds: train on the members, record the bits, select, and train again on the selected."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
+from mild_core.bitmap import Bitmap
 from mild_trainer import checkpoint
 from mild_trainer import data as datasets
 from mild_trainer.checkpoint import Checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.history import EpochRecord, History, RoundRecord
+from mild_trainer.planting import Planting
 from mild_trainer.progress import Reporter, Silent, counted
 from mild_trainer.settings import TrainSettings
 from mild_trainer.trainer import Trainer
@@ -84,6 +87,8 @@ class _Rounds:
         self.backend, self.reporter, self.out, self.keep_bits = backend, reporter, out, keep_bits
         self.trainer = Trainer(settings, data)
         self.run_id = ""
+        self.planting: Planting | None = None
+        self.planting_seconds = 0.0
         self.records: list[RoundRecord] = []
         self.epochs: list[EpochRecord] = []
         self.verified: HeldOutAgreement | None = None
@@ -95,6 +100,8 @@ class _Rounds:
             if self.settings.verify:
                 self.verified = verify(self.settings, self.data, self.trainer, self.reporter)
                 self.reporter.verified(self.verified)
+            if self.ended() is None:
+                self.plant()
             self.trainer.begin(0)
             self.save()
         else:
@@ -113,7 +120,25 @@ class _Rounds:
                 self.trainer.trainee.restart()
             self.save()
 
-        return History(self.settings, self.data, tuple(self.records), self.oracle(), ended, self.verified)
+        return History(
+            self.settings,
+            self.data,
+            tuple(self.records),
+            self.oracle(),
+            ended,
+            self.verified,
+            None if self.planting is None else self.planting.planted,
+        )
+
+    def plant(self) -> None:
+        """Break labels on purpose for round 0, and tell the backend."""
+        started = time.perf_counter()
+        self.planting = self.trainer.plant()
+        if self.planting is not None:
+            self.planting_seconds = time.perf_counter() - started
+            self.reporter.planted(self.planting.n_planted, self.planting_seconds)
+            self.trainer.use(self.planting)
+            self.backend.put_planted(self.planting.planted)
 
     def ended(self) -> str | None:
         """Why there is to be no further round; None where there is."""
@@ -138,6 +163,8 @@ class _Rounds:
         kept = []
         for epoch in range(len(self.epochs), self.settings.epochs):
             record, bits = self.trainer.epoch(number, epoch, members)
+            if number == epoch == 0:
+                record = replace(record, seconds=record.seconds + self.planting_seconds)
             self.backend.put_epoch(number, epoch, bits)
             self.backend.put_metrics(number, epoch, record.metrics())
             self.reporter.epoch_done(record)
@@ -154,9 +181,16 @@ class _Rounds:
             summary=result.summary,
             fit=result.fit,
             agreement=None if clean is None else Agreement.of(bitmap.unpack(result.selected, n_samples), clean),
-            overlap=jaccard(members, result.selected),
+            overlap=self.overlap(number, members, result.selected),
             bits=tuple(kept) if self.keep_bits else (),
         )
+
+    def overlap(self, number: int, members: Bitmap, selected: Bitmap) -> float:
+        """Jaccard similarity of two consecutive sets; in round 1 without those whom round 0 could not judge."""
+        judged = bitmap.full(self.data.n_samples)
+        if number == 1 and self.planting is not None:
+            judged &= ~self.planting.planted
+        return jaccard(members & judged, selected & judged)
 
     def oracle(self) -> float | None:
         """Test accuracy of training on the true clean set; None where that is unknown, empty, or not asked for."""
@@ -198,6 +232,7 @@ class _Rounds:
             verified=self.verified,
             model=self.trainer.trainee.model.state_dict(),
             optimiser=self.trainer.trainee.optimiser.state_dict(),
+            planting=self.planting,
         )
         checkpoint.save(self.out, self.settings, state)
 
@@ -205,3 +240,7 @@ class _Rounds:
         self.records, self.epochs, self.verified = [*resumed.rounds], [*resumed.epochs], resumed.verified
         self.trainer.trainee.model.load_state_dict(resumed.model)
         self.trainer.trainee.optimiser.load_state_dict(resumed.optimiser)
+        self.planting = resumed.planting
+        if self.planting is not None:
+            self.trainer.use(self.planting)
+            self.backend.put_planted(self.planting.planted)  # of a run that was lost before its first epoch

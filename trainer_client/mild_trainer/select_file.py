@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mild_client import RoundFit
 from mild_core import bitmap
 from mild_core.audit import Audit
+from mild_core.bitmap import Bitmap
 from mild_core.evaluation import evaluate
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
@@ -27,8 +28,9 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
     Parameters
     ----------
     path
-        An array ``correct`` of shape (n_epochs, n_samples); an ``.npz`` may add ``observed`` of the same shape, and
-        ``labels`` with ``clean`` (true labels or a mask) to measure the set against.
+        An array ``correct`` of shape (n_epochs, n_samples); an ``.npz`` may add ``observed`` of the same shape,
+        ``planted`` (a mask of the labels broken on purpose), and ``labels`` with ``clean`` (true labels or a mask) to
+        measure the set against.
     options
         How the clean set is chosen.
     plot
@@ -53,6 +55,7 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
         n_samples=correct.shape[1],
         correct=bitmap.pack(correct if observed is None else correct & observed),
         observed=None if observed is None else bitmap.pack(observed),
+        planted=_planted(path, arrays, correct.shape[1]),
     )
     selection = select([bits], options)
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
@@ -72,6 +75,18 @@ def _bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
     if array.ndim != 2 or not array.size or array.dtype.kind not in "biu" or array.max() > 1 or array.min() < 0:
         raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; {_REMEDY}")
     return array.astype(bool)
+
+
+def _planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Bitmap | None:
+    """Whose label was broken on purpose, shape (n_bytes,)."""
+    if "planted" not in arrays:
+        return None
+    array = arrays["planted"]
+    if array.shape != (n_samples,) or array.dtype.kind not in "biu" or array.max() > 1 or array.min() < 0:
+        raise DataError(
+            f"{path}: planted is {array.dtype} of shape {array.shape} for {n_samples} samples; give a 0 or 1 each"
+        )
+    return bitmap.pack(array.astype(bool))
 
 
 def _clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.bool_] | None:

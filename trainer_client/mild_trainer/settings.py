@@ -14,6 +14,7 @@ DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz"
 ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
 Weights: TypeAlias = Literal["fresh", "carry"]
 Schedule: TypeAlias = Literal["cosine", "one-cycle", "constant"]
+PlantHow: TypeAlias = Literal["confused", "uniform"]
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -31,6 +32,9 @@ class TrainSettings:
         The network, the epochs of a round and the largest number of rounds.
     observe, weights
         Whose bits are recorded, and whether a round starts from fresh weights or carries the last ones on.
+    plant, plant_how
+        Share of the labels that are broken on purpose in round 0, and whether along the confusions of a barely trained
+        network or uniformly.
     batch_size, lr, momentum, weight_decay, label_smoothing, schedule
         Stochastic gradient descent with Nesterov momentum; the learning rate runs through its schedule once a round.
     pad, flip
@@ -59,6 +63,8 @@ class TrainSettings:
     rounds: int = 4
     observe: Observe = "all"
     weights: Weights = "fresh"
+    plant: float = 0.02
+    plant_how: PlantHow = "confused"
     batch_size: int = 64
     lr: float = 0.1
     momentum: float = 0.9
@@ -80,12 +86,16 @@ class TrainSettings:
     def for_dataset(cls, dataset: DatasetName, **given: Any) -> Self:
         """Return the data set's defaults with `given` on top; what is None there counts as not given.
 
+        Where only members are observed nothing is planted by default: planted samples could never return.
+
         Raises
         ------
         ParameterError
             If a setting is outside its range.
         """
         chosen = {name: value for name, value in given.items() if value is not None}
+        if chosen.get("observe") == "members":
+            chosen.setdefault("plant", 0.0)
         return cls(**{"dataset": dataset, **DEFAULTS[dataset], **chosen}).checked()
 
     def checked(self) -> Self:
@@ -102,6 +112,11 @@ class TrainSettings:
             number = getattr(self, name)
             if not low <= number <= high:
                 raise ParameterError(f"{name} is {number}; give a number in {low}..{high}")
+        if self.plant and self.observe == "members":
+            raise ParameterError(
+                f"plant is {self.plant} and observe is members: whoever is planted is never seen with an own label "
+                "and could never return; plant 0, or observe all or mixed"
+            )
         return self
 
     @property
@@ -128,6 +143,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "limit": (0, 10**9),
         "seed": (0, 2**63 - 1),
         "epochs": (1, 10_000),
+        "plant": (0, 0.5),
         "rounds": (1, 1000),
         "batch_size": (2, 1 << 20),
         "lr": (0, 100),

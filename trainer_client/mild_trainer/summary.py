@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from mild_trainer.history import History, RoundRecord
+from mild_trainer.progress import counted
 
 
 def summarise(history: History) -> dict[str, Any]:
@@ -40,11 +41,20 @@ def summarise(history: History) -> dict[str, Any]:
             **dataclasses.asdict(history.verified),
             "what": "agreement of the given labels with networks that were trained on the other half of the samples",
         },
+        "planted": None
+        if history.planted is None
+        else {
+            "fraction": settings.plant,
+            "how": settings.plant_how,
+            "num_samples": history.n_planted,
+            "returned": history.n_returned,
+            "what": "labels broken on purpose in round 0, which leaves their samples out; those in the last set again",
+        },
         "rounds": [_round(record, history.true_noise) for record in history.rounds],
         "ended": history.ended,
         "baseline": {
             "test_accuracy": history.baseline,
-            "what": "the same network and epochs on all labels as given, which is what round 0 trains on",
+            "what": "the same network and epochs on all labels, planted ones included, which is what round 0 trains on",
         },
         "oracle": None
         if history.oracle is None
@@ -139,6 +149,16 @@ def table(history: History) -> Table:
     for i, row in enumerate(rows(history)):
         result.add_row(*row[:-1], end_section=i == len(history.rounds) - 1)
     return result
+
+
+def planting(history: History) -> str | None:
+    """What became of the planted samples, in a sentence; None where there are none."""
+    if history.planted is None or not history.rounds:
+        return None
+    last = history.rounds[-1].round
+    returned = f"; {history.n_returned:,} are in the set of round {last}, by their own labels" if last else ""
+    planted = counted(history.n_planted, "label")
+    return f"{planted} broken on purpose in round 0, whose set leaves their samples out{returned}."
 
 
 def number(value: float | None) -> str:

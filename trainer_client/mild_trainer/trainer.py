@@ -1,6 +1,7 @@
 """A data set on the device, and what one epoch on it does: train, record the bits, test."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,11 +12,16 @@ from mild_client import CorrectnessTracker
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
+from mild_trainer import planting
 from mild_trainer.augment import DeviceImages
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, predict, train_epoch
 from mild_trainer.history import EpochRecord
+from mild_trainer.planting import Planting
 from mild_trainer.settings import TrainSettings
+
+WARM_UP = 2
+"""Epochs after which a network's confusions are read off: it knows the classes, and hardly any wrong label."""
 
 
 class Trainer:
@@ -39,12 +45,27 @@ class Trainer:
         mean, std = data.normalisation()
         self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, settings.pad, settings.flip)
         self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype)
+        self._given = self._images.labels
+        self._planted: Tensor | None = None
         self._tracker = CorrectnessTracker(data.n_samples, device)
         self.trainee = Trainee(settings, self._machine, data.x_train.shape[-1], data.n_classes)
 
     def begin(self, round: int) -> None:
         """Draw a round's fresh weights."""
         self.trainee.renew(seed_of(self._settings.seed, 0, round))
+
+    def plant(self) -> Planting | None:
+        """Draw the labels that are broken on purpose in round 0; None where that is nobody's."""
+        settings, data = self._settings, self._data
+        if data.n_classes < 2 or not round(settings.plant * data.n_samples):
+            return None
+        confused = settings.plant_how == "confused"
+        predicted = early_predictions(self.trainee, self._images, settings) if confused else None
+        return planting.plant(data.y_train, data.n_classes, settings.plant, settings.seed, predicted)
+
+    def use(self, planted: Planting) -> None:
+        """Train round 0, and compare in it, with the planted labels; later rounds have the given ones."""
+        self._planted = torch.from_numpy(planted.labels).to(self._machine.device)
 
     def epoch(self, round: int, epoch: int, members: Bitmap) -> tuple[EpochRecord, EpochBits]:
         """Train on the members once, and return the epoch's scalars and bits; this is where the device is waited for.
@@ -58,6 +79,7 @@ class Trainer:
         """
         settings, trainee, tracker = self._settings, self.trainee, self._tracker
         started = time.perf_counter()
+        self._images.labels = self._given if round or self._planted is None else self._planted
         in_training = None if settings.observe == "all" else tracker
         draws = self._draws(round, epoch)
         loss, accuracy = train_epoch(trainee, self._images, self._indices(members), settings, epoch, draws, in_training)
@@ -82,8 +104,9 @@ class Trainer:
         return record, bits
 
     def train_alone(self, members: Bitmap) -> float:
-        """Train fresh weights on the members as round 0 would, record nothing, and return the test accuracy."""
+        """Train fresh weights on the members' given labels, record nothing, and return the test accuracy."""
         self.begin(0)
+        self._images.labels = self._given
         inside = self._indices(members)
         for epoch in range(self._settings.epochs):
             train_epoch(self.trainee, self._images, inside, self._settings, epoch, self._draws(0, epoch))
@@ -98,6 +121,18 @@ class Trainer:
 
     def _indices(self, members: Bitmap) -> Tensor:
         return torch.from_numpy(bitmap.to_indices(members, self._data.n_samples)).to(self._machine.device)
+
+
+def early_predictions(trainee: Trainee, images: DeviceImages, settings: TrainSettings) -> NDArray[np.int64]:
+    """Classes that a barely trained network predicts, shape (n_samples,); the trainee is left with its weights."""
+    device = trainee.machine.device
+    trainee.renew(seed_of(settings.seed, 2, 0))
+    warm, everyone = replace(settings, epochs=WARM_UP), torch.arange(images.n_samples, device=device)
+    for epoch in range(WARM_UP):
+        draws = torch.Generator(device).manual_seed(seed_of(settings.seed, 2, 1, epoch))
+        train_epoch(trainee, images, everyone, warm, epoch, draws)
+    predicted: NDArray[np.int64] = predict(trainee, images, settings).cpu().numpy()
+    return predicted
 
 
 def seed_of(*keys: int) -> int:
