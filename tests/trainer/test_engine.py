@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from mild_client import CorrectnessTracker
 from mild_core import bitmap
@@ -35,6 +36,26 @@ def test_an_epoch_sees_every_member_once_and_lowers_the_loss(quick: TrainSetting
         assert bitmap.popcount(bits.correct) == round(float(accuracy) * 100)
         losses.append(float(loss))
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_label_without_weight_is_not_learnt(quick: TrainSettings, digits: Dataset) -> None:
+    data = digits.limited(100, 0)
+    other = data.y_train.copy()
+    other[::2] = (other[::2] + 1) % 10
+    weights = torch.arange(100) % 2 * 2.0
+
+    def trained(labels: NDArray[np.int64], weights: torch.Tensor | None) -> list[torch.Tensor]:
+        machine = Machine.choose(quick)
+        images, trainee = on_device(replace(data, y_train=labels), machine), Trainee(quick, machine, 1, 10)
+        trainee.renew(0)
+        draws = torch.Generator().manual_seed(0)
+        train_epoch(trainee, images, torch.arange(100), quick, 0, draws, weights=weights)
+        return list(trainee.model.state_dict().values())
+
+    first, second = trained(data.y_train, weights), trained(other, weights)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    unlike = zip(trained(data.y_train, None), trained(other, None), strict=True)
+    assert not all(torch.equal(a, b) for a, b in unlike)
 
 
 def test_an_evaluation_changes_nothing_and_agrees_with_its_tracker(quick: TrainSettings, digits: Dataset) -> None:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from mild_client import HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend, SelectionOptions
+from mild_client import (
+    HttpBackend,
+    LocalSelector,
+    MildClient,
+    RoundResult,
+    RunExists,
+    SelectionBackend,
+    SelectionOptions,
+)
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import Observe, RoundBits, Selection
@@ -171,6 +179,53 @@ def test_a_killed_training_goes_on_bit_for_bit(
     resumed = run_rounds(settings, data=digits, out=out, resume=True)
     assert outcome(resumed) == outcome(whole)
     assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
+
+
+@pytest.fixture
+def weighted(quick: TrainSettings) -> TrainSettings:
+    """Long enough to be fitted, so that the weights lie between 0 and 1."""
+    return replace(quick, epochs=8, use="weights", selection=SelectionOptions())
+
+
+@pytest.mark.parametrize("killed", [{"epochs": 8}, {"rounds": 1}, {"epochs": 11}])
+@pytest.mark.parametrize("through_service", [False, True])
+def test_a_weighted_training_goes_on_bit_for_bit(
+    through_service: bool,
+    killed: dict[str, int],
+    weighted: TrainSettings,
+    digits: Dataset,
+    tmp_path: Path,
+    service: httpx.Client,
+) -> None:
+    def backend(out: Path) -> SelectionBackend:
+        if through_service:
+            return HttpBackend(MildClient("http://service", http=service))
+        return LocalSelector(out / "bits")
+
+    first, second = tmp_path / "whole", tmp_path / "killed"
+    whole = run_rounds(weighted, backend(first), digits, run_id="whole", out=first)
+    with pytest.raises(Killed):
+        run_rounds(weighted, backend(second), digits, run_id="cut", out=second, reporter=KilledAfter(**killed))
+    resumed = run_rounds(weighted, backend(second), digits, out=second, resume=True)
+    assert outcome(resumed) == outcome(whole)
+    assert all(torch.equal(value, weights(first)[name]) for name, value in weights(second).items())
+
+
+def test_weighted_rounds_train_on_everyone_who_was_judged(weighted: TrainSettings, digits: Dataset) -> None:
+    backend = LocalSelector()
+    history = run_rounds(weighted, backend, digits)
+    first, second = history.rounds
+    given = backend.weights(RoundResult(0, 200, first.selected, first.summary, None))
+    assert len(np.unique(given)) > 4
+    assert (bitmap.unpack(second.members, 200) == (given > 0)).all()
+    assert second.n_members > first.n_selected
+    held = backend.evidence()[1].members
+    assert held is not None
+    assert (held == second.members).all()
+    plain = run_rounds(replace(weighted, use="set"), data=digits).rounds
+    assert (plain[0].selected == first.selected).all()
+    assert plain[1].n_members == first.n_selected
+    assert second.epochs[0].train_loss != plain[1].epochs[0].train_loss
 
 
 @pytest.mark.parametrize("killed", [{"epochs": 3}, {"rounds": 1}])

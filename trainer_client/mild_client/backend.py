@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, Observe, Pass, Selection, SelectionOptions
 
@@ -145,3 +148,6 @@ class SelectionBackend(Protocol):
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and return its clean set; repeated, it returns the same set."""
+
+    def weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged."""

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState
 from mild_client.errors import LocalStateError, ResumeError
+from mild_client.weights import sample_weights
 from mild_core import bitmap, selection
 from mild_core.bitmap import Bitmap
 from mild_core.errors import CorrectNotObservedError
@@ -25,6 +27,7 @@ class _Round:
     planted: Bitmap | None = None
     epochs: dict[int, EpochBits] = field(default_factory=dict)
     result: RoundResult | None = None
+    posterior: NDArray[np.float32] | None = None
 
 
 class LocalSelector:
@@ -135,10 +138,23 @@ class LocalSelector:
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
         selected = self._select(self.evidence(), self._spec.options)
-        current.result = _result(round, selected)
+        current.result, current.posterior = _result(round, selected), selected.noisy_posterior
         self._write(f"round-{round + 1}/members.bits", selected.bitmap.tobytes())
         self._rounds.append(_Round(members=selected.bitmap))
         return current.result
+
+    def weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged.
+
+        Raises
+        ------
+        LocalStateError
+            If this selector has not finished the round.
+        """
+        posterior = self._rounds[result.round].posterior if result.round < len(self._rounds) else None
+        if posterior is None:
+            raise LocalStateError(f"round {result.round} was not finished here; finish it before asking for weights")
+        return sample_weights(posterior, result.selected, result.summary["verdict"])
 
     def evidence(self) -> tuple[RoundBits, ...]:
         """Every round that has epochs, oldest first, as the selection takes them.

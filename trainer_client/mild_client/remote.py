@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mild_client.backend import Position, RoundResult, RunSpec, RunState
 from mild_client.client import MildClient
 from mild_client.errors import Conflict, ResumeError, RunExists
+from mild_client.weights import sample_weights
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 
@@ -79,6 +83,11 @@ class HttpBackend:
             summary=summary,
             fit=self._client.fit(run_id, round),
         )
+
+    def weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged."""
+        _, posterior = self._client.scores(self._spec.run_id, round=result.round)
+        return sample_weights(posterior, result.selected, result.summary["verdict"])
 
     def _check_new(self) -> None:
         run_id = self._spec.run_id

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mild_client import Position
@@ -48,6 +50,8 @@ class Checkpoint:
         The held-out agreement, where it was asked for.
     model, optimiser
         Their state dictionaries.
+    weights
+        Shape (n_samples,), of the open round's loss; None where the clean set is trained on.
     planting
         The labels of round 0, where some were broken on purpose.
     """
@@ -60,6 +64,7 @@ class Checkpoint:
     verified: HeldOutAgreement | None
     model: dict[str, Any]
     optimiser: dict[str, Any]
+    weights: NDArray[np.float32] | None = None
     planting: Planting | None = None
 
 
@@ -78,6 +83,7 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
             "verified": None if checkpoint.verified is None else dataclasses.asdict(checkpoint.verified),
             "model": checkpoint.model,
             "optimiser": checkpoint.optimiser,
+            "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
             "planting": _as_tensors(checkpoint.planting),
         },
         part,
@@ -127,6 +133,7 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
         verified=None if stored["verified"] is None else HeldOutAgreement(**stored["verified"]),
         model=stored["model"],
         optimiser=stored["optimiser"],
+        weights=None if stored["weights"] is None else stored["weights"].numpy(),
         planting=None if stored["planting"] is None else Planting(*(part.numpy() for part in stored["planting"])),
     )
 

@@ -128,6 +128,7 @@ def train_epoch(
     epoch: int,
     generator: torch.Generator,
     tracker: CorrectnessTracker | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Train on the members once, in random order.
 
@@ -147,6 +148,8 @@ def train_epoch(
         Draws the order and the augmentation.
     tracker
         Takes the members' bits as the training pass makes them.
+    weights
+        Shape (n_samples,), of every sample's loss, on the device; None: all weigh the same.
 
     Returns
     -------
@@ -168,7 +171,7 @@ def train_epoch(
             )
         with machine.autocast():
             logits = model(x)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+        loss = _loss(logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices])
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
@@ -180,6 +183,14 @@ def train_epoch(
             tracker.update(indices, logits, labels)
 
     return loss_sum / n_members, n_right / n_members
+
+
+def _loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
+    """Mean cross entropy of a batch, each sample's times its weight."""
+    if weights is None:
+        return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    each = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+    return (each * weights).mean()
 
 
 @torch.inference_mode()

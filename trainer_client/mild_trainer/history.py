@@ -61,7 +61,7 @@ class RoundRecord:
     agreement
         The clean set against the truth; None where that is unknown.
     overlap
-        Jaccard similarity of the clean set with the members.
+        Jaccard similarity of the clean set with the one before; in round 0 with everyone.
     bits
         One entry an epoch, where they were asked for.
     """

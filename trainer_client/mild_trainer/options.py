@@ -15,6 +15,7 @@ from mild_trainer.settings import (
     PlantHow,
     Schedule,
     TrainSettings,
+    Use,
     Weights,
 )
 
@@ -78,6 +79,10 @@ Plant: TypeAlias = Annotated[
 PlantHowOption: TypeAlias = Annotated[
     PlantHow | None,
     _setting("PLANT_HOW", "Plant labels along early confusions, or uniformly.", _TRAINING),
+]
+UseOption: TypeAlias = Annotated[
+    Use | None,
+    _setting("USE", "Train later rounds on the clean set, or on everyone, weighted by the probability.", _TRAINING),
 ]
 BatchSize: TypeAlias = Annotated[int | None, _setting("BATCH_SIZE", "Samples per step.", _TRAINING)]
 Lr: TypeAlias = Annotated[float | None, _setting("LR", "Highest learning rate.", _TRAINING)]

@@ -4,6 +4,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
@@ -92,6 +95,7 @@ class _Rounds:
         self.records: list[RoundRecord] = []
         self.epochs: list[EpochRecord] = []
         self.verified: HeldOutAgreement | None = None
+        self.weights: NDArray[np.float32] | None = None
 
     def run(self, run_id: str, resumed: Checkpoint | None) -> History:
         self.run_id = run_id if resumed is None else resumed.run_id
@@ -149,20 +153,29 @@ class _Rounds:
         last, settings = self.records[-1], self.settings
         if len(self.records) > 1 and last.overlap >= settings.agree:
             return f"two consecutive clean sets agree (Jaccard {last.overlap:.3f}, asked {settings.agree:g})"
-        if last.n_selected < 2:
-            return f"round {last.round} kept {counted(last.n_selected, 'sample')}, and training takes at least 2"
+        if (n_next := bitmap.popcount(self.members())) < 2:
+            return f"round {last.round} kept {counted(n_next, 'sample')}, and training takes at least 2"
         if len(self.records) >= settings.rounds:
             return "the only round is done" if settings.rounds == 1 else f"all {settings.rounds} rounds are done"
         return None
 
+    def members(self) -> Bitmap:
+        """Whom the next round is trained on: everyone first, then the clean set, or who has a weight."""
+        if not self.records:
+            return bitmap.full(self.data.n_samples)
+        return self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
+
     def round(self) -> RoundRecord:
         """Train one round to its end, from the epochs on that are done, and select."""
         number, n_samples = len(self.records), self.data.n_samples
-        members = self.records[-1].selected if self.records else bitmap.full(n_samples)
+        members = self.members()
+        before = self.records[-1].selected if self.records else members
+        if self.weights is not None and not self.epochs:
+            self.backend.put_members(number, members)
         self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs)
         kept = []
         for epoch in range(len(self.epochs), self.settings.epochs):
-            record, bits = self.trainer.epoch(number, epoch, members)
+            record, bits = self.trainer.epoch(number, epoch, members, self.weights)
             if number == epoch == 0:
                 record = replace(record, seconds=record.seconds + self.planting_seconds)
             self.backend.put_epoch(number, epoch, bits)
@@ -172,6 +185,8 @@ class _Rounds:
             kept.append(bits)
             self.save()
         result = self.backend.finish(number)
+        if self.settings.use == "weights":
+            self.weights = self.backend.weights(result)
         clean = self.data.clean
         return RoundRecord(
             round=number,
@@ -181,16 +196,16 @@ class _Rounds:
             summary=result.summary,
             fit=result.fit,
             agreement=None if clean is None else Agreement.of(bitmap.unpack(result.selected, n_samples), clean),
-            overlap=self.overlap(number, members, result.selected),
+            overlap=self.overlap(number, before, result.selected),
             bits=tuple(kept) if self.keep_bits else (),
         )
 
-    def overlap(self, number: int, members: Bitmap, selected: Bitmap) -> float:
+    def overlap(self, number: int, before: Bitmap, selected: Bitmap) -> float:
         """Jaccard similarity of two consecutive sets; in round 1 without those whom round 0 could not judge."""
         judged = bitmap.full(self.data.n_samples)
         if number == 1 and self.planting is not None:
             judged &= ~self.planting.planted
-        return jaccard(members & judged, selected & judged)
+        return jaccard(before & judged, selected & judged)
 
     def oracle(self) -> float | None:
         """Test accuracy of training on the true clean set; None where that is unknown, empty, or not asked for."""
@@ -232,6 +247,7 @@ class _Rounds:
             verified=self.verified,
             model=self.trainer.trainee.model.state_dict(),
             optimiser=self.trainer.trainee.optimiser.state_dict(),
+            weights=self.weights,
             planting=self.planting,
         )
         checkpoint.save(self.out, self.settings, state)
@@ -240,6 +256,7 @@ class _Rounds:
         self.records, self.epochs, self.verified = [*resumed.rounds], [*resumed.epochs], resumed.verified
         self.trainer.trainee.model.load_state_dict(resumed.model)
         self.trainer.trainee.optimiser.load_state_dict(resumed.optimiser)
+        self.weights = resumed.weights
         self.planting = resumed.planting
         if self.planting is not None:
             self.trainer.use(self.planting)

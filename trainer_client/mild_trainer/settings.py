@@ -13,6 +13,7 @@ from mild_trainer import noise
 DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz", "folder"]
 ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
 Weights: TypeAlias = Literal["fresh", "carry"]
+Use: TypeAlias = Literal["set", "weights"]
 Schedule: TypeAlias = Literal["cosine", "one-cycle", "constant"]
 PlantHow: TypeAlias = Literal["confused", "uniform"]
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
@@ -35,6 +36,8 @@ class TrainSettings:
     plant, plant_how
         Share of the labels that are broken on purpose in round 0, and whether along the confusions of a barely trained
         network or uniformly.
+    use
+        Whether later rounds train on the clean set, or on everyone whose label may be right, weighted by how likely.
     batch_size, lr, momentum, weight_decay, label_smoothing, schedule
         Stochastic gradient descent with Nesterov momentum; the learning rate runs through its schedule once a round.
     pad, flip
@@ -63,6 +66,7 @@ class TrainSettings:
     rounds: int = 4
     observe: Observe = "all"
     weights: Weights = "fresh"
+    use: Use = "set"
     plant: float = 0.02
     plant_how: PlantHow = "confused"
     batch_size: int = 64

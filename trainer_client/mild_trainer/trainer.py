@@ -67,7 +67,9 @@ class Trainer:
         """Train round 0, and compare in it, with the planted labels; later rounds have the given ones."""
         self._planted = torch.from_numpy(planted.labels).to(self._machine.device)
 
-    def epoch(self, round: int, epoch: int, members: Bitmap) -> tuple[EpochRecord, EpochBits]:
+    def epoch(
+        self, round: int, epoch: int, members: Bitmap, weights: NDArray[np.float32] | None = None
+    ) -> tuple[EpochRecord, EpochBits]:
         """Train on the members once, and return the epoch's scalars and bits; this is where the device is waited for.
 
         Parameters
@@ -76,13 +78,18 @@ class Trainer:
             Where in the run this is.
         members
             Shape (n_bytes,).
+        weights
+            Shape (n_samples,), of every sample's loss, up to a common factor; None: all weigh the same.
         """
         settings, trainee, tracker = self._settings, self.trainee, self._tracker
         started = time.perf_counter()
         self._images.labels = self._given if round or self._planted is None else self._planted
         in_training = None if settings.observe == "all" else tracker
         draws = self._draws(round, epoch)
-        loss, accuracy = train_epoch(trainee, self._images, self._indices(members), settings, epoch, draws, in_training)
+        inside = self._indices(members)
+        loss, accuracy = train_epoch(
+            trainee, self._images, inside, settings, epoch, draws, in_training, self._scaled(weights, inside)
+        )
         if settings.observe == "all":
             evaluate(trainee, self._images, settings, tracker=tracker)
         elif settings.observe == "mixed":
@@ -115,6 +122,13 @@ class Trainer:
     def predictions(self) -> NDArray[np.int64]:
         """Everyone's class as the network predicts it now, shape (n_samples,)."""
         return predict(self.trainee, self._images, self._settings).cpu().numpy()
+
+    def _scaled(self, weights: NDArray[np.float32] | None, inside: Tensor) -> Tensor | None:
+        """The weights with a mean of one over the members, so that they leave the size of the steps alone."""
+        if weights is None:
+            return None
+        given = torch.from_numpy(weights).to(self._machine.device)
+        return given / given[inside].mean()
 
     def _draws(self, round: int, epoch: int) -> torch.Generator:
         return torch.Generator(self._machine.device).manual_seed(seed_of(self._settings.seed, 1, round, epoch))
