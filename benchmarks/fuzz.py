@@ -31,6 +31,8 @@ RESULTS = Path(__file__).parent / "results"
 RUNS = ("open", "empty", "finished", "members", "logs", "shards")
 FRESH = 500
 """Requests after which the runs are made anew: what was mutated and still valid has filled them up."""
+LONG = 2**20
+"""Bytes of a body that is refused before all of it was sent."""
 SAMPLED = 100
 """Requests between two looks at the service's memory."""
 
@@ -156,7 +158,9 @@ def _note(found: Found, route: str, request: Request, answer: Answer, changed: b
         problem = answer.headers.get("content-type", "").startswith("application/problem+json")
         code = json.loads(answer.body)["type"] if problem else answer.body[:60].decode("latin-1")
         found.codes[f"{answer.status} {code}"] += 1
-    if answer.status >= 500 or (answer.status == 0 and request.cut_off is None):
+    # A body that is refused while it is still being sent may take the answer along: the connection is reset.
+    unanswered = answer.status == 0 and request.cut_off is None and len(request.body) < LONG
+    if answer.status >= 500 or unanswered:
         found.failures.append(f"{shown}: {answer.body[:500]!r}")
     if changed and not 200 <= answer.status < 300:
         found.changes.append(shown)

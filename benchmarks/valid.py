@@ -122,6 +122,12 @@ LOGS: Mapping[str, Make] = {
     "application/x-cartography+ndjson": _cartography,
 }
 
+SET: Mapping[str, Make] = {
+    BITMAP: bits,
+    JSON: lambda rng: _json({"indices": rng.choice(N_SAMPLES, 50, replace=False).tolist()}),
+    NPY: lambda rng: _array(rng.choice(N_SAMPLES, 50, replace=False)),
+}
+
 MAKES: Mapping[str, Mapping[str, Make]] = {
     "PUT /runs/{run_id}": {JSON: _either(_run, _resumed)},
     "PATCH /runs/{run_id}": {JSON: lambda rng: _json({"tags": {"a": str(rng.integers(9))}, "status": "running"})},
@@ -132,11 +138,8 @@ MAKES: Mapping[str, Mapping[str, Make]] = {
         NDJSON: lambda rng: b"\n".join(map(_json, _ids(rng))),
         TEXT: lambda rng: "\n".join(_ids(rng)).encode(),
     },
-    "PUT /runs/{run_id}/rounds/{round}/members": {
-        BITMAP: bits,
-        JSON: lambda rng: _json({"indices": rng.choice(N_SAMPLES, 50, replace=False).tolist()}),
-        NPY: lambda rng: _array(rng.choice(N_SAMPLES, 50, replace=False)),
-    },
+    "PUT /runs/{run_id}/rounds/{round}/members": SET,
+    "PUT /runs/{run_id}/planted": SET,
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": {BITMAP: _either(bits, lambda rng: bits(rng, 2))},
     "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}": {BITMAP: lambda rng: bits(rng, 2)},
     "PUT /runs/{run_id}/rounds/{round}/metrics/{epoch}": {JSON: lambda rng: _json({"train_loss": rng.random()})},

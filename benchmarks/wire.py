@@ -72,14 +72,15 @@ class Connection:
 
     def _answer(self) -> Answer:
         assert self._socket is not None, "the connection is open"
-        received = b""
-        while b"\r\n\r\n" not in received:
-            piece = self._receive()
-            if not piece:
-                self.close()
-                return Answer(0, {}, b"")
-            received += piece
-        head, _, body = received.partition(b"\r\n\r\n")
+        head, body = b"HTTP/1.1 100", b""
+        while head.startswith(b"HTTP/1.1 1"):  # "go on" is not the answer yet
+            while b"\r\n\r\n" not in body:
+                piece = self._receive()
+                if not piece:
+                    self.close()
+                    return Answer(0, {}, b"")
+                body += piece
+            head, _, body = body.partition(b"\r\n\r\n")
         first, *rest = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
         length = int(headers.get("content-length", 0))

@@ -126,3 +126,15 @@ async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
     correct, _ = await store.bits.read_epochs(run, 0, [round_.epochs[0]])
     assert bitmap.to_indices(correct[0], LARGE).tolist() == [5, LARGE - 1]
     assert partial.missing == round_.missing == []
+
+
+async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) -> None:
+    run = await opened(either_store, LARGE)
+    planted, members = random_bitmap(LARGE, 1), random_bitmap(LARGE, 2)
+    await either_store.rounds.put_planted(run, planted, None)
+    await either_store.rounds.put_members(run, 0, members, None)
+    round_ = await only_round(either_store, run)
+    assert round_.planted is not None
+    assert round_.members is not None
+    np.testing.assert_array_equal(await either_store.bits.read_set(run, round_.planted), planted)
+    np.testing.assert_array_equal(await either_store.bits.read_set(run, round_.members), members)

@@ -11,7 +11,10 @@ if round ~= '0' then return {'finished', round} end
 local epochs = redis.call('HLEN', KEYS[3])
 if epochs > 0 then return {'frozen', tostring(epochs)} end
 if not ARGV[5] then return {'clear'} end
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[4], ARGV[5], ARGV[6]) end
+if ARGV[4] ~= '' then
+  redis.call('HSET', KEYS[4], ARGV[5], ARGV[6])
+  spread(6, 5)
+end
 redis.call('HSET', KEYS[2], 'planted', ARGV[4])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 touch(KEYS[1], ARGV[3])
