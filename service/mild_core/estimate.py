@@ -20,7 +20,7 @@ _RIVALS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
 def estimates(
-    mixture: Mixture, counts: Floats, cut: int, observation: Floats | None = None
+    mixture: Mixture, counts: Floats, cut: int, observation: Floats | None = None, known: Floats | None = None
 ) -> Mapping[str, Estimate | None]:
     """Estimate noise rate, precision and recall of keeping bins ``0..cut``.
 
@@ -28,7 +28,7 @@ def estimates(
     ----------
     mixture
         The fit in use.
-    counts, observation
+    counts, observation, known
         What it was fitted to, as in `fit_mixture`; the resamples are of complete histograms all the same.
     cut
         Last bin that is kept; -1 keeps nobody.
@@ -37,9 +37,10 @@ def estimates(
     total = int(counts.sum())
     expected = mixture.densities.sum(axis=0)
     resampled = rng.multinomial(total, expected / expected.sum(), size=N_BOOTSTRAP).astype(np.float64)
-    draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled)])
+    told = known if observation is None else None  # resamples have no cells
+    draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled, told)])
     rivals = np.array(
-        [_quality(fit_mixture(counts, kind, observation), cut) for kind in _RIVALS if kind != mixture.kind]
+        [_quality(fit_mixture(counts, kind, observation, known), cut) for kind in _RIVALS if kind != mixture.kind]
     )
     value = _quality(mixture, cut)
     low = np.minimum(np.quantile(draws, 0.05, axis=0), rivals.min(axis=0))

@@ -85,6 +85,12 @@ class Scores:
         """Bin of each scored sample, shape (n_scored,)."""
         return bins_of(self.values[self.scored], self.origin, self.width, self.n_bins)
 
+    @property
+    def planted_bins(self) -> NDArray[np.int64]:
+        """Bin of each planted sample that was seen often enough, shape (n_planted,)."""
+        planted = np.zeros_like(self.seen) if self.planted is None else self.seen & self.planted
+        return bins_of(self.values[planted], self.origin, self.width, self.n_bins)
+
     def cut_at(self, value: float) -> int:
         """The last bin whose scores are all at most `value`; -1 if there is none."""
         position = np.floor((value - self.origin) / self.width + EPSILON)

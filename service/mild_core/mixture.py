@@ -105,9 +105,9 @@ def fit_mixture(
     return problem.described(theta[value.argmin()], counts)
 
 
-def refit(mixture: Mixture, histograms: Floats) -> list[Mixture]:
+def refit(mixture: Mixture, histograms: Floats, known: Floats | None = None) -> list[Mixture]:
     """Fit each of `histograms`, shape (n_problems, n_bins), as `mixture` was, starting from it."""
-    problem = _Problem(mixture.kind, histograms.shape[1], None, None)
+    problem = _Problem(mixture.kind, histograms.shape[1], None, known)
     start = np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes)))
     start = np.tile(np.clip(start, problem.low, problem.high), (len(histograms), 1))
     theta, _ = minimise(problem.objective(histograms), start, problem.low, problem.high)

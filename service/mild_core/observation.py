@@ -21,12 +21,12 @@ _MAX_LEVELS = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observation:
-    """The distinct ``(k, y)`` cells of the scored samples.
+    """The distinct ``(k, y)`` cells of the samples that were seen often enough.
 
     Attributes
     ----------
-    counts
-        Samples per cell, shape (n_cells,).
+    counts, planted
+        Scored and planted samples per cell, shape (n_cells,) each.
     likelihood
         ``P(cell | z)``, shape (n_cells, n_bins).
     cell
@@ -34,26 +34,29 @@ class Observation:
     """
 
     counts: Floats
+    planted: Floats
     likelihood: Floats
     cell: NDArray[np.intp]
 
     @classmethod
     def of(cls, scores: Scores) -> Self | None:
-        """Cells of the scored samples; None when every one of them was observed in every epoch."""
-        scored = scores.scored
-        coverage = scores.coverage[scored]
+        """Cells of the samples; None when every one of them was observed in every epoch."""
+        seen = scores.seen
+        coverage = scores.coverage[seen]
         if (coverage > 1 - EPSILON).all():
             return None
         # On the grid's scale, an epoch a bin: where bins hold several epochs, and where rounds of different lengths
         # weigh the same, plain counts would be on another one.
         top = scores.n_bins - 1
-        rate = (scores.values[scored] / scores.n_epochs + 1) / 2
+        rate = (scores.values[seen] / scores.n_epochs + 1) / 2
         k = _coarsened(np.maximum(np.rint(coverage * top), 1).astype(np.int64))
         y = np.rint(rate * k).astype(np.int64)
-        cells, cell, counts = np.unique(k * (top + 1) + y, return_inverse=True, return_counts=True)
+        cells, cell = np.unique(k * (top + 1) + y, return_inverse=True)
         k, y = np.divmod(cells, top + 1)
         likelihood = hypergeometric(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
-        return cls(counts.astype(np.float64), likelihood, cell)
+        own = scores.scored[seen]
+        counts, planted = (np.bincount(cell[part], minlength=cells.size).astype(np.float64) for part in (own, ~own))
+        return cls(counts, planted, likelihood, cell[own])
 
 
 def _coarsened(k: NDArray[np.int64]) -> NDArray[np.int64]:

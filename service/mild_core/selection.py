@@ -1,6 +1,7 @@
 """The story: rounds of bits -> metric -> fit -> cut -> clean set."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from mild_core.estimate import UNKNOWN, estimates
 from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
+from mild_core.planted import noise_bound
 from mild_core.threshold import fitted_cut, floored, fraction_cut
 from mild_core.types import Estimate, Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
 from mild_core.weibull import Floats
@@ -30,8 +32,9 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
     Returns
     -------
     Selection
-        With `threshold` ``bayes``, ``posterior``, ``scale`` or an estimated ``fraction``, a verdict of ``unimodal`` or
-        ``insufficient`` keeps every scored sample: where the evidence cannot tell, nobody is dropped.
+        A verdict of ``unimodal`` or ``insufficient`` keeps every scored sample, unless a `value` or a `fraction` is
+        given: where the evidence cannot tell, nobody is dropped. A planted sample's own label is judged by later rounds
+        alone.
 
     Raises
     ------
@@ -44,35 +47,88 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
     longest = max(bits.n_epochs for bits in rounds)
     if longest > MAX_EPOCHS:
         raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
+    evidence = _evidence(rounds, options)
+    enough, reasons = verdict.sufficient(evidence.counts)
+    if not enough:
+        threshold = _threshold(evidence, options, None)
+        return _selection(evidence, options, threshold, None, "insufficient", reasons)
+    return _fitted(evidence, options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Evidence:
+    """What a fit sees.
+
+    Attributes
+    ----------
+    scores
+        Of all samples.
+    counts
+        Histogram of the scored ones, shape (n_bins,).
+    cells, likelihood, cell
+        Samples per cell, shape (n_cells,), what the cells say of the bins, shape (n_cells, n_bins) or None where they
+        are the bins, and each scored sample's cell.
+    known
+        Samples of a known component per cell, shape (2, n_cells), or None.
+    noise_bound
+        Largest noise rate that planted noise allows; None where none was planted.
+    """
+
+    scores: Scores
+    counts: Floats
+    cells: Floats
+    likelihood: Floats | None
+    cell: NDArray[np.integer]
+    known: Floats | None
+    noise_bound: float | None
+
+
+def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions) -> _Evidence:
+    """Score the rounds that the options ask for, and let planted noise of any of them speak."""
     used = rounds if options.evidence == "pooled" else rounds[-1:]
     scores = score(used, options.metric)
-    counts = np.bincount(scores.bins, minlength=scores.n_bins).astype(np.float64)
-    enough, reasons = verdict.sufficient(counts)
-    if not enough:
-        threshold = _threshold(scores, counts, options, None)
-        return _selection(scores, counts, options, threshold, None, "insufficient", reasons)
-    return _fitted(scores, counts, options)
-
-
-def _fitted(scores: Scores, counts: Floats, options: SelectionOptions) -> Selection:
-    """Fit, judge and cut."""
+    counts = _histogram(scores, scores.bins)
     observation = Observation.of(scores) if options.metric == "mild-simple" else None
-    cells, seen_through = (counts, None) if observation is None else (observation.counts, observation.likelihood)
-    mixture = fit_mixture(cells, options.fit, seen_through)
-    found, reasons = verdict.judge(mixture)
-    threshold = _threshold(scores, counts, options, None if found == "unimodal" else mixture)
+    cells, likelihood, cell = counts, None, scores.bins
+    if observation is not None:
+        cells, likelihood, cell = observation.counts, observation.likelihood, observation.cell
+    with_planted = [bits for bits in rounds if bits.planted is not None and bits.planted.any()]
+    if not with_planted:
+        return _Evidence(scores, counts, cells, likelihood, cell, None, None)
+    alone = len(used) == 1 and used[0] is with_planted[0]
+    apart = scores if alone else score(with_planted[:1], options.metric)
+    planted = _histogram(apart, apart.planted_bins)
+    known = None
+    if alone:
+        # A round's planted samples are learnt as its mislabelled ones are; over several rounds they are not, since
+        # their own label is back.
+        told = planted if observation is None else observation.planted
+        known = np.stack((np.zeros_like(told), told))
+    return _Evidence(
+        scores, counts, cells, likelihood, cell, known, noise_bound(_histogram(apart, apart.bins), planted)
+    )
+
+
+def _histogram(scores: Scores, bins: NDArray[np.integer]) -> Floats:
+    return np.bincount(bins, minlength=scores.n_bins).astype(np.float64)
+
+
+def _fitted(evidence: _Evidence, options: SelectionOptions) -> Selection:
+    """Fit, judge and cut."""
+    mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.known)
+    found, reasons = verdict.judge(mixture, evidence.noise_bound)
+    threshold = _threshold(evidence, options, None if found == "unimodal" else mixture)
     estimated = UNKNOWN
-    if threshold.cut is not None and found != "unimodal":
-        estimated = estimates(mixture, cells, threshold.cut, seen_through)
-    posterior = np.full(scores.values.size, np.nan, dtype=np.float32)
-    cell = scores.bins if observation is None else observation.cell
-    posterior[scores.scored] = mixture.noisy_posterior(seen_through)[cell]
-    return _selection(scores, counts, options, threshold, mixture, found, reasons, posterior, estimated)
+    if threshold.cut is not None and found == "separable":
+        estimated = estimates(mixture, evidence.cells, threshold.cut, evidence.likelihood, evidence.known)
+    posterior = np.full(evidence.scores.values.size, np.nan, dtype=np.float32)
+    posterior[evidence.scores.scored] = mixture.noisy_posterior(evidence.likelihood)[evidence.cell]
+    return _selection(evidence, options, threshold, mixture, found, reasons, posterior, estimated)
 
 
-def _threshold(scores: Scores, counts: Floats, options: SelectionOptions, believed: Mixture | None) -> Threshold:
+def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture | None) -> Threshold:
     """The cut that a given number or a believed fit makes; without either every scored sample is kept."""
-    rule = options.threshold
+    rule, scores, counts = options.threshold, evidence.scores, evidence.counts
     if rule == "value" and options.value is not None:
         return Threshold(rule, options.value, scores.cut_at(options.value))
     if rule == "fraction" and options.fraction is not None and counts.any():
@@ -86,8 +142,7 @@ def _threshold(scores: Scores, counts: Floats, options: SelectionOptions, believ
 
 
 def _selection(
-    scores: Scores,
-    counts: Floats,
+    evidence: _Evidence,
     options: SelectionOptions,
     threshold: Threshold,
     mixture: Mixture | None,
@@ -97,6 +152,7 @@ def _selection(
     estimated: Mapping[str, Estimate | None] = UNKNOWN,
 ) -> Selection:
     """Put the pieces together."""
+    scores, counts = evidence.scores, evidence.counts
     kept = scores.scored
     if threshold.value is not None:
         # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.
@@ -116,6 +172,7 @@ def _selection(
         estimated=estimated,
         epochs=scores.n_epochs,
         unobserved=int(scores.unobserved.sum()),
+        planted=0 if scores.planted is None else int(scores.planted.sum()),
         histogram=Histogram(scores.origin, scores.width, counts),
         densities=None if mixture is None else mixture.densities * counts.sum(),
     )

@@ -1,5 +1,7 @@
 """Rules that turn a fitted mixture into one cut: bins ``0..cut`` are kept, ties together."""
 
+from typing import Literal
+
 import numpy as np
 
 from mild_core.mixture import Mixture
@@ -19,6 +21,33 @@ def bayes_cut(mixture: Mixture, cost_ratio: float = 1.0) -> int:
     kept_clean = np.concatenate(([0.0], np.cumsum(clean)))
     cost = cost_ratio * kept_noisy + (kept_clean[-1] - kept_clean)
     return int(np.argmin(cost)) - 1
+
+
+def expected_f1(mixture: Mixture) -> Floats:
+    """F1 score of the clean samples that keeping bins ``0..t`` is expected to have, for every ``t``, shape (n_bins,)."""
+    clean, noisy = np.cumsum(mixture.densities, axis=1)
+    f1: Floats = 2 * clean / (clean + noisy + mixture.weights[0])
+    return f1
+
+
+def f1_cut(mixture: Mixture) -> int:
+    """The cut with the largest expected F1 score of the clean samples.
+
+    Where clean samples are few, counting misfiled ones would give most of them up to keep the set pure.
+    """
+    return int(np.argmax(expected_f1(mixture)))
+
+
+def target_cut(mixture: Mixture, rule: Literal["precision", "recall"], target: float) -> int:
+    """The largest set of at least that precision, or the smallest of at least that recall; -1: no set is.
+
+    Tail probabilities that only underflow would reach are not asked for: targets are met to within 1e-9.
+    """
+    clean, noisy = np.cumsum(mixture.densities, axis=1)
+    if rule == "precision":
+        reached = np.flatnonzero(clean >= (target - 1e-9) * (clean + noisy))
+        return int(reached[-1]) if reached.size else -1
+    return int(np.flatnonzero(clean >= (target - 1e-9) * clean[-1])[0])
 
 
 def posterior_cut(mixture: Mixture, p: float) -> int:
@@ -53,8 +82,12 @@ def fitted_cut(mixture: Mixture, counts: Floats, options: SelectionOptions) -> i
             return scale_cut(mixture)
         case "fraction":
             return fraction_cut(counts, float(mixture.weights[0]))
-        case _:
+        case "precision" | "recall":
+            return target_cut(mixture, options.threshold, 1.0 if options.target is None else options.target)
+        case "bayes":
             return bayes_cut(mixture, options.cost_ratio)
+        case _:
+            return f1_cut(mixture)
 
 
 def floored(cut: int, counts: Floats, min_keep: float) -> int:

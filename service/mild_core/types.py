@@ -14,7 +14,7 @@ from mild_core.errors import BitmapLengthError, CorrectNotObservedError, Paramet
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
 Evidence: TypeAlias = Literal["pooled", "latest"]
-Rule: TypeAlias = Literal["bayes", "posterior", "scale", "value", "fraction"]
+Rule: TypeAlias = Literal["f1", "bayes", "posterior", "scale", "value", "fraction", "precision", "recall"]
 Verdict: TypeAlias = Literal["separable", "weak", "unimodal", "insufficient"]
 Observe: TypeAlias = Literal["all", "mixed", "members"]
 Pass: TypeAlias = Literal["train", "eval"]
@@ -170,6 +170,8 @@ class SelectionOptions:
         ``value``: largest metric that is kept.
     fraction
         ``fraction``: share of the samples that is kept; None takes the fit's estimate.
+    target
+        ``precision``, ``recall``: the estimate that the set is to reach.
     cost_ratio
         ``bayes``: cost of keeping a mislabelled sample over that of dropping a clean one.
     min_keep
@@ -179,10 +181,11 @@ class SelectionOptions:
     metric: Metric = "mild-simple"
     fit: Fit = "anchored"
     evidence: Evidence = "pooled"
-    threshold: Rule = "bayes"
+    threshold: Rule = "f1"
     p: float = 0.5
     value: float | None = None
     fraction: float | None = None
+    target: float | None = None
     cost_ratio: float = 1.0
     min_keep: float = 0.01
 
@@ -192,7 +195,7 @@ class SelectionOptions:
         Raises
         ------
         ParameterError
-            If a choice is unknown, a number is outside its range, or ``value`` lacks its number.
+            If a choice is unknown, a number is outside its range, or a rule lacks its number.
         """
         for name, choices in (
             ("metric", Metric),
@@ -206,6 +209,7 @@ class SelectionOptions:
         for name, number, low, high in (
             ("p", self.p, 0.0, 1.0),
             ("fraction", self.fraction, 0.0, 1.0),
+            ("target", self.target, 0.0, 1.0),
             ("min_keep", self.min_keep, 0.0, 1.0),
             ("cost_ratio", self.cost_ratio, 1e-6, 1e6),
             ("value", self.value, -1e9, 1e9),
@@ -214,6 +218,10 @@ class SelectionOptions:
                 raise ParameterError(f"{name} is {number}; give a number in {low:g}..{high:g}")
         if self.threshold == "value" and self.value is None:
             raise ParameterError("threshold 'value' needs `value`, the largest metric to keep; give one")
+        if self.threshold in ("precision", "recall") and self.target is None:
+            raise ParameterError(
+                f"threshold {self.threshold!r} needs `target`, the {self.threshold} to reach; give one"
+            )
         return self
 
 
@@ -283,6 +291,8 @@ class Selection:
         Epochs that counted.
     unobserved
         Samples seen in under half of the epochs in which they should have been; never kept, always reported.
+    planted
+        Samples whose own label was never judged, since it was broken on purpose; never kept, always reported.
     histogram, densities
         What was fitted: the histogram, and the two weighted components' expected counts, shape (2, n_bins); or None.
     """
@@ -300,6 +310,7 @@ class Selection:
     estimated: Mapping[str, Estimate | None]
     epochs: int
     unobserved: int
+    planted: int
     histogram: Histogram | None
     densities: NDArray[np.float64] | None
 
@@ -337,4 +348,5 @@ class Selection:
             },
             "epochs": self.epochs,
             "unobserved": self.unobserved,
+            "planted": self.planted,
         }

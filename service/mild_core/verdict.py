@@ -7,6 +7,7 @@ they detect misfit, not noise. What tells the cases apart is where the component
 import numpy as np
 
 from mild_core.mixture import Mixture
+from mild_core.threshold import expected_f1
 from mild_core.types import Verdict
 from mild_core.weibull import Floats
 
@@ -18,6 +19,10 @@ CLEAN_MEAN = 0.4
 SEPARATED = 3.0
 OVERLAPPING = 1.0
 NEGLIGIBLE = 0.02
+NOISY_AT_LEAST = 0.5
+CLEAN_AT_MOST = 0.54
+WORTH_CUTTING = 0.05
+NOTHING_BUT_NOISE = 0.99
 
 
 def sufficient(counts: Floats) -> tuple[bool, tuple[str, ...]]:
@@ -31,12 +36,19 @@ def sufficient(counts: Floats) -> tuple[bool, tuple[str, ...]]:
     return not reasons, reasons
 
 
-def judge(mixture: Mixture) -> tuple[Verdict, tuple[str, ...]]:
+def judge(mixture: Mixture, noise_bound: float | None = None) -> tuple[Verdict, tuple[str, ...]]:
     """Verdict on a fit, with its reasons in numbers.
 
     ``separable``: the noisy component lies high, the clean one low, and they stand apart. ``weak``: they overlap or lie
-    where they should not; the set is better than nothing and its estimates are rough. ``unimodal``: there is one
-    population, and cutting it would only lose samples.
+    where they should not; the set is better than nothing. ``unimodal``: for all that can be told there is one
+    population, and cutting it would lose samples for nothing.
+
+    Parameters
+    ----------
+    mixture
+        The fit.
+    noise_bound
+        Largest noise rate that planted noise allows; None where none was planted.
     """
     top = max(mixture.masses.shape[1] - 1, 1)
     clean, noisy = mixture.means / top
@@ -47,10 +59,44 @@ def judge(mixture: Mixture) -> tuple[Verdict, tuple[str, ...]]:
         (apart >= SEPARATED, f"components {apart:.1f} standard deviations apart (separable from {SEPARATED:g})"),
     )
     reasons = tuple(text for _, text in facts)
+    separable = all(holds for holds, _ in facts)
+    single = _single(mixture, clean, noisy, apart, separable, noise_bound)
+    if single is not None:
+        return "unimodal", (*reasons, single)
+    return ("separable" if separable else "weak"), reasons
+
+
+def _single(
+    mixture: Mixture, clean: float, noisy: float, apart: float, separable: bool, noise_bound: float | None
+) -> str | None:
+    """Why all samples are taken for one population; None where they are not."""
     smaller = float(mixture.weights.min())
-    if apart < OVERLAPPING or smaller < NEGLIGIBLE:
-        return "unimodal", (*reasons, f"smaller component holds {smaller:.3f} (two populations from {NEGLIGIBLE})")
-    return ("separable" if all(holds for holds, _ in facts) else "weak"), reasons
+    f1 = expected_f1(mixture)
+    gain = float(f1.max() - f1[-1])
+    bound = 0.5 if noise_bound is None else noise_bound
+    checks = (
+        (
+            apart < OVERLAPPING,
+            f"components {apart:.1f} standard deviations apart (two populations from {OVERLAPPING:g})",
+        ),
+        (smaller < NEGLIGIBLE, f"smaller component holds {smaller:.3f} (two populations from {NEGLIGIBLE})"),
+        (noisy < NOISY_AT_LEAST, f"noisy mean at {noisy:.2f} of the epochs (mislabelled from {NOISY_AT_LEAST})"),
+        (clean > CLEAN_AT_MOST, f"clean mean at {clean:.2f} of the epochs (learnt up to {CLEAN_AT_MOST})"),
+        (
+            bound < NEGLIGIBLE,
+            f"planted noise allows a noise rate of {bound:.3f} at most (two populations from {NEGLIGIBLE})",
+        ),
+        (
+            bound >= NOTHING_BUT_NOISE and clean > CLEAN_MEAN,
+            f"planted noise allows a noise rate of {bound:.2f}, and the clean mean is at {clean:.2f} of the epochs: "
+            "labels may carry no signal at all",
+        ),
+        (
+            not separable and gain < WORTH_CUTTING,
+            f"a cut is expected to raise F1 by {gain:.3f} (a weak fit is cut from {WORTH_CUTTING})",
+        ),
+    )
+    return next((text for holds, text in checks if holds), None)
 
 
 def distance(mixture: Mixture) -> float:
