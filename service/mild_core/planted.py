@@ -11,13 +11,13 @@ from mild_core.weibull import Floats
 
 MIN_PLANTED = 10
 """Planted samples below which nothing is concluded from them."""
-_Z = 1.645
+_Z = 2.0
 _LEAST_TAIL = 0.05
 """Tails of which the planted samples fill less say nothing."""
 
 
 def noise_bound(counts: Floats, planted: Floats) -> float:
-    """The noise rate that is exceeded with a probability of 5% at most, as far as planted noise is like the other.
+    """The noise rate that is exceeded once in twenty times or so, as far as planted noise is like the other.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def noise_bound(counts: Floats, planted: Floats) -> float:
 
     Notes
     -----
-    The planted share of each tail is taken at the lower end of its Wilson interval: it is an estimate from few samples,
-    and a share that comes out too large would bound too tightly.
+    The planted share of each tail is taken two standard errors low, at the end of its Wilson interval: it is estimated
+    from few samples, and the smallest of many ratios is one whose share came out large.
     """
     total, n_planted = counts.sum(), planted.sum()
     if n_planted < MIN_PLANTED or total == 0:

@@ -24,7 +24,7 @@ def bayes_cut(mixture: Mixture, cost_ratio: float = 1.0) -> int:
 
 
 def expected_f1(mixture: Mixture) -> Floats:
-    """F1 score of the clean samples that keeping bins ``0..t`` is expected to have, for every ``t``, shape (n_bins,)."""
+    """Expected F1 score of the clean samples where bins ``0..t`` are kept, for every ``t``, shape (n_bins,)."""
     clean, noisy = np.cumsum(mixture.densities, axis=1)
     f1: Floats = 2 * clean / (clean + noisy + mixture.weights[0])
     return f1

@@ -15,13 +15,13 @@ MIN_BINS = 8
 MIN_SAMPLES = 50
 MIN_DISTINCT = 4
 NOISY_MEAN = 0.6
-CLEAN_MEAN = 0.4
+CLEAN_MEAN = 0.38
 SEPARATED = 3.0
 OVERLAPPING = 1.0
-NEGLIGIBLE = 0.02
+NEGLIGIBLE = 0.03
 NOISY_AT_LEAST = 0.5
 CLEAN_AT_MOST = 0.54
-WORTH_CUTTING = 0.05
+WORTH_CUTTING = 0.06
 NOTHING_BUT_NOISE = 0.99
 
 
@@ -83,7 +83,7 @@ def _single(
         (noisy < NOISY_AT_LEAST, f"noisy mean at {noisy:.2f} of the epochs (mislabelled from {NOISY_AT_LEAST})"),
         (clean > CLEAN_AT_MOST, f"clean mean at {clean:.2f} of the epochs (learnt up to {CLEAN_AT_MOST})"),
         (
-            bound < NEGLIGIBLE,
+            not separable and bound < NEGLIGIBLE,
             f"planted noise allows a noise rate of {bound:.3f} at most (two populations from {NEGLIGIBLE})",
         ),
         (

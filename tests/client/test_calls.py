@@ -90,7 +90,7 @@ def test_another_choice_is_looked_at_and_not_stored(client: MildClient, epochs: 
     assert not np.array_equal(client.scores("a", until_epoch=7), client.scores("a"), equal_nan=True)
     assert client.fit("a", 0, until_epoch=7) != client.fit("a", 0)
     assert client.sweep("a", 0)["cuts"]
-    assert client.selection("a", 0)["threshold"]["rule"] == "bayes"
+    assert client.selection("a", 0)["threshold"]["rule"] == "f1"
     with pytest.raises(BadRequest, match="fraction"):
         client.selection("a", choice={"fraction": 7})
 

@@ -57,7 +57,7 @@ def test_hidden_bits_widen_the_estimates_a_little_and_do_not_bend_them() -> None
 
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
 @pytest.mark.parametrize("fit", ["anchored", "grouped", "censored", "density"])
-@pytest.mark.parametrize("threshold", ["bayes", "posterior", "scale", "fraction"])
+@pytest.mark.parametrize("threshold", ["f1", "bayes", "posterior", "scale", "fraction"])
 def test_what_is_kept_is_exactly_what_lies_up_to_the_threshold(metric: Any, fit: Any, threshold: Any) -> None:
     bits, _ = recorded(n_samples=500)
     selection = select([bits], SelectionOptions(metric=metric, fit=fit, threshold=threshold))

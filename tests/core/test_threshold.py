@@ -1,8 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mild_core.mixture import Mixture
-from mild_core.threshold import bayes_cut, fitted_cut, floored, fraction_cut, posterior_cut, scale_cut
+from mild_core.threshold import (
+    bayes_cut,
+    expected_f1,
+    f1_cut,
+    fitted_cut,
+    floored,
+    fraction_cut,
+    posterior_cut,
+    scale_cut,
+    target_cut,
+)
 from mild_core.types import Rule, SelectionOptions
 
 
@@ -62,7 +74,38 @@ def test_the_floor_raises_a_cut_and_never_lowers_it() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "cut"),
-    [("bayes", 2), ("posterior", 2), ("scale", 3), ("fraction", 1)],
+    [("f1", 2), ("bayes", 2), ("posterior", 2), ("scale", 3), ("fraction", 1)],
 )
 def test_each_rule_reaches_its_cut(rule: Rule, cut: int) -> None:
     assert fitted_cut(APART, np.array([25.0, 25, 25, 25, 0, 0]), SelectionOptions(threshold=rule)) == cut
+
+
+def test_the_f1_cut_is_the_best_of_all_cuts() -> None:
+    f1 = expected_f1(APART)
+    clean, noisy = APART.densities
+    by_hand = [2 * clean[: t + 1].sum() / (clean[: t + 1].sum() + noisy[: t + 1].sum() + clean.sum()) for t in range(6)]
+    assert f1 == pytest.approx(by_hand)
+    assert f1_cut(APART) == int(np.argmax(by_hand))
+
+
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.9, 0.99])
+def test_targets_are_met_by_the_largest_and_by_the_smallest_set(target: float) -> None:
+    clean, noisy = np.cumsum(APART.densities, axis=1)
+    largest = target_cut(APART, "precision", target)
+    assert clean[largest] / (clean[largest] + noisy[largest]) >= target - 1e-9
+    assert (clean[largest + 1 :] / (clean + noisy)[largest + 1 :] < target).all()
+    smallest = target_cut(APART, "recall", target)
+    assert clean[smallest] >= target * clean[-1] - 1e-9
+    assert (clean[:smallest] < target * clean[-1]).all()
+
+
+def test_a_precision_that_no_set_has_keeps_nobody_and_whole_recall_everyone_who_may_be_clean() -> None:
+    mixed = replace(APART, masses=np.full((2, 6), 1 / 6))
+    assert target_cut(mixed, "precision", 0.6) == -1
+    assert np.cumsum(APART.densities[0])[target_cut(APART, "recall", 1.0)] == pytest.approx(APART.weights[0])
+
+
+@pytest.mark.parametrize("rule", ["precision", "recall"])
+def test_a_target_rule_reaches_its_cut(rule: Rule) -> None:
+    options = SelectionOptions(threshold=rule, target=0.9)
+    assert fitted_cut(APART, np.ones(6), options) == target_cut(APART, rule, 0.9)  # type: ignore[arg-type]  # one of both

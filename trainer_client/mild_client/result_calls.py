@@ -27,6 +27,7 @@ class Choice(TypedDict, total=False):
     p: float
     value: float
     fraction: float
+    target: float
     cost_ratio: float
     min_keep: float
 

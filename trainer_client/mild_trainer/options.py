@@ -130,6 +130,9 @@ Value: TypeAlias = Annotated[float | None, _option("VALUE", "value: largest metr
 Fraction: TypeAlias = Annotated[
     float | None, _option("FRACTION", "fraction: share kept; without it the fit's estimate.", _SELECTION)
 ]
+Target: TypeAlias = Annotated[
+    float | None, _option("TARGET", "precision, recall: the estimate that the set is to reach.", _SELECTION)
+]
 CostRatio: TypeAlias = Annotated[
     float,
     _option("COST_RATIO", "bayes: cost of keeping a wrong label over that of dropping a right one.", _SELECTION),

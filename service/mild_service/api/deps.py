@@ -138,6 +138,7 @@ async def _changes(
     p: Annotated[Share | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
     value: Annotated[MetricValue | None, Query(description="`value`: largest metric kept.")] = None,
     fraction: Annotated[Share | None, Query(description="`fraction`: share kept.")] = None,
+    target: Annotated[Share | None, Query(description="`precision`, `recall`: the estimate to reach.")] = None,
     cost_ratio: Annotated[
         CostRatio | None,
         Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
@@ -152,6 +153,7 @@ async def _changes(
         "p": p,
         "value": value,
         "fraction": fraction,
+        "target": target,
         "cost_ratio": cost_ratio,
         "min_keep": min_keep,
     }

@@ -58,10 +58,11 @@ class SelectionChoice(Strict):
     metric: Metric = "mild-simple"
     fit: Fit = "anchored"
     evidence: Evidence = "pooled"
-    threshold: Rule = "bayes"
+    threshold: Rule = "f1"
     p: Share = 0.5
     value: MetricValue | None = None
     fraction: Share | None = None
+    target: Share | None = None
     cost_ratio: CostRatio = 1.0
     min_keep: Share = 0.01
 
@@ -380,6 +381,7 @@ class SelectionView(BaseModel):
     estimated: dict[str, EstimateView | None]
     epochs: int
     unobserved: int
+    planted: int = Field(description="Samples whose own label was never judged, since it was broken on purpose.")
     core_version: str
     client_core_version: str | None = Field(None, description="With `basis` client: what computed the set.")
     differs: int | None = Field(
