@@ -81,7 +81,7 @@ def test_planted_samples_return_with_their_own_label() -> None:
 def test_the_first_round_bounds_the_noise_of_later_ones() -> None:
     first, _ = planted_round(0.0)
     rng = np.random.default_rng(4)
-    wrong = np.where(rng.random(4000) < 0.4, rng.beta(6, 3, 4000), rng.beta(2, 5, 4000))
+    wrong = np.where(rng.random(4000) < 0.4, rng.beta(8, 3, 4000), rng.beta(2, 7, 4000))
     second = RoundBits(4000, bitmap.pack(rng.random((20, 4000)) >= wrong))
     latest = SelectionOptions(evidence="latest")
     assert select([second], latest).verdict == "weak"
