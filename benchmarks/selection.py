@@ -224,7 +224,7 @@ def report(rows: Sequence[Row], half: str) -> str:
         "",
         f"`python -m benchmarks.selection --half {half}`, {machine}; {len(rows)} sequences.",
         "The recordings were made by `python -m benchmarks.record` on 2 CPU cores with torch 2.13. Names say the data,",
-        "the noise, the epochs, the rounds, a long tail, hard labels (no smoothing), hardly any augmentation (plain) and",
+        "the noise, the epochs, the rounds, a long tail, hard labels (no smoothing), hardly any augmentation (plain),",
         "planted noise; the half is the seed's. `/train` is the training pass, the others are an evaluation pass.",
         "",
         "| way to choose | mean gap in F1 | median | worst | gaps above 0.05 |",
