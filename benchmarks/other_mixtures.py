@@ -53,14 +53,13 @@ def _beta_binomial(z: Floats, weight: Floats, n_epochs: int) -> Floats:
     def log_density(theta: Floats) -> Floats:
         return np.asarray(stats.betabinom.logpmf(z, n_epochs, *np.exp(theta)))
 
-    mean = np.clip(np.average(z, weights=weight) / n_epochs, 0.01, 0.99)
-    found = optimize.minimize(
-        lambda theta: -(weight @ log_density(theta)) / weight.sum(),
-        np.log([2 * mean, 2 * (1 - mean)]),
-        method="L-BFGS-B",
-        bounds=[(-5, 8)] * 2,
-    )
-    return log_density(found.x)
+    def objective(theta: Floats) -> float:
+        return float(-(weight @ log_density(theta)) / weight.sum())
+
+    mean = float(np.clip(np.average(z, weights=weight) / n_epochs, 0.01, 0.99))
+    start = np.log(np.array([2 * mean, 2 * (1 - mean)]))
+    found = optimize.minimize(objective, start, method="L-BFGS-B", bounds=[(-5.0, 8.0), (-5.0, 8.0)])
+    return log_density(np.asarray(found.x))
 
 
 FAMILIES: dict[str, Family] = {
