@@ -135,5 +135,7 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
         )
     if planting := summary.planting(history):
         console.print(planting, highlight=False)
+    for alarm in summary.alarming(history):
+        console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)

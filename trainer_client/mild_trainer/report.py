@@ -48,6 +48,7 @@ $verified
 <div class="cards">$cards</div>
 <h2>Rounds</h2>
 <div class="wide"><table><thead><tr>$headings</tr></thead><tbody>$rows</tbody></table></div>
+$alarms
 <p>$ended</p>
 <h2>Scores, components and cuts</h2>
 <div class="figures">$histograms</div>
@@ -87,6 +88,7 @@ def render(history: History) -> str:
         headings="".join(f"<th>{escape(heading)}</th>" for heading in summary.HEADINGS),
         rows="".join(_row(row, i >= len(history.rounds)) for i, row in enumerate(summary.rows(history))),
         ended=escape(" ".join(filter(None, (summary.planting(history), f"No further round: {history.ended}.")))),
+        alarms="".join(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in summary.alarming(history)),
         histograms="".join(_figure(record) for record in history.rounds),
         curves=figures.curves(history),
         settings="".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()),

@@ -12,6 +12,7 @@ import torch
 from rich import box
 from rich.table import Table
 
+from mild_trainer.alarms import alarms
 from mild_trainer.history import History, RoundRecord
 from mild_trainer.progress import counted
 
@@ -50,7 +51,10 @@ def summarise(history: History) -> dict[str, Any]:
             "returned": history.n_returned,
             "what": "labels broken on purpose in round 0, which leaves their samples out; those in the last set again",
         },
-        "rounds": [_round(record, history.true_noise) for record in history.rounds],
+        "rounds": [
+            {**_round(record, history.true_noise), "alarms": alarms(history.rounds[: i + 1])}
+            for i, record in enumerate(history.rounds)
+        ],
         "ended": history.ended,
         "baseline": {
             "test_accuracy": history.baseline,
@@ -159,6 +163,12 @@ def planting(history: History) -> str | None:
     returned = f"; {history.n_returned:,} are in the set of round {last}, by their own labels" if last else ""
     planted = counted(history.n_planted, "label")
     return f"{planted} broken on purpose in round 0, whose set leaves their samples out{returned}."
+
+
+def alarming(history: History) -> list[str]:
+    """Every round's alarms, a sentence each."""
+    ends = range(1, len(history.rounds) + 1)
+    return [f"Round {history.rounds[end - 1].round}: {said}." for end in ends for said in alarms(history.rounds[:end])]
 
 
 def number(value: float | None) -> str:
