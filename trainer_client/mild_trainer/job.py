@@ -134,7 +134,7 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
             f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"
         )
     if planting := summary.planting(history):
-        console.print(planting, highlight=False)
+        console.print(planting, highlight=False, soft_wrap=True)
     for alarm in summary.alarming(history):
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False)

@@ -115,6 +115,7 @@ class RoundCoverageView(BaseModel):
     round: int
     state: Literal["open", "finished"]
     num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_planted: int = Field(description="Samples whose label was broken on purpose in this round.")
     epochs: list[EpochSummary] = Field(description="Ascending.")
     missing_epochs: list[int] = Field(description="Epochs that lack below the greatest that there is.")
 
@@ -128,6 +129,7 @@ class RoundCoverageView(BaseModel):
             round=round_.number,
             state="finished" if round_.finished else "open",
             num_expected=n_expected,
+            num_planted=0 if round_.planted is None else round_.planted.n_members,
             epochs=[EpochSummary.of(epoch, n_expected) for epoch in round_.all_epochs.values()],
             missing_epochs=round_.missing,
         )

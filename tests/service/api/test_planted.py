@@ -46,6 +46,7 @@ def test_they_can_be_replaced_until_the_first_epoch_and_repeated_for_ever(opened
     for indices in ([1], [], INDICES):
         assert opened.put(PATH, json={"indices": indices}).json()["outcome"] == "set"
     assert [each["num_planted"] for each in opened.get("/runs/a").json()["rounds"]] == [10]
+    assert opened.get("/runs/a/rounds/0").json()["num_planted"] == 10
     put_epochs(opened, "a", recording(N, 10))
     before = dump()
     for indices in ([1], []):
