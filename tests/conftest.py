@@ -1,5 +1,6 @@
 """A real Valkey on a private socket for the whole session; every test keeps its keys under a name of its own."""
 
+import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,16 @@ from tests.inprocess import running
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """A service that is started in the test's process writes all logs to where stderr was then."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ GIVEN: Mapping[str, Any] = {
     "n_samples": 9,
     "round": 1,
     "members": np.array([1, 128], dtype=np.uint8),
+    "planted": np.array([2, 0], dtype=np.uint8),
     "attempt": 2,
     "epoch": 4,
     "bits": BITS,
