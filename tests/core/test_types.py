@@ -48,6 +48,8 @@ def test_a_bad_body_is_refused_with_its_reason(body: bytes, error: type[Exceptio
         ({"min_keep": float("nan")}, "min_keep is nan"),
         ({"cost_ratio": 0.0}, "cost_ratio is 0.0"),
         ({"threshold": "value"}, "needs `value`"),
+        ({"threshold": "precision"}, "needs `target`"),
+        ({"threshold": "recall", "target": 1.5}, "target is 1.5"),
     ],
 )
 def test_options_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
