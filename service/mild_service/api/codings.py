@@ -15,8 +15,8 @@ CODINGS: tuple[Coding, ...] = ("zstd", "gzip", "identity")
 
 _PIECE_BYTES = 1024 * 1024
 """Most bytes that gzip inflates at once."""
-_ZSTD_SLICE = 1024
-"""Most bytes that zstd is fed at once: 4 of them may stand for 128 KiB."""
+_ZSTD_SLICE = 256
+"""Most bytes that zstd is fed at once: 4 of them may stand for 128 KiB, so 8 MiB come of it at most."""
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """Most memory that a frame may ask for (RFC 9659)."""
 _LEVELS = {"gzip": 1, "zstd": 3}
