@@ -22,10 +22,13 @@ class History:
         A character per epoch: ``1`` memorised, ``0`` misclassified, ``.`` not observed.
     member
         Whether the model was trained on it.
+    planted
+        Whether its label was broken on purpose: the bits are about that label, and the round does not count.
     """
 
     bits: str
     member: bool
+    planted: bool
 
     @property
     def observed(self) -> int:
@@ -92,7 +95,8 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
             "ask for an index into the data set that the run was opened with"
         )
     histories = tuple(_history(bits, index) for bits in rounds)
-    counting = histories if selection.options.evidence == "pooled" else histories[-1:]
+    used = histories if selection.options.evidence == "pooled" else histories[-1:]
+    counting = [history for history in used if not history.planted]
     epochs = sum(len(history.bits) for history in counting)
     observed = sum(history.observed for history in counting)
     misclassified = sum(history.misclassified for history in counting)
@@ -107,7 +111,7 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
         score=_number(selection.scores[index]),
         noisy_posterior=_number(selection.noisy_posterior[index]),
         kept=kept,
-        why=_judged(selection, index, kept, seen) if selection.scored[index] else _unseen(observed, epochs, kept),
+        why=_judged(selection, index, kept, seen) if selection.scored[index] else _unseen(counting, kept),
     )
 
 
@@ -118,6 +122,7 @@ def _history(bits: RoundBits, index: int) -> History:
     return History(
         bits="".join("1" if c else "0" if o else "." for c, o in zip(correct, observed, strict=True)),
         member=bits.members is None or bool(_column(bits.members[None], index)[0]),
+        planted=bits.planted is not None and bool(_column(bits.planted[None], index)[0]),
     )
 
 
@@ -130,8 +135,11 @@ def _number(value: np.float32) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _unseen(observed: int, epochs: int, kept: bool) -> str:
-    """Why a sample that was hardly seen, or never, is not judged."""
+def _unseen(counting: Sequence[History], kept: bool) -> str:
+    """Why a sample that was hardly seen, or never with its own label, is not judged."""
+    if not counting:
+        return f"its label was broken on purpose, and its own one is judged from the next round on; {_verb(kept)}"
+    observed, epochs = (sum(values) for values in zip(*((h.observed, len(h.bits)) for h in counting), strict=True))
     return f"seen in {observed} of {epochs} epochs, too few to be judged; {_verb(kept)}"
 
 

@@ -88,3 +88,15 @@ def test_a_sample_that_is_not_there_is_refused(index: int) -> None:
     bits, _ = recorded()
     with pytest.raises(SampleIndexError, match=r"outside 0\.\.1999"):
         explain([bits], select([bits]), index)
+
+
+def test_a_planted_sample_is_told_apart_from_one_that_was_not_seen() -> None:
+    planted, _ = recorded(n_samples=300)
+    planted = replace(planted, planted=bitmap.from_indices([7], 300))
+    found = explain([planted], select([planted]), 7)
+    assert (found.rounds[0].planted, found.epochs, found.kept) == (True, 0, False)
+    assert found.why == "its label was broken on purpose, and its own one is judged from the next round on; dropped"
+    second, _ = recorded(n_samples=300, n_epochs=20, seed=1)
+    later = explain([planted, second], select([planted, second]), 7)
+    assert (later.epochs, later.observed) == (20, 20)
+    assert "of 20 epochs" in later.why

@@ -35,6 +35,7 @@ class HistoryView(BaseModel):
 
     round: int
     member: bool = Field(description="Whether the model was trained on it.")
+    planted: bool = Field(description="Whether its label was broken on purpose: the bits are about that label.")
     history: str = Field(description="A character per epoch: 1 memorised, 0 misclassified, . not observed.")
 
 

@@ -99,7 +99,7 @@ async def get_sample(
         label=await truths.label(run, index),
         audited=audit.mark(index),
         rounds=[
-            HistoryView(round=number, member=history.member, history=history.bits)
+            HistoryView(round=number, member=history.member, planted=history.planted, history=history.bits)
             for number, history in enumerate(told.rounds)
         ],
         epochs=told.epochs,
