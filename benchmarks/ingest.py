@@ -87,7 +87,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10)
     arguments = parser.parse_args()
     epochs = puts.measure(arguments.pairs)
-    limits = Limits(arguments.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
+    limits = Limits(arguments.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40, 2**27)
     logs = bodies(np.random.default_rng(0).random((N_EPOCHS, arguments.records // N_EPOCHS)) < 0.7)
     works = [partial(read, media_type, body, limits) for media_type, body in logs.items()]
     times = interleaved(works, arguments.repeats, warm=1, clock=time.process_time)

@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     max_log_bytes: int = Field(2**33, ge=1024, le=2**45, description="Most bytes of a prediction log, also inflated.")
     max_log_records: int = Field(2**30, ge=1, le=2**40, description="Most records of a prediction log.")
     max_record_bytes: int = Field(2**20, ge=64, le=2**25, description="Most bytes of one line or JSON record of a log.")
+    max_log_block_bytes: int = Field(
+        2**27,
+        ge=1024,
+        le=2**31,
+        description="Most bytes, inflated, of a compressed page (Parquet) or batch (Arrow) of a log.",
+    )
     max_log_cells: int = Field(
         2**28,
         ge=1024,

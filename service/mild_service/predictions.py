@@ -149,6 +149,7 @@ class Predictions:
             n_records=self._settings.max_log_records,
             record_bytes=self._settings.max_record_bytes,
             n_cells=self._settings.max_log_cells,
+            block_bytes=self._settings.max_log_block_bytes,
             names=names,
         )
 

@@ -79,7 +79,7 @@ async def respond(
 
 
 def _coding(accept: str, kind: str) -> Coding:
-    wanted = dict(_parsed(accept))
+    wanted = _parsed(accept)
     least = wanted.get("*", 0.0)
     quality = {coding: wanted.get(coding, least) for coding in CODINGS}
     if "identity" not in wanted and "*" not in wanted:
@@ -94,9 +94,12 @@ def _coding(accept: str, kind: str) -> Coding:
     return best
 
 
-def _parsed(header: str) -> list[tuple[str, float]]:
-    """Names with their qualities."""
-    return [_part(part) for part in header.split(",")]
+def _parsed(header: str) -> dict[str, float]:
+    """Names with their qualities, the best of each."""
+    found: dict[str, float] = {}
+    for name, quality in map(_part, header.split(",")):
+        found[name] = max(quality, found.get(name, 0.0))
+    return found
 
 
 def _part(part: str) -> tuple[str, float]:
@@ -113,11 +116,7 @@ def _number(text: str) -> float:
     return min(1.0, float(text)) if text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= 5 else 0.0
 
 
-def _media_quality(kind: str, wanted: Sequence[tuple[str, float]]) -> float:
+def _media_quality(kind: str, wanted: Mapping[str, float]) -> float:
     """Quality of a media type: the most specific range that names it decides."""
     family = kind.partition("/")[0]
-    for pattern in (kind, f"{family}/*", "*/*"):
-        matching = [quality for name, quality in wanted if name == pattern]
-        if matching:
-            return max(matching)
-    return 0.0
+    return next((wanted[name] for name in (kind, f"{family}/*", "*/*") if name in wanted), 0.0)

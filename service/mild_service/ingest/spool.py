@@ -2,11 +2,14 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow
+import pyarrow.compute
+from numpy.typing import NDArray
 
+from mild_core.ids import MAX_ID_BYTES
 from mild_service.errors import MalformedBody
 from mild_service.ingest.lines import numbered
 from mild_service.ingest.names import Names
@@ -34,10 +37,10 @@ class SpoolReader:
     name
         The format's.
     tables
-        The record batches in the file at a path, of any length.
+        The record batches in the file at a path, of any length; they check that none takes too much memory.
     """
 
-    def __init__(self, limits: Limits, name: str, tables: Callable[[str], Iterator[Any]]) -> None:
+    def __init__(self, limits: Limits, name: str, tables: Callable[[str, Limits], Iterator[Any]]) -> None:
         self._limits = limits
         self._name = name
         self._tables = tables
@@ -53,7 +56,7 @@ class SpoolReader:
         self._file.flush()
         n_read = 0
         try:
-            for table in self._tables(self._file.name):
+            for table in self._tables(self._file.name, self._limits):
                 table.validate()
                 for start in range(0, table.num_rows, BATCH_ROWS):
                     part = table.slice(start, BATCH_ROWS)
@@ -85,8 +88,33 @@ def _samples(rows: Rows, values: Any, ids: Names | None) -> Column:
     types = pyarrow.types
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type
     if ids is not None and (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
-        return samples_of(rows, values.to_pylist(), ids)
+        return samples_of(rows, _texts(rows, values), ids)
     return numbered_samples(rows, _column(rows, "sample", values), ids)
+
+
+def _texts(rows: Rows, values: Any) -> list[str | None]:
+    """External ids. Where many rows share a text it is held once: few bytes may stand for many long ones."""
+    values.validate(full=True)  # places in the text are the sender's
+    if pyarrow.types.is_dictionary(values.type):
+        places = values.indices.fill_null(-1).cast(pyarrow.int64()).to_numpy()
+        n_bytes = np.append(_n_bytes(values.dictionary), 0)[places]
+    else:
+        n_bytes = _n_bytes(values)
+    rows.check(n_bytes > MAX_ID_BYTES, "sample", f"it has more than {MAX_ID_BYTES} bytes in UTF-8, an id has no more")
+    if not pyarrow.types.is_dictionary(values.type):
+        return cast("list[str | None]", values.to_pylist())
+    used = np.unique(places[places >= 0])
+    texts = dict(zip(used.tolist(), values.dictionary.take(pyarrow.array(used)).to_pylist(), strict=True))
+    return [texts.get(place) for place in places.tolist()]
+
+
+def _n_bytes(values: Any) -> NDArray[np.int64]:
+    """Bytes of texts, 0 for none; shape (n_texts,)."""
+    if not pyarrow.types.is_string_view(values.type):
+        return np.asarray(pyarrow.compute.binary_length(values).fill_null(0), dtype=np.int64)
+    views = np.frombuffer(values.buffers()[1], dtype=np.int32)[4 * values.offset :: 4][: len(values)]
+    absent = values.is_null().to_numpy(zero_copy_only=False)
+    return np.where(absent, 0, views).astype(np.int64)
 
 
 def _column(rows: Rows, name: str, values: Any) -> Column:

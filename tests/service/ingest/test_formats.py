@@ -1,19 +1,31 @@
+import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
+import numpy as np
 import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from mild_core.errors import MildError
-from mild_service.errors import BadRecord, MalformedBody, UnsupportedMediaType
-from mild_service.ingest import FORMATS, Limits, csv_table, open_reader
+from mild_service.errors import BadRecord, LimitExceeded, MalformedBody, UnsupportedMediaType
+from mild_service.ingest import FORMATS, Limits, NewNames, csv_table, open_reader
 from tests.service.ingest.logs import ARROW, CARTOGRAPHY, CSV, JSON, NDJSON, PARQUET, WRITERS, Record
 
-LIMITS = Limits(n_samples=100, n_rounds=4, n_epochs=50, n_records=10_000, record_bytes=1000, n_cells=5000)
+LIMITS = Limits(
+    n_samples=100,
+    n_rounds=4,
+    n_epochs=50,
+    n_records=10_000,
+    record_bytes=1000,
+    n_cells=5000,
+    block_bytes=100_000,
+)
 
 RECORDS: list[Record] = [
     {"epoch": int(e), "sample": int(s), "correct": bool((e * s) % 3)} for e in range(7) for s in range(0, 100, 3)
@@ -284,3 +296,83 @@ def test_a_body_with_a_few_other_bytes_is_read_or_refused(media_type: str, data:
             read(media_type, bytes(body), cuts)
     else:
         assert read(media_type, bytes(body), cuts) == whole
+
+
+def _zeros(n_records: int) -> pyarrow.Table:
+    zeros = np.zeros(n_records, dtype=np.int64)
+    return pyarrow.table({"epoch": zeros, "sample": zeros, "correct": zeros})
+
+
+def _one_block(media_type: str, table: pyarrow.Table) -> bytes:
+    """A table whose columns are each one compressed page, or that is one compressed batch."""
+    out = io.BytesIO()
+    if media_type == PARQUET:
+        n = table.num_rows
+        parquet.write_table(
+            table, out, compression="zstd", use_dictionary=False, data_page_size=2**30, max_rows_per_page=n
+        )
+    else:
+        options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+        with pyarrow.ipc.new_stream(out, table.schema, options=options) as writer:
+            writer.write_table(table)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("media_type", [ARROW, PARQUET])
+def test_what_inflates_to_too_much_is_refused_before_it_does(media_type: str) -> None:
+    bomb = _one_block(media_type, _zeros(50_000))
+    assert len(bomb) < 5000
+    with pytest.raises(LimitExceeded, match="MILD_MAX_LOG_BLOCK_BYTES"):
+        read(media_type, bomb)
+    fits = replace(LIMITS, block_bytes=1_300_000, n_records=100_000)
+    assert len(read(media_type, _one_block(media_type, _zeros(50_000)), limits=fits)) == 50_000
+
+
+def test_a_parquet_page_that_shares_the_starts_of_texts_is_refused() -> None:
+    table = pyarrow.table({"epoch": [0] * 3, "sample": ["a" * 100, "a" * 100, "b"], "correct": [1] * 3})
+    out = io.BytesIO()
+    parquet.write_table(table, out, use_dictionary=False, column_encoding={"sample": "DELTA_BYTE_ARRAY"})
+    with pytest.raises(MalformedBody, match="DELTA_BYTE_ARRAY"):
+        read(PARQUET, out.getvalue(), limits=replace(LIMITS, names=NewNames(100, 10_000)))
+
+
+def _ids(kind: pyarrow.DataType, texts: list[str | None]) -> pyarrow.Table:
+    n = len(texts)
+    return pyarrow.table({"epoch": [0] * n, "sample": pyarrow.array(texts).cast(kind), "correct": [1] * n})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pyarrow.string(), pyarrow.large_string(), pyarrow.string_view(), pyarrow.dictionary(pyarrow.int8(), "string")],
+    ids=str,
+)
+@pytest.mark.parametrize("media_type", [ARROW, PARQUET])
+def test_ids_come_in_any_kind_of_text_and_none_is_longer_than_an_id(media_type: str, kind: pyarrow.DataType) -> None:
+    def ids_of(texts: list[str | None]) -> list[str] | None:
+        names = NewNames(100, 100_000)
+        read(media_type, _one_block(media_type, _ids(kind, texts)), limits=replace(LIMITS, names=names))
+        return names.ids
+
+    assert ids_of(["é", "a", "é", "b" * 512]) == ["é", "a", "b" * 512]
+    with pytest.raises(BadRecord, match="row 3, column sample: it has more than 512 bytes"):
+        ids_of(["a", "b", "x" * 513, "x" * 513])
+    with pytest.raises(BadRecord, match="row 2, column sample: it is missing"):
+        ids_of(["a", None, "b"])
+
+
+@pytest.mark.parametrize("media_type", [ARROW, PARQUET])
+def test_samples_in_lists_are_refused_by_their_type(media_type: str) -> None:
+    table = pyarrow.table({"epoch": [0], "sample": [["a"]], "correct": [1]})
+    with pytest.raises(BadRecord, match="row 1, column sample: the column holds list"):
+        read(media_type, _one_block(media_type, table), limits=replace(LIMITS, names=NewNames(100, 10_000)))
+
+
+def test_arrow_texts_that_lie_outside_of_their_buffer_are_refused() -> None:
+    offsets = pyarrow.py_buffer(np.array([0, 2**30, 1], dtype=np.int32))
+    samples = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, pyarrow.py_buffer(b"ab")])
+    table = pyarrow.table({"epoch": [0, 0], "sample": samples, "correct": [1, 1]})
+    out = io.BytesIO()
+    with pyarrow.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(MalformedBody, match="no Arrow IPC stream"):
+        read(ARROW, out.getvalue(), limits=replace(LIMITS, names=NewNames(100, 10_000)))

@@ -12,7 +12,15 @@ from mild_service.ingest import Batch, Limits, Log, Stored
 from mild_service.ingest.records import Rows
 
 N = 20
-LIMITS = Limits(n_samples=N, n_rounds=3, n_epochs=100_000, n_records=1000, record_bytes=1000, n_cells=40 * N)
+LIMITS = Limits(
+    n_samples=N,
+    n_rounds=3,
+    n_epochs=100_000,
+    n_records=1000,
+    record_bytes=1000,
+    n_cells=40 * N,
+    block_bytes=100_000,
+)
 
 Said = tuple[int, int, int, bool]
 """Round, epoch, sample, correct."""
