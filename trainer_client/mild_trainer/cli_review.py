@@ -43,7 +43,8 @@ def review(
         judged = reviewed.judged()
         first = lists.ranked(judged, order, seed)[:limit]
         lists.write(out, reviewed.lines(judged, first))
+        where = "" if url is None else f" --url {url}"
         typer.echo(
             f"{out}: {len(first)} of {judged.kept.size} samples; write clean or wrong into the column `mark`, "
-            f"then: mild review {run} --marks {out}"
+            f"then: mild review {run}{where} --marks {out}"
         )

@@ -137,5 +137,5 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
         console.print(planting, highlight=False, soft_wrap=True)
     for alarm in summary.alarming(history):
         console.print(alarm, highlight=False, style="yellow")
-    console.print(f"No further round: {history.ended}.", highlight=False)
+    console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)

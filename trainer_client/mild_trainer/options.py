@@ -54,7 +54,11 @@ Limit: TypeAlias = Annotated[
 ]
 Noise: TypeAlias = Annotated[
     str,
-    _option("NOISE", "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric with :rate.", _DATA),
+    _option(
+        "NOISE",
+        "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate.",
+        _DATA,
+    ),
 ]
 Pad: TypeAlias = Annotated[int | None, _setting("PAD", "Largest shift of a random crop, in pixels.", _DATA)]
 Flip: TypeAlias = Annotated[

@@ -61,29 +61,30 @@ class Lines:
 
     def planted(self, n_planted: int, seconds: float) -> None:
         """Write how many."""
-        self._console.print(_planting(n_planted, seconds), highlight=False)
+        self._write(_planting(n_planted, seconds))
 
     def verified(self, found: HeldOutAgreement) -> None:
         """Write what was found."""
-        self._console.print(found.told, highlight=False)
+        self._write(found.told)
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Write what begins."""
-        self._console.print(f"{title}: {counted(n_epochs, 'epoch')} on {counted(n_members, 'sample')}", highlight=False)
+        self._write(f"{title}: {counted(n_epochs, 'epoch')} on {counted(n_members, 'sample')}")
 
     def epoch_done(self, record: EpochRecord) -> None:
         """Write the scalars."""
-        self._console.print(
-            f"round {record.round} epoch {record.epoch}: {_scores(record)}, {record.seconds:.1f} s", highlight=False
-        )
+        self._write(f"round {record.round} epoch {record.epoch}: {_scores(record)}, {record.seconds:.1f} s")
 
     def round_done(self, record: RoundRecord) -> None:
         """Write what was selected."""
-        self._console.print(_outcome(record), highlight=False)
+        self._write(_outcome(record))
 
     def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
         """Write how it went."""
-        self._console.print(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s", highlight=False)
+        self._write(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s")
+
+    def _write(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
 
 
 class Bars:

@@ -22,7 +22,7 @@ _PAGE = Template("""<!doctype html>
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 12px; }
-p, figcaption { color: var(--soft); margin: 0 0 12px; }
+p, figcaption { color: var(--soft); margin: 0 0 12px; } .wide + p { margin-top: 12px; }
 .alarm { color: #d1495b; font-weight: 600; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
 .card, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
