@@ -56,6 +56,11 @@ def test_names_are_escaped(history: History) -> None:
     assert "<script>" not in page
 
 
+def test_a_setting_without_a_value_is_a_dash(history: History) -> None:
+    assert history.settings.data_dir is None
+    assert "<dt>data_dir</dt><dd>-</dd>" in report.render(history)
+
+
 def test_the_same_training_draws_the_same_page(history: History) -> None:
     assert report.render(history) == report.render(history)
 

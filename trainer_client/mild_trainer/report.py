@@ -91,7 +91,10 @@ def render(history: History) -> str:
         alarms="".join(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in summary.alarming(history)),
         histograms="".join(_figure(record) for record in history.rounds),
         curves=figures.curves(history),
-        settings="".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()),
+        settings="".join(
+            f"<dt>{escape(name)}</dt><dd>{'-' if value is None else escape(str(value))}</dd>"
+            for name, value in facts.items()
+        ),
     )
 
 
