@@ -159,7 +159,7 @@ class Forbidden(AccessError):
 
 
 class CrossSite(AccessError):
-    """A page of another site asks with the cookie of a login."""
+    """A page of another site asks, with the cookie of a login or where no key is needed."""
 
     code = "cross-site"
     title = "Request comes from another site"

@@ -13,7 +13,7 @@ from mild_service.access import Gate, absent
 from mild_service.api import problems
 from mild_service.api.buckets import Buckets
 from mild_service.api.rules import Rule, Rulebook
-from mild_service.api.same_site import check_same_site
+from mild_service.api.same_site import check_not_rebound, check_same_site
 from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
 from mild_service.identity import ANONYMOUS, ApiKey
 
@@ -128,6 +128,7 @@ class Guard:
         by_page = origin is not None or "sec-fetch-site" in request.headers
         if by_page and request.method not in _SAFE and origin not in self._origins:
             check_same_site(request)
+            check_not_rebound(request)
 
     def _check_rate(self, key: ApiKey) -> None:
         wait = 0.0 if key is ANONYMOUS else self._buckets.take(key.key_id)

@@ -218,6 +218,19 @@ def test_pages_of_other_sites_cannot_write_to_an_open_service(
     assert service.get("/runs", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:8000", 201), ("[::1]:8000", 201), ("localhost:8000", 201), ("friend.example", 201),
+     ("evil.example:8000", 403), ("localhost.evil.example", 403)],
+)  # fmt: skip
+def test_an_open_service_takes_no_writes_of_a_page_whose_name_was_pointed_at_it(
+    start: Started, host: str, status: int
+) -> None:
+    service, _ = start(auth="auto", cors_origins="http://friend.example")
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    assert service.put("/runs/a", json={"num_samples": 8}, headers=headers).status_code == status
+
+
 def test_named_origins_may_call_with_a_key_and_no_others(start: Started) -> None:
     service, keys = start(cors_origins="https://lab.example, http://localhost:3000")
     asks = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization,mild-attempt"}
