@@ -128,8 +128,14 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "127.0.0.1", description="Addresses or networks of proxies whose X-Forwarded headers count, with commas; * all."
     )
-    log_format: Literal["text", "json", "logfmt"] = Field("text", description="How log lines are written.")
-    log_level: str = Field("info", pattern="^(critical|error|warning|info|debug)$", description="What is logged.")
+    log_format: Literal["text", "json", "logfmt"] = Field(
+        "text", description="How log lines are written: text, json or logfmt."
+    )
+    log_level: str = Field(
+        "info",
+        pattern="^(critical|error|warning|info|debug)$",
+        description="Least of debug, info, warning, error and critical that is logged.",
+    )
 
     @model_validator(mode="after")
     def _outlast_long_polls(self) -> Self:
