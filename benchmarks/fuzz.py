@@ -50,10 +50,23 @@ repeat
 until cursor == '0'
 table.sort(keys)
 local parts = {}
-for i, key in ipairs(keys) do parts[i] = key .. redis.sha1hex(redis.call('DUMP', key) or '') end
+for i, key in ipairs(keys) do
+  local held = redis.call('TYPE', key).ok
+  if held == 'hash' then
+    local flat, fields = redis.call('HGETALL', key), {}
+    for at = 1, #flat, 2 do fields[#fields + 1] = redis.sha1hex(flat[at]) .. redis.sha1hex(flat[at + 1]) end
+    table.sort(fields)
+    parts[i] = key .. redis.sha1hex(table.concat(fields))
+  else
+    parts[i] = key .. redis.sha1hex(redis.call('DUMP', key) or '')
+  end
+end
 return redis.sha1hex(table.concat(parts, ' '))
 """
-"""Of every key of a namespace but for what reading leaves behind: runs, sets, commits, bits, truth, ids and events."""
+"""Of every key of a namespace but for what reading leaves behind: runs, sets, commits, bits, truth, ids and events.
+
+A hash's fields are sorted: the store moves them about while it is only read.
+"""
 
 
 @dataclass

@@ -12,7 +12,7 @@ OLDEST_CLIENT = "0.1.0"
 _CLIENT = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
 
 
-def supported_client(request: Request) -> None:
+async def supported_client(request: Request) -> None:
     """Refuse one of our own clients that is too old to be understood; others say nothing of the kind.
 
     Raises
