@@ -20,11 +20,17 @@ def _few(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    """Take 60.0 for 60: to JSON, and to its schemas, that is one number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     BeforeValidator(_few),
 ]
-Ttl = Annotated[int, Field(ge=60, le=10 * 365 * 24 * 3600)]
+Ttl = Annotated[Whole, Field(ge=60, le=10 * 365 * 24 * 3600)]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Row = str | list[Any]
 """Base64 of a bitmap, or 0 and 1 per sample; looked into by `stateless`, which is faster than a check per entry."""
@@ -84,20 +90,20 @@ class SelectionChoice(Strict):
 class ResumeFrom(Strict):
     """Where a restarted trainer goes on: the open round's epochs from here on are dropped."""
 
-    round: int
-    epoch: int
+    round: Whole
+    epoch: Whole
 
 
 class RunRequest(Strict):
     """Opens a run, or opens it again: then what is left out is taken from the run."""
 
-    num_samples: int = Field(description="Samples of the data set; a sample's index never changes over a run.")
-    num_classes: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    num_samples: Whole = Field(description="Samples of the data set; a sample's index never changes over a run.")
+    num_classes: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
     observe: Observe = Field("all", description="Who counts as observed when a body carries one bitmap.")
     forward_pass: Pass = Field("eval", alias="pass", description="Which forward pass makes the bits.")
     selection: SelectionChoice = Field(default_factory=SelectionChoice)
-    expected_epochs: Annotated[int, Field(ge=1, le=2**31)] | None = None
-    expected_rounds: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    expected_epochs: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
+    expected_rounds: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
     tags: Tags | None = None
     ttl_seconds: Ttl | None = Field(None, description="The run expires this long after its last write.")
     resume_from: ResumeFrom | None = None
@@ -155,7 +161,7 @@ class StatelessRound(Strict):
 class StatelessRequest(Strict):
     """Bits in, set out. Give `rounds`, or `correct` (and `observed`) of a single one."""
 
-    num_samples: int | None = Field(None, description="Needed when bitmaps are given; else the length of the lists.")
+    num_samples: Whole | None = Field(None, description="Needed when bitmaps are given; else the length of the lists.")
     rounds: list[StatelessRound] | None = None
     correct: Rows | None = None
     observed: Rows | None = None

@@ -135,3 +135,11 @@ def test_the_service_keeps_sweeping(sweeping: httpx.Client) -> None:
     put_epochs(sweeping, "a", recording(N, 2))
     assert sweeping.get("/runs/a").status_code == 200
     assert "mild_runs_swept_total 0.0" in sweeping.get("/metrics").text
+
+
+def test_a_whole_number_is_one_however_it_is_written(service: httpx.Client) -> None:
+    body = b'{"num_samples": 100.0, "num_classes": 1e1, "ttl_seconds": 3600.0}'
+    shown = service.put("/runs/a", content=body, headers={"Content-Type": "application/json"}).json()
+    assert (shown["num_samples"], shown["num_classes"], shown["ttl_seconds"]) == (100, 10, 3600)
+    patched = service.patch("/runs/a", content=b'{"ttl_seconds": 60.5}', headers={"Content-Type": "application/json"})
+    assert patched.status_code == 422
