@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{sum(count for status, count in found.statuses.items() if status >= 400)} requests refused, "
         f"{found.statuses[0]} cut off by the sender; memory {found.kib[0] / 1024:.0f} MiB at first, "
         f"{found.kib[len(found.kib) // 2] / 1024:.0f} MiB half-way, {max(found.kib) / 1024:.0f} MiB at most, "
-        f"{found.kib[-1] / 1024:.0f} MiB at last.",
+        f"{found.kib[-1] / 1024:.0f} MiB at last, with the allocator set as the image sets it.",
         "",
         "| what | measured | bar |",
         "| --- | --- | --- |",
