@@ -10,7 +10,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -26,6 +26,8 @@ def drawn_options(rng: np.random.Generator) -> SelectionOptions:
         given["value"] = float(rng.normal(0, 20))
     if rule == "fraction" and rng.random() < 0.5:
         given["fraction"] = float(rng.random())
+    if rule in ("precision", "recall"):
+        given["target"] = float(rng.choice([0.0, 0.9, 1.0]))
     return SelectionOptions(
         metric=str(rng.choice(get_args(Metric))),  # type: ignore[arg-type] # drawn from the alias itself
         fit=str(rng.choice(get_args(Fit))),  # type: ignore[arg-type] # likewise
@@ -37,8 +39,16 @@ def drawn_options(rng: np.random.Generator) -> SelectionOptions:
     )
 
 
-def drawn_rounds(rng: np.random.Generator, n_samples: int) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
-    """Correct and observed bits, shape (n_epochs, n_samples), and members, for each of some rounds."""
+class Drawn(NamedTuple):
+    """A round: bits of shape (n_epochs, n_samples), and whose they are, shape (n_samples,)."""
+
+    correct: np.ndarray
+    observed: np.ndarray | None
+    members: np.ndarray
+    planted: np.ndarray | None
+
+
+def drawn_rounds(rng: np.random.Generator, n_samples: int) -> list[Drawn]:
     rounds = []
     for _ in range(rng.integers(1, 4)):
         n_epochs = int(rng.choice([0, 1, 2, 7, 8, 20, 60]))
@@ -48,25 +58,25 @@ def drawn_rounds(rng: np.random.Generator, n_samples: int) -> list[tuple[np.ndar
         observed = None if seen < 0 else (rng.random(shape) < seen) & (members | (rng.random() < 0.5))
         rate = rng.choice([0.0, 0.5, 1.0]) if rng.random() < 0.3 else rng.random(n_samples)
         correct = rng.random(shape) < rate
-        rounds.append((correct if observed is None else correct & observed, observed, members))
+        planted = rng.random(n_samples) < rng.choice([0.02, 0.5, 1.0]) if rng.random() < 0.3 else None
+        rounds.append(Drawn(correct if observed is None else correct & observed, observed, members, planted))
     return rounds
 
 
-def packed(
-    rounds: Sequence[tuple[np.ndarray, np.ndarray | None, np.ndarray]], order: np.ndarray, expects_members: bool
-) -> list[RoundBits]:
+def packed(rounds: Sequence[Drawn], order: np.ndarray, expects_members: bool) -> list[RoundBits]:
     def rows(bits: np.ndarray) -> np.ndarray:
         return bitmap.pack(bits[:, order]).reshape(len(bits), bitmap.n_bytes(order.size))
 
     return [
         RoundBits(
             order.size,
-            rows(correct),
-            None if observed is None else rows(observed),
-            bitmap.pack(members[order]),
+            rows(drawn.correct),
+            None if drawn.observed is None else rows(drawn.observed),
+            bitmap.pack(drawn.members[order]),
             "members" if expects_members else "all",
+            None if drawn.planted is None else bitmap.pack(drawn.planted[order]),
         )
-        for correct, observed, members in rounds
+        for drawn in rounds
     ]
 
 
@@ -75,7 +85,7 @@ def complaint(selection: Selection, n_samples: int) -> str | None:
     summary = selection.summary()
     if summary["verdict"] not in get_args(Verdict):
         return f"verdict {summary['verdict']!r}"
-    if not 0 <= summary["num_selected"] <= n_samples - summary["unobserved"]:
+    if not 0 <= summary["num_selected"] <= n_samples - max(summary["unobserved"], summary["planted"]):
         return f"{summary['num_selected']} selected of {n_samples}, {summary['unobserved']} unobserved"
     estimates = [v for e in summary["estimated"].values() if e is not None for v in e.values()]
     numbers = [*estimates, *(v for c in summary["components"] for v in c.values())]
