@@ -114,7 +114,7 @@ class Audit:
 
     def mark(self, index: int) -> bool | None:
         """Whether a sample's label was found to be true; None if it was not checked."""
-        known, clean = (bool(plane[index // 8] >> (7 - index % 8) & 1) for plane in (self.known, self.clean))
+        known, clean = (bool(bitmap.of_sample(plane, index)) for plane in (self.known, self.clean))
         return clean if known else None
 
     @property

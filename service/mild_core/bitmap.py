@@ -72,6 +72,11 @@ def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -
     return pack(bits)
 
 
+def of_sample(bitmap: Bitmap, index: int) -> NDArray[np.bool_]:
+    """One sample's bits of a bitmap of shape (..., n_bytes), shape (...)."""
+    return (bitmap[..., index // 8] >> (7 - index % 8) & 1).astype(bool)
+
+
 def to_indices(bitmap: Bitmap, n_samples: int) -> NDArray[np.int64]:
     """Sorted indices of the set bits, shape (popcount,)."""
     return np.flatnonzero(unpack(bitmap, n_samples))

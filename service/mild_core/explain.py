@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mild_core import bitmap
-from mild_core.bitmap import Bitmap
 from mild_core.errors import SampleIndexError
 from mild_core.metrics import EPSILON
 from mild_core.types import RoundBits, Selection
@@ -117,18 +116,13 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
 
 def _history(bits: RoundBits, index: int) -> History:
     """One sample's column of a round."""
-    correct = _column(bits.correct, index)
-    observed = [True] * len(correct) if bits.observed is None else _column(bits.observed, index)
+    correct = bitmap.of_sample(bits.correct, index).tolist()
+    observed = [True] * len(correct) if bits.observed is None else bitmap.of_sample(bits.observed, index).tolist()
     return History(
         bits="".join("1" if c else "0" if o else "." for c, o in zip(correct, observed, strict=True)),
-        member=bits.members is None or bool(_column(bits.members[None], index)[0]),
-        planted=bits.planted is not None and bool(_column(bits.planted[None], index)[0]),
+        member=bits.members is None or bool(bitmap.of_sample(bits.members, index)),
+        planted=bits.planted is not None and bool(bitmap.of_sample(bits.planted, index)),
     )
-
-
-def _column(plane: Bitmap, index: int) -> list[bool]:
-    """One sample's bits of a plane of shape (n_epochs, n_bytes)."""
-    return [bool(byte >> (7 - index % 8) & 1) for byte in plane[:, index // 8]]
 
 
 def _number(value: np.float32) -> float | None:

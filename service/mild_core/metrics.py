@@ -176,19 +176,19 @@ def _about_own_labels(bits: RoundBits, only_planted: Bitmap | None) -> tuple[Rou
     everyone = np.broadcast_to(bitmap.full(bits.n_samples), bits.correct.shape)
     observed = (everyone if bits.observed is None else bits.observed) & ~ignored
     left = replace(bits, correct=bits.correct & ~ignored, observed=observed)
-    return left, bitmap.unpack(ignored & _expected_bitmap(bits), bits.n_samples)
+    named = _named(bits)
+    return left, bitmap.unpack(ignored if named is None else ignored & named, bits.n_samples)
 
 
-def _expected_bitmap(bits: RoundBits) -> Bitmap:
-    """Who should have been observed, shape (n_bytes,)."""
-    return bitmap.full(bits.n_samples) if bits.expects == "all" or bits.members is None else bits.members
+def _named(bits: RoundBits) -> Bitmap | None:
+    """Who should have been observed, shape (n_bytes,); None: everyone."""
+    return None if bits.expects == "all" else bits.members
 
 
 def _expected(bits: RoundBits) -> NDArray[np.int32] | int:
     """Epochs in which each sample should have been observed, shape (n_samples,); one number where it is everyone's."""
-    if bits.expects == "all" or bits.members is None:
-        return bits.n_epochs
-    return bitmap.unpack(bits.members, bits.n_samples) * np.int32(bits.n_epochs)
+    named = _named(bits)
+    return bits.n_epochs if named is None else bitmap.unpack(named, bits.n_samples) * np.int32(bits.n_epochs)
 
 
 def _grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:

@@ -64,7 +64,7 @@ def test_arrays_are_as_good_as_packed_bits(client: MildClient, epochs: list[Epoc
         assert run.epoch == 3
         for wrong in (correct[1:], correct.astype(np.uint8), epochs[0].correct):
             with pytest.raises(ParameterError, match=r"give booleans of shape \(600,\)"):
-                run.put_epoch(wrong)  # type: ignore[arg-type]
+                run.put_epoch(wrong)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(ParameterError, match="observed has shape"):
             run.put_epoch(correct, correct[1:])
     client.put_epoch("a", 0, 0, epochs[0])  # the same content: it is a no-op
@@ -139,7 +139,7 @@ def test_another_size_is_a_conflict_and_another_word_no_choice(client: MildClien
     with pytest.raises(Conflict, match="600"):
         client.run("a", num_samples=601, resume="allow").__enter__()
     with pytest.raises(ParameterError, match="resume is 'maybe'; choose one of allow, must, never"):
-        client.run("a", num_samples=N, resume="maybe")  # type: ignore[arg-type]
+        client.run("a", num_samples=N, resume="maybe")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def be_replaced(client: MildClient, epochs: list[EpochBits], write_on: bool) -> None:

@@ -63,3 +63,11 @@ def test_ranges_are_the_stretches_of_neighbouring_bits(bits: np.ndarray, limit: 
     stretches = np.split(np.flatnonzero(bits), np.flatnonzero(np.diff(np.flatnonzero(bits)) > 1) + 1)
     expected = [[stretch[0], stretch[-1]] for stretch in stretches if stretch.size]
     assert (count, ends.tolist()) == (len(expected), expected[:limit])
+
+
+def test_one_samples_bits_are_those_of_its_column() -> None:
+    bits = np.random.default_rng(7).random((5, 19)) < 0.5
+    packed = bitmap.pack(bits)
+    for index in range(19):
+        assert (bitmap.of_sample(packed, index) == bits[:, index]).all()
+        assert bool(bitmap.of_sample(packed[0], index)) == bits[0, index]

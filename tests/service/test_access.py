@@ -1,8 +1,7 @@
 """The gate: whose key it is, how long that is remembered, and when one is asked for."""
 
 import secrets
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -13,29 +12,9 @@ from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
 from mild_service.identity import ApiKey, digest, draw_key, draw_secret
 from mild_service.store import Store, open_store
+from tests.service.conftest import Clock
 
 pytestmark = pytest.mark.anyio
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
-    assert settings.store_url is not None
-    store = open_store(settings, settings.store_url, clock)
-    yield store
-    await store.aclose()
 
 
 @pytest.fixture

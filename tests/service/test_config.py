@@ -11,7 +11,7 @@ def test_settings_come_from_the_environment_and_stay(monkeypatch: pytest.MonkeyP
     settings = Settings()
     assert settings.max_samples == 77
     with pytest.raises(ValidationError):
-        settings.max_samples = 78  # type: ignore[misc]
+        settings.max_samples = 78  # type: ignore[misc]  # it is frozen
 
 
 def test_every_setting_is_described() -> None:

@@ -33,7 +33,7 @@ def test_a_key_counts_until_it_expires_or_is_revoked() -> None:
 )  # fmt: skip
 def test_what_could_be_no_key_is_refused(name: str, scope: str, prefix: str) -> None:
     with pytest.raises(InvalidRequest, match="give"):
-        draw_key(name, scope, prefix, 0.0, None)  # type: ignore[arg-type]
+        draw_key(name, scope, prefix, 0.0, None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_static_keys_are_bare_or_say_what_they_may() -> None:

@@ -74,7 +74,7 @@ def test_a_body_is_not_read_of_whoever_does_not_get_in(settings: Settings) -> No
 
         scope = {"type": "http", "method": "PUT", "path": "/runs/a", "query_string": b"", "http_version": "1.1",
                  "headers": [(b"content-type", b"application/json")], "app": app}  # fmt: skip
-        await app(scope, receive, send)  # type: ignore[arg-type]
+        await app(scope, receive, send)  # type: ignore[arg-type]  # raw on purpose
         return statuses
 
     with running(app) as transport:

@@ -179,7 +179,7 @@ def test_work_beyond_what_may_wait_is_refused(settings: Settings, monkeypatch: p
     def held(*given: object) -> Selection:
         begun.set()
         assert go_on.wait(20)
-        return select(*given)  # type: ignore[arg-type]
+        return select(*given)  # type: ignore[arg-type]  # passed on as it comes
 
     monkeypatch.setattr(selection, "select", held)
     app = create_app(settings.model_copy(update={"compute_threads": 1, "max_waiting": 0}))

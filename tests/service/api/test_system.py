@@ -144,7 +144,7 @@ def test_a_client_that_leaves_in_the_middle_is_no_failure(app: FastAPI, caplog: 
 
         scope = {"type": "http", "method": "PUT", "path": "/runs/a/rounds/0/epochs/0", "query_string": b"",
                  "headers": [], "http_version": "1.1", "app": app}  # fmt: skip
-        await app(scope, receive, send)  # type: ignore[arg-type]
+        await app(scope, receive, send)  # type: ignore[arg-type]  # plain ASGI callables
         return statuses
 
     with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:

@@ -1,5 +1,4 @@
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,32 +9,10 @@ from mild_service.config import Settings
 from mild_service.state import Epoch, Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.chunks import CHUNK_SAMPLES
+from tests.service.conftest import Clock
 
 N = 100
 LARGE = 2 * CHUNK_SAMPLES + 77
-
-
-@dataclass
-class Clock:
-    """A clock that stands until it is moved."""
-
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
-    assert settings.store_url is not None
-    store = open_store(settings, settings.store_url, clock)
-    yield store
-    await store.aclose()
 
 
 @pytest.fixture

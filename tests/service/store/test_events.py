@@ -6,7 +6,8 @@ from mild_core.errors import MildError
 from mild_service.config import Settings
 from mild_service.state import Run, RunConfig
 from mild_service.store import Store, open_store
-from tests.service.store.conftest import Clock, epoch_bits
+from tests.service.conftest import Clock
+from tests.service.store.conftest import epoch_bits
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from mild_service.state import Run, RunConfig
 from mild_service.store import Store
 from mild_service.store.chunks import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
-from tests.service.conftest import Dump
-from tests.service.store.conftest import Clock, epoch_bits
+from tests.service.conftest import Clock, Dump
+from tests.service.store.conftest import epoch_bits
 
 pytestmark = pytest.mark.anyio
 CONFIG = RunConfig(100, n_classes=10, observe="mixed", options=SelectionOptions(threshold="fraction", fraction=0.5))

@@ -2,7 +2,7 @@ import pytest
 
 from mild_service.state import RunConfig
 from mild_service.store import Store
-from tests.service.store.conftest import Clock
+from tests.service.conftest import Clock
 
 pytestmark = pytest.mark.anyio
 
