@@ -8,11 +8,18 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import settings as hypothesis_settings
 
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.store.embedded import EmbeddedServer
 from tests.inprocess import running
+
+# The same examples every time, so that a change is judged by what it changes; `--hypothesis-profile=search` looks for
+# new ones.
+hypothesis_settings.register_profile("same", derandomize=True)
+hypothesis_settings.register_profile("search", max_examples=5_000)
+hypothesis_settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

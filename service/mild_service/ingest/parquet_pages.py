@@ -4,6 +4,7 @@ The headers are structs of Thrift's compact protocol; pyarrow does not show them
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mild_service.errors import MalformedBody
@@ -16,6 +17,17 @@ _TYPE, _UNCOMPRESSED, _COMPRESSED, _DATA, _DATA_V2 = 1, 2, 3, 5, 8
 _ENCODING = {_DATA: 2, _DATA_V2: 4}
 """Where the header of a data page says how it is encoded."""
 Struct: TypeAlias = dict[int, Any]
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What a page's header says, narrowed to what may be relied on."""
+
+    n_bytes: int
+    """Once inflated."""
+    n_stored: int
+    encodings: tuple[object, ...]
+    """Of a data page; none of them need be known."""
 
 
 def check_pages(data: memoryview, metadata: Any, names: list[str], limits: Limits) -> None:
@@ -50,33 +62,40 @@ def _check_column(data: memoryview, column: Any, limits: Limits) -> None:
     name, start = column.path_in_schema, column.data_page_offset
     if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
         start = column.dictionary_page_offset
-    for header in _headers(data, start, start + column.total_compressed_size):
-        n_bytes = header[_UNCOMPRESSED]
-        if column.compression != "UNCOMPRESSED" and n_bytes > limits.block_bytes:
-            raise too_large(f"a page of column {name} has {n_bytes} bytes when inflated", "smaller pages", limits)
-        for kind, field in _ENCODING.items():
-            if header.get(kind, {}).get(field) == _DELTA_BYTE_ARRAY:
-                raise MalformedBody(
-                    f"column {name} is encoded as DELTA_BYTE_ARRAY, which is not read here; write it as plain, or with "
-                    "a dictionary"
-                )
+    for page in _pages(data, start, start + column.total_compressed_size):
+        if column.compression != "UNCOMPRESSED" and page.n_bytes > limits.block_bytes:
+            raise too_large(f"a page of column {name} has {page.n_bytes} bytes when inflated", "smaller pages", limits)
+        if _DELTA_BYTE_ARRAY in page.encodings:
+            raise MalformedBody(
+                f"column {name} is encoded as DELTA_BYTE_ARRAY, which is not read here; write it as plain, or with a "
+                "dictionary"
+            )
 
 
-def _headers(data: memoryview, start: int, end: int) -> Iterator[Struct]:
-    """The headers of all pages of a column."""
+def _pages(data: memoryview, start: int, end: int) -> Iterator[_Page]:
+    """What the headers of all pages of a column say."""
     if not 0 <= start <= end <= len(data):
         raise MalformedBody(f"the body is no Parquet file (a column from byte {start} to {end}); write it again")
     at = start
     while at < end:
         try:
             header, at = _struct(data[:end], at, 0)
-            at += header[_COMPRESSED]
-            whole = header[_COMPRESSED] >= 0 and header[_UNCOMPRESSED] >= 0 and at <= end
-        except (IndexError, KeyError, TypeError):
-            whole = False
-        if not whole:
+            page = _page(header)
+        except IndexError:
+            page = None
+        if page is None or at + page.n_stored > end:
             raise MalformedBody(f"the body is no Parquet file (a page header before byte {at}); write it again")
-        yield header
+        at += page.n_stored
+        yield page
+
+
+def _page(header: Struct) -> _Page | None:
+    """None if the header is not a page's: any field may be of any type, or missing."""
+    sizes = [header.get(_UNCOMPRESSED), header.get(_COMPRESSED)]
+    kinds = [(header.get(kind, {}), field) for kind, field in _ENCODING.items()]
+    if not all(type(size) is int and size >= 0 for size in sizes) or not all(type(kind) is dict for kind, _ in kinds):
+        return None
+    return _Page(sizes[0], sizes[1], tuple(kind.get(field) for kind, field in kinds))
 
 
 def _struct(data: memoryview, at: int, depth: int) -> tuple[Struct, int]:

@@ -281,6 +281,15 @@ def test_without_pyarrow_csv_is_read_all_the_same_and_arrow_is_refused(monkeypat
         open_reader("text/plain", LIMITS)
 
 
+@pytest.mark.parametrize("kind", [0x11, 0x53])  # true, a byte
+def test_a_page_header_with_a_field_of_another_type_is_refused(kind: int) -> None:
+    body = bytearray(WRITERS[PARQUET](RECORDS[:30]))
+    # The first field of the header's data page header, 5: 0x2C is a struct two fields on.
+    body[body.index(0x2C, 4)] = 0x20 | kind & 15
+    with pytest.raises(MalformedBody, match="page header"):
+        read(PARQUET, bytes(body))
+
+
 @pytest.mark.parametrize("media_type", WRITERS)
 @settings(deadline=None)
 @given(st.data())
