@@ -91,11 +91,13 @@ def _pages(data: memoryview, start: int, end: int) -> Iterator[_Page]:
 
 def _page(header: Struct) -> _Page | None:
     """None if the header is not a page's: any field may be of any type, or missing."""
-    sizes = [header.get(_UNCOMPRESSED), header.get(_COMPRESSED)]
+    n_bytes, n_stored = header.get(_UNCOMPRESSED), header.get(_COMPRESSED)
     kinds = [(header.get(kind, {}), field) for kind, field in _ENCODING.items()]
-    if not all(type(size) is int and size >= 0 for size in sizes) or not all(type(kind) is dict for kind, _ in kinds):
+    if not (isinstance(n_bytes, int) and isinstance(n_stored, int)) or n_bytes < 0 or n_stored < 0:
         return None
-    return _Page(sizes[0], sizes[1], tuple(kind.get(field) for kind, field in kinds))
+    if not all(isinstance(kind, dict) for kind, _ in kinds):
+        return None
+    return _Page(n_bytes, n_stored, tuple(kind.get(field) for kind, field in kinds))
 
 
 def _struct(data: memoryview, at: int, depth: int) -> tuple[Struct, int]:
