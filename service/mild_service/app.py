@@ -53,7 +53,8 @@ from mild_service.store import Store, open_store
 from mild_service.suggest import Suggester
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
-from mild_service.ui import login
+from mild_service.ui import site
+from mild_service.ui.problem_pages import ProblemPages
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     checks = [Depends(supported_client), Depends(known_query_only)]
     for resource in resources:
         app.include_router(resource.router, dependencies=checks)
-    login.install(app)
+    site.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
     declare_access(app)
     origins = read_origins(settings.cors_origins)
@@ -141,6 +142,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(Reception, settings=settings)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
     cross_origin(app, origins)
+    app.add_middleware(ProblemPages)
     app.add_middleware(RequestContext, telemetry=telemetry)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)  # added last: around the others

@@ -154,9 +154,9 @@ class Runs:
         """
         return await self._store.runs.get(run_id)
 
-    async def rounds(self, run: Run) -> list[Round]:
-        """All rounds of a run as they stand."""
-        return await self._store.rounds.get(run, range(run.round + 1))
+    async def rounds(self, run: Run, first: int = 0) -> list[Round]:
+        """All rounds of a run from `first` on, as they stand."""
+        return await self._store.rounds.get(run, range(first, run.round + 1))
 
     async def page(self, limit: int, cursor: str | None, prefix: str = "") -> Page:
         """Some of the runs whose ids start with `prefix`, newest first."""

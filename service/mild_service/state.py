@@ -221,6 +221,11 @@ class Run:
     n_events: int = 0
     ids: IdsRef | None = None
 
+    @property
+    def place(self) -> str:
+        """Its place among all runs, which are sorted by it: when it was created, then its name."""
+        return f"{round(self.created_at * 1000):013d}:{self.run_id}"
+
     def truth(self, name: TruthName) -> TruthRef | None:
         """Labels or audit, by name."""
         return self.labels if name == "labels" else self.audit

@@ -76,6 +76,10 @@ RULES: Mapping[str, Rule] = {
     "GET /docs/oauth2-redirect": OPEN,
     "GET /openapi.json": OPEN,
     "GET /static-offline-docs/{path:path}": OPEN,
+    "GET /ui": OPEN,
+    "GET /ui/": READ,
+    "GET /ui/runs/{run_id}": READ,
+    "GET /ui/runs/{run_id}/downloads": READ,
     "GET /ui/login": OPEN,
     "POST /ui/login": OPEN,
     "POST /ui/logout": OPEN,  # whoever has no session is just sent back

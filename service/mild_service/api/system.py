@@ -66,6 +66,6 @@ async def problem(code: str) -> dict[str, Any]:
 
 
 @router.get("/", include_in_schema=False)
-async def root(request: Request, settings: SettingsDep) -> RedirectResponse:
-    """To the documentation."""
-    return RedirectResponse(request.scope["root_path"] + ("/docs" if settings.docs else "/version"))
+async def root(request: Request) -> RedirectResponse:
+    """To the dashboard."""
+    return RedirectResponse(request.scope["root_path"] + "/ui/")

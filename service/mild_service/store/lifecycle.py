@@ -75,7 +75,7 @@ class Lifecycle:
                 except RunNotFound:
                     continue
                 # Again on every opening: a crash between record and index would hide the run from the list.
-                await link.redis.zadd(link.keys.runs, {_entry(run): 0})
+                await link.redis.zadd(link.keys.runs, {run.place: 0})
                 return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:
@@ -185,7 +185,7 @@ class Lifecycle:
                 await link.redis.unlink(link.keys.truth(run_id, uid, chunk))
                 await link.redis.unlink(link.keys.ids(run_id, uid, chunk))
             await link.redis.unlink(link.keys.events(run_id, uid))
-            await link.redis.zrem(link.keys.runs, _entry(run))
+            await link.redis.zrem(link.keys.runs, run.place)
             await link.scripts.run("bury", [key], [uid])
         return True
 
@@ -207,10 +207,6 @@ class Lifecycle:
 
     def _alive(self, fields: records.Fields) -> bool:
         return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._link.now()
-
-
-def _entry(run: Run) -> str:
-    return f"{round(run.created_at * 1000):013d}:{run.run_id}"
 
 
 def _run_id(entry: str) -> str:

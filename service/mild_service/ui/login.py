@@ -1,12 +1,9 @@
 """``/ui/login`` and ``/ui/logout``: a key is shown once, and a session's cookie stands for it from then on."""
 
-from pathlib import Path
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
-from starlette.templating import Jinja2Templates
 
 from mild_service import trail
 from mild_service.access import Gate
@@ -14,25 +11,18 @@ from mild_service.api import bodies
 from mild_service.api.deps import SettingsDep
 from mild_service.api.guard import COOKIE
 from mild_service.api.same_site import check_same_site
+from mild_service.ui.pages import render
 
 router = APIRouter(include_in_schema=False)
 
-_HERE = Path(__file__).parent
-_PAGES = Jinja2Templates(_HERE / "templates")
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM_BYTES = 4096
 
 
-def install(app: FastAPI) -> None:
-    """Add the login's routes and the pages' assets to `app`."""
-    app.include_router(router)
-    app.mount("/ui/static", StaticFiles(directory=_HERE / "static"), name="ui-static")
-
-
 @router.get("/ui/login")
 async def show_login(request: Request) -> HTMLResponse:
-    """The form; whoever is logged in already is told so."""
-    return await _page(request)
+    """The form; whoever is logged in already is told so. `next` is the page to go on to."""
+    return await _page(request, request.query_params.get("next", ""))
 
 
 @router.post("/ui/login")
@@ -50,9 +40,10 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
         client=request.client.host if request.client else None,
         request_id=request.state.request_id,
     )
+    wanted = form.get("next", [""])[0]
     if key is None:
-        return await _page(request, status_code=401, failed=True)
-    answer = _back(request)
+        return await _page(request, wanted, failed=True)
+    answer = _go(request, wanted if _is_ours(wanted) else "/ui/")
     answer.set_cookie(
         COOKIE,
         await gate.begin_session(secret),
@@ -71,27 +62,28 @@ async def log_out(request: Request) -> Response:
     check_same_site(request)
     if session := request.cookies.get(COOKIE):
         await _gate(request).end_session(session)
-    answer = _back(request)
+    answer = _go(request, "/ui/login")
     answer.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
     return answer
 
 
-async def _page(request: Request, status_code: int = 200, failed: bool = False) -> HTMLResponse:
+async def _page(request: Request, wanted: str, failed: bool = False) -> HTMLResponse:
     gate, session = _gate(request), request.cookies.get(COOKIE)
     closed = await gate.is_closed()
     key = await gate.by_session(session) if closed and session else None
-    return _PAGES.TemplateResponse(
-        request,
-        "login.html",
-        {"root": request.scope.get("root_path", ""), "closed": closed, "key": key, "failed": failed},
-        status_code=status_code,
-        headers={"Cache-Control": "no-store"},
+    context = {"closed": closed, "key": key, "failed": failed, "wanted": wanted if _is_ours(wanted) else ""}
+    return render(request, "login.html", context, 401 if failed else 200)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a path to go on to is one of our pages: a login must not send anybody elsewhere."""
+    return path.startswith("/ui/") and "\\" not in path and path.isprintable()
+
+
+def _go(request: Request, path: str) -> RedirectResponse:
+    return RedirectResponse(
+        request.scope.get("root_path", "") + path, status_code=303, headers={"Cache-Control": "no-store"}
     )
-
-
-def _back(request: Request) -> RedirectResponse:
-    path = f"{request.scope.get('root_path', '')}/ui/login"
-    return RedirectResponse(path, status_code=303, headers={"Cache-Control": "no-store"})
 
 
 def _gate(request: Request) -> Gate:

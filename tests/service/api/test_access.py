@@ -47,7 +47,7 @@ def test_what_needs_no_key_is_known_by_name() -> None:
     assert {route for route, rule in RULES.items() if rule.scope is None} == {
         *("GET /health", "GET /ready", "GET /version", "GET /problems", "GET /problems/{code}", "GET /"),
         *("GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json", "GET /static-offline-docs/{path:path}"),
-        *("GET /ui/login", "POST /ui/login", "POST /ui/logout", "GET /ui/static/{path:path}"),
+        *("GET /ui", "GET /ui/login", "POST /ui/login", "POST /ui/logout", "GET /ui/static/{path:path}"),
     }
 
 

@@ -14,6 +14,7 @@ from tests.inprocess import running
 from tests.service.keyring import Keyring
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
+PAGE = {"Accept": "text/html,*/*;q=0.8"}
 
 
 @dataclass
@@ -39,7 +40,7 @@ def test_a_key_begins_a_session_whose_cookie_no_script_reads_and_no_other_site_s
     secret = site.keys.make("read", prefix="a-")
     site.client.base_url = httpx.URL(base)
     answer = site.log_in(f" {secret}\n")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/ui/login")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
     cookie = SimpleCookie(answer.headers["set-cookie"])["mild_session"]
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "strict", "/")
     assert bool(cookie["secure"]) == (base == "https://service")
@@ -116,6 +117,27 @@ def test_an_open_service_needs_no_login(service: httpx.Client) -> None:
     assert service.post("/ui/login", data={"key": "x"}, headers=OURS).status_code == 401
 
 
-def test_the_page_finds_its_assets(site: Site) -> None:
-    assert site.client.get("/ui/static/ui.css").headers["content-type"].startswith("text/css")
-    assert '"/ui/static/ui.css"' in site.client.get("/ui/login").text
+@pytest.mark.parametrize(
+    ("wanted", "location"),
+    [
+        ("/ui/runs/a?round=1", "/ui/runs/a?round=1"),
+        ("//evil.example/ui/", "/ui/"),
+        ("https://evil.example/ui/", "/ui/"),
+        ("/ui/\\evil", "/ui/"),
+        ("/ui/\r\nSet-Cookie: a=b", "/ui/"),
+        ("/docs", "/ui/"),
+    ],
+)
+def test_a_login_goes_on_to_the_page_that_was_asked_for_and_to_none_elsewhere(
+    site: Site, wanted: str, location: str
+) -> None:
+    form = {"key": site.keys.make("read"), "next": wanted}
+    answer = site.client.post("/ui/login", data=form, headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, location)
+
+
+def test_who_opens_a_page_without_a_login_is_sent_there_and_back(site: Site) -> None:
+    answer = site.client.get("/ui/runs/a?round=1", headers=PAGE)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/ui/login?next=%2Fui%2Fruns%2Fa%3Fround%3D1")
+    assert 'name="next" value="/ui/runs/a?round=1"' in site.client.get(answer.headers["location"]).text
+    assert site.client.get("/ui/").json()["type"] == "/problems/unauthenticated"  # scripts get problems as they are

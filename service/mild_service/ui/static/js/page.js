@@ -1,0 +1,23 @@
+// What every page has: theme, copy buttons, tabs.
+
+import { enableCopy } from "./copy.js";
+import { enableTabs } from "./tabs.js";
+import { toggleTheme } from "./theme.js";
+
+const toggle = document.querySelector("[data-theme-toggle]");
+toggle.hidden = false;
+toggle.addEventListener("click", toggleTheme);
+enableTabs();
+enableCopy();
+
+// A menu closes with Escape, and when something else is clicked.
+const menu = document.querySelector("details.menu");
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && menu?.open) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  }
+});
+document.addEventListener("click", (event) => {
+  if (menu?.open && !menu.contains(event.target)) menu.open = false;
+});
