@@ -27,7 +27,12 @@ _RIVALS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
 def estimates(
-    mixture: Mixture, counts: Floats, cut: int, observation: Floats | None = None, known: Floats | None = None
+    mixture: Mixture,
+    counts: Floats,
+    cut: int,
+    observation: Floats | None = None,
+    known: Floats | None = None,
+    checked: Floats | None = None,
 ) -> Mapping[str, Estimate | None]:
     """Estimate noise rate, precision and recall of keeping bins ``0..cut``.
 
@@ -35,7 +40,7 @@ def estimates(
     ----------
     mixture
         The fit in use.
-    counts, observation, known
+    counts, observation, known, checked
         What it was fitted to, as in `fit_mixture`; the resamples are of complete histograms all the same.
     cut
         Last bin that is kept; -1 keeps nobody.
@@ -43,11 +48,16 @@ def estimates(
     rng = np.random.default_rng(0)
     total = int(counts.sum())
     expected = mixture.densities.sum(axis=0)
-    resampled = rng.multinomial(total, expected / expected.sum(), size=N_BOOTSTRAP).astype(np.float64)
-    told = known if observation is None else None  # resamples have no cells
-    draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled, told)])
+    told = (known, checked) if observation is None else (None, None)  # resamples have no cells
+    again = np.zeros_like(expected) if told[1] is None else told[1].sum(axis=0)  # who was checked is not drawn anew
+    resampled = again + rng.multinomial(total - int(again.sum()), expected / expected.sum(), size=N_BOOTSTRAP)
+    draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled, *told)])
     rivals = np.array(
-        [_quality(fit_mixture(counts, kind, observation, known), cut) for kind in _RIVALS if kind != mixture.kind]
+        [
+            _quality(fit_mixture(counts, kind, observation, known, checked), cut)
+            for kind in _RIVALS
+            if kind != mixture.kind
+        ]
     )
     value = _quality(mixture, cut)
     below, above = (fixed + per_noise * value[0] for fixed, per_noise in _MISFIT)

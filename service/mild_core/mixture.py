@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit
 
 from mild_core.likelihood import FAMILIES, TINY, component_masses, likelihood_of
 from mild_core.optimise import Local, Objective, minimise
@@ -22,6 +22,10 @@ from mild_core.weibull import Derivatives, Floats
 _FLOOR = 1e-12
 """Added to every cell's likelihood while fitting, so that a start far off has a finite value and gradient."""
 _LOGIT_BOUND = 12.0
+_APART = np.array([2.0, 0.3, 0.3, 0.6, 0.6])
+"""How far a group's parameters lie from those of all samples: a standard deviation each."""
+_BATCH = 64
+"""Groups that are fitted at once: each takes room for its cells."""
 _STARTS: tuple[tuple[float, float, float], ...] = (
     # weight of the noisy component, clean scale, noisy scale (in epochs of E)
     (0.2, 0.1, 0.9),
@@ -74,7 +78,11 @@ class Mixture:
 
 
 def fit_mixture(
-    counts: Floats, kind: Fit = "anchored", observation: Floats | None = None, known: Floats | None = None
+    counts: Floats,
+    kind: Fit = "anchored",
+    observation: Floats | None = None,
+    known: Floats | None = None,
+    checked: Floats | None = None,
 ) -> Mixture:
     """Fit two Weibull components to a histogram.
 
@@ -90,6 +98,9 @@ def fit_mixture(
     known
         Samples per cell that are known to be clean and to be noisy, shape (2, n_cells), apart from `counts`: each
         speaks for its own component alone. Fractions weigh.
+    checked
+        Samples per cell, among `counts`, that were found to be clean and to be noisy, shape (2, n_cells). They may have
+        been chosen by their score: what they say of the weights and components is what was found, given the score.
 
     Returns
     -------
@@ -97,7 +108,7 @@ def fit_mixture(
         The best of the fixed starts. Never raises for finite, non-negative counts of two bins or more.
     """
     n_bins = counts.size if observation is None else observation.shape[1]
-    problem = _Problem(kind, n_bins, observation, known)
+    problem = _Problem(kind, n_bins, observation, known, checked)
     starts = problem.starts()
     theta, value = minimise(
         problem.objective(np.broadcast_to(counts, (len(starts), counts.size))), starts, problem.low, problem.high
@@ -105,20 +116,58 @@ def fit_mixture(
     return problem.described(theta[value.argmin()], counts)
 
 
-def refit(mixture: Mixture, histograms: Floats, known: Floats | None = None) -> list[Mixture]:
+def refit(
+    mixture: Mixture, histograms: Floats, known: Floats | None = None, checked: Floats | None = None
+) -> list[Mixture]:
     """Fit each of `histograms`, shape (n_problems, n_bins), as `mixture` was, starting from it."""
-    problem = _Problem(mixture.kind, histograms.shape[1], None, known)
-    start = np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes)))
-    start = np.tile(np.clip(start, problem.low, problem.high), (len(histograms), 1))
+    problem = _Problem(mixture.kind, histograms.shape[1], None, known, checked)
+    start = np.tile(np.clip(_parameters(mixture), problem.low, problem.high), (len(histograms), 1))
     theta, _ = minimise(problem.objective(histograms), start, problem.low, problem.high)
     return [problem.described(row, counts) for row, counts in zip(theta, histograms, strict=True)]
+
+
+def fit_groups(mixture: Mixture, groups: Floats, observation: Floats | None = None) -> list[Mixture]:
+    """Fit the histogram of each group of samples, partially pooled: the fewer its samples, the closer to `mixture`.
+
+    Each parameter is drawn to the one of all samples by a normal prior, of `_APART` as its standard deviation.
+
+    Parameters
+    ----------
+    mixture
+        The fit of all samples together.
+    groups
+        Shape (n_groups, n_bins), or (n_groups, n_cells) together with `observation`, as in `fit_mixture`.
+    """
+    problem = _Problem(mixture.kind, mixture.masses.shape[1], observation)
+    start = np.clip(_parameters(mixture), problem.low, problem.high)
+    problem.centre, problem.precision = start, _APART**-2
+    fits = []
+    for first in range(0, len(groups), _BATCH):
+        batch = groups[first : first + _BATCH]
+        theta, _ = minimise(problem.objective(batch), np.tile(start, (len(batch), 1)), problem.low, problem.high)
+        fits += [problem.described(row, counts) for row, counts in zip(theta, batch, strict=True)]
+    return fits
+
+
+def _parameters(mixture: Mixture) -> Floats:
+    """As they are optimised, shape (5,)."""
+    return np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes)))
 
 
 class _Problem:
     """One kind of fit on bins of one number: bounds, priors, likelihood."""
 
-    def __init__(self, kind: Fit, n_bins: int, observation: Floats | None, known: Floats | None) -> None:
-        self.kind, self.n_bins, self.known = kind, n_bins, known
+    def __init__(
+        self,
+        kind: Fit,
+        n_bins: int,
+        observation: Floats | None,
+        known: Floats | None = None,
+        checked: Floats | None = None,
+    ) -> None:
+        self.kind, self.n_bins = kind, n_bins
+        self.checked = checked
+        self.told = known if checked is None else checked if known is None else known + checked
         self.n_epochs = max(n_bins - 1, 1)
         self.likelihood = likelihood_of(kind, n_bins, observation)
         self.family = FAMILIES[kind]
@@ -142,6 +191,8 @@ class _Problem:
     def objective(self, counts: Floats) -> Objective:
         """Negative log posterior per sample of `counts`, shape (n_problems, n_cells)."""
         totals = np.maximum(counts.sum(axis=1), 1.0)
+        if self.checked is not None:  # which component they are of is no longer open
+            counts = np.maximum(counts - self.checked.sum(axis=0), 0.0)
 
         def local(theta: Floats, which: NDArray[np.intp]) -> Local:
             count, total = counts[which], totals[which]
@@ -158,9 +209,15 @@ class _Problem:
             gradient = pull - (jacobian @ ratio[:, :, None])[:, :, 0]
             fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
             hessian = fisher - _second(cell, weight[:, :, 0], both, by_logit, ratio)
-            if self.known is not None:
-                for part, added in zip((value, gradient, fisher, hessian), _told(cell, self.known), strict=True):
+            if self.told is not None:
+                for part, added in zip((value, gradient, fisher, hessian), _told(cell, self.told), strict=True):
                     part += added
+            if self.checked is not None:
+                clean, noisy = self.checked.sum(axis=1)
+                value -= clean * log_expit(-theta[:, 0]) + noisy * log_expit(theta[:, 0])
+                gradient[:, 0] += clean * weight[:, 1, 0] - noisy * weight[:, 0, 0]
+                fisher[:, 0, 0] += (clean + noisy) * both[:, 0]
+                hessian[:, 0, 0] += (clean + noisy) * both[:, 0]
             diagonal = np.einsum("bii->bi", fisher)
             return Local(
                 *(part / total.reshape(-1, *[1] * (part.ndim - 1)) for part in (value, gradient, hessian, diagonal))

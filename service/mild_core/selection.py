@@ -7,6 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap, verdict
+from mild_core.audit import Audit
+from mild_core.beside import Beside
+from mild_core.classes import ClassCuts, Classes, cut_classes, described, group
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, estimates
@@ -19,7 +22,9 @@ from mild_core.types import Estimate, Histogram, RoundBits, Selection, Selection
 from mild_core.weibull import Floats
 
 
-def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None) -> Selection:
+def select(
+    rounds: Sequence[RoundBits], options: SelectionOptions | None = None, beside: Beside | None = None
+) -> Selection:
     """Select the samples whose labels can be trusted after the last of `rounds`.
 
     Parameters
@@ -28,6 +33,8 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
         One or more rounds of one run, oldest first; the set is the last one's.
     options
         None takes the defaults.
+    beside
+        Given labels and an audit, where the options ask for them.
 
     Returns
     -------
@@ -39,7 +46,8 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
     Raises
     ------
     ParameterError
-        If an option is invalid, there is no round, or a round has more than `MAX_EPOCHS` epochs.
+        If an option is invalid or asks for labels that are not there, there is no round, or a round has more than
+        `MAX_EPOCHS` epochs.
     """
     options = (options or SelectionOptions()).checked()
     if not rounds:
@@ -47,12 +55,10 @@ def select(rounds: Sequence[RoundBits], options: SelectionOptions | None = None)
     longest = max(bits.n_epochs for bits in rounds)
     if longest > MAX_EPOCHS:
         raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
-    evidence = _evidence(rounds, options)
+    known = (beside or Beside()).checked(rounds[0].n_samples, options)
+    evidence = _evidence(rounds, options, known)
     enough, reasons = verdict.sufficient(evidence.counts)
-    if not enough:
-        threshold = _threshold(evidence, options, None)
-        return _selection(evidence, options, threshold, None, "insufficient", reasons)
-    return _fitted(evidence, options)
+    return _fitted(evidence, options) if enough else _selected(evidence, options, None, "insufficient", reasons)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +78,12 @@ class _Evidence:
         Samples of a known component per cell, shape (2, n_cells), or None.
     noise_bound
         Largest noise rate that planted noise allows; None where none was planted.
+    audit
+        Whose label was checked, where the fit is to know it.
+    checked
+        The same, scored samples found clean and found mislabelled per cell, shape (2, n_cells), or None.
+    classes
+        The scored samples by their given label, where classes have a say.
     """
 
     scores: Scores
@@ -81,9 +93,12 @@ class _Evidence:
     cell: NDArray[np.integer]
     known: Floats | None
     noise_bound: float | None
+    audit: Audit | None
+    checked: Floats | None
+    classes: Classes | None
 
 
-def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions) -> _Evidence:
+def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside) -> _Evidence:
     """Score the rounds that the options ask for, and let planted noise of any of them speak."""
     used = rounds if options.evidence == "pooled" else rounds[-1:]
     scores = score(used, options.metric)
@@ -92,9 +107,27 @@ def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions) -> _Eviden
     cells, likelihood, cell = counts, None, scores.bins
     if observation is not None:
         cells, likelihood, cell = observation.counts, observation.likelihood, observation.cell
+    known, bound = _planted(rounds, used, scores, observation, options)
+    checked, classes = None, None
+    if beside.audit is not None:
+        found, clean = (mask[scores.scored] for mask in beside.audit.masks)
+        checked = np.stack([_bincount(cell[part], cells.size) for part in (clean, found & ~clean)])
+    if beside.labels is not None:
+        classes = group(beside.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
+    return _Evidence(scores, counts, cells, likelihood, cell, known, bound, beside.audit, checked, classes)
+
+
+def _planted(
+    rounds: Sequence[RoundBits],
+    used: Sequence[RoundBits],
+    scores: Scores,
+    observation: Observation | None,
+    options: SelectionOptions,
+) -> tuple[Floats | None, float | None]:
+    """Planted samples as the fit is to know them, shape (2, n_cells), and the noise rate that they allow."""
     with_planted = [bits for bits in rounds if bits.planted is not None and bits.planted.any()]
     if not with_planted:
-        return _Evidence(scores, counts, cells, likelihood, cell, None, None)
+        return None, None
     alone = len(used) == 1 and used[0] is with_planted[0]
     apart = scores if alone else score(with_planted[:1], options.metric)
     planted = _histogram(apart, apart.planted_bins)
@@ -104,26 +137,23 @@ def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions) -> _Eviden
         # their own label is back.
         told = planted if observation is None else observation.planted
         known = np.stack((np.zeros_like(told), told))
-    return _Evidence(
-        scores, counts, cells, likelihood, cell, known, noise_bound(_histogram(apart, apart.bins), planted)
-    )
+    return known, noise_bound(_histogram(apart, apart.bins), planted)
 
 
 def _histogram(scores: Scores, bins: NDArray[np.integer]) -> Floats:
-    return np.bincount(bins, minlength=scores.n_bins).astype(np.float64)
+    return _bincount(bins, scores.n_bins)
+
+
+def _bincount(places: NDArray[np.integer], n_places: int) -> Floats:
+    counts: Floats = np.bincount(places, minlength=n_places).astype(np.float64)
+    return counts
 
 
 def _fitted(evidence: _Evidence, options: SelectionOptions) -> Selection:
     """Fit, judge and cut."""
-    mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.known)
+    mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.known, evidence.checked)
     found, reasons = verdict.judge(mixture, evidence.noise_bound)
-    threshold = _threshold(evidence, options, None if found == "unimodal" else mixture)
-    estimated = UNKNOWN
-    if threshold.cut is not None and found == "separable":
-        estimated = estimates(mixture, evidence.cells, threshold.cut, evidence.likelihood, evidence.known)
-    posterior = np.full(evidence.scores.values.size, np.nan, dtype=np.float32)
-    posterior[evidence.scores.scored] = mixture.noisy_posterior(evidence.likelihood)[evidence.cell]
-    return _selection(evidence, options, threshold, mixture, found, reasons, posterior, estimated)
+    return _selected(evidence, options, mixture, found, reasons)
 
 
 def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture | None) -> Threshold:
@@ -141,38 +171,77 @@ def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture
     return Threshold(rule, scores.value_of(cut), cut)
 
 
-def _selection(
+def _selected(
     evidence: _Evidence,
     options: SelectionOptions,
-    threshold: Threshold,
     mixture: Mixture | None,
     found: Verdict,
     reasons: tuple[str, ...],
-    posterior: NDArray[np.float32] | None = None,
-    estimated: Mapping[str, Estimate | None] = UNKNOWN,
 ) -> Selection:
-    """Put the pieces together."""
-    scores, counts = evidence.scores, evidence.counts
-    kept = scores.scored
+    """Cut, and put the pieces together."""
+    scores, classes, audit = evidence.scores, evidence.classes, evidence.audit
+    believed = None if found == "unimodal" else mixture
+    threshold = _threshold(evidence, options, believed)
+    kept = np.ones(int(scores.scored.sum()), dtype=np.bool_)
     if threshold.value is not None:
         # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.
-        kept = kept & (scores.values <= threshold.value + scores.width * EPSILON)
+        kept = scores.values[scores.scored] <= threshold.value + scores.width * EPSILON
+    by_class: ClassCuts | None = None
+    if classes is not None:
+        by_class = cut_classes(classes, options, threshold, believed, evidence.likelihood)
+        if threshold.rule != "value":
+            kept = scores.bins <= by_class.cuts[classes.own]
     n_samples = scores.values.size
+    by_cut = bitmap.pack(_spread(kept, scores.scored))
+    posterior = np.full(n_samples, np.nan, dtype=np.float32)
+    if mixture is not None:
+        posterior[scores.scored] = _posterior(evidence, mixture, by_class)
     return Selection(
         options=options,
         n_samples=n_samples,
-        bitmap=bitmap.pack(kept),
+        bitmap=by_cut if audit is None else (by_cut & ~audit.known) | audit.clean,
+        by_cut=by_cut,
         scores=scores.values.astype(np.float32),
         scored=scores.scored,
-        noisy_posterior=np.full(n_samples, np.nan, dtype=np.float32) if posterior is None else posterior,
+        noisy_posterior=posterior,
         threshold=threshold,
         components=() if mixture is None else mixture.components,
         verdict=found,
         reasons=reasons,
-        estimated=estimated,
+        estimated=_estimated(evidence, mixture, threshold, found),
         epochs=scores.n_epochs,
         unobserved=int(scores.unobserved.sum()),
         planted=0 if scores.planted is None else int(scores.planted.sum()),
-        histogram=Histogram(scores.origin, scores.width, counts),
-        densities=None if mixture is None else mixture.densities * counts.sum(),
+        histogram=Histogram(scores.origin, scores.width, evidence.counts),
+        densities=None if mixture is None else mixture.densities * evidence.counts.sum(),
+        classes=()
+        if classes is None or by_class is None
+        else described(classes, by_class, kept, found, fitted=threshold.cut is not None),
     )
+
+
+def _spread(of_scored: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What holds for scored samples, over all samples; the others are out."""
+    out = np.zeros(scored.size, dtype=np.bool_)
+    out[scored] = of_scored
+    return out
+
+
+def _posterior(evidence: _Evidence, mixture: Mixture, by_class: ClassCuts | None) -> Floats:
+    """Probability of being mislabelled of each scored sample, by its class's fit where there is one."""
+    if evidence.classes is None or by_class is None or not by_class.fits:
+        of_all: Floats = mixture.noisy_posterior(evidence.likelihood)[evidence.cell]
+        return of_all
+    of_class = np.stack([fit.noisy_posterior(evidence.likelihood) for fit in by_class.fits])
+    posterior: Floats = of_class[evidence.classes.own, evidence.cell]
+    return posterior
+
+
+def _estimated(
+    evidence: _Evidence, mixture: Mixture | None, threshold: Threshold, found: Verdict
+) -> Mapping[str, Estimate | None]:
+    """What is known of the set; of one made by several cuts the noise rate alone, since intervals are of one cut."""
+    if mixture is None or threshold.cut is None or found != "separable":
+        return UNKNOWN
+    told = estimates(mixture, evidence.cells, threshold.cut, evidence.likelihood, evidence.known, evidence.checked)
+    return told if evidence.classes is None else {**UNKNOWN, "noise_rate": told["noise_rate"]}

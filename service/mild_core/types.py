@@ -1,7 +1,7 @@
 """The frozen values that cross the wire and the boundaries between packages."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
@@ -18,6 +18,7 @@ Rule: TypeAlias = Literal["f1", "bayes", "posterior", "scale", "value", "fractio
 Verdict: TypeAlias = Literal["separable", "weak", "unimodal", "insufficient"]
 Observe: TypeAlias = Literal["all", "mixed", "members"]
 Pass: TypeAlias = Literal["train", "eval"]
+AuditUse: TypeAlias = Literal["measure", "fit"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,6 +177,13 @@ class SelectionOptions:
         ``bayes``: cost of keeping a mislabelled sample over that of dropping a clean one.
     min_keep
         Share of the scored samples that is kept whatever the rule says; a given `value` alone goes below it.
+    per_class
+        Whether each class has a fit and a cut of its own, the fits partially pooled; needs labels.
+    min_keep_class
+        The same floor for each class by itself; above 0 it needs labels.
+    audit
+        ``measure``: what an audit found says how good the set is, and nothing else; ``fit``: it calibrates the fit too,
+        and checked samples follow their mark.
     """
 
     metric: Metric = "mild-simple"
@@ -188,6 +196,14 @@ class SelectionOptions:
     target: float | None = None
     cost_ratio: float = 1.0
     min_keep: float = 0.01
+    per_class: bool = False
+    min_keep_class: float = 0.0
+    audit: AuditUse = "measure"
+
+    @property
+    def by_class(self) -> bool:
+        """Whether labels have a say."""
+        return self.per_class or self.min_keep_class > 0
 
     def checked(self) -> Self:
         """Return self.
@@ -202,6 +218,7 @@ class SelectionOptions:
             ("fit", Fit),
             ("evidence", Evidence),
             ("threshold", Rule),
+            ("audit", AuditUse),
         ):
             known = get_args(choices)
             if getattr(self, name) not in known:
@@ -211,6 +228,7 @@ class SelectionOptions:
             ("fraction", self.fraction, 0.0, 1.0),
             ("target", self.target, 0.0, 1.0),
             ("min_keep", self.min_keep, 0.0, 1.0),
+            ("min_keep_class", self.min_keep_class, 0.0, 1.0),
             ("cost_ratio", self.cost_ratio, 1e-6, 1e6),
             ("value", self.value, -1e9, 1e9),
         ):
@@ -257,6 +275,32 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassCut:
+    """What became of one class, where classes have a say.
+
+    Attributes
+    ----------
+    label
+        The class.
+    scored, kept
+        Its samples that were judged, and those among them that are kept.
+    cut
+        Last bin that is kept; -1: nobody, None: no histogram was fitted.
+    noise_rate
+        Of the class's own fit; None without one, or where the verdict is not ``separable``.
+    floored
+        Whether the floor of the class keeps samples that the rule would have dropped.
+    """
+
+    label: int
+    scored: int
+    kept: int
+    cut: int | None
+    noise_rate: float | None
+    floored: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Histogram:
     """Scores as the fit saw them: bin ``j`` covers metric ``origin + width * j``."""
 
@@ -277,6 +321,8 @@ class Selection:
         Samples of the run.
     bitmap
         Shape (n_bytes,), the kept samples.
+    by_cut
+        Shape (n_bytes,), those that the cut keeps: the same, but for checked samples that follow their mark.
     scores
         Shape (n_samples,), the metric; NaN where a sample was never observed.
     scored
@@ -295,11 +341,14 @@ class Selection:
         Samples whose own label was never judged, since it was broken on purpose; never kept, always reported.
     histogram, densities
         What was fitted: the histogram, and the two weighted components' expected counts, shape (2, n_bins); or None.
+    classes
+        Every class by its label, where the options let classes have a say; else empty.
     """
 
     options: SelectionOptions
     n_samples: int
     bitmap: Bitmap
+    by_cut: Bitmap
     scores: NDArray[np.float32]
     scored: NDArray[np.bool_]
     noisy_posterior: NDArray[np.float32]
@@ -313,6 +362,7 @@ class Selection:
     planted: int
     histogram: Histogram | None
     densities: NDArray[np.float64] | None
+    classes: tuple[ClassCut, ...] = ()
 
     @property
     def n_selected(self) -> int:
@@ -349,4 +399,5 @@ class Selection:
             "epochs": self.epochs,
             "unobserved": self.unobserved,
             "planted": self.planted,
+            **({"classes": [asdict(found) for found in self.classes]} if self.options.by_class else {}),
         }
