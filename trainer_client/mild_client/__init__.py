@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
+from mild_client.background import BackgroundBackend
 from mild_client.client import AsyncMildClient, MildClient
 from mild_client.errors import (
     ClientError,
@@ -11,6 +12,9 @@ from mild_client.errors import (
     RunMissing,
     ServiceError,
     ServiceUnreachable,
+    SpoolError,
+    SpoolFull,
+    SpoolInUse,
     TooLarge,
 )
 from mild_client.events import Event
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncMildClient",
     "AsyncRun",
+    "BackgroundBackend",
     "ClientError",
     "CorrectnessTracker",
     "EpochBits",
@@ -47,6 +52,9 @@ __all__ = [
     "SelectionOptions",
     "ServiceError",
     "ServiceUnreachable",
+    "SpoolError",
+    "SpoolFull",
+    "SpoolInUse",
     "TooLarge",
 ]
 

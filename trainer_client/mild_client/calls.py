@@ -4,6 +4,7 @@ Those about the service itself are in `service_calls`, those that send logs in `
 round gave in `result_calls`.
 """
 
+import base64
 import dataclasses
 import io
 import json
@@ -179,10 +180,35 @@ class Calls(LogCalls, ResultCalls):
         """Attach scalars to an epoch."""
         yield Request.of_json("PUT", f"/runs/{run_id}/rounds/{round}/metrics/{epoch}", dict(metrics), attempt)
 
-    def finish(self, run_id: str, round: int, attempt: int | None = None, allow_gaps: bool = False) -> Flow[Answer]:
-        """Freeze a round and return its selection, in the wire's names; `allow_gaps`: missing epochs are unobserved."""
-        path, headers = f"/runs/{run_id}/rounds/{round}/finish", attempt_header(attempt)
-        return document((yield Request("POST", path, {"allow_gaps": "true"} if allow_gaps else {}, headers)))
+    def finish(
+        self,
+        run_id: str,
+        round: int,
+        attempt: int | None = None,
+        allow_gaps: bool = False,
+        used: Bitmap | None = None,
+        core_version: str | None = None,
+    ) -> Flow[Answer]:
+        """Freeze a round and return its selection, in the wire's names.
+
+        Parameters
+        ----------
+        run_id, round, attempt
+            Which, and as whom.
+        allow_gaps
+            Whether missing epochs count as unobserved.
+        used
+            Shape (n_bytes,), the set that was used already where it was made without the service: it is stored, and
+            the answer's ``differs`` says in how many samples the service's own set is another.
+        core_version
+            Version of this package that made `used`.
+        """
+        path, params = f"/runs/{run_id}/rounds/{round}/finish", {"allow_gaps": "true"} if allow_gaps else {}
+        if used is None:
+            return document((yield Request("POST", path, params, attempt_header(attempt))))
+        body = {"selected": base64.b64encode(used.tobytes()).decode(), "core_version": core_version}
+        request = Request.of_json("POST", path, body, attempt)
+        return document((yield from self.upload(dataclasses.replace(request, params=params))))
 
     def events(self, run_id: str, last_event_id: str | None = None) -> EventStream:
         """Iterate over what happens to a run, as it happens, until the run is gone.

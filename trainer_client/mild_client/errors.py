@@ -5,11 +5,14 @@
     MildError (mild_core)
     └── ClientError
         ├── LocalStateError        a call that the state of a local run does not allow
+        ├── SpoolError             a spool on disk that cannot be used: in use, full, damaged, or of another version
+        │   ├── SpoolInUse         another process writes to it or sends from it
+        │   └── SpoolFull          nothing more is kept: the limit is reached, or the disk is full
         ├── RunExists              a run of that name has epochs, and was not to be resumed
-    ├── RunMissing             a run that was to be resumed is not there
+        ├── RunMissing             a run that was to be resumed is not there
         ├── ResumeError            a run cannot go on where its trainer stopped: epochs before are missing
         ├── TooLarge               a body that the service would refuse for its size, and that cannot be cut
-    ├── ServiceUnreachable     no answer within the deadline
+        ├── ServiceUnreachable     no answer within the deadline
         └── ServiceError           an answer that refuses; carries code, status, detail, retryable, request_id
             ├── NotAllowed         401, 403
             ├── NotFound           404
@@ -30,6 +33,24 @@ class LocalStateError(ClientError):
     """A call that the state of a local run does not allow."""
 
     code = "local-state"
+
+
+class SpoolError(ClientError):
+    """A spool on disk cannot be used."""
+
+    code = "spool"
+
+
+class SpoolInUse(SpoolError):
+    """Another process writes to this spool, or sends from it."""
+
+    code = "spool-in-use"
+
+
+class SpoolFull(SpoolError):
+    """Nothing more is kept in this spool: its limit is reached, or the disk takes no more."""
+
+    code = "spool-full"
 
 
 class RunExists(ClientError):

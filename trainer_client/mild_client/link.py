@@ -1,6 +1,7 @@
 """What the two drivers share: the service's address, every request's headers, and the judgement of its tries."""
 
 import logging
+import math
 import re
 
 import httpx
@@ -100,7 +101,8 @@ class Tries:
         if retry.clock() - self._started + pause > self._deadline:
             raise failure
         if self._n_tries == 1:
-            logger.warning("%s %s; trying for %g s", link.url, trouble, self._deadline)
+            until = "until it does" if self._deadline == math.inf else f"for {self._deadline:g} s"
+            logger.warning("%s %s; trying %s", link.url, trouble, until)
         return pause
 
     @property

@@ -139,9 +139,14 @@ class LocalSelector:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
         selected = self._select(self.evidence(), self._spec.options)
         current.result, current.posterior = _result(round, selected), selected.noisy_posterior
-        self._write(f"round-{round + 1}/members.bits", selected.bitmap.tobytes())
-        self._rounds.append(_Round(members=selected.bitmap))
+        self._begin_next(current.result)
         return current.result
+
+    def adopt(self, result: RoundResult) -> None:
+        """Finish the open round with the set that somebody else has made of the same bits, and open the next."""
+        current = self._open_round(result.round)
+        current.result = result
+        self._begin_next(result)
 
     def weights(self, result: RoundResult) -> NDArray[np.float32]:
         """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged.
@@ -149,12 +154,14 @@ class LocalSelector:
         Raises
         ------
         LocalStateError
-            If this selector has not finished the round.
+            If the round is not finished here, or was by `adopt` and is not the last one.
         """
-        posterior = self._rounds[result.round].posterior if result.round < len(self._rounds) else None
-        if posterior is None:
+        kept = self._rounds[result.round] if result.round < len(self._rounds) else _Round()
+        if kept.posterior is None and kept.result is not None and result.round == len(self._rounds) - 2:
+            kept.posterior = self._select(self.evidence(), self._spec.options).noisy_posterior
+        if kept.posterior is None:
             raise LocalStateError(f"round {result.round} was not finished here; finish it before asking for weights")
-        return sample_weights(posterior, result.selected, result.summary["verdict"])
+        return sample_weights(kept.posterior, result.selected, result.summary["verdict"])
 
     def evidence(self) -> tuple[RoundBits, ...]:
         """Every round that has epochs, oldest first, as the selection takes them.
@@ -166,6 +173,10 @@ class LocalSelector:
         """
         rounds = [r for r in self._rounds if r.epochs] or self._rounds
         return tuple(self._round_bits(number, r) for number, r in enumerate(rounds))
+
+    def _begin_next(self, result: RoundResult) -> None:
+        self._write(f"round-{result.round + 1}/members.bits", result.selected.tobytes())
+        self._rounds.append(_Round(members=result.selected))
 
     def _round_bits(self, number: int, kept: _Round) -> RoundBits:
         n_epochs = len(kept.epochs)

@@ -55,6 +55,10 @@ class HttpBackend:
             self._check_epochs(resume_from)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
+    def go_on(self, spec: RunSpec, attempt: int) -> None:
+        """Write to a run that this writer has opened before, as `attempt`."""
+        self._spec, self._attempt = spec, attempt
+
     def put_planted(self, planted: Bitmap) -> None:
         """Say who is mislabelled on purpose in round 0."""
         self._client.put_planted(self._spec.run_id, planted, self._attempt)

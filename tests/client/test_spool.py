@@ -1,0 +1,257 @@
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
+from mild_client.spool import Spool
+from mild_client.spool_records import Record
+
+
+def epoch(number: int, body: bytes = b"\xf0") -> Record:
+    return Record("epoch", {"round": 0, "epoch": number}, body)
+
+
+def create(folder: Path, limit: int = 1 << 20) -> Spool:
+    return Spool.create(folder, "a-run", 8, "http://localhost:8000", limit)
+
+
+def drained(spool: Spool) -> Iterator[Record]:
+    while (record := spool.peek()) is not None:
+        yield record
+        spool.advance()
+
+
+def names(spool: Spool) -> list[str]:
+    return [record.name for record in drained(spool)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "a-run"
+
+
+def test_records_come_back_whole_in_their_order_from_any_process(folder: Path) -> None:
+    with create(folder) as spool:
+        for number in range(3):
+            spool.append(epoch(number, bytes([number]) * 5))
+    with Spool(folder) as spool:
+        assert (spool.run_id, spool.n_samples, spool.url, spool.n_left) == ("a-run", 8, "http://localhost:8000", 3)
+        found = list(drained(spool))
+    assert [(record.kind, dict(record.meta), record.body) for record in found] == [
+        ("epoch", {"round": 0, "epoch": number}, bytes([number]) * 5) for number in range(3)
+    ]
+
+
+def test_what_is_sent_stays_sent_and_takes_no_room(folder: Path) -> None:
+    with create(folder) as spool:
+        for number in range(3):
+            spool.append(epoch(number))
+        spool.note_attempt(7)
+        assert spool.peek() is not None
+        spool.advance()
+    with Spool(folder) as spool:
+        assert (spool.n_left, spool.attempt) == (2, 7)
+        assert names(spool) == ["epoch-0-1", "epoch-0-2"]
+    assert not list(folder.glob("*.log"))
+    with create(folder) as spool:
+        assert not spool.is_fresh
+        assert (spool.n_left, spool.n_bytes_left) == (0, 0)
+        spool.append(epoch(3))
+        assert names(spool) == ["epoch-0-3"]
+
+
+def test_segments_are_deleted_as_they_are_sent(folder: Path) -> None:
+    create(folder).close()
+    with Spool(folder, segment_bytes=100) as spool:
+        for number in range(20):
+            spool.append(epoch(number, bytes(40)))
+        assert len(list(folder.glob("*.log"))) > 5
+        for _ in range(18):
+            assert spool.peek() is not None
+            spool.advance()
+        assert len(list(folder.glob("*.log"))) <= 2
+    with Spool(folder, segment_bytes=100) as spool:
+        assert names(spool) == ["epoch-0-18", "epoch-0-19"]
+
+
+@settings(max_examples=25)
+@given(st.integers(min_value=1, max_value=10_000))
+def test_a_torn_last_record_is_set_aside_wherever_it_was_torn(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("spools") / "a-run"
+    with create(folder) as spool:
+        spool.append(epoch(0))
+        n_before = spool.n_bytes_left
+        spool.append(epoch(1, os.urandom(50)))
+        n_record = spool.n_bytes_left - n_before
+    os.truncate(folder / "00000000.log", n_before + cut % n_record)
+    with Spool(folder) as spool:
+        assert spool.n_left == 1
+        spool.append(epoch(2))
+        assert names(spool) == ["epoch-0-0", "epoch-0-2"]
+        assert spool.n_refused == (1 if cut % n_record else 0)
+
+
+@settings(max_examples=25)
+@given(st.integers(min_value=0, max_value=10_000), st.integers(min_value=1, max_value=255))
+def test_a_byte_that_a_disk_has_changed_costs_one_record_at_most(
+    tmp_path_factory: pytest.TempPathFactory, place: int, change: int
+) -> None:
+    folder = tmp_path_factory.mktemp("spools") / "a-run"
+    with create(folder) as spool:
+        for number in range(4):
+            spool.append(epoch(number, bytes(20)))
+    log = folder / "00000000.log"
+    content = bytearray(log.read_bytes())
+    content[place % len(content)] ^= change
+    log.write_bytes(bytes(content))
+    with Spool(folder) as spool:
+        found = names(spool)
+        assert len(found) == 3
+        assert found == sorted(found)
+        assert spool.n_left == 0
+        assert spool.n_refused == 1
+
+
+def test_what_is_refused_is_kept_with_the_reason(folder: Path) -> None:
+    with create(folder) as spool:
+        spool.append(epoch(0))
+        spool.append(epoch(1))
+        assert spool.peek() is not None
+        kept = spool.set_aside("epoch 0 holds other bits (epoch-conflict, status 409)")
+        spool.advance()
+        assert kept.read_bytes() == epoch(0).encode()
+        assert kept.with_suffix(".txt").read_text() == "epoch 0 holds other bits (epoch-conflict, status 409)\n"
+        assert (spool.n_refused, names(spool)) == (1, ["epoch-0-1"])
+
+
+def test_a_full_spool_says_so_and_keeps_what_it_has(folder: Path) -> None:
+    with create(folder, limit=200) as spool:
+        spool.append(epoch(0, bytes(100)))
+        with pytest.raises(SpoolFull, match=r"holds \d+ bytes that are not sent and may hold 200.*MILD_SPOOL_BYTES"):
+            spool.append(epoch(1, bytes(100)))
+        assert spool.is_full
+        with pytest.raises(SpoolFull, match="takes nothing more"):  # else an epoch would be missing in between
+            spool.append(epoch(2, b""))
+        assert names(spool) == ["epoch-0-0"]
+
+
+def test_a_disk_that_takes_no_more_fills_it_too(folder: Path) -> None:
+    with create(folder) as spool:
+        (folder / "00000000.log").symlink_to("/dev/full")
+        with pytest.raises(SpoolFull, match=r"No space left.*make room on the disk"):
+            spool.append(epoch(0))
+
+
+def test_two_holders_are_refused_until_the_first_lets_go(folder: Path) -> None:
+    with create(folder), pytest.raises(SpoolInUse, match="in use by another process"):
+        Spool(folder)
+    Spool(folder).close()
+
+
+def _write_and_wait(folder: Path, ready: object) -> None:
+    spool = create(folder)
+    spool.append(epoch(0))
+    ready.set()  # type: ignore[attr-defined]
+    signal.pause()
+
+
+def test_a_writer_that_is_killed_lets_go_and_leaves_its_records(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    writer = context.Process(target=_write_and_wait, args=(folder, ready))
+    writer.start()
+    assert ready.wait(60)
+    with pytest.raises(SpoolInUse):
+        Spool(folder)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    with Spool(folder) as spool:
+        assert names(spool) == ["epoch-0-0"]
+
+
+def test_one_thread_writes_while_another_one_sends(folder: Path) -> None:
+    found: list[str] = []
+    create(folder).close()
+    with Spool(folder, segment_bytes=500) as spool:
+        writing = threading.Thread(target=lambda: [spool.append(epoch(n), is_durable=False) for n in range(300)])
+        writing.start()
+        while len(found) < 300:
+            found += names(spool)
+        writing.join()
+    assert found == [f"epoch-0-{number}" for number in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("spool.json", "{", "is damaged"),
+        ("spool.json", '{"version": 1}', "is damaged"),
+        (
+            "spool.json",
+            '{"version": 2, "run_id": "a-run", "num_samples": 8, "url": null}',
+            "has version 2, this client",
+        ),
+        ("sent.json", "", "is damaged.*delete it to send all"),
+        ("sent.json", '{"segment": 0}', "is damaged"),
+    ],
+)
+def test_a_spool_that_cannot_be_read_is_named(folder: Path, name: str, content: str, message: str) -> None:
+    create(folder).close()
+    (folder / name).write_text(content)
+    with pytest.raises(SpoolError, match=message):
+        Spool(folder)
+    (folder / name).unlink()
+
+
+def test_a_folder_that_is_none_or_belongs_to_another_run_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match="is no spool"):
+        Spool(tmp_path)
+    create(folder).close()
+    with pytest.raises(SpoolError, match="is the spool of run 'a-run' of 8 samples, got 'a-run' of 9"):
+        Spool.create(folder, "a-run", 9, None, 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match="cannot be written"):
+        Spool.create(tmp_path / "file" / "a-run", "a-run", 8, None, 1)
+
+
+def test_an_address_is_kept_until_another_one_is_given(folder: Path) -> None:
+    create(folder).close()
+    Spool.create(folder, "a-run", 8, None, 1).close()
+    assert json.loads((folder / "spool.json").read_text())["url"] == "http://localhost:8000"
+    Spool.create(folder, "a-run", 8, "http://other", 1).close()
+    with Spool(folder) as spool:
+        assert spool.url == "http://other"
+
+
+def test_segments_lost_or_cut_under_what_was_sent_are_nothing_to_send(folder: Path) -> None:
+    create(folder).close()
+    with Spool(folder, segment_bytes=1) as spool:
+        for number in range(3):
+            spool.append(epoch(number))
+        assert spool.peek() is not None
+        spool.advance()
+    (folder / "00000000.log").unlink()
+    with Spool(folder) as spool:
+        assert names(spool) == ["epoch-0-1", "epoch-0-2"]
+    with create(folder) as spool:
+        spool.append(epoch(3))
+        spool.append(epoch(4))
+        assert spool.peek() is not None
+        spool.advance()
+    log = max(folder.glob("*.log"))
+    os.truncate(log, 3)
+    with Spool(folder) as spool:
+        assert spool.n_left == 0
+        spool.append(epoch(5))
+        assert names(spool) == ["epoch-0-5"]
