@@ -184,7 +184,12 @@ def test_one_thread_writes_while_another_one_sends(folder: Path) -> None:
     found: list[str] = []
     create(folder).close()
     with Spool(folder, segment_bytes=500) as spool:
-        writing = threading.Thread(target=lambda: [spool.append(epoch(n), is_durable=False) for n in range(300)])
+
+        def write() -> None:
+            for number in range(300):
+                spool.append(epoch(number), is_durable=False)
+
+        writing = threading.Thread(target=write)
         writing.start()
         while len(found) < 300:
             found += names(spool)

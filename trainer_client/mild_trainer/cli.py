@@ -1,4 +1,4 @@
-"""``mild``: train over rounds, show it on digits, select from a file, push a log, list samples for people to check."""
+"""``mild``: train over rounds, show it on digits, select from a file, send logs and spools, list samples to check."""
 
 import json
 from importlib import metadata
@@ -11,7 +11,8 @@ from rich.console import Console
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer.cli_review import review
-from mild_trainer.job import Job
+from mild_trainer.cli_sync import sync
+from mild_trainer.job import Job, Place
 from mild_trainer.one_line import one_line_errors
 from mild_trainer.settings import TrainSettings
 
@@ -80,6 +81,8 @@ def train(
     url: o.Url = None,
     api_key: o.ApiKey = None,
     local: o.Local = False,
+    mode: o.ModeOption = "online",
+    spool_bytes: o.SpoolBytes = None,
     run_id: o.RunId = None,
     out: o.Out = Path("runs/train"),
     resume: o.Resume = False,
@@ -128,7 +131,8 @@ def train(
                 min_keep=min_keep,
             ),
         )
-        Job(settings, out, url, local, run_id, resume, api_key).run(Console())
+        place = Place(url, local, mode == "offline", api_key, spool_bytes) if mode != "disabled" else Place(local=True)
+        Job(settings, out, place, run_id, resume).run(Console())
 
 
 @app.command()
@@ -149,7 +153,7 @@ def demo(
         settings = TrainSettings.for_dataset(
             "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
         )
-        Job(settings, out, url, local, run_id, resume, api_key).run(Console())
+        Job(settings, out, Place(url, local, api_key=api_key), run_id, resume).run(Console())
         if url is None and not local:
             Console().print(
                 f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
@@ -234,6 +238,7 @@ def push(
 
 
 app.command()(review)
+app.command()(sync)
 
 
 def main() -> None:

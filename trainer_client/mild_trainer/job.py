@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mild_client import HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend
+from mild_client import BackgroundBackend, HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend
+from mild_client.defaults import Mode
 from mild_core.errors import ParameterError
 from mild_trainer.errors import CheckpointError, TrainerError
 from mild_trainer.service import EmbeddedService
@@ -22,6 +23,43 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a training's bits go, and where its sets are made.
+
+    Attributes
+    ----------
+    url
+        The service; None: an embedded one, unless it is `local` or `offline`.
+    local
+        Whether to select in this process, and keep the bits to itself.
+    offline
+        Whether to select in this process, and record all for the service to be sent to it later.
+    api_key
+        Key for the service at `url`; None takes the one in ``MILD_API_KEY``, if there is one.
+    spool_bytes
+        Most bytes to keep for a service that is away; None takes the default.
+    """
+
+    url: str | None = None
+    local: bool = False
+    offline: bool = False
+    api_key: str | None = field(default=None, repr=False)
+    spool_bytes: int | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether a service is to be started for the training."""
+        return self.url is None and not self.local and not self.offline
+
+    def backend(self, out: Path) -> LocalSelector | BackgroundBackend:
+        """What takes the bits of a training in `out`, unless a service is started for it."""
+        if self.local:
+            return LocalSelector(out / "bits")
+        mode: Mode = "offline" if self.offline else "online"
+        return BackgroundBackend(self.url, out / "spool", mode, self.api_key, self.spool_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One call of ``mild train``.
 
@@ -31,23 +69,19 @@ class Job:
         What to train.
     out
         Folder for everything that is written.
-    url, local
-        The service to select with, or whether to select in this process; neither: an embedded service.
+    place
+        Where the bits go.
     run_id
         The run's name; None makes one up.
     resume
         Go on from the checkpoint in `out`.
-    api_key
-        Key for the service at `url`; None takes the one in ``MILD_API_KEY``, if there is one.
     """
 
     settings: TrainSettings
     out: Path
-    url: str | None
-    local: bool
+    place: Place
     run_id: str | None
     resume: bool
-    api_key: str | None = field(default=None, repr=False)
 
     def run(self, console: Console) -> None:
         """Train, write the summary and the report, and print what came out.
@@ -63,9 +97,8 @@ class Job:
         """
         self._check()
         with ExitStack() as stack:
-            client = None if self.url is None else stack.enter_context(MildClient(self.url, api_key=self.api_key))
             service = None
-            if client is None and not self.local:
+            if self.place.is_embedded:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))
 
             # All that takes long to load is loaded while the service comes up.
@@ -73,9 +106,13 @@ class Job:
 
             reporter: progress.Reporter = progress.Lines(console)
             read = data.load(self.settings.dataset, self.settings.data_dir)
+            backend: SelectionBackend
             if service is not None:
-                client = stack.enter_context(MildClient(service.url))
-            backend: SelectionBackend = LocalSelector(self.out / "bits") if client is None else HttpBackend(client)
+                backend = HttpBackend(stack.enter_context(MildClient(service.url)))
+            else:
+                backend = self.place.backend(self.out)
+                if isinstance(backend, BackgroundBackend):
+                    stack.enter_context(backend)
             name = self.run_id or f"{self.settings.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
             with ExitStack() as drawn:
                 if console.is_terminal:
@@ -93,7 +130,7 @@ class Job:
 
     def _check(self) -> None:
         """Refuse what cannot go well before anything is started or written."""
-        if self.local and self.url is not None:
+        if self.place.local and self.place.url is not None:
             raise ParameterError("--local and --url exclude each other; give one")
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
             raise ParameterError(
@@ -113,12 +150,12 @@ class Job:
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, --run-id is {self.run_id!r}; "
                 "leave --run-id out to go on with it, or give the other run's --out"
             )
-        if self.local and not stored.local:
+        if self.place.local and not stored.local:
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, which a service selects for; "
                 "leave --local out to go on with it"
             )
-        if not self.local and stored.local:
+        if not self.place.local and stored.local:
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, which selects in its own process; "
                 "go on with it with --local"

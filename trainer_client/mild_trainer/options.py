@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from mild_client.defaults import Mode
 from mild_core.types import Evidence, Fit, Metric, Observe, Rule
 from mild_trainer.settings import (
     DEFAULTS,
@@ -145,6 +146,17 @@ MinKeep: TypeAlias = Annotated[float, _option("MIN_KEEP", "Share kept whatever t
 
 Url: TypeAlias = Annotated[
     str | None, _option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
+]
+SyncUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--url", envvar="MILD_URL", help="The service; without it, for each run the one it was recorded for."),
+]
+ModeOption: TypeAlias = Annotated[
+    Mode,
+    _option("MODE", "online; offline: record for `mild sync`, without a service; disabled: the same as --local.", _RUN),
+]
+SpoolBytes: TypeAlias = Annotated[
+    int | None, _option("SPOOL_BYTES", "Most bytes to keep for a service that is away.", _RUN, default="10 GiB")
 ]
 ApiKey: TypeAlias = Annotated[
     str | None,

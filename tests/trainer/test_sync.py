@@ -1,0 +1,121 @@
+import json
+import re
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from typer.testing import CliRunner, Result
+
+from mild_client import BackgroundBackend, RunSpec
+from mild_core import bitmap
+from mild_core.types import EpochBits
+from mild_trainer import cli
+from tests.live import serving
+
+QUICK = [
+    "--limit",
+    "150",
+    "--epochs",
+    "2",
+    "--rounds",
+    "2",
+    "--agree",
+    "1",
+    "--noise",
+    "symmetric:0.4",
+    "--run-id",
+    "r",
+]
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def run() -> CliRunner:
+    return CliRunner(env={"COLUMNS": "160", "TERM": "dumb"})
+
+
+def sets(out: Path) -> list[tuple[int, float]]:
+    rounds = json.loads((out / "summary.json").read_text())["rounds"]
+    return [(each["selection"]["num_selected"], each["f1"]) for each in rounds]
+
+
+def numbers(synced: Result) -> list[int]:
+    """What the table says of run ``r``: sent, refused, left, bytes left."""
+    row = next(line for line in synced.output.splitlines() if re.search(r" r +│", line))
+    return [int(cell) for cell in re.findall(r" (\d+) +│", row)]
+
+
+@pytest.mark.parametrize("away", [["--url", NOBODY], ["--mode", "offline"]])
+def test_a_training_without_its_service_ends_well_and_is_synced(
+    away: list[str], run: CliRunner, tmp_path: Path, app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained = run.invoke(cli.app, ["train", *QUICK, *away, "--out", str(tmp_path / "away")])
+    assert trained.exit_code == 0, trained.output
+    assert f"mild sync {tmp_path / 'away' / 'spool' / 'r'}" in caplog.text
+    assert run.invoke(cli.app, ["train", *QUICK, "--local", "--out", str(tmp_path / "local")]).exit_code == 0
+    assert sets(tmp_path / "away") == sets(tmp_path / "local")
+
+    spools = str(tmp_path / "away")
+    looked = run.invoke(cli.app, ["sync", spools, "--dry-run"])
+    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 14])
+    with serving(app) as url:
+        synced = run.invoke(cli.app, ["sync", spools, "--url", url])
+        assert (synced.exit_code, numbers(synced)) == (0, [14, 0, 0, 0])
+        assert httpx.get(f"{url}/selection/r").json()["num_selected"] == sets(tmp_path / "away")[1][0]
+        assert run.invoke(cli.app, ["sync", spools, "--url", url]).exit_code == 0
+
+
+def test_the_service_takes_part_where_it_is_there(run: CliRunner, tmp_path: Path, app: FastAPI) -> None:
+    with serving(app) as url:
+        trained = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path)])
+        assert trained.exit_code == 0, trained.output
+        resumed = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path), "--resume"])
+        assert resumed.exit_code == 0, resumed.output
+        state = httpx.get(f"{url}/runs/r").json()
+        again = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path)])
+    assert [each["num_epochs"] for each in state["rounds"]] == [2, 2, 0]
+    assert "go on with --resume" in again.stderr
+
+
+def test_disabled_is_local(run: CliRunner, tmp_path: Path) -> None:
+    arguments = ["train", *QUICK, "--mode", "disabled", "--url", NOBODY, "--out", str(tmp_path)]
+    assert run.invoke(cli.app, arguments).exit_code == 0
+    assert not (tmp_path / "spool").exists()
+    assert (tmp_path / "bits" / "round-0" / "epoch-0.bits").exists()
+
+
+def spooled(folder: Path, run_id: str) -> BackgroundBackend:
+    backend = BackgroundBackend(None, folder, "offline")
+    backend.open(RunSpec(run_id, 8))
+    backend.put_epoch(0, 0, EpochBits(8, bitmap.pack(np.arange(8) < 4)))
+    return backend
+
+
+def test_what_cannot_be_sent_is_told_and_exits_with_1(run: CliRunner, tmp_path: Path, app: FastAPI) -> None:
+    spooled(tmp_path, "one").close()
+    held = spooled(tmp_path, "held")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "spool.json").write_text("{")
+    with serving(app) as url:
+        httpx.put(f"{url}/runs/one", json={"num_samples": 9}).raise_for_status()
+        result = run.invoke(cli.app, ["sync", str(tmp_path), "--url", url])
+    held.close()
+    assert result.exit_code == 1
+    assert "is damaged" in result.stderr
+    assert "is in use by another process" in result.stderr
+    assert f"{tmp_path / 'one' / 'refused'} has what was refused" in result.stderr
+    reasons = [path.read_text() for path in sorted((tmp_path / "one" / "refused").glob("*.txt"))]
+    assert "num_samples 9, got 8" in reasons[0]
+
+    away = run.invoke(cli.app, ["sync", str(tmp_path / "held"), "--url", NOBODY])
+    assert away.exit_code == 1
+    assert "got no answer" in away.stderr
+
+
+def test_a_folder_without_spools_is_nothing_to_send(run: CliRunner, tmp_path: Path) -> None:
+    result = run.invoke(cli.app, ["sync", str(tmp_path)])
+    assert (result.exit_code, "no spool is in it" in result.output) == (0, True)
+    absent = run.invoke(cli.app, ["sync", str(tmp_path / "absent")])
+    assert (absent.exit_code, "is no folder" in absent.stderr) == (2, True)
