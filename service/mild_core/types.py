@@ -54,9 +54,11 @@ class EpochBits:
         """
         size = bitmap.n_bytes(n_samples)
         if len(body) not in (size, 2 * size):
+            # Whoever reads a body may have stopped behind the last byte that could have been right.
+            got = len(body) if len(body) <= 2 * size else f"more than {2 * size}"
             raise BitmapLengthError(
-                f"an epoch body of {n_samples} samples takes {size} bytes (correct) or {2 * size} "
-                f"(observed, then correct), got {len(body)}; pack one bit per sample of the whole data set"
+                f"an epoch body of {n_samples} samples takes {size} or {2 * size} bytes (correct; or observed, "
+                f"then correct), got {got}; pack one bit per sample of the whole data set"
             )
         if len(body) == size:
             return cls(n_samples, bitmap.check(body, n_samples, "correct bitmap"))

@@ -42,6 +42,7 @@ from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.drain import Drain
+from mild_service.epochs import Epochs
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.feed import Feed
 from mild_service.ids import SampleIds
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.computer = computer
     app.state.ping = store.ping
     app.state.runs = Runs(store, computer, settings, telemetry)
+    app.state.epochs = Epochs(store, settings, telemetry)
     app.state.shards = Shards(store, settings, telemetry)
     app.state.coverages = Coverages(store, settings)
     ids = SampleIds(store, settings.id_cache_bytes)

@@ -1,15 +1,14 @@
-"""The write path: runs opened and resumed, epochs and members put, rounds finished."""
+"""The write path: runs opened and resumed, members put, rounds finished; epochs are in `epochs` and `shards`."""
 
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError, InvalidInput
-from mild_core.types import EpochBits
+from mild_core.errors import InvalidInput
 from mild_service.compute import CORE_VERSION, Computer
 from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.config import Settings
@@ -18,16 +17,14 @@ from mild_service.errors import (
     RoundFinished,
     RunConflict,
     RunNotFound,
-    StaleAttempt,
     StoreError,
 )
 from mild_service.identity import ANONYMOUS, ApiKey
 from mild_service.places import check_place, within
 from mild_service.quota import RunQuota
-from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, SetRef, Status
-from mild_service.store import PackedEpoch, Page, Store, stale_attempt
+from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, Status
+from mild_service.store import Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
-from mild_service.threads import offload
 
 logger = logging.getLogger(__name__)
 
@@ -174,51 +171,6 @@ class Runs:
         run = await self.find(run_id)
         await self._store.runs.delete(run_id, run.uid)
 
-    async def put_epoch(
-        self,
-        run: Run,
-        round_: int,
-        number: int,
-        body: bytes,
-        attempt: int | None,
-        replace: bool,
-        condition: Condition = NO_CONDITION,
-    ) -> tuple[Commitment, Epoch]:
-        """Commit one epoch's body; `attempt` None takes the current one.
-
-        Raises
-        ------
-        LimitExceeded, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
-            If the place or the body is impossible.
-        Conflict, PreconditionFailed
-            If the run's state does not take it.
-        """
-        check_place(self._settings, round_, number)
-        bits = await offload(len(body), lambda: EpochBits.from_body(body, run.config.n_samples))
-        packed = await offload(len(body), lambda: PackedEpoch.of(bits))
-        while True:
-            members = await self._checked_members(run, round_, bits)
-            try:
-                commitment, epoch = await self._store.epochs.commit(
-                    run,
-                    round_,
-                    number,
-                    packed,
-                    run.attempt if attempt is None else attempt,
-                    replace,
-                    members,
-                    condition,
-                )
-            except StaleAttempt:
-                if attempt is not None:
-                    raise
-                run = await self.find(run.run_id)
-                continue
-            if commitment != "moved":
-                self._telemetry.epochs.labels(commitment).inc()
-                self._telemetry.epoch_bytes.inc(len(body))
-                return commitment, epoch
-
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set the members of the open round; return whether that changed anything, and how many they are."""
         check_place(self._settings, round_)
@@ -285,23 +237,6 @@ class Runs:
         _check_gaps(round_, allow_gaps)
         for epoch in _in_shards(round_):
             await self._store.shards.merge(run, number, epoch, attempt)
-
-    async def _checked_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
-        """Check that whoever is correct is a member, where the members are those observed."""
-        if run.config.observe != "members" or bits.observed is not None or round_ > run.round:
-            return "unchecked"
-        (found,) = await self._store.rounds.get(run, range(round_, round_ + 1))
-        if found.members is not None:
-            members = await self._store.bits.read_set(run, found.members)
-            stray = bits.correct & ~members
-            if stray.any():
-                first = int(bitmap.to_indices(stray, run.config.n_samples)[0])
-                raise CorrectNotObservedError(
-                    f"{bitmap.popcount(stray)} samples are correct but no members of round {round_}, the first is "
-                    f"sample {first}; the run observes members only: clear the others' bits, or send two bitmaps "
-                    "(observed, then correct)"
-                )
-        return found.members
 
     async def _collect_garbage(self, run: Run, number: int) -> None:
         try:

@@ -43,6 +43,66 @@ def media_type(request: Request, allowed: tuple[str, ...], default: str) -> str:
     return given
 
 
+class Body:
+    """A request's body, inflated, its digest checked, and read no further than somebody asks for.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        If its coding is neither ``gzip`` nor ``zstd``.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._stream = request.stream()
+        self._inflater = codings.inflater(request.headers.get("content-encoding", "identity").strip().lower())
+        self._digest = request.headers.get("content-digest")
+        self._inflated = self._inflate()
+        self._held: list[bytes] = []
+        self._n_held = 0
+        self.sha256: str | None = None
+        """Of all of it, in hex, where it came without a coding and with a digest to be checked."""
+
+    async def upto(self, n_bytes: int) -> bytes:
+        """Read it; of a longer one, the first ``n_bytes + 1`` bytes. May be asked again, for more of it.
+
+        Raises
+        ------
+        MalformedBody
+            If it does not inflate.
+        DigestMismatch
+            If it is not what its Content-Digest says.
+        """
+        if self._n_held <= n_bytes:
+            async for piece in self._inflated:
+                self._held.append(piece)
+                self._n_held += len(piece)
+                if self._n_held > n_bytes:
+                    break
+        self._held = [b"".join(self._held)]
+        return self._held[0][: n_bytes + 1]
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Its bytes, none of them kept. What is wrong with the body as a whole is raised behind the last piece."""
+        async for piece in self._inflated:
+            yield piece
+
+    async def _inflate(self) -> AsyncIterator[bytes]:
+        received = hashlib.sha256()
+        async for piece in self._stream:
+            if self._digest is not None:
+                received.update(piece)
+            if self._inflater is None:
+                yield piece
+                continue
+            for inflated in self._inflater.feed(piece):
+                yield inflated
+        if self._inflater is not None:
+            self._inflater.end()
+        if self._digest is not None:
+            _check_digest(self._digest, received.digest())
+            self.sha256 = received.hexdigest() if self._inflater is None else None
+
+
 async def read(request: Request, limit: int) -> bytes:
     """Read a body, inflate it, check its digest.
 
@@ -51,19 +111,10 @@ async def read(request: Request, limit: int) -> bytes:
 
     Raises
     ------
-    UnsupportedMediaType
-        If its coding is neither ``gzip`` nor ``zstd``.
-    MalformedBody
-        If it does not inflate.
-    DigestMismatch
-        If it is not what its Content-Digest says.
+    UnsupportedMediaType, MalformedBody, DigestMismatch
+        As `Body`.
     """
-    body = bytearray()
-    async for piece in _inflated(request):
-        body += piece
-        if len(body) > limit:
-            return bytes(body[: limit + 1])
-    return bytes(body)
+    return await Body(request).upto(limit)
 
 
 async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -76,10 +127,10 @@ async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     BodyTooLarge
         If it has more than `limit` bytes when inflated.
     UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `read`.
+        As `Body`.
     """
     n_bytes = 0
-    async for piece in _inflated(request):
+    async for piece in Body(request).pieces():
         n_bytes += len(piece)
         if n_bytes > limit:
             raise BodyTooLarge(
@@ -167,25 +218,6 @@ def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
             f"{what} is not base64 ({error}); encode the bitmap's bytes with standard base64"
         ) from error
     return bitmap.check(data, n_samples, what)
-
-
-async def _inflated(request: Request) -> AsyncIterator[bytes]:
-    """A body's bytes without their coding, none of them kept; its digest is checked at the end."""
-    inflater = codings.inflater(request.headers.get("content-encoding", "identity").strip().lower())
-    digest = request.headers.get("content-digest")
-    received = hashlib.sha256()
-    async for piece in request.stream():
-        if digest is not None:
-            received.update(piece)
-        if inflater is None:
-            yield piece
-            continue
-        for inflated in inflater.feed(piece):
-            yield inflated
-    if inflater is not None:
-        inflater.end()
-    if digest is not None:
-        _check_digest(digest, received.digest())
 
 
 def _check_digest(header: str, received: bytes) -> None:

@@ -14,6 +14,7 @@ from mild_core.types import Evidence, Fit, Metric, Rule
 from mild_service.api.schemas import CostRatio, MetricValue, Share
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
+from mild_service.epochs import Epochs
 from mild_service.errors import InvalidRequest
 from mild_service.feed import Feed
 from mild_service.identity import ApiKey
@@ -61,6 +62,11 @@ async def _predictions(request: Request) -> Predictions:
 async def _feed(request: Request) -> Feed:
     feed: Feed = request.app.state.feed
     return feed
+
+
+async def _epochs(request: Request) -> Epochs:
+    epochs: Epochs = request.app.state.epochs
+    return epochs
 
 
 async def _shards(request: Request) -> Shards:
@@ -121,6 +127,7 @@ SelectionsDep = Annotated[Selections, Depends(_selections)]
 TruthsDep = Annotated[Truths, Depends(_truths)]
 PredictionsDep = Annotated[Predictions, Depends(_predictions)]
 FeedDep = Annotated[Feed, Depends(_feed)]
+EpochsDep = Annotated[Epochs, Depends(_epochs)]
 ShardsDep = Annotated[Shards, Depends(_shards)]
 CoveragesDep = Annotated[Coverages, Depends(_coverages)]
 SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]

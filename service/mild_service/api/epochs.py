@@ -10,6 +10,7 @@ from mild_service.api.deps import (
     Attempt,
     CoveragesDep,
     EpochNumber,
+    EpochsDep,
     Replace,
     RoundNumber,
     RunId,
@@ -22,6 +23,7 @@ from mild_service.api.preconditions import ConditionDep, tagged
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS, PLACE, WRITE, binary
 from mild_service.coverage import state_of
+from mild_service.epochs import Put
 from mild_service.errors import EpochConflict, EpochKind, PreconditionFailed
 
 router = APIRouter(tags=["rounds"])
@@ -42,17 +44,16 @@ async def put_epoch(
     run_id: RunId,
     round_: RoundNumber,
     epoch: EpochNumber,
-    runs: RunsDep,
+    epochs: EpochsDep,
     response: Response,
     condition: ConditionDep,
     attempt: Attempt = None,
     replace: Replace = False,
 ) -> EpochView:
     """Commit one epoch's bits, all of them or none."""
-    run = await runs.find(run_id)
     bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
-    body = await bodies.read_bitmaps(request, run.config.n_samples, count=2)
-    outcome, held = await runs.put_epoch(run, round_, epoch, body, attempt, replace, condition)
+    put = Put(run_id, round_, epoch, attempt, replace, condition)
+    outcome, held = await epochs.put(put, bodies.Body(request))
     response.headers.update(tagged(held.digest))
     response.status_code = 201 if outcome == "committed" else 200
     return EpochView(

@@ -39,21 +39,23 @@ class PackedEpoch:
     votes: Sequence[bytes] = ()
 
     @classmethod
-    def of(cls, bits: EpochBits, kind: Kind = "whole", votes: Votes | None = None) -> Self:
+    def of(cls, bits: EpochBits, kind: Kind = "whole", votes: Votes | None = None, sha256: str | None = None) -> Self:
         """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
 
         Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
-        else's.
+        else's. That of a whole epoch is its body's; `sha256` is that one, in hex, where it is known already.
         """
         fields = [] if votes is None or not votes.n_votes else votes_packed(votes)
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
-        digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
-        for plane in planes:
-            digest.update(np.ascontiguousarray(plane).data)
-        for field in fields:
-            digest.update(field)
+        if sha256 is None:
+            digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
+            for plane in planes:
+                digest.update(np.ascontiguousarray(plane).data)
+            for field in fields:
+                digest.update(field)
+            sha256 = digest.hexdigest()
         return cls(
-            digest=digest.hexdigest()[:32],
+            digest=sha256[:32],
             planes=len(planes),
             n_correct=bitmap.popcount(bits.correct),
             n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),

@@ -1,0 +1,13 @@
+"""Bodies of epochs that are there already, for what reads them without HTTP."""
+
+
+class Whole:
+    """A body."""
+
+    sha256 = None
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def upto(self, n_bytes: int) -> bytes:
+        return self._content[: n_bytes + 1]
