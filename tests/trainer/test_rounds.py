@@ -308,3 +308,26 @@ def test_a_record_survives_its_way_through_json(quick: TrainSettings, digits: Da
 def test_a_loss_that_is_no_number_is_not_sent() -> None:
     record = EpochRecord(0, 0, float("nan"), 0.5, 0.25, 1.0)
     assert record.metrics() == {"train_accuracy": 0.5, "test_accuracy": 0.25}
+
+
+def test_what_changes_the_last_bits_is_fixed_where_the_same_bits_are_asked_for(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    free, exact = replace(quick, epochs=1, rounds=1), replace(quick, epochs=1, rounds=1, deterministic=True)
+    run_rounds(free, data=digits, out=tmp_path / "free")
+    assert checkpoint.load(tmp_path / "free", replace(free, threads=7)).position.round == 1
+    run_rounds(exact, data=digits, out=tmp_path / "exact")
+    assert torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(CheckpointError, match="written with threads 1, got 7"):
+        checkpoint.load(tmp_path / "exact", replace(exact, threads=7))
+    run_rounds(free, data=digits)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_checkpoint_brings_torchs_random_state_back(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    settings = replace(quick, epochs=1, rounds=1)
+    run_rounds(settings, data=digits, out=tmp_path)
+    expected = torch.rand(5)
+    torch.manual_seed(99)
+    run_rounds(settings, data=digits, out=tmp_path, resume=True)
+    assert torch.equal(torch.rand(5), expected)

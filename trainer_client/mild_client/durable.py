@@ -7,15 +7,14 @@ from pathlib import Path
 def write_whole(path: Path, content: bytes) -> None:
     """Put `content` in the place of the file at `path`, which stands until the new one does."""
     part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    part.write_bytes(content)
     put_in_place(part, path)
 
 
 def put_in_place(part: Path, path: Path) -> None:
-    """Give a finished file its name; what had that name stands until then."""
+    """Give a finished file its name once it is on the disk; what had that name stands until then."""
+    with part.open("r+b") as file:
+        os.fsync(file.fileno())
     part.replace(path)
     sync_folder(path.parent)
 

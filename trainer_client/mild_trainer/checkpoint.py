@@ -1,13 +1,15 @@
 """Checkpoints: where an interrupted training goes on.
 
-What is random in a training is drawn from seeds that are functions of (seed, round, epoch), and the learning rate is a
-function of the step; so a checkpoint holds neither generators nor a scheduler, and the training still goes on bit for
-bit on the CPU.
+The order of the samples, the crops and a round's fresh weights are drawn from seeds that are functions of (seed, round,
+epoch), and the learning rate is a function of the step: so the position stands for them, and there is no scheduler to
+keep. Torch's own random state is kept for a model that draws from it, such as one with dropout. So a training goes on
+bit for bit, on the CPU and, with ``deterministic``, on a GPU.
 """
 
 import dataclasses
+import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mild_client import Position
+from mild_client.durable import put_in_place, write_whole
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.errors import CheckpointError
 from mild_trainer.history import EpochRecord, RoundRecord
@@ -26,6 +29,8 @@ from mild_trainer.settings import TrainSettings
 
 _NAME = "checkpoint.pt"
 
+# These change the last bits, so they are free only where nobody has asked for the same bits.
+_MACHINE = frozenset({"device", "compile", "threads"})
 # These do not change what is computed up to a given round, so a training may go on with other values.
 _FREE = frozenset({"rounds", "oracle", "agree", "device", "compile", "threads", "checkpoint_every"})
 
@@ -54,6 +59,8 @@ class Checkpoint:
         Shape (n_samples,), of the open round's loss; None where the clean set is trained on.
     planting
         The labels of round 0, where some were broken on purpose.
+    random
+        Torch's random state by device type.
     """
 
     run_id: str
@@ -66,12 +73,28 @@ class Checkpoint:
     optimiser: dict[str, Any]
     weights: NDArray[np.float32] | None = None
     planting: Planting | None = None
+    random: dict[str, Tensor] = field(default_factory=lambda: random_state())
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of torch's random generators, of the processor and of a GPU that is in use."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Tensor]) -> None:
+    """Undo `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` into `folder`, whole or not at all."""
+    """Write `checkpoint` into `folder`, whole or not at all: the one before stands until this one is on the disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{_NAME}.part"
+    content = io.BytesIO()
     torch.save(
         {
             "settings": json.dumps(settings.as_json()),
@@ -85,10 +108,11 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
             "optimiser": checkpoint.optimiser,
             "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
             "planting": _as_tensors(checkpoint.planting),
+            "random": checkpoint.random,
         },
-        part,
+        content,
     )
-    part.replace(folder / _NAME)
+    write_whole(folder / _NAME, content.getvalue())
 
 
 def save_model(folder: Path, model: nn.Module) -> None:
@@ -100,7 +124,7 @@ def save_model(folder: Path, model: nn.Module) -> None:
     usual = part.stat().st_mode
     safetensors.torch.save_model(model, str(part))
     part.chmod(usual)  # safetensors writes a file that only its owner may read
-    part.replace(folder / "model.safetensors")
+    put_in_place(part, folder / "model.safetensors")
 
 
 def load(folder: Path, settings: TrainSettings) -> Checkpoint:
@@ -119,7 +143,8 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
     except Exception as error:  # a damaged file may raise anything
         raise CheckpointError(f"{path} is damaged ({error}); leave out --resume to start anew") from error
     before, now = json.loads(stored["settings"]), settings.as_json()
-    for name in sorted(set(now) - _FREE):
+    free = _FREE - _MACHINE if settings.deterministic else _FREE
+    for name in sorted(set(now) - free):
         if before.get(name) != now[name]:
             raise CheckpointError(
                 f"{path} was written with {name} {before.get(name)}, got {now[name]}; resume with the same settings"
@@ -135,6 +160,7 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
         optimiser=stored["optimiser"],
         weights=None if stored["weights"] is None else stored["weights"].numpy(),
         planting=None if stored["planting"] is None else Planting(*(part.numpy() for part in stored["planting"])),
+        random=stored["random"],
     )
 
 

@@ -67,6 +67,7 @@ def train(
     device: o.Device = None,
     compile: o.Compile = None,
     threads: o.Threads = None,
+    deterministic: o.Deterministic = None,
     checkpoint_every: o.CheckpointEvery = None,
     metric: o.MetricOption = "mild-simple",
     fit: o.FitOption = "anchored",
@@ -117,6 +118,7 @@ def train(
             device=device,
             compile=compile,
             threads=threads,
+            deterministic=deterministic,
             checkpoint_every=checkpoint_every,
             selection=SelectionOptions(
                 metric=metric,

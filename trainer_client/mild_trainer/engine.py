@@ -1,6 +1,7 @@
 """One epoch of training and one of evaluation, with nothing in them that waits for the device."""
 
 import math
+import os
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +44,8 @@ class Machine:
             found = ", ".join(candidate for candidate in there if there[candidate])
             raise ParameterError(f"device is {name} and torch finds only {found}; use one of those, or auto")
         if name == "cuda":
-            torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
+        _repeat_exactly(settings.deterministic)
         return cls(torch.device(name))
 
     @property
@@ -64,6 +65,14 @@ class Machine:
     def autocast(self) -> torch.autocast:
         """Context of the forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_cuda)
+
+
+def _repeat_exactly(deterministic: bool) -> None:
+    """Have torch choose algorithms that give the same bits every time, or the fastest ones."""
+    if deterministic:
+        os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS itself, when it starts
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
 
 
 def learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) -> float:

@@ -120,6 +120,12 @@ Compile: TypeAlias = Annotated[
     _setting("COMPILE", "Compile the network (torch.compile).", _TRAINING, "--compile/--no-compile"),
 ]
 Threads: TypeAlias = Annotated[int | None, _setting("THREADS", "Processor threads; 0: torch's choice.", _TRAINING)]
+Deterministic: TypeAlias = Annotated[
+    bool | None,
+    _setting(
+        "DETERMINISTIC", "The same bits again, on the same machine.", _TRAINING, "--deterministic/--no-deterministic"
+    ),
+]
 CheckpointEvery: TypeAlias = Annotated[
     int | None, _setting("CHECKPOINT_EVERY", "Epochs between checkpoints; 0 writes none.", _TRAINING)
 ]

@@ -256,6 +256,7 @@ class _Rounds:
         self.records, self.epochs, self.verified = [*resumed.rounds], [*resumed.epochs], resumed.verified
         self.trainer.trainee.model.load_state_dict(resumed.model)
         self.trainer.trainee.optimiser.load_state_dict(resumed.optimiser)
+        checkpoint.set_random_state(resumed.random)
         self.weights = resumed.weights
         self.planting = resumed.planting
         if self.planting is not None:

@@ -50,6 +50,8 @@ class TrainSettings:
         Whether to test first, by held-out agreement, that the labels carry signal, and to stop where they do not.
     device, compile, threads
         Where to train; whether to compile the network; processor threads (0: torch's choice).
+    deterministic
+        Whether the same settings give the same bits again, on the same machine and versions, at some cost on a GPU.
     checkpoint_every
         Epochs between two checkpoints; 0 writes none.
     selection
@@ -83,6 +85,7 @@ class TrainSettings:
     device: DeviceName = "auto"
     compile: bool = False
     threads: int = 0
+    deterministic: bool = False
     checkpoint_every: int = 1
     selection: SelectionOptions = field(default_factory=SelectionOptions)
 
