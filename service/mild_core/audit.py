@@ -108,6 +108,10 @@ class Audit:
         """Both together; where they contradict each other, `newer` is right."""
         return type(self)(self.n_samples, self.known | newer.known, (self.clean & ~newer.known) | newer.clean)
 
+    def without(self, forgotten: Bitmap) -> Self:
+        """All marks but those of some samples, shape (n_bytes,)."""
+        return type(self)(self.n_samples, self.known & ~forgotten, self.clean & ~forgotten)
+
     def contradicted(self, newer: "Audit") -> int:
         """Samples that both know and judge differently."""
         return bitmap.popcount(self.known & newer.known & (self.clean ^ newer.clean))
@@ -131,3 +135,56 @@ class Audit:
     def masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Known and clean as booleans, shape (n_samples,) each."""
         return bitmap.unpack(self.known, self.n_samples), bitmap.unpack(self.clean, self.n_samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marks:
+    """A change of an audit.
+
+    Attributes
+    ----------
+    audit
+        What was found.
+    forgotten
+        Shape (n_bytes,), whose mark is taken back.
+    """
+
+    audit: Audit
+    forgotten: Bitmap
+
+    @classmethod
+    def of(cls, indices: Sequence[int], clean: Sequence[bool | None], n_samples: int) -> Self:
+        """Read a mark per checked sample, as `Audit.from_marks` does; None takes an earlier one back.
+
+        Raises
+        ------
+        SampleIndexError, InvalidInput
+            As there, or if a sample's mark is given and taken back.
+        """
+        if len(indices) != len(clean):
+            raise InvalidInput(
+                f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
+                "per index"
+            )
+        told = [(index, right) for index, right in zip(indices, clean, strict=True) if right is not None]
+        audit = Audit.from_marks([index for index, _ in told], [right for _, right in told], n_samples)
+        forgotten = bitmap.from_indices(
+            [index for index, right in zip(indices, clean, strict=True) if right is None], n_samples
+        )
+        if (both := audit.known & forgotten).any():
+            first = int(bitmap.to_indices(both, n_samples)[0])
+            raise InvalidInput(
+                f"the marks of {bitmap.popcount(both)} samples are both given and taken back, the first is sample "
+                f"{first}; give one mark per sample"
+            )
+        return cls(audit, forgotten)
+
+    @classmethod
+    def adding(cls, audit: Audit) -> Self:
+        """Marks to add, with none to take back."""
+        return cls(audit, np.zeros_like(audit.known))
+
+    @property
+    def n_samples_named(self) -> int:
+        """Samples that it says something of."""
+        return self.audit.n_known + bitmap.popcount(self.forgotten)

@@ -89,10 +89,7 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
         If `index` lies outside ``0..n_samples-1``.
     """
     if not 0 <= index < selection.n_samples:
-        raise SampleIndexError(
-            f"sample index {index} is outside 0..{selection.n_samples - 1}; "
-            "ask for an index into the data set that the run was opened with"
-        )
+        raise sample_index_error(index, selection.n_samples)
     histories = tuple(_history(bits, index) for bits in rounds)
     used = histories if selection.options.evidence == "pooled" else histories[-1:]
     counting = [history for history in used if not history.planted]
@@ -111,6 +108,14 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
         noisy_posterior=_number(selection.noisy_posterior[index]),
         kept=kept,
         why=_judged(selection, index, kept, seen) if selection.scored[index] else _unseen(counting, kept),
+    )
+
+
+def sample_index_error(index: int, n_samples: int) -> SampleIndexError:
+    """The error for a sample that there is not."""
+    return SampleIndexError(
+        f"sample index {index} is outside 0..{n_samples - 1}; "
+        "ask for an index into the data set that the run was opened with"
     )
 
 

@@ -125,12 +125,12 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         One of the four metrics of this module.
     """
     n_samples = rounds[0].n_samples
-    planted = _only_planted(rounds)
+    planted = only_planted(rounds)
     rates, coverage = (np.zeros(n_samples) for _ in range(2))
     observed, expected = (np.zeros(n_samples, dtype=np.int32) for _ in range(2))
     seen_rounds = np.zeros(n_samples, dtype=np.uint16)
     for given in rounds:
-        bits, ignored = _about_own_labels(given, planted)
+        bits, ignored = about_own_labels(given, planted)
         counts = dynamics(bits)
         # Scaled by 1 / observed: an epoch that was not observed says nothing, so the others speak for it. Whoever was
         # not observed at all has the value 0.
@@ -153,7 +153,7 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
     return Scores(rates, origin, width, n_bins, observed, expected, coverage, n_epochs, own)
 
 
-def _only_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
+def only_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
     """Samples whose label was broken in every round in which they were observed, shape (n_bytes,); None: nobody."""
     broken = [bits.planted for bits in rounds if bits.planted is not None]
     if not broken:
@@ -166,11 +166,14 @@ def _only_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
     return planted & ~own
 
 
-def _about_own_labels(bits: RoundBits, only_planted: Bitmap | None) -> tuple[RoundBits, NDArray[np.bool_] | None]:
-    """A round without the samples that it says nothing of, and who those are; None: nobody."""
-    if bits.planted is None or only_planted is None:
+def about_own_labels(bits: RoundBits, alone: Bitmap | None) -> tuple[RoundBits, NDArray[np.bool_] | None]:
+    """A round without the samples that it says nothing of, and who those are; None: nobody.
+
+    `alone` are those that are left in as they have no other round, see `only_planted`.
+    """
+    if bits.planted is None or alone is None:
         return bits, None
-    ignored = bits.planted & ~only_planted
+    ignored = bits.planted & ~alone
     if not ignored.any():
         return bits, None
     everyone = np.broadcast_to(bitmap.full(bits.n_samples), bits.correct.shape)

@@ -52,6 +52,7 @@ from mild_service.select import Selections
 from mild_service.shards import Shards
 from mild_service.store import Store, open_store
 from mild_service.suggest import Suggester
+from mild_service.tables import Tables
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
 from mild_service.ui import site
@@ -111,7 +112,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
     app.state.gate = Gate(store, settings)
-    app.state.suggester = Suggester(store, app.state.selections)
+    suggester = Suggester(store, app.state.selections)
+    app.state.suggester = suggester
+    app.state.tables = Tables(app.state.selections, computer, truths, suggester, settings.table_cache_bytes)
     problems.install(app)
     resources = (
         runs,

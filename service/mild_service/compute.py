@@ -155,7 +155,7 @@ class Computer:
         StoreUnavailable
             If epochs were replaced faster than they could be read.
         """
-        return await self._settled(evidence, self._once)
+        return await self.settled(evidence, self._once)
 
     async def detail(self, evidence: Evidence) -> tuple[Evidence, Detail]:
         """Return bits and per-sample numbers, and the evidence that they really are.
@@ -167,10 +167,23 @@ class Computer:
         StoreDamaged, StoreUnavailable
             As `compute`.
         """
-        return await self._settled(evidence, self._detail)
+        return await self.settled(evidence, self._detail)
 
-    async def _settled(self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]) -> tuple[Evidence, T]:
-        """Read `evidence`, again if it changes meanwhile."""
+    async def every_round(self, evidence: Evidence) -> Evidence:
+        """The same with all rounds before, whether or not they count."""
+        if evidence.rounds[0].number == 0:
+            return evidence
+        pooled = replace(evidence.options, evidence="pooled")
+        return await self.gather(evidence.run, evidence.round.number, pooled, evidence.until_epoch)
+
+    async def settled(self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]) -> tuple[Evidence, T]:
+        """Read `evidence`, again if it changes meanwhile; return also what it is by then.
+
+        Raises
+        ------
+        StoreDamaged, StoreUnavailable
+            As `compute`.
+        """
         suspected = False
         for _ in range(_READS):
             try:

@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     id_cache_bytes: int = Field(
         2**28, ge=0, le=2**40, description="Memory for the sample ids of the runs that were named by them last."
     )
+    table_cache_bytes: int = Field(
+        2**28,
+        ge=0,
+        le=2**40,
+        description="Memory for the dashboard's tables of samples, those looked at last; 26 bytes a sample each.",
+    )
     compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
     max_waiting: int = Field(256, ge=0, le=100_000, description="Selections, and logs, that may wait for their turn.")
     log_readers: int = Field(16, ge=1, le=1000, description="Prediction logs that are read at the same time.")

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Literal, TypeAlias, TypeVar
@@ -23,6 +22,7 @@ from mild_service.errors import (
     StoreError,
     StoreUnavailable,
 )
+from mild_service.recent import Recent
 from mild_service.state import IdsRef, Run
 from mild_service.store import PIECE_SAMPLES, Store
 
@@ -45,8 +45,7 @@ class SampleIds:
 
     def __init__(self, store: Store, cache_bytes: int) -> None:
         self._store = store
-        self._cache_bytes = cache_bytes
-        self._indices: OrderedDict[str, IdIndex] = OrderedDict()
+        self._indices: Recent[IdIndex] = Recent(cache_bytes)
         self._loading = asyncio.Lock()
 
     async def put(
@@ -186,12 +185,7 @@ class SampleIds:
                     async for _, ids in self._store.ids.read(run, ref, range(n_pieces))
                 ]
                 index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
-                self._indices[ref.upload] = index
-                while len(self._indices) > 1 and sum(each.n_bytes for each in self._indices.values()) > (
-                    self._cache_bytes
-                ):
-                    self._indices.popitem(last=False)
-            self._indices.move_to_end(ref.upload)
+                self._indices.put(ref.upload, index)
             return index
 
     async def _read(self, run: Run, read: Callable[[Run, IdsRef], Awaitable[T]]) -> T:

@@ -150,22 +150,15 @@ class Selections:
         identity = _identity(run, round_.number, evidence)
         return Answer(identity, _document(evidence, computed.summary), run.config.n_samples, computed.bitmap)
 
-    async def inspect(self, choice: Choice, every_round: bool = False) -> Inspection:
-        """What a selection was made of, sample by sample, with the set that `choice` stands for.
-
-        `every_round` adds the rounds that do not count, for a sample's whole history.
-        """
+    async def inspect(self, choice: Choice) -> Inspection:
+        """What a selection was made of, sample by sample, with the set that `choice` stands for."""
         run, number = choice.run, choice.round.number
         evidence = choice.evidence or await self._computer.gather(run, number, run.config.options)
         evidence, detail = await self._computer.detail(evidence)
-        rounds, selection = detail.rounds, detail.selection
+        selection = detail.selection
         if choice.evidence is None and choice.round.selected is not None:
             selection = replace(selection, bitmap=await self._store.bits.read_set(run, choice.round.selected))
-        if every_round and evidence.rounds[0].number > 0:
-            pooled = replace(evidence.options, evidence="pooled")
-            earlier = await self._computer.gather(run, number - 1, pooled)
-            rounds = [*await self._computer.load(earlier), *rounds]
-        return Inspection(evidence, rounds, selection)
+        return Inspection(evidence, detail.rounds, selection)
 
     async def fit(self, choice: Choice) -> Mapping[str, Any]:
         """What a selection was read off: histogram, densities, components, threshold, verdict, reasons."""

@@ -1,6 +1,6 @@
 """What the model took dropped samples for: the class that it predicted most often, counted exactly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,37 @@ from mild_service.store import Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """What the votes say of some samples.
+
+    Attributes
+    ----------
+    labels
+        Shape (n,): given labels plus 1, as logs told them beside a wrong prediction; 0 where they did not.
+    tally
+        Their suggested classes.
+    n_observed
+        Shape (n,): epochs in which each was observed.
+    """
+
+    labels: Classes
+    tally: Tally
+    n_observed: NDArray[np.int64]
+
+    def given(self, place: int, label: int | None) -> int | None:
+        """A sample's given label: `label`, as it was put, else as logs told it."""
+        told = int(self.labels[place]) - 1
+        return label if label is not None else None if told < 0 else told
+
+    def suggested(self, place: int, label: int | None) -> int | None:
+        """The class that it was mostly taken for; its given label where that is the one, None where nobody told."""
+        other = int(self.tally.suggested[place]) - 1
+        if other >= 0:
+            return other
+        return self.given(place, label) if self.tally.n_votes[place] else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Suggestions:
     """Some dropped samples.
 
@@ -30,20 +61,14 @@ class Suggestions:
         All that are not in the set.
     samples
         Shape (n,): these of them, ascending.
-    labels
-        Shape (n,): given labels plus 1, as logs told them beside a wrong prediction; 0 where they did not.
-    tally
-        The suggested classes of `samples`.
-    n_observed
-        Shape (n,): epochs in which each was observed.
+    counted
+        What the votes say of `samples`.
     """
 
     inspection: Inspection
     n_dropped: int
     samples: NDArray[np.int64]
-    labels: Classes
-    tally: Tally
-    n_observed: NDArray[np.int64]
+    counted: Counted
 
 
 class Suggester:
@@ -78,14 +103,25 @@ class Suggester:
                 before = inspection.evidence.digest
 
     async def _suggest(self, inspection: Inspection, offset: int, limit: int) -> Suggestions:
-        evidence, n_samples = inspection.evidence, inspection.selection.n_samples
+        n_samples = inspection.selection.n_samples
         dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
+        counted = await self.count(inspection.evidence, inspection.rounds, samples)
+        return Suggestions(inspection, dropped.size, samples, counted)
+
+    async def count(self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]) -> Counted:
+        """Count the votes of some samples, ascending, over the epochs of `evidence`, whose bits are `rounds`.
+
+        Raises
+        ------
+        StoreDamaged
+            If votes are missing.
+        """
         predicted, labels = await self._votes(evidence, samples)
-        pairs = np.array([_counts(bits, samples) for bits in inspection.rounds])
+        pairs = np.array([_counts(bits, samples) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
         counted = await anyio.to_thread.run_sync(lambda: tally(predicted, n_correct))
-        return Suggestions(inspection, dropped.size, samples, labels.max(axis=0, initial=0), counted, n_observed)
+        return Counted(labels.max(axis=0, initial=0), counted, n_observed)
 
     async def _votes(self, evidence: Evidence, samples: NDArray[np.int64]) -> tuple[Classes, Classes]:
         """Predicted classes and labels, shape (n_epochs, n) each; epochs without votes are left out."""

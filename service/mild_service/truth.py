@@ -8,7 +8,8 @@ import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.audit import Audit
+from mild_core import bitmap
+from mild_core.audit import Audit, Marks
 from mild_core.errors import InvalidInput
 from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
@@ -30,13 +31,14 @@ class Merged:
     ----------
     audit
         All that is known now.
-    added, replaced
-        Samples that were not known before, and those whose mark has changed.
+    added, replaced, removed
+        Samples that were not known before, those whose mark has changed, and those whose mark was taken back.
     """
 
     audit: Audit
     added: int
     replaced: int
+    removed: int
 
 
 class Truths:
@@ -77,26 +79,31 @@ class Truths:
                 return said, digest
             run = await self._again(run)
 
-    async def put_audit(self, run: Run, marks: Audit) -> Merged:
-        """Add marks to the run's audit; where they contradict it, they are right.
+    async def put_audit(self, run: Run, marks: Marks) -> Merged:
+        """Add marks to the run's audit, or take some back; where they contradict it, they are right.
+
+        Whoever writes at the same time loses nothing: marks are merged with those that are there when they are written.
 
         Raises
         ------
         InvalidInput
             If there is no mark.
         """
-        if not marks.n_known:
+        if not marks.n_samples_named:
             raise InvalidInput(
                 f"the audit has 0 marks for {run.config.n_samples} samples, at least 1 is needed; "
                 "send the samples whose label was checked"
             )
         while True:
             run, held = await self.audit(run)
-            merged = held.updated(marks)
+            left = held.without(marks.forgotten)
+            merged = left.updated(marks.audit)
             outcome, _ = await self._store.truth.put_audit(run, merged)
             if outcome != "moved":
                 self._telemetry.truths.labels("audit", outcome).inc()
-                return Merged(merged, merged.n_known - held.n_known, held.contradicted(marks))
+                added = merged.n_known - left.n_known
+                removed = bitmap.popcount(held.known & marks.forgotten)
+                return Merged(merged, added, held.contradicted(marks.audit), removed)
             run = await self._again(run)
 
     async def audit(self, run: Run) -> tuple[Run, Audit]:

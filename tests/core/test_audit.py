@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.audit import Audit
+from mild_core.audit import Audit, Marks
 from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError
 
 
@@ -44,3 +44,22 @@ def test_impossible_bitmaps_are_refused() -> None:
         Audit.from_body(b"\x80\x00", 10)
     with pytest.raises(InvalidInput, match="clean but not known, the first is sample 0"):
         Audit.from_body(b"\x40\x00\x80\x00", 10)
+
+
+def test_marks_are_given_and_taken_back() -> None:
+    marks = Marks.of([9, 0, 4], [True, None, False], 10)
+    assert bitmap.to_indices(marks.forgotten, 10).tolist() == [0]
+    assert [marks.audit.mark(index) for index in (0, 4, 9)] == [None, False, True]
+    assert marks.n_samples_named == 3
+    held = Audit.from_marks([0, 1], [True, True], 10)
+    assert held.without(marks.forgotten).to_body() == Audit.from_marks([1], [True], 10).to_body()
+    assert Marks.adding(held).n_samples_named == 2
+
+
+def test_impossible_changes_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="2 indices and 1 marks"):
+        Marks.of([0, 1], [None], 10)
+    with pytest.raises(InvalidInput, match="1 samples are both given and taken back, the first is sample 3"):
+        Marks.of([3, 3], [True, None], 10)
+    with pytest.raises(SampleIndexError, match=r"10 is outside 0\.\.9"):
+        Marks.of([10], [None], 10)

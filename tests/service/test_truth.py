@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from mild_core.audit import Audit
+from mild_core.audit import Audit, Marks
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
 from mild_service.state import Run, RunConfig
@@ -42,14 +42,24 @@ async def run(store: Store) -> Run:
     return run
 
 
-def mark(index: int, clean: bool = True) -> Audit:
-    return Audit.from_marks([index], [clean], N)
+def mark(index: int, clean: bool | None = True) -> Marks:
+    return Marks.of([index], [clean], N)
 
 
 async def test_of_many_audits_at_once_none_is_lost(truths: Truths, run: Run, store: Store) -> None:
     merged = await asyncio.gather(*(truths.put_audit(run, mark(index)) for index in range(12)))
     assert sorted(m.audit.n_known for m in merged) == list(range(1, 13))
     assert (await truths.audit(await store.runs.get("a")))[1].n_known == 12
+
+
+async def test_marks_and_marks_taken_back_at_once_all_count(truths: Truths, run: Run, store: Store) -> None:
+    for index in range(6):
+        await truths.put_audit(run, mark(index))
+    changes = [mark(index, None) for index in range(6)] + [mark(index, False) for index in range(6, 12)]
+    merged = await asyncio.gather(*(truths.put_audit(run, change) for change in changes))
+    assert [(m.added, m.replaced, m.removed) for m in merged] == [(0, 0, 1)] * 6 + [(1, 0, 0)] * 6
+    audit = (await truths.audit(await store.runs.get("a")))[1]
+    assert [audit.mark(index) for index in range(12)] == [None] * 6 + [False] * 6
 
 
 async def test_of_many_labels_at_once_the_last_stands(truths: Truths, run: Run, store: Store) -> None:

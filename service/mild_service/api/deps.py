@@ -24,6 +24,7 @@ from mild_service.runs import Runs
 from mild_service.select import Selections, Which
 from mild_service.shards import Shards
 from mild_service.suggest import Suggester
+from mild_service.tables import Tables
 from mild_service.truth import Truths
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
@@ -89,6 +90,11 @@ async def _suggester(request: Request) -> Suggester:
     return suggester
 
 
+async def _tables(request: Request) -> Tables:
+    tables: Tables = request.app.state.tables
+    return tables
+
+
 async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
@@ -134,6 +140,7 @@ SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
 AgainDep = Annotated[Again, Depends(_again)]
 SuggesterDep = Annotated[Suggester, Depends(_suggester)]
+TablesDep = Annotated[Tables, Depends(_tables)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

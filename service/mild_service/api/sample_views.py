@@ -48,6 +48,9 @@ class SampleView(BaseModel):
     index: int
     id: str | None = Field(description="Its external id; null where no ids were put.")
     label: int | None = Field(description="Its given label; null where no labels were put.")
+    suggested: int | None = Field(
+        description="The class that logs predicted most often; null where they predicted none, or put no label."
+    )
     audited: bool | None = Field(description="Whether the audit found its label to be true; null if it was not asked.")
     rounds: list[HistoryView]
     epochs: int = Field(description="Epochs of the rounds that count.")

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from mild_core.audit import Audit
 from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.evaluation import evaluate
-from mild_core.explain import explain
 from mild_core.sweep import Cut, sweep
 from mild_service.api import bodies
 from mild_service.api.deps import (
@@ -21,6 +20,7 @@ from mild_service.api.deps import (
     RunsDep,
     SampleIdsDep,
     SelectionsDep,
+    TablesDep,
     TruthsDep,
     UntilEpoch,
     WhichRound,
@@ -29,6 +29,7 @@ from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.representations import npy
 from mild_service.api.sample_views import EvaluationView, HistoryView, SampleView, ScoresView, SweepView
+from mild_service.compute import Evidence
 from mild_service.errors import InvalidRequest, NoAudit, NoEpochs, NotAcceptable, RoundNotOpen, RunNotFound
 from mild_service.select import Inspection
 
@@ -80,6 +81,7 @@ async def get_sample(
     index: Annotated[int, Path(ge=0, lt=2**63, description="The sample.")],
     runs: RunsDep,
     selections: SelectionsDep,
+    tables: TablesDep,
     truths: TruthsDep,
     sample_ids: SampleIdsDep,
     which: WhichRound,
@@ -89,14 +91,15 @@ async def get_sample(
     """One sample: its history over all rounds, its score, and in words why it was kept or dropped."""
     run = await runs.find(run_id)
     choice = await selections.choose(run, which, changes, until_epoch)
-    inspection = await selections.inspect(choice, every_round=True)
-    told = await to_thread.run_sync(explain, inspection.rounds, inspection.selection, index)
+    story = await tables.story(choice, index)
     run, audit = await truths.audit(run)
+    label, told = await truths.label(run, index), story.told
     return SampleView(
-        **_head(inspection),
+        **_head(story.evidence),
         index=index,
         id=None if run.ids is None else (await sample_ids.names(run, np.array([index])))[0],
-        label=await truths.label(run, index),
+        label=label,
+        suggested=story.counted.suggested(0, label),
         audited=audit.mark(index),
         rounds=[
             HistoryView(round=number, member=history.member, planted=history.planted, history=history.bits)
@@ -144,7 +147,7 @@ async def get_evaluation(
 ) -> Response:
     """The round's set, or another choice, against the audit."""
     run, audit = await truths.audit(await runs.find(run_id))
-    if run.audit is None:
+    if not audit.n_known:
         raise NoAudit(
             f"run {run_id!r} has 0 audited samples, at least 1 is needed to measure by; "
             f"check some labels and put what you find with PUT /runs/{run_id}/audit"
@@ -158,8 +161,7 @@ async def _json(document: Callable[[], dict[str, Any]]) -> Response:
     return Response(await to_thread.run_sync(lambda: orjson.dumps(document())), media_type=bodies.JSON)
 
 
-def _head(inspection: Inspection) -> dict[str, Any]:
-    evidence = inspection.evidence
+def _head(evidence: Evidence) -> dict[str, Any]:
     return {
         "run_id": evidence.run.run_id,
         "round": evidence.round.number,
@@ -175,7 +177,7 @@ def _scores_npy(inspection: Inspection, page: slice) -> bytes:
 def _scores_json(inspection: Inspection, page: slice) -> bytes:
     selection = inspection.selection
     document = {
-        **_head(inspection),
+        **_head(inspection.evidence),
         "metric": selection.options.metric,
         "num_samples": selection.n_samples,
         "offset": page.start,
@@ -188,7 +190,7 @@ def _scores_json(inspection: Inspection, page: slice) -> bytes:
 def _sweep(inspection: Inspection, audit: Audit) -> dict[str, Any]:
     summary = inspection.selection.summary()
     return {
-        **_head(inspection),
+        **_head(inspection.evidence),
         **{name: summary[name] for name in ("metric", "threshold", "verdict")},
         "cuts": [_cut(cut) for cut in sweep(inspection.selection, audit if audit.n_known else None)],
     }
@@ -208,7 +210,7 @@ def _cut(cut: Cut) -> dict[str, Any]:
 def _evaluation(inspection: Inspection, audit: Audit) -> dict[str, Any]:
     found = evaluate(inspection.selection.bitmap, inspection.selection.scores, audit)
     return {
-        **_head(inspection),
+        **_head(inspection.evidence),
         **found.measured(),
         "clean": found.clean,
         "kept": found.kept,

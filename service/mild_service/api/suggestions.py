@@ -91,16 +91,16 @@ async def get_suggestions(
     evidence = found.inspection.evidence
 
     def body() -> bytes:
-        given = found.labels.astype("int64") - 1 if labels is None else labels
+        given = found.counted.labels.astype("int64") - 1 if labels is None else labels
         rows = [
             _row(*values)
             for values in zip(
                 found.samples.tolist(),
                 itertools.repeat(None, found.samples.size) if names is None else names,
                 given.tolist(),
-                found.tally.suggested.tolist(),
-                found.tally.n_votes.tolist(),
-                found.n_observed.tolist(),
+                found.counted.tally.suggested.tolist(),
+                found.counted.tally.n_votes.tolist(),
+                found.counted.n_observed.tolist(),
                 strict=True,
             )
         ]

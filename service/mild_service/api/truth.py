@@ -4,7 +4,7 @@ import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
-from mild_core.audit import Audit
+from mild_core.audit import Audit, Marks
 from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError, TrailingBitsError
 from mild_service.api import bodies
 from mild_service.api.deps import RunId, RunsDep, SettingsDep, TruthsDep
@@ -78,14 +78,17 @@ async def put_labels(
 async def put_audit(
     request: Request, run_id: RunId, runs: RunsDep, truths: TruthsDep, settings: SettingsDep
 ) -> AuditedView:
-    """Add marks of checked labels to the run's audit; where they contradict earlier ones, they replace them."""
+    """Add marks of checked labels to the run's audit; where they contradict earlier ones, they replace them.
+
+    In JSON, null takes a mark back.
+    """
     run = await runs.find(run_id)
     n_samples = run.config.n_samples
     if bodies.media_type(request, (bodies.JSON, bodies.BITMAP), bodies.JSON) == bodies.JSON:
         sent = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
-        marks = await to_thread.run_sync(Audit.from_marks, sent.indices, sent.clean, n_samples)
+        marks = await to_thread.run_sync(Marks.of, sent.indices, sent.clean, n_samples)
     else:
-        marks = Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples)
+        marks = Marks.adding(Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples))
     merged = await truths.put_audit(run, marks)
     return AuditedView(
         run_id=run_id,
@@ -93,6 +96,7 @@ async def put_audit(
         num_clean=merged.audit.n_clean,
         num_added=merged.added,
         num_replaced=merged.replaced,
+        num_removed=merged.removed,
     )
 
 

@@ -26,8 +26,8 @@ class AuditRequest(Strict):
     """Samples whose label was checked."""
 
     indices: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="Sample indices, in any order.")
-    clean: Annotated[list[bool], Field(fail_fast=True)] = Field(
-        description="For each of them, whether its given label is true."
+    clean: Annotated[list[bool | None], Field(fail_fast=True)] = Field(
+        description="For each of them, whether its given label is true; null takes an earlier mark back."
     )
 
 
@@ -39,6 +39,7 @@ class AuditedView(BaseModel):
     num_clean: int = Field(description="Those among them whose label is true.")
     num_added: int = Field(description="Samples that were not audited before.")
     num_replaced: int = Field(description="Samples whose mark contradicted an earlier one, which it replaces.")
+    num_removed: int = Field(description="Samples whose mark was taken back.")
 
 
 class AuditView(BaseModel):

@@ -118,7 +118,14 @@ def test_an_audit_comes_back_as_it_was_put(opened: httpx.Client) -> None:
     empty = opened.get("/runs/a/audit").json()
     assert empty == {"run_id": "a", "num_known": 0, "num_clean": 0, "indices": [], "clean": []}
     put = opened.put("/runs/a/audit", json={"indices": [99, 3, 50], "clean": [True, True, False]})
-    assert put.json() == {"run_id": "a", "num_known": 3, "num_clean": 2, "num_added": 3, "num_replaced": 0}
+    assert put.json() == {
+        "run_id": "a",
+        "num_known": 3,
+        "num_clean": 2,
+        "num_added": 3,
+        "num_replaced": 0,
+        "num_removed": 0,
+    }
     assert opened.get("/runs/a/audit").json()["indices"] == [3, 50, 99]
     assert opened.get("/runs/a/audit").json()["clean"] == [True, False, True]
     packed = opened.get("/runs/a/audit", headers={"Accept": "application/octet-stream"})
@@ -185,3 +192,12 @@ def test_a_run_that_is_not_there_has_neither(service: httpx.Client) -> None:
     assert code(service.put("/runs/b/labels", json={"labels": [0]})) == (404, "run-not-found")
     assert code(service.put("/runs/b/audit", json={"indices": [0], "clean": [True]})) == (404, "run-not-found")
     assert code(service.get("/runs/b/audit")) == (404, "run-not-found")
+
+
+def test_a_mark_is_taken_back(opened: httpx.Client) -> None:
+    opened.put("/runs/a/audit", json={"indices": [3, 50], "clean": [True, False]})
+    told = opened.put("/runs/a/audit", json={"indices": [3, 50, 7], "clean": [None, None, None]}).json()
+    assert (told["num_known"], told["num_removed"]) == (0, 2)
+    assert opened.get("/runs/a/audit").json()["indices"] == []
+    answer = opened.get("/runs/a/rounds/0/evaluation")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/no-audit")
