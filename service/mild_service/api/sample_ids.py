@@ -12,7 +12,7 @@ from mild_core.ids import MAX_ID_BYTES
 from mild_service.api import bodies, negotiation
 from mild_service.api.deps import RunId, RunsDep, SampleIdsDep, SettingsDep
 from mild_service.api.id_bodies import ID_TYPES, NDJSON, TEXT, read_ids, unit_of
-from mild_service.api.preconditions import ConditionDep, tagged
+from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.errors import (
     BadRecord,
@@ -71,16 +71,18 @@ class IdsView(BaseModel):
         PreconditionFailed,
         StoreFull,
     ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                bodies.JSON: {"schema": {"type": "array", "items": {"type": "string", "maxLength": MAX_ID_BYTES}}},
-                NDJSON: {"schema": {"type": "string", "format": "binary", "description": "A JSON string a line."}},
-                TEXT: _LINES,
-            },
+    openapi_extra=conditional(
+        {
+            "requestBody": {
+                "required": True,
+                "content": {
+                    bodies.JSON: {"schema": {"type": "array", "items": {"type": "string", "maxLength": MAX_ID_BYTES}}},
+                    NDJSON: {"schema": {"type": "string", "format": "binary", "description": "A JSON string a line."}},
+                    TEXT: _LINES,
+                },
+            }
         }
-    },
+    ),
 )
 async def put_sample_ids(
     request: Request,

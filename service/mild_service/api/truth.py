@@ -11,7 +11,7 @@ from mild_service.api.deps import RunId, RunsDep, SettingsDep, TruthsDep
 from mild_service.api.labels import read_labels
 from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.npy import NPY
-from mild_service.api.preconditions import ConditionDep, tagged
+from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.api.truth_views import AuditedView, AuditRequest, AuditView, LabelsRequest, LabelsView
 from mild_service.errors import (
@@ -37,12 +37,14 @@ _BINARY = {"type": "string", "format": "binary"}
     "/runs/{run_id}/labels",
     response_model=LabelsView,
     responses=described(*_BODY, RunNotFound, LabelsFrozen, PreconditionFailed, StoreFull),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {bodies.JSON: {"schema": LabelsRequest.model_json_schema()}, NPY: {"schema": _BINARY}},
+    openapi_extra=conditional(
+        {
+            "requestBody": {
+                "required": True,
+                "content": {bodies.JSON: {"schema": LabelsRequest.model_json_schema()}, NPY: {"schema": _BINARY}},
+            }
         }
-    },
+    ),
 )
 async def put_labels(
     request: Request,
