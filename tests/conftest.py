@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.store.embedded import EmbeddedServer
+from tests.cluster import local_cluster
 from tests.inprocess import running
 
 # The same examples every time, so that a change is judged by what it changes; `--hypothesis-profile=search` looks for
@@ -42,6 +43,13 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the session's Valkey. Nothing in it is ever flushed."""
     with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    """Address of the session's cluster of six nodes, which nobody may harm."""
+    with local_cluster() as cluster:
+        yield cluster.url
 
 
 @pytest.fixture

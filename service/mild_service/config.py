@@ -13,16 +13,21 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MILD_", frozen=True, extra="ignore")
 
     store_url: str | None = Field(
-        None, description="Redis or Valkey to keep runs in, such as redis://localhost:6379/0 or unix:///run/redis.sock."
+        None,
+        repr=False,
+        description="Redis or Valkey to keep runs in: redis://, rediss:// (TLS), unix://, redis+cluster:// or "
+        "rediss+cluster://, such as redis://user:password@localhost:6379/0; docs/operations.md has their options.",
     )
     store_namespace: str = Field(
         "mild", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Prefix of every key, so that services can share a store."
     )
-    store_connections: int = Field(64, ge=1, le=10_000, description="Most connections to the store at once.")
+    store_connections: int = Field(
+        64, ge=1, le=10_000, description="Most connections to the store at once; to each node of a cluster."
+    )
     store_sharded: bool = Field(
         False,
-        description="The store keeps keys on several servers, as behind a cluster's proxy; large bitmaps then take "
-        "more steps to write.",
+        description="The store keeps keys on several servers behind a proxy; large bitmaps then take more steps to "
+        "write. A cluster's address says so by itself.",
     )
     store_timeout: float = Field(10.0, gt=0, le=300, description="Seconds that one store command may take.")
     data_dir: Path = Field(Path("mild-data"), description="Data folder of the embedded store.")

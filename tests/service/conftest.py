@@ -3,9 +3,11 @@ from dataclasses import dataclass
 
 import pytest
 from redis import Redis
+from redis.cluster import ClusterNode, RedisCluster
 
 from mild_service.config import Settings
 from mild_service.store import Store, open_store
+from mild_service.store.address import read_address
 
 Dump = Callable[[], dict[bytes, bytes]]
 
@@ -34,20 +36,25 @@ async def store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def redis(settings: Settings) -> Iterator[Redis]:
-    """The session's Valkey, to look into behind the service's back."""
+def redis(settings: Settings) -> Iterator[Redis | RedisCluster]:
+    """The session's Valkey, or its cluster, to look into behind the service's back."""
     assert settings.store_url is not None
-    with Redis.from_url(settings.store_url) as client:
-        yield client
+    if "+cluster" in settings.store_url:
+        nodes = [ClusterNode(*node) for node in read_address(settings.store_url).nodes]  # type: ignore[no-untyped-call]
+        with RedisCluster(startup_nodes=nodes) as cluster:
+            yield cluster
+    else:
+        with Redis.from_url(settings.store_url) as client:
+            yield client
 
 
 @pytest.fixture
-def dump(redis: Redis, settings: Settings) -> Dump:
+def dump(redis: Redis | RedisCluster, settings: Settings) -> Dump:
     """Everything that the test's service has stored, by key."""
     return lambda: dumped(redis, settings.store_namespace)
 
 
-def dumped(redis: Redis, namespace: str) -> dict[bytes, bytes]:
+def dumped(redis: Redis | RedisCluster, namespace: str) -> dict[bytes, bytes]:
     """Everything under a namespace, by key."""
     keys = sorted(redis.scan_iter(f"{namespace}:*", count=1000))
     return {key: redis.dump(key) or b"" for key in keys}

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable
 
-from redis.asyncio import Redis
-
 from mild_service.config import Settings
 from mild_service.store.bits import Bits
 from mild_service.store.cache import Cache
-from mild_service.store.client import connect
+from mild_service.store.client import Client, connect
+from mild_service.store.cluster import Cluster
 from mild_service.store.credentials import Credentials
 from mild_service.store.epochs import Epochs
 from mild_service.store.events import Events, Look
@@ -70,7 +69,7 @@ class Store:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Client,
         namespace: str,
         cache_seconds: int,
         clock: Callable[[], float] = time.time,
@@ -112,11 +111,12 @@ class Store:
 
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
     """The store at `url`; nothing is sent before its first verb."""
+    redis = connect(settings, url)
     return Store(
-        connect(settings, url),
+        redis,
         settings.store_namespace,
         settings.cache_seconds,
         clock,
         settings.max_events,
-        settings.store_sharded,
+        settings.store_sharded or isinstance(redis, Cluster),
     )

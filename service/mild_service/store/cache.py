@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import numpy as np
 import orjson
@@ -16,6 +15,7 @@ from mild_service.store import chunks
 from mild_service.store.faults import translated
 from mild_service.store.link import Link
 from mild_service.store.replies import blobs
+from mild_service.store.scripts import Argument
 
 _LOCK_MS = 5_000
 
@@ -50,15 +50,12 @@ class Cache:
         key = self._link.keys.cache(run.run_id, run.uid, computed.digest)
         values = chunks.split([computed.bitmap])
         groups = chunks.groups([len(value) for value in values])
-        parts: list[dict[Any, bytes]] = [{f"bits:{c}": values[c] for c in group} for group in groups]
+        parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
         # Last: what has a summary is whole.
-        parts.append({"summary": orjson.dumps(dict(computed.summary)), "fit": orjson.dumps(dict(computed.fit))})
+        parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
         with translated():
             for part in parts:
-                pipeline = self._link.redis.pipeline(transaction=True)
-                pipeline.hset(key, mapping=part)
-                pipeline.expire(key, self._seconds)  # in the same step: a crash leaves nothing that stays for ever
-                await pipeline.execute()
+                await self._link.scripts.run("keep", [key], [self._seconds, *part])
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:

@@ -1,6 +1,6 @@
 """Redis' errors as the service's own, translated at one boundary, where the store's time is taken too."""
 
-from redis.exceptions import ConnectionError, OutOfMemoryError, RedisError, TimeoutError
+from redis.exceptions import ConnectionError, OutOfMemoryError, RedisClusterException, RedisError, TimeoutError
 
 from mild_service.errors import StoreError, StoreFull, StoreUnavailable
 from mild_service.tracing import phase
@@ -17,15 +17,15 @@ class translated(phase):  # noqa: N801  # as its parent
     def __exit__(self, *raised: object) -> None:
         super().__exit__()
         error = raised[1]
-        if isinstance(error, RedisError):
+        if isinstance(error, RedisError | RedisClusterException):
             raise _translation(error) from error
 
 
-def _translation(error: RedisError) -> StoreError:
+def _translation(error: RedisError | RedisClusterException) -> StoreError:
     if isinstance(error, OutOfMemoryError):
         return StoreFull(
             "the store has reached its memory limit; delete runs (DELETE /runs/{run_id}) or raise its `maxmemory`"
         )
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError | RedisClusterException):
         return StoreUnavailable(f"the store did not answer ({type(error).__name__}); try again in a second")
     return StoreUnavailable(f"the store refused a command: {error}; see its log, then try again")

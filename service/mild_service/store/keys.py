@@ -25,7 +25,8 @@ key (after the namespace)           type    holds
 ==================================  ======  =========================================================================
 
 The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lies in one slot, so one script can check
-and commit. A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
+and commit. Keys without braces are global: each lies in the slot of its name, and nothing is changed together with it.
+A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
 Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
 ``set:<digest>`` for members, planted samples and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name

@@ -4,10 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
-
 from mild_core.errors import MildError
 from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
+from mild_service.store.client import Client
 from mild_service.store.keys import Keys
 from mild_service.store.scripts import Argument, Scripts
 
@@ -56,7 +55,7 @@ class Link:
         Keys of different hash tags may lie on different servers, which no script spans.
     """
 
-    redis: Redis
+    redis: Client
     keys: Keys
     clock: Callable[[], float] = time.time
     events_kept: int = 10_000

@@ -4,7 +4,7 @@ from mild_service.state import Round, Run
 from mild_service.store import records
 from mild_service.store.faults import translated
 from mild_service.store.link import Link, run_not_found
-from mild_service.store.replies import table
+from mild_service.store.replies import pairs
 
 
 async def read_rounds(link: Link, run: Run, numbers: range) -> list[Round]:
@@ -16,16 +16,16 @@ async def read_rounds(link: Link, run: Run, numbers: range) -> list[Round]:
         If the run has gone meanwhile.
     """
     keys = link.keys
+    names = [
+        name(run.run_id, run.uid, number) for number in numbers for name in (keys.round, keys.epochs, keys.metrics)
+    ]
+    if not names:
+        return []
     with translated():
-        pipeline = link.redis.pipeline(transaction=True)
-        for number in numbers:
-            pipeline.hgetall(keys.round(run.run_id, run.uid, number))
-            pipeline.hgetall(keys.epochs(run.run_id, run.uid, number))
-            pipeline.hgetall(keys.metrics(run.run_id, run.uid, number))
-        found = await pipeline.execute()
+        found = await link.scripts.read("rounds", names)
     if not all(found[::3]):
         raise run_not_found(run.run_id)
     return [
-        records.read_round(number, *(table(reply) for reply in found[3 * position : 3 * position + 3]))
+        records.read_round(number, *(pairs(reply) for reply in found[3 * position : 3 * position + 3]))
         for position, number in enumerate(numbers)
     ]

@@ -1,6 +1,6 @@
 """Redis' replies, narrowed: the client's types allow text and bytes, the connection is set to bytes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def blob(reply: bytes | str) -> bytes:
@@ -21,3 +21,8 @@ def words(reply: Iterable[bytes | str]) -> list[str]:
 def table(reply: Mapping[bytes | str, bytes | str]) -> dict[bytes, bytes]:
     """A hash."""
     return {blob(name): blob(value) for name, value in reply.items()}
+
+
+def pairs(reply: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A hash as scripts give it: fields and values in turn."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))

@@ -1,15 +1,21 @@
 """The Lua scripts, each next to this file in ``lua/``, and the one way to run them."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
-from redis.asyncio import Redis
-from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError
+
+from mild_service.store.client import Client
 
 Argument = str | bytes | int
 
-_ALONE = ("open", "doom", "bury", "renew")
+_ALONE = ("open", "doom", "bury", "renew", "keep")
 """Scripts that check for themselves; the others begin with the guard."""
+
+_READING = ("rounds", "parts")
+"""Scripts that change nothing: they read several keys of one slot at one instant."""
 
 _ALLOWED_WHEN_FULL = ("doom", "bury", "resume")
 """A full store must still let runs be deleted, and dropped epochs make room."""
@@ -18,6 +24,8 @@ _ALLOWED_WHEN_FULL = ("doom", "bury", "resume")
 def _source(name: str, events_kept: int) -> str:
     folder = files("mild_service.store") / "lua"
     body = (folder / f"{name}.lua").read_text()
+    if name in _READING:
+        return f"#!lua flags=no-writes\n{body}"
     tell = f"local events_kept = {events_kept}\n{(folder / 'tell.lua').read_text()}"
     guard = "" if name in _ALONE else (folder / "guard.lua").read_text()
     head = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
@@ -25,7 +33,7 @@ def _source(name: str, events_kept: int) -> str:
 
 
 class Scripts:
-    """The scripts, registered with a client; they answer in lists of words, the first of which is the outcome."""
+    """The scripts; those that write answer in lists of words, the first of which is the outcome."""
 
     names = (
         "open",
@@ -43,14 +51,29 @@ class Scripts:
         "doom",
         "bury",
         "renew",
+        "keep",
+        "rounds",
+        "parts",
     )
 
-    def __init__(self, redis: Redis, events_kept: int) -> None:
-        self._scripts: Mapping[str, AsyncScript] = {
-            name: redis.register_script(_source(name, events_kept)) for name in self.names
-        }
+    def __init__(self, redis: Client, events_kept: int) -> None:
+        self._redis = redis
+        self._sources = {name: _source(name, events_kept) for name in self.names}
+        self._digests = {name: hashlib.sha1(source.encode()).hexdigest() for name, source in self._sources.items()}
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
-        """Run a script and return its answer."""
-        answer = await self._scripts[name](keys=keys, args=arguments)
-        return [bytes(word).decode() for word in answer]
+        """Run a script that writes and return its answer."""
+        return [bytes(word).decode() for word in await self._evaluate(name, keys, arguments)]
+
+    async def read(self, name: str, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> list[Any]:
+        """Run a script that only reads and return what it has found."""
+        return list(await self._evaluate(name, keys, arguments))
+
+    async def _evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        tail = (*keys, *arguments)
+        try:
+            return await self._redis.evalsha(self._digests[name], len(keys), *tail)
+        except NoScriptError:
+            # Sent whole to where the keys are, which keeps it: in a cluster every node has to learn it, and loading it
+            # everywhere would fail with any node.
+            return await self._redis.eval(self._sources[name], len(keys), *tail)

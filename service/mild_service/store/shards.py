@@ -79,11 +79,8 @@ class Shards:
         """The shards that an epoch consists of; None when it is not as it was read in `epoch` any more."""
         keys = self._link.keys
         with translated():
-            pipeline = self._link.redis.pipeline(transaction=True)
-            pipeline.hget(keys.epochs(run.run_id, run.uid, round_), str(epoch.number))
-            of = range(epoch.n_shards or 0)
-            pipeline.hmget(keys.shards(run.run_id, run.uid, round_), [f"{epoch.number}:{shard}" for shard in of])
-            record, found = await pipeline.execute()
+            names = [keys.epochs(run.run_id, run.uid, round_), keys.shards(run.run_id, run.uid, round_)]
+            record, *found = await self._link.scripts.read("parts", names, [epoch.number, epoch.n_shards or 0])
         if record != records.write_epoch(epoch).encode():
             return None
         held = enumerate(blobs(found))

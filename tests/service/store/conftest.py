@@ -15,6 +15,12 @@ N = 100
 LARGE = 2 * CHUNK_SAMPLES + 77
 
 
+@pytest.fixture(scope="session", params=["one server", "cluster"])
+def store_url(request: pytest.FixtureRequest, store_url: str) -> str:
+    """The store's tests pass on one server and on a cluster alike."""
+    return str(request.getfixturevalue("cluster_url")) if request.param == "cluster" else store_url
+
+
 @pytest.fixture
 async def sharded_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
     """A store whose keys may lie on several servers: large bitmaps are written in steps."""
