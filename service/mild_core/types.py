@@ -367,6 +367,11 @@ class Selection:
     classes: tuple[ClassCut, ...] = ()
 
     @property
+    def measurable(self) -> Bitmap:
+        """The set to hold against an audit, shape (n_bytes,): where checked samples follow their mark, the cut's."""
+        return self.by_cut if self.options.audit == "fit" else self.bitmap
+
+    @property
     def n_selected(self) -> int:
         """Samples kept."""
         return bitmap.popcount(self.bitmap)

@@ -14,11 +14,12 @@ import orjson
 from anyio import CapacityLimiter
 
 from mild_core import bitmap, selection
+from mild_core.beside import Beside
 from mild_core.types import RoundBits, Selection, SelectionOptions
 from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.slots import Slots
-from mild_service.state import Computed, Epoch, Round, Run
+from mild_service.state import Computed, Epoch, Round, Run, TruthRef
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
 from mild_service.tracing import phase
@@ -71,10 +72,19 @@ class Evidence:
         ]
 
     @property
+    def beside(self) -> tuple[TruthRef | None, TruthRef | None]:
+        """Labels and audit, where they have a say."""
+        return (
+            self.run.labels if self.options.by_class else None,
+            self.run.audit if self.options.audit == "fit" else None,
+        )
+
+    @property
     def digest(self) -> str:
         """Of everything that decides the selection."""
         config = self.run.config
         parts: list[Any] = [CORE_VERSION, config.n_samples, config.observe, asdict(self.options)]
+        parts += [ref and ref.digest for ref in self.beside]
         for round_ in self.rounds:
             sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
             parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
@@ -189,10 +199,11 @@ class Computer:
             try:
                 return evidence, await read(evidence)
             except StoreDamaged:
+                run = await self._again(evidence.run)
                 fresh = await self.gather(
-                    evidence.run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
+                    run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
                 )
-                unchanged = fresh.round.version == evidence.round.version
+                unchanged = fresh.round.version == evidence.round.version and fresh.beside == evidence.beside
                 if unchanged and suspected:  # not at once: the reading that failed may have been begun before a change
                     raise
                 suspected, evidence = unchanged, fresh
@@ -220,8 +231,8 @@ class Computer:
         async def obtain() -> Detail:
             self._telemetry.selections.labels("detail").inc()
             async with self._slots.one():
-                rounds = await self.load(evidence)
-                return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options)))
+                rounds, beside = await self.load(evidence), await self._beside(evidence)
+                return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options, beside)))
 
         return await self._shared(("detail", evidence.run.uid, evidence.digest), obtain)
 
@@ -243,7 +254,8 @@ class Computer:
                 if mine:
                     self._telemetry.selections.labels("computed").inc()
                     async with self._slots.one():  # before the bits are loaded: those that wait hold no memory
-                        computed = await self._in_thread(await self.load(evidence), evidence.options, digest)
+                        rounds, beside = await self.load(evidence), await self._beside(evidence)
+                        computed = await self._in_thread(rounds, evidence.options, digest, beside)
                     await self._keep(evidence.run, computed)
                     return computed
             await asyncio.sleep(_POLL_SECONDS)
@@ -265,6 +277,26 @@ class Computer:
         """
         return [await self._round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds]
 
+    async def _beside(self, evidence: Evidence) -> Beside:
+        """Labels and audit, as far as they have a say.
+
+        Raises
+        ------
+        StoreDamaged
+            If they are not there (any more).
+        """
+        run, truth = evidence.run, self._store.truth
+        labels, audit = evidence.beside
+        return Beside(
+            None if labels is None else await truth.read_labels(run, labels, np.arange(run.config.n_samples)),
+            None if audit is None else await truth.read_audit(run, audit),
+        )
+
+    async def _again(self, run: Run) -> Run:
+        """The run's record now; of a run that was opened anew the old one, whose reads find nothing."""
+        fresh = await self._store.runs.get(run.run_id)
+        return fresh if fresh.uid == run.uid else run
+
     async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
         config = run.config
         correct, observed = await self._store.bits.read_epochs(run, round_.number, epochs)
@@ -278,8 +310,10 @@ class Computer:
         n_epochs = epochs[-1].number + 1
         return bits if n_epochs == len(epochs) else _with_gaps(bits, [epoch.number for epoch in epochs], n_epochs)
 
-    async def _in_thread(self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
-        return await self._timed(lambda: _compute(rounds, options, digest))
+    async def _in_thread(
+        self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None = None
+    ) -> Computed:
+        return await self._timed(lambda: _compute(rounds, options, digest, beside))
 
     async def _timed(self, work: Callable[[], T]) -> T:
         """Work in one of the threads that there are for computing."""
@@ -296,8 +330,8 @@ def _with_gaps(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundB
     return replace(bits, correct=correct, observed=observed)
 
 
-def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str) -> Computed:
-    selected = selection.select(rounds, options)
+def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None) -> Computed:
+    selected = selection.select(rounds, options, beside)
     return Computed(digest, plain(selected.summary()), plain(_fit(selected)), selected.bitmap)
 
 

@@ -113,7 +113,9 @@ class Selections:
         number = max(run.round - 1, 0) if which == "latest" else which
         options = replace(run.config.options, **changes).checked()
         known = None
-        if until_epoch is None and options == run.config.options and number <= run.round:
+        # An audit goes on after a round is finished: who asks for it means what it says now.
+        stored = until_epoch is None and options == run.config.options and changes.get("audit") != "fit"
+        if stored and number <= run.round:
             (known,) = await self._store.rounds.get(run, range(number, number + 1))
             if known.finished:
                 return Choice(run, known, _identity(run, number, None), None)
@@ -129,7 +131,7 @@ class Selections:
         selection, evidence = inspection.selection, choice.evidence and inspection.evidence
         document = choice.round.selection if evidence is None else _document(evidence, plain(selection.summary()))
         assert document is not None, "a finished round has its selection"
-        measured = evaluate(selection.bitmap, selection.scores, audit).measured()
+        measured = evaluate(selection.measurable, selection.scores, audit).measured()
         return Answer(
             _identity(run, choice.round.number, evidence),
             {**document, "measured": measured},

@@ -6,7 +6,7 @@ import pytest
 from mild_client import LocalSelector, Position, ResumeError, RunSpec
 from mild_client.errors import LocalStateError
 from mild_core import bitmap
-from mild_core.errors import BitmapLengthError, CorrectNotObservedError
+from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
 from mild_core.selection import select
 from mild_core.types import EpochBits, SelectionOptions
 
@@ -31,6 +31,24 @@ def test_a_round_ends_with_the_set_that_the_core_selects(epochs: list[EpochBits]
     assert result.fit is not None
     assert sum(result.fit.counts) == pytest.approx(600)
     assert len(result.fit.densities) == 2
+
+
+def test_labels_let_classes_have_a_say_and_outlive_the_process(epochs: list[EpochBits], tmp_path: Path) -> None:
+    spec = RunSpec("run", n_samples=600, options=SelectionOptions(min_keep_class=0.8))
+    selector = LocalSelector(tmp_path)
+    selector.open(spec)
+    assert selector.labels is None
+    with pytest.raises(ParameterError, match=r"shape \(3,\) for 600 samples"):
+        selector.put_labels(np.zeros(3, dtype=np.uint8))
+    selector.put_labels((np.arange(600) % 3).astype(np.uint8))
+    put_all(selector, epochs)
+    resumed = LocalSelector(tmp_path)
+    resumed.open(spec, Position(0, len(epochs)))
+    for each in (selector, resumed):
+        assert all(found["kept"] >= 0.8 * found["scored"] for found in each.finish(0).summary["classes"])
+    anew = LocalSelector(tmp_path)
+    anew.open(spec)
+    assert anew.labels is None
 
 
 def test_the_set_is_the_members_of_the_next_round(epochs: list[EpochBits]) -> None:

@@ -276,6 +276,18 @@ def test_a_file_without_bits_is_refused(
     assert re.search(message, result.stderr)
 
 
+def test_a_file_with_labels_is_cut_by_class(run: CliRunner, tmp_path: Path) -> None:
+    correct = np.arange(20)[:, None] >= np.where(np.arange(90) < 60, np.arange(90) % 7, 18)
+    arrays = {"correct": correct, "labels": np.arange(90) % 3}
+    np.savez(tmp_path / "bits.npz", **arrays)  # type: ignore[arg-type]  # numpy: as if one were allow_pickle
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz"), "--min-keep-class", "1", "--per-class"])
+    assert result.exit_code == 0, result.output
+    assert [found["kept"] for found in json.loads(result.stdout)["classes"]] == [30, 30, 30]
+    np.savez(tmp_path / "bits.npz", **{**arrays, "labels": np.arange(90) / 3})  # type: ignore[arg-type]  # as above
+    refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz"), "--per-class"])
+    assert "labels are float64 of shape (90,) for 90 samples; give an integer each" in refused.stderr
+
+
 def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: Path) -> None:
     path = tmp_path / "bits.npy"
 

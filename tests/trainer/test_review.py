@@ -18,6 +18,7 @@ from mild_trainer.review import Judged
 from tests.live import serving
 
 N = 120
+RATE = {"value": 0.25, "low": 0.2, "high": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,14 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
     assert (found["round"], found["known"], found["clean"], found["kept"]) == (0, 60, 40, sum(kept))
     assert found["recall"] == pytest.approx(sum(kept[i] for i in range(60) if i % 3) / 40)
     assert "only if they were drawn at random" in measured.stderr
+    clean_set = tmp_path / "clean.npy"
+    told = runner.invoke(
+        cli.app, ["review", str(trained), "--marks", str(review_file), "--set", str(clean_set)], catch_exceptions=False
+    )
+    assert told.exit_code == 0, told.output
+    chosen = set(np.load(clean_set).tolist())
+    assert all((int(line["index"]) in chosen) == (line["mark"] == "clean") for line in lines)
+    assert f"{clean_set}: {len(chosen)} samples" in told.stderr
     again = runner.invoke(cli.app, ["review", str(trained), "--out", str(tmp_path / "rest.csv")])
     assert again.exit_code == 0, again.output
     rest = read(tmp_path / "rest.csv")
@@ -140,7 +149,9 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
     assert {path: path.read_bytes() for path in (trained / "bits").rglob("*") if path.is_file()} == before
 
 
-def test_a_run_of_a_service_is_listed_marked_and_measured(service: httpx.Client) -> None:
+def test_a_run_of_a_service_is_listed_marked_and_measured(
+    service: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     clean, labels = np.arange(N) < 90, rng.integers(0, 3, N)
     predicted = np.where(rng.random((15, N)) < np.where(clean, 0.92, 0.06), labels, (labels + 1) % 3)
@@ -164,6 +175,13 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(service: httpx.Client)
     found = reviewed.mark(Audit.from_marks(range(N), clean.tolist(), N))
     assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
     assert reviewed.judged().audit.n_known == N
+    summary, indices = reviewed.refit()
+    assert indices.tolist() == np.flatnonzero(clean).tolist()
+    assert summary["num_selected"] == 90
+    review.write_set(tmp_path / "set.npy", {**summary, "estimated": {"noise_rate": RATE}}, indices)
+    assert "noise rate 0.250 (0.200 to 0.300)" in capsys.readouterr().err
+    with pytest.raises(ReviewError, match=r"ends in '\.txt'"):
+        review.write_set(tmp_path / "set.txt", summary, indices)
 
 
 def test_the_list_of_a_service_says_how_its_marks_are_sent_back(app: FastAPI, tmp_path: Path) -> None:

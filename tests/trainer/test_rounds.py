@@ -17,6 +17,7 @@ from mild_client import (
     SelectionOptions,
 )
 from mild_core import bitmap
+from mild_core.beside import Beside
 from mild_core.selection import select
 from mild_core.types import Observe, RoundBits, Selection
 from mild_trainer import checkpoint
@@ -52,9 +53,9 @@ class KilledAfter(Silent):
 def selecting(n_kept: int) -> LocalSelector:
     """A backend that keeps the first `n_kept` samples, whatever the bits."""
 
-    def chosen(rounds: Sequence[RoundBits], options: SelectionOptions) -> Selection:
+    def chosen(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside | None) -> Selection:
         kept = bitmap.pack(np.arange(rounds[-1].n_samples) < n_kept)
-        return replace(select(rounds, options), bitmap=kept)
+        return replace(select(rounds, options, beside), bitmap=kept)
 
     return LocalSelector(select=chosen)
 

@@ -131,6 +131,9 @@ class SelectionBackend(Protocol):
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
         """Open the run, or continue it: epochs from `resume_from` on are dropped and written anew."""
 
+    def put_labels(self, labels: NDArray[np.integer]) -> None:
+        """Say the given labels, shape (n_samples,), before the first epoch; the same ones again change nothing."""
+
     def put_planted(self, planted: Bitmap) -> None:
         """Say who is mislabelled on purpose in round 0, before its first epoch; without a call it is nobody.
 

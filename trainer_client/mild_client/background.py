@@ -15,7 +15,7 @@ from mild_client import defaults
 from mild_client.backend import Position, RoundResult, RunSpec, RunState
 from mild_client.client import MildClient
 from mild_client.defaults import Mode
-from mild_client.delivery import NOT_NOW, finishing, opening
+from mild_client.delivery import NOT_NOW, finishing, labelling, opening
 from mild_client.errors import (
     ClientError,
     LocalStateError,
@@ -158,6 +158,11 @@ class BackgroundBackend:
             self._sender = Sender(self._spool, self._connect)
         atexit.register(self.close)
         return state
+
+    def put_labels(self, labels: NDArray[np.integer]) -> None:
+        """Say the given labels."""
+        self._local.put_labels(labels)
+        self._keep(labelling(labels))
 
     def put_planted(self, planted: Bitmap) -> None:
         """Say who is mislabelled on purpose in round 0."""

@@ -1,8 +1,12 @@
 """From a spool's records to calls of the service: what each kind is, how it is sent, and what a refusal means."""
 
 import dataclasses
+import io
 import logging
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mild_client.backend import Position, RoundResult, RunSpec
 from mild_client.client import MildClient
@@ -26,6 +30,13 @@ def opening(spec: RunSpec, resume_from: Position | None) -> Record:
     """The record of a run that is opened, or resumed."""
     resumed = None if resume_from is None else dataclasses.asdict(resume_from)
     return Record("open", {"spec": dataclasses.asdict(spec) | {"tags": dict(spec.tags)}, "resume_from": resumed})
+
+
+def labelling(labels: NDArray[np.integer]) -> Record:
+    """The record of the given labels, shape (n_samples,)."""
+    body = io.BytesIO()
+    np.save(body, labels, allow_pickle=False)
+    return Record("labels", {}, body.getvalue())
 
 
 def finishing(result: RoundResult) -> Record:
@@ -67,6 +78,8 @@ class Delivery:
                 f"run {self._spool.run_id!r} was not opened, which was refused before; see why in {self._spool.folder}"
             )
         match record.kind:
+            case "labels":
+                self._backend.put_labels(np.load(io.BytesIO(record.body), allow_pickle=False))
             case "planted":
                 self._backend.put_planted(self._bits(record))
             case "members":

@@ -1,5 +1,6 @@
 """Selection in the training process: the backend's protocol with `mild_core` behind it and no server."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,15 @@ from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunSta
 from mild_client.errors import LocalStateError, ResumeError
 from mild_client.weights import sample_weights
 from mild_core import bitmap, selection
+from mild_core.beside import Beside
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError
+from mild_core.errors import CorrectNotObservedError, ParameterError
 from mild_core.types import EpochBits, RoundBits, Selection, SelectionOptions
 
+_LABELS = "round-0/labels.npy"
 _PLANTED = "round-0/planted.bits"
 
-Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions], Selection]
+Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions, Beside | None], Selection]
 
 
 @dataclass
@@ -48,6 +51,7 @@ class LocalSelector:
         self._select = select
         self._spec = RunSpec(run_id="local", n_samples=0)
         self._rounds: list[_Round] = []
+        self._beside: Beside | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
         """Start empty, or with the epochs before `resume_from`.
@@ -59,11 +63,35 @@ class LocalSelector:
         """
         self._spec = spec
         if resume_from is None:
+            self._beside = None
             self._clear()
             self._rounds = [_Round()]
         else:
             self._rounds = self._read(resume_from)
         return RunState(round=len(self._rounds) - 1, attempt=1)
+
+    def put_labels(self, labels: NDArray[np.integer]) -> None:
+        """Say the given labels, shape (n_samples,), which fits and floors per class go by.
+
+        Raises
+        ------
+        ParameterError
+            If there is not one label per sample.
+        """
+        if labels.shape != (self._spec.n_samples,):
+            raise ParameterError(
+                f"labels have the shape {labels.shape} for {self._spec.n_samples} samples; give one per sample"
+            )
+        self._beside = Beside(labels)
+        if self._folder is not None:
+            body = io.BytesIO()
+            np.save(body, labels, allow_pickle=False)
+            self._write(_LABELS, body.getvalue())
+
+    @property
+    def labels(self) -> NDArray[np.integer] | None:
+        """The given labels, shape (n_samples,), as far as they were said."""
+        return None if self._beside is None else self._beside.labels
 
     def put_planted(self, planted: Bitmap) -> None:
         """Say who is mislabelled on purpose in round 0; the same ones again change nothing at any time.
@@ -137,7 +165,7 @@ class LocalSelector:
         current = self._open_round(round)
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
-        selected = self._select(self.evidence(), self._spec.options)
+        selected = self._select(self.evidence(), self._spec.options, self._beside)
         current.result, current.posterior = _result(round, selected), selected.noisy_posterior
         self._begin_next(current.result)
         return current.result
@@ -158,7 +186,7 @@ class LocalSelector:
         """
         kept = self._rounds[result.round] if result.round < len(self._rounds) else _Round()
         if kept.posterior is None and kept.result is not None and result.round == len(self._rounds) - 2:
-            kept.posterior = self._select(self.evidence(), self._spec.options).noisy_posterior
+            kept.posterior = self._select(self.evidence(), self._spec.options, self._beside).noisy_posterior
         if kept.posterior is None:
             raise LocalStateError(f"round {result.round} was not finished here; finish it before asking for weights")
         return sample_weights(kept.posterior, result.selected, result.summary["verdict"])
@@ -200,8 +228,8 @@ class LocalSelector:
     def _clear(self) -> None:
         """Remove the bodies of a run before this one, which a later resumption would mistake for its own."""
         if self._folder is not None:
-            for path in self._folder.glob("round-*/*.bits"):
-                path.unlink()
+            for path in (*self._folder.glob("round-*/*.bits"), self._folder / _LABELS):
+                path.unlink(missing_ok=True)
 
     def _write(self, name: str, body: bytes) -> None:
         if self._folder is None:
@@ -229,6 +257,8 @@ class LocalSelector:
                 elif prune:
                     path.unlink()
             rounds.append(kept)
+        labels = self._folder / _LABELS
+        self._beside = Beside(np.load(labels, allow_pickle=False)) if labels.exists() else None
         planted = self._folder / _PLANTED
         if planted.exists():
             rounds[0].planted = bitmap.check(planted.read_bytes(), n_samples)

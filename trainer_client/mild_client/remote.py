@@ -59,6 +59,10 @@ class HttpBackend:
         """Write to a run that this writer has opened before, as `attempt`."""
         self._spec, self._attempt = spec, attempt
 
+    def put_labels(self, labels: NDArray[np.integer]) -> None:
+        """Say the given labels."""
+        self._client.put_labels(self._spec.run_id, labels)
+
     def put_planted(self, planted: Bitmap) -> None:
         """Say who is mislabelled on purpose in round 0."""
         self._client.put_planted(self._spec.run_id, planted, self._attempt)

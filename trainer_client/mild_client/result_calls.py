@@ -14,7 +14,7 @@ from mild_client.problems import unexpected
 from mild_client.service_calls import ServiceCalls, document
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions
+from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
 
 
 class Choice(TypedDict, total=False):
@@ -30,6 +30,9 @@ class Choice(TypedDict, total=False):
     target: float
     cost_ratio: float
     min_keep: float
+    per_class: bool
+    min_keep_class: float
+    audit: AuditUse
 
 
 _PAGE = 1_000_000

@@ -79,6 +79,9 @@ def train(
     target: o.Target = None,
     cost_ratio: o.CostRatio = 1.0,
     min_keep: o.MinKeep = 0.01,
+    per_class: o.PerClass = False,
+    min_keep_class: o.MinKeepClass = 0.0,
+    audit: o.AuditOption = "measure",
     url: o.Url = None,
     api_key: o.ApiKey = None,
     local: o.Local = False,
@@ -131,6 +134,9 @@ def train(
                 target=target,
                 cost_ratio=cost_ratio,
                 min_keep=min_keep,
+                per_class=per_class,
+                min_keep_class=min_keep_class,
+                audit=audit,
             ),
         )
         place = Place(url, local, mode == "offline", api_key, spool_bytes) if mode != "disabled" else Place(local=True)
@@ -185,6 +191,8 @@ def select(
     target: o.Target = None,
     cost_ratio: o.CostRatio = 1.0,
     min_keep: o.MinKeep = 0.01,
+    per_class: o.PerClass = False,
+    min_keep_class: o.MinKeepClass = 0.0,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw histogram, components and cut: a .png, .svg or .pdf.")
     ] = None,
@@ -203,6 +211,8 @@ def select(
             target=target,
             cost_ratio=cost_ratio,
             min_keep=min_keep,
+            per_class=per_class,
+            min_keep_class=min_keep_class,
         )
         typer.echo(_printed(select_file(file, options, plot)))
 

@@ -24,6 +24,13 @@ def review(
     marks: Annotated[
         Path | None, typer.Option("--marks", help="A list with `clean` or `wrong` in its column `mark`: read it back.")
     ] = None,
+    set_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            help="With --marks: write the set that knows all marks, and whose fit they calibrate, as .npy of indices.",
+        ),
+    ] = None,
 ) -> None:
     """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
     from mild_trainer import review as lists
@@ -34,6 +41,8 @@ def review(
             judged = reviewed.judged()
             found = lists.read_marks(marks, judged.kept.size)
             typer.echo(json.dumps(reviewed.mark(found), indent=2))
+            if set_out is not None:
+                lists.write_set(set_out, *reviewed.refit())
             typer.echo(
                 "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
             )

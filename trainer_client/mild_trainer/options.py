@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from mild_client.defaults import Mode
-from mild_core.types import Evidence, Fit, Metric, Observe, Rule
+from mild_core.types import AuditUse, Evidence, Fit, Metric, Observe, Rule
 from mild_trainer.settings import (
     DEFAULTS,
     DatasetName,
@@ -147,6 +147,18 @@ Target: TypeAlias = Annotated[
 CostRatio: TypeAlias = Annotated[
     float,
     _option("COST_RATIO", "bayes: cost of keeping a wrong label over that of dropping a right one.", _SELECTION),
+]
+AuditOption: TypeAlias = Annotated[
+    AuditUse,
+    _option(
+        "AUDIT", "fit: labels that people have checked at the service calibrate the fit and are obeyed.", _SELECTION
+    ),
+]
+PerClass: TypeAlias = Annotated[
+    bool, _option("PER_CLASS", "A fit and a cut for each class, drawn to the fit of all samples.", _SELECTION)
+]
+MinKeepClass: TypeAlias = Annotated[
+    float, _option("MIN_KEEP_CLASS", "Share kept of each class whatever the rule says.", _SELECTION)
 ]
 MinKeep: TypeAlias = Annotated[float, _option("MIN_KEEP", "Share kept whatever the rule says.", _SELECTION)]
 

@@ -1,6 +1,7 @@
 """``mild review``: the samples of a run in the order in which people should check them, and what they found."""
 
 import csv
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,22 @@ def write(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
 def exists(path: Path) -> ReviewError:
     """What is said of a list that is there already."""
     return ReviewError(f"{path} exists and may hold marks; give another --out, or remove it")
+
+
+def write_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -> None:
+    """Write a set's indices as ``.npy``, and say on stderr what it is.
+
+    Raises
+    ------
+    ReviewError
+        If the file is named otherwise.
+    """
+    if path.suffix != ".npy":
+        raise ReviewError(f"the set {path} ends in {path.suffix!r}; give a file that ends in .npy")
+    np.save(path, indices, allow_pickle=False)
+    rate = summary["estimated"]["noise_rate"]
+    wrong = "" if rate is None else f", noise rate {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
+    print(f"{path}: {indices.size} samples that the marks leave, fit {summary['verdict']}{wrong}", file=sys.stderr)
 
 
 def read_marks(path: Path, n_samples: int) -> Audit:

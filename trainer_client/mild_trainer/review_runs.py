@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mild_client import LocalSelector, MildClient, RunSpec
 from mild_core import bitmap, evaluation
 from mild_core.audit import Audit
+from mild_core.beside import Beside
 from mild_core.selection import select
-from mild_core.types import Selection
+from mild_core.types import AuditUse, Selection
 from mild_trainer import data as datasets
 from mild_trainer.errors import DataError, ReviewError
 from mild_trainer.review import Judged, row
@@ -33,6 +34,9 @@ class Reviewed(Protocol):
 
     def mark(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and measure the set by all of it, in the wire's names."""
+
+    def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
 
 
 @contextlib.contextmanager
@@ -158,10 +162,18 @@ class LocalRun:
         counts = {"clean": found.clean, "kept": found.kept, "kept_clean": found.kept_clean}
         return {"round": self._training.n_rounds - 1, **found.measured(), **counts}
 
-    def _selection(self) -> Selection:
+    def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
+        selection = self._selection("fit")
+        return selection.summary(), selection.indices
+
+    def _selection(self, audit: AuditUse = "measure") -> Selection:
         training, settings = self._training, self._training.settings
-        spec = RunSpec("review", training.n_samples, observe=settings.observe, options=settings.selection)
-        return select(LocalSelector(training.folder / "bits").look(spec, training.n_rounds), settings.selection)
+        options = replace(settings.selection, audit=audit)
+        spec = RunSpec("review", training.n_samples, observe=settings.observe, options=options)
+        selector = LocalSelector(training.folder / "bits")
+        rounds = selector.look(spec, training.n_rounds)
+        return select(rounds, options, Beside(selector.labels, self._audit()))
 
     def _audit(self) -> Audit:
         n_samples = self._training.n_samples
@@ -201,6 +213,11 @@ class ServiceRun:
         known, clean = marks.masks
         self._client.put_audit(self._run_id, np.flatnonzero(known).tolist(), clean[known].tolist())
         return self._client.evaluation(self._run_id, self._round())
+
+    def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
+        answer = self._client.selection(self._run_id, self._round(), choice={"audit": "fit"})
+        return answer, np.array(answer.pop("indices"), dtype=np.int64)
 
     def _round(self) -> int:
         """The last finished round, or else the first one."""

@@ -100,6 +100,8 @@ class _Rounds:
     def run(self, run_id: str, resumed: Checkpoint | None) -> History:
         self.run_id = run_id if resumed is None else resumed.run_id
         self.backend.open(self.spec(), None if resumed is None else resumed.position)
+        # In as few bytes as they fit: they go over the wire, once.
+        self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
         if resumed is None:
             if self.settings.verify:
                 self.verified = verify(self.settings, self.data, self.trainer, self.reporter)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mild_client import RoundFit
 from mild_core import bitmap
 from mild_core.audit import Audit
+from mild_core.beside import Beside
 from mild_core.bitmap import Bitmap
 from mild_core.evaluation import evaluate
 from mild_core.selection import select
@@ -30,7 +31,7 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
     path
         An array ``correct`` of shape (n_epochs, n_samples); an ``.npz`` may add ``observed`` of the same shape,
         ``planted`` (a mask of the labels broken on purpose), and ``labels`` with ``clean`` (true labels or a mask) to
-        measure the set against.
+        measure the set against; `labels` are also what fits and floors per class go by.
     options
         How the clean set is chosen.
     plot
@@ -57,7 +58,8 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
         observed=None if observed is None else bitmap.pack(observed),
         planted=_planted(path, arrays, correct.shape[1]),
     )
-    selection = select([bits], options)
+    labels = _labels(path, arrays, correct.shape[1]) if options.by_class else None
+    selection = select([bits], options, Beside(labels))
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
     clean = _clean(path, arrays, correct.shape[1])
     if clean is not None:
@@ -87,6 +89,16 @@ def _planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Bit
             f"{path}: planted is {array.dtype} of shape {array.shape} for {n_samples} samples; give a 0 or 1 each"
         )
     return bitmap.pack(array.astype(bool))
+
+
+def _labels(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.integer] | None:
+    """Given labels, shape (n_samples,)."""
+    labels = arrays.get("labels")
+    if labels is not None and (labels.shape != (n_samples,) or labels.dtype.kind not in "iu"):
+        raise DataError(
+            f"{path}: labels are {labels.dtype} of shape {labels.shape} for {n_samples} samples; give an integer each"
+        )
+    return labels
 
 
 def _clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.bool_] | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic.json_schema import SkipJsonSchema
 
-from mild_core.types import Evidence, Fit, Metric, Rule
+from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule
 from mild_service.api.schemas import CostRatio, MetricValue, Share
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
@@ -158,8 +158,16 @@ async def _changes(
         Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
     ] = None,
     min_keep: Annotated[Share | None, Query(description="Share kept whatever the rule says.")] = None,
+    per_class: Annotated[bool | None, Query(description="A fit and a cut for each class; needs labels.")] = None,
+    min_keep_class: Annotated[
+        Share | None, Query(description="Share kept of each class whatever the rule says; above 0 it needs labels.")
+    ] = None,
+    audit: Annotated[
+        AuditUse | None,
+        Query(description="`fit`: the audit calibrates the fit, and checked samples follow their mark."),
+    ] = None,
 ) -> dict[str, Any]:
-    given = {
+    given: dict[str, Any] = {
         "metric": metric,
         "fit": fit,
         "evidence": evidence,
@@ -170,6 +178,9 @@ async def _changes(
         "target": target,
         "cost_ratio": cost_ratio,
         "min_keep": min_keep,
+        "per_class": per_class,
+        "min_keep_class": min_keep_class,
+        "audit": audit,
     }
     return {name: choice for name, choice in given.items() if choice is not None}
 

@@ -208,7 +208,7 @@ def _cut(cut: Cut) -> dict[str, Any]:
 
 
 def _evaluation(inspection: Inspection, audit: Audit) -> dict[str, Any]:
-    found = evaluate(inspection.selection.bitmap, inspection.selection.scores, audit)
+    found = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
     return {
         **_head(inspection.evidence),
         **found.measured(),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
-from mild_core.types import Evidence, Fit, Metric, Observe, Pass, Rule, SelectionOptions, Verdict
+from mild_core.types import AuditUse, Evidence, Fit, Metric, Observe, Pass, Rule, SelectionOptions, Verdict
 from mild_service.predictions import Filled
 from mild_service.runs import Opening
 from mild_service.state import Basis, Round, Run, Status
@@ -71,6 +71,9 @@ class SelectionChoice(Strict):
     target: Share | None = None
     cost_ratio: CostRatio = 1.0
     min_keep: Share = 0.01
+    per_class: bool = False
+    min_keep_class: Share = 0.0
+    audit: AuditUse = "measure"
 
     def given(self) -> dict[str, Any]:
         """The fields that were sent."""
@@ -365,6 +368,19 @@ class MeasuredView(BaseModel):
     known: int = Field(description="Audited samples, which all of this rests on.")
 
 
+class ClassView(BaseModel):
+    """What became of one class."""
+
+    label: int
+    scored: int = Field(description="Its samples that were judged.")
+    kept: int
+    cut: int | None = Field(description="Last bin that is kept; -1: nobody, null: nothing was fitted.")
+    noise_rate: float | None = Field(
+        description="Of the class's own fit; null without one, or where the verdict is not `separable`."
+    )
+    floored: bool = Field(description="The floor keeps samples that the rule would have dropped.")
+
+
 class SelectionView(BaseModel):
     """A clean index set, and what may be believed of it."""
 
@@ -388,6 +404,7 @@ class SelectionView(BaseModel):
     epochs: int
     unobserved: int
     planted: int = Field(description="Samples whose own label was never judged, since it was broken on purpose.")
+    classes: list[ClassView] | None = Field(None, description="With `per_class` or `min_keep_class`: every class.")
     core_version: str
     client_core_version: str | None = Field(None, description="With `basis` client: what computed the set.")
     differs: int | None = Field(

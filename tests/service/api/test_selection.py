@@ -143,6 +143,35 @@ def test_another_choice_is_shown_and_not_stored(recorded: httpx.Client) -> None:
     assert recorded.get("/selection/a", params={"fit": "anchored"}).json() == stored
 
 
+def test_classes_have_fits_and_floors_of_their_own_once_there_are_labels(recorded: httpx.Client) -> None:
+    choice = {"per_class": "true", "min_keep_class": "0.9"}
+    refused = recorded.get("/selection/a", params=choice)
+    assert refused.status_code == 422
+    assert "needs the given labels" in refused.json()["detail"]
+    labels = [index % 4 for index in range(N)]
+    recorded.put("/runs/a/labels", json={"labels": labels}).raise_for_status()
+    answer = recorded.get("/selection/a", params=choice).json()
+    assert [found["label"] for found in answer["classes"]] == [0, 1, 2, 3]
+    assert all(found["kept"] >= 0.9 * found["scored"] for found in answer["classes"])
+    assert sum(found["kept"] for found in answer["classes"]) == answer["num_selected"]
+    scores = recorded.get("/runs/a/scores", params=choice)
+    assert scores.status_code == 200
+    assert "classes" not in recorded.get("/selection/a").json()
+
+
+def test_an_audit_calibrates_where_that_is_asked_for_and_its_marks_are_followed(recorded: httpx.Client) -> None:
+    stored = recorded.post("/runs/a/rounds/0/finish").json()
+    wrong, right = stored["indices"][0], next(i for i in range(N) if i not in stored["indices"])
+    for marks in ({wrong: False, right: True}, {wrong: True}):
+        body = {"indices": [*marks], "clean": [*marks.values()]}
+        recorded.put("/runs/a/audit", json=body).raise_for_status()
+        answer = recorded.get("/selection/a", params={"audit": "fit"}).json()
+        assert all((index in answer["indices"]) == clean for index, clean in marks.items())
+        assert (answer["basis"], answer["measured"]["known"]) == ("computed", 2)
+    assert recorded.get("/selection/a").json()["indices"] == stored["indices"]
+    assert recorded.get("/runs/a/rounds/0/evaluation", params={"audit": "fit"}).status_code == 200
+
+
 def test_a_look_at_earlier_epochs(recorded: httpx.Client) -> None:
     assert recorded.get("/selection/a", params={"until_epoch": 7}).json()["epochs"] == 8
     recorded.post("/runs/a/rounds/0/finish")
