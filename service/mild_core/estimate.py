@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mild_core.mixture import Mixture, fit_mixture, refit
-from mild_core.types import Estimate, Fit
+from mild_core.types import Curves, Estimate, Fit
 from mild_core.weibull import Floats
 
 N_BOOTSTRAP = 20
@@ -26,15 +26,22 @@ and less complete than a fit believes."""
 _RIVALS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
-def estimates(
+def estimates(curves: Curves, cut: int) -> Mapping[str, Estimate | None]:
+    """Estimates where bins ``0..cut`` are kept; -1 keeps nobody."""
+    columns = zip(curves.value[:, cut + 1], curves.low[:, cut + 1], curves.high[:, cut + 1], strict=True)
+    return {
+        name: Estimate(*(float(number) for number in column)) for name, column in zip(QUANTITIES, columns, strict=True)
+    }
+
+
+def curves_of(
     mixture: Mixture,
     counts: Floats,
-    cut: int,
     observation: Floats | None = None,
     known: Floats | None = None,
     checked: Floats | None = None,
-) -> Mapping[str, Estimate | None]:
-    """Estimate noise rate, precision and recall of keeping bins ``0..cut``.
+) -> Curves:
+    """Estimate noise rate, precision and recall of keeping bins ``0..cut``, for every cut.
 
     Parameters
     ----------
@@ -42,8 +49,6 @@ def estimates(
         The fit in use.
     counts, observation, known, checked
         What it was fitted to, as in `fit_mixture`; the resamples are of complete histograms all the same.
-    cut
-        Last bin that is kept; -1 keeps nobody.
     """
     rng = np.random.default_rng(0)
     total = int(counts.sum())
@@ -51,25 +56,22 @@ def estimates(
     told = (known, checked) if observation is None else (None, None)  # resamples have no cells
     again = np.zeros_like(expected) if told[1] is None else told[1].sum(axis=0)  # who was checked is not drawn anew
     resampled = again + rng.multinomial(total - int(again.sum()), expected / expected.sum(), size=N_BOOTSTRAP)
-    draws = np.array([_quality(drawn, cut) for drawn in refit(mixture, resampled, *told)])
+    draws = np.array([_quality(drawn) for drawn in refit(mixture, resampled, *told)])
     rivals = np.array(
-        [
-            _quality(fit_mixture(counts, kind, observation, known, checked), cut)
-            for kind in _RIVALS
-            if kind != mixture.kind
-        ]
+        [_quality(fit_mixture(counts, kind, observation, known, checked)) for kind in _RIVALS if kind != mixture.kind]
     )
-    value = _quality(mixture, cut)
-    below, above = (fixed + per_noise * value[0] for fixed, per_noise in _MISFIT)
+    value = _quality(mixture)
+    below, above = ((fixed + per_noise * value[0, 0])[:, None] for fixed, per_noise in _MISFIT)
     low = np.minimum(np.quantile(draws, 0.05, axis=0), np.minimum(rivals.min(axis=0), value)) - below
     high = np.maximum(np.quantile(draws, 0.95, axis=0), np.maximum(rivals.max(axis=0), value)) + above
-    low, high = np.maximum(low, 0.0), np.minimum(high, 1.0)
-    return {name: Estimate(float(value[i]), float(low[i]), float(high[i])) for i, name in enumerate(QUANTITIES)}
+    return Curves(value, np.maximum(low, 0.0), np.minimum(high, 1.0))
 
 
-def _quality(mixture: Mixture, cut: int) -> Floats:
-    """Noise rate, precision and recall that a mixture implies, shape (3,)."""
-    clean, noisy = mixture.densities[:, : cut + 1].sum(axis=1)
-    precision = clean / (clean + noisy) if clean + noisy > 0 else 1.0
-    recall = clean / mixture.weights[0] if mixture.weights[0] > 0 else 1.0
-    return np.array([mixture.weights[1], precision, min(recall, 1.0)])
+def _quality(mixture: Mixture) -> Floats:
+    """Noise rate, precision and recall that a mixture implies of every cut, shape (3, n_bins + 1)."""
+    clean, noisy = np.cumsum(np.pad(mixture.densities, ((0, 0), (1, 0))), axis=1)
+    both = clean + noisy
+    precision = np.divide(clean, both, out=np.ones_like(both), where=both > 0)
+    total = mixture.weights[0]
+    recall = np.minimum(clean / total, 1.0) if total > 0 else np.ones_like(clean)
+    return np.stack((np.full_like(both, mixture.weights[1]), precision, recall))

@@ -12,13 +12,13 @@ from mild_core.beside import Beside
 from mild_core.classes import ClassCuts, Classes, cut_classes, described, group
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
-from mild_core.estimate import UNKNOWN, estimates
+from mild_core.estimate import UNKNOWN, curves_of, estimates
 from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
 from mild_core.planted import noise_bound
 from mild_core.threshold import fitted_cut, floored, fraction_cut
-from mild_core.types import Estimate, Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
+from mild_core.types import Curves, Estimate, Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
 from mild_core.weibull import Floats
 
 
@@ -193,6 +193,7 @@ def _selected(
             kept = scores.bins <= by_class.cuts[classes.own]
     n_samples = scores.values.size
     by_cut = bitmap.pack(_spread(kept, scores.scored))
+    curves = _curves(evidence, mixture, threshold, found)
     posterior = np.full(n_samples, np.nan, dtype=np.float32)
     if mixture is not None:
         posterior[scores.scored] = _posterior(evidence, mixture, by_class)
@@ -208,12 +209,13 @@ def _selected(
         components=() if mixture is None else mixture.components,
         verdict=found,
         reasons=reasons,
-        estimated=_estimated(evidence, mixture, threshold, found),
+        estimated=_estimated(curves, threshold, classes is not None),
         epochs=scores.n_epochs,
         unobserved=int(scores.unobserved.sum()),
         planted=0 if scores.planted is None else int(scores.planted.sum()),
         histogram=Histogram(scores.origin, scores.width, evidence.counts),
         densities=None if mixture is None else mixture.densities * evidence.counts.sum(),
+        curves=curves if classes is None else None,
         classes=()
         if classes is None or by_class is None
         else described(classes, by_class, kept, found, fitted=threshold.cut is not None),
@@ -237,11 +239,16 @@ def _posterior(evidence: _Evidence, mixture: Mixture, by_class: ClassCuts | None
     return posterior
 
 
-def _estimated(
-    evidence: _Evidence, mixture: Mixture | None, threshold: Threshold, found: Verdict
-) -> Mapping[str, Estimate | None]:
-    """What is known of the set; of one made by several cuts the noise rate alone, since intervals are of one cut."""
+def _curves(evidence: _Evidence, mixture: Mixture | None, threshold: Threshold, found: Verdict) -> Curves | None:
+    """What is known of every cut; None where it cannot be identified."""
     if mixture is None or threshold.cut is None or found != "separable":
+        return None
+    return curves_of(mixture, evidence.cells, evidence.likelihood, evidence.known, evidence.checked)
+
+
+def _estimated(curves: Curves | None, threshold: Threshold, in_classes: bool) -> Mapping[str, Estimate | None]:
+    """What is known of the set; of one made by several cuts the noise rate alone, since intervals are of one cut."""
+    if curves is None or threshold.cut is None:
         return UNKNOWN
-    told = estimates(mixture, evidence.cells, threshold.cut, evidence.likelihood, evidence.known, evidence.checked)
-    return told if evidence.classes is None else {**UNKNOWN, "noise_rate": told["noise_rate"]}
+    told = estimates(curves, threshold.cut)
+    return {**UNKNOWN, "noise_rate": told["noise_rate"]} if in_classes else told

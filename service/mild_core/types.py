@@ -254,6 +254,22 @@ class Estimate:
     high: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """Estimates of every cut.
+
+    Attributes
+    ----------
+    value, low, high
+        Shape (3, n_bins + 1), float64: noise rate, precision and recall, each with its 90% interval, where bins
+        ``0..position - 1`` are kept.
+    """
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One Weibull component, on the scale of the fit's bins (0..n_bins-1); `mean` is its mean within them."""
@@ -343,6 +359,8 @@ class Selection:
         Samples whose own label was never judged, since it was broken on purpose; never kept, always reported.
     histogram, densities
         What was fitted: the histogram, and the two weighted components' expected counts, shape (2, n_bins); or None.
+    curves
+        The same estimates for every cut; None where they are not identified, or where classes have cuts of their own.
     classes
         Every class by its label, where the options let classes have a say; else empty.
     """
@@ -364,6 +382,7 @@ class Selection:
     planted: int
     histogram: Histogram | None
     densities: NDArray[np.float64] | None
+    curves: Curves | None = None
     classes: tuple[ClassCut, ...] = ()
 
     @property

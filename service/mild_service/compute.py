@@ -332,10 +332,11 @@ def _with_gaps(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundB
 
 def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None) -> Computed:
     selected = selection.select(rounds, options, beside)
-    return Computed(digest, plain(selected.summary()), plain(_fit(selected)), selected.bitmap)
+    return Computed(digest, plain(selected.summary()), plain(fit_document(selected)), selected.bitmap)
 
 
-def _fit(selected: Selection) -> dict[str, Any]:
+def fit_document(selected: Selection) -> dict[str, Any]:
+    """What a set was read off, for JSON."""
     summary = selected.summary()
     histogram = selected.histogram and {
         "origin": selected.histogram.origin,
@@ -345,7 +346,8 @@ def _fit(selected: Selection) -> dict[str, Any]:
     return {
         "histogram": histogram,
         "densities": selected.densities,
-        **{name: summary[name] for name in ("components", "threshold", "verdict", "reasons")},
+        "curves": selected.curves and asdict(selected.curves),
+        **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "estimated")},
     }
 
 

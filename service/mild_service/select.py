@@ -5,11 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from anyio import to_thread
+
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.evaluation import evaluate
+from mild_core.sweep import measure
 from mild_core.types import RoundBits, Selection, SelectionOptions
-from mild_service.compute import CORE_VERSION, Computer, Evidence, plain
+from mild_service import cuts
+from mild_service.compute import CORE_VERSION, Computer, Evidence, fit_document, plain
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded
 from mild_service.feed import Feed
@@ -163,13 +167,28 @@ class Selections:
         return Inspection(evidence, detail.rounds, selection)
 
     async def fit(self, choice: Choice) -> Mapping[str, Any]:
-        """What a selection was read off: histogram, densities, components, threshold, verdict, reasons."""
-        head = {"run_id": choice.run.run_id, "round": choice.round.number}
+        """What a selection was read off: histogram, densities, components, threshold, verdict, and what follows."""
         if choice.evidence is None:
             assert choice.round.fit is not None, "a finished round has its fit"
-            return {**head, "provisional": False, **choice.round.fit}
+            head = {"run_id": choice.run.run_id, "round": choice.round.number, "provisional": False}
+            return {**head, **choice.round.fit}
         evidence, computed = await self._computer.compute(choice.evidence)
-        return {**head, "provisional": not evidence.round.finished, **computed.fit}
+        return {**_head(evidence), **computed.fit}
+
+    async def sweep(self, choice: Choice) -> Mapping[str, Any]:
+        """Every cut that could be made in a selection's place, as JSON values.
+
+        What was estimated is read off the fit; only what an audit measures needs the samples.
+        """
+        _, audit = await self._truths.audit(choice.run)
+        fit = await self.fit(choice)
+        measured, by_mark = None, False
+        if audit.n_known or "curves" not in fit:  # rounds that were finished by earlier versions have none
+            inspection = await self.inspect(choice)
+            fit = {**_head(inspection.evidence), **plain(fit_document(inspection.selection))}
+            measured = await to_thread.run_sync(measure, inspection.selection, audit)
+            by_mark = inspection.selection.options.audit == "fit"
+        return await to_thread.run_sync(cuts.document, fit, measured, by_mark)
 
     async def stateless(
         self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None
@@ -220,13 +239,20 @@ def _identity(run: Run, number: int, evidence: Evidence | None) -> str:
     return base if run.audit is None else f"{base}:{run.audit.digest}"
 
 
-def _document(evidence: Evidence, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A computed selection's JSON."""
+def _head(evidence: Evidence) -> dict[str, Any]:
+    """Of what a document is."""
     return {
         "run_id": evidence.run.run_id,
         "round": evidence.round.number,
-        "basis": "computed",
         "provisional": not evidence.round.finished,
+    }
+
+
+def _document(evidence: Evidence, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A computed selection's JSON."""
+    return {
+        **_head(evidence),
+        "basis": "computed",
         **summary,
         "core_version": CORE_VERSION,
     }

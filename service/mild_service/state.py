@@ -264,7 +264,7 @@ class Computed:
     summary
         `Selection.summary`.
     fit
-        Histogram, densities, components, threshold, verdict, reasons.
+        Histogram, densities, curves, metric, components, threshold, verdict, reasons, estimates.
     bitmap
         Shape (n_bytes,), the kept samples.
     """

@@ -7,9 +7,14 @@ from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.evaluation import evaluate
 from mild_core.selection import select
-from mild_core.sweep import sweep
-from mild_core.types import Metric, RoundBits, SelectionOptions
+from mild_core.sweep import Cut, measure, sweep
+from mild_core.types import Metric, RoundBits, Selection, SelectionOptions
 from tests.core.test_selection import recorded
+
+
+def swept(selection: Selection, audit: Audit | None = None) -> tuple[Cut, ...]:
+    measured = None if audit is None else measure(selection, audit)
+    return sweep(selection.histogram, selection.curves, measured)
 
 
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
@@ -18,16 +23,14 @@ def test_at_its_own_cut_a_selection_is_itself(metric: Metric, seen: float) -> No
     bits, clean = recorded(seen=seen)
     selection = select([bits], SelectionOptions(metric=metric))
     audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
-    cuts = sweep(selection, audit)
+    cuts = swept(selection, audit)
     cut = len(cuts) - 1 if selection.threshold.cut is None else selection.threshold.cut
     own = cuts[cut]
     assert own.cut == cut
     assert own.kept == selection.n_selected
     if selection.threshold.value is not None:
         assert own.value == selection.threshold.value
-    for name, implied in (("precision", own.precision), ("recall", own.recall)):
-        estimate = selection.estimated[name]
-        assert implied == (None if estimate is None else pytest.approx(estimate.value))
+    assert (own.precision, own.recall) == (selection.estimated["precision"], selection.estimated["recall"])
     judged = evaluate(selection.bitmap, selection.scores, audit)
     assert own.measured is not None
     assert replace(own.measured, auc=judged.auc) == judged
@@ -35,13 +38,13 @@ def test_at_its_own_cut_a_selection_is_itself(metric: Metric, seen: float) -> No
 
 def test_a_higher_cut_keeps_more_and_loses_fewer() -> None:
     bits, _ = recorded()
-    cuts = sweep(select([bits]))
+    cuts = swept(select([bits]))
     assert [cut.cut for cut in cuts] == list(range(31))
     assert [cut.value for cut in cuts] == [2.0 * z - 30 for z in range(31)]
     kept = [cut.kept for cut in cuts]
     assert kept == sorted(kept)
     assert kept[-1] == 2000
-    recall = [cut.recall for cut in cuts if cut.recall is not None]
+    recall = [cut.recall.value for cut in cuts if cut.recall is not None]
     assert recall == sorted(recall)
     assert recall[-1] == pytest.approx(1.0)
     assert all(cut.measured is None for cut in cuts)
@@ -52,9 +55,21 @@ def test_without_a_fit_to_believe_nothing_is_estimated() -> None:
     rng = np.random.default_rng(0)
     one_population = RoundBits(3000, bitmap.pack(rng.random((40, 3000)) < 0.3))
     for bits in (few, one_population):
-        assert all(cut.precision is None and cut.recall is None for cut in sweep(select([bits])))
+        assert all(cut.precision is None and cut.recall is None for cut in swept(select([bits])))
 
 
-def test_without_a_histogram_there_is_no_cut() -> None:
+def test_an_estimate_is_the_one_that_a_selection_with_that_cut_has() -> None:
     bits, _ = recorded()
-    assert sweep(replace(select([bits]), histogram=None)) == ()
+    for cut in swept(select([bits]))[::5]:
+        chosen = select([bits], SelectionOptions(threshold="value", value=cut.value))
+        assert (chosen.n_selected, chosen.estimated["precision"]) == (cut.kept, cut.precision)
+        assert chosen.estimated["recall"] == cut.recall
+
+
+def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:
+    bits, _ = recorded()
+    selection = select([bits])
+    without = replace(selection, histogram=None)
+    assert swept(without) == ()
+    assert measure(without, Audit.from_marks([0], [True], 2000)) is None
+    assert measure(selection, Audit.from_marks([], [], 2000)) is None

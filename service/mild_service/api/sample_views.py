@@ -63,10 +63,14 @@ class SampleView(BaseModel):
 
 
 class ImpliedView(BaseModel):
-    """What the fitted mixture implies of a cut; null where it says nothing that can be believed."""
+    """What the fitted mixture implies of a cut, with 90% intervals; null where it says nothing that can be believed."""
 
     precision: float | None
+    precision_low: float | None
+    precision_high: float | None
     recall: float | None
+    recall_low: float | None
+    recall_high: float | None
 
 
 class CutMeasuredView(BaseModel):

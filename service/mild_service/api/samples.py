@@ -11,7 +11,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from mild_core.audit import Audit
 from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.evaluation import evaluate
-from mild_core.sweep import Cut, sweep
 from mild_service.api import bodies
 from mild_service.api.deps import (
     Changes,
@@ -121,16 +120,12 @@ async def get_sweep(
     round_: RoundNumber,
     runs: RunsDep,
     selections: SelectionsDep,
-    truths: TruthsDep,
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
     """Every cut that could be made: how many it keeps, and how good that is, as estimated and as measured."""
-    run = await runs.find(run_id)
-    choice = await selections.choose(run, round_, changes, until_epoch)
-    inspection = await selections.inspect(choice)
-    _, audit = await truths.audit(run)
-    return await _json(lambda: _sweep(inspection, audit))
+    choice = await selections.choose(await runs.find(run_id), round_, changes, until_epoch)
+    return Response(orjson.dumps(await selections.sweep(choice)), media_type=bodies.JSON)
 
 
 @router.get(
@@ -185,26 +180,6 @@ def _scores_json(inspection: Inspection, page: slice) -> bytes:
         "noisy_posterior": selection.noisy_posterior[page],
     }
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # NaN becomes null
-
-
-def _sweep(inspection: Inspection, audit: Audit) -> dict[str, Any]:
-    summary = inspection.selection.summary()
-    return {
-        **_head(inspection.evidence),
-        **{name: summary[name] for name in ("metric", "threshold", "verdict")},
-        "cuts": [_cut(cut) for cut in sweep(inspection.selection, audit if audit.n_known else None)],
-    }
-
-
-def _cut(cut: Cut) -> dict[str, Any]:
-    measured = cut.measured
-    return {
-        "cut": cut.cut,
-        "value": cut.value,
-        "num_kept": cut.kept,
-        "estimated": {"precision": cut.precision, "recall": cut.recall},
-        "measured": measured and {"precision": measured.precision, "recall": measured.recall, "f1": measured.f1},
-    }
 
 
 def _evaluation(inspection: Inspection, audit: Audit) -> dict[str, Any]:

@@ -425,6 +425,14 @@ class HistogramView(BaseModel):
     counts: list[float]
 
 
+class CurvesView(BaseModel):
+    """Noise rate, precision and recall, a row each, where the first 0, 1, 2, … bins are kept."""
+
+    value: list[list[float]]
+    low: list[list[float]]
+    high: list[list[float]]
+
+
 class FitView(BaseModel):
     """What a selection was read off."""
 
@@ -433,6 +441,11 @@ class FitView(BaseModel):
     provisional: bool
     histogram: HistogramView | None
     densities: list[list[float]] | None = Field(description="Expected counts per bin: clean, then noisy component.")
+    curves: CurvesView | None = Field(
+        None, description="Estimates of every cut, with 90% intervals; null where they are not identified."
+    )
+    metric: Metric | None = Field(None, description="Left out of rounds that were finished by earlier versions.")
+    estimated: dict[str, EstimateView | None] | None = Field(None, description="As of a selection; left out likewise.")
     components: list[ComponentView]
     threshold: ThresholdView
     verdict: Verdict

@@ -7,14 +7,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.evaluation import evaluate
 from mild_core.explain import explain
 from mild_core.selection import select
-from mild_core.sweep import sweep
+from mild_core.sweep import measure, sweep
 from mild_core.types import RoundBits, SelectionOptions
+from mild_service.select import Choice
 from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 400
@@ -124,15 +126,39 @@ def test_the_sweep_is_the_cores(run: httpx.Client) -> None:
     assert all(cut["measured"] is None for cut in plain["cuts"])
     put_audit(run)
     found = get(run, "/runs/a/rounds/0/sweep")
-    expected = sweep(selection, AUDIT)
+    expected = sweep(selection.histogram, selection.curves, measure(selection, AUDIT))
     assert len(found["cuts"]) == len(expected) == 21
     for got, cut in zip(found["cuts"], expected, strict=True):
         assert (got["cut"], got["value"], got["num_kept"]) == (cut.cut, cut.value, cut.kept)
-        assert got["estimated"] == pytest.approx({"precision": cut.precision, "recall": cut.recall})
+        for name, estimate in (("precision", cut.precision), ("recall", cut.recall)):
+            assert estimate is not None
+            told = [got["estimated"][part] for part in (name, f"{name}_low", f"{name}_high")]
+            assert told == [estimate.value, estimate.low, estimate.high]
         assert cut.measured is not None
         assert got["measured"]["f1"] == cut.measured.f1
     own = found["cuts"][found["threshold"]["cut"]]
     assert own["num_kept"] == selection.n_selected
+
+
+def test_a_cut_of_the_sweep_is_the_set_that_its_value_gives(run: httpx.Client) -> None:
+    run.post("/runs/a/rounds/0/finish")
+    for cut in get(run, "/runs/a/rounds/0/sweep")["cuts"][::4]:
+        chosen = get(run, "/selection/a", round=0, threshold="value", value=cut["value"])
+        assert chosen["num_selected"] == cut["num_kept"]
+        for name in ("precision", "recall"):
+            told = [cut["estimated"][part] for part in (name, f"{name}_low", f"{name}_high")]
+            assert told == list(chosen["estimated"][name].values())
+
+
+def test_a_round_that_an_earlier_version_finished_has_its_cuts_too(run: httpx.Client, app: FastAPI) -> None:
+    run.post("/runs/a/rounds/0/finish")
+    now = get(run, "/runs/a/rounds/0/sweep")
+
+    async def forget(choice: Choice) -> dict[str, Any]:
+        return {name: value for name, value in (await fit(choice)).items() if name != "curves"}
+
+    fit, app.state.selections.fit = app.state.selections.fit, forget
+    assert get(run, "/runs/a/rounds/0/sweep") == now
 
 
 def test_an_evaluation_needs_an_audit(run: httpx.Client) -> None:
