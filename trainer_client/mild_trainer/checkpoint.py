@@ -32,7 +32,9 @@ _NAME = "checkpoint.pt"
 # These change the last bits, so they are free only where nobody has asked for the same bits.
 _MACHINE = frozenset({"device", "compile", "threads"})
 # These do not change what is computed up to a given round, so a training may go on with other values.
-_FREE = frozenset({"rounds", "oracle", "agree", "device", "compile", "threads", "checkpoint_every"})
+_FREE = frozenset(
+    {"rounds", "finish", "finish_epochs", "ema", "oracle", "agree", "device", "compile", "threads", "checkpoint_every"}
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mild_client import CorrectnessTracker
@@ -102,7 +102,7 @@ class Trainee:
     def __init__(self, settings: TrainSettings, machine: Machine, n_channels: int, n_classes: int) -> None:
         self.machine = machine
         self._settings, self._n_channels, self._n_classes = settings, n_channels, n_classes
-        self.model: nn.Module = resnet.build(settings.model, n_channels, n_classes)
+        self.model = resnet.build(settings.model, n_channels, n_classes)
         self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()

@@ -15,13 +15,15 @@ from mild_core.agreement import HeldOutAgreement
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer.data import Dataset
+from mild_trainer.finishing import Finished
+from mild_trainer.passes import Passes
 from mild_trainer.settings import TrainSettings
 from mild_trainer.truth import Agreement
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch's scalars: means over the members in training, and over the test set; seconds of wall clock."""
+    """One epoch's scalars: means over the members in training, and over the test set; seconds; samples passed."""
 
     round: int
     epoch: int
@@ -29,6 +31,17 @@ class EpochRecord:
     train_accuracy: float
     test_accuracy: float
     seconds: float
+    forward: int = 0
+    backward: int = 0
+
+    def with_planting(self, seconds: float, passes: Passes) -> Self:
+        """The same with what it took to choose the planted labels before it."""
+        return dataclasses.replace(
+            self,
+            seconds=self.seconds + seconds,
+            forward=self.forward + passes.forward,
+            backward=self.backward + passes.backward,
+        )
 
     def metrics(self) -> dict[str, float]:
         """The scalars that a backend takes, by their names on the wire; infinities and NaN are left out."""
@@ -145,6 +158,8 @@ class History:
         The held-out agreement; None where it was not asked for.
     planted
         Shape (n_bytes,), whose label was broken on purpose in round 0; None: nobody's.
+    finished
+        What training on from the last set came to; None where it was not asked for.
     """
 
     settings: TrainSettings
@@ -154,6 +169,13 @@ class History:
     ended: str
     verified: HeldOutAgreement | None = None
     planted: Bitmap | None = None
+    finished: Finished | None = None
+
+    @property
+    def passes(self) -> Passes:
+        """What the rounds and the finish cost, planting and observing included, comparisons and checks left out."""
+        epochs = (Passes(epoch.forward, epoch.backward) for record in self.rounds for epoch in record.epochs)
+        return sum(epochs, Passes() if self.finished is None else self.finished.passes)
 
     @property
     def n_planted(self) -> int:

@@ -172,6 +172,7 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
         )
     if planting := summary.planting(history):
         console.print(planting, highlight=False, soft_wrap=True)
+    console.print(f"Rounds and finish took {history.passes.told}.", highlight=False, soft_wrap=True)
     for alarm in summary.alarming(history):
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from mild_trainer.settings import (
     DEFAULTS,
     DatasetName,
     DeviceName,
+    FinishName,
     ModelName,
     PlantHow,
     Schedule,
@@ -95,6 +96,17 @@ Momentum: TypeAlias = Annotated[float | None, _setting("MOMENTUM", "Nesterov mom
 WeightDecay: TypeAlias = Annotated[float | None, _setting("WEIGHT_DECAY", "Weight decay.", _TRAINING)]
 LabelSmoothing: TypeAlias = Annotated[float | None, _setting("LABEL_SMOOTHING", "Label smoothing.", _TRAINING)]
 ScheduleOption: TypeAlias = Annotated[Schedule | None, _setting("SCHEDULE", "Learning rate over a round.", _TRAINING)]
+Finish: TypeAlias = Annotated[
+    FinishName | None,
+    _setting("FINISH", "After the last round, train a fresh network: on the set, or with the dropped too.", _TRAINING),
+]
+FinishEpochs: TypeAlias = Annotated[
+    int | None,
+    _setting("FINISH_EPOCHS", "What the finish may cost, in epochs of all samples; 0: a round's.", _TRAINING),
+]
+Ema: TypeAlias = Annotated[
+    float | None, _setting("EMA", "Decay of the average of the finish's weights; 0 averages nothing.", _TRAINING)
+]
 Seed: TypeAlias = Annotated[int, _option("SEED", "Seed of everything that is drawn.", _TRAINING)]
 Oracle: TypeAlias = Annotated[
     bool | None,

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from mild_core.agreement import HeldOutAgreement
+from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, RoundRecord
 
 
@@ -30,6 +31,9 @@ class Reporter(Protocol):
     def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
         """A comparison has been trained, in so many seconds."""
 
+    def finished(self, finished: Finished) -> None:
+        """A fresh network has been trained after the last round."""
+
 
 class Silent:
     """Says nothing."""
@@ -50,6 +54,9 @@ class Silent:
         """Say nothing."""
 
     def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
+        """Say nothing."""
+
+    def finished(self, finished: Finished) -> None:
         """Say nothing."""
 
 
@@ -82,6 +89,10 @@ class Lines:
     def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
         """Write how it went."""
         self._write(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s")
+
+    def finished(self, finished: Finished) -> None:
+        """Write how it went."""
+        self._write(_finish(finished))
 
     def _write(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
@@ -133,6 +144,10 @@ class Bars:
         """Move the bar to its end."""
         self._progress.update(self._task, completed=self._n_epochs, scores=f"test {test_accuracy:.3f}")
 
+    def finished(self, finished: Finished) -> None:
+        """Write how it went."""
+        self._progress.print(_finish(finished), highlight=False)
+
 
 def counted(n: int, thing: str) -> str:
     """``1 epoch``, ``2 epochs``."""
@@ -141,6 +156,11 @@ def counted(n: int, thing: str) -> str:
 
 def _planting(n_planted: int, seconds: float) -> str:
     return f"round 0 trains {counted(n_planted, 'sample')} on labels broken on purpose, drawn in {seconds:.1f} s"
+
+
+def _finish(finished: Finished) -> str:
+    scores = f"test {finished.test_accuracy:.3f}, {finished.seconds:.1f} s"
+    return f"finish, {finished.method}: {scores}, {finished.passes.told}"
 
 
 def _scores(record: EpochRecord) -> str:

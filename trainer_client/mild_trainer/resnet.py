@@ -84,8 +84,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n_batch, n_channels, height, width) to logits (n_batch, n_classes)."""
-        logits: Tensor = self.head(self.blocks(self.stem(x)).mean((2, 3)))
+        logits: Tensor = self.head(self.features(x))
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map images to what the linear layer reads, (n_batch, n_features)."""
+        means: Tensor = self.blocks(self.stem(x)).mean((2, 3))
+        return means
 
 
 _SHAPES: dict[ModelName, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {

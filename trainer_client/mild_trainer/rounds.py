@@ -1,7 +1,6 @@
 """The loop over rounds: train on the members, record the bits, select, and train again on the selected."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from mild_trainer import checkpoint
 from mild_trainer import data as datasets
 from mild_trainer.checkpoint import Checkpoint
 from mild_trainer.data import Dataset
+from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.planting import Planting
 from mild_trainer.progress import Reporter, Silent, counted
@@ -126,14 +126,16 @@ class _Rounds:
                 self.trainer.trainee.restart()
             self.save()
 
+        oracle, finished = self.oracle(), self.finish()
         return History(
             self.settings,
             self.data,
             tuple(self.records),
-            self.oracle(),
+            oracle,
             ended,
             self.verified,
             None if self.planting is None else self.planting.planted,
+            finished,
         )
 
     def plant(self) -> None:
@@ -179,7 +181,7 @@ class _Rounds:
         for epoch in range(len(self.epochs), self.settings.epochs):
             record, bits = self.trainer.epoch(number, epoch, members, self.weights)
             if number == epoch == 0:
-                record = replace(record, seconds=record.seconds + self.planting_seconds)
+                record = record.with_planting(self.planting_seconds, self.trainer.planting_passes)
             self.backend.put_epoch(number, epoch, bits)
             self.backend.put_metrics(number, epoch, record.metrics())
             self.reporter.epoch_done(record)
@@ -208,6 +210,16 @@ class _Rounds:
         if number == 1 and self.planting is not None:
             judged &= ~self.planting.planted
         return jaccard(before & judged, selected & judged)
+
+    def finish(self) -> Finished | None:
+        """Train a fresh network on from the last set; None where that was not asked for, or the set is too small."""
+        if self.settings.finish == "none" or not self.records or self.records[-1].n_selected < 2:
+            return None
+        finished = self.trainer.finish(self.records[-1].selected)
+        self.reporter.finished(finished)
+        if self.out is not None:
+            checkpoint.save_model(self.out, self.trainer.trainee.model)
+        return finished
 
     def oracle(self) -> float | None:
         """Test accuracy of training on the true clean set; None where that is unknown, empty, or not asked for."""

@@ -14,6 +14,7 @@ DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz"
 ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
 Weights: TypeAlias = Literal["fresh", "carry"]
 Use: TypeAlias = Literal["set", "weights"]
+FinishName: TypeAlias = Literal["none", "supervised", "mixmatch", "contrastive"]
 Schedule: TypeAlias = Literal["cosine", "one-cycle", "constant"]
 PlantHow: TypeAlias = Literal["confused", "uniform"]
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
@@ -42,6 +43,9 @@ class TrainSettings:
         Stochastic gradient descent with Nesterov momentum; the learning rate runs through its schedule once a round.
     pad, flip
         Augmentation: largest shift in pixels, and whether to mirror.
+    finish, finish_epochs, ema
+        How a fresh network is trained after the last round; its budget, in epochs of all samples (0: those of a round);
+        and the decay of the average of its weights that is tested and kept (0: the weights themselves).
     agree
         Jaccard similarity of two consecutive clean sets at which the rounds end early.
     oracle
@@ -79,6 +83,9 @@ class TrainSettings:
     schedule: Schedule = "cosine"
     pad: int = 1
     flip: bool = False
+    finish: FinishName = "none"
+    finish_epochs: int = 0
+    ema: float = 0.0
     agree: float = 0.99
     oracle: bool = False
     verify: bool = False
@@ -158,6 +165,8 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "weight_decay": (0, 10),
         "label_smoothing": (0, 0.99),
         "pad": (0, 64),
+        "finish_epochs": (0, 10_000),
+        "ema": (0, 0.99999),
         "agree": (0, 1),
         "threads": (0, 4096),
         "checkpoint_every": (0, 10_000),

@@ -60,6 +60,18 @@ def summarise(history: History) -> dict[str, Any]:
             "test_accuracy": history.baseline,
             "what": "the same network and epochs on all labels, planted ones included, which is what round 0 trains on",
         },
+        "finish": None
+        if history.finished is None
+        else {
+            **dataclasses.asdict(history.finished),
+            "ema": settings.ema,
+            "what": "a fresh network trained after the last round; its weights are those of model.safetensors",
+        },
+        "passes": {
+            **dataclasses.asdict(history.passes),
+            "what": "samples sent through a network and learnt from, in the rounds and in the finish, planting and "
+            "observing included; comparisons, checks and tests are left out",
+        },
         "oracle": None
         if history.oracle is None
         else {
@@ -132,6 +144,9 @@ def rows(history: History) -> list[tuple[str, ...]]:
     true_noise = history.true_noise
     all_truth = ("", "", "") if true_noise is None else (number(1 - true_noise), number(1.0), number(_f1(true_noise)))
     found.append(("all labels", f"{history.data.n_samples:,}", "", *all_truth, "", "", number(history.baseline), ""))
+    finished = history.finished
+    if finished is not None:
+        found.append((finished.method, f"{finished.n_kept:,}", *[""] * 6, number(finished.test_accuracy), ""))
     clean = history.data.clean
     if history.oracle is not None and clean is not None:
         n_clean = int(clean.sum())

@@ -16,7 +16,10 @@ from mild_trainer import planting
 from mild_trainer.augment import DeviceImages
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, predict, train_epoch
+from mild_trainer.finishing import Finished, finish
+from mild_trainer.finishing.pool import Pool
 from mild_trainer.history import EpochRecord
+from mild_trainer.passes import Passes
 from mild_trainer.planting import Planting
 from mild_trainer.settings import TrainSettings
 
@@ -47,6 +50,7 @@ class Trainer:
         self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype)
         self._given = self._images.labels
         self._planted: Tensor | None = None
+        self.planting_passes = Passes()
         self._tracker = CorrectnessTracker(data.n_samples, device)
         self.trainee = Trainee(settings, self._machine, data.x_train.shape[-1], data.n_classes)
 
@@ -61,6 +65,8 @@ class Trainer:
             return None
         confused = settings.plant_how == "confused"
         predicted = early_predictions(self.trainee, self._images, settings) if confused else None
+        if confused:
+            self.planting_passes = Passes.learnt(WARM_UP * data.n_samples) + Passes(forward=data.n_samples)
         return planting.plant(data.y_train, data.n_classes, settings.plant, settings.seed, predicted)
 
     def use(self, planted: Planting) -> None:
@@ -90,11 +96,14 @@ class Trainer:
         loss, accuracy = train_epoch(
             trainee, self._images, inside, settings, epoch, draws, in_training, self._scaled(weights, inside)
         )
+        n_watched = 0
         if settings.observe == "all":
+            n_watched = self._data.n_samples
             evaluate(trainee, self._images, settings, tracker=tracker)
         elif settings.observe == "mixed":
-            others = bitmap.full(self._data.n_samples) & ~members
-            evaluate(trainee, self._images, settings, self._indices(others), tracker)
+            others = self._indices(bitmap.full(self._data.n_samples) & ~members)
+            n_watched = len(others)
+            evaluate(trainee, self._images, settings, others, tracker)
         test_accuracy = evaluate(trainee, self._test_images, settings)
         bits = tracker.take()
         if settings.observe == "members":  # the run's `observe` says already who was seen
@@ -107,6 +116,8 @@ class Trainer:
             train_accuracy=scores[1],
             test_accuracy=scores[2],
             seconds=time.perf_counter() - started,
+            forward=len(inside) + n_watched,
+            backward=len(inside),
         )
         return record, bits
 
@@ -118,6 +129,20 @@ class Trainer:
         for epoch in range(self._settings.epochs):
             train_epoch(self.trainee, self._images, inside, self._settings, epoch, self._draws(0, epoch))
         return float(evaluate(self.trainee, self._test_images, self._settings))
+
+    def finish(self, selected: Bitmap) -> Finished:
+        """Train fresh weights after the last round, on the clean set and perhaps on the others' images."""
+        settings, device = self._settings, self._machine.device
+        self._images.labels = self._given
+        pool = Pool(
+            images=self._images,
+            kept=self._indices(selected),
+            dropped=self._indices(bitmap.full(self._data.n_samples) & ~selected),
+            n_classes=self._data.n_classes,
+            draws=torch.Generator(device).manual_seed(seed_of(settings.seed, 3, 0)),
+            rng=np.random.default_rng(seed_of(settings.seed, 3, 1)),
+        )
+        return finish(settings, self.trainee, pool, self._test_images, seed_of(settings.seed, 3, 2))
 
     def predictions(self) -> NDArray[np.int64]:
         """Everyone's class as the network predicts it now, shape (n_samples,)."""

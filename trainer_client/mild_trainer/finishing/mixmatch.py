@@ -1,0 +1,59 @@
+"""MixMatch (Berthelot et al. 2019, arXiv 1905.02249): the dropped samples are images without labels."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mild_trainer.engine import Trainee
+from mild_trainer.finishing.mixup import Mix
+from mild_trainer.finishing.pool import Pool
+from mild_trainer.passes import Passes
+from mild_trainer.settings import TrainSettings
+
+N_GUESSES = 2
+"""Augmentations whose predictions are averaged into a guessed label."""
+TEMPERATURE = 0.5
+"""Guesses are sharpened: their power 1 / temperature, brought back to a sum of one."""
+ALPHA = 0.75
+"""Of the Beta distribution that mixing shares are drawn from."""
+UNLABELLED_WEIGHT = 75.0
+"""Of the guessed labels' loss, at the end of a ramp from 0 over the whole training."""
+
+
+class MixMatch:
+    """Cross entropy on mixed labels, and squared error on mixed guesses for the dropped samples."""
+
+    def __init__(self, settings: TrainSettings, trainee: Trainee, pool: Pool) -> None:
+        self._settings, self._trainee, self._pool = settings, trainee, pool
+        self._kept = pool.batches(pool.kept, settings.batch_size)
+        self._dropped = pool.batches(pool.dropped, settings.batch_size, N_GUESSES)
+
+    def step(self, done: float) -> tuple[Tensor, Passes]:
+        """Return the loss of the next batch, and what it costs to step along it; `done` runs from 0 to 1."""
+        pool, model, machine = self._pool, self._trainee.model, self._trainee.machine
+        (x,), labels = next(self._kept)
+        unlabelled, _ = next(self._dropped)
+        n_labelled, n_guessed = len(x), N_GUESSES * len(unlabelled[0])
+
+        everyone = torch.cat(unlabelled)
+        with torch.no_grad(), machine.autocast():
+            guess = _sharpened(torch.stack(model(everyone).float().softmax(1).chunk(N_GUESSES)).mean(0))
+        targets = torch.cat([functional.one_hot(labels, pool.n_classes).float(), *[guess] * N_GUESSES])
+
+        mix = Mix.draw((n_labelled + n_guessed,), ALPHA, pool.draws, pool.rng)
+        with machine.autocast():
+            logits = model(mix.of(torch.cat([x, everyone]))).float()
+        mixed = mix.of(targets)
+        labelled = functional.cross_entropy(
+            logits[:n_labelled], mixed[:n_labelled], label_smoothing=self._settings.label_smoothing
+        )
+        guessed = functional.mse_loss(logits[n_labelled:].softmax(1), mixed[n_labelled:])
+        cost = Passes(forward=n_guessed) + Passes.learnt(n_labelled + n_guessed)
+        return labelled + UNLABELLED_WEIGHT * done * guessed, cost
+
+
+def _sharpened(chances: Tensor) -> Tensor:
+    """Make the likely classes likelier, shape (n_batch, n_classes)."""
+    powered = chances ** (1 / TEMPERATURE)
+    sharp: Tensor = powered / powered.sum(1, keepdim=True)
+    return sharp

@@ -1,0 +1,25 @@
+"""Plain training on the clean set."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from mild_trainer.engine import Trainee
+from mild_trainer.finishing.pool import Pool
+from mild_trainer.passes import Passes
+from mild_trainer.settings import TrainSettings
+
+
+class Supervised:
+    """Cross entropy on the kept samples' labels."""
+
+    def __init__(self, settings: TrainSettings, trainee: Trainee, pool: Pool) -> None:
+        self._settings, self._trainee = settings, trainee
+        self._batches = pool.batches(pool.kept, settings.batch_size)
+
+    def step(self, done: float) -> tuple[Tensor, Passes]:
+        """Return the loss of the next batch, and what it costs to step along it."""
+        (x,), labels = next(self._batches)
+        with self._trainee.machine.autocast():
+            logits = self._trainee.model(x)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
+        return loss, Passes.learnt(len(labels))
