@@ -35,7 +35,7 @@ from mild_trainer.truth import Agreement
 
 CASES = ("digits:symmetric:0.4", "digits:symmetric:0.8", "cifar10:symmetric:0.4")
 SHARED: dict[str, dict[str, Any]] = {
-    "digits": {"finish_epochs": 40},
+    "digits": {"rounds": 2, "finish_epochs": 25},
     "cifar10": {
         "limit": 5000,
         "model": "resnet8",
