@@ -98,7 +98,7 @@ def averaged(images: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     if height <= pixels:
         return images
     factor = height // pixels
-    means = images.reshape(n, pixels, factor, pixels, factor, n_channels).mean((2, 4))
+    means: NDArray[np.float64] = images.reshape(n, pixels, factor, pixels, factor, n_channels).mean((2, 4))
     return means.round().astype(np.uint8)
 
 
