@@ -98,8 +98,9 @@ def averaged(images: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     if height <= pixels:
         return images
     factor = height // pixels
-    means: NDArray[np.float64] = images.reshape(n, pixels, factor, pixels, factor, n_channels).mean((2, 4))
-    return means.round().astype(np.uint8)
+    blocks = images.reshape(n, pixels, factor, pixels, factor, n_channels)
+    means: NDArray[np.uint8] = np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8)
+    return means
 
 
 def selected(settings: TrainSettings, read: Dataset, path: Path | None) -> Bitmap:
