@@ -5,17 +5,43 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mild_trainer.service import EmbeddedService
 
 EXAMPLES = Path("examples")
 
 
-def test_the_tracker_example_finds_the_right_labels() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pytorch_tracker",
+        "lightning_digits",
+        "transformers_digits",
+        "keras_digits",
+        "accelerate_digits",
+        "sklearn_text",
+    ],
+)
+def test_an_example_finds_the_right_labels(name: str) -> None:
+    check(run([sys.executable, str(EXAMPLES / f"{name}.py")]))
+
+
+def test_the_example_without_torch_gets_its_clean_set_from_a_service(tmp_path: Path) -> None:
+    with EmbeddedService(tmp_path) as service:
+        check(run([sys.executable, str(EXAMPLES / "numpy_bitmaps.py"), service.url]))
+
+
+def run(command: list[str]) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # noqa: TID251 (a child's environment, no setting of ours)
-    example = [sys.executable, str(EXAMPLES / "pytorch_tracker.py")]
-    found = subprocess.run(example, capture_output=True, text=True, check=True, env=environment)
-    numbers = re.search(r"kept (\d+), of which (\d+) are right", found.stdout)
-    assert numbers is not None
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def check(printed: str) -> None:
+    numbers = re.search(r"kept (\d+), of which (\d+) are right", printed)
+    assert numbers is not None, printed
     kept, right = (int(number) for number in numbers.groups())
     assert right / kept > 0.95
     assert right > 1000

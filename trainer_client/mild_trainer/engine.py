@@ -12,16 +12,14 @@ from mild_client import CorrectnessTracker
 from mild_core.errors import ParameterError
 from mild_trainer import resnet
 from mild_trainer.augment import DeviceImages
-from mild_trainer.ranks import ALONE, Ranks
 from mild_trainer.settings import DeviceName, Schedule, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and in which arithmetic to train: bf16 autocast on CUDA, plain float32 elsewhere; and with whom."""
+    """Where and in which arithmetic to train: bf16 autocast on CUDA, plain float32 elsewhere."""
 
     device: torch.device
-    ranks: Ranks = ALONE
 
     @classmethod
     def choose(cls, settings: TrainSettings) -> "Machine":
@@ -48,8 +46,7 @@ class Machine:
         if name == "cuda":
             torch.set_float32_matmul_precision("high")
         _repeat_exactly(settings.deterministic)
-        ranks = Ranks.current()
-        return cls(ranks.device(name), ranks)
+        return cls(torch.device(name))
 
     @property
     def on_cuda(self) -> bool:
@@ -109,7 +106,6 @@ class Trainee:
         self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()
-        self.learner = machine.ranks.wrapped(self.model)
         self.restart()
 
     def renew(self, seed: int) -> None:
@@ -143,7 +139,7 @@ def train_epoch(
     tracker: CorrectnessTracker | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Train on the members once, in random order; each of several ranks on its share of every batch.
+    """Train on the members once, in random order.
 
     Parameters
     ----------
@@ -169,22 +165,21 @@ def train_epoch(
     loss, accuracy
         Means over the members, still on the device.
     """
-    learner, optimiser, machine = trainee.learner, trainee.optimiser, trainee.machine
-    ranks = machine.ranks
-    learner.train()
-    order = ranks.padded_share(members[torch.randperm(len(members), device=machine.device, generator=generator)])
-    batch_size = max(2, settings.batch_size // ranks.world)
-    n_batches = math.ceil(len(order) / batch_size)
+    model, optimiser, machine = trainee.model, trainee.optimiser, trainee.machine
+    model.train()
+    n_members = len(members)
+    n_batches = math.ceil(n_members / settings.batch_size)
     loss_sum = torch.zeros((), device=machine.device)
     n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
+    order = members[torch.randperm(n_members, device=machine.device, generator=generator)]
 
-    for step, (indices, x, labels) in enumerate(images.augmented(order, batch_size, ranks.own(generator))):
+    for step, (indices, x, labels) in enumerate(images.augmented(order, settings.batch_size, generator)):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(
                 settings.schedule, settings.lr, epoch * n_batches + step, settings.epochs * n_batches
             )
         with machine.autocast():
-            logits = learner(x)
+            logits = model(x)
         loss = _loss(logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices])
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -196,9 +191,7 @@ def train_epoch(
         if tracker is not None:
             tracker.update(indices, logits, labels)
 
-    ranks.align(trainee.model)
-    loss_sum, right_sum, n_seen = ranks.add(torch.stack([loss_sum, n_right, torch.full_like(n_right, len(order))]))
-    return loss_sum / n_seen, right_sum / n_seen
+    return loss_sum / n_members, n_right / n_members
 
 
 def _loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
@@ -221,15 +214,15 @@ def evaluate(
     machine = trainee.machine
     trainee.model.eval()
     n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
-    if indices is None:
-        indices = torch.arange(images.n_samples, device=machine.device)
-    for batch, x, labels in images.plain(machine.ranks.share(indices), machine.eval_batch(settings.batch_size)):
+    n_seen = 0
+    for batch, x, labels in images.plain(indices, machine.eval_batch(settings.batch_size)):
         with machine.autocast():
             logits = trainee.model(x)
         n_right += (logits.argmax(1) == labels).sum()
+        n_seen += len(labels)
         if tracker is not None:
             tracker.update(batch, logits, labels)
-    return machine.ranks.add(n_right) / max(1, len(indices))
+    return n_right / max(1, n_seen)
 
 
 @torch.inference_mode()
