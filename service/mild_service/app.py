@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
@@ -45,6 +46,7 @@ from mild_service.epochs import Epochs
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.feed import Feed
 from mild_service.ids import SampleIds
+from mild_service.ingest.helper import Helper
 from mild_service.predictions import Predictions
 from mild_service.runs import Runs
 from mild_service.select import Selections
@@ -102,7 +104,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.coverages = Coverages(store, settings)
     ids = SampleIds(store, settings.id_cache_bytes)
     app.state.sample_ids = ids
-    app.state.predictions = Predictions(store, ids, settings, telemetry)
+    helper = Helper(settings.log_reader_bytes, settings.request_seconds)
+    app.state.helper = helper
+    app.state.predictions = Predictions(store, ids, helper, settings, telemetry)
     truths = Truths(store, telemetry)
     app.state.truths = truths
     feed = Feed(store)
@@ -173,6 +177,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.drain.begin()
         await app.state.feed.aclose()
         await sweeper
+        await to_thread.run_sync(app.state.helper.close)
         await app.state.computer.aclose()
         await app.state.store.aclose()
 

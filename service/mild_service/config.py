@@ -1,5 +1,7 @@
 """Every setting of the service, read from the environment here and nowhere else."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -72,12 +74,6 @@ class Settings(BaseSettings):
     max_log_bytes: int = Field(2**33, ge=1024, le=2**45, description="Most bytes of a prediction log, also inflated.")
     max_log_records: int = Field(2**30, ge=1, le=2**40, description="Most records of a prediction log.")
     max_record_bytes: int = Field(2**20, ge=64, le=2**25, description="Most bytes of one line or JSON record of a log.")
-    max_log_block_bytes: int = Field(
-        2**27,
-        ge=1024,
-        le=2**31,
-        description="Most bytes, inflated, of a compressed page (Parquet) or batch (Arrow) of a log.",
-    )
     max_log_cells: int = Field(
         2**28,
         ge=1024,
@@ -110,6 +106,12 @@ class Settings(BaseSettings):
     compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
     max_waiting: int = Field(256, ge=0, le=100_000, description="Selections, and logs, that may wait for their turn.")
     log_readers: int = Field(16, ge=1, le=1000, description="Prediction logs that are read at the same time.")
+    log_reader_bytes: int = Field(
+        2**29,
+        ge=2**27,
+        le=2**40,
+        description="Most memory of a process that reads an Arrow or Parquet log, beside the log itself.",
+    )
     request_seconds: float = Field(
         120.0,
         gt=0,
@@ -160,3 +162,9 @@ class Settings(BaseSettings):
     def limits(self) -> dict[str, int | float]:
         """Every ``max_…`` setting by its name: what `GET /version` publishes, so that clients can keep within it."""
         return {name: value for name, value in self if name.startswith("max_")}
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that this one starts: with `more`, and without its settings, which hold secrets."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MILD_")}
+    return {**inherited, **more}

@@ -25,6 +25,7 @@ from mild_service.errors import (
 )
 from mild_service.ids import SampleIds
 from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
+from mild_service.ingest.helper import Helper
 from mild_service.slots import Slots
 from mild_service.state import Epoch, IdsRef, Round, Run
 from mild_service.store import PackedEpoch, Store, stale_attempt, wrong_round
@@ -79,8 +80,9 @@ class Posted:
 class Predictions:
     """Prediction logs in, as bits."""
 
-    def __init__(self, store: Store, ids: SampleIds, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, ids: SampleIds, helper: Helper, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
+        self._helper = helper
         self._ids = ids
         self._settings = settings
         self._telemetry = telemetry
@@ -149,7 +151,6 @@ class Predictions:
             n_records=self._settings.max_log_records,
             record_bytes=self._settings.max_record_bytes,
             n_cells=self._settings.max_log_cells,
-            block_bytes=self._settings.max_log_block_bytes,
             names=names,
         )
 
@@ -160,7 +161,7 @@ class Predictions:
             for batch in batches:
                 log.add(batch)
 
-        with closing(open_reader(media_type, log.limits)) as reader:
+        with closing(open_reader(media_type, log.limits, self._helper)) as reader:
             block = bytearray()
             async for piece in body:
                 block += piece

@@ -18,6 +18,7 @@ from mild_service.errors import (
     StoreUnavailable,
 )
 from mild_service.ids import SampleIds
+from mild_service.ingest.helper import Helper
 from mild_service.predictions import Posted, Predictions
 from mild_service.state import Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
@@ -48,7 +49,7 @@ async def run(store: Store) -> Run:
 
 @pytest.fixture
 def predictions(store: Store, settings: Settings) -> Predictions:
-    return Predictions(store, SampleIds(store, settings.id_cache_bytes), settings, Telemetry())
+    return Predictions(store, SampleIds(store, settings.id_cache_bytes), Helper(2**29, 60), settings, Telemetry())
 
 
 async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:

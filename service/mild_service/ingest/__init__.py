@@ -2,12 +2,16 @@
 
 from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from mild_service.errors import UnsupportedMediaType
 from mild_service.ingest.alone import rounds_of
 from mild_service.ingest.log import Held, Log, Stored
 from mild_service.ingest.names import Names, NewNames, RunNames
 from mild_service.ingest.records import Batch, Limits, Place, Reader
+
+if TYPE_CHECKING:  # the process that reads does without it
+    from mild_service.ingest.helper import Helper
 
 __all__ = [
     "FORMATS",
@@ -26,7 +30,8 @@ __all__ = [
     "rounds_of",
 ]
 
-_ARROW = ("arrow_stream", "parquet")
+_BY_HELPER = ("arrow_stream", "parquet")
+"""Formats whose bytes hold places and lengths, which a C++ library follows."""
 
 NDJSON = "application/x-ndjson"
 FORMATS = {
@@ -40,21 +45,29 @@ FORMATS = {
 """The module that reads a content type."""
 
 
-def open_reader(media_type: str, limits: Limits) -> Reader:
-    """A reader of one body.
+def open_reader(media_type: str, limits: Limits, helper: "Helper") -> Reader:
+    """A reader of one body; `helper` reads what must not be read in this process.
 
     Raises
     ------
     UnsupportedMediaType
         If the type is none of `FORMATS`, or needs pyarrow where there is none.
+    Overloaded
+        If there is no room to keep the body in until it is read.
     """
     name = FORMATS.get(media_type)
     if name is None:
         raise UnsupportedMediaType(f"content type {media_type!r} is no log; send {', '.join(FORMATS)}")
-    if name in _ARROW and find_spec("pyarrow") is None:
-        raise UnsupportedMediaType(
-            f"this service reads no {media_type}, as pyarrow is not installed; install mild-selection[formats] there, "
-            "or send application/x-ndjson or text/csv"
-        )
-    reader: Reader = import_module(f"mild_service.ingest.{name}").open_reader(limits)
+    reader: Reader
+    if name in _BY_HELPER:
+        if find_spec("pyarrow") is None:
+            raise UnsupportedMediaType(
+                f"this service reads no {media_type}, as pyarrow is not installed; install mild-selection[formats] "
+                "there, or send application/x-ndjson or text/csv"
+            )
+        from mild_service.ingest.spool import SpoolReader
+
+        reader = SpoolReader(limits, name, helper)
+    else:
+        reader = import_module(f"mild_service.ingest.{name}").open_reader(limits)
     return reader

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.votes import MAX_CLASS
-from mild_service.errors import BadRecord, EpochConflict, LimitExceeded
+from mild_service.errors import BadRecord, EpochConflict
 from mild_service.ingest.names import NameFault, Names
 
 Unit: TypeAlias = Literal["line", "row"]
@@ -40,8 +40,6 @@ class Limits:
         Bytes of one line or JSON record.
     n_cells
         Samples times epochs that one log may touch: each takes a byte of memory.
-    block_bytes
-        Bytes of a compressed page or batch, when inflated: Parquet and Arrow hold a whole one in memory.
     names
         Which samples external ids name; None where samples are named by numbers alone.
     """
@@ -52,7 +50,6 @@ class Limits:
     n_records: int
     record_bytes: int
     n_cells: int
-    block_bytes: int
     names: Names | None = None
 
 
@@ -136,14 +133,6 @@ def conflict(unit: Unit, number: int, says: str) -> EpochConflict:
     error = EpochConflict(f"{unit} {number}: {says}")
     error.line = number
     return error
-
-
-def too_large(says: str, remedy: str, limits: Limits) -> LimitExceeded:
-    """The error for a part of a file that takes too much memory."""
-    return LimitExceeded(
-        f"{says}, at most {limits.block_bytes} are read at once; write {remedy}, "
-        "or have MILD_MAX_LOG_BLOCK_BYTES raised"
-    )
 
 
 def column_of(rows: Rows, name: str, values: Sequence[Any]) -> Column:

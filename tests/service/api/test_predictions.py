@@ -1,5 +1,6 @@
 import gzip
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import httpx
@@ -15,7 +16,7 @@ from mild_service.app import create_app
 from mild_service.config import Settings
 from tests.inprocess import running
 from tests.service.conftest import Dump
-from tests.service.ingest.logs import ARROW, CARTOGRAPHY, CSV, JSON, NDJSON, PARQUET, WRITERS, Record, log_of
+from tests.service.ingest.logs import ARROW, CARTOGRAPHY, CSV, JSON, NDJSON, PARQUET, WRITERS, Record, aborting, log_of
 from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 100
@@ -307,3 +308,19 @@ def test_bits_take_their_number_of_samples_from_the_body(service: httpx.Client) 
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-request")
     chosen = service.post("/selection", content=body, headers=headers, params={"threshold": "value", "value": "0"})
     assert chosen.json()["threshold"]["rule"] == "value"
+
+
+@pytest.mark.parametrize("url", [URL, "/selection"])
+def test_a_body_that_ended_the_service_is_refused(opened: httpx.Client, dump: Dump, url: str) -> None:
+    before = dump()
+    answer = opened.post(url, content=aborting(), headers={"Content-Type": PARQUET})
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/malformed-body")
+    assert dump() == before
+    assert post(opened, log_of(BODIES, N), PARQUET).status_code == 200
+
+
+def test_without_room_for_a_body_it_is_to_be_sent_again(opened: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    answer = post(opened, log_of(BODIES, N), PARQUET)
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/overloaded")
+    assert answer.headers["Retry-After"] == "1"

@@ -88,3 +88,15 @@ def _names(records: Sequence[Record]) -> list[str]:
 
 def _table(records: Sequence[Record]) -> Any:
     return pyarrow.table({name: [record.get(name) for record in records] for name in _names(records)})
+
+
+def aborting() -> bytes:
+    """A Parquet file that says of its column, which may be empty, that it may not.
+
+    pyarrow 26's `row_group(0).column(0)` then throws where nobody catches, which ends the process.
+    """
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table({"epoch": [0]}), out, store_schema=False)
+    column = b"\x25\x02\x18\x05epoch"
+    assert out.getvalue().count(column) == 1
+    return out.getvalue().replace(column, b"\x25\x00\x18\x05epoch")

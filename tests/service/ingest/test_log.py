@@ -19,7 +19,6 @@ LIMITS = Limits(
     n_records=1000,
     record_bytes=1000,
     n_cells=40 * N,
-    block_bytes=100_000,
 )
 
 Said = tuple[int, int, int, bool]
