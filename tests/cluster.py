@@ -1,6 +1,7 @@
 """A real Redis Cluster on this machine: masters and their replicas, each a server process of its own."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -72,9 +73,23 @@ class Node:
         self._process.wait()
         self._redis.close()
 
+    def pause(self) -> None:
+        """Let the server hang, as an overloaded machine would (SIGSTOP)."""
+        assert self._process is not None, "the server has not been started"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End its pause."""
+        assert self._process is not None, "the server has not been started"
+        self._process.send_signal(signal.SIGCONT)
+
     def cluster(self, verb: str, *arguments: str | int) -> Any:
         """Give the server a ``CLUSTER`` command."""
         return self._redis.execute_command(f"CLUSTER {verb}", *arguments)  # type: ignore[no-untyped-call]
+
+    def configure(self, name: str, value: str | int) -> None:
+        """Change a setting of the server."""
+        self._redis.config_set(name, value)
 
     @property
     def id(self) -> str:
@@ -117,7 +132,7 @@ class LocalCluster:
         A node that is silent for this long is taken for dead.
     """
 
-    def __init__(self, folder: Path, n_masters: int = 3, timeout_ms: int = 1000) -> None:
+    def __init__(self, folder: Path, n_masters: int = 3, timeout_ms: int = 60_000) -> None:
         self._n_masters = n_masters
         ports = _free_ports(4 * n_masters)
         self.nodes = [
@@ -176,7 +191,7 @@ class LocalCluster:
 
 
 @contextmanager
-def local_cluster(n_masters: int = 3, timeout_ms: int = 1000) -> Iterator[LocalCluster]:
+def local_cluster(n_masters: int = 3, timeout_ms: int = 60_000) -> Iterator[LocalCluster]:
     """A cluster in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="mild-cluster-"))
     try:

@@ -31,6 +31,12 @@ class Settings(BaseSettings):
         description="The store keeps keys on several servers behind a proxy; large bitmaps then take more steps to "
         "write. A cluster's address says so by itself.",
     )
+    store_replicas: int = Field(
+        0, ge=0, le=16, description="Replicas of the store that must have a write before it is acknowledged."
+    )
+    store_replica_seconds: float = Field(
+        1.0, gt=0, le=60, description="How long a write waits for them; after that it is answered with 503."
+    )
     store_timeout: float = Field(10.0, gt=0, le=300, description="Seconds that one store command may take.")
     data_dir: Path = Field(Path("mild-data"), description="Data folder of the embedded store.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -156,6 +162,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"request_seconds is {self.request_seconds:g} and would cut off long-polls of max_wait_seconds, "
                 f"{self.max_wait_seconds:g}; raise the one or lower the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _outlast_replicas(self) -> Self:
+        if self.store_timeout <= self.store_replica_seconds:
+            raise ValueError(
+                f"store_timeout is {self.store_timeout:g} and would cut off writes that wait for replicas for "
+                f"store_replica_seconds, {self.store_replica_seconds:g}; raise the one or lower the other"
             )
         return self
 

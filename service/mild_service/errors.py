@@ -44,6 +44,7 @@
     ├── ShuttingDown                   this process is about to end; others may go on
     ├── StoreError
     │   ├── StoreUnavailable           not reachable, or busy; try again
+    │   │   └── StoreUnreplicated      too few replicas have a write; try again
     │   ├── StoreFull                  no room left
     │   └── StoreDamaged               committed bits are missing
     └── ConfigurationError             settings or a data folder that the service cannot start with
@@ -340,6 +341,13 @@ class StoreUnavailable(StoreError):
     code = "store-unavailable"
     title = "Store is unavailable"
     retryable = True
+
+
+class StoreUnreplicated(StoreUnavailable):
+    """Too few replicas of the store have the write, which may have taken effect; it is not acknowledged."""
+
+    code = "store-unreplicated"
+    title = "Store has too few replicas"
 
 
 class StoreFull(StoreError):

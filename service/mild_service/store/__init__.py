@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mild_service.config import Settings
 from mild_service.store.bits import Bits
 from mild_service.store.cache import Cache
-from mild_service.store.client import Client, connect
+from mild_service.store.client import connect
 from mild_service.store.cluster import Cluster
 from mild_service.store.credentials import Credentials
 from mild_service.store.epochs import Epochs
@@ -67,17 +67,8 @@ class Store:
         API keys, what was begun with them, and how many runs each has created.
     """
 
-    def __init__(
-        self,
-        redis: Client,
-        namespace: str,
-        cache_seconds: int,
-        clock: Callable[[], float] = time.time,
-        events_kept: int = 10_000,
-        sharded: bool = False,
-    ) -> None:
-        self._redis = redis
-        link = Link(redis, Keys(namespace), clock, events_kept, sharded)
+    def __init__(self, link: Link, cache_seconds: int) -> None:
+        self._redis = link.redis
         self.bits = Bits(link)
         self.runs = Lifecycle(link)
         writer = Writer(link, self.bits)
@@ -112,11 +103,13 @@ class Store:
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
     """The store at `url`; nothing is sent before its first verb."""
     redis = connect(settings, url)
-    return Store(
+    link = Link(
         redis,
-        settings.store_namespace,
-        settings.cache_seconds,
+        Keys(settings.store_namespace),
         clock,
         settings.max_events,
         settings.store_sharded or isinstance(redis, Cluster),
+        settings.store_replicas,
+        settings.store_replica_seconds,
     )
+    return Store(link, settings.cache_seconds)

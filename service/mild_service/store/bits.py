@@ -26,11 +26,10 @@ class Bits:
         tail = values[1:]
         with translated():
             for group in chunks.groups([len(value) for value in tail]):
-                pipeline = self._link.redis.pipeline(transaction=False)
-                for position in group:
-                    key = self._link.keys.chunk(run.run_id, run.uid, round_, position + 1)
-                    pipeline.hset(key, field, tail[position])
-                await pipeline.execute()
+                names = [self._link.keys.chunk(run.run_id, run.uid, round_, position + 1) for position in group]
+                await self._link.writes.send(
+                    *((key, ("HSET", key, field, tail[position])) for key, position in zip(names, group, strict=True))
+                )
 
     async def drop_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
         """Delete chunks >= 1 of fields that no record will ever name again."""

@@ -15,7 +15,7 @@ from mild_service.store import chunks
 from mild_service.store.faults import translated
 from mild_service.store.link import Link
 from mild_service.store.replies import blobs
-from mild_service.store.scripts import Argument
+from mild_service.store.writes import Argument
 
 _LOCK_MS = 5_000
 

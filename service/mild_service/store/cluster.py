@@ -97,18 +97,6 @@ class Cluster(RedisCluster):
             raise NotImplementedError("a script changes or reads several keys of one slot at once")
         return Pipeline(self)  # type: ignore[abstract]  # by the library's annotations only
 
-    async def over_one_connection(self, key: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands to the node that has `key`, over one connection; errors stand among the replies.
-
-        Raises
-        ------
-        RedisError
-            If the slot changes hands for longer than the tries take; the commands may have had their effect.
-        """
-        unit = Unit(self.keyslot(key), [PipelineCommand(place, *command) for place, command in enumerate(commands)])
-        await self.exchange([unit])
-        return unit.replies
-
     async def exchange(self, units: Sequence[Unit]) -> None:
         """Send units to their nodes, all at once, until each has its replies.
 

@@ -24,7 +24,8 @@ class Credentials:
     async def add(self, digest: str, key: ApiKey) -> None:
         """Store a key under its secret's digest."""
         with translated():
-            await self._link.redis.hset(self._link.keys.credentials, digest, _written(key))
+            stored = self._link.keys.credentials
+            await self._link.writes.send((stored, ("HSET", stored, digest, _written(key))))
 
     async def get(self, digest: str) -> ApiKey | None:
         """The key whose secret has this digest."""

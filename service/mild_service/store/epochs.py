@@ -11,9 +11,9 @@ from mild_service.store.bits import Bits
 from mild_service.store.keys import epoch_field
 from mild_service.store.link import Link, refused, said
 from mild_service.store.packed import PackedEpoch
-from mild_service.store.scripts import Argument
 from mild_service.store.votes import VoteFields
 from mild_service.store.writer import Writer
+from mild_service.store.writes import Argument
 
 
 class Epochs:

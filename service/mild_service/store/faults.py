@@ -2,7 +2,7 @@
 
 from redis.exceptions import ConnectionError, OutOfMemoryError, RedisClusterException, RedisError, TimeoutError
 
-from mild_service.errors import StoreError, StoreFull, StoreUnavailable
+from mild_service.errors import StoreError, StoreFull, StoreUnavailable, StoreUnreplicated
 from mild_service.tracing import phase
 
 
@@ -28,4 +28,8 @@ def _translation(error: RedisError | RedisClusterException) -> StoreError:
         )
     if isinstance(error, ConnectionError | TimeoutError | RedisClusterException):
         return StoreUnavailable(f"the store did not answer ({type(error).__name__}); try again in a second")
+    if str(error).startswith("NOREPLICAS"):
+        return StoreUnreplicated(
+            "the store takes no writes, as too few replicas follow it (min-replicas-to-write); try again in a second"
+        )
     return StoreUnavailable(f"the store refused a command: {error}; see its log, then try again")

@@ -29,7 +29,8 @@ class Ids:
         """Write a piece that nothing refers to yet; return its bytes."""
         value = "\n".join(ids).encode()
         with translated():
-            await self._link.redis.hset(self._key(run, piece), f"{upload}:{piece}", value)
+            key = self._key(run, piece)
+            await self._link.writes.send((key, ("HSET", key, f"{upload}:{piece}", value)))
         return len(value)
 
     async def commit(self, run: Run, ref: IdsRef) -> Outcome:

@@ -22,6 +22,7 @@ key (after the namespace)           type    holds
 ``:credentials:used``               hash    key id -> when it was last used, ms
 ``:session:<digest>``               string  digest of the key that a session was begun with; expires
 ``:quota:<key_id>``                 zset    ids of the runs that a key has created, by time
+``:touched:{<tag>}``                string  empty, gone at once: written so that replicas can be waited for (`writes`)
 ==================================  ======  =========================================================================
 
 The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lies in one slot, so one script can check
@@ -120,6 +121,11 @@ class Keys:
     def quota(self, key_id: str) -> str:
         """Runs that an API key has created."""
         return f"{self.namespace}:quota:{key_id}"
+
+    def touched(self, key: str) -> str:
+        """A key in the slot of `key`, by its hash tag, which without braces is all of its name."""
+        _, brace, rest = key.partition("{")
+        return f"{self.namespace}:touched:{{{rest.partition('}')[0] if brace else key}}}"
 
 
 def epoch_field(epoch: int, attempt: int, digest: str) -> str:

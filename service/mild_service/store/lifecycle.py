@@ -75,7 +75,7 @@ class Lifecycle:
                 except RunNotFound:
                     continue
                 # Again on every opening: a crash between record and index would hide the run from the list.
-                await link.redis.zadd(link.keys.runs, {run.place: 0})
+                await link.writes.send((link.keys.runs, ("ZADD", link.keys.runs, 0, run.place)))
                 return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:

@@ -8,7 +8,8 @@ from mild_core.errors import MildError
 from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
 from mild_service.store.client import Client
 from mild_service.store.keys import Keys
-from mild_service.store.scripts import Argument, Scripts
+from mild_service.store.scripts import Scripts
+from mild_service.store.writes import Argument, Writes
 
 
 def run_not_found(run_id: str) -> RunNotFound:
@@ -53,6 +54,10 @@ class Link:
         Events that a run keeps.
     sharded
         Keys of different hash tags may lie on different servers, which no script spans.
+    n_replicas, replica_seconds
+        Replicas that must have a write before it counts, and how long it waits for them.
+    writes
+        Sends what must not get lost.
     """
 
     redis: Client
@@ -60,10 +65,14 @@ class Link:
     clock: Callable[[], float] = time.time
     events_kept: int = 10_000
     sharded: bool = False
+    n_replicas: int = 0
+    replica_seconds: float = 1.0
+    writes: Writes = field(init=False)
     scripts: Scripts = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scripts", Scripts(self.redis, self.events_kept))
+        object.__setattr__(self, "writes", Writes(self.redis, self.keys, self.n_replicas, self.replica_seconds))
+        object.__setattr__(self, "scripts", Scripts(self.redis, self.writes, self.events_kept))
 
     def now(self) -> int:
         """Unix time in milliseconds."""

@@ -15,8 +15,8 @@ from mild_service.store.faults import translated
 from mild_service.store.keys import set_field
 from mild_service.store.link import Link, refused, said
 from mild_service.store.reading import read_rounds
-from mild_service.store.scripts import Argument
 from mild_service.store.writer import Writer
+from mild_service.store.writes import Argument
 
 
 class Rounds:

@@ -8,14 +8,16 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from mild_service.store.client import Client
-
-Argument = str | bytes | int
+from mild_service.store.writes import Argument, Writes
 
 _ALONE = ("open", "doom", "bury", "renew", "keep")
 """Scripts that check for themselves; the others begin with the guard."""
 
 _READING = ("rounds", "parts")
 """Scripts that change nothing: they read several keys of one slot at one instant."""
+
+_UNWATCHED = ("renew", "keep")
+"""Scripts whose writes may get lost with their server: all they do is save work."""
 
 _ALLOWED_WHEN_FULL = ("doom", "bury", "resume")
 """A full store must still let runs be deleted, and dropped epochs make room."""
@@ -56,8 +58,9 @@ class Scripts:
         "parts",
     )
 
-    def __init__(self, redis: Client, events_kept: int) -> None:
+    def __init__(self, redis: Client, writes: Writes, events_kept: int) -> None:
         self._redis = redis
+        self._writes = writes
         self._sources = {name: _source(name, events_kept) for name in self.names}
         self._digests = {name: hashlib.sha1(source.encode()).hexdigest() for name, source in self._sources.items()}
 
@@ -70,10 +73,16 @@ class Scripts:
         return list(await self._evaluate(name, keys, arguments))
 
     async def _evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        tail = (*keys, *arguments)
+        tail = (len(keys), *keys, *arguments)
         try:
-            return await self._redis.evalsha(self._digests[name], len(keys), *tail)
+            return await self._send(name, keys[0], ("EVALSHA", self._digests[name], *tail))
         except NoScriptError:
             # Sent whole to where the keys are, which keeps it: in a cluster every node has to learn it, and loading it
             # everywhere would fail with any node.
-            return await self._redis.eval(self._sources[name], len(keys), *tail)
+            return await self._send(name, keys[0], ("EVAL", self._sources[name], *tail))
+
+    async def _send(self, name: str, key: str, command: Sequence[Argument]) -> Any:
+        if name in _READING or name in _UNWATCHED:
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        (answer,) = await self._writes.send((key, command))
+        return answer

@@ -20,8 +20,8 @@ from mild_service.store.keys import shard_field
 from mild_service.store.link import Link, refused
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.replies import blobs
-from mild_service.store.scripts import Argument
 from mild_service.store.writer import Writer
+from mild_service.store.writes import Argument
 
 _TRIES = 50
 

@@ -15,7 +15,7 @@ from mild_service.store.faults import translated
 from mild_service.store.keys import truth_field
 from mild_service.store.link import Link, refused
 from mild_service.store.replies import blob
-from mild_service.store.scripts import Argument
+from mild_service.store.writes import Argument
 
 Outcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
 """``moved``: something else is there by now; ``frozen``: an epoch has fixed it. Only ``set`` changes anything."""
@@ -111,7 +111,9 @@ class Truth:
             answer = await link.scripts.run("truth", keys, arguments)
             if answer[0] == "clear":
                 for chunk in range(1, len(values)):
-                    await link.redis.hset(self._key(run, chunk), field, values[chunk])
+                    await link.writes.send(
+                        (self._key(run, chunk), ("HSET", self._key(run, chunk), field, values[chunk]))
+                    )
                 answer = await link.scripts.run("truth", keys, [*arguments, field, values[0]])
                 for chunk in range(1, len(values)):
                     if answer[0] == "gone":

@@ -45,7 +45,8 @@ class VoteFields:
         """Write an epoch's votes, which no record names yet."""
         with translated():
             for chunk, value in enumerate(values):
-                await self._link.redis.hset(self._key(run, round_, chunk), _field(epoch), value)
+                key = self._key(run, round_, chunk)
+                await self._link.writes.send((key, ("HSET", key, _field(epoch), value)))
 
     async def drop(self, run: Run, round_: int, epoch: Epoch) -> None:
         """Delete the votes of an epoch that no record will ever name again."""

@@ -7,7 +7,7 @@ from mild_service.store.bits import Bits
 from mild_service.store.faults import translated
 from mild_service.store.link import Link
 from mild_service.store.reading import read_rounds
-from mild_service.store.scripts import Argument
+from mild_service.store.writes import Argument
 
 
 class Writer:

@@ -22,6 +22,13 @@ def store_url(request: pytest.FixtureRequest, store_url: str) -> str:
 
 
 @pytest.fixture
+def settings(settings: Settings, store_url: str) -> Settings:
+    """On a cluster, with writes that a replica must have: each master has one."""
+    replicated = {"store_replicas": 1, "store_replica_seconds": 30.0, "store_timeout": 60.0}
+    return settings.model_copy(update=replicated) if "+cluster" in store_url else settings
+
+
+@pytest.fixture
 async def sharded_store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
     """A store whose keys may lie on several servers: large bitmaps are written in steps."""
     assert settings.store_url is not None

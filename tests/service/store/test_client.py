@@ -37,9 +37,9 @@ async def test_more_callers_than_connections_wait_their_turn(settings: Settings)
     await store.aclose()
 
 
-async def test_a_full_store_refuses_writes_but_still_lets_runs_be_deleted(settings: Settings, tmp_path: Path) -> None:
+async def test_a_full_store_refuses_writes_but_still_lets_runs_be_deleted(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
-        store = open_store(settings, server.url)
+        store = open_store(Settings(), server.url)
         run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
         await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
         redis.config_set("maxmemory", "1")
@@ -59,9 +59,9 @@ def test_errors_of_the_client_become_the_services(fault: Exception, expected: ty
         raise fault
 
 
-async def test_a_lock_is_not_needed_to_compute(settings: Settings, tmp_path: Path) -> None:
+async def test_a_lock_is_not_needed_to_compute(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
-        store: Store = open_store(settings, server.url)
+        store: Store = open_store(Settings(), server.url)
         run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
         redis.config_set("maxmemory", "1")
         async with store.cache.lock(run, "d") as mine:
