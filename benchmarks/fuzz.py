@@ -3,7 +3,8 @@
 usage: python -m benchmarks.fuzz [--requests 20000] [--seed 0]
 
 Valid bodies of every write route and content type (taken from the service's own OpenAPI), mutated: bits flipped, cut,
-doubled, nested, renumbered, wrongly coded, typed, headed and addressed. A service that asks for a key in a process of
+doubled, nested, renumbered, wrongly coded, typed, headed and addressed; those of binary formats most often in the bytes
+that say where the others lie. A service that asks for a key in a process of
 its own, and a real store. A digest over everything that the store holds is taken before and after each request, and the
 service's memory now and then. Writes ``results/fuzz.md``, exits with 1 if a bar is missed.
 """
@@ -81,6 +82,8 @@ class Found:
     failures: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     kib: list[int] = field(default_factory=list)
+    ended: int = 0
+    """Bodies that ended the process in which each is read; refused, as they should be."""
 
     def slope(self) -> float:
         """Growth of the memory over the second half of the requests, as a share of the level at its start.
@@ -122,7 +125,11 @@ class Fuzzer:
                     found.kib.append(_resident_kib(self._pid))
                 method, path, media_type, make = self._makers[self._rng.integers(len(self._makers))]
                 request = mutated(self._rng, self._valid(method, path, media_type, make))
-                answer = self._send(connection, request)
+                try:
+                    answer = self._send(connection, request)
+                except OSError as error:
+                    found.failures.append(f"the service does not answer any more ({error}), behind {request}"[:1000])
+                    return found
                 after = self.digest()
                 _note(found, f"{method} {path}", request, answer, before != after)
                 before = after
@@ -182,6 +189,7 @@ def _note(found: Found, route: str, request: Request, answer: Answer, changed: b
         problem = answer.headers.get("content-type", "").startswith("application/problem+json")
         code = json.loads(answer.body)["type"] if problem else answer.body[:60].decode("latin-1")
         found.codes[f"{answer.status} {code}"] += 1
+        found.ended += b"ended the process" in answer.body
     # A body that is refused while it is still being sent may take the answer along: the connection is reset.
     unanswered = (
         answer.status == 0
@@ -229,7 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"`python -m benchmarks.fuzz --requests {arguments.requests} --seed {arguments.seed}`, "
         f"{machine('fastapi', 'uvicorn', 'redis', 'pyarrow', 'zstandard')}. {len(found.per_route)} routes, "
         f"{sum(count for status, count in found.statuses.items() if status >= 400)} requests refused, "
-        f"{found.statuses[0]} cut off by the sender; memory {found.kib[0] / 1024:.0f} MiB at first, "
+        f"{found.statuses[0]} cut off by the sender, {found.ended} that ended the process which read them "
+        f"alone; memory {found.kib[0] / 1024:.0f} MiB at first, "
         f"{found.kib[len(found.kib) // 2] / 1024:.0f} MiB half-way, {max(found.kib) / 1024:.0f} MiB at most, "
         f"{found.kib[-1] / 1024:.0f} MiB at last, with the allocator set as the image sets it.",
         "",

@@ -34,6 +34,10 @@ _QUERIES = ("replace=true", "replace=maybe", "complete=true", "complete=", "allo
             "&&&=", "complete=true&Mild-Attempt=1")  # fmt: skip
 _IDS = ("open", "empty", "finished", "members", "logs", "shards", "absent", "a" * 65, "..", "%2e%2e", "%00", "%ff",
         "-a", "a%2Fb", "a;b", "ü")  # fmt: skip
+_EDGES = (0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF, 0x15, 0x16, 0x18, 0x19, 0x1C, 0x2C)
+"""Bytes where numbers end, and the heads of Thrift's fields."""
+_LENGTHS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
+_BINARY = ("parquet", "arrow", "npy")
 _PLACES = (
     "0",
     "1",
@@ -120,6 +124,31 @@ def _noise(rng: np.random.Generator, body: bytes) -> bytes:
     return rng.bytes(int(rng.integers(0, 2 * len(body) + 2)))
 
 
+def _structure(rng: np.random.Generator, body: bytes) -> bytes:
+    """A few bytes of what says where the rest lies: a Parquet file's footer, an Arrow stream's head, or npy's."""
+    n_bytes, length = int.from_bytes(body[-8:-4], "little"), len(body)
+    start, end = (length - 8 - n_bytes, length) if 0 < n_bytes < length - 8 else (0, min(length, 400))
+    out = bytearray(body)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(start, end + 1))
+        kind = rng.integers(5)
+        if kind == 0:
+            out[at : at + 1] = bytes([_EDGES[rng.integers(len(_EDGES))]])
+        elif kind == 1:
+            out[at : at + 1] = bytes([out[at] ^ 1 << int(rng.integers(8))]) if at < len(out) else b""
+        elif kind == 2:  # a length, or a place
+            width = (2, 4, 8)[rng.integers(3)]
+            out[at : at + width] = _LENGTHS[rng.integers(len(_LENGTHS))].to_bytes(8, "little")[:width]
+        elif kind == 3:  # two parts in each other's place
+            other = int(rng.integers(start, end + 1))
+            width = int(rng.integers(1, 12))
+            out[at : at + width], out[other : other + width] = out[other : other + width], out[at : at + width]
+        else:
+            other = int(rng.integers(start, end + 1))
+            out[at:at] = out[other : other + int(rng.integers(1, 40))]
+    return bytes(out)
+
+
 _BYTES: tuple[Bytes, ...] = (_flip, _truncate, _drop, _repeat, _insert, _text, _number, _number, _nest, _noise)
 
 
@@ -173,7 +202,9 @@ def mutated(rng: np.random.Generator, request: Request) -> Request:
     """A request with one to three things wrong, most often with its body; now and then they cancel out."""
     for _ in range(int(rng.integers(1, 4))):
         if rng.random() < 0.65:
-            request = replace(request, body=_BYTES[rng.integers(len(_BYTES))](rng, request.body))
+            binary = any(name in dict(request.headers).get("Content-Type", "") for name in _BINARY)
+            change = _structure if binary and rng.random() < 0.5 else _BYTES[rng.integers(len(_BYTES))]
+            request = replace(request, body=change(rng, request.body))
         else:
             request = _REQUESTS[rng.integers(len(_REQUESTS))](rng, request)
     return request
