@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo serve test lint format newest clean
+.PHONY: demo serve test lint format audit newest clean
 
 demo: $(INSTALLED)  ## train on digits with 40% of the labels broken, through an embedded service
 	$(BIN)/mild demo
@@ -25,13 +25,18 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+audit:  ## known weaknesses of what is pinned
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install -q pip-audit
+	.venv-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
+
 newest:  ## the tests against the newest version of everything, in an environment of its own
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/pip install --upgrade -e ".[dev]"
 	.venv-newest/bin/python -m pytest $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-newest .mypy_cache .ruff_cache .pytest_cache .coverage* build dist
+	rm -rf $(VENV) .venv-newest .venv-audit .mypy_cache .ruff_cache .pytest_cache .coverage* build dist
 
 # A torch that is already in the environment (PyTorch's CPU build, say) is kept, whatever its version.
 $(INSTALLED): pyproject.toml constraints.txt
