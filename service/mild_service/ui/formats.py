@@ -19,6 +19,16 @@ def percent(value: float | None, digits: int = 1) -> str:
     return NONE if value is None else f"{100 * value:.{digits}f}%"
 
 
+def score(value: float | None) -> str:
+    """A metric's value: whole numbers as such, others with a digit or two."""
+    return NONE if value is None else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def sentence(text: str) -> str:
+    """Words as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def interval(estimate: Mapping[str, float] | None, digits: int = 0) -> str:
     """The interval of an estimate of a share."""
     if estimate is None:
@@ -53,6 +63,8 @@ def plural(count: int, noun: str) -> str:
 FILTERS: Mapping[str, Any] = {
     "number": number,
     "percent": percent,
+    "score": score,
+    "sentence": sentence,
     "interval": interval,
     "ago": ago,
     "moment": moment,

@@ -2,9 +2,9 @@
 
 from fastapi import FastAPI
 
-from mild_service.ui import assets, downloads, login, run, runs
+from mild_service.ui import assets, classes, compare, data_map, downloads, login, run, runs, sample, samples
 
-_PAGES = (login, runs, run, downloads)
+_PAGES = (login, runs, run, data_map, classes, samples, sample, compare, downloads)
 
 
 def install(app: FastAPI) -> None:

@@ -24,5 +24,9 @@ class Tab:
 
 TABS = (
     Tab("overview", "Overview", ""),
+    Tab("map", "Data map", "/map"),
+    Tab("classes", "Classes", "/classes"),
+    Tab("samples", "Samples", "/samples"),
+    Tab("compare", "Compare", "/compare"),
     Tab("downloads", "Downloads", "/downloads"),
 )
