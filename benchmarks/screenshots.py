@@ -8,7 +8,6 @@ small.
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,16 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run-id", default="cifar10")
     parser.add_argument("--only", action="append")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--chromium", default=os.environ.get("CHROMIUM"))
+    parser.add_argument("--chromium", help="Path of Chromium; none: Playwright's own.")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
     with httpx.Client(base_url=given.url, timeout=120) as client:
         addresses = pages(client, given.run_id)
     total = 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"])
         for name, path in addresses.items():
             if given.only and name not in given.only:
                 continue

@@ -20,6 +20,7 @@ from mild_service.errors import (
     StoreError,
 )
 from mild_service.identity import ANONYMOUS, ApiKey
+from mild_service.pictures import check_template
 from mild_service.places import check_place, within
 from mild_service.quota import RunQuota
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, Status
@@ -99,6 +100,7 @@ class Runs:
         within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if opening.resume_from is not None:
             check_place(self._settings, *opening.resume_from)
+        opening = replace(opening, planned=_with_pictures(opening.planned))
         config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
         config = replace(config, options=replace(config.options, **opening.options).checked())
         if condition.digests is not None:
@@ -160,10 +162,24 @@ class Runs:
         return await self._store.runs.page(limit, cursor, prefix)
 
     async def patch(
-        self, run_id: str, tags: Mapping[str, str] | None, status: Status | None, ttl_seconds: int | None
+        self,
+        run_id: str,
+        tags: Mapping[str, str] | None,
+        status: Status | None,
+        ttl_seconds: int | None,
+        picture_url: str | None = None,
     ) -> Run:
-        """Change tags, status or time to live; None leaves them."""
-        await self._store.runs.patch(await self.find(run_id), tags, status, ttl_seconds)
+        """Change tags, status, time to live or the pictures' address; None leaves them, an empty address takes it away.
+
+        Raises
+        ------
+        ParameterError
+            If the address is none that pages may show pictures from.
+        """
+        planned = _with_pictures({} if picture_url is None else {"picture_url": picture_url})
+        run = await self.find(run_id)
+        config = replace(run.config, **planned) if planned else None
+        await self._store.runs.patch(run, tags, status, ttl_seconds, config)
         return await self.find(run_id)
 
     async def delete(self, run_id: str) -> None:
@@ -283,6 +299,14 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
             f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "
             f"{len(missing)} are missing: {shown}; put them, or finish with allow_gaps to count them as unobserved"
         )
+
+
+def _with_pictures(planned: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was given, with the pictures' address checked; an empty one is none."""
+    if "picture_url" not in planned:
+        return planned
+    template = planned["picture_url"]
+    return {**planned, "picture_url": check_template(template) if template else None}
 
 
 def _check_same(run: Run, opening: Opening) -> None:

@@ -30,7 +30,7 @@ EventKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """What a run is opened with. All but the expectations is fixed from then on."""
+    """What a run is opened with. All but the expectations and the pictures' address is fixed from then on."""
 
     n_samples: int
     n_classes: int | None = None
@@ -39,6 +39,7 @@ class RunConfig:
     options: SelectionOptions = field(default_factory=SelectionOptions)
     expected_epochs: int | None = None
     expected_rounds: int | None = None
+    picture_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,19 @@ class Calls(LogCalls, ResultCalls):
         tags: Mapping[str, str] | None = None,
         status: str | None = None,
         ttl_seconds: int | None = None,
+        picture_url: str | None = None,
     ) -> Flow[Answer]:
-        """Change a run's tags, status or time to live, and return its state; None leaves them."""
-        given = {"tags": tags and dict(tags), "status": status, "ttl_seconds": ttl_seconds}
+        """Change a run's tags, status, time to live or the address of its pictures, and return its state.
+
+        None leaves them. The dashboard shows pictures from an address such as ``https://host/{id}.png``, with ``{id}``
+        or ``{index}`` in it; an empty one takes it away.
+        """
+        given = {
+            "tags": tags and dict(tags),
+            "status": status,
+            "ttl_seconds": ttl_seconds,
+            "picture_url": picture_url,
+        }
         body = {name: value for name, value in given.items() if value is not None}
         return document((yield Request.of_json("PATCH", f"/runs/{run_id}", body)))
 

@@ -14,7 +14,7 @@ from mild_service.identity import ANONYMOUS
 
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:{pictures}; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _DOCS_POLICY = (
@@ -62,7 +62,10 @@ def _tell(scope: Scope, path: str, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"  # with less, browsers hide where our own forms come from
-    headers["Content-Security-Policy"] = _PAGE_POLICY if path.startswith("/ui") else _DATA_POLICY
+    # A page of samples says where their pictures come from; nothing else may come from there.
+    pictures = scope.get("state", {}).get("pictures")
+    page_policy = _PAGE_POLICY.format(pictures=f" {pictures}" if pictures else "")
+    headers["Content-Security-Policy"] = page_policy if path.startswith("/ui") else _DATA_POLICY
     keyed = scope.get("state", {}).get("caller", ANONYMOUS) is not ANONYMOUS or message["status"] == 401
     if keyed and "Cache-Control" not in headers:
         headers["Cache-Control"] = "private, no-cache" if "ETag" in headers else "no-store"

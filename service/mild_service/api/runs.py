@@ -79,10 +79,12 @@ async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
     return RunDetail.of(run, rounds=[RoundView.of(round_, run.config.n_samples) for round_ in rounds])
 
 
-@router.patch("/runs/{run_id}", response_model=RunView, responses=described(*_JSON_BODY, RunNotFound, StoreFull))
+@router.patch(
+    "/runs/{run_id}", response_model=RunView, responses=described(*_JSON_BODY, ParameterError, RunNotFound, StoreFull)
+)
 async def patch_run(run_id: RunId, body: RunPatch, runs: RunsDep) -> RunView:
-    """Change a run's tags, status or time to live; what is left out stays."""
-    return RunView.of(await runs.patch(run_id, body.tags, body.status, body.ttl_seconds))
+    """Change a run's tags, status, time to live or the pictures' address; what is left out stays."""
+    return RunView.of(await runs.patch(run_id, body.tags, body.status, body.ttl_seconds, body.picture_url))
 
 
 @router.delete("/runs/{run_id}", status_code=204, responses=described(RunNotFound, InvalidRequest))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Observe, Pass, Rule, SelectionOptions, Verdict
+from mild_service.pictures import MAX_TEMPLATE
 from mild_service.predictions import Filled
 from mild_service.runs import Opening
 from mild_service.state import Basis, Round, Run, Status
@@ -31,6 +32,13 @@ Tags = Annotated[
     BeforeValidator(_few),
 ]
 Ttl = Annotated[Whole, Field(ge=60, le=10 * 365 * 24 * 3600)]
+PictureUrl = Annotated[
+    str,
+    Field(
+        max_length=MAX_TEMPLATE,
+        description="Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.",
+    ),
+]
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Row = str | list[Any]
 """Base64 of a bitmap, or 0 and 1 per sample; looked into by `stateless`, which is faster than a check per entry."""
@@ -109,6 +117,7 @@ class RunRequest(Strict):
     expected_rounds: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
     tags: Tags | None = None
     ttl_seconds: Ttl | None = Field(None, description="The run expires this long after its last write.")
+    picture_url: PictureUrl | None = None
     resume_from: ResumeFrom | None = None
 
     def opening(self) -> Opening:
@@ -119,7 +128,7 @@ class RunRequest(Strict):
             n_samples=self.num_samples,
             fixed={renamed.get(n, n): said[n] for n in ("num_classes", "observe", "forward_pass") if n in said},
             options=self.selection.given(),
-            planned={n: said[n] for n in ("expected_epochs", "expected_rounds") if n in said},
+            planned={n: said[n] for n in ("expected_epochs", "expected_rounds", "picture_url") if n in said},
             tags=self.tags,
             ttl_seconds=self.ttl_seconds,
             resume_from=(self.resume_from.round, self.resume_from.epoch) if self.resume_from else None,
@@ -132,6 +141,7 @@ class RunPatch(Strict):
     tags: Tags | None = None
     status: Status | None = None
     ttl_seconds: Ttl | None = None
+    picture_url: PictureUrl | None = None
 
 
 class IndicesRequest(Strict):
@@ -220,6 +230,7 @@ class RunView(BaseModel):
     selection: dict[str, Any] = Field(description="The resolved options.")
     expected_epochs: int | None
     expected_rounds: int | None
+    picture_url: str | None = Field(description="Where the dashboard finds pictures of the samples.")
     tags: dict[str, str]
     status: Status
     ttl_seconds: int
@@ -242,6 +253,7 @@ class RunView(BaseModel):
             selection=asdict(config.options),
             expected_epochs=config.expected_epochs,
             expected_rounds=config.expected_rounds,
+            picture_url=config.picture_url,
             tags=dict(run.tags),
             status=run.status,
             ttl_seconds=run.ttl_seconds,

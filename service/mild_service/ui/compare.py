@@ -13,7 +13,7 @@ from mild_service.api.deps import CallerDep, RunId, RunsDep, SampleIdsDep, Selec
 from mild_service.ui import grids
 from mild_service.ui.pages import render
 from mild_service.ui.run_pages import RoundQuery, shown
-from mild_service.ui.sets import rows_of, tabled_of
+from mild_service.ui.sets import rows_of, show_pictures, tabled_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -49,6 +49,7 @@ async def show_comparison(
         tabled = [await tabled_of(side, selections, tables) for side in (first, page)]
         context["first"] = first
         if tabled[0] is not None and tabled[1] is not None:
+            show_pictures(request, page.run)
             was, now = tabled[0].table, tabled[1].table
             found = await anyio.to_thread.run_sync(compare, was, now)
             labels, (_, audit) = await tables.labels(page.run), await truths.audit(page.run)

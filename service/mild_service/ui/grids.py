@@ -168,7 +168,7 @@ class Stretch:
     kind: str
 
 
-def strip(history: str, single: int = 120) -> list[Stretch]:
+def stretches(history: str, single: int = 120) -> list[Stretch]:
     """A sample's history in one round: an epoch by itself, or, of more than `single`, equal ones together."""
     lengths = [1] * len(history) if len(history) <= single else _runs(history)
     out, at = [], 0

@@ -12,10 +12,11 @@ from mild_service.api import bodies
 from mild_service.api.deps import CallerDep, RunId, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
 from mild_service.errors import InvalidRequest
 from mild_service.identity import ApiKey
+from mild_service.pictures import address_of
 from mild_service.ui import grids
 from mild_service.ui.pages import link, render
 from mild_service.ui.run_pages import RoundQuery, shown
-from mild_service.ui.sets import choice_of
+from mild_service.ui.sets import choice_of, show_pictures
 
 router = APIRouter(include_in_schema=False)
 
@@ -57,17 +58,20 @@ async def show_sample(
         tabled = await tables.of(choice)
         run, audit = await truths.audit(page.run)
         label = await truths.label(run, index)
+        name = None if run.ids is None else (await sample_ids.names(run, np.array([index])))[0]
+        show_pictures(request, run)
         histogram = tabled.selection.histogram
         context |= {
             "story": story,
             "told": story.told,
-            "id": None if run.ids is None else (await sample_ids.names(run, np.array([index])))[0],
+            "id": name,
+            "picture": address_of(run.config.picture_url, index, name),
             "label": story.counted.given(0, label),
             "suggested": story.counted.suggested(0, label),
             "votes": int(story.counted.tally.n_votes[0]),
             "n_observed": int(story.counted.n_observed[0]),
             "mark": _NAMES[audit.mark(index)],
-            "strips": [grids.strip(history.bits) for history in story.told.rounds],
+            "strips": [grids.stretches(history.bits) for history in story.told.rounds],
             "drawn": histogram and grids.distribution(histogram, tabled.selection.threshold, story.told.score),
             "threshold": tabled.selection.threshold,
         }

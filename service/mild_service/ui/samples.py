@@ -17,7 +17,7 @@ from mild_service.ids import SampleIds
 from mild_service.state import Run
 from mild_service.ui.pages import link, render
 from mild_service.ui.run_pages import RoundQuery, shown
-from mild_service.ui.sets import rows_of, tabled_of
+from mild_service.ui.sets import rows_of, show_pictures, tabled_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -108,6 +108,7 @@ async def show_samples(
     context: dict[str, Any] = {**page.context(), "asked_round": round_, "filters": filters, "find": find, "found": None}
     tabled = await tabled_of(page, selections, tables)
     if tabled is not None:
+        show_pictures(request, page.run)
         labels = await tables.labels(page.run)
         _, audit = await truths.audit(page.run)
         found = await anyio.to_thread.run_sync(

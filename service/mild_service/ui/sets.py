@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+from fastapi import Request
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_service.ids import SampleIds
+from mild_service.pictures import address_of, origin_of
 from mild_service.select import Choice, Selections
 from mild_service.state import Run
 from mild_service.tables import Tabled, Tables
@@ -24,6 +26,11 @@ async def tabled_of(page: Shown, selections: Selections, tables: Tables) -> Tabl
     """The same with its samples."""
     choice = await choice_of(page, selections)
     return None if choice is None else await tables.of(choice)
+
+
+def show_pictures(request: Request, run: Run) -> None:
+    """Let the page show pictures from where the run says that they are."""
+    request.state.pictures = origin_of(run.config.picture_url)
 
 
 async def rows_of(
@@ -44,6 +51,7 @@ async def rows_of(
         {
             "index": index,
             "id": names.get(index),
+            "picture": address_of(run.config.picture_url, index, names.get(index)),
             "label": None if labels is None else int(labels[index]),
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
