@@ -65,12 +65,13 @@ class Trainer:
             return None
         confused = settings.plant_how == "confused"
         predicted = early_predictions(self.trainee, self._images, settings) if confused else None
-        if confused:
-            self.planting_passes = Passes.learnt(WARM_UP * data.n_samples) + Passes(forward=data.n_samples)
         return planting.plant(data.y_train, data.n_classes, settings.plant, settings.seed, predicted)
 
     def use(self, planted: Planting) -> None:
         """Train round 0, and compare in it, with the planted labels; later rounds have the given ones."""
+        if self._settings.plant_how == "confused":
+            n_samples = self._data.n_samples
+            self.planting_passes = Passes.learnt(WARM_UP * n_samples) + Passes(forward=n_samples)
         self._planted = torch.from_numpy(planted.labels).to(self._machine.device)
 
     def epoch(

@@ -1,0 +1,79 @@
+"""A training in a process of its own that is killed with signal 9, and goes on, until it gets to its end."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+# Loaded here, so that a server of forks that has this module preloaded has all that a training needs.
+from mild_trainer import cli, data, figures, report, rounds, summary  # noqa: F401
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["benchmarks.killing"])
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a training ended: its sets by round as base64, its last network, and how often it was killed on the way."""
+
+    sets: Sequence[str]
+    model: bytes
+    n_kills: int
+
+
+def trained(arguments: Sequence[str], out: Path, watch: Callable[[Path, Callable[[float], bool]], None]) -> Ended:
+    """Train to the end, killed again and again on the way.
+
+    Parameters
+    ----------
+    arguments
+        Of ``mild train``, but for ``--out`` and ``--resume``.
+    out
+        Its folder; a training that is killed before its first checkpoint begins anew in it.
+    watch
+        Is called beside every process with its folder and a way to wait for its end, some seconds at most, that says
+        whether it has ended; when it returns, a process that still runs is killed.
+    """
+    n_kills = 0
+    while True:
+        resume = (out / "checkpoint.pt").exists()
+        if not resume:
+            shutil.rmtree(out, ignore_errors=True)
+        process = _FORKS.Process(target=_train, args=([*arguments, "--out", str(out)], resume))
+        process.start()
+
+        def ends_within(seconds: float, process: BaseProcess = process) -> bool:
+            process.join(seconds)
+            return process.exitcode is not None
+
+        watch(out, ends_within)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            n_kills += 1
+            continue
+        if process.exitcode:
+            raise RuntimeError(f"a training ended with {process.exitcode}: {' '.join(arguments)} in {out}")
+        return _ended(out, n_kills)
+
+
+def _train(arguments: Sequence[str], resume: bool) -> None:
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        cli.app(["train", *arguments, *(["--resume"] if resume else [])], standalone_mode=False)
+
+
+def _ended(out: Path, n_kills: int) -> Ended:
+    stored = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    sets = [record["selected"] for record in json.loads(stored["rounds"])]
+    return Ended(sets, (out / "model.safetensors").read_bytes(), n_kills)

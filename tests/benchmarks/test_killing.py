@@ -1,0 +1,41 @@
+"""A trainer that is killed with signal 9 and goes on ends with the same bits, and so does what its service has."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from benchmarks.killing import trained
+from benchmarks.outage import while_not
+from mild_client import MildClient
+from mild_client.sync import sync
+from tests.live import serving
+
+ARGUMENTS = ["--limit", "100", "--epochs", "2", "--rounds", "2", "--agree", "1", "--noise", "symmetric:0.4"]
+ARGUMENTS += ["--deterministic", "--device", "cpu", "--mode", "offline", "--run-id", "killed"]
+MOMENTS = ["round-0/epoch-1.bits", "round-1/epoch-0.bits"]
+
+
+def test_a_killed_trainer_ends_with_the_same_sets_and_the_same_network(tmp_path: Path, app: FastAPI) -> None:
+    moments = [*MOMENTS]
+
+    def kill_twice(out: Path, ends_within: Callable[[float], bool]) -> None:
+        if not moments:
+            while_not(ends_within)
+            return
+        written = out / "spool" / "killed" / "bits" / moments.pop(0)
+        while not written.exists():
+            assert not ends_within(0.002)
+
+    whole = trained(ARGUMENTS, tmp_path / "whole", lambda _, ends_within: while_not(ends_within))
+    killed = trained(ARGUMENTS, tmp_path / "cut", kill_twice)
+    assert (killed.n_kills, whole.n_kills) == (2, 0)
+    assert killed.sets == whole.sets
+    assert killed.model == whole.model
+    with serving(app) as url:
+        (synced,) = sync(tmp_path / "cut", url)
+        assert synced.is_done
+        with MildClient(url) as client:
+            state = client.get_run("killed")
+    assert [each["num_epochs"] for each in state["rounds"]] == [2, 2, 0]
+    assert state["attempt"] == 3
