@@ -10,6 +10,7 @@ from redis.backoff import ExponentialBackoff
 from mild_service.config import Settings
 from mild_service.store.address import Address, read_address
 from mild_service.store.cluster import Cluster
+from mild_service.store.faults import BROKEN
 
 Client: TypeAlias = Redis | Cluster
 
@@ -31,7 +32,7 @@ def connect(settings: Settings, url: str) -> Client:
         "password": address.password,
         "socket_timeout": settings.store_timeout,
         "socket_connect_timeout": min(5.0, settings.store_timeout),
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.01), 3),
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.01), 3, supported_errors=BROKEN),
         "health_check_interval": 30,
         "client_name": "mild-service",
         **address.tls_options,

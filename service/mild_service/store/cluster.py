@@ -170,9 +170,10 @@ async def _send(node: ClusterNode, units: Sequence[Unit]) -> None:
     commands = [command for unit in units for command in unit.commands]
     try:
         await node.execute_pipeline(commands)
-    except RedisError as error:  # before anything was answered
+    except (RedisError, RuntimeError) as error:  # before anything was answered
+        lost = ConnectionError(str(error)) if isinstance(error, RuntimeError) else error
         for command in commands:
-            command.result = error
+            command.result = lost
     if any(isinstance(command.result, _LOST) for command in commands):
         await _drop_idle_connections(node)
 

@@ -5,6 +5,9 @@ from redis.exceptions import ConnectionError, OutOfMemoryError, RedisClusterExce
 from mild_service.errors import StoreError, StoreFull, StoreUnavailable, StoreUnreplicated
 from mild_service.tracing import phase
 
+BROKEN = (ConnectionError, TimeoutError, RuntimeError)
+"""What a client raises when a connection has gone; uvloop's transports say by the last one that they are closed."""
+
 
 class translated(phase):  # noqa: N801  # as its parent
     """Raises `StoreFull` or `StoreUnavailable` in place of Redis' errors."""
@@ -19,6 +22,8 @@ class translated(phase):  # noqa: N801  # as its parent
         error = raised[1]
         if isinstance(error, RedisError | RedisClusterException):
             raise _translation(error) from error
+        if isinstance(error, RuntimeError) and "closed" in str(error):
+            raise StoreUnavailable("the connection to the store was cut; try again in a second") from error
 
 
 def _translation(error: RedisError | RedisClusterException) -> StoreError:

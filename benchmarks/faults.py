@@ -1,0 +1,235 @@
+"""Processes killed, disks filled and connections cut, while trainings stream: what was acknowledged stays.
+
+usage: python -m benchmarks.faults [--rounds 200] [--trainings 8] [--seed 0]
+
+A real service (`mild-service serve`) and a real store with the compose file's settings, each in a process of its own
+that is started again when it ends, and 8 trainings that write epochs as whole bodies, in shards, from logs, and of
+1.2 million samples, through the project's client with its retries and `resume`. Between clients and service, and
+between service and store, lie TCP links that can be cut in the middle of a write. Each round breaks something at an
+instant drawn at random, waits until a write succeeds again, and compares every epoch in the store with the bits that
+were sent. All the while two readers compare what is served. Writes ``results/faults.md``, exits with 1 if an
+acknowledged epoch is lost, anything half-written is served, an answer is a 5xx other than 503, or the service is not
+back within 5 seconds.
+"""
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import httpx
+from redis import Redis
+
+from benchmarks.breakable import Disk, Link, ServiceProcess, StoreProcess, disk, until
+from benchmarks.streams import KINDS, Ledger, Training
+from benchmarks.timing import machine
+from benchmarks.watching import Reader, check
+
+RESULTS = Path(__file__).parent / "results"
+BACK_SECONDS = 5.0
+N_READERS = 2
+_SETTINGS = {"MILD_LOG_LEVEL": "error", "MILD_SWEEP_SECONDS": "1", "MILD_RATE_PER_KEY": "0"}
+
+
+@dataclass
+class Site:
+    """Everything that can be broken."""
+
+    disk: Disk
+    store: StoreProcess
+    service: ServiceProcess
+    to_store: Link
+    to_service: Link
+    rng: random.Random
+
+    @property
+    def url(self) -> str:
+        """Where clients find the service."""
+        return f"http://127.0.0.1:{self.to_service.port}"
+
+
+@dataclass
+class Outcome:
+    """What the rounds have shown."""
+
+    ledger: Ledger
+    n_compared: int = 0
+    n_answers: int = 0
+    n_left: int = 0
+    disk: str = ""
+    log: str = ""
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def worst(self) -> float:
+        """Longest time to be back."""
+        return max(max(times) for times in self.seconds.values())
+
+
+def kill_service(site: Site) -> None:
+    site.service.kill()
+
+
+def kill_store(site: Site) -> None:
+    site.store.kill()
+
+
+def kill_both(site: Site) -> None:
+    first, second = site.rng.sample([site.store, site.service], 2)
+    first.kill()
+    second.kill()
+
+
+def fill_disk(site: Site) -> None:
+    """The store ends at the first write that it cannot keep; it may end again and again until there is room."""
+    n_starts = site.store.n_starts
+    site.disk.fill(site.store.pid, spare=site.rng.randrange(200_000))
+    until(lambda: site.store.n_starts > n_starts, "an end of the store on a full disk")
+    site.disk.free(site.store.pid)
+
+
+def cut_store(site: Site) -> None:
+    _cut(site.to_store, site.rng)
+
+
+def cut_clients(site: Site) -> None:
+    _cut(site.to_service, site.rng)
+
+
+def _cut(link: Link, rng: random.Random) -> None:
+    """In the middle of what is being sent."""
+    n_cuts = link.n_cuts
+    link.cut_after(rng.randrange(1, 400_000))
+    until(lambda: link.n_cuts > n_cuts, "a cut")
+
+
+FAULTS: dict[str, Callable[[Site], None]] = {
+    "`kill -9` of the service": kill_service,
+    "`kill -9` of the store": kill_store,
+    "`kill -9` of both": kill_both,
+    "full disk": fill_disk,
+    "connections to the store cut": cut_store,
+    "connections to the service cut": cut_clients,
+}
+
+
+@contextmanager
+def site(rng: random.Random) -> Iterator[Site]:
+    """Everything started, and stopped at the end."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="mild-faults-")))
+        room = stack.enter_context(disk(folder / "disk"))
+        to_store, to_service = stack.enter_context(Link()), stack.enter_context(Link())
+        store = stack.enter_context(StoreProcess(room, folder))
+        to_store.lead_to(store.socket)
+        url = f"redis://127.0.0.1:{to_store.port}/0"
+        service = stack.enter_context(ServiceProcess(url, to_service, folder, _SETTINGS))
+        made = Site(room, store, service, to_store, to_service, rng)
+        back(made)
+        yield made
+
+
+def back(site: Site) -> float:
+    """Seconds until a write succeeds, over new connections, through both links."""
+
+    def writes() -> bool:
+        try:
+            opened = httpx.put(f"{site.url}/runs/probe", json={"num_samples": 8, "tags": {"at": str(time.time())}})
+        except httpx.TransportError:
+            return False
+        return opened.is_success
+
+    return until(writes, "a write that succeeds")
+
+
+def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
+    """Break things in turn, in an order drawn at random, while trainings stream."""
+    rng, ledger = random.Random(seed), Ledger()
+    outcome = Outcome(ledger)
+    with site(rng) as broken:
+        outcome.disk = broken.disk.kind
+        trainings = [Training(broken.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
+        readers = [Reader(broken.url, ledger, seed + n) for n in range(N_READERS)]
+        for thread in (*trainings, *readers):
+            thread.start()
+        order: list[str] = []
+        for _ in range(n_rounds):
+            order = order or rng.sample(list(FAULTS), len(FAULTS))
+            name, n_told = order.pop(), ledger.n_told + rng.randrange(5, 25)
+            until(lambda at=n_told: ledger.n_told >= at, "progress of the trainings")  # type: ignore[misc]
+            time.sleep(0.02 * rng.random())  # at any instant of a write
+            FAULTS[name](broken)
+            outcome.seconds[name].append(back(broken))
+            outcome.n_compared += anyio.run(check, broken.store.url, ledger)
+        for thread in (*trainings, *readers):
+            thread.stop()
+        outcome.n_compared += anyio.run(check, broken.store.url, ledger)
+        outcome.n_answers = sum(reader.n_answers for reader in readers)
+        outcome.n_left = _left(broken)
+        outcome.log = broken.service.log()
+    return outcome
+
+
+def _left(site: Site) -> int:
+    """Keys that stay when every run is deleted."""
+    with httpx.Client(base_url=site.url, timeout=30) as http, Redis.from_url(site.store.url) as redis:
+        while runs := http.get("/runs").raise_for_status().json()["runs"]:
+            for run in runs:
+                http.delete(f"/runs/{run['run_id']}").raise_for_status()
+        return len(list(redis.scan_iter("*")))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--trainings", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    a = parser.parse_args(argv)
+    began = time.monotonic()
+    outcome = stream(a.rounds, a.trainings, a.seed)
+    ledger, n_left = outcome.ledger, outcome.n_left
+    seconds = time.monotonic() - began
+    lines = [
+        "# What is broken while trainings stream",
+        "",
+        f"`python -m benchmarks.faults --rounds {a.rounds} --trainings {a.trainings} --seed {a.seed}`, "
+        f"{machine('fastapi', 'uvicorn', 'redis', 'httpx')}, {os.cpu_count()} shared cores, {seconds:.0f} s, "
+        f"load average {os.getloadavg()[0]:.1f}. The full disk is {outcome.disk}.",
+        "",
+        "| what was broken | times | seconds until a write succeeded: median, worst |",
+        "| --- | --- | --- |",
+        *(
+            f"| {name} | {len(times)} | {sorted(times)[len(times) // 2]:.2f}, {max(times):.2f} |"
+            for name, times in sorted(outcome.seconds.items())
+        ),
+        "",
+        "| what | measured | bar |",
+        "| --- | --- | --- |",
+        f"| epochs acknowledged | {ledger.n_told} | |",
+        f"| rounds of trainings finished | {ledger.n_finished} | |",
+        f"| epochs compared in the store, bit for bit, over all checks | {outcome.n_compared} | |",
+        f"| answers compared while things broke | {outcome.n_answers} | |",
+        f"| acknowledged and lost, half-written, or not as sent | {len(ledger.wrong)} | 0 |",
+        f"| worst seconds until a write succeeded | {outcome.worst:.2f} | below {BACK_SECONDS:g} |",
+        f"| keys left when every run was deleted | {n_left} | 0 |",
+        "",
+        f"Answers by status: {', '.join(f'{count} x {status}' for status, count in sorted(ledger.statuses.items()))}.",
+        "",
+    ]
+    a.out.mkdir(parents=True, exist_ok=True)
+    (a.out / "faults.md").write_text("\n".join(lines))
+    print("\n".join([*lines, *ledger.wrong[:50], *([outcome.log] if ledger.wrong else [])]))
+    return int(bool(ledger.wrong) or bool(n_left) or outcome.worst >= BACK_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What streams are read for: readers that look all the while, and a full check, bit for bit, in the store itself."""
+
+import random
+import threading
+
+import httpx
+import numpy as np
+
+from benchmarks.streams import N_EPOCHS, Ledger, Told, expected_set, kind_of, n_samples_of, truth
+from mild_core import bitmap
+from mild_service.config import Settings
+from mild_service.errors import RunNotFound
+from mild_service.state import Round, Run
+from mild_service.store import Store, open_store
+
+
+class Reader(threading.Thread):
+    """Asks for runs at random, and compares every answer with the truth."""
+
+    def __init__(self, url: str, ledger: Ledger, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._url, self._ledger = url, ledger
+        self._rng = random.Random(f"reader {seed}")
+        self._stopping = threading.Event()
+        self.n_answers = 0
+        """Answers that were compared."""
+
+    def stop(self) -> None:
+        """End after the request that is under way."""
+        self._stopping.set()
+        self.join()
+
+    def run(self) -> None:
+        """Read."""
+        looks = (self._look_at_counts, self._look_at_a_sample, self._look_at_the_set)
+        with httpx.Client(base_url=self._url, timeout=10, event_hooks={"response": [self._ledger.judge]}) as http:
+            while not self._stopping.wait(0.01):
+                known = self._ledger.known()
+                if not known:
+                    continue
+                run_id = self._rng.choice(list(known))
+                try:
+                    self._rng.choice(looks)(http, run_id, known[run_id])
+                except httpx.TransportError:
+                    continue
+
+    def _get(self, http: httpx.Client, run_id: str, path: str) -> httpx.Response | None:
+        """An answer that can be compared; None where the run has gone, has nothing yet, or cannot be read just now."""
+        response = http.get(path)
+        if response.is_success:
+            self.n_answers += 1
+            return response
+        nothing = response.status_code == 409 and response.json()["type"] == "/problems/no-epochs"
+        gone = response.status_code == 404 and run_id not in self._ledger.known()
+        if not (nothing or gone or response.status_code == 503):
+            self._ledger.complain(f"GET {path}: {response.status_code} {response.text[:200]}")
+        return None
+
+    def _look_at_counts(self, http: httpx.Client, run_id: str, told: Told) -> None:
+        response = self._get(http, run_id, f"/runs/{run_id}/rounds/0")
+        if response is None:
+            return
+        states = {epoch["epoch"]: epoch for epoch in response.json()["epochs"]}
+        self._check_epochs(run_id, told, sum(epoch["state"] == "committed" for epoch in states.values()))
+        for epoch, state in states.items():
+            if state["state"] == "committed" and state["num_correct"] != np.count_nonzero(truth(run_id, epoch)):
+                self._ledger.complain(f"{run_id}, epoch {epoch}: {state['num_correct']} samples are said to be correct")
+
+    def _look_at_a_sample(self, http: httpx.Client, run_id: str, told: Told) -> None:
+        index = self._rng.randrange(n_samples_of(run_id))
+        if kind_of(run_id) == "large":
+            return  # a selection from a million samples would keep the processor busy for seconds
+        response = self._get(http, run_id, f"/runs/{run_id}/samples/{index}?round=0")
+        if response is None:
+            return
+        history = response.json()["rounds"][0]["history"]
+        self._check_epochs(run_id, told, len(history))
+        if history != "".join("01"[int(truth(run_id, epoch)[index])] for epoch in range(len(history))):
+            self._ledger.complain(f"{run_id}, sample {index}: its history is said to be {history}")
+
+    def _look_at_the_set(self, http: httpx.Client, run_id: str, told: Told) -> None:
+        if kind_of(run_id) == "large":
+            return
+        response = self._get(http, run_id, f"/selection/{run_id}?round=0")
+        if response is None:
+            return
+        selection = response.json()
+        self._check_epochs(run_id, told, selection["epochs"])
+        if told.finished and (selection["provisional"] or selection["epochs"] != N_EPOCHS):
+            self._ledger.complain(f"{run_id} was finished, and its set is provisional")
+        expected = bitmap.to_indices(expected_set(run_id, selection["epochs"]), n_samples_of(run_id))
+        if selection["indices"] != expected.tolist():
+            self._ledger.complain(f"{run_id}: the set of {selection['epochs']} epochs is another one")
+
+    def _check_epochs(self, run_id: str, told: Told, n_epochs: int) -> None:
+        """What was told before the question was asked must be in the answer."""
+        if n_epochs < told.epochs:
+            self._ledger.complain(f"{run_id}: {told.epochs} epochs are acknowledged, {n_epochs} were shown")
+
+
+async def check(url: str, ledger: Ledger) -> int:
+    """Compare all that is stored with the truth, bit for bit; return how many epochs that were."""
+    store, n_epochs = open_store(Settings(), url), 0
+    try:
+        for run_id, told in ledger.known().items():
+            try:
+                run = await store.runs.get(run_id)
+                (round_,) = await store.rounds.get(run, range(1))
+                n_epochs += await _compared(store, run, round_, told, ledger)
+            except RunNotFound:
+                if run_id in ledger.known() and (told.attempt or told.epochs):
+                    ledger.complain(f"{run_id} is gone")
+    finally:
+        await store.aclose()
+    return n_epochs
+
+
+async def _compared(store: Store, run: Run, round_: Round, told: Told, ledger: Ledger) -> int:
+    n_samples, run_id = run.config.n_samples, run.run_id
+    epochs = list(round_.epochs.values())
+    if set(range(told.epochs)) - set(round_.epochs):
+        ledger.complain(f"{run_id}: epochs 0 to {told.epochs - 1} are acknowledged, there are {sorted(round_.epochs)}")
+    if told.attempt > run.attempt:
+        ledger.complain(f"{run_id}: attempt {told.attempt} is acknowledged, it is at {run.attempt}")
+    correct, observed = await store.bits.read_epochs(run, 0, epochs)
+    for epoch, bits, seen in zip(epochs, correct, observed, strict=True):
+        if not np.array_equal(bits, bitmap.pack(truth(run_id, epoch.number))):
+            ledger.complain(f"{run_id}, epoch {epoch.number}: other bits are stored")
+        if not np.array_equal(seen, bitmap.full(n_samples)):
+            ledger.complain(f"{run_id}, epoch {epoch.number}: not everyone was observed")
+    if told.finished:
+        if round_.selected is None:
+            ledger.complain(f"{run_id}: round 0 is acknowledged as finished, and is open")
+        elif not np.array_equal(await store.bits.read_set(run, round_.selected), expected_set(run_id, N_EPOCHS)):
+            ledger.complain(f"{run_id}: another set is stored")
+    return len(epochs)
