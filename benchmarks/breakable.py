@@ -280,10 +280,12 @@ class Link:
         try:
             from_there, there = await self._reach()
             self._writers.add(there)
-            back = asyncio.create_task(_pump(from_there, writer, lambda n_bytes: n_bytes))
-            await _pump(reader, there, self._spent)
+            both = (_pump(reader, there, self._spent), _pump(from_there, writer, lambda n_bytes: n_bytes))
+            ways = [asyncio.ensure_future(way) for way in both]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             there.close()
-            await back
+            writer.close()
+            await asyncio.wait(ways)
         except OSError:
             pass
         finally:

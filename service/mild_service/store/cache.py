@@ -48,6 +48,7 @@ class Cache:
     async def put(self, run: Run, computed: Computed) -> None:
         """Keep a computed selection."""
         key = self._link.keys.cache(run.run_id, run.uid, computed.digest)
+        cached = self._link.keys.cached(run.run_id, run.uid)
         values = chunks.split([computed.bitmap])
         groups = chunks.groups([len(value) for value in values])
         parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
@@ -55,7 +56,7 @@ class Cache:
         parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
         with translated():
             for part in parts:
-                await self._link.scripts.run("keep", [key], [self._seconds, *part])
+                await self._link.scripts.run("keep", [key, cached], [self._seconds, computed.digest, *part])
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:

@@ -17,6 +17,7 @@ key (after the namespace)           type    holds
 ``:{run_id#c}:<uid>:truth:<c>``     hash    chunk c >= 1 of the same fields
 ``:{run_id#c}:<uid>:ids:<c>``       hash    external ids of chunk c (c 0: tag ``{run_id}``), in pieces of 8,192 lines
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
+``:{run_id}:<uid>:cached``          set     digests of these, so that they go with the run; expires after the last
 ``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
 ``:credentials``                    hash    digest of an API key's secret -> JSON of the key; revoked ones stay, marked
 ``:credentials:used``               hash    key id -> when it was last used, ms
@@ -99,6 +100,10 @@ class Keys:
     def cache(self, run_id: str, uid: str, digest: str) -> str:
         """A computed selection."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:cache:{digest}"
+
+    def cached(self, run_id: str, uid: str) -> str:
+        """Digests of the computed selections."""
+        return f"{self.namespace}:{{{run_id}}}:{uid}:cached"
 
     def lock(self, run_id: str, uid: str, digest: str) -> str:
         """Who computes it."""

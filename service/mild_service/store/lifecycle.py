@@ -184,7 +184,12 @@ class Lifecycle:
             for chunk in range(chunks.n_chunks(run.config.n_samples)):
                 await link.redis.unlink(link.keys.truth(run_id, uid, chunk))
                 await link.redis.unlink(link.keys.ids(run_id, uid, chunk))
-            await link.redis.unlink(link.keys.events(run_id, uid))
+            digests = words(await link.redis.smembers(link.keys.cached(run_id, uid)))
+            await link.redis.unlink(
+                link.keys.events(run_id, uid),
+                link.keys.cached(run_id, uid),
+                *(link.keys.cache(run_id, uid, digest) for digest in digests),
+            )
             await link.redis.zrem(link.keys.runs, run.place)
             await link.scripts.run("bury", [key], [uid])
         return True
