@@ -159,7 +159,8 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
         outcome.disk = broken.disk.kind
         trainings = [Training(broken.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
         readers = [Reader(broken.url, ledger, seed + n) for n in range(N_READERS)]
-        for thread in (*trainings, *readers):
+        threads: list[Training | Reader] = [*trainings, *readers]
+        for thread in threads:
             thread.start()
         order: list[str] = []
         for _ in range(n_rounds):
@@ -170,7 +171,7 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
             FAULTS[name](broken)
             outcome.seconds[name].append(back(broken))
             outcome.n_compared += anyio.run(check, broken.store.url, ledger)
-        for thread in (*trainings, *readers):
+        for thread in threads:
             thread.stop()
         outcome.n_compared += anyio.run(check, broken.store.url, ledger)
         outcome.n_answers = sum(reader.n_answers for reader in readers)

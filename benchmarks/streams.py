@@ -3,11 +3,12 @@
 A run's name says everything about it: how it is written, how many samples it has, and which bits each epoch carries.
 """
 
+import contextlib
 import functools
 import random
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -173,10 +174,12 @@ class Training(threading.Thread):
                 self._ledger.complain(f"{run_id}: {type(error).__name__} {error}")
                 generation += 1
 
-    def _client(self) -> MildClient:
-        # Without certificates, which take longer to load than an epoch to write.
-        http = httpx.Client(verify=False, timeout=10, event_hooks={"response": [self._ledger.judge]})
-        return MildClient(self._url, http, Retry(deadline=6, first_deadline=6, first=0.05, largest=0.5))
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[MildClient]:
+        """The project's client, with patience for a fault; without certificates, which would take long to load."""
+        hooks = {"response": [self._ledger.judge]}
+        with httpx.Client(verify=False, timeout=10, event_hooks=hooks) as http:
+            yield MildClient(self._url, http, Retry(deadline=6, first_deadline=6, first=0.05, largest=0.5))
 
     def _trained(self, client: MildClient, run_id: str) -> bool:
         """Write to a run; return whether it is finished, else it was left in the middle."""

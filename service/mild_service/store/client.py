@@ -32,7 +32,11 @@ def connect(settings: Settings, url: str) -> Client:
         "password": address.password,
         "socket_timeout": settings.store_timeout,
         "socket_connect_timeout": min(5.0, settings.store_timeout),
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.01), 3, supported_errors=BROKEN),
+        "retry": Retry(
+            ExponentialBackoff(cap=0.5, base=0.01),
+            3,
+            supported_errors=BROKEN,  # type: ignore[arg-type]  # by the library's annotations only
+        ),
         "health_check_interval": 30,
         "client_name": "mild-service",
         **address.tls_options,

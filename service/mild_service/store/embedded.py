@@ -1,8 +1,9 @@
 """A private Redis or Valkey in a data folder: nothing to install, everything kept in an append-only file.
 
 Two locks keep two servers out of one folder. ``service.lock`` belongs to the process that runs the service;
-``server.lock`` is inherited by the server that it starts. Both fall with their owners, so neither can be stale. A
-server whose service was killed still holds the second one: the next service ends it and starts its own.
+``server.lock`` is inherited by the server that it starts. Both fall with their owners, so neither can be stale. On
+Linux the kernel ends a server whose service was killed. Elsewhere it still holds the second lock: the next service ends
+it and starts its own.
 """
 
 import fcntl
@@ -11,10 +12,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Self
@@ -33,6 +36,16 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _ADDRESS = "store.url"
 """File in the data folder that tells other commands where the server listens, while one runs."""
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the service has gone already")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the server, with a signal to come when the thread that started it ends (PR_SET_PDEATHSIG outlasts exec).
+
+In a process of its own, as nothing safe can be done between fork and exec of one that has threads."""
 _RESTARTS = 5
 """A server that dies this often without having come up is left alone."""
 
@@ -132,13 +145,16 @@ class EmbeddedServer:
             raise
         # Not in the data folder: a socket's path has a limit of about 100 characters.
         self._socket_dir = Path(tempfile.mkdtemp(prefix="mild-store-"))
+        came_up: Future[None] = Future()
+        self._supervisor = threading.Thread(
+            target=self._supervise, args=(binary, came_up), name="mild-store", daemon=True
+        )
+        self._supervisor.start()
         try:
-            self._spawn(binary)
+            came_up.result()
         except BaseException:
             self.stop()
             raise
-        self._supervisor = threading.Thread(target=self._supervise, args=(binary,), name="mild-store", daemon=True)
-        self._supervisor.start()
 
     def stop(self) -> None:
         """End the server; what was acknowledged is on disk. Does nothing when it is not running."""
@@ -195,7 +211,7 @@ class EmbeddedServer:
         log_path = self._data_dir / "server.log"
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [binary, *self._options()],
+                [*_tie(), binary, *self._options()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -234,7 +250,14 @@ class EmbeddedServer:
         except RedisError:  # not listening yet, or loading
             return False
 
-    def _supervise(self, binary: Path) -> None:
+    def _supervise(self, binary: Path, came_up: "Future[None]") -> None:
+        """Start the server, from the thread that its life is tied to, and start it again when it dies."""
+        try:
+            self._spawn(binary)
+        except BaseException as error:
+            came_up.set_exception(error)
+            return
+        came_up.set_result(None)
         failures = 0
         while failures < _RESTARTS:
             assert self._process is not None
@@ -286,6 +309,11 @@ def attached(data_dir: Path) -> Iterator[str]:
         yield server.url
     finally:
         server.stop()
+
+
+def _tie() -> list[str]:
+    """Words before a command that have it end with this process, where the system can do that."""
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid())] if sys.platform == "linux" else []
 
 
 def _locked(lock: IO[str]) -> bool:

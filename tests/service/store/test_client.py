@@ -3,9 +3,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from benchmarks.breakable import Link
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
 from mild_service.state import RunConfig
@@ -50,9 +52,38 @@ async def test_a_full_store_refuses_writes_but_still_lets_runs_be_deleted(tmp_pa
         await store.aclose()
 
 
+def test_a_connection_that_was_cut_is_made_anew_under_the_loop_that_serves(tmp_path: Path) -> None:
+    """uvloop's transports raise another error than asyncio's own."""
+
+    async def written_through(link: Link) -> int:
+        store = open_store(Settings(), f"redis://127.0.0.1:{link.port}/0")
+        run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
+        for number in range(20):
+            n_cuts = link.n_cuts
+            link.cut_after(1 + 37 * number)  # before a command, and in the middle of one
+            _, (outcome, _) = await asyncio.gather(
+                store.ping(), store.epochs.commit(run, 0, number, epoch_bits(100), 1, False)
+            )
+            assert outcome in ("committed", "same")
+            if number == 0:
+                assert link.n_cuts > n_cuts
+        (round_,) = await store.rounds.get(run, range(1))
+        await store.aclose()
+        return len(round_.epochs)
+
+    with EmbeddedServer(tmp_path) as server, Link() as link:
+        link.lead_to(Path(server.url.removeprefix("unix://")))
+        assert uvloop.run(written_through(link)) == 20
+
+
 @pytest.mark.parametrize(
     ("fault", "expected"),
-    [(OutOfMemoryError("x"), StoreFull), (ResponseError("MISCONF x"), StoreUnavailable)],
+    [
+        (OutOfMemoryError("x"), StoreFull),
+        (ResponseError("MISCONF x"), StoreUnavailable),
+        (RuntimeError("unable to perform operation on <TCPTransport>; the handler is closed"), StoreUnavailable),
+        (RuntimeError("a mistake"), RuntimeError),
+    ],
 )
 def test_errors_of_the_client_become_the_services(fault: Exception, expected: type[Exception]) -> None:
     with pytest.raises(expected), translated():

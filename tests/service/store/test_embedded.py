@@ -61,9 +61,14 @@ def test_a_second_service_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         assert redis.ping()
 
 
-def test_a_server_whose_service_was_killed_is_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tied", [True, False], ids=["ended by the kernel", "taken over"])
+def test_a_server_whose_service_was_killed_does_not_go_on_alone(tied: bool, tmp_path: Path) -> None:
+    if tied and sys.platform != "linux":
+        pytest.skip("only Linux ends a process with the one that started it")
     code = (
-        "import sys, time; from pathlib import Path; from mild_service.store.embedded import EmbeddedServer\n"
+        "import sys, time; from pathlib import Path; from mild_service.store import embedded\n"
+        "from mild_service.store.embedded import EmbeddedServer\n"
+        f"embedded._tie = embedded._tie if {tied} else list\n"
         "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, server.url, flush=True)\n"
         "time.sleep(60)"
     )
@@ -73,7 +78,9 @@ def test_a_server_whose_service_was_killed_is_taken_over(tmp_path: Path) -> None
         with Redis.from_url(url) as redis:
             redis.set("k", "1")
         service.kill()
-    assert is_alive(int(pid))
+    if tied:
+        until(lambda: not is_alive(int(pid)))
+    assert is_alive(int(pid)) != tied
     with EmbeddedServer(tmp_path) as server, connected(server) as redis:
         assert redis.get("k") == b"1"
     assert not is_alive(int(pid))
