@@ -1,7 +1,9 @@
 """The tracker: two verbs that turn any training loop into a source of correctness bits."""
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, distributed
 
 from mild_client.backend import SelectionBackend
 from mild_core import bitmap
@@ -21,11 +23,15 @@ class CorrectnessTracker:
     device
         Where the logits are.
     run
-        Backend that takes each epoch's bits; None leaves them to the caller.
+        Backend that takes each epoch's bits; None leaves them to the caller. Of several ranks one has it.
     round
         Round of the first epoch.
     epoch
         Number of the first epoch, where a run is continued.
+    merge
+        Whether the processes of torch.distributed, where it is set up, merge what they have seen: then all of them
+        must end their epochs, and all get the same bits. A sample that several have seen, such as a sampler's padding,
+        is right if any of them found it right.
 
     Examples
     --------
@@ -45,6 +51,7 @@ class CorrectnessTracker:
         run: SelectionBackend | None = None,
         round: int = 0,
         epoch: int = 0,
+        merge: bool = True,
     ) -> None:
         if n_samples < 1:
             raise ParameterError(f"n_samples is {n_samples}; give the size of the whole data set, at least 1")
@@ -52,6 +59,7 @@ class CorrectnessTracker:
         self.round = round
         self.epoch = epoch
         self._run = run
+        self._merge = merge
         # One byte a sample: 0 not seen, 1 seen and wrong, 2 predicted right. One scatter of the maximum then
         # records both facts, and a sample seen twice is right if any copy was. Padded to whole bytes of the bitmap.
         self._state = torch.zeros(bitmap.n_bytes(n_samples) * 8, dtype=torch.uint8, device=device)
@@ -88,16 +96,21 @@ class CorrectnessTracker:
         self._state.scatter_reduce_(0, indices.to(self._state.device, non_blocking=True), outcome, "amax")
 
     def take(self) -> EpochBits:
-        """Pack the epoch's bits on the device, fetch the bytes and start afresh.
+        """Merge the ranks' bits on the device, pack them there, fetch the bytes and start afresh.
 
         Everyone seen: one bitmap. Otherwise the observed bitmap goes with it.
         """
-        rows = self._state.view(-1, 8)
-        packed = torch.stack([self._pack(rows >= _WRONG), self._pack(rows == _RIGHT)]).cpu().numpy()
-        self._state.zero_()
-        observed, correct = packed
+        if self._merge and distributed.is_available() and distributed.is_initialized():
+            # The states' maximum is both bitmaps' OR, and NCCL knows no OR.
+            distributed.all_reduce(self._state, distributed.ReduceOp.MAX)
+        observed, correct = self._fetch()
         everyone = bitmap.popcount(observed) == self.n_samples
         return EpochBits(self.n_samples, correct, None if everyone else observed)
+
+    def take_share(self) -> EpochBits:
+        """Pack what this process alone has seen, with whom it has seen, and start afresh: a shard of the epoch."""
+        observed, correct = self._fetch()
+        return EpochBits(self.n_samples, correct, observed)
 
     def end_epoch(self) -> EpochBits:
         """Close the epoch: hand its bits to the run, where one was given, and return them."""
@@ -110,6 +123,13 @@ class CorrectnessTracker:
     def start_round(self, round: int) -> None:
         """Count epochs from 0 again, in another round."""
         self.round, self.epoch = round, 0
+
+    def _fetch(self) -> NDArray[np.uint8]:
+        """Pack on the device and fetch: observed and correct, shape (2, n_bytes)."""
+        rows = self._state.view(-1, 8)
+        packed: NDArray[np.uint8] = torch.stack([self._pack(rows >= _WRONG), self._pack(rows == _RIGHT)]).cpu().numpy()
+        self._state.zero_()
+        return packed
 
     def _pack(self, rows: Tensor) -> Tensor:
         """Pack (n_bytes, 8) booleans into (n_bytes,) bytes."""

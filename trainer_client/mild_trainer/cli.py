@@ -262,3 +262,7 @@ app.command()(sync)
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":  # for torchrun -m
+    main()

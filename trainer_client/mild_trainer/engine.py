@@ -12,14 +12,16 @@ from mild_client import CorrectnessTracker
 from mild_core.errors import ParameterError
 from mild_trainer import resnet
 from mild_trainer.augment import DeviceImages
+from mild_trainer.ranks import ALONE, Ranks
 from mild_trainer.settings import DeviceName, Schedule, TrainSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where and in which arithmetic to train: bf16 autocast on CUDA, plain float32 elsewhere."""
+    """Where and in which arithmetic to train: bf16 autocast on CUDA, plain float32 elsewhere; and with whom."""
 
     device: torch.device
+    ranks: Ranks = ALONE
 
     @classmethod
     def choose(cls, settings: TrainSettings) -> "Machine":
@@ -46,7 +48,8 @@ class Machine:
         if name == "cuda":
             torch.set_float32_matmul_precision("high")
         _repeat_exactly(settings.deterministic)
-        return cls(torch.device(name))
+        ranks = Ranks.current()
+        return cls(ranks.device(name), ranks)
 
     @property
     def on_cuda(self) -> bool:
@@ -106,6 +109,7 @@ class Trainee:
         self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()
+        self.learner = machine.ranks.wrapped(self.model)
         self.restart()
 
     def renew(self, seed: int) -> None:
@@ -139,7 +143,7 @@ def train_epoch(
     tracker: CorrectnessTracker | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Train on the members once, in random order.
+    """Train on the members once, in random order; each of several ranks on its share of every batch.
 
     Parameters
     ----------
@@ -165,21 +169,22 @@ def train_epoch(
     loss, accuracy
         Means over the members, still on the device.
     """
-    model, optimiser, machine = trainee.model, trainee.optimiser, trainee.machine
-    model.train()
-    n_members = len(members)
-    n_batches = math.ceil(n_members / settings.batch_size)
+    learner, optimiser, machine = trainee.learner, trainee.optimiser, trainee.machine
+    ranks = machine.ranks
+    learner.train()
+    order = ranks.padded_share(members[torch.randperm(len(members), device=machine.device, generator=generator)])
+    batch_size = max(2, settings.batch_size // ranks.world)
+    n_batches = math.ceil(len(order) / batch_size)
     loss_sum = torch.zeros((), device=machine.device)
     n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
-    order = members[torch.randperm(n_members, device=machine.device, generator=generator)]
 
-    for step, (indices, x, labels) in enumerate(images.augmented(order, settings.batch_size, generator)):
+    for step, (indices, x, labels) in enumerate(images.augmented(order, batch_size, ranks.own(generator))):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(
                 settings.schedule, settings.lr, epoch * n_batches + step, settings.epochs * n_batches
             )
         with machine.autocast():
-            logits = model(x)
+            logits = learner(x)
         loss = _loss(logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices])
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -191,7 +196,9 @@ def train_epoch(
         if tracker is not None:
             tracker.update(indices, logits, labels)
 
-    return loss_sum / n_members, n_right / n_members
+    ranks.align(trainee.model)
+    loss_sum, right_sum, n_seen = ranks.add(torch.stack([loss_sum, n_right, torch.full_like(n_right, len(order))]))
+    return loss_sum / n_seen, right_sum / n_seen
 
 
 def _loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
@@ -214,15 +221,15 @@ def evaluate(
     machine = trainee.machine
     trainee.model.eval()
     n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
-    n_seen = 0
-    for batch, x, labels in images.plain(indices, machine.eval_batch(settings.batch_size)):
+    if indices is None:
+        indices = torch.arange(images.n_samples, device=machine.device)
+    for batch, x, labels in images.plain(machine.ranks.share(indices), machine.eval_batch(settings.batch_size)):
         with machine.autocast():
             logits = trainee.model(x)
         n_right += (logits.argmax(1) == labels).sum()
-        n_seen += len(labels)
         if tracker is not None:
             tracker.update(batch, logits, labels)
-    return n_right / max(1, n_seen)
+    return machine.ranks.add(n_right) / max(1, len(indices))
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from rich.console import Console
 from mild_client import BackgroundBackend, HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend
 from mild_client.defaults import Mode
 from mild_core.errors import ParameterError
+from mild_trainer import launch
 from mild_trainer.errors import CheckpointError, TrainerError
 from mild_trainer.service import EmbeddedService
 from mild_trainer.settings import TrainSettings
@@ -95,6 +96,30 @@ class Job:
         TrainerError
             If the run exists already and is not to be resumed.
         """
+        if not launch.is_rank():
+            self._lead(console)
+            return
+        from mild_trainer import ranks
+
+        with ranks.joined(self.settings.device) as mine:
+            if mine.is_first:
+                self._lead(console)
+            else:
+                self._follow()
+
+    def _follow(self) -> None:
+        """Train as one of several ranks, but for the first, which alone speaks to a service and writes."""
+        from mild_trainer import data, rounds
+
+        rounds.run_rounds(
+            self.settings,
+            data=data.load(self.settings.dataset, self.settings.data_dir),
+            out=self.out,
+            resume=self.resume,
+        )
+
+    def _lead(self, console: Console) -> None:
+        """Train alone, or as the first rank."""
         self._check()
         with ExitStack() as stack:
             service = None

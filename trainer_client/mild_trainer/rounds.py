@@ -18,6 +18,8 @@ from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.planting import Planting
 from mild_trainer.progress import Reporter, Silent, counted
+from mild_trainer.rank_backend import RankBackend
+from mild_trainer.ranks import Ranks
 from mild_trainer.settings import TrainSettings
 from mild_trainer.trainer import Trainer
 from mild_trainer.truth import Agreement, jaccard
@@ -37,6 +39,9 @@ def run_rounds(
     keep_bits: bool = False,
 ) -> History:
     """Train over rounds and return what happened.
+
+    Where torch.distributed is set up, all its processes call this with the same settings, each trains on its share,
+    and all return the same; `backend`, `reporter` and `out` are rank 0's.
 
     Parameters
     ----------
@@ -64,14 +69,17 @@ def run_rounds(
     CheckpointError
         If there is nothing to resume from, or it belongs to other settings.
     """
-    resumed = checkpoint.load(out, settings) if resume and out is not None else None
+    ranks = Ranks.current()
+    resumed = ranks.ask(lambda: checkpoint.load(out, settings) if resume and out is not None else None)
     if data is None:
         data = datasets.load(settings.dataset, settings.data_dir)
     if settings.limit:
         data = data.limited(settings.limit, settings.seed)
     data = data.with_noise(settings.noise, settings.seed)
+    if not ranks.is_first:
+        out, reporter = None, None
     backend = backend or LocalSelector(None if out is None else out / "bits")
-    return _Rounds(settings, data, backend, reporter or Silent(), out, keep_bits).run(run_id, resumed)
+    return _Rounds(settings, data, backend, reporter or Silent(), out, keep_bits, ranks).run(run_id, resumed)
 
 
 class _Rounds:
@@ -85,9 +93,12 @@ class _Rounds:
         reporter: Reporter,
         out: Path | None,
         keep_bits: bool,
+        ranks: Ranks,
     ) -> None:
         self.settings, self.data = settings, data
-        self.backend, self.reporter, self.out, self.keep_bits = backend, reporter, out, keep_bits
+        self.reporter, self.out, self.keep_bits, self.ranks = reporter, out, keep_bits, ranks
+        self.is_local = isinstance(backend, LocalSelector)
+        self.backend = backend if ranks.world == 1 else RankBackend(ranks, backend)
         self.trainer = Trainer(settings, data)
         self.run_id = ""
         self.planting: Planting | None = None
@@ -98,13 +109,13 @@ class _Rounds:
         self.weights: NDArray[np.float32] | None = None
 
     def run(self, run_id: str, resumed: Checkpoint | None) -> History:
-        self.run_id = run_id if resumed is None else resumed.run_id
+        self.run_id = self.ranks.agree(run_id if resumed is None else resumed.run_id)
         self.backend.open(self.spec(), None if resumed is None else resumed.position)
         # In as few bytes as they fit: they go over the wire, once.
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
         if resumed is None:
             if self.settings.verify:
-                self.verified = verify(self.settings, self.data, self.trainer, self.reporter)
+                self.verified = self.ranks.agree(verify(self.settings, self.data, self.trainer, self.reporter))
                 self.reporter.verified(self.verified)
             if self.ended() is None:
                 self.plant()
@@ -141,7 +152,7 @@ class _Rounds:
     def plant(self) -> None:
         """Break labels on purpose for round 0, and tell the backend."""
         started = time.perf_counter()
-        self.planting = self.trainer.plant()
+        self.planting = self.ranks.agree(self.trainer.plant())
         if self.planting is not None:
             self.planting_seconds = time.perf_counter() - started
             self.reporter.planted(self.planting.n_planted, self.planting_seconds)
@@ -254,7 +265,7 @@ class _Rounds:
             return
         state = Checkpoint(
             run_id=self.run_id,
-            local=isinstance(self.backend, LocalSelector),
+            local=self.is_local,
             position=Position(len(self.records), n_done),
             rounds=tuple(self.records),
             epochs=tuple(self.epochs),

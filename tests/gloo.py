@@ -1,0 +1,30 @@
+"""Two processes of torch.distributed on this machine, for tests of what ranks do together."""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import distributed
+
+WORLD = 2
+
+
+def run_ranks(work: Callable[[int, Path], None], folder: Path) -> None:
+    """Call ``work(rank, folder)`` in two processes that are one gloo group; it must be a module's function."""
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_rank, args=(work, rank, folder)) for rank in range(WORLD)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+        process.kill()
+    assert [process.exitcode for process in started] == [0] * WORLD
+
+
+def _rank(work: Callable[[int, Path], None], rank: int, folder: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=WORLD)
+    try:
+        work(rank, folder)
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
