@@ -83,9 +83,9 @@ class Restarted:
         """``kill -9``."""
         self._process.kill()
 
-    def log(self, n_lines: int = 200) -> str:
-        """The first lines that it wrote."""
-        return "\n".join(self._log_path.read_text(errors="replace").splitlines()[:n_lines])
+    def log(self, n_lines: int = 100) -> str:
+        """The last lines that it wrote."""
+        return "\n".join(self._log_path.read_text(errors="replace").splitlines()[-n_lines:])
 
     def command(self) -> Sequence[str | Path]:
         """What to start."""

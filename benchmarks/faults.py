@@ -168,8 +168,14 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
             name, n_told = order.pop(), ledger.n_told + rng.randrange(5, 25)
             until(lambda at=n_told: ledger.n_told >= at, "progress of the trainings")  # type: ignore[misc]
             time.sleep(0.02 * rng.random())  # at any instant of a write
-            FAULTS[name](broken)
-            outcome.seconds[name].append(back(broken))
+            try:
+                FAULTS[name](broken)
+                outcome.seconds[name].append(back(broken))
+            except TimeoutError:
+                print(
+                    f"after {name}, the store: {broken.store.log()}", f"the service: {broken.service.log()}", sep="\n"
+                )
+                raise
             outcome.n_compared += anyio.run(check, broken.store.url, ledger)
         for thread in threads:
             thread.stop()

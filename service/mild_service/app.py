@@ -183,7 +183,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:
-    """Delete expired runs now and then; every replica does, and none is in the other's way."""
+    """Delete expired runs now and then, and look for room; every replica does, and none is in the other's way."""
     seconds = app.state.settings.sweep_seconds
     while seconds > 0:
         with suppress(TimeoutError):
@@ -191,5 +191,6 @@ async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:
             return
         try:
             app.state.telemetry.swept.inc(await app.state.store.runs.sweep())
+            await app.state.runs.look_for_room()
         except StoreError as error:
             logger.warning("expired runs could not be swept: %s", error)

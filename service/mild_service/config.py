@@ -38,6 +38,15 @@ class Settings(BaseSettings):
         1.0, gt=0, le=60, description="How long a write waits for them; after that it is answered with 503."
     )
     store_timeout: float = Field(10.0, gt=0, le=300, description="Seconds that one store command may take.")
+    store_memory: int = Field(
+        0,
+        ge=0,
+        le=2**50,
+        description="Bytes that the store may use, where it has no maxmemory of its own; 0: no limit.",
+    )
+    store_reserve: float = Field(
+        0.15, ge=0, lt=1, description="Share of the store's memory that is kept for runs that are open already."
+    )
     data_dir: Path = Field(Path("mild-data"), description="Data folder of the embedded store.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

@@ -23,6 +23,7 @@ from mild_service.identity import ANONYMOUS, ApiKey
 from mild_service.pictures import check_template
 from mild_service.places import check_place, within
 from mild_service.quota import RunQuota
+from mild_service.room import Room
 from mild_service.state import Commitment, Computed, Epoch, Round, Run, RunConfig, Status
 from mild_service.store import Page, Store, stale_attempt
 from mild_service.telemetry import Telemetry
@@ -76,6 +77,7 @@ class Runs:
         self._settings = settings
         self._telemetry = telemetry
         self._quota = RunQuota(store, settings.max_runs_per_key)
+        self._room = Room(store, settings, telemetry)
 
     async def open(
         self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS, condition: Condition = NO_CONDITION
@@ -96,6 +98,8 @@ class Runs:
             If the caller may not create another one.
         PreconditionFailed
             If the run is not as `condition` demands.
+        StoreFull
+            If the store has no room for another one.
         """
         within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if opening.resume_from is not None:
@@ -105,6 +109,7 @@ class Runs:
         config = replace(config, options=replace(config.options, **opening.options).checked())
         if condition.digests is not None:
             await self._check_there(run_id, condition)
+        await self._room.check(run_id, config)
         while True:
             async with self._quota.place(caller, run_id) as place:
                 run, place.created = await self._store.runs.open(
@@ -122,6 +127,10 @@ class Runs:
                 return await self._open_again(run, opening), False
             except RunNotFound:
                 continue  # deleted just now: create it
+
+    async def look_for_room(self) -> None:
+        """Note how full the store is, and say so where it is nearly full."""
+        await self._room.look()
 
     async def _check_there(self, run_id: str, condition: Condition) -> None:
         """Check a condition that needs a run: opening one that is not there would make it."""

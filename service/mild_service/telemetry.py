@@ -39,6 +39,12 @@ class Telemetry:
         )
         self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
         self.waiting = Gauge("mild_waiting", "Work that waits for its turn, by kind.", ["kind"], registry=self.registry)
+        self.store_used = Gauge("mild_store_used_bytes", "Memory that the store uses.", registry=self.registry)
+        self.store_limit = Gauge(
+            "mild_store_limit_bytes",
+            "Memory that the store may use; 0 where nothing limits it.",
+            registry=self.registry,
+        )
         self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter, Counter]] = {}
         self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)

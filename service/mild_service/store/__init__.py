@@ -19,6 +19,7 @@ from mild_service.store.link import Link, run_not_found, stale_attempt, wrong_ro
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.quotas import Quotas
 from mild_service.store.rounds import Rounds
+from mild_service.store.servers import Servers
 from mild_service.store.sessions import Sessions
 from mild_service.store.shards import Shards
 from mild_service.store.truth import Truth
@@ -65,6 +66,8 @@ class Store:
         Computed selections.
     credentials, sessions, quotas
         API keys, what was begun with them, and how many runs each has created.
+    servers
+        What the store's servers say of themselves.
     """
 
     def __init__(self, link: Link, cache_seconds: int) -> None:
@@ -83,6 +86,7 @@ class Store:
         self.credentials = Credentials(link)
         self.sessions = Sessions(link)
         self.quotas = Quotas(link)
+        self.servers = Servers(link)
 
     async def ping(self) -> None:
         """Return when the store has answered.

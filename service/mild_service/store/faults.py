@@ -37,4 +37,9 @@ def _translation(error: RedisError | RedisClusterException) -> StoreError:
         return StoreUnreplicated(
             "the store takes no writes, as too few replicas follow it (min-replicas-to-write); try again in a second"
         )
+    if str(error).startswith("MISCONF"):
+        return StoreUnavailable(
+            f"the store takes no writes, as it cannot keep them on its disk ({error}); make room on the disk, then try "
+            "again"
+        )
     return StoreUnavailable(f"the store refused a command: {error}; see its log, then try again")
