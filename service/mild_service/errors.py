@@ -351,7 +351,7 @@ class StoreUnreplicated(StoreUnavailable):
 
 
 class StoreFull(StoreError):
-    """The store has no room left."""
+    """The store has no room left, or would have none for this run."""
 
     code = "store-full"
     title = "Store is full"
