@@ -126,3 +126,9 @@ def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
             f"sample {n_samples - 1} and must be zero; zero the padding, or check the bit order (numpy.packbits')"
         )
     return bitmap
+
+
+def jaccard(first: Bitmap, second: Bitmap) -> float:
+    """Samples in both sets over those in either; 1 where nobody is in any."""
+    either = popcount(first | second)
+    return popcount(first & second) / either if either else 1.0

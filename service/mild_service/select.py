@@ -23,6 +23,7 @@ from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
 
 Which: TypeAlias = int | Literal["latest"]
+_OVERLAPS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,6 +190,21 @@ class Selections:
             measured = await to_thread.run_sync(measure, inspection.selection, audit)
             by_mark = inspection.selection.options.audit == "fit"
         return await to_thread.run_sync(cuts.document, fit, measured, by_mark)
+
+    async def overlaps(self, run: Run, rounds: Sequence[Round]) -> dict[int, float | None]:
+        """Of each round, the Jaccard similarity of its set with the one before; None where one of the two is missing.
+
+        Of a run with many rounds that is known of the last `_OVERLAPS` only.
+        """
+        found: dict[int, float | None] = dict.fromkeys(held.number for held in rounds)
+        before: Bitmap | None = None
+        for held in [held for held in rounds if held.selected is not None][-_OVERLAPS:]:
+            assert held.selected is not None
+            kept = await self._store.bits.read_set(run, held.selected)
+            if before is not None:
+                found[held.number] = bitmap.jaccard(before, kept)
+            before = kept
+        return found
 
     async def stateless(
         self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None

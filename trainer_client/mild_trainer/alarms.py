@@ -1,19 +1,9 @@
-"""What a person should look at: sets that are measured to be bad, and rounds that bring nothing any more.
-
-The three alarms are those of the paper. They are told and never acted upon: the truth and the test set are there to
-judge a training, not to steer it.
-"""
+"""The alarms (`mild_core.alarms`) of a training's rounds."""
 
 from collections.abc import Sequence
 
+from mild_core.alarms import alarms as alarms_of
 from mild_trainer.history import RoundRecord
-
-LEAST_PRECISION = 0.9
-LEAST_RECALL = 0.5
-PATIENCE = 2
-"""Rounds without a rise of the test accuracy that make a plateau."""
-RISE = 0.002
-"""Least rise of the test accuracy that counts as one."""
 
 
 def alarms(rounds: Sequence[RoundRecord]) -> list[str]:
@@ -22,18 +12,7 @@ def alarms(rounds: Sequence[RoundRecord]) -> list[str]:
     Precision and recall are those against the truth, or else those that the run's audit measures; where neither is
     known they raise no alarm.
     """
-    precision, recall = _measured(rounds[-1])
-    found = []
-    if precision is not None and precision < LEAST_PRECISION:
-        found.append(f"measured precision {precision:.3f} is below {LEAST_PRECISION:.2f}")
-    if recall is not None and recall < LEAST_RECALL:
-        found.append(f"measured recall {recall:.3f} is below {LEAST_RECALL:.2f}")
-    before, recent = rounds[:-PATIENCE], rounds[-PATIENCE:]
-    if before:
-        best = max(record.test_accuracy for record in before)
-        if max(record.test_accuracy for record in recent) < best + RISE:
-            found.append(f"test accuracy is at a plateau: {PATIENCE} rounds without a rise above {best:.3f}")
-    return found
+    return alarms_of(*_measured(rounds[-1]), [record.test_accuracy for record in rounds])
 
 
 def _measured(record: RoundRecord) -> tuple[float | None, float | None]:

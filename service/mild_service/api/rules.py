@@ -85,6 +85,7 @@ RULES: Mapping[str, Rule] = {
     "GET /ui/runs/{run_id}/samples/{index}": READ,
     "POST /ui/runs/{run_id}/samples/{index}/mark": WRITE,
     "GET /ui/runs/{run_id}/compare": READ,
+    "GET /ui/runs/{run_id}/rounds/{round}/selection": READ,
     "GET /ui/runs/{run_id}/downloads": READ,
     "GET /ui/login": OPEN,
     "POST /ui/login": OPEN,

@@ -55,9 +55,14 @@ def machine_moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str, several: str | None = None) -> str:
     """A count with its noun: 1 round, 2 rounds."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def capitalize_first(text: str) -> str:
+    """A sentence's beginning; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
 
 
 FILTERS: Mapping[str, Any] = {
@@ -70,4 +75,5 @@ FILTERS: Mapping[str, Any] = {
     "moment": moment,
     "machine_moment": machine_moment,
     "plural": plural,
+    "capitalize_first": capitalize_first,
 }

@@ -24,3 +24,38 @@ def first_epoch(base: str, caller: ApiKey) -> list[Piece]:
         "    run.put_epoch(correct)"
     )
     return [("Python", python), ("curl", curl)]
+
+
+def chosen_cut(base: str, run_id: str, round_: int, caller: ApiKey) -> list[Piece]:
+    """How to fetch a round's set, and, for scripts to fill in, the same with another cut in place of ``{value}``."""
+    address = f"{base}/selection/{run_id}?round={round_}"
+    choice = 'choice={"threshold": "value", "value": {value}}'
+    start = _client(base)
+    return [
+        ("Python", f'{start}    selection = client.selection("{run_id}", round={round_})'),
+        ("curl", f"curl {_authorised(caller)}'{address}'"),
+        ("Python, cut", f'{start}    selection = client.selection("{run_id}", round={round_}, {choice})'),
+        ("curl, cut", f"curl {_authorised(caller)}'{address}&threshold=value&value={{value}}'"),
+    ]
+
+
+def in_form(base: str, run_id: str, round_: int, caller: ApiKey, media_type: str, file: str) -> str:
+    """How to fetch a round's set in a form, with curl."""
+    return f"curl {_authorised(caller)}-H 'Accept: {media_type}' -o {file} '{base}/selection/{run_id}?round={round_}'"
+
+
+def mask(base: str, run_id: str, round_: int, n_samples: int) -> str:
+    """How to fetch a round's set as a mask, with Python."""
+    return (
+        f"from mild_client import MildClient\nfrom mild_core import bitmap\n\n"
+        f'with MildClient("{base}") as client:\n'
+        f'    kept = bitmap.unpack(client.selected("{run_id}", {n_samples}, round={round_}), {n_samples})'
+    )
+
+
+def _client(base: str) -> str:
+    return f'from mild_client import MildClient\n\nwith MildClient("{base}") as client:\n'
+
+
+def _authorised(caller: ApiKey) -> str:
+    return "" if caller is ANONYMOUS else '-H "Authorization: Bearer $MILD_API_KEY" '

@@ -1,6 +1,7 @@
 """``/ui/``: all runs that the reader's key reaches, newest first."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -8,9 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from mild_core.alarms import PATIENCE
 from mild_service.api.deps import CallerDep, RunsDep
 from mild_service.runs import Runs
 from mild_service.state import Round, Run, Status
+from mild_service.ui.alarms import of_run
 from mild_service.ui.pages import link, render
 from mild_service.ui.requests import first_epoch
 
@@ -68,6 +71,8 @@ class Line:
         Share of the expected epochs of all expected rounds that is in; None where nothing is expected.
     selection
         JSON of the last finished round's set; None before there is one.
+    alarms
+        What to look at, a sentence each.
     """
 
     run: Run
@@ -75,6 +80,7 @@ class Line:
     n_finished: int
     done: float | None
     selection: Mapping[str, Any] | None
+    alarms: list[str]
 
 
 @router.get("/ui", response_class=RedirectResponse)
@@ -128,10 +134,11 @@ async def _find(runs: Runs, prefix: str, wanted: Filter, cursor: str | None) -> 
 
 
 async def _line(runs: Runs, run: Run) -> Line:
-    rounds = await runs.rounds(run, first=max(run.round - 1, 0))
+    rounds = await runs.rounds(run, first=max(run.round - 1 - PATIENCE, 0))
     config = run.config
     done = None
     if config.expected_epochs and config.expected_rounds:
         n_epochs = run.round * config.expected_epochs + min(len(rounds[-1].epochs), config.expected_epochs)
         done = min(n_epochs / (config.expected_epochs * config.expected_rounds), 1.0)
-    return Line(run, rounds[-1], run.round, done, rounds[0].selection if rounds[0].finished else None)
+    selection = next((held.selection for held in reversed(rounds) if held.finished), None)
+    return Line(run, rounds[-1], run.round, done, selection, of_run(run, rounds, time.time()))

@@ -1,0 +1,225 @@
+// The histogram of scores with its cut, which can be dragged and moved with keys. Every number comes from the service's
+// sweep: what is shown for a cut is what the API answers for it.
+
+import { announce } from "./announce.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const HEIGHT = 236;
+const TOP = 26;
+const BOTTOM = 40;
+const SIDE = 12;
+
+const number = (value) => value.toLocaleString("en-US");
+const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share).toFixed(digits)}%`);
+const range = (low, high) => (low == null ? "not identified" : `${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)}%`);
+const short = (value) => String(Number(value.toFixed(2)));
+
+/** Make the histogram of the panel that is on the page, at `keep` bins where a reader has moved the cut before. */
+export function enableCut(keep = null) {
+  const data = document.getElementById("cut-data");
+  return data ? new Cut(JSON.parse(data.textContent), keep) : null;
+}
+
+class Cut {
+  constructor(drawn, keep) {
+    this.drawn = drawn;
+    this.n = drawn.kept.length;
+    this.own = drawn.threshold.cut ?? this.n - 1;
+    this.at = keep == null ? this.own : Math.min(keep, this.n - 1);
+    this.place = document.getElementById("cut-chart");
+    this.reset = document.querySelector("[data-cut-reset]");
+    this.reset.addEventListener("click", () => {
+      this.move(this.own);
+      this.slider.focus();
+    });
+    new ResizeObserver(() => this.draw()).observe(this.place);
+    this.draw();
+    this.tell();
+  }
+
+  /** The cut that a reader has chosen; null where it is the run's own. */
+  get chosen() {
+    return this.at === this.own ? null : this.at;
+  }
+
+  draw() {
+    const width = this.place.clientWidth;
+    if (!width || width === this.width) return;
+    const focused = this.slider && document.activeElement === this.slider;
+    this.width = width;
+    this.inner = width - 2 * SIDE;
+    this.step = this.inner / this.n;
+    const svg = element("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, class: "cut-svg" });
+    svg.append(this.clips(), this.bars("kept"), this.bars("dropped"), ...this.curves(), ...this.axis());
+    this.ownMark = element("line", { class: "cut-own", x1: this.x(this.own + 1), x2: this.x(this.own + 1), y1: TOP, y2: HEIGHT - BOTTOM });
+    svg.append(this.ownMark, (this.slider = this.handle()));
+    this.place.replaceChildren(svg);
+    this.listen(svg);
+    this.show();
+    if (focused) this.slider.focus();
+  }
+
+  x(bin) {
+    return SIDE + bin * this.step;
+  }
+
+  y(count) {
+    this.highest ??= Math.max(...this.drawn.histogram.counts, ...(this.drawn.densities ?? []).flat(), 1);
+    return HEIGHT - BOTTOM - Math.sqrt(Math.max(count, 0) / this.highest) * (HEIGHT - TOP - BOTTOM);
+  }
+
+  clips() {
+    const defs = element("defs");
+    this.clip = {};
+    for (const side of ["kept", "dropped"]) {
+      const clip = element("clipPath", { id: `cut-clip-${side}` });
+      this.clip[side] = element("rect", { y: 0, height: HEIGHT });
+      clip.append(this.clip[side]);
+      defs.append(clip);
+    }
+    return defs;
+  }
+
+  bars(side) {
+    const gap = this.step > 5 ? 1 : 0;
+    const path = this.drawn.histogram.counts
+      .map((count, bin) => (count ? `M${this.x(bin) + gap / 2} ${HEIGHT - BOTTOM}V${this.y(count)}h${this.step - gap}V${HEIGHT - BOTTOM}z` : ""))
+      .join("");
+    return element("path", { d: path, class: `cut-bars ${side}`, "clip-path": `url(#cut-clip-${side})` });
+  }
+
+  curves() {
+    return (this.drawn.densities ?? []).map((density, i) =>
+      element("path", {
+        d: density.map((count, bin) => `${bin ? "L" : "M"}${this.x(bin + 0.5)} ${this.y(count)}`).join(""),
+        class: `cut-curve ${i ? "dropped" : "kept"}`,
+      }),
+    );
+  }
+
+  axis() {
+    const parts = [element("line", { class: "cut-base", x1: SIDE, x2: this.width - SIDE, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM })];
+    const ticks = Math.max(2, Math.min(this.n, Math.floor(this.inner / 90)));
+    for (let i = 0; i < ticks; i++) {
+      const bin = Math.round((i * (this.n - 1)) / (ticks - 1));
+      const anchor = i === 0 ? "start" : i === ticks - 1 ? "end" : "middle";
+      const at = i === 0 ? SIDE : i === ticks - 1 ? this.width - SIDE : this.x(bin + 0.5);
+      parts.push(element("text", { class: "cut-tick", x: at, y: HEIGHT - BOTTOM + 16, "text-anchor": anchor }, short(this.drawn.value[bin])));
+    }
+    const [right, wrong] = this.width < 460 ? ["likely right", "likely wrong"] : ["learned early: likely right", "never learned: likely wrong"];
+    parts.push(element("text", { class: "cut-tick", x: SIDE, y: HEIGHT - 6 }, `← ${right}`));
+    parts.push(element("text", { class: "cut-tick", x: this.width - SIDE, y: HEIGHT - 6, "text-anchor": "end" }, `${wrong} →`));
+    return parts;
+  }
+
+  handle() {
+    const slider = element("g", {
+      class: "cut-handle",
+      role: "slider",
+      tabindex: 0,
+      "aria-label": "Cut",
+      "aria-describedby": "cut-help",
+      "aria-orientation": "horizontal",
+      "aria-valuemin": 0,
+      "aria-valuemax": this.n - 1,
+    });
+    slider.append(
+      element("rect", { class: "cut-grip", x: -14, y: 0, width: 28, height: HEIGHT - BOTTOM }),
+      element("line", { class: "cut-line", y1: 20, y2: HEIGHT - BOTTOM }),
+      element("rect", { class: "cut-knob", x: -9, y: 3, width: 18, height: 18, rx: 9 }),
+      element("path", { class: "cut-arrows", d: "M-2.2 9.3 -5 12l2.8 2.7M2.2 9.3 5 12l-2.8 2.7" }),
+    );
+    return slider;
+  }
+
+  listen(svg) {
+    const follow = (event) => {
+      const left = svg.getBoundingClientRect().left;
+      this.move(Math.round((event.clientX - left - SIDE) / this.step) - 1);
+    };
+    svg.addEventListener("pointerdown", (event) => {
+      svg.setPointerCapture(event.pointerId);
+      this.dragging = true;
+      this.slider.focus({ preventScroll: true });
+      follow(event);
+      event.preventDefault();
+    });
+    svg.addEventListener("pointermove", (event) => this.dragging && follow(event));
+    for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => (this.dragging = false));
+    this.slider.addEventListener("keydown", (event) => {
+      const leap = Math.max(1, Math.round(this.n / 10));
+      const to = {
+        ArrowRight: this.at + 1, ArrowUp: this.at + 1, ArrowLeft: this.at - 1, ArrowDown: this.at - 1,
+        PageUp: this.at + leap, PageDown: this.at - leap, Home: 0, End: this.n - 1, Escape: this.own,
+      }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      this.move(to);
+    });
+  }
+
+  move(to) {
+    const at = Math.max(0, Math.min(this.n - 1, to));
+    if (at === this.at) return;
+    this.at = at;
+    this.show();
+    this.tell();
+  }
+
+  show() {
+    const x = this.x(this.at + 1);
+    set(this.clip.kept, { x: 0, width: x });
+    set(this.clip.dropped, { x, width: Math.max(this.width - x, 0) });
+    this.ownMark.classList.toggle("moved", this.chosen != null);
+    set(this.slider, { transform: `translate(${x} 0)`, "aria-valuenow": this.at, "aria-valuetext": this.words() });
+  }
+
+  words() {
+    const { value, kept, estimated } = this.drawn;
+    const quality = estimated.precision[this.at] == null ? "" : `, precision about ${percent(estimated.precision[this.at], 0)}, recall about ${percent(estimated.recall[this.at], 0)}`;
+    return `score up to ${short(value[this.at])}: ${number(kept[this.at])} kept${quality}`;
+  }
+
+  tell() {
+    const { kept, value, estimated, measured, metric } = this.drawn;
+    const at = this.at;
+    const total = kept[this.n - 1];
+    out("kept", number(kept[at]));
+    out("share", `${percent(kept[at] / total)} of the judged, score ≤ ${short(value[at])}`);
+    for (const name of ["precision", "recall"]) {
+      out(name, percent(estimated[name][at]));
+      out(`${name}-range`, range(estimated[`${name}_low`][at], estimated[`${name}_high`][at]));
+      if (measured) out(`measured-${name}`, name === "recall" ? `precision, recall ${percent(measured.recall[at])}` : percent(measured.precision[at]));
+    }
+    this.place.dataset.metric = metric;
+    this.place.dataset.value = value[at];
+    this.reset.hidden = this.chosen == null;
+    document.querySelector("[data-cut-title]").textContent = this.chosen == null ? "Fetch this set" : "Fetch the set with this cut";
+    this.request();
+    if (this.chosen != null && !this.dragging && document.activeElement !== this.slider) announce(this.words());
+  }
+
+  request() {
+    for (const template of document.querySelectorAll("[data-cut-template]")) {
+      const code = document.querySelector(`[data-tab="${template.dataset.cutTemplate}"] code`);
+      code.dataset.own ??= code.textContent;
+      code.textContent = this.chosen == null ? code.dataset.own : template.content.textContent.replace("{value}", this.drawn.value[this.at]);
+    }
+  }
+}
+
+function out(name, text) {
+  const place = document.querySelector(`[data-out="${name}"]`);
+  if (place) place.textContent = text;
+}
+
+function element(name, attributes = {}, text = null) {
+  const made = document.createElementNS(SVG, name);
+  set(made, attributes);
+  if (text !== null) made.textContent = text;
+  return made;
+}
+
+function set(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+}
