@@ -21,9 +21,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 from redis import Redis
-from scipy.stats import theilslopes
 
 from benchmarks.mutations import Request, mutated
+from benchmarks.proc import ALLOCATOR, growth, resident_kib
 from benchmarks.serving import service, store
 from benchmarks.timing import machine
 from benchmarks.valid import BITMAP, LOGS, N_SAMPLES, N_SHARDS, NDJSON, Make, bits, makers
@@ -37,9 +37,6 @@ LONG = 2**20
 """Bytes of a body that is refused before all of it was sent."""
 SAMPLED = 100
 """Requests between two looks at the service's memory."""
-ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
-"""As the Dockerfile sets it: else glibc's keeping of freed buffers is measured, and not what the service does."""
-
 _DIGEST = """
 local keys, cursor = {}, '0'
 repeat
@@ -86,18 +83,8 @@ class Found:
     """Bodies that ended the process in which each is read; refused, as they should be."""
 
     def slope(self) -> float:
-        """Growth of the memory over the second half of the requests, as a share of the level at its start.
-
-        The first half is the warm-up: in it every route has met everything that can be wrong with a request, bodies
-        that inflate to far more than they say among them, and the allocator has taken what these need. The line is
-        Theil and Sen's, the median of the slopes of all pairs of readings: what grows steadily raises it in full, and
-        a few readings taken while a large body is at work do not.
-        """
-        kib = np.array(self.kib[len(self.kib) // 2 :], dtype=float)
-        if kib.size < 3:
-            return 0.0
-        rise, start, *_ = theilslopes(kib, np.linspace(0, 1, kib.size))
-        return float(rise / start)
+        """Growth of the memory behind a warm-up, in which every route meets everything that can be wrong."""
+        return growth(self.kib)
 
 
 class Fuzzer:
@@ -122,7 +109,7 @@ class Fuzzer:
                     self._make_runs()
                     before = self.digest()
                 if number % SAMPLED == 0:
-                    found.kib.append(_resident_kib(self._pid))
+                    found.kib.append(resident_kib(self._pid))
                 method, path, media_type, make = self._makers[self._rng.integers(len(self._makers))]
                 request = mutated(self._rng, self._valid(method, path, media_type, make))
                 try:
@@ -200,11 +187,6 @@ def _note(found: Found, route: str, request: Request, answer: Answer, changed: b
         found.failures.append(f"{shown}: {answer.body[:500]!r}")
     if changed and not 200 <= answer.status < 300:
         found.changes.append(shown)
-
-
-def _resident_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def fuzz(n_requests: int, seed: int, store_url: str) -> Found:

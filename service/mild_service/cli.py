@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 import uvicorn
 
-from mild_service import __version__, garbage, logs
+from mild_service import __version__, interpreter, logs
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.drain import Drain
@@ -85,7 +85,7 @@ def serve(
         except ConfigurationError as error:
             fail(str(error))
         logs.configure(settings.log_level, settings.log_format)
-        garbage.settle()
+        interpreter.settle()
         config = uvicorn.Config(
             app,
             http=bounded(settings.head_seconds),
