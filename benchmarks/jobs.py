@@ -80,6 +80,7 @@ class Epochs:
             ]
             self.shards.append([each.to_body() for each in bits])
             self._correct.append(correct)
+        self.log(0, 0)  # pyarrow loads parts of itself with its first table, and held all jobs up for that
 
     def log(self, round_: int, epoch: int) -> bytes:
         """A log of an epoch, as an Arrow stream."""
