@@ -43,7 +43,7 @@ from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.drain import Drain
 from mild_service.epochs import Epochs
-from mild_service.errors import ConfigurationError, StoreError
+from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
 from mild_service.feed import Feed
 from mild_service.ids import SampleIds
 from mild_service.ingest.helper import Helper
@@ -169,6 +169,7 @@ def _store(settings: Settings) -> Store:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Told to end, never cancelled: before Python 3.12 a task that is just sending a command swallows a cancellation.
     ending = asyncio.Event()
+    preparing = asyncio.create_task(_prepare(app, ending))
     sweeper = asyncio.create_task(_sweep(app, ending))
     try:
         yield
@@ -176,10 +177,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         ending.set()
         app.state.drain.begin()
         await app.state.feed.aclose()
+        await preparing
         await sweeper
         await to_thread.run_sync(app.state.helper.close)
         await app.state.computer.aclose()
         await app.state.store.aclose()
+
+
+async def _prepare(app: FastAPI, ending: asyncio.Event) -> None:
+    """Bring the store to this version's schema, once it answers."""
+    while not ending.is_set():
+        try:
+            await app.state.store.prepare()
+            return
+        except StoreUnavailable:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), 1)
+        except StoreError as error:
+            logger.critical("%s", error)
+            return
 
 
 async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:

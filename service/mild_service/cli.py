@@ -15,6 +15,7 @@ import uvicorn
 
 from mild_service import __version__, interpreter, logs
 from mild_service.app import create_app
+from mild_service.archive_cli import export_run, import_run
 from mild_service.config import Settings
 from mild_service.drain import Drain
 from mild_service.errors import ConfigurationError
@@ -26,6 +27,8 @@ from mild_service.terminal import fail, read_settings
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="The selection service.")
 cli.add_typer(keys_cli, name="keys")
+cli.command("export")(export_run)
+cli.command("import")(import_run)
 
 
 class _Server(uvicorn.Server):

@@ -46,7 +46,12 @@
     │   ├── StoreUnavailable           not reachable, or busy; try again
     │   │   └── StoreUnreplicated      too few replicas have a write; try again
     │   ├── StoreFull                  no room left
+    │   ├── StoreNewer                 written by a later version of the service
     │   └── StoreDamaged               committed bits are missing
+    ├── CommandError: a command of mild-service cannot do what it was told
+    │   ├── ArchiveDamaged             a file is not, or not any more, what export writes
+    │   ├── RunIsThere                 a run of the name that is to be imported
+    │   └── RunChanging                a run is written to while it is exported
     └── ConfigurationError             settings or a data folder that the service cannot start with
 """
 
@@ -362,6 +367,38 @@ class StoreDamaged(StoreError):
 
     code = "store-damaged"
     title = "Store has lost committed bits"
+
+
+class StoreNewer(StoreError):
+    """What is in the store was written by a later version of the service, which this replica does not understand."""
+
+    code = "store-newer"
+    title = "Store is of a later version"
+
+
+class CommandError(MildError):
+    """A command of `mild-service` cannot do what it was told; none of these is ever an answer to a request."""
+
+
+class ArchiveDamaged(CommandError):
+    """A file is not, or not any more, what `mild-service export` writes."""
+
+    code = "archive-damaged"
+    title = "File cannot be used"
+
+
+class RunIsThere(CommandError):
+    """A run of the name that is to be imported is there."""
+
+    code = "run-is-there"
+    title = "Run is there"
+
+
+class RunChanging(CommandError):
+    """A run is being written to while it is exported."""
+
+    code = "run-changing"
+    title = "Run is being written to"
 
 
 class ConfigurationError(MildError):

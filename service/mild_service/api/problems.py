@@ -243,7 +243,8 @@ def _kinds() -> set[type[MildError]]:
     kinds: list[type[MildError]] = [RouteNotFound, MethodNotAllowed, InternalError]
     kinds += [value for module in (core, errors) for value in vars(module).values() if _is_error(value)]
     inner = {parent for kind in kinds for parent in kind.__mro__[1:]} - {core.InvalidInput}
-    return {kind for kind in kinds if kind not in inner} - {errors.ConfigurationError}
+    unanswered = (errors.ConfigurationError, errors.CommandError)
+    return {kind for kind in kinds if kind not in inner and not issubclass(kind, unanswered)}
 
 
 def _is_error(value: object) -> TypeGuard[type[MildError]]:

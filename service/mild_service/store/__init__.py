@@ -1,9 +1,11 @@
 """The store, the only part of the service that speaks to Redis; key names in `keys`, the steps in ``lua/``."""
 
+import logging
 import time
 from collections.abc import Callable
 
 from mild_service.config import Settings
+from mild_service.store import schema
 from mild_service.store.bits import Bits
 from mild_service.store.cache import Cache
 from mild_service.store.client import connect
@@ -16,6 +18,7 @@ from mild_service.store.ids import PIECE_SAMPLES, Ids
 from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
 from mild_service.store.link import Link, run_not_found, stale_attempt, wrong_round
+from mild_service.store.moving import Moving, Part
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.quotas import Quotas
 from mild_service.store.rounds import Rounds
@@ -26,11 +29,14 @@ from mild_service.store.truth import Truth
 from mild_service.store.votes import VoteFields
 from mild_service.store.writer import Writer
 
+logger = logging.getLogger(__name__)
+
 __all__ = [
     "PIECE_SAMPLES",
     "Look",
     "PackedEpoch",
     "Page",
+    "Part",
     "Store",
     "open_store",
     "run_not_found",
@@ -46,6 +52,8 @@ class Store:
     ----------
     runs
         Runs as a whole.
+    moving
+        Whole runs, field by field.
     rounds
         The steps of a round.
     epochs
@@ -71,11 +79,13 @@ class Store:
     """
 
     def __init__(self, link: Link, cache_seconds: int) -> None:
+        self._link = link
         self._redis = link.redis
         self.bits = Bits(link)
         self.runs = Lifecycle(link)
         writer = Writer(link, self.bits)
         self.rounds = Rounds(link, writer)
+        self.moving = Moving(link, self.runs)
         self.votes = VoteFields(link)
         self.epochs = Epochs(link, self.bits, self.votes, writer)
         self.shards = Shards(link, self.bits, writer, self.epochs)
@@ -98,6 +108,19 @@ class Store:
         """
         with translated():
             await self._redis.ping()
+
+    async def prepare(self) -> None:
+        """Bring what lies in the store to the version that this service writes.
+
+        Raises
+        ------
+        StoreNewer
+            If a later version has written it.
+        StoreUnavailable
+            If the store does not answer.
+        """
+        if (found := await schema.prepare(self._link)) < schema.SCHEMA:
+            logger.info("the store was brought from schema %d to %d", found, schema.SCHEMA)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -19,6 +19,7 @@ key (after the namespace)           type    holds
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
 ``:{run_id}:<uid>:cached``          set     digests of these, so that they go with the run; expires after the last
 ``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
+``:schema``                         string  version of all of this (`schema`)
 ``:credentials``                    hash    digest of an API key's secret -> JSON of the key; revoked ones stay, marked
 ``:credentials:used``               hash    key id -> when it was last used, ms
 ``:session:<digest>``               string  digest of the key that a session was begun with; expires
@@ -52,6 +53,11 @@ class Keys:
     def runs(self) -> str:
         """Index of all runs."""
         return f"{self.namespace}:runs"
+
+    @property
+    def schema(self) -> str:
+        """Version of what lies in the store."""
+        return f"{self.namespace}:schema"
 
     def run(self, run_id: str) -> str:
         """Record of a run."""

@@ -8,20 +8,43 @@ from typing import Any
 import orjson
 
 from mild_core.types import SelectionOptions
+from mild_service.errors import StoreNewer
 from mild_service.state import Epoch, IdsRef, Round, Run, RunConfig, SetRef, ShardRef, TruthRef
 
 Fields = Mapping[bytes, bytes]
 
 
+_LATER_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure"}
+_LATER = {"picture_url": None}
+"""Fields that came after schema 1, by what stands for leaving them out: a replica of the version before can read a run
+that does without them."""
+
+
 def write_config(config: RunConfig) -> bytes:
     """A run's immutable fields as JSON."""
-    return orjson.dumps(asdict(config))
+    fields = asdict(config)
+    options = fields.pop("options")
+    return orjson.dumps(_without(fields, _LATER) | {"options": _without(options, _LATER_OPTIONS)})
+
+
+def _without(fields: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in later or value != later[name]}
 
 
 @lru_cache(maxsize=1024)
-def _read_config(value: bytes) -> RunConfig:
+def read_config(value: bytes) -> RunConfig:
+    """A run's immutable fields.
+
+    Raises
+    ------
+    StoreNewer
+        If there is one that this version does not know.
+    """
     config = orjson.loads(value)
-    return RunConfig(options=SelectionOptions(**config.pop("options")), **config)
+    try:
+        return RunConfig(options=SelectionOptions(**config.pop("options")), **config)
+    except TypeError as error:
+        raise StoreNewer(f"a run was opened by a later version of the service ({error}); upgrade this one") from error
 
 
 def read_run(run_id: str, fields: Fields) -> Run:
@@ -29,7 +52,7 @@ def read_run(run_id: str, fields: Fields) -> Run:
     return Run(
         run_id=run_id,
         uid=fields[b"uid"].decode(),
-        config=_read_config(fields[b"config"]),
+        config=read_config(fields[b"config"]),
         tags=orjson.loads(fields[b"tags"]),
         status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
         ttl_seconds=int(fields[b"ttl"]),

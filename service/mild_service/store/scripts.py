@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError
 from mild_service.store.client import Client
 from mild_service.store.writes import Argument, Writes
 
-_ALONE = ("open", "doom", "bury", "renew", "keep")
+_ALONE = ("open", "doom", "bury", "renew", "keep", "import", "pin")
 """Scripts that check for themselves; the others begin with the guard."""
 
 _READING = ("rounds", "parts")
@@ -39,6 +39,8 @@ class Scripts:
 
     names = (
         "open",
+        "import",
+        "pin",
         "resume",
         "commit",
         "shard",
