@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
+from mild_trainer import presets
 from mild_trainer.cli_review import review
 from mild_trainer.cli_sync import sync
 from mild_trainer.job import Job, Place
@@ -40,6 +41,7 @@ def root(
 
 @app.command()
 def train(
+    preset: o.Preset = None,
     dataset: o.DatasetOption = "digits",
     data_dir: o.DataDir = None,
     limit: o.Limit = 0,
@@ -48,6 +50,7 @@ def train(
     flip: o.Flip = None,
     model: o.Model = None,
     epochs: o.Epochs = None,
+    first_epochs: o.FirstEpochs = None,
     rounds: o.Rounds = None,
     observe: o.ObserveOption = None,
     weights: o.WeightsOption = None,
@@ -105,6 +108,7 @@ def train(
             flip=flip,
             model=model,
             epochs=epochs,
+            first_epochs=first_epochs,
             rounds=rounds,
             observe=observe,
             weights=weights,
@@ -147,6 +151,12 @@ def train(
         )
         place = Place(url, local, mode == "offline", api_key, spool_bytes) if mode != "disabled" else Place(local=True)
         Job(settings, out, place, run_id, resume).run(Console())
+
+
+@app.command(name="presets")
+def list_presets() -> None:
+    """Print the presets of `mild train`: their names, and the settings that each stands for."""
+    typer.echo(presets.table())
 
 
 @app.command()

@@ -8,6 +8,8 @@ import typer
 
 from mild_client.defaults import Mode
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Observe, Rule
+from mild_trainer import presets
+from mild_trainer.one_line import one_line_errors
 from mild_trainer.settings import (
     DEFAULTS,
     DatasetName,
@@ -47,6 +49,27 @@ def _setting(variable: str, text: str, panel: str, flag: str | None = None) -> t
 
 _DATA, _TRAINING, _SELECTION, _RUN = "Data", "Training", "Selection", "Run"
 
+
+def _take_preset(context: typer.Context, name: str | None) -> str | None:
+    """Let a preset's settings stand in for the defaults: what is given, or in the environment, wins."""
+    if name is not None:
+        with one_line_errors():
+            context.default_map = {**(context.default_map or {}), **presets.named(name).flat}
+    return name
+
+
+Preset: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        envvar="MILD_PRESET",
+        help="Take the settings of a name from `mild presets` where nothing else is given.",
+        show_default=False,
+        rich_help_panel=_DATA,
+        is_eager=True,
+        callback=_take_preset,
+    ),
+]
 DatasetOption: TypeAlias = Annotated[DatasetName, _option("DATASET", "Data set to train on.", _DATA)]
 DataDir: TypeAlias = Annotated[
     Path | None, _option("DATA_DIR", "Folder with the data set's files, or the .npz file.", _DATA)
@@ -70,6 +93,9 @@ Flip: TypeAlias = Annotated[
 
 Model: TypeAlias = Annotated[ModelName | None, _setting("MODEL", "Network.", _TRAINING)]
 Epochs: TypeAlias = Annotated[int | None, _setting("EPOCHS", "Epochs of a round.", _TRAINING)]
+FirstEpochs: TypeAlias = Annotated[
+    int | None, _setting("FIRST_EPOCHS", "Epochs of round 0; 0: as of any other round.", _TRAINING)
+]
 Rounds: TypeAlias = Annotated[int | None, _setting("ROUNDS", "Largest number of rounds.", _TRAINING)]
 ObserveOption: TypeAlias = Annotated[
     Observe | None,

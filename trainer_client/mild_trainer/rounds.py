@@ -187,9 +187,9 @@ class _Rounds:
         before = self.records[-1].selected if self.records else members
         if self.weights is not None and not self.epochs:
             self.backend.put_members(number, members)
-        self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs)
+        self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs_of(number))
         kept = []
-        for epoch in range(len(self.epochs), self.settings.epochs):
+        for epoch in range(len(self.epochs), self.settings.epochs_of(number)):
             record, bits = self.trainer.epoch(number, epoch, members, self.weights)
             if number == epoch == 0:
                 record = record.with_planting(self.planting_seconds, self.trainer.planting_passes)
@@ -238,7 +238,7 @@ class _Rounds:
         if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
             return None
         started = time.perf_counter()
-        self.reporter.round_started(_ORACLE, int(clean.sum()), self.settings.epochs)
+        self.reporter.round_started(_ORACLE, int(clean.sum()), self.settings.epochs_of(0))
         test_accuracy = self.trainer.train_alone(bitmap.pack(clean))
         self.reporter.comparison_done(_ORACLE, test_accuracy, time.perf_counter() - started)
         return test_accuracy
@@ -260,7 +260,7 @@ class _Rounds:
     def save(self) -> None:
         """Write a checkpoint where one is due: between rounds always, between epochs as often as the settings say."""
         every, n_done = self.settings.checkpoint_every, len(self.epochs)
-        between_rounds = n_done in (0, self.settings.epochs)
+        between_rounds = n_done in (0, self.settings.epochs_of(len(self.records)))
         if self.out is None or not every or not (between_rounds or n_done % every == 0):
             return
         state = Checkpoint(

@@ -30,8 +30,8 @@ class TrainSettings:
         What to train on: its name, its folder or file, and at most how many training samples (0: all).
     noise, seed
         What to break the labels with, and the seed of everything that is drawn.
-    model, epochs, rounds
-        The network, the epochs of a round and the largest number of rounds.
+    model, epochs, first_epochs, rounds
+        The network, the epochs of a round, those of round 0 (0: as of any other) and the largest number of rounds.
     observe, weights
         Whose bits are recorded, and whether a round starts from fresh weights or carries the last ones on.
     plant, plant_how
@@ -69,6 +69,7 @@ class TrainSettings:
     seed: int = 0
     model: ModelName = "resnet8"
     epochs: int = 25
+    first_epochs: int = 0
     rounds: int = 4
     observe: Observe = "all"
     weights: Weights = "fresh"
@@ -133,6 +134,10 @@ class TrainSettings:
             )
         return self
 
+    def epochs_of(self, round: int) -> int:
+        """Epochs of a round."""
+        return self.epochs if round else self.first_epochs or self.epochs
+
     @property
     def forward_pass(self) -> Pass:
         """The pass that makes the members' bits."""
@@ -157,6 +162,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "limit": (0, 10**9),
         "seed": (0, 2**63 - 1),
         "epochs": (1, 10_000),
+        "first_epochs": (0, 10_000),
         "plant": (0, 0.5),
         "rounds": (1, 1000),
         "batch_size": (2, 1 << 20),

@@ -88,7 +88,7 @@ class Trainer:
         weights
             Shape (n_samples,), of every sample's loss, up to a common factor; None: all weigh the same.
         """
-        settings, trainee, tracker = self._settings, self.trainee, self._tracker
+        settings, trainee, tracker = self._of_round(round), self.trainee, self._tracker
         started = time.perf_counter()
         self._images.labels = self._given if round or self._planted is None else self._planted
         in_training = None if settings.observe == "all" else tracker
@@ -127,8 +127,9 @@ class Trainer:
         self.begin(0)
         self._images.labels = self._given
         inside = self._indices(members)
-        for epoch in range(self._settings.epochs):
-            train_epoch(self.trainee, self._images, inside, self._settings, epoch, self._draws(0, epoch))
+        settings = self._of_round(0)
+        for epoch in range(settings.epochs):
+            train_epoch(self.trainee, self._images, inside, settings, epoch, self._draws(0, epoch))
         return float(evaluate(self.trainee, self._test_images, self._settings))
 
     def finish(self, selected: Bitmap) -> Finished:
@@ -155,6 +156,10 @@ class Trainer:
             return None
         given = torch.from_numpy(weights).to(self._machine.device)
         return given / given[inside].mean()
+
+    def _of_round(self, round: int) -> TrainSettings:
+        """The settings with the round's own epochs, over which the learning rate runs."""
+        return replace(self._settings, epochs=self._settings.epochs_of(round))
 
     def _draws(self, round: int, epoch: int) -> torch.Generator:
         return torch.Generator(self._machine.device).manual_seed(seed_of(self._settings.seed, 1, round, epoch))

@@ -45,7 +45,7 @@ def verify(settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: R
     for number in range(_FOLDS):
         title, others = f"held-out fold {number}", fold != number
         started = time.perf_counter()
-        reporter.round_started(title, int(others.sum()), settings.epochs)
+        reporter.round_started(title, int(others.sum()), settings.epochs_of(0))
         test_accuracy = trainer.train_alone(bitmap.pack(others))
         predicted[~others] = trainer.predictions()[~others]
         reporter.comparison_done(title, test_accuracy, time.perf_counter() - started)

@@ -1,0 +1,151 @@
+"""Settings under a name: those of the published experiments, and our own.
+
+A preset is one row here, and whatever is given beside it wins. The published ones follow MILD (arXiv 2306.11560): only
+members are scored, weights are carried on, the density is fitted and cut at the noisy component's scale, over 27
+stages. Two things differ from the paper: no part of the training set is held out for validation, and the weight decay
+is the same in every stage.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from mild_core.errors import ParameterError
+from mild_core.types import SelectionOptions
+from mild_trainer.settings import DatasetName, TrainSettings
+
+PUBLISHED_LOOP: Mapping[str, Any] = MappingProxyType(
+    {
+        "observe": "members",
+        "weights": "carry",
+        "plant": 0.0,
+        "agree": 1.0,
+        "selection": SelectionOptions(fit="density", threshold="scale", evidence="latest"),
+    }
+)
+"""How the published loop chooses and goes on, whatever it trains."""
+
+_PUBLISHED: Mapping[str, Any] = MappingProxyType(
+    {
+        **PUBLISHED_LOOP,
+        "model": "resnet34",
+        "rounds": 27,
+        "first_epochs": 70,
+        "epochs": 20,
+        "batch_size": 128,
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-3,
+        "schedule": "cosine",
+        "pad": 4,
+        "flip": True,
+    }
+)
+_FAST: Mapping[str, Any] = MappingProxyType(
+    {
+        "model": "resnet18",
+        "epochs": 15,
+        "rounds": 2,
+        "batch_size": 512,
+        "lr": 0.4,
+        "schedule": "one-cycle",
+        "label_smoothing": 0.1,
+        "pad": 4,
+        "flip": True,
+        "finish": "mixmatch",
+        "finish_epochs": 60,
+        "ema": 0.999,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One row of the table.
+
+    Attributes
+    ----------
+    dataset
+        What to train on.
+    given
+        Settings that differ from the data set's defaults.
+    what
+        Whose they are.
+    """
+
+    dataset: DatasetName
+    given: Mapping[str, Any]
+    what: str
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its option's name, those of the selection among them."""
+        given = {name: value for name, value in self.given.items() if name != "selection"}
+        selection = self.given.get("selection")
+        chosen = {} if selection is None else {f.name: getattr(selection, f.name) for f in fields(selection)}
+        return {
+            "dataset": self.dataset,
+            **given,
+            **{name: value for name, value in chosen.items() if value is not None},
+        }
+
+
+def _paper(noise: str, dataset: DatasetName = "cifar10", **given: Any) -> Preset:
+    return Preset(dataset, {**_PUBLISHED, "noise": noise, **given}, f"as published: {dataset}, {noise}")
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "paper-cifar10-sym50": _paper("symmetric:0.5", first_epochs=10),
+        "paper-cifar10-sym80": _paper("symmetric:0.8"),
+        "paper-cifar10-asym40": _paper("asymmetric:0.4"),
+        "paper-cifar100-sym50": _paper("symmetric:0.5", "cifar100", epochs=50),
+        "paper-cifar100-sym80": _paper("symmetric:0.8", "cifar100", epochs=50),
+        "paper-cifar100-pairflip40": _paper("pairflip:0.4", "cifar100", epochs=50),
+        "fast-cifar10": Preset("cifar10", _FAST, "ours: two short rounds, then MixMatch; not tuned on a GPU yet"),
+        "fast-cifar100": Preset("cifar100", _FAST, "ours: two short rounds, then MixMatch; not tuned on a GPU yet"),
+        "best-digits": Preset(
+            "digits", {"rounds": 2, "finish": "mixmatch", "finish_epochs": 40}, "ours: digits, trained on with MixMatch"
+        ),
+    }
+)
+
+
+def named(name: str) -> Preset:
+    """Return the preset `name`.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    if name not in PRESETS:
+        raise ParameterError(f"preset is {name!r}; give one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def settings(name: str, **given: Any) -> TrainSettings:
+    """Return a preset's settings with `given` on top; what is None there counts as not given.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such preset, or a setting is outside its range.
+    """
+    preset = named(name)
+    asked = {key: value for key, value in given.items() if value is not None}
+    return TrainSettings.for_dataset(**{"dataset": preset.dataset, **preset.given, **asked})
+
+
+def table() -> str:
+    """Every preset in a line: its name, whose it is, and what it sets."""
+    lines = []
+    for name, preset in PRESETS.items():
+        chosen = " ".join(f"--{key.replace('_', '-')} {_shown(value)}" for key, value in preset.flat.items())
+        lines.append(f"{name}: {preset.what}\n  {chosen}")
+    return "\n".join(lines)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
