@@ -1,4 +1,4 @@
-"""CIFAR-10 with 80% symmetric noise: cross entropy, the published loop, ours and the true clean set, and what each cost.
+"""CIFAR-10 with 80% symmetric noise: cross entropy, the published loop, ours and the true clean set, at counted cost.
 
 usage: python -m benchmarks.headline --data-dir DIR [--seed 0] [--device auto]
        python -m benchmarks.headline --data-dir DIR --device cpu --limit 5000 --model resnet8 --pixels 16 --share 0.5 \
@@ -127,7 +127,7 @@ def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
 def table(found: Sequence[Row]) -> list[str]:
     most = found[-1].passes.total
     lines = [
-        "| training | test accuracy | forward | backward | of the published loop's | set, precision / recall | seconds |",
+        "| training | test accuracy | forward | backward | of published | set, precision / recall | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     return lines + [
@@ -180,8 +180,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = [
         "# Headline: CIFAR-10, symmetric 0.8",
         "",
-        f"`{command(arguments)}`, {machine}, torch {torch.__version__}, numpy {np.__version__}. One run; test samples are "
-        "not counted among the passes.",
+        f"`{command(arguments)}`, {machine}, torch {torch.__version__}, numpy {np.__version__}. One run; test samples "
+        "are not counted among the passes.",
         "",
         *table(found),
         "",
