@@ -26,7 +26,7 @@ import torch
 from benchmarks.images import small
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_trainer import data as datasets
+from mild_trainer import prepare
 from mild_trainer.data import Dataset
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
@@ -102,11 +102,11 @@ def selected(settings: TrainSettings, read: Dataset, path: Path | None) -> Bitma
 
 def outcomes(case: str, seed: int, arguments: argparse.Namespace) -> list[Outcome]:
     plain = settings_of(case, seed, arguments.data_dir)
-    read = small(datasets.load(plain.dataset, plain.data_dir), arguments.pixels)
+    read = small(prepare.read(plain), arguments.pixels)
     name = f"{case.replace(':', '_')}_{arguments.pixels}_s{seed}.npy"
     path = None if arguments.cache is None else arguments.cache / name
     kept = selected(plain, read, path)
-    data = (read.limited(plain.limit, seed) if plain.limit else read).with_noise(plain.noise, seed)
+    data = prepare.prepare(plain, read)
     assert data.clean is not None
     found = Agreement.of(bitmap.unpack(kept, data.n_samples), data.clean)
     done = []

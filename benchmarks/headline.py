@@ -29,7 +29,7 @@ import torch
 from benchmarks.images import small
 from mild_core import bitmap
 from mild_trainer import data as datasets
-from mild_trainer import presets
+from mild_trainer import prepare, presets
 from mild_trainer.data import Dataset
 from mild_trainer.history import History
 from mild_trainer.passes import Passes
@@ -84,7 +84,7 @@ def told(history: History) -> str:
 
 def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
     published, ours = loops(arguments)
-    data = (read.limited(ours.limit, ours.seed) if ours.limit else read).with_noise(NOISE, ours.seed)
+    data = prepare.prepare(ours, read)
     assert data.clean is not None
     done = []
 

@@ -25,7 +25,7 @@ from benchmarks import judges
 from benchmarks.judges import Judgement, Mask
 from benchmarks.logits import RecordingTrainer, held_out
 from benchmarks.timing import machine
-from mild_trainer import data as datasets
+from mild_trainer import prepare
 from mild_trainer.settings import TrainSettings
 
 NOISES = ("symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
@@ -76,10 +76,7 @@ def figures(noise: str, seed: int, method: str, judgement: Judgement, clean: Mas
 def judged(settings: TrainSettings) -> list[Figures]:
     """Every method on one data set, one noise and one seed."""
     torch.set_num_threads(1)
-    data = datasets.load(settings.dataset, settings.data_dir)
-    if settings.limit:
-        data = data.limited(settings.limit, settings.seed)
-    data = data.with_noise(settings.noise, settings.seed)
+    data = prepare.prepare(settings, prepare.read(settings))
     clean, labels, seed = data.clean, data.y_train, settings.seed
     assert clean is not None
     recording = RecordingTrainer(settings, data).record()

@@ -33,7 +33,19 @@ _NAME = "checkpoint.pt"
 _MACHINE = frozenset({"device", "compile", "threads"})
 # These do not change what is computed up to a given round, so a training may go on with other values.
 _FREE = frozenset(
-    {"rounds", "finish", "finish_epochs", "ema", "oracle", "agree", "device", "compile", "threads", "checkpoint_every"}
+    {
+        "rounds",
+        "finish",
+        "finish_epochs",
+        "ema",
+        "oracle",
+        "agree",
+        "device",
+        "compile",
+        "threads",
+        "checkpoint_every",
+        "download",
+    }
 )
 
 

@@ -127,10 +127,10 @@ class Job:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))
 
             # All that takes long to load is loaded while the service comes up.
-            from mild_trainer import data, progress, report, rounds, summary
+            from mild_trainer import prepare, progress, report, rounds, summary
 
             reporter: progress.Reporter = progress.Lines(console)
-            read = data.load(self.settings.dataset, self.settings.data_dir)
+            read = prepare.read(self.settings)
             backend: SelectionBackend
             if service is not None:
                 backend = HttpBackend(stack.enter_context(MildClient(service.url)))

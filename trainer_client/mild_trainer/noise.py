@@ -7,11 +7,14 @@ Specifications: ``none``, or a kind and a rate in 0..1, as in ``symmetric:0.4``.
 - ``pairflip``: the next class.
 - ``asymmetric``: the class that looks alike. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
+- ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: the labels that people gave, read
+  from a file by `mild_trainer.data.human`; nothing is drawn here.
 - ``instance``: whether and into what depends on the image, through a random linear map of its pixels per class, with
   flip rates around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -84,6 +87,10 @@ _KINDS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = {
     "pairflip": _pairflip,
     "asymmetric": _asymmetric,
 }
+HUMAN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"cifar10n": ("aggre", "random1", "random2", "random3", "worse"), "cifar100n": ("noisy",)}
+)
+"""Labels that people gave, by data set."""
 _INSTANCE = "instance"
 _RATE_SPREAD = 0.1
 """Standard deviation of the samples' flip rates under `instance` noise, as in Xia et al. 2020."""
@@ -114,15 +121,21 @@ def _instance(
 
 
 def parse(spec: str) -> tuple[str, float]:
-    """Split a specification into its kind and rate; ``none`` has the rate 0.
+    """Split a specification into its kind and rate; ``none`` and people's labels, which nothing is drawn for, have 0.
 
     Raises
     ------
     ParameterError
-        If the kind is unknown or the rate is not a number in 0..1.
+        If the kind is unknown, the rate is not a number in 0..1, or people gave no such labels.
     """
     kind, _, rate_text = spec.partition(":")
     if spec == "none":
+        return kind, 0.0
+    if kind in HUMAN:
+        if rate_text not in HUMAN[kind]:
+            raise ParameterError(
+                f"noise is {spec!r}; {kind} has {', '.join(HUMAN[kind])}, such as {kind}:{HUMAN[kind][-1]}"
+            )
         return kind, 0.0
     try:
         rate = float(rate_text)

@@ -77,11 +77,30 @@ DataDir: TypeAlias = Annotated[
 Limit: TypeAlias = Annotated[
     int, _option("LIMIT", "Train on at most so many samples, evenly over the classes; 0: all.", _DATA)
 ]
+Classes: TypeAlias = Annotated[
+    str | None,
+    _setting("CLASSES", "Of a folder of images: so many classes from the first, or a file that lists them.", _DATA),
+]
+ImageSize: TypeAlias = Annotated[
+    int | None,
+    _setting("IMAGE_SIZE", "Of a folder of images: bring them to this height and width; 0: the first's.", _DATA),
+]
+Download: TypeAlias = Annotated[
+    bool | None,
+    _setting(
+        "DOWNLOAD", "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", _DATA, "--download/--no-download"
+    ),
+]
+Imbalance: TypeAlias = Annotated[
+    str | None,
+    _setting("IMBALANCE", "Make classes unequal: none, or exp (long-tailed) or step with :smallest share.", _DATA),
+]
 Noise: TypeAlias = Annotated[
     str,
     _option(
         "NOISE",
-        "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate.",
+        "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate; or take "
+        "those that people gave: cifar10n:aggre, :random1 to 3 or :worse, cifar100n:noisy.",
         _DATA,
     ),
 ]

@@ -16,7 +16,7 @@ from mild_core.audit import Audit
 from mild_core.beside import Beside
 from mild_core.selection import select
 from mild_core.types import AuditUse, Selection
-from mild_trainer import data as datasets
+from mild_trainer import prepare
 from mild_trainer.errors import DataError, ReviewError
 from mild_trainer.review import Judged, row
 from mild_trainer.service import EmbeddedService
@@ -117,12 +117,9 @@ class Training:
         """Given labels, and those that the last network predicts, shape (n_samples,); None without data or network."""
         settings = self.settings
         try:
-            data = datasets.load(settings.dataset, settings.data_dir)
+            data = prepare.prepare(settings, prepare.read(settings))
         except DataError:
             return None, None
-        if settings.limit:
-            data = data.limited(settings.limit, settings.seed)
-        data = data.with_noise(settings.noise, settings.seed)
         weights = self.folder / "model.safetensors"
         if not weights.exists():
             return data.y_train, None

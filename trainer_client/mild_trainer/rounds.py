@@ -10,8 +10,7 @@ from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
 from mild_core.bitmap import Bitmap
-from mild_trainer import checkpoint
-from mild_trainer import data as datasets
+from mild_trainer import checkpoint, prepare
 from mild_trainer.checkpoint import Checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.finishing import Finished
@@ -72,10 +71,8 @@ def run_rounds(
     ranks = Ranks.current()
     resumed = ranks.ask(lambda: checkpoint.load(out, settings) if resume and out is not None else None)
     if data is None:
-        data = datasets.load(settings.dataset, settings.data_dir)
-    if settings.limit:
-        data = data.limited(settings.limit, settings.seed)
-    data = data.with_noise(settings.noise, settings.seed)
+        data = prepare.read(settings)
+    data = prepare.prepare(settings, data)
     if not ranks.is_first:
         out, reporter = None, None
     backend = backend or LocalSelector(None if out is None else out / "bits")

@@ -9,8 +9,9 @@ from typing import Any, Literal, Self, TypeAlias
 from mild_core.errors import ParameterError
 from mild_core.types import Observe, Pass, SelectionOptions
 from mild_trainer import noise
+from mild_trainer.data import imbalance
 
-DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz", "folder"]
+DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz", "folder", "webvision"]
 ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
 Weights: TypeAlias = Literal["fresh", "carry"]
 Use: TypeAlias = Literal["set", "weights"]
@@ -28,6 +29,11 @@ class TrainSettings:
     ----------
     dataset, data_dir, limit
         What to train on: its name, its folder or file, and at most how many training samples (0: all).
+    classes, image_size, download
+        Of folders of images: ``all`` classes, a number of them or a file that lists them, and the height and width that
+        images are brought to (0: the loader's choice); whether to fetch a published data set that is not there.
+    imbalance
+        How unequal the classes are made, such as ``exp:0.01``.
     noise, seed
         What to break the labels with, and the seed of everything that is drawn.
     model, epochs, first_epochs, rounds
@@ -65,6 +71,10 @@ class TrainSettings:
     dataset: DatasetName = "digits"
     data_dir: Path | None = None
     limit: int = 0
+    classes: str = "all"
+    image_size: int = 0
+    download: bool = False
+    imbalance: str = "none"
     noise: str = "none"
     seed: int = 0
     model: ModelName = "resnet8"
@@ -122,6 +132,7 @@ class TrainSettings:
             If a setting is outside its range.
         """
         noise.parse(self.noise)
+        imbalance.parse(self.imbalance)
         self.selection.checked()
         for name, (low, high) in _RANGES.items():
             number = getattr(self, name)
@@ -161,6 +172,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "limit": (0, 10**9),
         "seed": (0, 2**63 - 1),
+        "image_size": (0, 4096),
         "epochs": (1, 10_000),
         "first_epochs": (0, 10_000),
         "plant": (0, 0.5),
@@ -197,6 +209,7 @@ DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
         "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
         "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
         "npz": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+        "webvision": {"model": "resnet50", "epochs": 30, "batch_size": 64, "lr": 0.05, "pad": 8, "flip": True},
         "folder": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
     }
 )

@@ -10,27 +10,30 @@ from mild_trainer.data.digits import load_digits
 from mild_trainer.data.folder import load_folder
 from mild_trainer.data.mnist import load_mnist
 from mild_trainer.data.npz import load_npz
+from mild_trainer.data.wanted import Wanted
+from mild_trainer.data.webvision import load_webvision
 
-__all__ = ["Dataset", "load"]
+__all__ = ["Dataset", "Wanted", "load"]
 
-_LOADERS: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
+_LOADERS: Mapping[str, Callable[[Path | None, Wanted], Dataset]] = MappingProxyType(
     {
-        "digits": lambda _: load_digits(),
-        "cifar10": load_cifar10,
-        "cifar100": load_cifar100,
-        "mnist": load_mnist,
-        "npz": load_npz,
+        "digits": lambda _, __: load_digits(),
+        "cifar10": lambda data_dir, _: load_cifar10(data_dir),
+        "cifar100": lambda data_dir, _: load_cifar100(data_dir),
+        "mnist": lambda data_dir, _: load_mnist(data_dir),
+        "npz": lambda data_dir, _: load_npz(data_dir),
         "folder": load_folder,
+        "webvision": load_webvision,
     }
 )
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """Return the data set `name`, read from the folder or file `data_dir` where it needs one.
+def load(name: str, data_dir: Path | None = None, wanted: Wanted | None = None) -> Dataset:
+    """Return the data set `name`, what is `wanted` of the folder or file `data_dir` where it needs one.
 
     Raises
     ------
     DataError
         If it is absent, damaged, or its parts do not belong together.
     """
-    return check(_LOADERS[name](data_dir))
+    return check(_LOADERS[name](data_dir, wanted or Wanted()))

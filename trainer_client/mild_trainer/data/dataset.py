@@ -75,7 +75,10 @@ class Dataset:
             return self
         if n_samples < self.n_classes:
             raise DataError(f"--limit is {n_samples}, below the {self.n_classes} classes of {self.name}; give more")
-        chosen = np.sort(_balanced(self.y_train, n_samples, np.random.default_rng(seed)))
+        return self.taken(np.sort(_balanced(self.y_train, n_samples, np.random.default_rng(seed))))
+
+    def taken(self, chosen: NDArray[np.int64]) -> Self:
+        """The training samples of these indices, and the whole test set."""
         clean = None if self.y_train_clean is None else self.y_train_clean[chosen]
         return replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen], y_train_clean=clean)
 

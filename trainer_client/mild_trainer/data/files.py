@@ -81,6 +81,28 @@ def arrays(path: Path, remedy: str, bare: str = "array") -> dict[str, NDArray[An
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
+def torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the dictionary of arrays in a file that ``torch.save`` wrote.
+
+    Raises
+    ------
+    DataError
+        If it is damaged, or holds anything but arrays and plain values.
+    """
+    import torch
+
+    allowed = [(value, f"{module}.{name}") for (module, name), value in _ALLOWED.items()]
+    kinds = {type(np.dtype(kind)) for kind in "bBhHiIlLqQ"}
+    try:
+        with torch.serialization.safe_globals([*allowed, *kinds]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
+    return content
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Builds arrays and plain values; a pickle that asks for anything else is refused before it can run."""
 

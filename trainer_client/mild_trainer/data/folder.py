@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mild_trainer.data import files
+from mild_trainer.data import files, pictures
 from mild_trainer.data.dataset import Dataset
+from mild_trainer.data.wanted import Wanted
 from mild_trainer.errors import DataError
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 _REMEDY = "lay it out as train/<class>/<image> and test/<class>/<image> (or val/), with the same classes in both"
 
 
-def load_folder(data_dir: Path | None) -> Dataset:
-    """Read every image below `data_dir`; all are brought to the size of the first and to colour.
+def load_folder(data_dir: Path | None, wanted: Wanted) -> Dataset:
+    """Read every image of the wanted classes; all are brought to one size, that of the first, and to colour.
 
     Raises
     ------
@@ -30,11 +28,12 @@ def load_folder(data_dir: Path | None) -> Dataset:
             f"{root}: train has the classes {_named(classes)}, "
             f"{held_out} has {_named(_classes(root / held_out))}; {_REMEDY}"
         )
+    classes = [classes[place] for place in wanted.of(classes)]
     train = _paths(root / "train", classes)
     test = _paths(root / held_out, classes)
-    size = _size(train[0][0])
-    x_train, y_train = _read(train, size)
-    x_test, y_test = _read(test, size)
+    size = (wanted.size, wanted.size) if wanted.size else pictures.size_of(train[0][0])
+    x_train, y_train = pictures.read(train, size)
+    x_test, y_test = pictures.read(test, size)
     return Dataset(root.name, x_train, y_train, x_test, y_test, len(classes))
 
 
@@ -60,25 +59,3 @@ def _paths(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
     if not found:
         raise DataError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))}); {_REMEDY}")
     return found
-
-
-def _size(path: Path) -> tuple[int, int]:
-    return _open(path, None).shape[1], _open(path, None).shape[0]
-
-
-def _read(paths: Sequence[tuple[Path, int]], size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)
-    for i, (path, _) in enumerate(paths):
-        images[i] = _open(path, size)
-    return images, np.array([label for _, label in paths], dtype=np.int64)
-
-
-def _open(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            coloured = image.convert("RGB")
-            return np.asarray(coloured if size is None else coloured.resize(size, Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}); replace or remove it") from error

@@ -1,0 +1,105 @@
+"""Published data sets, fetched once and checked by their hash."""
+
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from mild_trainer.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to fetch.
+
+    Attributes
+    ----------
+    url
+        Where it is.
+    hash
+        Of the file, as ``algorithm:digits``.
+    unpacks_to
+        The folder that an archive makes; empty for a file that is read as it is.
+    """
+
+    url: str
+    hash: str
+    unpacks_to: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+SOURCES: Mapping[str, tuple[Source, ...]] = MappingProxyType(
+    {
+        "cifar10": (
+            Source(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "md5:c58f30108f718f92721af3b95e74349a",
+                "cifar-10-batches-py",
+            ),
+        ),
+        "cifar100": (
+            Source(
+                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                "md5:eb9058c3a382ffc7106e4002c42a8d85",
+                "cifar-100-python",
+            ),
+        ),
+        "mnist": (
+            Source(_MNIST + "train-images-idx3-ubyte.gz", "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+            Source(_MNIST + "train-labels-idx1-ubyte.gz", "md5:d53e105ee54ea40749a09fcbcd1e9432"),
+            Source(_MNIST + "t10k-images-idx3-ubyte.gz", "md5:9fb629c4189551a2d022fa330f9573f3"),
+            Source(_MNIST + "t10k-labels-idx1-ubyte.gz", "md5:ec29112dd5afa0611ce80d1b7f02629c"),
+        ),
+    }
+)
+"""The hashes are those that the data sets' own pages and torchvision give."""
+
+
+def download(dataset: str, data_dir: Path | None, sources: Mapping[str, tuple[Source, ...]] = SOURCES) -> None:
+    """Fetch what is not there yet into `data_dir`, with a progress bar.
+
+    Raises
+    ------
+    DataError
+        If the data set is not one that can be fetched, no folder is given, or a file cannot be fetched or has another
+        hash, in which case nothing of it is kept.
+    """
+    if dataset not in sources:
+        raise DataError(f"{dataset} cannot be downloaded, only {', '.join(sources)}; leave out --download")
+    if data_dir is None:
+        raise DataError(f"{dataset} is downloaded into a folder and none was given; name it with --data-dir")
+    for source in sources[dataset]:
+        there = data_dir / (source.unpacks_to or source.name)
+        if not there.exists():
+            _unpack(_fetch(source, data_dir), source)
+
+
+def _fetch(source: Source, folder: Path) -> Path:
+    import pooch
+
+    try:
+        return Path(pooch.retrieve(source.url, source.hash, source.name, folder, progressbar=True))
+    except ValueError as error:
+        raise DataError(
+            f"{source.url} has another hash than {source.hash} ({error}); "
+            "try again, and do not use the file if that goes on"
+        ) from None
+    except OSError as error:  # what requests raises is one
+        raise DataError(
+            f"{source.url} cannot be downloaded ({error}); put {source.name} into {folder} by hand"
+        ) from None
+
+
+def _unpack(archive: Path, source: Source) -> None:
+    if source.unpacks_to:
+        try:
+            with tarfile.open(archive) as opened:
+                opened.extractall(archive.parent, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise DataError(f"{archive} cannot be unpacked ({error}); remove it and try again") from None
