@@ -15,7 +15,7 @@ def balanced() -> Dataset:
 
 def sizes(data: Dataset) -> list[int]:
     assert data.y_train_clean is not None
-    return np.bincount(data.y_train_clean, minlength=10).tolist()
+    return [int(n) for n in np.bincount(data.y_train_clean, minlength=10)]
 
 
 def test_a_long_tail_falls_geometrically_by_the_true_classes(balanced: Dataset) -> None:

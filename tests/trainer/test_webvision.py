@@ -33,7 +33,7 @@ def picture(path: Path, grey: int, size: tuple[int, int]) -> None:
 
 
 def greys(data: Dataset) -> list[int]:
-    return np.rint(data.x_train.mean((1, 2, 3)) / 80).astype(int).tolist()
+    return [round(float(grey) / 80) for grey in data.x_train.mean((1, 2, 3))]
 
 
 def test_reads_the_lists_at_one_size(root: Path) -> None:

@@ -109,11 +109,11 @@ class Job:
 
     def _follow(self) -> None:
         """Train as one of several ranks, but for the first, which alone speaks to a service and writes."""
-        from mild_trainer import data, rounds
+        from mild_trainer import prepare, rounds
 
         rounds.run_rounds(
             self.settings,
-            data=data.load(self.settings.dataset, self.settings.data_dir),
+            data=prepare.read(self.settings),
             out=self.out,
             resume=self.resume,
         )

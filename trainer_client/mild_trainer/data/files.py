@@ -91,8 +91,8 @@ def torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
     """
     import torch
 
-    allowed = [(value, f"{module}.{name}") for (module, name), value in _ALLOWED.items()]
-    kinds = {type(np.dtype(kind)) for kind in "bBhHiIlLqQ"}
+    allowed: list[Any] = [(value, f"{module}.{name}") for (module, name), value in _ALLOWED.items()]
+    kinds: set[Any] = {type(np.dtype(kind)) for kind in "bBhHiIlLqQ"}
     try:
         with torch.serialization.safe_globals([*allowed, *kinds]):
             content = torch.load(path, map_location="cpu", weights_only=True)
