@@ -71,12 +71,7 @@ class Cluster(RedisCluster):
         """Send one command to whoever has its key; those without a key go the library's way."""
         if kwargs.get("target_nodes") or args[0] in self.command_flags:
             return await super().execute_command(*args, **kwargs)
-        unit = Unit(self._slot(args), [PipelineCommand(0, *args, **kwargs)])
-        await self.exchange([unit])
-        (reply,) = unit.replies
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        return await self._alone(Unit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
 
     async def ping(self, **_: Any) -> bool:
         """Ask one master, another one if that does not answer: the loss of a shard must not stop the others' work."""
@@ -91,11 +86,36 @@ class Cluster(RedisCluster):
             await self.nodes_manager.initialize()
         raise lost
 
+    async def at(self, key: str, *command: Any) -> Any:
+        """Send a command that names no key to the node that has `key`."""
+        return await self._alone(Unit(self.keyslot(key), [PipelineCommand(0, *command)]))
+
+    async def at_all(self, *command: Any) -> list[Any]:
+        """Send a command that names no key to every master."""
+        async with self._places:
+            await self.initialize()
+            for turn in range(_TRIES):
+                if turn:
+                    await asyncio.sleep(_PAUSE_SECONDS * 2 ** (turn - 1))
+                    await self.nodes_manager.initialize()
+                try:
+                    return await asyncio.gather(*(node.execute_command(*command) for node in self.get_primaries()))
+                except _LOST as error:
+                    lost = error
+        raise lost
+
     def pipeline(self, transaction: Any | None = None, shard_hint: Any | None = None) -> "Pipeline":  # type: ignore[override]
         """Commands that go to each node in one exchange. There are no transactions: scripts are there for that."""
         if transaction or shard_hint:
             raise NotImplementedError("a script changes or reads several keys of one slot at once")
         return Pipeline(self)  # type: ignore[abstract]  # by the library's annotations only
+
+    async def _alone(self, unit: Unit) -> Any:
+        await self.exchange([unit])
+        (reply,) = unit.replies
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     async def exchange(self, units: Sequence[Unit]) -> None:
         """Send units to their nodes, all at once, until each has its replies.

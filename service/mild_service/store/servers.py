@@ -63,12 +63,12 @@ class Servers:
             try:
                 if not isinstance(redis, Cluster):
                     return _memory(await redis.info("memory"))
-                await redis.initialize()
-                own = redis.get_node_from_key(self._link.keys.run(run_id))
-                nodes = redis.get_primaries() if spread or own is None else [own]
-                found = [_memory(await node.execute_command("INFO", "memory")) for node in nodes]
+                asked = ("INFO", "memory")
+                own = self._link.keys.run(run_id)
+                told = await redis.at_all(*asked) if spread else [await redis.at(own, *asked)]
             except NoPermissionError:  # an ACL user without `+info`
                 return None
+        found = [_memory(info) for info in told]
         limits = [memory.limit for memory in found]
         total = sum(limit for limit in limits if limit is not None)
         return Memory(sum(memory.used for memory in found), None if None in limits else total)
