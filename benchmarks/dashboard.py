@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -72,17 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         recorded(client, given.samples, given.epochs)
         labelled(client, given.samples)
         client.post(f"{RUN}/rounds/0/finish").raise_for_status()
-        cold = {name: seconds(lambda path=path: client.get(path).raise_for_status()) for name, path in pages.items()}
+
+        def get(path: str) -> bytes:
+            return client.get(path, headers={"Accept": "text/html"}).raise_for_status().content
+
+        cold = {name: seconds(partial(get, path)) for name, path in pages.items()}
         warm: dict[str, list[float]] = {name: [] for name in pages}
         worked = dict.fromkeys(pages, 0.0)
-        sizes = {}
         for _ in range(given.repeats):
             for name, path in pages.items():
                 before = processor_seconds(served.process.pid)
-                warm[name].append(seconds(lambda path=path: client.get(path).raise_for_status()))
+                warm[name].append(seconds(partial(get, path)))
                 worked[name] += processor_seconds(served.process.pid) - before
-        for name, path in pages.items():
-            sizes[name] = len(client.get(path).content)
+        sizes = {name: len(get(path)) for name, path in pages.items()}
     times = {name: statistics.median(values) for name, values in warm.items()}
     lines = [
         "# The dashboard's pages of an ImageNet-sized run",
