@@ -1,0 +1,196 @@
+"""What the tracker costs a training: a step, an epoch in each mode of observation, and beside AUM's calculator.
+
+usage: python -m benchmarks.tracker [--device cpu|cuda] [--out DIR]
+
+A step is forward, backward and the optimiser's on random images of CIFAR-10's shape: ResNet-8 at batch 128 on a
+processor, ResNet-34 at batch 512 in bf16 on CUDA. `update` is timed in turn with the step, whose logits it takes. AUM's
+(``pip install aum``) `update` is timed in turn with ours on the same batch of 512, and left out, aloud, where it is not
+installed. On CUDA a wait of the host for the device within `update` is an error. An epoch of the trainer on 2,560
+such images is timed with everyone, with non-members, and with nobody observed by a pass of its own. Writes
+``results/tracker-DEVICE.md``; exits with 1 where a bar is missed.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.timing import interleaved, machine
+from mild_client import CorrectnessTracker
+from mild_core import bitmap
+from mild_trainer import resnet
+from mild_trainer.data import Dataset
+from mild_trainer.settings import TrainSettings
+from mild_trainer.trainer import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+N_SAMPLES = 50_000
+N_EPOCH = 2_560
+BARS = {"cpu": 0.02, "cuda": 0.01}
+AUM_BAR = 50
+PEER_BATCH = 512
+IN_A_ROW = 10
+"""Updates that are timed together: each is far shorter than what a change between the two costs."""
+
+
+class Step:
+    """One step of training, and what is recorded of it."""
+
+    def __init__(self, device: str) -> None:
+        torch.manual_seed(0)
+        self.cuda = device == "cuda"
+        self.n_batch = 512 if self.cuda else 128
+        model = resnet.build("resnet34" if self.cuda else "resnet8", 3, 10)
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the trainer
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.images = torch.randn(self.n_batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+        self.labels = torch.randint(10, (self.n_batch,), device=device)
+        self.indices = torch.randperm(N_SAMPLES, device=device)[: self.n_batch]
+        self.logits = torch.zeros(self.n_batch, 10, device=device)
+        self.tracker = CorrectnessTracker(N_SAMPLES, device)
+
+    def train(self) -> None:
+        """Forward, backward, and the optimiser's step."""
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.cuda):
+            logits = self.model(self.images)
+            loss = functional.cross_entropy(logits, self.labels)
+        self.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        self.logits = logits.detach().float()
+        self.wait()
+
+    def update(self) -> None:
+        """Record the step's batch."""
+        self.tracker.update(self.indices, self.logits, self.labels)
+        self.wait()
+
+    def wait(self) -> None:
+        """Let the device come to its end."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+
+def beside_aum(device: str, repeats: int) -> tuple[float, float] | None:
+    """Seconds of our `update` and of AUM's on the same batch; None where it is not installed."""
+    if importlib.util.find_spec("aum") is None:
+        return None
+    from aum import AUMCalculator
+
+    logits = torch.randn(PEER_BATCH, 10, device=device)
+    labels = torch.randint(10, (PEER_BATCH,), device=device)
+    indices = torch.randperm(N_SAMPLES)[:PEER_BATCH]
+    samples, placed = indices.tolist(), indices.to(device)
+    tracker = CorrectnessTracker(N_SAMPLES, device)
+
+    def waited(work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(IN_A_ROW):
+                work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    with tempfile.TemporaryDirectory() as folder:
+        calculator = AUMCalculator(folder, compressed=True)
+        works = [lambda: tracker.update(placed, logits, labels), lambda: calculator.update(logits, labels, samples)]
+        ours, theirs = interleaved([waited(work) for work in works], repeats, warm=10)
+    return ours / IN_A_ROW, theirs / IN_A_ROW
+
+
+@contextlib.contextmanager
+def no_waiting(cuda: bool) -> Iterator[None]:
+    """On CUDA, fail where the host waits for the device."""
+    if cuda:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if cuda:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def epochs(device: str, n_samples: int) -> dict[str, Callable[[], object]]:
+    """An epoch of the trainer in each mode of observation, two fifths of the samples dropped."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n_samples, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(0, 10, n_samples)
+    data = Dataset("random", images, labels, images[:10], labels[:10], 10)
+    members = bitmap.pack(np.arange(n_samples) >= 2 * n_samples // 5)
+    works: dict[str, Callable[[], object]] = {}
+    for observe in ("members", "mixed", "all"):
+        plain: dict[str, Any] = {"model": "resnet8", "epochs": 1, "batch_size": 128, "device": device, "threads": 1}
+        settings = TrainSettings.for_dataset("cifar10", observe=observe, plant=0.0, **plain)
+        trainer = Trainer(settings, data)
+        trainer.begin(0)
+        works[observe] = lambda trainer=trainer: trainer.epoch(0, 0, members)  # type: ignore[misc]  # bound now
+    return works
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--samples", type=int, default=N_EPOCH, help="of an epoch")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    step = Step(options.device)
+    times = interleaved([step.train, step.update], options.repeats)
+    peer = beside_aum(options.device, options.repeats)
+    step.train()
+    with no_waiting(step.cuda):
+        step.tracker.update(step.indices, step.logits, step.labels)
+    modes = epochs(options.device, options.samples)
+    of_epoch = dict(zip(modes, interleaved(list(modes.values()), max(options.repeats // 10, 1), warm=1), strict=True))
+
+    share, bar = times[1] / times[0], BARS[options.device]
+    rows = [("update / step", f"{share:.2%}", f"at most {bar:.0%}", share <= bar)]
+    if peer is not None:
+        ratio = peer[1] / peer[0]
+        rows.append(
+            (f"AUM's update / ours, batch {PEER_BATCH}", f"{ratio:.0f}x", f"at least {AUM_BAR}x", ratio >= AUM_BAR)
+        )
+    waits = "none (an error otherwise)" if step.cuda else "not measured: no CUDA device"
+    lines = [
+        f"# What the tracker costs on {options.device}",
+        "",
+        f"`python -m benchmarks.tracker --device {options.device}`; {machine('torch')}, one thread; "
+        f"{'ResNet-34' if step.cuda else 'ResNet-8'}, batch {step.n_batch}, medians of {options.repeats} in turn.",
+        "",
+        f"A step takes {times[0] * 1e3:.2f} ms, `update` {times[1] * 1e6:.0f} us"
+        + (
+            "; aum is not installed."
+            if peer is None
+            else f". On a batch of {PEER_BATCH}: {peer[0] * 1e6:.0f} us, AUM's {peer[1] * 1e3:.2f} ms."
+        ),
+        f"Waits of the host for the device within `update`: {waits}.",
+        "",
+        "| what | measured | bar | |",
+        "|---|---|---|---|",
+        *(f"| {what} | {got} | {wanted} | {'reached' if ok else 'MISSED'} |" for what, got, wanted, ok in rows),
+        "",
+        f"An epoch of ResNet-8 on {options.samples} images, three fifths of them members:",
+        "",
+        "| `--observe` | against `members` |",
+        "|---|---|",
+        *(f"| `{name}` | {seconds / of_epoch['members']:.2f}x |" for name, seconds in of_epoch.items()),
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    report = "\n".join(lines) + "\n"
+    (options.out / f"tracker-{options.device}.md").write_text(report)
+    print(report)
+    return 0 if all(ok for *_, ok in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
