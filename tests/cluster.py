@@ -54,6 +54,9 @@ class Node:
             "save": "",
             "maxmemory-policy": "noeviction",
             "repl-diskless-sync-delay": 0,
+            # A replica that waits for a sync that broke off tries again after this, in seconds; by default after 60.
+            "repl-timeout": 10,
+            "repl-ping-replica-period": 2,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._redis = Redis(port=port, socket_timeout=5.0, retry=Retry(NoBackoff(), 0), decode_responses=True)
