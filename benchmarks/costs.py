@@ -95,6 +95,7 @@ def _room(send: Send, redis: Redis, n_samples: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     n_bytes = -(-n_samples // 8)
     run = f"room-{n_samples}"
+    redis.config_set("auto-aof-rewrite-percentage", 0)  # the file grows, and is not made shorter in between
     levels = [_level(redis)]
     for number in range(_RUNS):
         _open(send, f"{run}-{number}", n_samples)

@@ -136,6 +136,7 @@ def main() -> int:
         lines.append(
             f"| {media_type} | {len(body) / 1e6:.1f} | {rate / 1e6:.2f} | {f'{bar / 1e6:.0f}' if bar else ''} |"
         )
+    lines += ["", f"Load average of the machine's {os.cpu_count()} cores at the end: {os.getloadavg()[0]:.1f}."]
     text = "\n".join(lines) + "\n"
     print(text)
     (RESULTS / "ingest.md").write_text(text)
