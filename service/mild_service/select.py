@@ -127,6 +127,12 @@ class Selections:
         evidence = await self._computer.gather(run, number, options, until_epoch, known=known)
         return Choice(run, evidence.round, _identity(run, number, evidence), evidence)
 
+    async def document(self, choice: Choice) -> Mapping[str, Any]:
+        """What an answer says of its set, without the set where that would have to be loaded for it."""
+        if choice.evidence is None and choice.run.audit is None and choice.round.selection is not None:
+            return choice.round.selection
+        return (await self.answer(choice)).document
+
     async def answer(self, choice: Choice, measure: bool = True) -> Answer:
         """Load or compute a selection; with `measure`, and an audit, its document says how good it is."""
         if not measure or choice.run.audit is None:
@@ -198,11 +204,11 @@ class Selections:
         """
         found: dict[int, float | None] = dict.fromkeys(held.number for held in rounds)
         before: Bitmap | None = None
-        for held in [held for held in rounds if held.selected is not None][-_OVERLAPS:]:
-            assert held.selected is not None
-            kept = await self._store.bits.read_set(run, held.selected)
+        selected = [(held.number, held.selected) for held in rounds if held.selected is not None]
+        for number, ref in selected[-_OVERLAPS:] if len(selected) > 1 else ():
+            kept = await self._store.bits.read_set(run, ref)
             if before is not None:
-                found[held.number] = bitmap.jaccard(before, kept)
+                found[number] = bitmap.jaccard(before, kept)
             before = kept
         return found
 

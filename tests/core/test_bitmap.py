@@ -71,3 +71,9 @@ def test_one_samples_bits_are_those_of_its_column() -> None:
     for index in range(19):
         assert (bitmap.of_sample(packed, index) == bits[:, index]).all()
         assert bool(bitmap.of_sample(packed[0], index)) == bits[0, index]
+
+
+def test_jaccard_is_what_two_sets_share_of_either() -> None:
+    first, second = bitmap.from_indices([0, 1, 2], 9), bitmap.from_indices([2, 8], 9)
+    assert bitmap.jaccard(first, second) == 0.25
+    assert bitmap.jaccard(bitmap.from_indices([], 9), bitmap.from_indices([], 9)) == 1.0

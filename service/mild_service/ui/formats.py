@@ -60,11 +60,6 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
-def capitalize_first(text: str) -> str:
-    """A sentence's beginning; the rest stays as it is."""
-    return text[:1].upper() + text[1:]
-
-
 FILTERS: Mapping[str, Any] = {
     "number": number,
     "percent": percent,
@@ -75,5 +70,4 @@ FILTERS: Mapping[str, Any] = {
     "moment": moment,
     "machine_moment": machine_moment,
     "plural": plural,
-    "capitalize_first": capitalize_first,
 }

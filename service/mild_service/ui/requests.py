@@ -41,7 +41,10 @@ def chosen_cut(base: str, run_id: str, round_: int, caller: ApiKey) -> list[Piec
 
 def in_form(base: str, run_id: str, round_: int, caller: ApiKey, media_type: str, file: str) -> str:
     """How to fetch a round's set in a form, with curl."""
-    return f"curl {_authorised(caller)}-H 'Accept: {media_type}' -o {file} '{base}/selection/{run_id}?round={round_}'"
+    return (
+        f"curl {_authorised(caller)}-H 'Accept: {media_type}' \\\n"
+        f"  -o {file} '{base}/selection/{run_id}?round={round_}'"
+    )
 
 
 def mask(base: str, run_id: str, round_: int, n_samples: int) -> str:

@@ -56,7 +56,7 @@ async def show_selection(
 async def _panel(request: Request, page: Shown, selections: Selections, caller: ApiKey) -> dict[str, Any]:
     """A round's set, and what could be set in its place."""
     choice = await selections.choose(page.run, page.round.number, {})
-    document = (await selections.answer(choice)).document
+    document = await selections.document(choice)
     sweep = await selections.sweep(choice)
     fit = await selections.fit(choice)
     return {

@@ -2,12 +2,14 @@
 
 import { enableCopy } from "./copy.js";
 import { enableTabs } from "./tabs.js";
+import { keepTimes } from "./times.js";
 import { toggleTheme } from "./theme.js";
 
 const toggle = document.querySelector("[data-theme-toggle]");
 toggle.hidden = false;
 toggle.addEventListener("click", toggleTheme);
 enableTabs();
+keepTimes();
 enableCopy();
 
 // A menu closes with Escape, and when something else is clicked.

@@ -24,7 +24,7 @@ async function loadPanel() {
   panel.setAttribute("aria-busy", "true");
   try {
     const answer = await fetch(panel.dataset.panel, { cache: "no-store" });
-    if (answer.ok) fill(await answer.text());
+    if (answer.ok) fill(parsed(await answer.text()));
     else if (!panel.querySelector("[data-selection]")) complain((await answer.json()).detail);
   } catch {
     if (!panel.querySelector("[data-selection]")) complain("The service did not answer.");
@@ -38,8 +38,12 @@ async function loadPanel() {
   }
 }
 
-function fill(html) {
-  const fresh = new DOMParser().parseFromString(html, "text/html").querySelector("[data-selection]");
+const parsed = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("[data-selection]");
+
+let filled = "";
+function fill(fresh) {
+  if (fresh.outerHTML === filled) return;
+  filled = fresh.outerHTML;
   const chosen = cut?.chosen ?? null;
   const focused = panel.contains(document.activeElement) && document.activeElement.getAttribute("role") === "slider";
   panel.replaceChildren(fresh);
@@ -75,7 +79,9 @@ const renew = renewer((fresh) => {
     document.getElementById("set-title").textContent = fresh.getElementById("set-title").textContent;
     cut = null;
   }
-  if (panel.dataset.panel) loadPanel();
+  const known = now.querySelector("[data-selection]");
+  if (known) fill(known);
+  else if (panel.dataset.panel) loadPanel();
 });
 
 page.addEventListener("renewed", (event) => {
