@@ -5,6 +5,7 @@ import pytest
 
 from mild_core import bitmap
 from mild_core.audit import Audit
+from mild_core.beside import Beside
 from mild_core.evaluation import evaluate
 from mild_core.selection import select
 from mild_core.sweep import Cut, measure, sweep
@@ -73,3 +74,12 @@ def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:
     assert swept(without) == ()
     assert measure(without, Audit.from_marks([0], [True], 2000)) is None
     assert measure(selection, Audit.from_marks([], [], 2000)) is None
+
+
+def test_whoever_was_checked_is_kept_by_their_mark_where_the_audit_is_fitted() -> None:
+    bits, clean = recorded()
+    audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
+    selection = select([bits], SelectionOptions(audit="fit"), Beside(audit=audit))
+    cuts = sweep(selection.histogram, selection.curves, measure(selection, audit), by_mark=True)
+    assert selection.threshold.cut is not None
+    assert cuts[selection.threshold.cut].kept == selection.n_selected
