@@ -26,7 +26,12 @@ def create_app(store_url: str) -> FastAPI:
 def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        config = uvicorn.Config(create_app(sys.argv[1]), log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            create_app(sys.argv[1]),
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=600,  # the other side has its turn in between
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -198,6 +198,7 @@ def fuzz(n_requests: int, seed: int, store_url: str) -> Found:
         "MILD_STORE_NAMESPACE": namespace,
         "MILD_RATE_PER_KEY": "0",
         "MILD_SWEEP_SECONDS": "0",
+        "MILD_IDLE_SECONDS": "600",  # making the runs anew may take a while, on a machine that is busy
         "MILD_LOG_LEVEL": "critical",
     }
     with service(store_url, environment) as served, Redis.from_url(store_url) as redis:

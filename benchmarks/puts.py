@@ -82,8 +82,9 @@ def measure(pairs: int) -> Rates:
     with ExitStack() as stack:
         server = stack.enter_context(store())
         key = secrets.token_urlsafe(32)
-        # A rate that is counted, and not reached.
-        environment = {"MILD_API_KEYS": key, "MILD_RATE_PER_KEY": "100000", "MILD_RATE_BURST": "100000"}
+        # A rate that is counted, and not reached; and connections that stay open while the other side has its turn.
+        rate = {"MILD_RATE_PER_KEY": "100000", "MILD_RATE_BURST": "100000"}
+        environment = {"MILD_API_KEYS": key, "MILD_IDLE_SECONDS": "600", **rate}
         served = stack.enter_context(service(server.url, environment))
         bare_url, _ = stack.enter_context(command([sys.executable, "-m", "benchmarks.bare", server.url], {}))
         loads = [Load(served.url, key, stack), Load(bare_url, key, stack)]
