@@ -20,7 +20,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,12 +187,17 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
 
 
 def _left(site: Site) -> int:
-    """Keys that stay when every run is deleted."""
+    """Keys that stay when every run is deleted, and the sweep has finished what was cut short."""
     with httpx.Client(base_url=site.url, timeout=30) as http, Redis.from_url(site.store.url) as redis:
         while runs := http.get("/runs").raise_for_status().json()["runs"]:
             for run in runs:
                 http.delete(f"/runs/{run['run_id']}").raise_for_status()
-        return len(list(redis.scan_iter("*")))
+        with suppress(TimeoutError):
+            until(lambda: not redis.dbsize(), "an empty store", 10)
+        left = sorted(redis.scan_iter("*"))
+    if left:
+        print(f"left: {left[:20]}")
+    return len(left)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

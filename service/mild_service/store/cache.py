@@ -46,9 +46,9 @@ class Cache:
         return Computed(digest, orjson.loads(summary), orjson.loads(fit), out)
 
     async def put(self, run: Run, computed: Computed) -> None:
-        """Keep a computed selection."""
+        """Keep a computed selection, unless its run has gone."""
         key = self._link.keys.cache(run.run_id, run.uid, computed.digest)
-        cached = self._link.keys.cached(run.run_id, run.uid)
+        names = [key, self._link.keys.cached(run.run_id, run.uid), self._link.keys.run(run.run_id)]
         values = chunks.split([computed.bitmap])
         groups = chunks.groups([len(value) for value in values])
         parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
@@ -56,7 +56,7 @@ class Cache:
         parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
         with translated():
             for part in parts:
-                await self._link.scripts.run("keep", [key, cached], [self._seconds, computed.digest, *part])
+                await self._link.scripts.run("keep", names, [self._seconds, computed.digest, run.uid, *part])
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:

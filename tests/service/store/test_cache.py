@@ -7,6 +7,7 @@ from mild_service.state import Computed, Run, RunConfig
 from mild_service.store import Store
 from mild_service.store.chunks import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
+from tests.service.conftest import Dump
 from tests.service.store.conftest import random_bitmap
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +32,14 @@ async def test_what_was_computed_is_kept_for_a_while(store: Store, run: Run, red
     assert 0 < redis.ttl(key) <= settings.cache_seconds
     redis.hdel(key, "bits:1")
     assert await store.cache.get(run, "d1") is None
+
+
+async def test_what_was_computed_of_a_run_that_has_gone_is_not_kept(store: Store, run: Run, dump: Dump) -> None:
+    await store.cache.put(run, Computed("d1", {}, {}, random_bitmap(LARGE)))
+    await store.runs.delete("a", run.uid)
+    assert dump() == {}
+    await store.cache.put(run, Computed("d2", {}, {}, random_bitmap(LARGE)))
+    assert dump() == {}
 
 
 async def test_one_holds_the_lock_at_a_time_and_gives_it_back(store: Store, run: Run) -> None:
