@@ -17,6 +17,7 @@ from mild_service import __version__, interpreter, logs
 from mild_service.app import create_app
 from mild_service.archive_cli import export_run, import_run
 from mild_service.config import Settings
+from mild_service.doctor_cli import examine
 from mild_service.drain import Drain
 from mild_service.errors import ConfigurationError
 from mild_service.keys_cli import keys_cli
@@ -29,6 +30,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, help="The selectio
 cli.add_typer(keys_cli, name="keys")
 cli.command("export")(export_run)
 cli.command("import")(import_run)
+cli.command("doctor")(examine)
 
 
 class _Server(uvicorn.Server):

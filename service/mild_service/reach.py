@@ -18,7 +18,7 @@ def check_reach(settings: Settings) -> None:
     ConfigurationError
         If nobody has to log in, or that cannot be found out.
     """
-    if settings.allow_anonymous or _is_loopback(settings.host):
+    if settings.allow_anonymous or is_loopback(settings.host):
         return
     try:
         if anyio.run(_is_closed, settings):
@@ -44,7 +44,8 @@ async def _is_closed(settings: Settings) -> bool:
         await store.aclose()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -19,6 +19,7 @@ from mild_service.store.keys import Keys
 from mild_service.store.lifecycle import Lifecycle, Page
 from mild_service.store.link import Link, run_not_found, stale_attempt, wrong_round
 from mild_service.store.moving import Moving, Part
+from mild_service.store.orphans import OrphanKeys
 from mild_service.store.packed import PackedEpoch
 from mild_service.store.quotas import Quotas
 from mild_service.store.rounds import Rounds
@@ -76,6 +77,8 @@ class Store:
         API keys, what was begun with them, and how many runs each has created.
     servers
         What the store's servers say of themselves.
+    orphans
+        What belongs to no run any more.
     """
 
     def __init__(self, link: Link, cache_seconds: int) -> None:
@@ -97,6 +100,7 @@ class Store:
         self.sessions = Sessions(link)
         self.quotas = Quotas(link)
         self.servers = Servers(link)
+        self.orphans = OrphanKeys(link, self.runs)
 
     async def ping(self) -> None:
         """Return when the store has answered.

@@ -10,16 +10,16 @@ from redis.exceptions import NoScriptError
 from mild_service.store.client import Client
 from mild_service.store.writes import Argument, Writes
 
-_ALONE = ("open", "doom", "bury", "renew", "keep", "import", "pin")
+_ALONE = ("open", "doom", "bury", "renew", "keep", "import", "pin", "prune")
 """Scripts that check for themselves; the others begin with the guard."""
 
 _READING = ("rounds", "parts")
 """Scripts that change nothing: they read several keys of one slot at one instant."""
 
-_UNWATCHED = ("renew", "keep")
+_UNWATCHED = ("renew", "keep", "prune")
 """Scripts whose writes may get lost with their server: all they do is save work."""
 
-_ALLOWED_WHEN_FULL = ("doom", "bury", "resume")
+_ALLOWED_WHEN_FULL = ("doom", "bury", "resume", "prune")
 """A full store must still let runs be deleted, and dropped epochs make room."""
 
 
@@ -56,6 +56,7 @@ class Scripts:
         "bury",
         "renew",
         "keep",
+        "prune",
         "rounds",
         "parts",
     )
