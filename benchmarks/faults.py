@@ -193,7 +193,7 @@ def _left(site: Site) -> int:
             for run in runs:
                 http.delete(f"/runs/{run['run_id']}").raise_for_status()
         with suppress(TimeoutError):
-            until(lambda: not redis.dbsize(), "an empty store", 10)
+            until(lambda: not redis.dbsize(), "an empty store", 75)  # as old as an entry of the list has to be
         left = sorted(redis.scan_iter("*"))
     if left:
         print(f"left: {left[:20]}")

@@ -92,6 +92,12 @@ class Lifecycle:
             raise run_not_found(run_id)
         return records.read_run(run_id, fields)
 
+    async def find_dead(self, run_id: str) -> Run | None:
+        """A record that no verb finds any more: of a run that has expired, or is being deleted."""
+        with translated():
+            fields = table(await self._link.redis.hgetall(self._link.keys.run(run_id)))
+        return records.read_run(run_id, fields) if fields and not self._alive(fields) else None
+
     async def exists(self, run_id: str) -> bool:
         """Whether there is a run of this name."""
         with translated():
@@ -190,8 +196,9 @@ class Lifecycle:
                 link.keys.cached(run_id, uid),
                 *(link.keys.cache(run_id, uid, digest) for digest in digests),
             )
-            await link.redis.zrem(link.keys.runs, run.place)
+            # In this order: an entry without a record is swept, a record without an entry would never be found.
             await link.scripts.run("bury", [key], [uid])
+            await link.redis.zrem(link.keys.runs, run.place)
         return True
 
     async def sweep(self) -> int:

@@ -69,7 +69,10 @@ class OrphanKeys:
                 run = await self._runs.get(run_id)
                 n_fields += await self._prune(run, repair, staged_seconds)
             except RunNotFound:
-                continue  # expired, or being deleted: the sweep's
+                dead = await self._runs.find_dead(run_id)
+                if dead is not None and not await self._is_listed(dead, repair):  # listed, it is the sweep's
+                    unlisted.append(run_id)
+                continue
             if not await self._is_listed(run, repair):
                 unlisted.append(run_id)
         return Orphans(sorted(gone), n_fields, sorted(unlisted))

@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError
 
 from mild_core.types import SelectionOptions
 from mild_service.config import Settings
-from mild_service.errors import RoundNotOpen, RunNotFound
+from mild_service.errors import RoundNotOpen, RunNotFound, StoreUnavailable
 from mild_service.state import Run, RunConfig
 from mild_service.store import Store
 from mild_service.store.chunks import CHUNK_SAMPLES
@@ -121,6 +122,23 @@ async def test_a_deletion_that_was_cut_short_is_finished_by_the_sweep(
         await store.runs.get("a")
     assert await store.runs.sweep() == 1
     assert dump() == {}
+
+
+async def test_a_deletion_that_is_cut_short_anywhere_is_finished_by_the_sweep(
+    store: Store, clock: Clock, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = await store.runs.open("a", CONFIG, {}, 600, None)
+    with monkeypatch.context() as cut:
+        cut.setattr(type(store._redis), "zrem", _cut)
+        with pytest.raises(StoreUnavailable):
+            await store.runs.delete("a", run.uid)
+    clock.now += 61
+    await store.runs.sweep()
+    assert dump() == {}
+
+
+async def _cut(*_: object) -> None:
+    raise ConnectionError("cut")
 
 
 async def test_the_sweep_spares_a_run_that_is_just_being_created(

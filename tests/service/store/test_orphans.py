@@ -48,6 +48,19 @@ async def test_what_a_dropped_epoch_has_left_goes_and_what_was_written_just_now_
     await sharded_store.bits.read_epochs(run, 0, list(round_.epochs.values()))
 
 
+async def test_a_deletion_that_no_sweep_would_find_is_found(
+    store: Store, redis: Redis, settings: Settings, dump: Dump
+) -> None:
+    keys = Keys(settings.store_namespace)
+    run = await opened(store)
+    redis.hset(keys.run("a"), "deleting", "1")
+    assert (await store.orphans.look()).unlisted == []
+    redis.zrem(keys.runs, run.place)
+    assert (await store.orphans.look(repair=True)).unlisted == ["a"]
+    assert await store.runs.sweep() == 1
+    assert dump() == {}
+
+
 async def test_every_server_that_has_keys_tells_of_itself(store: Store, settings: Settings) -> None:
     facts = await store.servers.facts()
     assert len(facts) == (3 if "+cluster" in (settings.store_url or "") else 1)
