@@ -104,7 +104,8 @@ class OrphanKeys:
 
     async def _is_idle(self, key: str, seconds: int) -> bool:
         """Whether nobody has touched a key for this long: an import writes a run's keys before its record."""
-        idle = await self._link.redis.execute_command("OBJECT IDLETIME", key)
+        # As one word: the cluster looks for the key behind it.
+        idle = await self._link.redis.execute_command("OBJECT IDLETIME", key)  # type: ignore[no-untyped-call]
         return idle is not None and int(idle) >= seconds
 
     async def _prune(self, run: Run, repair: bool, staged_seconds: int) -> int:
