@@ -200,6 +200,12 @@ class Tables:
 
 
 def _name(choice: Choice) -> str:
-    """Of a selection: equal names have equal tables, whatever an audit says of them."""
+    """Of a selection: equal names have equal tables, whatever an audit that only measures says of them."""
+    run, options = choice.run, choice.run.config.options
+    known = [
+        ref and ref.digest
+        for ref, counts in ((run.labels, options.by_class), (run.audit, options.audit == "fit"))
+        if counts
+    ]
     digest = "stored" if choice.evidence is None else choice.evidence.digest
-    return f"{choice.run.uid}:{choice.round.number}:{choice.round.finished}:{digest}"
+    return ":".join(map(str, (run.uid, choice.round.number, choice.round.finished, digest, *known)))

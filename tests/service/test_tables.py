@@ -11,7 +11,7 @@ from mild_core.audit import Marks
 from mild_core.errors import SampleIndexError
 from mild_core.selection import select
 from mild_core.table import tabulate
-from mild_core.types import EpochBits, RoundBits
+from mild_core.types import EpochBits, RoundBits, SelectionOptions
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.select import Choice, Selections
@@ -90,6 +90,17 @@ async def test_another_epoch_makes_another_table(service: Service) -> None:
     await service.put("a", LATER)
     after = await service.tables.of(await service.choice("a"))
     assert not np.array_equal(before.table.misclassified, after.table.misclassified)
+
+
+async def test_marks_that_calibrate_the_fit_make_another_table(service: Service) -> None:
+    options = SelectionOptions(audit="fit")
+    await service.store.runs.open("a", RunConfig(N, 7, options=options), {}, 600, None)
+    await service.put("a", BODIES)
+    await service.tables.of(await service.choice("a"))
+    run = await service.store.runs.get("a")
+    await service.truths.put_audit(run, Marks.of([3, 5], [True, False], N))
+    await service.tables.of(await service.choice("a"))
+    assert service.n_made == 2
 
 
 async def test_only_the_last_tables_are_kept(store: Store, settings: Settings) -> None:
