@@ -1,12 +1,10 @@
-from pathlib import Path
-
-import pytest
-
 from benchmarks import faults
 
 
-def test_what_is_broken_while_trainings_stream_loses_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert faults.main(["--rounds", "10", "--seed", "1", "--out", str(tmp_path)]) == 0, capsys.readouterr().out
-    assert "| `kill -9` of both |" in (tmp_path / "faults.md").read_text()
+def test_what_is_broken_while_trainings_stream_loses_nothing() -> None:
+    outcome = faults.stream(n_rounds=10, n_trainings=8, seed=1)
+    assert outcome.ledger.wrong == [], outcome.log
+    assert outcome.n_left == 0
+    assert set(outcome.seconds) == set(faults.FAULTS)
+    assert outcome.n_compared > outcome.ledger.n_told > 100
+    assert outcome.n_answers > 0
