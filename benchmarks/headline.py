@@ -38,6 +38,7 @@ from mild_trainer.settings import TrainSettings
 from mild_trainer.trainer import Trainer
 
 NOISE = "symmetric:0.8"
+NO_GPU = "No GPU was at hand: a processor ran this, which says what each costs and not how well it does in full."
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -200,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"`{command(arguments)}`, {machine}, torch {torch.__version__}, numpy {np.__version__}. One run; test samples "
         "are not counted among the passes.",
         "",
+        *([] if torch.cuda.is_available() else [NO_GPU, ""]),
         *table(found),
         "",
         "The published loop ended once two sets agreed. The whole protocol, all stages on the last set, would take "
