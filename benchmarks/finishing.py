@@ -215,7 +215,8 @@ def write(found: Sequence[Outcome], arguments: argparse.Namespace) -> list[str]:
     lines = [
         "# Finishing",
         "",
-        f"{provenance(arguments)}. Mean ± standard deviation over {n_seeds} seeds; epochs: the budget. CIFAR-10: 5,000 images.",
+        f"{provenance(arguments)}. Mean ± standard deviation over {n_seeds} seeds; epochs: the budget. CIFAR-10: 5,000 "
+        f"images of {arguments.pixels} x {arguments.pixels} pixels.",
         "",
         *table(ordered),
         "",
