@@ -4,7 +4,8 @@ usage: python -m benchmarks.train_gpu [--device cuda] [--model resnet34] [--samp
 
 Ours: images resident on the device, cropped and mirrored there, bf16, channels-last, fused optimiser, batch 512
 and bits recorded by the tracker. The other: a DataLoader with 6 workers, batch 128, PyTorch's default precision
-and a dictionary of every sample's predictions, updated one sample at a time. Both train the same network on random images; the first
+and a dictionary of every sample's predictions, updated one sample at a time. Both train the same
+network on random images; the first
 epoch of each warms up and does not count. Beside it stands the share of the device's bf16 matrix peak, which is
 measured here as well. Writes ``results/train_gpu.md`` and exits with 1 if ours is not 8 times as fast. Without a CUDA
 device it says so and exits with 2, unless ``--device cpu`` asks for a rehearsal, which has no bar.
