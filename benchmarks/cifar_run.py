@@ -89,14 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     settings = TrainSettings.for_dataset(
-        "cifar10",
-        model="resnet8",
-        noise=given.noise,
-        epochs=given.epochs,
-        rounds=given.rounds,
-        seed=given.seed,
-        pad=1,  # so small a network learns little of so few images that are cropped and mirrored as usual
-        flip=False,
+        "cifar10", model="resnet8", noise=given.noise, epochs=given.epochs, rounds=given.rounds, seed=given.seed
     )
     data = datasets.load("cifar10", given.data_dir).limited(given.limit, given.seed).with_noise(given.noise, given.seed)
     if given.images is not None:
