@@ -24,6 +24,11 @@ before=$(ask "$url/selection/smoke")
 echo "$before" | grep --quiet '"num_selected":'
 took "a training streamed its epochs and used the set"
 
+ask "$url/ui/runs/smoke" >"$out/page.html"
+asset=$(grep --only-matching --max-count 1 '/ui/static/[^"]*\.css' "$out/page.html" | head -n 1)
+ask "$url$asset" >/dev/null
+took "the dashboard shows it, style included"
+
 # A log as an external pipeline sends it, as lines and, with room on the disk that is mounted for it, as CSV through zstd.
 ask -X PUT "$url/runs/log" -H 'Content-Type: application/json' -d '{"num_samples": 200}' >/dev/null
 for epoch in 0 1 2 3 4 5 6 7 8 9; do
