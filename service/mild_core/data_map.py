@@ -69,13 +69,21 @@ class DataMap:
 def data_map(table: SampleTable, max_x: int = 40, max_y: int = 20) -> DataMap:
     """Count the samples of a table; neighbouring numbers share a cell where there would be more than that many."""
     seen = table.observed > 0
-    x = Axis.of_counts(int(table.misclassified.max(initial=0)), max_x)
-    y = Axis.of_counts(int(table.transitions.max(initial=0)), max_y)
-    kept, dropped = (
-        grid(x, y, table.misclassified[side], table.transitions[side])
-        for side in (seen & table.kept, seen & ~table.kept)
-    )
-    return DataMap(x, y, kept, dropped)
+    return counted(table.misclassified[seen], table.transitions[seen], table.kept[seen], max_x, max_y)
+
+
+def counted(
+    misclassified: NDArray[np.number],
+    transitions: NDArray[np.number],
+    kept: NDArray[np.bool_],
+    max_x: int = 40,
+    max_y: int = 20,
+) -> DataMap:
+    """Count samples that were seen by their whole numbers, arrays of shape (n_samples,) each."""
+    x = Axis.of_counts(int(misclassified.max(initial=0)), max_x)
+    y = Axis.of_counts(int(transitions.max(initial=0)), max_y)
+    inside, outside = (grid(x, y, misclassified[side], transitions[side]) for side in (kept, ~kept))
+    return DataMap(x, y, inside, outside)
 
 
 def grid(x: Axis, y: Axis, x_values: NDArray[np.number], y_values: NDArray[np.number]) -> Counts:

@@ -9,7 +9,7 @@ import pytest
 from mild_client import LocalSelector
 from mild_core import bitmap
 from mild_core.types import Observe, SelectionOptions
-from mild_trainer import checkpoint, report, summary
+from mild_trainer import checkpoint, report, summary, told
 from mild_trainer.data import Dataset
 from mild_trainer.history import History
 from mild_trainer.progress import Silent
@@ -114,7 +114,7 @@ def test_resuming_at_any_epoch_has_the_same_wrong_labels(
 def test_without_planting_the_training_is_what_it_was(planting: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(planting, plant=0.0, rounds=1), data=digits)
     assert (history.planted, history.n_planted, history.n_returned) == (None, 0, 0)
-    assert summary.planting(history) is None
+    assert told.planting(summary.summarise(history)) is None
     assert summary.summarise(history)["planted"] is None
 
 
@@ -126,11 +126,11 @@ def test_the_summary_and_the_report_say_how_many(
     found = summary.summarise(history)["planted"]
     assert (found["fraction"], found["how"], found["num_samples"]) == (0.1, "confused", 20)
     assert found["returned"] == history.n_returned
-    sentence = summary.planting(history)
+    sentence = told.planting(summary.summarise(history))
     assert sentence is not None
     assert sentence.startswith("20 labels broken on purpose in round 0")
     assert said in sentence
-    assert "20 labels broken on purpose" in report.render(history)
+    assert "20 labels broken on purpose" in report.render(summary.summarise(history))
 
 
 def test_the_true_clean_set_is_trained_on_its_own_labels(planting: TrainSettings, digits: Dataset) -> None:

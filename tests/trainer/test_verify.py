@@ -39,7 +39,7 @@ def test_labels_with_signal_are_trained_on_as_ever(verified: TrainSettings, digi
     assert plain.verified is None
     assert (history.rounds[0].selected == plain.rounds[0].selected).all()
     assert history.rounds[0].test_accuracy == plain.rounds[0].test_accuracy
-    assert "the labels carry signal" in report.render(history)
+    assert "the labels carry signal" in report.render(summary.summarise(history))
 
 
 def test_random_labels_end_a_training_before_its_rounds(
@@ -55,7 +55,7 @@ def test_random_labels_end_a_training_before_its_rounds(
     found = summary.summarise(history)
     assert found["verified"]["carries_signal"] is False
     assert (found["rounds"], found["baseline"]["test_accuracy"]) == ([], None)
-    assert "CARRY NO SIGNAL" in report.render(history)
+    assert "CARRY NO SIGNAL" in report.render(summary.summarise(history))
     again = run_rounds(settings, LocalSelector(tmp_path / "bits"), digits, out=tmp_path, resume=True)
     assert (again.verified, again.rounds, again.ended) == (history.verified, (), history.ended)
     assert checkpoint.load(tmp_path, settings).verified == history.verified

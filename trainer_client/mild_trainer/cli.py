@@ -1,4 +1,4 @@
-"""``mild``: train over rounds, show it on digits, select from a file, send logs and spools, list samples to check."""
+"""``mild``: train, show it on digits, select from a file, send logs and spools, report, list samples to check."""
 
 import json
 from importlib import metadata
@@ -11,6 +11,7 @@ from rich.console import Console
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
+from mild_trainer.cli_report import report
 from mild_trainer.cli_review import review
 from mild_trainer.cli_sync import sync
 from mild_trainer.job import Job, Place
@@ -273,6 +274,7 @@ def push(
         typer.echo(json.dumps(pushed, indent=2))
 
 
+app.command()(report)
 app.command()(review)
 app.command()(sync)
 

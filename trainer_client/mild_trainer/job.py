@@ -19,6 +19,7 @@ from mild_trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
     from mild_trainer.history import History
+    from mild_trainer.report_samples import Samples
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -122,18 +123,19 @@ class Job:
         """Train alone, or as the first rank."""
         self._check()
         with ExitStack() as stack:
-            service = None
+            service, client = None, None
             if self.place.is_embedded:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))
 
             # All that takes long to load is loaded while the service comes up.
-            from mild_trainer import prepare, progress, report, rounds, summary
+            from mild_trainer import model_card, prepare, progress, report, rounds, summary
 
             reporter: progress.Reporter = progress.Lines(console)
             read = prepare.read(self.settings)
             backend: SelectionBackend
             if service is not None:
-                backend = HttpBackend(stack.enter_context(MildClient(service.url)))
+                client = stack.enter_context(MildClient(service.url))
+                backend = HttpBackend(client)
             else:
                 backend = self.place.backend(self.out)
                 if isinstance(backend, BackgroundBackend):
@@ -148,10 +150,28 @@ class Job:
                     )
                 except RunExists as error:
                     raise TrainerError(f"{error.found}; choose another --run-id, or go on with --resume") from None
+            numbers, written = summary.summarise(history), summary.write(history, self.out)
+            samples = self._samples(history, client)
             if service is not None:
                 service.release()  # it ends while the report is drawn
-            written = summary.write(history, self.out), report.write(history, self.out)
-            _tell(console, history, written)
+            if history.rounds:
+                model_card.write(numbers, self.out)
+            page = report.write(self.out / "report.html", numbers, samples)
+            _tell(console, history, (written, page))
+
+    def _samples(self, history: "History", client: MildClient | None) -> "Samples | None":
+        """What the report is to tell of single samples; None where ``mild report`` is to ask for it later.
+
+        That is where a service elsewhere, which may be away, or other ranks would have to be waited for.
+        """
+        if launch.is_rank() or not history.rounds or not (self.place.local or client is not None):
+            return None
+        from mild_trainer import report_samples
+        from mild_trainer.review_runs import LocalRun, ServiceRun, Training
+
+        training = Training.read(self.out)
+        run = LocalRun(training) if client is None else ServiceRun(client, training.named(), training)
+        return report_samples.gather(run, training, history.data)
 
     def _check(self) -> None:
         """Refuse what cannot go well before anything is started or written."""
@@ -188,17 +208,18 @@ class Job:
 
 
 def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> None:
-    from mild_trainer import summary
+    from mild_trainer import summary, told
 
+    numbers = summary.summarise(history)
     console.print(summary.table(history))
     if history.verified is not None:
         console.print(
             f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"
         )
-    if planting := summary.planting(history):
+    if planting := told.planting(numbers):
         console.print(planting, highlight=False, soft_wrap=True)
     console.print(f"Rounds and finish took {history.passes.told}.", highlight=False, soft_wrap=True)
-    for alarm in summary.alarming(history):
+    for alarm in told.alarming(numbers):
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)

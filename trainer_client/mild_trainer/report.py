@@ -1,136 +1,110 @@
 """``report.html``: a training on one page that needs nothing else."""
 
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from string import Template
+from typing import Any
 
-from mild_trainer import figures, summary
-from mild_trainer.history import History, RoundRecord
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1d2330; --soft: #5d6675; --line: #dfe3ea;
-  --accent: #1f7a70; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #12151b; --card: #1a1f28; --ink: #e7eaf0; --soft: #9aa4b5; --line: #2c3442; --accent: #4cc2b3; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 12px; }
-p, figcaption { color: var(--soft); margin: 0 0 12px; } .wide + p { margin-top: 12px; }
-.alarm { color: #d1495b; font-weight: 600; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
-.card, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
-.card b { display: block; font-size: 24px; color: var(--accent); font-variant-numeric: tabular-nums; }
-.card span { color: var(--soft); font-size: 13px; }
-.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: 8px 12px; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
-th { border-top: 0; color: var(--soft); font-weight: 600; font-size: 13px; }
-th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
-tr.comparison td { color: var(--soft); }
-figure { margin: 0; } figure svg { width: 100%; height: auto; }
-figure h3 { margin: 0; font-size: 15px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 14px; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-</style>
-</head>
-<body><main>
-<h1>$title</h1>
-<p>$subtitle</p>
-$verified
-<div class="cards">$cards</div>
-<h2>Rounds</h2>
-<div class="wide"><table><thead><tr>$headings</tr></thead><tbody>$rows</tbody></table></div>
-$alarms
-<p>$ended</p>
-<h2>Scores, components and cuts</h2>
-<div class="figures">$histograms</div>
-<h2>Loss and accuracy</h2>
-<figure>$curves</figure>
-<h2>Settings</h2>
-<figure><dl>$settings</dl></figure>
-</main></body></html>
-""")
+from mild_client import RoundFit
+from mild_core.agreement import HeldOutAgreement
+from mild_trainer import figures, report_page, report_samples, told
+from mild_trainer.report_samples import Samples
 
 
-def write(history: History, folder: Path) -> Path:
-    """Write ``report.html`` into `folder` and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "report.html"
-    path.write_text(render(history), encoding="utf-8")
+def write(path: Path, numbers: Mapping[str, Any], samples: Samples | None = None) -> Path:
+    """Write the page of a ``summary.json`` and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(numbers, samples), encoding="utf-8")
     return path
 
 
-def render(history: History) -> str:
-    """Return the page."""
-    numbers = summary.summarise(history)
-    data, settings = history.data, history.settings
-    flat = {**numbers["settings"], **{f"selection {k}": v for k, v in numbers["settings"]["selection"].items()}}
-    del flat["selection"]
-    facts = {**flat, **numbers["versions"]}
-    return _PAGE.substitute(
-        title=escape(f"{data.name}, noise {settings.noise}"),
-        subtitle=escape(
-            f"{data.n_samples:,} training and {len(data.y_test):,} test images of {data.n_classes} classes; "
-            f"{settings.model}, {settings.epochs} epochs a round, observe {settings.observe}, seed {settings.seed}."
+def render(numbers: Mapping[str, Any], samples: Samples | None = None) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    numbers
+        What ``summary.json`` holds.
+    samples
+        What is known of single samples; None leaves their sections out.
+    """
+    data, settings, rounds = numbers["dataset"], numbers["settings"], numbers["rounds"]
+    n_rounds, rows = len(rounds), told.rows(numbers)
+    parts = [
+        _verified(numbers["verified"]),
+        report_page.cards(_cards(numbers)) if rounds else "",
+        "<h2>Rounds</h2>",
+        report_page.table(
+            told.HEADINGS, (report_page.row(row, "comparison" if i >= n_rounds else "") for i, row in enumerate(rows))
         ),
-        verified=_verified(history),
-        cards="".join(
-            f"<div class='card'><b>{value}</b><span>{label}</span></div>" for label, value in _cards(history)
-        ),
-        headings="".join(f"<th>{escape(heading)}</th>" for heading in summary.HEADINGS),
-        rows="".join(_row(row, i >= len(history.rounds)) for i, row in enumerate(summary.rows(history))),
-        ended=escape(" ".join(filter(None, (summary.planting(history), f"No further round: {history.ended}.")))),
-        alarms="".join(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in summary.alarming(history)),
-        histograms="".join(_figure(record) for record in history.rounds),
-        curves=figures.curves(history),
-        settings="".join(
-            f"<dt>{escape(name)}</dt><dd>{'-' if value is None else escape(str(value))}</dd>"
-            for name, value in facts.items()
-        ),
+        *(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in told.alarming(numbers)),
+        f"<p>{escape(' '.join(filter(None, (told.planting(numbers), _ended(numbers)))))}</p>",
+        histograms((each["round"], each["selection"], _fit(each)) for each in rounds),
+        "" if samples is None else report_samples.render(samples),
+        f"<h2>Loss and accuracy</h2><figure>{figures.curves(rounds)}</figure>",
+        f"<h2>Settings</h2><figure><dl>{_facts(numbers)}</dl></figure>",
+    ]
+    return report_page.page(
+        f"{data['name']}, noise {settings['noise']}",
+        f"{data['num_samples']:,} training and {data['num_test']:,} test images of {data['num_classes']} classes; "
+        f"{settings['model']}, {settings['epochs']} epochs a round, observe {settings['observe']}, "
+        f"seed {settings['seed']}.",
+        "\n".join(filter(None, parts)),
     )
 
 
-def _verified(history: History) -> str:
-    found = history.verified
+def histograms(rounds: Iterable[tuple[int, Mapping[str, Any], RoundFit | None]]) -> str:
+    """The section that shows what each round's set was read off: its number, its selection and its fit."""
+    drawn = "".join(_figure(number, selection, fit) for number, selection, fit in rounds)
+    return f"<h2>Scores, components and cuts</h2><div class='figures'>{drawn}</div>"
+
+
+def _figure(number: int, selection: Mapping[str, Any], fit: RoundFit | None) -> str:
+    reasons = "; ".join(str(reason) for reason in selection["reasons"])
+    picture = "<p>Nothing was fitted.</p>" if fit is None else figures.histogram(fit, selection, number)
+    return (
+        f"<figure><h3>Round {number}: {escape(selection['verdict'])}</h3>"
+        f"<figcaption>{escape(reasons)}</figcaption>{picture}</figure>"
+    )
+
+
+def _fit(each: Mapping[str, Any]) -> RoundFit | None:
+    """A round's fit; summaries of earlier versions have none."""
+    fit = each.get("fit")
+    return None if fit is None else RoundFit(fit["origin"], fit["width"], tuple(fit["counts"]), tuple(fit["densities"]))
+
+
+def _ended(numbers: Mapping[str, Any]) -> str:
+    return f"No further round: {numbers['ended']}."
+
+
+def _verified(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
-    return f"<p{'' if found.carries_signal else ' class=alarm'}>{escape(found.told)}.</p>"
+    agreed = HeldOutAgreement(**{name: value for name, value in found.items() if name != "what"})
+    return f"<p{'' if agreed.carries_signal else ' class=alarm'}>{escape(agreed.told)}.</p>"
 
 
-def _cards(history: History) -> list[tuple[str, str]]:
-    if not history.rounds:
-        return []
-    last = history.rounds[-1]
+def _cards(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    last, oracle = numbers["rounds"][-1], numbers["oracle"]
     cards = [
-        ("samples kept", f"{last.n_selected:,}"),
-        ("noise, estimated", summary.number(last.estimated_noise)),
-        ("test accuracy, last round", summary.number(last.test_accuracy)),
-        ("test accuracy, all labels", summary.number(history.baseline)),
+        ("samples kept", f"{last['selected']:,}"),
+        ("noise, estimated", told.number(last["estimated_noise"])),
+        ("test accuracy, last round", told.number(last["test_accuracy"])),
+        ("test accuracy, all labels", told.number(numbers["baseline"]["test_accuracy"])),
     ]
-    if history.oracle is not None:
-        cards.append(("test accuracy, true clean set", summary.number(history.oracle)))
-    if last.agreement is not None:
-        cards.insert(1, ("F1 of the clean set", summary.number(last.agreement.f1)))
+    if oracle is not None:
+        cards.append(("test accuracy, true clean set", told.number(oracle["test_accuracy"])))
+    if last["f1"] is not None:
+        cards.insert(1, ("F1 of the clean set", told.number(last["f1"])))
     return cards
 
 
-def _row(cells: tuple[str, ...], is_comparison: bool) -> str:
-    kind = " class='comparison'" if is_comparison else ""
-    return f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-
-
-def _figure(record: RoundRecord) -> str:
-    reasons = "; ".join(str(reason) for reason in record.summary["reasons"])
-    picture = figures.histogram(record) or "<p>Nothing was fitted.</p>"
-    return (
-        f"<figure><h3>Round {record.round}: {escape(record.summary['verdict'])}</h3>"
-        f"<figcaption>{escape(reasons)}</figcaption>{picture}</figure>"
+def _facts(numbers: Mapping[str, Any]) -> str:
+    settings = dict(numbers["settings"])
+    selection = {f"selection {name}": value for name, value in settings.pop("selection").items()}
+    facts = {**settings, **selection, **numbers["versions"]}
+    return "".join(
+        f"<dt>{escape(name)}</dt><dd>{'-' if value is None else escape(str(value))}</dd>"
+        for name, value in facts.items()
     )

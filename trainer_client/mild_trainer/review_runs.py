@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,12 @@ from mild_client import LocalSelector, MildClient, RunSpec
 from mild_core import bitmap, evaluation
 from mild_core.audit import Audit
 from mild_core.beside import Beside
+from mild_core.data_map import DataMap, counted, data_map
 from mild_core.selection import select
-from mild_core.types import AuditUse, Selection
+from mild_core.table import tabulate
+from mild_core.types import AuditUse, RoundBits, Selection
 from mild_trainer import prepare
+from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError, ReviewError
 from mild_trainer.review import Judged, row
 from mild_trainer.service import EmbeddedService
@@ -24,13 +27,24 @@ from mild_trainer.settings import TrainSettings
 
 
 class Reviewed(Protocol):
-    """A run under review."""
+    """A run under review.
+
+    Attributes
+    ----------
+    changes
+        What its data map counts upwards.
+    """
+
+    changes: ClassVar[str]
 
     def judged(self) -> Judged:
         """All samples as the last finished round judges them."""
 
     def lines(self, judged: Judged, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """A line of the list for each of `indices`."""
+
+    def counts(self, judged: Judged) -> DataMap:
+        """How often samples were misclassified, and how often that changed."""
 
     def mark(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and measure the set by all of it, in the wire's names."""
@@ -107,6 +121,11 @@ class Training:
             raise ReviewError(f"{folder} holds 0 finished rounds, at least 1 is needed; train one first")
         return cls(folder, settings, n_samples, len(rounds), rounds[-1]["selection"].get("run_id"))
 
+    def numbers(self) -> dict[str, Any]:
+        """All of ``summary.json``."""
+        numbers: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return numbers
+
     def named(self) -> str:
         """The run's name at its service."""
         if self.run_id is None:
@@ -115,25 +134,35 @@ class Training:
 
     def labels(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
         """Given labels, and those that the last network predicts, shape (n_samples,); None without data or network."""
+        data = self.data()
+        return (None, None) if data is None else (data.y_train, self.predicted(data))
+
+    def data(self) -> Dataset | None:
+        """The data set with the labels as trained on; None where it is not at hand."""
         settings = self.settings
         try:
-            data = prepare.prepare(settings, prepare.read(settings))
+            return prepare.prepare(settings, prepare.read(settings))
         except DataError:
-            return None, None
+            return None
+
+    def predicted(self, data: Dataset) -> NDArray[np.int64] | None:
+        """Classes of `data` that the last network predicts, shape (n_samples,); None without a network."""
         weights = self.folder / "model.safetensors"
         if not weights.exists():
-            return data.y_train, None
+            return None
         import safetensors.torch  # torch takes longer to load than a list without it to make
 
         from mild_trainer.trainer import Trainer
 
-        trainer = Trainer(settings, data)
+        trainer = Trainer(self.settings, data)
         safetensors.torch.load_model(trainer.trainee.model, weights)
-        return data.y_train, trainer.predictions()
+        return trainer.predictions()
 
 
 class LocalRun:
     """A run whose bits lie in ``OUT/bits``; its audit is kept as ``OUT/audit.bits``."""
+
+    changes: ClassVar[str] = "changes between memorised and misclassified"
 
     def __init__(self, training: Training) -> None:
         self._training = training
@@ -148,6 +177,11 @@ class LocalRun:
     def lines(self, judged: Judged, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """A line of the list for each of `indices`."""
         return _lines(self._training, judged, indices)
+
+    def counts(self, judged: Judged) -> DataMap:
+        """How often samples were misclassified, and how often that changed."""
+        rounds, selection = self._selected()
+        return data_map(tabulate(rounds, selection))
 
     def mark(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and measure the set by all of it, in the wire's names."""
@@ -165,12 +199,15 @@ class LocalRun:
         return selection.summary(), selection.indices
 
     def _selection(self, audit: AuditUse = "measure") -> Selection:
+        return self._selected(audit)[1]
+
+    def _selected(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
         training, settings = self._training, self._training.settings
         options = replace(settings.selection, audit=audit)
         spec = RunSpec("review", training.n_samples, observe=settings.observe, options=options)
         selector = LocalSelector(training.folder / "bits")
         rounds = selector.look(spec, training.n_rounds)
-        return select(rounds, options, Beside(selector.labels, self._audit()))
+        return rounds, select(rounds, options, Beside(selector.labels, self._audit()))
 
     def _audit(self) -> Audit:
         n_samples = self._training.n_samples
@@ -181,6 +218,8 @@ class LocalRun:
 
 class ServiceRun:
     """A run of a service; the training's folder, where there is one, adds the labels."""
+
+    changes: ClassVar[str] = "changes from memorised to misclassified"
 
     def __init__(self, client: MildClient, run_id: str, training: Training | None) -> None:
         self._client, self._run_id, self._training = client, run_id, training
@@ -204,6 +243,15 @@ class ServiceRun:
             told = suggested.get(index) or self._client.sample(self._run_id, index, number)
             found.append(row(judged, index, told["id"], told["label"], told.get("suggested")))
         return found
+
+    def counts(self, judged: Judged) -> DataMap:
+        """How often samples were misclassified, and how often they were forgotten, in proportion to all epochs."""
+        client, run_id, number = self._client, self._run_id, self._round()
+        difference, _ = client.scores(run_id, round=number, choice={"metric": "mild-simple"})
+        forgotten, _ = client.scores(run_id, round=number, choice={"metric": "forgetting"})
+        n_epochs = client.selection(run_id, number)["epochs"]
+        seen = ~np.isnan(difference)
+        return counted(np.rint((difference[seen] + n_epochs) / 2), np.rint(forgotten[seen]), judged.kept[seen])
 
     def mark(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and measure the set by all of it, in the wire's names."""

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from mild_trainer.alarms import alarms
 from mild_trainer.history import History, RoundRecord
-from mild_trainer.progress import counted
+from mild_trainer.told import HEADINGS, rows
 
 
 def summarise(history: History) -> dict[str, Any]:
@@ -97,6 +97,7 @@ def _round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
         "overlap": record.overlap,
         "seconds": sum(epoch.seconds for epoch in record.epochs),
         "selection": dict(record.summary),
+        "fit": None if record.fit is None else dataclasses.asdict(record.fit),
         "epochs": [{"epoch": epoch.epoch, **epoch.metrics(), "seconds": epoch.seconds} for epoch in record.epochs],
     }
 
@@ -109,54 +110,10 @@ def write(history: History, folder: Path) -> Path:
     return path
 
 
-HEADINGS = (
-    "round",
-    "members",
-    "kept",
-    "precision",
-    "recall",
-    "F1",
-    "noise estimated",
-    "noise true",
-    "test accuracy",
-    "verdict",
-)
-"""Columns of the table of rounds."""
-
-
-def rows(history: History) -> list[tuple[str, ...]]:
-    """Return one row a round, and one each for training on all labels and on the true clean set."""
-    found = []
-    for record in history.rounds:
-        truth = record.agreement
-        found.append(
-            (
-                str(record.round),
-                f"{record.n_members:,}",
-                f"{record.n_selected:,}",
-                *(number(value) for value in ((truth.precision, truth.recall, truth.f1) if truth else (None,) * 3)),
-                number(record.estimated_noise),
-                number(history.true_noise),
-                number(record.test_accuracy),
-                str(record.summary["verdict"]),
-            )
-        )
-    true_noise = history.true_noise
-    all_truth = ("", "", "") if true_noise is None else (number(1 - true_noise), number(1.0), number(_f1(true_noise)))
-    found.append(("all labels", f"{history.data.n_samples:,}", "", *all_truth, "", "", number(history.baseline), ""))
-    finished = history.finished
-    if finished is not None:
-        found.append((finished.method, f"{finished.n_kept:,}", *[""] * 6, number(finished.test_accuracy), ""))
-    clean = history.data.clean
-    if history.oracle is not None and clean is not None:
-        n_clean = int(clean.sum())
-        found.append(("true clean", f"{n_clean:,}", "", "1.000", "1.000", "1.000", "", "", number(history.oracle), ""))
-    return found
-
-
 def table(history: History) -> Table:
     """Return the rows as a table that fits a terminal of 80 columns; the verdicts are left to the report."""
     settings = history.settings
+    numbers = summarise(history)
     result = Table(
         title=f"{history.data.name}, noise {settings.noise}, {settings.model}, {settings.epochs} epochs a round",
         title_justify="left",
@@ -165,32 +122,6 @@ def table(history: History) -> Table:
     )
     for heading in HEADINGS[:-1]:
         result.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
-    for i, row in enumerate(rows(history)):
+    for i, row in enumerate(rows(numbers)):
         result.add_row(*row[:-1], end_section=i == len(history.rounds) - 1)
     return result
-
-
-def planting(history: History) -> str | None:
-    """What became of the planted samples, in a sentence; None where there are none."""
-    if history.planted is None or not history.rounds:
-        return None
-    last = history.rounds[-1].round
-    returned = f"; {history.n_returned:,} are in the set of round {last}, by their own labels" if last else ""
-    planted = counted(history.n_planted, "label")
-    return f"{planted} broken on purpose in round 0, whose set leaves their samples out{returned}."
-
-
-def alarming(history: History) -> list[str]:
-    """Every round's alarms, a sentence each."""
-    ends = range(1, len(history.rounds) + 1)
-    return [f"Round {history.rounds[end - 1].round}: {said}." for end in ends for said in alarms(history.rounds[:end])]
-
-
-def number(value: float | None) -> str:
-    """Three decimals, or a dash for what is not known."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _f1(noise: float) -> float:
-    """F1 of keeping everything: precision 1 - noise, recall 1."""
-    return 2 * (1 - noise) / (2 - noise)

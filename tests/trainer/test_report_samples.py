@@ -1,0 +1,145 @@
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from mild_client import MildClient
+from mild_core.data_map import counted
+from mild_core.types import EpochBits, SelectionOptions
+from mild_trainer import cli, model_card, report, report_confusions, report_map, report_run, report_samples, told
+from mild_trainer.report_samples import Samples, Suspicious
+
+CHOSEN = SelectionOptions(threshold="fraction", fraction=0.75)
+NOTHING = counted(np.array([]), np.array([]), np.array([], dtype=np.bool_))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report") / "out"
+    arguments = ["--limit", "120", "--epochs", "4", "--rounds", "1", "--noise", "symmetric:0.4", "--local"]
+    result = CliRunner().invoke(cli.app, ["train", *arguments, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_a_folder_is_reported_as_its_training_did(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "page.html"
+    result = CliRunner().invoke(cli.app, ["report", str(trained), "--out", str(path)])
+    assert (result.exit_code, result.output) == (0, f"Written: {path}\n")
+    page = path.read_text()
+    assert page == (trained / "report.html").read_text()
+    assert page.count("<img alt='sample ") == 50
+    assert "<script" not in page
+    sources = re.findall(r"(?:src|href)=['\"](?!#)([^'\"]*)", page)
+    assert len(sources) == 50
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    picture = Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2])))
+    assert picture.size == (8, 8)
+    kept, dropped = (int(found) for found in re.findall(r">(\d+) (?:kept|dropped)<", page))
+    last = json.loads((trained / "summary.json").read_text())["rounds"][-1]
+    assert (kept, dropped) == (last["selected"], 120 - last["selected"])
+    assert f"<p>{dropped:,} dropped samples; on the diagonal" in page
+
+
+def test_without_data_a_folder_is_reported_without_pictures_and_labels(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    (folder / "bits").symlink_to(trained / "bits")
+    numbers = json.loads((trained / "summary.json").read_text())
+    numbers["settings"] |= {"dataset": "npz", "data_dir": str(tmp_path / "gone.npz")}
+    (folder / "summary.json").write_text(json.dumps(numbers))
+    page = report_run.write(str(folder), None, None, tmp_path / "page.html").read_text()
+    assert "<img" not in page
+    assert "No dropped sample has both" in page
+
+
+def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client) -> None:
+    n_samples, n_noisy = 40, 10
+    correct = np.ones((10, n_samples), dtype=np.bool_)
+    correct[:, :n_noisy] = False
+    correct[9, 0] = True
+    client = MildClient("http://service", http=service)
+    with client.run("mine", num_samples=n_samples, selection=CHOSEN) as run:
+        for row in correct:
+            run.put_epoch(EpochBits(n_samples, np.packbits(row)))
+        run.finish()
+    page = report_run.of_service(client, "mine")
+    assert "<title>Run mine</title>" in page
+    assert ">30 kept<" in page
+    assert ">10 dropped<" in page
+    samples = report_samples.gather(report_run.ServiceRun(client, "mine", None), None, None)
+    assert samples.counts.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
+    assert samples.counts.dropped[0, 9] == 1
+    assert samples.counts.kept[0, 0] == 30
+
+
+def test_what_others_named_is_escaped() -> None:
+    bad = "<script>alert('1')</script>"
+    page = report_samples.render(
+        Samples(NOTHING, "changes", np.array([[0, 1]]), (Suspicious("1", bad, bad, bad, "0.5", "yes", None),))
+    )
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 3
+
+
+def test_confusions_are_counted_and_many_classes_are_told_in_pairs() -> None:
+    assert "of the dropped" not in report_confusions.render(np.empty((0, 2), dtype=np.int64))
+    heat = report_confusions.render(np.array([[0, 1], [0, 1], [1, 0], [2, 2]]))
+    rows = [re.findall(r"<td[^>]*>(\d*)</td>", row) for row in heat.split("<tr class='heat'>")[1:]]
+    assert rows == [["", "2", ""], ["1", "", ""], ["", "", "1"]]
+    pairs = report_confusions.render(np.array([[7, 90], [3, 4], [7, 90]]))
+    assert "<td>7</td><td>90</td><td>2</td></tr><tr><td>3</td>" in pairs
+
+
+def test_a_large_picture_in_colour_is_made_smaller() -> None:
+    pixels = np.zeros((400, 200, 3), dtype=np.uint8)
+    one = Suspicious("1", "", "", "", "", "no", pixels)
+    page = report_samples.render(Samples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,)))
+    content = re.findall(r"base64,([^']*)'", page)[0]
+    assert Image.open(io.BytesIO(base64.b64decode(content))).size == (64, 128)
+
+
+def test_the_same_map_is_drawn_the_same() -> None:
+    found = counted(np.array([3, 3, 90]), np.array([0, 0, 4]), np.array([True, True, False]))
+    assert report_map.draw(found, "changes") == report_map.draw(found, "changes")
+
+
+def test_the_card_holds_what_was_measured(trained: Path) -> None:
+    card = (trained / "README.md").read_text()
+    numbers = json.loads((trained / "summary.json").read_text())
+    _, front, body = card.split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert metadata["pipeline_tag"] == "image-classification"
+    accuracy = metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
+    assert accuracy == numbers["rounds"][-1]["test_accuracy"]
+    assert f"| verdict | {numbers['rounds'][-1]['verdict']} |" in body
+    assert "| noise | symmetric:0.4 |" in body
+    assert "data_dir" not in card
+
+
+def test_the_card_loads_the_weights_as_it_says(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.findall(r"```python\n(.*?)```", (trained / "README.md").read_text(), re.DOTALL)[0]
+    monkeypatch.chdir(trained)
+    names: dict[str, object] = {}
+    exec(code, names)  # the card that was just written
+    assert not names["model"].training  # type: ignore[attr-defined]
+
+
+def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(trained: Path) -> None:
+    numbers = json.loads((trained / "summary.json").read_text())
+    finish = {"method": "mixmatch", "n_kept": 7, "test_accuracy": 0.625}
+    card = model_card.render({**numbers, "finish": finish})
+    assert "| test accuracy, mixmatch finish | 0.625 |" in card
+    assert '"value": 0.625' in card
+    bare = {**numbers, "rounds": [], "baseline": {"test_accuracy": None}}
+    assert '"results": []' in model_card.render(bare)
+    assert told.planting(bare) is None
+    assert "<h2>Rounds</h2>" in report.render(bare)

@@ -1,0 +1,78 @@
+"""The page that every report stands on: it needs nothing else, and follows the reader's light or dark."""
+
+from collections.abc import Iterable
+from html import escape
+from string import Template
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1d2330; --soft: #5d6675; --line: #dfe3ea;
+  --accent: #1f7a70; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #12151b; --card: #1a1f28; --ink: #e7eaf0; --soft: #9aa4b5; --line: #2c3442; --accent: #4cc2b3; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 12px; }
+p, figcaption { color: var(--soft); margin: 0 0 12px; } .wide + p { margin-top: 12px; }
+.alarm { color: #d1495b; font-weight: 600; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
+.card, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
+.card b { display: block; font-size: 24px; color: var(--accent); font-variant-numeric: tabular-nums; }
+.card span { color: var(--soft); font-size: 13px; }
+.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 8px 12px; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
+th { border-top: 0; color: var(--soft); font-weight: 600; font-size: 13px; }
+th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
+tr.comparison td { color: var(--soft); }
+figure { margin: 0; } figure svg { width: 100%; height: auto; }
+figure h3 { margin: 0; font-size: 15px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 14px; }
+.heat td { border-left: 1px solid var(--line); text-align: right; }
+.heat td:last-child, .counts th:last-child, .counts td:last-child { text-align: right; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
+.samples figcaption { font-size: 13px; margin: 8px 0 0; } .samples figcaption b { color: var(--ink); display: block; }
+.samples img { width: 96px; height: 96px; object-fit: contain; image-rendering: pixelated; display: block; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+</style>
+</head>
+<body><main>
+<h1>$title</h1>
+<p>$subtitle</p>
+$body
+</main></body></html>
+""")
+
+
+def page(title: str, subtitle: str, body: str) -> str:
+    """Return the whole page; `title` and `subtitle` are text, `body` is HTML."""
+    return _PAGE.substitute(title=escape(title), subtitle=escape(subtitle), body=body)
+
+
+def cards(told: Iterable[tuple[str, str]]) -> str:
+    """Figures in large, each a name and a value."""
+    boxes = (f"<div class='card'><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in told)
+    return f"<div class='cards'>{''.join(boxes)}</div>"
+
+
+def table(headings: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+    """A table under `headings`, which are text; `rows` are HTML, see `row`."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f"<div class='wide'><table{_classed(kind)}>{body}</table></div>"
+
+
+def row(cells: Iterable[str], kind: str = "") -> str:
+    """A row of text."""
+    return f"<tr{_classed(kind)}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _classed(kind: str) -> str:
+    return f" class='{kind}'" if kind else ""
