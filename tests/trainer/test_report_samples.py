@@ -16,6 +16,7 @@ from mild_core.data_map import counted
 from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli, model_card, report, report_confusions, report_map, report_run, report_samples, told
 from mild_trainer.report_samples import Samples, Suspicious
+from mild_trainer.review_runs import ServiceRun
 
 CHOSEN = SelectionOptions(threshold="fraction", fraction=0.75)
 NOTHING = counted(np.array([]), np.array([]), np.array([], dtype=np.bool_))
@@ -75,7 +76,7 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
     assert "<title>Run mine</title>" in page
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
-    samples = report_samples.gather(report_run.ServiceRun(client, "mine", None), None, None)
+    samples = report_samples.gather(ServiceRun(client, "mine", None), None, None)
     assert samples.counts.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
     assert samples.counts.dropped[0, 9] == 1
     assert samples.counts.kept[0, 0] == 30

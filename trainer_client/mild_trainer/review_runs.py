@@ -141,7 +141,7 @@ class Training:
         """The data set with the labels as trained on; None where it is not at hand."""
         settings = self.settings
         try:
-            return prepare.prepare(settings, prepare.read(settings))
+            return prepare.prepare(settings, prepare.read(replace(settings, download=False)))
         except DataError:
             return None
 
