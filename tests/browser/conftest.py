@@ -26,14 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Ended with this folder's tests: it keeps an event loop, with which others' would not run."""
+    """Ended with each file: it keeps an event loop, with which others' would not run."""
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     """A headless Chromium: the system's, or Playwright's own."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or playwright.chromium.executable_path

@@ -53,6 +53,9 @@ GIVEN: Mapping[str, Any] = {
     "complete": True,
     "file": Path(__file__),
     "media_type": "text/csv",
+    "used": np.array([3, 128], dtype=np.uint8),
+    "core_version": "1.2.3",
+    "picture_url": "https://pictures.example/{id}.png",
 }
 CALLS = sorted(name for name in dir(Calls) if not name.startswith("_") and name != "upload")
 FLOWS = [name for name in CALLS if name != "events"]
