@@ -239,10 +239,10 @@ def _reason(entry: Mapping[str, Any]) -> str:
 
 
 def _kinds() -> set[type[MildError]]:
-    """Every error that is raised as such: the tree's leaves, and the one inner node that is."""
+    """Every error that is raised as such: the tree's leaves, and the inner nodes that are."""
     kinds: list[type[MildError]] = [RouteNotFound, MethodNotAllowed, InternalError]
     kinds += [value for module in (core, errors) for value in vars(module).values() if _is_error(value)]
-    inner = {parent for kind in kinds for parent in kind.__mro__[1:]} - {core.InvalidInput}
+    inner = {parent for kind in kinds for parent in kind.__mro__[1:]} - {core.InvalidInput, errors.StoreUnavailable}
     unanswered = (errors.ConfigurationError, errors.CommandError)
     return {kind for kind in kinds if kind not in inner and not issubclass(kind, unanswered)}
 
