@@ -55,6 +55,6 @@ def dump(redis: Redis | RedisCluster, settings: Settings) -> Dump:
 
 
 def dumped(redis: Redis | RedisCluster, namespace: str) -> dict[bytes, bytes]:
-    """Everything under a namespace, by key."""
-    keys = sorted(redis.scan_iter(f"{namespace}:*", count=1000))
+    """Everything under a namespace but the version of it, which a service writes when it comes to it, by key."""
+    keys = sorted(set(redis.scan_iter(f"{namespace}:*", count=1000)) - {f"{namespace}:schema".encode()})
     return {key: redis.dump(key) or b"" for key in keys}

@@ -39,7 +39,7 @@ def test_routes_answer_whether_or_not_the_proxy_strips_its_path(proxied: httpx.C
 
 def test_the_documentation_leads_to_under_the_path(proxied: httpx.Client, prefix: str) -> None:
     root = proxied.get(f"{prefix}/")
-    assert (root.status_code, root.headers["location"]) == (307, f"{ROOT}/docs")
+    assert (root.status_code, root.headers["location"]) == (307, f"{ROOT}/ui/")
     page = proxied.get(f"{prefix}/docs")
     leads = re.findall(r"(?:src|href)=\"([^\"]+)\"|url: '([^']+)'", page.text)
     assert leads
