@@ -201,12 +201,20 @@ class Disk:
             self._largest = max(path.stat().st_size for path in self.folder.rglob("*.aof")) + spare
             self.limit(pid)
             return
-        with (self.folder / "filler").open("wb") as filler:
+        self._fill(spare)
+
+    def refill(self) -> None:
+        """Take what has become free since: the store removes old files when it has rewritten them."""
+        if self.mounted:
+            self._fill(0)
+
+    def _fill(self, spare: int) -> None:
+        with (self.folder / "filler").open("ab") as filler:
             while True:
                 state = os.statvfs(self.folder)
                 try:
                     pages = max(1, state.f_bavail - spare // state.f_bsize)
-                    os.posix_fallocate(filler.fileno(), 0, pages * state.f_bsize)
+                    os.posix_fallocate(filler.fileno(), filler.tell(), pages * state.f_bsize)
                 except OSError as error:
                     if error.errno != errno.ENOSPC:
                         raise

@@ -93,7 +93,14 @@ def fill_disk(site: Site) -> None:
     """The store ends at the first write that it cannot keep; it may end again and again until there is room."""
     n_starts = site.store.n_starts
     site.disk.fill(site.store.pid, spare=site.rng.randrange(200_000))
-    until(lambda: site.store.n_starts > n_starts, "an end of the store on a full disk")
+
+    def ended() -> bool:
+        if site.store.n_starts > n_starts:
+            return True
+        site.disk.refill()
+        return False
+
+    until(ended, "an end of the store on a full disk")
     site.disk.free(site.store.pid)
 
 
