@@ -18,8 +18,6 @@ from mild_core.types import ClassCut, SelectionOptions, Threshold, Verdict
 from mild_core.weibull import Floats
 
 MAX_CLASSES = 10_000
-_ROUNDS = 50
-"""Steps of Dinkelbach's method; it takes three or four."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,13 +143,12 @@ def _f1_cuts(fits: Sequence[Mixture], classes: Classes) -> NDArray[np.int64]:
     densities = np.stack([fit.densities for fit in fits]) * sizes[:, None, None]
     clean, noisy = np.cumsum(np.concatenate((np.zeros((len(fits), 2, 1)), densities), axis=2), axis=2).swapaxes(0, 1)
     rows, best = np.arange(len(fits)), 0.0
-    cuts: NDArray[np.int64] = np.zeros(len(fits), dtype=np.int64)
     all_clean = clean[:, -1].sum()
-    for _ in range(_ROUNDS):
-        cuts = np.argmax(2 * clean - best * (clean + noisy), axis=1)
+    while True:  # it ends: there are finitely many cuts, and each step's F1 is above the last one's
+        cuts: NDArray[np.int64] = np.argmax(2 * clean - best * (clean + noisy), axis=1)
         kept_clean, kept_noisy = clean[rows, cuts].sum(), noisy[rows, cuts].sum()
         f1 = 2 * kept_clean / max(kept_clean + kept_noisy + all_clean, 1e-300)
-        if f1 <= best * (1 + 1e-12):
+        if not f1 > best * (1 + 1e-12):
             break
         best = f1
     return cuts - 1
