@@ -11,7 +11,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from pydantic.json_schema import SkipJsonSchema
 
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule
-from mild_service.api.schemas import CostRatio, MetricValue, Share
+from mild_service.api.choices import CostRatio, MetricValue, Share
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.epochs import Epochs

@@ -1,10 +1,11 @@
-"""JSON out of epochs: what a put has done, and how far they are."""
+"""JSON out of epochs: what a put or a log has done, and how far they are."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from mild_service.coverage import Coverage, EpochState, state_of
+from mild_service.predictions import Filled
 from mild_service.state import Commitment, Epoch, Kind, Round, Run, ShardOutcome
 
 
@@ -34,6 +35,43 @@ class ShardView(BaseModel):
     num_missing_shards: int
     num_correct: int = Field(description="Samples of this shard.")
     num_observed: int
+
+
+class FilledView(BaseModel):
+    """What a log has done to an epoch."""
+
+    round: int
+    epoch: int
+    outcome: Literal["merged", "same"] = Field(description="`same`: all of it was known.")
+    state: Literal["partial", "committed"]
+    num_correct: int
+    num_observed: int
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_missing: int
+    missing: list[int] = Field(description="The first 100 samples that are expected and not there.")
+
+    @classmethod
+    def of(cls, filled: Filled) -> Self:
+        """View of `filled`."""
+        return cls(
+            round=filled.round,
+            epoch=filled.epoch,
+            outcome=filled.outcome,
+            state=filled.state,
+            num_correct=filled.n_correct,
+            num_observed=filled.n_observed,
+            num_expected=filled.n_expected,
+            num_missing=filled.n_missing,
+            missing=filled.missing.tolist(),
+        )
+
+
+class PostedView(BaseModel):
+    """What a log has done."""
+
+    run_id: str
+    records: int
+    epochs: list[FilledView]
 
 
 class CoverageView(BaseModel):

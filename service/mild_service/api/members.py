@@ -8,7 +8,7 @@ from mild_service.api.deps import Attempt, CoveragesDep, RoundNumber, RunId, Run
 from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS, PLACE, WRITE
-from mild_service.api.schemas import MembersDetail, MembersView
+from mild_service.api.round_views import MembersDetail, MembersView
 from mild_service.errors import MembersFrozen, NotAcceptable
 
 router = APIRouter(tags=["rounds"])

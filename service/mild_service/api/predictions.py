@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Request
 
 from mild_service.api import bodies
 from mild_service.api.deps import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
+from mild_service.api.epoch_views import FilledView, PostedView
 from mild_service.api.problems import described
-from mild_service.api.schemas import FilledView, PostedView
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,

@@ -24,13 +24,8 @@ from mild_service.api.deps import (
 )
 from mild_service.api.problems import described
 from mild_service.api.refusals import BODY, WRITE
-from mild_service.api.schemas import (
-    FinishRequest,
-    FitView,
-    MetricsView,
-    Scalars,
-    SelectionView,
-)
+from mild_service.api.round_views import FinishRequest, MetricsView, Scalars
+from mild_service.api.selection_views import FitView, SelectionView
 from mild_service.errors import (
     EpochGap,
     InvalidRequest,

@@ -8,7 +8,8 @@ from mild_core.errors import ParameterError
 from mild_service.api.deps import CallerDep, RunId, RunsDep
 from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
-from mild_service.api.schemas import RoundView, RunDetail, RunPage, RunPatch, RunRequest, RunView
+from mild_service.api.round_views import RoundView
+from mild_service.api.run_views import RunDetail, RunPage, RunPatch, RunRequest, RunView
 from mild_service.errors import (
     BodyTooLarge,
     InvalidRequest,

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field
 
 from mild_core.types import Metric, Verdict
-from mild_service.api.schemas import MeasuredView, ThresholdView
+from mild_service.api.selection_views import MeasuredView, ThresholdView
 
 
 class EvaluationView(MeasuredView):

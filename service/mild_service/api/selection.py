@@ -32,8 +32,8 @@ from mild_service.api.deps import (
 from mild_service.api.negotiation import Form
 from mild_service.api.predictions import LOG_CONTENT
 from mild_service.api.problems import described
-from mild_service.api.schemas import SelectionView, StatelessRequest
-from mild_service.api.stateless import body_schema, rounds_of
+from mild_service.api.selection_views import SelectionView
+from mild_service.api.stateless import StatelessRequest, body_schema, rounds_of
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,

@@ -1,16 +1,17 @@
 """Sets of samples, in and out: a bitmap, JSON of indices, or npy of indices or booleans."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from anyio import to_thread
 from fastapi import Request
+from pydantic import Field
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.api import bodies, npy, representations
 from mild_service.api.refusals import binary
-from mild_service.api.schemas import IndicesRequest
+from mild_service.api.strict import Strict
 from mild_service.config import Settings
 from mild_service.errors import BodyTooLarge, InvalidRequest
 
@@ -18,6 +19,14 @@ FORMS = (bodies.JSON, bodies.BITMAP, npy.NPY)
 """What a set is answered as."""
 
 _BINARY = {"type": "string", "format": "binary"}
+
+
+class IndicesRequest(Strict):
+    """A set of samples."""
+
+    indices: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(fail_fast=True)] = Field(
+        description="Sample indices, in any order; repeats count once."
+    )
 
 
 def taken(description: str) -> dict[str, Any]:

@@ -1,18 +1,44 @@
 """The JSON body of ``POST /selection`` as evidence: bitmaps in base64, or lists of 0 and 1."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError
 from mild_core.types import Observe, RoundBits
 from mild_service.api.bodies import decode_bitmap
-from mild_service.api.schemas import Row, StatelessRequest, StatelessRound
+from mild_service.api.choices import SelectionChoice
+from mild_service.api.strict import Strict, Whole
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest, LimitExceeded
+
+Row = str | list[Any]
+"""Base64 of a bitmap, or 0 and 1 per sample; looked into below, which is faster than a check per entry."""
+Rows = Annotated[list[Row], Field(fail_fast=True)]
+
+
+class StatelessRound(Strict):
+    """One round's evidence: per epoch base64 of a bitmap, or a list of 0 and 1 per sample."""
+
+    correct: Rows
+    observed: Rows | None = None
+    members: Row | None = None
+    planted: Row | None = Field(None, description="Samples whose label was broken on purpose in this round.")
+
+
+class StatelessRequest(Strict):
+    """Bits in, set out. Give `rounds`, or `correct` (and `observed`) of a single one."""
+
+    num_samples: Whole | None = Field(None, description="Needed when bitmaps are given; else the length of the lists.")
+    rounds: list[StatelessRound] | None = None
+    correct: Rows | None = None
+    observed: Rows | None = None
+    observe: Observe = Field("all", description="`members`: only members should have been observed.")
+    options: SelectionChoice = Field(default_factory=SelectionChoice)
 
 
 def rounds_of(body: StatelessRequest, settings: Settings) -> list[RoundBits]:

@@ -5,16 +5,26 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 
 from mild_service import __version__
 from mild_service.api.compatibility import API_VERSION, OLDEST_CLIENT
 from mild_service.api.deps import SettingsDep
 from mild_service.api.problems import RouteNotFound, catalogue, described
-from mild_service.api.schemas import Versions
 from mild_service.compute import CORE_VERSION
 from mild_service.errors import ShuttingDown
 
 router = APIRouter(tags=["service"])
+
+
+class Versions(BaseModel):
+    """Versions."""
+
+    service: str
+    core: str
+    api: int = Field(description="Version of this interface; within one, nothing goes away.")
+    oldest_client: str
+    limits: dict[str, int | float] = Field(description="Every `MILD_MAX_…` setting, as `max_…`.")
 
 
 @router.get("/health")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from mild_service.api.schemas import Strict
+from mild_service.api.strict import Strict
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
