@@ -26,7 +26,7 @@ from mild_core.selection import select
 from mild_core.types import RoundBits
 from mild_trainer import data as datasets
 from mild_trainer import planting
-from mild_trainer.augment import DeviceImages
+from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, train_epoch
 from mild_trainer.settings import TrainSettings
@@ -176,8 +176,9 @@ class Recorder:
         self.case, self.data, self.settings = case, data, settings_of(case)
         self.machine = Machine.choose(self.settings)
         mean, std = data.normalisation()
+        augmentation = Augmentation(self.settings.pad, self.settings.flip)
         self.images = DeviceImages(
-            data.x_train, data.y_train, mean, std, self.machine.device, pad=self.settings.pad, flip=self.settings.flip
+            data.x_train, data.y_train, mean, std, self.machine.device, augmentation=augmentation
         )
         self.trainee = Trainee(self.settings, self.machine, data.x_train.shape[-1], data.n_classes)
 

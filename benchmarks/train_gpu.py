@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mild_client import CorrectnessTracker
 from mild_trainer import resnet
-from mild_trainer.augment import DeviceImages
+from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.engine import Machine, Trainee, train_epoch
 from mild_trainer.settings import TrainSettings
 
@@ -94,7 +94,7 @@ def ours(images: Images, settings: TrainSettings, epochs: int) -> float:
     """Seconds of an epoch."""
     machine = Machine.choose(settings)
     halves, quarters = (np.full(3, level, dtype=np.float32) for level in (127.5, 63.75))
-    there = DeviceImages(images.x, images.y, halves, quarters, machine.device, machine.dtype, pad=4, flip=True)
+    there = DeviceImages(images.x, images.y, halves, quarters, machine.device, machine.dtype, Augmentation(4, True))
     trainee = Trainee(settings, machine, 3, 10)
     tracker = CorrectnessTracker(len(images.y), machine.device)
     members = torch.arange(len(images.y), device=machine.device)

@@ -72,11 +72,14 @@ def test_reads_its_settings_from_the_environment(run: CliRunner, tmp_path: Path)
         "MILD_OUT": str(tmp_path),
         "MILD_NOISE": "pairflip:0.4",
         "MILD_FLIP": "true",
+        "MILD_CUTOUT": "3",
     }
     result = run.invoke(cli.app, ["train"], env=environment)
     assert result.exit_code == 0, result.output
     settings = json.loads((tmp_path / "summary.json").read_text())["settings"]
-    assert (settings["limit"], settings["noise"], settings["flip"]) == (100, "pairflip:0.4", True)
+    assert (settings["limit"], settings["noise"]) == (100, "pairflip:0.4")
+    assert (settings["flip"], settings["cutout"]) == (True, 3)
+    assert '"cutout": 3' in (tmp_path / "README.md").read_text()
 
 
 def test_the_demo_runs_through_an_embedded_service(run: CliRunner, tmp_path: Path) -> None:

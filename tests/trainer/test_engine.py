@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from mild_client import CorrectnessTracker
 from mild_core import bitmap
 from mild_core.errors import ParameterError
-from mild_trainer.augment import DeviceImages
+from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, learning_rate, train_epoch
 from mild_trainer.settings import TrainSettings
 
 
 def on_device(data: Dataset, machine: Machine) -> DeviceImages:
-    return DeviceImages(data.x_train, data.y_train, *data.normalisation(), machine.device, machine.dtype, pad=1)
+    mean, std = data.normalisation()
+    return DeviceImages(data.x_train, data.y_train, mean, std, machine.device, machine.dtype, Augmentation(pad=1))
 
 
 def test_an_epoch_sees_every_member_once_and_lowers_the_loss(quick: TrainSettings, digits: Dataset) -> None:

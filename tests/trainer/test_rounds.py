@@ -182,6 +182,20 @@ def test_a_killed_training_goes_on_bit_for_bit(
     assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
 
 
+def test_a_killed_training_with_cutout_goes_on_bit_for_bit_and_not_with_another_size(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    settings, out = replace(quick, cutout=3), tmp_path / "killed"
+    whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run_rounds(settings, data=digits, out=out, reporter=KilledAfter(epochs=3))
+    with pytest.raises(CheckpointError, match="written with cutout 3, got 0"):
+        run_rounds(quick, data=digits, out=out, resume=True)
+    assert outcome(run_rounds(settings, data=digits, out=out, resume=True)) == outcome(whole)
+    assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
+    assert outcome(run_rounds(quick, data=digits)) != outcome(whole)
+
+
 @pytest.fixture
 def weighted(quick: TrainSettings) -> TrainSettings:
     """Long enough to be fitted, so that the weights lie between 0 and 1."""

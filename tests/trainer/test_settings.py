@@ -31,6 +31,7 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
         ({"lr": -0.1}, "lr is -0.1"),
         ({"lr": float("nan")}, "lr is nan"),
         ({"seed": -1}, "seed is -1"),
+        ({"cutout": -1}, r"cutout is -1; give a number in 0\.\.4096"),
         ({"plant": 0.6}, r"plant is 0.6; give a number in 0\.\.0.5"),
         ({"plant": 0.02, "observe": "members"}, r"observe is members: .* could never return; plant 0, or observe all"),
         ({"noise": "salt"}, "noise is 'salt'"),

@@ -1,6 +1,7 @@
 """Images that live on the training device, and batches cut out of them there."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,30 @@ from torch.nn import functional
 
 # Pixel values cut at once: small batches are cut several at a time, so that they do not pay for launches.
 _SLAB_VALUES = 1 << 25
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What a training changes in its images, anew whenever it sees them.
+
+    Attributes
+    ----------
+    pad
+        Largest shift of a random crop, in pixels; 0 crops nothing.
+    flip
+        Whether half of the images are mirrored.
+    cutout
+        Height and width, in pixels, of the square that is cut out of every image around one of its pixels, drawn
+        uniformly; what lies beyond the border is not cut. 0 cuts nothing (DeVries and Taylor 2017, arXiv 1708.04552).
+    """
+
+    pad: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+
+PLAIN = Augmentation()
+"""Images stay as they are."""
 
 
 class DeviceImages:
@@ -27,10 +52,8 @@ class DeviceImages:
         Where everything lives from now on.
     dtype
         Type of the batches.
-    pad
-        Largest shift of a random crop, in pixels; 0 crops nothing.
-    flip
-        Whether half of the images are mirrored.
+    augmentation
+        What `augmented` does.
     """
 
     def __init__(
@@ -41,11 +64,11 @@ class DeviceImages:
         std: NDArray[np.float32],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        pad: int = 0,
-        flip: bool = False,
+        augmentation: Augmentation = PLAIN,
     ) -> None:
         self.n_samples, self.height, self.width, self.n_channels = images.shape
-        self.device, self.dtype, self.pad, self.flip = device, dtype, pad, flip
+        self.device, self.dtype, self.augmentation = device, dtype, augmentation
+        pad = augmentation.pad
         self.labels = torch.from_numpy(labels).to(device)
         self._padded = functional.pad(torch.from_numpy(images).to(device), (0, 0, pad, pad, pad, pad))
         self._mean = torch.from_numpy(mean).to(device, dtype)
@@ -56,7 +79,7 @@ class DeviceImages:
     def augmented(
         self, indices: Tensor, batch_size: int, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (indices, images, labels) of random crops, mirrored at random, in the order of `indices`.
+        """Yield (indices, images, labels), each image augmented by its own draws, in the order of `indices`.
 
         Parameters
         ----------
@@ -72,12 +95,14 @@ class DeviceImages:
             n = len(slab)
             rows = self._rows + self._shifts(n, generator)
             columns = self._columns.expand(n, -1)
-            if self.flip:
+            if self.augmentation.flip:
                 mirrored = torch.rand((n, 1), device=self.device, generator=generator) < 0.5
                 columns = torch.where(mirrored, self._columns.flip(0), columns)
             columns = columns + self._shifts(n, generator)
             # One gather picks the samples, crops and mirrors; its result is channels-last in memory.
             images = self._normalised(self._padded[slab[:, None, None], rows[:, :, None], columns[:, None, :]])
+            if self.augmentation.cutout:
+                images.masked_fill_(self._holes(n, generator), 0)
             sizes = _sizes(n, batch_size)
             yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
 
@@ -85,14 +110,27 @@ class DeviceImages:
         """Yield (indices, images, labels) as they are, in the order of `indices` or, without them, of everyone."""
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.device)
-        inner = self._padded[:, self.pad : self.pad + self.height, self.pad : self.pad + self.width]
+        pad = self.augmentation.pad
+        inner = self._padded[:, pad : pad + self.height, pad : pad + self.width]
         for batch in torch.split(indices, batch_size):
             yield batch, self._normalised(inner[batch]), self.labels[batch]
 
     def _shifts(self, n: int, generator: torch.Generator) -> Tensor:
-        if not self.pad:
+        pad = self.augmentation.pad
+        if not pad:
             return torch.zeros((n, 1), dtype=torch.int64, device=self.device)
-        return torch.randint(0, 2 * self.pad + 1, (n, 1), device=self.device, generator=generator)
+        return torch.randint(0, 2 * pad + 1, (n, 1), device=self.device, generator=generator)
+
+    def _holes(self, n: int, generator: torch.Generator) -> Tensor:
+        """Which pixels are cut out, shape (n, 1, height, width)."""
+        rows, columns = (self._hole(places, n, generator) for places in (self._rows, self._columns))
+        return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+    def _hole(self, places: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """Which of the rows, or columns, a hole takes, shape (n, n_places)."""
+        size = self.augmentation.cutout
+        firsts = torch.randint(0, len(places), (n, 1), device=self.device, generator=generator) - size // 2
+        return (places >= firsts) & (places < firsts + size)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """Turn bytes (n, height, width, n_channels) into numbers (n, n_channels, height, width)."""

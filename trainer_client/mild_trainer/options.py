@@ -109,6 +109,10 @@ Flip: TypeAlias = Annotated[
     bool | None,
     _setting("FLIP", "Mirror half of the images.", _DATA, "--flip/--no-flip"),
 ]
+Cutout: TypeAlias = Annotated[
+    int | None,
+    _setting("CUTOUT", "Cut a square of so many pixels a side out of every image, at random; 0: none.", _DATA),
+]
 
 Model: TypeAlias = Annotated[ModelName | None, _setting("MODEL", "Network.", _TRAINING)]
 Epochs: TypeAlias = Annotated[int | None, _setting("EPOCHS", "Epochs of a round.", _TRAINING)]

@@ -47,8 +47,8 @@ class TrainSettings:
         Whether later rounds train on the clean set, or on everyone whose label may be right, weighted by how likely.
     batch_size, lr, momentum, weight_decay, label_smoothing, schedule
         Stochastic gradient descent with Nesterov momentum; the learning rate runs through its schedule once a round.
-    pad, flip
-        Augmentation: largest shift in pixels, and whether to mirror.
+    pad, flip, cutout
+        Augmentation: largest shift in pixels, whether to mirror, and the size of the square that is cut out (0: none).
     finish, finish_epochs, ema
         How a fresh network is trained after the last round; its budget, in epochs of all samples (0: those of a round);
         and the decay of the average of its weights that is tested and kept (0: the weights themselves).
@@ -94,6 +94,7 @@ class TrainSettings:
     schedule: Schedule = "cosine"
     pad: int = 1
     flip: bool = False
+    cutout: int = 0
     finish: FinishName = "none"
     finish_epochs: int = 0
     ema: float = 0.0
@@ -183,6 +184,7 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "weight_decay": (0, 10),
         "label_smoothing": (0, 0.99),
         "pad": (0, 64),
+        "cutout": (0, 4096),
         "finish_epochs": (0, 10_000),
         "ema": (0, 0.99999),
         "agree": (0, 1),

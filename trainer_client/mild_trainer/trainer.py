@@ -13,7 +13,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer import planting
-from mild_trainer.augment import DeviceImages
+from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, predict, train_epoch
 from mild_trainer.finishing import Finished, finish
@@ -46,7 +46,8 @@ class Trainer:
         self._machine = Machine.choose(settings)
         device, dtype = self._machine.device, self._machine.dtype
         mean, std = data.normalisation()
-        self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, settings.pad, settings.flip)
+        augmentation = Augmentation(settings.pad, settings.flip, settings.cutout)
+        self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, augmentation)
         self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype)
         self._given = self._images.labels
         self._planted: Tensor | None = None
