@@ -29,9 +29,11 @@ import anyio
 import httpx
 from redis import Redis
 
-from benchmarks.breakable import Disk, Link, ServiceProcess, StoreProcess, disk, until
+from benchmarks.disks import Disk, disk
+from benchmarks.links import Link
+from benchmarks.restarted import ServiceProcess, StoreProcess
 from benchmarks.streams import KINDS, Ledger, Training
-from benchmarks.timing import machine
+from benchmarks.timing import machine, until
 from benchmarks.watching import Reader, check
 
 RESULTS = Path(__file__).parent / "results"

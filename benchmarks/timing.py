@@ -24,6 +24,22 @@ def interleaved(
     return [statistics.median(column) for column in zip(*times, strict=True)]
 
 
+def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> float:
+    """Wait for something and return how many seconds that took.
+
+    Raises
+    ------
+    TimeoutError
+        If it does not happen in time.
+    """
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError(f"{what} did not happen within {seconds:g} s")
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
 def machine(*packages: str) -> str:
     """What a table was made on."""
     libraries = "".join(f", {name} {version(name)}" for name in packages)

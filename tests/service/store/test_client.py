@@ -7,7 +7,7 @@ import uvloop
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from benchmarks.breakable import Link
+from benchmarks.links import Link
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
 from mild_service.state import RunConfig
