@@ -58,7 +58,7 @@ class Evaluation:
         }
 
 
-def evaluate(selected: Bitmap, scores: NDArray[np.floating], audit: Audit) -> Evaluation:
+def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
     """Judge a clean set by an audit.
 
     Parameters
@@ -66,19 +66,23 @@ def evaluate(selected: Bitmap, scores: NDArray[np.floating], audit: Audit) -> Ev
     selected
         Shape (n_bytes,), the kept samples.
     scores
-        Shape (n_samples,), low is clean; NaN where a sample has none.
+        Shape (n_samples,), low is clean; NaN where a sample has none. None leaves the AUC out.
     audit
         Of the same samples.
     """
-    known, clean = audit.masks
-    scored = ~np.isnan(scores)
     return Evaluation(
         known=audit.n_known,
         clean=audit.n_clean,
         kept=bitmap.popcount(selected & audit.known),
         kept_clean=bitmap.popcount(selected & audit.clean),
-        auc=auc(scores[scored & clean], scores[scored & known & ~clean]),
+        auc=None if scores is None else _auc(scores, audit),
     )
+
+
+def _auc(scores: NDArray[np.floating], audit: Audit) -> float | None:
+    known, clean = audit.masks
+    scored = ~np.isnan(scores)
+    return auc(scores[scored & clean], scores[scored & known & ~clean])
 
 
 def auc(clean: NDArray[np.floating], noisy: NDArray[np.floating]) -> float | None:

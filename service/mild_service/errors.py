@@ -36,6 +36,7 @@
     │   ├── SampleIdsFrozen            the run has epochs
     │   ├── NoSampleIds                no external ids to answer with
     │   ├── NoAudit                    nothing to measure by
+    │   ├── RoundsNotComparable        nothing to tell the best round by
     │   ├── NoEpochs                   nothing to select from
     │   ├── RunLimit                   the key has as many runs as it may
     │   └── EpochGap                   epochs are missing
@@ -286,6 +287,13 @@ class NoAudit(Conflict):
 
     code = "no-audit"
     title = "Run has no audit"
+
+
+class RoundsNotComparable(Conflict):
+    """The run has nothing to tell its best round by: neither an audit nor validation metrics."""
+
+    code = "rounds-not-comparable"
+    title = "Rounds cannot be compared"
 
 
 class NoEpochs(Conflict):

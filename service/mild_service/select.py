@@ -13,6 +13,7 @@ from mild_core.evaluation import evaluate
 from mild_core.sweep import measure
 from mild_core.types import RoundBits, Selection, SelectionOptions
 from mild_service import cuts
+from mild_service.best import best_round
 from mild_service.compute import CORE_VERSION, Computer, Evidence, fit_document, plain
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded
@@ -22,7 +23,7 @@ from mild_service.store import Store
 from mild_service.telemetry import Telemetry
 from mild_service.truth import Truths
 
-Which: TypeAlias = int | Literal["latest"]
+Which: TypeAlias = int | Literal["latest", "best"]
 _OVERLAPS = 20
 
 
@@ -108,13 +109,19 @@ class Selections:
     ) -> Choice:
         """Decide what answers: a finished round's stored set, unless `changes` or `until_epoch` ask for another.
 
+        Which round is the best goes by the stored sets, whatever is asked of that round.
+
         Raises
         ------
         ParameterError
             If `changes` are not options of a selection.
         RoundNotOpen, NoEpochs
             If there is nothing to select from.
+        RoundsNotComparable
+            If the best round is asked for and nothing tells which it is.
         """
+        if which == "best":
+            run, which = await self._best(run)
         number = max(run.round - 1, 0) if which == "latest" else which
         options = replace(run.config.options, **changes).checked()
         known = None
@@ -126,6 +133,20 @@ class Selections:
                 return Choice(run, known, _identity(run, number, None), None)
         evidence = await self._computer.gather(run, number, options, until_epoch, known=known)
         return Choice(run, evidence.round, _identity(run, number, evidence), evidence)
+
+    async def _best(self, run: Run) -> tuple[Run, int]:
+        """The best finished round, and the run with the audit that says so."""
+        run, audit = await self._truths.audit(run)
+        rounds = await self._store.rounds.get(run, range(run.round))
+        return run, await best_round(run, rounds, audit, lambda held: self._measurable(run, held))
+
+    async def _measurable(self, run: Run, held: Round) -> Bitmap:
+        """A finished round's set to hold against the audit."""
+        assert held.selected is not None, "a finished round has its set"
+        if run.config.options.audit == "fit":  # checked samples follow their mark in the set itself
+            choice = Choice(run, held, _identity(run, held.number, None), None)
+            return (await self.inspect(choice)).selection.measurable
+        return await self._store.bits.read_set(run, held.selected)
 
     async def document(self, choice: Choice) -> Mapping[str, Any]:
         """What an answer says of its set, without the set where that would have to be loaded for it."""

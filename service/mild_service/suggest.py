@@ -87,7 +87,7 @@ class Suggester:
 
         Raises
         ------
-        RoundNotOpen, NoEpochs
+        RoundNotOpen, NoEpochs, RoundsNotComparable
             If there is nothing to select from.
         StoreDamaged
             If votes are missing.

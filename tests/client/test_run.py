@@ -51,6 +51,23 @@ def test_two_rounds_without_a_number(client: MildClient, epochs: list[EpochBits]
     assert state["rounds"][0]["metrics"]["11"] == {"train_loss": 1 / 12}
 
 
+def test_the_best_round_is_asked_for_by_that_word(client: MildClient, epochs: list[EpochBits]) -> None:
+    with client.run("a", num_samples=N) as run:
+        for accuracy in (0.6, 0.5):
+            run.put_epoch(epochs[0], metrics={"validation_accuracy": accuracy})
+            for bits in epochs[1:]:
+                run.put_epoch(bits)
+            run.finish()
+        best = run.selection(round="best")
+        assert (best["round"], run.selection()["round"]) == (0, 1)
+        assert best["indices"] == np.flatnonzero(run.selected("best")).tolist()
+        run.put_epoch(epochs[0])
+        run.finish()
+        with pytest.raises(Conflict) as caught:
+            run.selection(round="best")
+    assert caught.value.code == "rounds-not-comparable"
+
+
 def test_arrays_are_as_good_as_packed_bits(client: MildClient, epochs: list[EpochBits]) -> None:
     correct = bitmap.unpack(epochs[0].correct, N)
     observed = np.arange(N) % 2 == 0

@@ -60,7 +60,8 @@ class ResultCalls(ServiceCalls):
         Parameters
         ----------
         run_id, round
-            Which; ``latest`` is the last one that is finished, or else round 0.
+            Which; ``latest`` is the last one that is finished, or else round 0, and ``best`` the finished one with the
+            best F1 against the audit, or else with the best ``validation_accuracy``.
         until_epoch
             Last epoch of the round that counts; None: all do.
         choice
@@ -69,6 +70,11 @@ class ResultCalls(ServiceCalls):
             Seconds to wait for the round, which is then to be named, to be finished.
         ids
             Whether to add external ids.
+
+        Raises
+        ------
+        Conflict
+            If nothing tells which round is the best (``rounds-not-comparable``), or there is nothing to select from.
         """
         params = _looked_at(until_epoch, choice, round=round)
         if wait:

@@ -150,11 +150,19 @@ class RunCalls:
         return selection
 
     def selection(self, round: int | str = "latest") -> Flow[Answer]:
-        """Return a round's selection with its indices; the open round's is provisional."""
+        """Return a round's selection with its indices; the open round's is provisional.
+
+        `round` is a number, ``latest`` or ``best`` (by the audit, or else by ``validation_accuracy``).
+
+        Raises
+        ------
+        Conflict
+            If nothing tells which round is the best (``rounds-not-comparable``), or there is nothing to select from.
+        """
         return (yield from self._calls.selection(self.spec.run_id, round))
 
     def selected(self, round: int | str = "latest") -> Flow[NDArray[np.bool_]]:
-        """Return a round's clean set as a mask, shape (n_samples,)."""
+        """Return a round's clean set as a mask, shape (n_samples,); `round` is as for `selection`."""
         n_samples = self.spec.n_samples
         selected = yield from self._calls.selected(self.spec.run_id, n_samples, round)
         return bitmap.unpack(selected, n_samples)

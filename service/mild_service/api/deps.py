@@ -193,11 +193,16 @@ async def _which(
     round_: Annotated[
         str,
         Query(
-            alias="round", pattern=r"^(latest|[0-9]{1,9})$", description="`latest` finished one (else 0), or a number."
+            alias="round",
+            pattern=r"^(latest|best|[0-9]{1,9})$",
+            description="`latest` finished one (else 0), the `best` finished one by the audit or else by "
+            "`validation_accuracy`, or a number.",
         ),
     ] = "latest",
 ) -> Which:
-    return "latest" if round_ == "latest" else int(round_)
+    if round_ == "latest" or round_ == "best":
+        return round_
+    return int(round_)
 
 
 WhichRound = Annotated[Which, Depends(_which)]

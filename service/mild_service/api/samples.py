@@ -29,7 +29,15 @@ from mild_service.api.problems import described
 from mild_service.api.representations import npy
 from mild_service.api.sample_views import EvaluationView, HistoryView, SampleView, ScoresView, SweepView
 from mild_service.compute import Evidence
-from mild_service.errors import InvalidRequest, NoAudit, NoEpochs, NotAcceptable, RoundNotOpen, RunNotFound
+from mild_service.errors import (
+    InvalidRequest,
+    NoAudit,
+    NoEpochs,
+    NotAcceptable,
+    RoundNotOpen,
+    RoundsNotComparable,
+    RunNotFound,
+)
 from mild_service.select import Inspection
 
 router = APIRouter(tags=["samples"])
@@ -49,7 +57,7 @@ _NPY = "application/x-npy"
             },
             "description": "Scores and posteriors",
         },
-        **described(*_PROBLEMS, NotAcceptable),
+        **described(*_PROBLEMS, RoundsNotComparable, NotAcceptable),
     },
 )
 async def get_scores(
@@ -73,7 +81,9 @@ async def get_scores(
 
 
 @router.get(
-    "/runs/{run_id}/samples/{index}", response_model=SampleView, responses=described(*_PROBLEMS, SampleIndexError)
+    "/runs/{run_id}/samples/{index}",
+    response_model=SampleView,
+    responses=described(*_PROBLEMS, RoundsNotComparable, SampleIndexError),
 )
 async def get_sample(
     run_id: RunId,

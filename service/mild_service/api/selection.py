@@ -45,6 +45,7 @@ from mild_service.errors import (
     NoSampleIds,
     NotAcceptable,
     RoundNotOpen,
+    RoundsNotComparable,
     RunNotFound,
     UnsupportedMediaType,
 )
@@ -71,6 +72,7 @@ _FORMS: dict[int | str, dict[str, Any]] = {
             ParameterError,
             RunNotFound,
             RoundNotOpen,
+            RoundsNotComparable,
             NoEpochs,
             NoSampleIds,
             NotAcceptable,
@@ -102,8 +104,10 @@ async def get_selection(
     if ids and run.ids is None:
         raise no_sample_ids(run)
     if wait is not None:
-        if which == "latest":
-            raise InvalidRequest("wait needs an explicit round, got round=latest; ask for one, such as round=0&wait=30")
+        if not isinstance(which, int):
+            raise InvalidRequest(
+                f"wait needs an explicit round, got round={which}; ask for one, such as round=0&wait=30"
+            )
         run = await selections.wait(run, which, wait)
         await again()
     choice = await selections.choose(run, which, changes, until_epoch)

@@ -24,7 +24,14 @@ from mild_service.api.deps import (
 from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.representations import CSV
-from mild_service.errors import InvalidRequest, NoEpochs, NotAcceptable, RoundNotOpen, RunNotFound
+from mild_service.errors import (
+    InvalidRequest,
+    NoEpochs,
+    NotAcceptable,
+    RoundNotOpen,
+    RoundsNotComparable,
+    RunNotFound,
+)
 
 router = APIRouter(tags=["samples"])
 
@@ -66,7 +73,9 @@ class SuggestionsView(BaseModel):
             "content": {CSV: {"schema": {"type": "string", "description": "The same columns; a header line."}}},
             "description": "Some dropped samples",
         },
-        **described(InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs, NotAcceptable),
+        **described(
+            InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, RoundsNotComparable, NoEpochs, NotAcceptable
+        ),
     },
 )
 async def get_suggestions(
