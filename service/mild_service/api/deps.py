@@ -200,9 +200,9 @@ async def _which(
         ),
     ] = "latest",
 ) -> Which:
-    if round_ == "latest" or round_ == "best":
-        return round_
-    return int(round_)
+    if round_ == "latest":
+        return "latest"
+    return "best" if round_ == "best" else int(round_)
 
 
 WhichRound = Annotated[Which, Depends(_which)]

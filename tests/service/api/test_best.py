@@ -115,7 +115,7 @@ def test_every_route_that_takes_a_round_takes_the_best(validated: httpx.Client, 
 
 
 def test_the_best_round_may_be_looked_at_otherwise(validated: httpx.Client) -> None:
-    choice = {"threshold": "fraction", "fraction": 0.25}
+    choice: dict[str, str | float] = {"threshold": "fraction", "fraction": 0.25}
     other = validated.get("/selection/a", params={**BEST, **choice}).json()
     assert (other["round"], other["basis"]) == (1, "computed")
     assert other == validated.get("/selection/a", params={"round": 1, **choice}).json()
