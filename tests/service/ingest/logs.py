@@ -100,3 +100,13 @@ def aborting() -> bytes:
     column = b"\x25\x02\x18\x05epoch"
     assert out.getvalue().count(column) == 1
     return out.getvalue().replace(column, b"\x25\x00\x18\x05epoch")
+
+
+def written(media_type: str, table: pyarrow.Table) -> bytes:
+    out = pyarrow.BufferOutputStream()
+    if media_type == PARQUET:
+        pyarrow.parquet.write_table(table, out)
+    else:
+        with pyarrow.ipc.new_stream(out, table.schema) as writer:
+            writer.write_table(table)
+    return bytes(out.getvalue())

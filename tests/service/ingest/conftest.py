@@ -1,0 +1,11 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service.ingest.reading import HELPER
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _helper_ends() -> Iterator[None]:
+    yield
+    HELPER.close()

@@ -1,0 +1,121 @@
+"""Formats of text: what a line or a row may be, and how a bad one is named."""
+
+import json
+
+import pytest
+
+from mild_service.errors import BadRecord
+from tests.service.ingest.logs import CARTOGRAPHY, CSV, JSON, NDJSON, WRITERS
+from tests.service.ingest.reading import RECORDS, read
+
+
+def test_a_cartography_line_may_hold_several_epochs() -> None:
+    line = {"guid": 7, "gold": 1, "logits_epoch_0": [1, 2, 3], "logits_epoch_4": [0.5, 1.5, -1], "device": "cuda"}
+    assert read(CARTOGRAPHY, json.dumps(line).encode()) == [(1, 0, 0, 7, 0), (1, 0, 4, 7, 1)]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body", "numbers"),
+    [
+        (NDJSON, b'\n{"epoch":0,"sample":1,"correct":true}\r\n \n\n{"epoch":0,"sample":2,"correct":0}', [2, 5]),
+        (CARTOGRAPHY, b'\n{"guid":1,"gold":0,"logits_epoch_0":[1]}\n\n', [2]),
+        (CSV, b'\n\xef\xbb\xbfsample,epoch,correct\r\n1,0,TRUE\r\n\r\n2,0,"0"\r\n', [3, 5]),
+        (CSV, b"sample,epoch,correct\n1,0, 1\n002,0,false", [2, 3]),
+        (
+            JSON,
+            b' [ {"epoch":0,"sample":1,"correct":true} ,\n{"epoch":0,"sample":2,"correct":false,"x":{"y":[]}} ] \n',
+            [1, 2],
+        ),
+    ],
+)
+def test_blank_lines_and_other_spellings_leave_the_numbers_true(
+    media_type: str, body: bytes, numbers: list[int]
+) -> None:
+    assert [row[0] for row in read(media_type, body)] == numbers
+
+
+LINES = [
+    (NDJSON, b'{"epoch":0,"sample":1,"correct":true', None, "not JSON"),
+    (NDJSON, b'{"epoch":0,"sample":1,"correct":true}{"epoch":0,"sample":2,"correct":true}', None, "not JSON"),
+    (NDJSON, b'{"epoch":0,"sample":1,"correct":true},', None, "not JSON"),
+    (NDJSON, b"[1]", None, "an object such as"),
+    (NDJSON, b"null", None, "an object such as"),
+    (NDJSON, b"\xff", None, "not JSON"),
+    (NDJSON, b'{"epoch":0,"sample":1.0,"correct":true}', "sample", "got 1.0, an integer"),
+    (NDJSON, b'{"epoch":0,"sample":"1","correct":true}', "sample", "got '1'"),
+    (NDJSON, b'{"epoch":0,"sample":true,"correct":true}', "sample", "got True"),
+    (NDJSON, b'{"epoch":0,"sample":1,"correct":"yes"}', "correct", "true, false, 1 or 0"),
+    (NDJSON, b'{"epoch":0,"sample":1,"correct":2}', "correct", "got 2"),
+    (NDJSON, b'{"epoch":0,"sample":18446744073709551615,"correct":1}', "sample", "64 bits"),
+    (NDJSON, b'{"epoch":0,"sample":1,"correct":1,"x":"' + b"y" * 1000 + b'"}', None, "1000 are read"),
+    (CSV, b"0,1", None, "2 cells"),
+    (CSV, b"0,1,true,5", None, "4 cells"),
+    (CSV, b"0,1.0,true", "sample", "got '1.0'"),
+    (CSV, b"0,0x10,true", "sample", "got '0x10'"),
+    (CSV, b"0,1,yes", "correct", "got 'yes'"),
+    (CSV, b"0,,true", "sample", "missing"),
+    (CSV, b'0,1,"true', None, "not CSV"),
+    (CSV, b"0,1,\xff", None, "not CSV"),
+    (CSV, b"0,1,1\r0,2,1", None, "not CSV"),
+    (CSV, b"0,9223372036854775808,true", "sample", "64 bits"),
+    (CSV, b"0,1," + b"1" * 1000, None, "1000 are read"),
+    (CARTOGRAPHY, b'{"guid":1,"gold":0}', None, "logits_epoch_"),
+    (CARTOGRAPHY, b'{"guid":"a","gold":0,"logits_epoch_0":[1]}', "guid", "got 'a'"),
+    (CARTOGRAPHY, b'{"guid":1,"logits_epoch_0":[1]}', "gold", "got None"),
+    (CARTOGRAPHY, b'{"guid":1,"gold":2,"logits_epoch_0":[1,2]}', "gold", "2 classes"),
+    (CARTOGRAPHY, b'{"guid":1,"gold":0,"logits_epoch_0":[]}', "logits_epoch_0", "list of numbers"),
+    (CARTOGRAPHY, b'{"guid":1,"gold":0,"logits_epoch_0":[1,"2"]}', "logits_epoch_0", "list of numbers"),
+    (CARTOGRAPHY, b'{"guid":100,"gold":0,"logits_epoch_0":[1]}', "sample", "0..99"),
+    (CARTOGRAPHY, b'{"guid":1,"gold":0,"logits_epoch_50":[1]}', "epoch", "0..49"),
+    (CARTOGRAPHY, b"{", None, "not JSON"),
+    (CARTOGRAPHY, b"7", None, "an object such as"),
+]
+
+
+@pytest.mark.parametrize(("media_type", "line", "column", "says"), LINES)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_bad_line_is_named(media_type: str, line: bytes, column: str | None, says: str, last: bool) -> None:
+    lines = WRITERS[media_type](RECORDS[:20]).splitlines()
+    if media_type == CSV:
+        lines[0] = b"epoch,sample,correct"
+    place = len(lines) if last else 5
+    lines[place:place] = [line]
+    with pytest.raises(BadRecord, match=says) as refused:
+        read(media_type, b"\n".join(lines))
+    assert refused.value.line == place + 1
+    where = f"line {place + 1}" + ("" if column is None else f", column {column}")
+    assert str(refused.value).startswith(f"{where}: ")
+
+
+GOOD = b'{"epoch":0,"sample":1,"correct":true}'
+
+
+@pytest.mark.parametrize(
+    ("body", "row"),
+    [
+        (b"[" + GOOD + b" " + GOOD + b"]", 2),
+        (b"[" + GOOD + b",]", 2),
+        (b"[" + GOOD + b"," + b"," + GOOD + b"]", 2),
+        (b"[" + GOOD + b"," + GOOD + b",7]", 3),
+        (b"[" + GOOD + b',{"epoch":oops}]', 2),
+        (b"[" + GOOD + b',{"epoch":' + b"[" * 200_000, 2),
+        (b"[" + GOOD + b',{"epoch":' + b"9" * 900 + b"}]", 2),
+        (b"[" + GOOD + b',{"epoch":"' + b"x" * 300_000, 2),
+        (b"[" + GOOD + b"]" + GOOD, 2),
+        (b"[" + GOOD + b',{"x":"\xff"}]', 2),
+        (b"[" + GOOD + b',{"x":"\xc3', 2),
+        (GOOD, 1),
+        (b"{}", 1),
+    ],
+)
+def test_a_bad_row_of_a_json_array_is_named(body: bytes, row: int) -> None:
+    for cuts in ((), range(1, 100)):
+        with pytest.raises(BadRecord) as refused:
+            read(JSON, body, cuts)
+        assert refused.value.line == row
+
+
+@pytest.mark.parametrize("header", [b"epoch,correct", b"epoch,sample,epoch,correct", b"\n\n", b'"'])
+def test_a_csv_header_names_what_is_needed(header: bytes) -> None:
+    with pytest.raises(BadRecord, match="line 1"):
+        read(CSV, header + b"\n0,1,2,3\n" if header.strip() else header)
