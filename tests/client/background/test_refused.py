@@ -1,0 +1,80 @@
+"""Trainings of which the service refuses something, at the start or later."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mild_client import RunExists
+from mild_client.errors import NotAllowed
+from mild_core.types import EpochBits
+from tests.client.background.trainings import SPEC, Gate, local_set, put, stored, synced, training
+from tests.client.wire import Reply
+
+
+def test_what_is_refused_is_set_aside_and_the_rest_arrives(
+    gate: Gate, http: httpx.Client, spools: Path, epochs: list[EpochBits]
+) -> None:
+    gate.refused = {"/metrics/3": Reply.problem(422, "invalid-request")}
+    with training(http, spools) as backend:
+        backend.open(SPEC)
+        used = put(backend, epochs)
+    (reason,) = (spools / "a-run" / "refused").glob("*.txt")
+    assert "limit, value, remedy (invalid-request, status 422, request r-1)" in reason.read_text()
+    assert stored(http)["bits"] == used.selected.tobytes() == local_set(epochs)
+    assert synced(http, spools) == [(0, 1, 0)]
+
+
+def test_a_key_that_is_no_longer_taken_leaves_all_to_be_sent_with_another_one(
+    gate: Gate, http: httpx.Client, spools: Path, epochs: list[EpochBits]
+) -> None:
+    with training(http, spools) as backend:
+        backend.open(SPEC)
+        gate.refused = {"/": Reply.problem(401, "unauthenticated")}
+        used = put(backend, epochs)
+    assert backend.n_left == 26
+    assert synced(http, spools) == [(0, 0, 26)]
+    gate.refused = {}
+    assert synced(http, spools) == [(26, 0, 0)]
+    assert stored(http)["bits"] == used.selected.tobytes()
+
+
+def test_what_the_service_refuses_at_the_start_is_an_error(
+    gate: Gate, http: httpx.Client, spools: Path, epochs: list[EpochBits]
+) -> None:
+    with training(http, spools) as backend:
+        backend.open(SPEC)
+        put(backend, epochs)
+    for other in (spools, spools.parent / "others"):
+        with training(http, other) as backend, pytest.raises(RunExists, match="is at round 1; choose another run id"):
+            backend.open(SPEC)
+    gate.refused = {"/": Reply.problem(401, "unauthenticated")}
+    with training(http, spools.parent / "third") as backend, pytest.raises(NotAllowed):
+        backend.open(SPEC)
+
+
+def test_a_name_that_was_used_without_the_service_is_not_used_again(
+    http: httpx.Client, spools: Path, epochs: list[EpochBits]
+) -> None:
+    with training(http, spools, "offline") as backend:
+        backend.open(SPEC)
+        put(backend, epochs)
+    with training(http, spools, "offline") as backend, pytest.raises(RunExists, match=r"27 records .* not sent yet"):
+        backend.open(SPEC)
+    assert synced(http, spools) == [(27, 0, 0)]
+    with training(http, spools, "offline") as backend, pytest.raises(RunExists, match="was written before"):
+        backend.open(SPEC)
+    assert (spools / "a-run" / "bits" / "round-0" / "epoch-3.bits").exists()
+
+
+def test_another_offline_training_of_the_same_name_is_set_aside_whole(
+    http: httpx.Client, spools: Path, epochs: list[EpochBits]
+) -> None:
+    for folder in (spools / "one", spools / "two"):
+        with training(http, folder, "offline") as backend:
+            backend.open(SPEC)
+            put(backend, epochs[: len(folder.name)])
+    assert synced(http, spools) == [(9, 0, 0), (0, 9, 0)]
+    reasons = sorted(path.read_text() for path in (spools / "two" / "a-run" / "refused").glob("*.txt"))
+    assert sum("run 'a-run' exists already" in reason for reason in reasons) == 1
+    assert sum("was not opened, which was refused before" in reason for reason in reasons) == 8
