@@ -1,25 +1,23 @@
 """Committed bits to a selection: loaded, computed in a worker thread, once however many ask, and cached."""
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio.to_thread
-import numpy as np
-import orjson
 from anyio import CapacityLimiter
 
-from mild_core import bitmap, selection
+from mild_core import selection
 from mild_core.beside import Beside
 from mild_core.types import RoundBits, Selection, SelectionOptions
 from mild_service.config import Settings
-from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreError, StoreUnavailable
+from mild_service.documents import fit_document, plain
+from mild_service.errors import StoreError, StoreUnavailable
+from mild_service.evidence import Evidence, Evidences
 from mild_service.slots import Slots
-from mild_service.state import Computed, Epoch, Round, Run, TruthRef
+from mild_service.state import Computed, Run
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
 from mild_service.tracing import phase
@@ -28,67 +26,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CORE_VERSION = version("mild-selection")
 _POLL_SECONDS = 0.05
-_READS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a selection is computed from, as it stood at one instant.
-
-    Attributes
-    ----------
-    run
-        The run.
-    rounds
-        Oldest first; the last one is the one that is selected from.
-    until_epoch
-        Last epoch of the last round that counts; None means all.
-    options
-        Resolved options.
-    finishing
-        Epochs that logs are still filling up count, as they stand: the round is being finished with them.
-    """
-
-    run: Run
-    rounds: Sequence[Round]
-    until_epoch: int | None
-    options: SelectionOptions
-    finishing: bool = False
-
-    @property
-    def round(self) -> Round:
-        """The round that is selected from."""
-        return self.rounds[-1]
-
-    def epochs(self, round_: Round) -> list[Epoch]:
-        """Epochs of a round that count, ascending."""
-        until = self.until_epoch if round_ is self.round else None
-        return [
-            epoch
-            for number, epoch in round_.all_epochs.items()
-            if (until is None or number <= until) and (not epoch.partial or (self.finishing and epoch.kind == "logs"))
-        ]
-
-    @property
-    def beside(self) -> tuple[TruthRef | None, TruthRef | None]:
-        """Labels and audit, where they have a say."""
-        return (
-            self.run.labels if self.options.by_class else None,
-            self.run.audit if self.options.audit == "fit" else None,
-        )
-
-    @property
-    def digest(self) -> str:
-        """Of everything that decides the selection."""
-        config = self.run.config
-        parts: list[Any] = [CORE_VERSION, config.n_samples, config.observe, asdict(self.options)]
-        parts += [ref and ref.digest for ref in self.beside]
-        for round_ in self.rounds:
-            sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
-            parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
-        return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +41,7 @@ class Computer:
     """Computes selections of stored runs, and of bits that are stored nowhere."""
 
     def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
+        self.evidence = Evidences(store)
         self._store = store
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(settings.compute_threads)
@@ -114,44 +53,6 @@ class Computer:
         )
         self._running: dict[tuple[str, str, str], asyncio.Task[Any]] = {}
         self._closing = False
-
-    async def gather(
-        self,
-        run: Run,
-        number: int,
-        options: SelectionOptions,
-        until_epoch: int | None = None,
-        finishing: bool = False,
-        known: Round | None = None,
-    ) -> Evidence:
-        """Read what a selection of round `number` would be computed from.
-
-        `known` is that round where it has just been read; those before it are finished, so any instant does for them.
-
-        Raises
-        ------
-        RoundNotOpen
-            If the round has not begun.
-        NoEpochs
-            If no epoch counts.
-        """
-        if number > run.round:
-            raise RoundNotOpen(
-                f"round {number} of run {run.run_id!r} has not begun, round {run.round} is open; "
-                f"finish the rounds before it first, or wait for it with round={number}&wait=60"
-            )
-        first = 0 if options.evidence == "pooled" else number
-        rounds = await self._store.rounds.get(run, range(first, number + (known is None)))
-        if known is not None:
-            rounds = [*rounds, known]
-        evidence = Evidence(run, rounds, until_epoch, options, finishing)
-        if not evidence.epochs(evidence.round):
-            upto = "" if until_epoch is None else f" up to epoch {until_epoch}"
-            raise NoEpochs(
-                f"round {number} of run {run.run_id!r} has no epochs{upto}, at least 1 is needed; put one with "
-                f"PUT /runs/{run.run_id}/rounds/{number}/epochs/0"
-            )
-        return evidence
 
     async def compute(self, evidence: Evidence) -> tuple[Evidence, Computed]:
         """Return the selection, and the evidence that it was really computed from.
@@ -165,7 +66,7 @@ class Computer:
         StoreUnavailable
             If epochs were replaced faster than they could be read.
         """
-        return await self.settled(evidence, self._once)
+        return await self.evidence.settled(evidence, self._once)
 
     async def detail(self, evidence: Evidence) -> tuple[Evidence, Detail]:
         """Return bits and per-sample numbers, and the evidence that they really are.
@@ -177,40 +78,7 @@ class Computer:
         StoreDamaged, StoreUnavailable
             As `compute`.
         """
-        return await self.settled(evidence, self._detail)
-
-    async def every_round(self, evidence: Evidence) -> Evidence:
-        """The same with all rounds before, whether or not they count."""
-        if evidence.rounds[0].number == 0:
-            return evidence
-        pooled = replace(evidence.options, evidence="pooled")
-        return await self.gather(evidence.run, evidence.round.number, pooled, evidence.until_epoch)
-
-    async def settled(self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]) -> tuple[Evidence, T]:
-        """Read `evidence`, again if it changes meanwhile; return also what it is by then.
-
-        Raises
-        ------
-        StoreDamaged, StoreUnavailable
-            As `compute`.
-        """
-        suspected = False
-        for _ in range(_READS):
-            try:
-                return evidence, await read(evidence)
-            except StoreDamaged:
-                run = await self._again(evidence.run)
-                fresh = await self.gather(
-                    run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
-                )
-                unchanged = fresh.round.version == evidence.round.version and fresh.beside == evidence.beside
-                if unchanged and suspected:  # not at once: the reading that failed may have been begun before a change
-                    raise
-                suspected, evidence = unchanged, fresh
-        raise StoreUnavailable(
-            f"round {evidence.round.number} of run {evidence.run.run_id!r} was changed while it was read, {_READS} "
-            "times in a row; ask again once fewer epochs are being replaced"
-        )
+        return await self.evidence.settled(evidence, self._detail)
 
     async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> Computed:
         """Select from bits that are stored nowhere."""
@@ -231,7 +99,7 @@ class Computer:
         async def obtain() -> Detail:
             self._telemetry.selections.labels("detail").inc()
             async with self._slots.one():
-                rounds, beside = await self.load(evidence), await self._beside(evidence)
+                rounds, beside = await self.evidence.load(evidence), await self.evidence.beside(evidence)
                 return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options, beside)))
 
         return await self._shared(("detail", evidence.run.uid, evidence.digest), obtain)
@@ -254,7 +122,7 @@ class Computer:
                 if mine:
                     self._telemetry.selections.labels("computed").inc()
                     async with self._slots.one():  # before the bits are loaded: those that wait hold no memory
-                        rounds, beside = await self.load(evidence), await self._beside(evidence)
+                        rounds, beside = await self.evidence.load(evidence), await self.evidence.beside(evidence)
                         computed = await self._in_thread(rounds, evidence.options, digest, beside)
                     await self._keep(evidence.run, computed)
                     return computed
@@ -267,49 +135,6 @@ class Computer:
         except StoreError as error:  # the answer stands without it
             logger.warning("a selection could not be cached: %s", error)
 
-    async def load(self, evidence: Evidence) -> list[RoundBits]:
-        """Read the bits of `evidence`, as the core takes them.
-
-        Raises
-        ------
-        StoreDamaged
-            If committed bits are not there (any more).
-        """
-        return [await self._round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds]
-
-    async def _beside(self, evidence: Evidence) -> Beside:
-        """Labels and audit, as far as they have a say.
-
-        Raises
-        ------
-        StoreDamaged
-            If they are not there (any more).
-        """
-        run, truth = evidence.run, self._store.truth
-        labels, audit = evidence.beside
-        return Beside(
-            None if labels is None else await truth.read_labels(run, labels, np.arange(run.config.n_samples)),
-            None if audit is None else await truth.read_audit(run, audit),
-        )
-
-    async def _again(self, run: Run) -> Run:
-        """The run's record now; of a run that was opened anew the old one, whose reads find nothing."""
-        fresh = await self._store.runs.get(run.run_id)
-        return fresh if fresh.uid == run.uid else run
-
-    async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
-        config = run.config
-        correct, observed = await self._store.bits.read_epochs(run, round_.number, epochs)
-        members, planted = [
-            None if ref is None else await self._store.bits.read_set(run, ref)
-            for ref in (round_.members, round_.planted)
-        ]
-        told = [epoch.planes == 2 for epoch in epochs]
-        rows = observed if all(told) else [row if t else None for row, t in zip(observed, told, strict=True)]
-        bits = RoundBits.of(config.n_samples, correct, rows, members, config.observe, planted)
-        n_epochs = epochs[-1].number + 1
-        return bits if n_epochs == len(epochs) else _with_gaps(bits, [epoch.number for epoch in epochs], n_epochs)
-
     async def _in_thread(
         self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None = None
     ) -> Computed:
@@ -321,37 +146,6 @@ class Computer:
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
-def _with_gaps(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundBits:
-    """Spread epochs over n_epochs; one that is missing is one in which nobody was seen."""
-    correct = np.zeros((n_epochs, bits.correct.shape[1]), dtype=np.uint8)
-    observed = np.zeros_like(correct)
-    correct[numbers] = bits.correct
-    observed[numbers] = bitmap.full(bits.n_samples) if bits.observed is None else bits.observed
-    return replace(bits, correct=correct, observed=observed)
-
-
 def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None) -> Computed:
     selected = selection.select(rounds, options, beside)
     return Computed(digest, plain(selected.summary()), plain(fit_document(selected)), selected.bitmap)
-
-
-def fit_document(selected: Selection) -> dict[str, Any]:
-    """What a set was read off, for JSON."""
-    summary = selected.summary()
-    histogram = selected.histogram and {
-        "origin": selected.histogram.origin,
-        "width": selected.histogram.width,
-        "counts": selected.histogram.counts,
-    }
-    return {
-        "histogram": histogram,
-        "densities": selected.densities,
-        "curves": selected.curves and asdict(selected.curves),
-        **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "estimated")},
-    }
-
-
-def plain(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON's own types, so that a fresh answer and a cached one are the same bytes."""
-    plain: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
-    return plain

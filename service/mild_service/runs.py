@@ -9,7 +9,7 @@ from typing import Any
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import InvalidInput
-from mild_service.compute import CORE_VERSION, Computer
+from mild_service.compute import Computer
 from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -19,6 +19,7 @@ from mild_service.errors import (
     RunNotFound,
     StoreError,
 )
+from mild_service.evidence import CORE_VERSION
 from mild_service.identity import ANONYMOUS, ApiKey
 from mild_service.pictures import check_template
 from mild_service.places import check_place, within
@@ -235,7 +236,7 @@ class Runs:
             if attempt not in (None, run.attempt):
                 raise stale_attempt(run.run_id, run.attempt, attempt)  # before the work, not only after it
             await self._merge_shards(run, number, allow_gaps, attempt)
-            evidence = await self._computer.gather(run, number, run.config.options, finishing=True)
+            evidence = await self._computer.evidence.gather(run, number, run.config.options, finishing=True)
             evidence, computed = await self._computer.compute(evidence)
             _check_gaps(evidence.round, allow_gaps)
             if _in_shards(evidence.round):

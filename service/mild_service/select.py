@@ -14,9 +14,11 @@ from mild_core.sweep import measure
 from mild_core.types import RoundBits, Selection, SelectionOptions
 from mild_service import cuts
 from mild_service.best import best_round
-from mild_service.compute import CORE_VERSION, Computer, Evidence, fit_document, plain
+from mild_service.compute import Computer
 from mild_service.config import Settings
+from mild_service.documents import fit_document, plain
 from mild_service.errors import LimitExceeded
+from mild_service.evidence import CORE_VERSION, Evidence
 from mild_service.feed import Feed
 from mild_service.state import Round, Run
 from mild_service.store import Store
@@ -131,7 +133,7 @@ class Selections:
             (known,) = await self._store.rounds.get(run, range(number, number + 1))
             if known.finished:
                 return Choice(run, known, _identity(run, number, None), None)
-        evidence = await self._computer.gather(run, number, options, until_epoch, known=known)
+        evidence = await self._computer.evidence.gather(run, number, options, until_epoch, known=known)
         return Choice(run, evidence.round, _identity(run, number, evidence), evidence)
 
     async def _best(self, run: Run) -> tuple[Run, int]:
@@ -187,7 +189,7 @@ class Selections:
     async def inspect(self, choice: Choice) -> Inspection:
         """What a selection was made of, sample by sample, with the set that `choice` stands for."""
         run, number = choice.run, choice.round.number
-        evidence = choice.evidence or await self._computer.gather(run, number, run.config.options)
+        evidence = choice.evidence or await self._computer.evidence.gather(run, number, run.config.options)
         evidence, detail = await self._computer.detail(evidence)
         selection = detail.selection
         if choice.evidence is None and choice.round.selected is not None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.types import RoundBits
 from mild_core.votes import Classes, Tally, tally
-from mild_service.compute import Evidence
 from mild_service.errors import StoreDamaged
+from mild_service.evidence import Evidence
 from mild_service.select import Inspection, Selections, Which
 from mild_service.state import Run
 from mild_service.store import Store

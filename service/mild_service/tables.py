@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from mild_core.explain import Explanation, explain, sample_index_error
 from mild_core.table import SampleTable, tabulate
 from mild_core.types import RoundBits, Selection
-from mild_service.compute import Computer, Evidence
+from mild_service.compute import Computer
+from mild_service.evidence import Evidence
 from mild_service.recent import Recent
 from mild_service.select import Choice, Selections
 from mild_service.state import Run
@@ -165,9 +166,9 @@ class Tables:
             samples = dropped[::step]
 
             async def read(evidence: Evidence) -> Counted:
-                return await self._suggester.count(evidence, await self._computer.load(evidence), samples)
+                return await self._suggester.count(evidence, await self._computer.evidence.load(evidence), samples)
 
-            evidence, counted = await self._computer.settled(evidence, read)
+            evidence, counted = await self._computer.evidence.settled(evidence, read)
             labels = await self._truths.labels(evidence.run, samples)
             given = counted.labels.astype(np.int64) - 1 if labels is None else labels
             other = (counted.tally.suggested > 0) & (given >= 0)
@@ -190,11 +191,13 @@ class Tables:
         n_counting = len(tabled.evidence.rounds)
 
         async def read(every: Evidence) -> tuple[list[RoundBits], Counted]:
-            rounds = await self._computer.load(every)
+            rounds = await self._computer.evidence.load(every)
             counting = replace(every, rounds=every.rounds[-n_counting:])
             return rounds, await self._suggester.count(counting, rounds[-n_counting:], np.array([index]))
 
-        every, (rounds, counted) = await self._computer.settled(await self._computer.every_round(tabled.evidence), read)
+        every, (rounds, counted) = await self._computer.evidence.settled(
+            await self._computer.evidence.every_round(tabled.evidence), read
+        )
         told = await anyio.to_thread.run_sync(explain, rounds, tabled.selection, index)
         return Story(every, told, counted)
 

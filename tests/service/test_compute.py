@@ -9,9 +9,10 @@ from redis import Redis
 
 from mild_core import bitmap, selection
 from mild_core.types import EpochBits, RoundBits, SelectionOptions
-from mild_service.compute import Computer, Evidence
+from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
+from mild_service.evidence import Evidence
 from mild_service.state import Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.embedded import EmbeddedServer
@@ -67,7 +68,7 @@ def recorded(bodies: Sequence[bytes]) -> RoundBits:
 async def test_a_selection_is_what_the_core_says_of_the_stored_bits(here: Replica) -> None:
     bodies = recording(N, 10)
     run = await opened(here.store, bodies)
-    _, computed = await here.computer.compute(await here.computer.gather(run, 0, OPTIONS))
+    _, computed = await here.computer.compute(await here.computer.evidence.gather(run, 0, OPTIONS))
     expected = selection.select([recorded(bodies)], OPTIONS)
     np.testing.assert_array_equal(computed.bitmap, expected.bitmap)
     assert computed.summary["num_selected"] == expected.n_selected
@@ -77,7 +78,7 @@ async def test_a_selection_is_what_the_core_says_of_the_stored_bits(here: Replic
 
 async def test_fifty_at_once_compute_once(here: Replica) -> None:
     run = await opened(here.store, recording(N, 10))
-    evidence = await here.computer.gather(run, 0, OPTIONS)
+    evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
     answers = await asyncio.gather(*(here.computer.compute(evidence) for _ in range(50)))
     assert here.count("computed") == 1
     assert len({computed.bitmap.tobytes() for _, computed in answers}) == 1
@@ -89,7 +90,7 @@ async def test_fifty_at_once_compute_once(here: Replica) -> None:
 async def test_replicas_leave_the_work_to_one(here: Replica, settings: Settings) -> None:
     other = replica(settings)
     run = await opened(here.store, recording(N, 10))
-    evidence = await here.computer.gather(run, 0, OPTIONS)
+    evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
     await asyncio.gather(*(each.computer.compute(evidence) for each in (here, other) for _ in range(10)))
     assert here.count("computed") + other.count("computed") == 1
     await other.computer.aclose()
@@ -100,7 +101,7 @@ async def test_a_lock_that_its_holder_took_to_the_grave_is_taken_over(
     here: Replica, redis: Redis, settings: Settings
 ) -> None:
     run = await opened(here.store, recording(N, 10))
-    evidence = await here.computer.gather(run, 0, OPTIONS)
+    evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
     redis.set(Keys(settings.store_namespace).lock("a", run.uid, evidence.digest), "dead", px=200)
     _, computed = await here.computer.compute(evidence)
     assert computed.summary["num_selected"] > 0
@@ -108,7 +109,7 @@ async def test_a_lock_that_its_holder_took_to_the_grave_is_taken_over(
 
 async def test_whoever_leaves_does_not_take_the_others_answer_along(here: Replica) -> None:
     run = await opened(here.store, recording(N, 10))
-    evidence = await here.computer.gather(run, 0, OPTIONS)
+    evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
     leaving, staying = (asyncio.create_task(here.computer.compute(evidence)) for _ in range(2))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -120,7 +121,7 @@ async def test_what_is_computed_elsewhere_is_given_up_at_the_end(
     here: Replica, redis: Redis, settings: Settings
 ) -> None:
     run = await opened(here.store, recording(N, 10))
-    evidence = await here.computer.gather(run, 0, OPTIONS)
+    evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
     redis.set(Keys(settings.store_namespace).lock("a", run.uid, evidence.digest), "busy", px=60_000)
     waiting = asyncio.create_task(here.computer.compute(evidence))
     await asyncio.sleep(0.05)
@@ -132,7 +133,7 @@ async def test_what_is_computed_elsewhere_is_given_up_at_the_end(
 async def test_the_digest_follows_everything_that_decides(here: Replica) -> None:
     bodies = recording(N, 4)
     run = await opened(here.store, bodies)
-    evidence = await here.computer.gather(run, 0, OPTIONS)
+    evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
     others = [
         replace(evidence, options=SelectionOptions(cost_ratio=2.0)),
         replace(evidence, until_epoch=2),
@@ -140,15 +141,15 @@ async def test_the_digest_follows_everything_that_decides(here: Replica) -> None
     ]
     body = recording(N, 1, seed=9)[0]
     await here.store.epochs.commit(run, 0, 3, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
-    others.append(await here.computer.gather(run, 0, OPTIONS))
+    others.append(await here.computer.evidence.gather(run, 0, OPTIONS))
     assert len({each.digest for each in [evidence, *others]}) == 5
-    same = await here.computer.gather(run, 0, OPTIONS)
+    same = await here.computer.evidence.gather(run, 0, OPTIONS)
     assert same.digest == others[-1].digest
 
 
 async def test_an_epoch_replaced_while_it_is_read_gives_the_newer_answer(here: Replica) -> None:
     run = await opened(here.store, recording(N, 10))
-    stale = await here.computer.gather(run, 0, OPTIONS)
+    stale = await here.computer.evidence.gather(run, 0, OPTIONS)
     bits = PackedEpoch.of(EpochBits.from_body(recording(N, 1, seed=9)[0], N))
     await here.store.epochs.commit(run, 0, 3, bits, 1, True)
     evidence, computed = await here.computer.compute(stale)
@@ -161,36 +162,36 @@ async def test_bits_that_are_lost_are_no_reason_to_try_for_ever(
     run = await opened(here.store, recording(N, 10))
     redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
     with pytest.raises(StoreDamaged):
-        await here.computer.compute(await here.computer.gather(run, 0, OPTIONS))
+        await here.computer.compute(await here.computer.evidence.gather(run, 0, OPTIONS))
 
 
 async def test_epochs_that_are_replaced_faster_than_they_are_read_are_no_damage(
     here: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(here.store, recording(N, 3))
-    load, seeds = here.computer.load, iter(range(100, 200))
+    load, seeds = here.computer.evidence.load, iter(range(100, 200))
 
     async def late_load(evidence: Evidence) -> list[RoundBits]:
         body = recording(N, 1, seed=next(seeds))[0]
         await here.store.epochs.commit(run, 0, 1, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
         return await load(evidence)
 
-    monkeypatch.setattr(here.computer, "load", late_load)
+    monkeypatch.setattr(here.computer.evidence, "load", late_load)
     with pytest.raises(StoreUnavailable, match="changed while it was read"):
-        await here.computer.compute(await here.computer.gather(run, 0, OPTIONS))
+        await here.computer.compute(await here.computer.evidence.gather(run, 0, OPTIONS))
 
 
 async def test_there_must_be_something_to_select_from(here: Replica) -> None:
     run = await opened(here.store, [b"", *recording(N, 1)])
     with pytest.raises(RoundNotOpen, match="round 0 is open"):
-        await here.computer.gather(run, 1, OPTIONS)
+        await here.computer.evidence.gather(run, 1, OPTIONS)
     with pytest.raises(NoEpochs, match="up to epoch 0"):
-        await here.computer.gather(run, 0, OPTIONS, until_epoch=0)
+        await here.computer.evidence.gather(run, 0, OPTIONS, until_epoch=0)
 
 
 async def evidence_bits(here: Replica, run: Run, until_epoch: int | None = None) -> RoundBits:
     """The bits that a selection of round 0 sees."""
-    (bits,) = await here.computer.load(await here.computer.gather(run, 0, OPTIONS, until_epoch))
+    (bits,) = await here.computer.evidence.load(await here.computer.evidence.gather(run, 0, OPTIONS, until_epoch))
     return bits
 
 
@@ -237,7 +238,7 @@ async def test_a_store_without_room_for_the_answer_still_gets_one(settings: Sett
         full = replica(settings.model_copy(update={"store_url": server.url}))
         run = await opened(full.store, recording(N, 10))
         redis.config_set("maxmemory", "1")
-        evidence, computed = await full.computer.compute(await full.computer.gather(run, 0, OPTIONS))
+        evidence, computed = await full.computer.compute(await full.computer.evidence.gather(run, 0, OPTIONS))
         assert computed.summary["num_selected"] > 0
         assert await full.store.cache.get(run, evidence.digest) is None
         await full.computer.aclose()

@@ -149,14 +149,14 @@ async def test_a_shard_that_comes_while_finishing_is_in_the_set_or_holds_it_up(
     for shard in range(OF):
         await put(shards, run, shard, epoch=1)
     monkeypatch.setattr(store.rounds, "finish", finish)
-    gather = computer.gather
+    gather = computer.evidence.gather
 
     async def late_gather(*arguments: Any, **more: Any) -> Any:
-        monkeypatch.setattr(computer, "gather", gather)
+        monkeypatch.setattr(computer.evidence, "gather", gather)
         await put(shards, run, 3, epoch=2)
         return await gather(*arguments, **more)
 
-    monkeypatch.setattr(computer, "gather", late_gather)
+    monkeypatch.setattr(computer.evidence, "gather", late_gather)
     await runs.finish(run, 0, True, None, None)
     round_ = await round_0(store, run)
     assert (list(round_.epochs), round_.partials) == ([0, 1, 2], {})

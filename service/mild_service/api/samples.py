@@ -28,7 +28,6 @@ from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.representations import npy
 from mild_service.api.sample_views import EvaluationView, HistoryView, SampleView, ScoresView, SweepView
-from mild_service.compute import Evidence
 from mild_service.errors import (
     InvalidRequest,
     NoAudit,
@@ -38,6 +37,7 @@ from mild_service.errors import (
     RoundsNotComparable,
     RunNotFound,
 )
+from mild_service.evidence import Evidence
 from mild_service.select import Inspection
 
 router = APIRouter(tags=["samples"])

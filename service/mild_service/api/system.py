@@ -11,8 +11,8 @@ from mild_service import __version__
 from mild_service.api.compatibility import API_VERSION, OLDEST_CLIENT
 from mild_service.api.deps import SettingsDep
 from mild_service.api.problems import RouteNotFound, catalogue, described
-from mild_service.compute import CORE_VERSION
 from mild_service.errors import ShuttingDown
+from mild_service.evidence import CORE_VERSION
 
 router = APIRouter(tags=["service"])
 
