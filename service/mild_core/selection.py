@@ -1,7 +1,7 @@
 """The story: rounds of bits -> metric -> fit -> cut -> clean set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from mild_core.audit import Audit
 from mild_core.beside import Beside
 from mild_core.classes import ClassCuts, Classes, cut_classes, described, group
 from mild_core.dynamics import MAX_EPOCHS
+from mild_core.echo import echo
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, curves_of, estimates
 from mild_core.metrics import EPSILON, Scores, score
@@ -58,7 +59,8 @@ def select(
     known = (beside or Beside()).checked(rounds[0].n_samples, options)
     evidence = _evidence(rounds, options, known)
     enough, reasons = verdict.sufficient(evidence.counts)
-    return _fitted(evidence, options) if enough else _selected(evidence, options, None, "insufficient", reasons)
+    found = _fitted(evidence, options) if enough else _selected(evidence, options, None, "insufficient", reasons)
+    return replace(found, echo=echo(found.bitmap, rounds[-1].members, bitmap.pack(found.scored)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

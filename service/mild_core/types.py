@@ -327,6 +327,22 @@ class Histogram:
     counts: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """How far a set repeats its round's members.
+
+    Attributes
+    ----------
+    agreement
+        Share of the judged samples that are both kept and members, or neither.
+    by_chance
+        The same share where being kept had nothing to do with being a member.
+    """
+
+    agreement: float
+    by_chance: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """The clean set of one round, and what may be believed of it.
@@ -363,6 +379,8 @@ class Selection:
         The same estimates for every cut; None where they are not identified, or where classes have cuts of their own.
     classes
         Every class by its label, where the options let classes have a say; else empty.
+    echo
+        How far the set repeats whom the last round was trained on; None where that was everyone.
     """
 
     options: SelectionOptions
@@ -384,6 +402,7 @@ class Selection:
     densities: NDArray[np.float64] | None
     curves: Curves | None = None
     classes: tuple[ClassCut, ...] = ()
+    echo: Echo | None = None
 
     @property
     def measurable(self) -> Bitmap:
@@ -425,5 +444,6 @@ class Selection:
             "epochs": self.epochs,
             "unobserved": self.unobserved,
             "planted": self.planted,
+            "echo": None if self.echo is None else asdict(self.echo),
             **({"classes": [asdict(found) for found in self.classes]} if self.options.by_class else {}),
         }

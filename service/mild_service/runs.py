@@ -286,6 +286,8 @@ def _stored(run: Run, number: int, computed: Computed, client_set: ClientSet | N
         "client_core_version": client_set.core_version,
         "differs": differs,
     }
+    if differs:
+        document["echo"] = None  # of the service's own set, which is not the one that is answered
     return client_set.bitmap, document
 
 

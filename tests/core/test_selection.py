@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,33 @@ def test_pooled_evidence_uses_all_rounds_and_latest_only_the_last() -> None:
     latest = select([good, nothing], SelectionOptions(evidence="latest"))
     assert latest.epochs == 30
     assert latest.verdict == "insufficient"
+
+
+def test_a_set_is_held_against_the_members_of_its_last_round() -> None:
+    bits, _ = recorded()
+    members = bitmap.pack(np.arange(2000) < 1000)
+    chosen = select([bits, replace(bits, members=members)])
+    assert chosen.echo is not None
+    kept, inside = bitmap.unpack(chosen.bitmap, 2000), np.arange(2000) < 1000
+    assert chosen.echo.agreement == pytest.approx((kept == inside).mean())
+    assert chosen.echo.by_chance == pytest.approx(0.5)
+    assert chosen.summary()["echo"] == {"agreement": chosen.echo.agreement, "by_chance": chosen.echo.by_chance}
+    assert select([replace(bits, members=members), bits]).echo is None
+
+
+def test_only_judged_samples_echo() -> None:
+    bits, _ = recorded()
+    observed = np.ones((30, 2000), dtype=bool)
+    observed[2:, :500] = False
+    correct = bits.correct & bitmap.pack(observed)
+    hidden, seen = np.arange(2000) < 500, np.arange(2000) >= 500
+    gappy = RoundBits(2000, correct, bitmap.pack(observed), members=bitmap.pack(seen))
+    assert select([gappy]).echo is None
+    assert select([replace(gappy, members=bitmap.pack(hidden))]).echo is None
+    some = select([replace(gappy, members=bitmap.pack(np.arange(2000) < 1000))])
+    assert some.echo is not None
+    kept = bitmap.unpack(some.bitmap, 2000)[500:]
+    assert some.echo.agreement == pytest.approx((kept == (np.arange(500, 2000) < 1000)).mean())
 
 
 def test_samples_mostly_unobserved_are_reported_and_not_kept() -> None:
