@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.progress import Silent
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings, Weights
+from mild_trainer.staging import THREAD
 
 
 class Killed(Exception):
@@ -194,6 +196,19 @@ def test_a_killed_training_with_cutout_goes_on_bit_for_bit_and_not_with_another_
     assert outcome(run_rounds(settings, data=digits, out=out, resume=True)) == outcome(whole)
     assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
     assert outcome(run_rounds(quick, data=digits)) != outcome(whole)
+
+
+def test_a_training_comes_to_the_same_wherever_its_images_lie_and_may_go_on_elsewhere(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    there = replace(quick, cutout=2, observe="mixed", finish="mixmatch", ema=0.9, data_on="device", deterministic=True)
+    here, out = replace(there, data_on="host"), tmp_path / "here"
+    whole = run_rounds(there, data=digits, out=tmp_path / "there")
+    with pytest.raises(Killed):
+        run_rounds(there, data=digits, out=out, reporter=KilledAfter(epochs=3))
+    assert outcome(run_rounds(here, data=digits, out=out, resume=True)) == outcome(whole)
+    assert all(torch.equal(value, weights(tmp_path / "there")[name]) for name, value in weights(out).items())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD)]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Images that live on the training device, and batches cut out of them there."""
+"""Batches of images on the training device, augmented there, wherever the images lie."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
+
+from mild_trainer.pixels import placed
+from mild_trainer.settings import DataOn
 
 # Pixel values cut at once: small batches are cut several at a time, so that they do not pay for launches.
 _SLAB_VALUES = 1 << 25
@@ -38,7 +40,9 @@ PLAIN = Augmentation()
 
 
 class DeviceImages:
-    """A data set as bytes on the device, zero-padded for cropping, with the labels to train on.
+    """A data set whose batches come out on the device, with the labels to train on.
+
+    The batches are the same, bit for bit, wherever the images lie.
 
     Parameters
     ----------
@@ -49,11 +53,13 @@ class DeviceImages:
     mean, std
         Shape (n_channels,), what the bytes are normalised with.
     device
-        Where everything lives from now on.
+        Where the labels and the batches are.
     dtype
         Type of the batches.
     augmentation
         What `augmented` does.
+    data_on
+        Where the images are kept; ``auto``: on the device if they fit.
     """
 
     def __init__(
@@ -65,12 +71,12 @@ class DeviceImages:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         augmentation: Augmentation = PLAIN,
+        data_on: DataOn = "auto",
     ) -> None:
         self.n_samples, self.height, self.width, self.n_channels = images.shape
         self.device, self.dtype, self.augmentation = device, dtype, augmentation
-        pad = augmentation.pad
         self.labels = torch.from_numpy(labels).to(device)
-        self._padded = functional.pad(torch.from_numpy(images).to(device), (0, 0, pad, pad, pad, pad))
+        self._pixels = placed(images, augmentation.pad, device, data_on)
         self._mean = torch.from_numpy(mean).to(device, dtype)
         self._inverse_std = torch.from_numpy(1 / std).to(device, dtype)
         self._rows = torch.arange(self.height, device=device)
@@ -90,8 +96,8 @@ class DeviceImages:
         generator
             Of the same device.
         """
-        slab_size = self._slab_batches(batch_size) * batch_size
-        for slab in torch.split(indices, _sizes(len(indices), slab_size)):
+        slab_sizes = _sizes(len(indices), self._slab_batches(batch_size) * batch_size)
+        for slab, padded, places in self._pixels.parts(indices, slab_sizes):
             n = len(slab)
             rows = self._rows + self._shifts(n, generator)
             columns = self._columns.expand(n, -1)
@@ -100,7 +106,7 @@ class DeviceImages:
                 columns = torch.where(mirrored, self._columns.flip(0), columns)
             columns = columns + self._shifts(n, generator)
             # One gather picks the samples, crops and mirrors; its result is channels-last in memory.
-            images = self._normalised(self._padded[slab[:, None, None], rows[:, :, None], columns[:, None, :]])
+            images = self._normalised(padded[places[:, None, None], rows[:, :, None], columns[:, None, :]])
             if self.augmentation.cutout:
                 images.masked_fill_(self._holes(n, generator), 0)
             sizes = _sizes(n, batch_size)
@@ -110,10 +116,11 @@ class DeviceImages:
         """Yield (indices, images, labels) as they are, in the order of `indices` or, without them, of everyone."""
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.device)
-        pad = self.augmentation.pad
-        inner = self._padded[:, pad : pad + self.height, pad : pad + self.width]
-        for batch in torch.split(indices, batch_size):
-            yield batch, self._normalised(inner[batch]), self.labels[batch]
+        pad, n = self.augmentation.pad, len(indices)
+        sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]
+        for batch, padded, places in self._pixels.parts(indices, sizes):
+            inner = padded[:, pad : pad + self.height, pad : pad + self.width]
+            yield batch, self._normalised(inner[places]), self.labels[batch]
 
     def _shifts(self, n: int, generator: torch.Generator) -> Tensor:
         pad = self.augmentation.pad

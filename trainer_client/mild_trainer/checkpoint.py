@@ -43,6 +43,7 @@ _FREE = frozenset(
         "device",
         "compile",
         "threads",
+        "data_on",
         "checkpoint_every",
         "download",
     }

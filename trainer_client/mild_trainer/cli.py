@@ -79,6 +79,7 @@ def train(
     device: o.Device = None,
     compile: o.Compile = None,
     threads: o.Threads = None,
+    data_on: o.DataOnOption = None,
     deterministic: o.Deterministic = None,
     checkpoint_every: o.CheckpointEvery = None,
     metric: o.MetricOption = "mild-simple",
@@ -142,6 +143,7 @@ def train(
             device=device,
             compile=compile,
             threads=threads,
+            data_on=data_on,
             deterministic=deterministic,
             checkpoint_every=checkpoint_every,
             selection=SelectionOptions(

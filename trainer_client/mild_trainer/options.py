@@ -12,6 +12,7 @@ from mild_trainer import presets
 from mild_trainer.one_line import one_line_errors
 from mild_trainer.settings import (
     DEFAULTS,
+    DataOn,
     DatasetName,
     DeviceName,
     FinishName,
@@ -181,6 +182,10 @@ Compile: TypeAlias = Annotated[
     _setting("COMPILE", "Compile the network (torch.compile).", _TRAINING, "--compile/--no-compile"),
 ]
 Threads: TypeAlias = Annotated[int | None, _setting("THREADS", "Processor threads; 0: torch's choice.", _TRAINING)]
+DataOnOption: TypeAlias = Annotated[
+    DataOn | None,
+    _setting("DATA_ON", "Where images are kept; auto: on the device if half its free memory is enough.", _TRAINING),
+]
 Deterministic: TypeAlias = Annotated[
     bool | None,
     _setting(

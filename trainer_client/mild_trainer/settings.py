@@ -19,6 +19,7 @@ FinishName: TypeAlias = Literal["none", "supervised", "mixmatch", "contrastive"]
 Schedule: TypeAlias = Literal["cosine", "one-cycle", "constant"]
 PlantHow: TypeAlias = Literal["confused", "uniform"]
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+DataOn: TypeAlias = Literal["auto", "device", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class TrainSettings:
         Whether to test first, by held-out agreement, that the labels carry signal, and to stop where they do not.
     device, compile, threads
         Where to train; whether to compile the network; processor threads (0: torch's choice).
+    data_on
+        Where the images are kept; ``auto``: on the device if they fit.
     deterministic
         Whether the same settings give the same bits again, on the same machine and versions, at some cost on a GPU.
     checkpoint_every
@@ -104,6 +107,7 @@ class TrainSettings:
     device: DeviceName = "auto"
     compile: bool = False
     threads: int = 0
+    data_on: DataOn = "auto"
     deterministic: bool = False
     checkpoint_every: int = 1
     selection: SelectionOptions = field(default_factory=SelectionOptions)

@@ -44,11 +44,11 @@ class Trainer:
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
         self._settings, self._data = settings, data
         self._machine = Machine.choose(settings)
-        device, dtype = self._machine.device, self._machine.dtype
+        device, dtype, data_on = self._machine.device, self._machine.dtype, settings.data_on
         mean, std = data.normalisation()
         augmentation = Augmentation(settings.pad, settings.flip, settings.cutout)
-        self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, augmentation)
-        self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype)
+        self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, augmentation, data_on)
+        self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype, data_on=data_on)
         self._given = self._images.labels
         self._planted: Tensor | None = None
         self.planting_passes = Passes()
