@@ -9,8 +9,11 @@ from torch import distributed
 WORLD = 2
 
 
-def run_ranks(work: Callable[[int, Path], None], folder: Path) -> None:
-    """Call ``work(rank, folder)`` in two processes that are one gloo group; it must be a module's function."""
+def run_ranks(work: Callable[[int, Path], None], folder: Path, exits: tuple[int, int] = (0, 0)) -> None:
+    """Call ``work(rank, folder)`` in two processes that are one gloo group, and compare how they end with `exits`.
+
+    `work` must be a module's function.
+    """
     context = multiprocessing.get_context("spawn")
     started = [context.Process(target=_rank, args=(work, rank, folder)) for rank in range(WORLD)]
     for process in started:
@@ -18,7 +21,7 @@ def run_ranks(work: Callable[[int, Path], None], folder: Path) -> None:
     for process in started:
         process.join(120)
         process.kill()
-    assert [process.exitcode for process in started] == [0] * WORLD
+    assert tuple(process.exitcode for process in started) == exits
 
 
 def _rank(work: Callable[[int, Path], None], rank: int, folder: Path) -> None:

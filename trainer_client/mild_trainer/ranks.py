@@ -1,7 +1,8 @@
 """Processes that train one network together, under ``torchrun``: who this one is, and what all of them must agree on.
 
-Every rank holds all images and runs the same code; each trains on its own share of every epoch. Gradients are averaged
-(DistributedDataParallel), bits are merged by the tracker, and rank 0 alone speaks to the backend and writes files.
+Every rank holds all images and runs the same code; each trains on its own share of every epoch, and of every batch of a
+finish. Gradients are averaged (DistributedDataParallel), bits are merged by the tracker, and rank 0 alone speaks to the
+backend and writes files.
 """
 
 import contextlib
@@ -69,6 +70,36 @@ class Ranks:
     def share(self, indices: Tensor) -> Tensor:
         """Part of some indices, each of which is some rank's; parts may differ by one in length."""
         return indices if self.world == 1 else indices[self.rank :: self.world]
+
+    def through(self, network: nn.Module, batch: Tensor) -> Tensor:
+        """What `network` makes of a batch that all ranks hold: each computes its share, and all hear of all.
+
+        A loss of the whole batch can be made from it as in one process. Gradients flow back into a rank's own share,
+        and where `network` is `wrapped` their average over the ranks is the gradient of that loss.
+
+        Parameters
+        ----------
+        network
+            Maps (n, …) to (n, n_values), each sample's by itself but for batch statistics, which are of a share.
+        batch
+            Shape (n_batch, …), the same on all ranks.
+
+        Returns
+        -------
+        values
+            Shape (n_batch, n_values), the same on all ranks.
+        """
+        if self.world == 1:
+            whole: Tensor = network(batch)
+            return whole
+        own = network(batch[self.padded_share(torch.arange(len(batch), device=batch.device))])
+        if own.requires_grad:
+            own.register_hook(lambda gradient: gradient * self.world)  # what an average divides by
+        shares = [torch.empty_like(own) for _ in range(self.world)]
+        distributed.all_gather(shares, own.detach())
+        padded = torch.stack(shares, 1).flatten(0, 1)
+        padded[self.rank :: self.world] = own
+        return padded[: len(batch)]
 
     def own(self, generator: torch.Generator) -> torch.Generator:
         """Draws of this rank alone, which follow from those that all share."""

@@ -13,6 +13,7 @@ from mild_trainer.engine import Trainee
 from mild_trainer.finishing.mixup import Mix
 from mild_trainer.finishing.pool import Pool
 from mild_trainer.passes import Passes
+from mild_trainer.resnet import ResNet
 from mild_trainer.settings import TrainSettings
 
 ALPHA = 1.0
@@ -25,6 +26,21 @@ PROJECTED = 64
 """Dimensions in which images are compared."""
 
 
+class _Compared(nn.Module):
+    """A network that also projects what its linear layer reads to where images are compared."""
+
+    def __init__(self, model: ResNet) -> None:
+        super().__init__()
+        n_features = model.head.in_features
+        self.model = model
+        self.projection = nn.Sequential(nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTED))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits and, beside them, projections: (n_batch, n_classes + PROJECTED)."""
+        features = self.model.features(x)
+        return torch.cat([self.model.head(features), self.projection(features)], 1)
+
+
 class Contrastive:
     """Cross entropy on mixed labels, and a contrastive term between two views of kept and dropped samples."""
 
@@ -33,15 +49,13 @@ class Contrastive:
         half = max(2, settings.batch_size // 2)
         self._kept = pool.batches(pool.kept, half, n_views=2)
         self._dropped = pool.batches(pool.dropped, half, n_views=2)
-        n_features = trainee.model.head.in_features
-        self._projection = nn.Sequential(
-            nn.Linear(n_features, n_features), nn.ReLU(), nn.Linear(n_features, PROJECTED)
-        ).to(trainee.machine.device)
-        trainee.optimiser.add_param_group({"params": list(self._projection.parameters())})
+        network = _Compared(trainee.model).to(trainee.machine.device)
+        trainee.optimiser.add_param_group({"params": list(network.projection.parameters())})
+        self._network = trainee.machine.ranks.wrapped(network)
 
     def step(self, done: float) -> tuple[Tensor, Passes]:
         """Return the loss of the next batch, and what it costs to step along it."""
-        pool, model, machine = self._pool, self._trainee.model, self._trainee.machine
+        pool, machine = self._pool, self._trainee.machine
         kept, labels = next(self._kept)
         dropped, _ = next(self._dropped)
         n_kept, n_dropped = len(labels), len(dropped[0])
@@ -49,9 +63,8 @@ class Contrastive:
         views = [mix.of(torch.cat(parts)) for parts in zip(kept, dropped, strict=True)]
 
         with machine.autocast():
-            features = model.features(torch.cat(views))
-            logits = model.head(features).float()
-            projected = functional.normalize(self._projection(features).float())
+            values = machine.ranks.through(self._network, torch.cat(views)).float()
+        logits, projected = values[:, :-PROJECTED], functional.normalize(values[:, -PROJECTED:])
 
         themselves = pool.n_classes + torch.arange(n_dropped, device=labels.device)
         own = torch.cat([labels, themselves])

@@ -101,6 +101,7 @@ def finish(settings: TrainSettings, trainee: Trainee, pool: Pool, test_images: D
             average.update()
     if average is not None:
         average.adopt()
+    trainee.machine.ranks.align(trainee.model)
     test_accuracy = float(evaluate(trainee, test_images, settings))
     seconds = time.perf_counter() - started
     return Finished(name, len(pool.kept), len(pool.dropped), test_accuracy, spent, seconds)

@@ -31,19 +31,21 @@ class MixMatch:
 
     def step(self, done: float) -> tuple[Tensor, Passes]:
         """Return the loss of the next batch, and what it costs to step along it; `done` runs from 0 to 1."""
-        pool, model, machine = self._pool, self._trainee.model, self._trainee.machine
+        pool, trainee, machine = self._pool, self._trainee, self._trainee.machine
+        ranks = machine.ranks
         (x,), labels = next(self._kept)
         unlabelled, _ = next(self._dropped)
         n_labelled, n_guessed = len(x), N_GUESSES * len(unlabelled[0])
 
         everyone = torch.cat(unlabelled)
         with torch.no_grad(), machine.autocast():
-            guess = _sharpened(torch.stack(model(everyone).float().softmax(1).chunk(N_GUESSES)).mean(0))
+            predicted = ranks.through(trainee.model, everyone).float().softmax(1)
+            guess = _sharpened(torch.stack(predicted.chunk(N_GUESSES)).mean(0))
         targets = torch.cat([functional.one_hot(labels, pool.n_classes).float(), *[guess] * N_GUESSES])
 
         mix = Mix.draw((n_labelled + n_guessed,), ALPHA, pool.draws, pool.rng)
         with machine.autocast():
-            logits = model(mix.of(torch.cat([x, everyone]))).float()
+            logits = ranks.through(trainee.learner, mix.of(torch.cat([x, everyone]))).float()
         mixed = mix.of(targets)
         labelled = functional.cross_entropy(
             logits[:n_labelled], mixed[:n_labelled], label_smoothing=self._settings.label_smoothing

@@ -18,8 +18,9 @@ class Supervised:
 
     def step(self, done: float) -> tuple[Tensor, Passes]:
         """Return the loss of the next batch, and what it costs to step along it."""
+        machine = self._trainee.machine
         (x,), labels = next(self._batches)
-        with self._trainee.machine.autocast():
-            logits = self._trainee.model(x)
+        with machine.autocast():
+            logits = machine.ranks.through(self._trainee.learner, x)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
         return loss, Passes.learnt(len(labels))
