@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError, RunNotFound, StoreError
+from mild_service.errors import RunNotFound, StoreError
 from mild_service.identity import ApiKey, digest, static_keys
 from mild_service.store import Store, run_not_found
 

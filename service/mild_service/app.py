@@ -38,12 +38,13 @@ from mild_service.api.middleware import RequestContext
 from mild_service.api.reception import Reception
 from mild_service.api.root_path import RootPath
 from mild_service.api.rules import Rulebook
+from mild_service.command_errors import ConfigurationError
 from mild_service.compute import Computer
 from mild_service.config import Settings
 from mild_service.coverage import Coverages
 from mild_service.drain import Drain
 from mild_service.epochs import Epochs
-from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
+from mild_service.errors import StoreError, StoreUnavailable
 from mild_service.feed import Feed
 from mild_service.ids import SampleIds
 from mild_service.ingest.helper import Helper

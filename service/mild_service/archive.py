@@ -14,7 +14,7 @@ from typing import IO, Any
 import orjson
 
 from mild_service import __version__
-from mild_service.errors import ArchiveDamaged
+from mild_service.command_errors import ArchiveDamaged
 from mild_service.state import Run
 from mild_service.store import Part, Store
 from mild_service.store.schema import SCHEMA

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
 from mild_core.evaluation import evaluate
-from mild_service.errors import RoundsNotComparable
+from mild_service.conflicts import RoundsNotComparable
 from mild_service.state import Round, Run
 
 VALIDATION = "validation_accuracy"

@@ -16,10 +16,10 @@ import uvicorn
 from mild_service import __version__, interpreter, logs
 from mild_service.app import create_app
 from mild_service.archive_cli import export_run, import_run
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
 from mild_service.doctor_cli import examine
 from mild_service.drain import Drain
-from mild_service.errors import ConfigurationError
 from mild_service.keys_cli import keys_cli
 from mild_service.protocol import bounded
 from mild_service.reach import check_reach

@@ -8,7 +8,8 @@ from mild_core.errors import CorrectNotObservedError, MildError
 from mild_core.types import EpochBits
 from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.config import Settings
-from mild_service.errors import StaleAttempt, StoreError
+from mild_service.conflicts import StaleAttempt
+from mild_service.errors import StoreError
 from mild_service.known import KnownRuns
 from mild_service.places import check_place
 from mild_service.state import Commitment, Epoch, Run, SetRef

@@ -12,7 +12,8 @@ import orjson
 from mild_core import bitmap
 from mild_core.beside import Beside
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
+from mild_service.conflicts import NoEpochs, RoundNotOpen
+from mild_service.errors import StoreDamaged, StoreUnavailable
 from mild_service.state import Epoch, Round, Run, TruthRef
 from mild_service.store import Store
 

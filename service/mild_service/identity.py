@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mild_service.errors import ConfigurationError, InvalidRequest
+from mild_service.command_errors import ConfigurationError
+from mild_service.errors import InvalidRequest
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
 

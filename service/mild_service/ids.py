@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.ids import IdIndex, digests_of, fault
 from mild_service.conditions import NO_CONDITION, Condition
-from mild_service.errors import (
-    NoSampleIds,
-    SampleIdsFrozen,
-    SampleNotFound,
-    StoreDamaged,
-    StoreError,
-    StoreUnavailable,
-)
+from mild_service.conflicts import NoSampleIds, SampleIdsFrozen
+from mild_service.errors import SampleNotFound, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.recent import Recent
 from mild_service.state import IdsRef, Run
 from mild_service.store import PIECE_SAMPLES, Store

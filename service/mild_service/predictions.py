@@ -15,14 +15,8 @@ from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits
 from mild_core.votes import Votes
 from mild_service.config import Settings
-from mild_service.errors import (
-    EpochConflict,
-    EpochKind,
-    LimitExceeded,
-    StaleAttempt,
-    StoreDamaged,
-    StoreUnavailable,
-)
+from mild_service.conflicts import EpochConflict, EpochKind, StaleAttempt
+from mild_service.errors import LimitExceeded, StoreDamaged, StoreUnavailable
 from mild_service.ids import SampleIds
 from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
 from mild_service.ingest.helper import Helper

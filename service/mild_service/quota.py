@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from mild_service.errors import RunLimit
+from mild_service.conflicts import RunLimit
 from mild_service.identity import ANONYMOUS, ApiKey
 from mild_service.store import Store
 

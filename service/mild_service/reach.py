@@ -5,8 +5,9 @@ import ipaddress
 import anyio
 
 from mild_service.access import Gate
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError, StoreError
+from mild_service.errors import StoreError
 from mild_service.store import open_store
 
 

@@ -12,13 +12,8 @@ from mild_core.errors import InvalidInput
 from mild_service.compute import Computer
 from mild_service.conditions import NO_CONDITION, Condition
 from mild_service.config import Settings
-from mild_service.errors import (
-    EpochGap,
-    RoundFinished,
-    RunConflict,
-    RunNotFound,
-    StoreError,
-)
+from mild_service.conflicts import EpochGap, RoundFinished, RunConflict
+from mild_service.errors import RunNotFound, StoreError
 from mild_service.evidence import CORE_VERSION
 from mild_service.identity import ANONYMOUS, ApiKey
 from mild_service.pictures import check_template

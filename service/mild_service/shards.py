@@ -6,7 +6,8 @@ from mild_core import bitmap
 from mild_core.errors import BitmapLengthError
 from mild_core.types import EpochBits
 from mild_service.config import Settings
-from mild_service.errors import InvalidRequest, StaleAttempt, StoreUnavailable
+from mild_service.conflicts import StaleAttempt
+from mild_service.errors import InvalidRequest, StoreUnavailable
 from mild_service.places import check_place, within
 from mild_service.state import Epoch, Run, ShardOutcome
 from mild_service.store import PackedEpoch, Store

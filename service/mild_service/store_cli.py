@@ -10,8 +10,8 @@ import anyio
 import typer
 
 from mild_core.errors import MildError
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError
 from mild_service.store import Store, open_store
 from mild_service.store.embedded import attached
 from mild_service.terminal import fail, read_settings

@@ -5,8 +5,8 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError
 
 
 def read_settings(**given: Any) -> Settings:

@@ -12,7 +12,8 @@ from mild_core import bitmap
 from mild_core.audit import Audit, Marks
 from mild_core.errors import InvalidInput
 from mild_service.conditions import NO_CONDITION, Condition
-from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
+from mild_service.conflicts import LabelsFrozen
+from mild_service.errors import StoreDamaged, StoreUnavailable
 from mild_service.state import Run, TruthName, TruthRef
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry

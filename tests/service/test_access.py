@@ -8,8 +8,9 @@ from pydantic import SecretStr
 
 from mild_service import access
 from mild_service.access import Gate
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError, StoreUnavailable
+from mild_service.errors import StoreUnavailable
 from mild_service.identity import ApiKey, digest, draw_key, draw_secret
 from mild_service.store import Store, open_store
 from tests.service.conftest import Clock

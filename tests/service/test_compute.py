@@ -11,7 +11,8 @@ from mild_core import bitmap, selection
 from mild_core.types import EpochBits, RoundBits, SelectionOptions
 from mild_service.compute import Computer
 from mild_service.config import Settings
-from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
+from mild_service.conflicts import NoEpochs, RoundNotOpen
+from mild_service.errors import StoreDamaged, StoreUnavailable
 from mild_service.evidence import Evidence
 from mild_service.state import Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store

@@ -2,7 +2,8 @@ import re
 
 import pytest
 
-from mild_service.errors import ConfigurationError, InvalidRequest
+from mild_service.command_errors import ConfigurationError
+from mild_service.errors import InvalidRequest
 from mild_service.identity import SCOPES, ApiKey, digest, draw_key, draw_secret, static_keys
 
 SECRET = "s3cret-and-long-enough"

@@ -8,15 +8,8 @@ from redis import Redis
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
-from mild_service.errors import (
-    EpochConflict,
-    EpochKind,
-    RoundFinished,
-    RunNotFound,
-    StaleAttempt,
-    StoreDamaged,
-    StoreUnavailable,
-)
+from mild_service.conflicts import EpochConflict, EpochKind, RoundFinished, StaleAttempt
+from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
 from mild_service.ids import SampleIds
 from mild_service.ingest.helper import Helper
 from mild_service.predictions import Posted, Predictions

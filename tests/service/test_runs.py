@@ -12,8 +12,9 @@ from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.compute import Computer
 from mild_service.config import Settings
+from mild_service.conflicts import StaleAttempt
 from mild_service.epochs import Epochs, Put
-from mild_service.errors import RunNotFound, StaleAttempt
+from mild_service.errors import RunNotFound
 from mild_service.runs import Opening, Runs
 from mild_service.state import Commitment, Epoch, Round, Run
 from mild_service.store import PackedEpoch, Store, open_store

@@ -9,8 +9,9 @@ from redis import Redis
 from mild_core import bitmap
 from mild_service.compute import Computer
 from mild_service.config import Settings
+from mild_service.conflicts import EpochConflict, EpochGap, StaleAttempt
 from mild_service.coverage import Coverages
-from mild_service.errors import EpochConflict, EpochGap, RunNotFound, StaleAttempt, StoreDamaged, StoreUnavailable
+from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
 from mild_service.runs import Runs
 from mild_service.shards import ShardPut, Shards
 from mild_service.state import Round, Run, RunConfig

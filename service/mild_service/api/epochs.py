@@ -22,9 +22,10 @@ from mild_service.api.epoch_views import CoverageView, EpochView, RoundCoverageV
 from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS, PLACE, WRITE, binary
+from mild_service.conflicts import EpochConflict, EpochKind
 from mild_service.coverage import state_of
 from mild_service.epochs import Put
-from mild_service.errors import EpochConflict, EpochKind, PreconditionFailed
+from mild_service.errors import PreconditionFailed
 
 router = APIRouter(tags=["rounds"])
 

@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mild_service.errors import ConfigurationError
+from mild_service.command_errors import ConfigurationError
 from mild_service.identity import ANONYMOUS
 
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"

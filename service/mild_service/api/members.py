@@ -9,7 +9,8 @@ from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS, PLACE, WRITE
 from mild_service.api.round_views import MembersDetail, MembersView
-from mild_service.errors import MembersFrozen, NotAcceptable
+from mild_service.conflicts import MembersFrozen
+from mild_service.errors import NotAcceptable
 
 router = APIRouter(tags=["rounds"])
 

@@ -9,15 +9,8 @@ from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.refusals import BITS
 from mild_service.api.truth_views import PlantedDetail, PlantedView
-from mild_service.errors import (
-    InvalidRequest,
-    NotAcceptable,
-    PlantedFrozen,
-    RoundFinished,
-    RunNotFound,
-    StaleAttempt,
-    StoreFull,
-)
+from mild_service.conflicts import PlantedFrozen, RoundFinished, StaleAttempt
+from mild_service.errors import InvalidRequest, NotAcceptable, RunNotFound, StoreFull
 
 router = APIRouter(tags=["truth"])
 

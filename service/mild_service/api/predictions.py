@@ -8,19 +8,15 @@ from mild_service.api import bodies
 from mild_service.api.deps import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
 from mild_service.api.epoch_views import FilledView, PostedView
 from mild_service.api.problems import described
+from mild_service.conflicts import EpochConflict, EpochKind, RoundFinished, RoundNotOpen, StaleAttempt
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
     DigestMismatch,
-    EpochConflict,
-    EpochKind,
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
-    RoundFinished,
-    RoundNotOpen,
     RunNotFound,
-    StaleAttempt,
     StoreFull,
     UnsupportedMediaType,
 )

@@ -16,7 +16,7 @@ from starlette.routing import compile_path
 
 from mild_core import errors as core
 from mild_core.errors import MildError
-from mild_service import errors
+from mild_service import conflicts, errors
 from mild_service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.Unauthenticated: 401,
     errors.RateLimited: 429,
     errors.PreconditionFailed: 412,
-    errors.Conflict: 409,
+    conflicts.Conflict: 409,
     errors.Overloaded: 503,
     errors.DeadlineExceeded: 503,
     errors.ShuttingDown: 503,
@@ -241,10 +241,9 @@ def _reason(entry: Mapping[str, Any]) -> str:
 def _kinds() -> set[type[MildError]]:
     """Every error that is raised as such: the tree's leaves, and the inner nodes that are."""
     kinds: list[type[MildError]] = [RouteNotFound, MethodNotAllowed, InternalError]
-    kinds += [value for module in (core, errors) for value in vars(module).values() if _is_error(value)]
+    kinds += [value for module in (core, errors, conflicts) for value in vars(module).values() if _is_error(value)]
     inner = {parent for kind in kinds for parent in kind.__mro__[1:]} - {core.InvalidInput, errors.StoreUnavailable}
-    unanswered = (errors.ConfigurationError, errors.CommandError)
-    return {kind for kind in kinds if kind not in inner and not issubclass(kind, unanswered)}
+    return set(kinds) - inner
 
 
 def _is_error(value: object) -> TypeGuard[type[MildError]]:

@@ -4,16 +4,14 @@ from typing import Any
 
 from mild_core.errors import BitmapLengthError, TrailingBitsError
 from mild_service.api import bodies
+from mild_service.conflicts import RoundFinished, RoundNotOpen, StaleAttempt
 from mild_service.errors import (
     BodyTooLarge,
     DigestMismatch,
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
-    RoundFinished,
-    RoundNotOpen,
     RunNotFound,
-    StaleAttempt,
     StoreFull,
     UnsupportedMediaType,
 )

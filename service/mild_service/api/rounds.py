@@ -26,15 +26,8 @@ from mild_service.api.problems import described
 from mild_service.api.refusals import BODY, WRITE
 from mild_service.api.round_views import FinishRequest, MetricsView, Scalars
 from mild_service.api.selection_views import FitView, SelectionView
-from mild_service.errors import (
-    EpochGap,
-    InvalidRequest,
-    MetricsConflict,
-    NoEpochs,
-    NotAcceptable,
-    RoundNotOpen,
-    RunNotFound,
-)
+from mild_service.conflicts import EpochGap, MetricsConflict, NoEpochs, RoundNotOpen
+from mild_service.errors import InvalidRequest, NotAcceptable, RunNotFound
 from mild_service.runs import ClientSet
 
 router = APIRouter(tags=["rounds"])

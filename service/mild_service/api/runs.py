@@ -10,16 +10,13 @@ from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.api.round_views import RoundView
 from mild_service.api.run_views import RunDetail, RunPage, RunPatch, RunRequest, RunView
+from mild_service.conflicts import RoundFinished, RoundNotOpen, RunConflict, RunLimit
 from mild_service.errors import (
     BodyTooLarge,
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
     PreconditionFailed,
-    RoundFinished,
-    RoundNotOpen,
-    RunConflict,
-    RunLimit,
     RunNotFound,
     StoreFull,
     UnsupportedMediaType,

@@ -14,17 +14,16 @@ from mild_service.api.deps import RunId, RunsDep, SampleIdsDep, SettingsDep
 from mild_service.api.id_bodies import ID_TYPES, NDJSON, TEXT, read_ids, unit_of
 from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
+from mild_service.conflicts import NoSampleIds, SampleIdsFrozen
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
     DigestMismatch,
     InvalidRequest,
     MalformedBody,
-    NoSampleIds,
     NotAcceptable,
     PreconditionFailed,
     RunNotFound,
-    SampleIdsFrozen,
     SampleNotFound,
     StoreFull,
     UnsupportedMediaType,

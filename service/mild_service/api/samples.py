@@ -28,15 +28,8 @@ from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.representations import npy
 from mild_service.api.sample_views import EvaluationView, HistoryView, SampleView, ScoresView, SweepView
-from mild_service.errors import (
-    InvalidRequest,
-    NoAudit,
-    NoEpochs,
-    NotAcceptable,
-    RoundNotOpen,
-    RoundsNotComparable,
-    RunNotFound,
-)
+from mild_service.conflicts import NoAudit, NoEpochs, RoundNotOpen, RoundsNotComparable
+from mild_service.errors import InvalidRequest, NotAcceptable, RunNotFound
 from mild_service.evidence import Evidence
 from mild_service.select import Inspection
 

@@ -34,6 +34,7 @@ from mild_service.api.predictions import LOG_CONTENT
 from mild_service.api.problems import described
 from mild_service.api.selection_views import SelectionView
 from mild_service.api.stateless import StatelessRequest, body_schema, rounds_of
+from mild_service.conflicts import NoEpochs, NoSampleIds, RoundNotOpen, RoundsNotComparable
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
@@ -41,11 +42,7 @@ from mild_service.errors import (
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
-    NoEpochs,
-    NoSampleIds,
     NotAcceptable,
-    RoundNotOpen,
-    RoundsNotComparable,
     RunNotFound,
     UnsupportedMediaType,
 )

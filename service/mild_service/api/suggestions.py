@@ -24,14 +24,8 @@ from mild_service.api.deps import (
 from mild_service.api.negotiation import negotiate, respond
 from mild_service.api.problems import described
 from mild_service.api.representations import CSV
-from mild_service.errors import (
-    InvalidRequest,
-    NoEpochs,
-    NotAcceptable,
-    RoundNotOpen,
-    RoundsNotComparable,
-    RunNotFound,
-)
+from mild_service.conflicts import NoEpochs, RoundNotOpen, RoundsNotComparable
+from mild_service.errors import InvalidRequest, NotAcceptable, RunNotFound
 
 router = APIRouter(tags=["samples"])
 

@@ -14,11 +14,11 @@ from mild_service.api.npy import NPY
 from mild_service.api.preconditions import ConditionDep, conditional, tagged
 from mild_service.api.problems import described
 from mild_service.api.truth_views import AuditedView, AuditRequest, AuditView, LabelsRequest, LabelsView
+from mild_service.conflicts import LabelsFrozen
 from mild_service.errors import (
     BodyTooLarge,
     DigestMismatch,
     InvalidRequest,
-    LabelsFrozen,
     MalformedBody,
     NotAcceptable,
     PreconditionFailed,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.votes import MAX_CLASS
-from mild_service.errors import BadRecord, EpochConflict
+from mild_service.conflicts import EpochConflict
+from mild_service.errors import BadRecord
 from mild_service.ingest.names import NameFault, Names
 
 Unit: TypeAlias = Literal["line", "row"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mild_service.conditions import NO_CONDITION, Condition, unmet
-from mild_service.errors import EpochConflict, EpochKind
+from mild_service.conflicts import EpochConflict, EpochKind
 from mild_service.state import Commitment, Epoch, IdsRef, Kind, Run, SetRef
 from mild_service.store import records
 from mild_service.store.bits import Bits

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mild_core.errors import MildError
-from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
+from mild_service.conflicts import RoundFinished, RoundNotOpen, StaleAttempt
+from mild_service.errors import RunNotFound
 from mild_service.store.client import Client
 from mild_service.store.keys import Keys
 from mild_service.store.scripts import Scripts

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from mild_service.errors import RunChanging, RunIsThere, StoreDamaged
+from mild_service.command_errors import RunChanging, RunIsThere
+from mild_service.errors import StoreDamaged
 from mild_service.state import Run
 from mild_service.store import chunks, records
 from mild_service.store.faults import translated

@@ -8,7 +8,7 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
+from mild_service.conflicts import MembersFrozen, MetricsConflict, PlantedFrozen
 from mild_service.state import Commitment, Round, Run, SetRef
 from mild_service.store import chunks, records
 from mild_service.store.faults import translated

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_service.errors import EpochConflict, EpochKind, StoreDamaged
+from mild_service.conflicts import EpochConflict, EpochKind
+from mild_service.errors import StoreDamaged
 from mild_service.state import Epoch, Run, ShardOutcome, ShardRef
 from mild_service.store import chunks, records
 from mild_service.store.bits import Bits

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 
-from mild_service.errors import RoundNotOpen
+from mild_service.conflicts import RoundNotOpen
 from mild_service.runs import Runs
 from mild_service.state import Round, Run
 

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from mild_service.app import create_app
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError
 from tests.inprocess import InProcess, running
 from tests.service.keyring import Keyring, bearer
 

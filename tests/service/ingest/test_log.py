@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
-from mild_service.errors import BadRecord, EpochConflict, EpochKind, LimitExceeded
+from mild_service.conflicts import EpochConflict, EpochKind
+from mild_service.errors import BadRecord, LimitExceeded
 from mild_service.ingest import Batch, Limits, Log, Stored
 from mild_service.ingest.records import Rows
 

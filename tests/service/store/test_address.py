@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError, StoreUnavailable
+from mild_service.errors import StoreUnavailable
 from mild_service.store import Store, open_store
 from mild_service.store.address import Address, read_address
 from mild_service.store.embedded import EmbeddedServer

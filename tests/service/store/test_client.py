@@ -8,8 +8,9 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from benchmarks.links import Link
+from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
+from mild_service.errors import StoreFull, StoreUnavailable
 from mild_service.state import RunConfig
 from mild_service.store import Store, open_store
 from mild_service.store.embedded import EmbeddedServer

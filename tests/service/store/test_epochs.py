@@ -8,16 +8,8 @@ from redis import Redis
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
-from mild_service.errors import (
-    EpochConflict,
-    EpochKind,
-    MembersFrozen,
-    RoundFinished,
-    RoundNotOpen,
-    RunNotFound,
-    StaleAttempt,
-    StoreDamaged,
-)
+from mild_service.conflicts import EpochConflict, EpochKind, MembersFrozen, RoundFinished, RoundNotOpen, StaleAttempt
+from mild_service.errors import RunNotFound, StoreDamaged
 from mild_service.store import PackedEpoch, Store
 from mild_service.store.chunks import CHUNK_SAMPLES
 from mild_service.store.keys import Keys

@@ -7,7 +7,8 @@ from redis.exceptions import ConnectionError
 
 from mild_core.types import SelectionOptions
 from mild_service.config import Settings
-from mild_service.errors import RoundNotOpen, RunNotFound, StoreUnavailable
+from mild_service.conflicts import RoundNotOpen
+from mild_service.errors import RunNotFound, StoreUnavailable
 from mild_service.state import Run, RunConfig
 from mild_service.store import Store
 from mild_service.store.chunks import CHUNK_SAMPLES

@@ -8,7 +8,8 @@ import pytest
 
 from mild_core.audit import Audit
 from mild_service import archive
-from mild_service.errors import ArchiveDamaged, RunChanging, RunIsThere, RunNotFound, StoreDamaged, StoreNewer
+from mild_service.command_errors import ArchiveDamaged, RunChanging, RunIsThere
+from mild_service.errors import RunNotFound, StoreDamaged, StoreNewer
 from mild_service.state import Run
 from mild_service.store import Store, schema
 from mild_service.store.moving import Part

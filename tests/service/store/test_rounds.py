@@ -2,13 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_service.errors import (
-    MembersFrozen,
-    MetricsConflict,
-    RoundFinished,
-    RoundNotOpen,
-    StaleAttempt,
-)
+from mild_service.conflicts import MembersFrozen, MetricsConflict, RoundFinished, RoundNotOpen, StaleAttempt
 from mild_service.store import Store
 from tests.service.conftest import Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, random_bitmap

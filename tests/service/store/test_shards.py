@@ -7,7 +7,8 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_service.config import Settings
-from mild_service.errors import EpochConflict, EpochKind, RoundFinished, RunNotFound, StaleAttempt, StoreDamaged
+from mild_service.conflicts import EpochConflict, EpochKind, RoundFinished, StaleAttempt
+from mild_service.errors import RunNotFound, StoreDamaged
 from mild_service.state import Epoch, Run, ShardOutcome
 from mild_service.store import PackedEpoch, Store
 from mild_service.store.chunks import n_chunks
