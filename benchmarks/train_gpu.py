@@ -1,14 +1,14 @@
 """Images per second of ours against a training loop written as the published one is, ResNet-34 on CIFAR-10 shapes.
 
-usage: python -m benchmarks.train_gpu [--device cuda] [--model resnet34] [--samples 50000] [--epochs 3]
+usage: python -m benchmarks.train_gpu [--device cuda] [--model resnet34] [--samples 50000] [--epochs 3] [--data-on auto]
 
-Ours: images resident on the device, cropped and mirrored there, bf16, channels-last, fused optimiser, batch 512
-and bits recorded by the tracker. The other: a DataLoader with 6 workers, batch 128, PyTorch's default precision
-and a dictionary of every sample's predictions, updated one sample at a time. Both train the same
-network on random images; the first
-epoch of each warms up and does not count. Beside it stands the share of the device's bf16 matrix peak, which is
-measured here as well. Writes ``results/train_gpu.md`` and exits with 1 if ours is not 8 times as fast. Without a CUDA
-device it says so and exits with 2, unless ``--device cpu`` asks for a rehearsal, which has no bar.
+Ours: images resident on the device (with ``--data-on host`` they are sent ahead from the host), cropped and mirrored
+there, bf16, channels-last, fused optimiser, batch 512 and bits recorded by the tracker. The other: a DataLoader with 6
+workers, batch 128, PyTorch's default precision and a dictionary of every sample's predictions, updated one sample at a
+time. Both train the same network on random images; the first epoch of each warms up and does not count. Beside it
+stands the share of the device's bf16 matrix peak, which is measured here as well. Writes ``results/train_gpu.md`` and
+exits with 1 if ours is not 8 times as fast. Without a CUDA device it says so and exits with 2, unless ``--device cpu``
+asks for a rehearsal, which has no bar.
 """
 
 import argparse
@@ -94,7 +94,9 @@ def ours(images: Images, settings: TrainSettings, epochs: int) -> float:
     """Seconds of an epoch."""
     machine = Machine.choose(settings)
     halves, quarters = (np.full(3, level, dtype=np.float32) for level in (127.5, 63.75))
-    there = DeviceImages(images.x, images.y, halves, quarters, machine.device, machine.dtype, Augmentation(4, True))
+    there = DeviceImages(
+        images.x, images.y, halves, quarters, machine.device, machine.dtype, Augmentation(4, True), settings.data_on
+    )
     trainee = Trainee(settings, machine, 3, 10)
     tracker = CorrectnessTracker(len(images.y), machine.device)
     members = torch.arange(len(images.y), device=machine.device)
@@ -150,6 +152,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--matrix", type=int, default=8192)
+    parser.add_argument("--data-on", choices=("auto", "device", "host"), default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args(argv)
@@ -169,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch_size=arguments.batch_size,
         epochs=arguments.epochs + 1,
         compile=arguments.compile,
+        data_on=arguments.data_on,
     )
     other = published(images, resnet.build(arguments.model, 3, 10), device, arguments.epochs, arguments.workers)
     mine = ours(images, settings, arguments.epochs)
@@ -180,7 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "",
         f"`python -m benchmarks.train_gpu --device {arguments.device} --model {arguments.model}"
         f" --samples {arguments.samples} --epochs {arguments.epochs} --batch-size {arguments.batch_size}"
-        f" --workers {arguments.workers}{' --compile' if arguments.compile else ''}`, {name}, "
+        f" --workers {arguments.workers}{' --compile' if arguments.compile else ''}"
+        f" --data-on {arguments.data_on}`, {name}, "
         f"{multiprocessing.cpu_count()} CPU cores, Python {platform.python_version()}, torch {torch.__version__}.",
         "",
         "| loop | images a second |",

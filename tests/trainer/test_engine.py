@@ -12,12 +12,16 @@ from mild_core.errors import ParameterError
 from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
 from mild_trainer.engine import Machine, Trainee, evaluate, learning_rate, train_epoch
-from mild_trainer.settings import TrainSettings
+from mild_trainer.settings import DataOn, TrainSettings
+
+CROPPED = Augmentation(pad=1)
 
 
-def on_device(data: Dataset, machine: Machine) -> DeviceImages:
+def on_device(
+    data: Dataset, machine: Machine, augmentation: Augmentation = CROPPED, data_on: DataOn = "auto"
+) -> DeviceImages:
     mean, std = data.normalisation()
-    return DeviceImages(data.x_train, data.y_train, mean, std, machine.device, machine.dtype, Augmentation(pad=1))
+    return DeviceImages(data.x_train, data.y_train, mean, std, machine.device, machine.dtype, augmentation, data_on)
 
 
 def test_an_epoch_sees_every_member_once_and_lowers_the_loss(quick: TrainSettings, digits: Dataset) -> None:
@@ -151,10 +155,12 @@ def test_label_smoothing_raises_the_loss_of_a_sure_network(quick: TrainSettings,
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_an_epoch_never_waits_for_the_device(digits: Dataset) -> None:
+@pytest.mark.parametrize("data_on", ["device", "host"])
+def test_an_epoch_never_waits_for_the_device(data_on: DataOn, digits: Dataset) -> None:
     settings = TrainSettings.for_dataset("digits", device="cuda")
     machine = Machine.choose(settings)
-    images, trainee = on_device(digits, machine), Trainee(settings, machine, 1, 10)
+    images = on_device(digits, machine, Augmentation(pad=1, flip=True, cutout=2), data_on)
+    trainee = Trainee(settings, machine, 1, 10)
     tracker = CorrectnessTracker(digits.n_samples, machine.device)
     members = torch.arange(digits.n_samples, device="cuda")
     draws = torch.Generator("cuda").manual_seed(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mild_client import CorrectnessTracker
-from mild_core.errors import SampleIndexError
+from mild_core.errors import ParameterError, SampleIndexError
 from mild_trainer import augment
 from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
@@ -73,17 +73,27 @@ def test_on_a_processor_images_lie_where_they_are_told_to(data_on: DataOn, kind:
 def test_a_gpu_takes_images_that_leave_half_of_its_memory_free(
     pad: int, n_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What torch has reserved and not given out is free, too."""
+
     class OnGpu(DevicePixels):
         def __init__(self, *given: object) -> None:
             """Stay away from a GPU that is not there."""
 
     free = 0
     monkeypatch.setattr("mild_trainer.pixels.DevicePixels", OnGpu)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free - 100, 10**12))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1100)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     found = {}
-    for free in (2 * n_bytes, 2 * n_bytes - 1):
+    for free in (2 * n_bytes, 2 * n_bytes - 1, n_bytes):
         found[free] = [type(placed(PIXELS, pad, CUDA, data_on)) for data_on in ("auto", "device", "host")]
-    assert found == {2 * n_bytes: [OnGpu, OnGpu, HostPixels], 2 * n_bytes - 1: [HostPixels, OnGpu, HostPixels]}
+    assert found.pop(2 * n_bytes) == [OnGpu, OnGpu, HostPixels]
+    assert list(found.values()) == [[HostPixels, OnGpu, HostPixels]] * 2
+    free = n_bytes - 1
+    assert type(placed(PIXELS, pad, CUDA, "auto")) is HostPixels
+    message = f"data_on is device, and 23 images take {n_bytes:,} bytes of the {free:,} that are free .*; give auto or"
+    with pytest.raises(ParameterError, match=message):
+        placed(PIXELS, pad, CUDA, "device")
 
 
 def epoch_on(data_on: DataOn, settings: TrainSettings, data: Dataset) -> list[torch.Tensor]:

@@ -17,10 +17,24 @@ def test_says_that_there_is_no_cuda_device_and_measures_nothing(
 
 
 def test_rehearses_on_the_processor(tmp_path: Path) -> None:
-    small = ["--model", "resnet8", "--samples", "130", "--epochs", "1", "--workers", "0", "--matrix", "64"]
+    small = [
+        "--data-on",
+        "host",
+        "--model",
+        "resnet8",
+        "--samples",
+        "130",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--matrix",
+        "64",
+    ]
     assert train_gpu.main(["--device", "cpu", *small, "--batch-size", "64", "--out", str(tmp_path)]) == 0
     written = (tmp_path / "train_gpu.md").read_text()
     assert "as a rehearsal" in written
+    assert "--data-on host`" in written
     assert "| ours | " in written
 
 

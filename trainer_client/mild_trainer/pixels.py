@@ -1,6 +1,7 @@
 """Where the bytes of images lie: all of them on the device, or on the host, from where they are sent in time."""
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mild_core.errors import ParameterError
 from mild_trainer.settings import DataOn
 from mild_trainer.staging import sent_ahead
 
@@ -64,20 +66,31 @@ def placed(images: NDArray[np.uint8], pad: int, device: torch.device, data_on: D
     device
         The training's.
     data_on
-        ``auto``: on the device if they fit.
+        ``auto``: on the device if that leaves it room for the training.
+
+    Raises
+    ------
+    ParameterError
+        If they are to be on the device and do not fit.
     """
-    on_device = data_on == "device" or (data_on == "auto" and _fit(images, pad, device))
+    n_samples, height, width, n_channels = images.shape
+    n_bytes = images.nbytes + n_samples * (height + 2 * pad) * (width + 2 * pad) * n_channels  # both, while it pads
+    free = _free(device)
+    if data_on == "device" and n_bytes > free:
+        raise ParameterError(
+            f"data_on is device, and {n_samples:,} images take {n_bytes:,} bytes of the {free:,.0f} that are free "
+            "there; give auto or host"
+        )
+    on_device = data_on == "device" or (data_on == "auto" and n_bytes <= _SHARE * free)
     return DevicePixels(images, pad, device) if on_device else HostPixels(images, pad, device)
 
 
-def _fit(images: NDArray[np.uint8], pad: int, device: torch.device) -> bool:
-    """Whether the device has room for the images, and for what pads them; one that shares the host's memory has."""
+def _free(device: torch.device) -> float:
+    """Bytes that a GPU has left, with those that torch keeps to hand out again; elsewhere there is no limit."""
     if device.type != "cuda":
-        return True
-    n_samples, height, width, n_channels = images.shape
-    n_bytes = images.nbytes + n_samples * (height + 2 * pad) * (width + 2 * pad) * n_channels
+        return inf
     free, _ = torch.cuda.mem_get_info(device)
-    return bool(n_bytes <= _SHARE * free)
+    return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def _padded(images: Tensor, pad: int) -> Tensor:
