@@ -41,6 +41,12 @@ def test_samples_without_a_score_are_not_ranked() -> None:
     assert evaluate(kept(), SCORES, Audit.from_marks([0, 5], [True, False], SCORES.size)).auc is None
 
 
+def test_a_set_is_judged_without_scores_too() -> None:
+    audit = Audit.from_marks([0, 1, 3], [True, True, False], SCORES.size)
+    found = evaluate(kept(0, 3), None, audit)
+    assert (found.f1, found.auc) == (0.5, None)
+
+
 def test_ties_count_half() -> None:
     assert auc(np.array([1.0]), np.array([1.0])) == 0.5
     assert auc(np.array([0.0, 1.0]), np.array([1.0, 2.0])) == 0.875

@@ -16,12 +16,16 @@ from mild_trainer.truth import Agreement
 MEASURED = {"precision": 0.85, "recall": 0.45, "f1": 0.6, "auc": 0.9, "known": 50}
 
 
-def record(accuracy: float = 0.5, agreement: Agreement | None = None, measured: object = None) -> RoundRecord:
+def record(
+    accuracy: float = 0.5,
+    agreement: Agreement | None = None,
+    measured: object = None,
+    validation_accuracy: float | None = None,
+) -> RoundRecord:
     everyone = bitmap.full(8)
     found = {"verdict": "weak", "reasons": [], "estimated": {}, "measured": measured}
-    return RoundRecord(
-        0, everyone, everyone, (EpochRecord(0, 0, 1.0, 0.5, accuracy, 1.0),), found, None, agreement, 1.0
-    )
+    epoch = EpochRecord(0, 0, 1.0, 0.5, accuracy, 1.0, validation_accuracy=validation_accuracy)
+    return RoundRecord(0, everyone, everyone, (epoch,), found, None, agreement, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,16 @@ def test_the_truth_comes_before_an_audit() -> None:
 def test_two_rounds_without_a_rise_are_a_plateau(accuracies: list[float], is_plateau: bool) -> None:
     said = alarms([record(accuracy) for accuracy in accuracies])
     assert ["plateau" in sentence for sentence in said] == [True] * is_plateau
+
+
+def test_either_accuracy_may_be_at_a_plateau() -> None:
+    rising, flat = (0.1, 0.2, 0.3), (0.6, 0.5, 0.6)
+    assert alarms([record(a, validation_accuracy=b) for a, b in zip(rising, flat, strict=True)]) == [
+        "validation accuracy is at a plateau: 2 rounds without a rise above 0.600"
+    ]
+    assert alarms([record(a, validation_accuracy=b) for a, b in zip(flat, rising, strict=True)]) == [
+        "test accuracy is at a plateau: 2 rounds without a rise above 0.600"
+    ]
 
 
 def test_alarms_are_in_the_summary_and_in_the_report(digits: Dataset) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from mild_core.alarms import alarms as alarms_of
 from mild_trainer.history import RoundRecord
+from mild_trainer.stops import validated
 
 
 def alarms(rounds: Sequence[RoundRecord]) -> list[str]:
@@ -12,7 +13,11 @@ def alarms(rounds: Sequence[RoundRecord]) -> list[str]:
     Precision and recall are those against the truth, or else those that the run's audit measures; where neither is
     known they raise no alarm.
     """
-    return alarms_of(*_measured(rounds[-1]), [record.test_accuracy for record in rounds])
+    accuracies = {
+        "test accuracy": [record.test_accuracy for record in rounds],
+        "validation accuracy": validated(rounds),
+    }
+    return alarms_of(*_measured(rounds[-1]), accuracies)
 
 
 def _measured(record: RoundRecord) -> tuple[float | None, float | None]:

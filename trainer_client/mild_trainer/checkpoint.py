@@ -40,6 +40,7 @@ _FREE = frozenset(
         "ema",
         "oracle",
         "agree",
+        "patience",
         "device",
         "compile",
         "threads",

@@ -50,6 +50,9 @@ def curves(rounds: Sequence[Mapping[str, Any]]) -> str:
     at = np.arange(1, len(epochs) + 1)
     axes.plot(at, _over(epochs, "train_accuracy"), color=NOISY, linewidth=1.5, label="training accuracy")
     axes.plot(at, _over(epochs, "test_accuracy"), color=CLEAN, linewidth=2, label="test accuracy")
+    if any("validation_accuracy" in epoch for epoch in epochs):
+        axes.plot(at, _over(epochs, "validation_accuracy"), color=BARS, linewidth=1.5, label="validation accuracy")
+    accuracies = axes.get_lines()
     axes.set_ylim(0, 1.02)
     losses = axes.twinx()
     losses.plot(at, _over(epochs, "train_loss"), color=INK, linewidth=1.2, linestyle=":", label="training loss")
@@ -60,7 +63,7 @@ def curves(rounds: Sequence[Mapping[str, Any]]) -> str:
         axes.axvline(border + 0.5, color=INK, linewidth=0.8, alpha=0.5)
     axes.set_xlabel("epoch, over all rounds")
     axes.set_ylabel("accuracy")
-    handles = [*axes.get_lines()[:2], *losses.get_lines()]
+    handles = [*accuracies, *losses.get_lines()]
     axes.legend(handles=handles, frameon=False, labelcolor=INK, fontsize=8, loc="lower right")
     return svg(figure, "Training loss, training accuracy and test accuracy over all epochs")
 

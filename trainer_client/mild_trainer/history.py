@@ -23,7 +23,10 @@ from mild_trainer.truth import Agreement
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch's scalars: means over the members in training, and over the test set; seconds; samples passed."""
+    """One epoch's scalars: means over the members in training, and over the test set; seconds; samples passed.
+
+    `validation_accuracy` is over the samples that are held out; None where nobody is.
+    """
 
     round: int
     epoch: int
@@ -33,6 +36,7 @@ class EpochRecord:
     seconds: float
     forward: int = 0
     backward: int = 0
+    validation_accuracy: float | None = None
 
     def with_planting(self, seconds: float, passes: Passes) -> Self:
         """The same with what it took to choose the planted labels before it."""
@@ -49,8 +53,9 @@ class EpochRecord:
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
             "test_accuracy": self.test_accuracy,
+            "validation_accuracy": self.validation_accuracy,
         }
-        return {name: value for name, value in scalars.items() if math.isfinite(value)}
+        return {name: value for name, value in scalars.items() if value is not None and math.isfinite(value)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +108,11 @@ class RoundRecord:
     def test_accuracy(self) -> float:
         """Accuracy on the test set after the last epoch."""
         return self.epochs[-1].test_accuracy
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Accuracy on the given labels of those held out after the last epoch; None where nobody is."""
+        return self.epochs[-1].validation_accuracy
 
     @property
     def estimated_noise(self) -> float | None:
@@ -160,6 +170,8 @@ class History:
         Shape (n_bytes,), whose label was broken on purpose in round 0; None: nobody's.
     finished
         What training on from the last set came to; None where it was not asked for.
+    held_out
+        Shape (n_bytes,), who was held out of all training; None: nobody.
     """
 
     settings: TrainSettings
@@ -170,6 +182,7 @@ class History:
     verified: HeldOutAgreement | None = None
     planted: Bitmap | None = None
     finished: Finished | None = None
+    held_out: Bitmap | None = None
 
     @property
     def passes(self) -> Passes:
@@ -190,9 +203,22 @@ class History:
         return bitmap.popcount(self.planted & self.rounds[-1].selected)
 
     @property
+    def n_held_out(self) -> int:
+        """Samples that were held out of all training."""
+        return 0 if self.held_out is None else bitmap.popcount(self.held_out)
+
+    @property
+    def best_round(self) -> int | None:
+        """The round with the best validation accuracy, of equals the first; None where nobody was held out."""
+        known = {record.round: record.validation_accuracy for record in self.rounds}
+        return max(known, key=lambda number: known[number] or 0.0) if self.n_held_out and known else None
+
+    @property
     def true_noise(self) -> float | None:
-        """Share of wrong labels in the training set; None where unknown."""
+        """Share of wrong labels in the training set, without those held out; None where unknown."""
         clean = self.data.clean
+        if clean is not None and self.held_out is not None:
+            clean = clean[~bitmap.unpack(self.held_out, len(clean))]
         return None if clean is None else float(1 - clean.mean())
 
     @property

@@ -218,6 +218,8 @@ def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> N
         )
     if planting := told.planting(numbers):
         console.print(planting, highlight=False, soft_wrap=True)
+    if validation := told.validation(numbers):
+        console.print(validation, highlight=False, soft_wrap=True)
     console.print(f"Rounds and finish took {history.passes.told}.", highlight=False, soft_wrap=True)
     for alarm in told.alarming(numbers):
         console.print(alarm, highlight=False, style="yellow")

@@ -174,6 +174,18 @@ Verify: TypeAlias = Annotated[
 Agree: TypeAlias = Annotated[
     float | None, _setting("AGREE", "End early once two clean sets have this Jaccard similarity.", _TRAINING)
 ]
+Validation: TypeAlias = Annotated[
+    float | None,
+    _setting(
+        "VALIDATION",
+        "Share of the training samples to hold out, noisy labels and all, to compare rounds by.",
+        _TRAINING,
+    ),
+]
+Patience: TypeAlias = Annotated[
+    int | None,
+    _setting("PATIENCE", "End once so many rounds have not raised the accuracy on those held out.", _TRAINING),
+]
 Device: TypeAlias = Annotated[
     DeviceName | None, _setting("DEVICE", "Where to train; auto takes CUDA, else MPS, else the CPU.", _TRAINING)
 ]

@@ -39,7 +39,12 @@ class Planting:
 
 
 def plant(
-    given: Labels, n_classes: int, fraction: float, seed: int, predicted: NDArray[np.integer] | None = None
+    given: Labels,
+    n_classes: int,
+    fraction: float,
+    seed: int,
+    predicted: NDArray[np.integer] | None = None,
+    held_out: Bitmap | None = None,
 ) -> Planting:
     """Replace the labels of a random `fraction` of the samples by other ones.
 
@@ -50,12 +55,14 @@ def plant(
     n_classes
         Labels are 0..n_classes-1; of one class nothing can be planted.
     fraction
-        Share of the samples, in 0..1; ``round(fraction * n_samples)`` of them are drawn without replacement.
+        Share of the samples, in 0..1; so many, rounded, of those not held out are drawn without replacement.
     seed
         Of the samples and of the labels drawn.
     predicted
         Shape (n_samples,), classes predicted by a barely trained network: labels are drawn along its confusions, of the
         samples whose given label it predicts as long as there are such. None draws samples and labels uniformly.
+    held_out
+        Shape (n_bytes,), samples that are not trained on, and keep their label; None: nobody.
 
     Notes
     -----
@@ -68,8 +75,10 @@ def plant(
     predicted = given if predicted is None else predicted
     order = rng.permutation(len(given))
     order = order[np.argsort(predicted[order] != given[order], kind="stable")]
-    chosen = order[: round(fraction * len(given)) if n_classes > 1 else 0]
-    chances = transitions(given, predicted, n_classes)
+    if held_out is not None:
+        order = order[~bitmap.unpack(held_out, len(given))[order]]
+    chosen = order[: round(fraction * len(order)) if n_classes > 1 else 0]
+    chances = transitions(given[order], predicted[order], n_classes)
     labels = given.copy()
     reached = chances.cumsum(axis=1)[given[chosen]]
     labels[chosen] = (reached <= rng.random((len(chosen), 1)) * reached[:, -1:]).sum(axis=1)

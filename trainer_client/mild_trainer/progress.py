@@ -164,7 +164,10 @@ def _finish(finished: Finished) -> str:
 
 
 def _scores(record: EpochRecord) -> str:
-    return f"loss {record.train_loss:.3f}, train {record.train_accuracy:.3f}, test {record.test_accuracy:.3f}"
+    held = record.validation_accuracy
+    validated = "" if held is None else f", validation {held:.3f}"
+    scores = f"loss {record.train_loss:.3f}, train {record.train_accuracy:.3f}, test {record.test_accuracy:.3f}"
+    return scores + validated
 
 
 def _outcome(record: RoundRecord) -> str:

@@ -38,7 +38,7 @@ def render(numbers: Mapping[str, Any], samples: Samples | None = None) -> str:
             told.HEADINGS, (report_page.row(row, "comparison" if i >= n_rounds else "") for i, row in enumerate(rows))
         ),
         *(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in told.alarming(numbers)),
-        f"<p>{escape(' '.join(filter(None, (told.planting(numbers), _ended(numbers)))))}</p>",
+        f"<p>{escape(' '.join(filter(None, (told.planting(numbers), told.validation(numbers), _ended(numbers)))))}</p>",
         histograms((each["round"], each["selection"], _fit(each)) for each in rounds),
         "" if samples is None else report_samples.render(samples),
         f"<h2>Loss and accuracy</h2><figure>{figures.curves(rounds)}</figure>",

@@ -16,10 +16,11 @@ from mild_trainer.data import Dataset
 from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.planting import Planting
-from mild_trainer.progress import Reporter, Silent, counted
+from mild_trainer.progress import Reporter, Silent
 from mild_trainer.rank_backend import RankBackend
 from mild_trainer.ranks import Ranks
 from mild_trainer.settings import TrainSettings
+from mild_trainer.stops import stopped
 from mild_trainer.trainer import Trainer
 from mild_trainer.truth import Agreement, jaccard
 from mild_trainer.verify import verify
@@ -97,6 +98,9 @@ class _Rounds:
         self.is_local = isinstance(backend, LocalSelector)
         self.backend = backend if ranks.world == 1 else RankBackend(ranks, backend)
         self.trainer = Trainer(settings, data)
+        self.clean = data.clean
+        if self.clean is not None:
+            self.clean = self.clean & bitmap.unpack(self.trainer.trainable, data.n_samples)
         self.run_id = ""
         self.planting: Planting | None = None
         self.planting_seconds = 0.0
@@ -144,6 +148,7 @@ class _Rounds:
             self.verified,
             None if self.planting is None else self.planting.planted,
             finished,
+            self.trainer.held_out if self.trainer.held_out.any() else None,
         )
 
     def plant(self) -> None:
@@ -158,31 +163,22 @@ class _Rounds:
 
     def ended(self) -> str | None:
         """Why there is to be no further round; None where there is."""
-        if self.verified is not None and not self.verified.carries_signal:
-            return "networks trained on half of the samples do not predict the others' labels better than by chance"
-        if not self.records:
-            return None
-        last, settings = self.records[-1], self.settings
-        if len(self.records) > 1 and last.overlap >= settings.agree:
-            return f"two consecutive clean sets agree (Jaccard {last.overlap:.3f}, asked {settings.agree:g})"
-        if (n_next := bitmap.popcount(self.members())) < 2:
-            return f"round {last.round} kept {counted(n_next, 'sample')}, and training takes at least 2"
-        if len(self.records) >= settings.rounds:
-            return "the only round is done" if settings.rounds == 1 else f"all {settings.rounds} rounds are done"
-        return None
+        return stopped(self.settings, self.records, self.verified, bitmap.popcount(self.members()))
 
     def members(self) -> Bitmap:
-        """Whom the next round is trained on: everyone first, then the clean set, or who has a weight."""
+        """Whom the next round is trained on: all but those held out first, then the set, or who has a weight."""
         if not self.records:
-            return bitmap.full(self.data.n_samples)
+            return self.trainer.trainable
         return self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
 
     def round(self) -> RoundRecord:
         """Train one round to its end, from the epochs on that are done, and select."""
-        number, n_samples = len(self.records), self.data.n_samples
+        number, n_samples, clean = len(self.records), self.data.n_samples, self.clean
         members = self.members()
         before = self.records[-1].selected if self.records else members
-        if self.weights is not None and not self.epochs:
+        # A round has members by itself: everyone in round 0, the set of the round before later.
+        by_itself = self.weights is None if number else not self.trainer.held_out.any()
+        if not by_itself and not self.epochs:
             self.backend.put_members(number, members)
         self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs_of(number))
         kept = []
@@ -199,7 +195,6 @@ class _Rounds:
         result = self.backend.finish(number)
         if self.settings.use == "weights":
             self.weights = self.backend.weights(result)
-        clean = self.data.clean
         return RoundRecord(
             round=number,
             members=members,
@@ -231,7 +226,7 @@ class _Rounds:
 
     def oracle(self) -> float | None:
         """Test accuracy of training on the true clean set; None where that is unknown, empty, or not asked for."""
-        clean = self.data.clean
+        clean = self.clean
         if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
             return None
         started = time.perf_counter()

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
+from mild_core.alarms import PATIENCE
 from mild_core.errors import ParameterError
 from mild_core.types import Observe, Pass, SelectionOptions
 from mild_trainer import noise
@@ -55,6 +56,9 @@ class TrainSettings:
         and the decay of the average of its weights that is tested and kept (0: the weights themselves).
     agree
         Jaccard similarity of two consecutive clean sets at which the rounds end early.
+    validation, patience
+        Share of the training samples that is held out of all training, and in how many rounds the accuracy on their
+        given labels must have stopped rising for the rounds to end.
     oracle
         Whether to train on the true clean set as well, for comparison.
     verify
@@ -102,6 +106,8 @@ class TrainSettings:
     finish_epochs: int = 0
     ema: float = 0.0
     agree: float = 0.99
+    validation: float = 0.0
+    patience: int = PATIENCE
     oracle: bool = False
     verify: bool = False
     device: DeviceName = "auto"
@@ -192,6 +198,8 @@ _RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "finish_epochs": (0, 10_000),
         "ema": (0, 0.99999),
         "agree": (0, 1),
+        "validation": (0, 0.5),
+        "patience": (1, 1000),
         "threads": (0, 4096),
         "checkpoint_every": (0, 10_000),
     }

@@ -51,6 +51,15 @@ def summarise(history: History) -> dict[str, Any]:
             "returned": history.n_returned,
             "what": "labels broken on purpose in round 0, which leaves their samples out; those in the last set again",
         },
+        "validation": None
+        if not history.n_held_out
+        else {
+            "share": settings.validation,
+            "num_samples": history.n_held_out,
+            "patience": settings.patience,
+            "best_round": history.best_round,
+            "what": "samples held out of all training: no set holds them, and their given labels compare the rounds",
+        },
         "rounds": [
             {**_round(record, history.true_noise), "alarms": alarms(history.rounds[: i + 1])}
             for i, record in enumerate(history.rounds)
@@ -93,6 +102,7 @@ def _round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
         "estimated_noise": record.estimated_noise,
         "true_noise": true_noise,
         "test_accuracy": record.test_accuracy,
+        "validation_accuracy": record.validation_accuracy,
         "verdict": record.summary["verdict"],
         "overlap": record.overlap,
         "seconds": sum(epoch.seconds for epoch in record.epochs),

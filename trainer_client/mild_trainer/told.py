@@ -34,6 +34,8 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for told in numbers["rounds"]
     ]
     n_samples, noise = numbers["dataset"]["num_samples"], numbers["noise"]["actual"]
+    if held := _validation(numbers):
+        n_samples -= held["num_samples"]
     truth = ("", "", "") if noise is None else (number(1 - noise), number(1.0), number(_f1(noise)))
     found.append(("all labels", f"{n_samples:,}", "", *truth, "", "", number(numbers["baseline"]["test_accuracy"]), ""))
     finish, oracle = numbers["finish"], numbers["oracle"]
@@ -57,6 +59,16 @@ def planting(numbers: Mapping[str, Any]) -> str | None:
     return f"{broken} broken on purpose in round 0, whose set leaves their samples out{returned}."
 
 
+def validation(numbers: Mapping[str, Any]) -> str | None:
+    """How the rounds compare by the samples that were held out, in a sentence; None where nobody was."""
+    held = _validation(numbers)
+    if held is None or not numbers["rounds"]:
+        return None
+    course = ", ".join(number(told["validation_accuracy"]) for told in numbers["rounds"])
+    who = counted(held["num_samples"], "held-out sample")
+    return f"Accuracy on the given labels of {who}, round by round: {course}; round {held['best_round']} is best."
+
+
 def alarming(numbers: Mapping[str, Any]) -> list[str]:
     """Every round's alarms, a sentence each."""
     return [f"Round {told['round']}: {said}." for told in numbers["rounds"] for said in told["alarms"]]
@@ -65,6 +77,12 @@ def alarming(numbers: Mapping[str, Any]) -> list[str]:
 def number(value: float | None) -> str:
     """Three decimals, or a dash for what is not known."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def _validation(numbers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What is told of the samples held out; summaries of earlier versions tell nothing."""
+    found: Mapping[str, Any] | None = numbers.get("validation")
+    return found
 
 
 def _f1(noise: float) -> float:

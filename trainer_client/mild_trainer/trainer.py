@@ -22,6 +22,7 @@ from mild_trainer.history import EpochRecord
 from mild_trainer.passes import Passes
 from mild_trainer.planting import Planting
 from mild_trainer.settings import TrainSettings
+from mild_trainer.validation import hold_out
 
 WARM_UP = 2
 """Epochs after which a network's confusions are read off: it knows the classes, and hardly any wrong label."""
@@ -39,6 +40,13 @@ class Trainer:
         What to train.
     data
         The data set with the labels to train on.
+
+    Attributes
+    ----------
+    held_out
+        Shape (n_bytes,), samples that are never trained on, to compare rounds by.
+    trainable
+        Shape (n_bytes,), all others.
     """
 
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
@@ -50,6 +58,9 @@ class Trainer:
         self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, augmentation, data_on)
         self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype, data_on=data_on)
         self._given = self._images.labels
+        self.held_out = hold_out(data.y_train, settings.validation, settings.seed)
+        self.trainable = bitmap.full(data.n_samples) & ~self.held_out
+        self._validation, self._watched = self._indices(self.held_out), self._indices(self.trainable)
         self._planted: Tensor | None = None
         self.planting_passes = Passes()
         self._tracker = CorrectnessTracker(data.n_samples, device)
@@ -62,17 +73,17 @@ class Trainer:
     def plant(self) -> Planting | None:
         """Draw the labels that are broken on purpose in round 0; None where that is nobody's."""
         settings, data = self._settings, self._data
-        if data.n_classes < 2 or not round(settings.plant * data.n_samples):
+        if data.n_classes < 2 or not round(settings.plant * len(self._watched)):
             return None
         confused = settings.plant_how == "confused"
-        predicted = early_predictions(self.trainee, self._images, settings) if confused else None
-        return planting.plant(data.y_train, data.n_classes, settings.plant, settings.seed, predicted)
+        predicted = early_predictions(self.trainee, self._images, settings, self._watched) if confused else None
+        return planting.plant(data.y_train, data.n_classes, settings.plant, settings.seed, predicted, self.held_out)
 
     def use(self, planted: Planting) -> None:
         """Train round 0, and compare in it, with the planted labels; later rounds have the given ones."""
         if self._settings.plant_how == "confused":
-            n_samples = self._data.n_samples
-            self.planting_passes = Passes.learnt(WARM_UP * n_samples) + Passes(forward=n_samples)
+            warm_up = Passes.learnt(WARM_UP * len(self._watched))
+            self.planting_passes = warm_up + Passes(forward=self._data.n_samples)
         self._planted = torch.from_numpy(planted.labels).to(self._machine.device)
 
     def epoch(
@@ -100,17 +111,18 @@ class Trainer:
         )
         n_watched = 0
         if settings.observe == "all":
-            n_watched = self._data.n_samples
-            evaluate(trainee, self._images, settings, tracker=tracker)
+            n_watched = len(self._watched)
+            evaluate(trainee, self._images, settings, self._watched, tracker)
         elif settings.observe == "mixed":
-            others = self._indices(bitmap.full(self._data.n_samples) & ~members)
+            others = self._indices(self.trainable & ~members)
             n_watched = len(others)
             evaluate(trainee, self._images, settings, others, tracker)
         test_accuracy = evaluate(trainee, self._test_images, settings)
+        validation_accuracy = evaluate(trainee, self._images, settings, self._validation)
         bits = tracker.take()
         if settings.observe == "members":  # the run's `observe` says already who was seen
             bits = EpochBits(bits.n_samples, bits.correct)
-        scores = torch.stack([loss, accuracy, test_accuracy]).tolist()
+        scores = torch.stack([loss, accuracy, test_accuracy, validation_accuracy]).tolist()
         record = EpochRecord(
             round=round,
             epoch=epoch,
@@ -120,6 +132,7 @@ class Trainer:
             seconds=time.perf_counter() - started,
             forward=len(inside) + n_watched,
             backward=len(inside),
+            validation_accuracy=scores[3] if len(self._validation) else None,
         )
         return record, bits
 
@@ -140,7 +153,7 @@ class Trainer:
         pool = Pool(
             images=self._images,
             kept=self._indices(selected),
-            dropped=self._indices(bitmap.full(self._data.n_samples) & ~selected),
+            dropped=self._indices(self.trainable & ~selected),
             n_classes=self._data.n_classes,
             draws=torch.Generator(device).manual_seed(seed_of(settings.seed, 3, 0)),
             rng=np.random.default_rng(seed_of(settings.seed, 3, 1)),
@@ -169,14 +182,21 @@ class Trainer:
         return torch.from_numpy(bitmap.to_indices(members, self._data.n_samples)).to(self._machine.device)
 
 
-def early_predictions(trainee: Trainee, images: DeviceImages, settings: TrainSettings) -> NDArray[np.int64]:
-    """Classes that a barely trained network predicts, shape (n_samples,); the trainee is left with its weights."""
+def early_predictions(
+    trainee: Trainee, images: DeviceImages, settings: TrainSettings, members: Tensor | None = None
+) -> NDArray[np.int64]:
+    """Classes that a network barely trained on the members (None: everyone) predicts, shape (n_samples,).
+
+    The trainee is left with its weights.
+    """
     device = trainee.machine.device
     trainee.renew(seed_of(settings.seed, 2, 0))
-    warm, everyone = replace(settings, epochs=WARM_UP), torch.arange(images.n_samples, device=device)
+    warm = replace(settings, epochs=WARM_UP)
+    if members is None:
+        members = torch.arange(images.n_samples, device=device)
     for epoch in range(WARM_UP):
         draws = torch.Generator(device).manual_seed(seed_of(settings.seed, 2, 1, epoch))
-        train_epoch(trainee, images, everyone, warm, epoch, draws)
+        train_epoch(trainee, images, members, warm, epoch, draws)
     predicted: NDArray[np.int64] = predict(trainee, images, settings).cpu().numpy()
     return predicted
 

@@ -44,9 +44,10 @@ def verify(settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: R
     predicted = np.empty_like(data.y_train)
     for number in range(_FOLDS):
         title, others = f"held-out fold {number}", fold != number
+        members = bitmap.pack(others) & trainer.trainable
         started = time.perf_counter()
-        reporter.round_started(title, int(others.sum()), settings.epochs_of(0))
-        test_accuracy = trainer.train_alone(bitmap.pack(others))
+        reporter.round_started(title, bitmap.popcount(members), settings.epochs_of(0))
+        test_accuracy = trainer.train_alone(members)
         predicted[~others] = trainer.predictions()[~others]
         reporter.comparison_done(title, test_accuracy, time.perf_counter() - started)
     return held_out_agreement(data.y_train, predicted, data.n_classes, fold)

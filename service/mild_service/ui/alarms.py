@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mild_core.alarms import alarms as of_rounds
+from mild_service.best import VALIDATION
 from mild_service.state import Round, Run
 
 _SILENT_SECONDS = 3600.0
@@ -19,7 +20,10 @@ def of_run(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
         Unix time in seconds.
     """
     last = [held.metrics[max(held.metrics)] for held in rounds if held.finished and held.metrics]
-    accuracies = [metrics["test_accuracy"] for metrics in last if "test_accuracy" in metrics]
+    accuracies = {
+        name: [metrics[scalar] for metrics in last if scalar in metrics]
+        for name, scalar in (("test accuracy", "test_accuracy"), ("validation accuracy", VALIDATION))
+    }
     found = of_rounds(None, None, accuracies)
     if run.status == "failed":
         found.append("the training has failed")

@@ -61,7 +61,7 @@ async def _panel(request: Request, page: Shown, selections: Selections, caller: 
     fit = await selections.fit(choice)
     return {
         "set": document,
-        "alarms": of_rounds(*_measured(document), ()),
+        "alarms": of_rounds(*_measured(document), {}),
         "drawn": {
             "metric": sweep["metric"],
             "threshold": sweep["threshold"],

@@ -146,10 +146,15 @@ def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
     rounds = [a_round(number, 0.9) for number in range(3)]
     assert of_run(a_run("finished"), rounds[:2], 1e6) == []
     assert "plateau" in of_run(a_run("finished"), rounds, 1e6)[0]
+    named = {"validation_accuracy": 0.5, "test_accuracy": 0.5}
+    held = [a_round(number, metrics={0: {"validation_accuracy": 0.9}, 1: named}) for number in range(3)]
+    assert [sentence.split(" is ")[0] for sentence in of_run(a_run("finished"), held, 1e6)] == [
+        "test accuracy", "validation accuracy"
+    ]  # fmt: skip
     assert "hour" in of_run(a_run(), [], 1e6)[0]
     assert of_run(a_run(), [], 200.0) == []
     assert "failed" in of_run(a_run("failed"), [], 1e6)[0]
-    assert alarms(0.5, 0.2, []) == [
+    assert alarms(0.5, 0.2, {}) == [
         "measured precision 0.500 is below 0.90", "measured recall 0.200 is below 0.50"
     ]  # fmt: skip
 
