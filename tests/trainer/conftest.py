@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,3 +31,9 @@ def quick() -> TrainSettings:
         agree=1.0,
         selection=SelectionOptions(evidence="latest", threshold="fraction", fraction=0.6),
     )
+
+
+@pytest.fixture
+def weighted(quick: TrainSettings) -> TrainSettings:
+    """Long enough to be fitted, so that the weights lie between 0 and 1."""
+    return replace(quick, epochs=8, use="weights", selection=SelectionOptions())

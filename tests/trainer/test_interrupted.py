@@ -1,0 +1,221 @@
+"""Trainings that were killed, or are repeated, go on where they were."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import httpx
+import pytest
+import torch
+
+from mild_client import (
+    HttpBackend,
+    LocalSelector,
+    MildClient,
+    RunExists,
+    SelectionBackend,
+)
+from mild_core.types import Observe
+from mild_trainer import checkpoint
+from mild_trainer.data import Dataset
+from mild_trainer.errors import CheckpointError
+from mild_trainer.history import History, RoundRecord
+from mild_trainer.progress import Silent
+from mild_trainer.rounds import run_rounds
+from mild_trainer.settings import TrainSettings, Weights
+from mild_trainer.staging import THREAD
+from tests.trainer.trainings import Killed, KilledAfter, outcome, weights
+
+Uninterrupted: TypeAlias = Callable[[TrainSettings], tuple[History, Path]]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """What settings come to when nobody interrupts them, and the folder it lies in; trained once for all who ask."""
+
+    @cache
+    def trained(settings: TrainSettings) -> tuple[History, Path]:
+        out = tmp_path_factory.mktemp("whole")
+        return run_rounds(settings, data=digits, out=out), out
+
+    return trained
+
+
+@pytest.mark.parametrize(("kind", "observe"), [("fresh", "all"), ("carry", "all"), ("fresh", "members")])
+@pytest.mark.parametrize("killed", [{"epochs": 1}, {"epochs": 3}, {"rounds": 1}, {"epochs": 6}, {"rounds": 2}])
+def test_a_killed_training_goes_on_bit_for_bit(
+    kind: Weights,
+    observe: Observe,
+    killed: dict[str, int],
+    quick: TrainSettings,
+    digits: Dataset,
+    tmp_path: Path,
+    uninterrupted: Uninterrupted,
+) -> None:
+    plant = 0.0 if observe == "members" else quick.plant
+    settings = replace(quick, weights=kind, observe=observe, plant=plant, checkpoint_every=2)
+    whole, there = uninterrupted(settings)
+    with pytest.raises(Killed):
+        run_rounds(settings, data=digits, out=tmp_path, reporter=KilledAfter(**killed))
+    resumed = run_rounds(settings, data=digits, out=tmp_path, resume=True)
+    assert outcome(resumed) == outcome(whole)
+    assert all(torch.equal(value, weights(there)[name]) for name, value in weights(tmp_path).items())
+
+
+def test_a_killed_training_with_cutout_goes_on_bit_for_bit_and_not_with_another_size(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    settings, out = replace(quick, cutout=3), tmp_path / "killed"
+    whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        run_rounds(settings, data=digits, out=out, reporter=KilledAfter(epochs=3))
+    with pytest.raises(CheckpointError, match="written with cutout 3, got 0"):
+        run_rounds(quick, data=digits, out=out, resume=True)
+    assert outcome(run_rounds(settings, data=digits, out=out, resume=True)) == outcome(whole)
+    assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
+    assert outcome(run_rounds(quick, data=digits)) != outcome(whole)
+
+
+def test_a_training_comes_to_the_same_wherever_its_images_lie_and_may_go_on_elsewhere(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    there = replace(quick, cutout=2, observe="mixed", finish="mixmatch", ema=0.9, data_on="device", deterministic=True)
+    here, out = replace(there, data_on="host"), tmp_path / "here"
+    whole = run_rounds(there, data=digits, out=tmp_path / "there")
+    with pytest.raises(Killed):
+        run_rounds(there, data=digits, out=out, reporter=KilledAfter(epochs=3))
+    assert outcome(run_rounds(here, data=digits, out=out, resume=True)) == outcome(whole)
+    assert all(torch.equal(value, weights(tmp_path / "there")[name]) for name, value in weights(out).items())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD)]
+
+
+@pytest.mark.parametrize("killed", [{"epochs": 8}, {"rounds": 1}, {"epochs": 11}])
+@pytest.mark.parametrize("through_service", [False, True])
+def test_a_weighted_training_goes_on_bit_for_bit(
+    through_service: bool,
+    killed: dict[str, int],
+    weighted: TrainSettings,
+    digits: Dataset,
+    tmp_path: Path,
+    service: httpx.Client,
+    uninterrupted: Uninterrupted,
+) -> None:
+    def backend() -> SelectionBackend:
+        if through_service:
+            return HttpBackend(MildClient("http://service", http=service))
+        return LocalSelector(tmp_path / "bits")
+
+    whole, there = uninterrupted(weighted)
+    with pytest.raises(Killed):
+        run_rounds(weighted, backend(), digits, run_id="cut", out=tmp_path, reporter=KilledAfter(**killed))
+    resumed = run_rounds(weighted, backend(), digits, out=tmp_path, resume=True)
+    assert outcome(resumed) == outcome(whole)
+    assert all(torch.equal(value, weights(there)[name]) for name, value in weights(tmp_path).items())
+
+
+@pytest.mark.parametrize("killed", [{"epochs": 3}, {"rounds": 1}])
+def test_a_killed_training_goes_on_through_the_service(
+    killed: dict[str, int],
+    quick: TrainSettings,
+    digits: Dataset,
+    tmp_path: Path,
+    service: httpx.Client,
+    uninterrupted: Uninterrupted,
+) -> None:
+    def backend() -> SelectionBackend:
+        return HttpBackend(MildClient("http://service", http=service))
+
+    whole, _ = uninterrupted(quick)
+    with pytest.raises(Killed):
+        run_rounds(quick, backend(), digits, run_id="killed", out=tmp_path, reporter=KilledAfter(**killed))
+    resumed = run_rounds(quick, backend(), digits, run_id="ignored", out=tmp_path, resume=True)
+    assert outcome(resumed) == outcome(whole)
+    run = service.get("/runs/killed").json()
+    assert [round["num_epochs"] for round in run["rounds"]] == [4, 4, 0]
+    assert [round["num_planted"] for round in run["rounds"]] == [4, 0, 0]
+    assert run["attempt"] == 2
+    assert set(run["rounds"][0]["metrics"]["0"]) == {"train_loss", "train_accuracy", "test_accuracy"}
+
+
+def test_repeating_a_finished_run_trains_nothing_and_leaves_its_checkpoint(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path, service: httpx.Client
+) -> None:
+    settings = replace(quick, epochs=1, rounds=1)
+
+    def again(reporter: Silent) -> None:
+        backend = HttpBackend(MildClient("http://service", http=service))
+        run_rounds(settings, backend, digits, run_id="nd1", out=tmp_path, reporter=reporter)
+
+    again(Silent())
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(RunExists, match="run 'nd1' exists already and is at round 1"):
+        again(KilledAfter(epochs=1))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_finished_training_resumes_to_its_result_and_to_more_rounds(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    first = run_rounds(quick, data=digits, out=tmp_path)
+    again = run_rounds(quick, data=digits, out=tmp_path, resume=True)
+    assert outcome(again) == outcome(first)
+    more = run_rounds(replace(quick, rounds=3), data=digits, out=tmp_path, resume=True)
+    assert outcome(more)[:2] == outcome(first)
+    assert len(more.rounds) == 3
+
+
+def test_resuming_with_other_settings_is_refused(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    run_rounds(replace(quick, epochs=1, rounds=1), data=digits, out=tmp_path)
+    with pytest.raises(CheckpointError, match=r"written with epochs 1, got 4"):
+        run_rounds(quick, data=digits, out=tmp_path, resume=True)
+
+
+def test_resuming_needs_a_checkpoint_that_can_be_read(quick: TrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist; leave out --resume"):
+        run_rounds(quick, out=tmp_path, resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes(b"half of it")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        run_rounds(quick, out=tmp_path, resume=True)
+
+
+def test_no_checkpoint_is_written_where_none_is_wanted(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    run_rounds(replace(quick, epochs=1, rounds=1, checkpoint_every=0), data=digits, out=tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    (tmp_path / "neighbour").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "neighbour").stat().st_mode
+
+
+def test_a_record_survives_its_way_through_json(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    history = run_rounds(replace(quick, rounds=1), data=digits, out=tmp_path)
+    stored = checkpoint.load(tmp_path, replace(quick, rounds=1)).rounds[0]
+    record = history.rounds[0]
+    assert stored.to_json() == record.to_json()
+    assert (stored.fit, stored.agreement, stored.epochs) == (record.fit, record.agreement, record.epochs)
+    bare = replace(record, fit=None, agreement=None)
+    assert RoundRecord.from_json(bare.to_json()).to_json() == bare.to_json()
+
+
+def test_what_changes_the_last_bits_is_fixed_where_the_same_bits_are_asked_for(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    free, exact = replace(quick, epochs=1, rounds=1), replace(quick, epochs=1, rounds=1, deterministic=True)
+    run_rounds(free, data=digits, out=tmp_path / "free")
+    assert checkpoint.load(tmp_path / "free", replace(free, threads=7)).position.round == 1
+    run_rounds(exact, data=digits, out=tmp_path / "exact")
+    assert torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(CheckpointError, match="written with threads 1, got 7"):
+        checkpoint.load(tmp_path / "exact", replace(exact, threads=7))
+    run_rounds(free, data=digits)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_checkpoint_brings_torchs_random_state_back(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    settings = replace(quick, epochs=1, rounds=1)
+    run_rounds(settings, data=digits, out=tmp_path)
+    expected = torch.rand(5)
+    torch.manual_seed(99)
+    run_rounds(settings, data=digits, out=tmp_path, resume=True)
+    assert torch.equal(torch.rand(5), expected)

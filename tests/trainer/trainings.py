@@ -1,0 +1,70 @@
+"""Trainings that are cut short or told whom to keep, and what has to be the same of two."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from mild_client import (
+    LocalSelector,
+    SelectionOptions,
+)
+from mild_core import bitmap
+from mild_core.beside import Beside
+from mild_core.selection import select
+from mild_core.types import RoundBits, Selection
+from mild_trainer.history import EpochRecord, History, RoundRecord
+from mild_trainer.progress import Silent
+
+
+class Killed(Exception):
+    """Stands in for the end of the process."""
+
+
+class KilledAfter(Silent):
+    """Ends the training when so many epochs, or rounds, are done."""
+
+    def __init__(self, epochs: int = 0, rounds: int = 0) -> None:
+        self.epochs, self.rounds = epochs, rounds
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        self.epochs -= 1
+        if self.epochs == 0:
+            raise Killed
+
+    def round_done(self, record: RoundRecord) -> None:
+        self.rounds -= 1
+        if self.rounds == 0:
+            raise Killed
+
+
+def selecting(n_kept: int) -> LocalSelector:
+    """A backend that keeps the first `n_kept` samples, whatever the bits."""
+
+    def chosen(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside | None) -> Selection:
+        kept = bitmap.pack(np.arange(rounds[-1].n_samples) < n_kept)
+        return replace(select(rounds, options, beside), bitmap=kept)
+
+    return LocalSelector(select=chosen)
+
+
+def outcome(history: History) -> list[object]:
+    """What has to be the same however a training got there."""
+    return [
+        (
+            record.members.tobytes(),
+            record.selected.tobytes(),
+            record.overlap,
+            record.agreement,
+            dict(record.summary)["threshold"],
+            [replace(epoch, seconds=0) for epoch in record.epochs],
+        )
+        for record in history.rounds
+    ]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model.safetensors")
