@@ -9,10 +9,10 @@ from fastapi.responses import HTMLResponse
 from numpy.typing import NDArray
 
 from mild_core.class_table import class_table, confusions
-from mild_service.api.deps import RunId, RunsDep, SelectionsDep, TablesDep
+from mild_service.api.deps import SelectionsDep, TablesDep
 from mild_service.tables import Suggested, Tabled
 from mild_service.ui.pages import render
-from mild_service.ui.run_pages import RoundQuery, shown
+from mild_service.ui.run_pages import PageDep
 from mild_service.ui.sets import choice_of
 
 router = APIRouter(include_in_schema=False)
@@ -27,15 +27,12 @@ _MAX_PAIRS = 50
 @router.get("/ui/runs/{run_id}/classes", response_class=HTMLResponse)
 async def show_classes(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    page: PageDep,
     selections: SelectionsDep,
     tables: TablesDep,
-    round_: RoundQuery = None,
 ) -> HTMLResponse:
     """The round's selection class by class."""
-    page = await shown(runs, run_id, round_)
-    context: dict[str, Any] = {**page.context(), "asked_round": round_, "started": False, "rows": None, "pairs": None}
+    context: dict[str, Any] = {**page.context(), "started": False, "rows": None, "pairs": None}
     choice = await choice_of(page, selections)
     if choice is not None:
         tabled, labels = await tables.of(choice), await tables.labels(page.run)

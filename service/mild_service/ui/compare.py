@@ -9,10 +9,10 @@ from fastapi.responses import HTMLResponse
 
 from mild_core.comparison import Comparison, compare
 from mild_service.access import absent
-from mild_service.api.deps import CallerDep, RunId, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
+from mild_service.api.deps import CallerDep, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
 from mild_service.ui import grids
 from mild_service.ui.pages import render
-from mild_service.ui.run_pages import RoundQuery, shown
+from mild_service.ui.run_pages import PageDep, shown
 from mild_service.ui.sets import rows_of, show_pictures, tabled_of
 
 router = APIRouter(include_in_schema=False)
@@ -24,28 +24,26 @@ _LISTED = 10
 @router.get("/ui/runs/{run_id}/compare", response_class=HTMLResponse)
 async def show_comparison(
     request: Request,
-    run_id: RunId,
+    page: PageDep,
     runs: RunsDep,
     selections: SelectionsDep,
     tables: TablesDep,
     truths: TruthsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
-    round_: RoundQuery = None,
     other: Annotated[str, Query(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = "",
     other_round: Annotated[str, Query(pattern=r"^\d{0,9}$")] = "",
 ) -> HTMLResponse:
     """The round's selection against another: by default that of the round before."""
-    page = await shown(runs, run_id, round_)
     if other and not caller.reaches(other):
         raise absent(other)
-    asked = {"asked_round": round_, "other": other, "other_round": other_round}
+    asked = {"other": other, "other_round": other_round}
     context: dict[str, Any] = {**page.context(), **asked, "found": None, "first": None}
     number = int(other_round) if other_round else None
-    if number is None and other in ("", run_id):
+    if number is None and other in ("", page.run.run_id):
         number = page.round.number - 1
     if number is None or number >= 0:
-        first = await shown(runs, other or run_id, number)
+        first = await shown(runs, other or page.run.run_id, number)
         tabled = [await tabled_of(side, selections, tables) for side in (first, page)]
         context["first"] = first
         if tabled[0] is not None and tabled[1] is not None:

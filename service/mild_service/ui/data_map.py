@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from mild_core.data_map import Axis, data_map
-from mild_service.api.deps import RunId, RunsDep, SelectionsDep, TablesDep
+from mild_service.api.deps import SelectionsDep, TablesDep
 from mild_service.ui import grids
 from mild_service.ui.pages import render
-from mild_service.ui.run_pages import RoundQuery, shown
+from mild_service.ui.run_pages import PageDep
 from mild_service.ui.sets import tabled_of
 
 router = APIRouter(include_in_schema=False)
@@ -18,15 +18,12 @@ _COLUMNS, _ROWS = 36, 18
 @router.get("/ui/runs/{run_id}/map", response_class=HTMLResponse)
 async def show_map(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    page: PageDep,
     selections: SelectionsDep,
     tables: TablesDep,
-    round_: RoundQuery = None,
 ) -> HTMLResponse:
     """The data map of the round's selection."""
-    page = await shown(runs, run_id, round_)
-    context = {**page.context(), "asked_round": round_, "found": None}
+    context = {**page.context(), "found": None}
     tabled = await tabled_of(page, selections, tables)
     if tabled is not None:
         found = data_map(tabled.table, _COLUMNS, _ROWS)

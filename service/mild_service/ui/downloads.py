@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from mild_service.api import representations
-from mild_service.api.deps import CallerDep, RunId, RunsDep
+from mild_service.api.deps import CallerDep
 from mild_service.ui.pages import render
 from mild_service.ui.requests import chosen_cut, in_form, mask
-from mild_service.ui.run_pages import RoundQuery, shown
+from mild_service.ui.run_pages import PageDep
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,19 +27,16 @@ _FORMS = {
 
 
 @router.get("/ui/runs/{run_id}/downloads", response_class=HTMLResponse)
-async def show_downloads(
-    request: Request, run_id: RunId, runs: RunsDep, caller: CallerDep, round_: RoundQuery = None
-) -> HTMLResponse:
+async def show_downloads(request: Request, page: PageDep, caller: CallerDep) -> HTMLResponse:
     """The forms that the set comes in."""
-    page = await shown(runs, run_id, round_)
     base, number = str(request.base_url).rstrip("/"), page.round.number
     forms: list[dict[str, Any]] = []
     for media_type in representations.SELECTION_TYPES:
         name, suffix, what = _FORMS[media_type]
-        file = f"{run_id}-round-{number}.{suffix}"
-        code = in_form(base, run_id, number, caller, media_type, file)
+        file = f"{page.run.run_id}-round-{number}.{suffix}"
+        code = in_form(base, page.run.run_id, number, caller, media_type, file)
         forms.append({"name": name, "media_type": media_type, "what": what, "file": file, "code": code})
-    pieces = [*chosen_cut(base, run_id, number, caller)[:1]]
-    pieces.append(("As a mask", mask(base, run_id, number, page.run.config.n_samples)))
-    context = {**page.context(), "asked_round": round_, "forms": forms, "pieces": pieces}
+    pieces = [*chosen_cut(base, page.run.run_id, number, caller)[:1]]
+    pieces.append(("As a mask", mask(base, page.run.run_id, number, page.run.config.n_samples)))
+    context = {**page.context(), "forms": forms, "pieces": pieces}
     return render(request, "downloads.html", context)

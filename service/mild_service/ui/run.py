@@ -15,7 +15,7 @@ from mild_service.ui.alarms import of_run
 from mild_service.ui.courses import course_of
 from mild_service.ui.pages import render
 from mild_service.ui.requests import chosen_cut
-from mild_service.ui.run_pages import RoundQuery, Shown, shown
+from mild_service.ui.run_pages import PageDep, Shown, shown
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,18 +23,14 @@ router = APIRouter(include_in_schema=False)
 @router.get("/ui/runs/{run_id}", response_class=HTMLResponse)
 async def show_run(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    page: PageDep,
     selections: SelectionsDep,
     caller: CallerDep,
-    round_: RoundQuery = None,
 ) -> HTMLResponse:
     """The run's overview. What has to be computed first is left to the page to ask for."""
-    page = await shown(runs, run_id, round_)
     stored = page.round.finished and page.run.audit is None
     context = {
         **page.context(),
-        "asked_round": round_,
         "course": course_of(page.run, page.rounds),
         "alarms": of_run(page.run, page.rounds, time.time()),
         "overlaps": await selections.overlaps(page.run, page.rounds),

@@ -15,7 +15,7 @@ from mild_service.identity import ApiKey
 from mild_service.pictures import address_of
 from mild_service.ui import grids
 from mild_service.ui.pages import link, render
-from mild_service.ui.run_pages import RoundQuery, shown
+from mild_service.ui.run_pages import PageDep, RoundQuery
 from mild_service.ui.sets import choice_of, show_pictures
 
 router = APIRouter(include_in_schema=False)
@@ -31,22 +31,18 @@ _NAMES = {meaning: name for name, meaning in _MEANS.items()}
 @router.get("/ui/runs/{run_id}/samples/{index}", response_class=HTMLResponse)
 async def show_sample(
     request: Request,
-    run_id: RunId,
     index: Index,
-    runs: RunsDep,
+    page: PageDep,
     selections: SelectionsDep,
     tables: TablesDep,
     truths: TruthsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
-    round_: RoundQuery = None,
     was: Annotated[Mark | None, Query(description="The mark before the one that was just given.")] = None,
 ) -> HTMLResponse:
     """One sample."""
-    page = await shown(runs, run_id, round_)
     context: dict[str, Any] = {
         **page.context(),
-        "asked_round": round_,
         "index": index,
         "story": None,
         "was": was,

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_core.table import Mask, SampleTable, Sort, Wanted, backward, forward
-from mild_service.api.deps import RunId, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
+from mild_service.api.deps import SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
 from mild_service.errors import SampleNotFound
 from mild_service.ids import SampleIds
 from mild_service.state import Run
 from mild_service.ui.pages import link, render
-from mild_service.ui.run_pages import RoundQuery, shown
+from mild_service.ui.run_pages import PageDep
 from mild_service.ui.sets import rows_of, show_pictures, tabled_of
 
 router = APIRouter(include_in_schema=False)
@@ -88,24 +88,21 @@ async def _filters(
 @router.get("/ui/runs/{run_id}/samples", response_class=HTMLResponse)
 async def show_samples(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    page: PageDep,
     selections: SelectionsDep,
     tables: TablesDep,
     truths: TruthsDep,
     sample_ids: SampleIdsDep,
     filters: Annotated[Filters, Depends(_filters)],
-    round_: RoundQuery = None,
     after: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
     before: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
     find: Annotated[str, Query(max_length=512)] = "",
 ) -> Response:
     """One page of the samples. `after` and `before` are places in the order, so that a page costs the same anywhere."""
-    page = await shown(runs, run_id, round_)
     if find and (index := await _find(page.run, sample_ids, find.strip())) is not None:
-        there = link(f"/ui/runs/{run_id}/samples/{index}", round=round_)
+        there = link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.asked)
         return RedirectResponse(request.scope.get("root_path", "") + there, 303)
-    context: dict[str, Any] = {**page.context(), "asked_round": round_, "filters": filters, "find": find, "found": None}
+    context: dict[str, Any] = {**page.context(), "filters": filters, "find": find, "found": None}
     tabled = await tabled_of(page, selections, tables)
     if tabled is not None:
         show_pictures(request, page.run)

@@ -58,6 +58,7 @@ def test_an_epoch_can_be_replaced_while_its_round_is_open(recorded: httpx.Client
         ("zstd", zstandard.compress(BODY)),
         ("zstd", zstandard.compress(BODY[:5]) + zstandard.compress(BODY[5:])),
     ],
+    ids=["identity", "gzip", "zstd", "zstd in two frames"],
 )
 def test_bodies_may_be_compressed_and_digested(opened: httpx.Client, coding: str, sent: bytes) -> None:
     digest = base64.b64encode(hashlib.sha256(sent).digest()).decode()
