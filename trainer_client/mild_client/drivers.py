@@ -1,8 +1,7 @@
 """The two ways to run a flow: with an `httpx.Client`, or awaiting an `httpx.AsyncClient`. Nothing else does I/O."""
 
 import contextlib
-import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TypeVar
 
 import anyio.to_thread
@@ -11,7 +10,7 @@ import httpx
 from mild_client.errors import ClientError
 from mild_client.events import Event, EventStream
 from mild_client.file_slice import FileSlice
-from mild_client.flow import Flow, Request
+from mild_client.flow import Flow, Request, Steps
 from mild_client.link import Link
 
 T = TypeVar("T")
@@ -26,17 +25,13 @@ class Driver:
 
     def run(self, flow: Flow[T], deadline: float | None = None) -> T:
         """Send what `flow` yields, and return what it returns; `deadline` wins over that of `Retry`."""
-        step: Callable[[], Request] = functools.partial(next, flow)
-        while True:
+        steps = Steps(flow)
+        while (request := steps.request()) is not None:
             try:
-                request = step()
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                step = functools.partial(flow.send, self._send(request, deadline))
+                steps.answered(self._send(request, deadline))
             except ClientError as error:
-                step = functools.partial(flow.throw, error)
+                steps.failed(error)
+        return steps.value
 
     def follow(self, stream: EventStream) -> Iterator[Event]:
         """Read events as they come, over as many connections as it takes."""
@@ -80,17 +75,13 @@ class AsyncDriver:
 
     async def run(self, flow: Flow[T], deadline: float | None = None) -> T:
         """Send what `flow` yields, and return what it returns; `deadline` wins over that of `Retry`."""
-        step: Callable[[], Request] = functools.partial(next, flow)
-        while True:
+        steps = Steps(flow)
+        while (request := steps.request()) is not None:
             try:
-                request = step()
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                step = functools.partial(flow.send, await self._send(request, deadline))
+                steps.answered(await self._send(request, deadline))
             except ClientError as error:
-                step = functools.partial(flow.throw, error)
+                steps.failed(error)
+        return steps.value
 
     async def follow(self, stream: EventStream) -> AsyncIterator[Event]:
         """Read events as they come, over as many connections as it takes."""

@@ -4,11 +4,12 @@ So each call is written once, without any I/O, and the blocking and the asynchro
 the same flows (`drivers`); httpx describes its authentication in the same way.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import httpx
 
@@ -63,6 +64,33 @@ class Request:
 
 Flow: TypeAlias = Generator[Request, httpx.Response, T]
 """Yields requests and is sent answers that succeed; an error is thrown in where it yielded."""
+
+
+class Steps(Generic[T]):
+    """A flow, a request at a time, for whoever sends them: it ends with `request` None, and then has its `value`."""
+
+    value: T
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self._step: Callable[[], Request] = functools.partial(next, flow)
+
+    def request(self) -> Request | None:
+        """What to send now; None at the end."""
+        try:
+            return self._step()
+        except StopIteration as end:
+            self.value = end.value
+            return None
+
+    def answered(self, response: httpx.Response) -> None:
+        """The request had this answer."""
+        self._step = functools.partial(self._flow.send, response)
+
+    def failed(self, error: Exception) -> None:
+        """The request had none that succeeds."""
+        self._step = functools.partial(self._flow.throw, error)
+
 
 Answer: TypeAlias = dict[str, Any]
 """A JSON object in the wire's names."""

@@ -1,7 +1,5 @@
 """Who is told how a training goes: nobody, a log of plain lines, or a terminal with bars."""
 
-from typing import Protocol
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -10,8 +8,8 @@ from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, RoundRecord
 
 
-class Reporter(Protocol):
-    """Is told of every step of a training."""
+class Reporter:
+    """Is told of every step of a training, and passes over those that it does not care for."""
 
     def planted(self, n_planted: int, seconds: float) -> None:
         """Labels have been broken on purpose for round 0, in so many seconds."""
@@ -35,32 +33,11 @@ class Reporter(Protocol):
         """A fresh network has been trained after the last round."""
 
 
-class Silent:
+class Silent(Reporter):
     """Says nothing."""
 
-    def planted(self, n_planted: int, seconds: float) -> None:
-        """Say nothing."""
 
-    def verified(self, found: HeldOutAgreement) -> None:
-        """Say nothing."""
-
-    def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
-        """Say nothing."""
-
-    def epoch_done(self, record: EpochRecord) -> None:
-        """Say nothing."""
-
-    def round_done(self, record: RoundRecord) -> None:
-        """Say nothing."""
-
-    def comparison_done(self, title: str, test_accuracy: float, seconds: float) -> None:
-        """Say nothing."""
-
-    def finished(self, finished: Finished) -> None:
-        """Say nothing."""
-
-
-class Lines:
+class Lines(Reporter):
     """Writes a line a step, for logs."""
 
     def __init__(self, console: Console) -> None:
@@ -98,7 +75,7 @@ class Lines:
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
-class Bars:
+class Bars(Reporter):
     """Draws one bar a round. A context manager: the bars stand still afterwards."""
 
     def __init__(self, console: Console) -> None:
