@@ -4,7 +4,8 @@ usage: python -m benchmarks.record [--data-dir DIR] [--only TEXT] [--list]
 
 Trains the project's own networks on digits and on CIFAR-10 with labels broken in many ways, with and without planted
 noise, and writes one ``sequences/<name>.npz`` per training (see `benchmarks.recordings`): bits and cleanness only, no
-image and no label. What is there already is not trained again. Seed 0 is for choosing, seed 1 for judging.
+image and no label. What is there already is not trained again. Seed 0 is for choosing, seed 1 for judging; so are the
+seeds from 100 and from 200 on, trainings of several rounds for `benchmarks.pooling`, which lie in ``sequences/rounds``.
 """
 
 import argparse
@@ -78,6 +79,11 @@ class Case:
         parts += [f"plant-{self.planted}"] * (self.planted != "none")
         return "_".join([*parts, f"s{self.seed}"])
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies below the folder of all recordings."""
+        return Path("rounds" if self.seed >= 100 else "")
+
 
 NOISES = (
     "none",
@@ -91,6 +97,10 @@ NOISES = (
     "asymmetric:0.4",
     "instance:0.4",
 )
+
+
+_MORE = (100, 200)
+"""First seeds of the trainings of several rounds: for choosing, for judging."""
 
 
 def cases() -> list[Case]:
@@ -109,6 +119,16 @@ def cases() -> list[Case]:
     found += [Case("cifar16", noise, 30, s, tail=10, **plain) for noise in few[2:4] for s in (0, 1)]
     found += [Case("cifar32", noise, 30, s, "confused", **plain) for noise in few for s in (0, 1)]
     found += [Case("digits", noise, 150, s) for noise in few[2:] for s in (0, 1)]
+    structured = ("symmetric:0.2", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4", "asymmetric:0.4", "instance:0.4")
+    found += [
+        Case("digits", noise, 20, s + i, "confused", rounds=4) for s in _MORE for noise in structured for i in range(3)
+    ]
+    weak: dict[str, Any] = {"planted": "confused", "rounds": 3, "smoothing": 0.0}
+    for s in _MORE:
+        found += [Case("cifar16", noise, 15, s, **weak) for noise in ("human:worse", "symmetric:0.4")]
+        found += [Case("cifar16", "human:worse", 20, s + 1, **weak, augmented=False)]
+        found += [Case("cifar16", "pairflip:0.4", 20, s, **weak, augmented=False)]
+        found += [Case("cifar16", "pairflip:0.4", 15, s + 1, **weak)]
     return found
 
 
@@ -235,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     for case in cases():
-        path = arguments.out / f"{case.name}.npz"
+        path = arguments.out / case.folder / f"{case.name}.npz"
         if arguments.only not in case.name or path.exists():
             continue
         if arguments.list:

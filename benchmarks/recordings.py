@@ -11,6 +11,8 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 
 FOLDER = Path(__file__).parent / "sequences"
+ROUNDS = FOLDER / "rounds"
+"""Trainings of several rounds, apart from the others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,5 +87,11 @@ class Recording:
 
 def recordings(half: int | None = None, folder: Path = FOLDER) -> list[Recording]:
     """Every recording, or those of one half: 0 for choosing defaults, 1 for judging them."""
-    ending = "*" if half is None else f"*_s{half}"
-    return [Recording.load(path) for path in sorted(folder.glob(f"{ending}.npz"))]
+    paths = sorted(folder.glob("*.npz"))
+    return [Recording.load(path) for path in paths if half is None or _half(path) == half]
+
+
+def _half(path: Path) -> int:
+    """Seed 0 and those from 100 on are for choosing, 1 and those from 200 on for judging."""
+    seed = int(path.stem.rpartition("_s")[2])
+    return seed if seed < 100 else seed // 100 - 1
