@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 
 from mild_core import bitmap
+from mild_core.results import Selection
 from mild_core.selection import select
-from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, Selection, SelectionOptions, Verdict
+from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, SelectionOptions, Verdict
 
 
 def drawn_options(rng: np.random.Generator) -> SelectionOptions:

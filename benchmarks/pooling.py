@@ -24,8 +24,9 @@ from scipy.stats import rankdata
 from benchmarks.pooling_ways import DEFAULT, WAYS, Mask, Trace
 from benchmarks.recordings import FOLDER, ROUNDS, Recording, recordings
 from mild_core import bitmap
+from mild_core.results import Selection
 from mild_core.selection import select
-from mild_core.types import RoundBits, Selection
+from mild_core.types import RoundBits
 
 RESULTS = Path(__file__).parent / "results"
 

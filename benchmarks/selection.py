@@ -24,8 +24,9 @@ from benchmarks.other_mixtures import FAMILIES, best_cut
 from benchmarks.recordings import FOLDER, Recording, recordings
 from mild_core import bitmap
 from mild_core.metrics import score
+from mild_core.results import Selection
 from mild_core.selection import select
-from mild_core.types import Metric, RoundBits, Selection, SelectionOptions
+from mild_core.types import Metric, RoundBits, SelectionOptions
 
 RESULTS = Path(__file__).parent / "results"
 MIN_EPOCHS = 8

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from mild_core.errors import ParameterError
 from mild_core.mixture import Mixture, fit_groups
+from mild_core.results import ClassCut, Threshold
 from mild_core.threshold import fitted_cut, floored, fraction_cut
-from mild_core.types import ClassCut, SelectionOptions, Threshold, Verdict
+from mild_core.types import SelectionOptions, Verdict
 from mild_core.weibull import Floats
 
 MAX_CLASSES = 10_000

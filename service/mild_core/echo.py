@@ -8,7 +8,7 @@ the number is the same (docs/method.md).
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import Echo
+from mild_core.results import Echo
 
 
 def echo(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> Echo | None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mild_core.mixture import Mixture, fit_mixture, refit
-from mild_core.types import Curves, Estimate, Fit
+from mild_core.results import Curves, Estimate
+from mild_core.types import Fit
 from mild_core.weibull import Floats
 
 N_BOOTSTRAP = 20

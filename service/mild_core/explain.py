@@ -8,7 +8,8 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.errors import SampleIndexError
 from mild_core.metrics import EPSILON
-from mild_core.types import RoundBits, Selection
+from mild_core.results import Selection
+from mild_core.types import RoundBits
 
 
 @dataclass(frozen=True, slots=True)

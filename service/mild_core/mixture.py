@@ -16,7 +16,8 @@ from scipy.special import expit, log_expit, logit
 
 from mild_core.likelihood import FAMILIES, TINY, component_masses, likelihood_of
 from mild_core.optimise import Local, Objective, minimise
-from mild_core.types import Component, Fit
+from mild_core.results import Component
+from mild_core.types import Fit
 from mild_core.weibull import Derivatives, Floats
 
 _FLOOR = 1e-12

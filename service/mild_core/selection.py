@@ -18,8 +18,9 @@ from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
 from mild_core.planted import noise_bound
+from mild_core.results import Curves, Estimate, Histogram, Selection, Threshold
 from mild_core.threshold import fitted_cut, floored, fraction_cut
-from mild_core.types import Curves, Estimate, Histogram, RoundBits, Selection, SelectionOptions, Threshold, Verdict
+from mild_core.types import RoundBits, SelectionOptions, Verdict
 from mild_core.weibull import Floats
 
 

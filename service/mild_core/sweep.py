@@ -9,7 +9,7 @@ from mild_core.audit import Audit
 from mild_core.estimate import estimates
 from mild_core.evaluation import Evaluation
 from mild_core.metrics import bins_of
-from mild_core.types import Curves, Estimate, Histogram, Selection
+from mild_core.results import Curves, Estimate, Histogram, Selection
 
 
 @dataclass(frozen=True, slots=True)

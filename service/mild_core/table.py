@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.dynamics import dynamics
 from mild_core.metrics import about_own_labels, only_planted
-from mild_core.types import RoundBits, Selection
+from mild_core.results import Selection
+from mild_core.types import RoundBits
 
 Sort: TypeAlias = Literal["index", "score", "-score"]
 Mask: TypeAlias = NDArray[np.bool_]

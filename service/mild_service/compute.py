@@ -11,7 +11,8 @@ from anyio import CapacityLimiter
 
 from mild_core import selection
 from mild_core.beside import Beside
-from mild_core.types import RoundBits, Selection, SelectionOptions
+from mild_core.results import Selection
+from mild_core.types import RoundBits, SelectionOptions
 from mild_service.config import Settings
 from mild_service.documents import fit_document, plain
 from mild_service.errors import StoreError, StoreUnavailable

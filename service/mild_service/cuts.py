@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from mild_core.evaluation import Evaluation
+from mild_core.results import Curves, Estimate, Histogram
 from mild_core.sweep import Cut, sweep
-from mild_core.types import Curves, Estimate, Histogram
 
 
 def document(

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from mild_core.types import Selection
+from mild_core.results import Selection
 
 
 def fit_document(selected: Selection) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from anyio import to_thread
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.evaluation import evaluate
+from mild_core.results import Selection
 from mild_core.sweep import measure
-from mild_core.types import RoundBits, Selection, SelectionOptions
+from mild_core.types import RoundBits, SelectionOptions
 from mild_service import cuts
 from mild_service.best import best_round
 from mild_service.compute import Computer

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.explain import Explanation, explain, sample_index_error
+from mild_core.results import Selection
 from mild_core.table import SampleTable, tabulate
-from mild_core.types import RoundBits, Selection
+from mild_core.types import RoundBits
 from mild_service.compute import Computer
 from mild_service.evidence import Evidence
 from mild_service.recent import Recent

@@ -8,8 +8,9 @@ from mild_core.beside import Beside
 from mild_core.classes import cut_classes, group
 from mild_core.errors import ParameterError
 from mild_core.mixture import Mixture, fit_groups, fit_mixture
+from mild_core.results import Selection, Threshold
 from mild_core.selection import select
-from mild_core.types import RoundBits, Rule, Selection, SelectionOptions, Threshold
+from mild_core.types import RoundBits, Rule, SelectionOptions
 
 N_EPOCHS = 30
 SIZES = (1500, 1500, 1500, 20)

@@ -7,9 +7,10 @@ from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.beside import Beside
 from mild_core.evaluation import evaluate
+from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.sweep import Cut, measure, sweep
-from mild_core.types import Metric, RoundBits, Selection, SelectionOptions
+from mild_core.types import Metric, RoundBits, SelectionOptions
 from tests.core.test_selection import recorded
 
 

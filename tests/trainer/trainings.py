@@ -14,8 +14,9 @@ from mild_client import (
 )
 from mild_core import bitmap
 from mild_core.beside import Beside
+from mild_core.results import Selection
 from mild_core.selection import select
-from mild_core.types import RoundBits, Selection
+from mild_core.types import RoundBits
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.progress import Silent
 

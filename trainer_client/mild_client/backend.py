@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.bitmap import Bitmap
-from mild_core.types import EpochBits, Observe, Pass, Selection, SelectionOptions
+from mild_core.results import Selection
+from mild_core.types import EpochBits, Observe, Pass, SelectionOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from mild_core import bitmap, selection
 from mild_core.beside import Beside
 from mild_core.bitmap import Bitmap
 from mild_core.errors import CorrectNotObservedError, ParameterError
-from mild_core.types import EpochBits, RoundBits, Selection, SelectionOptions
+from mild_core.results import Selection
+from mild_core.types import EpochBits, RoundBits, SelectionOptions
 
 _LABELS = "round-0/labels.npy"
 _PLANTED = "round-0/planted.bits"

@@ -15,9 +15,10 @@ from mild_core import bitmap, evaluation
 from mild_core.audit import Audit
 from mild_core.beside import Beside
 from mild_core.data_map import DataMap, counted, data_map
+from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.table import tabulate
-from mild_core.types import AuditUse, RoundBits, Selection
+from mild_core.types import AuditUse, RoundBits
 from mild_trainer import prepare
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError, ReviewError

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.data_map import Axis, Counts
-from mild_core.types import Histogram, Threshold
+from mild_core.results import Histogram, Threshold
 
 _FAINTEST = 0.28
 """Opacity of a cell with a single sample."""

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from mild_core import selection
-from mild_core.types import Selection
+from mild_core.results import Selection
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.protocol import bounded

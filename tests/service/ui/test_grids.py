@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core.data_map import Axis
-from mild_core.types import Histogram, Threshold
+from mild_core.results import Histogram, Threshold
 from mild_service.ui import grids
 from mild_service.ui.grids import stretches
 
