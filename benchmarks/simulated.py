@@ -41,10 +41,11 @@ class Truth:
         """The mixture that a perfect fit would return."""
         kind = MATCHING[way]
         scales, shapes = np.array(self.scales), np.array(self.shapes)
-        open_top = FAMILIES[kind].open_top
+        (open_top,) = FAMILIES[kind].tops
         masses = component_masses(np.log(scales), np.log(shapes), self.n_epochs + 1, open_top=open_top)
         means = masses @ np.arange(self.n_epochs + 1)
-        return Mixture(kind, np.array([1 - self.weight, self.weight]), scales, shapes, means, masses, np.nan)
+        weights = np.array([1 - self.weight, self.weight])
+        return Mixture(kind, weights, scales, shapes, means, masses, np.nan, open_top)
 
     def histograms(self, way: Way, n_samples: int, rng: np.random.Generator) -> Floats:
         """Draw the scores of clean and of mislabelled samples, shape (2, n_bins)."""
@@ -82,7 +83,7 @@ def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
 def attainable(truth: Truth, way: Way, n_samples: int) -> tuple[float, float, float]:
     """Median errors of both scales (relative) and of the weight that the Fisher information allows."""
     mixture = truth.mixture(way)
-    likelihood = likelihood_of(mixture.kind, truth.n_epochs + 1, None)
+    likelihood = likelihood_of(mixture.kind, truth.n_epochs + 1, None, open_top=mixture.open_top)
     cell = likelihood(np.log(mixture.scales)[None, :, None], np.log(mixture.shapes)[None, :, None])
     by_weight = cell.value[0, 1] - cell.value[0, 0]
     of_each = mixture.weights[:, None]

@@ -37,9 +37,12 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What tells the fits apart; index 0 is the clean component, 1 the noisy one."""
+    """What tells the fits apart; index 0 is the clean component, 1 the noisy one.
 
-    open_top: bool
+    `tops` says whether the top bin is open; where a fit may choose, the first one is preferred.
+    """
+
+    tops: tuple[bool, ...]
     scale: tuple[Prior, Prior]
     shape: tuple[Prior, Prior]
 
@@ -49,30 +52,30 @@ FAMILIES: dict[Fit, Family] = {
     # The noisy shape's bounds decide most: at 30 the component closes in on the pile at the top and leaves the other
     # mislabelled samples to the clean one, at 1.5 it spreads over the clean ones' tail (docs/method.md).
     "anchored": Family(
-        open_top=False,
+        tops=(False, True),
         scale=(Prior(1e-3, 0.7, 0.15, 1.0), Prior(0.7, 3.0, 1.0, 0.5)),
         shape=(Prior(0.6, 6.0, 1.0, 0.7), Prior(3.0, 10.0, 4.0, 0.8)),
     ),
-    "grouped": Family(open_top=False, scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
-    "censored": Family(open_top=True, scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
+    "grouped": Family(tops=(False,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
+    "censored": Family(tops=(True,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
     # Left alone, its noisy shape would run away towards a spike of infinite likelihood: the bound stops it.
-    "density": Family(open_top=True, scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
+    "density": Family(tops=(True,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
 }
 
 
-def likelihood_of(kind: Fit, n_bins: int, observation: Floats | None) -> Likelihood:
+def likelihood_of(kind: Fit, n_bins: int, observation: Floats | None, *, open_top: bool) -> Likelihood:
     """Likelihood of the cells of `observation`, shape (n_cells, n_bins), or of the bins without one."""
-    likelihood = _density(n_bins) if kind == "density" else _masses(n_bins, FAMILIES[kind])
+    likelihood = _density(n_bins) if kind == "density" else _masses(n_bins, open_top=open_top)
     return likelihood if observation is None else _seen_through(observation, likelihood)
 
 
-def _masses(n_bins: int, family: Family) -> Likelihood:
+def _masses(n_bins: int, *, open_top: bool) -> Likelihood:
     """Interval probabilities of the bins."""
     log_edges = _log_edges(n_bins)
 
     def likelihood(log_scale: Floats, log_shape: Floats) -> Derivatives:
         below = weibull.distribution_derivatives(log_edges, log_scale, log_shape)
-        if family.open_top:
+        if open_top:
             below.value[..., -1] = 1.0
             for slope in (below.a, below.k, below.aa, below.ak, below.kk):
                 slope[..., -1] = 0.0

@@ -25,6 +25,9 @@ _FLOOR = 1e-12
 _LOGIT_BOUND = 12.0
 _APART = np.array([2.0, 0.3, 0.3, 0.6, 0.6])
 """How far a group's parameters lie from those of all samples: a standard deviation each."""
+_FAR_BETTER = 0.15
+"""Nats per sample by which an open top has to explain a histogram better to be chosen. On recorded sequences the closed
+one decides better up to there; counts that pile up beyond the last epoch are further off (docs/method.md)."""
 _BATCH = 64
 """Groups that are fitted at once: each takes room for its cells."""
 _STARTS: tuple[tuple[float, float, float], ...] = (
@@ -49,6 +52,8 @@ class Mixture:
         Shape (2, n_bins), each row a component's probabilities, summing to one.
     log_likelihood
         Of the histogram, natural logarithm, without priors.
+    open_top
+        Whether the top bin stands for "at least this".
     """
 
     kind: Fit
@@ -58,6 +63,7 @@ class Mixture:
     means: Floats
     masses: Floats
     log_likelihood: float
+    open_top: bool
 
     @property
     def densities(self) -> Floats:
@@ -106,10 +112,19 @@ def fit_mixture(
     Returns
     -------
     Mixture
-        The best of the fixed starts. Never raises for finite, non-negative counts of two bins or more.
+        The best of the fixed starts; of an open and a closed top, where the fit may choose, the closed one unless the
+        open one explains the counts far better. Never raises for finite, non-negative counts of two bins or more.
     """
     n_bins = counts.size if observation is None else observation.shape[1]
-    problem = _Problem(kind, n_bins, observation, known, checked)
+    preferred, *others = (
+        _best(_Problem(kind, n_bins, observation, known, checked, open_top=top), counts) for top in FAMILIES[kind].tops
+    )
+    enough = preferred.log_likelihood + _FAR_BETTER * float(counts.sum())
+    return next((other for other in others if other.log_likelihood > enough), preferred)
+
+
+def _best(problem: "_Problem", counts: Floats) -> Mixture:
+    """The best of the fixed starts."""
     starts = problem.starts()
     theta, value = minimise(
         problem.objective(np.broadcast_to(counts, (len(starts), counts.size))), starts, problem.low, problem.high
@@ -121,7 +136,7 @@ def refit(
     mixture: Mixture, histograms: Floats, known: Floats | None = None, checked: Floats | None = None
 ) -> list[Mixture]:
     """Fit each of `histograms`, shape (n_problems, n_bins), as `mixture` was, starting from it."""
-    problem = _Problem(mixture.kind, histograms.shape[1], None, known, checked)
+    problem = _Problem(mixture.kind, histograms.shape[1], None, known, checked, open_top=mixture.open_top)
     start = np.tile(np.clip(_parameters(mixture), problem.low, problem.high), (len(histograms), 1))
     theta, _ = minimise(problem.objective(histograms), start, problem.low, problem.high)
     return [problem.described(row, counts) for row, counts in zip(theta, histograms, strict=True)]
@@ -139,7 +154,7 @@ def fit_groups(mixture: Mixture, groups: Floats, observation: Floats | None = No
     groups
         Shape (n_groups, n_bins), or (n_groups, n_cells) together with `observation`, as in `fit_mixture`.
     """
-    problem = _Problem(mixture.kind, mixture.masses.shape[1], observation)
+    problem = _Problem(mixture.kind, mixture.masses.shape[1], observation, open_top=mixture.open_top)
     start = np.clip(_parameters(mixture), problem.low, problem.high)
     problem.centre, problem.precision = start, _APART**-2
     fits = []
@@ -165,14 +180,15 @@ class _Problem:
         observation: Floats | None,
         known: Floats | None = None,
         checked: Floats | None = None,
+        *,
+        open_top: bool,
     ) -> None:
-        self.kind, self.n_bins = kind, n_bins
+        self.kind, self.n_bins, self.open_top = kind, n_bins, open_top
         self.checked = checked
         self.told = known if checked is None else checked if known is None else known + checked
         self.n_epochs = max(n_bins - 1, 1)
-        self.likelihood = likelihood_of(kind, n_bins, observation)
-        self.family = FAMILIES[kind]
-        priors = (*self.family.scale, *self.family.shape)
+        self.likelihood = likelihood_of(kind, n_bins, observation, open_top=open_top)
+        priors = (*FAMILIES[kind].scale, *FAMILIES[kind].shape)
         unit = np.log([self.n_epochs, self.n_epochs, 1.0, 1.0])
         low, high, centre = (np.log([getattr(p, name) for p in priors]) + unit for name in ("low", "high", "centre"))
         self.low = np.concatenate(([-_LOGIT_BOUND], low))
@@ -231,12 +247,19 @@ class _Problem:
         weights = np.array([expit(-theta[0]), expit(theta[0])])
         cell = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None])
         log_likelihood = float(counts @ np.log(np.maximum(weights @ cell.value[0], TINY)))
-        masses = component_masses(theta[1:3], theta[3:5], self.n_bins, open_top=self.family.open_top)
+        masses = component_masses(theta[1:3], theta[3:5], self.n_bins, open_top=self.open_top)
         means = masses @ np.arange(self.n_bins)
         order = np.argsort(means, kind="stable")
         scales, shapes = np.exp(theta[1:3]), np.exp(theta[3:5])
         return Mixture(
-            self.kind, weights[order], scales[order], shapes[order], means[order], masses[order], log_likelihood
+            kind=self.kind,
+            weights=weights[order],
+            scales=scales[order],
+            shapes=shapes[order],
+            means=means[order],
+            masses=masses[order],
+            log_likelihood=log_likelihood,
+            open_top=self.open_top,
         )
 
 

@@ -59,6 +59,8 @@ def judge(mixture: Mixture, noise_bound: float | None = None) -> tuple[Verdict, 
         (apart >= SEPARATED, f"components {apart:.1f} standard deviations apart (separable from {SEPARATED:g})"),
     )
     reasons = tuple(text for _, text in facts)
+    if mixture.kind == "anchored" and mixture.open_top:
+        reasons += ("counts pile up in the top bin: it stands for that many epochs or more",)
     separable = all(holds for holds, _ in facts)
     single = _single(mixture, clean, noisy, apart, separable, noise_bound)
     if single is not None:
@@ -81,7 +83,10 @@ def _single(
         ),
         (smaller < NEGLIGIBLE, f"smaller component holds {smaller:.3f} (two populations from {NEGLIGIBLE})"),
         (noisy < NOISY_AT_LEAST, f"noisy mean at {noisy:.2f} of the epochs (mislabelled from {NOISY_AT_LEAST})"),
-        (clean > CLEAN_AT_MOST, f"clean mean at {clean:.2f} of the epochs (learnt up to {CLEAN_AT_MOST})"),
+        (
+            clean > CLEAN_AT_MOST and apart < SEPARATED,
+            f"clean mean at {clean:.2f} of the epochs (learnt up to {CLEAN_AT_MOST})",
+        ),
         (
             not separable and bound < NEGLIGIBLE,
             f"planted noise allows a noise rate of {bound:.3f} at most (two populations from {NEGLIGIBLE})",

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mild_core import verdict
 from mild_core.likelihood import component_masses
 from mild_core.mixture import Mixture, fit_mixture, refit
 from mild_core.types import Fit
@@ -74,3 +75,30 @@ def assert_finite(mixture: Mixture) -> None:
         assert np.isfinite(values).all()
     assert np.isfinite(mixture.log_likelihood)
     assert ((mixture.noisy_posterior() >= 0) & (mixture.noisy_posterior() <= 1)).all()
+
+
+def test_the_anchored_fit_opens_the_top_bin_where_counts_pile_up_beyond_the_last_epoch() -> None:
+    # Half of the noisy component lies beyond the last epoch and sits in the top bin.
+    masses = component_masses(np.log([6.0, 44.0]), np.log([1.2, 3.5]), 41, open_top=True)
+    counts = np.random.default_rng(0).multinomial(50_000, [0.4, 0.6] @ masses).astype(np.float64)
+    mixture = fit_mixture(counts, "anchored")
+    assert mixture.open_top
+    assert "counts pile up" in verdict.judge(mixture)[1][-1]
+    np.testing.assert_allclose(mixture.scales, [6.0, 44.0], rtol=0.03)
+    assert mixture.weights[1] == pytest.approx(0.6, abs=0.02)
+    (again,) = refit(mixture, counts[None])
+    assert again.open_top
+
+
+def test_the_anchored_fit_ends_with_the_top_bin_where_that_explains_the_counts() -> None:
+    mixture = fit_mixture(simulated(60, 0.4), "anchored")
+    assert not mixture.open_top
+    assert not any("pile up" in reason for reason in verdict.judge(mixture)[1])
+
+
+def test_components_far_apart_are_two_populations_even_where_the_clean_one_was_learnt_late() -> None:
+    masses = component_masses(np.log([74.0, 144.0]), np.log([5.9, 8.9]), 121, open_top=True)
+    counts = np.random.default_rng(0).multinomial(50_000, [0.3, 0.7] @ masses).astype(np.float64)
+    mixture = fit_mixture(counts)
+    assert mixture.means[0] / 120 > verdict.CLEAN_AT_MOST
+    assert verdict.judge(mixture)[0] == "weak"

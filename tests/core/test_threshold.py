@@ -23,7 +23,7 @@ def mixture(clean: list[float], noisy: list[float], noise: float = 0.5, scale: f
     masses /= masses.sum(axis=1, keepdims=True)
     means = masses @ np.arange(masses.shape[1])
     return Mixture(
-        "anchored", np.array([1 - noise, noise]), np.array([1.0, scale]), np.ones(2), means, masses, log_likelihood=0.0
+        "anchored", np.array([1 - noise, noise]), np.array([1.0, scale]), np.ones(2), means, masses, 0.0, open_top=False
     )
 
 
