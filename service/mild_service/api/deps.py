@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Header, Path, Query, Request
+from fastapi.dependencies.models import Dependant
 from pydantic.json_schema import SkipJsonSchema
 
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule
@@ -120,12 +121,20 @@ async def known_query_only(request: Request) -> None:
     """
     if not request.query_params:
         return
-    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
-    known = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
+    known = _query_names(request.scope["route"].dependant)
     unknown = [name for name in request.query_params if name not in known]
     if unknown:
         takes = f"takes {', '.join(known)}" if known else "takes none"
         raise InvalidRequest(f"query.{unknown[0]}: unknown parameter, this route {takes}; check the spelling")
+
+
+def _query_names(dependant: Dependant) -> list[str]:
+    """Query parameters of a route and of what it depends on, in OpenAPI's order.
+
+    Not out of the OpenAPI document: while a process makes that, at the first such request, nobody else is answered.
+    """
+    own = [parameter.alias for parameter in dependant.query_params]
+    return own + [name for each in dependant.dependencies for name in _query_names(each)]
 
 
 RunsDep = Annotated[Runs, Depends(_runs)]
