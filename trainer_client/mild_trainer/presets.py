@@ -42,10 +42,14 @@ _PUBLISHED: Mapping[str, Any] = MappingProxyType(
         "flip": True,
     }
 )
+# The members' bits come from the training pass, and what that saves is spent on epochs: on digits with 80% noise, two
+# rounds, `one-cycle`, label smoothing 0.1 and seeds 100 to 103, 18 such epochs came to a mean F1 of 0.921, and 15 that
+# observe everyone, for 14% more passes, to 0.899.
 _FAST: Mapping[str, Any] = MappingProxyType(
     {
         "model": "resnet18",
-        "epochs": 15,
+        "epochs": 18,
+        "observe": "mixed",
         "rounds": 2,
         "batch_size": 512,
         "lr": 0.4,
