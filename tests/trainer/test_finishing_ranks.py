@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -65,16 +66,36 @@ def finished(method: FinishName, normalised: bool) -> tuple[Finished, Tensor]:
     return replace(done, seconds=0), held(trainer)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks left: they start once for all tests, as that takes longer than what they do."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks(two_ranks, folder, exits=(1, -signal.SIGKILL))
+    return folder
+
+
 def two_ranks(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     found: dict[str, tuple[Finished, Tensor]] = {m: finished(m, normalised=False) for m in METHODS}
     found["normalised"] = finished("mixmatch", normalised=True)
     torch.save(found, folder / f"found-{rank}.pt")
+    run_rounds(replace(SETTINGS, finish="none"), out=folder / "run")
+    if rank == 1:
+        Supervised.step = last_step  # type: ignore[method-assign]  # of this process alone, which ends with it
+    run_rounds(SETTINGS, out=folder / "run", resume=True)
 
 
-def test_two_ranks_finish_as_one_process_does(tmp_path: Path) -> None:
-    run_ranks(two_ranks, tmp_path)
-    first, second = (torch.load(tmp_path / f"found-{rank}.pt", weights_only=False) for rank in range(WORLD))
+step = Supervised.step
+
+
+def last_step(self: Supervised, done: float) -> tuple[Tensor, Passes]:
+    if done > 0.5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, done)
+
+
+def test_two_ranks_finish_as_one_process_does(folder: Path) -> None:
+    first, second = (torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in range(WORLD))
     for name in (*METHODS, "normalised"):
         assert first[name][0] == second[name][0]
         assert torch.equal(first[name][1], second[name][1]), name
@@ -86,25 +107,8 @@ def test_two_ranks_finish_as_one_process_does(tmp_path: Path) -> None:
         assert torch.dist(first[method][1], weights) < 1e-4 * torch.dist(weights, held(fresh)), method
 
 
-def one_dies(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    before_the_finish = replace(SETTINGS, finish="none")
-    digits = load("digits")
-    run_rounds(before_the_finish, data=digits, out=folder / "run")
-    step = Supervised.step
-
-    def last_step(self: Supervised, done: float) -> tuple[Tensor, Passes]:
-        if rank == 1 and done > 0.5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(self, done)
-
-    Supervised.step = last_step  # type: ignore[method-assign]  # of this process alone, which ends with it
-    run_rounds(SETTINGS, data=digits, out=folder / "run", resume=True)
-
-
-def test_a_rank_that_dies_in_the_finish_ends_the_others_and_the_finish_can_be_resumed(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run_ranks(one_dies, tmp_path, exits=(1, -signal.SIGKILL))
+def test_a_rank_that_dies_in_the_finish_ends_the_others_and_the_finish_can_be_resumed(folder: Path) -> None:
+    out = folder / "run"
     before = (out / "model.safetensors").read_bytes()
     assert {path.name for path in out.iterdir()} == {"bits", "checkpoint.pt", "model.safetensors"}
     history = run_rounds(SETTINGS, out=out, resume=True)
