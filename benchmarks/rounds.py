@@ -2,8 +2,9 @@
 
 usage: python -m benchmarks.rounds [--seeds 0 1 …] [--noise symmetric:0.4 …] [--rounds 6] [--processes 2]
 
-Every run trains `--rounds` rounds on digits with a tenth of the samples held out (``mild train --validation 0.1``) and
-without any stop before. Then it is looked up what the plateau would have ended with, and what ``round=best`` would have
+Every run trains up to `--rounds` rounds on digits with a tenth of the samples held out (``mild train --validation 0.1``) and
+without a stop before,
+unless two sets are the same. Then it is looked up what the plateau would have ended with, and what ``round=best`` would have
 given. Writes ``results/rounds.md``.
 """
 
@@ -59,10 +60,10 @@ def choices(course: Course) -> Mapping[str, int]:
     stop = next((k for k in range(n_rounds) if plateau(held[: k + 1]) is not None), last)
     return {
         "round 0": 0,
-        f"round {last}, the cap": last,
+        "the last round": last,
         "the last before the plateau's stop": stop,
         "`round=best` at the plateau's stop": held.index(max(held[: stop + 1])),
-        f"`round=best` of all {n_rounds}": held.index(max(held)),
+        "`round=best` of all": held.index(max(held)),
         "the best F1, in hindsight": course.f1.index(max(course.f1)),
     }
 

@@ -170,7 +170,8 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     sentence = told.validation(numbers)
     assert sentence is not None
     assert sentence.startswith("Accuracy on the given labels of 40 held-out samples, round by round: ")
-    assert sentence.endswith(f"; round {best} is best.")
+    error = (course[best] * (1 - course[best]) / 40) ** 0.5
+    assert sentence.endswith(f" (standard error {error:.3f}); best in round {best}.")
     page = report.render(numbers)
     assert sentence in page
     assert "validation accuracy" in page

@@ -214,6 +214,14 @@ class History:
         return max(known, key=lambda number: known[number] or 0.0) if self.n_held_out and known else None
 
     @property
+    def validation_error(self) -> float | None:
+        """Standard error of the best validation accuracy; None without one."""
+        if self.best_round is None:
+            return None
+        accuracy = self.rounds[self.best_round].validation_accuracy or 0.0
+        return math.sqrt(accuracy * (1 - accuracy) / self.n_held_out)
+
+    @property
     def true_noise(self) -> float | None:
         """Share of wrong labels in the training set, without those held out; None where unknown."""
         clean = self.data.clean

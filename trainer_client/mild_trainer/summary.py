@@ -58,6 +58,7 @@ def summarise(history: History) -> dict[str, Any]:
             "num_samples": history.n_held_out,
             "patience": settings.patience,
             "best_round": history.best_round,
+            "standard_error": history.validation_error,
             "what": "samples held out of all training: no set holds them, and their given labels compare the rounds",
         },
         "rounds": [

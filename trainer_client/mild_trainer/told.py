@@ -65,8 +65,11 @@ def validation(numbers: Mapping[str, Any]) -> str | None:
     if held is None or not numbers["rounds"]:
         return None
     course = ", ".join(number(told["validation_accuracy"]) for told in numbers["rounds"])
-    who = counted(held["num_samples"], "held-out sample")
-    return f"Accuracy on the given labels of {who}, round by round: {course}; round {held['best_round']} is best."
+    who, error = counted(held["num_samples"], "held-out sample"), number(held["standard_error"])
+    return (
+        f"Accuracy on the given labels of {who}, round by round: {course} (standard error {error}); best in round "
+        f"{held['best_round']}."
+    )
 
 
 def alarming(numbers: Mapping[str, Any]) -> list[str]:
