@@ -2,10 +2,9 @@
 
 usage: python -m benchmarks.rounds [--seeds 0 1 …] [--noise symmetric:0.4 …] [--rounds 6] [--processes 2]
 
-Every run trains up to `--rounds` rounds on digits with a tenth of the samples held out (``mild train --validation 0.1``) and
-without a stop before,
-unless two sets are the same. Then it is looked up what the plateau would have ended with, and what ``round=best`` would have
-given. Writes ``results/rounds.md``.
+Every run trains up to ``--rounds`` rounds on digits, a tenth of the samples held out (``--validation 0.1``), and ends
+before only where two sets are the same. Then it is looked up where the plateau would have ended it, and what
+``round=best`` would have given. Writes ``results/rounds.md``.
 """
 
 import argparse

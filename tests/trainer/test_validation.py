@@ -171,11 +171,26 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     assert sentence is not None
     assert sentence.startswith("Accuracy on the given labels of 40 held-out samples, round by round: ")
     error = (course[best] * (1 - course[best]) / 40) ** 0.5
-    assert sentence.endswith(f" (standard error {error:.3f}); best in round {best}.")
+    assert f" (standard error {error:.3f}); best in round {best}" in sentence
     page = report.render(numbers)
     assert sentence in page
     assert "validation accuracy" in page
     assert [row[1] for row in told.rows(numbers) if row[0] == "all labels"] == ["160"]
+
+
+@pytest.mark.parametrize(
+    ("course", "said"),
+    [
+        ([0.5, 0.9, 0.5], "0.500, 0.900, 0.500 (standard error 0.030); best in round 1."),
+        ([0.5, 0.9, 0.88], "(standard error 0.030); best in round 1, no more than a standard error above the last."),
+        ([0.5, 0.9], "(standard error 0.030); best in round 1."),
+    ],
+)
+def test_a_best_round_that_is_hardly_better_is_told_as_such(course: list[float], said: str) -> None:
+    held = {"num_samples": 100, "best_round": course.index(max(course)), "standard_error": 0.03}
+    sentence = told.validation({"validation": held, "rounds": [{"validation_accuracy": value} for value in course]})
+    assert sentence is not None
+    assert sentence.endswith(said)
 
 
 def test_without_a_share_nobody_is_held_out(quick: TrainSettings, digits: Dataset) -> None:

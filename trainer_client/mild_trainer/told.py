@@ -66,9 +66,11 @@ def validation(numbers: Mapping[str, Any]) -> str | None:
         return None
     course = ", ".join(number(told["validation_accuracy"]) for told in numbers["rounds"])
     who, error = counted(held["num_samples"], "held-out sample"), number(held["standard_error"])
+    best, last = (numbers["rounds"][at]["validation_accuracy"] for at in (held["best_round"], -1))
+    near = ", no more than a standard error above the last" if 0 < best - last <= held["standard_error"] else ""
     return (
         f"Accuracy on the given labels of {who}, round by round: {course} (standard error {error}); best in round "
-        f"{held['best_round']}."
+        f"{held['best_round']}{near}."
     )
 
 
