@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPResponse
 from typing import Any
 
 import uvicorn
@@ -37,3 +38,11 @@ def until_closed(connection: socket.socket) -> bytes:
     while piece := connection.recv(65536):
         answer += piece
     return bytes(answer)
+
+
+def status(connection: socket.socket) -> int:
+    """Status of the next answer, which is read to its end: it may come in several pieces."""
+    with HTTPResponse(connection) as response:
+        response.begin()
+        response.read()
+        return response.status
