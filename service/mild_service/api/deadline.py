@@ -1,6 +1,8 @@
 """How long the service may work on a request before it gives up."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +48,8 @@ class Deadline:
 
         try:
             async with asyncio.timeout(self._seconds) as deadline:
-                await self._app(scope, unhurried, sending)
+                with _insisting(deadline, self._seconds):
+                    await self._app(scope, unhurried, sending)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -59,7 +62,34 @@ class Deadline:
             await response(scope, receive, send)
 
 
+@contextmanager
+def _insisting(deadline: asyncio.Timeout, seconds: float) -> Iterator[None]:
+    """Cancel the work every so many seconds once its deadline has passed, as long as it goes on.
+
+    Before Python 3.12 a task that is just sending may swallow its cancellation, and would go on without any limit.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a request is handled by a task"
+    n_more = 0
+    looking: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal n_more, looking
+        if deadline.expired():
+            task.cancel()
+            n_more += 1
+        looking = loop.call_later(seconds, look)
+
+    looking = loop.call_later(2 * seconds, look)
+    try:
+        yield
+    finally:
+        looking.cancel()
+        for _ in range(n_more):
+            task.uncancel()  # the deadline takes back its own one
+
+
 def _end_if_expired(deadline: asyncio.Timeout) -> None:
-    """End work that has outlived its cancellation: before Python 3.12 a task that is just sending may swallow it."""
+    """End work that has outlived its cancellation as soon as it wants to go on."""
     if deadline.expired():
         raise asyncio.CancelledError

@@ -89,10 +89,12 @@ def test_work_that_takes_too_long_is_given_up(settings: Settings) -> None:
         assert client.get("/health").status_code == 200
 
 
-def test_work_that_swallows_its_cancellation_is_given_up_too(settings: Settings) -> None:
+@pytest.mark.parametrize("n_swallowed", [1, 3])
+def test_work_that_swallows_its_cancellation_is_given_up_too(settings: Settings, n_swallowed: int) -> None:
     async def deaf() -> None:
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
+        for _ in range(n_swallowed):
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
 
     app = create_app(settings.model_copy(update={"request_seconds": 0.1}))
     app.add_api_route("/deaf", deaf)
