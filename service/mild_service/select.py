@@ -21,6 +21,7 @@ from mild_service.documents import fit_document, plain
 from mild_service.errors import LimitExceeded
 from mild_service.evidence import CORE_VERSION, Evidence
 from mild_service.feed import Feed
+from mild_service.recent import Recent
 from mild_service.state import Round, Run
 from mild_service.store import Store
 from mild_service.telemetry import Telemetry
@@ -28,6 +29,7 @@ from mild_service.truth import Truths
 
 Which: TypeAlias = int | Literal["latest", "best"]
 _OVERLAPS = 20
+_REMEMBERED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +96,14 @@ class Inspection:
     selection: Selection
 
 
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """Which round is a run's best."""
+
+    number: int
+    n_bytes: int = 256
+
+
 class Selections:
     """Answers to who is clean."""
 
@@ -106,6 +116,7 @@ class Selections:
         self._settings = settings
         self._telemetry = telemetry
         self._feed = feed
+        self._best_rounds: Recent[_Best] = Recent(_REMEMBERED_BYTES)
 
     async def choose(
         self, run: Run, which: Which, changes: Mapping[str, Any], until_epoch: int | None = None
@@ -140,8 +151,13 @@ class Selections:
     async def _best(self, run: Run) -> tuple[Run, int]:
         """The best finished round, and the run with the audit that says so."""
         run, audit = await self._truths.audit(run)
-        rounds = await self._store.rounds.get(run, range(run.round))
-        return run, await best_round(run, rounds, audit, lambda held: self._measurable(run, held))
+        # Finished rounds do not change, so it is another one only after one more, or with another audit.
+        name = f"{run.uid}:{run.round}:{'' if run.audit is None else run.audit.digest}"
+        if (known := self._best_rounds.get(name)) is None:
+            rounds = await self._store.rounds.get(run, range(run.round))
+            known = _Best(await best_round(run, rounds, audit, lambda held: self._measurable(run, held)))
+            self._best_rounds.put(name, known)
+        return run, known.number
 
     async def _measurable(self, run: Run, held: Round) -> Bitmap:
         """A finished round's set to hold against the audit."""

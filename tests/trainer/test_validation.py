@@ -219,6 +219,34 @@ class KilledAfter(Silent):
             raise Killed
 
 
+class Audits(Silent):
+    """Finds, during round 0, that the labels of some samples are right."""
+
+    def __init__(self, client: MildClient, run_id: str, samples: list[int]) -> None:
+        self.client, self.run_id, self.samples = client, run_id, samples
+
+    def epoch_done(self, record: EpochRecord) -> None:
+        if (record.round, record.epoch) == (0, 1):
+            self.client.put_audit(self.run_id, self.samples, [True] * len(self.samples))
+
+
+def test_who_is_held_out_is_not_trained_on_even_where_an_audit_puts_them_into_the_set(
+    validated: TrainSettings, digits: Dataset, service: httpx.Client
+) -> None:
+    settings = replace(validated, selection=SelectionOptions(audit="fit"), finish="supervised", finish_epochs=1)
+    client = MildClient("http://service", http=service)
+    held = held_out(run_rounds(replace(settings, rounds=1, finish="none"), data=digits))
+    audited = [int(index) for index in bitmap.to_indices(held, 200)[:7]]
+    history = run_rounds(settings, HttpBackend(client), digits, Audits(client, "audited", audited), "audited")
+    assert bitmap.popcount(history.rounds[0].selected & held) == 7
+    assert len(history.rounds) > 1
+    for record in history.rounds:
+        assert not (record.members & held).any()
+    assert client.get_run("audited")["rounds"][1]["num_members"] == history.rounds[1].n_members
+    assert history.finished is not None
+    assert history.finished.n_kept == bitmap.popcount(history.rounds[-1].selected & ~held)
+
+
 @pytest.mark.parametrize("n_epochs", [1, 3, 6])
 def test_a_service_compares_the_rounds_of_a_training_that_was_interrupted(
     n_epochs: int, validated: TrainSettings, digits: Dataset, tmp_path: Path, service: httpx.Client

@@ -65,7 +65,7 @@ def curves(rounds: Sequence[Mapping[str, Any]]) -> str:
     axes.set_ylabel("accuracy")
     handles = [*accuracies, *losses.get_lines()]
     axes.legend(handles=handles, frameon=False, labelcolor=INK, fontsize=8, loc="lower right")
-    return svg(figure, "Training loss, training accuracy and test accuracy over all epochs")
+    return svg(figure, "Training loss and every accuracy (training, test, validation) over all epochs")
 
 
 def _over(epochs: Sequence[Mapping[str, Any]], name: str) -> list[float]:

@@ -169,7 +169,8 @@ class _Rounds:
         """Whom the next round is trained on: all but those held out first, then the set, or who has a weight."""
         if not self.records:
             return self.trainer.trainable
-        return self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
+        chosen = self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
+        return chosen & self.trainer.trainable  # an audit may have put samples into the set that are held out
 
     def round(self) -> RoundRecord:
         """Train one round to its end, from the epochs on that are done, and select."""
@@ -177,8 +178,8 @@ class _Rounds:
         members = self.members()
         before = self.records[-1].selected if self.records else members
         # A round has members by itself: everyone in round 0, the set of the round before later.
-        by_itself = self.weights is None if number else not self.trainer.held_out.any()
-        if not by_itself and not self.epochs:
+        by_itself = before if number else bitmap.full(n_samples)
+        if not self.epochs and not np.array_equal(members, by_itself):
             self.backend.put_members(number, members)
         self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs_of(number))
         kept = []
@@ -216,9 +217,12 @@ class _Rounds:
 
     def finish(self) -> Finished | None:
         """Train a fresh network on from the last set; None where that was not asked for, or the set is too small."""
-        if self.settings.finish == "none" or not self.records or self.records[-1].n_selected < 2:
+        if self.settings.finish == "none" or not self.records:
             return None
-        finished = self.trainer.finish(self.records[-1].selected)
+        kept = self.records[-1].selected & self.trainer.trainable
+        if bitmap.popcount(kept) < 2:
+            return None
+        finished = self.trainer.finish(kept)
         self.reporter.finished(finished)
         if self.out is not None:
             checkpoint.save_model(self.out, self.trainer.trainee.model)

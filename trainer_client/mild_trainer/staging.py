@@ -35,7 +35,8 @@ def sent_ahead(images: Tensor, indices: Tensor, sizes: Sequence[int], device: to
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     shape = (max(sizes, default=0), *images.shape[1:])
     slots = [_Slot(shape, device) if stream is None else _CudaSlot(shape, device, stream) for _ in sizes[:N_SLOTS]]
-    executor = ThreadPoolExecutor(1, THREAD)
+    # A thread begins on GPU 0, whichever its process trains on.
+    executor = ThreadPoolExecutor(1, THREAD, *(() if stream is None else (torch.cuda.set_device, (stream.device,))))
     coming: deque[Future[_Slot]] = deque()
     try:
         order = indices.to("cpu", non_blocking=stream is not None)
