@@ -198,7 +198,7 @@ def demo(
         if url is None and not local:
             Console().print(
                 f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
-                "then open http://127.0.0.1:8000/docs in a browser",
+                "then open http://127.0.0.1:8000 in a browser",
                 highlight=False,
                 soft_wrap=True,
             )
