@@ -132,7 +132,8 @@ def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> Non
     (tmp_path / "log").write_bytes(long_body())
     script = (
         "import sys; from mild_service.ingest.helper import Helper\n"
-        f"reading = Helper(2**27, 60).read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), False)\n"
+        "helper = Helper(2**27, 60)\n"  # once nobody holds it any more, it ends
+        f"reading = helper.read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), False)\n"
         "blocks = reading.blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
