@@ -113,3 +113,34 @@ def test_a_training_under_torchrun_writes_once(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {
         "README.md", "bits", "checkpoint.pt", "model.safetensors", "report.html", "summary.json",
     }  # fmt: skip
+
+
+def test_no_thread_of_a_group_outlives_it() -> None:
+    found = subprocess.run([sys.executable, "-c", _TRAIN_ALONE_IN_A_GROUP], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    during, after = found.stdout.splitlines()
+    assert "gloo" in during
+    assert after == ""
+
+
+_TRAIN_ALONE_IN_A_GROUP = """
+import os
+from pathlib import Path
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from mild_trainer import ranks
+
+
+def tell_threads():
+    names = ((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
+    print(*(name for name in names if "gloo" in name))
+
+
+os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+with ranks.joined("cpu"):
+    DistributedDataParallel(torch.nn.Linear(3, 3))(torch.ones(2, 3)).sum().backward()
+    tell_threads()
+tell_threads()
+"""

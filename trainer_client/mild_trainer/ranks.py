@@ -16,6 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mild_trainer.settings import DeviceName
 
+if distributed.is_available():
+    # DistributedDataParallel imports this, and its functions keep the group that there is then as a default. Imported
+    # once there is one, they hold it for ever: its threads still run while the interpreter is taken down, where one
+    # that is left with a tensor aborts the process.
+    import torch.distributed.nn.functional
+
 T = TypeVar("T")
 
 _SMALLEST = 2
