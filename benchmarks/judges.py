@@ -17,6 +17,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.mixture import GaussianMixture
 
 from benchmarks.logits import TRAINING_COST, Logits, Recording, RecordingTrainer, cost
+from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import SelectionOptions
@@ -25,7 +26,6 @@ from mild_trainer.settings import TrainSettings
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.floating]
-Mask = NDArray[np.bool_]
 _PERCENTILE = 0.99
 
 

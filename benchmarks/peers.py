@@ -22,9 +22,10 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import judges
-from benchmarks.judges import Judgement, Mask
+from benchmarks.judges import Judgement
 from benchmarks.logits import RecordingTrainer, held_out
 from benchmarks.timing import machine
+from benchmarks.truth import Mask, best_f1, f1
 from mild_trainer import prepare
 from mild_trainer.settings import TrainSettings
 
@@ -46,18 +47,6 @@ class Figures:
     auprc: float | None
     f1: float | None
     best_f1: float | None
-
-
-def f1(kept: Mask, clean: Mask) -> float:
-    return float(2 * (kept & clean).sum() / max(kept.sum() + clean.sum(), 1))
-
-
-def best_f1(suspicion: np.ndarray, clean: Mask) -> float:
-    """F1 of the best cut in hindsight, ties kept together."""
-    cuts, where = np.unique(suspicion, return_inverse=True)
-    n_kept = np.cumsum(np.bincount(where, minlength=cuts.size))
-    n_kept_clean = np.cumsum(np.bincount(where, weights=clean, minlength=cuts.size))
-    return float((2 * n_kept_clean / (n_kept + clean.sum())).max())
 
 
 def figures(noise: str, seed: int, method: str, judgement: Judgement, clean: Mask) -> Figures:

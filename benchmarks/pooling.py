@@ -11,22 +11,20 @@ most. All take the members as they were, chosen by the default. Writes ``results
 """
 
 import argparse
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from benchmarks.pooling_ways import DEFAULT, WAYS, Mask, Trace
+from benchmarks.pooling_ways import DEFAULT, WAYS, Trace
 from benchmarks.recordings import FOLDER, ROUNDS, Recording, recordings
+from benchmarks.timing import machine
+from benchmarks.truth import Mask, auc, best_f1, f1
 from mild_core import bitmap
 from mild_core.results import Selection
 from mild_core.selection import select
-from mild_core.types import RoundBits
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -59,30 +57,19 @@ class Repeated:
 
 def measured(trace: Trace, way: str) -> Row:
     judged, clean = WAYS[way](trace), trace.clean
-    values, place = np.unique(judged.suspicion, return_inverse=True)
-    kept = np.cumsum(np.bincount(place, minlength=values.size))
-    right = np.cumsum(np.bincount(place, clean, minlength=values.size))
-    hindsight = float(np.max(2 * right / (kept + clean.sum())))
-    number = len(trace.misclassified) - 1
-    return Row(trace.name, number, way, auc(judged.suspicion, clean), hindsight, f1(judged.kept, clean))
-
-
-def auc(suspicion: NDArray[np.floating], clean: Mask) -> float:
-    ranks, n_noisy = rankdata(suspicion), int((~clean).sum())
-    return float((ranks[~clean].sum() - n_noisy * (n_noisy + 1) / 2) / (n_noisy * clean.sum()))
-
-
-def f1(kept: Mask, clean: Mask) -> float:
-    return float(2 * (kept & clean).sum() / (kept.sum() + clean.sum()))
+    return Row(
+        name=trace.name,
+        number=len(trace.misclassified) - 1,
+        way=way,
+        auc=auc(judged.suspicion, clean),
+        hindsight=best_f1(judged.suspicion, clean),
+        f1=f1(judged.kept, clean),
+    )
 
 
 def repeated(recording: Recording) -> list[Repeated]:
     """How far each set repeats its members, by the service's own selection."""
-    n, clean = recording.n_samples, recording.is_clean
-    rounds = [
-        RoundBits(n, r.correct_eval, members=r.members, planted=None if number else recording.planted)
-        for number, r in enumerate(recording.rounds)
-    ]
+    clean, rounds = recording.is_clean, recording.evidence()
     chosen = [select(rounds[: number + 1]) for number in range(len(rounds))]
     aucs = [auc(found.scores[found.scored], clean[found.scored]) for found in chosen]
     rows = []
@@ -131,12 +118,11 @@ def apart(traces: Sequence[Trace], data: str) -> str:
 
 
 def report(traces: Sequence[Trace], rows: Sequence[Row], echoes: Sequence[Repeated], half: str) -> str:
-    machine = f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}"
     trainings = {name: len({row.name for row in rows if row.name.startswith(name)}) for name in ("digits", "cifar16")}
     lines = [
         f"# Evidence of several rounds: the {half} half",
         "",
-        f"`python -m benchmarks.pooling --half {half}`, {machine}. Trainings of three or four rounds in",
+        f"`python -m benchmarks.pooling --half {half}`, {machine('numpy')}. Trainings of three or four rounds in",
         "which everyone is observed, judged after each round from 1 on: means over trainings and rounds. Names as in",
         "[selection.md](selection.md).",
     ]

@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.pooling import auc, f1
 from benchmarks.pooling_ways import DEFAULT, WAYS, Judged, Trace
 from benchmarks.record import Case, Recorder, cases, dataset
 from benchmarks.recordings import ROUNDS, Recording, Round, recordings
+from benchmarks.truth import auc, f1
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 

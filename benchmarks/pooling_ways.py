@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from benchmarks.recordings import Recording
+from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_core.mixture import fit_mixture
 from mild_core.selection import select
 from mild_core.types import RoundBits
 
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 DEFAULT = "pooled (default)"
 _BLUR = 1.5
 """Epochs over which the truth's histograms are smoothed."""

@@ -24,11 +24,13 @@ from typing import get_args
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, wilcoxon
+from scipy.stats import wilcoxon
 
 from benchmarks.recordings import recordings
 from benchmarks.selection import MIN_EPOCHS, Trace, sequences
 from benchmarks.timing import machine
+from benchmarks.truth import auc, best_f1
+from mild_core import bitmap
 from mild_core.metrics import score
 from mild_core.selection import select
 from mild_core.types import Metric
@@ -78,13 +80,7 @@ def loop(job: tuple[str, int, int]) -> Loop:
 def ranking(trace: Trace, metric: Metric) -> Ranking:
     values = score(trace.rounds, metric).values[trace.judged]
     clean = trace.clean[trace.judged]
-    n_clean, n_noisy = int(clean.sum()), int((~clean).sum())
-    ranks = rankdata(values)
-    auc = (ranks[~clean].sum() - n_noisy * (n_noisy + 1) / 2) / (n_clean * n_noisy)
-    groups, place = np.unique(values, return_inverse=True)
-    kept = np.cumsum(np.bincount(place, minlength=groups.size))
-    right = np.cumsum(np.bincount(place, clean, minlength=groups.size))
-    return Ranking(float(auc), float(np.max(2 * right / (kept + n_clean))))
+    return Ranking(auc(values, clean), best_f1(values, clean))
 
 
 def partly_wrong(traces: Sequence[Trace]) -> list[Trace]:
@@ -127,7 +123,7 @@ def of_long_tails(traces: Sequence[Trace]) -> list[str]:
         same = next((by_name[n] for n in (whole, whole.replace("_s", "_plant-confused_s")) if n in by_name), None)
         for trace in [tailed] if same is None else [same, tailed]:
             found, chosen = ranking(trace, SIMPLE), select(trace.rounds)
-            kept = np.unpackbits(chosen.bitmap, count=chosen.n_samples).astype(bool)
+            kept = bitmap.unpack(chosen.bitmap, chosen.n_samples)
             wrong = 1 - trace.clean[trace.judged].mean()
             lines.append(
                 f"| {trace.name} | {int(trace.judged.sum()):,}, {wrong:.2f} | {found.auc:.3f} | {found.f1:.3f} "

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.types import RoundBits
 
 FOLDER = Path(__file__).parent / "sequences"
 ROUNDS = FOLDER / "rounds"
@@ -78,6 +79,13 @@ class Recording:
             rounds = tuple(Round(*(arrays[f"{field}_{r}"] for field in Round.__slots__)) for r in range(n_rounds))
             planted = arrays.get("planted")
             return cls(path.stem, int(arrays["n_samples"]), arrays["clean"], planted, rounds)
+
+    def evidence(self, bits: Literal["correct_eval", "correct_train"] = "correct_eval") -> tuple[RoundBits, ...]:
+        """Its rounds, as one of the two passes tells of them."""
+        return tuple(
+            RoundBits(self.n_samples, getattr(r, bits), members=r.members, planted=None if number else self.planted)
+            for number, r in enumerate(self.rounds)
+        )
 
     @property
     def is_clean(self) -> NDArray[np.bool_]:

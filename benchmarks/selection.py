@@ -11,7 +11,6 @@ is missed. The default was chosen on the choosing half (seed 0) alone.
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 
 from benchmarks.other_mixtures import FAMILIES, best_cut
 from benchmarks.recordings import FOLDER, Recording, recordings
+from benchmarks.timing import machine
+from benchmarks.truth import best_f1, f1
 from mild_core import bitmap
 from mild_core.metrics import score
 from mild_core.results import Selection
@@ -55,17 +56,12 @@ class Trace:
 
     def f1(self, kept: NDArray[np.bool_]) -> float:
         """F1 of a set, among those whose own label there is evidence of."""
-        kept, clean = kept & self.judged, self.clean & self.judged
-        return float(2 * (kept & clean).sum() / max(kept.sum() + clean.sum(), 1))
+        return f1(kept & self.judged, self.clean & self.judged)
 
     def hindsight(self) -> float:
         """F1 of the best threshold on the default's scores."""
         scores = score(self.rounds, "mild-simple").values[self.judged]
-        clean = self.clean[self.judged]
-        values, place = np.unique(scores, return_inverse=True)
-        kept = np.cumsum(np.bincount(place, minlength=values.size))
-        right = np.cumsum(np.bincount(place, clean, minlength=values.size))
-        return float(np.max(2 * right / np.maximum(kept + clean.sum(), 1)))
+        return best_f1(scores, self.clean[self.judged])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +80,12 @@ class Row:
 def sequences(recorded: Sequence[Recording]) -> list[Trace]:
     found = []
     for recording in recorded:
-        n = recording.n_samples
-        for field, ending in (("correct_eval", ""), ("correct_train", "/train")):
-            if ending and len(recording.rounds) > 1:
-                continue  # the training pass of a later round sees its members alone
-            planted = recording.planted
-            rounds = tuple(
-                RoundBits(n, getattr(r, field), members=r.members, planted=None if number else planted)
-                for number, r in enumerate(recording.rounds)
-            )
+        passes = [(recording.name, recording.evidence())]
+        if len(recording.rounds) == 1:  # the training pass of a later round sees its members alone
+            passes.append((f"{recording.name}/train", recording.evidence("correct_train")))
+        for name, rounds in passes:
             judged = score(rounds, "mild-simple").scored
-            found.append(Trace(recording.name + ending, rounds, recording.is_clean, judged))
+            found.append(Trace(name, rounds, recording.is_clean, judged))
     return found
 
 
@@ -218,12 +209,11 @@ def bars(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
 
 
 def report(rows: Sequence[Row], half: str) -> str:
-    machine = f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}"
     abstained = sum(row.estimated["noise_rate"] is None for row in rows)
     lines = [
         f"# Decisions on recorded sequences: the {half} half",
         "",
-        f"`python -m benchmarks.selection --half {half}`, {machine}; {len(rows)} sequences.",
+        f"`python -m benchmarks.selection --half {half}`, {machine('numpy')}; {len(rows)} sequences.",
         "The recordings were made by `python -m benchmarks.record` on 2 CPU cores with torch 2.13. Names say the data,",
         "the noise, the epochs, the rounds, a long tail, hard labels (no smoothing), hardly any augmentation (plain),",
         "planted noise; the half is the seed's. `/train` is the training pass, the others are an evaluation pass.",
@@ -249,9 +239,9 @@ def report(rows: Sequence[Row], half: str) -> str:
 def _line(row: Row) -> str:
     interval = row.estimated["noise_rate"]
     noise = "" if interval is None else f"{interval[0]:.3f} ({interval[1]:.3f} to {interval[2]:.3f})"
-    f1 = row.f1[DEFAULT]
+    ours = row.f1[DEFAULT]
     return (
-        f"| {row.name} | {row.noise:.3f} | {row.hindsight:.3f} | {f1:.3f} | {row.hindsight - f1:.3f} "
+        f"| {row.name} | {row.noise:.3f} | {row.hindsight:.3f} | {ours:.3f} | {row.hindsight - ours:.3f} "
         f"| {row.f1['keep everything']:.3f} | {row.verdict} | {noise} |"
     )
 

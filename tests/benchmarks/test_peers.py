@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import judges, peers
+from benchmarks import judges, peers, truth
 from benchmarks.judges import Judgement
 from benchmarks.logits import RecordingTrainer, cost, held_out
 from mild_core import bitmap
@@ -55,7 +55,7 @@ def test_a_gaussian_mixture_keeps_the_low_losses_and_the_known_rate_cuts_the_sam
     assert judgement.kept is not None
     assert (judgement.kept == (labels == 0)).all()
     assert judges.lowest(judgement, 5).suspicion is judgement.suspicion
-    assert peers.best_f1(judgement.suspicion, labels == 0) == 1.0
+    assert truth.best_f1(judgement.suspicion, labels == 0) == 1.0
 
 
 def test_threshold_samples_judge_everyone(data: Dataset, settings: TrainSettings) -> None:
@@ -76,7 +76,7 @@ def test_threshold_samples_are_drawn_without_regard_to_the_noise(seed: int) -> N
 
 def test_the_best_cut_keeps_ties_together() -> None:
     clean = np.array([True, True, False, False])
-    assert peers.best_f1(np.array([0.0, 1.0, 1.0, 1.0]), clean) == pytest.approx(2 / 3)
+    assert truth.best_f1(np.array([0.0, 1.0, 1.0, 1.0]), clean) == pytest.approx(2 / 3)
     found = peers.figures("none", 0, "ranks", Judgement(np.array([0.0, 0.0, 1.0, 1.0]), None), clean)
     assert (found.auroc, found.auprc, found.f1, found.best_f1) == (1.0, 1.0, None, 1.0)
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.pooling import auc, repeated
+from benchmarks.pooling import repeated
 from benchmarks.pooling_ways import DEFAULT, WAYS, Trace
 from benchmarks.recordings import Recording, Round
+from benchmarks.truth import auc
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits
