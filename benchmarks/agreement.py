@@ -20,7 +20,7 @@ import torch
 
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer import data as datasets
-from mild_trainer.progress import Silent
+from mild_trainer.progress import Reporter
 from mild_trainer.settings import TrainSettings
 from mild_trainer.trainer import Trainer
 from mild_trainer.verify import verify
@@ -52,7 +52,7 @@ def measure(job: tuple[str, int]) -> Outcome:
     settings = TrainSettings.for_dataset("digits", noise=noise, seed=seed, device="cpu")
     data = datasets.load("digits").with_noise(noise, seed)
     started = time.perf_counter()
-    found = verify(settings, data, Trainer(settings, data), Silent())
+    found = verify(settings, data, Trainer(settings, data), Reporter())
     return Outcome(noise, seed, found, time.perf_counter() - started)
 
 

@@ -31,7 +31,7 @@ from mild_client.defaults import Mode
 from mild_client.sync import sync
 from mild_trainer.data import Dataset, load
 from mild_trainer.history import EpochRecord
-from mild_trainer.progress import Silent
+from mild_trainer.progress import Reporter
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
 
@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results"
 WAYS = ("with a service", "service stopped", "no service wanted")
 
 
-class Clock(Silent):
+class Clock(Reporter):
     """Notes when epochs are done: what lies between two of one round is all that an epoch takes, sending included."""
 
     def __init__(self) -> None:

@@ -116,14 +116,22 @@ def fit_mixture(
         open one explains the counts far better. Never raises for finite, non-negative counts of two bins or more.
     """
     n_bins = counts.size if observation is None else observation.shape[1]
-    preferred, *others = (
-        _best(_Problem(kind, n_bins, observation, known, checked, open_top=top), counts) for top in FAMILIES[kind].tops
-    )
+    top, *other_tops = FAMILIES[kind].tops
+    preferred = _best(counts, _Problem(kind, n_bins, observation, known, checked, open_top=top))
     enough = preferred.log_likelihood + _FAR_BETTER * float(counts.sum())
+    if observation is None and _most_likely(counts) <= enough:
+        return preferred
+    others = (_best(counts, _Problem(kind, n_bins, observation, known, checked, open_top=top)) for top in other_tops)
     return next((other for other in others if other.log_likelihood > enough), preferred)
 
 
-def _best(problem: "_Problem", counts: Floats) -> Mixture:
+def _most_likely(counts: Floats) -> float:
+    """Log-likelihood that no distribution over the bins exceeds."""
+    taken = counts[counts > 0]
+    return float(taken @ np.log(taken / taken.sum()))
+
+
+def _best(counts: Floats, problem: "_Problem") -> Mixture:
     """The best of the fixed starts."""
     starts = problem.starts()
     theta, value = minimise(

@@ -6,6 +6,7 @@ they detect misfit, not noise. What tells the cases apart is where the component
 
 import numpy as np
 
+from mild_core.likelihood import FAMILIES
 from mild_core.mixture import Mixture
 from mild_core.threshold import expected_f1
 from mild_core.types import Verdict
@@ -59,7 +60,7 @@ def judge(mixture: Mixture, noise_bound: float | None = None) -> tuple[Verdict, 
         (apart >= SEPARATED, f"components {apart:.1f} standard deviations apart (separable from {SEPARATED:g})"),
     )
     reasons = tuple(text for _, text in facts)
-    if mixture.kind == "anchored" and mixture.open_top:
+    if mixture.open_top != FAMILIES[mixture.kind].tops[0]:
         reasons += ("counts pile up in the top bin: it stands for that many epochs or more",)
     separable = all(holds for holds, _ in facts)
     single = _single(mixture, clean, noisy, apart, separable, noise_bound)

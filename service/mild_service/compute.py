@@ -62,10 +62,8 @@ class Computer:
 
         Raises
         ------
-        StoreDamaged
-            If committed bits are missing.
-        StoreUnavailable
-            If epochs were replaced faster than they could be read.
+        StoreDamaged, StoreUnavailable
+            As `Evidences.settled`.
         """
         return await self.evidence.settled(evidence, self._once)
 

@@ -23,7 +23,7 @@ from mild_trainer import checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.errors import CheckpointError
 from mild_trainer.history import History, RoundRecord
-from mild_trainer.progress import Silent
+from mild_trainer.progress import Reporter
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings, Weights
 from mild_trainer.staging import THREAD
@@ -145,11 +145,11 @@ def test_repeating_a_finished_run_trains_nothing_and_leaves_its_checkpoint(
 ) -> None:
     settings = replace(quick, epochs=1, rounds=1)
 
-    def again(reporter: Silent) -> None:
+    def again(reporter: Reporter) -> None:
         backend = HttpBackend(MildClient("http://service", http=service))
         run_rounds(settings, backend, digits, run_id="nd1", out=tmp_path, reporter=reporter)
 
-    again(Silent())
+    again(Reporter())
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with pytest.raises(RunExists, match="run 'nd1' exists already and is at round 1"):
         again(KilledAfter(epochs=1))

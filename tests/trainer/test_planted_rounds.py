@@ -12,7 +12,7 @@ from mild_core.types import Observe, SelectionOptions
 from mild_trainer import checkpoint, report, summary, told
 from mild_trainer.data import Dataset
 from mild_trainer.history import History
-from mild_trainer.progress import Silent
+from mild_trainer.progress import Reporter
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import PlantHow, TrainSettings
 from mild_trainer.trainer import Trainer
@@ -24,7 +24,7 @@ def planting(quick: TrainSettings) -> TrainSettings:
     return replace(quick, plant=0.1, noise="none", selection=SelectionOptions(threshold="fraction", fraction=1.0))
 
 
-class Told(Silent):
+class Told(Reporter):
     """Keeps what was said of the planting."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def test_resuming_at_any_epoch_has_the_same_wrong_labels(
     class Killed(Exception):
         pass
 
-    class KilledBefore(Silent):
+    class KilledBefore(Reporter):
         def epoch_done(self, record: object) -> None:
             raise Killed
 

@@ -12,7 +12,7 @@ from mild_core.agreement import HeldOutAgreement
 from mild_trainer import figures, report, summary, told
 from mild_trainer.data import Dataset
 from mild_trainer.history import EpochRecord, History
-from mild_trainer.progress import Bars, Lines, Silent
+from mild_trainer.progress import Bars, Lines, Reporter
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
 
@@ -85,7 +85,7 @@ def test_a_histogram_without_components_or_cut_is_drawn(history: History) -> Non
 
 
 def test_the_summary_holds_every_number(history: History, tmp_path: Path) -> None:
-    found = json.loads(summary.write(history, tmp_path).read_text())
+    found = json.loads(summary.write(summary.summarise(history), tmp_path).read_text())
     assert [entry["round"] for entry in found["rounds"]] == [0, 1]
     assert found["rounds"][1]["members"] == history.rounds[1].n_members
     assert found["rounds"][0]["estimated_noise"] == history.rounds[0].estimated_noise
@@ -106,7 +106,7 @@ def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
 
 def test_the_table_fits_80_columns(history: History) -> None:
     console = Console(file=io.StringIO(), width=80)
-    console.print(summary.table(history))
+    console.print(summary.table(summary.summarise(history)))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "…" not in text
@@ -150,7 +150,7 @@ def test_bars_reach_their_end(history: History) -> None:
 
 
 def test_silence_is_silent(history: History, capsys: pytest.CaptureFixture[str], digits: Dataset) -> None:
-    silent = Silent()
+    silent = Reporter()
     silent.verified(AGREED)
     silent.round_started("round 0", 300, 2)
     silent.epoch_done(history.rounds[0].epochs[0])

@@ -17,6 +17,7 @@ from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli, model_card, report, report_confusions, report_map, report_run, report_samples, told
 from mild_trainer.report_samples import Samples, Suspicious
 from mild_trainer.review_runs import ServiceRun
+from tests.trainer.trainings import by_itself
 
 CHOSEN = SelectionOptions(threshold="fraction", fraction=0.75)
 NOTHING = counted(np.array([]), np.array([]), np.array([], dtype=np.bool_))
@@ -24,11 +25,7 @@ NOTHING = counted(np.array([]), np.array([]), np.array([], dtype=np.bool_))
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report") / "out"
-    arguments = ["--limit", "120", "--epochs", "4", "--rounds", "1", "--noise", "symmetric:0.4", "--local"]
-    result = CliRunner().invoke(cli.app, ["train", *arguments, "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    return out
+    return by_itself(tmp_path_factory.mktemp("report") / "out", n_samples=120, n_epochs=4)
 
 
 def test_a_folder_is_reported_as_its_training_did(trained: Path, tmp_path: Path) -> None:
@@ -131,7 +128,7 @@ def test_the_card_loads_the_weights_as_it_says(trained: Path, monkeypatch: pytes
     monkeypatch.chdir(trained)
     names: dict[str, object] = {}
     exec(code, names)  # the card that was just written
-    assert not names["model"].training  # type: ignore[attr-defined]
+    assert not names["model"].training  # type: ignore[attr-defined]  # a network
 
 
 def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(trained: Path) -> None:

@@ -16,6 +16,7 @@ from mild_trainer import cli, review, review_runs
 from mild_trainer.errors import ReviewError
 from mild_trainer.review import Judged
 from tests.live import serving
+from tests.trainer.trainings import by_itself
 
 N = 120
 RATE = {"value": 0.25, "low": 0.2, "high": 0.3}
@@ -24,11 +25,7 @@ RATE = {"value": 0.25, "low": 0.2, "high": 0.3}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a training that selected by itself."""
-    out = tmp_path_factory.mktemp("review") / "out"
-    arguments = ["--limit", "150", "--epochs", "8", "--rounds", "1", "--noise", "symmetric:0.4", "--local"]
-    result = CliRunner().invoke(cli.app, ["train", *arguments, "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    return out
+    return by_itself(tmp_path_factory.mktemp("review") / "out", n_samples=150, n_epochs=8)
 
 
 def judged() -> Judged:

@@ -128,7 +128,7 @@ def test_parts_that_were_gathered_for_an_evaluation_and_for_a_training_do_not_mi
     weight = torch.ones((), requires_grad=True)
     for part in sent(torch.arange(40), [8] * 5):
         assert not part.is_inference()
-        (part.float() * weight).sum().backward()  # type: ignore[no-untyped-call]
+        (part.float() * weight).sum().backward()  # type: ignore[no-untyped-call]  # as torch has it
     assert weight.grad is not None
     assert weight.grad == IMAGES.sum()
 

@@ -19,7 +19,7 @@ from mild_trainer.errors import DataError
 from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.planting import plant
-from mild_trainer.progress import Silent
+from mild_trainer.progress import Reporter
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings, Use
 from mild_trainer.stops import stopped
@@ -207,7 +207,7 @@ class Killed(Exception):
     """Stands in for the end of the process."""
 
 
-class KilledAfter(Silent):
+class KilledAfter(Reporter):
     """Ends the training when so many epochs are done."""
 
     def __init__(self, epochs: int) -> None:
@@ -219,7 +219,7 @@ class KilledAfter(Silent):
             raise Killed
 
 
-class Audits(Silent):
+class Audits(Reporter):
     """Finds, during round 0, that the labels of some samples are right."""
 
     def __init__(self, client: MildClient, run_id: str, samples: list[int]) -> None:

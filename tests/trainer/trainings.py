@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from mild_client import (
     LocalSelector,
@@ -17,15 +18,16 @@ from mild_core.beside import Beside
 from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.types import RoundBits
+from mild_trainer import cli
 from mild_trainer.history import EpochRecord, History, RoundRecord
-from mild_trainer.progress import Silent
+from mild_trainer.progress import Reporter
 
 
 class Killed(Exception):
     """Stands in for the end of the process."""
 
 
-class KilledAfter(Silent):
+class KilledAfter(Reporter):
     """Ends the training when so many epochs, or rounds, are done."""
 
     def __init__(self, epochs: int = 0, rounds: int = 0) -> None:
@@ -50,6 +52,14 @@ def selecting(n_kept: int) -> LocalSelector:
         return replace(select(rounds, options, beside), bitmap=kept)
 
     return LocalSelector(select=chosen)
+
+
+def by_itself(out: Path, n_samples: int, n_epochs: int) -> Path:
+    """Train one round on digits with the command, which selects by itself; return `out`."""
+    arguments = ["--limit", str(n_samples), "--epochs", str(n_epochs), "--rounds", "1", "--noise", "symmetric:0.4"]
+    result = CliRunner().invoke(cli.app, ["train", *arguments, "--local", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return out
 
 
 def outcome(history: History) -> list[object]:

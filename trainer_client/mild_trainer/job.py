@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -150,14 +150,15 @@ class Job:
                     )
                 except RunExists as error:
                     raise TrainerError(f"{error.found}; choose another --run-id, or go on with --resume") from None
-            numbers, written = summary.summarise(history), summary.write(history, self.out)
+            numbers = summary.summarise(history)
+            written = summary.write(numbers, self.out)
             samples = self._samples(history, client)
             if service is not None:
                 service.release()  # it ends while the report is drawn
             if history.rounds:
                 model_card.write(numbers, self.out)
             page = report.write(self.out / "report.html", numbers, samples)
-            _tell(console, history, (written, page))
+            _tell(console, history, numbers, (written, page))
 
     def _samples(self, history: "History", client: MildClient | None) -> "Samples | None":
         """What the report is to tell of single samples; None where ``mild report`` is to ask for it later.
@@ -207,11 +208,10 @@ class Job:
             )
 
 
-def _tell(console: Console, history: "History", written: tuple[Path, Path]) -> None:
+def _tell(console: Console, history: "History", numbers: dict[str, Any], written: tuple[Path, Path]) -> None:
     from mild_trainer import summary, told
 
-    numbers = summary.summarise(history)
-    console.print(summary.table(history))
+    console.print(summary.table(numbers))
     if history.verified is not None:
         console.print(
             f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"

@@ -9,7 +9,7 @@ from mild_trainer.history import EpochRecord, RoundRecord
 
 
 class Reporter:
-    """Is told of every step of a training, and passes over those that it does not care for."""
+    """Is told of every step of a training, and passes over those that it does not care for: this one over all."""
 
     def planted(self, n_planted: int, seconds: float) -> None:
         """Labels have been broken on purpose for round 0, in so many seconds."""
@@ -31,10 +31,6 @@ class Reporter:
 
     def finished(self, finished: Finished) -> None:
         """A fresh network has been trained after the last round."""
-
-
-class Silent(Reporter):
-    """Says nothing."""
 
 
 class Lines(Reporter):

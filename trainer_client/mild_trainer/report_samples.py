@@ -77,20 +77,18 @@ def gather(run: Reviewed, training: Training | None, data: Dataset | None) -> Sa
     else:
         lines = [_line(judged, index, data, predicted) for index in first.tolist()]
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)
+    pictures = [None] * len(lines) if data is None else _pictures(data, first)
     suspicious = tuple(
-        Suspicious(index, name, given, suggested, posterior, kept, _picture(data, int(index)))
-        for index, name, given, suggested, _, posterior, kept, _ in lines
+        Suspicious(index, name, given, suggested, posterior, kept, picture)
+        for (index, name, given, suggested, _, posterior, kept, _), picture in zip(lines, pictures, strict=True)
     )
     return Samples(run.counts(judged), run.changes, pairs, suspicious)
 
 
-def _picture(data: Dataset | None, index: int) -> NDArray[np.uint8] | None:
-    """A sample's pixels, made as bright as a picture can be by the brightest of all samples; None without data."""
-    if data is None:
-        return None
+def _pictures(data: Dataset, indices: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
+    """Some samples' pixels, made as bright as a picture can be by the brightest of all samples."""
     brightest = max(1, int(data.x_train.max()))
-    bright: NDArray[np.uint8] = (data.x_train[index].astype(np.uint16) * 255 // brightest).astype(np.uint8)
-    return bright
+    return list((data.x_train[indices].astype(np.uint16) * 255 // brightest).astype(np.uint8))
 
 
 def _line(judged: Judged, index: int, data: Dataset, predicted: NDArray[np.int64] | None) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from mild_trainer.data import Dataset
 from mild_trainer.finishing import Finished
 from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.planting import Planting
-from mild_trainer.progress import Reporter, Silent
+from mild_trainer.progress import Reporter
 from mild_trainer.rank_backend import RankBackend
 from mild_trainer.ranks import Ranks
 from mild_trainer.settings import TrainSettings
@@ -77,7 +77,7 @@ def run_rounds(
     if not ranks.is_first:
         out, reporter = None, None
     backend = backend or LocalSelector(None if out is None else out / "bits")
-    return _Rounds(settings, data, backend, reporter or Silent(), out, keep_bits, ranks).run(run_id, resumed)
+    return _Rounds(settings, data, backend, reporter or Reporter(), out, keep_bits, ranks).run(run_id, resumed)
 
 
 class _Rounds:

@@ -32,7 +32,7 @@ def sent_ahead(images: Tensor, indices: Tensor, sizes: Sequence[int], device: to
     device
         Where they go. On CUDA they are copied from pinned memory, on a stream of their own.
     """
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # as torch has it
     shape = (max(sizes, default=0), *images.shape[1:])
     slots = [_Slot(shape, device) if stream is None else _CudaSlot(shape, device, stream) for _ in sizes[:N_SLOTS]]
     # A thread begins on GPU 0, whichever its process trains on.
@@ -41,7 +41,7 @@ def sent_ahead(images: Tensor, indices: Tensor, sizes: Sequence[int], device: to
     try:
         order = indices.to("cpu", non_blocking=stream is not None)
         if stream is not None:
-            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
             arrived.record()
             executor.submit(arrived.synchronize)  # the thread waits for the order, and the training does not
         parts = iter(torch.split(order, list(sizes)))
@@ -88,8 +88,8 @@ class _CudaSlot(_Slot):
         super().__init__(shape, device, pinned=True)
         self._stream = stream
         self._there = torch.empty(shape, dtype=torch.uint8, device=device)
-        self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        self._read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
+        self._read = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as torch has it
         self.release()  # whatever had this memory before may still be read
 
     @torch.inference_mode()

@@ -113,20 +113,19 @@ def _round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
     }
 
 
-def write(history: History, folder: Path) -> Path:
-    """Write ``summary.json`` into `folder` and return its path."""
+def write(numbers: dict[str, Any], folder: Path) -> Path:
+    """Write what `summarise` returned into `folder`, as ``summary.json``, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
-    path.write_text(json.dumps(summarise(history), indent=2) + "\n")
+    path.write_text(json.dumps(numbers, indent=2) + "\n")
     return path
 
 
-def table(history: History) -> Table:
+def table(numbers: dict[str, Any]) -> Table:
     """Return the rows as a table that fits a terminal of 80 columns; the verdicts are left to the report."""
-    settings = history.settings
-    numbers = summarise(history)
+    name, noise, settings = numbers["dataset"]["name"], numbers["noise"]["spec"], numbers["settings"]
     result = Table(
-        title=f"{history.data.name}, noise {settings.noise}, {settings.model}, {settings.epochs} epochs a round",
+        title=f"{name}, noise {noise}, {settings['model']}, {settings['epochs']} epochs a round",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
@@ -134,5 +133,5 @@ def table(history: History) -> Table:
     for heading in HEADINGS[:-1]:
         result.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
     for i, row in enumerate(rows(numbers)):
-        result.add_row(*row[:-1], end_section=i == len(history.rounds) - 1)
+        result.add_row(*row[:-1], end_section=i == len(numbers["rounds"]) - 1)
     return result

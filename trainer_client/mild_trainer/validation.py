@@ -9,6 +9,7 @@ import numpy as np
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_trainer.class_order import by_class
 from mild_trainer.errors import DataError
 from mild_trainer.noise import Labels
 
@@ -37,8 +38,5 @@ def hold_out(labels: Labels, share: float, seed: int) -> Bitmap:
             f"--validation {share:g} holds {n_held} of {n_samples} training samples out, at least 1 is needed and 2 "
             "have to be left; give another share, or 0"
         )
-    # Not the streams that planting, folds and subsets of the same seed draw from.
-    order = np.random.default_rng([seed, 4]).permutation(n_samples)
-    order = order[np.argsort(labels[order], kind="stable")]
     evenly = (np.arange(n_held) + 0.5) * (n_samples / max(n_held, 1))
-    return bitmap.from_indices(order[evenly.astype(np.int64)], n_samples)
+    return bitmap.from_indices(by_class(labels, (seed, 4))[evenly.astype(np.int64)], n_samples)

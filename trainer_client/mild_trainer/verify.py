@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement, held_out_agreement
+from mild_trainer.class_order import by_class
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
 from mild_trainer.progress import Reporter
@@ -55,9 +56,6 @@ def verify(settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: R
 
 def folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Deal the samples of every class out to the folds, shape (n_samples,)."""
-    # Not the stream that label noise of the same seed draws from: its first samples are the mislabelled ones.
-    order = np.random.default_rng([seed, 2]).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
     fold = np.empty(len(labels), dtype=np.int64)
-    fold[order] = np.arange(len(labels)) % _FOLDS
+    fold[by_class(labels, (seed, 2))] = np.arange(len(labels)) % _FOLDS
     return fold

@@ -1,0 +1,29 @@
+"""Scores and sets beside the truth: the area under the curve, F1, and the F1 of the best cut in hindsight."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import evaluation
+
+Mask = NDArray[np.bool_]
+
+
+def f1(kept: Mask, clean: Mask) -> float:
+    """F1 of a kept set as a finding of clean labels; 0 where nothing is kept and nothing is clean."""
+    return float(2 * (kept & clean).sum() / max(kept.sum() + clean.sum(), 1))
+
+
+def best_f1(suspicion: NDArray[Any], clean: Mask) -> float:
+    """F1 of the best cut in hindsight, ties kept together."""
+    cuts, where = np.unique(suspicion, return_inverse=True)
+    n_kept = np.cumsum(np.bincount(where, minlength=cuts.size))
+    n_kept_clean = np.cumsum(np.bincount(where, clean, minlength=cuts.size))
+    return float(np.max(2 * n_kept_clean / np.maximum(n_kept + clean.sum(), 1)))
+
+
+def auc(suspicion: NDArray[Any], clean: Mask) -> float:
+    """Probability that a clean sample is less suspicious than a mislabelled one; 0.5, as by chance, without either."""
+    found = evaluation.auc(suspicion[clean], suspicion[~clean])
+    return 0.5 if found is None else found
