@@ -154,6 +154,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write(found: Sequence[Figures], arguments: argparse.Namespace) -> None:
     names = ("dataset", "limit", "model", "epochs")
     shape = " ".join(f"--{name} {getattr(arguments, name)}" for name in names if getattr(arguments, name) is not None)
+    if arguments.data_dir is not None:
+        shape += " --data-dir data"
+    if arguments.noise != list(NOISES):
+        shape += f" --noise {' '.join(arguments.noise)}"
     seeds = list(dict.fromkeys(f.seed for f in found))
     lines = [
         f"# Peers on {arguments.dataset}",

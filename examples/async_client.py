@@ -18,9 +18,10 @@ async def train(client: AsyncMildClient, run_id: str, seed: int) -> None:
     """Stand in for a training on labels of which 30% are wrong, and print how good its clean set is."""
     rng = np.random.default_rng(seed)
     clean = rng.random(N_SAMPLES) < 0.7
+    learnt = rng.poisson(np.where(clean, 2, 14))  # the epoch from which on a label is memorised
     async with client.run(run_id, num_samples=N_SAMPLES) as run:
-        for _ in range(N_EPOCHS):
-            correct = rng.random(N_SAMPLES) < np.where(clean, 0.9, 0.1)  # predicted as labelled?
+        for epoch in range(N_EPOCHS):
+            correct = epoch >= learnt  # predicted as labelled?
             await run.put_epoch(correct, metrics={"train_accuracy": float(correct.mean())})
         selection = await run.finish()
     kept = np.array(selection["indices"])

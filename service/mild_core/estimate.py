@@ -39,7 +39,6 @@ def curves_of(
     mixture: Mixture,
     counts: Floats,
     observation: Floats | None = None,
-    known: Floats | None = None,
     checked: Floats | None = None,
 ) -> Curves:
     """Estimate noise rate, precision and recall of keeping bins ``0..cut``, for every cut.
@@ -48,18 +47,18 @@ def curves_of(
     ----------
     mixture
         The fit in use.
-    counts, observation, known, checked
+    counts, observation, checked
         What it was fitted to, as in `fit_mixture`; the resamples are of complete histograms all the same.
     """
     rng = np.random.default_rng(0)
     total = int(counts.sum())
     expected = mixture.densities.sum(axis=0)
-    told = (known, checked) if observation is None else (None, None)  # resamples have no cells
-    again = np.zeros_like(expected) if told[1] is None else told[1].sum(axis=0)  # who was checked is not drawn anew
+    told = checked if observation is None else None  # resamples have no cells
+    again = np.zeros_like(expected) if told is None else told.sum(axis=0)  # who was checked is not drawn anew
     resampled = again + rng.multinomial(total - int(again.sum()), expected / expected.sum(), size=N_BOOTSTRAP)
-    draws = np.array([_quality(drawn) for drawn in refit(mixture, resampled, *told)])
+    draws = np.array([_quality(drawn) for drawn in refit(mixture, resampled, told)])
     rivals = np.array(
-        [_quality(fit_mixture(counts, kind, observation, known, checked)) for kind in _RIVALS if kind != mixture.kind]
+        [_quality(fit_mixture(counts, kind, observation, checked)) for kind in _RIVALS if kind != mixture.kind]
     )
     value = _quality(mixture)
     below, above = ((fixed + per_noise * value[0, 0])[:, None] for fixed, per_noise in _MISFIT)

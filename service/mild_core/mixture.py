@@ -88,7 +88,6 @@ def fit_mixture(
     counts: Floats,
     kind: Fit = "anchored",
     observation: Floats | None = None,
-    known: Floats | None = None,
     checked: Floats | None = None,
 ) -> Mixture:
     """Fit two Weibull components to a histogram.
@@ -102,9 +101,6 @@ def fit_mixture(
     observation
         Shape (n_cells, n_bins): probability of each observed cell given each true count, for samples that were not
         observed in every epoch. None: cells are bins.
-    known
-        Samples per cell that are known to be clean and to be noisy, shape (2, n_cells), apart from `counts`: each
-        speaks for its own component alone. Fractions weigh.
     checked
         Samples per cell, among `counts`, that were found to be clean and to be noisy, shape (2, n_cells). They may have
         been chosen by their score: what they say of the weights and components is what was found, given the score.
@@ -117,11 +113,11 @@ def fit_mixture(
     """
     n_bins = counts.size if observation is None else observation.shape[1]
     top, *other_tops = FAMILIES[kind].tops
-    preferred = _best(counts, _Problem(kind, n_bins, observation, known, checked, open_top=top))
+    preferred = _best(counts, _Problem(kind, n_bins, observation, checked, open_top=top))
     enough = preferred.log_likelihood + _FAR_BETTER * float(counts.sum())
     if observation is None and _most_likely(counts) <= enough:
         return preferred
-    others = (_best(counts, _Problem(kind, n_bins, observation, known, checked, open_top=top)) for top in other_tops)
+    others = (_best(counts, _Problem(kind, n_bins, observation, checked, open_top=top)) for top in other_tops)
     return next((other for other in others if other.log_likelihood > enough), preferred)
 
 
@@ -140,11 +136,9 @@ def _best(counts: Floats, problem: "_Problem") -> Mixture:
     return problem.described(theta[value.argmin()], counts)
 
 
-def refit(
-    mixture: Mixture, histograms: Floats, known: Floats | None = None, checked: Floats | None = None
-) -> list[Mixture]:
+def refit(mixture: Mixture, histograms: Floats, checked: Floats | None = None) -> list[Mixture]:
     """Fit each of `histograms`, shape (n_problems, n_bins), as `mixture` was, starting from it."""
-    problem = _Problem(mixture.kind, histograms.shape[1], None, known, checked, open_top=mixture.open_top)
+    problem = _Problem(mixture.kind, histograms.shape[1], None, checked, open_top=mixture.open_top)
     start = np.tile(np.clip(_parameters(mixture), problem.low, problem.high), (len(histograms), 1))
     theta, _ = minimise(problem.objective(histograms), start, problem.low, problem.high)
     return [problem.described(row, counts) for row, counts in zip(theta, histograms, strict=True)]
@@ -186,14 +180,12 @@ class _Problem:
         kind: Fit,
         n_bins: int,
         observation: Floats | None,
-        known: Floats | None = None,
         checked: Floats | None = None,
         *,
         open_top: bool,
     ) -> None:
         self.kind, self.n_bins, self.open_top = kind, n_bins, open_top
         self.checked = checked
-        self.told = known if checked is None else checked if known is None else known + checked
         self.n_epochs = max(n_bins - 1, 1)
         self.likelihood = likelihood_of(kind, n_bins, observation, open_top=open_top)
         priors = (*FAMILIES[kind].scale, *FAMILIES[kind].shape)
@@ -234,10 +226,9 @@ class _Problem:
             gradient = pull - (jacobian @ ratio[:, :, None])[:, :, 0]
             fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
             hessian = fisher - _second(cell, weight[:, :, 0], both, by_logit, ratio)
-            if self.told is not None:
-                for part, added in zip((value, gradient, fisher, hessian), _told(cell, self.told), strict=True):
-                    part += added
             if self.checked is not None:
+                for part, added in zip((value, gradient, fisher, hessian), _told(cell, self.checked), strict=True):
+                    part += added
                 clean, noisy = self.checked.sum(axis=1)
                 value -= clean * log_expit(-theta[:, 0]) + noisy * log_expit(theta[:, 0])
                 gradient[:, 0] += clean * weight[:, 1, 0] - noisy * weight[:, 0, 0]

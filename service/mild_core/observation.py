@@ -25,8 +25,8 @@ class Observation:
 
     Attributes
     ----------
-    counts, planted
-        Scored and planted samples per cell, shape (n_cells,) each.
+    counts
+        Scored samples per cell, shape (n_cells,).
     likelihood
         ``P(cell | z)``, shape (n_cells, n_bins).
     cell
@@ -34,29 +34,25 @@ class Observation:
     """
 
     counts: Floats
-    planted: Floats
     likelihood: Floats
     cell: NDArray[np.intp]
 
     @classmethod
     def of(cls, scores: Scores) -> Self | None:
         """Cells of the samples; None when every one of them was observed in every epoch."""
-        seen = scores.seen
-        coverage = scores.coverage[seen]
+        coverage = scores.coverage[scores.scored]
         if (coverage > 1 - EPSILON).all():
             return None
         # On the grid's scale, an epoch a bin: where bins hold several epochs, and where rounds of different lengths
         # weigh the same, plain counts would be on another one.
         top = scores.n_bins - 1
-        rate = (scores.values[seen] / scores.n_epochs + 1) / 2
+        rate = (scores.values[scores.scored] / scores.n_epochs + 1) / 2
         k = _coarsened(np.maximum(np.rint(coverage * top), 1).astype(np.int64))
         y = np.rint(rate * k).astype(np.int64)
         cells, cell = np.unique(k * (top + 1) + y, return_inverse=True)
         k, y = np.divmod(cells, top + 1)
         likelihood = hypergeometric(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
-        own = scores.scored[seen]
-        counts, planted = (np.bincount(cell[part], minlength=cells.size).astype(np.float64) for part in (own, ~own))
-        return cls(counts, planted, likelihood, cell[own])
+        return cls(np.bincount(cell).astype(np.float64), likelihood, cell)
 
 
 def _coarsened(k: NDArray[np.int64]) -> NDArray[np.int64]:

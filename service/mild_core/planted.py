@@ -16,7 +16,7 @@ _LEAST_TAIL = 0.05
 """Tails of which the planted samples fill less say nothing."""
 
 
-def noise_bound(counts: Floats, planted: Floats) -> float:
+def noise_bound(counts: Floats, planted: Floats) -> float | None:
     """The noise rate that is exceeded once in twenty times or so, as far as planted noise is like the other.
 
     Parameters
@@ -26,8 +26,8 @@ def noise_bound(counts: Floats, planted: Floats) -> float:
 
     Returns
     -------
-    bound
-        In 0..1; 1 where there are under `MIN_PLANTED` planted samples.
+    float | None
+        In 0..1; None where there are under `MIN_PLANTED` planted samples, or no others.
 
     Notes
     -----
@@ -36,7 +36,7 @@ def noise_bound(counts: Floats, planted: Floats) -> float:
     """
     total, n_planted = counts.sum(), planted.sum()
     if n_planted < MIN_PLANTED or total == 0:
-        return 1.0
+        return None
     tail, share = (np.cumsum(h[::-1])[::-1] / h.sum() for h in (counts, planted))
     spread = _Z * np.sqrt(share * (1 - share) / n_planted + _Z**2 / (4 * n_planted**2))
     least = (share + _Z**2 / (2 * n_planted) - spread) / (1 + _Z**2 / n_planted)

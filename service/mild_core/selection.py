@@ -14,6 +14,7 @@ from mild_core.dynamics import MAX_EPOCHS
 from mild_core.echo import echo
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, curves_of, estimates
+from mild_core.forgetting import forgetting_rate
 from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
@@ -57,8 +58,7 @@ def select(
     longest = max(bits.n_epochs for bits in rounds)
     if longest > MAX_EPOCHS:
         raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
-    known = (beside or Beside()).checked(rounds[0].n_samples, options)
-    evidence = _evidence(rounds, options, known)
+    evidence = _evidence(rounds, options, (beside or Beside()).checked(rounds[0].n_samples, options))
     enough, reasons = verdict.sufficient(evidence.counts)
     found = _fitted(evidence, options) if enough else _selected(evidence, options, None, "insufficient", reasons)
     return replace(found, echo=echo(found.bitmap, rounds[-1].members, bitmap.pack(found.scored)))
@@ -70,6 +70,8 @@ class _Evidence:
 
     Attributes
     ----------
+    rounds
+        Those that are scored.
     scores
         Of all samples.
     counts
@@ -77,10 +79,8 @@ class _Evidence:
     cells, likelihood, cell
         Samples per cell, shape (n_cells,), what the cells say of the bins, shape (n_cells, n_bins) or None where they
         are the bins, and each scored sample's cell.
-    known
-        Samples of a known component per cell, shape (2, n_cells), or None.
     noise_bound
-        Largest noise rate that planted noise allows; None where none was planted.
+        Largest noise rate that planted noise allows; None where it does not tell.
     audit
         Whose label was checked, where the fit is to know it.
     checked
@@ -89,12 +89,12 @@ class _Evidence:
         The scored samples by their given label, where classes have a say.
     """
 
+    rounds: Sequence[RoundBits]
     scores: Scores
     counts: Floats
     cells: Floats
     likelihood: Floats | None
     cell: NDArray[np.integer]
-    known: Floats | None
     noise_bound: float | None
     audit: Audit | None
     checked: Floats | None
@@ -110,37 +110,28 @@ def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Be
     cells, likelihood, cell = counts, None, scores.bins
     if observation is not None:
         cells, likelihood, cell = observation.counts, observation.likelihood, observation.cell
-    known, bound = _planted(rounds, used, scores, observation, options)
     checked, classes = None, None
     if beside.audit is not None:
         found, clean = (mask[scores.scored] for mask in beside.audit.masks)
         checked = np.stack([_bincount(cell[part], cells.size) for part in (clean, found & ~clean)])
     if beside.labels is not None:
         classes = group(beside.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
-    return _Evidence(scores, counts, cells, likelihood, cell, known, bound, beside.audit, checked, classes)
+    bound = _noise_bound(rounds, used, scores, options)
+    return _Evidence(used, scores, counts, cells, likelihood, cell, bound, beside.audit, checked, classes)
 
 
-def _planted(
-    rounds: Sequence[RoundBits],
-    used: Sequence[RoundBits],
-    scores: Scores,
-    observation: Observation | None,
-    options: SelectionOptions,
-) -> tuple[Floats | None, float | None]:
-    """Planted samples as the fit is to know them, shape (2, n_cells), and the noise rate that they allow."""
+def _noise_bound(
+    rounds: Sequence[RoundBits], used: Sequence[RoundBits], scores: Scores, options: SelectionOptions
+) -> float | None:
+    """The noise rate that the planted samples of the first round that has some allow; None where they do not tell."""
     with_planted = [bits for bits in rounds if bits.planted is not None and bits.planted.any()]
     if not with_planted:
-        return None, None
+        return None
+    # By its own counts: over several rounds planted samples are not learnt as mislabelled ones are, since their own
+    # label is back.
     alone = len(used) == 1 and used[0] is with_planted[0]
     apart = scores if alone else score(with_planted[:1], options.metric)
-    planted = _histogram(apart, apart.planted_bins)
-    known = None
-    if alone:
-        # A round's planted samples are learnt as its mislabelled ones are; over several rounds they are not, since
-        # their own label is back.
-        told = planted if observation is None else observation.planted
-        known = np.stack((np.zeros_like(told), told))
-    return known, noise_bound(_histogram(apart, apart.bins), planted)
+    return noise_bound(_histogram(apart, apart.bins), _histogram(apart, apart.planted_bins))
 
 
 def _histogram(scores: Scores, bins: NDArray[np.integer]) -> Floats:
@@ -154,8 +145,10 @@ def _bincount(places: NDArray[np.integer], n_places: int) -> Floats:
 
 def _fitted(evidence: _Evidence, options: SelectionOptions) -> Selection:
     """Fit, judge and cut."""
-    mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.known, evidence.checked)
-    found, reasons = verdict.judge(mixture, evidence.noise_bound)
+    mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.checked)
+    clean = mixture.noisy_posterior(evidence.likelihood)[evidence.cell] < 0.5
+    forgotten = forgetting_rate(evidence.rounds, bitmap.pack(_spread(clean, evidence.scores.scored)))
+    found, reasons = verdict.judge(mixture, evidence.noise_bound, forgotten)
     return _selected(evidence, options, mixture, found, reasons)
 
 
@@ -246,7 +239,7 @@ def _curves(evidence: _Evidence, mixture: Mixture | None, threshold: Threshold, 
     """What is known of every cut; None where it cannot be identified."""
     if mixture is None or threshold.cut is None or found != "separable":
         return None
-    return curves_of(mixture, evidence.cells, evidence.likelihood, evidence.known, evidence.checked)
+    return curves_of(mixture, evidence.cells, evidence.likelihood, evidence.checked)
 
 
 def _estimated(curves: Curves | None, threshold: Threshold, in_classes: bool) -> Mapping[str, Estimate | None]:

@@ -1,7 +1,8 @@
 """What may be believed of a fit.
 
 The information criteria do not say it: they prefer two components on clean labels and on random ones alike, because
-they detect misfit, not noise. What tells the cases apart is where the components lie and how far apart they are.
+they detect misfit, not noise. What tells the cases apart is where the components lie, how far apart they are, and
+whether the samples of the clean one are hard to forget.
 """
 
 import numpy as np
@@ -22,7 +23,8 @@ OVERLAPPING = 1.0
 NEGLIGIBLE = 0.03
 NOISY_AT_LEAST = 0.5
 CLEAN_AT_MOST = 0.54
-WORTH_CUTTING = 0.06
+WORTH_CUTTING = 0.1
+FORGETFUL = 0.05
 NOTHING_BUT_NOISE = 0.99
 
 
@@ -37,28 +39,35 @@ def sufficient(counts: Floats) -> tuple[bool, tuple[str, ...]]:
     return not reasons, reasons
 
 
-def judge(mixture: Mixture, noise_bound: float | None = None) -> tuple[Verdict, tuple[str, ...]]:
+def judge(
+    mixture: Mixture, noise_bound: float | None = None, forgetting: float | None = None
+) -> tuple[Verdict, tuple[str, ...]]:
     """Verdict on a fit, with its reasons in numbers.
 
-    ``separable``: the noisy component lies high, the clean one low, and they stand apart. ``weak``: they overlap or lie
-    where they should not; the set is better than nothing. ``unimodal``: for all that can be told there is one
-    population, and cutting it would lose samples for nothing.
+    ``separable``: the noisy component lies high, the clean one low, they stand apart, and clean samples are hard to
+    forget. ``weak``: some of that does not hold; the set is better than nothing. ``unimodal``: for all that can be told
+    there is one population, and cutting it would lose samples for nothing.
 
     Parameters
     ----------
     mixture
         The fit.
     noise_bound
-        Largest noise rate that planted noise allows; None where none was planted.
+        Largest noise rate that planted noise allows; None where it does not tell.
+    forgetting
+        `forgetting_rate` of the samples that are likelier clean than not; None where the bits do not tell.
     """
     top = max(mixture.masses.shape[1] - 1, 1)
     clean, noisy = mixture.means / top
     apart = distance(mixture)
-    facts = (
+    facts = [
         (noisy >= NOISY_MEAN, f"noisy mean at {noisy:.2f} of the epochs (separable from {NOISY_MEAN})"),
         (clean <= CLEAN_MEAN, f"clean mean at {clean:.2f} of the epochs (separable up to {CLEAN_MEAN})"),
         (apart >= SEPARATED, f"components {apart:.1f} standard deviations apart (separable from {SEPARATED:g})"),
-    )
+    ]
+    if forgetting is not None:
+        told = f"{forgetting:.1%} of the clean samples that were known are forgotten in the next epoch"
+        facts.append((forgetting < FORGETFUL, f"{told} (separable below {FORGETFUL:.0%})"))
     reasons = tuple(text for _, text in facts)
     if mixture.open_top != FAMILIES[mixture.kind].tops[0]:
         reasons += ("counts pile up in the top bin: it stands for that many epochs or more",)

@@ -49,7 +49,7 @@ def test_marks_of_the_most_suspicious_samples_bring_the_noise_rate_closer(seed: 
 def test_the_gradient_of_checked_samples_is_that_of_their_likelihood() -> None:
     z, clean = overlapping()
     counts = np.bincount(z, minlength=N_BINS).astype(float)
-    problem = _Problem("grouped", N_BINS, None, None, histograms(z, clean, most_suspicious(z, 900)), open_top=False)
+    problem = _Problem("grouped", N_BINS, None, histograms(z, clean, most_suspicious(z, 900)), open_top=False)
     local, which = problem.objective(counts[None]), np.array([0])
     theta = np.array([-0.4, np.log(8.0), np.log(20.0), 0.2, 1.0])
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ NOISY = np.array([0.0, 0, 0, 1, 2, 5, 7, 10, 15, 25, 35]) / 100
 def test_the_bound_lies_above_the_noise_rate_and_not_far(noise: float) -> None:
     rng = np.random.default_rng(int(noise * 10))
     counts = rng.multinomial(20_000, (1 - noise) * CLEAN + noise * NOISY).astype(np.float64)
-    bounds = [noise_bound(counts, rng.multinomial(400, NOISY).astype(np.float64)) for _ in range(50)]
+    bounds = [noise_bound(counts, rng.multinomial(400, NOISY).astype(np.float64)) or 0.0 for _ in range(50)]
     assert np.mean(np.array(bounds) >= noise - 0.005) >= 0.9
     assert np.median(bounds) <= 1.1 * noise + 0.01
 
@@ -22,8 +24,14 @@ def test_the_bound_lies_above_the_noise_rate_and_not_far(noise: float) -> None:
 def test_a_handful_of_planted_samples_bounds_nothing() -> None:
     planted = np.zeros(11)
     planted[10] = MIN_PLANTED - 1
-    assert noise_bound(CLEAN * 1000, planted) == 1.0
-    assert noise_bound(np.zeros(11), planted + 5) == 1.0
+    assert noise_bound(CLEAN * 1000, planted) is None
+    assert noise_bound(np.zeros(11), planted + 5) is None
+
+
+def test_a_handful_of_planted_samples_changes_no_verdict() -> None:
+    bits, _ = planted_round(0.3)
+    few = bitmap.from_indices(range(MIN_PLANTED - 1), bits.n_samples)
+    assert select([replace(bits, planted=few)]).verdict == select([replace(bits, planted=None)]).verdict == "separable"
 
 
 def planted_round(noise: float, share: float = 0.05, seen: float = 1.0, seed: int = 0) -> tuple[RoundBits, np.ndarray]:
@@ -32,7 +40,7 @@ def planted_round(noise: float, share: float = 0.05, seen: float = 1.0, seed: in
     n_samples = 4000
     planted, clean = rng.random(n_samples) < share, rng.random(n_samples) >= noise
     wrong = np.where(clean & ~planted, rng.beta(1, 6, n_samples), rng.beta(12, 2, n_samples))
-    correct = rng.random((20, n_samples)) >= wrong
+    correct = np.sort(rng.random((20, n_samples)) >= wrong, axis=0)  # learnt, and not forgotten again
     observed = rng.random((20, n_samples)) < seen
     rows = bitmap.pack(observed) if seen < 1 else None
     return RoundBits(n_samples, bitmap.pack(correct & observed), rows, planted=bitmap.pack(planted)), clean
@@ -81,8 +89,8 @@ def test_planted_samples_return_with_their_own_label() -> None:
 def test_the_first_round_bounds_the_noise_of_later_ones() -> None:
     first, _ = planted_round(0.0)
     rng = np.random.default_rng(4)
-    wrong = np.where(rng.random(4000) < 0.4, rng.beta(8, 3, 4000), rng.beta(2, 7, 4000))
-    second = RoundBits(4000, bitmap.pack(rng.random((20, 4000)) >= wrong))
+    wrong = np.where(rng.random(4000) < 0.4, rng.beta(8, 2.5, 4000), rng.beta(2, 5, 4000))
+    second = RoundBits(4000, bitmap.pack(np.sort(rng.random((20, 4000)) >= wrong, axis=0)))
     latest = SelectionOptions(evidence="latest")
     assert select([second], latest).verdict == "weak"
     bounded = select([first, second], latest)

@@ -35,8 +35,8 @@ def test_the_curl_examples_run(app: FastAPI, tmp_path: Path) -> None:
 def test_the_example_without_a_server_runs() -> None:
     (example,) = (text for language, text in EXAMPLES if "mild_core.selection" in text)
     rng = np.random.default_rng(0)
-    clean = np.arange(1000) < 700
-    names: dict[str, Any] = {"bits": rng.random((20, 1000)) < np.where(clean, 0.9, 0.05)}
+    learnt = rng.poisson(np.where(np.arange(1000) < 700, 3, 25))
+    names: dict[str, Any] = {"bits": np.arange(20)[:, None] >= learnt}
     exec(example.replace("correct = ...", "correct = bits"), names)
     selection = names["selection"]
     assert selection.verdict == "separable"

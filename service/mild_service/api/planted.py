@@ -26,7 +26,7 @@ router = APIRouter(tags=["truth"])
 async def put_planted(
     request: Request, run_id: RunId, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
 ) -> PlantedView:
-    """Say who was mislabelled on purpose in round 0, before its first epoch: their bits calibrate the selection.
+    """Say who was mislabelled on purpose in round 0, before its first epoch: their bits bound the noise rate.
 
     Round 0 does not judge them, as its bits are about a label that is not theirs; later rounds do.
     """
