@@ -7,6 +7,7 @@ import numpy as np
 
 from mild_core import bitmap
 from mild_core.errors import SampleIndexError
+from mild_core.memory import early
 from mild_core.metrics import EPSILON
 from mild_core.results import Selection
 from mild_core.types import RoundBits
@@ -92,7 +93,8 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
     if not 0 <= index < selection.n_samples:
         raise sample_index_error(index, selection.n_samples)
     histories = tuple(_history(bits, index) for bits in rounds)
-    used = histories if selection.options.evidence == "pooled" else histories[-1:]
+    judged = [_history(bits, index) for bits in early(rounds)] if selection.early else histories
+    used = judged if selection.options.evidence == "pooled" else judged[-1:]
     counting = [history for history in used if not history.planted]
     epochs = sum(len(history.bits) for history in counting)
     observed = sum(history.observed for history in counting)

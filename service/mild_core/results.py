@@ -136,6 +136,8 @@ class Selection:
         ``noise_rate``, ``precision``, ``recall``: an Estimate each, or None where not identified.
     epochs
         Epochs that counted.
+    early
+        Whether those are the first quarter of every round's, since mislabelled samples are learnt by heart later.
     unobserved
         Samples seen in under half of the epochs in which they should have been; never kept, always reported.
     planted
@@ -163,6 +165,7 @@ class Selection:
     reasons: tuple[str, ...]
     estimated: Mapping[str, Estimate | None]
     epochs: int
+    early: bool
     unobserved: int
     planted: int
     histogram: Histogram | None

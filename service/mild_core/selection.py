@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core import bitmap, verdict
+from mild_core import bitmap, memory, verdict
 from mild_core.audit import Audit
 from mild_core.beside import Beside
 from mild_core.classes import ClassCuts, Classes, cut_classes, described, group
@@ -14,7 +14,6 @@ from mild_core.dynamics import MAX_EPOCHS
 from mild_core.echo import echo
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, curves_of, estimates
-from mild_core.forgetting import forgetting_rate
 from mild_core.metrics import EPSILON, Scores, score
 from mild_core.mixture import Mixture, fit_mixture
 from mild_core.observation import Observation
@@ -58,9 +57,8 @@ def select(
     longest = max(bits.n_epochs for bits in rounds)
     if longest > MAX_EPOCHS:
         raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
-    evidence = _evidence(rounds, options, (beside or Beside()).checked(rounds[0].n_samples, options))
-    enough, reasons = verdict.sufficient(evidence.counts)
-    found = _fitted(evidence, options) if enough else _selected(evidence, options, None, "insufficient", reasons)
+    judged = _judged(rounds, options, (beside or Beside()).checked(rounds[0].n_samples, options))
+    found = _selected(judged, options)
     return replace(found, echo=echo(found.bitmap, rounds[-1].members, bitmap.pack(found.scored)))
 
 
@@ -143,13 +141,61 @@ def _bincount(places: NDArray[np.integer], n_places: int) -> Floats:
     return counts
 
 
-def _fitted(evidence: _Evidence, options: SelectionOptions) -> Selection:
-    """Fit, judge and cut."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """Evidence, its fit, and what may be believed of it.
+
+    Attributes
+    ----------
+    evidence, mixture
+        What was fitted, and the fit; None where the evidence is not enough for one.
+    verdict, reasons
+        What may be believed.
+    by_heart
+        `memory.known_late` of the samples that are likelier mislabelled than not.
+    early
+        Whether it is of the first quarter of the epochs.
+    """
+
+    evidence: _Evidence
+    mixture: Mixture | None
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    by_heart: float | None = None
+    early: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there are two populations to be told apart."""
+        return self.verdict in ("separable", "weak")
+
+
+def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside) -> _Judged:
+    """Fit and judge; by the early epochs where mislabelled samples are learnt by heart in the late ones."""
+    whole = _fitted(_evidence(rounds, options, beside), options)
+    by_heart = whole.by_heart is not None and whole.by_heart >= verdict.BY_HEART
+    if not by_heart or not whole.is_cut or options.threshold == "value":  # a given value is of all epochs
+        return whole
+    early = _fitted(_evidence(memory.early(rounds), options, beside), options)
+    if not early.is_cut:
+        return whole
+    told = (
+        f"{whole.by_heart:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "
+        f"(learnt by heart from {verdict.BY_HEART:.0%}), so the first quarter judges"
+    )
+    return replace(early, early=True, reasons=(told, *early.reasons))
+
+
+def _fitted(evidence: _Evidence, options: SelectionOptions) -> _Judged:
+    """Fit, and judge the fit."""
+    enough, reasons = verdict.sufficient(evidence.counts)
+    if not enough:
+        return _Judged(evidence, None, "insufficient", reasons)
     mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.checked)
-    clean = mixture.noisy_posterior(evidence.likelihood)[evidence.cell] < 0.5
-    forgotten = forgetting_rate(evidence.rounds, bitmap.pack(_spread(clean, evidence.scores.scored)))
-    found, reasons = verdict.judge(mixture, evidence.noise_bound, forgotten)
-    return _selected(evidence, options, mixture, found, reasons)
+    noisy = mixture.noisy_posterior(evidence.likelihood)[evidence.cell] > 0.5
+    clean, mislabelled = (bitmap.pack(_spread(part, evidence.scores.scored)) for part in (~noisy, noisy))
+    found, reasons = verdict.judge(mixture, evidence.noise_bound, memory.forgotten(evidence.rounds, clean))
+    return _Judged(evidence, mixture, found, reasons, memory.known_late(evidence.rounds, mislabelled))
 
 
 def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture | None) -> Threshold:
@@ -167,14 +213,9 @@ def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture
     return Threshold(rule, scores.value_of(cut), cut)
 
 
-def _selected(
-    evidence: _Evidence,
-    options: SelectionOptions,
-    mixture: Mixture | None,
-    found: Verdict,
-    reasons: tuple[str, ...],
-) -> Selection:
+def _selected(judged: _Judged, options: SelectionOptions) -> Selection:
     """Cut, and put the pieces together."""
+    evidence, mixture, found = judged.evidence, judged.mixture, judged.verdict
     scores, classes, audit = evidence.scores, evidence.classes, evidence.audit
     believed = None if found == "unimodal" else mixture
     threshold = _threshold(evidence, options, believed)
@@ -204,9 +245,10 @@ def _selected(
         threshold=threshold,
         components=() if mixture is None else mixture.components,
         verdict=found,
-        reasons=reasons,
+        reasons=judged.reasons,
         estimated=_estimated(curves, threshold, classes is not None),
         epochs=scores.n_epochs,
+        early=judged.early,
         unobserved=int(scores.unobserved.sum()),
         planted=0 if scores.planted is None else int(scores.planted.sum()),
         histogram=Histogram(scores.origin, scores.width, evidence.counts),

@@ -26,6 +26,7 @@ CLEAN_AT_MOST = 0.54
 WORTH_CUTTING = 0.1
 FORGETFUL = 0.05
 NOTHING_BUT_NOISE = 0.99
+BY_HEART = 0.5
 
 
 def sufficient(counts: Floats) -> tuple[bool, tuple[str, ...]]:
@@ -55,7 +56,7 @@ def judge(
     noise_bound
         Largest noise rate that planted noise allows; None where it does not tell.
     forgetting
-        `forgetting_rate` of the samples that are likelier clean than not; None where the bits do not tell.
+        `memory.forgotten` of the samples that are likelier clean than not; None where the bits do not tell.
     """
     top = max(mixture.masses.shape[1] - 1, 1)
     clean, noisy = mixture.means / top
