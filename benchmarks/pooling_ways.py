@@ -14,9 +14,9 @@ from scipy.ndimage import gaussian_filter1d
 from benchmarks.recordings import Recording
 from benchmarks.truth import Mask
 from mild_core import bitmap
-from mild_core.mixture import fit_mixture
-from mild_core.selection import select
-from mild_core.types import RoundBits
+from mild_core.mixture import Mixture, fit_mixture
+from mild_core.threshold import f1_cut
+from mild_core.verdict import judge, sufficient
 
 Floats = NDArray[np.float64]
 DEFAULT = "pooled (default)"
@@ -81,11 +81,17 @@ class Judged:
 
 
 def cut(trace: Trace, shares: Floats) -> Judged:
-    """The default fit and cut on a share of misclassified epochs per sample: as bits with as many ones."""
-    n_epochs = trace.misclassified.shape[0] * trace.epochs
-    correct = np.arange(n_epochs)[:, None] >= np.rint(shares * n_epochs)
-    chosen = select([RoundBits(trace.clean.size, bitmap.pack(correct))])
-    return Judged(shares, bitmap.unpack(chosen.bitmap, chosen.n_samples))
+    """The default fit and cut on a share of misclassified epochs per sample, by counts alone."""
+    counts, mixture = _fitted(shares, trace.misclassified.shape[0] * trace.epochs)
+    told_apart = mixture is not None and judge(mixture)[0] != "unimodal"
+    return Judged(shares, counts <= f1_cut(mixture) if mixture is not None and told_apart else counts >= 0)
+
+
+def _fitted(shares: Floats, n_epochs: int) -> tuple[NDArray[np.intp], Mixture | None]:
+    """Misclassified epochs, shape (n_samples,), and the default fit of their histogram where there is enough of it."""
+    counts = np.rint(shares * n_epochs).astype(np.intp)
+    histogram = np.bincount(counts, minlength=n_epochs + 1).astype(np.float64)
+    return counts, fit_mixture(histogram) if sufficient(histogram)[0] else None
 
 
 def mean(trace: Trace, weights: Floats | float = 1.0, shares: Floats | None = None) -> Judged:
@@ -148,9 +154,8 @@ def _before(trace: Trace, number: int) -> Floats:
     seen = np.nan_to_num(trace.misclassified[:number])
     n_epochs = number * trace.epochs
     shares = seen.sum(axis=0) / np.maximum((~np.isnan(trace.misclassified[:number])).sum(axis=0), 1)
-    correct = np.arange(n_epochs)[:, None] >= np.rint(shares * n_epochs)
-    posterior: Floats = np.nan_to_num(select([RoundBits(shares.size, bitmap.pack(correct))]).noisy_posterior, nan=0.5)
-    return posterior
+    counts, mixture = _fitted(shares, n_epochs)
+    return np.full(shares.size, 0.5) if mixture is None else mixture.noisy_posterior()[counts]
 
 
 def fitted_ratios(trace: Trace) -> Judged:

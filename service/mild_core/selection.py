@@ -177,7 +177,7 @@ def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Besi
     if not by_heart or not whole.is_cut or options.threshold == "value":  # a given value is of all epochs
         return whole
     early = _fitted(_evidence(memory.early(rounds), options, beside), options)
-    if not early.is_cut:
+    if not early.is_cut or (whole.verdict == "separable" and early.verdict == "weak"):
         return whole
     told = (
         f"{whole.by_heart:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "

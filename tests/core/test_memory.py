@@ -94,10 +94,13 @@ def test_a_given_value_and_too_few_epochs_leave_the_whole_round(n_epochs: int) -
     assert not select([bits], options).early
 
 
-def test_early_epochs_that_tell_nobody_apart_are_not_asked() -> None:
+@pytest.mark.parametrize(("n_epochs", "learnt_in"), [(100, 25.0), (40, 6.0)])
+def test_early_epochs_that_tell_less_are_not_asked(n_epochs: int, learnt_in: float) -> None:
     rng = np.random.default_rng(2)
     clean = rng.random(3000) < 0.6
-    learnt = np.where(clean, rng.normal(25, 3, 3000), rng.normal(60, 3, 3000))
-    selection = select([RoundBits(3000, bitmap.pack(np.arange(100)[:, None] >= learnt))])
-    assert selection.verdict != "unimodal"
+    learnt = np.where(clean, rng.gamma(2, learnt_in / 2, 3000), rng.normal(0.7 * n_epochs, 2, 3000))
+    bits = RoundBits(3000, bitmap.pack(np.arange(n_epochs)[:, None] >= learnt))
+    selection = select([bits])
+    assert selection.verdict == "separable"
     assert not selection.early
+    assert select(memory.early([bits])).verdict != "separable"
