@@ -68,9 +68,10 @@ def test_what_cannot_be_reached_is_said_with_what_to_do(served: tuple[str, Path]
         download("set", tmp_path / "data", sources)
 
 
-def test_an_archive_that_reaches_outside_is_refused(served: tuple[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../outside", "/outside"])
+def test_an_archive_that_reaches_outside_is_refused(served: tuple[str, Path], tmp_path: Path, name: str) -> None:
     url, folder = served
-    found = packed(folder / "set.tar.gz", "../outside", b"")
+    found = packed(folder / "set.tar.gz", name, b"")
     with pytest.raises(DataError, match="cannot be unpacked"):
         download("set", tmp_path / "data", {"set": (Source(f"{url}/set.tar.gz", found, "batches"),)})
     assert not (tmp_path / "outside").exists()

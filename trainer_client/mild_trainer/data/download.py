@@ -3,7 +3,7 @@
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from mild_trainer.errors import DataError
@@ -100,6 +100,19 @@ def _unpack(archive: Path, source: Source) -> None:
     if source.unpacks_to:
         try:
             with tarfile.open(archive) as opened:
-                opened.extractall(archive.parent, filter="data")
+                members = [_plain(member) for member in opened]
+                # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters.
+                if hasattr(tarfile, "data_filter"):
+                    opened.extractall(archive.parent, members, filter="data")
+                else:
+                    opened.extractall(archive.parent, members)
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{archive} cannot be unpacked ({error}); remove it and try again") from None
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member, if it is a file or a folder inside of the archive's own."""
+    path = PurePosixPath(member.name)
+    if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+        raise tarfile.TarError(f"{member.name!r} is no plain file or folder inside of it")
+    return member
