@@ -174,7 +174,7 @@ def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Besi
     """Fit and judge; by the early epochs where mislabelled samples are learnt by heart in the late ones."""
     whole = _fitted(_evidence(rounds, options, beside), options)
     by_heart = whole.by_heart is not None and whole.by_heart >= verdict.BY_HEART
-    if not by_heart or not whole.is_cut or options.threshold == "value":  # a given value is of all epochs
+    if not by_heart or not whole.is_cut:
         return whole
     early = _fitted(_evidence(memory.early(rounds), options, beside), options)
     if not early.is_cut or (whole.verdict == "separable" and early.verdict == "weak"):

@@ -87,11 +87,17 @@ def test_where_wrong_labels_are_learnt_by_heart_the_early_epochs_judge() -> None
     assert "misclassified in 20 of 20 epochs" in explain([bits], selection, mislabelled).why
 
 
-@pytest.mark.parametrize("n_epochs", [80, 24])
-def test_a_given_value_and_too_few_epochs_leave_the_whole_round(n_epochs: int) -> None:
-    bits, _ = learnt_by_heart(n_epochs)
-    options = SelectionOptions(threshold="value", value=0.0) if n_epochs == 80 else SelectionOptions()
-    assert not select([bits], options).early
+def test_a_given_value_is_one_of_the_same_scores() -> None:
+    bits, _ = learnt_by_heart()
+    chosen = select([bits])
+    given = select([bits], SelectionOptions(threshold="value", value=chosen.threshold.value))
+    assert np.array_equal(given.scores, chosen.scores)
+    assert np.array_equal(given.bitmap, chosen.bitmap)
+
+
+def test_a_quarter_of_few_epochs_is_not_asked() -> None:
+    bits, _ = learnt_by_heart(24)
+    assert not select([bits]).early
 
 
 @pytest.mark.parametrize(("n_epochs", "learnt_in"), [(100, 25.0), (40, 6.0)])
