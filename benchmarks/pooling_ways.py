@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from benchmarks.recordings import Recording
+from benchmarks.recovery import decided
 from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_core.mixture import Mixture, fit_mixture
-from mild_core.threshold import f1_cut
-from mild_core.verdict import judge, sufficient
+from mild_core.verdict import sufficient
 
 Floats = NDArray[np.float64]
 DEFAULT = "pooled (default)"
@@ -83,8 +83,7 @@ class Judged:
 def cut(trace: Trace, shares: Floats) -> Judged:
     """The default fit and cut on a share of misclassified epochs per sample, by counts alone."""
     counts, mixture = _fitted(shares, trace.misclassified.shape[0] * trace.epochs)
-    told_apart = mixture is not None and judge(mixture)[0] != "unimodal"
-    return Judged(shares, counts <= f1_cut(mixture) if mixture is not None and told_apart else counts >= 0)
+    return Judged(shares, np.ones(counts.size, dtype=np.bool_) if mixture is None else counts <= decided(mixture))
 
 
 def _fitted(shares: Floats, n_epochs: int) -> tuple[NDArray[np.intp], Mixture | None]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap, memory, verdict
 from mild_core.audit import Audit
 from mild_core.beside import Beside
+from mild_core.bitmap import Bitmap
 from mild_core.classes import ClassCuts, Classes, cut_classes, described, group
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.echo import echo
@@ -151,8 +152,8 @@ class _Judged:
         What was fitted, and the fit; None where the evidence is not enough for one.
     verdict, reasons
         What may be believed.
-    by_heart
-        `memory.known_late` of the samples that are likelier mislabelled than not.
+    mislabelled
+        Shape (n_bytes,), the samples that are likelier mislabelled than not; None without a fit.
     early
         Whether it is of the first quarter of the epochs.
     """
@@ -161,7 +162,7 @@ class _Judged:
     mixture: Mixture | None
     verdict: Verdict
     reasons: tuple[str, ...]
-    by_heart: float | None = None
+    mislabelled: Bitmap | None = None
     early: bool = False
 
     @property
@@ -173,14 +174,16 @@ class _Judged:
 def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside) -> _Judged:
     """Fit and judge; by the early epochs where mislabelled samples are learnt by heart in the late ones."""
     whole = _fitted(_evidence(rounds, options, beside), options)
-    by_heart = whole.by_heart is not None and whole.by_heart >= verdict.BY_HEART
-    if not by_heart or not whole.is_cut:
+    if whole.mislabelled is None or not whole.is_cut:
+        return whole
+    by_heart = memory.known_late(whole.evidence.rounds, whole.mislabelled)
+    if by_heart is None or by_heart < verdict.BY_HEART:
         return whole
     early = _fitted(_evidence(memory.early(rounds), options, beside), options)
     if not early.is_cut or (whole.verdict == "separable" and early.verdict == "weak"):
         return whole
     told = (
-        f"{whole.by_heart:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "
+        f"{by_heart:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "
         f"(learnt by heart from {verdict.BY_HEART:.0%}), so the first quarter judges"
     )
     return replace(early, early=True, reasons=(told, *early.reasons))
@@ -192,10 +195,11 @@ def _fitted(evidence: _Evidence, options: SelectionOptions) -> _Judged:
     if not enough:
         return _Judged(evidence, None, "insufficient", reasons)
     mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.checked)
-    noisy = mixture.noisy_posterior(evidence.likelihood)[evidence.cell] > 0.5
-    clean, mislabelled = (bitmap.pack(_spread(part, evidence.scores.scored)) for part in (~noisy, noisy))
-    found, reasons = verdict.judge(mixture, evidence.noise_bound, memory.forgotten(evidence.rounds, clean))
-    return _Judged(evidence, mixture, found, reasons, memory.known_late(evidence.rounds, mislabelled))
+    scored, noisy = evidence.scores.scored, (mixture.noisy_posterior(evidence.likelihood) > 0.5)[evidence.cell]
+    mislabelled = bitmap.pack(_spread(noisy, scored))
+    forgotten = memory.forgotten(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
+    found, reasons = verdict.judge(mixture, evidence.noise_bound, forgotten)
+    return _Judged(evidence, mixture, found, reasons, mislabelled)
 
 
 def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture | None) -> Threshold:
@@ -217,7 +221,7 @@ def _selected(judged: _Judged, options: SelectionOptions) -> Selection:
     """Cut, and put the pieces together."""
     evidence, mixture, found = judged.evidence, judged.mixture, judged.verdict
     scores, classes, audit = evidence.scores, evidence.classes, evidence.audit
-    believed = None if found == "unimodal" else mixture
+    believed = mixture if judged.is_cut else None
     threshold = _threshold(evidence, options, believed)
     kept = np.ones(int(scores.scored.sum()), dtype=np.bool_)
     if threshold.value is not None:

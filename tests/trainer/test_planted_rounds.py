@@ -16,6 +16,7 @@ from mild_trainer.progress import Reporter
 from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import PlantHow, TrainSettings
 from mild_trainer.trainer import Trainer
+from tests.trainer.trainings import Killed, KilledAfter
 
 
 @pytest.fixture
@@ -91,17 +92,10 @@ def test_planting_is_drawn_once_and_alike(planting: TrainSettings, digits: Datas
 def test_resuming_at_any_epoch_has_the_same_wrong_labels(
     planting: TrainSettings, digits: Dataset, tmp_path: Path
 ) -> None:
-    class Killed(Exception):
-        pass
-
-    class KilledBefore(Reporter):
-        def epoch_done(self, record: object) -> None:
-            raise Killed
-
     settings = replace(planting, rounds=1)
     whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
     with pytest.raises(Killed):
-        run_rounds(settings, data=digits, out=tmp_path / "killed", reporter=KilledBefore())
+        run_rounds(settings, data=digits, out=tmp_path / "killed", reporter=KilledAfter(epochs=1))
     told = Told()
     resumed = run_rounds(settings, data=digits, out=tmp_path / "killed", reporter=told, resume=True)
     assert not told.n_planted, "a resumed training draws nothing anew"

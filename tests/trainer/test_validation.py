@@ -24,6 +24,7 @@ from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings, Use
 from mild_trainer.stops import stopped
 from mild_trainer.validation import hold_out
+from tests.trainer.trainings import Killed, KilledAfter
 
 
 @pytest.fixture
@@ -201,22 +202,6 @@ def test_without_a_share_nobody_is_held_out(quick: TrainSettings, digits: Datase
     assert numbers["validation"] is None
     assert told.validation(numbers) is None
     assert [row[1] for row in told.rows({**numbers, "validation": None}) if row[0] == "all labels"] == ["200"]
-
-
-class Killed(Exception):
-    """Stands in for the end of the process."""
-
-
-class KilledAfter(Reporter):
-    """Ends the training when so many epochs are done."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def epoch_done(self, record: EpochRecord) -> None:
-        self.epochs -= 1
-        if self.epochs == 0:
-            raise Killed
 
 
 class Audits(Reporter):

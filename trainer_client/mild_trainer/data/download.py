@@ -101,11 +101,9 @@ def _unpack(archive: Path, source: Source) -> None:
         try:
             with tarfile.open(archive) as opened:
                 members = [_plain(member) for member in opened]
-                # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters.
-                if hasattr(tarfile, "data_filter"):
-                    opened.extractall(archive.parent, members, filter="data")
-                else:
-                    opened.extractall(archive.parent, members)
+                # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters, and look at nothing of this name.
+                opened.extraction_filter = getattr(tarfile, "data_filter", None)
+                opened.extractall(archive.parent, members)
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{archive} cannot be unpacked ({error}); remove it and try again") from None
 
