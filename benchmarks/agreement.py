@@ -20,10 +20,10 @@ import torch
 
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer import data as datasets
-from mild_trainer.progress import Reporter
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import Trainer
-from mild_trainer.verify import verify
+from mild_trainer.training.progress import Reporter
+from mild_trainer.training.trainer import Trainer
+from mild_trainer.training.verify import verify
 
 EXPECTED: dict[str, bool | None] = {
     "symmetric:1.0": False,

@@ -20,7 +20,7 @@ from mild_core import bitmap
 from mild_trainer import data as datasets
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import Trainer
+from mild_trainer.training.trainer import Trainer
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 AUDITED = 200

@@ -26,8 +26,8 @@ import scipy
 import torch
 
 from mild_core.types import SelectionOptions
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.loop import run_rounds
 
 NOISES = ("symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
 PUBLISHED: dict[str, Any] = {

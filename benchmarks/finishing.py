@@ -27,12 +27,12 @@ import torch
 from benchmarks.images import small
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_trainer import prepare
 from mild_trainer.data import Dataset
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import Trainer
-from mild_trainer.truth import Agreement
+from mild_trainer.training import prepare
+from mild_trainer.training.history import Agreement
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.trainer import Trainer
 
 SHARED: dict[str, dict[str, Any]] = {
     "digits": {"rounds": 2},

@@ -19,7 +19,7 @@ from scipy.stats import weibull_min
 
 from benchmarks.timing import interleaved, machine
 from mild_core import bitmap
-from mild_core.mixture import Mixture, fit_mixture
+from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.selection import select
 from mild_core.types import Fit, RoundBits
 

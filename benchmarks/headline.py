@@ -31,13 +31,14 @@ from benchmarks import headline_budget
 from benchmarks.images import small
 from mild_core import bitmap
 from mild_trainer import data as datasets
-from mild_trainer import prepare, presets
+from mild_trainer import presets
 from mild_trainer.data import Dataset
-from mild_trainer.history import History
-from mild_trainer.passes import Passes
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import Trainer
+from mild_trainer.training import prepare
+from mild_trainer.training.compute_cost import Passes
+from mild_trainer.training.history import History
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.trainer import Trainer
 
 NOISE = "symmetric:0.8"
 NO_GPU = "No GPU was at hand: a processor ran this, which says what each costs and not how well it does in full."

@@ -7,9 +7,9 @@ fewer is still cheaper: the benchmark judges by the sets that came out.
 
 from collections.abc import Sequence
 
-from mild_trainer.passes import Passes
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import WARM_UP
+from mild_trainer.training.compute_cost import Passes
+from mild_trainer.training.trainer import WARM_UP
 
 SHARE = 0.2
 """Of the published protocol's passes, that ours may take to select."""

@@ -29,7 +29,7 @@ from pyarrow import parquet
 from benchmarks import puts
 from benchmarks.timing import interleaved, machine
 from mild_service.ingest import Limits, Log, open_reader
-from mild_service.ingest.helper import Helper
+from mild_service.ingest.sandbox import Helper
 
 RESULTS = Path(__file__).parent / "results"
 N_EPOCHS = 20

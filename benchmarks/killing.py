@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 # Loaded here, so that a server of forks that has this module preloaded has all that a training needs.
-from mild_trainer import cli, data, figures, report, rounds, summary  # noqa: F401
+from mild_trainer import cli
+from mild_trainer.training import loop  # noqa: F401
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["benchmarks.killing"])

@@ -22,7 +22,7 @@ from redis import Redis
 from benchmarks.serving import service, store
 from benchmarks.timing import interleaved, machine, seconds
 from mild_core import bitmap
-from mild_service.store.replies import blobs, words
+from mild_service.store.error_translation import blobs, words
 
 RESULTS = Path(__file__).parent / "results"
 RUN = "/runs/imagenet"

@@ -17,9 +17,9 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import RoundBits
 from mild_trainer.data import Dataset
-from mild_trainer.engine import evaluate
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import Trainer
+from mild_trainer.training.engine import evaluate
+from mild_trainer.training.trainer import Trainer
 
 Logits = NDArray[np.float32]
 TRAINING_COST, LOOKING_COST = 3, 1

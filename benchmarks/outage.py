@@ -27,13 +27,13 @@ from benchmarks.killing import Ended, trained
 from benchmarks.serving import service, store
 from benchmarks.timing import machine
 from mild_client import BackgroundBackend, MildClient
-from mild_client.defaults import Mode
-from mild_client.sync import sync
+from mild_client.backends.background import Mode
+from mild_client.backends.sync import sync
 from mild_trainer.data import Dataset, load
-from mild_trainer.history import EpochRecord
-from mild_trainer.progress import Reporter
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.history import EpochRecord
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.progress import Reporter
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("with a service", "service stopped", "no service wanted")

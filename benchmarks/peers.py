@@ -26,8 +26,8 @@ from benchmarks.judges import Judgement
 from benchmarks.logits import RecordingTrainer, held_out
 from benchmarks.timing import machine
 from benchmarks.truth import Mask, best_f1, f1
-from mild_trainer import prepare
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training import prepare
 
 NOISES = ("symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
 RESULTS = Path(__file__).parent / "results"

@@ -15,7 +15,7 @@ from benchmarks.recordings import Recording
 from benchmarks.recovery import decided
 from benchmarks.truth import Mask
 from mild_core import bitmap
-from mild_core.mixture import Mixture, fit_mixture
+from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.verdict import sufficient
 
 Floats = NDArray[np.float64]

@@ -31,11 +31,11 @@ from benchmarks.selection import MIN_EPOCHS, Trace, sequences
 from benchmarks.timing import machine
 from benchmarks.truth import auc, best_f1
 from mild_core import bitmap
-from mild_core.metrics import score
+from mild_core.scores import score
 from mild_core.selection import select
 from mild_core.types import Metric
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.loop import run_rounds
 
 RESULTS = Path(__file__).parent / "results"
 NOISES = ("symmetric:0.4", "symmetric:0.8", "pairflip:0.4")

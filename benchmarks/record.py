@@ -27,11 +27,11 @@ from mild_core.selection import select
 from mild_core.types import RoundBits
 from mild_trainer import data as datasets
 from mild_trainer import planting
-from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
-from mild_trainer.engine import Machine, Trainee, evaluate, train_epoch
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import early_predictions, seed_of
+from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training.engine import Machine, Trainee, evaluate, train_epoch
+from mild_trainer.training.trainer import early_predictions, seed_of
 
 Planted = Literal["none", "uniform", "confused"]
 PLANTED_SHARE = 0.02

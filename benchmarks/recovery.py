@@ -24,11 +24,10 @@ import numpy as np
 from benchmarks.simulated import MATCHING, Truth, Way, attainable, drawn
 from benchmarks.timing import machine
 from mild_core import verdict
-from mild_core.likelihood import FAMILIES, TINY
-from mild_core.mixture import Mixture, fit_mixture
+from mild_core.mixture.mixture import Mixture, fit_mixture
+from mild_core.mixture.weibull import FAMILIES, TINY, Floats
 from mild_core.threshold import f1_cut
 from mild_core.types import Fit, SelectionOptions
-from mild_core.weibull import Floats
 
 RESULTS = Path(__file__).parent / "results"
 SETS: dict[str, tuple[float, float]] = {"at most half": (0.0, 0.5), "more than half": (0.5, 1.0)}

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from mild_core.alarms import PATIENCE, plateau
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.loop import run_rounds
 
 NOISES = ("symmetric:0.4", "symmetric:0.8", "pairflip:0.4", "instance:0.4")
 RESULTS = Path(__file__).parent / "results"

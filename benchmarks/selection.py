@@ -24,8 +24,8 @@ from benchmarks.recordings import FOLDER, Recording, recordings
 from benchmarks.timing import machine
 from benchmarks.truth import best_f1, f1
 from mild_core import bitmap
-from mild_core.metrics import score
 from mild_core.results import Selection
+from mild_core.scores import score
 from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
 

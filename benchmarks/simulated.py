@@ -11,10 +11,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy.stats import norm, weibull_min
 
-from mild_core.likelihood import FAMILIES, TINY, component_masses, likelihood_of
-from mild_core.mixture import Mixture
+from mild_core.mixture.mixture import Mixture
+from mild_core.mixture.weibull import FAMILIES, TINY, Floats, component_masses, likelihood_of
 from mild_core.types import Fit
-from mild_core.weibull import Floats
 
 Way: TypeAlias = Literal["truncated", "piled up"]
 MATCHING: dict[Way, Fit] = {"truncated": "grouped", "piled up": "censored"}

@@ -26,10 +26,10 @@ from torch.nn import functional
 from benchmarks.timing import interleaved, machine
 from mild_client import CorrectnessTracker
 from mild_core import bitmap
-from mild_trainer import resnet
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.trainer import Trainer
+from mild_trainer.training import resnet
+from mild_trainer.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 N_SAMPLES = 50_000

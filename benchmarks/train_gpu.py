@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mild_client import CorrectnessTracker
-from mild_trainer import resnet
-from mild_trainer.augment import Augmentation, DeviceImages
-from mild_trainer.engine import Machine, Trainee, train_epoch
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training import resnet
+from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training.engine import Machine, Trainee, train_epoch
 
 BAR = 8.0
 RESULTS = Path(__file__).parent / "results"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core import evaluation
+from mild_core import audit
 
 Mask = NDArray[np.bool_]
 
@@ -25,5 +25,5 @@ def best_f1(suspicion: NDArray[Any], clean: Mask) -> float:
 
 def auc(suspicion: NDArray[Any], clean: Mask) -> float:
     """Probability that a clean sample is less suspicious than a mislabelled one; 0.5, as by chance, without either."""
-    found = evaluation.auc(suspicion[clean], suspicion[~clean])
+    found = audit.auc(suspicion[clean], suspicion[~clean])
     return 0.5 if found is None else found

@@ -10,7 +10,7 @@ from benchmarks.streams import N_EPOCHS, Ledger, Told, expected_set, kind_of, n_
 from mild_core import bitmap
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound
-from mild_service.state import Round, Run
+from mild_service.models import Round, Run
 from mild_service.store import Store, open_store
 
 

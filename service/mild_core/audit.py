@@ -1,4 +1,9 @@
-"""An audit: samples whose given label somebody has checked, and what they found."""
+"""An audit: samples whose given label somebody has checked, and what they found.
+
+What is known of a run's samples beside their bits.
+
+A clean set and its scores against an audit. Only checked samples count; what they do not define is None.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +14,8 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.errors import BitmapLengthError, InvalidInput
+from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError
+from mild_core.types import SelectionOptions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,3 +194,123 @@ class Marks:
     def n_samples_named(self) -> int:
         """Samples that it says something of."""
         return self.audit.n_known + bitmap.popcount(self.forgotten)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """What is known beside the bits; a selection uses the part of it that its options ask for.
+
+    Attributes
+    ----------
+    labels
+        The given ones, shape (n_samples,).
+    audit
+        Labels that somebody has checked.
+    """
+
+    labels: NDArray[np.integer] | None = None
+    audit: Audit | None = None
+
+    def checked(self, n_samples: int, options: SelectionOptions) -> "Beside":
+        """Return the part of it that `options` ask for.
+
+        Raises
+        ------
+        ParameterError
+            If labels are asked for and missing, or what is there belongs to another number of samples.
+        """
+        labels = self.labels if options.by_class else None
+        audit = self.audit if options.audit == "fit" else None
+        if options.by_class and labels is None:
+            name = "per_class" if options.per_class else "min_keep_class"
+            raise ParameterError(f"{name} needs the given labels, and there are none; give one label per sample")
+        if labels is not None and labels.shape != (n_samples,):
+            raise ParameterError(f"labels have the shape {labels.shape}; give one for each of {n_samples} samples")
+        if audit is not None and audit.n_samples != n_samples:
+            raise ParameterError(f"the audit is of {audit.n_samples} samples; give one of {n_samples}")
+        return Beside(labels, audit)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good a set is on the checked samples.
+
+    Attributes
+    ----------
+    known, clean
+        Checked samples, and those among them whose label is true.
+    kept, kept_clean
+        Checked samples in the set, and those among them whose label is true.
+    auc
+        Probability that a clean sample has a lower score than a mislabelled one, ties counted half, among the checked
+        samples that have a score; None without one of each.
+    """
+
+    known: int
+    clean: int
+    kept: int
+    kept_clean: int
+    auc: float | None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the kept that are clean; None if nobody checked was kept."""
+        return self.kept_clean / self.kept if self.kept else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the clean that are kept; None if nobody checked is clean."""
+        return self.kept_clean / self.clean if self.clean else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; None if nobody checked is kept or clean."""
+        either = self.kept + self.clean
+        return 2 * self.kept_clean / either if either else None
+
+    def measured(self) -> dict[str, float | int | None]:
+        """The figures as JSON values, with the number of samples that they rest on."""
+        return {
+            "precision": self.precision,
+            "recall": self.recall,
+            "f1": self.f1,
+            "auc": self.auc,
+            "known": self.known,
+        }
+
+
+def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
+    """Judge a clean set by an audit.
+
+    Parameters
+    ----------
+    selected
+        Shape (n_bytes,), the kept samples.
+    scores
+        Shape (n_samples,), low is clean; NaN where a sample has none. None leaves the AUC out.
+    audit
+        Of the same samples.
+    """
+    return Evaluation(
+        known=audit.n_known,
+        clean=audit.n_clean,
+        kept=bitmap.popcount(selected & audit.known),
+        kept_clean=bitmap.popcount(selected & audit.clean),
+        auc=None if scores is None else _auc(scores, audit),
+    )
+
+
+def _auc(scores: NDArray[np.floating], audit: Audit) -> float | None:
+    known, clean = audit.masks
+    scored = ~np.isnan(scores)
+    return auc(scores[scored & clean], scores[scored & known & ~clean])
+
+
+def auc(clean: NDArray[np.floating], noisy: NDArray[np.floating]) -> float | None:
+    """Probability that one of `clean` is lower than one of `noisy`, ties counted half; None if either is empty."""
+    if not clean.size or not noisy.size:
+        return None
+    ordered = np.sort(noisy)
+    at_most = np.searchsorted(ordered, clean, side="right")
+    below = np.searchsorted(ordered, clean, side="left")
+    return float(1.0 - (at_most + below).mean() / (2 * noisy.size))

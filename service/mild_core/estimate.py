@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mild_core.mixture import Mixture, fit_mixture, refit
+from mild_core.mixture.mixture import Mixture, fit_mixture, refit
+from mild_core.mixture.weibull import Floats
 from mild_core.results import Curves, Estimate
 from mild_core.types import Fit
-from mild_core.weibull import Floats
 
 N_BOOTSTRAP = 20
 QUANTITIES = ("noise_rate", "precision", "recall")

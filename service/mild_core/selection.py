@@ -1,4 +1,12 @@
-"""The story: rounds of bits -> metric -> fit -> cut -> clean set."""
+"""The story: rounds of bits -> metric -> fit -> cut -> clean set.
+
+How far a set repeats whom its round was trained on.
+
+A network has learnt its members and not the others, so a selection tends to keep the ones and to drop the others,
+whatever their labels. Agreement with the members says how far that goes, beside what two sets of these sizes would
+share if they had nothing to do with each other. It is told and never acted upon: a set that is right settles too, and
+the number is the same (docs/method.md).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,23 +14,44 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core import bitmap, memory, verdict
-from mild_core.audit import Audit
-from mild_core.beside import Beside
+from mild_core import bitmap, forgetting, verdict
+from mild_core.audit import Audit, Beside
 from mild_core.bitmap import Bitmap
-from mild_core.classes import ClassCuts, Classes, cut_classes, described, group
+from mild_core.class_cuts import ClassCuts, Classes, cut_classes, described, group
 from mild_core.dynamics import MAX_EPOCHS
-from mild_core.echo import echo
 from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, curves_of, estimates
-from mild_core.metrics import EPSILON, Scores, score
-from mild_core.mixture import Mixture, fit_mixture
-from mild_core.observation import Observation
-from mild_core.planted import noise_bound
-from mild_core.results import Curves, Estimate, Histogram, Selection, Threshold
+from mild_core.mixture.mixture import Mixture, fit_mixture
+from mild_core.mixture.weibull import Floats
+from mild_core.results import Curves, Echo, Estimate, Histogram, Selection, Threshold
+from mild_core.scores import EPSILON, Observation, Scores, score
 from mild_core.threshold import fitted_cut, floored, fraction_cut
 from mild_core.types import RoundBits, SelectionOptions, Verdict
-from mild_core.weibull import Floats
+from mild_core.verdict import noise_bound
+
+
+def echo(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> Echo | None:
+    """Compare a set with its round's members, among the samples that were judged.
+
+    Parameters
+    ----------
+    kept, members, judged
+        Shape (n_bytes,) each; `members` None is everyone.
+
+    Returns
+    -------
+    Echo | None
+        None where all who were judged are members, or none of them is: there is nothing to repeat.
+    """
+    n_judged = bitmap.popcount(judged)
+    n_members = n_judged if members is None else bitmap.popcount(members & judged)
+    if members is None or n_members in (0, n_judged):
+        return None
+    of_members, of_kept = n_members / n_judged, bitmap.popcount(kept & judged) / n_judged
+    return Echo(
+        agreement=1 - bitmap.popcount((kept ^ members) & judged) / n_judged,
+        by_chance=of_members * of_kept + (1 - of_members) * (1 - of_kept),
+    )
 
 
 def select(
@@ -176,10 +205,10 @@ def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Besi
     whole = _fitted(_evidence(rounds, options, beside), options)
     if whole.mislabelled is None or not whole.is_cut:
         return whole
-    by_heart = memory.known_late(whole.evidence.rounds, whole.mislabelled)
+    by_heart = forgetting.known_late(whole.evidence.rounds, whole.mislabelled)
     if by_heart is None or by_heart < verdict.BY_HEART:
         return whole
-    early = _fitted(_evidence(memory.early(rounds), options, beside), options)
+    early = _fitted(_evidence(forgetting.early(rounds), options, beside), options)
     if not early.is_cut or (whole.verdict == "separable" and early.verdict == "weak"):
         return whole
     told = (
@@ -197,7 +226,7 @@ def _fitted(evidence: _Evidence, options: SelectionOptions) -> _Judged:
     mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.checked)
     scored, noisy = evidence.scores.scored, (mixture.noisy_posterior(evidence.likelihood) > 0.5)[evidence.cell]
     mislabelled = bitmap.pack(_spread(noisy, scored))
-    forgotten = memory.forgotten(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
+    forgotten = forgetting.forgotten(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
     found, reasons = verdict.judge(mixture, evidence.noise_bound, forgotten)
     return _Judged(evidence, mixture, found, reasons, mislabelled)
 

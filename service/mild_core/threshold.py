@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from mild_core.mixture import Mixture
+from mild_core.mixture.mixture import Mixture
+from mild_core.mixture.weibull import Floats
 from mild_core.types import SelectionOptions
-from mild_core.weibull import Floats
 
 
 def bayes_cut(mixture: Mixture, cost_ratio: float = 1.0) -> int:

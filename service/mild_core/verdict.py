@@ -3,15 +3,20 @@
 The information criteria do not say it: they prefer two components on clean labels and on random ones alike, because
 they detect misfit, not noise. What tells the cases apart is where the components lie, how far apart they are, and
 whether the samples of the clean one are hard to forget.
+
+Planted noise: what labels that are known to be wrong say of all the others.
+
+The histogram of samples whose label was broken on purpose is a sample of the noisy component. A noise rate of ``w``
+puts at least ``w`` times the planted samples' share into every upper tail, and a tail holds no more than there is: the
+smallest ratio of the tails bounds ``w`` (mixture proportion estimation, Blanchard, Lee and Scott 2010).
 """
 
 import numpy as np
 
-from mild_core.likelihood import FAMILIES
-from mild_core.mixture import Mixture
+from mild_core.mixture.mixture import Mixture
+from mild_core.mixture.weibull import FAMILIES, Floats
 from mild_core.threshold import expected_f1
 from mild_core.types import Verdict
-from mild_core.weibull import Floats
 
 MIN_BINS = 8
 MIN_SAMPLES = 50
@@ -121,3 +126,38 @@ def distance(mixture: Mixture) -> float:
     variances = mixture.masses @ bins**2 - mixture.means**2
     spread = np.sqrt(max(float(variances.mean()), 1.0 / 12.0))
     return float((mixture.means[1] - mixture.means[0]) / spread)
+
+
+MIN_PLANTED = 10
+"""Planted samples below which nothing is concluded from them."""
+_Z = 2.0
+_LEAST_TAIL = 0.05
+"""Tails of which the planted samples fill less say nothing."""
+
+
+def noise_bound(counts: Floats, planted: Floats) -> float | None:
+    """The noise rate that is exceeded once in twenty times or so, as far as planted noise is like the other.
+
+    Parameters
+    ----------
+    counts, planted
+        Histograms of the samples with their own label and of the planted ones, shape (n_bins,) each.
+
+    Returns
+    -------
+    float | None
+        In 0..1; None where there are under `MIN_PLANTED` planted samples, or no others.
+
+    Notes
+    -----
+    The planted share of each tail is taken two standard errors low, at the end of its Wilson interval: it is estimated
+    from few samples, and the smallest of many ratios is one whose share came out large.
+    """
+    total, n_planted = counts.sum(), planted.sum()
+    if n_planted < MIN_PLANTED or total == 0:
+        return None
+    tail, share = (np.cumsum(h[::-1])[::-1] / h.sum() for h in (counts, planted))
+    spread = _Z * np.sqrt(share * (1 - share) / n_planted + _Z**2 / (4 * n_planted**2))
+    least = (share + _Z**2 / (2 * n_planted) - spread) / (1 + _Z**2 / n_planted)
+    told = least > _LEAST_TAIL
+    return float(np.min(tail[told] / least[told], initial=1.0))

@@ -11,14 +11,26 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.access import Gate
-from mild_service.api import (
+from mild_service.annotations.labels_and_audits import Truths
+from mild_service.annotations.sample_id_lists import SampleIds
+from mild_service.auth import Gate
+from mild_service.config import Settings
+from mild_service.dashboard import routes
+from mild_service.dashboard.routes import ProblemPages
+from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
+from mild_service.ingest.sandbox import Helper
+from mild_service.observability import Telemetry
+from mild_service.ops.process import Drain
+from mild_service.recording.epoch_status import Coverages
+from mild_service.recording.epoch_writer import Epochs
+from mild_service.recording.prediction_writer import Predictions
+from mild_service.recording.run_writer import Runs
+from mild_service.recording.shard_writer import Shards
+from mild_service.routes import (
+    annotations,
     epochs,
     events,
-    members,
-    planted,
     predictions,
-    problems,
     rounds,
     runs,
     sample_ids,
@@ -26,39 +38,19 @@ from mild_service.api import (
     selection,
     suggestions,
     system,
-    truth,
 )
-from mild_service.api.buckets import Buckets
-from mild_service.api.deadline import Deadline
-from mild_service.api.declared import declare_access
-from mild_service.api.deps import known_query_only
-from mild_service.api.guard import Guard
-from mild_service.api.headers import SecurityHeaders, cross_origin, read_origins
-from mild_service.api.middleware import RequestContext
-from mild_service.api.reception import Reception
-from mild_service.api.root_path import RootPath
-from mild_service.api.rules import Rulebook
-from mild_service.command_errors import ConfigurationError
-from mild_service.compute import Computer
-from mild_service.config import Settings
-from mild_service.coverage import Coverages
-from mild_service.drain import Drain
-from mild_service.epochs import Epochs
-from mild_service.errors import StoreError, StoreUnavailable
-from mild_service.feed import Feed
-from mild_service.ids import SampleIds
-from mild_service.ingest.helper import Helper
-from mild_service.predictions import Predictions
-from mild_service.runs import Runs
-from mild_service.select import Selections
-from mild_service.shards import Shards
+from mild_service.selecting.compute import Computer
+from mild_service.selecting.event_feed import Feed
+from mild_service.selecting.label_suggestions import Suggester
+from mild_service.selecting.sample_tables import Tables
+from mild_service.selecting.selections import Selections
 from mild_service.store import Store, open_store
-from mild_service.suggest import Suggester
-from mild_service.tables import Tables
-from mild_service.telemetry import Telemetry
-from mild_service.truth import Truths
-from mild_service.ui import site
-from mild_service.ui.problem_pages import ProblemPages
+from mild_service.web import problems
+from mild_service.web.auth import Guard, Rulebook
+from mild_service.web.dependencies import known_query_only
+from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, cross_origin, read_origins
+from mild_service.web.openapi import declare_access
+from mild_service.web.request_limits import Buckets, Deadline, Reception
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +116,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         epochs,  # they are tried in this order, and these are what is asked for most
         runs,
         rounds,
-        members,
         predictions,
-        truth,
-        planted,
+        annotations,
         sample_ids,
         samples,
         suggestions,
@@ -136,7 +126,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     )
     for resource in resources:
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
-    site.install(app)
+    routes.install(app)
     app.include_router(system.router)  # probes and scrapers may say what they like
     declare_access(app)
     origins = read_origins(settings.cors_origins)

@@ -1,30 +1,250 @@
-"""``mild-service``: the service's command line."""
+"""``mild-service``: the service's command line.
+
+Commands that go straight to the store: which one it is, and how they end.
+
+What the commands share: settings are read, and errors told in one line.
+
+``mild-service keys``: API keys made, listed and revoked, straight in the store.
+
+``mild-service export`` and ``import``: a run in one file, to keep it or to move it to another store.
+
+``mild-service doctor``: looks at the store and at the settings, and says what to do.
+"""
 
 import asyncio
+import json
+import logging
+import re
 import signal
 import socket
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
+import anyio
 import typer
 import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
 
-from mild_service import __version__, interpreter, logs
+from mild_core.errors import MildError
+from mild_service import __version__, api_keys, observability
+from mild_service.api_keys import ApiKey, Scope, digest, draw_key, draw_secret
 from mild_service.app import create_app
-from mild_service.archive_cli import export_run, import_run
-from mild_service.command_errors import ConfigurationError
+from mild_service.auth import check_reach
 from mild_service.config import Settings
-from mild_service.doctor_cli import examine
-from mild_service.drain import Drain
-from mild_service.keys_cli import keys_cli
-from mild_service.protocol import bounded
-from mild_service.reach import check_reach
-from mild_service.store.embedded import EmbeddedServer
-from mild_service.terminal import fail, read_settings
+from mild_service.errors import ConfigurationError, InvalidRequest
+from mild_service.models import Run
+from mild_service.ops import archive, doctor, process
+from mild_service.ops.process import Drain, bounded
+from mild_service.store import Store, open_store
+from mild_service.store.embedded import EmbeddedServer, attached
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from the environment; what is `given`, and not None, wins.
+
+    Raises
+    ------
+    ConfigurationError
+        If one is none.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        raise ConfigurationError(
+            f"the setting {name} (MILD_{name.upper()}) is {first['input']!r}: {first['msg']}; correct it"
+        ) from error
+
+
+def fail(message: str) -> NoReturn:
+    """Print what went wrong and end with 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+T = TypeVar("T")
+
+Embedded = Annotated[bool, typer.Option("--embedded", help="Use the store in the data folder, running or not.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded store (MILD_DATA_DIR, mild-data).")]
+
+
+def in_store(work: Callable[[Store], Awaitable[T]], embedded: bool, data_dir: Path | None) -> T:
+    """Do something with the store that the settings name."""
+    settings = read_settings(data_dir=data_dir)
+    if embedded or data_dir is not None:
+        with attached(settings.data_dir) as url:
+            return anyio.run(_opened, settings, url, work)
+    if settings.store_url is None:
+        raise ConfigurationError(
+            "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), or say --embedded"
+        )
+    return anyio.run(_opened, settings, settings.store_url, work)
+
+
+async def _opened(settings: Settings, url: str, work: Callable[[Store], Awaitable[T]]) -> T:
+    store = open_store(settings, url)
+    try:
+        return await work(store)
+    finally:
+        await store.aclose()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End with what went wrong on one line."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
+    try:
+        yield
+    except MildError as error:
+        fail(str(error))
+
+
+keys_cli = typer.Typer(no_args_is_help=True, help="API keys: who may use the service.")
+
+
+@keys_cli.command()
+def create(
+    name: Annotated[str, typer.Argument(help="For people: who or what uses it.")],
+    scope: Annotated[Scope, typer.Option(help="What it may do; each includes those before it.")] = "write",
+    prefix: Annotated[str, typer.Option(help="It reaches runs whose ids start with this; empty: all.")] = "",
+    days: Annotated[
+        float | None, typer.Option(min=0.001, max=36_500, help="Days that it lives; without: for good.")
+    ] = None,
+    embedded: Embedded = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it: this once, as only its digest is stored."""
+    secret, now = draw_secret(), time.time()
+
+    async def made(store: Store) -> ApiKey:
+        key = draw_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
+        await store.credentials.add(digest(secret), key)
+        return key
+
+    with one_line_errors():
+        key = in_store(made, embedded, data_dir)
+        api_keys.tell("key-created", key)
+        print(f"key {key.key_id} ({_told(key, now)}); it is shown only now:", file=sys.stderr)
+        print(secret)
+
+
+@keys_cli.command("list")
+def list_keys(embedded: Embedded = False, data_dir: DataDir = None) -> None:
+    """List all keys that were ever made, without their secrets."""
+
+    async def found(store: Store) -> list[ApiKey]:
+        return await store.credentials.all()
+
+    with one_line_errors():
+        keys, now = in_store(found, embedded, data_dir), time.time()
+        for key in keys:
+            used = "never used" if key.used_at is None else f"last used {_day(key.used_at)}"
+            print(f"{key.key_id}  {key.state(now):7}  {_told(key, now)}, made {_day(key.created_at)}, {used}")
+
+
+@keys_cli.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    embedded: Embedded = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Revoke a key: within five seconds nobody gets in with it, and the logins that it was used for end."""
+
+    async def revoked(store: Store) -> ApiKey:
+        key = await store.credentials.revoke(key_id)
+        if key is None:
+            raise InvalidRequest(f"there is no key {key_id!r}; see mild-service keys list")
+        return key
+
+    with one_line_errors():
+        key = in_store(revoked, embedded, data_dir)
+        api_keys.tell("key-revoked", key)
+        print(f"key {key.key_id} ({key.name}) is revoked")
+
+
+def _told(key: ApiKey, now: float) -> str:
+    runs = f"runs {key.prefix}*" if key.prefix else "all runs"
+    ends = "for good" if key.expires_at is None else f"until {_day(key.expires_at)}"
+    return f"{key.name}, {key.scope}, {runs}, {ends}"
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def export_run(
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
+    embedded: Embedded = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a run, with all its rounds, to one file."""
+
+    async def exported(store: Store) -> int:
+        return await archive.export(store, run, file)
+
+    with one_line_errors():
+        print(f"{file}: run {run}, {in_store(exported, embedded, data_dir)} bytes")
+
+
+def import_run(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="As `export` has written it.")],
+    name: Annotated[str | None, typer.Option("--as", help="The run's id here; without: the one that it had.")] = None,
+    embedded: Embedded = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Put a file's run into the store; nothing is written unless the whole file is sound."""
+
+    async def imported(store: Store) -> Run:
+        return await archive.load(store, file, wanted)
+
+    with one_line_errors():
+        wanted = archive.check(file)["run_id"] if name is None else name
+        if not _RUN_ID.fullmatch(wanted):
+            raise InvalidRequest(f"{wanted!r} is no run id; use letters, digits, '.', '_' and '-', up to 64")
+        run = in_store(imported, embedded, data_dir)
+        print(f"run {run.run_id}: {run.config.n_samples} samples, round {run.round} is open")
+
+
+_COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+def examine(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove what nothing refers to; safe while writers are at work.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    embedded: Embedded = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Look at the store and at the settings; ends with 0 where all is well, 1 where something needs a hand."""
+
+    async def examined(store: Store) -> doctor.Report:
+        return await doctor.examine(store, read_settings(data_dir=data_dir), repair)
+
+    with one_line_errors():
+        report = in_store(examined, embedded, data_dir)
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        table = Table("", "where", "what", "what to do")
+        for finding in report.findings:
+            level = f"[{_COLOURS[finding.level]}]{finding.level}[/]"
+            table.add_row(level, finding.where, finding.what, finding.remedy)
+        Console(soft_wrap=True).print(table)
+    raise typer.Exit(0 if report.is_well else 1)
+
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help="The selection service.")
 cli.add_typer(keys_cli, name="keys")
@@ -89,8 +309,8 @@ def serve(
             listener = stack.enter_context(_listen(settings))
         except ConfigurationError as error:
             fail(str(error))
-        logs.configure(settings.log_level, settings.log_format)
-        interpreter.settle()
+        observability.configure(settings.log_level, settings.log_format)
+        process.settle()
         config = uvicorn.Config(
             app,
             http=bounded(settings.head_seconds),

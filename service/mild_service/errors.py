@@ -1,4 +1,4 @@
-"""The service's error tree; nothing here knows of HTTP (`api.problems` maps each error to a status).
+"""The service's error tree; nothing here knows of HTTP (`web.problems` maps each error to a status).
 
 ::
 
@@ -22,7 +22,7 @@
     │   ├── CrossSite                  another site's page asks with a session's cookie
     │   └── RateLimited                too many requests with one key
     ├── PreconditionFailed             what is stored is not what the request's condition demands
-    ├── Conflict (conflicts): the run's state does not allow it
+    ├── Conflict: the run's state does not allow it
     │   ├── RunConflict                opened before with another immutable field
     │   ├── StaleAttempt               a newer attempt of the run has taken over
     │   ├── RoundNotOpen               the round has not begun
@@ -49,11 +49,13 @@
     │   ├── StoreFull                  no room left
     │   ├── StoreNewer                 written by a later version of the service
     │   └── StoreDamaged               committed bits are missing
-    ├── CommandError (command_errors): a command of mild-service cannot do what it was told
+    ├── CommandError                  a command of mild-service cannot do what it was told
     │   ├── ArchiveDamaged             a file is not, or not any more, what export writes
     │   ├── RunIsThere                 a run of the name that is to be imported
     │   └── RunChanging                a run is written to while it is exported
-    └── ConfigurationError (command_errors): settings or a data folder that the service cannot start with
+    └── ConfigurationError            settings or a data folder that the service cannot start with
+
+CommandError and ConfigurationError end a command, or the start of the service; they never answer a request.
 """
 
 from mild_core.errors import InvalidInput, MildError
@@ -256,3 +258,161 @@ class StoreNewer(StoreError):
 
     code = "store-newer"
     title = "Store is of a later version"
+
+
+class Conflict(MildError):
+    """The run's state does not allow the request."""
+
+    code = "conflict"
+    title = "Conflict with the run's state"
+
+
+class RunConflict(Conflict):
+    """The run was opened with another value of an immutable field."""
+
+    code = "run-conflict"
+    title = "Run exists with other properties"
+
+
+class StaleAttempt(Conflict):
+    """A newer attempt of the run has taken over."""
+
+    code = "stale-attempt"
+    title = "A newer attempt has taken over"
+
+
+class RoundNotOpen(Conflict):
+    """The round has not begun."""
+
+    code = "round-not-open"
+    title = "Round has not begun"
+
+
+class RoundFinished(Conflict):
+    """The round is frozen."""
+
+    code = "round-finished"
+    title = "Round is finished"
+
+
+class EpochConflict(Conflict):
+    """The epoch was committed with other content."""
+
+    code = "epoch-conflict"
+    title = "Epoch holds other content"
+
+
+class EpochKind(Conflict):
+    """The epoch is written in another way: its first writer sent a whole body, a log, or so many shards."""
+
+    code = "epoch-kind"
+    title = "Epoch is written in another way"
+
+
+class MetricsConflict(Conflict):
+    """The epoch's metrics were stored with other values."""
+
+    code = "metrics-conflict"
+    title = "Metrics hold other values"
+
+
+class MembersFrozen(Conflict):
+    """The round has epochs, so its members are fixed."""
+
+    code = "members-frozen"
+    title = "Members are frozen"
+
+
+class PlantedFrozen(Conflict):
+    """Round 0 has epochs, so the samples that were mislabelled on purpose in it are fixed."""
+
+    code = "planted-frozen"
+    title = "Planted samples are frozen"
+
+
+class LabelsFrozen(Conflict):
+    """The run has epochs, so its given labels are fixed."""
+
+    code = "labels-frozen"
+    title = "Labels are frozen"
+
+
+class SampleIdsFrozen(Conflict):
+    """The run has epochs, so its external sample ids are fixed."""
+
+    code = "sample-ids-frozen"
+    title = "Sample ids are frozen"
+
+
+class NoSampleIds(Conflict):
+    """The run has no external sample ids."""
+
+    code = "no-sample-ids"
+    title = "Run has no sample ids"
+
+
+class NoAudit(Conflict):
+    """The run has no audit to measure by."""
+
+    code = "no-audit"
+    title = "Run has no audit"
+
+
+class RoundsNotComparable(Conflict):
+    """The run has nothing to tell its best round by: neither an audit nor validation metrics."""
+
+    code = "rounds-not-comparable"
+    title = "Rounds cannot be compared"
+
+
+class NoEpochs(Conflict):
+    """The round has no epoch to select from."""
+
+    code = "no-epochs"
+    title = "Round has no epochs"
+
+
+class RunLimit(Conflict):
+    """The key has as many runs as it may; deleting one makes room."""
+
+    code = "run-limit"
+    title = "Too many runs"
+
+
+class EpochGap(Conflict):
+    """Epochs are missing in the round."""
+
+    code = "epoch-gap"
+    title = "Epochs are missing"
+
+
+class CommandError(MildError):
+    """A command of `mild-service` cannot do what it was told."""
+
+
+class ArchiveDamaged(CommandError):
+    """A file is not, or not any more, what `mild-service export` writes."""
+
+    code = "archive-damaged"
+    title = "File cannot be used"
+
+
+class RunIsThere(CommandError):
+    """A run of the name that is to be imported is there."""
+
+    code = "run-is-there"
+    title = "Run is there"
+
+
+class RunChanging(CommandError):
+    """A run is being written to while it is exported."""
+
+    code = "run-changing"
+    title = "Run is being written to"
+
+
+class ConfigurationError(MildError):
+    """The service cannot start with these settings or this data folder."""
+
+    code = "configuration"
+    title = "Configuration error"

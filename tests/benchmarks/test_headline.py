@@ -2,8 +2,8 @@ import pytest
 
 from benchmarks import headline, headline_budget
 from mild_core.types import Observe, SelectionOptions
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import PlantHow, TrainSettings
+from mild_trainer.training.loop import run_rounds
 
 
 @pytest.mark.parametrize(

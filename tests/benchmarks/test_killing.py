@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from benchmarks.killing import trained
 from benchmarks.outage import while_not
 from mild_client import MildClient
-from mild_client.sync import sync
+from mild_client.backends.sync import sync
 from tests.live import serving
 
 ARGUMENTS = ["--limit", "100", "--epochs", "2", "--rounds", "2", "--agree", "1", "--noise", "symmetric:0.4"]

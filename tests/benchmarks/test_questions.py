@@ -5,7 +5,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from benchmarks.questions import OTHERS, SIMPLE, Loop, of_long_tails, of_metrics, of_rounds, partly_wrong, ranking
 from benchmarks.recordings import recordings
 from benchmarks.selection import Trace, sequences
-from mild_core.metrics import score
+from mild_core.scores import score
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.service.ui.filled import IDS, N, fill
+from tests.service.dashboard.filled import IDS, N, fill
 
 SHIFTS = """
 window.shifted = 0;

@@ -6,9 +6,9 @@ import pytest
 
 from mild_client import MildClient, RunSpec
 from mild_client.errors import NotAllowed, NotFound
+from mild_service.api_keys import Scope
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.identity import Scope
 from tests.live import serving
 from tests.service.keyring import make
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from mild_client.calls import Calls
+from mild_client.api import Calls
 from tests.live import serving
 
 PAGE = Path("docs/client.md").read_text()

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from mild_client import AsyncMildClient, MildClient, Retry, RunExists, RunMissing
 from mild_client.errors import Conflict, LocalStateError, NotFound, ServiceUnreachable, StaleAttempt
-from mild_client.run_calls import Resume
+from mild_client.run import Resume
 from mild_core import bitmap
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits, SelectionOptions

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mild_client.backends.spool import Spool
+from mild_client.backends.spool_records import Record
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
-from mild_client.spool import Spool
-from mild_client.spool_records import Record
 
 
 def epoch(number: int, body: bytes = b"\xf0") -> Record:

@@ -4,8 +4,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mild_client import HttpBackend, LocalSelector, MildClient, RunSpec, SelectionBackend
+from mild_client.backend import sample_weights
 from mild_client.errors import LocalStateError
-from mild_client.weights import sample_weights
 from mild_core import bitmap
 from mild_core.types import EpochBits
 

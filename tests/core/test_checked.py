@@ -5,11 +5,10 @@ import pytest
 from scipy.optimize import check_grad
 
 from mild_core import bitmap
-from mild_core.audit import Audit
-from mild_core.beside import Beside
+from mild_core.audit import Audit, Beside
 from mild_core.errors import ParameterError
-from mild_core.likelihood import component_masses
-from mild_core.mixture import _Problem, fit_mixture
+from mild_core.mixture.mixture import _Problem, fit_mixture
+from mild_core.mixture.weibull import component_masses
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mild_core import bitmap
-from mild_core.audit import Audit
-from mild_core.evaluation import auc, evaluate
+from mild_core.audit import Audit, auc, evaluate
 
 SCORES = np.array([-3.0, -1, -1, 1, 3, np.nan, 5])
 

@@ -3,9 +3,8 @@ import pytest
 from scipy.stats import hypergeom
 
 from mild_core import bitmap
-from mild_core.metrics import score
-from mild_core.mixture import fit_mixture
-from mild_core.observation import Observation, hypergeometric
+from mild_core.mixture.mixture import fit_mixture
+from mild_core.scores import Observation, hypergeometric, score
 from mild_core.types import RoundBits
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.planted import MIN_PLANTED, noise_bound
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
+from mild_core.verdict import MIN_PLANTED, noise_bound
 
 CLEAN = np.array([60.0, 25, 10, 3, 1, 1, 0, 0, 0, 0, 0]) / 100
 NOISY = np.array([0.0, 0, 0, 1, 2, 5, 7, 10, 15, 25, 35]) / 100

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mild_core.mixture import Mixture
+from mild_core.mixture.mixture import Mixture
 from mild_core.threshold import (
     bayes_cut,
     expected_f1,

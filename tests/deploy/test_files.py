@@ -10,9 +10,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mild_service.api.problems import catalogue
 from mild_service.config import Settings
-from mild_service.telemetry import Telemetry
+from mild_service.observability import Telemetry
+from mild_service.web.problems import catalogue
 
 COMPOSE = Path("docker-compose.yml")
 EXAMPLE = Path(".env.example")

@@ -13,7 +13,7 @@ from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.store.chunks import CHUNK_SAMPLES
+from mild_service.store.codec import CHUNK_SAMPLES
 from tests.inprocess import InProcess, running
 from tests.service.keyring import Keyring, bearer
 

@@ -7,7 +7,7 @@ from redis.cluster import ClusterNode, RedisCluster
 
 from mild_service.config import Settings
 from mild_service.store import Store, open_store
-from mild_service.store.address import read_address
+from mild_service.store.connection import read_address
 
 Dump = Callable[[], dict[bytes, bytes]]
 

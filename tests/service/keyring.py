@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import anyio
 
+from mild_service.api_keys import ApiKey, Scope, digest, draw_key, draw_secret
 from mild_service.config import Settings
-from mild_service.identity import ApiKey, Scope, digest, draw_key, draw_secret
 from mild_service.store import Store, open_store
 from tests.inprocess import InProcess
 

@@ -2,8 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from mild_service.app import create_app
-from mild_service.command_errors import ConfigurationError
 from mild_service.config import Settings
+from mild_service.errors import ConfigurationError
 
 
 def test_settings_come_from_the_environment_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mild_service import cli
-from mild_service.access import Gate
+from mild_service.api_keys import ApiKey
+from mild_service.auth import Gate
 from mild_service.config import Settings
-from mild_service.identity import ApiKey
 from mild_service.store import open_store
 from mild_service.store.embedded import EmbeddedServer
 

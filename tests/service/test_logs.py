@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mild_service import logs, tracing
+from mild_service import observability
 
 
 @pytest.fixture(autouse=True)
@@ -19,10 +19,10 @@ def _root() -> Iterator[None]:
     root.setLevel(level)
 
 
-def said(form: logs.LogFormat, capsys: pytest.CaptureFixture[str], request_id: str | None = "r7") -> str:
+def said(form: observability.LogFormat, capsys: pytest.CaptureFixture[str], request_id: str | None = "r7") -> str:
     """What is written of one warning."""
-    logs.configure("info", form)
-    token = tracing.current.set(tracing.Trace(request_id, lambda *_: None) if request_id else None)
+    observability.configure("info", form)
+    token = observability.current.set(observability.Trace(request_id, lambda *_: None) if request_id else None)
     try:
         try:
             raise ValueError("first\nsecond")
@@ -31,7 +31,7 @@ def said(form: logs.LogFormat, capsys: pytest.CaptureFixture[str], request_id: s
             logging.getLogger("mild").warning("it %s", "broke", exc_info=True, extra=extra)
         logging.getLogger("mild").debug("not this")
     finally:
-        tracing.current.reset(token)
+        observability.current.reset(token)
     return capsys.readouterr().err
 
 

@@ -54,20 +54,5 @@ def test_every_link_leads_somewhere() -> None:
                 assert anchor in [_anchor(heading) for heading in headings], f"{page}: {target}#{anchor}"
 
 
-def test_the_map_of_the_packages_names_files_that_are_there() -> None:
-    page = Path("docs/architecture.md").read_text()
-    table = page[page.index("| where | what | files |") : page.index("## A bit's way")]
-    folder, n_named = Path(), 0
-    for row in table.strip().splitlines()[2:]:
-        where, _, files = row.strip("|").split("|")
-        if where.strip():
-            name = where.strip(" `").replace(".", "/")
-            (folder,) = (root / name for root in (Path("service"), Path("trainer_client")) if (root / name).is_dir())
-        for name in re.findall(r"`([^`]*)`", files):
-            assert list(folder.glob(name if name.endswith("/") else f"{name}.py")), f"{folder}: {name}"
-            n_named += 1
-    assert n_named > 90
-
-
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -6,12 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from mild_core import bitmap
-from mild_trainer import cli, report, summary
-from mild_trainer.alarms import alarms
+from mild_trainer import cli
 from mild_trainer.data import Dataset
-from mild_trainer.history import EpochRecord, History, RoundRecord
+from mild_trainer.report import report, summary
+from mild_trainer.report.summary import alarms
 from mild_trainer.settings import TrainSettings
-from mild_trainer.truth import Agreement
+from mild_trainer.training.history import Agreement, EpochRecord, History, RoundRecord
 
 MEASURED = {"precision": 0.85, "recall": 0.45, "f1": 0.6, "auc": 0.9, "known": 50}
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mild_trainer import augment
-from mild_trainer.augment import Augmentation, DeviceImages
+from mild_trainer.training import augment
+from mild_trainer.training.augment import Augmentation, DeviceImages
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from mild_client import CorrectnessTracker
 from mild_core import bitmap
 from mild_core.errors import ParameterError
-from mild_trainer.augment import Augmentation, DeviceImages
 from mild_trainer.data import Dataset
-from mild_trainer.engine import Machine, Trainee, evaluate, learning_rate, train_epoch
 from mild_trainer.settings import DataOn, TrainSettings
+from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training.engine import Machine, Trainee, evaluate, learning_rate, train_epoch
 
 CROPPED = Augmentation(pad=1)
 

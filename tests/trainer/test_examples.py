@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mild_trainer.service import EmbeddedService
+from mild_trainer.embedded import EmbeddedService
 
 EXAMPLES = Path("examples")
 

@@ -19,14 +19,14 @@ from mild_client import (
     SelectionBackend,
 )
 from mild_core.types import Observe
-from mild_trainer import checkpoint
 from mild_trainer.data import Dataset
 from mild_trainer.errors import CheckpointError
-from mild_trainer.history import History, RoundRecord
-from mild_trainer.progress import Reporter
-from mild_trainer.rounds import run_rounds
 from mild_trainer.settings import TrainSettings, Weights
-from mild_trainer.staging import THREAD
+from mild_trainer.training import checkpoint
+from mild_trainer.training.history import History, RoundRecord
+from mild_trainer.training.image_storage import THREAD
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.progress import Reporter
 from tests.trainer.trainings import Killed, KilledAfter, outcome, weights
 
 Uninterrupted: TypeAlias = Callable[[TrainSettings], tuple[History, Path]]

@@ -9,13 +9,14 @@ import pytest
 from mild_client import LocalSelector
 from mild_core import bitmap
 from mild_core.types import Observe, SelectionOptions
-from mild_trainer import checkpoint, report, summary, told
 from mild_trainer.data import Dataset
-from mild_trainer.history import History
-from mild_trainer.progress import Reporter
-from mild_trainer.rounds import run_rounds
+from mild_trainer.report import report, summary
 from mild_trainer.settings import PlantHow, TrainSettings
-from mild_trainer.trainer import Trainer
+from mild_trainer.training import checkpoint
+from mild_trainer.training.history import History
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.progress import Reporter
+from mild_trainer.training.trainer import Trainer
 from tests.trainer.trainings import Killed, KilledAfter
 
 
@@ -45,10 +46,10 @@ def members_of(held: bitmap.Bitmap | None) -> set[int]:
 def test_planted_samples_are_left_out_of_round_0_and_return_later(
     observe: Observe, how: PlantHow, planting: TrainSettings, digits: Dataset
 ) -> None:
-    backend, told = LocalSelector(), Told()
-    history = run_rounds(replace(planting, observe=observe, plant_how=how), backend, digits, told)
+    backend, summary = LocalSelector(), Told()
+    history = run_rounds(replace(planting, observe=observe, plant_how=how), backend, digits, summary)
     planted = members_of(history.planted)
-    assert (len(planted), told.n_planted, history.n_planted) == (20, [20], 20)
+    assert (len(planted), summary.n_planted, history.n_planted) == (20, [20], 20)
     first, second = history.rounds
     assert first.n_members == 200
     assert members_of(first.selected) == set(range(200)) - planted
@@ -96,9 +97,9 @@ def test_resuming_at_any_epoch_has_the_same_wrong_labels(
     whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
     with pytest.raises(Killed):
         run_rounds(settings, data=digits, out=tmp_path / "killed", reporter=KilledAfter(epochs=1))
-    told = Told()
-    resumed = run_rounds(settings, data=digits, out=tmp_path / "killed", reporter=told, resume=True)
-    assert not told.n_planted, "a resumed training draws nothing anew"
+    summary = Told()
+    resumed = run_rounds(settings, data=digits, out=tmp_path / "killed", reporter=summary, resume=True)
+    assert not summary.n_planted, "a resumed training draws nothing anew"
     assert np.array_equal(whole.rounds[0].selected, resumed.rounds[0].selected)
     scalars = [[replace(epoch, seconds=0) for epoch in each.rounds[0].epochs] for each in (whole, resumed)]
     assert scalars[0] == scalars[1]
@@ -108,7 +109,7 @@ def test_resuming_at_any_epoch_has_the_same_wrong_labels(
 def test_without_planting_the_training_is_what_it_was(planting: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(planting, plant=0.0, rounds=1), data=digits)
     assert (history.planted, history.n_planted, history.n_returned) == (None, 0, 0)
-    assert told.planting(summary.summarise(history)) is None
+    assert summary.planting(summary.summarise(history)) is None
     assert summary.summarise(history)["planted"] is None
 
 
@@ -120,7 +121,7 @@ def test_the_summary_and_the_report_say_how_many(
     found = summary.summarise(history)["planted"]
     assert (found["fraction"], found["how"], found["num_samples"]) == (0.1, "confused", 20)
     assert found["returned"] == history.n_returned
-    sentence = told.planting(summary.summarise(history))
+    sentence = summary.planting(summary.summarise(history))
     assert sentence is not None
     assert sentence.startswith("20 labels broken on purpose in round 0")
     assert said in sentence

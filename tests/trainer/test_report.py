@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from mild_core.agreement import HeldOutAgreement
-from mild_trainer import figures, report, summary, told
 from mild_trainer.data import Dataset
-from mild_trainer.history import EpochRecord, History
-from mild_trainer.progress import Bars, Lines, Reporter
-from mild_trainer.rounds import run_rounds
+from mild_trainer.report import figures, report, summary
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.history import EpochRecord, History
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.progress import Bars, Lines, Reporter
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
     assert found["rounds"][0]["f1"] is None
     assert found["rounds"][0]["true_noise"] is None
     assert found["oracle"] is None
-    assert told.rows(found)[0][3:8] == ("-",) * 5
+    assert summary.rows(found)[0][3:8] == ("-",) * 5
 
 
 def test_the_table_fits_80_columns(history: History) -> None:

@@ -12,11 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mild_client import MildClient
-from mild_core.data_map import counted
+from mild_core.inspect.histograms import counted
 from mild_core.types import EpochBits, SelectionOptions
-from mild_trainer import cli, model_card, report, report_confusions, report_map, report_run, report_samples, told
-from mild_trainer.report_samples import Samples, Suspicious
-from mild_trainer.review_runs import ServiceRun
+from mild_trainer import cli
+from mild_trainer.report import model_card, report, sample_sections, summary
+from mild_trainer.report.sample_sections import Samples, Suspicious
+from mild_trainer.review.review_runs import ServiceRun
 from tests.trainer.trainings import by_itself
 
 CHOSEN = SelectionOptions(threshold="fraction", fraction=0.75)
@@ -54,7 +55,7 @@ def test_without_data_a_folder_is_reported_without_pictures_and_labels(trained: 
     numbers = json.loads((trained / "summary.json").read_text())
     numbers["settings"] |= {"dataset": "npz", "data_dir": str(tmp_path / "gone.npz")}
     (folder / "summary.json").write_text(json.dumps(numbers))
-    page = report_run.write(str(folder), None, None, tmp_path / "page.html").read_text()
+    page = report.write_run_report(str(folder), None, None, tmp_path / "page.html").read_text()
     assert "<img" not in page
     assert "No dropped sample has both" in page
 
@@ -69,11 +70,11 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
         for row in correct:
             run.put_epoch(EpochBits(n_samples, np.packbits(row)))
         run.finish()
-    page = report_run.of_service(client, "mine")
+    page = report.service_report(client, "mine")
     assert "<title>Run mine</title>" in page
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
-    samples = report_samples.gather(ServiceRun(client, "mine", None), None, None)
+    samples = sample_sections.gather(ServiceRun(client, "mine", None), None, None)
     assert samples.counts.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
     assert samples.counts.dropped[0, 9] == 1
     assert samples.counts.kept[0, 0] == 30
@@ -81,7 +82,7 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
 
 def test_what_others_named_is_escaped() -> None:
     bad = "<script>alert('1')</script>"
-    page = report_samples.render(
+    page = sample_sections.render(
         Samples(NOTHING, "changes", np.array([[0, 1]]), (Suspicious("1", bad, bad, bad, "0.5", "yes", None),))
     )
     assert "<script" not in page
@@ -89,25 +90,25 @@ def test_what_others_named_is_escaped() -> None:
 
 
 def test_confusions_are_counted_and_many_classes_are_told_in_pairs() -> None:
-    assert "of the dropped" not in report_confusions.render(np.empty((0, 2), dtype=np.int64))
-    heat = report_confusions.render(np.array([[0, 1], [0, 1], [1, 0], [2, 2]]))
+    assert "of the dropped" not in sample_sections.render_confusions(np.empty((0, 2), dtype=np.int64))
+    heat = sample_sections.render_confusions(np.array([[0, 1], [0, 1], [1, 0], [2, 2]]))
     rows = [re.findall(r"<td[^>]*>(\d*)</td>", row) for row in heat.split("<tr class='heat'>")[1:]]
     assert rows == [["", "2", ""], ["1", "", ""], ["", "", "1"]]
-    pairs = report_confusions.render(np.array([[7, 90], [3, 4], [7, 90]]))
+    pairs = sample_sections.render_confusions(np.array([[7, 90], [3, 4], [7, 90]]))
     assert "<td>7</td><td>90</td><td>2</td></tr><tr><td>3</td>" in pairs
 
 
 def test_a_large_picture_in_colour_is_made_smaller() -> None:
     pixels = np.zeros((400, 200, 3), dtype=np.uint8)
     one = Suspicious("1", "", "", "", "", "no", pixels)
-    page = report_samples.render(Samples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,)))
+    page = sample_sections.render(Samples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,)))
     content = re.findall(r"base64,([^']*)'", page)[0]
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (64, 128)
 
 
 def test_the_same_map_is_drawn_the_same() -> None:
     found = counted(np.array([3, 3, 90]), np.array([0, 0, 4]), np.array([True, True, False]))
-    assert report_map.draw(found, "changes") == report_map.draw(found, "changes")
+    assert sample_sections.draw_sample_map(found, "changes") == sample_sections.draw_sample_map(found, "changes")
 
 
 def test_the_card_holds_what_was_measured(trained: Path) -> None:
@@ -139,5 +140,5 @@ def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(train
     assert '"value": 0.625' in card
     bare = {**numbers, "rounds": [], "baseline": {"test_accuracy": None}}
     assert '"results": []' in model_card.render(bare)
-    assert told.planting(bare) is None
+    assert summary.planting(bare) is None
     assert "<h2>Rounds</h2>" in report.render(bare)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mild_trainer.resnet import build
 from mild_trainer.settings import ModelName
+from mild_trainer.training.resnet import build
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from mild_client import MildClient
 from mild_core.audit import Audit
 from mild_core.errors import InvalidInput, SampleIndexError
 from mild_core.types import EpochBits
-from mild_trainer import cli, review, review_runs
+from mild_trainer import cli
 from mild_trainer.errors import ReviewError
-from mild_trainer.review import Judged
+from mild_trainer.review import review, review_runs
+from mild_trainer.review.review import Judged
 from tests.live import serving
 from tests.trainer.trainings import by_itself
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import train_gpu
-from mild_trainer import resnet
+from mild_trainer.training import resnet
 
 
 def test_says_that_there_is_no_cuda_device_and_measures_nothing(

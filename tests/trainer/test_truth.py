@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_trainer.truth import Agreement, jaccard
+from mild_trainer.training.history import Agreement, jaccard
 
 
 def test_counts_hits_among_the_selected_and_among_the_clean() -> None:

@@ -13,17 +13,17 @@ from mild_client import HttpBackend, LocalSelector, MildClient
 from mild_core import bitmap
 from mild_core.alarms import plateau
 from mild_core.types import Observe, SelectionOptions
-from mild_trainer import cli, report, summary, told
+from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
-from mild_trainer.finishing import Finished
-from mild_trainer.history import EpochRecord, History, RoundRecord
 from mild_trainer.planting import plant
-from mild_trainer.progress import Reporter
-from mild_trainer.rounds import run_rounds
+from mild_trainer.report import report, summary
 from mild_trainer.settings import TrainSettings, Use
-from mild_trainer.stops import stopped
-from mild_trainer.validation import hold_out
+from mild_trainer.training.finetune import Finished
+from mild_trainer.training.history import EpochRecord, History, RoundRecord
+from mild_trainer.training.loop import run_rounds, stopped
+from mild_trainer.training.progress import Reporter
+from mild_trainer.training.validation import hold_out
 from tests.trainer.trainings import Killed, KilledAfter
 
 
@@ -168,7 +168,7 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     assert [each["validation_accuracy"] for each in numbers["rounds"]] == course
     best = course.index(max(course))
     assert numbers["validation"].items() >= {"share": 0.2, "num_samples": 40, "patience": 1, "best_round": best}.items()
-    sentence = told.validation(numbers)
+    sentence = summary.validation(numbers)
     assert sentence is not None
     assert sentence.startswith("Accuracy on the given labels of 40 held-out samples, round by round: ")
     error = (course[best] * (1 - course[best]) / 40) ** 0.5
@@ -176,7 +176,7 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     page = report.render(numbers)
     assert sentence in page
     assert "validation accuracy" in page
-    assert [row[1] for row in told.rows(numbers) if row[0] == "all labels"] == ["160"]
+    assert [row[1] for row in summary.rows(numbers) if row[0] == "all labels"] == ["160"]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
 )
 def test_a_best_round_that_is_hardly_better_is_told_as_such(course: list[float], said: str) -> None:
     held = {"num_samples": 100, "best_round": course.index(max(course)), "standard_error": 0.03}
-    sentence = told.validation({"validation": held, "rounds": [{"validation_accuracy": value} for value in course]})
+    sentence = summary.validation({"validation": held, "rounds": [{"validation_accuracy": value} for value in course]})
     assert sentence is not None
     assert sentence.endswith(said)
 
@@ -200,8 +200,8 @@ def test_without_a_share_nobody_is_held_out(quick: TrainSettings, digits: Datase
     assert "validation_accuracy" not in history.rounds[0].epochs[0].metrics()
     numbers = summary.summarise(history)
     assert numbers["validation"] is None
-    assert told.validation(numbers) is None
-    assert [row[1] for row in told.rows({**numbers, "validation": None}) if row[0] == "all labels"] == ["200"]
+    assert summary.validation(numbers) is None
+    assert [row[1] for row in summary.rows({**numbers, "validation": None}) if row[0] == "all labels"] == ["200"]
 
 
 class Audits(Reporter):

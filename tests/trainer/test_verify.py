@@ -7,12 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from mild_client import LocalSelector
-from mild_trainer import checkpoint, cli, report, summary
+from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
-from mild_trainer.rounds import run_rounds
+from mild_trainer.report import report, summary
 from mild_trainer.settings import TrainSettings
-from mild_trainer.verify import folds
+from mild_trainer.training import checkpoint
+from mild_trainer.training.loop import run_rounds
+from mild_trainer.training.verify import folds
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from mild_client import (
     SelectionOptions,
 )
 from mild_core import bitmap
-from mild_core.beside import Beside
+from mild_core.audit import Beside
 from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.types import RoundBits
 from mild_trainer import cli
-from mild_trainer.history import EpochRecord, History, RoundRecord
-from mild_trainer.progress import Reporter
+from mild_trainer.training.history import EpochRecord, History, RoundRecord
+from mild_trainer.training.progress import Reporter
 
 
 class Killed(Exception):

@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING
 
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
-from mild_client.background import BackgroundBackend
+from mild_client.backends.background import BackgroundBackend
+from mild_client.backends.http import HttpBackend
+from mild_client.backends.local import LocalSelector
 from mild_client.client import AsyncMildClient, MildClient
 from mild_client.errors import (
     ClientError,
@@ -18,14 +20,12 @@ from mild_client.errors import (
     TooLarge,
 )
 from mild_client.events import Event
-from mild_client.local import LocalSelector
-from mild_client.remote import HttpBackend
-from mild_client.retry import Retry
 from mild_client.run import AsyncRun, Run
+from mild_client.transport import Retry
 from mild_core.types import EpochBits, SelectionOptions
 
 if TYPE_CHECKING:
-    from mild_client.tracker import CorrectnessTracker as CorrectnessTracker
+    from mild_client.tracker import CorrectnessTracker
 
 __all__ = [
     "AsyncMildClient",

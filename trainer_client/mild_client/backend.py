@@ -2,6 +2,8 @@
 
 A job opens a run, puts one epoch's bits after each epoch, and finishes the round; the answer is the clean set that the
 next round trains on.
+
+Weights of samples in a loss: how likely each label is right, as far as that can be told.
 """
 
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.results import Selection
 from mild_core.types import EpochBits, Observe, Pass, SelectionOptions
@@ -155,3 +158,27 @@ class SelectionBackend(Protocol):
 
     def weights(self, result: RoundResult) -> NDArray[np.float32]:
         """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged."""
+
+
+_UNTOLD = ("unimodal", "insufficient")
+"""Verdicts under which a fit is not believed, and nobody is dropped for it."""
+
+
+def sample_weights(noisy_posterior: NDArray[np.float32], selected: Bitmap, verdict: str) -> NDArray[np.float32]:
+    """Return 1 - the probability of being mislabelled, shape (n_samples,); 0 where a sample was not judged.
+
+    Where the verdict is that the fit tells nothing, the weights are the set's: 1 for who is kept, 0 for the others.
+
+    Parameters
+    ----------
+    noisy_posterior
+        Shape (n_samples,); NaN where there is none.
+    selected
+        Shape (n_bytes,), the clean set.
+    verdict
+        Of the same selection.
+    """
+    if verdict in _UNTOLD:
+        return bitmap.unpack(selected, noisy_posterior.size).astype(np.float32)
+    weights: NDArray[np.float32] = np.nan_to_num(np.float32(1) - noisy_posterior, nan=0.0)
+    return weights

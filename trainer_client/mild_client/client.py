@@ -5,13 +5,19 @@ from typing import Self
 
 import httpx
 
-from mild_client.calls import Calls
-from mild_client.drivers import AsyncDriver, Driver
-from mild_client.link import Link
-from mild_client.methods import Awaiting, Blocking, awaiting, awaiting_events, blocking, blocking_events
-from mild_client.retry import Retry
-from mild_client.run import awaiting_run, blocking_run
-from mild_client.run_calls import plan
+from mild_client.api import Calls
+from mild_client.executors import (
+    AsyncDriver,
+    Awaiting,
+    Blocking,
+    Driver,
+    awaiting,
+    awaiting_events,
+    blocking,
+    blocking_events,
+)
+from mild_client.run import awaiting_run, blocking_run, plan
+from mild_client.transport import Link, Retry
 
 
 class MildClient(Blocking[Calls]):

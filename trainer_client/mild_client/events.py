@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mild_client.flow import Request
+from mild_client.requests import Request
 
 _PATIENCE = 120.0
 """Seconds of silence after which a connection counts as lost; the service sends a heartbeat more often."""

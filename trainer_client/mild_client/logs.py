@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.errors import TooLarge
-from mild_client.file_slice import FileSlice, content_digest
-from mild_client.flow import JSON, NDJSON
+from mild_client.requests import JSON, NDJSON, FileSlice, content_digest
 from mild_core.errors import ParameterError
 
 Place: TypeAlias = tuple[int, int]

@@ -1,4 +1,11 @@
-"""``mild``: train, show it on digits, select from a file, send logs and spools, report, list samples to check."""
+"""``mild``: train, show it on digits, select from a file, send logs and spools, report, list samples to check.
+
+``mild report``: the command line of reports.
+
+``mild review``: the command line of a review.
+
+``mild sync``: the command line of spools.
+"""
 
 import json
 from importlib import metadata
@@ -11,12 +18,108 @@ from rich.console import Console
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
-from mild_trainer.cli_report import report
-from mild_trainer.cli_review import review
-from mild_trainer.cli_sync import sync
 from mild_trainer.job import Job, Place
-from mild_trainer.one_line import one_line_errors
+from mild_trainer.options import one_line_errors
+from mild_trainer.review.review import Order
 from mild_trainer.settings import TrainSettings
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
+    url: o.Url = None,
+    api_key: o.ApiKey = None,
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one page of a run: its rounds, its data map, and the samples whose labels look wrong, with pictures."""
+    from mild_trainer.report.report import write_run_report
+
+    with one_line_errors():
+        typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
+
+
+def review(
+    run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
+    url: o.Url = None,
+    api_key: o.ApiKey = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most samples in the list.")] = 200,
+    order: Annotated[
+        Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
+    ] = "suspicious",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of a random order.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="The list to write; it must not exist.")] = Path("review.csv"),
+    marks: Annotated[
+        Path | None, typer.Option("--marks", help="A list with `clean` or `wrong` in its column `mark`: read it back.")
+    ] = None,
+    set_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            help="With --marks: write the set that knows all marks, and whose fit they calibrate, as .npy of indices.",
+        ),
+    ] = None,
+) -> None:
+    """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
+    from mild_trainer.review import review as lists
+    from mild_trainer.review.review_runs import opened
+
+    with one_line_errors(), opened(run, url, api_key) as reviewed:
+        if marks is not None:
+            judged = reviewed.judged()
+            found = lists.read_marks(marks, judged.kept.size)
+            typer.echo(json.dumps(reviewed.mark(found), indent=2))
+            if set_out is not None:
+                lists.write_set(set_out, *reviewed.refit())
+            typer.echo(
+                "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
+            )
+            return
+        if out.exists():
+            raise lists.exists(out)  # before all the work
+        judged = reviewed.judged()
+        first = lists.ranked(judged, order, seed)[:limit]
+        lists.write(out, reviewed.lines(judged, first))
+        where = "" if url is None else f" --url {url}"
+        typer.echo(
+            f"{out}: {len(first)} of {judged.kept.size} samples; write clean or wrong into the column `mark`, "
+            f"then: mild review {run}{where} --marks {out}"
+        )
+
+
+def sync(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="[DIR]", envvar="MILD_SPOOL_DIR", help="A spool, or a folder with spools somewhere in it."
+        ),
+    ] = Path(),
+    url: o.SyncUrl = None,
+    api_key: o.ApiKey = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to send, and send nothing.")] = False,
+) -> None:
+    """Send what trainings have kept while the service was away; exit with 1 if anything is refused or left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mild_client.backends import sync as spools
+
+    with one_line_errors():
+        found = list(spools.look(folder) if dry_run else spools.sync(folder, url, api_key))
+        if not found:
+            typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
+            return
+        table = Table("run", "sent", "refused", "left", "bytes left", "spool")
+        for each in found:
+            numbers = (each.n_sent, each.n_refused, each.n_left, each.n_bytes_left)
+            table.add_row(each.run_id, *map(str, numbers), str(each.folder), style=None if each.is_done else "yellow")
+        Console().print(table)
+        for each in found:
+            if each.trouble:
+                typer.echo(f"{each.folder}: {each.trouble}", err=True)
+            if each.n_refused:
+                typer.echo(f"{each.folder / 'refused'} has what was refused, each with the reason beside it", err=True)
+        if not dry_run and not all(each.is_done for each in found):
+            raise typer.Exit(1)
+
 
 app = typer.Typer(
     no_args_is_help=True,

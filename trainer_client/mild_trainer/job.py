@@ -1,5 +1,9 @@
-"""A training as the command line runs it: options are checked, a service stands by, and the outcome is told."""
+"""A training as the command line runs it: options are checked, a service stands by, and the outcome is told.
 
+Whether ``torchrun`` has started this process: told without torch, which takes seconds to load.
+"""
+
+import os
 import re
 import time
 from contextlib import ExitStack
@@ -10,16 +14,21 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from mild_client import BackgroundBackend, HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend
-from mild_client.defaults import Mode
+from mild_client.backends.background import Mode
 from mild_core.errors import ParameterError
-from mild_trainer import launch
+from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import CheckpointError, TrainerError
-from mild_trainer.service import EmbeddedService
 from mild_trainer.settings import TrainSettings
 
+
+def is_rank() -> bool:
+    """Whether this process is one of several that train together (torch's own ``is_torchelastic_launched``)."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 if TYPE_CHECKING:
-    from mild_trainer.history import History
-    from mild_trainer.report_samples import Samples
+    from mild_trainer.report.sample_sections import Samples
+    from mild_trainer.training.history import History
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -97,12 +106,12 @@ class Job:
         TrainerError
             If the run exists already and is not to be resumed.
         """
-        if not launch.is_rank():
+        if not is_rank():
             self._lead(console)
             return
-        from mild_trainer import ranks
+        from mild_trainer.training import distributed
 
-        with ranks.joined(self.settings.device) as mine:
+        with distributed.joined(self.settings.device) as mine:
             if mine.is_first:
                 self._lead(console)
             else:
@@ -110,9 +119,9 @@ class Job:
 
     def _follow(self) -> None:
         """Train as one of several ranks, but for the first, which alone speaks to a service and writes."""
-        from mild_trainer import prepare, rounds
+        from mild_trainer.training import loop, prepare
 
-        rounds.run_rounds(
+        loop.run_rounds(
             self.settings,
             data=prepare.read(self.settings),
             out=self.out,
@@ -128,7 +137,8 @@ class Job:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))
 
             # All that takes long to load is loaded while the service comes up.
-            from mild_trainer import model_card, prepare, progress, report, rounds, summary
+            from mild_trainer.report import model_card, report, summary
+            from mild_trainer.training import loop, prepare, progress
 
             reporter: progress.Reporter = progress.Lines(console)
             read = prepare.read(self.settings)
@@ -145,7 +155,7 @@ class Job:
                 if console.is_terminal:
                     reporter = drawn.enter_context(progress.Bars(console))
                 try:
-                    history = rounds.run_rounds(
+                    history = loop.run_rounds(
                         self.settings, backend, read, reporter, run_id=name, out=self.out, resume=self.resume
                     )
                 except RunExists as error:
@@ -165,14 +175,14 @@ class Job:
 
         That is where a service elsewhere, which may be away, or other ranks would have to be waited for.
         """
-        if launch.is_rank() or not history.rounds or not (self.place.local or client is not None):
+        if is_rank() or not history.rounds or not (self.place.local or client is not None):
             return None
-        from mild_trainer import report_samples
-        from mild_trainer.review_runs import LocalRun, ServiceRun, Training
+        from mild_trainer.report import sample_sections
+        from mild_trainer.review.review_runs import LocalRun, ServiceRun, Training
 
         training = Training.read(self.out)
         run = LocalRun(training) if client is None else ServiceRun(client, training.named(), training)
-        return report_samples.gather(run, training, history.data)
+        return sample_sections.gather(run, training, history.data)
 
     def _check(self) -> None:
         """Refuse what cannot go well before anything is started or written."""
@@ -188,7 +198,7 @@ class Job:
             self._check_checkpoint()
 
     def _check_checkpoint(self) -> None:
-        from mild_trainer import checkpoint
+        from mild_trainer.training import checkpoint
 
         stored = checkpoint.load(self.out, self.settings)
         if self.run_id not in (None, stored.run_id):
@@ -209,19 +219,19 @@ class Job:
 
 
 def _tell(console: Console, history: "History", numbers: dict[str, Any], written: tuple[Path, Path]) -> None:
-    from mild_trainer import summary, told
+    from mild_trainer.report import summary
 
     console.print(summary.table(numbers))
     if history.verified is not None:
         console.print(
             f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"
         )
-    if planting := told.planting(numbers):
+    if planting := summary.planting(numbers):
         console.print(planting, highlight=False, soft_wrap=True)
-    if validation := told.validation(numbers):
+    if validation := summary.validation(numbers):
         console.print(validation, highlight=False, soft_wrap=True)
     console.print(f"Rounds and finish took {history.passes.told}.", highlight=False, soft_wrap=True)
-    for alarm in told.alarming(numbers):
+    for alarm in summary.alarming(numbers):
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)

@@ -8,12 +8,14 @@ Specifications: ``none``, or a kind and a rate in 0..1, as in ``symmetric:0.4``.
 - ``asymmetric``: the class that looks alike. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
 - ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: the labels that people gave, read
-  from a file by `mild_trainer.data.human`; nothing is drawn here.
+  from a file by `mild_trainer.data.human_labels`; nothing is drawn here.
 - ``instance``: whether and into what depends on the image, through a random linear map of its pixels per class, with
   flip rates around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
+
+A random order, class after class: whoever takes every so many of it takes from every class in proportion.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -192,3 +194,18 @@ def apply(
     noisy = labels.copy()
     noisy[chosen] = _KINDS[kind](labels[chosen], n_classes, rng)
     return noisy, noisy != labels
+
+
+def by_class(labels: Labels, seed: Sequence[int]) -> NDArray[np.int64]:
+    """Return the indices of `labels`, shape (n_samples,), ordered by class and at random within each.
+
+    Parameters
+    ----------
+    labels
+        Shape (n_samples,).
+    seed
+        Of the order, and what it is for: with the seed alone, its first samples would be those that label noise of the
+        same seed mislabels.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return order[np.argsort(labels[order], kind="stable")]

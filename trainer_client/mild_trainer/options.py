@@ -1,15 +1,20 @@
-"""The command line's options, each with its environment variable, in the order of the help."""
+"""The command line's options, each with its environment variable, in the order of the help.
 
+What goes wrong at the command line is told in one line.
+"""
+
+import contextlib
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
-from mild_client.defaults import Mode
+from mild_client.backends.background import Mode
+from mild_core.errors import MildError
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Observe, Rule
 from mild_trainer import presets
-from mild_trainer.one_line import one_line_errors
 from mild_trainer.settings import (
     DEFAULTS,
     DataOn,
@@ -23,6 +28,16 @@ from mild_trainer.settings import (
     Use,
     Weights,
 )
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Print what went wrong as one line and exit with 2."""
+    try:
+        yield
+    except (MildError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def _option(

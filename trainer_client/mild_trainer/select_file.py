@@ -8,10 +8,8 @@ from numpy.typing import NDArray
 
 from mild_client import RoundFit
 from mild_core import bitmap
-from mild_core.audit import Audit
-from mild_core.beside import Beside
+from mild_core.audit import Audit, Beside, evaluate
 from mild_core.bitmap import Bitmap
-from mild_core.evaluation import evaluate
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from mild_trainer.data import files
@@ -45,7 +43,7 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
     """
     if plot is not None and plot.suffix not in _PLOTS:
         raise DataError(f"the picture {plot} ends in {plot.suffix!r}; give a file that ends in {', '.join(_PLOTS)}")
-    arrays = files.arrays(path, _REMEDY, bare="correct")
+    arrays = files.read_arrays(path, _REMEDY, bare="correct")
     if "correct" not in arrays:
         raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
     correct = _bits(path, "correct", arrays["correct"])
@@ -67,7 +65,9 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
         answer["measured"] = evaluate(selection.bitmap, selection.scores, audit).measured()
     fit = RoundFit.of(selection)
     if plot is not None and fit is not None:
-        from mild_trainer.figures import save_histogram  # matplotlib takes longer to load than all of this to run
+        from mild_trainer.report.figures import (
+            save_histogram,  # matplotlib takes longer to load than all of this to run
+        )
 
         save_histogram(fit, answer, plot)
     return answer

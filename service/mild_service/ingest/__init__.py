@@ -5,13 +5,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mild_service.errors import UnsupportedMediaType
-from mild_service.ingest.alone import rounds_of
-from mild_service.ingest.log import Held, Log, Stored
-from mild_service.ingest.names import Names, NewNames, RunNames
-from mild_service.ingest.records import Batch, Limits, Place, Reader
+from mild_service.ingest.accumulator import Held, Log, Stored, rounds_of
+from mild_service.ingest.columns import Batch, Limits, Place, Reader
+from mild_service.ingest.sample_names import Names, NewNames, RunNames
 
 if TYPE_CHECKING:  # the process that reads does without it
-    from mild_service.ingest.helper import Helper
+    from mild_service.ingest.sandbox import Helper
 
 __all__ = [
     "FORMATS",
@@ -65,7 +64,7 @@ def open_reader(media_type: str, limits: Limits, helper: "Helper") -> Reader:
                 f"this service reads no {media_type}, as pyarrow is not installed; install mild-selection[formats] "
                 "there, or send application/x-ndjson or text/csv"
             )
-        from mild_service.ingest.spool import SpoolReader
+        from mild_service.ingest.sandbox import SpoolReader
 
         reader = SpoolReader(limits, name, helper)
     else:

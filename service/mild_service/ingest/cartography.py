@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from mild_service.ingest.columns import Batch, Limits, Rows, batch_of, short
 from mild_service.ingest.ndjson import NdjsonReader, decoded
-from mild_service.ingest.records import Batch, Limits, Rows, batch_of, short
 
 _LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
 _EXAMPLE = '{"guid": 17, "logits_epoch_0": [2.9, -2.3], "gold": 0}'

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from mild_service.ingest.lines import Lines, numbered
-from mild_service.ingest.names import Names
-from mild_service.ingest.records import (
+from mild_service.ingest.columns import (
     FIELDS,
     Batch,
     Column,
@@ -25,6 +23,8 @@ from mild_service.ingest.records import (
     samples_of,
     short,
 )
+from mild_service.ingest.line_splitter import Lines, numbered
+from mild_service.ingest.sample_names import Names
 
 _BLOCK_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,19}")

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from mild_service.errors import MalformedBody
-from mild_service.ingest.records import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
+from mild_service.ingest.columns import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
 
 _BLOCK_CHARS = 256 * 1024
 _BLANK = re.compile(r"[ \t\n\r]*")

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from mild_service.ingest.lines import Lines, numbered
-from mild_service.ingest.records import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
+from mild_service.ingest.columns import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
+from mild_service.ingest.line_splitter import Lines, numbered
 
 _BLOCK_BYTES = 256 * 1024
 """Some thousand objects at a time: more of them are slower, as they fall out of the processor's caches."""

@@ -5,30 +5,26 @@ import time
 from collections.abc import Callable
 
 from mild_service.config import Settings
-from mild_service.store import schema
-from mild_service.store.bits import Bits
-from mild_service.store.cache import Cache
-from mild_service.store.client import connect
+from mild_service.store import servers
+from mild_service.store.annotation_store import Truth
+from mild_service.store.bitmaps import Bits, Writer
 from mild_service.store.cluster import Cluster
-from mild_service.store.credentials import Credentials
-from mild_service.store.epochs import Epochs
-from mild_service.store.events import Events, Look
-from mild_service.store.faults import translated
-from mild_service.store.ids import PIECE_SAMPLES, Ids
+from mild_service.store.connection import connect
+from mild_service.store.context import Link, run_not_found, stale_attempt, wrong_round
+from mild_service.store.credentials import Credentials, Quotas, Sessions
+from mild_service.store.epoch_store import Epochs
+from mild_service.store.error_translation import translated
+from mild_service.store.event_store import Events, Look
 from mild_service.store.keys import Keys
-from mild_service.store.lifecycle import Lifecycle, Page
-from mild_service.store.link import Link, run_not_found, stale_attempt, wrong_round
-from mild_service.store.moving import Moving, Part
-from mild_service.store.orphans import OrphanKeys
-from mild_service.store.packed import PackedEpoch
-from mild_service.store.quotas import Quotas
-from mild_service.store.rounds import Rounds
+from mild_service.store.maintenance import Moving, OrphanKeys, Part
+from mild_service.store.packed_epoch import PackedEpoch
+from mild_service.store.round_store import Rounds
+from mild_service.store.run_store import Lifecycle, Page
+from mild_service.store.sample_id_store import PIECE_SAMPLES, Ids
+from mild_service.store.selection_cache import Cache
 from mild_service.store.servers import Servers
-from mild_service.store.sessions import Sessions
-from mild_service.store.shards import Shards
-from mild_service.store.truth import Truth
-from mild_service.store.votes import VoteFields
-from mild_service.store.writer import Writer
+from mild_service.store.shard_store import Shards
+from mild_service.store.wrong_prediction_store import VoteFields
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +119,8 @@ class Store:
         StoreUnavailable
             If the store does not answer.
         """
-        if (found := await schema.prepare(self._link)) < schema.SCHEMA:
-            logger.info("the store was brought from schema %d to %d", found, schema.SCHEMA)
+        if (found := await servers.prepare(self._link)) < servers.SCHEMA:
+            logger.info("the store was brought from schema %d to %d", found, servers.SCHEMA)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -1,13 +1,18 @@
-"""API keys as they are stored: the digest of the secret, never the secret."""
+"""API keys as they are stored: the digest of the secret, never the secret.
+
+Sessions of the dashboard: which key one was begun with, under the digest of the session's id.
+
+Which runs each API key has created, so that they can be counted.
+"""
 
 from dataclasses import asdict, replace
+from typing import Literal, cast
 
 import orjson
 
-from mild_service.identity import ApiKey
-from mild_service.store.faults import translated
-from mild_service.store.link import Link
-from mild_service.store.replies import blob, table
+from mild_service.api_keys import ApiKey
+from mild_service.store.context import Link
+from mild_service.store.error_translation import blob, table, translated, words
 
 
 class Credentials:
@@ -69,3 +74,73 @@ def _written(key: ApiKey) -> bytes:
 
 def _read(value: bytes) -> ApiKey:
     return ApiKey(**orjson.loads(value))
+
+
+class Sessions:
+    """Verbs on sessions."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def begin(self, digest: str, key_digest: str, seconds: int) -> None:
+        """Store a session that ends by itself."""
+        with translated():
+            await self._link.redis.set(self._link.keys.session(digest), key_digest, ex=seconds)
+
+    async def key_digest(self, digest: str) -> str | None:
+        """Digest of the key that a session was begun with; None once it has ended."""
+        with translated():
+            found = await self._link.redis.get(self._link.keys.session(digest))
+        return None if found is None else blob(found).decode()
+
+    async def end(self, digest: str) -> None:
+        """End a session."""
+        with translated():
+            await self._link.redis.unlink(self._link.keys.session(digest))
+
+
+_FRESH_MS = 60_000
+"""A run that was entered this recently may still be on its way into the store."""
+_BATCH = 500
+
+
+class Quotas:
+    """Verbs on places. A run that is deleted or expires leaves its place; that is noticed once all are taken."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def take(self, key_id: str, run_id: str, limit: int) -> Literal["taken", "held", "full"]:
+        """Enter a run that is about to be created among the `limit` of a key.
+
+        The place is taken before it is counted, so that requests at the same time never get past the limit.
+        """
+        redis, places = self._link.redis, self._link.keys.quota(key_id)
+        with translated():
+            if not await redis.zadd(places, {run_id: self._link.now()}, nx=True):
+                return "held"
+            if await redis.zcard(places) > limit:
+                await self._forget_gone(places)
+                if await redis.zcard(places) > limit:
+                    await redis.zrem(places, run_id)
+                    return "full"
+        return "taken"
+
+    async def leave(self, key_id: str, run_id: str) -> None:
+        """Give a place back."""
+        with translated():
+            await self._link.redis.zrem(self._link.keys.quota(key_id), run_id)
+
+    async def _forget_gone(self, places: str) -> None:
+        redis, now = self._link.redis, self._link.now()
+        found = await redis.zrangebyscore(places, "-inf", now - _FRESH_MS)
+        held = words(cast("list[bytes]", found))  # without scores, which the client's type allows for
+        for start in range(0, len(held), _BATCH):
+            names = held[start : start + _BATCH]
+            pipeline = redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.hmget(self._link.keys.run(name), "deleting", "expires")
+            records = zip(names, await pipeline.execute(), strict=True)
+            gone = [name for name, (deleting, expires) in records if deleting or expires is None or int(expires) <= now]
+            if gone:
+                await redis.zrem(places, *gone)

@@ -27,7 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from mild_service.command_errors import ConfigurationError
+from mild_service.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 

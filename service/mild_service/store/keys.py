@@ -40,7 +40,7 @@ Those of a truth hash are ``labels:<version>:<digest>`` and ``audit:<version>:<d
 
 from dataclasses import dataclass
 
-from mild_service.state import TruthName, TruthRef
+from mild_service.models import TruthName, TruthRef
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mild_client import BackgroundBackend, LocalSelector
-from mild_client.sync import look
+from mild_client.backends.sync import look
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from tests.client.background.trainings import SPEC, Gate, local_set, put, stored, synced, training

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from mild_client import BackgroundBackend, Position
+from mild_client.backends.sync import look, sync
 from mild_client.errors import LocalStateError
-from mild_client.sync import look, sync
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits
 from tests.client.background.trainings import SPEC, Gate, local_set, put, stored, synced, training

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 
 from mild_client import BackgroundBackend, LocalSelector, MildClient, RoundResult, RunSpec
-from mild_client.defaults import Mode
-from mild_client.sync import sync
+from mild_client.backends.background import Mode
+from mild_client.backends.sync import sync
 from mild_core.types import EpochBits
 from tests.client.wire import Reply
 from tests.inprocess import InProcess

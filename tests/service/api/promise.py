@@ -7,9 +7,9 @@ import json
 import sys
 from typing import Any
 
-from mild_service.api.problems import catalogue
 from mild_service.app import create_app
 from mild_service.config import Settings
+from mild_service.web.problems import catalogue
 
 Json = dict[str, Any]
 

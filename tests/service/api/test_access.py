@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
-from mild_service.api.rules import METRICS, RULES, Rule
+from mild_service.api_keys import SCOPES, Scope
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.identity import SCOPES, Scope
+from mild_service.web.auth import METRICS, RULES, Rule
 from tests.inprocess import running
 from tests.service.keyring import Keyring, bearer
 

@@ -3,7 +3,7 @@ import gzip
 import pytest
 import zstandard
 
-from mild_service.api import codings
+from mild_service.web import codings
 
 MIB = 2**20
 

@@ -16,7 +16,7 @@ from mild_core import selection
 from mild_core.results import Selection
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.protocol import bounded
+from mild_service.ops.process import bounded
 from tests.inprocess import running
 from tests.live import connect, serving, status, until_closed
 from tests.service.recordings import OCTETS, recording

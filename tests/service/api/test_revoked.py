@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from mild_service.api_keys import ApiKey
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.identity import ApiKey
 from mild_service.store import Store
 from tests.live import serving
 from tests.service.keyring import bearer, in_store, make

@@ -10,13 +10,12 @@ import pytest
 from fastapi import FastAPI
 
 from mild_core import bitmap
-from mild_core.audit import Audit
-from mild_core.evaluation import evaluate
-from mild_core.explain import explain
+from mild_core.audit import Audit, evaluate
+from mild_core.inspect.explain import explain
+from mild_core.inspect.sweep import measure, sweep
 from mild_core.selection import select
-from mild_core.sweep import measure, sweep
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.select import Choice
+from mild_service.selecting.selections import Choice
 from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 400

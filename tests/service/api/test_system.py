@@ -11,10 +11,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from mild_service.api import problems
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.store.embedded import EmbeddedServer
+from mild_service.web import problems
 from tests.inprocess import running
 from tests.service.recordings import OCTETS, put_epochs, recording
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from mild_service.ingest import Limits, open_reader
-from mild_service.ingest.helper import Helper
+from mild_service.ingest.sandbox import Helper
 from tests.service.ingest.logs import Record
 
 LIMITS = Limits(

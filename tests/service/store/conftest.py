@@ -6,9 +6,9 @@ import pytest
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
-from mild_service.state import Epoch, Round, Run, RunConfig
+from mild_service.models import Epoch, Round, Run, RunConfig
 from mild_service.store import PackedEpoch, Store, open_store
-from mild_service.store.chunks import CHUNK_SAMPLES
+from mild_service.store.codec import CHUNK_SAMPLES
 from tests.service.conftest import Clock
 
 N = 100

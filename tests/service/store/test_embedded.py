@@ -11,7 +11,7 @@ from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from mild_service.command_errors import ConfigurationError
+from mild_service.errors import ConfigurationError
 from mild_service.store import embedded
 from mild_service.store.embedded import EmbeddedServer, find_server
 

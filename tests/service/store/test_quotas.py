@@ -1,6 +1,6 @@
 import pytest
 
-from mild_service.state import RunConfig
+from mild_service.models import RunConfig
 from mild_service.store import Store
 from tests.service.conftest import Clock
 

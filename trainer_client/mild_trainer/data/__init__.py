@@ -4,14 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from mild_trainer.data.cifar import load_cifar10, load_cifar100
 from mild_trainer.data.dataset import Dataset, check
-from mild_trainer.data.digits import load_digits
-from mild_trainer.data.folder import load_folder
-from mild_trainer.data.mnist import load_mnist
-from mild_trainer.data.npz import load_npz
-from mild_trainer.data.wanted import Wanted
-from mild_trainer.data.webvision import load_webvision
+from mild_trainer.data.files import load_npz
+from mild_trainer.data.folder import Wanted, load_folder, load_webvision
+from mild_trainer.data.published import load_cifar10, load_cifar100, load_digits, load_mnist
 
 __all__ = ["Dataset", "Wanted", "load"]
 

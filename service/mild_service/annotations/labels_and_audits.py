@@ -1,0 +1,179 @@
+"""Labels and audits: checked, merged with what is there, and read while others replace them."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.audit import Audit, Marks
+from mild_core.errors import InvalidInput
+from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
+from mild_service.models import NO_CONDITION, Condition, Run, TruthName, TruthRef
+from mild_service.observability import Telemetry
+from mild_service.store import Store
+
+T = TypeVar("T")
+
+MAX_LABEL = 2**31 - 1
+_READS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What has become of an audit.
+
+    Attributes
+    ----------
+    audit
+        All that is known now.
+    added, replaced, removed
+        Samples that were not known before, those whose mark has changed, and those whose mark was taken back.
+    """
+
+    audit: Audit
+    added: int
+    replaced: int
+    removed: int
+
+
+class Truths:
+    """What is known of a run's samples beside their bits."""
+
+    def __init__(self, store: Store, telemetry: Telemetry) -> None:
+        self._store = store
+        self._telemetry = telemetry
+
+    async def put_labels(
+        self, run: Run, labels: NDArray[np.integer], condition: Condition = NO_CONDITION
+    ) -> tuple[Literal["set", "same", "replaced"], str]:
+        """Store the given labels, shape (n_samples,); return also their digest.
+
+        Raises
+        ------
+        InvalidInput
+            If their number or one of them is impossible.
+        LabelsFrozen
+            If others are there, and epochs that were recorded with those.
+        PreconditionFailed
+            If those that are there are not as `condition` demands.
+        """
+        await anyio.to_thread.run_sync(_check_labels, labels, run)
+        while True:
+            condition.check("labels", None if run.labels is None else run.labels.digest)
+            outcome, digest = await self._store.truth.put_labels(run, labels)
+            if outcome == "frozen":
+                raise LabelsFrozen(
+                    f"run {run.run_id!r} has epochs that were recorded with other labels; send the same labels, "
+                    "or open another run for these"
+                )
+            if outcome != "moved":
+                said: Literal["set", "same", "replaced"] = outcome
+                if outcome == "set" and run.labels is not None:
+                    said = "replaced"
+                self._telemetry.truths.labels("labels", said).inc()
+                return said, digest
+            run = await self._again(run)
+
+    async def put_audit(self, run: Run, marks: Marks) -> Merged:
+        """Add marks to the run's audit, or take some back; where they contradict it, they are right.
+
+        Whoever writes at the same time loses nothing: marks are merged with those that are there when they are written.
+
+        Raises
+        ------
+        InvalidInput
+            If there is no mark.
+        """
+        if not marks.n_samples_named:
+            raise InvalidInput(
+                f"the audit has 0 marks for {run.config.n_samples} samples, at least 1 is needed; "
+                "send the samples whose label was checked"
+            )
+        while True:
+            run, held = await self.audit(run)
+            left = held.without(marks.forgotten)
+            merged = left.updated(marks.audit)
+            outcome, _ = await self._store.truth.put_audit(run, merged)
+            if outcome != "moved":
+                self._telemetry.truths.labels("audit", outcome).inc()
+                added = merged.n_known - left.n_known
+                removed = bitmap.popcount(held.known & marks.forgotten)
+                return Merged(merged, added, held.contradicted(marks.audit), removed)
+            run = await self._again(run)
+
+    async def audit(self, run: Run) -> tuple[Run, Audit]:
+        """All that is known, and the run with the reference to it; an empty audit where there is none.
+
+        Raises
+        ------
+        StoreDamaged
+            If a stored audit is lost.
+        """
+        run, audit = await self._read(run, "audit", self._store.truth.read_audit)
+        return run, audit or Audit.empty(run.config.n_samples)
+
+    async def label(self, run: Run, index: int) -> int | None:
+        """One sample's given label; None where no labels are stored.
+
+        Raises
+        ------
+        StoreDamaged
+            If stored labels are lost.
+        """
+        _, label = await self._read(run, "labels", lambda run, ref: self._store.truth.read_label(run, ref, index))
+        return label
+
+    async def labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Some samples' given labels, which ascend; None where no labels are stored.
+
+        Raises
+        ------
+        StoreDamaged
+            If stored labels are lost.
+        """
+        _, labels = await self._read(run, "labels", lambda run, ref: self._store.truth.read_labels(run, ref, samples))
+        return labels
+
+    async def _read(
+        self, run: Run, name: TruthName, read: Callable[[Run, TruthRef], Awaitable[T]]
+    ) -> tuple[Run, T | None]:
+        """Read what the run refers to, again if it is replaced meanwhile."""
+        for _ in range(_READS):
+            ref = run.truth(name)
+            if ref is None:
+                return run, None
+            try:
+                return run, await read(run, ref)
+            except StoreDamaged:
+                run = await self._again(run)
+                if run.truth(name) == ref:
+                    raise
+        raise StoreUnavailable(
+            f"the {name} of run {run.run_id!r} were replaced while they were read, {_READS} times in a row; ask again"
+        )
+
+    async def _again(self, run: Run) -> Run:
+        """The run's record now; of a run that was opened anew the old one, whose writes and reads find nothing."""
+        fresh = await self._store.runs.get(run.run_id)
+        return fresh if fresh.uid == run.uid else run
+
+
+def _check_labels(labels: NDArray[np.integer], run: Run) -> None:
+    config = run.config
+    if labels.shape != (config.n_samples,):
+        raise InvalidInput(
+            f"run {run.run_id!r} has {config.n_samples} samples, got labels of shape {labels.shape}; "
+            "send one label per sample"
+        )
+    highest = MAX_LABEL if config.n_classes is None else config.n_classes - 1
+    outside = (labels < 0) | (labels > highest)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise InvalidInput(
+            f"{int(outside.sum())} labels are outside 0..{highest}, the first is {int(labels[first])} of sample "
+            f"{first}; send the class's index, or open the run with its true num_classes"
+        )

@@ -1,0 +1,75 @@
+"""The dashboard as a part of the application: its routes, its assets, and its way of refusing.
+
+Problems as pages: whoever opens a page in a browser and may not see it gets one too, or the way to the login.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mild_service.dashboard import analysis_pages, login_page, rendering, run_page, runs_page, sample_pages
+from mild_service.dashboard.rendering import link, render
+from mild_service.web.problems import MEDIA_TYPE
+
+_PAGES = (login_page, runs_page, run_page, analysis_pages, sample_pages)
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages and their assets to `app`."""
+    for page in _PAGES:
+        app.include_router(page.router)
+    app.mount(rendering.PATH, rendering.Assets(), name="ui-static")
+
+
+class ProblemPages:
+    """Turns the problems of what lies under ``/ui/`` into pages, for those who accept HTML. Scripts get the JSON."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or not _is_page(scope):
+            await self._app(scope, receive, send)
+            return
+        start: Message | None = None
+        body = bytearray()
+
+        async def turned(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                if Headers(raw=message["headers"]).get("content-type") == MEDIA_TYPE:
+                    start = message
+                    return
+            elif start is not None:
+                body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    await _page(Request(scope), json.loads(bytes(body)), start)(scope, receive, send)
+                return
+            await send(message)
+
+        await self._app(scope, receive, turned)
+
+
+def _is_page(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.startswith("/ui") and "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def _page(request: Request, problem: Mapping[str, Any], start: Message) -> Response:
+    status: int = problem["status"]
+    if status == 401 and request.method in ("GET", "HEAD"):
+        root = request.scope.get("root_path", "")
+        wanted = request.scope["path"].removeprefix(root)
+        query = request.scope["query_string"].decode("latin-1")
+        there = link(f"{root}/ui/login", next=f"{wanted}?{query}" if query else wanted)
+        return RedirectResponse(there, 303, headers={"Cache-Control": "no-store"})
+    retry = Headers(raw=start["headers"]).get("retry-after")
+    headers = {"Retry-After": retry} if retry else {}
+    return render(request, "problem.html", {"problem": problem}, status, headers)

@@ -1,0 +1,326 @@
+"""The frozen values of the state machine: runs, their rounds, and what is committed in them.
+
+What must be there for a write to go on: conditional requests (RFC 9110, section 13), without HTTP.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from mild_core.bitmap import Bitmap
+from mild_core.types import Observe, Pass, SelectionOptions
+from mild_service.errors import PreconditionFailed
+
+Status: TypeAlias = Literal["running", "finished", "failed"]
+Commitment: TypeAlias = Literal["committed", "same", "replaced"]
+ShardOutcome: TypeAlias = Literal["stored", "same", "replaced"]
+Kind: TypeAlias = Literal["whole", "logs", "shards"]
+Basis: TypeAlias = Literal["stored", "client", "computed"]
+TruthName: TypeAlias = Literal["labels", "audit"]
+EventKind: TypeAlias = Literal[
+    "run-opened",
+    "run-resumed",
+    "run-patched",
+    "members-set",
+    "planted-set",
+    "epoch-committed",
+    "epoch-partial",
+    "metrics-posted",
+    "round-finished",
+    "labels-changed",
+    "audit-changed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What a run is opened with. All but the expectations and the pictures' address is fixed from then on."""
+
+    n_samples: int
+    n_classes: int | None = None
+    observe: Observe = "all"
+    forward_pass: Pass = "eval"
+    options: SelectionOptions = field(default_factory=SelectionOptions)
+    expected_epochs: int | None = None
+    expected_rounds: int | None = None
+    picture_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The commit record of one epoch.
+
+    Attributes
+    ----------
+    number
+        0 and up.
+    attempt
+        The attempt that wrote it; with `digest` it names the field that holds the bits.
+    digest
+        Of its content.
+    planes
+        Bitmaps in the body: 1 (correct) or 2 (observed, correct).
+    n_correct, n_observed
+        Set bits; `n_observed` is None when the body does not say. While shards are coming these are sums over them, in
+        which a sample counts as often as it was seen.
+    kind
+        How it is written: as a whole body, from logs, or in shards.
+    partial
+        Logs or shards are still filling it up.
+    n_shards, n_in
+        In how many shards it is written, and how many of them are in; None where it is not.
+    votes
+        Wrong predictions are stored with it.
+    """
+
+    number: int
+    attempt: int
+    digest: str
+    planes: int
+    n_correct: int
+    n_observed: int | None
+    kind: Kind = "whole"
+    partial: bool = False
+    n_shards: int | None = None
+    n_in: int | None = None
+    votes: bool = False
+
+    @property
+    def lacks_shards(self) -> bool:
+        """Not all of its shards are in."""
+        return self.n_shards != self.n_in
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """One shard of an epoch: its writer's own name for it, which the field that holds its bits has, and its digest."""
+
+    shard: int
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetRef:
+    """Where a set of samples is stored: in which round's chunks, under which digest, and its size."""
+
+    round: int
+    digest: str
+    n_members: int
+
+
+@dataclass(frozen=True, slots=True)
+class TruthRef:
+    """Where labels or an audit are stored: which version of them, under which digest of their content."""
+
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdsRef:
+    """Where external ids are stored: by which upload, the digest of all of them, and the bytes of the largest piece."""
+
+    upload: str
+    digest: str
+    piece_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round.
+
+    Attributes
+    ----------
+    number
+        0 and up.
+    finished
+        Frozen for good; else open.
+    version
+        Goes up with every change of what a selection would read.
+    members
+        Whom the model is trained on; None means everyone.
+    epochs
+        Committed epochs by number, ascending.
+    partials
+        Epochs that logs or shards are still filling up, ascending.
+    metrics
+        Optional scalars per epoch, ascending.
+    opened_at, finished_at
+        Unix time in seconds.
+    selected
+        The set that the round was finished with.
+    selection
+        Its JSON, without `indices`.
+    fit
+        What the fit route shows of it; None when the round is open.
+    planted
+        Whose label was broken on purpose in this round; None means nobody's.
+    """
+
+    number: int
+    finished: bool
+    version: int
+    members: SetRef | None
+    epochs: Mapping[int, Epoch]
+    partials: Mapping[int, Epoch]
+    metrics: Mapping[int, Mapping[str, float]]
+    opened_at: float
+    finished_at: float | None = None
+    selected: SetRef | None = None
+    selection: Mapping[str, Any] | None = None
+    fit: Mapping[str, Any] | None = None
+    planted: SetRef | None = None
+
+    @property
+    def all_epochs(self) -> dict[int, Epoch]:
+        """Committed and partial epochs, ascending."""
+        return dict(sorted({**self.epochs, **self.partials}.items()))
+
+    @property
+    def missing(self) -> list[int]:
+        """Epochs that lack in 0..max."""
+        present = self.all_epochs
+        return sorted(set(range(max(present, default=-1) + 1)) - set(present))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's record.
+
+    Attributes
+    ----------
+    run_id
+        The caller's name.
+    uid
+        Drawn when the run was created: a run that is deleted and opened again never meets its past.
+    config, tags, status, ttl_seconds
+        As opened or patched.
+    attempt
+        The attempt whose writes are taken.
+    round
+        The open round.
+    created_at, updated_at, expires_at
+        Unix time in seconds.
+    labels, audit
+        The given labels and the audit; None where there are none.
+    n_events
+        Events so far; the last one has this number.
+    ids
+        The samples' external ids; None where there are none.
+    """
+
+    run_id: str
+    uid: str
+    config: RunConfig
+    tags: Mapping[str, str]
+    status: Status
+    ttl_seconds: int
+    attempt: int
+    round: int
+    created_at: float
+    updated_at: float
+    expires_at: float
+    labels: TruthRef | None = None
+    audit: TruthRef | None = None
+    n_events: int = 0
+    ids: IdsRef | None = None
+
+    @property
+    def place(self) -> str:
+        """Its place among all runs, which are sorted by it: when it was created, then its name."""
+        return f"{round(self.created_at * 1000):013d}:{self.run_id}"
+
+    def truth(self, name: TruthName) -> TruthRef | None:
+        """Labels or audit, by name."""
+        return self.labels if name == "labels" else self.audit
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that has happened to a run.
+
+    Attributes
+    ----------
+    number
+        1 and up, in the order in which things happened, without gaps.
+    kind
+        What.
+    at
+        Unix time in seconds.
+    fields
+        More of it, in JSON's own types.
+    """
+
+    number: int
+    kind: EventKind
+    at: float
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A selection in the form that is cached and sent.
+
+    Attributes
+    ----------
+    digest
+        Of everything that it was computed from.
+    summary
+        `Selection.summary`.
+    fit
+        Histogram, densities, curves, metric, components, threshold, verdict, reasons, estimates.
+    bitmap
+        Shape (n_bytes,), the kept samples.
+    """
+
+    digest: str
+    summary: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    bitmap: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a caller knows, or believes to know, of what it writes over.
+
+    Attributes
+    ----------
+    absent
+        Nothing may be there.
+    digests
+        One of these must be there; empty: anything that is there will do. None: no demand.
+    """
+
+    absent: bool = False
+    digests: frozenset[str] | None = None
+
+    @property
+    def code(self) -> str:
+        """The same in a word, as scripts take it: empty for no demand, ``!`` absent, ``*`` anything, or the digests."""
+        if self.absent:
+            return "!"
+        return "" if self.digests is None else " ".join(sorted(self.digests)) or "*"
+
+    def check(self, what: str, held: str | None) -> None:
+        """Return when what is there, by its digest, is as demanded.
+
+        Raises
+        ------
+        PreconditionFailed
+            If it is not.
+        """
+        if self.absent and held is not None:
+            raise unmet(what, self, held)
+        if self.digests is not None and (held is None or (self.digests and held not in self.digests)):
+            raise unmet(what, self, held)
+
+
+NO_CONDITION = Condition()
+
+
+def unmet(what: str, condition: Condition, held: str | None) -> PreconditionFailed:
+    """The error for a write that may not go on."""
+    there = "there is nothing yet" if held is None else f'the ETag "{held}" is there'
+    wanted = "If-None-Match: * wants nothing there" if condition.absent else "If-Match names another"
+    return PreconditionFailed(f"of {what} {there}, {wanted}; look at what is there, and send the condition anew")

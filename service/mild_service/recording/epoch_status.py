@@ -1,0 +1,164 @@
+"""Who is in: of an epoch sample by sample, of a round epoch by epoch."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_service.config import Settings
+from mild_service.errors import StoreDamaged, StoreUnavailable
+from mild_service.limits import check_place
+from mild_service.models import Epoch, Round, Run, ShardRef
+from mild_service.store import Store, wrong_round
+
+EpochState: TypeAlias = Literal["absent", "partial", "committed"]
+
+_SHOWN = 100
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coverage:
+    """How far an epoch is.
+
+    Attributes
+    ----------
+    epoch
+        Its record; None when it is absent.
+    n_correct, n_observed
+        Samples.
+    n_expected
+        Samples that the run observes in every epoch.
+    n_missing, missing
+        Samples that are expected and not there, and the first 100 of them.
+    n_ranges, ranges
+        Stretches of neighbouring samples among the missing, and the first 100 of them, shape (n, 2): first and last.
+    missing_shards
+        Those that are not in, ascending; empty where the epoch is not written in shards.
+    """
+
+    epoch: Epoch | None
+    n_correct: int
+    n_observed: int
+    n_expected: int
+    n_missing: int
+    missing: NDArray[np.int64]
+    n_ranges: int
+    ranges: NDArray[np.int64]
+    missing_shards: list[int]
+
+    @property
+    def state(self) -> EpochState:
+        """How far the epoch is, in a word."""
+        return state_of(self.epoch)
+
+
+class Coverages:
+    """Reports on what is in."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    async def round(self, run: Run, number: int) -> Round:
+        """A round as it stands.
+
+        Raises
+        ------
+        LimitExceeded, RoundNotOpen
+            If there is no such round.
+        """
+        check_place(self._settings, number)
+        if number > run.round:
+            raise wrong_round(run.run_id, number, run.round)
+        (round_,) = await self._store.rounds.get(run, range(number, number + 1))
+        return round_
+
+    async def members(self, run: Run, round_: Round) -> Bitmap:
+        """Whom the model is trained on, shape (n_bytes,)."""
+        if round_.members is None:
+            return bitmap.full(run.config.n_samples)
+        return await self._store.bits.read_set(run, round_.members)
+
+    async def planted(self, run: Run) -> Bitmap:
+        """Whose label was broken on purpose in round 0, shape (n_bytes,)."""
+        round_ = await self.round(run, 0)
+        if round_.planted is None:
+            return np.zeros(bitmap.n_bytes(run.config.n_samples), dtype=np.uint8)
+        return await self._store.bits.read_set(run, round_.planted)
+
+    async def epoch(self, run: Run, number: int, epoch: int) -> Coverage:
+        """How far an epoch is: one epoch's bits are read, or its shards', and at most one reply beside them.
+
+        Raises
+        ------
+        LimitExceeded, RoundNotOpen
+            If there is no such round or epoch.
+        StoreDamaged
+            If bits are missing.
+        StoreUnavailable
+            If the epoch changed faster than it could be read.
+        """
+        check_place(self._settings, number, epoch)
+        damaged: Epoch | None = None
+        for _ in range(_TRIES):
+            round_ = await self.round(run, number)
+            found = round_.all_epochs.get(epoch)
+            refs = [] if found is None or found.n_shards is None else await self._store.shards.read(run, number, found)
+            if refs is None:
+                continue
+            expected = bitmap.full(run.config.n_samples)
+            if run.config.observe == "members":
+                expected = await self.members(run, round_)
+            try:
+                observed, correct = await self._bits(run, number, found, refs, expected)
+            except StoreDamaged:
+                if found == damaged:
+                    raise
+                damaged = found  # or else merged or replaced, just now
+                continue
+            return await anyio.to_thread.run_sync(_coverage, found, refs, observed, correct, expected)
+        raise StoreUnavailable(
+            f"epoch {epoch} of round {number} was changed {_TRIES} times while it was read; ask again in a second"
+        )
+
+    async def _bits(
+        self, run: Run, number: int, epoch: Epoch | None, refs: list[ShardRef], expected: Bitmap
+    ) -> tuple[Bitmap, Bitmap]:
+        """Who was observed and who was correct, shape (n_bytes,) each."""
+        if epoch is None:
+            return np.zeros_like(expected), np.zeros_like(expected)
+        if epoch.partial and epoch.kind == "shards":
+            return await self._store.shards.read_bits(run, number, epoch.number, refs)
+        correct, observed = await self._store.bits.read_epochs(run, number, [epoch])
+        return observed[0] if epoch.planes == 2 else expected, correct[0]
+
+
+def state_of(epoch: Epoch | None) -> EpochState:
+    """How far an epoch is, in a word."""
+    if epoch is None:
+        return "absent"
+    return "partial" if epoch.partial else "committed"
+
+
+def _coverage(
+    epoch: Epoch | None, refs: list[ShardRef], observed: Bitmap, correct: Bitmap, expected: Bitmap
+) -> Coverage:
+    missing = expected & ~observed
+    n_ranges, ranges = bitmap.ranges(missing, _SHOWN)
+    n_shards = 0 if epoch is None else epoch.n_shards or 0
+    return Coverage(
+        epoch=epoch,
+        n_correct=bitmap.popcount(correct),
+        n_observed=bitmap.popcount(observed),
+        n_expected=bitmap.popcount(expected),
+        n_missing=bitmap.popcount(missing),
+        missing=bitmap.first(missing, _SHOWN),
+        n_ranges=n_ranges,
+        ranges=ranges,
+        missing_shards=sorted(set(range(n_shards)) - {ref.shard for ref in refs}),
+    )

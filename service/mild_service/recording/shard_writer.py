@@ -1,0 +1,111 @@
+"""The write path of shards: an epoch that several ranks write, each its own share."""
+
+from dataclasses import dataclass, replace
+
+from mild_core import bitmap
+from mild_core.errors import BitmapLengthError
+from mild_core.types import EpochBits
+from mild_service.concurrency import offload
+from mild_service.config import Settings
+from mild_service.errors import InvalidRequest, StaleAttempt, StoreUnavailable
+from mild_service.limits import check_place, within
+from mild_service.models import Epoch, Run, ShardOutcome
+from mild_service.observability import Telemetry
+from mild_service.store import PackedEpoch, Store
+
+_TRIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPut:
+    """What a shard has done.
+
+    Attributes
+    ----------
+    outcome
+        ``same`` when the store had it.
+    epoch
+        The epoch as it stands now.
+    n_correct, n_observed
+        Samples of the shard.
+    """
+
+    outcome: ShardOutcome
+    epoch: Epoch
+    n_correct: int
+    n_observed: int
+
+
+class Shards:
+    """Epochs in shards."""
+
+    def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
+        self._store = store
+        self._settings = settings
+        self._telemetry = telemetry
+
+    async def put(
+        self,
+        run: Run,
+        round_: int,
+        number: int,
+        shard: int,
+        of: int,
+        body: bytes,
+        attempt: int | None,
+        replaces: bool,
+    ) -> ShardPut:
+        """Keep one rank's share of an epoch, and commit the epoch when it was the last; `attempt` None: the current.
+
+        When that is cut short between the two, any shard of the epoch sent again, or the round's finish, completes it.
+
+        Raises
+        ------
+        LimitExceeded, InvalidRequest, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
+            If the place or the body is impossible.
+        Conflict
+            If the run's state does not take it.
+        """
+        check_place(self._settings, round_, number)
+        within("of", of, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
+        if shard >= of:
+            raise InvalidRequest(f"shard is {shard}, an epoch of {of} shards has 0..{of - 1}; number them from 0 on")
+        n_samples = run.config.n_samples
+        packed = await offload(len(body), lambda: _packed(body, n_samples))
+        done: ShardOutcome | None = None
+        for _ in range(_TRIES):
+            try:
+                outcome, epoch = await self._store.shards.put(
+                    run, round_, number, shard, of, packed, run.attempt if attempt is None else attempt, replaces
+                )
+                done = done or outcome  # sent again below, a shard that has just been stored is the same
+                if epoch.partial and not epoch.lacks_shards:
+                    merged = await self._store.shards.merge(run, round_, epoch, attempt)
+                    if merged is None:
+                        continue  # by somebody else, just now
+                    self._telemetry.epochs.labels("committed").inc()
+                    epoch = merged
+            except StaleAttempt:
+                if attempt is not None:
+                    raise
+                run = replace(run, attempt=(await self._store.runs.get(run.run_id)).attempt)
+                continue
+            self._telemetry.shards.labels(done).inc()
+            self._telemetry.epoch_bytes.inc(len(body))
+            return ShardPut(done, epoch, packed.n_correct, packed.n_observed or 0)
+        raise StoreUnavailable(
+            f"epoch {number} of round {round_} was changed by others {_TRIES} times while its shards were merged; "
+            "send the same shard again in a second"
+        )
+
+
+def _packed(body: bytes, n_samples: int) -> PackedEpoch:
+    """A shard's body, checked and packed."""
+    bits = EpochBits.from_body(body, n_samples)
+    if bits.observed is None:
+        size = bitmap.n_bytes(n_samples)
+        raise BitmapLengthError(
+            f"a shard of {n_samples} samples takes {2 * size} bytes (observed, then correct), got {len(body)}; "
+            "send both bitmaps over the whole data set, with the bits of this rank's samples set"
+        )
+    return PackedEpoch.of(bits, "shards")

@@ -1,0 +1,306 @@
+"""``/runs/{run_id}/rounds/{round}/epochs``: epochs put, whole or in shards, and how far they are.
+
+JSON out of epochs: what a put or a log has done, and how far they are.
+"""
+
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from mild_core.errors import CorrectNotObservedError
+from mild_service.errors import EpochConflict, EpochKind, PreconditionFailed
+from mild_service.models import Commitment, Epoch, Kind, Round, Run, ShardOutcome
+from mild_service.recording.epoch_status import Coverage, EpochState, state_of
+from mild_service.recording.epoch_writer import Put
+from mild_service.recording.prediction_writer import Filled
+from mild_service.web import bodies
+from mild_service.web.dependencies import (
+    Attempt,
+    CoveragesDep,
+    EpochNumber,
+    EpochsDep,
+    Replace,
+    RoundNumber,
+    RunId,
+    RunsDep,
+    ShardNumber,
+    ShardsDep,
+)
+from mild_service.web.openapi import BITS, PLACE, WRITE, binary
+from mild_service.web.problems import described
+from mild_service.web.responses import ConditionDep, conditional, tagged
+
+
+class EpochView(BaseModel):
+    """What an epoch's PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    outcome: Commitment
+    attempt: int
+    num_correct: int
+    num_observed: int | None = Field(description="Null when the body holds one bitmap: then `observe` says who.")
+
+
+class ShardView(BaseModel):
+    """What a shard's PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    shard: int
+    outcome: ShardOutcome = Field(description="`same`: the store had it.")
+    state: EpochState = Field(description="Of the epoch: `committed` once all shards are in.")
+    attempt: int
+    num_shards: int
+    num_missing_shards: int
+    num_correct: int = Field(description="Samples of this shard.")
+    num_observed: int
+
+
+class FilledView(BaseModel):
+    """What a log has done to an epoch."""
+
+    round: int
+    epoch: int
+    outcome: Literal["merged", "same"] = Field(description="`same`: all of it was known.")
+    state: Literal["partial", "committed"]
+    num_correct: int
+    num_observed: int
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_missing: int
+    missing: list[int] = Field(description="The first 100 samples that are expected and not there.")
+
+    @classmethod
+    def of(cls, filled: Filled) -> Self:
+        """View of `filled`."""
+        return cls(
+            round=filled.round,
+            epoch=filled.epoch,
+            outcome=filled.outcome,
+            state=filled.state,
+            num_correct=filled.n_correct,
+            num_observed=filled.n_observed,
+            num_expected=filled.n_expected,
+            num_missing=filled.n_missing,
+            missing=filled.missing.tolist(),
+        )
+
+
+class PostedView(BaseModel):
+    """What a log has done."""
+
+    run_id: str
+    records: int
+    epochs: list[FilledView]
+
+
+class CoverageView(BaseModel):
+    """How far an epoch is."""
+
+    run_id: str
+    round: int
+    epoch: int
+    state: EpochState
+    kind: Kind | None = Field(description="How its first writer writes it; null while it is absent.")
+    attempt: int | None
+    num_correct: int
+    num_observed: int
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_missing: int = Field(description="Samples that are expected and not there: unobserved, once it is committed.")
+    missing: list[int] = Field(description="The first 100 of them.")
+    num_missing_ranges: int = Field(description="Stretches of neighbouring indices among the missing.")
+    missing_ranges: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
+        description="The first 100 of them: first and last index."
+    )
+    num_shards: int | None = Field(description="Null where the epoch is not written in shards.")
+    missing_shards: list[int]
+
+    @classmethod
+    def of(cls, run_id: str, round_: int, epoch: int, coverage: Coverage) -> Self:
+        """View of `coverage`."""
+        held = coverage.epoch
+        return cls(
+            run_id=run_id,
+            round=round_,
+            epoch=epoch,
+            state=coverage.state,
+            kind=held and held.kind,
+            attempt=held and held.attempt,
+            num_correct=coverage.n_correct,
+            num_observed=coverage.n_observed,
+            num_expected=coverage.n_expected,
+            num_missing=coverage.n_missing,
+            missing=coverage.missing.tolist(),
+            num_missing_ranges=coverage.n_ranges,
+            missing_ranges=coverage.ranges.tolist(),
+            num_shards=held and held.n_shards,
+            missing_shards=coverage.missing_shards,
+        )
+
+
+class EpochSummary(BaseModel):
+    """One epoch in a round's coverage, as its record counts it."""
+
+    epoch: int
+    state: EpochState
+    kind: Kind
+    num_correct: int
+    num_observed: int = Field(
+        description="While shards are coming a sum over them, in which a sample counts as often as it was seen."
+    )
+    num_shards: int | None
+    num_missing_shards: int | None
+
+    @classmethod
+    def of(cls, epoch: Epoch, n_expected: int) -> Self:
+        """View of `epoch`."""
+        n_shards, n_in = epoch.n_shards, epoch.n_in
+        return cls(
+            epoch=epoch.number,
+            state=state_of(epoch),
+            kind=epoch.kind,
+            num_correct=epoch.n_correct,
+            num_observed=n_expected if epoch.n_observed is None else epoch.n_observed,
+            num_shards=n_shards,
+            num_missing_shards=None if n_shards is None or n_in is None else n_shards - n_in,
+        )
+
+
+class RoundCoverageView(BaseModel):
+    """How far the epochs of a round are."""
+
+    run_id: str
+    round: int
+    state: Literal["open", "finished"]
+    num_expected: int = Field(description="Samples that the run observes in every epoch.")
+    num_planted: int = Field(description="Samples whose label was broken on purpose in this round.")
+    epochs: list[EpochSummary] = Field(description="Ascending.")
+    missing_epochs: list[int] = Field(description="Epochs that lack below the greatest that there is.")
+
+    @classmethod
+    def of(cls, run: Run, round_: Round) -> Self:
+        """View of `round_`."""
+        members_only = run.config.observe == "members" and round_.members is not None
+        n_expected = round_.members.n_members if members_only and round_.members else run.config.n_samples
+        return cls(
+            run_id=run.run_id,
+            round=round_.number,
+            state="finished" if round_.finished else "open",
+            num_expected=n_expected,
+            num_planted=0 if round_.planted is None else round_.planted.n_members,
+            epochs=[EpochSummary.of(epoch, n_expected) for epoch in round_.all_epochs.values()],
+            missing_epochs=round_.missing,
+        )
+
+
+router = APIRouter(tags=["rounds"])
+
+
+@router.put(
+    "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
+    response_model=EpochView,
+    responses={
+        201: {"model": EpochView, "description": "Committed"},
+        200: {"description": "It was there with the same content, or was replaced"},
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind, PreconditionFailed),
+    },
+    openapi_extra=conditional(binary("One bitmap (correct), or two in a row (observed, correct).")),
+)
+async def put_epoch(
+    request: Request,
+    run_id: RunId,
+    round_: RoundNumber,
+    epoch: EpochNumber,
+    epochs: EpochsDep,
+    response: Response,
+    condition: ConditionDep,
+    attempt: Attempt = None,
+    replace: Replace = False,
+) -> EpochView:
+    """Commit one epoch's bits, all of them or none."""
+    bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
+    put = Put(run_id, round_, epoch, attempt, replace, condition)
+    outcome, held = await epochs.put(put, bodies.Body(request))
+    response.headers.update(tagged(held.digest))
+    response.status_code = 201 if outcome == "committed" else 200
+    return EpochView(
+        run_id=run_id,
+        round=round_,
+        epoch=epoch,
+        outcome=outcome,
+        attempt=held.attempt,
+        num_correct=held.n_correct,
+        num_observed=held.n_observed,
+    )
+
+
+@router.put(
+    "/runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}",
+    response_model=ShardView,
+    responses={
+        201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
+        200: {"description": "It was there with the same content, or was replaced"},
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind),
+    },
+    openapi_extra=binary("Two bitmaps in a row over all samples: observed by this writer, then correct."),
+)
+async def put_shard(
+    request: Request,
+    run_id: RunId,
+    round_: RoundNumber,
+    epoch: EpochNumber,
+    shard: ShardNumber,
+    of: Annotated[int, Query(description="In how many shards the epoch is written; its first shard fixes that.")],
+    runs: RunsDep,
+    shards: ShardsDep,
+    response: Response,
+    attempt: Attempt = None,
+    replace: Replace = False,
+) -> ShardView:
+    """Keep one rank's share of an epoch; the epoch is committed when all are in.
+
+    A sample that several shards have observed is correct if any of them says so.
+    """
+    run = await runs.find(run_id)
+    bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
+    body = await bodies.read_bitmaps(request, run.config.n_samples, count=2)
+    put = await shards.put(run, round_, epoch, shard, of, body, attempt, replace)
+    response.status_code = 201 if put.outcome == "stored" else 200
+    return ShardView(
+        run_id=run_id,
+        round=round_,
+        epoch=epoch,
+        shard=shard,
+        outcome=put.outcome,
+        state=state_of(put.epoch),
+        attempt=put.epoch.attempt,
+        num_shards=of,
+        num_missing_shards=of - (put.epoch.n_in or 0),
+        num_correct=put.n_correct,
+        num_observed=put.n_observed,
+    )
+
+
+@router.get(
+    "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
+    response_model=CoverageView,
+    responses=described(*PLACE),
+)
+async def get_epoch(
+    run_id: RunId, round_: RoundNumber, epoch: EpochNumber, runs: RunsDep, coverages: CoveragesDep, response: Response
+) -> CoverageView:
+    """How far an epoch is: absent, partial or committed; who is missing, sample by sample and shard by shard."""
+    found = await coverages.epoch(await runs.find(run_id), round_, epoch)
+    if found.epoch is not None:
+        response.headers.update(tagged(found.epoch.digest))
+    return CoverageView.of(run_id, round_, epoch, found)
+
+
+@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=described(*PLACE))
+async def get_round(run_id: RunId, round_: RoundNumber, runs: RunsDep, coverages: CoveragesDep) -> RoundCoverageView:
+    """How far each epoch of a round is, from what is counted already: cheap for a run of any size."""
+    run = await runs.find(run_id)
+    return RoundCoverageView.of(run, await coverages.round(run, round_))

@@ -1,0 +1,252 @@
+"""``/runs/{run_id}/rounds/{round}``: metrics, finish, fit.
+
+JSON of rounds, in and out: their state, members, metrics, and their end.
+
+``/runs/{run_id}/rounds/{round}/members``: whom the model is trained on.
+"""
+
+from typing import Annotated, Literal, Self
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
+
+from mild_core import bitmap
+from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError, SampleIndexError, TrailingBitsError
+from mild_core.types import Verdict
+from mild_service.errors import (
+    EpochGap,
+    InvalidRequest,
+    MembersFrozen,
+    MetricsConflict,
+    NoEpochs,
+    NotAcceptable,
+    RoundNotOpen,
+    RunNotFound,
+)
+from mild_service.models import Round
+from mild_service.recording.run_writer import ClientSet
+from mild_service.routes.selection import FitView, SelectionView
+from mild_service.web import bodies, responses, sets
+from mild_service.web.bodies import MAX_ENTRIES, Strict, few
+from mild_service.web.dependencies import (
+    Attempt,
+    Changes,
+    CoveragesDep,
+    EpochNumber,
+    Replace,
+    RoundNumber,
+    RunId,
+    RunsDep,
+    SelectionsDep,
+    SettingsDep,
+    UntilEpoch,
+)
+from mild_service.web.openapi import BITS, BODY, PLACE, WRITE
+from mild_service.web.problems import described
+from mild_service.web.responses import negotiate, respond
+
+MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Scalar = Annotated[FiniteFloat, Field(strict=True)]
+Scalars = Annotated[
+    dict[MetricName, Scalar],
+    Field(min_length=1, json_schema_extra={"additionalProperties": False, "maxProperties": MAX_ENTRIES}),
+    BeforeValidator(few),
+]
+
+
+class FinishRequest(Strict):
+    """Optional details of finishing a round."""
+
+    allow_gaps: bool = Field(False, description="Count missing epochs as unobserved instead of refusing.")
+    selected: str | None = Field(None, description="Base64 of the bitmap that an offline client has used already.")
+    core_version: str | None = Field(
+        None, max_length=64, description="Version of mild-selection that computed `selected`."
+    )
+
+
+class RoundView(BaseModel):
+    """A round's state."""
+
+    round: int
+    state: Literal["open", "finished"]
+    num_members: int
+    num_planted: int = Field(description="Samples whose label was broken on purpose in this round.")
+    num_epochs: int
+    epochs: list[int] = Field(description="Committed epochs, ascending.")
+    partial: dict[int, int] = Field(
+        description="Epochs that logs or shards are still filling up, with the samples in (over shards, summed)."
+    )
+    metrics: dict[int, dict[str, float]] = Field(description="Scalars by epoch.")
+    num_selected: int | None = Field(description="Size of the set; null while the round is open.")
+    verdict: Verdict | None
+    opened_at: float
+    finished_at: float | None
+
+    @classmethod
+    def of(cls, round_: Round, n_samples: int) -> Self:
+        """View of `round_`."""
+        return cls(
+            round=round_.number,
+            state="finished" if round_.finished else "open",
+            num_members=n_samples if round_.members is None else round_.members.n_members,
+            num_planted=0 if round_.planted is None else round_.planted.n_members,
+            num_epochs=len(round_.epochs),
+            epochs=list(round_.epochs),
+            partial={epoch: held.n_observed or 0 for epoch, held in round_.partials.items()},
+            metrics={epoch: dict(scalars) for epoch, scalars in round_.metrics.items()},
+            num_selected=round_.selected.n_members if round_.selected else None,
+            verdict=round_.selection["verdict"] if round_.selection else None,
+            opened_at=round_.opened_at,
+            finished_at=round_.finished_at,
+        )
+
+
+class MembersView(BaseModel):
+    """What a members' PUT has done."""
+
+    run_id: str
+    round: int
+    outcome: Literal["set", "same"]
+    num_members: int
+
+
+class MembersDetail(BaseModel):
+    """Whom the model is trained on in a round."""
+
+    run_id: str
+    round: int
+    num_members: int
+    indices: list[int] = Field(description="Sorted.")
+
+
+class MetricsView(BaseModel):
+    """What a metrics' PUT has done."""
+
+    run_id: str
+    round: int
+    epoch: int
+    outcome: Literal["committed", "same", "replaced"]
+
+
+router = APIRouter(tags=["rounds"])
+
+
+@router.put(
+    "/runs/{run_id}/rounds/{round}/metrics/{epoch}",
+    response_model=MetricsView,
+    responses={
+        201: {"model": MetricsView, "description": "Stored"},
+        200: {"description": "They were there with the same values, or were replaced"},
+        **described(*WRITE, *BODY, MetricsConflict),
+    },
+)
+async def put_metrics(
+    run_id: RunId,
+    round_: RoundNumber,
+    epoch: EpochNumber,
+    body: Scalars,
+    runs: RunsDep,
+    response: Response,
+    attempt: Attempt = None,
+    replace: Replace = False,
+) -> MetricsView:
+    """Store an epoch's scalars, such as `train_loss` or `test_accuracy`; they decide nothing."""
+    run = await runs.find(run_id)
+    outcome = await runs.put_metrics(run, round_, epoch, body, attempt, replace)
+    response.status_code = 201 if outcome == "committed" else 200
+    return MetricsView(run_id=run_id, round=round_, epoch=epoch, outcome=outcome)
+
+
+@router.post(
+    "/runs/{run_id}/rounds/{round}/finish",
+    response_model=SelectionView,
+    responses={
+        200: {"content": dict(responses.OPENAPI_CONTENT), "description": "The round's set"},
+        **described(
+            *WRITE, *BODY, NotAcceptable, NoEpochs, EpochGap, BitmapLengthError, TrailingBitsError, ParameterError
+        ),
+    },
+    openapi_extra={
+        "requestBody": {"required": False, "content": {bodies.JSON: {"schema": FinishRequest.model_json_schema()}}}
+    },
+)
+async def finish(
+    request: Request,
+    run_id: RunId,
+    round_: RoundNumber,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    settings: SettingsDep,
+    allow_gaps: bool = False,
+    attempt: Attempt = None,
+) -> Response:
+    """Freeze the round, store its set, open the next. Repeated, it returns the stored set."""
+    form = responses.form_of(request)
+    run = await runs.find(run_id)
+    room = settings.max_document_bytes + 4 * bitmap.n_bytes(run.config.n_samples) // 3
+    sent = await bodies.read_within(request, room, "send `selected` as base64 of one bitmap")
+    if sent:
+        bodies.media_type(request, (bodies.JSON,), bodies.JSON)
+    body = bodies.parse_json(sent, FinishRequest)
+    used = None
+    if body.selected is not None:
+        selected = bodies.decode_bitmap(body.selected, run.config.n_samples, "selected")
+        used = ClientSet(selected, body.core_version or "unknown")
+    await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, used)
+    choice = await selections.choose(await runs.find(run_id), round_, {})
+    answer = await selections.answer(choice, measure=form.kind == responses.JSON)
+    return await responses.encode(answer, form)
+
+
+@router.get(
+    "/runs/{run_id}/rounds/{round}/fit",
+    response_model=FitView,
+    responses=described(InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs),
+)
+async def get_fit(
+    run_id: RunId,
+    round_: RoundNumber,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+) -> Response:
+    """What the round's set was read off: histogram, components, cut, verdict."""
+    choice = await selections.choose(await runs.find(run_id), round_, changes, until_epoch)
+    return Response(orjson.dumps(await selections.fit(choice)), media_type=bodies.JSON)
+
+
+@router.put(
+    "/runs/{run_id}/rounds/{round}/members",
+    response_model=MembersView,
+    responses=described(*WRITE, *BITS, InvalidInput, SampleIndexError, MembersFrozen),
+    openapi_extra=sets.taken("The members' bitmap."),
+)
+async def put_members(
+    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
+) -> MembersView:
+    """Set whom the model is trained on, before the round's first epoch."""
+    run = await runs.find(run_id)
+    members = await sets.read(request, run.config.n_samples, settings, "members")
+    changed, n_members = await runs.put_members(run, round_, members, attempt)
+    return MembersView(run_id=run_id, round=round_, outcome="set" if changed else "same", num_members=n_members)
+
+
+@router.get(
+    "/runs/{run_id}/rounds/{round}/members",
+    response_model=MembersDetail,
+    responses={
+        **sets.given("The members; everyone, unless they were set or a round before has chosen"),
+        **described(*PLACE, NotAcceptable),
+    },
+)
+async def get_members(
+    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, coverages: CoveragesDep
+) -> Response:
+    """Whom the model is trained on in a round: JSON, a bitmap, or indices as npy."""
+    form = negotiate(request, sets.FORMS)
+    run = await runs.find(run_id)
+    members = await coverages.members(run, await coverages.round(run, round_))
+    head = {"run_id": run_id, "round": round_}
+    return await respond(form, lambda: sets.written(form.kind, members, run.config.n_samples, head, "num_members"))

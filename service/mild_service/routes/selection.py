@@ -1,0 +1,322 @@
+"""``/selection``: the clean index set of a run, or of bits that are sent along.
+
+JSON of a clean set, and of what it was read off.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from mild_core import bitmap
+from mild_core.errors import BitmapLengthError, CorrectNotObservedError, InvalidInput, ParameterError, TrailingBitsError
+from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, SelectionOptions, Verdict
+from mild_service.annotations.sample_id_lists import no_sample_ids
+from mild_service.errors import (
+    BadRecord,
+    BodyTooLarge,
+    DigestMismatch,
+    InvalidRequest,
+    LimitExceeded,
+    MalformedBody,
+    NoEpochs,
+    NoSampleIds,
+    NotAcceptable,
+    RoundNotOpen,
+    RoundsNotComparable,
+    RunNotFound,
+    UnsupportedMediaType,
+)
+from mild_service.ingest import FORMATS
+from mild_service.models import Basis
+from mild_service.routes.predictions import LOG_CONTENT
+from mild_service.routes.stateless_selection import StatelessRequest, body_schema, rounds_of
+from mild_service.selecting.selections import Selections
+from mild_service.web import bodies, responses
+from mild_service.web.dependencies import (
+    AgainDep,
+    Changes,
+    PredictionsDep,
+    RunId,
+    RunsDep,
+    SampleIdsDep,
+    SelectionsDep,
+    SettingsDep,
+    UntilEpoch,
+    WhichRound,
+)
+from mild_service.web.problems import described
+from mild_service.web.responses import Form
+
+
+class ThresholdView(BaseModel):
+    """The cut: samples with metric <= `value` are kept; `cut` is the same in bins."""
+
+    rule: Rule
+    value: float | None
+    cut: int | None
+
+
+class ComponentView(BaseModel):
+    """One Weibull component, on the scale of the fit's bins."""
+
+    weight: float
+    scale: float
+    shape: float
+    mean: float
+
+
+class EstimateView(BaseModel):
+    """A quantity with a 90% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class MeasuredView(BaseModel):
+    """How good a set is on the audited samples; null where that is not defined."""
+
+    precision: float | None = Field(description="Share of the kept that are clean.")
+    recall: float | None = Field(description="Share of the clean that are kept.")
+    f1: float | None
+    auc: float | None = Field(
+        description="Probability that a clean sample scores lower than a mislabelled one, ties counted half."
+    )
+    known: int = Field(description="Audited samples, which all of this rests on.")
+
+
+class ClassView(BaseModel):
+    """What became of one class."""
+
+    label: int
+    scored: int = Field(description="Its samples that were judged.")
+    kept: int
+    cut: int | None = Field(description="Last bin that is kept; -1: nobody, null: nothing was fitted.")
+    noise_rate: float | None = Field(
+        description="Of the class's own fit; null without one, or where the verdict is not `separable`."
+    )
+    floored: bool = Field(description="The floor keeps samples that the rule would have dropped.")
+
+
+class EchoView(BaseModel):
+    """How far a set repeats its round's members."""
+
+    agreement: float = Field(description="Share of the judged samples that are both kept and members, or neither.")
+    by_chance: float = Field(description="The same share where being kept had nothing to do with being a member.")
+
+
+class SelectionView(BaseModel):
+    """A clean index set, and what may be believed of it."""
+
+    run_id: str | None
+    round: int
+    basis: Basis = Field(
+        description="`stored`: the set that the round was finished with; `client`: the same, brought by an offline "
+        "client; `computed`: computed for this request, and stored nowhere."
+    )
+    provisional: bool = Field(description="The round is still open.")
+    num_samples: int
+    num_selected: int
+    metric: Metric
+    fit: Fit
+    evidence: Evidence
+    threshold: ThresholdView
+    components: list[ComponentView]
+    verdict: Verdict
+    reasons: list[str]
+    estimated: dict[str, EstimateView | None]
+    epochs: int
+    unobserved: int
+    planted: int = Field(description="Samples whose own label was never judged, since it was broken on purpose.")
+    echo: EchoView | None = Field(
+        None, description="How far the set repeats whom its round was trained on; null where that was everyone."
+    )
+    classes: list[ClassView] | None = Field(None, description="With `per_class` or `min_keep_class`: every class.")
+    core_version: str
+    client_core_version: str | None = Field(None, description="With `basis` client: what computed the set.")
+    differs: int | None = Field(
+        None, description="With `basis` client: samples on which the service's own set differs."
+    )
+    measured: MeasuredView | None = Field(None, description="Where there is an audit: how good the set is.")
+    indices: list[int]
+    ids: list[str] | None = Field(
+        None, description="With `ids=true`, or from a log that names samples by ids: the external id of each index."
+    )
+
+
+class HistogramView(BaseModel):
+    """Bin `j` covers the metric `origin + width * j`."""
+
+    origin: float
+    width: float
+    counts: list[float]
+
+
+class CurvesView(BaseModel):
+    """Noise rate, precision and recall, a row each, where the first 0, 1, 2, … bins are kept."""
+
+    value: list[list[float]]
+    low: list[list[float]]
+    high: list[list[float]]
+
+
+class FitView(BaseModel):
+    """What a selection was read off."""
+
+    run_id: str
+    round: int
+    provisional: bool
+    histogram: HistogramView | None
+    densities: list[list[float]] | None = Field(description="Expected counts per bin: clean, then noisy component.")
+    curves: CurvesView | None = Field(
+        None, description="Estimates of every cut, with 90% intervals; null where they are not identified."
+    )
+    metric: Metric | None = Field(None, description="Left out of rounds that were finished by earlier versions.")
+    estimated: dict[str, EstimateView | None] | None = Field(None, description="As of a selection; left out likewise.")
+    components: list[ComponentView]
+    threshold: ThresholdView
+    verdict: Verdict
+    reasons: list[str]
+
+
+router = APIRouter(tags=["selection"])
+
+_FORMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": dict(responses.OPENAPI_CONTENT), "description": "The clean index set"}
+}
+
+
+@router.get(
+    "/selection/{run_id}",
+    response_model=SelectionView,
+    responses={
+        **_FORMS,
+        304: {"description": "The caller has this representation already (`If-None-Match`)"},
+        **described(
+            InvalidRequest,
+            LimitExceeded,
+            ParameterError,
+            RunNotFound,
+            RoundNotOpen,
+            RoundsNotComparable,
+            NoEpochs,
+            NoSampleIds,
+            NotAcceptable,
+        ),
+    },
+)
+async def get_selection(
+    request: Request,
+    run_id: RunId,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    sample_ids: SampleIdsDep,
+    changes: Changes,
+    which: WhichRound,
+    again: AgainDep,
+    until_epoch: UntilEpoch = None,
+    wait: Annotated[
+        float | None,
+        Query(allow_inf_nan=False, description="Seconds to wait for an explicit `round` to be finished (at most 60)."),
+    ] = None,
+    ids: Annotated[bool, Query(description="Give the samples' external ids beside their indices.")] = False,
+) -> Response:
+    """The clean index set: stored if the round is finished, else provisional.
+
+    With options of a selection, or `until_epoch`, it shows what another choice would give; nothing is stored.
+    """
+    form = responses.form_of(request, ids)
+    run = await runs.find(run_id)
+    if ids and run.ids is None:
+        raise no_sample_ids(run)
+    if wait is not None:
+        if not isinstance(which, int):
+            raise InvalidRequest(
+                f"wait needs an explicit round, got round={which}; ask for one, such as round=0&wait=30"
+            )
+        run = await selections.wait(run, which, wait)
+        await again()
+    choice = await selections.choose(run, which, changes, until_epoch)
+    named = f":{run.ids.digest}" if ids and run.ids else ""
+    tag = responses.etag(choice.identity + named, form)
+    if responses.is_current(request, tag):
+        return Response(status_code=304, headers=responses.headers(tag))
+    answer = await selections.answer(choice, measure=form.kind == responses.JSON)
+    if named:
+        kept = await sample_ids.names(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
+        answer = replace(answer, identity=answer.identity + named, ids=kept)
+    return await responses.encode(answer, form)
+
+
+@router.post(
+    "/selection",
+    response_model=SelectionView,
+    responses={
+        **_FORMS,
+        **described(
+            MalformedBody,
+            BodyTooLarge,
+            UnsupportedMediaType,
+            NotAcceptable,
+            InvalidRequest,
+            InvalidInput,
+            LimitExceeded,
+            ParameterError,
+            BitmapLengthError,
+            TrailingBitsError,
+            CorrectNotObservedError,
+            BadRecord,
+            DigestMismatch,
+        ),
+    },
+    openapi_extra={
+        "requestBody": {"required": True, "content": {**LOG_CONTENT, bodies.JSON: {"schema": body_schema()}}}
+    },
+)
+async def select_stateless(
+    request: Request,
+    selections: SelectionsDep,
+    predictions: PredictionsDep,
+    settings: SettingsDep,
+    changes: Changes,
+    num_samples: Annotated[
+        int | None, Query(description="Samples of a log; left out, they are those up to the greatest that it names.")
+    ] = None,
+) -> Response:
+    """Bits or a prediction log in, set out, nothing stored. Options of a selection in the query win over the body's."""
+    form = responses.form_of(request)
+    media_type = bodies.media_type(request, tuple(FORMATS), bodies.JSON)
+    options = SelectionOptions()
+    log = bodies.pieces(request, settings.max_log_bytes)
+    if media_type == bodies.JSON:
+        body = await bodies.read_within(request, settings.max_json_bytes)
+        if not body.lstrip().startswith(b"["):
+            bits = bodies.parse_json(body, StatelessRequest)
+            if num_samples is not None:
+                raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON beside the bits")
+            options = bits.options.options()
+            rounds = await to_thread.run_sync(rounds_of, bits, settings)
+            return await _encoded(selections, rounds, options, changes, form)
+        log = _single(body)
+    rounds, named = await predictions.alone(media_type, log, num_samples)
+    return await _encoded(selections, rounds, options, changes, form, named)
+
+
+async def _encoded(
+    selections: Selections,
+    rounds: list[RoundBits],
+    options: SelectionOptions,
+    changes: Mapping[str, Any],
+    form: Form,
+    ids: Sequence[str] | None = None,
+) -> Response:
+    answer = await selections.stateless(rounds, replace(options, **changes).checked(), ids)
+    return await responses.encode(answer, form)
+
+
+async def _single(body: bytes) -> AsyncIterator[bytes]:
+    yield body

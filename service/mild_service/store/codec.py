@@ -1,0 +1,222 @@
+"""Records as they lie in the store: written here, and narrowed here from what Redis replies.
+
+How a bitmap is cut into pieces of 128 KiB, and put together again.
+
+A piece of 1,048,576 samples keeps one reply small, and the epochs of one piece lie side by side in one hash, so that a
+round is read piece by piece with few commands and a big run spreads over a cluster.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_core.types import SelectionOptions
+from mild_service.errors import StoreNewer
+from mild_service.models import Epoch, IdsRef, Round, Run, RunConfig, SetRef, ShardRef, TruthRef
+
+Fields = Mapping[bytes, bytes]
+
+
+_LATER_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure"}
+_LATER = {"picture_url": None}
+"""Fields that came after schema 1, by what stands for leaving them out: a replica of the version before can read a run
+that does without them."""
+
+
+def write_config(config: RunConfig) -> bytes:
+    """A run's immutable fields as JSON."""
+    fields = asdict(config)
+    options = fields.pop("options")
+    return orjson.dumps(_without(fields, _LATER) | {"options": _without(options, _LATER_OPTIONS)})
+
+
+def _without(fields: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in later or value != later[name]}
+
+
+@lru_cache(maxsize=1024)
+def read_config(value: bytes) -> RunConfig:
+    """A run's immutable fields.
+
+    Raises
+    ------
+    StoreNewer
+        If there is one that this version does not know.
+    """
+    config = orjson.loads(value)
+    try:
+        return RunConfig(options=SelectionOptions(**config.pop("options")), **config)
+    except TypeError as error:
+        raise StoreNewer(f"a run was opened by a later version of the service ({error}); upgrade this one") from error
+
+
+def read_run(run_id: str, fields: Fields) -> Run:
+    """A run's record."""
+    return Run(
+        run_id=run_id,
+        uid=fields[b"uid"].decode(),
+        config=read_config(fields[b"config"]),
+        tags=orjson.loads(fields[b"tags"]),
+        status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
+        ttl_seconds=int(fields[b"ttl"]),
+        attempt=int(fields[b"attempt"]),
+        round=int(fields[b"round"]),
+        created_at=int(fields[b"created"]) / 1000,
+        updated_at=int(fields[b"updated"]) / 1000,
+        expires_at=int(fields[b"expires"]) / 1000,
+        labels=read_truth(fields.get(b"labels")),
+        audit=read_truth(fields.get(b"audit")),
+        n_events=int(fields.get(b"events", 0)),
+        ids=read_ids(fields.get(b"ids")),
+    )
+
+
+def write_set(ref: SetRef | None) -> str:
+    """A reference to a set; empty for everyone, or, of planted samples, for nobody."""
+    return "" if ref is None else f"{ref.round}:{ref.digest}:{ref.n_members}"
+
+
+def read_set(value: bytes) -> SetRef | None:
+    """A reference to a set; None for everyone, or, of planted samples, for nobody."""
+    if not value:
+        return None
+    round_, digest, n_members = value.decode().split(":")
+    return SetRef(int(round_), digest, int(n_members))
+
+
+def write_truth(ref: TruthRef) -> str:
+    """A reference to labels or to an audit."""
+    return f"{ref.version}:{ref.digest}"
+
+
+def read_truth(value: bytes | None) -> TruthRef | None:
+    """A reference to labels or to an audit."""
+    if value is None:
+        return None
+    version, digest = value.decode().split(":")
+    return TruthRef(int(version), digest)
+
+
+def write_ids(ref: IdsRef) -> str:
+    """A reference to external ids."""
+    return f"{ref.upload}:{ref.digest}:{ref.piece_bytes}"
+
+
+def read_ids(value: bytes | None) -> IdsRef | None:
+    """A reference to external ids."""
+    if value is None:
+        return None
+    upload, digest, piece_bytes = value.decode().split(":")
+    return IdsRef(upload, digest, int(piece_bytes))
+
+
+def write_epoch(epoch: Epoch) -> str:
+    """A commit record."""
+    observed = "" if epoch.n_observed is None else epoch.n_observed
+    counts = f"{epoch.planes}:{epoch.n_correct}:{observed}"
+    shards = ("v" if epoch.votes else "") if epoch.n_shards is None else f"{epoch.n_in}/{epoch.n_shards}"
+    state = "partial" if epoch.partial else "committed"
+    return f"{epoch.attempt}:{epoch.digest}:{counts}:{epoch.kind}:{state}:{shards}"
+
+
+@lru_cache(maxsize=2**14)
+def read_epoch(number: int, value: bytes) -> Epoch:
+    """A commit record. Kept, as whoever asks whether a selection has changed reads the same hundreds again."""
+    attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
+    n_in, _, n_shards = shards.partition("/")
+    return Epoch(
+        number=number,
+        attempt=int(attempt),
+        digest=digest,
+        planes=int(planes),
+        n_correct=int(n_correct),
+        n_observed=int(observed) if observed else None,
+        kind=kind,  # type: ignore[arg-type]  # written from the same literals
+        partial=state == "partial",
+        n_shards=int(n_shards) if n_shards else None,
+        n_in=int(n_in) if n_shards else None,
+        votes=shards == "v",
+    )
+
+
+def write_shard(name: str, packed_digest: str, n_correct: int, n_observed: int) -> str:
+    """A shard's record."""
+    return f"{name}:{packed_digest}:{n_correct}:{n_observed}"
+
+
+def read_shard(shard: int, value: bytes) -> ShardRef:
+    """A shard's record."""
+    name, digest, *_ = value.decode().split(":")
+    return ShardRef(shard, name, digest)
+
+
+def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
+    """A round's record with its commits and scalars."""
+    finished = fields[b"state"] == b"finished"
+    known = {n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
+    return Round(
+        number=number,
+        finished=finished,
+        version=int(fields[b"version"]),
+        members=read_set(fields[b"members"]),
+        epochs={n: epoch for n, epoch in known.items() if not epoch.partial},
+        partials={n: epoch for n, epoch in known.items() if epoch.partial},
+        metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
+        opened_at=int(fields[b"opened"]) / 1000,
+        finished_at=int(fields[b"finished"]) / 1000 if finished else None,
+        selected=read_set(fields[b"set"]) if finished else None,
+        selection=orjson.loads(fields[b"selection"]) if finished else None,
+        fit=orjson.loads(fields[b"fit"]) if finished else None,
+        planted=read_set(fields.get(b"planted", b"")),
+    )
+
+
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """JSON with sorted names: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+CHUNK_BYTES = 128 * 1024
+CHUNK_SAMPLES = CHUNK_BYTES * 8
+REPLY_BYTES = 8 * 1024 * 1024
+"""Most bytes of values that are asked for, or sent, in one command or pipeline."""
+
+
+def n_chunks(n_samples: int) -> int:
+    """Pieces of a bitmap of `n_samples` samples; at least one."""
+    return max(1, -(-n_samples // CHUNK_SAMPLES))
+
+
+def split(planes: Sequence[Bitmap]) -> list[bytes]:
+    """Cut bitmaps of shape (n_bytes,) into one value per chunk: the first plane's piece, then the second's."""
+    n_bytes = planes[0].size
+    starts = range(0, max(n_bytes, 1), CHUNK_BYTES)
+    return [b"".join(plane[start : start + CHUNK_BYTES].tobytes() for plane in planes) for start in starts]
+
+
+def extent(chunk: int, n_samples: int) -> slice:
+    """The bytes of a bitmap that `chunk` covers."""
+    return slice(chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, bitmap.n_bytes(n_samples)))
+
+
+def groups(sizes: Sequence[int]) -> Iterator[range]:
+    """Cut positions 0..len(sizes)-1 into runs of at most `REPLY_BYTES` each, at least one position a run."""
+    start, total = 0, 0
+    for position, size in enumerate(sizes):
+        if position > start and total + size > REPLY_BYTES:
+            yield range(start, position)
+            start, total = position, 0
+        total += size
+    if start < len(sizes):
+        yield range(start, len(sizes))
+
+
+def planes_of(value: bytes, planes: int) -> Bitmap:
+    """The pieces in one value, shape (planes, n_bytes of the piece)."""
+    return np.frombuffer(value, dtype=np.uint8).reshape(planes, -1)

@@ -1,0 +1,205 @@
+"""The connection to Redis or Valkey, built in one place.
+
+The store's address: one URL for a server, a socket or a cluster, read with errors that name what is wrong in it.
+
+No error ever quotes what may be a password: that of a port or of a user name says only where it stands.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from mild_service.config import Settings
+from mild_service.errors import ConfigurationError
+from mild_service.store.cluster import Cluster
+from mild_service.store.error_translation import BROKEN
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_CHECK = "ssl_check_hostname"
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_PORT = 6379
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the store is, and how to get in.
+
+    Attributes
+    ----------
+    nodes
+        Hosts with their ports; of a cluster some of its nodes, the others are found through them. Empty for a socket.
+    socket
+        Path of a Unix socket, else empty.
+    cluster, tls
+        Whether it is a Redis Cluster, and whether connections are encrypted.
+    db
+        Number of the database; a cluster has only 0.
+    username, password
+        ACL user; None where the address names none.
+    tls_options
+        ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (files) and ``ssl_check_hostname``, where they are given.
+    """
+
+    nodes: tuple[tuple[str, int], ...] = ()
+    socket: str = ""
+    cluster: bool = False
+    tls: bool = False
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls_options: Mapping[str, str | bool] = field(default_factory=dict)
+
+
+def read_address(url: str) -> Address:
+    """The parts of an address.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none, naming the bad part.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        _refuse("its brackets or characters make no host")
+    if parts.scheme not in _SCHEMES:
+        _refuse(f"its scheme is none of {', '.join(_SCHEMES)}")
+    if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
+        _refuse("it holds an @ or # behind the host; percent-encode what is special in user and password (%40, %23)")
+    options = _options(parts)
+    db = options.pop("db", None)
+    user, at, hosts = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    if at and not password:
+        _refuse("its user has no password; write user:password@host, or :password@host without a user")
+    username, secret = unquote(name) or None, unquote(password) or None
+    if parts.scheme == "unix":
+        if hosts or not parts.path.strip("/"):
+            _refuse("a socket is a path behind three slashes")
+        return Address(socket=unquote(parts.path), db=_db(db or "0"), username=username, password=secret)
+    cluster, tls = parts.scheme.endswith("+cluster"), parts.scheme.startswith("rediss")
+    if "," in hosts and not cluster:
+        _refuse(f"it names several hosts; those of a cluster take {parts.scheme}+cluster://")
+    number = _db(db or parts.path.strip("/") or "0")
+    if cluster and number:
+        _refuse(f"a cluster has no database but 0, got {number}")
+    nodes = tuple(_node(host) for host in hosts.split(","))
+    return Address(
+        nodes,
+        cluster=cluster,
+        tls=tls,
+        db=number,
+        username=username,
+        password=secret,
+        tls_options=_tls(options, tls),
+    )
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    allowed = {"unix": ("db",)}.get(parts.scheme, ("db", *_FILES, _CHECK))
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name in options:
+        if name not in allowed:
+            _refuse(f"its option {name!r} is not known; {parts.scheme}:// takes {', '.join(allowed)}")
+    return options
+
+
+def _tls(options: Mapping[str, str], tls: bool) -> dict[str, str | bool]:
+    if options and not tls:
+        _refuse(f"its option {next(iter(options))!r} needs TLS, which is rediss:// or rediss+cluster://")
+    read: dict[str, str | bool] = {}
+    for name, value in options.items():
+        if name == _CHECK:
+            if value.lower() not in _BOOLEANS:
+                _refuse(f"its option {name!r} is neither true nor false")
+            read[name] = _BOOLEANS[value.lower()]
+        elif Path(value).is_file():
+            read[name] = value
+        else:
+            _refuse(f"its option {name!r} names no file, got {value!r}")
+    if ("ssl_certfile" in read) != ("ssl_keyfile" in read):
+        _refuse("a client's certificate needs both 'ssl_certfile' and 'ssl_keyfile'")
+    return read
+
+
+def _node(host: str) -> tuple[str, int]:
+    name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    if not colon:
+        name, port = host, str(_PORT)
+    name = name.strip("[]")
+    if not name:
+        _refuse("it names no host, or an empty one between commas")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        _refuse("what stands behind a host's colon is no port from 1 to 65535; is there an @ missing?")
+    return name, int(port)
+
+
+def _db(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        _refuse("its database is not a number")
+    return int(value)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ConfigurationError(
+        f"cannot read the store's address: {what}; set MILD_STORE_URL to something like redis://localhost:6379/0, "
+        "rediss://user:password@host:6379/0?ssl_ca_certs=/etc/ssl/ca.pem, unix:///run/redis.sock or "
+        "redis+cluster://host-a:6379,host-b:6379"
+    ) from None
+
+
+Client: TypeAlias = Redis | Cluster
+
+
+def connect(settings: Settings, url: str) -> Client:
+    """Return a client for `url`; nothing is sent before its first command.
+
+    Bursts are queued instead of failed, and the retries bridge a restart of the store: with the library's own defaults
+    the first command after a restart fails, and so does the 101st at a time.
+
+    Raises
+    ------
+    ConfigurationError
+        If the address cannot be used.
+    """
+    address = read_address(url)
+    options: dict[str, Any] = {
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": settings.store_timeout,
+        "socket_connect_timeout": min(5.0, settings.store_timeout),
+        "retry": Retry(
+            ExponentialBackoff(cap=0.5, base=0.01),
+            3,
+            supported_errors=BROKEN,  # type: ignore[arg-type]  # by the library's annotations only
+        ),
+        "health_check_interval": 30,
+        "client_name": "mild-service",
+        **address.tls_options,
+    }
+    if address.cluster:
+        nodes = [ClusterNode(host, port) for host, port in address.nodes]
+        return Cluster(nodes, settings.store_connections, ssl=address.tls, **options)
+    pool = BlockingConnectionPool(
+        max_connections=settings.store_connections,
+        timeout=settings.store_timeout,
+        db=address.db,
+        **_place(address),
+        **options,
+    )
+    return Redis.from_pool(pool)
+
+
+def _place(address: Address) -> dict[str, Any]:
+    if address.socket:
+        return {"connection_class": UnixDomainSocketConnection, "path": address.socket}
+    ((host, port),) = address.nodes
+    return {"connection_class": SSLConnection if address.tls else Connection, "host": host, "port": port}

@@ -1,0 +1,69 @@
+"""An epoch's bits in the form that is stored: hashed, counted, cut into chunks."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from mild_core import bitmap
+from mild_core.types import EpochBits
+from mild_core.wrong_predictions import Votes
+from mild_service.models import Epoch, Kind
+from mild_service.store import codec
+from mild_service.store.wrong_prediction_store import packed as votes_packed
+
+
+@dataclass(frozen=True, slots=True)
+class PackedEpoch:
+    """An epoch's bits as they are stored.
+
+    Attributes
+    ----------
+    digest
+        Of the body.
+    planes, n_correct, n_observed
+        As in `Epoch`.
+    values
+        One per chunk.
+    votes
+        Wrong predictions, one value per chunk; empty where none are known.
+    """
+
+    digest: str
+    planes: int
+    n_correct: int
+    n_observed: int | None
+    values: Sequence[bytes]
+    votes: Sequence[bytes] = ()
+
+    @classmethod
+    def of(cls, bits: EpochBits, kind: Kind = "whole", votes: Votes | None = None, sha256: str | None = None) -> Self:
+        """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
+
+        Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
+        else's. That of a whole epoch is its body's; `sha256` is that one, in hex, where it is known already.
+        """
+        fields = [] if votes is None or not votes.n_votes else votes_packed(votes)
+        planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
+        if sha256 is None:
+            digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
+            for plane in planes:
+                digest.update(np.ascontiguousarray(plane).data)
+            for field in fields:
+                digest.update(field)
+            sha256 = digest.hexdigest()
+        return cls(
+            digest=sha256[:32],
+            planes=len(planes),
+            n_correct=bitmap.popcount(bits.correct),
+            n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
+            values=codec.split(planes),
+            votes=fields,
+        )
+
+    def record(self, number: int, attempt: int, kind: Kind = "whole", partial: bool = False) -> Epoch:
+        """The commit record that goes with these bits."""
+        epoch = Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
+        return replace(epoch, votes=bool(self.votes))

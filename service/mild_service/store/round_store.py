@@ -1,0 +1,190 @@
+"""The steps of a round as a whole: read, members set, metrics kept, epochs dropped by a new attempt, finished."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
+from mild_service.models import Commitment, Round, Run, SetRef
+from mild_service.store import codec
+from mild_service.store.bitmaps import Writer, read_rounds
+from mild_service.store.context import Argument, Link, refused, said
+from mild_service.store.error_translation import translated
+from mild_service.store.keys import set_field
+
+
+class Rounds:
+    """Verbs on a run's rounds."""
+
+    def __init__(self, link: Link, writer: Writer) -> None:
+        self._link = link
+        self._writer = writer
+
+    async def get(self, run: Run, numbers: range) -> list[Round]:
+        """Rounds as they stand, all of one instant.
+
+        Raises
+        ------
+        RunNotFound
+            If the run has gone meanwhile.
+        """
+        return await read_rounds(self._link, run, numbers)
+
+    async def resume(self, run: Run, round_: int, epoch: int) -> int:
+        """Drop the open round's epochs from `epoch` on and return the new attempt.
+
+        Raises
+        ------
+        RoundFinished, RoundNotOpen
+            If `round_` is not the open one.
+        """
+        keys = self._link.keys
+        *names, events = self._writer.names(run, round_)
+        names += [keys.metrics(run.run_id, run.uid, round_), events]
+        with translated():
+            answer = await self._link.scripts.run("resume", names, [run.uid, round_, self._link.now(), epoch])
+        if answer[0] != "resumed":
+            raise refused(answer, run.run_id, round_, None)
+        return int(answer[1])
+
+    async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
+        """Set the members of the open round; return whether that changed anything, and how many they are.
+
+        Raises
+        ------
+        MembersFrozen
+            If the round has epochs and other members.
+        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
+            If the run does not take this write.
+        """
+        ref = _set_ref(round_, members)
+        everyone = ref.n_members == run.config.n_samples
+        record = "" if everyone else codec.write_set(ref)
+        values = [b""] if everyone else codec.split([members])
+        arguments: list[Argument] = [run.uid, said(attempt), round_, self._link.now(), record]
+        names = self._writer.names(run, round_)
+        answer = await self._writer.write("members", names, arguments, run, round_, set_field(ref.digest), values)
+        match answer[0]:
+            case "set" | "same":
+                return answer[0] == "set", ref.n_members
+            case "frozen":
+                raise MembersFrozen(
+                    f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
+                    "set members before the round's first epoch, or drop the epochs with resume_from"
+                )
+        raise refused(answer, run.run_id, round_, attempt)
+
+    async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
+        """Set whose label was broken on purpose in round 0; return whether that changed anything, and how many.
+
+        Those that are there already may be put again at any time.
+
+        Raises
+        ------
+        PlantedFrozen
+            If round 0 has epochs and other ones, or none.
+        StaleAttempt, RoundFinished, RunNotFound
+            If the run does not take this write.
+        """
+        ref = _set_ref(0, planted)
+        record = codec.write_set(ref) if ref.n_members else ""
+        values = codec.split([planted]) if ref.n_members else [b""]
+        arguments: list[Argument] = [run.uid, said(attempt), self._link.now(), record]
+        names = self._writer.names(run, 0)
+        answer = await self._writer.write("planted", names, arguments, run, 0, set_field(ref.digest), values)
+        match answer[0]:
+            case "set" | "same":
+                return answer[0] == "set", ref.n_members
+            case "frozen":
+                raise PlantedFrozen(
+                    f"round 0 has {answer[1]} epochs already, so its planted samples are fixed, got other ones; "
+                    "put them before the first epoch, or drop the epochs with resume_from"
+                )
+        raise refused(answer, run.run_id, 0, attempt)
+
+    async def put_metrics(
+        self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
+    ) -> Commitment:
+        """Store an epoch's scalars.
+
+        Raises
+        ------
+        MetricsConflict
+            If the epoch has others and they are not to be replaced.
+        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
+            If the run does not take this write.
+        """
+        keys = self._link.keys
+        names = [
+            keys.run(run.run_id),
+            keys.metrics(run.run_id, run.uid, round_),
+            keys.events(run.run_id, run.uid),
+        ]
+        value = codec.canonical(metrics)
+        arguments: list[Argument] = [run.uid, said(attempt), round_, self._link.now(), epoch, value, int(replace)]
+        with translated():
+            answer = await self._link.scripts.run("metrics", names, arguments)
+        match answer[0]:
+            case "committed" | "same" | "replaced":
+                return answer[0]
+            case "conflict":
+                raise MetricsConflict(
+                    f"epoch {epoch} of round {round_} has the metrics {answer[1]}, got {value.decode()}; "
+                    "send the same, or replace them with ?replace=true"
+                )
+        raise refused(answer, run.run_id, round_, attempt)
+
+    async def finish(
+        self,
+        run: Run,
+        round_: Round,
+        selected: Bitmap,
+        selection: Mapping[str, Any],
+        fit: Mapping[str, Any],
+        attempt: int | None,
+    ) -> bool:
+        """Freeze a round with its set and open the next.
+
+        Return False, with nothing changed, when the round is not as it was read in `round_`.
+
+        Raises
+        ------
+        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
+            If the run does not take this write.
+        """
+        keys, number = self._link.keys, round_.number
+        ref = _set_ref(number, selected)
+        names = [
+            keys.run(run.run_id),
+            keys.round(run.run_id, run.uid, number),
+            keys.chunk(run.run_id, run.uid, number, 0),
+            keys.round(run.run_id, run.uid, number + 1),
+            keys.epochs(run.run_id, run.uid, number),
+            keys.events(run.run_id, run.uid),
+        ]
+        arguments: list[Argument] = [
+            run.uid,
+            said(attempt),
+            number,
+            self._link.now(),
+            round_.version,
+            codec.write_set(ref),
+            orjson.dumps(dict(selection)),
+            orjson.dumps(dict(fit)),
+            number + 1,
+            "" if ref.n_members == run.config.n_samples else codec.write_set(ref),
+        ]
+        field, values = set_field(ref.digest), codec.split([selected])
+        answer = await self._writer.write("finish", names, arguments, run, number, field, values)
+        if answer[0] not in ("set", "moved"):
+            raise refused(answer, run.run_id, number, attempt)
+        return answer[0] == "set"
+
+
+def _set_ref(round_: int, members: Bitmap) -> SetRef:
+    """What a set is referred to by."""
+    return SetRef(round_, hashlib.sha256(members.tobytes()).hexdigest()[:32], bitmap.popcount(members))

@@ -1,0 +1,89 @@
+"""External sample ids: lines in pieces of 8,192, a hash per chunk of samples, there before the record names them."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, TypeAlias
+
+from mild_service.errors import StoreDamaged
+from mild_service.models import IdsRef, Run
+from mild_service.store import codec
+from mild_service.store.context import Link, refused
+from mild_service.store.error_translation import blobs, translated
+
+PIECE_SAMPLES = 8192
+"""Ids of a piece: at most 4 MiB, as an id has at most 512 bytes."""
+
+_PER_CHUNK = codec.CHUNK_SAMPLES // PIECE_SAMPLES
+
+Outcome: TypeAlias = Literal["set", "moved", "frozen"]
+"""``moved``: other ids are there by now; ``frozen``: an epoch has fixed them. Only ``set`` changes anything."""
+
+
+class Ids:
+    """Verbs on a run's external ids."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def write(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
+        """Write a piece that nothing refers to yet; return its bytes."""
+        value = "\n".join(ids).encode()
+        with translated():
+            key = self._key(run, piece)
+            await self._link.writes.send((key, ("HSET", key, f"{upload}:{piece}", value)))
+        return len(value)
+
+    async def commit(self, run: Run, ref: IdsRef) -> Outcome:
+        """Make pieces the ids of the run, in the place of those that `run` says are there."""
+        link = self._link
+        names = [link.keys.run(run.run_id), link.keys.epochs(run.run_id, run.uid, 0)]
+        old = "" if run.ids is None else codec.write_ids(run.ids)
+        with translated():
+            answer = await link.scripts.run("ids", names, [run.uid, link.now(), old, codec.write_ids(ref)])
+        match answer[0]:
+            case "set" | "moved" | "frozen":
+                return answer[0]
+        raise refused(answer, run.run_id, run.round, None)
+
+    async def drop(self, run: Run, upload: str) -> None:
+        """Delete an upload that nothing refers to (any more)."""
+        n_pieces = -(-run.config.n_samples // PIECE_SAMPLES)
+        with translated():
+            for start in range(0, n_pieces, _PER_CHUNK):
+                pieces = range(start, min(start + _PER_CHUNK, n_pieces))
+                await self._link.redis.hdel(self._key(run, start), *(f"{upload}:{piece}" for piece in pieces))
+
+    async def read(self, run: Run, ref: IdsRef, pieces: Sequence[int]) -> AsyncIterator[tuple[int, list[str]]]:
+        """Pieces, ascending, each with its number; some at a time, so that a reply stays small.
+
+        Raises
+        ------
+        StoreDamaged
+            If one is not there (any more).
+        """
+        n_together = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
+        for group in _groups(sorted(pieces), n_together):
+            key = self._key(run, group[0])
+            with translated():
+                values = blobs(await self._link.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group]))
+            for piece, value in zip(group, values, strict=True):
+                if value is None:
+                    raise StoreDamaged(
+                        f"{ref.upload}:{piece} is missing in {key}; the store must not evict keys "
+                        "(maxmemory-policy noeviction) and must keep its append-only file"
+                    )
+                yield piece, value.decode().split("\n")
+
+    def _key(self, run: Run, piece: int) -> str:
+        return self._link.keys.ids(run.run_id, run.uid, piece // _PER_CHUNK)
+
+
+def _groups(pieces: Sequence[int], n_together: int) -> list[list[int]]:
+    """Pieces of one chunk each, at most `n_together`."""
+    groups: list[list[int]] = []
+    for piece in pieces:
+        last = groups[-1] if groups else []
+        if last and last[0] // _PER_CHUNK == piece // _PER_CHUNK and len(last) < n_together:
+            last.append(piece)
+        else:
+            groups.append([piece])
+    return groups

@@ -1,0 +1,260 @@
+"""What routes are given: the write path, the read path, settings, and the parameters that several share.
+
+Dependencies are coroutines though they wait for nothing: plain functions would each cost every request a change to a
+worker thread and back.
+
+JSON of how a clean set is chosen.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias
+
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.dependencies.models import Dependant
+from pydantic import Field, FiniteFloat
+from pydantic.json_schema import SkipJsonSchema
+
+from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
+from mild_service.annotations.labels_and_audits import Truths
+from mild_service.annotations.sample_id_lists import SampleIds
+from mild_service.api_keys import ApiKey
+from mild_service.config import Settings
+from mild_service.errors import InvalidRequest
+from mild_service.recording.epoch_status import Coverages
+from mild_service.recording.epoch_writer import Epochs
+from mild_service.recording.prediction_writer import Predictions
+from mild_service.recording.run_writer import Runs
+from mild_service.recording.shard_writer import Shards
+from mild_service.selecting.event_feed import Feed
+from mild_service.selecting.label_suggestions import Suggester
+from mild_service.selecting.sample_tables import Tables
+from mild_service.selecting.selections import Selections, Which
+from mild_service.web.bodies import Strict
+
+# Ranges that `SelectionOptions` checks, for whoever reads the OpenAPI.
+Share = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": 0, "maximum": 1})]
+CostRatio = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": 1e-6, "maximum": 1e6})]
+MetricValue = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": -1e9, "maximum": 1e9})]
+
+
+class SelectionChoice(Strict):
+    """How a clean set is chosen; what is left out has its default."""
+
+    metric: Metric = "mild-simple"
+    fit: Fit = "anchored"
+    evidence: Evidence = "pooled"
+    threshold: Rule = "f1"
+    p: Share = 0.5
+    value: MetricValue | None = None
+    fraction: Share | None = None
+    target: Share | None = None
+    cost_ratio: CostRatio = 1.0
+    min_keep: Share = 0.01
+    per_class: bool = False
+    min_keep_class: Share = 0.0
+    audit: AuditUse = "measure"
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        return self.model_dump(exclude_unset=True)
+
+    def options(self) -> SelectionOptions:
+        """All fields, checked.
+
+        Raises
+        ------
+        ParameterError
+            If one is out of its range.
+        """
+        return SelectionOptions(**self.model_dump()).checked()
+
+
+RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
+RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
+EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
+ShardNumber = Annotated[int, Path(ge=0, alias="shard", description="0 to `of` - 1, such as the writer's rank.")]
+Attempt = Annotated[
+    int | SkipJsonSchema[None],  # a header is there or not, it is never null
+    Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
+]
+Again: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises `Unauthenticated` once the caller's key counts no more: to be asked where an answer takes its time."""
+Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
+
+
+async def _runs(request: Request) -> Runs:
+    runs: Runs = request.app.state.runs
+    return runs
+
+
+async def _selections(request: Request) -> Selections:
+    selections: Selections = request.app.state.selections
+    return selections
+
+
+async def _truths(request: Request) -> Truths:
+    truths: Truths = request.app.state.truths
+    return truths
+
+
+async def _predictions(request: Request) -> Predictions:
+    predictions: Predictions = request.app.state.predictions
+    return predictions
+
+
+async def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
+async def _epochs(request: Request) -> Epochs:
+    epochs: Epochs = request.app.state.epochs
+    return epochs
+
+
+async def _shards(request: Request) -> Shards:
+    shards: Shards = request.app.state.shards
+    return shards
+
+
+async def _coverages(request: Request) -> Coverages:
+    coverages: Coverages = request.app.state.coverages
+    return coverages
+
+
+async def _sample_ids(request: Request) -> SampleIds:
+    sample_ids: SampleIds = request.app.state.sample_ids
+    return sample_ids
+
+
+async def _suggester(request: Request) -> Suggester:
+    suggester: Suggester = request.app.state.suggester
+    return suggester
+
+
+async def _tables(request: Request) -> Tables:
+    tables: Tables = request.app.state.tables
+    return tables
+
+
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+async def _caller(request: Request) -> ApiKey:
+    caller: ApiKey = request.state.caller
+    return caller
+
+
+async def _again(request: Request) -> Again:
+    again: Again = request.state.again
+    return again
+
+
+async def known_query_only(request: Request) -> None:
+    """Refuse a query parameter that the route does not have: misspelt, it would silently leave the default in force.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is one.
+    """
+    if not request.query_params:
+        return
+    known = _query_names(request.scope["route"].dependant)
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        takes = f"takes {', '.join(known)}" if known else "takes none"
+        raise InvalidRequest(f"query.{unknown[0]}: unknown parameter, this route {takes}; check the spelling")
+
+
+def _query_names(dependant: Dependant) -> list[str]:
+    """Query parameters of a route and of what it depends on, in OpenAPI's order.
+
+    Not out of the OpenAPI document: while a process makes that, at the first such request, nobody else is answered.
+    """
+    own = [parameter.alias for parameter in dependant.query_params]
+    return own + [name for each in dependant.dependencies for name in _query_names(each)]
+
+
+RunsDep = Annotated[Runs, Depends(_runs)]
+SelectionsDep = Annotated[Selections, Depends(_selections)]
+TruthsDep = Annotated[Truths, Depends(_truths)]
+PredictionsDep = Annotated[Predictions, Depends(_predictions)]
+FeedDep = Annotated[Feed, Depends(_feed)]
+EpochsDep = Annotated[Epochs, Depends(_epochs)]
+ShardsDep = Annotated[Shards, Depends(_shards)]
+CoveragesDep = Annotated[Coverages, Depends(_coverages)]
+SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
+CallerDep = Annotated[ApiKey, Depends(_caller)]
+AgainDep = Annotated[Again, Depends(_again)]
+SuggesterDep = Annotated[Suggester, Depends(_suggester)]
+TablesDep = Annotated[Tables, Depends(_tables)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+
+
+async def _changes(
+    metric: Annotated[Metric | None, Query(description="Per-sample score.")] = None,
+    fit: Annotated[Fit | None, Query(description="How the mixture is fitted.")] = None,
+    evidence: Annotated[Evidence | None, Query(description="All rounds so far, or the latest alone.")] = None,
+    threshold: Annotated[Rule | None, Query(description="The rule that makes the cut.")] = None,
+    p: Annotated[Share | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
+    value: Annotated[MetricValue | None, Query(description="`value`: largest metric kept.")] = None,
+    fraction: Annotated[Share | None, Query(description="`fraction`: share kept.")] = None,
+    target: Annotated[Share | None, Query(description="`precision`, `recall`: the estimate to reach.")] = None,
+    cost_ratio: Annotated[
+        CostRatio | None,
+        Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
+    ] = None,
+    min_keep: Annotated[Share | None, Query(description="Share kept whatever the rule says.")] = None,
+    per_class: Annotated[bool | None, Query(description="A fit and a cut for each class; needs labels.")] = None,
+    min_keep_class: Annotated[
+        Share | None, Query(description="Share kept of each class whatever the rule says; above 0 it needs labels.")
+    ] = None,
+    audit: Annotated[
+        AuditUse | None,
+        Query(description="`fit`: the audit calibrates the fit, and checked samples follow their mark."),
+    ] = None,
+) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "metric": metric,
+        "fit": fit,
+        "evidence": evidence,
+        "threshold": threshold,
+        "p": p,
+        "value": value,
+        "fraction": fraction,
+        "target": target,
+        "cost_ratio": cost_ratio,
+        "min_keep": min_keep,
+        "per_class": per_class,
+        "min_keep_class": min_keep_class,
+        "audit": audit,
+    }
+    return {name: choice for name, choice in given.items() if choice is not None}
+
+
+Changes = Annotated[dict[str, Any], Depends(_changes)]
+"""Options of the selection to look at in place of the run's; nothing is stored."""
+
+
+async def _which(
+    round_: Annotated[
+        str,
+        Query(
+            alias="round",
+            pattern=r"^(latest|best|[0-9]{1,9})$",
+            description="`latest` finished one (else 0), the `best` finished one by the audit or else by "
+            "`validation_accuracy`, or a number.",
+        ),
+    ] = "latest",
+) -> Which:
+    if round_ == "latest":
+        return "latest"
+    return "best" if round_ == "best" else int(round_)
+
+
+WhichRound = Annotated[Which, Depends(_which)]
+
+UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]

@@ -1,0 +1,115 @@
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mild_core import bitmap
+from mild_core.inspect.explain import explain
+from mild_core.inspect.sample_table import SampleTable, Wanted, backward, forward, tabulate
+from mild_core.selection import select
+from mild_core.types import RoundBits, SelectionOptions
+from tests.core.test_selection import recorded
+
+
+def rounds_of(*rows: Sequence[str], planted: Sequence[int] = ()) -> list[RoundBits]:
+    """Rounds of epochs, a character per sample: 1 memorised, 0 misclassified, . not observed."""
+    n_samples = len(rows[0][0])
+    made = []
+    for number, epochs in enumerate(rows):
+        correct, seen = (np.array([[c in chars for c in row] for row in epochs]) for chars in ("1", "01"))
+        broken = bitmap.from_indices(planted, n_samples) if planted and number == 0 else None
+        made.append(RoundBits(n_samples, bitmap.pack(correct), bitmap.pack(seen), planted=broken))
+    return made
+
+
+def table_of(rounds: Sequence[RoundBits], options: SelectionOptions | None = None) -> SampleTable:
+    return tabulate(rounds, select(rounds, options))
+
+
+def test_columns_are_what_is_told_of_each_sample() -> None:
+    bits, _ = recorded(seen=0.7)
+    selection = select([bits])
+    table = tabulate([bits], selection)
+    for index in range(0, 2000, 97):
+        told = explain([bits], selection, index)
+        seen = told.rounds[0].bits.replace(".", "")
+        changes = sum(a != b for a, b in itertools.pairwise(seen))
+        assert (table.observed[index], table.misclassified[index]) == (told.observed, told.misclassified)
+        assert table.transitions[index] == changes
+        assert table.kept[index] == told.kept
+    assert table.n_epochs == 30
+    assert table.n_bytes == 26 * 2000
+
+
+def test_transitions_are_not_counted_across_rounds() -> None:
+    table = table_of(rounds_of(["01.", "00.", "11."], ["001", "110"]))
+    assert table.transitions.tolist() == [2, 3, 1]
+    assert table.misclassified.tolist() == [3, 2, 1]
+    assert table.observed.tolist() == [5, 5, 2]
+
+
+def test_only_the_latest_round_counts_where_it_is_the_evidence() -> None:
+    table = table_of(rounds_of(["01", "00"], ["11", "01"]), SelectionOptions(evidence="latest"))
+    assert table.n_epochs == 2
+    assert table.misclassified.tolist() == [1, 0]
+
+
+def test_a_round_that_broke_a_label_does_not_count_for_its_sample() -> None:
+    table = table_of(rounds_of(["00", "01"], ["11", "11"], planted=[0]))
+    assert table.observed.tolist() == [2, 4]
+    assert table.misclassified.tolist() == [0, 1]
+
+
+def test_orders_have_samples_without_a_score_last() -> None:
+    table = table_of(rounds_of(["01.1", "00.1"]))
+    assert table.order("index").tolist() == [0, 1, 2, 3]
+    assert table.order("score").tolist() == [3, 1, 0, 2]
+    assert table.order("-score").tolist() == [0, 1, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (Wanted(), [0, 1, 2, 3]),
+        (Wanted(kept=True), [0, 1, 3]),
+        (Wanted(kept=False), [2]),
+        (Wanted(score=(0, None)), [0, 1]),
+        (Wanted(score=(None, 0)), [1, 3]),
+        (Wanted(score=(-1, 1)), [1]),
+        (Wanted(misclassified=(0, 0)), [3]),
+        (Wanted(misclassified=(1, 2), transitions=(1, 1)), [1]),
+        (Wanted(transitions=(0, 0)), [0, 3]),
+    ],
+)
+def test_who_is_wanted(wanted: Wanted, found: list[int]) -> None:
+    table = table_of(rounds_of(["01.1", "00.1"]))
+    assert np.flatnonzero(wanted.mask(table)).tolist() == found
+
+
+@given(st.data())
+def test_pages_both_ways_hold_everyone_once(data: st.DataObject) -> None:
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=1, max_size=40)))
+    order = np.array(data.draw(st.permutations(range(mask.size))))
+    limit = data.draw(st.integers(1, 7))
+    wanted = [sample for sample in order.tolist() if mask[sample]]
+    start, seen = 0, list[int]()
+    while (places := forward(order, mask, start, limit)).size:
+        seen += order[places].tolist()
+        start = int(places[-1]) + 1
+    assert seen == wanted
+    stop, back = order.size, list[int]()
+    while (places := backward(order, mask, stop, limit)).size:
+        back = order[places].tolist() + back
+        stop = int(places[0])
+    assert back == wanted
+
+
+def test_a_page_lies_behind_many_that_are_not_wanted() -> None:
+    mask = np.zeros(200_000, dtype=bool)
+    mask[[5, 150_000, 199_999]] = True
+    order = np.arange(200_000)
+    assert forward(order, mask, 6, 2).tolist() == [150_000, 199_999]
+    assert backward(order, mask, 150_000, 2).tolist() == [5]

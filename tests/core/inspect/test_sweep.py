@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_core.audit import Audit, Beside, evaluate
+from mild_core.inspect.sweep import Cut, measure, sweep
+from mild_core.results import Selection
+from mild_core.selection import select
+from mild_core.types import Metric, RoundBits, SelectionOptions
+from tests.core.test_selection import recorded
+
+
+def swept(selection: Selection, audit: Audit | None = None) -> tuple[Cut, ...]:
+    measured = None if audit is None else measure(selection, audit)
+    return sweep(selection.histogram, selection.curves, measured)
+
+
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+@pytest.mark.parametrize("seen", [1.0, 0.7])
+def test_at_its_own_cut_a_selection_is_itself(metric: Metric, seen: float) -> None:
+    bits, clean = recorded(seen=seen)
+    selection = select([bits], SelectionOptions(metric=metric))
+    audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
+    cuts = swept(selection, audit)
+    cut = len(cuts) - 1 if selection.threshold.cut is None else selection.threshold.cut
+    own = cuts[cut]
+    assert own.cut == cut
+    assert own.kept == selection.n_selected
+    if selection.threshold.value is not None:
+        assert own.value == selection.threshold.value
+    assert (own.precision, own.recall) == (selection.estimated["precision"], selection.estimated["recall"])
+    judged = evaluate(selection.bitmap, selection.scores, audit)
+    assert own.measured is not None
+    assert replace(own.measured, auc=judged.auc) == judged
+
+
+def test_a_higher_cut_keeps_more_and_loses_fewer() -> None:
+    bits, _ = recorded()
+    cuts = swept(select([bits]))
+    assert [cut.cut for cut in cuts] == list(range(31))
+    assert [cut.value for cut in cuts] == [2.0 * z - 30 for z in range(31)]
+    kept = [cut.kept for cut in cuts]
+    assert kept == sorted(kept)
+    assert kept[-1] == 2000
+    recall = [cut.recall.value for cut in cuts if cut.recall is not None]
+    assert recall == sorted(recall)
+    assert recall[-1] == pytest.approx(1.0)
+    assert all(cut.measured is None for cut in cuts)
+
+
+def test_without_a_fit_to_believe_nothing_is_estimated() -> None:
+    few, _ = recorded(n_epochs=3)
+    rng = np.random.default_rng(0)
+    one_population = RoundBits(3000, bitmap.pack(rng.random((40, 3000)) < 0.3))
+    for bits in (few, one_population):
+        assert all(cut.precision is None and cut.recall is None for cut in swept(select([bits])))
+
+
+def test_an_estimate_is_the_one_that_a_selection_with_that_cut_has() -> None:
+    bits, _ = recorded()
+    for cut in swept(select([bits]))[::5]:
+        chosen = select([bits], SelectionOptions(threshold="value", value=cut.value))
+        assert (chosen.n_selected, chosen.estimated["precision"]) == (cut.kept, cut.precision)
+        assert chosen.estimated["recall"] == cut.recall
+
+
+def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:
+    bits, _ = recorded()
+    selection = select([bits])
+    without = replace(selection, histogram=None)
+    assert swept(without) == ()
+    assert measure(without, Audit.from_marks([0], [True], 2000)) is None
+    assert measure(selection, Audit.from_marks([], [], 2000)) is None
+
+
+def test_whoever_was_checked_is_kept_by_their_mark_where_the_audit_is_fitted() -> None:
+    bits, clean = recorded()
+    audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
+    selection = select([bits], SelectionOptions(audit="fit"), Beside(audit=audit))
+    cuts = sweep(selection.histogram, selection.curves, measure(selection, audit), by_mark=True)
+    assert selection.threshold.cut is not None
+    assert cuts[selection.threshold.cut].kept == selection.n_selected

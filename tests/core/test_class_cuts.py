@@ -1,0 +1,164 @@
+from itertools import product
+
+import numpy as np
+import pytest
+
+from mild_core import bitmap, class_cuts
+from mild_core.audit import Beside
+from mild_core.class_cuts import cut_classes, group
+from mild_core.errors import ParameterError
+from mild_core.mixture.mixture import Mixture, fit_groups, fit_mixture
+from mild_core.results import Selection, Threshold
+from mild_core.selection import select
+from mild_core.types import RoundBits, Rule, SelectionOptions
+
+N_EPOCHS = 30
+SIZES = (1500, 1500, 1500, 20)
+NOISE = (0.1, 0.3, 0.6, 0.3)
+HARD = (0.06, 0.1, 0.16, 0.1)
+
+
+def recorded(seed: int = 0) -> tuple[RoundBits, np.ndarray, np.ndarray]:
+    """Bits, labels and cleanness of classes that differ in size, noise and difficulty."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(SIZES)), SIZES)
+    clean = rng.random(labels.size) >= np.array(NOISE)[labels]
+    right = rng.gamma(1.2, np.array(HARD)[labels] * N_EPOCHS)
+    learnt = np.where(clean, right, rng.gamma(30, N_EPOCHS / 30, labels.size))
+    correct = np.arange(N_EPOCHS)[:, None] >= learnt
+    correct ^= rng.random(correct.shape) < 0.03
+    return RoundBits(labels.size, bitmap.pack(correct)), labels, clean
+
+
+def kept_of(selection: Selection) -> np.ndarray:
+    return bitmap.unpack(selection.bitmap, selection.n_samples)
+
+
+def f1(kept: np.ndarray, clean: np.ndarray) -> float:
+    return float(2 * (kept & clean).sum() / (kept.sum() + clean.sum()))
+
+
+def test_each_class_has_its_own_noise_rate_and_cut_and_the_set_is_no_worse() -> None:
+    bits, labels, clean = recorded()
+    together = select([bits])
+    apart = select([bits], SelectionOptions(per_class=True), Beside(labels))
+    assert f1(kept_of(apart), clean) >= f1(kept_of(together), clean) - 0.001
+    assert [found.label for found in apart.classes] == [0, 1, 2, 3]
+    for found, noise in zip(apart.classes[:3], NOISE, strict=False):
+        assert found.noise_rate == pytest.approx(noise, abs=0.06)
+        assert found.scored == 1500
+        assert found.kept == kept_of(apart)[labels == found.label].sum()
+        assert not found.floored
+    assert len({found.cut for found in apart.classes}) > 1
+    assert together.classes == ()
+    assert apart.estimated["noise_rate"] is not None
+    assert apart.estimated["precision"] is None
+
+
+def test_a_small_class_borrows_strength() -> None:
+    counts = np.random.default_rng(0).multinomial(3000, mixture_of(0.4).densities.sum(axis=0)).astype(float)
+    whole = fit_mixture(counts)
+    few = np.zeros_like(counts)
+    few[[0, 1, 2]] = 2, 1, 1
+    nobody, small, large = fit_groups(whole, np.stack((np.zeros_like(few), few, 500 * few)))
+    np.testing.assert_allclose(nobody.weights, whole.weights, atol=1e-4)
+    np.testing.assert_allclose(nobody.scales, whole.scales, rtol=1e-3)
+    assert whole.weights[1] > small.weights[1] > large.weights[1]
+
+
+def mixture_of(noise: float) -> Mixture:
+    bins = np.arange(N_EPOCHS + 1)
+    counts = (1 - noise) * np.exp(-bins / 3) / 3 + noise * np.exp(-((bins - 27) ** 2) / 8) / 5
+    return fit_mixture(1e5 * counts)
+
+
+def test_f1_cuts_are_the_best_of_all_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = [mixture_of(0.1), mixture_of(0.5), mixture_of(0.9)]
+    counts = np.stack([n * fit.densities.sum(axis=0) for n, fit in zip((100, 1000, 300), fits, strict=True)])
+    own = class_cuts.Classes(np.arange(3), np.zeros(0, dtype=np.intp), counts, counts)
+    monkeypatch.setattr(class_cuts, "fit_groups", lambda *_: fits)
+    found = cut_classes(own, SelectionOptions(per_class=True), Threshold("f1", 0.0, 3), fits[0], None)
+    clean, noisy = (
+        np.stack([n * np.cumsum(fit.densities[k]) for n, fit in zip((100, 1000, 300), fits, strict=True)])
+        for k in (0, 1)
+    )
+
+    def expected(cuts: tuple[int, ...]) -> float:
+        right, wrong = clean[range(3), cuts].sum(), noisy[range(3), cuts].sum()
+        return float(2 * right / (right + wrong + clean[:, -1].sum()))
+
+    best = max(expected(cuts) for cuts in product(range(31), repeat=3))
+    assert expected(tuple(found.cuts.tolist())) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize("rule", ["bayes", "posterior", "scale", "precision", "recall", "fraction"])
+def test_every_rule_cuts_by_class(rule: Rule) -> None:
+    bits, labels, clean = recorded()
+    selection = select([bits], SelectionOptions(threshold=rule, target=0.95, per_class=True), Beside(labels))
+    assert f1(kept_of(selection), clean) > (0.75 if rule == "scale" else 0.85)  # which keeps nearly all
+    assert all(found.cut is not None for found in selection.classes)
+
+
+def test_a_given_fraction_is_that_of_each_class() -> None:
+    bits, labels, _ = recorded()
+    options = SelectionOptions(threshold="fraction", fraction=0.5, per_class=True)
+    selection = select([bits], options, Beside(labels))
+    for found in selection.classes[:3]:
+        assert 0.35 < found.kept / found.scored <= 0.5
+
+
+def test_a_given_value_is_obeyed_whatever_the_floors() -> None:
+    bits, labels, _ = recorded()
+    plain = SelectionOptions(threshold="value", value=-29.0)
+    floored = SelectionOptions(threshold="value", value=-29.0, per_class=True, min_keep_class=0.5)
+    by_class = select([bits], floored, Beside(labels))
+    assert np.array_equal(by_class.bitmap, select([bits], plain).bitmap)
+    assert [found.kept for found in by_class.classes] == [
+        kept_of(by_class)[labels == label].sum() for label in range(4)
+    ]
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_floor_holds_in_every_class_and_says_where_it_bites(per_class: bool) -> None:
+    bits, labels, _ = recorded()
+    options = SelectionOptions(min_keep_class=0.6, per_class=per_class)
+    selection = select([bits], options, Beside(labels))
+    shares = [found.kept / found.scored for found in selection.classes]
+    assert min(shares) >= 0.6
+    assert [found.floored for found in selection.classes][:3] == [False, False, True]
+    assert selection.summary()["classes"][2]["floored"] is True
+
+
+def test_where_nothing_is_fitted_everyone_is_kept_and_no_class_has_a_cut() -> None:
+    bits = RoundBits(40, bitmap.pack(np.ones((30, 40), dtype=bool)))
+    selection = select([bits], SelectionOptions(per_class=True), Beside(np.arange(40) % 3))
+    assert selection.verdict == "insufficient"
+    assert [(found.cut, found.noise_rate, found.kept) for found in selection.classes] == [
+        (None, None, 14),
+        (None, None, 13),
+        (None, None, 13),
+    ]
+
+
+def test_hidden_bits_are_fitted_by_class_too() -> None:
+    bits, labels, clean = recorded()
+    observed = bitmap.pack(np.random.default_rng(1).random((N_EPOCHS, labels.size)) < 0.7)
+    hidden = RoundBits(bits.n_samples, bits.correct & observed, observed)
+    selection = select([hidden], SelectionOptions(per_class=True), Beside(labels))
+    assert f1(kept_of(selection), clean) > 0.93
+
+
+def test_labels_that_are_missing_or_of_another_size_are_refused() -> None:
+    bits, labels, _ = recorded()
+    with pytest.raises(ParameterError, match="per_class needs the given labels"):
+        select([bits], SelectionOptions(per_class=True))
+    with pytest.raises(ParameterError, match="min_keep_class needs the given labels"):
+        select([bits], SelectionOptions(min_keep_class=0.1), Beside())
+    with pytest.raises(ParameterError, match=r"shape \(4519,\)"):
+        select([bits], SelectionOptions(per_class=True), Beside(labels[1:]))
+
+
+def test_more_classes_than_can_be_fitted_are_refused() -> None:
+    places = np.zeros(10_001, dtype=np.intp)
+    with pytest.raises(ParameterError, match="10001 classes, at most 10000"):
+        group(np.arange(10_001), places, 8, places, 8)

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_core.scores import MAX_BINS, score
+from mild_core.types import Metric, RoundBits
+
+
+def round_of(*sequences: str, members: list[int] | None = None, expects: str = "all") -> RoundBits:
+    """One sequence per sample: 1 memorised, 0 misclassified, . not observed."""
+    grid = np.array([list(s) for s in sequences]).T
+    n_samples = len(sequences)
+    return RoundBits(
+        n_samples,
+        bitmap.pack(grid == "1"),
+        bitmap.pack(grid != ".") if (grid == ".").any() else None,
+        None if members is None else bitmap.from_indices(members, n_samples),
+        "members" if expects == "members" else "all",
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        # 0001: 3 misclassified in one segment, 1 memorised in one; 0101: two segments of one each.
+        ("mild-simple", [2, 0, -4, 4]),
+        ("mild", [3 - 1, 1 - 1, 0 - 4, 4 - 0]),
+        ("forgetting", [0, 1, 0, 0]),
+        ("first-learned", [3, 1, 0, 4]),
+    ],
+)
+def test_metrics_are_those_defined(metric: Metric, expected: list[float]) -> None:
+    assert score([round_of("0001", "0101", "1111", "0000")], metric).values.tolist() == expected
+
+
+def test_unobserved_epochs_do_not_count_but_the_others_speak_for_them() -> None:
+    scores = score([round_of("0.1.", "....", "0000")], "mild-simple")
+    assert scores.values[0] == 0
+    assert np.isnan(scores.values[1])
+    assert scores.scored.tolist() == [True, False, True]
+    assert scores.unobserved.tolist() == [False, True, False]
+
+
+def test_equally_long_rounds_add_up() -> None:
+    a, b = ("0001", "1111"), ("0111", "0111")
+    pooled = score([round_of(*a), round_of(*b)], "mild-simple")
+    assert pooled.values.tolist() == [2 - 2, -4 - 2]
+    assert pooled.n_bins == 9
+    assert pooled.value_of(int(pooled.bins[0])) == pooled.values[0]
+
+
+def test_rounds_weigh_equally_whatever_their_length() -> None:
+    pooled = score([round_of("0" * 10), round_of("11")], "mild-simple")
+    assert pooled.values.tolist() == [0]
+
+
+def test_whom_nobody_expected_is_neither_scored_nor_missing() -> None:
+    scores = score([round_of("01", "..", members=[0], expects="members")], "mild-simple")
+    assert scores.scored.tolist() == [True, False]
+    assert scores.unobserved.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((12, 300)) < 0.5
+    scores = score([RoundBits(300, bitmap.pack(correct))], metric)
+    bins = scores.bins
+    upper = scores.origin + scores.width * bins
+    assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.width)).all()
+    assert bins.max() < scores.n_bins
+
+
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((1500, 400)) < rng.random(400)
+    scores = score([RoundBits(400, bitmap.pack(correct))], metric)
+    assert scores.n_bins <= MAX_BINS
+    bins = scores.bins
+    assert (np.diff(bins[np.argsort(scores.values)]) >= 0).all()
+    for cut in (0, 3, scores.n_bins - 1):
+        assert ((bins <= cut) == (scores.values <= scores.value_of(cut) + 1e-9)).all()
+        assert scores.cut_at(scores.value_of(cut)) == cut
+
+
+def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:
+    rng = np.random.default_rng(5)
+    correct = [bitmap.pack(rng.random((10, 100)) < 0.5) for _ in range(2)]
+    planted = bitmap.from_indices(range(7), 100)
+    first, second = RoundBits(100, correct[0], planted=planted), RoundBits(100, correct[1])
+    both, alone = score([first, second], "mild-simple"), score([second], "mild-simple")
+    assert both.values[:7] / both.n_epochs == pytest.approx(alone.values[:7] / alone.n_epochs)
+    assert both.values[7:] == pytest.approx(score([RoundBits(100, correct[0]), second], "mild-simple").values[7:])
+    assert both.scored.all()
+    assert not both.unobserved.any()
+    assert both.planted is not None
+    assert not both.planted.any()
+
+
+def test_a_sample_that_was_only_planted_is_not_judged() -> None:
+    rng = np.random.default_rng(5)
+    members = bitmap.from_indices(range(50), 100)
+    bits = RoundBits(
+        100,
+        bitmap.pack(rng.random((10, 100)) < 0.5) & members,
+        np.tile(members, (10, 1)),
+        members,
+        "members",
+        planted=bitmap.from_indices([0, 1], 100),
+    )
+    scores = score([bits], "mild-simple")
+    assert scores.planted is not None
+    assert np.flatnonzero(scores.planted).tolist() == [0, 1]
+    assert scores.seen[:50].all()
+    assert not scores.scored[:2].any()
+    assert scores.scored[2:50].all()
+    assert not scores.unobserved.any()

@@ -1,0 +1,38 @@
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from mild_core.wrong_predictions import Votes, tally
+
+
+@given(
+    arrays.arrays(
+        np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12), elements=st.integers(0, 4)
+    ),
+    st.data(),
+)
+def test_the_most_frequent_class_wins_and_ties_speak_against_a_change(
+    predicted: np.ndarray, data: st.DataObject
+) -> None:
+    n = predicted.shape[1]
+    n_correct = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n)), dtype=np.int64)
+    found = tally(predicted, n_correct)
+    for sample in range(n):
+        counts = Counter(predicted[:, sample][predicted[:, sample] > 0].tolist())
+        best, votes = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=(0, 0))
+        if votes <= n_correct[sample]:
+            best, votes = 0, n_correct[sample]
+        assert (found.suggested[sample], found.n_votes[sample]) == (best, votes)
+
+
+def test_votes_join_where_they_do_not_clash() -> None:
+    one = Votes(np.array([0, 3, 0, 2], np.uint8), np.array([0, 1, 0, 4], np.uint8))
+    other = Votes(np.array([300, 3, 0, 1], np.uint16), np.array([2, 1, 0, 4], np.uint16))
+    assert one.clash(other).tolist() == [False, False, False, True]
+    joined = one.joined(Votes(other.predicted[:3].repeat([1, 1, 2]), other.labels[:3].repeat([1, 1, 2])))
+    assert joined.predicted.tolist() == [300, 3, 0, 2]
+    assert joined.labels.tolist() == [2, 1, 0, 4]
+    assert (one.n_votes, joined.n_votes) == (2, 3)

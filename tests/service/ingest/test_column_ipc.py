@@ -1,0 +1,117 @@
+import socket
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+import pytest
+
+from mild_core.sample_ids import MAX_ID_BYTES
+from mild_service.errors import BadRecord
+from mild_service.ingest.column_ipc import (
+    BATCH_ROWS,
+    Block,
+    Broken,
+    Texts,
+    receive_block,
+    send_block,
+    send_head,
+    send_refusal,
+)
+from mild_service.ingest.columns import Column
+
+Ends = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "bool"])
+def test_what_is_sent_comes(ends: Ends, kind: str) -> None:
+    values, absent = np.array([1, 0, 1]).astype(kind), np.array([False, True, False])
+    columns: dict[str, Column | Texts] = {
+        "epoch": Column(values),
+        "correct": Column(values, absent),
+        "sample": Texts(["a", '"é\0', None]),
+    }
+    send_block(ends[1], Block(3, columns))
+    send_block(ends[1], Block(3, {"sample": Texts(["b"], np.array([0, -1, 0]))}))
+    send_block(ends[1], Block(0, {"epoch": Column(values[:0])}))
+    send_head(ends[1], {})
+    first, second, third, last = (receive_block(ends[0]) for _ in range(4))
+    assert first is not None
+    epoch, correct, sample = (first.columns[name] for name in columns)
+    assert isinstance(epoch, Column)
+    assert isinstance(correct, Column)
+    assert isinstance(sample, Texts)
+    assert epoch.values.dtype == np.int64
+    assert (epoch.values.tolist(), epoch.absent) == ([1, 0, 1], None)
+    assert correct.absent is not None
+    assert correct.absent.tolist() == absent.tolist()
+    assert sample.texts == ["a", '"é\0', None]
+    assert second is not None
+    shared = second.columns["sample"]
+    assert isinstance(shared, Texts)
+    assert shared.places is not None
+    assert (shared.texts, shared.places.tolist()) == (["b"], [0, -1, 0])
+    assert third is not None
+    assert (third.n_rows, last) == (0, None)
+
+
+def test_a_refusal_comes_with_its_line(ends: Ends) -> None:
+    error = BadRecord("row 7: no")
+    error.line = 7
+    send_refusal(ends[1], error)
+    with pytest.raises(BadRecord, match="row 7: no") as refused:
+        receive_block(ends[0])
+    assert refused.value.line == 7
+
+
+def head(value: object) -> bytes:
+    content = orjson.dumps(value)
+    return struct.pack("<I", len(content)) + content
+
+
+TEXTS = b'["a","b"]'
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\x01",
+        struct.pack("<I", 2**32 - 1) + b"{}",
+        struct.pack("<I", 2) + b"{x",
+        head([]),
+        head({"refused": "internal-error", "detail": "", "line": None}),
+        head({"refused": "bad-record", "detail": "", "line": "1"}),
+        head({"rows": BATCH_ROWS + 1, "columns": []}),
+        head({"rows": -1, "columns": []}),
+        head({"rows": True, "columns": []}),
+        head({"rows": 1, "columns": {}}),
+        head({"rows": 1, "columns": [["epoch", "int64"]]}),
+        head({"rows": 1, "columns": [["other", "int64", False]]}) + bytes(8),
+        head({"rows": 1, "columns": [["epoch", "int64", False]] * 2}) + bytes(16),
+        head({"rows": 1, "columns": [["epoch", "object", False]]}) + bytes(8),
+        head({"rows": 1, "columns": [["epoch", None, False]]}) + bytes(8),
+        head({"rows": 1, "columns": [["epoch", "int64", False]]}) + bytes(7),
+        head({"rows": 1, "columns": [["epoch", "int64", True]]}) + bytes(8),
+        head({"rows": 1, "columns": [["sample", -1, False]]}),
+        head({"rows": 1, "columns": [["sample", 6 * MAX_ID_BYTES + 100, False]]}),
+        head({"rows": 1, "columns": [["sample", 2, False]]}) + b"[x",
+        head({"rows": 1, "columns": [["sample", 2, False]]}) + b"{}",
+        head({"rows": 1, "columns": [["sample", 3, False]]}) + b"[1]",
+        head({"rows": 1, "columns": [["sample", 9, False]]}) + TEXTS,
+        head({"rows": 1, "columns": [["sample", 9, True]]}) + TEXTS + struct.pack("<q", 2),
+        head({"rows": 1, "columns": [["sample", 9, True]]}) + TEXTS + struct.pack("<q", -2),
+    ],
+)
+def test_what_makes_no_sense_is_noticed(ends: Ends, sent: bytes) -> None:
+    ends[1].sendall(sent)
+    ends[1].close()
+    with pytest.raises(Broken):
+        receive_block(ends[0])

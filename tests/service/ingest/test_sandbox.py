@@ -1,0 +1,206 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from mild_core.errors import MildError
+from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
+from mild_service.ingest import Limits, open_reader
+from mild_service.ingest.sandbox import Helper
+from tests.service.ingest.logs import ARROW, PARQUET, aborting
+
+N_ROWS = 300_000
+"""More than fit into what lies between two processes."""
+
+
+@pytest.fixture
+def helper() -> Iterator[Helper]:
+    with closing(Helper(2**27, 60)) as helper:
+        yield helper
+
+
+@contextmanager
+def spooled(body: bytes) -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        yield file
+
+
+def long_body() -> bytes:
+    out, zeros = io.BytesIO(), np.zeros(N_ROWS, dtype=np.int64)
+    parquet.write_table(pyarrow.table({"epoch": zeros, "sample": zeros, "correct": zeros}), out)
+    return out.getvalue()
+
+
+def n_rows(helper: Helper, body: bytes) -> int:
+    with spooled(body) as file, closing(helper.read("parquet", file, ids=False)) as reading:
+        return sum(block.n_rows for block in reading.blocks())
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_file_that_pyarrow_ends_the_process_of_is_malformed(helper: Helper) -> None:
+    with pytest.raises(MalformedBody, match=r"no Parquet file|ended the process"):
+        n_rows(helper, aborting())
+    assert n_rows(helper, long_body()) == N_ROWS
+
+
+@pytest.mark.parametrize(
+    ("signum", "error"),
+    [
+        (signal.SIGABRT, MalformedBody),
+        (signal.SIGSEGV, MalformedBody),
+        (signal.SIGKILL, Overloaded),
+        (signal.SIGALRM, DeadlineExceeded),
+    ],
+)
+def test_a_process_that_ends_in_the_middle_of_a_body_is_noticed(
+    helper: Helper, signum: signal.Signals, error: type[MildError]
+) -> None:
+    with spooled(long_body()) as file, closing(helper.read("parquet", file, ids=False)) as reading:
+        blocks = reading.blocks()
+        next(blocks)
+        (reader,) = children(helper.pid)
+        os.kill(reader, signum)
+        with pytest.raises(error, match="; "):
+            list(blocks)
+    assert n_rows(helper, long_body()) == N_ROWS
+
+
+def test_a_body_that_takes_too_long_is_given_up() -> None:
+    with (
+        closing(Helper(2**27, seconds=1)) as helper,
+        spooled(long_body()) as file,
+        closing(helper.read("parquet", file, ids=False)) as reading,
+    ):
+        until(lambda: bool(children(helper.pid)))
+        until(lambda: not children(helper.pid))  # as nobody takes what it has to say
+        with pytest.raises(DeadlineExceeded, match=r"for 1 s.*MILD_REQUEST_SECONDS"):
+            list(reading.blocks())
+
+
+def test_a_helper_that_was_ended_is_started_again(helper: Helper) -> None:
+    assert n_rows(helper, long_body()) == N_ROWS
+    first = helper.pid
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert n_rows(helper, long_body()) == N_ROWS
+    assert helper.pid != first
+
+
+def test_a_body_whose_helper_ends_is_to_be_sent_again(helper: Helper) -> None:
+    with spooled(long_body()) as file, closing(helper.read("parquet", file, ids=False)) as reading:
+        blocks = reading.blocks()
+        next(blocks)
+        (reader,) = children(helper.pid)
+        os.kill(helper.pid, signal.SIGKILL)
+        os.kill(reader, signal.SIGKILL)
+        with pytest.raises(Overloaded, match="send the same again"):
+            list(blocks)
+
+
+def test_a_helper_has_no_threads_and_hears_no_interrupt(helper: Helper) -> None:
+    assert n_rows(helper, long_body()) == N_ROWS
+    assert len(list(Path(f"/proc/{helper.pid}/task").iterdir())) == 1
+    assert os.getsid(helper.pid) == helper.pid  # ctrl-C goes to the terminal's session
+
+
+def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(long_body())
+    script = (
+        "import sys; from mild_service.ingest.sandbox import Helper\n"
+        "helper = Helper(2**27, 60)\n"  # once nobody holds it any more, it ends
+        f"reading = helper.read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), False)\n"
+        "blocks = reading.blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == b"read\n"
+        (helper,) = children(service.pid)
+        (reader,) = children(helper)
+        service.kill()
+    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in (helper, reader)))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_who_lets_go_is_not_kept_waiting(helper: Helper) -> None:
+    with spooled(long_body()) as file:
+        reading = helper.read("parquet", file, ids=False)
+        blocks = reading.blocks()
+        next(blocks)
+        os.kill(children(helper.pid)[0], signal.SIGSTOP)
+        ended = threading.Event()
+
+        def exhaust() -> None:
+            with pytest.raises(Overloaded):
+                list(blocks)
+            ended.set()
+
+        thread = threading.Thread(target=exhaust)
+        thread.start()
+        reading.close()
+        assert ended.wait(20)
+        thread.join()
+        os.kill(children(helper.pid)[0], signal.SIGCONT)
+        until(lambda: not children(helper.pid))
+
+
+@pytest.mark.parametrize("media_type", [ARROW, PARQUET])
+def test_without_a_folder_for_it_a_body_is_to_be_sent_later(
+    media_type: str, helper: Helper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with pytest.raises(Overloaded, match=r"temporary folder .*TMPDIR"):
+        open_reader(media_type, Limits(10, 1, 10, 100, 100, 1000), helper)
+
+
+@pytest.mark.parametrize("n_bytes", [10, 2**20])
+def test_a_body_that_finds_no_room_is_to_be_sent_later(
+    n_bytes: int, helper: Helper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path("/dev/full").open("w+b")  # noqa: SIM115  # closed by the reader
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+    with closing(open_reader(PARQUET, Limits(10, 1, 10, 100, 100, 1000), helper)) as reader:
+
+        def read() -> None:
+            list(reader.feed(bytes(n_bytes)))
+            list(reader.end())
+
+        with pytest.raises(Overloaded, match="No space left on device"):
+            read()
+    assert full.closed
+
+
+def test_a_helper_that_cannot_be_started_is_said(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(Overloaded, match="no process can be started"):
+        n_rows(helper, long_body())

@@ -1,0 +1,122 @@
+"""A store that is full, or would be: new runs are refused with the numbers, nothing is half-written, deletion helps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from redis import Redis
+
+from mild_service.app import create_app
+from mild_service.config import Settings
+from mild_service.models import RunConfig
+from mild_service.recording.capacity import estimate
+from mild_service.store.embedded import EmbeddedServer
+from tests.inprocess import running
+from tests.service.conftest import dumped
+from tests.service.recordings import OCTETS, put_epochs
+
+N = 80_000
+MIB = 2**20
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(tmp_path / "own") as server:
+        yield server
+
+
+@pytest.fixture
+def redis(server: EmbeddedServer) -> Iterator[Redis]:
+    with Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def service(server: EmbeddedServer) -> Iterator[httpx.Client]:
+    app = create_app(Settings(store_url=server.url, sweep_seconds=0))
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:
+        yield client
+
+
+def bodies(n_epochs: int) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    return [rng.bytes(N // 8) for _ in range(n_epochs)]
+
+
+def test_a_new_run_that_would_not_fit_is_refused_with_the_numbers(service: httpx.Client, redis: Redis) -> None:
+    used = redis.info("memory")["used_memory"]
+    redis.config_set("maxmemory", str(used + 4 * MIB))
+    opening = {"num_samples": N, "expected_epochs": 4}
+    assert service.put("/runs/small", json=opening).status_code == 201
+    before = dumped(redis, "mild")
+    refused = service.put("/runs/large", json={**opening, "expected_rounds": 50})
+    problem = refused.json()
+    assert (refused.status_code, problem["type"], problem["retryable"]) == (507, "/problems/store-full", False)
+    needed = estimate(RunConfig(N, expected_epochs=4, expected_rounds=50))
+    for told in (str(needed), str(used + 4 * MIB), "80000 samples, 4 epochs, 50 rounds", "DELETE", "maxmemory"):
+        assert told in problem["detail"]
+    assert dumped(redis, "mild") == before
+    assert "mild_store_limit_bytes" in service.get("/metrics").text
+
+
+def test_runs_that_are_open_go_on_while_new_ones_are_refused(service: httpx.Client, redis: Redis) -> None:
+    service.put("/runs/a", json={"num_samples": N}).raise_for_status()
+    redis.config_set("maxmemory", str(int(redis.info("memory")["used_memory"] * 1.1)))
+    assert service.put("/runs/b", json={"num_samples": N}).status_code == 507
+    assert service.put("/runs/a", json={"num_samples": N, "tags": {"seen": "again"}}).status_code == 200
+    put_epochs(service, "a", bodies(2))
+    redis.config_set("maxmemory", "0")
+    assert service.put("/runs/b", json={"num_samples": N}).status_code == 201
+
+
+def test_a_store_without_a_limit_has_the_one_of_the_setting(server: EmbeddedServer) -> None:
+    app = create_app(Settings(store_url=server.url, sweep_seconds=0, store_memory=10 * MIB, store_reserve=0.5))
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
+        assert service.put("/runs/a", json={"num_samples": N, "expected_epochs": 4}).status_code == 201
+        refused = service.put("/runs/b", json={"num_samples": 10 * N, "expected_epochs": 20})
+        assert refused.status_code == 507
+        assert f"takes new runs up to {5 * MIB}" in refused.json()["detail"]
+
+
+def test_a_run_takes_no_more_than_was_estimated(service: httpx.Client, redis: Redis) -> None:
+    opening = {"num_samples": N, "expected_epochs": 30, "num_classes": 10}
+    used = redis.info("memory")["used_memory"]
+    service.put("/runs/a", json=opening).raise_for_status()
+    service.put("/runs/a/labels", json={"labels": [1] * N}).raise_for_status()
+    for epoch, body in enumerate(bodies(30)):
+        path, everyone = f"/runs/a/rounds/0/epochs/{epoch}", b"\xff" * (N // 8)
+        service.put(path, content=everyone + body, headers=OCTETS).raise_for_status()
+    service.post("/runs/a/rounds/0/finish").raise_for_status()
+    taken, estimated = redis.info("memory")["used_memory"] - used, estimate(RunConfig(N, expected_epochs=30))
+    assert 0.4 * estimated < taken < estimated
+
+
+def test_a_store_that_refuses_leaves_nothing_half_written(service: httpx.Client, redis: Redis) -> None:
+    service.put("/runs/a", json={"num_samples": N}).raise_for_status()
+    put_epochs(service, "a", bodies(2))
+    service.put("/runs/b", json={"num_samples": N}).raise_for_status()
+    put_epochs(service, "b", bodies(1))
+    share = b"\xff" * (N // 8)
+    service.put("/runs/b/rounds/0/epochs/1/shards/0?of=2", content=2 * share, headers=OCTETS).raise_for_status()
+    service.put("/runs/c", json={"num_samples": N}).raise_for_status()
+    before = dumped(redis, "mild")
+    redis.config_set("maxmemory", "1")
+    writes = [
+        ("PUT", "/runs/a/rounds/0/epochs/2", bodies(3)[2]),
+        ("PUT", "/runs/b/rounds/0/epochs/1/shards/1?of=2", 2 * share),
+        ("PUT", "/runs/c/rounds/0/members", share[1:] + b"\x00"),
+        ("PUT", "/runs/c/planted", share[1:] + b"\x00"),
+        ("POST", "/runs/a/rounds/0/finish", b""),
+    ]
+    for method, path, body in writes:
+        answer = service.request(method, path, content=body, headers=OCTETS if body else {})
+        assert answer.status_code == 507, (path, answer.text)
+        assert dumped(redis, "mild") == before, path
+    assert service.get("/selection/a").json()["epochs"] == 2  # computed, and not kept
+    replaced = service.put("/runs/a/rounds/0/epochs/0?replace=true", content=bodies(3)[2], headers=OCTETS)
+    assert replaced.json()["outcome"] == "replaced"  # what it drops makes room for it
+    assert service.delete("/runs/b").status_code == 204
+    redis.config_set("maxmemory", "0")
+    assert service.put(writes[0][1], content=writes[0][2], headers=OCTETS).status_code == 201

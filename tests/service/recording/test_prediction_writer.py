@@ -1,0 +1,200 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from mild_core import bitmap
+from mild_core.types import EpochBits
+from mild_service.annotations.sample_id_lists import SampleIds
+from mild_service.config import Settings
+from mild_service.errors import (
+    EpochConflict,
+    EpochKind,
+    RoundFinished,
+    RunNotFound,
+    StaleAttempt,
+    StoreDamaged,
+    StoreUnavailable,
+)
+from mild_service.ingest.sandbox import Helper
+from mild_service.models import Round, Run, RunConfig
+from mild_service.observability import Telemetry
+from mild_service.recording.prediction_writer import Posted, Predictions
+from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store.keys import Keys
+from tests.service.conftest import Dump
+from tests.service.ingest.logs import NDJSON, as_ndjson
+
+pytestmark = pytest.mark.anyio
+N = 100
+
+Meanwhile = Callable[[], Awaitable[object]]
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    assert settings.store_url is not None
+    store = open_store(settings, settings.store_url)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def run(store: Store) -> Run:
+    run, _ = await store.runs.open("a", RunConfig(N), {}, 600, None)
+    return run
+
+
+@pytest.fixture
+def predictions(store: Store, settings: Settings) -> Predictions:
+    return Predictions(store, SampleIds(store, settings.id_cache_bytes), Helper(2**29, 60), settings, Telemetry())
+
+
+async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:
+    """A log that is long enough to be read at once; then something happens before it ends."""
+    yield log + b"\n" * 2**20
+    if meanwhile is not None:
+        await meanwhile()
+
+
+async def post(
+    predictions: Predictions,
+    run: Run,
+    samples: range,
+    correct: bool = True,
+    epochs: int = 1,
+    complete: bool = False,
+    attempt: int | None = None,
+    meanwhile: Meanwhile | None = None,
+) -> Posted:
+    log = as_ndjson([{"epoch": e, "sample": s, "correct": correct} for e in range(epochs) for s in samples])
+    return await predictions.post(run, NDJSON, body(log, meanwhile), complete, attempt)
+
+
+async def round_0(store: Store, run: Run) -> Round:
+    (round_,) = await store.rounds.get(run, range(1))
+    return round_
+
+
+async def observed(store: Store, run: Run, epoch: int = 0) -> list[int]:
+    found = (await round_0(store, run)).all_epochs[epoch]
+    _, bits = await store.bits.read_epochs(run, 0, [found])
+    indices: list[int] = bitmap.to_indices(bits[0], N).tolist()
+    return indices
+
+
+async def test_what_others_add_while_a_log_is_read_stays(predictions: Predictions, store: Store, run: Run) -> None:
+    async def other() -> None:
+        await post(predictions, run, range(50, 60))
+
+    await post(predictions, run, range(10), meanwhile=other)
+    assert await observed(store, run) == [*range(10), *range(50, 60)]
+    same = await post(predictions, run, range(5), meanwhile=lambda: post(predictions, run, range(60, 70)))
+    assert same.epochs[0].outcome == "same"
+    assert same.epochs[0].n_observed == 30
+
+
+async def test_a_contradiction_that_comes_while_a_log_is_read_is_refused(
+    predictions: Predictions, store: Store, run: Run, dump: Dump
+) -> None:
+    after: dict[bytes, bytes] = {}
+
+    async def other() -> None:
+        await post(predictions, run, range(4, 6), correct=False)
+        after.update(dump())
+
+    with pytest.raises(EpochConflict, match="sample 4 of epoch 0, round 0, was stored with the other value") as clash:
+        await post(predictions, run, range(10), meanwhile=other)
+    assert clash.value.line is None
+    assert dump() == after
+
+
+async def test_an_epoch_that_is_completed_while_a_log_is_read_takes_no_more(
+    predictions: Predictions, store: Store, run: Run
+) -> None:
+    async def other() -> None:
+        await post(predictions, run, range(5), complete=True)
+
+    with pytest.raises(EpochConflict, match="committed while the log was read"):
+        await post(predictions, run, range(10), meanwhile=other)
+    assert await observed(store, run) == [0, 1, 2, 3, 4]
+    repeated = await post(predictions, run, range(5))
+    assert (repeated.epochs[0].outcome, repeated.epochs[0].state) == ("same", "committed")
+
+
+async def test_an_epoch_that_is_put_whole_while_a_log_is_read_is_left_alone(
+    predictions: Predictions, store: Store, run: Run
+) -> None:
+    async def other() -> None:
+        packed = PackedEpoch.of(EpochBits(N, bitmap.full(N)))
+        await store.epochs.commit(run, 0, 0, packed, 1, False)
+
+    with pytest.raises(EpochKind):
+        await post(predictions, run, range(10), meanwhile=other)
+    assert (await round_0(store, run)).epochs[0].kind == "whole"
+
+
+async def test_what_is_dropped_while_a_log_is_read_does_not_come_back(
+    predictions: Predictions, store: Store, run: Run
+) -> None:
+    await post(predictions, run, range(50, 60))
+
+    async def resume() -> None:
+        await store.rounds.resume(run, 0, 0)
+
+    posted = await post(predictions, run, range(10), meanwhile=resume)
+    assert posted.epochs[0].n_observed == 10
+    assert (await round_0(store, run)).partials[0].attempt == 2
+    with pytest.raises(StaleAttempt):
+        await post(predictions, run, range(20), attempt=1)
+    current = await store.runs.get("a")
+    with pytest.raises(StaleAttempt):
+        await post(predictions, current, range(20), attempt=2, meanwhile=resume)
+
+
+async def test_a_run_or_round_that_goes_while_a_log_is_read_takes_nothing(
+    predictions: Predictions, store: Store, run: Run, dump: Dump
+) -> None:
+    async def finish() -> None:
+        await post(predictions, run, range(3))
+        assert await store.rounds.finish(run, await round_0(store, run), bitmap.full(N), {}, {}, None)
+
+    with pytest.raises(RoundFinished):
+        await post(predictions, run, range(10), meanwhile=finish)
+    other, _ = await store.runs.open("b", RunConfig(N), {}, 600, None)
+    before = {key: value for key, value in dump().items() if b"{b" not in key}
+    with pytest.raises(RunNotFound):
+        await post(predictions, other, range(10), meanwhile=lambda: store.runs.delete("b", other.uid))
+    assert {key for key in dump() if b"{b" in key} == set()
+    assert {key for key in before if b"{a" in key} == {key for key in dump() if b"{a" in key}
+
+
+async def test_of_many_logs_at_once_none_is_lost(predictions: Predictions, store: Store, run: Run) -> None:
+    rng = np.random.default_rng(0)
+    starts = [*rng.integers(0, N - 20, 16).tolist(), *range(0, N, 20)]
+    posted = await asyncio.gather(
+        *(post(predictions, run, range(start, min(start + 20, N)), epochs=3) for start in starts)
+    )
+    assert sum(part.n_records for part in posted) == 3 * 20 * len(starts)
+    round_ = await round_0(store, run)
+    assert (list(round_.epochs), round_.partials) == ([0, 1, 2], {})
+    assert {epoch.n_correct for epoch in round_.epochs.values()} == {N}
+
+
+async def test_bits_that_the_store_has_lost_are_not_merged_over(
+    predictions: Predictions, store: Store, run: Run, redis: Redis, settings: Settings
+) -> None:
+    await post(predictions, run, range(10))
+    redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
+    with pytest.raises(StoreDamaged):
+        await post(predictions, run, range(10, 20))
+
+
+async def test_a_merge_that_never_comes_through_is_given_up(
+    predictions: Predictions, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mild_service.recording.prediction_writer._TRIES", 0)
+    with pytest.raises(StoreUnavailable, match="send the same log again"):
+        await post(predictions, run, range(10))

@@ -1,0 +1,144 @@
+"""Tables of samples: the core's own numbers, made once, and never another selection's."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_core.audit import Marks
+from mild_core.errors import SampleIndexError
+from mild_core.inspect.sample_table import tabulate
+from mild_core.selection import select
+from mild_core.types import EpochBits, RoundBits, SelectionOptions
+from mild_service.annotations.labels_and_audits import Truths
+from mild_service.app import create_app
+from mild_service.config import Settings
+from mild_service.models import RunConfig
+from mild_service.observability import Telemetry
+from mild_service.selecting.sample_tables import Tables
+from mild_service.selecting.selections import Choice, Selections
+from mild_service.store import PackedEpoch, Store
+from tests.service.recordings import recording
+
+pytestmark = pytest.mark.anyio
+N = 400
+BODIES = recording(N, 20)
+LATER = recording(N, 12, seed=3)
+
+
+class Service:
+    """The parts that make tables, over a store."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        app = create_app(settings, store)
+        self.store, self.settings = store, settings
+        self.tables: Tables = app.state.tables
+        self.selections: Selections = app.state.selections
+        self.truths: Truths = app.state.truths
+        self.telemetry: Telemetry = app.state.telemetry
+
+    async def open(self, run_id: str, bodies: Sequence[bytes]) -> None:
+        await self.store.runs.open(run_id, RunConfig(N, 7), {}, 600, None)
+        await self.put(run_id, bodies)
+
+    async def put(self, run_id: str, bodies: Sequence[bytes]) -> None:
+        run = await self.store.runs.get(run_id)
+        for number, body in enumerate(bodies):
+            packed = PackedEpoch.of(EpochBits.from_body(body, N))
+            await self.store.epochs.commit(run, 0, number, packed, 1, True)
+
+    async def choice(self, run_id: str) -> Choice:
+        return await self.selections.choose(await self.store.runs.get(run_id), "latest", {})
+
+    @property
+    def n_made(self) -> float:
+        return self.telemetry.registry.get_sample_value("mild_selections_total", {"source": "detail"}) or 0.0
+
+
+@pytest.fixture
+def service(store: Store, settings: Settings) -> Service:
+    return Service(store, settings)
+
+
+def bits(bodies: Sequence[bytes]) -> RoundBits:
+    return RoundBits(N, np.stack([np.frombuffer(body, dtype=np.uint8) for body in bodies]))
+
+
+async def test_a_table_is_what_the_core_says(service: Service) -> None:
+    await service.open("a", BODIES)
+    table = (await service.tables.of(await service.choice("a"))).table
+    expected = tabulate([bits(BODIES)], select([bits(BODIES)]))
+    for name in ("scores", "kept", "misclassified", "transitions", "rising"):
+        np.testing.assert_array_equal(getattr(table, name), getattr(expected, name))
+
+
+async def test_many_at_once_make_it_once_and_marks_make_no_other(service: Service) -> None:
+    await service.open("a", BODIES)
+    choice = await service.choice("a")
+    found = await asyncio.gather(*(service.tables.of(choice) for _ in range(8)))
+    await service.truths.put_audit(choice.run, Marks.of([3], [True], N))
+    found.append(await service.tables.of(await service.choice("a")))
+    assert len({id(each) for each in found}) == 1
+    assert service.n_made == 1
+
+
+async def test_another_epoch_makes_another_table(service: Service) -> None:
+    await service.open("a", BODIES)
+    before = await service.tables.of(await service.choice("a"))
+    await service.put("a", LATER)
+    after = await service.tables.of(await service.choice("a"))
+    assert not np.array_equal(before.table.misclassified, after.table.misclassified)
+
+
+async def test_marks_that_calibrate_the_fit_make_another_table(service: Service) -> None:
+    options = SelectionOptions(audit="fit")
+    await service.store.runs.open("a", RunConfig(N, 7, options=options), {}, 600, None)
+    await service.put("a", BODIES)
+    await service.tables.of(await service.choice("a"))
+    run = await service.store.runs.get("a")
+    await service.truths.put_audit(run, Marks.of([3, 5], [True, False], N))
+    await service.tables.of(await service.choice("a"))
+    assert service.n_made == 2
+
+
+async def test_only_the_last_tables_are_kept(store: Store, settings: Settings) -> None:
+    service = Service(store, settings.model_copy(update={"table_cache_bytes": 2 * 26 * N}))
+    for run_id in "abc":
+        await service.open(run_id, BODIES)
+        await service.tables.of(await service.choice(run_id))
+    assert service.n_made == 3
+    await service.tables.of(await service.choice("c"))
+    await service.tables.of(await service.choice("b"))
+    assert service.n_made == 3
+    await service.tables.of(await service.choice("a"))
+    assert service.n_made == 4
+
+
+async def test_labels_are_read_once_and_anew_when_they_change(service: Service) -> None:
+    run, _ = await service.store.runs.open("a", RunConfig(N, 7), {}, 600, None)
+    assert await service.tables.labels(run) is None
+    for value in (3, 4):
+        await service.truths.put_labels(run, np.full(N, value))
+        run = await service.store.runs.get("a")
+        labels = await service.tables.labels(run)
+        assert labels is not None
+        assert labels.tolist() == [value] * N
+        assert await service.tables.labels(run) is labels
+
+
+async def test_a_story_is_of_the_samples_of_the_run(service: Service) -> None:
+    await service.open("a", BODIES)
+    choice = await service.choice("a")
+    story = await service.tables.story(choice, 7)
+    history = "".join(str(int(bitmap.of_sample(row, 7))) for row in bits(BODIES).correct)
+    assert [each.bits for each in story.told.rounds] == [history]
+    assert story.counted.suggested(0, 2) == 2
+    with pytest.raises(SampleIndexError, match=r"400 is outside 0\.\.399"):
+        await service.tables.story(choice, N)
+
+
+async def test_without_votes_nothing_is_suggested(service: Service) -> None:
+    await service.open("a", BODIES)
+    assert await service.tables.suggested(await service.choice("a")) is None

@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_service.errors import MembersFrozen, MetricsConflict, RoundFinished, RoundNotOpen, StaleAttempt
+from mild_service.store import Store
+from tests.service.conftest import Dump
+from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, random_bitmap
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_resuming_drops_later_epochs_and_shuts_out_the_older_attempt(store: Store) -> None:
+    run = await opened(store)
+    for number in range(4):
+        await store.epochs.commit(run, 0, number, epoch_bits(N, number), 1, False)
+        await store.rounds.put_metrics(run, 0, number, {"loss": float(number)}, 1, False)
+    assert await store.rounds.resume(run, 0, 2) == 2
+    round_ = await only_round(store, run)
+    assert list(round_.epochs) == list(round_.metrics) == [0, 1]
+    for refused in (
+        store.epochs.commit(run, 0, 2, epoch_bits(N, 2), 1, False),
+        store.rounds.put_metrics(run, 0, 2, {"loss": 1.0}, 1, False),
+        store.rounds.put_members(run, 0, random_bitmap(N), 1),
+    ):
+        with pytest.raises(StaleAttempt, match="attempt 2, got attempt 1"):
+            await refused
+    with pytest.raises(StaleAttempt):
+        await store.rounds.finish(run, round_, bitmap.full(N), {}, {}, 1)
+    assert (await store.epochs.commit(run, 0, 2, epoch_bits(N, 7), 2, False))[0] == "committed"
+    assert (await store.epochs.commit(run, 0, 1, epoch_bits(N, 1), 2, False))[0] == "same"
+
+
+async def test_members_are_everyone_then_the_previous_set_unless_set(store: Store) -> None:
+    run = await opened(store)
+    assert (await only_round(store, run)).members is None
+    assert await store.rounds.put_members(run, 0, bitmap.full(N), None) == (False, N)
+    members = random_bitmap(N, 1)
+    assert await store.rounds.put_members(run, 0, members, 1) == (True, bitmap.popcount(members))
+    assert (await store.rounds.put_members(run, 0, members, 1))[0] is False
+    await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
+    assert (await store.rounds.put_members(run, 0, members, 1))[0] is False
+    with pytest.raises(MembersFrozen, match="1 epochs"):
+        await store.rounds.put_members(run, 0, random_bitmap(N, 2), 1)
+    selected = random_bitmap(N, 3)
+    assert await finish(store, run, selected)
+    ref = (await only_round(store, run, 1)).members
+    assert ref is not None
+    assert (ref.round, ref.n_members) == (0, bitmap.popcount(selected))
+    np.testing.assert_array_equal(await store.bits.read_set(run, ref), selected)
+
+
+async def test_metrics_are_kept_once(store: Store) -> None:
+    run = await opened(store)
+    assert await store.rounds.put_metrics(run, 0, 3, {"b": 1.0, "a": 0.5}, None, False) == "committed"
+    assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.5, "b": 1.0}, None, False) == "same"
+    with pytest.raises(MetricsConflict, match=r"0\.75"):
+        await store.rounds.put_metrics(run, 0, 3, {"a": 0.75}, None, False)
+    assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.75}, None, True) == "replaced"
+    assert (await only_round(store, run)).metrics == {3: {"a": 0.75}}
+
+
+async def test_finishing_freezes_a_round_and_opens_the_next(store: Store, dump: Dump) -> None:
+    run = await opened(store)
+    await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
+    selected = random_bitmap(N, 3)
+    assert await finish(store, run, selected)
+    round_ = await only_round(store, run)
+    assert round_.finished
+    assert (round_.selection, round_.fit) == ({"verdict": "weak"}, {"reasons": []})
+    assert (await store.runs.get("a")).round == 1
+    before = dump()
+    for refused in (
+        store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False),
+        store.rounds.put_members(run, 0, random_bitmap(N), 1),
+        store.rounds.put_metrics(run, 0, 0, {"a": 1.0}, 1, False),
+        store.rounds.resume(run, 0, 0),
+        finish(store, run, random_bitmap(N, 4)),
+    ):
+        with pytest.raises(RoundFinished, match="round 1 is open"):
+            await refused
+    for refused in (
+        store.epochs.commit(run, 2, 0, epoch_bits(N), 1, False),
+        store.rounds.put_members(run, 2, random_bitmap(N), 1),
+        store.rounds.put_metrics(run, 2, 0, {"a": 1.0}, 1, False),
+        store.rounds.resume(run, 2, 0),
+    ):
+        with pytest.raises(RoundNotOpen, match="round 1 is open"):
+            await refused
+    assert dump() == before
+
+
+async def test_a_round_that_changed_since_it_was_read_is_not_finished(store: Store) -> None:
+    run = await opened(store)
+    await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
+    round_ = await only_round(store, run)
+    await store.epochs.commit(run, 0, 1, epoch_bits(N), 1, False)
+    assert not await store.rounds.finish(run, round_, bitmap.full(N), {}, {}, 1)
+    assert not (await only_round(store, run)).finished
+    assert (await store.runs.get("a")).round == 0
+
+
+async def test_everyone_selected_means_everyone_in_the_next_round(store: Store) -> None:
+    run = await opened(store)
+    await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
+    assert await finish(store, run, bitmap.full(N))
+    assert (await only_round(store, run, 1)).members is None
+
+
+async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
+    run = await opened(store, LARGE)
+    await merge(store, run, [5, LARGE - 1])
+    partial = await only_round(store, run)
+    with pytest.raises(MembersFrozen):
+        await store.rounds.put_members(run, 0, random_bitmap(LARGE), 1)
+    assert await finish(store, run, random_bitmap(LARGE, 3))
+    round_ = await only_round(store, run)
+    assert (round_.partials, round_.epochs[0].kind) == ({}, "logs")
+    assert await store.bits.collect_garbage(run, round_) == 0
+    correct, _ = await store.bits.read_epochs(run, 0, [round_.epochs[0]])
+    assert bitmap.to_indices(correct[0], LARGE).tolist() == [5, LARGE - 1]
+    assert partial.missing == round_.missing == []
+
+
+async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) -> None:
+    run = await opened(either_store, LARGE)
+    planted, members = random_bitmap(LARGE, 1), random_bitmap(LARGE, 2)
+    await either_store.rounds.put_planted(run, planted, None)
+    await either_store.rounds.put_members(run, 0, members, None)
+    round_ = await only_round(either_store, run)
+    assert round_.planted is not None
+    assert round_.members is not None
+    np.testing.assert_array_equal(await either_store.bits.read_set(run, round_.planted), planted)
+    np.testing.assert_array_equal(await either_store.bits.read_set(run, round_.members), members)

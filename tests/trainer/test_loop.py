@@ -1,0 +1,125 @@
+"""Rounds of training and selecting, from the data to the last set."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mild_client import (
+    LocalSelector,
+    RoundResult,
+)
+from mild_core import bitmap
+from mild_core.types import Observe
+from mild_trainer.data import Dataset
+from mild_trainer.settings import TrainSettings
+from mild_trainer.training.history import EpochRecord
+from mild_trainer.training.loop import run_rounds
+from tests.trainer.trainings import outcome, selecting
+
+
+def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
+    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", epochs=10, rounds=1, oracle=True)
+    history = run_rounds(settings, data=digits)
+    (record,) = history.rounds
+    assert record.agreement is not None
+    assert record.agreement.f1 > 0.95
+    assert record.test_accuracy > 0.8
+    assert history.true_noise == pytest.approx(0.36, abs=0.01)
+    assert record.estimated_noise == pytest.approx(0.36, abs=0.06)
+    assert history.oracle is not None
+    assert history.baseline is not None
+    assert history.oracle > history.baseline
+    assert history.ended == "the only round is done"
+
+
+@pytest.mark.parametrize("observe", ["all", "mixed", "members"])
+def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digits: Dataset) -> None:
+    backend = selecting(120)
+    settings = replace(quick, observe=observe, plant=0.0 if observe == "members" else quick.plant)
+    history = run_rounds(settings, backend, digits, keep_bits=True)
+    assert [len(record.bits) for record in history.rounds] == [4, 4]
+    first, second = backend.evidence()[:2]
+    assert history.rounds[1].n_members == 120
+    assert second.members is not None
+    assert bitmap.popcount(second.members) == 120
+    assert first.n_epochs == second.n_epochs == 4
+    if observe == "members":
+        assert second.observed is not None
+        assert (second.observed == second.members).all()
+    else:
+        assert second.observed is None
+        others = ~second.members & bitmap.full(200)
+        assert (second.correct & others).any()
+
+
+def test_a_run_without_noise_or_truth_reports_neither(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, noise="none", rounds=1, epochs=1, oracle=True), data=digits)
+    assert history.true_noise is None
+    assert history.rounds[0].agreement is None
+    assert history.oracle is None
+
+
+def test_a_known_truth_is_reported_though_no_label_was_broken(quick: TrainSettings, digits: Dataset) -> None:
+    truth = digits.y_train.copy()
+    truth[:100] = (truth[:100] + 1) % 10
+    known = replace(digits, y_train_clean=truth)
+    history = run_rounds(replace(quick, noise="none", limit=0, rounds=1, epochs=1), data=known)
+    assert history.true_noise == pytest.approx(100 / 1437)
+    assert history.rounds[0].agreement is not None
+
+
+def test_ends_early_when_two_sets_agree(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=5, epochs=2, agree=0.99), selecting(150), digits)
+    assert len(history.rounds) == 2
+    assert "two consecutive clean sets agree (Jaccard 1.000" in history.ended
+
+
+def test_ends_when_nobody_is_left_to_train_on(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=5, epochs=2), selecting(1), digits)
+    assert history.ended == "round 0 kept 1 sample, and training takes at least 2"
+
+
+def test_two_samples_are_enough_to_go_on(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=2, epochs=1), selecting(2), digits)
+    assert [record.n_members for record in history.rounds] == [200, 2]
+
+
+def test_no_oracle_without_clean_samples(quick: TrainSettings, digits: Dataset) -> None:
+    settings = replace(quick, noise="symmetric-exclusive:1", rounds=1, epochs=1, oracle=True)
+    assert run_rounds(settings, data=digits).oracle is None
+
+
+def test_the_same_settings_give_the_same_training(quick: TrainSettings, digits: Dataset) -> None:
+    first, again = (run_rounds(quick, data=digits) for _ in range(2))
+    other = run_rounds(replace(quick, seed=1), data=digits)
+    assert outcome(first) == outcome(again)
+    assert outcome(first) != outcome(other)
+
+
+def test_carried_weights_start_where_the_round_before_ended(quick: TrainSettings, digits: Dataset) -> None:
+    fresh, carried = (run_rounds(replace(quick, weights=kind), selecting(150), digits) for kind in ("fresh", "carry"))
+    assert outcome(fresh)[0] == outcome(carried)[0]
+    assert carried.rounds[1].epochs[0].train_loss < fresh.rounds[1].epochs[0].train_loss
+
+
+def test_weighted_rounds_train_on_everyone_who_was_judged(weighted: TrainSettings, digits: Dataset) -> None:
+    backend = LocalSelector()
+    history = run_rounds(weighted, backend, digits)
+    first, second = history.rounds
+    given = backend.weights(RoundResult(0, 200, first.selected, first.summary, None))
+    assert len(np.unique(given)) > 4
+    assert (bitmap.unpack(second.members, 200) == (given > 0)).all()
+    assert second.n_members > first.n_selected
+    held = backend.evidence()[1].members
+    assert held is not None
+    assert (held == second.members).all()
+    plain = run_rounds(replace(weighted, use="set"), data=digits).rounds
+    assert (plain[0].selected == first.selected).all()
+    assert plain[1].n_members == first.n_selected
+    assert second.epochs[0].train_loss != plain[1].epochs[0].train_loss
+
+
+def test_a_loss_that_is_no_number_is_not_sent() -> None:
+    record = EpochRecord(0, 0, float("nan"), 0.5, 0.25, 1.0)
+    assert record.metrics() == {"train_accuracy": 0.5, "test_accuracy": 0.25}
