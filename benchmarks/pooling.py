@@ -74,8 +74,8 @@ def repeated(recording: Recording) -> list[Repeated]:
     aucs = [auc(found.scores[found.scored], clean[found.scored]) for found in chosen]
     rows = []
     for number, found in enumerate(chosen):
-        if found.echo is not None:
-            told = (found.echo.agreement, found.echo.by_chance, found.verdict)
+        if found.member_overlap is not None:
+            told = (found.member_overlap.agreement, found.member_overlap.by_chance, found.verdict)
             rows.append(Repeated(recording.name, number, *told, aucs[number], aucs[number - 1], _f1(found, clean)))
     return rows
 
@@ -117,7 +117,7 @@ def apart(traces: Sequence[Trace], data: str) -> str:
     return f"Share of round 1's epochs in which samples are misclassified: {', '.join(told)}."
 
 
-def report(traces: Sequence[Trace], rows: Sequence[Row], echoes: Sequence[Repeated], half: str) -> str:
+def report(traces: Sequence[Trace], rows: Sequence[Row], overlaps: Sequence[Repeated], half: str) -> str:
     trainings = {name: len({row.name for row in rows if row.name.startswith(name)}) for name in ("digits", "cifar16")}
     lines = [
         f"# Evidence of several rounds: the {half} half",
@@ -135,10 +135,10 @@ def report(traces: Sequence[Trace], rows: Sequence[Row], echoes: Sequence[Repeat
         "| training | round | agreement | by chance | verdict | AUC | AUC one round before | F1 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for echo in echoes:
+    for row in overlaps:
         lines.append(
-            f"| {echo.name} | {echo.number} | {echo.agreement:.3f} | {echo.by_chance:.3f} | {echo.verdict} "
-            f"| {echo.auc:.3f} | {echo.before:.3f} | {echo.f1:.3f} |"
+            f"| {row.name} | {row.number} | {row.agreement:.3f} | {row.by_chance:.3f} | {row.verdict} "
+            f"| {row.auc:.3f} | {row.before:.3f} | {row.f1:.3f} |"
         )
     return "\n".join([*lines, ""])
 
@@ -153,8 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     several = [recording for recording in several if not recording.is_clean.all()]  # without noise nothing is ranked
     traces = [Trace.of(recording, n) for recording in several for n in range(2, len(recording.rounds) + 1)]
     rows = [measured(trace, way) for trace in traces for way in WAYS]
-    echoes = [row for recording in several for row in repeated(recording)]
-    text = report(traces, rows, echoes, arguments.half)
+    overlaps = [row for recording in several for row in repeated(recording)]
+    text = report(traces, rows, overlaps, arguments.half)
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = "pooling" if arguments.half == "judging" else "pooling-choosing"
     (arguments.out / f"{name}.md").write_text(text)

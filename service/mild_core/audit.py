@@ -197,7 +197,7 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Beside:
+class Annotations:
     """What is known beside the bits; a selection uses the part of it that its options ask for.
 
     Attributes
@@ -211,7 +211,7 @@ class Beside:
     labels: NDArray[np.integer] | None = None
     audit: Audit | None = None
 
-    def checked(self, n_samples: int, options: SelectionOptions) -> "Beside":
+    def checked(self, n_samples: int, options: SelectionOptions) -> "Annotations":
         """Return the part of it that `options` ask for.
 
         Raises
@@ -228,7 +228,7 @@ class Beside:
             raise ParameterError(f"labels have the shape {labels.shape}; give one for each of {n_samples} samples")
         if audit is not None and audit.n_samples != n_samples:
             raise ParameterError(f"the audit is of {audit.n_samples} samples; give one of {n_samples}")
-        return Beside(labels, audit)
+        return Annotations(labels, audit)
 
 
 @dataclass(frozen=True, slots=True)

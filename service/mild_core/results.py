@@ -95,7 +95,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Echo:
+class MemberOverlap:
     """How far a set repeats its round's members.
 
     Attributes
@@ -148,7 +148,7 @@ class Selection:
         The same estimates for every cut; None where they are not identified, or where classes have cuts of their own.
     classes
         Every class by its label, where the options let classes have a say; else empty.
-    echo
+    member_overlap
         How far the set repeats whom the last round was trained on; None where that was everyone.
     """
 
@@ -172,7 +172,7 @@ class Selection:
     densities: NDArray[np.float64] | None
     curves: Curves | None = None
     classes: tuple[ClassCut, ...] = ()
-    echo: Echo | None = None
+    member_overlap: MemberOverlap | None = None
 
     @property
     def measurable(self) -> Bitmap:
@@ -214,6 +214,6 @@ class Selection:
             "epochs": self.epochs,
             "unobserved": self.unobserved,
             "planted": self.planted,
-            "echo": None if self.echo is None else asdict(self.echo),
+            "member_overlap": None if self.member_overlap is None else asdict(self.member_overlap),
             **({"classes": [asdict(found) for found in self.classes]} if self.options.by_class else {}),
         }

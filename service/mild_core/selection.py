@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap, forgetting, verdict
-from mild_core.audit import Audit, Beside
+from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
 from mild_core.class_cuts import ClassCuts, Classes, cut_classes, described, group
 from mild_core.dynamics import MAX_EPOCHS
@@ -23,14 +23,14 @@ from mild_core.errors import ParameterError
 from mild_core.estimate import UNKNOWN, curves_of, estimates
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import Floats
-from mild_core.results import Curves, Echo, Estimate, Histogram, Selection, Threshold
+from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
 from mild_core.scores import EPSILON, Observation, Scores, score
 from mild_core.threshold import fitted_cut, floored, fraction_cut
 from mild_core.types import RoundBits, SelectionOptions, Verdict
 from mild_core.verdict import noise_bound
 
 
-def echo(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> Echo | None:
+def measure_member_overlap(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> MemberOverlap | None:
     """Compare a set with its round's members, among the samples that were judged.
 
     Parameters
@@ -40,7 +40,7 @@ def echo(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> Echo | None:
 
     Returns
     -------
-    Echo | None
+    MemberOverlap | None
         None where all who were judged are members, or none of them is: there is nothing to repeat.
     """
     n_judged = bitmap.popcount(judged)
@@ -48,14 +48,14 @@ def echo(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> Echo | None:
     if members is None or n_members in (0, n_judged):
         return None
     of_members, of_kept = n_members / n_judged, bitmap.popcount(kept & judged) / n_judged
-    return Echo(
+    return MemberOverlap(
         agreement=1 - bitmap.popcount((kept ^ members) & judged) / n_judged,
         by_chance=of_members * of_kept + (1 - of_members) * (1 - of_kept),
     )
 
 
 def select(
-    rounds: Sequence[RoundBits], options: SelectionOptions | None = None, beside: Beside | None = None
+    rounds: Sequence[RoundBits], options: SelectionOptions | None = None, annotations: Annotations | None = None
 ) -> Selection:
     """Select the samples whose labels can be trusted after the last of `rounds`.
 
@@ -65,7 +65,7 @@ def select(
         One or more rounds of one run, oldest first; the set is the last one's.
     options
         None takes the defaults.
-    beside
+    annotations
         Given labels and an audit, where the options ask for them.
 
     Returns
@@ -87,9 +87,11 @@ def select(
     longest = max(bits.n_epochs for bits in rounds)
     if longest > MAX_EPOCHS:
         raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
-    judged = _judged(rounds, options, (beside or Beside()).checked(rounds[0].n_samples, options))
+    judged = _judged(rounds, options, (annotations or Annotations()).checked(rounds[0].n_samples, options))
     found = _selected(judged, options)
-    return replace(found, echo=echo(found.bitmap, rounds[-1].members, bitmap.pack(found.scored)))
+    return replace(
+        found, member_overlap=measure_member_overlap(found.bitmap, rounds[-1].members, bitmap.pack(found.scored))
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +131,7 @@ class _Evidence:
     classes: Classes | None
 
 
-def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside) -> _Evidence:
+def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Evidence:
     """Score the rounds that the options ask for, and let planted noise of any of them speak."""
     used = rounds if options.evidence == "pooled" else rounds[-1:]
     scores = score(used, options.metric)
@@ -139,13 +141,13 @@ def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Be
     if observation is not None:
         cells, likelihood, cell = observation.counts, observation.likelihood, observation.cell
     checked, classes = None, None
-    if beside.audit is not None:
-        found, clean = (mask[scores.scored] for mask in beside.audit.masks)
+    if annotations.audit is not None:
+        found, clean = (mask[scores.scored] for mask in annotations.audit.masks)
         checked = np.stack([_bincount(cell[part], cells.size) for part in (clean, found & ~clean)])
-    if beside.labels is not None:
-        classes = group(beside.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
+    if annotations.labels is not None:
+        classes = group(annotations.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
     bound = _noise_bound(rounds, used, scores, options)
-    return _Evidence(used, scores, counts, cells, likelihood, cell, bound, beside.audit, checked, classes)
+    return _Evidence(used, scores, counts, cells, likelihood, cell, bound, annotations.audit, checked, classes)
 
 
 def _noise_bound(
@@ -200,15 +202,15 @@ class _Judged:
         return self.verdict in ("separable", "weak")
 
 
-def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside) -> _Judged:
+def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Judged:
     """Fit and judge; by the early epochs where mislabelled samples are learnt by heart in the late ones."""
-    whole = _fitted(_evidence(rounds, options, beside), options)
+    whole = _fitted(_evidence(rounds, options, annotations), options)
     if whole.mislabelled is None or not whole.is_cut:
         return whole
     by_heart = forgetting.known_late(whole.evidence.rounds, whole.mislabelled)
     if by_heart is None or by_heart < verdict.BY_HEART:
         return whole
-    early = _fitted(_evidence(forgetting.early(rounds), options, beside), options)
+    early = _fitted(_evidence(forgetting.early(rounds), options, annotations), options)
     if not early.is_cut or (whole.verdict == "separable" and early.verdict == "weak"):
         return whole
     told = (

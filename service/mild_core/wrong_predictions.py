@@ -1,83 +1,87 @@
-"""What a model predicted where it was wrong, and the class that it says most often over epochs."""
+"""Wrong predictions of a model, and the class that it predicts most often over epochs."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Classes = NDArray[np.unsignedinteger]
-"""Class numbers plus 1, as narrow as they fit; 0 where none is known."""
+ClassNumbers = NDArray[np.unsignedinteger]
+"""Class numbers plus 1, in the narrowest type that holds them; 0 where the class is unknown."""
 
 MAX_CLASS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Votes:
-    """One epoch's wrong predictions. A right one needs none: it is the given label.
+class WrongPredictions:
+    """The wrong predictions of one epoch; a right prediction equals the given label and is not stored.
 
     Attributes
     ----------
     predicted, labels
-        Shape (n_samples,) each: the predicted class and the given label, where the prediction was wrong and is known.
+        Shape (n_samples,) each: predicted class and given label, where the prediction is wrong and known.
     """
 
-    predicted: Classes
-    labels: Classes
+    predicted: ClassNumbers
+    labels: ClassNumbers
 
     @property
-    def n_votes(self) -> int:
-        """Samples with a known wrong prediction."""
+    def n_predictions(self) -> int:
+        """Number of samples with a known wrong prediction."""
         return int(np.count_nonzero(self.predicted))
 
-    def clash(self, other: "Votes") -> NDArray[np.bool_]:
-        """Where both say something, and not the same."""
-        both = (self.predicted != 0) & (other.predicted != 0)
-        clash: NDArray[np.bool_] = both & (self.predicted != other.predicted)
-        return clash
+    def find_conflicts(self, other: "WrongPredictions") -> NDArray[np.bool_]:
+        """Mark the samples for which both have a prediction and the predictions differ, shape (n_samples,)."""
+        in_both = (self.predicted != 0) & (other.predicted != 0)
+        conflicts: NDArray[np.bool_] = in_both & (self.predicted != other.predicted)
+        return conflicts
 
-    def joined(self, other: "Votes") -> "Votes":
-        """Both together; they do not clash."""
-        own = self.predicted != 0
-        return Votes(np.where(own, self.predicted, other.predicted), np.where(own, self.labels, other.labels))
+    def merge(self, other: "WrongPredictions") -> "WrongPredictions":
+        """Combine two sets of predictions that do not conflict."""
+        is_own = self.predicted != 0
+        return WrongPredictions(
+            np.where(is_own, self.predicted, other.predicted), np.where(is_own, self.labels, other.labels)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tally:
-    """What some samples were most often taken for.
+class MajorityVote:
+    """The class that each sample was predicted as most often.
 
     Attributes
     ----------
     suggested
-        Shape (n,): the class plus 1; 0 where the given label won, or no wrong prediction is known.
+        Shape (n_samples,): the class plus 1; 0 where the given label wins, or no wrong prediction is known.
     n_votes
-        Shape (n,): epochs that speak for it; where `suggested` is 0, for the given label.
+        Shape (n_samples,): epochs with that prediction; where `suggested` is 0, epochs with the given label.
     """
 
-    suggested: Classes
+    suggested: ClassNumbers
     n_votes: NDArray[np.int64]
 
 
-def tally(predicted: Classes, n_correct: NDArray[np.int64]) -> Tally:
-    """Count exactly, class by class.
+def count_votes(predicted: ClassNumbers, n_correct: NDArray[np.int64]) -> MajorityVote:
+    """Count the predictions of each sample exactly and return its most frequent class.
 
     Parameters
     ----------
     predicted
-        Shape (n_epochs, n): `Votes.predicted` of some samples.
+        Shape (n_epochs, n_samples): `WrongPredictions.predicted` of every epoch.
     n_correct
-        Shape (n,): epochs in which the given label was predicted.
+        Shape (n_samples,): epochs in which the given label was predicted.
 
     Notes
     -----
-    The given label wins a tie, and of other classes the lowest: what does not tell speaks against a change.
+    The given label wins a tie; among other classes the lowest number wins.
     """
-    n = n_correct.size
-    best, most = np.zeros(n, dtype=predicted.dtype), np.zeros(n, dtype=np.int64)
-    current, run = np.zeros(n, dtype=predicted.dtype), np.zeros(n, dtype=np.int64)
-    for row in np.sort(predicted, axis=0):
-        run = np.where(row == current, run + 1, 1)
-        current = row
-        better = (row != 0) & (run > most)
-        best[better], most[better] = row[better], run[better]
-    kept = n_correct >= most
-    return Tally(np.where(kept, 0, best).astype(predicted.dtype), np.where(kept, n_correct, most))
+    n_samples = n_correct.size
+    best_class, most_votes = np.zeros(n_samples, dtype=predicted.dtype), np.zeros(n_samples, dtype=np.int64)
+    previous, run_length = np.zeros(n_samples, dtype=predicted.dtype), np.zeros(n_samples, dtype=np.int64)
+    for row in np.sort(predicted, axis=0):  # equal classes of a sample are neighbours
+        run_length = np.where(row == previous, run_length + 1, 1)
+        previous = row
+        is_better = (row != 0) & (run_length > most_votes)
+        best_class[is_better], most_votes[is_better] = row[is_better], run_length[is_better]
+    label_wins = n_correct >= most_votes
+    return MajorityVote(
+        np.where(label_wins, 0, best_class).astype(predicted.dtype), np.where(label_wins, n_correct, most_votes)
+    )

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import check_grad
 
 from mild_core import bitmap
-from mild_core.audit import Audit, Beside
+from mild_core.audit import Annotations, Audit
 from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import _Problem, fit_mixture
 from mild_core.mixture.weibull import component_masses
@@ -70,7 +70,7 @@ def test_checked_samples_follow_their_mark_and_the_cut_alone_is_kept_beside() ->
     z, clean = overlapping()
     checked = most_suspicious(z, 1500)
     audit = Audit(z.size, bitmap.pack(checked), bitmap.pack(checked & clean))
-    selection = select([bits_of(z)], SelectionOptions(audit="fit"), Beside(audit=audit))
+    selection = select([bits_of(z)], SelectionOptions(audit="fit"), Annotations(audit=audit))
     kept = bitmap.unpack(selection.bitmap, z.size)
     assert np.array_equal(kept[checked], clean[checked])
     by_cut = bitmap.unpack(selection.by_cut, z.size)
@@ -81,7 +81,7 @@ def test_checked_samples_follow_their_mark_and_the_cut_alone_is_kept_beside() ->
 def test_an_audit_has_no_say_unless_it_is_asked_for() -> None:
     z, clean = overlapping()
     audit = Audit(z.size, bitmap.pack(clean), bitmap.pack(clean))
-    plain, measured = select([bits_of(z)]), select([bits_of(z)], SelectionOptions(), Beside(audit=audit))
+    plain, measured = select([bits_of(z)]), select([bits_of(z)], SelectionOptions(), Annotations(audit=audit))
     assert np.array_equal(plain.bitmap, measured.bitmap)
     asked = select([bits_of(z)], SelectionOptions(audit="fit"))
     assert np.array_equal(plain.bitmap, asked.bitmap)
@@ -93,7 +93,7 @@ def test_estimates_know_the_marks() -> None:
     z = np.where(clean, rng.poisson(2, 3000), N_BINS - 1 - rng.poisson(1, 3000))
     checked = most_suspicious(z, 800)
     audit = Audit(z.size, bitmap.pack(checked), bitmap.pack(checked & clean))
-    selection = select([bits_of(z)], SelectionOptions(audit="fit"), Beside(audit=audit))
+    selection = select([bits_of(z)], SelectionOptions(audit="fit"), Annotations(audit=audit))
     assert selection.verdict == "separable"
     rate = selection.estimated["noise_rate"]
     assert rate is not None
@@ -103,4 +103,4 @@ def test_estimates_know_the_marks() -> None:
 def test_an_audit_of_other_samples_is_refused() -> None:
     z, _ = overlapping()
     with pytest.raises(ParameterError, match="audit is of 9 samples"):
-        select([bits_of(z)], SelectionOptions(audit="fit"), Beside(audit=Audit.empty(9)))
+        select([bits_of(z)], SelectionOptions(audit="fit"), Annotations(audit=Audit.empty(9)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap, class_cuts
-from mild_core.audit import Beside
+from mild_core.audit import Annotations
 from mild_core.class_cuts import cut_classes, group
 from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups, fit_mixture
@@ -41,7 +41,7 @@ def f1(kept: np.ndarray, clean: np.ndarray) -> float:
 def test_each_class_has_its_own_noise_rate_and_cut_and_the_set_is_no_worse() -> None:
     bits, labels, clean = recorded()
     together = select([bits])
-    apart = select([bits], SelectionOptions(per_class=True), Beside(labels))
+    apart = select([bits], SelectionOptions(per_class=True), Annotations(labels))
     assert f1(kept_of(apart), clean) >= f1(kept_of(together), clean) - 0.001
     assert [found.label for found in apart.classes] == [0, 1, 2, 3]
     for found, noise in zip(apart.classes[:3], NOISE, strict=False):
@@ -94,7 +94,7 @@ def test_f1_cuts_are_the_best_of_all_combinations(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("rule", ["bayes", "posterior", "scale", "precision", "recall", "fraction"])
 def test_every_rule_cuts_by_class(rule: Rule) -> None:
     bits, labels, clean = recorded()
-    selection = select([bits], SelectionOptions(threshold=rule, target=0.95, per_class=True), Beside(labels))
+    selection = select([bits], SelectionOptions(threshold=rule, target=0.95, per_class=True), Annotations(labels))
     assert f1(kept_of(selection), clean) > (0.75 if rule == "scale" else 0.85)  # which keeps nearly all
     assert all(found.cut is not None for found in selection.classes)
 
@@ -102,7 +102,7 @@ def test_every_rule_cuts_by_class(rule: Rule) -> None:
 def test_a_given_fraction_is_that_of_each_class() -> None:
     bits, labels, _ = recorded()
     options = SelectionOptions(threshold="fraction", fraction=0.5, per_class=True)
-    selection = select([bits], options, Beside(labels))
+    selection = select([bits], options, Annotations(labels))
     for found in selection.classes[:3]:
         assert 0.35 < found.kept / found.scored <= 0.5
 
@@ -111,7 +111,7 @@ def test_a_given_value_is_obeyed_whatever_the_floors() -> None:
     bits, labels, _ = recorded()
     plain = SelectionOptions(threshold="value", value=-29.0)
     floored = SelectionOptions(threshold="value", value=-29.0, per_class=True, min_keep_class=0.5)
-    by_class = select([bits], floored, Beside(labels))
+    by_class = select([bits], floored, Annotations(labels))
     assert np.array_equal(by_class.bitmap, select([bits], plain).bitmap)
     assert [found.kept for found in by_class.classes] == [
         kept_of(by_class)[labels == label].sum() for label in range(4)
@@ -122,7 +122,7 @@ def test_a_given_value_is_obeyed_whatever_the_floors() -> None:
 def test_a_floor_holds_in_every_class_and_says_where_it_bites(per_class: bool) -> None:
     bits, labels, _ = recorded()
     options = SelectionOptions(min_keep_class=0.6, per_class=per_class)
-    selection = select([bits], options, Beside(labels))
+    selection = select([bits], options, Annotations(labels))
     shares = [found.kept / found.scored for found in selection.classes]
     assert min(shares) >= 0.6
     assert [found.floored for found in selection.classes][:3] == [False, False, True]
@@ -131,7 +131,7 @@ def test_a_floor_holds_in_every_class_and_says_where_it_bites(per_class: bool) -
 
 def test_where_nothing_is_fitted_everyone_is_kept_and_no_class_has_a_cut() -> None:
     bits = RoundBits(40, bitmap.pack(np.ones((30, 40), dtype=bool)))
-    selection = select([bits], SelectionOptions(per_class=True), Beside(np.arange(40) % 3))
+    selection = select([bits], SelectionOptions(per_class=True), Annotations(np.arange(40) % 3))
     assert selection.verdict == "insufficient"
     assert [(found.cut, found.noise_rate, found.kept) for found in selection.classes] == [
         (None, None, 14),
@@ -144,7 +144,7 @@ def test_hidden_bits_are_fitted_by_class_too() -> None:
     bits, labels, clean = recorded()
     observed = bitmap.pack(np.random.default_rng(1).random((N_EPOCHS, labels.size)) < 0.7)
     hidden = RoundBits(bits.n_samples, bits.correct & observed, observed)
-    selection = select([hidden], SelectionOptions(per_class=True), Beside(labels))
+    selection = select([hidden], SelectionOptions(per_class=True), Annotations(labels))
     assert f1(kept_of(selection), clean) > 0.93
 
 
@@ -153,9 +153,9 @@ def test_labels_that_are_missing_or_of_another_size_are_refused() -> None:
     with pytest.raises(ParameterError, match="per_class needs the given labels"):
         select([bits], SelectionOptions(per_class=True))
     with pytest.raises(ParameterError, match="min_keep_class needs the given labels"):
-        select([bits], SelectionOptions(min_keep_class=0.1), Beside())
+        select([bits], SelectionOptions(min_keep_class=0.1), Annotations())
     with pytest.raises(ParameterError, match=r"shape \(4519,\)"):
-        select([bits], SelectionOptions(per_class=True), Beside(labels[1:]))
+        select([bits], SelectionOptions(per_class=True), Annotations(labels[1:]))
 
 
 def test_more_classes_than_can_be_fitted_are_refused() -> None:

@@ -124,27 +124,30 @@ def test_a_set_is_held_against_the_members_of_its_last_round() -> None:
     bits, _ = recorded()
     members = bitmap.pack(np.arange(2000) < 1000)
     chosen = select([bits, replace(bits, members=members)])
-    assert chosen.echo is not None
+    assert chosen.member_overlap is not None
     kept, inside = bitmap.unpack(chosen.bitmap, 2000), np.arange(2000) < 1000
-    assert chosen.echo.agreement == pytest.approx((kept == inside).mean())
-    assert chosen.echo.by_chance == pytest.approx(0.5)
-    assert chosen.summary()["echo"] == {"agreement": chosen.echo.agreement, "by_chance": chosen.echo.by_chance}
-    assert select([replace(bits, members=members), bits]).echo is None
+    assert chosen.member_overlap.agreement == pytest.approx((kept == inside).mean())
+    assert chosen.member_overlap.by_chance == pytest.approx(0.5)
+    assert chosen.summary()["member_overlap"] == {
+        "agreement": chosen.member_overlap.agreement,
+        "by_chance": chosen.member_overlap.by_chance,
+    }
+    assert select([replace(bits, members=members), bits]).member_overlap is None
 
 
-def test_only_judged_samples_echo() -> None:
+def test_the_member_overlap_is_of_judged_samples_alone() -> None:
     bits, _ = recorded()
     observed = np.ones((30, 2000), dtype=bool)
     observed[2:, :500] = False
     correct = bits.correct & bitmap.pack(observed)
     hidden, seen = np.arange(2000) < 500, np.arange(2000) >= 500
     gappy = RoundBits(2000, correct, bitmap.pack(observed), members=bitmap.pack(seen))
-    assert select([gappy]).echo is None
-    assert select([replace(gappy, members=bitmap.pack(hidden))]).echo is None
+    assert select([gappy]).member_overlap is None
+    assert select([replace(gappy, members=bitmap.pack(hidden))]).member_overlap is None
     some = select([replace(gappy, members=bitmap.pack(np.arange(2000) < 1000))])
-    assert some.echo is not None
+    assert some.member_overlap is not None
     kept = bitmap.unpack(some.bitmap, 2000)[500:]
-    assert some.echo.agreement == pytest.approx((kept == (np.arange(500, 2000) < 1000)).mean())
+    assert some.member_overlap.agreement == pytest.approx((kept == (np.arange(500, 2000) < 1000)).mean())
 
 
 def test_samples_mostly_unobserved_are_reported_and_not_kept() -> None:

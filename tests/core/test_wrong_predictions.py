@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mild_core.wrong_predictions import Votes, tally
+from mild_core.wrong_predictions import WrongPredictions, count_votes
 
 
 @given(
@@ -19,20 +19,20 @@ def test_the_most_frequent_class_wins_and_ties_speak_against_a_change(
 ) -> None:
     n = predicted.shape[1]
     n_correct = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n)), dtype=np.int64)
-    found = tally(predicted, n_correct)
+    vote = count_votes(predicted, n_correct)
     for sample in range(n):
         counts = Counter(predicted[:, sample][predicted[:, sample] > 0].tolist())
         best, votes = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=(0, 0))
         if votes <= n_correct[sample]:
             best, votes = 0, n_correct[sample]
-        assert (found.suggested[sample], found.n_votes[sample]) == (best, votes)
+        assert (vote.suggested[sample], vote.n_votes[sample]) == (best, votes)
 
 
-def test_votes_join_where_they_do_not_clash() -> None:
-    one = Votes(np.array([0, 3, 0, 2], np.uint8), np.array([0, 1, 0, 4], np.uint8))
-    other = Votes(np.array([300, 3, 0, 1], np.uint16), np.array([2, 1, 0, 4], np.uint16))
-    assert one.clash(other).tolist() == [False, False, False, True]
-    joined = one.joined(Votes(other.predicted[:3].repeat([1, 1, 2]), other.labels[:3].repeat([1, 1, 2])))
-    assert joined.predicted.tolist() == [300, 3, 0, 2]
-    assert joined.labels.tolist() == [2, 1, 0, 4]
-    assert (one.n_votes, joined.n_votes) == (2, 3)
+def test_predictions_merge_where_they_do_not_conflict() -> None:
+    one = WrongPredictions(np.array([0, 3, 0, 2], np.uint8), np.array([0, 1, 0, 4], np.uint8))
+    other = WrongPredictions(np.array([300, 3, 0, 1], np.uint16), np.array([2, 1, 0, 4], np.uint16))
+    assert one.find_conflicts(other).tolist() == [False, False, False, True]
+    merged = one.merge(WrongPredictions(other.predicted[:3].repeat([1, 1, 2]), other.labels[:3].repeat([1, 1, 2])))
+    assert merged.predicted.tolist() == [300, 3, 0, 2]
+    assert merged.labels.tolist() == [2, 1, 0, 4]
+    assert (one.n_predictions, merged.n_predictions) == (2, 3)

@@ -14,7 +14,7 @@ from mild_client import (
     SelectionOptions,
 )
 from mild_core import bitmap
-from mild_core.audit import Beside
+from mild_core.audit import Annotations
 from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.types import RoundBits
@@ -47,7 +47,7 @@ class KilledAfter(Reporter):
 def selecting(n_kept: int) -> LocalSelector:
     """A backend that keeps the first `n_kept` samples, whatever the bits."""
 
-    def chosen(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Beside | None) -> Selection:
+    def chosen(rounds: Sequence[RoundBits], options: SelectionOptions, beside: Annotations | None) -> Selection:
         kept = bitmap.pack(np.arange(rounds[-1].n_samples) < n_kept)
         return replace(select(rounds, options, beside), bitmap=kept)
 

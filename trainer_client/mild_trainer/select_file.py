@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mild_client import RoundFit
 from mild_core import bitmap
-from mild_core.audit import Audit, Beside, evaluate
+from mild_core.audit import Annotations, Audit, evaluate
 from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
@@ -57,7 +57,7 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
         planted=_planted(path, arrays, correct.shape[1]),
     )
     labels = _labels(path, arrays, correct.shape[1]) if options.by_class else None
-    selection = select([bits], options, Beside(labels))
+    selection = select([bits], options, Annotations(labels))
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
     clean = _clean(path, arrays, correct.shape[1])
     if clean is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.errors import MildError
 from mild_core.types import EpochBits, RoundBits
-from mild_core.wrong_predictions import Classes, Votes
+from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
 from mild_service.errors import InvalidRequest, LimitExceeded
 from mild_service.ingest.columns import Batch, Limits, Numbers, Place, bad_record, conflict
 
@@ -34,9 +34,9 @@ class LogClasses:
     def __init__(self, n_samples: int) -> None:
         self._n_samples = n_samples
         self._labels = np.zeros(n_samples, dtype=np.uint32)
-        self._predicted: dict[Place, Classes] = {}
+        self._predicted: dict[Place, ClassNumbers] = {}
 
-    def begin(self, place: Place, stored: Votes | None) -> None:
+    def begin(self, place: Place, stored: WrongPredictions | None) -> None:
         """Take what is stored of an epoch, before its first record."""
         self._predicted[place] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
 
@@ -76,23 +76,23 @@ class LogClasses:
                 raise conflict(batch.rows.unit, int(numbers[at]), f"{says} in the store; send the same value")
             raise bad_record(batch.rows.unit, int(numbers[at]), "predicted", f"{says} in an earlier record")
 
-    def votes(self, place: Place, wrong: NDArray[np.bool_]) -> Votes:
+    def votes(self, place: Place, wrong: NDArray[np.bool_]) -> WrongPredictions:
         """What the log itself says of an epoch; `wrong` are the samples that it calls so."""
         predicted = np.where(wrong, self._predicted[place], 0)
-        return Votes(predicted, np.where(predicted != 0, self._labels, 0))
+        return WrongPredictions(predicted, np.where(predicted != 0, self._labels, 0))
 
 
 def _what(place: Place, sample: int, predicted: int) -> str:
     return f"sample {sample} of epoch {place[1]}, round {place[0]}, has predicted={predicted - 1}"
 
 
-def _widened(held: Classes, most: int) -> Classes:
+def _widened(held: ClassNumbers, most: int) -> ClassNumbers:
     return held.astype(
         next(width for width in _WIDTHS if max(most, int(held.max())) <= np.iinfo(width).max), copy=False
     )
 
 
-def _put(held: Classes, samples: Numbers, said: Numbers) -> tuple[int, int] | None:
+def _put(held: ClassNumbers, samples: Numbers, said: Numbers) -> tuple[int, int] | None:
     """Write what is said, 0 apart; None, or the first position that contradicts, and what it contradicts."""
     known, telling = held[samples], said != 0
     if not (telling & (known != 0) & (known != said)).any():
@@ -124,7 +124,7 @@ class Stored:
 
     bits: EpochBits
     closed: bool
-    votes: Votes | None = None
+    votes: WrongPredictions | None = None
 
 
 Held: TypeAlias = Callable[[Place], Stored | None]
@@ -170,7 +170,7 @@ class Log:
         marks = self._marks[place][: self.n_samples]
         return EpochBits(self.n_samples, bitmap.pack(marks == _OWN | _RIGHT), bitmap.pack(marks >= _OWN))
 
-    def votes(self, place: Place) -> Votes | None:
+    def votes(self, place: Place) -> WrongPredictions | None:
         """The wrong predictions that the log itself tells of an epoch; None where it tells none."""
         if self._classes is None or place not in self._told:
             return None

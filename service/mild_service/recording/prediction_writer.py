@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits
-from mild_core.wrong_predictions import Votes
+from mild_core.wrong_predictions import WrongPredictions
 from mild_service.annotations.sample_id_lists import SampleIds
 from mild_service.concurrency import Slots
 from mild_service.config import Settings
@@ -252,7 +252,7 @@ def _too_busy(place: Place) -> StoreUnavailable:
 
 def _filled(
     place: Place, said: Stored, held: Stored | None, expected: Bitmap
-) -> tuple[Filled, EpochBits, Votes | None]:
+) -> tuple[Filled, EpochBits, WrongPredictions | None]:
     """What a log makes of an epoch by what it has `said`.
 
     Raises
@@ -292,11 +292,11 @@ def _filled(
     return filled, EpochBits(n_samples, correct, observed), votes
 
 
-def _n_votes(votes: Votes | None) -> int:
-    return 0 if votes is None else votes.n_votes
+def _n_votes(votes: WrongPredictions | None) -> int:
+    return 0 if votes is None else votes.n_predictions
 
 
-def _joined(place: Place, own: Votes | None, stored: Votes | None) -> Votes | None:
+def _joined(place: Place, own: WrongPredictions | None, stored: WrongPredictions | None) -> WrongPredictions | None:
     """What a log and the store know together.
 
     Raises
@@ -306,10 +306,10 @@ def _joined(place: Place, own: Votes | None, stored: Votes | None) -> Votes | No
     """
     if own is None or stored is None:
         return own or stored
-    clash = own.clash(stored)
+    clash = own.find_conflicts(stored)
     if clash.any():
         raise EpochConflict(
             f"sample {int(np.argmax(clash))} of epoch {place[1]}, round {place[0]}, was stored with another predicted "
             "class while the log was read; send the same value, or drop the epoch with resume_from"
         )
-    return own.joined(stored)
+    return own.merge(stored)

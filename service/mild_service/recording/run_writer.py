@@ -279,7 +279,7 @@ def _stored(run: Run, number: int, computed: Computed, client_set: ClientSet | N
         "differs": differs,
     }
     if differs:
-        document["echo"] = None  # of the service's own set, which is not the one that is answered
+        document["member_overlap"] = None  # of the service's own set, which is not the one that is answered
     return client_set.bitmap, document
 
 

@@ -102,8 +102,8 @@ class ClassView(BaseModel):
     floored: bool = Field(description="The floor keeps samples that the rule would have dropped.")
 
 
-class EchoView(BaseModel):
-    """How far a set repeats its round's members."""
+class MemberOverlapView(BaseModel):
+    """How far a set overlaps with the members of its round."""
 
     agreement: float = Field(description="Share of the judged samples that are both kept and members, or neither.")
     by_chance: float = Field(description="The same share where being kept had nothing to do with being a member.")
@@ -132,8 +132,8 @@ class SelectionView(BaseModel):
     epochs: int
     unobserved: int
     planted: int = Field(description="Samples whose own label was never judged, since it was broken on purpose.")
-    echo: EchoView | None = Field(
-        None, description="How far the set repeats whom its round was trained on; null where that was everyone."
+    member_overlap: MemberOverlapView | None = Field(
+        None, description="How far the set overlaps with the members of its round; null where every sample is a member."
     )
     classes: list[ClassView] | None = Field(None, description="With `per_class` or `min_keep_class`: every class.")
     core_version: str

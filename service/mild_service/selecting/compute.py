@@ -14,7 +14,7 @@ import orjson
 from anyio import CapacityLimiter
 
 from mild_core import selection
-from mild_core.audit import Beside
+from mild_core.audit import Annotations
 from mild_core.results import Selection
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.concurrency import Slots
@@ -160,7 +160,7 @@ class Computer:
             logger.warning("a selection could not be cached: %s", error)
 
     async def _in_thread(
-        self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None = None
+        self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Annotations | None = None
     ) -> Computed:
         return await self._timed(lambda: _compute(rounds, options, digest, beside))
 
@@ -170,6 +170,8 @@ class Computer:
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
 
-def _compute(rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Beside | None) -> Computed:
+def _compute(
+    rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Annotations | None
+) -> Computed:
     selected = selection.select(rounds, options, beside)
     return Computed(digest, plain(selected.summary()), plain(fit_document(selected)), selected.bitmap)

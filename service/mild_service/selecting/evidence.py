@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from mild_core import bitmap
-from mild_core.audit import Beside
+from mild_core.audit import Annotations
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.models import Epoch, Round, Run, TruthRef
@@ -169,7 +169,7 @@ class Evidences:
         """
         return [await self._round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds]
 
-    async def beside(self, evidence: Evidence) -> Beside:
+    async def beside(self, evidence: Evidence) -> Annotations:
         """Labels and audit, as far as they have a say.
 
         Raises
@@ -179,7 +179,7 @@ class Evidences:
         """
         run, truth = evidence.run, self._store.truth
         labels, audit = evidence.beside
-        return Beside(
+        return Annotations(
             None if labels is None else await truth.read_labels(run, labels, np.arange(run.config.n_samples)),
             None if audit is None else await truth.read_audit(run, audit),
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.types import RoundBits
-from mild_core.wrong_predictions import Classes, Tally, tally
+from mild_core.wrong_predictions import ClassNumbers, MajorityVote, count_votes
 from mild_service.errors import StoreDamaged
 from mild_service.models import Run
 from mild_service.selecting.evidence import Evidence
@@ -32,8 +32,8 @@ class Counted:
         Shape (n,): epochs in which each was observed.
     """
 
-    labels: Classes
-    tally: Tally
+    labels: ClassNumbers
+    tally: MajorityVote
     n_observed: NDArray[np.int64]
 
     def given(self, place: int, label: int | None) -> int | None:
@@ -120,10 +120,10 @@ class Suggester:
         predicted, labels = await self._votes(evidence, samples)
         pairs = np.array([_counts(bits, samples) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
-        counted = await anyio.to_thread.run_sync(lambda: tally(predicted, n_correct))
+        counted = await anyio.to_thread.run_sync(lambda: count_votes(predicted, n_correct))
         return Counted(labels.max(axis=0, initial=0), counted, n_observed)
 
-    async def _votes(self, evidence: Evidence, samples: NDArray[np.int64]) -> tuple[Classes, Classes]:
+    async def _votes(self, evidence: Evidence, samples: NDArray[np.int64]) -> tuple[ClassNumbers, ClassNumbers]:
         """Predicted classes and labels, shape (n_epochs, n) each; epochs without votes are left out."""
         found = []
         for round_ in evidence.rounds:

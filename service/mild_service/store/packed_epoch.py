@@ -9,7 +9,7 @@ import numpy as np
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
-from mild_core.wrong_predictions import Votes
+from mild_core.wrong_predictions import WrongPredictions
 from mild_service.models import Epoch, Kind
 from mild_service.store import codec
 from mild_service.store.wrong_prediction_store import packed as votes_packed
@@ -39,13 +39,15 @@ class PackedEpoch:
     votes: Sequence[bytes] = ()
 
     @classmethod
-    def of(cls, bits: EpochBits, kind: Kind = "whole", votes: Votes | None = None, sha256: str | None = None) -> Self:
+    def of(
+        cls, bits: EpochBits, kind: Kind = "whole", votes: WrongPredictions | None = None, sha256: str | None = None
+    ) -> Self:
         """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
 
         Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
         else's. That of a whole epoch is its body's; `sha256` is that one, in hex, where it is known already.
         """
-        fields = [] if votes is None or not votes.n_votes else votes_packed(votes)
+        fields = [] if votes is None or not votes.n_predictions else votes_packed(votes)
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         if sha256 is None:
             digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())

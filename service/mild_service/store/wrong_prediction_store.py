@@ -10,7 +10,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from mild_core.wrong_predictions import Classes, Votes
+from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
 from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, Round, Run
 from mild_service.store import codec
@@ -21,7 +21,7 @@ from mild_service.store.keys import epoch_field
 _LEVEL = 3
 
 
-def packed(votes: Votes) -> list[bytes]:
+def packed(votes: WrongPredictions) -> list[bytes]:
     """One value per chunk: the predicted classes, then the labels, in as few bytes each as they fit."""
     most = max(int(votes.predicted.max()), int(votes.labels.max()))
     narrow = next(kind for kind in (np.uint8, np.uint16, np.uint32) if most <= np.iinfo(kind).max)
@@ -53,7 +53,7 @@ class VoteFields:
             for chunk in range(codec.n_chunks(run.config.n_samples)):
                 await self._link.redis.hdel(self._key(run, round_, chunk), _field(epoch))
 
-    async def read(self, run: Run, round_: int, epoch: Epoch) -> Votes:
+    async def read(self, run: Run, round_: int, epoch: Epoch) -> WrongPredictions:
         """All of an epoch's votes.
 
         Raises
@@ -63,11 +63,11 @@ class VoteFields:
         """
         found = [await self._planes(run, round_, epoch, chunk) for chunk in range(codec.n_chunks(run.config.n_samples))]
         predicted, labels = (np.concatenate([planes[row] for planes in found]) for row in (0, 1))
-        return Votes(predicted, labels)
+        return WrongPredictions(predicted, labels)
 
     async def read_some(
         self, run: Run, round_: int, epochs: Sequence[Epoch], samples: NDArray[np.int64]
-    ) -> tuple[Classes, Classes]:
+    ) -> tuple[ClassNumbers, ClassNumbers]:
         """Predicted classes and labels of some samples, ascending; shape (n_epochs, n) each.
 
         One chunk of one epoch is in memory beside them.
@@ -95,7 +95,7 @@ class VoteFields:
                 if stray := [name for name in words(await self._link.redis.hkeys(key)) if name not in kept]:
                     await self._link.redis.hdel(key, *stray)
 
-    async def _planes(self, run: Run, round_: int, epoch: Epoch, chunk: int) -> Classes:
+    async def _planes(self, run: Run, round_: int, epoch: Epoch, chunk: int) -> ClassNumbers:
         """One chunk, shape (2, n)."""
         key, field = self._key(run, round_, chunk), _field(epoch)
         with translated():

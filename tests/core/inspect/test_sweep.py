@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.audit import Audit, Beside, evaluate
+from mild_core.audit import Annotations, Audit, evaluate
 from mild_core.inspect.sweep import Cut, measure, sweep
 from mild_core.results import Selection
 from mild_core.selection import select
@@ -78,7 +78,7 @@ def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:
 def test_whoever_was_checked_is_kept_by_their_mark_where_the_audit_is_fitted() -> None:
     bits, clean = recorded()
     audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
-    selection = select([bits], SelectionOptions(audit="fit"), Beside(audit=audit))
+    selection = select([bits], SelectionOptions(audit="fit"), Annotations(audit=audit))
     cuts = sweep(selection.histogram, selection.curves, measure(selection, audit), by_mark=True)
     assert selection.threshold.cut is not None
     assert cuts[selection.threshold.cut].kept == selection.n_selected

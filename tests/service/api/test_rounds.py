@@ -189,20 +189,20 @@ def test_rounds_follow_each_other(recorded: httpx.Client) -> None:
     assert (first["round"], second["round"], second["evidence"]) == (0, 1, "pooled")
     latest = recorded.get("/selection/a", params={"evidence": "latest"}).json()
     assert (latest["round"], latest["basis"], latest["evidence"]) == (1, "computed", "latest")
-    assert first["echo"] is None
+    assert first["member_overlap"] is None
     members = bitmap.from_indices(np.array(first["indices"]), N)
     kept = bitmap.from_indices(np.array(second["indices"]), N)
     assert recorded.get("/selection/a", params={"round": 0}).json() == first
-    assert second["echo"]["agreement"] == pytest.approx(1 - bitmap.popcount(members ^ kept) / N)
+    assert second["member_overlap"]["agreement"] == pytest.approx(1 - bitmap.popcount(members ^ kept) / N)
 
 
-def test_another_set_than_the_services_own_has_no_echo(recorded: httpx.Client) -> None:
+def test_another_set_than_the_services_own_has_no_member_overlap(recorded: httpx.Client) -> None:
     recorded.post("/runs/a/rounds/0/finish")
     put_epochs(recorded, "a", recording(N, 10, seed=1), round_=1)
     used = base64.b64encode(bitmap.pack(np.arange(N) < 7).tobytes()).decode()
     told = recorded.post("/runs/a/rounds/1/finish", json={"selected": used, "core_version": "0.0.9"}).json()
     assert told["differs"] > 0
-    assert told["echo"] is None
+    assert told["member_overlap"] is None
 
 
 def test_the_fit_shows_what_the_set_was_read_off(recorded: httpx.Client) -> None:

@@ -48,7 +48,7 @@ def test_the_overview_of_a_finished_round_draws_the_apis_sweep(run: httpx.Client
     assert drawn["densities"] == run.get("/runs/a/rounds/0/fit").json()["densities"]
     told = run.get("/selection/a?round=0").json()
     assert f"<b>{told['num_selected']:,}</b>" in page
-    assert "Repeats its members" not in page
+    assert "Overlap with its members" not in page
 
 
 def test_what_has_to_be_computed_is_left_for_the_page_to_ask_for(run: httpx.Client) -> None:
@@ -57,7 +57,7 @@ def test_what_has_to_be_computed_is_left_for_the_page_to_ask_for(run: httpx.Clie
     assert "cut-data" not in page
     part = run.get("/ui/runs/a/rounds/1/selection").text
     assert "Set so far" in part
-    assert "Repeats its members" in part
+    assert "Overlap with its members" in part
     assert data(part, "cut-data")["kept"][-1] == N
     run.put("/runs/a/audit", json={"indices": [0, 1], "clean": [True, False]})
     assert "data-wanted" in run.get("/ui/runs/a?round=0").text

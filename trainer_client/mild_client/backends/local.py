@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, sample_weights
 from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
-from mild_core.audit import Beside
+from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
 from mild_core.errors import CorrectNotObservedError, ParameterError
 from mild_core.results import Selection
@@ -21,7 +21,7 @@ from mild_core.types import EpochBits, RoundBits, SelectionOptions
 _LABELS = "round-0/labels.npy"
 _PLANTED = "round-0/planted.bits"
 
-Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions, Beside | None], Selection]
+Select: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions, Annotations | None], Selection]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class LocalSelector:
         self._select = select
         self._spec = RunSpec(run_id="local", n_samples=0)
         self._rounds: list[_Round] = []
-        self._beside: Beside | None = None
+        self._beside: Annotations | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
         """Start empty, or with the epochs before `resume_from`.
@@ -82,7 +82,7 @@ class LocalSelector:
             raise ParameterError(
                 f"labels have the shape {labels.shape} for {self._spec.n_samples} samples; give one per sample"
             )
-        self._beside = Beside(labels)
+        self._beside = Annotations(labels)
         if self._folder is not None:
             body = io.BytesIO()
             np.save(body, labels, allow_pickle=False)
@@ -258,7 +258,7 @@ class LocalSelector:
                     path.unlink()
             rounds.append(kept)
         labels = self._folder / _LABELS
-        self._beside = Beside(np.load(labels, allow_pickle=False)) if labels.exists() else None
+        self._beside = Annotations(np.load(labels, allow_pickle=False)) if labels.exists() else None
         planted = self._folder / _PLANTED
         if planted.exists():
             rounds[0].planted = bitmap.check(planted.read_bytes(), n_samples)

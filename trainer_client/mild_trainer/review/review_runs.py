@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mild_client import LocalSelector, MildClient, RunSpec
 from mild_core import bitmap
-from mild_core.audit import Audit, Beside, evaluate
+from mild_core.audit import Annotations, Audit, evaluate
 from mild_core.inspect.histograms import DataMap, counted, data_map
 from mild_core.inspect.sample_table import tabulate
 from mild_core.results import Selection
@@ -207,7 +207,7 @@ class LocalRun:
         spec = RunSpec("review", training.n_samples, observe=settings.observe, options=options)
         selector = LocalSelector(training.folder / "bits")
         rounds = selector.look(spec, training.n_rounds)
-        return rounds, select(rounds, options, Beside(selector.labels, self._audit()))
+        return rounds, select(rounds, options, Annotations(selector.labels, self._audit()))
 
     def _audit(self) -> Audit:
         n_samples = self._training.n_samples
