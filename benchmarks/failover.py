@@ -160,7 +160,7 @@ async def lost(url: str, load: Load, seen: Seen) -> list[str]:
         there = sorted(numbers & round_.epochs.keys())
         for start in range(0, len(there), 16):
             some = there[start : start + 16]
-            bits, _ = await store.bits.read_epochs(run, 0, [round_.epochs[epoch] for epoch in some])
+            bits, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[epoch] for epoch in some])
             for epoch, row in zip(some, bits, strict=True):
                 if (row != content(name, epoch, run.config.n_samples)).any():
                     complaints.append(f"epoch {epoch} of {name} has other bits than were acknowledged")

@@ -124,7 +124,7 @@ async def _compared(store: Store, run: Run, round_: Round, told: Told, ledger: L
         ledger.complain(f"{run_id}: epochs 0 to {told.epochs - 1} are acknowledged, there are {sorted(round_.epochs)}")
     if told.attempt > run.attempt:
         ledger.complain(f"{run_id}: attempt {told.attempt} is acknowledged, it is at {run.attempt}")
-    correct, observed = await store.bits.read_epochs(run, 0, epochs)
+    correct, observed = await store.bitmaps.read_epochs(run, 0, epochs)
     for epoch, bits, seen in zip(epochs, correct, observed, strict=True):
         if not np.array_equal(bits, bitmap.pack(truth(run_id, epoch.number))):
             ledger.complain(f"{run_id}, epoch {epoch.number}: other bits are stored")
@@ -133,6 +133,6 @@ async def _compared(store: Store, run: Run, round_: Round, told: Told, ledger: L
     if told.finished:
         if round_.selected is None:
             ledger.complain(f"{run_id}: round 0 is acknowledged as finished, and is open")
-        elif not np.array_equal(await store.bits.read_set(run, round_.selected), expected_set(run_id, N_EPOCHS)):
+        elif not np.array_equal(await store.bitmaps.read_set(run, round_.selected), expected_set(run_id, N_EPOCHS)):
             ledger.complain(f"{run_id}: another set is stored")
     return len(epochs)

@@ -20,7 +20,7 @@ Scope: TypeAlias = Literal["read", "write", "admin"]
 
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 """Each includes those before it."""
-KEY_START = "mild_"
+SECRET_PREFIX = "mild_"
 """What every key that is made here begins with, so that scanners for leaked secrets know it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -75,12 +75,12 @@ ANONYMOUS = ApiKey("anonymous", "anonymous", "admin")
 """Who asks where nobody has to say who they are."""
 
 
-def draw_secret() -> str:
+def generate_secret() -> str:
     """256 random bits as text."""
-    return KEY_START + secrets.token_urlsafe(32)
+    return SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
-def draw_key(name: str, scope: Scope, prefix: str, created_at: float, expires_at: float | None) -> ApiKey:
+def generate_key(name: str, scope: Scope, prefix: str, created_at: float, expires_at: float | None) -> ApiKey:
     """A key with an id of its own.
 
     Raises
@@ -92,7 +92,7 @@ def draw_key(name: str, scope: Scope, prefix: str, created_at: float, expires_at
     return ApiKey(secrets.token_hex(6), name, scope, prefix, created_at, expires_at)
 
 
-def digest(secret: str) -> str:
+def secret_digest(secret: str) -> str:
     """What is stored, and looked up, in place of a secret.
 
     A plain hash is enough: the secret has 256 random bits, which nobody can try out, and looking up its digest takes
@@ -101,7 +101,7 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
-def static_keys(text: str) -> Mapping[str, ApiKey]:
+def parse_static_keys(text: str) -> Mapping[str, ApiKey]:
     """Keys from a setting, by digest: entries between commas or spaces, each ``name:scope:prefix:key`` or a bare key.
 
     A bare key is an admin's, for all runs.
@@ -114,9 +114,9 @@ def static_keys(text: str) -> Mapping[str, ApiKey]:
     found: dict[str, ApiKey] = {}
     for position, entry in enumerate(text.replace(",", " ").split(), start=1):
         secret, key = _static(entry, position)
-        if digest(secret) in found or key.key_id in {other.key_id for other in found.values()}:
+        if secret_digest(secret) in found or key.key_id in {other.key_id for other in found.values()}:
             raise ConfigurationError(f"entry {position} of MILD_API_KEYS repeats a name or a key; leave it out")
-        found[digest(secret)] = key
+        found[secret_digest(secret)] = key
     return found
 
 
@@ -130,7 +130,7 @@ def _static(entry: str, position: int) -> tuple[str, ApiKey]:
             "\"import secrets; print('mild_' + secrets.token_urlsafe(32))\""
         )
     if len(parts) == 1:
-        name = f"static-{digest(secret)[:8]}"
+        name = f"static-{secret_digest(secret)[:8]}"
         return secret, ApiKey(name, name, "admin")
     name, scope, prefix, _ = parts
     try:
@@ -153,14 +153,14 @@ def _check(name: str, scope: str, prefix: str) -> Scope:
     raise InvalidRequest(f"the scope of a key is {scope!r}; give one of {', '.join(SCOPES)}")
 
 
-logger = logging.getLogger("mild_service.audit")
+audit_logger = logging.getLogger("mild_service.audit")
 
 
-def tell(event: str, key: ApiKey | None, **told: str | int | None) -> None:
+def log_audit_event(event: str, key: ApiKey | None, **told: str | int | None) -> None:
     """Write down an event, and whose key it was."""
-    if not logger.isEnabledFor(logging.INFO):
+    if not audit_logger.isEnabledFor(logging.INFO):
         return
     who = {} if key is None else {"key": key.key_id, "key_name": key.name, "scope": key.scope, "prefix": key.prefix}
     fields = {name: value for name, value in {**who, **told}.items() if value not in (None, "")}
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-    logger.info("%s %s", event, text, extra={"event": event, **fields})
+    audit_logger.info("%s %s", event, text, extra={"event": event, **fields})

@@ -11,9 +11,9 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
-from mild_service.annotations.labels_and_audits import Truths
-from mild_service.annotations.sample_id_lists import SampleIds
-from mild_service.auth import Gate
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.annotations.sample_id_lists import ExternalIds
+from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.dashboard import routes
 from mild_service.dashboard.routes import ProblemPages
@@ -21,11 +21,11 @@ from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
 from mild_service.ingest.sandbox import Helper
 from mild_service.observability import Telemetry
 from mild_service.ops.process import Drain
-from mild_service.recording.epoch_status import Coverages
-from mild_service.recording.epoch_writer import Epochs
-from mild_service.recording.prediction_writer import Predictions
-from mild_service.recording.run_writer import Runs
-from mild_service.recording.shard_writer import Shards
+from mild_service.recording.epoch_status import StatusReader
+from mild_service.recording.epoch_writer import EpochWriter
+from mild_service.recording.prediction_writer import PredictionWriter
+from mild_service.recording.run_writer import RunWriter
+from mild_service.recording.shard_writer import ShardWriter
 from mild_service.routes import (
     annotations,
     epochs,
@@ -39,10 +39,10 @@ from mild_service.routes import (
     suggestions,
     system,
 )
-from mild_service.selecting.compute import Computer
-from mild_service.selecting.event_feed import Feed
-from mild_service.selecting.label_suggestions import Suggester
-from mild_service.selecting.sample_tables import Tables
+from mild_service.selecting.compute import SelectionComputer
+from mild_service.selecting.event_feed import EventFeed
+from mild_service.selecting.label_suggestions import LabelSuggester
+from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import Selections
 from mild_service.store import Store, open_store
 from mild_service.web import problems
@@ -76,7 +76,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     settings = settings or Settings()
     store = store or _store(settings)
     telemetry = Telemetry()
-    computer = Computer(store, telemetry, settings)
+    computer = SelectionComputer(store, telemetry, settings)
     make = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None)
     app = make(
         title="MILD sample selection",
@@ -91,26 +91,26 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.telemetry = telemetry
     app.state.computer = computer
     app.state.ping = store.ping
-    app.state.runs = Runs(store, computer, settings, telemetry)
-    app.state.epochs = Epochs(store, settings, telemetry)
-    app.state.shards = Shards(store, settings, telemetry)
-    app.state.coverages = Coverages(store, settings)
-    ids = SampleIds(store, settings.id_cache_bytes)
+    app.state.runs = RunWriter(store, computer, settings, telemetry)
+    app.state.epochs = EpochWriter(store, settings, telemetry)
+    app.state.shards = ShardWriter(store, settings, telemetry)
+    app.state.coverages = StatusReader(store, settings)
+    ids = ExternalIds(store, settings.id_cache_bytes)
     app.state.sample_ids = ids
     helper = Helper(settings.log_reader_bytes, settings.request_seconds)
     app.state.helper = helper
-    app.state.predictions = Predictions(store, ids, helper, settings, telemetry)
-    truths = Truths(store, telemetry)
+    app.state.predictions = PredictionWriter(store, ids, helper, settings, telemetry)
+    truths = LabelsAndAudits(store, telemetry)
     app.state.truths = truths
-    feed = Feed(store)
+    feed = EventFeed(store)
     app.state.feed = feed
     app.state.drain = Drain(feed)
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
-    app.state.gate = Gate(store, settings)
-    suggester = Suggester(store, app.state.selections)
+    app.state.gate = Authenticator(store, settings)
+    suggester = LabelSuggester(store, app.state.selections)
     app.state.suggester = suggester
-    app.state.tables = Tables(app.state.selections, computer, truths, suggester, settings.table_cache_bytes)
+    app.state.tables = SampleTables(app.state.selections, computer, truths, suggester, settings.table_cache_bytes)
     problems.install(app)
     resources = (
         epochs,  # they are tried in this order, and these are what is asked for most
@@ -198,6 +198,6 @@ async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:
             return
         try:
             app.state.telemetry.swept.inc(await app.state.store.runs.sweep())
-            await app.state.runs.look_for_room()
+            await app.state.runs.check_capacity()
         except StoreError as error:
             logger.warning("expired runs could not be swept: %s", error)

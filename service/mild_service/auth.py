@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import anyio
 
-from mild_service.api_keys import ApiKey, digest, static_keys
+from mild_service.api_keys import ApiKey, parse_static_keys, secret_digest
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, RunNotFound, StoreError
-from mild_service.store import Store, open_store, run_not_found
+from mild_service.store import Store, open_store, run_not_found_error
 
 _REMEMBERED = 4096
 """Most verified keys that are kept in memory."""
@@ -24,7 +24,7 @@ _USED_SECONDS = 60.0
 """A key's last use is written down this often: each time would cost the store a write per request."""
 
 
-class Gate:
+class Authenticator:
     """Knows keys and sessions. Keys made with ``mild-service keys`` are looked up in the store, static ones are not.
 
     Parameters
@@ -50,7 +50,7 @@ class Gate:
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._static = static_keys(settings.api_keys.get_secret_value())
+        self._static = parse_static_keys(settings.api_keys.get_secret_value())
         if self._static and settings.auth == "off":
             raise ConfigurationError("MILD_AUTH is off, but MILD_API_KEYS names keys; leave one of the two out")
         self._off = settings.auth == "off"
@@ -61,7 +61,7 @@ class Gate:
         self._look_again = ticks()
         self._verified: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
 
-    async def is_closed(self) -> bool:
+    async def requires_key(self) -> bool:
         """Whether a key is asked for. Once it is, it stays so until the process ends.
 
         Raises
@@ -74,24 +74,24 @@ class Gate:
             self._look_again = self._ticks() + self._seconds
         return self._closed
 
-    async def by_secret(self, secret: str) -> ApiKey | None:
+    async def find_by_secret(self, secret: str) -> ApiKey | None:
         """The key with this secret; None if there is none, or none any more."""
-        return await self._by_digest(digest(secret))
+        return await self._by_digest(secret_digest(secret))
 
-    async def by_session(self, session: str) -> ApiKey | None:
+    async def find_by_session(self, session: str) -> ApiKey | None:
         """The key that a session was begun with; None once either has ended."""
-        found = await self._store.sessions.key_digest(digest(session))
+        found = await self._store.sessions.key_digest(secret_digest(session))
         return None if found is None else await self._by_digest(found)
 
     async def begin_session(self, secret: str) -> str:
         """Begin a session with a key that was just verified; return the session's id."""
         session = secrets.token_urlsafe(32)
-        await self._store.sessions.begin(digest(session), digest(secret), self._session_seconds)
+        await self._store.sessions.begin(secret_digest(session), secret_digest(secret), self._session_seconds)
         return session
 
     async def end_session(self, session: str) -> None:
         """End a session."""
-        await self._store.sessions.end(digest(session))
+        await self._store.sessions.end(secret_digest(session))
 
     async def _by_digest(self, wanted: str) -> ApiKey | None:
         key = self._static.get(wanted) or self._remembered(wanted)
@@ -119,12 +119,12 @@ class Gate:
             self._verified.popitem(last=False)
 
 
-def absent(run_id: str) -> RunNotFound:
+def hidden_run_error(run_id: str) -> RunNotFound:
     """The error for a run that a key does not reach: the same as for one that is not there."""
-    return run_not_found(run_id)
+    return run_not_found_error(run_id)
 
 
-def check_reach(settings: Settings) -> None:
+def check_network_exposure(settings: Settings) -> None:
     """Refuse to serve the network without a login, unless told to; `settings` name a store.
 
     Raises
@@ -135,7 +135,7 @@ def check_reach(settings: Settings) -> None:
     if settings.allow_anonymous or is_loopback(settings.host):
         return
     try:
-        if anyio.run(_is_closed, settings):
+        if anyio.run(_requires_key, settings):
             return
     except StoreError as error:
         raise ConfigurationError(
@@ -149,11 +149,11 @@ def check_reach(settings: Settings) -> None:
     )
 
 
-async def _is_closed(settings: Settings) -> bool:
+async def _requires_key(settings: Settings) -> bool:
     assert settings.store_url is not None
     store = open_store(settings, settings.store_url)
     try:
-        return await Gate(store, settings).is_closed()
+        return await Authenticator(store, settings).requires_key()
     finally:
         await store.aclose()
 

@@ -34,16 +34,16 @@ from rich.table import Table
 
 from mild_core.errors import MildError
 from mild_service import __version__, api_keys, observability
-from mild_service.api_keys import ApiKey, Scope, digest, draw_key, draw_secret
+from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, secret_digest
 from mild_service.app import create_app
-from mild_service.auth import check_reach
+from mild_service.auth import check_network_exposure
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, InvalidRequest
 from mild_service.models import Run
 from mild_service.ops import archive, doctor, process
 from mild_service.ops.process import Drain, bounded
 from mild_service.store import Store, open_store
-from mild_service.store.embedded import EmbeddedServer, attached
+from mild_service.store.embedded import EmbeddedServer, open_data_dir
 
 
 def read_settings(**given: Any) -> Settings:
@@ -80,7 +80,7 @@ def in_store(work: Callable[[Store], Awaitable[T]], embedded: bool, data_dir: Pa
     """Do something with the store that the settings name."""
     settings = read_settings(data_dir=data_dir)
     if embedded or data_dir is not None:
-        with attached(settings.data_dir) as url:
+        with open_data_dir(settings.data_dir) as url:
             return anyio.run(_opened, settings, url, work)
     if settings.store_url is None:
         raise ConfigurationError(
@@ -122,16 +122,16 @@ def create(
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it: this once, as only its digest is stored."""
-    secret, now = draw_secret(), time.time()
+    secret, now = generate_secret(), time.time()
 
     async def made(store: Store) -> ApiKey:
-        key = draw_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
-        await store.credentials.add(digest(secret), key)
+        key = generate_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
+        await store.credentials.add(secret_digest(secret), key)
         return key
 
     with one_line_errors():
         key = in_store(made, embedded, data_dir)
-        api_keys.tell("key-created", key)
+        api_keys.log_audit_event("key-created", key)
         print(f"key {key.key_id} ({_told(key, now)}); it is shown only now:", file=sys.stderr)
         print(secret)
 
@@ -166,7 +166,7 @@ def revoke(
 
     with one_line_errors():
         key = in_store(revoked, embedded, data_dir)
-        api_keys.tell("key-revoked", key)
+        api_keys.log_audit_event("key-revoked", key)
         print(f"key {key.key_id} ({key.name}) is revoked")
 
 
@@ -305,11 +305,11 @@ def serve(
                 server = stack.enter_context(EmbeddedServer(settings.data_dir))
                 settings = settings.model_copy(update={"store_url": server.url})
             app = create_app(settings)
-            check_reach(settings)
+            check_network_exposure(settings)
             listener = stack.enter_context(_listen(settings))
         except ConfigurationError as error:
             fail(str(error))
-        observability.configure(settings.log_level, settings.log_format)
+        observability.configure_logging(settings.log_level, settings.log_format)
         process.settle()
         config = uvicorn.Config(
             app,

@@ -18,7 +18,7 @@ from mild_service.errors import Overloaded
 from mild_service.observability import phase
 
 
-class Slots:
+class WorkLimiter:
     """So many at work, so many waiting, and no more."""
 
     def __init__(self, n_working: int, n_waiting: int, work: str, waiting: Gauge) -> None:
@@ -30,7 +30,7 @@ class Slots:
         self._waiting = 0
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def acquire(self) -> AsyncIterator[None]:
         """Hold a slot, after waiting for it if need be.
 
         Raises
@@ -55,7 +55,7 @@ class Slots:
             self._semaphore.release()
 
 
-class Sized(Protocol):
+class HasByteSize(Protocol):
     """Something that knows its memory."""
 
     @property
@@ -64,10 +64,10 @@ class Sized(Protocol):
         ...
 
 
-SizedT = TypeVar("SizedT", bound=Sized)
+SizedT = TypeVar("SizedT", bound=HasByteSize)
 
 
-class Recent(Generic[SizedT]):
+class LruCache(Generic[SizedT]):
     """Values by name. The least recently used ones go once all together take more than `limit` bytes, but for the last.
 
     Parameters

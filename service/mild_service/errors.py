@@ -302,7 +302,7 @@ class EpochConflict(Conflict):
     title = "Epoch holds other content"
 
 
-class EpochKind(Conflict):
+class EpochKindConflict(Conflict):
     """The epoch is written in another way: its first writer sent a whole body, a log, or so many shards."""
 
     code = "epoch-kind"
@@ -397,7 +397,7 @@ class ArchiveDamaged(CommandError):
     title = "File cannot be used"
 
 
-class RunIsThere(CommandError):
+class RunExists(CommandError):
     """A run of the name that is to be imported is there."""
 
     code = "run-is-there"

@@ -6,14 +6,14 @@ from urllib.parse import quote, urlsplit
 
 from mild_core.errors import ParameterError
 
-MAX_TEMPLATE = 512
+MAX_URL_LENGTH = 512
 _SAFE = re.compile(r"[A-Za-z0-9\-._~:/?#@!$&()*+=%{}\[\]]+")
 """What an address is made of; without blanks, quotes, commas and semicolons it can stand in a header as well."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 _REMEDY = "give https://host/path/{id}.png, or a path of this service's own origin such as /pictures/{index}.png"
 
 
-def check_template(template: str) -> str:
+def check_image_url(template: str) -> str:
     """Return it.
 
     Raises
@@ -21,8 +21,10 @@ def check_template(template: str) -> str:
     ParameterError
         If it is no address that pages may show pictures from, or has no place for the sample.
     """
-    if len(template) > MAX_TEMPLATE:
-        raise ParameterError(f"picture_url has {len(template)} characters, at most {MAX_TEMPLATE} are taken; {_REMEDY}")
+    if len(template) > MAX_URL_LENGTH:
+        raise ParameterError(
+            f"picture_url has {len(template)} characters, at most {MAX_URL_LENGTH} are taken; {_REMEDY}"
+        )
     if not _SAFE.fullmatch(template):
         raise ParameterError(f"picture_url is {template[:80]!r}, which is no address; {_REMEDY}")
     left = template.replace("{id}", "").replace("{index}", "")
@@ -43,7 +45,7 @@ def check_template(template: str) -> str:
     return template
 
 
-def origin_of(template: str | None) -> str | None:
+def image_origin(template: str | None) -> str | None:
     """The origin that pages have to let pictures come from; None where that is their own."""
     if template is None or template.startswith("/"):
         return None
@@ -51,7 +53,7 @@ def origin_of(template: str | None) -> str | None:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def address_of(template: str | None, index: int, name: str | None) -> str | None:
+def image_url(template: str | None, index: int, name: str | None) -> str | None:
     """A sample's picture; None where there is none, or where its external id is asked for and not there."""
     if template is None or (name is None and "{id}" in template):
         return None

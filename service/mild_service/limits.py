@@ -4,7 +4,7 @@ from mild_service.config import Settings
 from mild_service.errors import LimitExceeded
 
 
-def check_place(settings: Settings, round_: int, epoch: int = 0) -> None:
+def check_position(settings: Settings, round_: int, epoch: int = 0) -> None:
     """Return when a round and an epoch of it may exist.
 
     Raises
@@ -12,11 +12,11 @@ def check_place(settings: Settings, round_: int, epoch: int = 0) -> None:
     LimitExceeded
         If one of them is past its limit.
     """
-    within("round", round_, 0, settings.max_rounds - 1, "MILD_MAX_ROUNDS")
-    within("epoch", epoch, 0, settings.max_epochs - 1, "MILD_MAX_EPOCHS")
+    check_range("round", round_, 0, settings.max_rounds - 1, "MILD_MAX_ROUNDS")
+    check_range("epoch", epoch, 0, settings.max_epochs - 1, "MILD_MAX_EPOCHS")
 
 
-def within(name: str, value: int, low: int, high: int, setting: str) -> None:
+def check_range(name: str, value: int, low: int, high: int, setting: str) -> None:
     """Return when ``low <= value <= high``; `setting` is what raises the limit.
 
     Raises

@@ -11,12 +11,12 @@ from mild_core.bitmap import Bitmap
 from mild_core.types import Observe, Pass, SelectionOptions
 from mild_service.errors import PreconditionFailed
 
-Status: TypeAlias = Literal["running", "finished", "failed"]
-Commitment: TypeAlias = Literal["committed", "same", "replaced"]
+RunStatus: TypeAlias = Literal["running", "finished", "failed"]
+CommitOutcome: TypeAlias = Literal["committed", "same", "replaced"]
 ShardOutcome: TypeAlias = Literal["stored", "same", "replaced"]
-Kind: TypeAlias = Literal["whole", "logs", "shards"]
+EpochKind: TypeAlias = Literal["whole", "logs", "shards"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
-TruthName: TypeAlias = Literal["labels", "audit"]
+AnnotationName: TypeAlias = Literal["labels", "audit"]
 EventKind: TypeAlias = Literal[
     "run-opened",
     "run-resumed",
@@ -79,7 +79,7 @@ class Epoch:
     planes: int
     n_correct: int
     n_observed: int | None
-    kind: Kind = "whole"
+    kind: EpochKind = "whole"
     partial: bool = False
     n_shards: int | None = None
     n_in: int | None = None
@@ -110,7 +110,7 @@ class SetRef:
 
 
 @dataclass(frozen=True, slots=True)
-class TruthRef:
+class AnnotationRef:
     """Where labels or an audit are stored: which version of them, under which digest of their content."""
 
     version: int
@@ -118,7 +118,7 @@ class TruthRef:
 
 
 @dataclass(frozen=True, slots=True)
-class IdsRef:
+class SampleIdsRef:
     """Where external ids are stored: by which upload, the digest of all of them, and the bytes of the largest piece."""
 
     upload: str
@@ -214,24 +214,24 @@ class Run:
     uid: str
     config: RunConfig
     tags: Mapping[str, str]
-    status: Status
+    status: RunStatus
     ttl_seconds: int
     attempt: int
     round: int
     created_at: float
     updated_at: float
     expires_at: float
-    labels: TruthRef | None = None
-    audit: TruthRef | None = None
+    labels: AnnotationRef | None = None
+    audit: AnnotationRef | None = None
     n_events: int = 0
-    ids: IdsRef | None = None
+    ids: SampleIdsRef | None = None
 
     @property
     def place(self) -> str:
         """Its place among all runs, which are sorted by it: when it was created, then its name."""
         return f"{round(self.created_at * 1000):013d}:{self.run_id}"
 
-    def truth(self, name: TruthName) -> TruthRef | None:
+    def truth(self, name: AnnotationName) -> AnnotationRef | None:
         """Labels or audit, by name."""
         return self.labels if name == "labels" else self.audit
 
@@ -259,7 +259,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class ComputedSelection:
     """A selection in the form that is cached and sent.
 
     Attributes
@@ -281,7 +281,7 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class Precondition:
     """What a caller knows, or believes to know, of what it writes over.
 
     Attributes
@@ -311,15 +311,15 @@ class Condition:
             If it is not.
         """
         if self.absent and held is not None:
-            raise unmet(what, self, held)
+            raise precondition_error(what, self, held)
         if self.digests is not None and (held is None or (self.digests and held not in self.digests)):
-            raise unmet(what, self, held)
+            raise precondition_error(what, self, held)
 
 
-NO_CONDITION = Condition()
+NO_PRECONDITION = Precondition()
 
 
-def unmet(what: str, condition: Condition, held: str | None) -> PreconditionFailed:
+def precondition_error(what: str, condition: Precondition, held: str | None) -> PreconditionFailed:
     """The error for a write that may not go on."""
     there = "there is nothing yet" if held is None else f'the ETag "{held}" is there'
     wanted = "If-None-Match: * wants nothing there" if condition.absent else "If-Match names another"

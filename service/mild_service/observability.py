@@ -83,7 +83,7 @@ class Telemetry:
 Phase: TypeAlias = Literal["decode", "store", "compute", "encode"]
 
 
-class Trace:
+class RequestTrace:
     """A request's id and the time that its phases have taken so far.
 
     Attributes
@@ -121,7 +121,7 @@ class Trace:
         return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in self.seconds.items())
 
 
-current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+current_trace: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
 """The request that is being served; none in what the service does for itself."""
 
 
@@ -137,7 +137,7 @@ class phase:  # noqa: N801  # reads as a verb: with phase("store")
         self._name = name
 
     def __enter__(self) -> None:
-        self._trace = current.get()
+        self._trace = current_trace.get()
         if self._trace is not None:
             self._started = self._trace.enter(self._name)
 
@@ -153,7 +153,7 @@ _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "re
 """What every record has; anything else was given with ``extra``."""
 
 
-class Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """A line for people."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class Text(logging.Formatter):
         return _time(record)
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -193,7 +193,7 @@ class Json(logging.Formatter):
         return fields
 
 
-class Logfmt(Json):
+class LogfmtFormatter(JsonFormatter):
     """Pairs of name and value a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -201,16 +201,16 @@ class Logfmt(Json):
         return " ".join(f"{name}={_quoted(value)}" for name, value in self.fields(record).items())
 
 
-def configure(level: str, form: LogFormat) -> None:
+def configure_logging(level: str, form: LogFormat) -> None:
     """Write all logs, the web server's too, to stderr."""
     handler = logging.StreamHandler()
     handler.addFilter(_with_request_id)
-    handler.setFormatter({"text": Text, "json": Json, "logfmt": Logfmt}[form]())
+    handler.setFormatter({"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}[form]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _with_request_id(record: logging.LogRecord) -> bool:
-    trace = current.get()
+    trace = current_trace.get()
     if trace is not None and not hasattr(record, "request_id"):
         record.request_id = trace.request_id
     return True

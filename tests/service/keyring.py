@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import anyio
 
-from mild_service.api_keys import ApiKey, Scope, digest, draw_key, draw_secret
+from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, secret_digest
 from mild_service.config import Settings
 from mild_service.store import Store, open_store
 from tests.inprocess import InProcess
@@ -21,18 +21,18 @@ class Keyring:
 
     def make(self, scope: Scope = "admin", prefix: str = "", lives: float | None = None, revoked: bool = False) -> str:
         """Return the secret of a new key that expires in `lives` seconds."""
-        secret, now = draw_secret(), time.time()
-        key = draw_key(scope, scope, prefix, now, None if lives is None else now + lives)
+        secret, now = generate_secret(), time.time()
+        key = generate_key(scope, scope, prefix, now, None if lives is None else now + lives)
         self.add(secret, replace(key, revoked_at=now) if revoked else key)
         return secret
 
     def add(self, secret: str, key: ApiKey) -> None:
         """Store a key."""
-        self._portal.call(self._store.credentials.add, digest(secret), key)
+        self._portal.call(self._store.credentials.add, secret_digest(secret), key)
 
     def revoke(self, secret: str) -> None:
         """Revoke a key."""
-        key = self._portal.call(self._store.credentials.get, digest(secret))
+        key = self._portal.call(self._store.credentials.get, secret_digest(secret))
         assert key is not None
         self._portal.call(self._store.credentials.revoke, key.key_id)
 
@@ -56,6 +56,6 @@ def in_store(settings: Settings, work: Callable[[Store], Awaitable[object]]) -> 
 
 def make(settings: Settings, scope: Scope, prefix: str = "") -> tuple[str, Callable[[], None]]:
     """A key's secret, and what revokes it."""
-    secret, key = draw_secret(), draw_key(scope, scope, prefix, 0.0, None)
-    in_store(settings, lambda store: store.credentials.add(digest(secret), key))
+    secret, key = generate_secret(), generate_key(scope, scope, prefix, 0.0, None)
+    in_store(settings, lambda store: store.credentials.add(secret_digest(secret), key))
     return secret, lambda: in_store(settings, lambda store: store.credentials.revoke(key.key_id))

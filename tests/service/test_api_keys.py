@@ -2,14 +2,14 @@ import re
 
 import pytest
 
-from mild_service.api_keys import SCOPES, ApiKey, digest, draw_key, draw_secret, static_keys
+from mild_service.api_keys import SCOPES, ApiKey, generate_key, generate_secret, parse_static_keys, secret_digest
 from mild_service.errors import ConfigurationError, InvalidRequest
 
 SECRET = "s3cret-and-long-enough"
 
 
 def test_a_secret_has_256_random_bits_and_a_start_that_scanners_know() -> None:
-    secrets = {draw_secret() for _ in range(100)}
+    secrets = {generate_secret() for _ in range(100)}
     assert len(secrets) == 100
     assert all(re.fullmatch(r"mild_[A-Za-z0-9_-]{43}", secret) for secret in secrets)  # 43 x 6 bits >= 256
 
@@ -33,17 +33,17 @@ def test_a_key_counts_until_it_expires_or_is_revoked() -> None:
 )  # fmt: skip
 def test_what_could_be_no_key_is_refused(name: str, scope: str, prefix: str) -> None:
     with pytest.raises(InvalidRequest, match="give"):
-        draw_key(name, scope, prefix, 0.0, None)  # type: ignore[arg-type]  # wrong on purpose
+        generate_key(name, scope, prefix, 0.0, None)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_static_keys_are_bare_or_say_what_they_may() -> None:
-    keys = static_keys(f"{SECRET}, ci:write:ci-:{SECRET}2\nboard:read::{SECRET}3")
-    assert set(keys) == {digest(SECRET), digest(SECRET + "2"), digest(SECRET + "3")}
+    keys = parse_static_keys(f"{SECRET}, ci:write:ci-:{SECRET}2\nboard:read::{SECRET}3")
+    assert set(keys) == {secret_digest(SECRET), secret_digest(SECRET + "2"), secret_digest(SECRET + "3")}
     bare, ci, board = keys.values()
-    assert (bare.scope, bare.prefix, bare.name) == ("admin", "", f"static-{digest(SECRET)[:8]}")
+    assert (bare.scope, bare.prefix, bare.name) == ("admin", "", f"static-{secret_digest(SECRET)[:8]}")
     assert (ci.key_id, ci.name, ci.scope, ci.prefix) == ("static-ci", "ci", "write", "ci-")
     assert (board.scope, board.prefix) == ("read", "")
-    assert static_keys(" , ") == {}
+    assert parse_static_keys(" , ") == {}
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_static_keys_are_bare_or_say_what_they_may() -> None:
 )  # fmt: skip
 def test_a_static_key_that_is_none_is_named_by_its_place_and_not_shown(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"entry [12] of MILD_API_KEYS") as refused:
-        static_keys(text)
+        parse_static_keys(text)
     assert SECRET not in str(refused.value)

@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from mild_service import auth
-from mild_service.api_keys import ApiKey, digest, draw_key, draw_secret
-from mild_service.auth import Gate
+from mild_service.api_keys import ApiKey, generate_key, generate_secret, secret_digest
+from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
 from mild_service.store import Store, open_store
@@ -18,72 +18,76 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def gate(store: Store, settings: Settings, clock: Clock) -> Gate:
-    return Gate(store, settings, clock, clock)
+def gate(store: Store, settings: Settings, clock: Clock) -> Authenticator:
+    return Authenticator(store, settings, clock, clock)
 
 
 async def made(store: Store, expires_at: float | None = None) -> tuple[str, ApiKey]:
-    secret, key = draw_secret(), draw_key("n", "write", "a-", 1.0, expires_at)
-    await store.credentials.add(digest(secret), key)
+    secret, key = generate_secret(), generate_key("n", "write", "a-", 1.0, expires_at)
+    await store.credentials.add(secret_digest(secret), key)
     return secret, key
 
 
-async def test_a_key_is_known_by_its_secret_alone(store: Store, gate: Gate) -> None:
+async def test_a_key_is_known_by_its_secret_alone(store: Store, gate: Authenticator) -> None:
     secret, key = await made(store)
-    found = await gate.by_secret(secret)
+    found = await gate.find_by_secret(secret)
     assert found is not None
     assert replace(found, used_at=None) == key
-    for other in (secret + "x", secret[:-1], "", draw_secret(), "\udcff"):
-        assert await gate.by_secret(other) is None
+    for other in (secret + "x", secret[:-1], "", generate_secret(), "\udcff"):
+        assert await gate.find_by_secret(other) is None
 
 
-async def test_a_revoked_key_counts_for_five_seconds_more_at_most(store: Store, gate: Gate, clock: Clock) -> None:
+async def test_a_revoked_key_counts_for_five_seconds_more_at_most(
+    store: Store, gate: Authenticator, clock: Clock
+) -> None:
     secret, key = await made(store)
-    assert await gate.by_secret(secret)
+    assert await gate.find_by_secret(secret)
     await store.credentials.revoke(key.key_id)
     clock.now += 5.0
-    assert await gate.by_secret(secret) is None
-    assert await gate.by_secret(secret) is None
+    assert await gate.find_by_secret(secret) is None
+    assert await gate.find_by_secret(secret) is None
 
 
-async def test_a_verified_key_is_not_looked_up_again_at_once(store: Store, gate: Gate, clock: Clock) -> None:
+async def test_a_verified_key_is_not_looked_up_again_at_once(store: Store, gate: Authenticator, clock: Clock) -> None:
     secret, key = await made(store)
-    assert await gate.by_secret(secret)
+    assert await gate.find_by_secret(secret)
     await store.credentials.revoke(key.key_id)
     clock.now += 4.9
-    assert await gate.by_secret(secret)
+    assert await gate.find_by_secret(secret)
 
 
 async def test_so_many_keys_are_remembered_and_no_more(
-    store: Store, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    store: Store, gate: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "_REMEMBERED", 2)
     keys = [await made(store) for _ in range(3)]
     for secret, _ in keys:
-        assert await gate.by_secret(secret)
+        assert await gate.find_by_secret(secret)
     for _, key in keys:
         await store.credentials.revoke(key.key_id)
-    assert [bool(await gate.by_secret(secret)) for secret, _ in keys] == [False, True, True]
+    assert [bool(await gate.find_by_secret(secret)) for secret, _ in keys] == [False, True, True]
 
 
-async def test_a_key_expires_to_the_second_though_it_is_remembered(store: Store, gate: Gate, clock: Clock) -> None:
+async def test_a_key_expires_to_the_second_though_it_is_remembered(
+    store: Store, gate: Authenticator, clock: Clock
+) -> None:
     secret, _ = await made(store, expires_at=clock.now + 2)
-    assert await gate.by_secret(secret)
+    assert await gate.find_by_secret(secret)
     clock.now += 2
-    assert await gate.by_secret(secret) is None
+    assert await gate.find_by_secret(secret) is None
 
 
-async def test_the_last_use_is_written_down_once_a_minute(store: Store, gate: Gate, clock: Clock) -> None:
+async def test_the_last_use_is_written_down_once_a_minute(store: Store, gate: Authenticator, clock: Clock) -> None:
     secret, _ = await made(store)
     first = clock.now
     for step, used in ((0.0, first), (30.0, first), (30.0, first + 60)):
         clock.now += step
-        await gate.by_secret(secret)
+        await gate.find_by_secret(secret)
         (listed,) = await store.credentials.all()
         assert listed.used_at == used
 
 
-async def test_only_digests_are_stored(store: Store, gate: Gate, settings: Settings) -> None:
+async def test_only_digests_are_stored(store: Store, gate: Authenticator, settings: Settings) -> None:
     from redis import Redis
 
     secret, _ = await made(store)
@@ -98,46 +102,46 @@ async def test_only_digests_are_stored(store: Store, gate: Gate, settings: Setti
 
 
 async def test_a_service_without_keys_is_open_and_closes_for_good_once_one_is_made(
-    store: Store, gate: Gate, settings: Settings, clock: Clock
+    store: Store, gate: Authenticator, settings: Settings, clock: Clock
 ) -> None:
-    assert not await gate.is_closed()
+    assert not await gate.requires_key()
     _, key = await made(store)
     clock.now += 5.0
-    assert await gate.is_closed()
+    assert await gate.requires_key()
     await store.credentials.revoke(key.key_id)
     clock.now += 5.0
-    assert await gate.is_closed()
-    assert await Gate(store, settings).is_closed()  # nor does a restart open it
-    assert not await Gate(store, settings.model_copy(update={"auth": "off"})).is_closed()
+    assert await gate.requires_key()
+    assert await Authenticator(store, settings).requires_key()  # nor does a restart open it
+    assert not await Authenticator(store, settings.model_copy(update={"auth": "off"})).requires_key()
 
 
 async def test_static_keys_and_the_setting_close_it_from_the_start(store: Store, settings: Settings) -> None:
     static = settings.model_copy(update={"api_keys": SecretStr(f"ci:write:ci-:{'k' * 20}")})
-    gate = Gate(store, static)
-    assert await gate.is_closed()
-    key = await gate.by_secret("k" * 20)
+    gate = Authenticator(store, static)
+    assert await gate.requires_key()
+    key = await gate.find_by_secret("k" * 20)
     assert key is not None
     assert (key.scope, key.prefix) == ("write", "ci-")
-    assert await Gate(store, settings.model_copy(update={"auth": "required"})).is_closed()
+    assert await Authenticator(store, settings.model_copy(update={"auth": "required"})).requires_key()
     with pytest.raises(ConfigurationError, match="MILD_AUTH is off"):
-        Gate(store, static.model_copy(update={"auth": "off"}))
+        Authenticator(store, static.model_copy(update={"auth": "off"}))
 
 
 async def test_nobody_gets_in_while_it_cannot_be_told_whether_there_are_keys(settings: Settings) -> None:
     store = open_store(settings, f"unix:///tmp/none-{secrets.token_hex(8)}.sock")
     with pytest.raises(StoreUnavailable):
-        await Gate(store, settings).is_closed()
+        await Authenticator(store, settings).requires_key()
     await store.aclose()
 
 
-async def test_a_session_ends_with_its_key_or_by_itself(store: Store, gate: Gate, clock: Clock) -> None:
+async def test_a_session_ends_with_its_key_or_by_itself(store: Store, gate: Authenticator, clock: Clock) -> None:
     secret, key = await made(store)
     first, second = await gate.begin_session(secret), await gate.begin_session(secret)
-    assert await gate.by_session(first)
+    assert await gate.find_by_session(first)
     await gate.end_session(first)
-    assert await gate.by_session(first) is None
-    assert await gate.by_session(secret) is None
-    assert await gate.by_session(second)
+    assert await gate.find_by_session(first) is None
+    assert await gate.find_by_session(secret) is None
+    assert await gate.find_by_session(second)
     await store.credentials.revoke(key.key_id)
     clock.now += 5.0
-    assert await gate.by_session(second) is None
+    assert await gate.find_by_session(second) is None

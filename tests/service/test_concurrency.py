@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from mild_service.concurrency import Slots
+from mild_service.concurrency import WorkLimiter
 from mild_service.errors import Overloaded
 
 pytestmark = pytest.mark.anyio
@@ -12,11 +12,11 @@ pytestmark = pytest.mark.anyio
 async def test_so_many_work_so_many_wait_and_the_next_is_refused() -> None:
     registry = CollectorRegistry()
     gauge = Gauge("waiting", "Waiting.", registry=registry)
-    slots, go_on, at_work = Slots(2, 3, "thinking", gauge), asyncio.Event(), 0
+    slots, go_on, at_work = WorkLimiter(2, 3, "thinking", gauge), asyncio.Event(), 0
 
     async def work() -> None:
         nonlocal at_work
-        async with slots.one():
+        async with slots.acquire():
             at_work += 1
             await go_on.wait()
             at_work -= 1

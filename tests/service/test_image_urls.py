@@ -1,7 +1,7 @@
 import pytest
 
 from mild_core.errors import ParameterError
-from mild_service.image_urls import address_of, check_template, origin_of
+from mild_service.image_urls import check_image_url, image_origin, image_url
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,8 @@ from mild_service.image_urls import address_of, check_template, origin_of
     ],
 )
 def test_an_address_is_taken_with_its_origin(template: str, origin: str | None) -> None:
-    assert check_template(template) == template
-    assert origin_of(template) == origin
+    assert check_image_url(template) == template
+    assert image_origin(template) == origin
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_an_address_is_taken_with_its_origin(template: str, origin: str | None) 
 )
 def test_what_could_widen_the_policy_or_leads_nowhere_is_refused(template: str) -> None:
     with pytest.raises(ParameterError, match="picture_url"):
-        check_template(template)
+        check_image_url(template)
 
 
 def test_ids_cannot_leave_their_place() -> None:
     template = "https://images.example/{id}.png?i={index}"
-    assert address_of(template, 7, "cat/1 ?#&") == "https://images.example/cat/1%20%3F%23%26.png?i=7"
-    assert address_of(template, 7, None) is None
-    assert address_of(None, 7, "a") is None
-    assert address_of("/p/{index}.png", 7, None) == "/p/7.png"
+    assert image_url(template, 7, "cat/1 ?#&") == "https://images.example/cat/1%20%3F%23%26.png?i=7"
+    assert image_url(template, 7, None) is None
+    assert image_url(None, 7, "a") is None
+    assert image_url("/p/{index}.png", 7, None) == "/p/7.png"

@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from mild_service import cli
 from mild_service.api_keys import ApiKey
-from mild_service.auth import Gate
+from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.store import open_store
 from mild_service.store.embedded import EmbeddedServer
@@ -22,7 +22,7 @@ def known(url: str, namespace: str, secret: str) -> ApiKey | None:
         settings = Settings(store_url=url, store_namespace=namespace)
         store = open_store(settings, url)
         try:
-            return await Gate(store, settings).by_secret(secret)
+            return await Authenticator(store, settings).find_by_secret(secret)
         finally:
             await store.aclose()
 

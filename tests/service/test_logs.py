@@ -21,8 +21,10 @@ def _root() -> Iterator[None]:
 
 def said(form: observability.LogFormat, capsys: pytest.CaptureFixture[str], request_id: str | None = "r7") -> str:
     """What is written of one warning."""
-    observability.configure("info", form)
-    token = observability.current.set(observability.Trace(request_id, lambda *_: None) if request_id else None)
+    observability.configure_logging("info", form)
+    token = observability.current_trace.set(
+        observability.RequestTrace(request_id, lambda *_: None) if request_id else None
+    )
     try:
         try:
             raise ValueError("first\nsecond")
@@ -31,7 +33,7 @@ def said(form: observability.LogFormat, capsys: pytest.CaptureFixture[str], requ
             logging.getLogger("mild").warning("it %s", "broke", exc_info=True, extra=extra)
         logging.getLogger("mild").debug("not this")
     finally:
-        observability.current.reset(token)
+        observability.current_trace.reset(token)
     return capsys.readouterr().err
 
 

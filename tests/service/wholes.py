@@ -9,5 +9,5 @@ class Whole:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    async def upto(self, n_bytes: int) -> bytes:
+    async def read_up_to(self, n_bytes: int) -> bytes:
         return self._content[: n_bytes + 1]

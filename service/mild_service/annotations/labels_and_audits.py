@@ -12,7 +12,7 @@ from mild_core import bitmap
 from mild_core.audit import Audit, Marks
 from mild_core.errors import InvalidInput
 from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
-from mild_service.models import NO_CONDITION, Condition, Run, TruthName, TruthRef
+from mild_service.models import NO_PRECONDITION, AnnotationName, AnnotationRef, Precondition, Run
 from mild_service.observability import Telemetry
 from mild_service.store import Store
 
@@ -23,7 +23,7 @@ _READS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class AuditUpdate:
     """What has become of an audit.
 
     Attributes
@@ -40,7 +40,7 @@ class Merged:
     removed: int
 
 
-class Truths:
+class LabelsAndAudits:
     """What is known of a run's samples beside their bits."""
 
     def __init__(self, store: Store, telemetry: Telemetry) -> None:
@@ -48,7 +48,7 @@ class Truths:
         self._telemetry = telemetry
 
     async def put_labels(
-        self, run: Run, labels: NDArray[np.integer], condition: Condition = NO_CONDITION
+        self, run: Run, labels: NDArray[np.integer], condition: Precondition = NO_PRECONDITION
     ) -> tuple[Literal["set", "same", "replaced"], str]:
         """Store the given labels, shape (n_samples,); return also their digest.
 
@@ -64,7 +64,7 @@ class Truths:
         await anyio.to_thread.run_sync(_check_labels, labels, run)
         while True:
             condition.check("labels", None if run.labels is None else run.labels.digest)
-            outcome, digest = await self._store.truth.put_labels(run, labels)
+            outcome, digest = await self._store.annotations.put_labels(run, labels)
             if outcome == "frozen":
                 raise LabelsFrozen(
                     f"run {run.run_id!r} has epochs that were recorded with other labels; send the same labels, "
@@ -78,7 +78,7 @@ class Truths:
                 return said, digest
             run = await self._again(run)
 
-    async def put_audit(self, run: Run, marks: Marks) -> Merged:
+    async def put_audit(self, run: Run, marks: Marks) -> AuditUpdate:
         """Add marks to the run's audit, or take some back; where they contradict it, they are right.
 
         Whoever writes at the same time loses nothing: marks are merged with those that are there when they are written.
@@ -97,12 +97,12 @@ class Truths:
             run, held = await self.audit(run)
             left = held.without(marks.forgotten)
             merged = left.updated(marks.audit)
-            outcome, _ = await self._store.truth.put_audit(run, merged)
+            outcome, _ = await self._store.annotations.put_audit(run, merged)
             if outcome != "moved":
                 self._telemetry.truths.labels("audit", outcome).inc()
                 added = merged.n_known - left.n_known
                 removed = bitmap.popcount(held.known & marks.forgotten)
-                return Merged(merged, added, held.contradicted(marks.audit), removed)
+                return AuditUpdate(merged, added, held.contradicted(marks.audit), removed)
             run = await self._again(run)
 
     async def audit(self, run: Run) -> tuple[Run, Audit]:
@@ -113,7 +113,7 @@ class Truths:
         StoreDamaged
             If a stored audit is lost.
         """
-        run, audit = await self._read(run, "audit", self._store.truth.read_audit)
+        run, audit = await self._read(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.config.n_samples)
 
     async def label(self, run: Run, index: int) -> int | None:
@@ -124,7 +124,7 @@ class Truths:
         StoreDamaged
             If stored labels are lost.
         """
-        _, label = await self._read(run, "labels", lambda run, ref: self._store.truth.read_label(run, ref, index))
+        _, label = await self._read(run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index))
         return label
 
     async def labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
@@ -135,11 +135,13 @@ class Truths:
         StoreDamaged
             If stored labels are lost.
         """
-        _, labels = await self._read(run, "labels", lambda run, ref: self._store.truth.read_labels(run, ref, samples))
+        _, labels = await self._read(
+            run, "labels", lambda run, ref: self._store.annotations.read_labels(run, ref, samples)
+        )
         return labels
 
     async def _read(
-        self, run: Run, name: TruthName, read: Callable[[Run, TruthRef], Awaitable[T]]
+        self, run: Run, name: AnnotationName, read: Callable[[Run, AnnotationRef], Awaitable[T]]
     ) -> tuple[Run, T | None]:
         """Read what the run refers to, again if it is replaced meanwhile."""
         for _ in range(_READS):

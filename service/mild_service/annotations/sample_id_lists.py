@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import IdIndex, digests_of, fault
-from mild_service.concurrency import Recent
+from mild_service.concurrency import LruCache
 from mild_service.errors import NoSampleIds, SampleIdsFrozen, SampleNotFound, StoreDamaged, StoreError, StoreUnavailable
-from mild_service.models import NO_CONDITION, Condition, IdsRef, Run
+from mild_service.models import NO_PRECONDITION, Precondition, Run, SampleIdsRef
 from mild_service.store import PIECE_SAMPLES, Store
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ Unit: TypeAlias = Literal["line", "row"]
 _READS = 20
 
 
-class SampleIds:
+class ExternalIds:
     """The external ids of runs' samples.
 
     Parameters
@@ -37,7 +37,7 @@ class SampleIds:
 
     def __init__(self, store: Store, cache_bytes: int) -> None:
         self._store = store
-        self._indices: Recent[IdIndex] = Recent(cache_bytes)
+        self._indices: LruCache[IdIndex] = LruCache(cache_bytes)
         self._loading = asyncio.Lock()
 
     async def put(
@@ -45,7 +45,7 @@ class SampleIds:
         run: Run,
         unit: Unit,
         batches: AsyncIterator[Sequence[str]],
-        condition: Condition = NO_CONDITION,
+        condition: Precondition = NO_PRECONDITION,
     ) -> tuple[Literal["set", "same", "replaced"], str]:
         """Store the ids of all samples, in their order; return also their digest.
 
@@ -73,7 +73,7 @@ class SampleIds:
         finally:
             if not kept:
                 with suppress(StoreError):  # goes with the run at last
-                    await self._store.ids.drop(run, upload)
+                    await self._store.sample_ids.drop(run, upload)
 
     async def index(self, run: Run) -> IdIndex:
         """Which sample an id names.
@@ -110,17 +110,17 @@ class SampleIds:
             If the run has none.
         """
 
-        async def read(run: Run, ref: IdsRef) -> list[str]:
+        async def read(run: Run, ref: SampleIdsRef) -> list[str]:
             pieces = indices // PIECE_SAMPLES
             out: list[str] = []
-            async for piece, ids in self._store.ids.read(run, ref, np.unique(pieces).tolist()):
+            async for piece, ids in self._store.sample_ids.read(run, ref, np.unique(pieces).tolist()):
                 places = indices[slice(*np.searchsorted(pieces, (piece, piece + 1)))] - piece * PIECE_SAMPLES
                 out += map(ids.__getitem__, places.tolist())
             return out
 
         return await self._read(run, read)
 
-    async def _upload(self, run: Run, upload: str, unit: Unit, batches: AsyncIterator[Sequence[str]]) -> IdsRef:
+    async def _upload(self, run: Run, upload: str, unit: Unit, batches: AsyncIterator[Sequence[str]]) -> SampleIdsRef:
         """Write all pieces, and return what will refer to them."""
         n_samples, digest = run.config.n_samples, hashlib.sha256()
         rest: list[str] = []
@@ -133,27 +133,27 @@ class SampleIds:
             parts.append(await anyio.to_thread.run_sync(_checked, batch, n_ids - len(batch) + 1, unit, digest))
             rest += batch
             while len(rest) >= PIECE_SAMPLES:
-                written = await self._store.ids.write(run, upload, n_pieces, rest[:PIECE_SAMPLES])
+                written = await self._store.sample_ids.write(run, upload, n_pieces, rest[:PIECE_SAMPLES])
                 rest, n_pieces, piece_bytes = rest[PIECE_SAMPLES:], n_pieces + 1, max(piece_bytes, written)
         if n_ids != n_samples:
             raise _wrong_number(run, str(n_ids))
         if rest:
-            piece_bytes = max(piece_bytes, await self._store.ids.write(run, upload, n_pieces, rest))
+            piece_bytes = max(piece_bytes, await self._store.sample_ids.write(run, upload, n_pieces, rest))
         index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
         if twice := index.twice():
             first, second = twice
             raise sample_id_error(unit, second + 1, f"it is the same id as {unit} {first + 1}, ids are unique")
-        return IdsRef(upload, digest.hexdigest()[:32], piece_bytes)
+        return SampleIdsRef(upload, digest.hexdigest()[:32], piece_bytes)
 
     async def _commit(
-        self, run: Run, ref: IdsRef, condition: Condition
+        self, run: Run, ref: SampleIdsRef, condition: Precondition
     ) -> tuple[Literal["set", "same", "replaced"], bool]:
         """Make an upload the run's ids; return also whether it is referred to now."""
         while True:
             condition.check("sample ids", None if run.ids is None else run.ids.digest)
             if run.ids is not None and run.ids.digest == ref.digest:
                 return "same", False
-            outcome = await self._store.ids.commit(run, ref)
+            outcome = await self._store.sample_ids.commit(run, ref)
             if outcome == "frozen":
                 raise SampleIdsFrozen(
                     f"run {run.run_id!r} has epochs and other sample ids; send the same ids, "
@@ -163,28 +163,28 @@ class SampleIds:
                 if run.ids is None:
                     return "set", True
                 with suppress(StoreError):
-                    await self._store.ids.drop(run, run.ids.upload)
+                    await self._store.sample_ids.drop(run, run.ids.upload)
                 return "replaced", True
             run = await self._again(run)
 
-    async def _load(self, run: Run, ref: IdsRef) -> IdIndex:
+    async def _load(self, run: Run, ref: SampleIdsRef) -> IdIndex:
         async with self._loading:  # one at a time: so the memory is bounded, and nothing is loaded twice
             index = self._indices.get(ref.upload)
             if index is None:
                 n_pieces = -(-run.config.n_samples // PIECE_SAMPLES)
                 parts = [
                     await anyio.to_thread.run_sync(digests_of, ids)
-                    async for _, ids in self._store.ids.read(run, ref, range(n_pieces))
+                    async for _, ids in self._store.sample_ids.read(run, ref, range(n_pieces))
                 ]
                 index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
                 self._indices.put(ref.upload, index)
             return index
 
-    async def _read(self, run: Run, read: Callable[[Run, IdsRef], Awaitable[T]]) -> T:
+    async def _read(self, run: Run, read: Callable[[Run, SampleIdsRef], Awaitable[T]]) -> T:
         """Read the run's ids, again if they are replaced meanwhile."""
         for _ in range(_READS):
             if run.ids is None:
-                raise no_sample_ids(run)
+                raise no_sample_ids_error(run)
             try:
                 return await read(run, run.ids)
             except StoreDamaged:
@@ -202,7 +202,7 @@ class SampleIds:
         return fresh if fresh.uid == run.uid else run
 
 
-def no_sample_ids(run: Run) -> NoSampleIds:
+def no_sample_ids_error(run: Run) -> NoSampleIds:
     """The error for a run whose samples have no external ids."""
     return NoSampleIds(
         f"run {run.run_id!r} has no sample ids; put one per sample with PUT /runs/{run.run_id}/sample-ids"

@@ -14,12 +14,12 @@ from fastapi.responses import HTMLResponse
 from numpy.typing import NDArray
 
 from mild_core.inspect.histograms import Axis, Comparison, class_table, compare, confusions, data_map
-from mild_service.auth import absent
+from mild_service.auth import hidden_run_error
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
 from mild_service.dashboard.run_page import PageDep, shown
 from mild_service.dashboard.sample_pages import choice_of, rows_of, show_pictures, tabled_of
-from mild_service.selecting.sample_tables import Suggested, Tabled
+from mild_service.selecting.sample_tables import SelectionTable, SuggestedLabels
 from mild_service.web.dependencies import CallerDep, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
 
 router = APIRouter(include_in_schema=False)
@@ -91,7 +91,7 @@ async def show_classes(
     return render(request, "classes.html", context)
 
 
-def _rows(tabled: Tabled, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
+def _rows(tabled: SelectionTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
     """A row per class, the noisiest first."""
     found = class_table(tabled.table, labels)
     own = {cut.label: cut for cut in tabled.selection.classes}
@@ -114,7 +114,7 @@ def _rows(tabled: Tabled, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-(row["noise"] or 0.0), row["share"], row["label"]))
 
 
-def _pairs(suggested: Suggested) -> dict[str, Any]:
+def _pairs(suggested: SuggestedLabels) -> dict[str, Any]:
     """What dropped samples were taken for: a matrix where that is small enough to be read, else the largest pairs."""
     classes = np.union1d(suggested.given, suggested.suggested)
     pairs = confusions(suggested.given, suggested.suggested, _MAX_PAIRS)
@@ -155,7 +155,7 @@ async def show_comparison(
 ) -> HTMLResponse:
     """The round's selection against another: by default that of the round before."""
     if other and not caller.reaches(other):
-        raise absent(other)
+        raise hidden_run_error(other)
     asked = {"other": other, "other_round": other_round}
     context: dict[str, Any] = {**page.context(), **asked, "found": None, "first": None}
     number = int(other_round) if other_round else None

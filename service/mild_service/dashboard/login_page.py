@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from mild_service import api_keys
-from mild_service.auth import Gate
+from mild_service.auth import Authenticator
 from mild_service.dashboard.rendering import render
 from mild_service.web import bodies
 from mild_service.web.auth import COOKIE
@@ -33,8 +33,8 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
     form = parse_qs((await bodies.read_within(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     secret = form.get("key", [""])[0].strip()
     gate = _gate(request)
-    key = await gate.by_secret(secret) if await gate.is_closed() else None
-    api_keys.tell(
+    key = await gate.find_by_secret(secret) if await gate.requires_key() else None
+    api_keys.log_audit_event(
         "login" if key else "failed-login",
         key,
         client=request.client.host if request.client else None,
@@ -69,8 +69,8 @@ async def log_out(request: Request) -> Response:
 
 async def _page(request: Request, wanted: str, failed: bool = False) -> HTMLResponse:
     gate, session = _gate(request), request.cookies.get(COOKIE)
-    closed = await gate.is_closed()
-    key = await gate.by_session(session) if closed and session else None
+    closed = await gate.requires_key()
+    key = await gate.find_by_session(session) if closed and session else None
     context = {"closed": closed, "key": key, "failed": failed, "wanted": wanted if _is_ours(wanted) else ""}
     return render(request, "login.html", context, 401 if failed else 200)
 
@@ -86,6 +86,6 @@ def _go(request: Request, path: str) -> RedirectResponse:
     )
 
 
-def _gate(request: Request) -> Gate:
-    gate: Gate = request.app.state.gate
+def _gate(request: Request) -> Authenticator:
+    gate: Authenticator = request.app.state.gate
     return gate

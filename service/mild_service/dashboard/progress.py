@@ -9,7 +9,7 @@ from typing import Any
 
 from mild_core.alarms import alarms as of_rounds
 from mild_service.models import Round, Run
-from mild_service.selecting.selections import VALIDATION
+from mild_service.selecting.selections import VALIDATION_METRIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def of_run(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
     last = [held.metrics[max(held.metrics)] for held in rounds if held.finished and held.metrics]
     accuracies = {
         name: [metrics[scalar] for metrics in last if scalar in metrics]
-        for name, scalar in (("test accuracy", "test_accuracy"), ("validation accuracy", VALIDATION))
+        for name, scalar in (("test accuracy", "test_accuracy"), ("validation accuracy", VALIDATION_METRIC))
     }
     found = of_rounds(None, None, accuracies)
     if run.status == "failed":

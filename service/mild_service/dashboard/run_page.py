@@ -20,7 +20,7 @@ from mild_service.dashboard.rendering import render
 from mild_service.dashboard.snippets import chosen_cut, in_form, mask
 from mild_service.errors import RoundNotOpen
 from mild_service.models import Round, Run
-from mild_service.recording.run_writer import Runs
+from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.selections import Selections
 from mild_service.web import responses
 from mild_service.web.dependencies import CallerDep, RoundNumber, RunId, RunsDep, SelectionsDep
@@ -57,7 +57,7 @@ class Shown:
         return {"run": self.run, "rounds": self.rounds, "round": self.round, "asked_round": self.asked}
 
 
-async def shown(runs: Runs, run_id: str, asked: int | None) -> Shown:
+async def shown(runs: RunWriter, run_id: str, asked: int | None) -> Shown:
     """The run with the round that was asked for; without one the open round once it has epochs, else the last before.
 
     Raises

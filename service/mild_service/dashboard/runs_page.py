@@ -13,8 +13,8 @@ from mild_core.alarms import PATIENCE
 from mild_service.dashboard.progress import of_run
 from mild_service.dashboard.rendering import link, render
 from mild_service.dashboard.snippets import first_epoch
-from mild_service.models import Round, Run, Status
-from mild_service.recording.run_writer import Runs
+from mild_service.models import Round, Run, RunStatus
+from mild_service.recording.run_writer import RunWriter
 from mild_service.web.dependencies import CallerDep, RunsDep
 
 router = APIRouter(include_in_schema=False)
@@ -41,7 +41,7 @@ class Filter:
 
     text: str
     tag: str
-    status: Status | None
+    status: RunStatus | None
 
     def __bool__(self) -> bool:
         return bool(self.text or self.tag or self.status)
@@ -96,7 +96,7 @@ async def show_runs(
     caller: CallerDep,
     q: Annotated[str, Query(max_length=200)] = "",
     tag: Annotated[str, Query(max_length=600)] = "",
-    status: Annotated[Status | Literal[""], Query()] = "",
+    status: Annotated[RunStatus | Literal[""], Query()] = "",
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{13}:[A-Za-z0-9._-]{1,64}$")] = None,
 ) -> HTMLResponse:
     """The list, or how to send a first epoch where there is none."""
@@ -115,7 +115,7 @@ async def show_runs(
     return render(request, "runs.html", context)
 
 
-async def _find(runs: Runs, prefix: str, wanted: Filter, cursor: str | None) -> tuple[list[Run], str | None, bool]:
+async def _find(runs: RunWriter, prefix: str, wanted: Filter, cursor: str | None) -> tuple[list[Run], str | None, bool]:
     """A page of runs, where the next begins, and whether all runs were looked at that this page could have had."""
     if not wanted:
         page = await runs.page(_PAGE, cursor, prefix)
@@ -133,7 +133,7 @@ async def _find(runs: Runs, prefix: str, wanted: Filter, cursor: str | None) -> 
     return found, cursor, False
 
 
-async def _line(runs: Runs, run: Run) -> Line:
+async def _line(runs: RunWriter, run: Run) -> Line:
     rounds = await runs.rounds(run, first=max(run.round - 1 - PATIENCE, 0))
     config = run.config
     done = None

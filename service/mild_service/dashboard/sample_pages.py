@@ -17,28 +17,28 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit, Marks
 from mild_core.inspect.sample_table import Mask, SampleTable, Sort, Wanted, backward, forward
-from mild_service.annotations.sample_id_lists import SampleIds
+from mild_service.annotations.sample_id_lists import ExternalIds
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, render
 from mild_service.dashboard.run_page import PageDep, RoundQuery, Shown
 from mild_service.errors import InvalidRequest, SampleNotFound
-from mild_service.image_urls import address_of, origin_of
+from mild_service.image_urls import image_origin, image_url
 from mild_service.models import Run
-from mild_service.selecting.sample_tables import Tabled, Tables
-from mild_service.selecting.selections import Choice, Selections
+from mild_service.selecting.sample_tables import SampleTables, SelectionTable
+from mild_service.selecting.selections import SelectionPlan, Selections
 from mild_service.web import bodies
 from mild_service.web.dependencies import CallerDep, RunId, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
 
 
-async def choice_of(page: Shown, selections: Selections) -> Choice | None:
+async def choice_of(page: Shown, selections: Selections) -> SelectionPlan | None:
     """The selection of the round that a page shows; None where the round has no epochs yet."""
     if not page.round.epochs:
         return None
     return await selections.choose(page.run, page.round.number, {})
 
 
-async def tabled_of(page: Shown, selections: Selections, tables: Tables) -> Tabled | None:
+async def tabled_of(page: Shown, selections: Selections, tables: SampleTables) -> SelectionTable | None:
     """The same with its samples."""
     choice = await choice_of(page, selections)
     return None if choice is None else await tables.of(choice)
@@ -46,14 +46,14 @@ async def tabled_of(page: Shown, selections: Selections, tables: Tables) -> Tabl
 
 def show_pictures(request: Request, run: Run) -> None:
     """Let the page show pictures from where the run says that they are."""
-    request.state.pictures = origin_of(run.config.picture_url)
+    request.state.pictures = image_origin(run.config.picture_url)
 
 
 async def rows_of(
-    tabled: Tabled,
+    tabled: SelectionTable,
     samples: NDArray[np.integer],
     run: Run,
-    sample_ids: SampleIds,
+    sample_ids: ExternalIds,
     labels: NDArray[np.int32] | None,
     audit: Audit,
 ) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ async def rows_of(
         {
             "index": index,
             "id": names.get(index),
-            "picture": address_of(run.config.picture_url, index, names.get(index)),
+            "picture": image_url(run.config.picture_url, index, names.get(index)),
             "label": None if labels is None else int(labels[index]),
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
@@ -228,7 +228,7 @@ def _turned(table: SampleTable, mask: Mask, sort: Sort, after: int | None, befor
     )
 
 
-async def _find(run: Run, sample_ids: SampleIds, text: str) -> int | None:
+async def _find(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
     """The sample that a text names: by its external id, else by its index."""
     if run.ids is not None:
         try:
@@ -292,7 +292,7 @@ async def show_sample(
             "story": story,
             "told": story.told,
             "id": name,
-            "picture": address_of(run.config.picture_url, index, name),
+            "picture": image_url(run.config.picture_url, index, name),
             "label": story.counted.given(0, label),
             "suggested": story.counted.suggested(0, label),
             "votes": int(story.counted.tally.n_votes[0]),

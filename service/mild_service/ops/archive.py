@@ -17,7 +17,7 @@ from mild_service import __version__
 from mild_service.errors import ArchiveDamaged
 from mild_service.models import Run
 from mild_service.store import Part, Store
-from mild_service.store.servers import SCHEMA
+from mild_service.store.servers import SCHEMA_VERSION
 
 _MAGIC = b"mild-run 1\n"
 _LENGTHS = struct.Struct("!HHQ")
@@ -49,9 +49,9 @@ async def export(store: Store, run_id: str, path: Path) -> int:
                 digest.update(data)
                 file.write(data)
 
-            head = {"run_id": run_id, "schema": SCHEMA, "version": __version__}
+            head = {"run_id": run_id, "schema": SCHEMA_VERSION, "version": __version__}
             write(_MAGIC + orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE))
-            async for field in store.moving.parts(run_id):
+            async for field in store.transfer.parts(run_id):
                 place = field.place.encode()
                 write(_LENGTHS.pack(len(place), len(field.field), len(field.value)) + place + field.field)
                 write(field.value)
@@ -93,7 +93,7 @@ async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
             for part in fields:
                 yield part
 
-        return await store.moving.put(run_id or head["run_id"], record, others())
+        return await store.transfer.put(run_id or head["run_id"], record, others())
 
 
 def check(path: Path) -> Mapping[str, Any]:
@@ -129,10 +129,10 @@ def _head(file: IO[bytes], path: Path) -> Mapping[str, Any]:
         schema, _ = int(head["schema"]), str(head["run_id"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(f"{path} is damaged: its first line cannot be read; copy it again") from error
-    if schema > SCHEMA:
+    if schema > SCHEMA_VERSION:
         raise ArchiveDamaged(
             f"{path} has schema {schema}, written by version {head.get('version')}; this service knows those up to "
-            f"{SCHEMA}: upgrade it"
+            f"{SCHEMA_VERSION}: upgrade it"
         )
     return head
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mild_service.auth import Gate, is_loopback
+from mild_service.auth import Authenticator, is_loopback
 from mild_service.config import Settings
 from mild_service.store import Store
-from mild_service.store.maintenance import Orphans
-from mild_service.store.servers import ServerFacts
+from mild_service.store.maintenance import OrphanReport
+from mild_service.store.servers import ServerStatus
 
 Level = Literal["ok", "warning", "error"]
 
@@ -52,14 +52,14 @@ class Report:
 async def examine(store: Store, settings: Settings, repair: bool = False) -> Report:
     """Look at the store's servers, at the keys in it, and at the settings; `repair` removes what nothing refers to."""
     findings: list[Finding] = []
-    for facts in await store.servers.facts():
+    for facts in await store.servers.read_status():
         findings += [*_server(facts), *_keeping(facts), *_memory(facts, settings)]
-    findings += _orphans(await store.orphans.look(repair), repair)
-    findings += _settings(settings, await Gate(store, settings).is_closed())
+    findings += _orphans(await store.cleanup.scan(repair), repair)
+    findings += _settings(settings, await Authenticator(store, settings).requires_key())
     return Report(findings, repair)
 
 
-def _server(facts: ServerFacts) -> Iterator[Finding]:
+def _server(facts: ServerStatus) -> Iterator[Finding]:
     version = str(facts.info.get("valkey_version") or facts.info.get("redis_version", "0"))
     told = f"{facts.info.get('server_name', 'redis')} {version}"
     old = tuple(int(part) for part in version.split(".")[:2]) < _OLDEST
@@ -73,7 +73,7 @@ def _server(facts: ServerFacts) -> Iterator[Finding]:
     )
 
 
-def _keeping(facts: ServerFacts) -> Iterator[Finding]:
+def _keeping(facts: ServerStatus) -> Iterator[Finding]:
     """Whether what is acknowledged is on disk."""
     if not int(facts.info.get("aof_enabled", 0)):
         yield Finding("error", facts.name, "no append-only file: a restart loses runs", "set `appendonly yes`")
@@ -96,7 +96,7 @@ def _keeping(facts: ServerFacts) -> Iterator[Finding]:
             yield Finding("error", facts.name, what, "make room on the store's disk, and see its log")
 
 
-def _memory(facts: ServerFacts, settings: Settings) -> Iterator[Finding]:
+def _memory(facts: ServerStatus, settings: Settings) -> Iterator[Finding]:
     policy = facts.config.get("maxmemory-policy") or str(facts.info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         yield Finding(
@@ -116,7 +116,7 @@ def _memory(facts: ServerFacts, settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", facts.name, f"fragmentation is {fragmentation:.2f}", "set `activedefrag yes`")
 
 
-def _orphans(orphans: Orphans, repair: bool) -> Iterator[Finding]:
+def _orphans(orphans: OrphanReport, repair: bool) -> Iterator[Finding]:
     counts = (
         (len(orphans.keys), "keys of runs that are gone", "removed"),
         (orphans.fields, "parts of bodies that nobody has finished for an hour", "removed"),

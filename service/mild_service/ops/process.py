@@ -11,7 +11,7 @@ import sys
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from mild_service.selecting.event_feed import Feed
+from mild_service.selecting.event_feed import EventFeed
 
 _HEAD_BYTES = 64 * 1024
 
@@ -86,7 +86,7 @@ def bounded(patience: float) -> type[BoundedProtocol]:
 class Drain:
     """Whether the service is about to end."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: EventFeed) -> None:
         self._feed = feed
         self.begun = False
 

@@ -30,7 +30,7 @@ _REWRITE = 1.25
 """Room for what is written while the append-only file is rewritten, and for the allocator's rounding."""
 
 
-def estimate(config: RunConfig) -> int:
+def estimate_bytes(config: RunConfig) -> int:
     """Bytes of the store's memory that a run will take once all its epochs are in.
 
     ::
@@ -47,7 +47,7 @@ def estimate(config: RunConfig) -> int:
     return round(_REWRITE * (rounds + _STAGED * 2 * plane + 4 * config.n_samples))
 
 
-class Room:
+class Capacity:
     """Refuses runs that the store could not hold beside those that it has."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
@@ -68,7 +68,7 @@ class Room:
         memory = await self.look(run_id, config.n_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
             return
-        needed, open_to_new = estimate(config), round(memory.limit * (1 - self._reserve))
+        needed, open_to_new = estimate_bytes(config), round(memory.limit * (1 - self._reserve))
         if memory.used + needed <= open_to_new or await self._store.runs.exists(run_id):
             return
         epochs, rounds = config.expected_epochs or EPOCHS, config.expected_rounds or ROUNDS
@@ -80,7 +80,7 @@ class Room:
 
     async def look(self, run_id: str = "", spread: bool = True) -> Memory | None:
         """Memory as it is, with the limit that counts; told to whoever watches. None where the store does not tell."""
-        memory = await self._store.servers.memory(run_id, spread)
+        memory = await self._store.servers.read_memory(run_id, spread)
         if memory is None:
             return None
         limits = [limit for limit in (memory.limit, self._limit) if limit]
@@ -100,7 +100,7 @@ class Room:
 
 
 @dataclass(slots=True)
-class Place:
+class QuotaSlot:
     """A run's place among its key's; it is given back unless the run was `created`."""
 
     created: bool = False
@@ -114,7 +114,7 @@ class RunQuota:
         self._limit = limit
 
     @asynccontextmanager
-    async def place(self, caller: ApiKey, run_id: str) -> AsyncIterator[Place]:
+    async def place(self, caller: ApiKey, run_id: str) -> AsyncIterator[QuotaSlot]:
         """Hold a place while a run is opened.
 
         Raises
@@ -122,7 +122,7 @@ class RunQuota:
         RunLimit
             If the key has as many runs as it may.
         """
-        place = Place()
+        place = QuotaSlot()
         if caller is ANONYMOUS or await self._store.runs.exists(run_id):
             yield place
             return

@@ -11,9 +11,9 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.config import Settings
 from mild_service.errors import StoreDamaged, StoreUnavailable
-from mild_service.limits import check_place
+from mild_service.limits import check_position
 from mild_service.models import Epoch, Round, Run, ShardRef
-from mild_service.store import Store, wrong_round
+from mild_service.store import Store, wrong_round_error
 
 EpochState: TypeAlias = Literal["absent", "partial", "committed"]
 
@@ -22,7 +22,7 @@ _TRIES = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Coverage:
+class EpochStatus:
     """How far an epoch is.
 
     Attributes
@@ -54,10 +54,10 @@ class Coverage:
     @property
     def state(self) -> EpochState:
         """How far the epoch is, in a word."""
-        return state_of(self.epoch)
+        return epoch_state(self.epoch)
 
 
-class Coverages:
+class StatusReader:
     """Reports on what is in."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
@@ -72,9 +72,9 @@ class Coverages:
         LimitExceeded, RoundNotOpen
             If there is no such round.
         """
-        check_place(self._settings, number)
+        check_position(self._settings, number)
         if number > run.round:
-            raise wrong_round(run.run_id, number, run.round)
+            raise wrong_round_error(run.run_id, number, run.round)
         (round_,) = await self._store.rounds.get(run, range(number, number + 1))
         return round_
 
@@ -82,16 +82,16 @@ class Coverages:
         """Whom the model is trained on, shape (n_bytes,)."""
         if round_.members is None:
             return bitmap.full(run.config.n_samples)
-        return await self._store.bits.read_set(run, round_.members)
+        return await self._store.bitmaps.read_set(run, round_.members)
 
     async def planted(self, run: Run) -> Bitmap:
         """Whose label was broken on purpose in round 0, shape (n_bytes,)."""
         round_ = await self.round(run, 0)
         if round_.planted is None:
             return np.zeros(bitmap.n_bytes(run.config.n_samples), dtype=np.uint8)
-        return await self._store.bits.read_set(run, round_.planted)
+        return await self._store.bitmaps.read_set(run, round_.planted)
 
-    async def epoch(self, run: Run, number: int, epoch: int) -> Coverage:
+    async def epoch(self, run: Run, number: int, epoch: int) -> EpochStatus:
         """How far an epoch is: one epoch's bits are read, or its shards', and at most one reply beside them.
 
         Raises
@@ -103,7 +103,7 @@ class Coverages:
         StoreUnavailable
             If the epoch changed faster than it could be read.
         """
-        check_place(self._settings, number, epoch)
+        check_position(self._settings, number, epoch)
         damaged: Epoch | None = None
         for _ in range(_TRIES):
             round_ = await self.round(run, number)
@@ -134,11 +134,11 @@ class Coverages:
             return np.zeros_like(expected), np.zeros_like(expected)
         if epoch.partial and epoch.kind == "shards":
             return await self._store.shards.read_bits(run, number, epoch.number, refs)
-        correct, observed = await self._store.bits.read_epochs(run, number, [epoch])
+        correct, observed = await self._store.bitmaps.read_epochs(run, number, [epoch])
         return observed[0] if epoch.planes == 2 else expected, correct[0]
 
 
-def state_of(epoch: Epoch | None) -> EpochState:
+def epoch_state(epoch: Epoch | None) -> EpochState:
     """How far an epoch is, in a word."""
     if epoch is None:
         return "absent"
@@ -147,11 +147,11 @@ def state_of(epoch: Epoch | None) -> EpochState:
 
 def _coverage(
     epoch: Epoch | None, refs: list[ShardRef], observed: Bitmap, correct: Bitmap, expected: Bitmap
-) -> Coverage:
+) -> EpochStatus:
     missing = expected & ~observed
     n_ranges, ranges = bitmap.ranges(missing, _SHOWN)
     n_shards = 0 if epoch is None else epoch.n_shards or 0
-    return Coverage(
+    return EpochStatus(
         epoch=epoch,
         n_correct=bitmap.popcount(correct),
         n_observed=bitmap.popcount(observed),

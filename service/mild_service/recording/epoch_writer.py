@@ -13,15 +13,15 @@ from mild_core.types import EpochBits
 from mild_service.concurrency import offload
 from mild_service.config import Settings
 from mild_service.errors import StaleAttempt, StoreError
-from mild_service.limits import check_place
-from mild_service.models import NO_CONDITION, Commitment, Condition, Epoch, Run, SetRef
+from mild_service.limits import check_position
+from mild_service.models import NO_PRECONDITION, CommitOutcome, Epoch, Precondition, Run, SetRef
 from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
 
 _KEPT = 4096
 
 
-class KnownRuns:
+class RunCache:
     """The records that were asked for last.
 
     A record names the run it was read of by its uid, and every script checks that first; so whatever is written by an
@@ -52,19 +52,19 @@ class KnownRuns:
         self._runs.pop(run_id, None)
 
 
-class Body(Protocol):
+class RequestBody(Protocol):
     """A body that comes as it is asked for."""
 
     @property
     def sha256(self) -> str | None:
         """Of all of it, in hex, once it was read; None where nobody has needed to know."""
 
-    async def upto(self, n_bytes: int) -> bytes:
+    async def read_up_to(self, n_bytes: int) -> bytes:
         """All of it; of a longer one, its first ``n_bytes + 1`` bytes. It may be asked again, and for more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class EpochPut:
     """A place, and what a writer says of what it puts there.
 
     Attributes
@@ -84,19 +84,19 @@ class Put:
     epoch: int
     attempt: int | None = None
     replace: bool = False
-    condition: Condition = NO_CONDITION
+    condition: Precondition = NO_PRECONDITION
 
 
-class Epochs:
+class EpochWriter:
     """Epochs put whole."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
         self._settings = settings
         self._telemetry = telemetry
-        self._known = KnownRuns()
+        self._known = RunCache()
 
-    async def put(self, put: Put, body: Body) -> tuple[Commitment, Epoch]:
+    async def put(self, put: EpochPut, body: RequestBody) -> tuple[CommitOutcome, Epoch]:
         """Commit one epoch's body, all of it or nothing.
 
         Decided by the run's record as this process has last seen it; if that comes to a refusal, decided anew by the
@@ -116,8 +116,8 @@ class Epochs:
             # A round that is not known to have begun may have begun, with members that have to be looked at.
             present = known is None or put.round > known.round
             run = await self._store.runs.get(put.run_id) if known is None or present else known
-            content = await body.upto(2 * bitmap.n_bytes(run.config.n_samples))
-            check_place(self._settings, put.round, put.epoch)
+            content = await body.read_up_to(2 * bitmap.n_bytes(run.config.n_samples))
+            check_position(self._settings, put.round, put.epoch)
             try:
                 commitment, epoch = await self._commit(run, put, content, body.sha256)
             except StoreError:
@@ -134,7 +134,7 @@ class Epochs:
             self._telemetry.epoch_bytes.inc(len(content))
             return commitment, epoch
 
-    async def _commit(self, run: Run, put: Put, content: bytes, sha256: str | None) -> tuple[Commitment, Epoch]:
+    async def _commit(self, run: Run, put: EpochPut, content: bytes, sha256: str | None) -> tuple[CommitOutcome, Epoch]:
         bits, packed = await offload(len(content), lambda: _packed(content, run.config.n_samples, sha256))
         attempt = run.attempt if put.attempt is None else put.attempt
         while True:
@@ -151,7 +151,7 @@ class Epochs:
             return "unchecked"
         (found,) = await self._store.rounds.get(run, range(round_, round_ + 1))
         if found.members is not None:
-            members = await self._store.bits.read_set(run, found.members)
+            members = await self._store.bitmaps.read_set(run, found.members)
             stray = bits.correct & ~members
             if stray.any():
                 first = int(bitmap.to_indices(stray, run.config.n_samples)[0])

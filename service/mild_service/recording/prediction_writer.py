@@ -14,15 +14,22 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import WrongPredictions
-from mild_service.annotations.sample_id_lists import SampleIds
-from mild_service.concurrency import Slots
+from mild_service.annotations.sample_id_lists import ExternalIds
+from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
-from mild_service.errors import EpochConflict, EpochKind, LimitExceeded, StaleAttempt, StoreDamaged, StoreUnavailable
+from mild_service.errors import (
+    EpochConflict,
+    EpochKindConflict,
+    LimitExceeded,
+    StaleAttempt,
+    StoreDamaged,
+    StoreUnavailable,
+)
 from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
 from mild_service.ingest.sandbox import Helper
-from mild_service.models import Epoch, IdsRef, Round, Run
+from mild_service.models import Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
-from mild_service.store import PackedEpoch, Store, stale_attempt, wrong_round
+from mild_service.store import PackedEpoch, Store, stale_attempt_error, wrong_round_error
 
 T = TypeVar("T")
 
@@ -33,7 +40,7 @@ _SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Filled:
+class MergedEpoch:
     """What a log has done to an epoch.
 
     Attributes
@@ -62,30 +69,32 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
+class LogResult:
     """What a log has done."""
 
     n_records: int
-    epochs: list[Filled]
+    epochs: list[MergedEpoch]
 
 
-class Predictions:
+class PredictionWriter:
     """Prediction logs in, as bits."""
 
-    def __init__(self, store: Store, ids: SampleIds, helper: Helper, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(
+        self, store: Store, ids: ExternalIds, helper: Helper, settings: Settings, telemetry: Telemetry
+    ) -> None:
         self._store = store
         self._helper = helper
         self._ids = ids
         self._settings = settings
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(settings.compute_threads)
-        self._slots = Slots(
+        self._work_limiter = WorkLimiter(
             settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
         )
 
     async def post(
         self, run: Run, media_type: str, body: AsyncIterator[bytes], complete: bool, attempt: int | None
-    ) -> Posted:
+    ) -> LogResult:
         """Merge a log into the run's open round; `attempt` None takes the current one.
 
         Nothing is stored before the whole log was read and checked, against the store too. Then its epochs are merged
@@ -95,20 +104,20 @@ class Predictions:
         ------
         BadRecord, MalformedBody, LimitExceeded
             If the log cannot be used.
-        EpochConflict, EpochKind, RoundNotOpen, RoundFinished, StaleAttempt
+        EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
             If the run does not take it.
         """
         if attempt not in (None, run.attempt):
-            raise stale_attempt(run.run_id, run.attempt, attempt)
+            raise stale_attempt_error(run.run_id, run.attempt, attempt)
         names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.index, run))
         limits = self._limits(run.config.n_samples, names)
-        async with self._slots.one():
+        async with self._work_limiter.acquire():
             log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
             await self._read(media_type, body, log)
             ids = run.ids if names is not None and names.used else None
             epochs = [await self._merge(run, place, log, complete, attempt, ids) for place in log.places]
         self._telemetry.log_records.inc(log.n_records)
-        return Posted(log.n_records, epochs)
+        return LogResult(log.n_records, epochs)
 
     async def alone(
         self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None
@@ -130,7 +139,7 @@ class Predictions:
                 f"num_samples is {n_samples}, this service takes 1..{most}; send a number in that range"
             )
         names = NewNames(n_samples or most, self._settings.max_log_cells)
-        async with self._slots.one():
+        async with self._work_limiter.acquire():
             log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
             await self._read(media_type, body, log)
             return await self._in_thread(partial(rounds_of, log)), names.ids
@@ -166,7 +175,7 @@ class Predictions:
     async def _held(self, run: Run, place: Place) -> Stored | None:
         """What is stored of an epoch, when the first record of it comes."""
         if place[0] != run.round:
-            raise wrong_round(run.run_id, place[0], run.round)
+            raise wrong_round_error(run.run_id, place[0], run.round)
         return (await self._standing(run, place))[2]
 
     async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, Stored | None]:
@@ -179,13 +188,13 @@ class Predictions:
                 return round_, None, None
             if epoch.kind != "logs":
                 how = "as a whole body" if epoch.kind == "whole" else "in shards"
-                raise EpochKind(
+                raise EpochKindConflict(
                     f"epoch {number} of round {place[0]} is written {how}, got a log; "
                     "leave it out of the log, or drop the epoch with resume_from"
                 )
             try:
-                correct, observed = await self._store.bits.read_epochs(run, place[0], [epoch])
-                votes = await self._store.votes.read(run, place[0], epoch) if epoch.votes else None
+                correct, observed = await self._store.bitmaps.read_epochs(run, place[0], [epoch])
+                votes = await self._store.wrong_predictions.read(run, place[0], epoch) if epoch.votes else None
             except StoreDamaged:
                 damaged = epoch
                 (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
@@ -196,13 +205,13 @@ class Predictions:
         raise _too_busy(place)
 
     async def _merge(
-        self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None, ids: IdsRef | None
-    ) -> Filled:
+        self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None, ids: SampleIdsRef | None
+    ) -> MergedEpoch:
         own = await self._in_thread(lambda: Stored(log.bits(place), closed=False, votes=log.votes(place)))
         for _ in range(_TRIES):
             round_, old, stored = await self._standing(run, place)
             if round_.finished:
-                raise wrong_round(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
+                raise wrong_round_error(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._expected(run, round_)
             filled, bits, votes = await self._in_thread(partial(_filled, place, own, stored, expected))
             committed = complete or filled.n_missing == 0
@@ -235,7 +244,7 @@ class Predictions:
     async def _expected(self, run: Run, round_: Round) -> Bitmap:
         """Whom the run observes."""
         if run.config.observe == "members" and round_.members is not None:
-            return await self._store.bits.read_set(run, round_.members)
+            return await self._store.bitmaps.read_set(run, round_.members)
         return bitmap.full(run.config.n_samples)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -252,7 +261,7 @@ def _too_busy(place: Place) -> StoreUnavailable:
 
 def _filled(
     place: Place, said: Stored, held: Stored | None, expected: Bitmap
-) -> tuple[Filled, EpochBits, WrongPredictions | None]:
+) -> tuple[MergedEpoch, EpochBits, WrongPredictions | None]:
     """What a log makes of an epoch by what it has `said`.
 
     Raises
@@ -278,7 +287,7 @@ def _filled(
         same = np.array_equal(observed, stored.observed) and _n_votes(votes) == _n_votes(held.votes)
         outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
-    filled = Filled(
+    filled = MergedEpoch(
         round=place[0],
         epoch=place[1],
         outcome=outcome,

@@ -12,14 +12,24 @@ from mild_core.errors import InvalidInput
 from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
 from mild_service.errors import EpochGap, RoundFinished, RunConflict, RunNotFound, StoreError
-from mild_service.image_urls import check_template
-from mild_service.limits import check_place, within
-from mild_service.models import NO_CONDITION, Commitment, Computed, Condition, Epoch, Round, Run, RunConfig, Status
+from mild_service.image_urls import check_image_url
+from mild_service.limits import check_position, check_range
+from mild_service.models import (
+    NO_PRECONDITION,
+    CommitOutcome,
+    ComputedSelection,
+    Epoch,
+    Precondition,
+    Round,
+    Run,
+    RunConfig,
+    RunStatus,
+)
 from mild_service.observability import Telemetry
-from mild_service.recording.capacity import Room, RunQuota
-from mild_service.selecting.compute import Computer
+from mild_service.recording.capacity import Capacity, RunQuota
+from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import CORE_VERSION
-from mild_service.store import Page, Store, stale_attempt
+from mild_service.store import RunPage, Store, stale_attempt_error
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +71,19 @@ class ClientSet:
     core_version: str
 
 
-class Runs:
+class RunWriter:
     """The steps of the state machine, with the limits checked and the bits decoded."""
 
-    def __init__(self, store: Store, computer: Computer, settings: Settings, telemetry: Telemetry) -> None:
+    def __init__(self, store: Store, computer: SelectionComputer, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
         self._quota = RunQuota(store, settings.max_runs_per_key)
-        self._room = Room(store, settings, telemetry)
+        self._room = Capacity(store, settings, telemetry)
 
     async def open(
-        self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS, condition: Condition = NO_CONDITION
+        self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS, condition: Precondition = NO_PRECONDITION
     ) -> tuple[Run, bool]:
         """Open a run, or resume it; return its record and whether it was created, which counts for `caller`.
 
@@ -94,9 +104,9 @@ class Runs:
         StoreFull
             If the store has no room for another one.
         """
-        within("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
+        check_range("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if opening.resume_from is not None:
-            check_place(self._settings, *opening.resume_from)
+            check_position(self._settings, *opening.resume_from)
         opening = replace(opening, planned=_with_pictures(opening.planned))
         config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
         config = replace(config, options=replace(config.options, **opening.options).checked())
@@ -121,11 +131,11 @@ class Runs:
             except RunNotFound:
                 continue  # deleted just now: create it
 
-    async def look_for_room(self) -> None:
+    async def check_capacity(self) -> None:
         """Note how full the store is, and say so where it is nearly full."""
         await self._room.look()
 
-    async def _check_there(self, run_id: str, condition: Condition) -> None:
+    async def _check_there(self, run_id: str, condition: Precondition) -> None:
         """Check a condition that needs a run: opening one that is not there would make it."""
         uid = None
         with suppress(RunNotFound):
@@ -159,7 +169,7 @@ class Runs:
         """All rounds of a run from `first` on, as they stand."""
         return await self._store.rounds.get(run, range(first, run.round + 1))
 
-    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> Page:
+    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
         """Some of the runs whose ids start with `prefix`, newest first."""
         return await self._store.runs.page(limit, cursor, prefix)
 
@@ -167,7 +177,7 @@ class Runs:
         self,
         run_id: str,
         tags: Mapping[str, str] | None,
-        status: Status | None,
+        status: RunStatus | None,
         ttl_seconds: int | None,
         picture_url: str | None = None,
     ) -> Run:
@@ -191,7 +201,7 @@ class Runs:
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set the members of the open round; return whether that changed anything, and how many they are."""
-        check_place(self._settings, round_)
+        check_position(self._settings, round_)
         if not members.any():
             raise InvalidInput(
                 f"the members of round {round_} are 0 of {run.config.n_samples} samples, at least 1 is needed; "
@@ -205,9 +215,9 @@ class Runs:
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
-    ) -> Commitment:
+    ) -> CommitOutcome:
         """Store an epoch's scalars."""
-        check_place(self._settings, round_, epoch)
+        check_position(self._settings, round_, epoch)
         return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
 
     async def finish(
@@ -223,10 +233,10 @@ class Runs:
         RoundNotOpen, NoEpochs, EpochGap, StaleAttempt
             If the round cannot be finished.
         """
-        check_place(self._settings, number)
+        check_position(self._settings, number)
         while (run := await self.find(run.run_id)).round <= number:
             if attempt not in (None, run.attempt):
-                raise stale_attempt(run.run_id, run.attempt, attempt)  # before the work, not only after it
+                raise stale_attempt_error(run.run_id, run.attempt, attempt)  # before the work, not only after it
             await self._merge_shards(run, number, allow_gaps, attempt)
             evidence = await self._computer.evidence.gather(run, number, run.config.options, finishing=True)
             evidence, computed = await self._computer.compute(evidence)
@@ -259,13 +269,15 @@ class Runs:
     async def _collect_garbage(self, run: Run, number: int) -> None:
         try:
             (round_,) = await self._store.rounds.get(run, range(number, number + 1))
-            await self._store.bits.collect_garbage(run, round_)
-            await self._store.votes.collect_garbage(run, round_)
+            await self._store.bitmaps.collect_garbage(run, round_)
+            await self._store.wrong_predictions.collect_garbage(run, round_)
         except StoreError as error:  # costs room, not truth
             logger.warning("round %d of a run was finished, but not cleaned up: %s", number, error)
 
 
-def _stored(run: Run, number: int, computed: Computed, client_set: ClientSet | None) -> tuple[Bitmap, dict[str, Any]]:
+def _stored(
+    run: Run, number: int, computed: ComputedSelection, client_set: ClientSet | None
+) -> tuple[Bitmap, dict[str, Any]]:
     """The set to store and its JSON."""
     head = {"run_id": run.run_id, "round": number, "basis": "stored", "provisional": False}
     document = {**head, **computed.summary, "core_version": CORE_VERSION}
@@ -310,7 +322,7 @@ def _with_pictures(planned: Mapping[str, Any]) -> Mapping[str, Any]:
     if "picture_url" not in planned:
         return planned
     template = planned["picture_url"]
-    return {**planned, "picture_url": check_template(template) if template else None}
+    return {**planned, "picture_url": check_image_url(template) if template else None}
 
 
 def _check_same(run: Run, opening: Opening) -> None:

@@ -8,7 +8,7 @@ from mild_core.types import EpochBits
 from mild_service.concurrency import offload
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest, StaleAttempt, StoreUnavailable
-from mild_service.limits import check_place, within
+from mild_service.limits import check_position, check_range
 from mild_service.models import Epoch, Run, ShardOutcome
 from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
@@ -17,7 +17,7 @@ _TRIES = 50
 
 
 @dataclass(frozen=True, slots=True)
-class ShardPut:
+class ShardResult:
     """What a shard has done.
 
     Attributes
@@ -36,7 +36,7 @@ class ShardPut:
     n_observed: int
 
 
-class Shards:
+class ShardWriter:
     """Epochs in shards."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
@@ -54,7 +54,7 @@ class Shards:
         body: bytes,
         attempt: int | None,
         replaces: bool,
-    ) -> ShardPut:
+    ) -> ShardResult:
         """Keep one rank's share of an epoch, and commit the epoch when it was the last; `attempt` None: the current.
 
         When that is cut short between the two, any shard of the epoch sent again, or the round's finish, completes it.
@@ -66,8 +66,8 @@ class Shards:
         Conflict
             If the run's state does not take it.
         """
-        check_place(self._settings, round_, number)
-        within("of", of, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
+        check_position(self._settings, round_, number)
+        check_range("of", of, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
         if shard >= of:
             raise InvalidRequest(f"shard is {shard}, an epoch of {of} shards has 0..{of - 1}; number them from 0 on")
         n_samples = run.config.n_samples
@@ -92,7 +92,7 @@ class Shards:
                 continue
             self._telemetry.shards.labels(done).inc()
             self._telemetry.epoch_bytes.inc(len(body))
-            return ShardPut(done, epoch, packed.n_correct, packed.n_observed or 0)
+            return ShardResult(done, epoch, packed.n_correct, packed.n_observed or 0)
         raise StoreUnavailable(
             f"epoch {number} of round {round_} was changed by others {_TRIES} times while its shards were merged; "
             "send the same shard again in a second"

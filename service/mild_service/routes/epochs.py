@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from mild_core.errors import CorrectNotObservedError
-from mild_service.errors import EpochConflict, EpochKind, PreconditionFailed
-from mild_service.models import Commitment, Epoch, Kind, Round, Run, ShardOutcome
-from mild_service.recording.epoch_status import Coverage, EpochState, state_of
-from mild_service.recording.epoch_writer import Put
-from mild_service.recording.prediction_writer import Filled
+from mild_service.errors import EpochConflict, EpochKindConflict, PreconditionFailed
+from mild_service.models import CommitOutcome, Epoch, EpochKind, Round, Run, ShardOutcome
+from mild_service.recording.epoch_status import EpochState, EpochStatus, epoch_state
+from mild_service.recording.epoch_writer import EpochPut
+from mild_service.recording.prediction_writer import MergedEpoch
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     Attempt,
@@ -38,7 +38,7 @@ class EpochView(BaseModel):
     run_id: str
     round: int
     epoch: int
-    outcome: Commitment
+    outcome: CommitOutcome
     attempt: int
     num_correct: int
     num_observed: int | None = Field(description="Null when the body holds one bitmap: then `observe` says who.")
@@ -74,7 +74,7 @@ class FilledView(BaseModel):
     missing: list[int] = Field(description="The first 100 samples that are expected and not there.")
 
     @classmethod
-    def of(cls, filled: Filled) -> Self:
+    def of(cls, filled: MergedEpoch) -> Self:
         """View of `filled`."""
         return cls(
             round=filled.round,
@@ -104,7 +104,7 @@ class CoverageView(BaseModel):
     round: int
     epoch: int
     state: EpochState
-    kind: Kind | None = Field(description="How its first writer writes it; null while it is absent.")
+    kind: EpochKind | None = Field(description="How its first writer writes it; null while it is absent.")
     attempt: int | None
     num_correct: int
     num_observed: int
@@ -119,7 +119,7 @@ class CoverageView(BaseModel):
     missing_shards: list[int]
 
     @classmethod
-    def of(cls, run_id: str, round_: int, epoch: int, coverage: Coverage) -> Self:
+    def of(cls, run_id: str, round_: int, epoch: int, coverage: EpochStatus) -> Self:
         """View of `coverage`."""
         held = coverage.epoch
         return cls(
@@ -146,7 +146,7 @@ class EpochSummary(BaseModel):
 
     epoch: int
     state: EpochState
-    kind: Kind
+    kind: EpochKind
     num_correct: int
     num_observed: int = Field(
         description="While shards are coming a sum over them, in which a sample counts as often as it was seen."
@@ -160,7 +160,7 @@ class EpochSummary(BaseModel):
         n_shards, n_in = epoch.n_shards, epoch.n_in
         return cls(
             epoch=epoch.number,
-            state=state_of(epoch),
+            state=epoch_state(epoch),
             kind=epoch.kind,
             num_correct=epoch.n_correct,
             num_observed=n_expected if epoch.n_observed is None else epoch.n_observed,
@@ -205,7 +205,7 @@ router = APIRouter(tags=["rounds"])
     responses={
         201: {"model": EpochView, "description": "Committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind, PreconditionFailed),
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKindConflict, PreconditionFailed),
     },
     openapi_extra=conditional(binary("One bitmap (correct), or two in a row (observed, correct).")),
 )
@@ -222,7 +222,7 @@ async def put_epoch(
 ) -> EpochView:
     """Commit one epoch's bits, all of them or none."""
     bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
-    put = Put(run_id, round_, epoch, attempt, replace, condition)
+    put = EpochPut(run_id, round_, epoch, attempt, replace, condition)
     outcome, held = await epochs.put(put, bodies.Body(request))
     response.headers.update(tagged(held.digest))
     response.status_code = 201 if outcome == "committed" else 200
@@ -243,7 +243,7 @@ async def put_epoch(
     responses={
         201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKind),
+        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKindConflict),
     },
     openapi_extra=binary("Two bitmaps in a row over all samples: observed by this writer, then correct."),
 )
@@ -275,7 +275,7 @@ async def put_shard(
         epoch=epoch,
         shard=shard,
         outcome=put.outcome,
-        state=state_of(put.epoch),
+        state=epoch_state(put.epoch),
         attempt=put.epoch.attempt,
         num_shards=of,
         num_missing_shards=of - (put.epoch.n_in or 0),

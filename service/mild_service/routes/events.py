@@ -15,7 +15,7 @@ from mild_service.config import Settings
 from mild_service.errors import AccessError, InvalidRequest, Overloaded, RunNotFound, StoreError
 from mild_service.models import Event, Run
 from mild_service.observability import Telemetry
-from mild_service.selecting.event_feed import Feed
+from mild_service.selecting.event_feed import EventFeed
 from mild_service.web.dependencies import Again, AgainDep, FeedDep, RunId, RunsDep, SettingsDep
 from mild_service.web.problems import described
 
@@ -97,7 +97,9 @@ def _after(run: Run, last_event_id: str | None) -> int | None:
     return number if found[1] == run.uid and number <= run.n_events else None
 
 
-async def _stream(feed: Feed, run: Run, after: int | None, settings: Settings, again: Again) -> AsyncIterator[bytes]:
+async def _stream(
+    feed: EventFeed, run: Run, after: int | None, settings: Settings, again: Again
+) -> AsyncIterator[bytes]:
     """The wire: events and heartbeats until run, key or service goes, or the stream is as old as it may get."""
     yield format_sse_event(retry=_RETRY_MS)
     ends = time.monotonic() + settings.stream_seconds

@@ -9,7 +9,7 @@ from mild_service.errors import (
     BodyTooLarge,
     DigestMismatch,
     EpochConflict,
-    EpochKind,
+    EpochKindConflict,
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
@@ -53,7 +53,7 @@ LOG_CONTENT: dict[str, Any] = {
         DigestMismatch,
         BadRecord,
         EpochConflict,
-        EpochKind,
+        EpochKindConflict,
     ),
     openapi_extra={"requestBody": {"required": True, "content": LOG_CONTENT}},
 )

@@ -25,8 +25,8 @@ from mild_service.errors import (
     StoreFull,
     UnsupportedMediaType,
 )
-from mild_service.image_urls import MAX_TEMPLATE
-from mild_service.models import Run, Status
+from mild_service.image_urls import MAX_URL_LENGTH
+from mild_service.models import Run, RunStatus
 from mild_service.recording.run_writer import Opening
 from mild_service.routes.rounds import RoundView
 from mild_service.web.bodies import Strict, Whole, few
@@ -42,7 +42,7 @@ Ttl = Annotated[Whole, Field(ge=60, le=10 * 365 * 24 * 3600)]
 PictureUrl = Annotated[
     str,
     Field(
-        max_length=MAX_TEMPLATE,
+        max_length=MAX_URL_LENGTH,
         description="Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.",
     ),
 ]
@@ -89,7 +89,7 @@ class RunPatch(Strict):
     """What may be changed of a run."""
 
     tags: Tags | None = None
-    status: Status | None = None
+    status: RunStatus | None = None
     ttl_seconds: Ttl | None = None
     picture_url: PictureUrl | None = None
 
@@ -107,7 +107,7 @@ class RunView(BaseModel):
     expected_rounds: int | None
     picture_url: str | None = Field(description="Where the dashboard finds pictures of the samples.")
     tags: dict[str, str]
-    status: Status
+    status: RunStatus
     ttl_seconds: int
     attempt: int = Field(description="Send it as `Mild-Attempt` with every write.")
     round: int = Field(description="The open round.")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import MAX_ID_BYTES
-from mild_service.annotations.sample_id_lists import Unit, no_sample_ids, sample_id_error
+from mild_service.annotations.sample_id_lists import Unit, no_sample_ids_error, sample_id_error
 from mild_service.config import Settings
 from mild_service.errors import (
     BadRecord,
@@ -213,7 +213,7 @@ async def get_sample_ids(
     form = responses.negotiate(request, (bodies.JSON, TEXT))
     run = await runs.find(run_id)
     if run.ids is None:
-        raise no_sample_ids(run)
+        raise no_sample_ids_error(run)
     if name is not None:
         offset, limit = await sample_ids.find(run, name), 1
     tag = responses.etag(f"ids:{run.uid}:{run.ids.digest}:{offset}:{limit}", form)

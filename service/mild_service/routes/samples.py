@@ -26,7 +26,7 @@ from mild_service.errors import (
 )
 from mild_service.routes.selection import MeasuredView, ThresholdView
 from mild_service.selecting.evidence import Evidence
-from mild_service.selecting.selections import Inspection
+from mild_service.selecting.selections import InspectedSelection
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     Changes,
@@ -275,12 +275,12 @@ def _head(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _scores_npy(inspection: Inspection, page: slice) -> bytes:
+def _scores_npy(inspection: InspectedSelection, page: slice) -> bytes:
     selection = inspection.selection
     return npy(np.stack((selection.scores[page], selection.noisy_posterior[page])))
 
 
-def _scores_json(inspection: Inspection, page: slice) -> bytes:
+def _scores_json(inspection: InspectedSelection, page: slice) -> bytes:
     selection = inspection.selection
     document = {
         **_head(inspection.evidence),
@@ -293,7 +293,7 @@ def _scores_json(inspection: Inspection, page: slice) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # NaN becomes null
 
 
-def _evaluation(inspection: Inspection, audit: Audit) -> dict[str, Any]:
+def _evaluation(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
     found = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
     return {
         **_head(inspection.evidence),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, InvalidInput, ParameterError, TrailingBitsError
 from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, SelectionOptions, Verdict
-from mild_service.annotations.sample_id_lists import no_sample_ids
+from mild_service.annotations.sample_id_lists import no_sample_ids_error
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
@@ -232,7 +232,7 @@ async def get_selection(
     form = responses.form_of(request, ids)
     run = await runs.find(run_id)
     if ids and run.ids is None:
-        raise no_sample_ids(run)
+        raise no_sample_ids_error(run)
     if wait is not None:
         if not isinstance(which, int):
             raise InvalidRequest(

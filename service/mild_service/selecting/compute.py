@@ -17,16 +17,16 @@ from mild_core import selection
 from mild_core.audit import Annotations
 from mild_core.results import Selection
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.concurrency import Slots
+from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
 from mild_service.errors import StoreError, StoreUnavailable
-from mild_service.models import Computed, Run
+from mild_service.models import ComputedSelection, Run
 from mild_service.observability import Telemetry, phase
-from mild_service.selecting.evidence import Evidence, Evidences
+from mild_service.selecting.evidence import Evidence, EvidenceReader
 from mild_service.store import Store
 
 
-def fit_document(selected: Selection) -> dict[str, Any]:
+def serialize_fit(selected: Selection) -> dict[str, Any]:
     """What a set was read off, for JSON."""
     summary = selected.summary()
     histogram = selected.histogram and {
@@ -42,10 +42,10 @@ def fit_document(selected: Selection) -> dict[str, Any]:
     }
 
 
-def plain(value: dict[str, Any]) -> dict[str, Any]:
+def to_json_types(value: dict[str, Any]) -> dict[str, Any]:
     """JSON's own types, so that a fresh answer and a cached one are the same bytes."""
-    plain: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
-    return plain
+    to_json_types: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    return to_json_types
 
 
 logger = logging.getLogger(__name__)
@@ -56,22 +56,22 @@ _POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Detail:
+class SelectionDetail:
     """What a set was made of: the bits, and the numbers of every sample."""
 
     rounds: Sequence[RoundBits]
     selection: Selection
 
 
-class Computer:
+class SelectionComputer:
     """Computes selections of stored runs, and of bits that are stored nowhere."""
 
     def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
-        self.evidence = Evidences(store)
+        self.evidence = EvidenceReader(store)
         self._store = store
         self._telemetry = telemetry
         self._limiter = CapacityLimiter(settings.compute_threads)
-        self._slots = Slots(
+        self._work_limiter = WorkLimiter(
             settings.compute_threads,
             settings.max_waiting,
             "computing selections",
@@ -80,7 +80,7 @@ class Computer:
         self._running: dict[tuple[str, str, str], asyncio.Task[Any]] = {}
         self._closing = False
 
-    async def compute(self, evidence: Evidence) -> tuple[Evidence, Computed]:
+    async def compute(self, evidence: Evidence) -> tuple[Evidence, ComputedSelection]:
         """Return the selection, and the evidence that it was really computed from.
 
         That is newer than what was given if an epoch was replaced or dropped while it was being read.
@@ -88,11 +88,11 @@ class Computer:
         Raises
         ------
         StoreDamaged, StoreUnavailable
-            As `Evidences.settled`.
+            As `EvidenceReader.settled`.
         """
         return await self.evidence.settled(evidence, self._once)
 
-    async def detail(self, evidence: Evidence) -> tuple[Evidence, Detail]:
+    async def detail(self, evidence: Evidence) -> tuple[Evidence, SelectionDetail]:
         """Return bits and per-sample numbers, and the evidence that they really are.
 
         They are many times larger than a set, so they are not cached, but computed once for those who ask together.
@@ -104,10 +104,10 @@ class Computer:
         """
         return await self.evidence.settled(evidence, self._detail)
 
-    async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> Computed:
+    async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> ComputedSelection:
         """Select from bits that are stored nowhere."""
         self._telemetry.selections.labels("stateless").inc()
-        async with self._slots.one():
+        async with self._work_limiter.acquire():
             return await self._in_thread(rounds, options, "")
 
     async def aclose(self) -> None:
@@ -115,16 +115,18 @@ class Computer:
         self._closing = True
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _once(self, evidence: Evidence) -> Computed:
+    async def _once(self, evidence: Evidence) -> ComputedSelection:
         digest = evidence.digest
         return await self._shared(("set", evidence.run.uid, digest), lambda: self._obtain(evidence, digest))
 
-    async def _detail(self, evidence: Evidence) -> Detail:
-        async def obtain() -> Detail:
+    async def _detail(self, evidence: Evidence) -> SelectionDetail:
+        async def obtain() -> SelectionDetail:
             self._telemetry.selections.labels("detail").inc()
-            async with self._slots.one():
+            async with self._work_limiter.acquire():
                 rounds, beside = await self.evidence.load(evidence), await self.evidence.beside(evidence)
-                return Detail(rounds, await self._timed(lambda: selection.select(rounds, evidence.options, beside)))
+                return SelectionDetail(
+                    rounds, await self._timed(lambda: selection.select(rounds, evidence.options, beside))
+                )
 
         return await self._shared(("detail", evidence.run.uid, evidence.digest), obtain)
 
@@ -137,15 +139,17 @@ class Computer:
             task.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(task)  # whoever leaves does not take the others' answer along
 
-    async def _obtain(self, evidence: Evidence, digest: str) -> Computed:
+    async def _obtain(self, evidence: Evidence, digest: str) -> ComputedSelection:
         while not self._closing:
-            if cached := await self._store.cache.get(evidence.run, digest):
+            if cached := await self._store.selection_cache.get(evidence.run, digest):
                 self._telemetry.selections.labels("cache").inc()
                 return cached
-            async with self._store.cache.lock(evidence.run, digest) as mine:
+            async with self._store.selection_cache.lock(evidence.run, digest) as mine:
                 if mine:
                     self._telemetry.selections.labels("computed").inc()
-                    async with self._slots.one():  # before the bits are loaded: those that wait hold no memory
+                    async with (
+                        self._work_limiter.acquire()
+                    ):  # before the bits are loaded: those that wait hold no memory
                         rounds, beside = await self.evidence.load(evidence), await self.evidence.beside(evidence)
                         computed = await self._in_thread(rounds, evidence.options, digest, beside)
                     await self._keep(evidence.run, computed)
@@ -153,15 +157,15 @@ class Computer:
             await asyncio.sleep(_POLL_SECONDS)
         raise StoreUnavailable("this service is shutting down; try again in a second")
 
-    async def _keep(self, run: Run, computed: Computed) -> None:
+    async def _keep(self, run: Run, computed: ComputedSelection) -> None:
         try:
-            await self._store.cache.put(run, computed)
+            await self._store.selection_cache.put(run, computed)
         except StoreError as error:  # the answer stands without it
             logger.warning("a selection could not be cached: %s", error)
 
     async def _in_thread(
         self, rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Annotations | None = None
-    ) -> Computed:
+    ) -> ComputedSelection:
         return await self._timed(lambda: _compute(rounds, options, digest, beside))
 
     async def _timed(self, work: Callable[[], T]) -> T:
@@ -172,6 +176,8 @@ class Computer:
 
 def _compute(
     rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, beside: Annotations | None
-) -> Computed:
+) -> ComputedSelection:
     selected = selection.select(rounds, options, beside)
-    return Computed(digest, plain(selected.summary()), plain(fit_document(selected)), selected.bitmap)
+    return ComputedSelection(
+        digest, to_json_types(selected.summary()), to_json_types(serialize_fit(selected)), selected.bitmap
+    )

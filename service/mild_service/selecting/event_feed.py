@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 
 from mild_service.errors import StoreError
 from mild_service.models import Event, Run
-from mild_service.store import Look, Store
+from mild_service.store import EventBatch, Store
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _KEPT = 256
 """Events of a run that are kept for watchers that lag a little; one that lags more reads the store for itself."""
 
 
-class Tail:
+class EventTail:
     """A run's latest events, shared by all who watch it in this process."""
 
     def __init__(self, store: Store, run: Run) -> None:
@@ -34,7 +34,7 @@ class Tail:
         self._recent: deque[Event] = deque(maxlen=_KEPT)
         self._changed = asyncio.Event()
 
-    def take(self, look: Look) -> None:
+    def take(self, look: EventBatch) -> None:
         """Take what a look at the store has found."""
         if look.events:
             self._recent.extend(look.events)
@@ -62,7 +62,7 @@ class Tail:
         if events := self._at_hand(number):
             return events
         if number < self.newest:
-            (look,) = await self._store.events.look([(self.run, number)])
+            (look,) = await self._store.events.read_after([(self.run, number)])
             self.alive = look.alive
             if look.events:
                 return look.events
@@ -77,19 +77,19 @@ class Tail:
         return [event for event in self._recent if event.number > number]
 
 
-class Feed:
+class EventFeed:
     """The tails of all runs that are being watched in this process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tails: dict[str, Tail] = {}
+        self._tails: dict[str, EventTail] = {}
         self._looking: asyncio.Task[None] | None = None
         self.closing = False
 
     @asynccontextmanager
-    async def watch(self, run: Run) -> AsyncIterator[Tail]:
+    async def watch(self, run: Run) -> AsyncIterator[EventTail]:
         """A run's tail, as long as somebody watches it."""
-        tail = self._tails.setdefault(run.uid, Tail(self._store, run))
+        tail = self._tails.setdefault(run.uid, EventTail(self._store, run))
         tail.watchers += 1
         if self._looking is None:
             # in a context of its own: what it does belongs to none of the requests that it serves
@@ -120,7 +120,7 @@ class Feed:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 tails = list(self._tails.values())
                 try:
-                    looks = await self._store.events.look([(tail.run, tail.newest) for tail in tails])
+                    looks = await self._store.events.read_after([(tail.run, tail.newest) for tail in tails])
                 except StoreError as error:
                     logger.warning("events could not be looked for: %s", error)
                     continue

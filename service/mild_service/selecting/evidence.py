@@ -13,7 +13,7 @@ from mild_core import bitmap
 from mild_core.audit import Annotations
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
-from mild_service.models import Epoch, Round, Run, TruthRef
+from mild_service.models import AnnotationRef, Epoch, Round, Run
 from mild_service.store import Store
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Evidence:
         ]
 
     @property
-    def beside(self) -> tuple[TruthRef | None, TruthRef | None]:
+    def beside(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
         """Labels and audit, where they have a say."""
         return (
             self.run.labels if self.options.by_class else None,
@@ -80,7 +80,7 @@ class Evidence:
         return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
-class Evidences:
+class EvidenceReader:
     """Gathers evidence, and reads it out of the store."""
 
     def __init__(self, store: Store) -> None:
@@ -177,7 +177,7 @@ class Evidences:
         StoreDamaged
             If they are not there (any more).
         """
-        run, truth = evidence.run, self._store.truth
+        run, truth = evidence.run, self._store.annotations
         labels, audit = evidence.beside
         return Annotations(
             None if labels is None else await truth.read_labels(run, labels, np.arange(run.config.n_samples)),
@@ -191,9 +191,9 @@ class Evidences:
 
     async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
         config = run.config
-        correct, observed = await self._store.bits.read_epochs(run, round_.number, epochs)
+        correct, observed = await self._store.bitmaps.read_epochs(run, round_.number, epochs)
         members, planted = [
-            None if ref is None else await self._store.bits.read_set(run, ref)
+            None if ref is None else await self._store.bitmaps.read_set(run, ref)
             for ref in (round_.members, round_.planted)
         ]
         told = [epoch.planes == 2 for epoch in epochs]

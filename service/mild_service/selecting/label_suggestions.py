@@ -14,12 +14,12 @@ from mild_core.wrong_predictions import ClassNumbers, MajorityVote, count_votes
 from mild_service.errors import StoreDamaged
 from mild_service.models import Run
 from mild_service.selecting.evidence import Evidence
-from mild_service.selecting.selections import Inspection, Selections, Which
+from mild_service.selecting.selections import InspectedSelection, RoundChoice, Selections
 from mild_service.store import Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Counted:
+class PredictionCounts:
     """What the votes say of some samples.
 
     Attributes
@@ -50,7 +50,7 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Suggestions:
+class SuggestionPage:
     """Some dropped samples.
 
     Attributes
@@ -65,13 +65,13 @@ class Suggestions:
         What the votes say of `samples`.
     """
 
-    inspection: Inspection
+    inspection: InspectedSelection
     n_dropped: int
     samples: NDArray[np.int64]
-    counted: Counted
+    counted: PredictionCounts
 
 
-class Suggester:
+class LabelSuggester:
     """Counts votes of the epochs that a selection was made of."""
 
     def __init__(self, store: Store, selections: Selections) -> None:
@@ -79,8 +79,8 @@ class Suggester:
         self._selections = selections
 
     async def suggest(
-        self, run: Run, which: Which, changes: Mapping[str, Any], until_epoch: int | None, offset: int, limit: int
-    ) -> Suggestions:
+        self, run: Run, which: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None, offset: int, limit: int
+    ) -> SuggestionPage:
         """Up to `limit` of the samples that a selection drops, from the `offset`-th on.
 
         Of the votes, what is in memory grows with epochs times `limit`, not with the run.
@@ -102,14 +102,16 @@ class Suggester:
                     raise
                 before = inspection.evidence.digest
 
-    async def _suggest(self, inspection: Inspection, offset: int, limit: int) -> Suggestions:
+    async def _suggest(self, inspection: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
         n_samples = inspection.selection.n_samples
         dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
         counted = await self.count(inspection.evidence, inspection.rounds, samples)
-        return Suggestions(inspection, dropped.size, samples, counted)
+        return SuggestionPage(inspection, dropped.size, samples, counted)
 
-    async def count(self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]) -> Counted:
+    async def count(
+        self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
+    ) -> PredictionCounts:
         """Count the votes of some samples, ascending, over the epochs of `evidence`, whose bits are `rounds`.
 
         Raises
@@ -121,14 +123,14 @@ class Suggester:
         pairs = np.array([_counts(bits, samples) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
         counted = await anyio.to_thread.run_sync(lambda: count_votes(predicted, n_correct))
-        return Counted(labels.max(axis=0, initial=0), counted, n_observed)
+        return PredictionCounts(labels.max(axis=0, initial=0), counted, n_observed)
 
     async def _votes(self, evidence: Evidence, samples: NDArray[np.int64]) -> tuple[ClassNumbers, ClassNumbers]:
         """Predicted classes and labels, shape (n_epochs, n) each; epochs without votes are left out."""
         found = []
         for round_ in evidence.rounds:
             epochs = [epoch for epoch in evidence.epochs(round_) if epoch.votes]
-            found.append(await self._store.votes.read_some(evidence.run, round_.number, epochs, samples))
+            found.append(await self._store.wrong_predictions.read_some(evidence.run, round_.number, epochs, samples))
         predicted, labels = (np.concatenate([pair[row] for pair in found]) for row in (0, 1))
         return predicted, labels
 

@@ -11,20 +11,20 @@ from mild_core.inspect.explain import Explanation, explain, sample_index_error
 from mild_core.inspect.sample_table import SampleTable, tabulate
 from mild_core.results import Selection
 from mild_core.types import RoundBits
-from mild_service.annotations.labels_and_audits import Truths
-from mild_service.concurrency import Recent
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.concurrency import LruCache
 from mild_service.models import Run
-from mild_service.selecting.compute import Computer
+from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
-from mild_service.selecting.label_suggestions import Counted, Suggester
-from mild_service.selecting.selections import Choice, Selections
+from mild_service.selecting.label_suggestions import LabelSuggester, PredictionCounts
+from mild_service.selecting.selections import SelectionPlan, Selections
 
 _MAX_VOTES = 10_000_000
 """Votes that are counted for a table of classes; of more dropped samples than this allows, some are drawn evenly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tabled:
+class SelectionTable:
     """A selection with its samples in columns.
 
     Attributes
@@ -48,7 +48,7 @@ class Tabled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labels:
+class GivenLabels:
     """The given labels of a run's samples, shape (n_samples,)."""
 
     values: NDArray[np.int32]
@@ -60,7 +60,7 @@ class Labels:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Suggested:
+class SuggestedLabels:
     """What dropped samples were taken for, as far as another class than the given one was.
 
     Attributes
@@ -83,7 +83,7 @@ class Suggested:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Story:
+class SampleHistory:
     """One sample: its history over all rounds, and what follows from it.
 
     Attributes
@@ -98,10 +98,10 @@ class Story:
 
     evidence: Evidence
     told: Explanation
-    counted: Counted
+    counted: PredictionCounts
 
 
-class Tables:
+class SampleTables:
     """Keeps the tables that were looked at last.
 
     Parameters
@@ -113,16 +113,21 @@ class Tables:
     """
 
     def __init__(
-        self, selections: Selections, computer: Computer, truths: Truths, suggester: Suggester, cache_bytes: int
+        self,
+        selections: Selections,
+        computer: SelectionComputer,
+        truths: LabelsAndAudits,
+        suggester: LabelSuggester,
+        cache_bytes: int,
     ) -> None:
         self._selections, self._computer = selections, computer
         self._truths, self._suggester = truths, suggester
-        self._tables: Recent[Tabled] = Recent(cache_bytes)
-        self._labels: Recent[Labels] = Recent(cache_bytes // 4)
-        self._suggested: Recent[Suggested] = Recent(cache_bytes // 4)
+        self._tables: LruCache[SelectionTable] = LruCache(cache_bytes)
+        self._labels: LruCache[GivenLabels] = LruCache(cache_bytes // 4)
+        self._suggested: LruCache[SuggestedLabels] = LruCache(cache_bytes // 4)
         self._making = asyncio.Lock()
 
-    async def of(self, choice: Choice) -> Tabled:
+    async def of(self, choice: SelectionPlan) -> SelectionTable:
         """A selection's table. One is made at a time, so that memory is bounded and none is made twice."""
         name = _name(choice)
         if found := self._tables.get(name):
@@ -132,7 +137,7 @@ class Tables:
                 return found
             inspection = await self._selections.inspect(choice)
             made = await anyio.to_thread.run_sync(tabulate, inspection.rounds, inspection.selection)
-            tabled = Tabled(inspection.evidence, inspection.selection, made)
+            tabled = SelectionTable(inspection.evidence, inspection.selection, made)
             self._tables.put(name, tabled)
             return tabled
 
@@ -145,11 +150,11 @@ class Tables:
             return found.values
         read = await self._truths.labels(run, np.arange(run.config.n_samples))
         assert read is not None, "the run refers to labels, which are replaced and never taken away"
-        labels = Labels(read.astype(np.int32))
+        labels = GivenLabels(read.astype(np.int32))
         self._labels.put(name, labels)
         return labels.values
 
-    async def suggested(self, choice: Choice) -> Suggested | None:
+    async def suggested(self, choice: SelectionPlan) -> SuggestedLabels | None:
         """What a selection's dropped samples were taken for; None where no epoch has votes."""
         tabled = await self.of(choice)
         evidence = tabled.evidence
@@ -166,7 +171,7 @@ class Tables:
             step = -(-dropped.size // most) if dropped.size else 1
             samples = dropped[::step]
 
-            async def read(evidence: Evidence) -> Counted:
+            async def read(evidence: Evidence) -> PredictionCounts:
                 return await self._suggester.count(evidence, await self._computer.evidence.load(evidence), samples)
 
             evidence, counted = await self._computer.evidence.settled(evidence, read)
@@ -174,11 +179,11 @@ class Tables:
             given = counted.labels.astype(np.int64) - 1 if labels is None else labels
             other = (counted.tally.suggested > 0) & (given >= 0)
             suggested = counted.tally.suggested.astype(np.int64) - 1
-            made = Suggested(given[other], suggested[other], samples.size, dropped.size)
+            made = SuggestedLabels(given[other], suggested[other], samples.size, dropped.size)
             self._suggested.put(name, made)
             return made
 
-    async def story(self, choice: Choice, index: int) -> Story:
+    async def story(self, choice: SelectionPlan, index: int) -> SampleHistory:
         """One sample of a selection.
 
         Raises
@@ -191,7 +196,7 @@ class Tables:
             raise sample_index_error(index, tabled.table.n_samples)
         n_counting = len(tabled.evidence.rounds)
 
-        async def read(every: Evidence) -> tuple[list[RoundBits], Counted]:
+        async def read(every: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
             rounds = await self._computer.evidence.load(every)
             counting = replace(every, rounds=every.rounds[-n_counting:])
             return rounds, await self._suggester.count(counting, rounds[-n_counting:], np.array([index]))
@@ -200,10 +205,10 @@ class Tables:
             await self._computer.evidence.every_round(tabled.evidence), read
         )
         told = await anyio.to_thread.run_sync(explain, rounds, tabled.selection, index)
-        return Story(every, told, counted)
+        return SampleHistory(every, told, counted)
 
 
-def _name(choice: Choice) -> str:
+def _name(choice: SelectionPlan) -> str:
     """Of a selection: equal names have equal tables, whatever an audit that only measures says of them."""
     run, options = choice.run, choice.run.config.options
     known = [

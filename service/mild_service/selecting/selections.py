@@ -19,28 +19,28 @@ from mild_core.bitmap import Bitmap
 from mild_core.inspect.sweep import Cut, measure, sweep
 from mild_core.results import Curves, Estimate, Histogram, Selection
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.annotations.labels_and_audits import Truths
-from mild_service.concurrency import Recent
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.concurrency import LruCache
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded, RoundsNotComparable
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
-from mild_service.selecting.compute import Computer, fit_document, plain
-from mild_service.selecting.event_feed import Feed
+from mild_service.selecting.compute import SelectionComputer, serialize_fit, to_json_types
+from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.evidence import CORE_VERSION, Evidence
 from mild_service.store import Store
 
-VALIDATION = "validation_accuracy"
+VALIDATION_METRIC = "validation_accuracy"
 """The scalar of an epoch that compares rounds: the share of held-out labels that the network predicts."""
 
 
-async def best_round(
+async def find_best_round(
     run: Run, rounds: Sequence[Round], audit: Audit, measurable: Callable[[Round], Awaitable[Bitmap]]
 ) -> int:
     """Number of the best finished round; of equals, the first.
 
     An audit that has found a clean sample compares the sets by their F1. Without one, the rounds are compared by the
-    last `VALIDATION` of each, if all of them have one.
+    last `VALIDATION_METRIC` of each, if all of them have one.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ async def best_round(
         n_known = sum(value is not None for value in validated.values())
         raise RoundsNotComparable(
             f"run {run.run_id!r} cannot compare its rounds: {n_known} of its {len(rounds)} finished rounds have a "
-            f"{VALIDATION} and all need one, or 1 audited sample that is clean, got 0; put what was checked with "
-            f"PUT /runs/{run.run_id}/audit, or {VALIDATION} among the metrics of every round's last epoch"
+            f"{VALIDATION_METRIC} and all need one, or 1 audited sample that is clean, got 0; put what was checked "
+            f"with PUT /runs/{run.run_id}/audit, or {VALIDATION_METRIC} among the metrics of every round's last epoch"
         )
     return _first_best(validated)
 
@@ -79,12 +79,12 @@ def _first_best(values: Mapping[int, float | None]) -> int:
 
 
 def _validated(held: Round) -> float | None:
-    """The last `VALIDATION` of a round; None where it has none."""
-    told = [metrics[VALIDATION] for metrics in held.metrics.values() if VALIDATION in metrics]
+    """The last `VALIDATION_METRIC` of a round; None where it has none."""
+    told = [metrics[VALIDATION_METRIC] for metrics in held.metrics.values() if VALIDATION_METRIC in metrics]
     return told[-1] if told else None
 
 
-def sweep_document(
+def serialize_sweep(
     fit: Mapping[str, Any], measured: Sequence[Evaluation] | None = None, by_mark: bool = False
 ) -> dict[str, Any]:
     """The sweep of a selection.
@@ -126,13 +126,13 @@ def _estimated(name: str, found: Estimate | None) -> dict[str, float | None]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-Which: TypeAlias = int | Literal["latest", "best"]
+RoundChoice: TypeAlias = int | Literal["latest", "best"]
 _OVERLAPS = 20
 _REMEMBERED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class SelectionResult:
     """A selection to be sent.
 
     Attributes
@@ -155,7 +155,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SelectionPlan:
     """A selection that has been decided on, but neither loaded nor computed.
 
     Attributes
@@ -177,7 +177,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inspection:
+class InspectedSelection:
     """A selection sample by sample.
 
     Attributes
@@ -207,7 +207,13 @@ class Selections:
     """Answers to who is clean."""
 
     def __init__(
-        self, store: Store, computer: Computer, truths: Truths, feed: Feed, settings: Settings, telemetry: Telemetry
+        self,
+        store: Store,
+        computer: SelectionComputer,
+        truths: LabelsAndAudits,
+        feed: EventFeed,
+        settings: Settings,
+        telemetry: Telemetry,
     ) -> None:
         self._store = store
         self._truths = truths
@@ -215,11 +221,11 @@ class Selections:
         self._settings = settings
         self._telemetry = telemetry
         self._feed = feed
-        self._best_rounds: Recent[_Best] = Recent(_REMEMBERED_BYTES)
+        self._best_rounds: LruCache[_Best] = LruCache(_REMEMBERED_BYTES)
 
     async def choose(
-        self, run: Run, which: Which, changes: Mapping[str, Any], until_epoch: int | None = None
-    ) -> Choice:
+        self, run: Run, which: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None = None
+    ) -> SelectionPlan:
         """Decide what answers: a finished round's stored set, unless `changes` or `until_epoch` ask for another.
 
         Which round is the best goes by the stored sets, whatever is asked of that round.
@@ -243,9 +249,9 @@ class Selections:
         if stored and number <= run.round:
             (known,) = await self._store.rounds.get(run, range(number, number + 1))
             if known.finished:
-                return Choice(run, known, _identity(run, number, None), None)
+                return SelectionPlan(run, known, _identity(run, number, None), None)
         evidence = await self._computer.evidence.gather(run, number, options, until_epoch, known=known)
-        return Choice(run, evidence.round, _identity(run, number, evidence), evidence)
+        return SelectionPlan(run, evidence.round, _identity(run, number, evidence), evidence)
 
     async def _best(self, run: Run) -> tuple[Run, int]:
         """The best finished round, and the run with the audit that says so."""
@@ -254,7 +260,7 @@ class Selections:
         name = f"{run.uid}:{run.round}:{'' if run.audit is None else run.audit.digest}"
         if (known := self._best_rounds.get(name)) is None:
             rounds = await self._store.rounds.get(run, range(run.round))
-            known = _Best(await best_round(run, rounds, audit, lambda held: self._measurable(run, held)))
+            known = _Best(await find_best_round(run, rounds, audit, lambda held: self._measurable(run, held)))
             self._best_rounds.put(name, known)
         return run, known.number
 
@@ -262,57 +268,59 @@ class Selections:
         """A finished round's set to hold against the audit."""
         assert held.selected is not None, "a finished round has its set"
         if run.config.options.audit == "fit":  # checked samples follow their mark in the set itself
-            choice = Choice(run, held, _identity(run, held.number, None), None)
+            choice = SelectionPlan(run, held, _identity(run, held.number, None), None)
             return (await self.inspect(choice)).selection.measurable
-        return await self._store.bits.read_set(run, held.selected)
+        return await self._store.bitmaps.read_set(run, held.selected)
 
-    async def document(self, choice: Choice) -> Mapping[str, Any]:
+    async def document(self, choice: SelectionPlan) -> Mapping[str, Any]:
         """What an answer says of its set, without the set where that would have to be loaded for it."""
         if choice.evidence is None and choice.run.audit is None and choice.round.selection is not None:
             return choice.round.selection
         return (await self.answer(choice)).document
 
-    async def answer(self, choice: Choice, measure: bool = True) -> Answer:
+    async def answer(self, choice: SelectionPlan, measure: bool = True) -> SelectionResult:
         """Load or compute a selection; with `measure`, and an audit, its document says how good it is."""
         if not measure or choice.run.audit is None:
             return await self._answer(choice)
         run, audit = await self._truths.audit(choice.run)
         inspection = await self.inspect(choice)
         selection, evidence = inspection.selection, choice.evidence and inspection.evidence
-        document = choice.round.selection if evidence is None else _document(evidence, plain(selection.summary()))
+        document = (
+            choice.round.selection if evidence is None else _document(evidence, to_json_types(selection.summary()))
+        )
         assert document is not None, "a finished round has its selection"
         measured = evaluate(selection.measurable, selection.scores, audit).measured()
-        return Answer(
+        return SelectionResult(
             _identity(run, choice.round.number, evidence),
             {**document, "measured": measured},
             selection.n_samples,
             selection.bitmap,
         )
 
-    async def _answer(self, choice: Choice) -> Answer:
+    async def _answer(self, choice: SelectionPlan) -> SelectionResult:
         """Load or compute a selection; whatever an audit may say of it."""
         run, round_ = choice.run, choice.round
         if choice.evidence is None:
             assert round_.selection is not None, "a finished round has its selection"
             assert round_.selected is not None, "a finished round has its set"
             self._telemetry.selections.labels("stored").inc()
-            members = await self._store.bits.read_set(run, round_.selected)
-            return Answer(choice.identity, round_.selection, run.config.n_samples, members)
+            members = await self._store.bitmaps.read_set(run, round_.selected)
+            return SelectionResult(choice.identity, round_.selection, run.config.n_samples, members)
         evidence, computed = await self._computer.compute(choice.evidence)
         identity = _identity(run, round_.number, evidence)
-        return Answer(identity, _document(evidence, computed.summary), run.config.n_samples, computed.bitmap)
+        return SelectionResult(identity, _document(evidence, computed.summary), run.config.n_samples, computed.bitmap)
 
-    async def inspect(self, choice: Choice) -> Inspection:
+    async def inspect(self, choice: SelectionPlan) -> InspectedSelection:
         """What a selection was made of, sample by sample, with the set that `choice` stands for."""
         run, number = choice.run, choice.round.number
         evidence = choice.evidence or await self._computer.evidence.gather(run, number, run.config.options)
         evidence, detail = await self._computer.detail(evidence)
         selection = detail.selection
         if choice.evidence is None and choice.round.selected is not None:
-            selection = replace(selection, bitmap=await self._store.bits.read_set(run, choice.round.selected))
-        return Inspection(evidence, detail.rounds, selection)
+            selection = replace(selection, bitmap=await self._store.bitmaps.read_set(run, choice.round.selected))
+        return InspectedSelection(evidence, detail.rounds, selection)
 
-    async def fit(self, choice: Choice) -> Mapping[str, Any]:
+    async def fit(self, choice: SelectionPlan) -> Mapping[str, Any]:
         """What a selection was read off: histogram, densities, components, threshold, verdict, and what follows."""
         if choice.evidence is None:
             assert choice.round.fit is not None, "a finished round has its fit"
@@ -321,7 +329,7 @@ class Selections:
         evidence, computed = await self._computer.compute(choice.evidence)
         return {**_head(evidence), **computed.fit}
 
-    async def sweep(self, choice: Choice) -> Mapping[str, Any]:
+    async def sweep(self, choice: SelectionPlan) -> Mapping[str, Any]:
         """Every cut that could be made in a selection's place, as JSON values.
 
         What was estimated is read off the fit; only what an audit measures needs the samples.
@@ -331,10 +339,10 @@ class Selections:
         measured, by_mark = None, False
         if audit.n_known or "curves" not in fit:  # rounds that were finished by earlier versions have none
             inspection = await self.inspect(choice)
-            fit = {**_head(inspection.evidence), **plain(fit_document(inspection.selection))}
+            fit = {**_head(inspection.evidence), **to_json_types(serialize_fit(inspection.selection))}
             measured = await to_thread.run_sync(measure, inspection.selection, audit)
             by_mark = inspection.selection.options.audit == "fit"
-        return await to_thread.run_sync(sweep_document, fit, measured, by_mark)
+        return await to_thread.run_sync(serialize_sweep, fit, measured, by_mark)
 
     async def overlaps(self, run: Run, rounds: Sequence[Round]) -> dict[int, float | None]:
         """Of each round, the Jaccard similarity of its set with the one before; None where one of the two is missing.
@@ -345,7 +353,7 @@ class Selections:
         before: Bitmap | None = None
         selected = [(held.number, held.selected) for held in rounds if held.selected is not None]
         for number, ref in selected[-_OVERLAPS:] if len(selected) > 1 else ():
-            kept = await self._store.bits.read_set(run, ref)
+            kept = await self._store.bitmaps.read_set(run, ref)
             if before is not None:
                 found[number] = bitmap.jaccard(before, kept)
             before = kept
@@ -353,7 +361,7 @@ class Selections:
 
     async def stateless(
         self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None
-    ) -> Answer:
+    ) -> SelectionResult:
         """Select from bits that are stored nowhere; `ids` are those of the first samples, where they have any."""
         computed = await self._computer.stateless(rounds, options)
         head = {"run_id": None, "round": len(rounds) - 1, "basis": "computed", "provisional": False}
@@ -361,7 +369,9 @@ class Selections:
         kept = None
         if ids is not None:
             kept = [ids[index] for index in bitmap.to_indices(computed.bitmap, n_samples).tolist()]
-        return Answer("", {**head, **computed.summary, "core_version": CORE_VERSION}, n_samples, computed.bitmap, kept)
+        return SelectionResult(
+            "", {**head, **computed.summary, "core_version": CORE_VERSION}, n_samples, computed.bitmap, kept
+        )
 
     async def wait(self, run: Run, number: int, seconds: float) -> Run:
         """Return the run once a round is finished, or as it is after `seconds`.

@@ -6,39 +6,39 @@ from collections.abc import Callable
 
 from mild_service.config import Settings
 from mild_service.store import servers
-from mild_service.store.annotation_store import Truth
-from mild_service.store.bitmaps import Bits, Writer
+from mild_service.store.annotation_store import AnnotationStore
+from mild_service.store.bitmaps import BitmapStore, BitmapWriter
 from mild_service.store.cluster import Cluster
 from mild_service.store.connection import connect
-from mild_service.store.context import Link, run_not_found, stale_attempt, wrong_round
-from mild_service.store.credentials import Credentials, Quotas, Sessions
-from mild_service.store.epoch_store import Epochs
+from mild_service.store.context import StoreContext, run_not_found_error, stale_attempt_error, wrong_round_error
+from mild_service.store.credentials import CredentialStore, QuotaStore, SessionStore
+from mild_service.store.epoch_store import EpochStore
 from mild_service.store.error_translation import translated
-from mild_service.store.event_store import Events, Look
+from mild_service.store.event_store import EventBatch, EventStore
 from mild_service.store.keys import Keys
-from mild_service.store.maintenance import Moving, OrphanKeys, Part
+from mild_service.store.maintenance import OrphanCleanup, Part, RunTransfer
 from mild_service.store.packed_epoch import PackedEpoch
-from mild_service.store.round_store import Rounds
-from mild_service.store.run_store import Lifecycle, Page
-from mild_service.store.sample_id_store import PIECE_SAMPLES, Ids
-from mild_service.store.selection_cache import Cache
-from mild_service.store.servers import Servers
-from mild_service.store.shard_store import Shards
-from mild_service.store.wrong_prediction_store import VoteFields
+from mild_service.store.round_store import RoundStore
+from mild_service.store.run_store import RunPage, RunStore
+from mild_service.store.sample_id_store import PIECE_SAMPLES, SampleIdStore
+from mild_service.store.selection_cache import SelectionCache
+from mild_service.store.servers import ServerMonitor
+from mild_service.store.shard_store import ShardStore
+from mild_service.store.wrong_prediction_store import WrongPredictionStore
 
 logger = logging.getLogger(__name__)
 
 __all__ = [
     "PIECE_SAMPLES",
-    "Look",
+    "EventBatch",
     "PackedEpoch",
-    "Page",
     "Part",
+    "RunPage",
     "Store",
     "open_store",
-    "run_not_found",
-    "stale_attempt",
-    "wrong_round",
+    "run_not_found_error",
+    "stale_attempt_error",
+    "wrong_round_error",
 ]
 
 
@@ -77,26 +77,26 @@ class Store:
         What belongs to no run any more.
     """
 
-    def __init__(self, link: Link, cache_seconds: int) -> None:
-        self._link = link
-        self._redis = link.redis
-        self.bits = Bits(link)
-        self.runs = Lifecycle(link)
-        writer = Writer(link, self.bits)
-        self.rounds = Rounds(link, writer)
-        self.moving = Moving(link, self.runs)
-        self.votes = VoteFields(link)
-        self.epochs = Epochs(link, self.bits, self.votes, writer)
-        self.shards = Shards(link, self.bits, writer, self.epochs)
-        self.truth = Truth(link)
-        self.events = Events(link)
-        self.ids = Ids(link)
-        self.cache = Cache(link, cache_seconds)
-        self.credentials = Credentials(link)
-        self.sessions = Sessions(link)
-        self.quotas = Quotas(link)
-        self.servers = Servers(link)
-        self.orphans = OrphanKeys(link, self.runs)
+    def __init__(self, context: StoreContext, cache_seconds: int) -> None:
+        self._context = context
+        self._redis = context.redis
+        self.bitmaps = BitmapStore(context)
+        self.runs = RunStore(context)
+        writer = BitmapWriter(context, self.bitmaps)
+        self.rounds = RoundStore(context, writer)
+        self.transfer = RunTransfer(context, self.runs)
+        self.wrong_predictions = WrongPredictionStore(context)
+        self.epochs = EpochStore(context, self.bitmaps, self.wrong_predictions, writer)
+        self.shards = ShardStore(context, self.bitmaps, writer, self.epochs)
+        self.annotations = AnnotationStore(context)
+        self.events = EventStore(context)
+        self.sample_ids = SampleIdStore(context)
+        self.selection_cache = SelectionCache(context, cache_seconds)
+        self.credentials = CredentialStore(context)
+        self.sessions = SessionStore(context)
+        self.quotas = QuotaStore(context)
+        self.servers = ServerMonitor(context)
+        self.cleanup = OrphanCleanup(context, self.runs)
 
     async def ping(self) -> None:
         """Return when the store has answered.
@@ -119,8 +119,8 @@ class Store:
         StoreUnavailable
             If the store does not answer.
         """
-        if (found := await servers.prepare(self._link)) < servers.SCHEMA:
-            logger.info("the store was brought from schema %d to %d", found, servers.SCHEMA)
+        if (found := await servers.migrate(self._context)) < servers.SCHEMA_VERSION:
+            logger.info("the store was brought from schema %d to %d", found, servers.SCHEMA_VERSION)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -130,7 +130,7 @@ class Store:
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
     """The store at `url`; nothing is sent before its first verb."""
     redis = connect(settings, url)
-    link = Link(
+    context = StoreContext(
         redis,
         Keys(settings.store_namespace),
         clock,
@@ -139,4 +139,4 @@ def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.t
         settings.store_replicas,
         settings.store_replica_seconds,
     )
-    return Store(link, settings.cache_seconds)
+    return Store(context, settings.cache_seconds)

@@ -9,36 +9,36 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_service.errors import StoreDamaged
-from mild_service.models import Run, TruthName, TruthRef
+from mild_service.models import AnnotationName, AnnotationRef, Run
 from mild_service.store import codec
-from mild_service.store.context import Argument, Link, refused
+from mild_service.store.context import Argument, StoreContext, refusal_error
 from mild_service.store.error_translation import blob, translated
-from mild_service.store.keys import truth_field
+from mild_service.store.keys import annotation_field
 
-Outcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
+PutOutcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
 """``moved``: something else is there by now; ``frozen``: an epoch has fixed it. Only ``set`` changes anything."""
 
 _WIDTHS = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"))
 
 
-class Truth:
+class AnnotationStore:
     """Verbs on a run's labels and on its audit; each replaces what `run` says is there."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
-    async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> tuple[Outcome, str]:
+    async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> tuple[PutOutcome, str]:
         """Store given labels, shape (n_samples,), in 0..2**32-1, in as few bytes each as they fit."""
         narrow = next(width for width in _WIDTHS if labels.max() <= np.iinfo(width).max)
         packed = labels.astype(narrow)
         starts = range(0, packed.size, codec.CHUNK_SAMPLES)
         return await self._put(run, "labels", [packed[at : at + codec.CHUNK_SAMPLES].tobytes() for at in starts])
 
-    async def put_audit(self, run: Run, audit: Audit) -> tuple[Outcome, str]:
+    async def put_audit(self, run: Run, audit: Audit) -> tuple[PutOutcome, str]:
         """Store an audit."""
-        return await self._put(run, "audit", codec.split([audit.known, audit.clean]))
+        return await self._put(run, "audit", codec.split_chunks([audit.known, audit.clean]))
 
-    async def read_label(self, run: Run, ref: TruthRef, index: int) -> int:
+    async def read_label(self, run: Run, ref: AnnotationRef, index: int) -> int:
         """One sample's given label.
 
         Raises
@@ -51,7 +51,7 @@ class Truth:
         width = len(value) // min(codec.CHUNK_SAMPLES, run.config.n_samples - chunk * codec.CHUNK_SAMPLES)
         return int.from_bytes(value[place * width : (place + 1) * width], "little")
 
-    async def read_labels(self, run: Run, ref: TruthRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    async def read_labels(self, run: Run, ref: AnnotationRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Some samples' given labels, which ascend.
 
         Raises
@@ -68,7 +68,7 @@ class Truth:
             out[places] = np.frombuffer(value, dtype=f"<u{width}")[samples[places] - chunk * codec.CHUNK_SAMPLES]
         return out
 
-    async def read_audit(self, run: Run, ref: TruthRef) -> Audit:
+    async def read_audit(self, run: Run, ref: AnnotationRef) -> Audit:
         """An audit.
 
         Raises
@@ -78,56 +78,56 @@ class Truth:
         """
         n_samples = run.config.n_samples
         values = [await self._read(run, "audit", ref, chunk) for chunk in range(codec.n_chunks(n_samples))]
-        known, clean = np.concatenate([codec.planes_of(value, 2) for value in values], axis=1)
+        known, clean = np.concatenate([codec.read_planes(value, 2) for value in values], axis=1)
         return Audit(n_samples, known, clean)
 
-    async def _put(self, run: Run, name: TruthName, values: Sequence[bytes]) -> tuple[Outcome, str]:
+    async def _put(self, run: Run, name: AnnotationName, values: Sequence[bytes]) -> tuple[PutOutcome, str]:
         """Store one value per chunk, and refer to them from the run's record; return also their digest."""
-        link, old = self._link, run.truth(name)
+        context, old = self._context, run.truth(name)
         digest = hashlib.sha256(b"".join(values)).hexdigest()[:32]
         if old is not None and old.digest == digest:
             return "same", digest
-        new = TruthRef(0 if old is None else old.version + 1, digest)
-        old_field, field = "" if old is None else truth_field(name, old), truth_field(name, new)
+        new = AnnotationRef(0 if old is None else old.version + 1, digest)
+        old_field, field = "" if old is None else annotation_field(name, old), annotation_field(name, new)
         keys = [
-            link.keys.run(run.run_id),
-            link.keys.epochs(run.run_id, run.uid, 0),
+            context.keys.run(run.run_id),
+            context.keys.epochs(run.run_id, run.uid, 0),
             self._key(run, 0),
-            link.keys.events(run.run_id, run.uid),
+            context.keys.events(run.run_id, run.uid),
         ]
         arguments: list[Argument] = [
             run.uid,
-            link.now(),
+            context.now(),
             name,
-            "" if old is None else codec.write_truth(old),
+            "" if old is None else codec.write_annotation_ref(old),
             old_field,
-            codec.write_truth(new),
+            codec.write_annotation_ref(new),
             int(name == "labels"),
         ]
         with translated():
             # Asked before the chunks >= 1 are written, as they lie in other slots: a refused write must leave nothing.
-            answer = await link.scripts.run("truth", keys, arguments)
+            answer = await context.scripts.run("truth", keys, arguments)
             if answer[0] == "clear":
                 for chunk in range(1, len(values)):
-                    await link.writes.send(
+                    await context.writer.send(
                         (self._key(run, chunk), ("HSET", self._key(run, chunk), field, values[chunk]))
                     )
-                answer = await link.scripts.run("truth", keys, [*arguments, field, values[0]])
+                answer = await context.scripts.run("truth", keys, [*arguments, field, values[0]])
                 for chunk in range(1, len(values)):
                     if answer[0] == "gone":
-                        await link.redis.unlink(self._key(run, chunk))
+                        await context.redis.unlink(self._key(run, chunk))
                     elif answer[0] == "set" and old_field:
-                        await link.redis.hdel(self._key(run, chunk), old_field)
+                        await context.redis.hdel(self._key(run, chunk), old_field)
         match answer[0]:
             case "set" | "moved" | "frozen":
                 return answer[0], digest
-        raise refused(answer, run.run_id, run.round, None)
+        raise refusal_error(answer, run.run_id, run.round, None)
 
-    async def _read(self, run: Run, name: TruthName, ref: TruthRef, chunk: int) -> bytes:
+    async def _read(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> bytes:
         """One chunk's value."""
-        key, field = self._key(run, chunk), truth_field(name, ref)
+        key, field = self._key(run, chunk), annotation_field(name, ref)
         with translated():
-            value = await self._link.redis.hget(key, field)
+            value = await self._context.redis.hget(key, field)
         if value is None:
             raise StoreDamaged(
                 f"{field} is missing in {key}; the store must not evict keys (maxmemory-policy noeviction) and must "
@@ -136,4 +136,4 @@ class Truth:
         return blob(value)
 
     def _key(self, run: Run, chunk: int) -> str:
-        return self._link.keys.truth(run.run_id, run.uid, chunk)
+        return self._context.keys.truth(run.run_id, run.uid, chunk)

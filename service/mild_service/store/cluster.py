@@ -33,7 +33,7 @@ _SPARE = 16
 """Connections to each node beside those of commands, for the questions who has which slots and who is there."""
 
 
-class Unit:
+class CommandUnit:
     """Commands that go to one slot's node over one connection, one behind the other, and are tried again as a whole."""
 
     def __init__(self, slot: int, commands: Sequence[PipelineCommand]) -> None:
@@ -71,7 +71,7 @@ class Cluster(RedisCluster):
         """Send one command to whoever has its key; those without a key go the library's way."""
         if kwargs.get("target_nodes") or args[0] in self.command_flags:
             return await super().execute_command(*args, **kwargs)
-        return await self._alone(Unit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
+        return await self._alone(CommandUnit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
 
     async def ping(self, **_: Any) -> bool:
         """Ask one master, another one if that does not answer: the loss of a shard must not stop the others' work."""
@@ -88,7 +88,7 @@ class Cluster(RedisCluster):
 
     async def at(self, key: str, *command: Any) -> Any:
         """Send a command that names no key to the node that has `key`."""
-        return await self._alone(Unit(self.keyslot(key), [PipelineCommand(0, *command)]))
+        return await self._alone(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
 
     async def at_all(self, *command: Any) -> list[Any]:
         """Send a command that names no key to every master."""
@@ -110,14 +110,14 @@ class Cluster(RedisCluster):
             raise NotImplementedError("a script changes or reads several keys of one slot at once")
         return Pipeline(self)  # type: ignore[abstract]  # by the library's annotations only
 
-    async def _alone(self, unit: Unit) -> Any:
+    async def _alone(self, unit: CommandUnit) -> Any:
         await self.exchange([unit])
         (reply,) = unit.replies
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    async def exchange(self, units: Sequence[Unit]) -> None:
+    async def exchange(self, units: Sequence[CommandUnit]) -> None:
         """Send units to their nodes, all at once, until each has its replies.
 
         Raises
@@ -132,7 +132,7 @@ class Cluster(RedisCluster):
                 if turn:
                     await asyncio.sleep(_PAUSE_SECONDS * 2 ** (turn - 1))
                     await self._look_again(pending)
-                by_node: dict[ClusterNode, list[Unit]] = {}
+                by_node: dict[ClusterNode, list[CommandUnit]] = {}
                 for unit in pending:
                     by_node.setdefault(self.nodes_manager.get_node_from_slot(unit.slot), []).append(unit)
                 await asyncio.gather(*(_send(node, units) for node, units in by_node.items()))
@@ -143,7 +143,7 @@ class Cluster(RedisCluster):
         assert error is not None, "what is pending has met an error"
         raise error
 
-    async def _look_again(self, units: Sequence[Unit]) -> None:
+    async def _look_again(self, units: Sequence[CommandUnit]) -> None:
         """Find out who has the slots now."""
         errors = [unit.moving() for unit in units]
         moved = [error for error in errors if isinstance(error, MovedError)]
@@ -163,11 +163,11 @@ class Pipeline(AsyncRedisClusterCommands):
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._units: list[Unit] = []
+        self._units: list[CommandUnit] = []
 
     def execute_command(self, *args: Any, **kwargs: Any) -> Self:
         """Gather a command."""
-        self._units.append(Unit(self._cluster._slot(args), [PipelineCommand(len(self._units), *args, **kwargs)]))
+        self._units.append(CommandUnit(self._cluster._slot(args), [PipelineCommand(len(self._units), *args, **kwargs)]))
         return self
 
     async def execute(self) -> list[Any]:
@@ -186,7 +186,7 @@ class Pipeline(AsyncRedisClusterCommands):
         return replies
 
 
-async def _send(node: ClusterNode, units: Sequence[Unit]) -> None:
+async def _send(node: ClusterNode, units: Sequence[CommandUnit]) -> None:
     commands = [command for unit in units for command in unit.commands]
     try:
         await node.execute_pipeline(commands)

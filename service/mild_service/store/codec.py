@@ -18,7 +18,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import SelectionOptions
 from mild_service.errors import StoreNewer
-from mild_service.models import Epoch, IdsRef, Round, Run, RunConfig, SetRef, ShardRef, TruthRef
+from mild_service.models import AnnotationRef, Epoch, Round, Run, RunConfig, SampleIdsRef, SetRef, ShardRef
 
 Fields = Mapping[bytes, bytes]
 
@@ -70,19 +70,19 @@ def read_run(run_id: str, fields: Fields) -> Run:
         created_at=int(fields[b"created"]) / 1000,
         updated_at=int(fields[b"updated"]) / 1000,
         expires_at=int(fields[b"expires"]) / 1000,
-        labels=read_truth(fields.get(b"labels")),
-        audit=read_truth(fields.get(b"audit")),
+        labels=read_annotation_ref(fields.get(b"labels")),
+        audit=read_annotation_ref(fields.get(b"audit")),
         n_events=int(fields.get(b"events", 0)),
-        ids=read_ids(fields.get(b"ids")),
+        ids=read_sample_ids_ref(fields.get(b"ids")),
     )
 
 
-def write_set(ref: SetRef | None) -> str:
+def write_set_ref(ref: SetRef | None) -> str:
     """A reference to a set; empty for everyone, or, of planted samples, for nobody."""
     return "" if ref is None else f"{ref.round}:{ref.digest}:{ref.n_members}"
 
 
-def read_set(value: bytes) -> SetRef | None:
+def read_set_ref(value: bytes) -> SetRef | None:
     """A reference to a set; None for everyone, or, of planted samples, for nobody."""
     if not value:
         return None
@@ -90,30 +90,30 @@ def read_set(value: bytes) -> SetRef | None:
     return SetRef(int(round_), digest, int(n_members))
 
 
-def write_truth(ref: TruthRef) -> str:
+def write_annotation_ref(ref: AnnotationRef) -> str:
     """A reference to labels or to an audit."""
     return f"{ref.version}:{ref.digest}"
 
 
-def read_truth(value: bytes | None) -> TruthRef | None:
+def read_annotation_ref(value: bytes | None) -> AnnotationRef | None:
     """A reference to labels or to an audit."""
     if value is None:
         return None
     version, digest = value.decode().split(":")
-    return TruthRef(int(version), digest)
+    return AnnotationRef(int(version), digest)
 
 
-def write_ids(ref: IdsRef) -> str:
+def write_sample_ids_ref(ref: SampleIdsRef) -> str:
     """A reference to external ids."""
     return f"{ref.upload}:{ref.digest}:{ref.piece_bytes}"
 
 
-def read_ids(value: bytes | None) -> IdsRef | None:
+def read_sample_ids_ref(value: bytes | None) -> SampleIdsRef | None:
     """A reference to external ids."""
     if value is None:
         return None
     upload, digest, piece_bytes = value.decode().split(":")
-    return IdsRef(upload, digest, int(piece_bytes))
+    return SampleIdsRef(upload, digest, int(piece_bytes))
 
 
 def write_epoch(epoch: Epoch) -> str:
@@ -164,20 +164,20 @@ def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> 
         number=number,
         finished=finished,
         version=int(fields[b"version"]),
-        members=read_set(fields[b"members"]),
+        members=read_set_ref(fields[b"members"]),
         epochs={n: epoch for n, epoch in known.items() if not epoch.partial},
         partials={n: epoch for n, epoch in known.items() if epoch.partial},
         metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,
-        selected=read_set(fields[b"set"]) if finished else None,
+        selected=read_set_ref(fields[b"set"]) if finished else None,
         selection=orjson.loads(fields[b"selection"]) if finished else None,
         fit=orjson.loads(fields[b"fit"]) if finished else None,
-        planted=read_set(fields.get(b"planted", b"")),
+        planted=read_set_ref(fields.get(b"planted", b"")),
     )
 
 
-def canonical(value: Mapping[str, Any]) -> bytes:
+def canonical_json(value: Mapping[str, Any]) -> bytes:
     """JSON with sorted names: equal values give equal bytes."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
@@ -193,19 +193,19 @@ def n_chunks(n_samples: int) -> int:
     return max(1, -(-n_samples // CHUNK_SAMPLES))
 
 
-def split(planes: Sequence[Bitmap]) -> list[bytes]:
+def split_chunks(planes: Sequence[Bitmap]) -> list[bytes]:
     """Cut bitmaps of shape (n_bytes,) into one value per chunk: the first plane's piece, then the second's."""
     n_bytes = planes[0].size
     starts = range(0, max(n_bytes, 1), CHUNK_BYTES)
     return [b"".join(plane[start : start + CHUNK_BYTES].tobytes() for plane in planes) for start in starts]
 
 
-def extent(chunk: int, n_samples: int) -> slice:
+def chunk_slice(chunk: int, n_samples: int) -> slice:
     """The bytes of a bitmap that `chunk` covers."""
     return slice(chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, bitmap.n_bytes(n_samples)))
 
 
-def groups(sizes: Sequence[int]) -> Iterator[range]:
+def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
     """Cut positions 0..len(sizes)-1 into runs of at most `REPLY_BYTES` each, at least one position a run."""
     start, total = 0, 0
     for position, size in enumerate(sizes):
@@ -217,6 +217,6 @@ def groups(sizes: Sequence[int]) -> Iterator[range]:
         yield range(start, len(sizes))
 
 
-def planes_of(value: bytes, planes: int) -> Bitmap:
+def read_planes(value: bytes, planes: int) -> Bitmap:
     """The pieces in one value, shape (planes, n_bytes of the piece)."""
     return np.frombuffer(value, dtype=np.uint8).reshape(planes, -1)

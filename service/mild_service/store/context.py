@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 
 from mild_core.errors import MildError
 from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreUnreplicated
-from mild_service.store.cluster import Cluster, Unit
+from mild_service.store.cluster import Cluster, CommandUnit
 from mild_service.store.connection import Client
 from mild_service.store.keys import Keys
 
@@ -33,7 +33,7 @@ written: a command that finds everything as it should be writes nothing, and wou
 and was not acknowledged."""
 
 
-class Writes:
+class ReplicatedWriter:
     """Sends writes.
 
     Parameters
@@ -76,7 +76,7 @@ class Writes:
 
     async def _by_slot(self, cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
         units = [
-            Unit(
+            CommandUnit(
                 cluster.keyslot(key),
                 [PipelineCommand(place, *c) for place, c in enumerate([arguments, *self._acknowledgement(key)])],
             )
@@ -152,7 +152,7 @@ class Scripts:
         "parts",
     )
 
-    def __init__(self, redis: Client, writes: Writes, events_kept: int) -> None:
+    def __init__(self, redis: Client, writes: ReplicatedWriter, events_kept: int) -> None:
         self._redis = redis
         self._writes = writes
         self._sources = {name: _source(name, events_kept) for name in self.names}
@@ -182,7 +182,7 @@ class Scripts:
         return answer
 
 
-def run_not_found(run_id: str) -> RunNotFound:
+def run_not_found_error(run_id: str) -> RunNotFound:
     """The error for a run that is not there."""
     return RunNotFound(
         f"there is no run {run_id!r} (or it has expired); open it first with "
@@ -190,7 +190,7 @@ def run_not_found(run_id: str) -> RunNotFound:
     )
 
 
-def stale_attempt(run_id: str, current: int, got: int | None) -> StaleAttempt:
+def stale_attempt_error(run_id: str, current: int, got: int | None) -> StaleAttempt:
     """The error for a write of another attempt than the current one."""
     return StaleAttempt(
         f"run {run_id!r} is at attempt {current}, got attempt {got}; a newer trainer has taken over: "
@@ -198,7 +198,7 @@ def stale_attempt(run_id: str, current: int, got: int | None) -> StaleAttempt:
     )
 
 
-def wrong_round(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNotOpen:
+def wrong_round_error(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNotOpen:
     """The error for a write to another round than the open one."""
     if round_ < open_:
         return RoundFinished(
@@ -211,7 +211,7 @@ def wrong_round(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNo
 
 
 @dataclass(frozen=True)
-class Link:
+class StoreContext:
     """The client with what goes with it.
 
     Attributes
@@ -237,30 +237,32 @@ class Link:
     sharded: bool = False
     n_replicas: int = 0
     replica_seconds: float = 1.0
-    writes: Writes = field(init=False)
+    writer: ReplicatedWriter = field(init=False)
     scripts: Scripts = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "writes", Writes(self.redis, self.keys, self.n_replicas, self.replica_seconds))
-        object.__setattr__(self, "scripts", Scripts(self.redis, self.writes, self.events_kept))
+        object.__setattr__(
+            self, "writer", ReplicatedWriter(self.redis, self.keys, self.n_replicas, self.replica_seconds)
+        )
+        object.__setattr__(self, "scripts", Scripts(self.redis, self.writer, self.events_kept))
 
     def now(self) -> int:
         """Unix time in milliseconds."""
         return int(self.clock() * 1000)
 
 
-def refused(answer: list[str], run_id: str, round_: int, attempt: int | None) -> MildError:
+def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | None) -> MildError:
     """The error for what a script's guard has found."""
     reason, *values = answer
     match reason:
         case "stale":
-            return stale_attempt(run_id, int(values[0]), attempt)
+            return stale_attempt_error(run_id, int(values[0]), attempt)
         case "finished" | "unopened":
-            return wrong_round(run_id, round_, int(values[0]))
+            return wrong_round_error(run_id, round_, int(values[0]))
         case _:
-            return run_not_found(run_id)
+            return run_not_found_error(run_id)
 
 
-def said(attempt: int | None) -> Argument:
+def attempt_argument(attempt: int | None) -> Argument:
     """An attempt as the guard takes it: empty when the caller does not say."""
     return "" if attempt is None else attempt

@@ -79,7 +79,7 @@ def _no_server() -> ConfigurationError:
     )
 
 
-class FolderInUse(ConfigurationError):
+class DataDirInUse(ConfigurationError):
     """The service that runs in a data folder keeps others out."""
 
 
@@ -175,7 +175,7 @@ class EmbeddedServer:
     def _take_locks(self) -> None:
         service, server = (self._open_lock(name) for name in ("service.lock", "server.lock"))
         if not _locked(service):
-            raise FolderInUse(
+            raise DataDirInUse(
                 f"{self._data_dir} is in use by another service (process {service.read().strip() or 'unknown'}); "
                 "stop that one, or give this one a folder of its own (--data-dir or MILD_DATA_DIR)"
             )
@@ -286,7 +286,7 @@ class EmbeddedServer:
 
 
 @contextmanager
-def attached(data_dir: Path) -> Iterator[str]:
+def open_data_dir(data_dir: Path) -> Iterator[str]:
     """Address of the store in a data folder: that of the service which runs there, else of a server for this long.
 
     Raises
@@ -297,7 +297,7 @@ def attached(data_dir: Path) -> Iterator[str]:
     server = EmbeddedServer(data_dir)
     try:
         server.start()
-    except FolderInUse:
+    except DataDirInUse:
         address = data_dir / _ADDRESS
         if not address.exists():
             raise ConfigurationError(

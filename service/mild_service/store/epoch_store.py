@@ -3,21 +3,33 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from mild_service.errors import EpochConflict, EpochKind
-from mild_service.models import NO_CONDITION, Commitment, Condition, Epoch, IdsRef, Kind, Run, SetRef, unmet
+from mild_service.errors import EpochConflict, EpochKindConflict
+from mild_service.models import (
+    NO_PRECONDITION,
+    CommitOutcome,
+    Epoch,
+    EpochKind,
+    Precondition,
+    Run,
+    SampleIdsRef,
+    SetRef,
+    precondition_error,
+)
 from mild_service.store import codec
-from mild_service.store.bitmaps import Bits, Writer
-from mild_service.store.context import Argument, Link, refused, said
+from mild_service.store.bitmaps import BitmapStore, BitmapWriter
+from mild_service.store.context import Argument, StoreContext, attempt_argument, refusal_error
 from mild_service.store.keys import epoch_field
 from mild_service.store.packed_epoch import PackedEpoch
-from mild_service.store.wrong_prediction_store import VoteFields
+from mild_service.store.wrong_prediction_store import WrongPredictionStore
 
 
-class Epochs:
+class EpochStore:
     """Verbs on the epochs of an open round."""
 
-    def __init__(self, link: Link, bits: Bits, votes: VoteFields, writer: Writer) -> None:
-        self._link = link
+    def __init__(
+        self, context: StoreContext, bits: BitmapStore, votes: WrongPredictionStore, writer: BitmapWriter
+    ) -> None:
+        self._context = context
         self._bits = bits
         self._votes = votes
         self._writer = writer
@@ -31,8 +43,8 @@ class Epochs:
         attempt: int,
         replace: bool,
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
-        condition: Condition = NO_CONDITION,
-    ) -> tuple[Commitment | Literal["moved"], Epoch]:
+        condition: Precondition = NO_PRECONDITION,
+    ) -> tuple[CommitOutcome | Literal["moved"], Epoch]:
         """Commit an epoch, all of it or nothing.
 
         `checked_members` are those that the bits were checked against; when the round has other members by now,
@@ -40,7 +52,7 @@ class Epochs:
 
         Raises
         ------
-        EpochConflict, EpochKind
+        EpochConflict, EpochKindConflict
             If the epoch holds other content, or is written in another way, and is not to be replaced.
         PreconditionFailed
             If the epoch is not as `condition` demands.
@@ -53,7 +65,7 @@ class Epochs:
             run.uid,
             attempt,
             round_,
-            self._link.now(),
+            self._context.now(),
             number,
             packed.digest,
             codec.write_epoch(epoch),
@@ -70,11 +82,11 @@ class Epochs:
                 return "same", codec.read_epoch(number, answer[1].encode())
             case "unmet":
                 held_digest = codec.read_epoch(number, answer[1].encode()).digest if answer[1] else None
-                raise unmet(f"epoch {number} of round {round_}", condition, held_digest)
+                raise precondition_error(f"epoch {number} of round {round_}", condition, held_digest)
             case "kind":
                 held = codec.read_epoch(number, answer[1].encode())
-                raise EpochKind(
-                    f"epoch {number} of round {round_} is written {written(held.kind)}, got a whole body; "
+                raise EpochKindConflict(
+                    f"epoch {number} of round {round_} is written {describe_kind(held.kind)}, got a whole body; "
                     "send the rest of it in the same way, or replace the epoch with ?replace=true"
                 )
             case "conflict":
@@ -83,7 +95,7 @@ class Epochs:
                     f"epoch {number} of round {round_} holds other content (sha-256 {held.digest[:12]}…, attempt "
                     f"{held.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
-        raise refused(answer, run.run_id, round_, attempt)
+        raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def merge(
         self,
@@ -96,7 +108,7 @@ class Epochs:
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
         shards: Sequence[str] = (),
         votes: Sequence[bytes] = (),
-        ids: IdsRef | None = None,
+        ids: SampleIdsRef | None = None,
     ) -> bool:
         """Put `epoch` in the place of `old`, all of it or nothing.
 
@@ -117,15 +129,15 @@ class Epochs:
         merged_away = [*shards] if old is None else [epoch_field(old.number, old.attempt, old.digest), *shards]
         arguments: list[Argument] = [
             run.uid,
-            said(attempt),
+            attempt_argument(attempt),
             round_,
-            self._link.now(),
+            self._context.now(),
             epoch.number,
             "" if old is None else codec.write_epoch(old),
             codec.write_epoch(epoch),
             _checked(checked_members),
             " ".join(merged_away),
-            "*" if ids is None else codec.write_ids(ids),
+            "*" if ids is None else codec.write_sample_ids_ref(ids),
         ]
         names = self._writer.names(run, round_)
         await self._votes.write(run, round_, epoch, votes)
@@ -136,7 +148,7 @@ class Epochs:
                 "send the log again"
             )
         if answer[0] not in ("merged", "moved"):
-            raise refused(answer, run.run_id, round_, attempt)
+            raise refusal_error(answer, run.run_id, round_, attempt)
         if answer[0] == "merged":
             await self._bits.drop_tail(run, round_, [name for name in merged_away if name != field])
             if old is not None and old.votes and epoch_field(old.number, old.attempt, old.digest) != field:
@@ -146,9 +158,9 @@ class Epochs:
 
 def _checked(members: SetRef | Literal["unchecked"] | None) -> str:
     """The members that something was checked against, as the scripts take them."""
-    return "*" if members == "unchecked" else codec.write_set(members)
+    return "*" if members == "unchecked" else codec.write_set_ref(members)
 
 
-def written(kind: Kind) -> str:
+def describe_kind(kind: EpochKind) -> str:
     """How an epoch is written, in words."""
     return {"whole": "as a whole body", "logs": "by logs", "shards": "in shards"}[kind]

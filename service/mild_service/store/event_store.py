@@ -8,15 +8,15 @@ import orjson
 
 from mild_service.models import Event, EventKind, Run
 from mild_service.store import codec
-from mild_service.store.context import Link
+from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import blob, blobs, translated
 
-BATCH = 256
+BATCH_SIZE = 256
 """Most events that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class EventBatch:
     """A run's stream at one instant.
 
     Attributes
@@ -31,30 +31,30 @@ class Look:
     events: Sequence[Event]
 
 
-class Events:
+class EventStore:
     """Verbs on runs' streams; none of them waits."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
-    async def look(self, places: Iterable[tuple[Run, int]]) -> list[Look]:
-        """Events of runs behind a number each, up to `BATCH` of them, in one exchange with the store."""
-        keys, runs = self._link.keys, []
+    async def read_after(self, places: Iterable[tuple[Run, int]]) -> list[EventBatch]:
+        """Events of runs behind a number each, up to `BATCH_SIZE` of them, in one exchange with the store."""
+        keys, runs = self._context.keys, []
         with translated():
-            pipeline = self._link.redis.pipeline(transaction=False)
+            pipeline = self._context.redis.pipeline(transaction=False)
             for run, after in places:
                 runs.append(run)
-                pipeline.xrange(keys.events(run.run_id, run.uid), f"{after + 1}-0", "+", BATCH)
+                pipeline.xrange(keys.events(run.run_id, run.uid), f"{after + 1}-0", "+", BATCH_SIZE)
                 pipeline.hmget(keys.run(run.run_id), ["uid", "deleting", "expires"])
             found = await pipeline.execute()
         return [
-            Look(self._alive(run, blobs(record)), [_event(run, entry) for entry in entries])
+            EventBatch(self._alive(run, blobs(record)), [_event(run, entry) for entry in entries])
             for run, entries, record in zip(runs, found[::2], found[1::2], strict=True)
         ]
 
     def _alive(self, run: Run, record: Sequence[bytes | None]) -> bool:
         uid, deleting, expires = record
-        return uid == run.uid.encode() and deleting is None and int(expires or 0) > self._link.now()
+        return uid == run.uid.encode() and deleting is None and int(expires or 0) > self._context.now()
 
 
 def _event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event:
@@ -87,7 +87,7 @@ def _members(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 
 def _planted(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    planted = codec.read_set(fields[b"planted"])
+    planted = codec.read_set_ref(fields[b"planted"])
     return {"num_planted": 0 if planted is None else planted.n_members}
 
 
@@ -116,7 +116,7 @@ def _finished(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 
 def _n_members(run: Run, fields: Mapping[bytes, bytes]) -> int:
-    members = codec.read_set(fields[b"members"])
+    members = codec.read_set_ref(fields[b"members"])
     return run.config.n_samples if members is None else members.n_members
 
 

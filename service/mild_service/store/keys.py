@@ -40,7 +40,7 @@ Those of a truth hash are ``labels:<version>:<digest>`` and ``audit:<version>:<d
 
 from dataclasses import dataclass
 
-from mild_service.models import TruthName, TruthRef
+from mild_service.models import AnnotationName, AnnotationRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,6 @@ def set_field(digest: str) -> str:
     return f"set:{digest}"
 
 
-def truth_field(name: TruthName, ref: TruthRef) -> str:
+def annotation_field(name: AnnotationName, ref: AnnotationRef) -> str:
     """Field of labels or of an audit in a truth hash."""
     return f"{name}:{ref.version}:{ref.digest}"

@@ -15,15 +15,15 @@ from typing import Any
 
 import orjson
 
-from mild_service.errors import RunChanging, RunIsThere, RunNotFound, StoreDamaged
+from mild_service.errors import RunChanging, RunExists, RunNotFound, StoreDamaged
 from mild_service.models import Round, Run
 from mild_service.store import codec
 from mild_service.store.bitmaps import read_rounds
-from mild_service.store.context import Link
+from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import blob, blobs, table, translated, words
-from mild_service.store.keys import epoch_field, set_field, truth_field
-from mild_service.store.run_store import Lifecycle
-from mild_service.store.servers import servers_of
+from mild_service.store.keys import annotation_field, epoch_field, set_field
+from mild_service.store.run_store import RunStore
+from mild_service.store.servers import list_servers
 
 RECORD = "run"
 _EVENTS = "events"
@@ -49,11 +49,11 @@ class Part:
     value: bytes
 
 
-class Moving:
+class RunTransfer:
     """Verbs that read and write whole runs."""
 
-    def __init__(self, link: Link, runs: Lifecycle) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext, runs: RunStore) -> None:
+        self._context = context
         self._runs = runs
 
     async def parts(self, run_id: str) -> AsyncIterator[Part]:
@@ -72,11 +72,11 @@ class Moving:
             yield Part(RECORD, field, value)
         for place, key in self._places(run, run.round):
             with translated():
-                fields = sorted(blob(field) for field in await self._link.redis.hkeys(key))
+                fields = sorted(blob(field) for field in await self._context.redis.hkeys(key))
             for at in range(0, len(fields), _FIELDS_BATCH):
                 some = fields[at : at + _FIELDS_BATCH]
                 with translated():
-                    values = blobs(await self._link.redis.hmget(key, [field.decode() for field in some]))
+                    values = blobs(await self._context.redis.hmget(key, [field.decode() for field in some]))
                 for name, found in zip(some, values, strict=True):
                     if found is None:
                         raise self._changing(run)
@@ -91,16 +91,16 @@ class Moving:
 
         Raises
         ------
-        RunIsThere
+        RunExists
             If there is a run of that name.
         StoreDamaged
             If a part names a key that no run has.
         """
-        link = self._link
+        context = self._context
         run = codec.read_run(run_id, {**record, b"uid": secrets.token_hex(8).encode()})
         if await self._runs.exists(run_id):
-            raise RunIsThere(f"there is a run {run_id!r}; give another name, or delete that one first")
-        keys = dict(self._places(run, run.round)) | {_EVENTS: link.keys.events(run_id, run.uid)}
+            raise RunExists(f"there is a run {run_id!r}; give another name, or delete that one first")
+        keys = dict(self._places(run, run.round)) | {_EVENTS: context.keys.events(run_id, run.uid)}
         written: set[str] = set()
         try:
             with translated():
@@ -108,33 +108,33 @@ class Moving:
                     if part.place not in keys:
                         raise StoreDamaged(f"the file holds {part.place!r}, which no run has; it is not one of ours")
                     written.add(keys[part.place])
-                    await link.writes.send(_command(keys[part.place], part))
-                now = link.now()
+                    await context.writer.send(_command(keys[part.place], part))
+                now = context.now()
                 fields = {
                     **record,
                     b"uid": run.uid.encode(),
                     b"expires": str(now + run.ttl_seconds * 1000).encode(),
                 }
                 pairs = [word for pair in fields.items() for word in pair]
-                answer = await link.scripts.run("import", [link.keys.run(run_id)], pairs)
+                answer = await context.scripts.run("import", [context.keys.run(run_id)], pairs)
             if answer[0] != "set":
-                raise RunIsThere(f"a run {run_id!r} was opened meanwhile; give another name")
+                raise RunExists(f"a run {run_id!r} was opened meanwhile; give another name")
         except BaseException:
             for key in written:
                 with translated():
-                    await link.redis.unlink(key)
+                    await context.redis.unlink(key)
             raise
         with translated():
-            await link.writes.send((link.keys.runs, ("ZADD", link.keys.runs, 0, run.place)))
+            await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.place)))
         return await self._runs.get(run_id)
 
     async def _record(self, run: Run) -> dict[bytes, bytes]:
         with translated():
-            return table(await self._link.redis.hgetall(self._link.keys.run(run.run_id)))
+            return table(await self._context.redis.hgetall(self._context.keys.run(run.run_id)))
 
     def _places(self, run: Run, last: int) -> Iterator[tuple[str, str]]:
         """Every hash that a run may have, by its place in a file."""
-        keys, run_id, uid = self._link.keys, run.run_id, run.uid
+        keys, run_id, uid = self._context.keys, run.run_id, run.uid
         n_chunks = codec.n_chunks(run.config.n_samples)
         for chunk in range(n_chunks):
             yield f"truth:{chunk}", keys.truth(run_id, uid, chunk)
@@ -149,10 +149,10 @@ class Moving:
                 yield f"votes:{round_}:{chunk}", keys.votes(run_id, uid, round_, chunk)
 
     async def _events(self, run: Run) -> AsyncIterator[Part]:
-        key, after = self._link.keys.events(run.run_id, run.uid), "-"
+        key, after = self._context.keys.events(run.run_id, run.uid), "-"
         while True:
             with translated():
-                entries: list[Any] = await self._link.redis.xrange(key, after, "+", _EVENTS_BATCH) or []
+                entries: list[Any] = await self._context.redis.xrange(key, after, "+", _EVENTS_BATCH) or []
             for number, fields in entries:
                 words = [blob(word).decode() for pair in fields.items() for word in pair]
                 yield Part(_EVENTS, blob(number), orjson.dumps(words))
@@ -176,7 +176,7 @@ _SCAN_COUNT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Orphans:
+class OrphanReport:
     """What was found, and removed where that was asked for.
 
     Attributes
@@ -194,25 +194,25 @@ class Orphans:
     unlisted: list[str]
 
 
-class OrphanKeys:
+class OrphanCleanup:
     """Looks through all keys of the namespace."""
 
-    def __init__(self, link: Link, runs: Lifecycle) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext, runs: RunStore) -> None:
+        self._context = context
         self._runs = runs
-        name = re.escape(link.keys.namespace)
+        name = re.escape(context.keys.namespace)
         self._of_run = re.compile(rf"{name}:\{{([^}}#]+)(?:#\d+)?\}}:([0-9a-f]{{16}}):")
         self._record = re.compile(rf"{name}:\{{([^}}#]+)\}}:run")
 
-    async def look(self, repair: bool = False, staged_seconds: int = STAGED_SECONDS) -> Orphans:
+    async def scan(self, repair: bool = False, staged_seconds: int = STAGED_SECONDS) -> OrphanReport:
         """Find what nothing refers to; with `repair` remove it, and list the runs that are not."""
-        link = self._link
+        context = self._context
         with translated():
             owned, run_ids = await self._all_keys()
             gone = [key for key, run_id, uid in owned if not await self._is_of(run_id, uid)]
             gone = [key for key in gone if await self._is_idle(key, staged_seconds)]
             for key in gone if repair else ():
-                await link.redis.unlink(key)
+                await context.redis.unlink(key)
         n_fields, unlisted = 0, list[str]()
         for run_id in run_ids:
             try:
@@ -225,13 +225,13 @@ class OrphanKeys:
                 continue
             if not await self._is_listed(run, repair):
                 unlisted.append(run_id)
-        return Orphans(sorted(gone), n_fields, sorted(unlisted))
+        return OrphanReport(sorted(gone), n_fields, sorted(unlisted))
 
     async def _all_keys(self) -> tuple[list[tuple[str, str, str]], list[str]]:
         """Keys of runs, each with the run's id and its uid, and the ids of runs that have a record."""
         owned, run_ids = list[tuple[str, str, str]](), list[str]()
-        for _, server in await servers_of(self._link):
-            for key in await _scanned(server, f"{self._link.keys.namespace}:*"):
+        for _, server in await list_servers(self._context):
+            for key in await _scanned(server, f"{self._context.keys.namespace}:*"):
                 if found := self._of_run.match(key):
                     owned.append((key, found[1], found[2]))
                 elif found := self._record.fullmatch(key):
@@ -240,7 +240,7 @@ class OrphanKeys:
 
     async def _is_listed(self, run: Run, repair: bool) -> bool:
         """Whether the list of runs shows a run; with `repair` it does then."""
-        redis, listed = self._link.redis, self._link.keys.runs
+        redis, listed = self._context.redis, self._context.keys.runs
         with translated():
             if await redis.zscore(listed, run.place) is not None:
                 return True
@@ -249,31 +249,31 @@ class OrphanKeys:
         return False
 
     async def _is_of(self, run_id: str, uid: str) -> bool:
-        held = await self._link.redis.hget(self._link.keys.run(run_id), "uid")
+        held = await self._context.redis.hget(self._context.keys.run(run_id), "uid")
         return held is not None and blob(held).decode() == uid
 
     async def _is_idle(self, key: str, seconds: int) -> bool:
         """Whether nobody has touched a key for this long: an import writes a run's keys before its record."""
         # As one word: the cluster looks for the key behind it.
-        idle = await self._link.redis.execute_command("OBJECT IDLETIME", key)  # type: ignore[no-untyped-call]
+        idle = await self._context.redis.execute_command("OBJECT IDLETIME", key)  # type: ignore[no-untyped-call]
         return idle is not None and int(idle) >= seconds
 
     async def _prune(self, run: Run, repair: bool, staged_seconds: int) -> int:
         """Fields beyond the records' of the open round, of labels, audits and ids; finished rounds were cleaned up."""
-        (round_,) = await read_rounds(self._link, run, range(run.round, run.round + 1))
+        (round_,) = await read_rounds(self._context, run, range(run.round, run.round + 1))
         n_fields = 0
         for key, prefix, kept in self._named(run, round_):
             with translated():
-                (n,) = await self._link.scripts.run("prune", [key], [staged_seconds, int(repair), prefix, *kept])
+                (n,) = await self._context.scripts.run("prune", [key], [staged_seconds, int(repair), prefix, *kept])
             n_fields += int(n)
         return n_fields
 
     def _named(self, run: Run, round_: Round) -> Iterator[tuple[str, str, list[str]]]:
         """Hashes whose fields are written before a record names them, with what the records name."""
-        keys, run_id, uid = self._link.keys, run.run_id, run.uid
+        keys, run_id, uid = self._context.keys, run.run_id, run.uid
         epochs = [epoch_field(e.number, e.attempt, e.digest) for e in round_.all_epochs.values()]
         sets = [set_field(ref.digest) for ref in (round_.members, round_.planted) if ref is not None]
-        truths = [truth_field(name, ref) for name in ("labels", "audit") if (ref := run.truth(name)) is not None]
+        truths = [annotation_field(name, ref) for name in ("labels", "audit") if (ref := run.truth(name)) is not None]
         shards_come = any(epoch.kind == "shards" for epoch in round_.partials.values())
         for chunk in range(codec.n_chunks(run.config.n_samples)):
             if chunk and not shards_come:  # while shards come, who names their fields changes from shard to shard

@@ -10,9 +10,9 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_core.wrong_predictions import WrongPredictions
-from mild_service.models import Epoch, Kind
+from mild_service.models import Epoch, EpochKind
 from mild_service.store import codec
-from mild_service.store.wrong_prediction_store import packed as votes_packed
+from mild_service.store.wrong_prediction_store import pack as votes_packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,11 @@ class PackedEpoch:
 
     @classmethod
     def of(
-        cls, bits: EpochBits, kind: Kind = "whole", votes: WrongPredictions | None = None, sha256: str | None = None
+        cls,
+        bits: EpochBits,
+        kind: EpochKind = "whole",
+        votes: WrongPredictions | None = None,
+        sha256: str | None = None,
     ) -> Self:
         """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
 
@@ -61,11 +65,11 @@ class PackedEpoch:
             planes=len(planes),
             n_correct=bitmap.popcount(bits.correct),
             n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
-            values=codec.split(planes),
+            values=codec.split_chunks(planes),
             votes=fields,
         )
 
-    def record(self, number: int, attempt: int, kind: Kind = "whole", partial: bool = False) -> Epoch:
+    def record(self, number: int, attempt: int, kind: EpochKind = "whole", partial: bool = False) -> Epoch:
         """The commit record that goes with these bits."""
         epoch = Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
         return replace(epoch, votes=bool(self.votes))

@@ -9,19 +9,19 @@ import orjson
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
-from mild_service.models import Commitment, Round, Run, SetRef
+from mild_service.models import CommitOutcome, Round, Run, SetRef
 from mild_service.store import codec
-from mild_service.store.bitmaps import Writer, read_rounds
-from mild_service.store.context import Argument, Link, refused, said
+from mild_service.store.bitmaps import BitmapWriter, read_rounds
+from mild_service.store.context import Argument, StoreContext, attempt_argument, refusal_error
 from mild_service.store.error_translation import translated
 from mild_service.store.keys import set_field
 
 
-class Rounds:
+class RoundStore:
     """Verbs on a run's rounds."""
 
-    def __init__(self, link: Link, writer: Writer) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext, writer: BitmapWriter) -> None:
+        self._context = context
         self._writer = writer
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
@@ -32,7 +32,7 @@ class Rounds:
         RunNotFound
             If the run has gone meanwhile.
         """
-        return await read_rounds(self._link, run, numbers)
+        return await read_rounds(self._context, run, numbers)
 
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
         """Drop the open round's epochs from `epoch` on and return the new attempt.
@@ -42,13 +42,13 @@ class Rounds:
         RoundFinished, RoundNotOpen
             If `round_` is not the open one.
         """
-        keys = self._link.keys
+        keys = self._context.keys
         *names, events = self._writer.names(run, round_)
         names += [keys.metrics(run.run_id, run.uid, round_), events]
         with translated():
-            answer = await self._link.scripts.run("resume", names, [run.uid, round_, self._link.now(), epoch])
+            answer = await self._context.scripts.run("resume", names, [run.uid, round_, self._context.now(), epoch])
         if answer[0] != "resumed":
-            raise refused(answer, run.run_id, round_, None)
+            raise refusal_error(answer, run.run_id, round_, None)
         return int(answer[1])
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
@@ -63,9 +63,9 @@ class Rounds:
         """
         ref = _set_ref(round_, members)
         everyone = ref.n_members == run.config.n_samples
-        record = "" if everyone else codec.write_set(ref)
-        values = [b""] if everyone else codec.split([members])
-        arguments: list[Argument] = [run.uid, said(attempt), round_, self._link.now(), record]
+        record = "" if everyone else codec.write_set_ref(ref)
+        values = [b""] if everyone else codec.split_chunks([members])
+        arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
         names = self._writer.names(run, round_)
         answer = await self._writer.write("members", names, arguments, run, round_, set_field(ref.digest), values)
         match answer[0]:
@@ -76,7 +76,7 @@ class Rounds:
                     f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
                     "set members before the round's first epoch, or drop the epochs with resume_from"
                 )
-        raise refused(answer, run.run_id, round_, attempt)
+        raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Set whose label was broken on purpose in round 0; return whether that changed anything, and how many.
@@ -91,9 +91,9 @@ class Rounds:
             If the run does not take this write.
         """
         ref = _set_ref(0, planted)
-        record = codec.write_set(ref) if ref.n_members else ""
-        values = codec.split([planted]) if ref.n_members else [b""]
-        arguments: list[Argument] = [run.uid, said(attempt), self._link.now(), record]
+        record = codec.write_set_ref(ref) if ref.n_members else ""
+        values = codec.split_chunks([planted]) if ref.n_members else [b""]
+        arguments: list[Argument] = [run.uid, attempt_argument(attempt), self._context.now(), record]
         names = self._writer.names(run, 0)
         answer = await self._writer.write("planted", names, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
@@ -104,11 +104,11 @@ class Rounds:
                     f"round 0 has {answer[1]} epochs already, so its planted samples are fixed, got other ones; "
                     "put them before the first epoch, or drop the epochs with resume_from"
                 )
-        raise refused(answer, run.run_id, 0, attempt)
+        raise refusal_error(answer, run.run_id, 0, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
-    ) -> Commitment:
+    ) -> CommitOutcome:
         """Store an epoch's scalars.
 
         Raises
@@ -118,16 +118,24 @@ class Rounds:
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
-        keys = self._link.keys
+        keys = self._context.keys
         names = [
             keys.run(run.run_id),
             keys.metrics(run.run_id, run.uid, round_),
             keys.events(run.run_id, run.uid),
         ]
-        value = codec.canonical(metrics)
-        arguments: list[Argument] = [run.uid, said(attempt), round_, self._link.now(), epoch, value, int(replace)]
+        value = codec.canonical_json(metrics)
+        arguments: list[Argument] = [
+            run.uid,
+            attempt_argument(attempt),
+            round_,
+            self._context.now(),
+            epoch,
+            value,
+            int(replace),
+        ]
         with translated():
-            answer = await self._link.scripts.run("metrics", names, arguments)
+            answer = await self._context.scripts.run("metrics", names, arguments)
         match answer[0]:
             case "committed" | "same" | "replaced":
                 return answer[0]
@@ -136,7 +144,7 @@ class Rounds:
                     f"epoch {epoch} of round {round_} has the metrics {answer[1]}, got {value.decode()}; "
                     "send the same, or replace them with ?replace=true"
                 )
-        raise refused(answer, run.run_id, round_, attempt)
+        raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def finish(
         self,
@@ -156,7 +164,7 @@ class Rounds:
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not take this write.
         """
-        keys, number = self._link.keys, round_.number
+        keys, number = self._context.keys, round_.number
         ref = _set_ref(number, selected)
         names = [
             keys.run(run.run_id),
@@ -168,20 +176,20 @@ class Rounds:
         ]
         arguments: list[Argument] = [
             run.uid,
-            said(attempt),
+            attempt_argument(attempt),
             number,
-            self._link.now(),
+            self._context.now(),
             round_.version,
-            codec.write_set(ref),
+            codec.write_set_ref(ref),
             orjson.dumps(dict(selection)),
             orjson.dumps(dict(fit)),
             number + 1,
-            "" if ref.n_members == run.config.n_samples else codec.write_set(ref),
+            "" if ref.n_members == run.config.n_samples else codec.write_set_ref(ref),
         ]
-        field, values = set_field(ref.digest), codec.split([selected])
+        field, values = set_field(ref.digest), codec.split_chunks([selected])
         answer = await self._writer.write("finish", names, arguments, run, number, field, values)
         if answer[0] not in ("set", "moved"):
-            raise refused(answer, run.run_id, number, attempt)
+            raise refusal_error(answer, run.run_id, number, attempt)
         return answer[0] == "set"
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import orjson
 
 from mild_service.errors import RunNotFound
-from mild_service.models import Run, RunConfig, Status
+from mild_service.models import Run, RunConfig, RunStatus
 from mild_service.store import codec
-from mild_service.store.context import Link, refused, run_not_found
+from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
 from mild_service.store.error_translation import blob, table, translated, words
 
 _ORPHAN_MS = 60_000
@@ -23,18 +23,18 @@ _TOLD = {"ttl": "ttl_seconds", "config": "expectations"}
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RunPage:
     """Some runs, newest first, and where the next page begins (None at the end)."""
 
     runs: list[Run]
     next_cursor: str | None
 
 
-class Lifecycle:
+class RunStore:
     """Verbs on whole runs."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     async def open(
         self, run_id: str, config: RunConfig, tags: Mapping[str, str], ttl_seconds: int, resume_round: int | None
@@ -46,13 +46,13 @@ class Lifecycle:
         RoundNotOpen
             If it is not there and `resume_round` is not 0: nothing is created then.
         """
-        link = self._link
+        context = self._context
         with translated():
             while True:
-                now, uid = link.now(), secrets.token_hex(8)
-                answer = await link.scripts.run(
+                now, uid = context.now(), secrets.token_hex(8)
+                answer = await context.scripts.run(
                     "open",
-                    [link.keys.run(run_id), link.keys.round(run_id, uid, 0), link.keys.events(run_id, uid)],
+                    [context.keys.run(run_id), context.keys.round(run_id, uid, 0), context.keys.events(run_id, uid)],
                     [
                         now,
                         uid,
@@ -68,13 +68,13 @@ class Lifecycle:
                     await self.delete(run_id, answer[1])
                     continue
                 if answer[0] == "unopened":
-                    raise refused(answer, run_id, resume_round or 0, None)
+                    raise refusal_error(answer, run_id, resume_round or 0, None)
                 try:
                     run = await self.get(run_id)
                 except RunNotFound:
                     continue
                 # Again on every opening: a crash between record and index would hide the run from the list.
-                await link.writes.send((link.keys.runs, ("ZADD", link.keys.runs, 0, run.place)))
+                await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.place)))
                 return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:
@@ -86,38 +86,38 @@ class Lifecycle:
             If there is none, or it has expired or is being deleted.
         """
         with translated():
-            fields = table(await self._link.redis.hgetall(self._link.keys.run(run_id)))
+            fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))
         if not self._alive(fields):
-            raise run_not_found(run_id)
+            raise run_not_found_error(run_id)
         return codec.read_run(run_id, fields)
 
     async def find_dead(self, run_id: str) -> Run | None:
         """A record that no verb finds any more: of a run that has expired, or is being deleted."""
         with translated():
-            fields = table(await self._link.redis.hgetall(self._link.keys.run(run_id)))
+            fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))
         return codec.read_run(run_id, fields) if fields and not self._alive(fields) else None
 
     async def exists(self, run_id: str) -> bool:
         """Whether there is a run of this name."""
         with translated():
-            deleting, expires = await self._link.redis.hmget(self._link.keys.run(run_id), ["deleting", "expires"])
-        return deleting is None and expires is not None and int(expires) > self._link.now()
+            deleting, expires = await self._context.redis.hmget(self._context.keys.run(run_id), ["deleting", "expires"])
+        return deleting is None and expires is not None and int(expires) > self._context.now()
 
-    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> Page:
+    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
         """Up to `limit` runs before `cursor` whose ids start with `prefix`, newest first."""
-        link = self._link
+        context = self._context
         with translated():
             names = await self._names(limit, cursor, prefix)
-            pipeline = link.redis.pipeline(transaction=False)
+            pipeline = context.redis.pipeline(transaction=False)
             for name in names:
-                pipeline.hgetall(link.keys.run(_run_id(name)))
+                pipeline.hgetall(context.keys.run(_run_id(name)))
             found = [table(reply) for reply in await pipeline.execute()]
         runs = [
             codec.read_run(_run_id(name), fields)
             for name, fields in zip(names, found, strict=True)
             if self._alive(fields)
         ]
-        return Page(runs, names[-1] if len(names) == limit else None)
+        return RunPage(runs, names[-1] if len(names) == limit else None)
 
     async def _names(self, limit: int, cursor: str | None, prefix: str) -> list[str]:
         """Index entries of a page. The index goes by age, so those of a prefix are picked out of it."""
@@ -125,7 +125,7 @@ class Lifecycle:
         size = _SCANNED if prefix else limit
         while len(found) < limit:
             start = "+" if cursor is None else f"({cursor}"
-            names = words(await self._link.redis.zrevrangebylex(self._link.keys.runs, start, "-", 0, size))
+            names = words(await self._context.redis.zrevrangebylex(self._context.keys.runs, start, "-", 0, size))
             found += [name for name in names if _run_id(name).startswith(prefix)]
             if len(names) < size:
                 break
@@ -136,7 +136,7 @@ class Lifecycle:
         self,
         run: Run,
         tags: Mapping[str, str] | None = None,
-        status: Status | None = None,
+        status: RunStatus | None = None,
         ttl_seconds: int | None = None,
         config: RunConfig | None = None,
     ) -> None:
@@ -150,13 +150,13 @@ class Lifecycle:
             pairs += ["ttl", ttl_seconds]
         if config is not None:
             pairs += ["config", codec.write_config(config)]
-        link = self._link
-        names = [link.keys.run(run.run_id), link.keys.events(run.run_id, run.uid)]
+        context = self._context
+        names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
         told = ",".join(_TOLD.get(str(name), str(name)) for name in pairs[::2])
         with translated():
-            answer = await link.scripts.run("patch", names, [run.uid, link.now(), told, *pairs])
+            answer = await context.scripts.run("patch", names, [run.uid, context.now(), told, *pairs])
         if answer[0] != "set":
-            raise refused(answer, run.run_id, run.round, None)
+            raise refusal_error(answer, run.run_id, run.round, None)
 
     async def delete(self, run_id: str, uid: str, expired_only: bool = False) -> bool:
         """Delete a run with all that belongs to it; return whether there was one to delete.
@@ -164,60 +164,60 @@ class Lifecycle:
         The record is marked first and removed last, so that a deletion that was cut short is finished by the next
         sweep, or by whoever opens the run again.
         """
-        link = self._link
-        key = link.keys.run(run_id)
+        context = self._context
+        key = context.keys.run(run_id)
         with translated():
-            answer = await link.scripts.run("doom", [key], [uid, link.now() if expired_only else ""])
+            answer = await context.scripts.run("doom", [key], [uid, context.now() if expired_only else ""])
             if answer[0] != "set":
                 return False
-            fields = table(await link.redis.hgetall(key))
+            fields = table(await context.redis.hgetall(key))
             if not fields:
                 return False  # somebody else has just finished deleting it
             run = codec.read_run(run_id, fields)
             for round_ in range(run.round + 1):
-                await link.redis.unlink(
-                    link.keys.round(run_id, uid, round_),
-                    link.keys.epochs(run_id, uid, round_),
-                    link.keys.shards(run_id, uid, round_),
-                    link.keys.metrics(run_id, uid, round_),
-                    link.keys.chunk(run_id, uid, round_, 0),
+                await context.redis.unlink(
+                    context.keys.round(run_id, uid, round_),
+                    context.keys.epochs(run_id, uid, round_),
+                    context.keys.shards(run_id, uid, round_),
+                    context.keys.metrics(run_id, uid, round_),
+                    context.keys.chunk(run_id, uid, round_, 0),
                 )
                 for chunk in range(1, codec.n_chunks(run.config.n_samples)):
-                    await link.redis.unlink(link.keys.chunk(run_id, uid, round_, chunk))
+                    await context.redis.unlink(context.keys.chunk(run_id, uid, round_, chunk))
                 for chunk in range(codec.n_chunks(run.config.n_samples)):
-                    await link.redis.unlink(link.keys.votes(run_id, uid, round_, chunk))
+                    await context.redis.unlink(context.keys.votes(run_id, uid, round_, chunk))
             for chunk in range(codec.n_chunks(run.config.n_samples)):
-                await link.redis.unlink(link.keys.truth(run_id, uid, chunk))
-                await link.redis.unlink(link.keys.ids(run_id, uid, chunk))
-            digests = words(await link.redis.smembers(link.keys.cached(run_id, uid)))
-            await link.redis.unlink(
-                link.keys.events(run_id, uid),
-                link.keys.cached(run_id, uid),
-                *(link.keys.cache(run_id, uid, digest) for digest in digests),
+                await context.redis.unlink(context.keys.truth(run_id, uid, chunk))
+                await context.redis.unlink(context.keys.ids(run_id, uid, chunk))
+            digests = words(await context.redis.smembers(context.keys.cached(run_id, uid)))
+            await context.redis.unlink(
+                context.keys.events(run_id, uid),
+                context.keys.cached(run_id, uid),
+                *(context.keys.cache(run_id, uid, digest) for digest in digests),
             )
             # In this order: an entry without a record is swept, a record without an entry would never be found.
-            await link.scripts.run("bury", [key], [uid])
-            await link.redis.zrem(link.keys.runs, run.place)
+            await context.scripts.run("bury", [key], [uid])
+            await context.redis.zrem(context.keys.runs, run.place)
         return True
 
     async def sweep(self) -> int:
         """Delete runs that have expired, and what an interrupted deletion has left; return how many."""
-        link = self._link
+        context = self._context
         swept = 0
         with translated():
-            async for entry, _ in link.redis.zscan_iter(link.keys.runs):
+            async for entry, _ in context.redis.zscan_iter(context.keys.runs):
                 name = blob(entry).decode()
                 run_id = _run_id(name)
-                fields = table(await link.redis.hgetall(link.keys.run(run_id)))
+                fields = table(await context.redis.hgetall(context.keys.run(run_id)))
                 if not fields:
-                    if int(name.partition(":")[0]) + _ORPHAN_MS < link.now():
-                        await link.redis.zrem(link.keys.runs, name)
+                    if int(name.partition(":")[0]) + _ORPHAN_MS < context.now():
+                        await context.redis.zrem(context.keys.runs, name)
                 elif not self._alive(fields):
                     swept += await self.delete(run_id, fields[b"uid"].decode(), expired_only=True)
         return swept
 
     def _alive(self, fields: codec.Fields) -> bool:
-        return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._link.now()
+        return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._context.now()
 
 
 def _run_id(entry: str) -> str:

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal, TypeAlias
 
 from mild_service.errors import StoreDamaged
-from mild_service.models import IdsRef, Run
+from mild_service.models import Run, SampleIdsRef
 from mild_service.store import codec
-from mild_service.store.context import Link, refused
+from mild_service.store.context import StoreContext, refusal_error
 from mild_service.store.error_translation import blobs, translated
 
 PIECE_SAMPLES = 8192
@@ -14,35 +14,37 @@ PIECE_SAMPLES = 8192
 
 _PER_CHUNK = codec.CHUNK_SAMPLES // PIECE_SAMPLES
 
-Outcome: TypeAlias = Literal["set", "moved", "frozen"]
+CommitOutcome: TypeAlias = Literal["set", "moved", "frozen"]
 """``moved``: other ids are there by now; ``frozen``: an epoch has fixed them. Only ``set`` changes anything."""
 
 
-class Ids:
+class SampleIdStore:
     """Verbs on a run's external ids."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     async def write(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
         """Write a piece that nothing refers to yet; return its bytes."""
         value = "\n".join(ids).encode()
         with translated():
             key = self._key(run, piece)
-            await self._link.writes.send((key, ("HSET", key, f"{upload}:{piece}", value)))
+            await self._context.writer.send((key, ("HSET", key, f"{upload}:{piece}", value)))
         return len(value)
 
-    async def commit(self, run: Run, ref: IdsRef) -> Outcome:
+    async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
         """Make pieces the ids of the run, in the place of those that `run` says are there."""
-        link = self._link
-        names = [link.keys.run(run.run_id), link.keys.epochs(run.run_id, run.uid, 0)]
-        old = "" if run.ids is None else codec.write_ids(run.ids)
+        context = self._context
+        names = [context.keys.run(run.run_id), context.keys.epochs(run.run_id, run.uid, 0)]
+        old = "" if run.ids is None else codec.write_sample_ids_ref(run.ids)
         with translated():
-            answer = await link.scripts.run("ids", names, [run.uid, link.now(), old, codec.write_ids(ref)])
+            answer = await context.scripts.run(
+                "ids", names, [run.uid, context.now(), old, codec.write_sample_ids_ref(ref)]
+            )
         match answer[0]:
             case "set" | "moved" | "frozen":
                 return answer[0]
-        raise refused(answer, run.run_id, run.round, None)
+        raise refusal_error(answer, run.run_id, run.round, None)
 
     async def drop(self, run: Run, upload: str) -> None:
         """Delete an upload that nothing refers to (any more)."""
@@ -50,9 +52,9 @@ class Ids:
         with translated():
             for start in range(0, n_pieces, _PER_CHUNK):
                 pieces = range(start, min(start + _PER_CHUNK, n_pieces))
-                await self._link.redis.hdel(self._key(run, start), *(f"{upload}:{piece}" for piece in pieces))
+                await self._context.redis.hdel(self._key(run, start), *(f"{upload}:{piece}" for piece in pieces))
 
-    async def read(self, run: Run, ref: IdsRef, pieces: Sequence[int]) -> AsyncIterator[tuple[int, list[str]]]:
+    async def read(self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]) -> AsyncIterator[tuple[int, list[str]]]:
         """Pieces, ascending, each with its number; some at a time, so that a reply stays small.
 
         Raises
@@ -64,7 +66,7 @@ class Ids:
         for group in _groups(sorted(pieces), n_together):
             key = self._key(run, group[0])
             with translated():
-                values = blobs(await self._link.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group]))
+                values = blobs(await self._context.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group]))
             for piece, value in zip(group, values, strict=True):
                 if value is None:
                     raise StoreDamaged(
@@ -74,7 +76,7 @@ class Ids:
                 yield piece, value.decode().split("\n")
 
     def _key(self, run: Run, piece: int) -> str:
-        return self._link.keys.ids(run.run_id, run.uid, piece // _PER_CHUNK)
+        return self._context.keys.ids(run.run_id, run.uid, piece // _PER_CHUNK)
 
 
 def _groups(pieces: Sequence[int], n_together: int) -> list[list[int]]:

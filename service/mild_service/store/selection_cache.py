@@ -10,51 +10,51 @@ import orjson
 
 from mild_core import bitmap
 from mild_service.errors import StoreError, StoreFull
-from mild_service.models import Computed, Run
+from mild_service.models import ComputedSelection, Run
 from mild_service.store import codec
-from mild_service.store.context import Argument, Link
+from mild_service.store.context import Argument, StoreContext
 from mild_service.store.error_translation import blobs, translated
 
 _LOCK_MS = 5_000
 
 
-class Cache:
+class SelectionCache:
     """Computed selections of a run by the digest of what they were computed from."""
 
-    def __init__(self, link: Link, seconds: int) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext, seconds: int) -> None:
+        self._context = context
         self._seconds = seconds
 
-    async def get(self, run: Run, digest: str) -> Computed | None:
+    async def get(self, run: Run, digest: str) -> ComputedSelection | None:
         """A computed selection, or None."""
-        key = self._link.keys.cache(run.run_id, run.uid, digest)
+        key = self._context.keys.cache(run.run_id, run.uid, digest)
         n_samples = run.config.n_samples
         names = [f"bits:{chunk}" for chunk in range(codec.n_chunks(n_samples))]
         out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         with translated():
-            summary, fit = blobs(await self._link.redis.hmget(key, ["summary", "fit"]))
+            summary, fit = blobs(await self._context.redis.hmget(key, ["summary", "fit"]))
             if summary is None or fit is None:
                 return None
-            for group in codec.groups([codec.CHUNK_BYTES] * len(names)):
-                values = blobs(await self._link.redis.hmget(key, [names[position] for position in group]))
+            for group in codec.group_by_size([codec.CHUNK_BYTES] * len(names)):
+                values = blobs(await self._context.redis.hmget(key, [names[position] for position in group]))
                 for position, value in zip(group, values, strict=True):
                     if value is None:
                         return None  # expired just now
-                    out[codec.extent(position, n_samples)] = np.frombuffer(value, dtype=np.uint8)
-        return Computed(digest, orjson.loads(summary), orjson.loads(fit), out)
+                    out[codec.chunk_slice(position, n_samples)] = np.frombuffer(value, dtype=np.uint8)
+        return ComputedSelection(digest, orjson.loads(summary), orjson.loads(fit), out)
 
-    async def put(self, run: Run, computed: Computed) -> None:
+    async def put(self, run: Run, computed: ComputedSelection) -> None:
         """Keep a computed selection, unless its run has gone."""
-        key = self._link.keys.cache(run.run_id, run.uid, computed.digest)
-        names = [key, self._link.keys.cached(run.run_id, run.uid), self._link.keys.run(run.run_id)]
-        values = codec.split([computed.bitmap])
-        groups = codec.groups([len(value) for value in values])
+        key = self._context.keys.cache(run.run_id, run.uid, computed.digest)
+        names = [key, self._context.keys.cached(run.run_id, run.uid), self._context.keys.run(run.run_id)]
+        values = codec.split_chunks([computed.bitmap])
+        groups = codec.group_by_size([len(value) for value in values])
         parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
         # Last: what has a summary is whole.
         parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
         with translated():
             for part in parts:
-                await self._link.scripts.run("keep", names, [self._seconds, computed.digest, run.uid, *part])
+                await self._context.scripts.run("keep", names, [self._seconds, computed.digest, run.uid, *part])
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
@@ -63,7 +63,7 @@ class Cache:
         The lock is renewed while it is held and expires when its holder dies. Two holders would only do the same work
         twice.
         """
-        key = self._link.keys.lock(run.run_id, run.uid, digest)
+        key = self._context.keys.lock(run.run_id, run.uid, digest)
         owner = secrets.token_hex(8)
         if not await self._take(key, owner):
             yield False
@@ -80,12 +80,12 @@ class Cache:
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
         """Extend a lock that is still its owner's; 0 milliseconds release it. What fails here, expiry settles."""
         with suppress(StoreError), translated():
-            await self._link.scripts.run("renew", [key], [owner, milliseconds])
+            await self._context.scripts.run("renew", [key], [owner, milliseconds])
 
     async def _take(self, key: str, owner: str) -> bool:
         try:
             with translated():
-                return bool(await self._link.redis.set(key, owner, nx=True, px=_LOCK_MS))
+                return bool(await self._context.redis.set(key, owner, nx=True, px=_LOCK_MS))
         except StoreFull:
             return True  # an answer is worth more than saving work
 

@@ -17,7 +17,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from mild_service.errors import StoreNewer
 from mild_service.store import codec
 from mild_service.store.cluster import Cluster
-from mild_service.store.context import Link
+from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import blob, translated
 
 _ASKED = ("appendonly", "appendfsync", "maxmemory-policy", "save")
@@ -32,7 +32,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFacts:
+class ServerStatus:
     """One server.
 
     Attributes
@@ -58,21 +58,21 @@ class ServerFacts:
         return _memory(self.info)
 
 
-class Servers:
+class ServerMonitor:
     """Verbs on the servers that have the keys: the one, or a cluster's masters."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
-    async def memory(self, run_id: str, spread: bool) -> Memory | None:
+    async def read_memory(self, run_id: str, spread: bool) -> Memory | None:
         """Memory where a run's keys lie; `spread` says that they lie on all servers. None where that is not told."""
-        redis = self._link.redis
+        redis = self._context.redis
         with translated():
             try:
                 if not isinstance(redis, Cluster):
                     return _memory(await redis.info("memory"))
                 asked = ("INFO", "memory")
-                own = self._link.keys.run(run_id)
+                own = self._context.keys.run(run_id)
                 told = await redis.at_all(*asked) if spread else [await redis.at(own, *asked)]
             except NoPermissionError:  # an ACL user without `+info`
                 return None
@@ -81,12 +81,12 @@ class Servers:
         total = sum(limit for limit in limits if limit is not None)
         return Memory(sum(memory.used for memory in found), None if None in limits else total)
 
-    async def facts(self) -> list[ServerFacts]:
+    async def read_status(self) -> list[ServerStatus]:
         """All that is known of each server."""
         with translated():
-            return [await self._facts(name, server) for name, server in await servers_of(self._link)]
+            return [await self._facts(name, server) for name, server in await list_servers(self._context)]
 
-    async def _facts(self, name: str, server: Redis | ClusterNode) -> ServerFacts:
+    async def _facts(self, name: str, server: Redis | ClusterNode) -> ServerStatus:
         info = await server.execute_command("INFO")
         config: dict[str, str] = {}
         for asked in _ASKED:
@@ -96,12 +96,12 @@ class Servers:
                 continue
             config |= {_text(name): _text(value) for name, value in dict(reply).items()}
         seconds, micros = await server.execute_command("TIME")
-        return ServerFacts(name, info, config, int(seconds) + int(micros) / 1e6 - self._link.clock())
+        return ServerStatus(name, info, config, int(seconds) + int(micros) / 1e6 - self._context.clock())
 
 
-async def servers_of(link: Link) -> list[tuple[str, Redis | ClusterNode]]:
+async def list_servers(context: StoreContext) -> list[tuple[str, Redis | ClusterNode]]:
     """The servers that have keys, each with its name."""
-    redis = link.redis
+    redis = context.redis
     if not isinstance(redis, Cluster):
         return [("store", redis)]
     await redis.initialize()
@@ -116,11 +116,11 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-SCHEMA = 1
+SCHEMA_VERSION = 1
 
 
-async def prepare(link: Link) -> int:
-    """Bring the store to `SCHEMA`; return the version that it had. What every replica does at its start.
+async def migrate(context: StoreContext) -> int:
+    """Bring the store to `SCHEMA_VERSION`; return the version that it had. What every replica does at its start.
 
     Raises
     ------
@@ -128,30 +128,30 @@ async def prepare(link: Link) -> int:
         If it was written by a later version of the service.
     """
     with translated():
-        found = await link.redis.get(link.keys.schema)
+        found = await context.redis.get(context.keys.schema)
         version = 0 if found is None else int(found)
-        if version > SCHEMA:
+        if version > SCHEMA_VERSION:
             raise StoreNewer(
-                f"the store has schema {version}, this service knows those up to {SCHEMA}; upgrade this service"
+                f"the store has schema {version}, this service knows those up to {SCHEMA_VERSION}; upgrade this service"
             )
         for step in _STEPS[version:]:
-            await step(link)
-        if version < SCHEMA:
-            await link.writes.send((link.keys.schema, ("SET", link.keys.schema, SCHEMA)))
+            await step(context)
+        if version < SCHEMA_VERSION:
+            await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
     return version
 
 
-async def _pin_options(link: Link) -> None:
+async def _pin_options(context: StoreContext) -> None:
     """0 to 1: spell out each run's options, so that no later default changes what a run was opened with."""
-    async for entry, _ in link.redis.zscan_iter(link.keys.runs):
-        key = link.keys.run(blob(entry).decode().partition(":")[2])
-        held = await link.redis.hget(key, "config")
+    async for entry, _ in context.redis.zscan_iter(context.keys.runs):
+        key = context.keys.run(blob(entry).decode().partition(":")[2])
+        held = await context.redis.hget(key, "config")
         if held is None:
             continue
         pinned = codec.write_config(codec.read_config(blob(held)))
         if pinned != blob(held):
-            await link.scripts.run("pin", [key], [blob(held), pinned])
+            await context.scripts.run("pin", [key], [blob(held), pinned])
 
 
-_STEPS: tuple[Callable[[Link], Awaitable[None]], ...] = (_pin_options,)
+_STEPS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_pin_options,)
 """From version 0 on, one each."""

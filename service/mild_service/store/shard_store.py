@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_service.errors import EpochConflict, EpochKind, StoreDamaged
+from mild_service.errors import EpochConflict, EpochKindConflict, StoreDamaged
 from mild_service.models import Epoch, Run, ShardOutcome, ShardRef
 from mild_service.store import codec
-from mild_service.store.bitmaps import Bits, Writer
-from mild_service.store.context import Argument, Link, refused
-from mild_service.store.epoch_store import Epochs, written
+from mild_service.store.bitmaps import BitmapStore, BitmapWriter
+from mild_service.store.context import Argument, StoreContext, refusal_error
+from mild_service.store.epoch_store import EpochStore, describe_kind
 from mild_service.store.error_translation import blobs, translated
 from mild_service.store.keys import shard_field
 from mild_service.store.packed_epoch import PackedEpoch
@@ -23,11 +23,11 @@ from mild_service.store.packed_epoch import PackedEpoch
 _TRIES = 50
 
 
-class Shards:
+class ShardStore:
     """Verbs on the shards of an open round's epochs."""
 
-    def __init__(self, link: Link, bits: Bits, writer: Writer, epochs: Epochs) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext, bits: BitmapStore, writer: BitmapWriter, epochs: EpochStore) -> None:
+        self._context = context
         self._bits = bits
         self._writer = writer
         self._epochs = epochs
@@ -39,7 +39,7 @@ class Shards:
 
         Raises
         ------
-        EpochConflict, EpochKind
+        EpochConflict, EpochKindConflict
             If the shard or the epoch holds other content, or the epoch is written in another way, and is not to be
             replaced.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
@@ -51,7 +51,7 @@ class Shards:
             run.uid,
             attempt,
             round_,
-            self._link.now(),
+            self._context.now(),
             number,
             shard,
             of,
@@ -70,14 +70,14 @@ class Shards:
                 raise _other_kind(round_, codec.read_epoch(number, answer[1].encode()), of)
             case "conflict":
                 raise _conflict(round_, codec.read_epoch(number, answer[1].encode()), shard, packed, answer[2])
-        raise refused(answer, run.run_id, round_, attempt)
+        raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def read(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
         """The shards that an epoch consists of; None when it is not as it was read in `epoch` any more."""
-        keys = self._link.keys
+        keys = self._context.keys
         with translated():
             names = [keys.epochs(run.run_id, run.uid, round_), keys.shards(run.run_id, run.uid, round_)]
-            record, *found = await self._link.scripts.read("parts", names, [epoch.number, epoch.n_shards or 0])
+            record, *found = await self._context.scripts.read("parts", names, [epoch.number, epoch.n_shards or 0])
         if record != codec.write_epoch(epoch).encode():
             return None
         held = enumerate(blobs(found))
@@ -123,7 +123,7 @@ class Shards:
             n_shards=epoch.n_shards,
             n_in=epoch.n_in,
         )
-        values = codec.split([observed, correct])
+        values = codec.split_chunks([observed, correct])
         fields = _fields(epoch.number, refs)
         came = await self._epochs.merge(run, round_, merged, values, epoch, attempt, shards=fields)
         return merged if came else None
@@ -139,9 +139,9 @@ def _digest(refs: Sequence[ShardRef]) -> str:
     return hashlib.sha256(f"shards {content}".encode()).hexdigest()[:32]
 
 
-def _other_kind(round_: int, held: Epoch, of: int) -> EpochKind:
-    how = written(held.kind) if held.n_shards is None else f"in {held.n_shards} shards"
-    return EpochKind(
+def _other_kind(round_: int, held: Epoch, of: int) -> EpochKindConflict:
+    how = describe_kind(held.kind) if held.n_shards is None else f"in {held.n_shards} shards"
+    return EpochKindConflict(
         f"epoch {held.number} of round {round_} is written {how}, got a shard of {of}; "
         "send it in the same way, or begin it anew with ?replace=true"
     )

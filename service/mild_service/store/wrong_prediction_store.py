@@ -14,14 +14,14 @@ from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
 from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, Round, Run
 from mild_service.store import codec
-from mild_service.store.context import Link
+from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import blob, translated, words
 from mild_service.store.keys import epoch_field
 
 _LEVEL = 3
 
 
-def packed(votes: WrongPredictions) -> list[bytes]:
+def pack(votes: WrongPredictions) -> list[bytes]:
     """One value per chunk: the predicted classes, then the labels, in as few bytes each as they fit."""
     most = max(int(votes.predicted.max()), int(votes.labels.max()))
     narrow = next(kind for kind in (np.uint8, np.uint16, np.uint32) if most <= np.iinfo(kind).max)
@@ -34,24 +34,24 @@ def packed(votes: WrongPredictions) -> list[bytes]:
     ]
 
 
-class VoteFields:
+class WrongPredictionStore:
     """Verbs on a run's wrong predictions."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     async def write(self, run: Run, round_: int, epoch: Epoch, values: Sequence[bytes]) -> None:
         """Write an epoch's votes, which no record names yet."""
         with translated():
             for chunk, value in enumerate(values):
                 key = self._key(run, round_, chunk)
-                await self._link.writes.send((key, ("HSET", key, _field(epoch), value)))
+                await self._context.writer.send((key, ("HSET", key, _field(epoch), value)))
 
     async def drop(self, run: Run, round_: int, epoch: Epoch) -> None:
         """Delete the votes of an epoch that no record will ever name again."""
         with translated():
             for chunk in range(codec.n_chunks(run.config.n_samples)):
-                await self._link.redis.hdel(self._key(run, round_, chunk), _field(epoch))
+                await self._context.redis.hdel(self._key(run, round_, chunk), _field(epoch))
 
     async def read(self, run: Run, round_: int, epoch: Epoch) -> WrongPredictions:
         """All of an epoch's votes.
@@ -92,14 +92,14 @@ class VoteFields:
         with translated():
             for chunk in range(codec.n_chunks(run.config.n_samples)):
                 key = self._key(run, round_.number, chunk)
-                if stray := [name for name in words(await self._link.redis.hkeys(key)) if name not in kept]:
-                    await self._link.redis.hdel(key, *stray)
+                if stray := [name for name in words(await self._context.redis.hkeys(key)) if name not in kept]:
+                    await self._context.redis.hdel(key, *stray)
 
     async def _planes(self, run: Run, round_: int, epoch: Epoch, chunk: int) -> ClassNumbers:
         """One chunk, shape (2, n)."""
         key, field = self._key(run, round_, chunk), _field(epoch)
         with translated():
-            reply = await self._link.redis.hget(key, field)
+            reply = await self._context.redis.hget(key, field)
         if reply is None:
             raise StoreDamaged(
                 f"{field} is missing in {key}; the store must not evict keys (maxmemory-policy noeviction) and must "
@@ -111,7 +111,7 @@ class VoteFields:
         return np.frombuffer(raw, dtype=kind).reshape(2, n_samples)
 
     def _key(self, run: Run, round_: int, chunk: int) -> str:
-        return self._link.keys.votes(run.run_id, run.uid, round_, chunk)
+        return self._context.keys.votes(run.run_id, run.uid, round_, chunk)
 
 
 def _field(epoch: Epoch) -> str:

@@ -18,7 +18,7 @@ from starlette.types import Scope as Connection
 from mild_core.errors import MildError
 from mild_service import api_keys
 from mild_service.api_keys import ANONYMOUS, ApiKey, Scope
-from mild_service.auth import Gate, absent
+from mild_service.auth import Authenticator, hidden_run_error
 from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
 from mild_service.web import problems
 from mild_service.web.client_versions import check_client
@@ -172,7 +172,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, gate: Gate, rulebook: Rulebook, buckets: Buckets, origins: Collection[str] = ()
+        self, app: ASGIApp, gate: Authenticator, rulebook: Rulebook, buckets: Buckets, origins: Collection[str] = ()
     ) -> None:
         self._app = app
         self._gate = gate
@@ -224,14 +224,14 @@ class Guard:
         Unauthenticated, CrossSite
             If that is not shown.
         """
-        if not await self._gate.is_closed():
+        if not await self._gate.requires_key():
             self._check_page(request)
             return ANONYMOUS
         header, session = request.headers.get("authorization"), request.cookies.get(COOKIE)
         if header is None and session:
             if request.method not in _SAFE:
                 check_same_site(request)
-            key = await self._gate.by_session(session)
+            key = await self._gate.find_by_session(session)
         else:
             scheme, _, secret = (header or "").partition(" ")
             if scheme.lower() != "bearer" or not secret.strip():
@@ -239,7 +239,7 @@ class Guard:
                     "the request carries no API key, this service asks for one; send `Authorization: Bearer <key>` "
                     "(mild: --api-key or MILD_API_KEY), or log in at /ui/login"
                 )
-            key = await self._gate.by_secret(secret.strip())
+            key = await self._gate.find_by_secret(secret.strip())
         if key is None:
             raise Unauthenticated(
                 "the API key or login is unknown, revoked or expired; ask whoever runs the service for another one"
@@ -292,7 +292,7 @@ def _check_reach(key: ApiKey, rule: Rule, run_id: str | None) -> None:
             f"the key {key.name!r} reaches runs whose ids start with {key.prefix!r}, got {run_id[:64]!r}; "
             "choose such an id"
         )
-    raise absent(run_id[:64])
+    raise hidden_run_error(run_id[:64])
 
 
 def _headers(error: MildError) -> dict[str, str]:
@@ -309,7 +309,7 @@ def _tell(
     denied = isinstance(refused, AccessError)
     if key is ANONYMOUS and not (deleted or denied):
         return
-    api_keys.tell(
+    api_keys.log_audit_event(
         "deletion" if deleted else "refusal" if refused is not None else "use",
         None if key is ANONYMOUS else key,
         method=request.method,

@@ -70,7 +70,7 @@ class Body:
         self.sha256: str | None = None
         """Of all of it, in hex, where it came without a coding and with a digest to be checked."""
 
-    async def upto(self, n_bytes: int) -> bytes:
+    async def read_up_to(self, n_bytes: int) -> bytes:
         """Read it; of a longer one, the first ``n_bytes + 1`` bytes. May be asked again, for more of it.
 
         Raises
@@ -122,7 +122,7 @@ async def read(request: Request, limit: int) -> bytes:
     UnsupportedMediaType, MalformedBody, DigestMismatch
         As `Body`.
     """
-    return await Body(request).upto(limit)
+    return await Body(request).read_up_to(limit)
 
 
 async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:

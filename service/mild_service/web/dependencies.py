@@ -15,20 +15,20 @@ from pydantic import Field, FiniteFloat
 from pydantic.json_schema import SkipJsonSchema
 
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
-from mild_service.annotations.labels_and_audits import Truths
-from mild_service.annotations.sample_id_lists import SampleIds
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.annotations.sample_id_lists import ExternalIds
 from mild_service.api_keys import ApiKey
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
-from mild_service.recording.epoch_status import Coverages
-from mild_service.recording.epoch_writer import Epochs
-from mild_service.recording.prediction_writer import Predictions
-from mild_service.recording.run_writer import Runs
-from mild_service.recording.shard_writer import Shards
-from mild_service.selecting.event_feed import Feed
-from mild_service.selecting.label_suggestions import Suggester
-from mild_service.selecting.sample_tables import Tables
-from mild_service.selecting.selections import Selections, Which
+from mild_service.recording.epoch_status import StatusReader
+from mild_service.recording.epoch_writer import EpochWriter
+from mild_service.recording.prediction_writer import PredictionWriter
+from mild_service.recording.run_writer import RunWriter
+from mild_service.recording.shard_writer import ShardWriter
+from mild_service.selecting.event_feed import EventFeed
+from mild_service.selecting.label_suggestions import LabelSuggester
+from mild_service.selecting.sample_tables import SampleTables
+from mild_service.selecting.selections import RoundChoice, Selections
 from mild_service.web.bodies import Strict
 
 # Ranges that `SelectionOptions` checks, for whoever reads the OpenAPI.
@@ -82,8 +82,8 @@ Again: TypeAlias = Callable[[], Awaitable[None]]
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 
 
-async def _runs(request: Request) -> Runs:
-    runs: Runs = request.app.state.runs
+async def _runs(request: Request) -> RunWriter:
+    runs: RunWriter = request.app.state.runs
     return runs
 
 
@@ -92,48 +92,48 @@ async def _selections(request: Request) -> Selections:
     return selections
 
 
-async def _truths(request: Request) -> Truths:
-    truths: Truths = request.app.state.truths
+async def _truths(request: Request) -> LabelsAndAudits:
+    truths: LabelsAndAudits = request.app.state.truths
     return truths
 
 
-async def _predictions(request: Request) -> Predictions:
-    predictions: Predictions = request.app.state.predictions
+async def _predictions(request: Request) -> PredictionWriter:
+    predictions: PredictionWriter = request.app.state.predictions
     return predictions
 
 
-async def _feed(request: Request) -> Feed:
-    feed: Feed = request.app.state.feed
+async def _feed(request: Request) -> EventFeed:
+    feed: EventFeed = request.app.state.feed
     return feed
 
 
-async def _epochs(request: Request) -> Epochs:
-    epochs: Epochs = request.app.state.epochs
+async def _epochs(request: Request) -> EpochWriter:
+    epochs: EpochWriter = request.app.state.epochs
     return epochs
 
 
-async def _shards(request: Request) -> Shards:
-    shards: Shards = request.app.state.shards
+async def _shards(request: Request) -> ShardWriter:
+    shards: ShardWriter = request.app.state.shards
     return shards
 
 
-async def _coverages(request: Request) -> Coverages:
-    coverages: Coverages = request.app.state.coverages
+async def _coverages(request: Request) -> StatusReader:
+    coverages: StatusReader = request.app.state.coverages
     return coverages
 
 
-async def _sample_ids(request: Request) -> SampleIds:
-    sample_ids: SampleIds = request.app.state.sample_ids
+async def _sample_ids(request: Request) -> ExternalIds:
+    sample_ids: ExternalIds = request.app.state.sample_ids
     return sample_ids
 
 
-async def _suggester(request: Request) -> Suggester:
-    suggester: Suggester = request.app.state.suggester
+async def _suggester(request: Request) -> LabelSuggester:
+    suggester: LabelSuggester = request.app.state.suggester
     return suggester
 
 
-async def _tables(request: Request) -> Tables:
-    tables: Tables = request.app.state.tables
+async def _tables(request: Request) -> SampleTables:
+    tables: SampleTables = request.app.state.tables
     return tables
 
 
@@ -178,19 +178,19 @@ def _query_names(dependant: Dependant) -> list[str]:
     return own + [name for each in dependant.dependencies for name in _query_names(each)]
 
 
-RunsDep = Annotated[Runs, Depends(_runs)]
+RunsDep = Annotated[RunWriter, Depends(_runs)]
 SelectionsDep = Annotated[Selections, Depends(_selections)]
-TruthsDep = Annotated[Truths, Depends(_truths)]
-PredictionsDep = Annotated[Predictions, Depends(_predictions)]
-FeedDep = Annotated[Feed, Depends(_feed)]
-EpochsDep = Annotated[Epochs, Depends(_epochs)]
-ShardsDep = Annotated[Shards, Depends(_shards)]
-CoveragesDep = Annotated[Coverages, Depends(_coverages)]
-SampleIdsDep = Annotated[SampleIds, Depends(_sample_ids)]
+TruthsDep = Annotated[LabelsAndAudits, Depends(_truths)]
+PredictionsDep = Annotated[PredictionWriter, Depends(_predictions)]
+FeedDep = Annotated[EventFeed, Depends(_feed)]
+EpochsDep = Annotated[EpochWriter, Depends(_epochs)]
+ShardsDep = Annotated[ShardWriter, Depends(_shards)]
+CoveragesDep = Annotated[StatusReader, Depends(_coverages)]
+SampleIdsDep = Annotated[ExternalIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
 AgainDep = Annotated[Again, Depends(_again)]
-SuggesterDep = Annotated[Suggester, Depends(_suggester)]
-TablesDep = Annotated[Tables, Depends(_tables)]
+SuggesterDep = Annotated[LabelSuggester, Depends(_suggester)]
+TablesDep = Annotated[SampleTables, Depends(_tables)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
@@ -249,12 +249,12 @@ async def _which(
             "`validation_accuracy`, or a number.",
         ),
     ] = "latest",
-) -> Which:
+) -> RoundChoice:
     if round_ == "latest":
         return "latest"
     return "best" if round_ == "best" else int(round_)
 
 
-WhichRound = Annotated[Which, Depends(_which)]
+WhichRound = Annotated[RoundChoice, Depends(_which)]
 
 UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]

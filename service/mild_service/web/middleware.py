@@ -47,7 +47,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
-        trace = observability.Trace(
+        trace = observability.RequestTrace(
             request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
             observe=self._observe,
         )
@@ -71,7 +71,7 @@ class RequestContext:
             n_out += len(message.get("body", b""))
             await send(message)
 
-        token = observability.current.set(trace)
+        token = observability.current_trace.set(trace)
         try:
             await self._app(scope, counted, named)
         except Exception as error:
@@ -81,7 +81,7 @@ class RequestContext:
             await response(scope, receive, named)
         finally:
             self._tell(scope, status, n_in, n_out, time.perf_counter() - started)
-            observability.current.reset(token)
+            observability.current_trace.reset(token)
 
     def _observe(self, phase: observability.Phase, seconds: float) -> None:
         self._phases[phase].observe(seconds)

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_service import __version__
 from mild_service.errors import InvalidRequest, NotAcceptable
-from mild_service.models import NO_CONDITION, Condition
+from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.observability import phase
-from mild_service.selecting.selections import Answer
+from mild_service.selecting.selections import SelectionResult
 from mild_service.web.codings import CODINGS, Coding, deflate
 
 _DENSE = "application/octet-stream"
@@ -168,13 +168,13 @@ def form_of(request: Request, ids: bool = False) -> Form:
     return negotiate(request, [kind for kind in SELECTION_TYPES if not ids or kind not in (BITMAP, NPY)])
 
 
-async def encode(answer: Answer, form: Form) -> Response:
+async def encode(answer: SelectionResult, form: Form) -> Response:
     """A selection as a response."""
     tag = etag(answer.identity, form) if answer.identity else None
     return await respond(form, lambda: _body(answer, form.kind), tag)
 
 
-def _body(answer: Answer, kind: str) -> bytes:
+def _body(answer: SelectionResult, kind: str) -> bytes:
     if kind == BITMAP:
         return answer.bitmap.tobytes()
     indices = bitmap.to_indices(answer.bitmap, answer.n_samples)
@@ -228,11 +228,11 @@ _DESCRIPTIONS = {
 }
 
 
-async def _condition(request: Request) -> Condition:
+async def _condition(request: Request) -> Precondition:
     # Not declared as parameters: FastAPI takes its time over each, with every epoch that is put.
     if_match, if_none_match = (request.headers.get(name) for name in _MOST)
     if if_match is if_none_match is None:
-        return NO_CONDITION
+        return NO_PRECONDITION
     for name, given in (("If-Match", if_match), ("If-None-Match", if_none_match)):
         if len(given or "") > _MOST[name]:
             raise InvalidRequest(
@@ -241,17 +241,17 @@ async def _condition(request: Request) -> Condition:
     if if_none_match is not None and if_none_match.strip() != "*":
         raise InvalidRequest(f"If-None-Match is {if_none_match!r}; a write takes * alone, or If-Match with an ETag")
     if if_match is None:
-        return Condition(absent=if_none_match is not None)
+        return Precondition(absent=if_none_match is not None)
     if if_none_match is not None:
         raise InvalidRequest("If-Match and If-None-Match are both given, and never hold together; send one of them")
     tags = [tag.strip() for tag in if_match.split(",")]
     if tags == ["*"]:
-        return Condition(digests=frozenset())
+        return Precondition(digests=frozenset())
     ours = frozenset(match[1] for tag in tags if (match := _TAG.fullmatch(tag)))
-    return Condition(digests=ours or frozenset([_NOBODY]))  # a weak tag never matches (RFC 9110, 13.1.1)
+    return Precondition(digests=ours or frozenset([_NOBODY]))  # a weak tag never matches (RFC 9110, 13.1.1)
 
 
-ConditionDep = Annotated[Condition, Depends(_condition)]
+ConditionDep = Annotated[Precondition, Depends(_condition)]
 
 
 def conditional(extra: Mapping[str, Any]) -> dict[str, Any]:

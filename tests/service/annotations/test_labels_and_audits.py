@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from mild_core.audit import Audit, Marks
-from mild_service.annotations.labels_and_audits import Truths
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
 from mild_service.models import Run, RunConfig
@@ -32,8 +32,8 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def truths(store: Store) -> Truths:
-    return Truths(store, Telemetry())
+def truths(store: Store) -> LabelsAndAudits:
+    return LabelsAndAudits(store, Telemetry())
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def mark(index: int, clean: bool | None = True) -> Marks:
     return Marks.of([index], [clean], N)
 
 
-async def test_of_many_audits_at_once_none_is_lost(truths: Truths, run: Run, store: Store) -> None:
+async def test_of_many_audits_at_once_none_is_lost(truths: LabelsAndAudits, run: Run, store: Store) -> None:
     merged = await asyncio.gather(*(truths.put_audit(run, mark(index)) for index in range(12)))
     assert sorted(m.audit.n_known for m in merged) == list(range(1, 13))
     assert (await truths.audit(await store.runs.get("a")))[1].n_known == 12
 
 
-async def test_marks_and_marks_taken_back_at_once_all_count(truths: Truths, run: Run, store: Store) -> None:
+async def test_marks_and_marks_taken_back_at_once_all_count(truths: LabelsAndAudits, run: Run, store: Store) -> None:
     for index in range(6):
         await truths.put_audit(run, mark(index))
     changes = [mark(index, None) for index in range(6)] + [mark(index, False) for index in range(6, 12)]
@@ -62,14 +62,14 @@ async def test_marks_and_marks_taken_back_at_once_all_count(truths: Truths, run:
     assert [audit.mark(index) for index in range(12)] == [None] * 6 + [False] * 6
 
 
-async def test_of_many_labels_at_once_the_last_stands(truths: Truths, run: Run, store: Store) -> None:
+async def test_of_many_labels_at_once_the_last_stands(truths: LabelsAndAudits, run: Run, store: Store) -> None:
     sets = [np.full(N, value) for value in (1, 2, 70_000)]
     outcomes = await asyncio.gather(*(truths.put_labels(run, labels) for labels in sets))
     assert sorted(outcome for outcome, _ in outcomes) == ["replaced", "replaced", "set"]
     assert await truths.label(await store.runs.get("a"), N - 1) in (1, 2, 70_000)
 
 
-async def test_a_label_is_read_from_any_chunk(truths: Truths, run: Run, store: Store) -> None:
+async def test_a_label_is_read_from_any_chunk(truths: LabelsAndAudits, run: Run, store: Store) -> None:
     assert await truths.label(run, 0) is None
     await truths.put_labels(run, np.arange(N))
     run = await store.runs.get("a")
@@ -77,7 +77,9 @@ async def test_a_label_is_read_from_any_chunk(truths: Truths, run: Run, store: S
         assert await truths.label(run, index) == index
 
 
-async def test_an_audit_that_is_replaced_while_it_is_read_is_read_again(truths: Truths, run: Run, store: Store) -> None:
+async def test_an_audit_that_is_replaced_while_it_is_read_is_read_again(
+    truths: LabelsAndAudits, run: Run, store: Store
+) -> None:
     await truths.put_audit(run, mark(0))
     stale = await store.runs.get("a")
     await truths.put_audit(run, mark(N - 1))
@@ -87,27 +89,27 @@ async def test_an_audit_that_is_replaced_while_it_is_read_is_read_again(truths: 
 
 
 async def test_a_reader_does_not_try_for_ever(
-    truths: Truths, run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+    truths: LabelsAndAudits, run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await truths.put_audit(run, mark(0))
-    read, index = store.truth.read_audit, 0
+    read, index = store.annotations.read_audit, 0
 
     async def always_late(run: Run, ref: Any) -> Audit:
         nonlocal index
         index += 1
         with monkeypatch.context() as patch:
-            patch.setattr(store.truth, "read_audit", read)
+            patch.setattr(store.annotations, "read_audit", read)
             await truths.put_audit(run, mark(index))
         return await read(run, ref)
 
     run = await store.runs.get("a")
-    monkeypatch.setattr(store.truth, "read_audit", always_late)
+    monkeypatch.setattr(store.annotations, "read_audit", always_late)
     with pytest.raises(StoreUnavailable, match="20 times in a row"):
         await truths.audit(run)
 
 
 async def test_an_audit_that_is_lost_is_no_empty_one(
-    truths: Truths, run: Run, store: Store, redis: Redis, settings: Settings
+    truths: LabelsAndAudits, run: Run, store: Store, redis: Redis, settings: Settings
 ) -> None:
     await truths.put_audit(run, mark(0))
     redis.delete(Keys(settings.store_namespace).truth("a", run.uid, 1))
@@ -115,7 +117,7 @@ async def test_an_audit_that_is_lost_is_no_empty_one(
         await truths.audit(await store.runs.get("a"))
 
 
-async def test_a_run_that_was_opened_anew_is_another(truths: Truths, run: Run, store: Store) -> None:
+async def test_a_run_that_was_opened_anew_is_another(truths: LabelsAndAudits, run: Run, store: Store) -> None:
     await truths.put_audit(run, mark(0))
     stale = await store.runs.get("a")
     await store.runs.delete("a", run.uid)
@@ -129,9 +131,9 @@ async def test_a_run_that_was_opened_anew_is_another(truths: Truths, run: Run, s
 
 
 async def test_a_run_that_goes_while_it_is_written_to_leaves_nothing(
-    truths: Truths, run: Run, store: Store, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    truths: LabelsAndAudits, run: Run, store: Store, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripts = store.truth._link.scripts
+    scripts = store.annotations._context.scripts
     ask, asked = scripts.run, 0
 
     async def deleted_between(name: str, *arguments: Any) -> list[str]:

@@ -15,7 +15,7 @@ from mild_core.inspect.explain import explain
 from mild_core.inspect.sweep import measure, sweep
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.selecting.selections import Choice
+from mild_service.selecting.selections import SelectionPlan
 from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 400
@@ -153,7 +153,7 @@ def test_a_round_that_an_earlier_version_finished_has_its_cuts_too(run: httpx.Cl
     run.post("/runs/a/rounds/0/finish")
     now = get(run, "/runs/a/rounds/0/sweep")
 
-    async def forget(choice: Choice) -> dict[str, Any]:
+    async def forget(choice: SelectionPlan) -> dict[str, Any]:
         return {name: value for name, value in (await fit(choice)).items() if name != "curves"}
 
     fit, app.state.selections.fit = app.state.selections.fit, forget

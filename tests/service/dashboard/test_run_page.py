@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mild_core.alarms import alarms
-from mild_service.api_keys import ANONYMOUS, draw_key
+from mild_service.api_keys import ANONYMOUS, generate_key
 from mild_service.dashboard import runs_page
 from mild_service.dashboard.progress import course_of, of_run
 from mild_service.dashboard.snippets import chosen_cut, first_epoch, in_form
@@ -159,7 +159,7 @@ def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
 
 
 def test_what_is_copied_works(service: httpx.Client, run: httpx.Client) -> None:
-    keyed = draw_key("me", "write", "me-", 0.0, None)
+    keyed = generate_key("me", "write", "me-", 0.0, None)
     for caller in (ANONYMOUS, keyed):
         for name, text in (*first_epoch("http://x", caller), *chosen_cut("http://x", "a", 0, caller)):
             if name.startswith("Python"):

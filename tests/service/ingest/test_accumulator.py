@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
-from mild_service.errors import BadRecord, EpochConflict, EpochKind, LimitExceeded
+from mild_service.errors import BadRecord, EpochConflict, EpochKindConflict, LimitExceeded
 from mild_service.ingest import Batch, Limits, Log, Stored
 from mild_service.ingest.columns import Rows
 
@@ -90,10 +90,10 @@ def test_a_committed_epoch_takes_the_same_records_and_no_others() -> None:
 def test_an_epoch_that_takes_no_records_says_at_which_line() -> None:
     def held(place: tuple[int, int]) -> None:
         if place == (0, 4):
-            raise EpochKind("epoch 4 is whole")
+            raise EpochKindConflict("epoch 4 is whole")
 
     log = Log(LIMITS, held)
-    with pytest.raises(EpochKind, match="line 2: epoch 4 is whole") as kind:
+    with pytest.raises(EpochKindConflict, match="line 2: epoch 4 is whole") as kind:
         log.add(batch([(0, 0, 1, True), (0, 4, 1, True), (0, 4, 2, True)]))
     assert kind.value.line == 2
 

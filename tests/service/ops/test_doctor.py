@@ -31,7 +31,7 @@ async def test_what_is_well_is_said_and_nothing_is_changed(settings: Settings, t
         await store.epochs.commit(run, 0, 0, epoch_bits(LARGE), 1, False)
         assert await told(store, limited) == {}
         assert await told(store, limited, repair=True) == {}
-        await store.bits.read_epochs(run, 0, list((await store.rounds.get(run, range(1)))[0].epochs.values()))
+        await store.bitmaps.read_epochs(run, 0, list((await store.rounds.get(run, range(1)))[0].epochs.values()))
         await store.aclose()
 
 

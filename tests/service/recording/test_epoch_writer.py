@@ -16,7 +16,7 @@ from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreUnavailable
 from mild_service.models import Run, RunConfig
 from mild_service.observability import Telemetry
-from mild_service.recording.epoch_writer import Epochs, KnownRuns, Put
+from mild_service.recording.epoch_writer import EpochPut, EpochWriter, RunCache
 from mild_service.store import Store
 from tests.inprocess import running
 from tests.service.conftest import Clock
@@ -124,8 +124,8 @@ def test_conditions_and_conflicts_are_those_of_the_present_epoch(replicas: tuple
 
 
 @pytest.fixture
-def epochs(store: Store, settings: Settings) -> Epochs:
-    return Epochs(store, settings, Telemetry())
+def epochs(store: Store, settings: Settings) -> EpochWriter:
+    return EpochWriter(store, settings, Telemetry())
 
 
 @pytest.fixture
@@ -144,38 +144,38 @@ async def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 
 
 @pytest.mark.anyio
-async def test_a_run_is_looked_up_once_for_all_its_epochs(epochs: Epochs, counted: Callable[[], int]) -> None:
+async def test_a_run_is_looked_up_once_for_all_its_epochs(epochs: EpochWriter, counted: Callable[[], int]) -> None:
     for number in range(10):
-        outcome, _ = await epochs.put(Put("a", 0, number), Whole(bits(N, number)))
+        outcome, _ = await epochs.put(EpochPut("a", 0, number), Whole(bits(N, number)))
         assert outcome == "committed"
     assert counted() == 1
     with pytest.raises(TrailingBitsError):
-        await epochs.put(Put("a", 0, 10), Whole(b"\xff" * 13))
+        await epochs.put(EpochPut("a", 0, 10), Whole(b"\xff" * 13))
     assert counted() == 2  # refused by the present record, not by the one that was known
-    await epochs.put(Put("a", 0, 10), Whole(bits(N)))
+    await epochs.put(EpochPut("a", 0, 10), Whole(bits(N)))
     assert counted() == 3
 
 
 @pytest.mark.anyio
 async def test_a_run_expires_though_it_is_known(
-    epochs: Epochs, store: Store, clock: Clock, counted: Callable[[], int]
+    epochs: EpochWriter, store: Store, clock: Clock, counted: Callable[[], int]
 ) -> None:
-    await epochs.put(Put("a", 0, 0), Whole(bits(N)))
+    await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
     clock.now += 61
     with pytest.raises(RunNotFound):
-        await epochs.put(Put("a", 0, 1), Whole(bits(N)))
+        await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
     new, created = await store.runs.open("a", RunConfig(N), {}, 60, None)
     assert created
-    await epochs.put(Put("a", 0, 0), Whole(bits(N)))
+    await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
     (round_,) = await store.rounds.get(new, range(1))
     assert list(round_.epochs) == [0]
 
 
 @pytest.mark.anyio
 async def test_a_store_that_fails_says_nothing_of_the_record(
-    epochs: Epochs, store: Store, counted: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    epochs: EpochWriter, store: Store, counted: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await epochs.put(Put("a", 0, 0), Whole(bits(N)))
+    await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
 
     async def fail(*_: object) -> None:
         raise StoreUnavailable("gone for a moment")
@@ -183,14 +183,14 @@ async def test_a_store_that_fails_says_nothing_of_the_record(
     with monkeypatch.context() as patch:
         patch.setattr(store.epochs, "commit", fail)
         with pytest.raises(StoreUnavailable):
-            await epochs.put(Put("a", 0, 1), Whole(bits(N)))
-    await epochs.put(Put("a", 0, 1), Whole(bits(N)))
+            await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
+    await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
     assert counted() == 1
 
 
 def test_the_records_asked_for_last_are_kept_without_their_tags() -> None:
     run = Run("a", "uid", RunConfig(N), {"team": "x"}, "running", 60, 1, 0, 0.0, 0.0, 60.0)
-    known = KnownRuns(kept=2)
+    known = RunCache(kept=2)
     known.keep(run)
     known.keep(replace(run, run_id="b"))
     assert known.get("a") == replace(run, tags={})

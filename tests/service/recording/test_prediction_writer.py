@@ -7,11 +7,11 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
-from mild_service.annotations.sample_id_lists import SampleIds
+from mild_service.annotations.sample_id_lists import ExternalIds
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
-    EpochKind,
+    EpochKindConflict,
     RoundFinished,
     RunNotFound,
     StaleAttempt,
@@ -21,7 +21,7 @@ from mild_service.errors import (
 from mild_service.ingest.sandbox import Helper
 from mild_service.models import Round, Run, RunConfig
 from mild_service.observability import Telemetry
-from mild_service.recording.prediction_writer import Posted, Predictions
+from mild_service.recording.prediction_writer import LogResult, PredictionWriter
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
@@ -48,8 +48,10 @@ async def run(store: Store) -> Run:
 
 
 @pytest.fixture
-def predictions(store: Store, settings: Settings) -> Predictions:
-    return Predictions(store, SampleIds(store, settings.id_cache_bytes), Helper(2**29, 60), settings, Telemetry())
+def predictions(store: Store, settings: Settings) -> PredictionWriter:
+    return PredictionWriter(
+        store, ExternalIds(store, settings.id_cache_bytes), Helper(2**29, 60), settings, Telemetry()
+    )
 
 
 async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:
@@ -60,7 +62,7 @@ async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:
 
 
 async def post(
-    predictions: Predictions,
+    predictions: PredictionWriter,
     run: Run,
     samples: range,
     correct: bool = True,
@@ -68,7 +70,7 @@ async def post(
     complete: bool = False,
     attempt: int | None = None,
     meanwhile: Meanwhile | None = None,
-) -> Posted:
+) -> LogResult:
     log = as_ndjson([{"epoch": e, "sample": s, "correct": correct} for e in range(epochs) for s in samples])
     return await predictions.post(run, NDJSON, body(log, meanwhile), complete, attempt)
 
@@ -80,12 +82,12 @@ async def round_0(store: Store, run: Run) -> Round:
 
 async def observed(store: Store, run: Run, epoch: int = 0) -> list[int]:
     found = (await round_0(store, run)).all_epochs[epoch]
-    _, bits = await store.bits.read_epochs(run, 0, [found])
+    _, bits = await store.bitmaps.read_epochs(run, 0, [found])
     indices: list[int] = bitmap.to_indices(bits[0], N).tolist()
     return indices
 
 
-async def test_what_others_add_while_a_log_is_read_stays(predictions: Predictions, store: Store, run: Run) -> None:
+async def test_what_others_add_while_a_log_is_read_stays(predictions: PredictionWriter, store: Store, run: Run) -> None:
     async def other() -> None:
         await post(predictions, run, range(50, 60))
 
@@ -97,7 +99,7 @@ async def test_what_others_add_while_a_log_is_read_stays(predictions: Prediction
 
 
 async def test_a_contradiction_that_comes_while_a_log_is_read_is_refused(
-    predictions: Predictions, store: Store, run: Run, dump: Dump
+    predictions: PredictionWriter, store: Store, run: Run, dump: Dump
 ) -> None:
     after: dict[bytes, bytes] = {}
 
@@ -112,7 +114,7 @@ async def test_a_contradiction_that_comes_while_a_log_is_read_is_refused(
 
 
 async def test_an_epoch_that_is_completed_while_a_log_is_read_takes_no_more(
-    predictions: Predictions, store: Store, run: Run
+    predictions: PredictionWriter, store: Store, run: Run
 ) -> None:
     async def other() -> None:
         await post(predictions, run, range(5), complete=True)
@@ -125,19 +127,19 @@ async def test_an_epoch_that_is_completed_while_a_log_is_read_takes_no_more(
 
 
 async def test_an_epoch_that_is_put_whole_while_a_log_is_read_is_left_alone(
-    predictions: Predictions, store: Store, run: Run
+    predictions: PredictionWriter, store: Store, run: Run
 ) -> None:
     async def other() -> None:
         packed = PackedEpoch.of(EpochBits(N, bitmap.full(N)))
         await store.epochs.commit(run, 0, 0, packed, 1, False)
 
-    with pytest.raises(EpochKind):
+    with pytest.raises(EpochKindConflict):
         await post(predictions, run, range(10), meanwhile=other)
     assert (await round_0(store, run)).epochs[0].kind == "whole"
 
 
 async def test_what_is_dropped_while_a_log_is_read_does_not_come_back(
-    predictions: Predictions, store: Store, run: Run
+    predictions: PredictionWriter, store: Store, run: Run
 ) -> None:
     await post(predictions, run, range(50, 60))
 
@@ -155,7 +157,7 @@ async def test_what_is_dropped_while_a_log_is_read_does_not_come_back(
 
 
 async def test_a_run_or_round_that_goes_while_a_log_is_read_takes_nothing(
-    predictions: Predictions, store: Store, run: Run, dump: Dump
+    predictions: PredictionWriter, store: Store, run: Run, dump: Dump
 ) -> None:
     async def finish() -> None:
         await post(predictions, run, range(3))
@@ -171,7 +173,7 @@ async def test_a_run_or_round_that_goes_while_a_log_is_read_takes_nothing(
     assert {key for key in before if b"{a" in key} == {key for key in dump() if b"{a" in key}
 
 
-async def test_of_many_logs_at_once_none_is_lost(predictions: Predictions, store: Store, run: Run) -> None:
+async def test_of_many_logs_at_once_none_is_lost(predictions: PredictionWriter, store: Store, run: Run) -> None:
     rng = np.random.default_rng(0)
     starts = [*rng.integers(0, N - 20, 16).tolist(), *range(0, N, 20)]
     posted = await asyncio.gather(
@@ -184,7 +186,7 @@ async def test_of_many_logs_at_once_none_is_lost(predictions: Predictions, store
 
 
 async def test_bits_that_the_store_has_lost_are_not_merged_over(
-    predictions: Predictions, store: Store, run: Run, redis: Redis, settings: Settings
+    predictions: PredictionWriter, store: Store, run: Run, redis: Redis, settings: Settings
 ) -> None:
     await post(predictions, run, range(10))
     redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
@@ -193,7 +195,7 @@ async def test_bits_that_the_store_has_lost_are_not_merged_over(
 
 
 async def test_a_merge_that_never_comes_through_is_given_up(
-    predictions: Predictions, run: Run, monkeypatch: pytest.MonkeyPatch
+    predictions: PredictionWriter, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mild_service.recording.prediction_writer._TRIES", 0)
     with pytest.raises(StoreUnavailable, match="send the same log again"):

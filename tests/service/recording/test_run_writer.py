@@ -12,11 +12,11 @@ from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StaleAttempt
-from mild_service.models import Commitment, Epoch, Round, Run
+from mild_service.models import CommitOutcome, Epoch, Round, Run
 from mild_service.observability import Telemetry
-from mild_service.recording.epoch_writer import Epochs, Put
-from mild_service.recording.run_writer import Opening, Runs
-from mild_service.selecting.compute import Computer
+from mild_service.recording.epoch_writer import EpochPut, EpochWriter
+from mild_service.recording.run_writer import Opening, RunWriter
+from mild_service.selecting.compute import SelectionComputer
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.keys import Keys
 from tests.service.recordings import recording
@@ -36,16 +36,16 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def runs(store: Store, settings: Settings) -> AsyncIterator[Runs]:
+async def runs(store: Store, settings: Settings) -> AsyncIterator[RunWriter]:
     telemetry = Telemetry()
-    computer = Computer(store, telemetry, settings)
-    yield Runs(store, computer, settings, telemetry)
+    computer = SelectionComputer(store, telemetry, settings)
+    yield RunWriter(store, computer, settings, telemetry)
     await computer.aclose()
 
 
 @pytest.fixture
-def epochs(store: Store, settings: Settings) -> Epochs:
-    return Epochs(store, settings, Telemetry())
+def epochs(store: Store, settings: Settings) -> EpochWriter:
+    return EpochWriter(store, settings, Telemetry())
 
 
 def opening(**given: Any) -> Opening:
@@ -54,11 +54,11 @@ def opening(**given: Any) -> Opening:
     return Opening(**{**said, **given})
 
 
-async def put(epochs: Epochs, number: int, body: bytes, attempt: int | None = None) -> tuple[Commitment, Epoch]:
-    return await epochs.put(Put("a", 0, number, attempt), Whole(body))
+async def put(epochs: EpochWriter, number: int, body: bytes, attempt: int | None = None) -> tuple[CommitOutcome, Epoch]:
+    return await epochs.put(EpochPut("a", 0, number, attempt), Whole(body))
 
 
-async def opened(runs: Runs, epochs: Epochs, n_epochs: int = 10, **given: Any) -> Run:
+async def opened(runs: RunWriter, epochs: EpochWriter, n_epochs: int = 10, **given: Any) -> Run:
     run, _ = await runs.open("a", opening(**given))
     for number, body in enumerate(BODIES[:n_epochs]):
         await put(epochs, number, body)
@@ -70,7 +70,7 @@ async def only_round(store: Store, run: Run, number: int = 0) -> Round:
     return round_
 
 
-async def test_a_writer_without_an_attempt_follows_the_current_one(runs: Runs, epochs: Epochs) -> None:
+async def test_a_writer_without_an_attempt_follows_the_current_one(runs: RunWriter, epochs: EpochWriter) -> None:
     await opened(runs, epochs, 3)
     await runs.open("a", opening(resume_from=(0, 2)))
     outcome, epoch = await put(epochs, 2, BODIES[5])
@@ -83,7 +83,7 @@ async def test_a_writer_without_an_attempt_follows_the_current_one(runs: Runs, e
 
 
 async def test_a_run_that_goes_while_it_is_opened_again_is_created(
-    runs: Runs, epochs: Epochs, store: Store, monkeypatch: pytest.MonkeyPatch
+    runs: RunWriter, epochs: EpochWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = await opened(runs, epochs, 3)
     resume = store.rounds.resume
@@ -99,7 +99,7 @@ async def test_a_run_that_goes_while_it_is_opened_again_is_created(
 
 
 async def test_members_that_change_under_a_commit_are_checked_again(
-    runs: Runs, epochs: Epochs, store: Store, monkeypatch: pytest.MonkeyPatch
+    runs: RunWriter, epochs: EpochWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(runs, epochs, 0, fixed={"observe": "members"})
     members = bitmap.pack(np.arange(N) < 150)
@@ -118,7 +118,9 @@ async def test_members_that_change_under_a_commit_are_checked_again(
     assert calls == 2
 
 
-async def test_of_many_who_finish_at_once_all_get_the_same_set(runs: Runs, epochs: Epochs, store: Store) -> None:
+async def test_of_many_who_finish_at_once_all_get_the_same_set(
+    runs: RunWriter, epochs: EpochWriter, store: Store
+) -> None:
     run = await opened(runs, epochs)
     await asyncio.gather(*(runs.finish(run, 0, False, None, None) for _ in range(10)))
     assert (await runs.find("a")).round == 1
@@ -126,7 +128,7 @@ async def test_of_many_who_finish_at_once_all_get_the_same_set(runs: Runs, epoch
 
 
 async def test_an_epoch_that_comes_while_finishing_is_in_the_set_or_refused(
-    runs: Runs, epochs: Epochs, store: Store, monkeypatch: pytest.MonkeyPatch
+    runs: RunWriter, epochs: EpochWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(runs, epochs, 9)
     finish, calls = store.rounds.finish, 0
@@ -146,7 +148,7 @@ async def test_an_epoch_that_comes_while_finishing_is_in_the_set_or_refused(
 
 
 async def test_a_crash_before_the_freeze_leaves_the_round_open(
-    runs: Runs, epochs: Epochs, store: Store, monkeypatch: pytest.MonkeyPatch
+    runs: RunWriter, epochs: EpochWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(runs, epochs)
 
@@ -163,7 +165,12 @@ async def test_a_crash_before_the_freeze_leaves_the_round_open(
 
 
 async def test_a_round_is_finished_even_if_it_cannot_be_cleaned_up(
-    runs: Runs, epochs: Epochs, store: Store, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    runs: RunWriter,
+    epochs: EpochWriter,
+    store: Store,
+    redis: Redis,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     n_samples = 1_100_000
     run, _ = await runs.open("a", opening(n_samples=n_samples, options={"threshold": "fraction", "fraction": 0.5}))
@@ -183,7 +190,9 @@ async def test_a_round_is_finished_even_if_it_cannot_be_cleaned_up(
     assert (await only_round(store, run)).finished
 
 
-async def test_large_bodies_are_checked_beside_the_event_loop(runs: Runs, epochs: Epochs, store: Store) -> None:
+async def test_large_bodies_are_checked_beside_the_event_loop(
+    runs: RunWriter, epochs: EpochWriter, store: Store
+) -> None:
     n_samples = 3_000_000
     await runs.open("a", opening(n_samples=n_samples))
     body = bitmap.full(n_samples).tobytes()

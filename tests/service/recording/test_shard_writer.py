@@ -11,10 +11,10 @@ from mild_service.config import Settings
 from mild_service.errors import EpochConflict, EpochGap, RunNotFound, StaleAttempt, StoreDamaged, StoreUnavailable
 from mild_service.models import Round, Run, RunConfig
 from mild_service.observability import Telemetry
-from mild_service.recording.epoch_status import Coverages
-from mild_service.recording.run_writer import Runs
-from mild_service.recording.shard_writer import ShardPut, Shards
-from mild_service.selecting.compute import Computer
+from mild_service.recording.epoch_status import StatusReader
+from mild_service.recording.run_writer import RunWriter
+from mild_service.recording.shard_writer import ShardResult, ShardWriter
+from mild_service.selecting.compute import SelectionComputer
 from mild_service.store import Store, open_store
 from mild_service.store.codec import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
@@ -40,25 +40,25 @@ def telemetry() -> Telemetry:
 
 
 @pytest.fixture
-def shards(store: Store, settings: Settings, telemetry: Telemetry) -> Shards:
-    return Shards(store, settings, telemetry)
+def shards(store: Store, settings: Settings, telemetry: Telemetry) -> ShardWriter:
+    return ShardWriter(store, settings, telemetry)
 
 
 @pytest.fixture
-async def computer(store: Store, settings: Settings, telemetry: Telemetry) -> AsyncIterator[Computer]:
-    computer = Computer(store, telemetry, settings)
+async def computer(store: Store, settings: Settings, telemetry: Telemetry) -> AsyncIterator[SelectionComputer]:
+    computer = SelectionComputer(store, telemetry, settings)
     yield computer
     await computer.aclose()
 
 
 @pytest.fixture
-def runs(store: Store, computer: Computer, settings: Settings, telemetry: Telemetry) -> Runs:
-    return Runs(store, computer, settings, telemetry)
+def runs(store: Store, computer: SelectionComputer, settings: Settings, telemetry: Telemetry) -> RunWriter:
+    return RunWriter(store, computer, settings, telemetry)
 
 
 @pytest.fixture
-def coverages(store: Store, settings: Settings) -> Coverages:
-    return Coverages(store, settings)
+def coverages(store: Store, settings: Settings) -> StatusReader:
+    return StatusReader(store, settings)
 
 
 async def opened(store: Store, n_samples: int = N) -> Run:
@@ -67,7 +67,7 @@ async def opened(store: Store, n_samples: int = N) -> Run:
 
 
 async def put(
-    shards: Shards,
+    shards: ShardWriter,
     run: Run,
     shard: int,
     epoch: int = 0,
@@ -75,7 +75,7 @@ async def put(
     seed: int = 0,
     attempt: int | None = None,
     replaces: bool = False,
-) -> ShardPut:
+) -> ShardResult:
     body = share(epoch_of(run.config.n_samples, seed), shard, of).to_body()
     return await shards.put(run, 0, epoch, shard, of, body, attempt, replaces)
 
@@ -86,13 +86,13 @@ async def round_0(store: Store, run: Run) -> Round:
 
 
 async def correct_bits(store: Store, run: Run, epoch: int = 0) -> np.ndarray:
-    correct, _ = await store.bits.read_epochs(run, 0, [(await round_0(store, run)).epochs[epoch]])
+    correct, _ = await store.bitmaps.read_epochs(run, 0, [(await round_0(store, run)).epochs[epoch]])
     return bitmap.unpack(correct[0], run.config.n_samples)
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
 async def test_of_many_ranks_and_their_duplicates_at_once_none_is_lost(
-    shards: Shards, store: Store, telemetry: Telemetry, n_samples: int
+    shards: ShardWriter, store: Store, telemetry: Telemetry, n_samples: int
 ) -> None:
     run, of = await opened(store, n_samples), 64 if n_samples == N else 8
     puts = await asyncio.gather(*(put(shards, run, shard, of=of) for shard in [*range(of), *range(of)]))
@@ -106,7 +106,7 @@ async def test_of_many_ranks_and_their_duplicates_at_once_none_is_lost(
 @pytest.mark.parametrize("n_samples", [N, LARGE])
 @pytest.mark.parametrize("by", ["last", "other", "finish"])
 async def test_an_epoch_whose_last_writer_died_before_merging_is_completed(
-    shards: Shards, runs: Runs, store: Store, monkeypatch: pytest.MonkeyPatch, n_samples: int, by: str
+    shards: ShardWriter, runs: RunWriter, store: Store, monkeypatch: pytest.MonkeyPatch, n_samples: int, by: str
 ) -> None:
     async def crash(*_: Any) -> None:
         raise RuntimeError("killed here")
@@ -128,7 +128,7 @@ async def test_an_epoch_whose_last_writer_died_before_merging_is_completed(
 
 
 async def test_a_shard_that_comes_while_finishing_is_in_the_set_or_holds_it_up(
-    shards: Shards, runs: Runs, computer: Computer, store: Store, monkeypatch: pytest.MonkeyPatch
+    shards: ShardWriter, runs: RunWriter, computer: SelectionComputer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(store)
     for shard in range(OF):
@@ -164,7 +164,7 @@ async def test_a_shard_that_comes_while_finishing_is_in_the_set_or_holds_it_up(
     assert round_.selection["epochs"] == 3
 
 
-async def test_a_writer_without_an_attempt_follows_the_current_one(shards: Shards, store: Store) -> None:
+async def test_a_writer_without_an_attempt_follows_the_current_one(shards: ShardWriter, store: Store) -> None:
     run = await opened(store)
     await put(shards, run, 0)
     await store.rounds.resume(run, 0, 1)
@@ -179,7 +179,7 @@ async def test_a_writer_without_an_attempt_follows_the_current_one(shards: Shard
 
 
 async def test_an_attempt_that_begins_while_shards_are_merged_begins_the_epoch_anew(
-    shards: Shards, store: Store, monkeypatch: pytest.MonkeyPatch
+    shards: ShardWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(store)
     for shard in range(OF - 1):
@@ -196,7 +196,7 @@ async def test_an_attempt_that_begins_while_shards_are_merged_begins_the_epoch_a
     assert (done.outcome, done.epoch.partial, done.epoch.n_in, done.epoch.attempt) == ("stored", True, 1, 2)
 
 
-async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shards: Shards, store: Store) -> None:
+async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shards: ShardWriter, store: Store) -> None:
     run = await opened(store)
     for shard in range(OF):
         await put(shards, run, shard)
@@ -212,7 +212,7 @@ async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shard
 
 
 async def test_shards_that_are_never_merged_in_peace_are_given_up(
-    shards: Shards, store: Store, monkeypatch: pytest.MonkeyPatch
+    shards: ShardWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mild_service.recording.shard_writer._TRIES", 0)
     with pytest.raises(StoreUnavailable, match="send the same shard again"):
@@ -220,7 +220,7 @@ async def test_shards_that_are_never_merged_in_peace_are_given_up(
 
 
 async def test_coverage_is_of_one_instant(
-    shards: Shards, store: Store, coverages: Coverages, monkeypatch: pytest.MonkeyPatch
+    shards: ShardWriter, store: Store, coverages: StatusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(store)
     for shard in range(OF - 1):
@@ -244,7 +244,7 @@ async def test_coverage_is_of_one_instant(
 
 
 async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
-    shards: Shards, store: Store, coverages: Coverages, redis: Redis, settings: Settings
+    shards: ShardWriter, store: Store, coverages: StatusReader, redis: Redis, settings: Settings
 ) -> None:
     run = await opened(store)
     await put(shards, run, 0)
@@ -254,7 +254,7 @@ async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
 
 
 async def test_coverage_of_what_never_stands_still_is_given_up(
-    store: Store, coverages: Coverages, monkeypatch: pytest.MonkeyPatch
+    store: Store, coverages: StatusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mild_service.recording.epoch_status._TRIES", 0)
     with pytest.raises(StoreUnavailable, match="ask again"):

@@ -13,7 +13,7 @@ from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.models import Run, RunConfig
 from mild_service.observability import Telemetry
-from mild_service.selecting.compute import Computer
+from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.embedded import EmbeddedServer
@@ -31,7 +31,7 @@ class Replica:
 
     store: Store
     telemetry: Telemetry
-    computer: Computer
+    computer: SelectionComputer
 
     def count(self, source: str) -> float:
         return self.telemetry.registry.get_sample_value("mild_selections_total", {"source": source}) or 0.0
@@ -40,7 +40,7 @@ class Replica:
 def replica(settings: Settings) -> Replica:
     assert settings.store_url is not None
     store, telemetry = open_store(settings, settings.store_url), Telemetry()
-    return Replica(store, telemetry, Computer(store, telemetry, Settings()))
+    return Replica(store, telemetry, SelectionComputer(store, telemetry, Settings()))
 
 
 @pytest.fixture
@@ -240,6 +240,6 @@ async def test_a_store_without_room_for_the_answer_still_gets_one(settings: Sett
         redis.config_set("maxmemory", "1")
         evidence, computed = await full.computer.compute(await full.computer.evidence.gather(run, 0, OPTIONS))
         assert computed.summary["num_selected"] > 0
-        assert await full.store.cache.get(run, evidence.digest) is None
+        assert await full.store.selection_cache.get(run, evidence.digest) is None
         await full.computer.aclose()
         await full.store.aclose()

@@ -12,13 +12,13 @@ from mild_core.errors import SampleIndexError
 from mild_core.inspect.sample_table import tabulate
 from mild_core.selection import select
 from mild_core.types import EpochBits, RoundBits, SelectionOptions
-from mild_service.annotations.labels_and_audits import Truths
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.models import RunConfig
 from mild_service.observability import Telemetry
-from mild_service.selecting.sample_tables import Tables
-from mild_service.selecting.selections import Choice, Selections
+from mild_service.selecting.sample_tables import SampleTables
+from mild_service.selecting.selections import SelectionPlan, Selections
 from mild_service.store import PackedEpoch, Store
 from tests.service.recordings import recording
 
@@ -34,9 +34,9 @@ class Service:
     def __init__(self, store: Store, settings: Settings) -> None:
         app = create_app(settings, store)
         self.store, self.settings = store, settings
-        self.tables: Tables = app.state.tables
+        self.tables: SampleTables = app.state.tables
         self.selections: Selections = app.state.selections
-        self.truths: Truths = app.state.truths
+        self.truths: LabelsAndAudits = app.state.truths
         self.telemetry: Telemetry = app.state.telemetry
 
     async def open(self, run_id: str, bodies: Sequence[bytes]) -> None:
@@ -49,7 +49,7 @@ class Service:
             packed = PackedEpoch.of(EpochBits.from_body(body, N))
             await self.store.epochs.commit(run, 0, number, packed, 1, True)
 
-    async def choice(self, run_id: str) -> Choice:
+    async def choice(self, run_id: str) -> SelectionPlan:
         return await self.selections.choose(await self.store.runs.get(run_id), "latest", {})
 
     @property

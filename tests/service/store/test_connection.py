@@ -95,13 +95,13 @@ async def test_a_lock_is_not_needed_to_compute(tmp_path: Path) -> None:
         store: Store = open_store(Settings(), server.url)
         run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
         redis.config_set("maxmemory", "1")
-        async with store.cache.lock(run, "d") as mine:
+        async with store.selection_cache.lock(run, "d") as mine:
             assert mine
         await store.aclose()
 
 
 @pytest.mark.parametrize("spread", [False, True])
 async def test_memory_is_told_of_where_a_run_lies(store: Store, spread: bool) -> None:
-    memory = await store.servers.memory("a", spread)
+    memory = await store.servers.read_memory("a", spread)
     assert memory is not None
     assert memory.used > 0

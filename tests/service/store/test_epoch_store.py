@@ -10,7 +10,7 @@ from mild_core.types import EpochBits
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
-    EpochKind,
+    EpochKindConflict,
     MembersFrozen,
     RoundFinished,
     RoundNotOpen,
@@ -77,10 +77,10 @@ async def test_a_write_overtaken_between_its_chunks_and_its_commit_leaves_no_chu
 ) -> None:
     run = await opened(sharded_store, LARGE)
     await sharded_store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
-    write_tail, before = sharded_store.bits.write_tail, {}
+    write_tail, before = sharded_store.bitmaps.write_tail, {}
 
     async def late_write_tail(*arguments: Any) -> None:
-        monkeypatch.setattr(sharded_store.bits, "write_tail", write_tail)
+        monkeypatch.setattr(sharded_store.bitmaps, "write_tail", write_tail)
         if meanwhile == "finished":
             await finish(sharded_store, run, random_bitmap(LARGE, 2))
         else:
@@ -88,7 +88,7 @@ async def test_a_write_overtaken_between_its_chunks_and_its_commit_leaves_no_chu
         before.update(dump())
         await write_tail(*arguments)
 
-    monkeypatch.setattr(sharded_store.bits, "write_tail", late_write_tail)
+    monkeypatch.setattr(sharded_store.bitmaps, "write_tail", late_write_tail)
     with pytest.raises(RoundFinished if meanwhile == "finished" else RunNotFound):
         await sharded_store.epochs.commit(run, 0, 1, epoch_bits(LARGE, 3), 1, False)
     assert dump() == before
@@ -101,7 +101,7 @@ async def test_replaced_content_is_what_is_read(store: Store, n_samples: int) ->
     outcome, _ = await store.epochs.commit(run, 0, 0, epoch_bits(n_samples, 2), 1, True)
     assert outcome == "replaced"
     round_ = await only_round(store, run)
-    correct, _ = await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+    correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     np.testing.assert_array_equal(correct[0], random_bitmap(n_samples, 2))
 
 
@@ -111,7 +111,7 @@ async def test_a_run_of_three_chunks_reads_back_as_written(either_store: Store) 
     for number, bits in enumerate(packed):
         await either_store.epochs.commit(run, 0, number, bits, 1, False)
     round_ = await only_round(either_store, run)
-    correct, observed = await either_store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+    correct, observed = await either_store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     for number in range(3):
         expected_observed = random_bitmap(LARGE, number + 1000) if number % 2 else bitmap.full(LARGE)
         np.testing.assert_array_equal(observed[number], expected_observed)
@@ -123,15 +123,15 @@ async def test_a_crash_before_the_commit_leaves_nothing_of_the_epoch(
 ) -> None:
     run = await opened(store, LARGE)
     packed = epoch_bits(LARGE)
-    await store.bits.write_tail(run, 0, f"0:1:{packed.digest}", packed.values)  # and then the writer dies
+    await store.bitmaps.write_tail(run, 0, f"0:1:{packed.digest}", packed.values)  # and then the writer dies
     round_ = await only_round(store, run)
     assert round_.epochs == {}
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 5), 1, False))[0] == "committed"
     await finish(store, run, random_bitmap(LARGE, 9))
-    assert await store.bits.collect_garbage(run, await only_round(store, run)) == 2
+    assert await store.bitmaps.collect_garbage(run, await only_round(store, run)) == 2
     names = words(redis.hkeys(Keys(settings.store_namespace).chunk("a", run.uid, 0, 2)))
     assert sorted(name.partition(":")[0] for name in names) == ["0", "set"]
-    correct, _ = await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+    correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     assert correct.shape == (0, bitmap.n_bytes(LARGE))
 
 
@@ -144,14 +144,14 @@ async def test_garbage_collection_keeps_what_is_committed(store: Store) -> None:
     selected = random_bitmap(LARGE, 60)
     await finish(store, run, selected)
     round_ = await only_round(store, run)
-    assert await store.bits.collect_garbage(run, round_) == 2
-    assert await store.bits.collect_garbage(run, round_) == 0
-    correct, _ = await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+    assert await store.bitmaps.collect_garbage(run, round_) == 2
+    assert await store.bitmaps.collect_garbage(run, round_) == 0
+    correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     np.testing.assert_array_equal(correct[0], random_bitmap(LARGE, 2))
     assert round_.members is not None
     assert round_.selected is not None
-    np.testing.assert_array_equal(await store.bits.read_set(run, round_.members), members)
-    np.testing.assert_array_equal(await store.bits.read_set(run, round_.selected), selected)
+    np.testing.assert_array_equal(await store.bitmaps.read_set(run, round_.members), members)
+    np.testing.assert_array_equal(await store.bitmaps.read_set(run, round_.selected), selected)
 
 
 async def test_of_many_writers_of_one_epoch_exactly_one_wins(store: Store) -> None:
@@ -174,7 +174,7 @@ async def test_a_late_write_of_the_older_attempt_cannot_spoil_the_newer_one(stor
     with pytest.raises(StaleAttempt):
         await store.epochs.commit(run, 0, 0, old, 1, True)
     round_ = await only_round(store, run)
-    correct, _ = await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+    correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     np.testing.assert_array_equal(correct[0], random_bitmap(n_samples, 2))
 
 
@@ -194,7 +194,7 @@ async def test_bits_that_the_store_has_lost_are_named(store: Store, redis: Redis
     redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
     round_ = await only_round(store, run)
     with pytest.raises(StoreDamaged, match="noeviction"):
-        await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+        await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
@@ -208,7 +208,7 @@ async def test_logs_fill_an_epoch_up_and_leave_nothing_of_what_they_superseded(
     round_ = await only_round(store, run)
     assert (round_.partials, list(round_.epochs), round_.version) == ({}, [0], 2)
     assert (round_.epochs[0].kind, round_.epochs[0].n_observed) == ("logs", 2)
-    correct, observed = await store.bits.read_epochs(run, 0, [round_.epochs[0]])
+    correct, observed = await store.bitmaps.read_epochs(run, 0, [round_.epochs[0]])
     assert bitmap.to_indices(correct[0], n_samples).tolist() == [1, 2]
     assert bitmap.to_indices(observed[0], n_samples).tolist() == [1, 2]
     for chunk in range(-(-n_samples // CHUNK_SAMPLES)):
@@ -236,7 +236,7 @@ async def test_a_whole_body_takes_the_place_of_logs_only_when_told_to(store: Sto
     run = await opened(store)
     await merge(store, run, [1])
     before = dump()
-    with pytest.raises(EpochKind, match="replace=true"):
+    with pytest.raises(EpochKindConflict, match="replace=true"):
         await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
     assert dump() == before
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, True))[0] == "replaced"

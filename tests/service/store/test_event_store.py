@@ -33,7 +33,7 @@ async def test_writers_at_once_tell_of_each_change_once_and_without_gaps(store: 
 
     puts = [put(replica, epoch, seed) for epoch in range(20) for replica in replicas for seed in (0, 1)]
     taken = await asyncio.gather(*puts)
-    (look,) = await store.events.look([(run, 0)])
+    (look,) = await store.events.read_after([(run, 0)])
     told = [event.fields["epoch"] for event in look.events if event.kind == "epoch-committed"]
     assert sorted(told) == list(range(20))
     assert sum(taken) == 20
@@ -48,7 +48,7 @@ async def test_runs_are_looked_at_together_each_from_its_own_place(store: Store)
     other, _ = await store.runs.open("b", RunConfig(N), {}, 600, None)
     for epoch in range(3):
         await store.epochs.commit(run, 0, epoch, epoch_bits(N, epoch), 1, False)
-    first, second, third = await store.events.look([(run, 2), (other, 0), (other, 1)])
+    first, second, third = await store.events.read_after([(run, 2), (other, 0), (other, 1)])
     assert [event.number for event in first.events] == [3, 4]
     assert [event.kind for event in second.events] == ["run-opened"]
     assert third.alive
@@ -57,12 +57,12 @@ async def test_runs_are_looked_at_together_each_from_its_own_place(store: Store)
 
 async def test_a_run_that_has_expired_or_was_replaced_is_not_alive(store: Store, clock: Clock) -> None:
     run = await opened(store)
-    assert (await store.events.look([(run, 0)]))[0].alive
+    assert (await store.events.read_after([(run, 0)]))[0].alive
     clock.now += 601
-    assert not (await store.events.look([(run, 0)]))[0].alive
+    assert not (await store.events.read_after([(run, 0)]))[0].alive
     again = await opened(store)
     assert again.uid != run.uid
-    old, new = await store.events.look([(run, 0), (again, 0)])
+    old, new = await store.events.read_after([(run, 0), (again, 0)])
     assert (old.alive, list(old.events)) == (False, [])
     assert (new.alive, len(new.events)) == (True, 1)
 
@@ -73,6 +73,6 @@ async def test_a_run_keeps_its_latest_events_only(settings: Settings) -> None:
     run = await opened(store)
     for seed in range(9):
         await store.epochs.commit(run, 0, 0, epoch_bits(N, seed), 1, replace=True)
-    (look,) = await store.events.look([(run, 0)])
+    (look,) = await store.events.read_after([(run, 0)])
     assert [event.number for event in look.events] == [6, 7, 8, 9, 10]
     await store.aclose()

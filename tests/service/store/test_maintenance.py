@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from mild_core.audit import Audit
-from mild_service.errors import ArchiveDamaged, RunChanging, RunIsThere, RunNotFound, StoreDamaged, StoreNewer
+from mild_service.errors import ArchiveDamaged, RunChanging, RunExists, RunNotFound, StoreDamaged, StoreNewer
 from mild_service.models import Run
 from mild_service.ops import archive
 from mild_service.store import Store, servers
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.anyio
 async def filled(store: Store, n_samples: int = N, run_id: str = "a") -> Run:
     """A run with some of everything."""
     run = await opened(store, n_samples, run_id)
-    await store.truth.put_labels(run, np.arange(n_samples) % 7)
+    await store.annotations.put_labels(run, np.arange(n_samples) % 7)
     run = await store.runs.get(run_id)
-    await store.truth.put_audit(run, Audit(n_samples, random_bitmap(n_samples), random_bitmap(n_samples)))
+    await store.annotations.put_audit(run, Audit(n_samples, random_bitmap(n_samples), random_bitmap(n_samples)))
     for epoch in range(3):
         await store.epochs.commit(run, 0, epoch, epoch_bits(n_samples, epoch, planes=2), 1, False)
     return await store.runs.get(run_id)
@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 async def content(store: Store, run_id: str) -> list[Part]:
     """All of a run but its uid and its times."""
     moved = (b"uid", b"expires")
-    return [part async for part in store.moving.parts(run_id) if part.place != "run" or part.field not in moved]
+    return [part async for part in store.transfer.parts(run_id) if part.place != "run" or part.field not in moved]
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
@@ -50,7 +50,7 @@ async def test_a_run_comes_back_from_its_file_whole(store: Store, clock: Clock, 
     assert (copy.config, copy.uid == run.uid) == (run.config, False)
     assert copy.expires_at == clock.now + run.ttl_seconds
     (round_,) = await store.rounds.get(copy, range(1))
-    correct, observed = await store.bits.read_epochs(copy, 0, list(round_.epochs.values()))
+    correct, observed = await store.bitmaps.read_epochs(copy, 0, list(round_.epochs.values()))
     clock.now -= 100_000
     assert [epoch_bits(n_samples, e, planes=2).digest for e in range(3)] == [e.digest for e in round_.epochs.values()]
     assert not (correct & ~observed).any()
@@ -62,7 +62,7 @@ async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(store: Store,
     await filled(store)
     await archive.export(store, "a", tmp_path / "a.mild")
     before = dump()
-    with pytest.raises(RunIsThere, match="give another name"):
+    with pytest.raises(RunExists, match="give another name"):
         await archive.load(store, tmp_path / "a.mild")
     assert dump() == before
     with pytest.raises(ArchiveDamaged, match="exists"):
@@ -74,7 +74,7 @@ async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(store: Store,
 
 async def test_a_run_that_is_written_to_meanwhile_is_refused(store: Store) -> None:
     run = await filled(store)
-    parts = store.moving.parts("a")
+    parts = store.transfer.parts("a")
     await anext(parts)
     await store.epochs.commit(run, 0, 3, epoch_bits(N, 3), 1, False)
     with pytest.raises(RunChanging, match="written to while"):
@@ -114,7 +114,7 @@ async def test_a_file_of_a_later_version_is_refused(store: Store, tmp_path: Path
 
 async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Store, dump: Dump) -> None:
     await filled(store)
-    parts = [part async for part in store.moving.parts("a")]
+    parts = [part async for part in store.transfer.parts("a")]
     record = {part.field: part.value for part in parts if part.place == "run"}
     before = dump()
 
@@ -125,7 +125,7 @@ async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Stor
         yield Part("credentials", b"x", b"y")
 
     with pytest.raises(StoreDamaged, match="which no run has"):
-        await store.moving.put("b", record, others())  # type: ignore[arg-type]  # a generator is an iterator
+        await store.transfer.put("b", record, others())  # type: ignore[arg-type]  # a generator is an iterator
     assert dump() == before
 
 
@@ -134,33 +134,33 @@ async def test_a_store_without_a_version_is_brought_forward_and_its_runs_keep_th
 ) -> None:
     """A record as the first service wrote it, before options had `target`, `per_class` and others."""
     run = await opened(store)
-    link = store._link
+    context = store._context
     options = {"metric": "mild", "fit": "grouped", "evidence": "latest", "threshold": "posterior", "p": 0.25}
     old = orjson.dumps({"n_samples": N, "n_classes": None, "observe": "all", "options": options})
-    await link.redis.hset(link.keys.run("a"), "config", old)
-    assert await servers.prepare(link) == 0
-    held = orjson.loads(await link.redis.hget(link.keys.run("a"), "config") or b"")
+    await context.redis.hset(context.keys.run("a"), "config", old)
+    assert await servers.migrate(context) == 0
+    held = orjson.loads(await context.redis.hget(context.keys.run("a"), "config") or b"")
     assert held["options"].items() >= options.items()
     assert {"target", "fraction", "cost_ratio", "min_keep"} <= held["options"].keys()
     assert not {"per_class", "audit"} & held["options"].keys(), "the version before could not read it"
     found = await store.runs.get("a")
     assert (found.config.options.fit, found.config.options.p, found.uid) == ("grouped", 0.25, run.uid)
     before = dump()
-    assert await servers.prepare(link) == servers.SCHEMA
+    assert await servers.migrate(context) == servers.SCHEMA_VERSION
     assert dump() == before
 
 
 async def test_a_store_of_a_later_version_is_left_alone(store: Store) -> None:
-    link = store._link
-    await link.redis.set(link.keys.schema, 99)
+    context = store._context
+    await context.redis.set(context.keys.schema, 99)
     with pytest.raises(StoreNewer, match="schema 99, this service knows those up to 1"):
         await store.prepare()
 
 
 async def test_a_run_with_an_option_of_a_later_version_is_refused_and_not_misread(store: Store) -> None:
     await opened(store)
-    link = store._link
+    context = store._context
     config = orjson.dumps({"n_samples": N, "options": {"metric": "mild", "later": True}})
-    await link.redis.hset(link.keys.run("a"), "config", config)
+    await context.redis.hset(context.keys.run("a"), "config", config)
     with pytest.raises(StoreNewer, match="later version"):
         await store.runs.get("a")

@@ -4,7 +4,7 @@ from redis import Redis
 from mild_service.config import Settings
 from mild_service.store import Store
 from mild_service.store.keys import Keys
-from mild_service.store.maintenance import Orphans
+from mild_service.store.maintenance import OrphanReport
 from tests.service.conftest import Dump
 from tests.service.store.conftest import LARGE, epoch_bits, opened
 
@@ -22,13 +22,13 @@ async def test_orphans_are_found_and_repaired_while_writers_are_at_work(
     redis.hset(keys.chunk("a", "1" * 16, 0, 0), "0:1:ab", b"of a run of the same name before")
     redis.hset(keys.ids("a", run.uid, 0), "upload:0", b"cut short")
     redis.zrem(keys.runs, run.place)
-    assert await store.orphans.look() == Orphans([], 0, ["a"])  # within the hour: somebody may be at work
-    found = await store.orphans.look(staged_seconds=0)
+    assert await store.cleanup.scan() == OrphanReport([], 0, ["a"])  # within the hour: somebody may be at work
+    found = await store.cleanup.scan(staged_seconds=0)
     assert (len(found.keys), found.fields, found.unlisted) == (2, 1, ["a"])
-    found = await store.orphans.look(repair=True, staged_seconds=0)
+    found = await store.cleanup.scan(repair=True, staged_seconds=0)
     assert (len(found.keys), found.fields, found.unlisted) == (2, 1, ["a"])
     assert dump() == before
-    assert await store.orphans.look(staged_seconds=0) == Orphans([], 0, [])
+    assert await store.cleanup.scan(staged_seconds=0) == OrphanReport([], 0, [])
 
 
 async def test_what_a_dropped_epoch_has_left_goes_and_what_was_written_just_now_stays(
@@ -40,13 +40,13 @@ async def test_what_a_dropped_epoch_has_left_goes_and_what_was_written_just_now_
     await sharded_store.rounds.resume(run, 0, 1)
     key = Keys(settings.store_namespace).chunk("a", run.uid, 0, 1)
     assert redis.hlen(key) == 2
-    assert (await sharded_store.orphans.look(repair=True)).fields == 0  # within the hour
+    assert (await sharded_store.cleanup.scan(repair=True)).fields == 0  # within the hour
     assert redis.hlen(key) == 2
-    assert (await sharded_store.orphans.look(repair=True, staged_seconds=0)).fields == 2  # of chunks 1 and 2
+    assert (await sharded_store.cleanup.scan(repair=True, staged_seconds=0)).fields == 2  # of chunks 1 and 2
     assert redis.hlen(key) == 1
     run = await sharded_store.runs.get("a")
     (round_,) = await sharded_store.rounds.get(run, range(1))
-    await sharded_store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+    await sharded_store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
 
 
 async def test_a_deletion_that_no_sweep_would_find_is_found(
@@ -55,22 +55,22 @@ async def test_a_deletion_that_no_sweep_would_find_is_found(
     keys = Keys(settings.store_namespace)
     run = await opened(store)
     redis.hset(keys.run("a"), "deleting", "1")
-    assert (await store.orphans.look()).unlisted == []
+    assert (await store.cleanup.scan()).unlisted == []
     redis.zrem(keys.runs, run.place)
-    assert (await store.orphans.look(repair=True)).unlisted == ["a"]
+    assert (await store.cleanup.scan(repair=True)).unlisted == ["a"]
     assert await store.runs.sweep() == 1
     assert dump() == {}
 
 
 async def test_every_server_that_has_keys_tells_of_itself(store: Store, settings: Settings) -> None:
-    facts = await store.servers.facts()
+    facts = await store.servers.read_status()
     assert len(facts) == (3 if "+cluster" in (settings.store_url or "") else 1)
     for server in facts:
         assert server.config["appendfsync"] == "always"
         assert server.memory.used > 0
         assert server.clock_skew > 1e6  # the fixture's clock stands in 2023
     for spread in (False, True):
-        memory = await store.servers.memory("a", spread)
+        memory = await store.servers.read_memory("a", spread)
         assert memory is not None
         assert memory.limit is None
         assert memory.used > 0

@@ -47,7 +47,7 @@ async def test_members_are_everyone_then_the_previous_set_unless_set(store: Stor
     ref = (await only_round(store, run, 1)).members
     assert ref is not None
     assert (ref.round, ref.n_members) == (0, bitmap.popcount(selected))
-    np.testing.assert_array_equal(await store.bits.read_set(run, ref), selected)
+    np.testing.assert_array_equal(await store.bitmaps.read_set(run, ref), selected)
 
 
 async def test_metrics_are_kept_once(store: Store) -> None:
@@ -116,8 +116,8 @@ async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
     assert await finish(store, run, random_bitmap(LARGE, 3))
     round_ = await only_round(store, run)
     assert (round_.partials, round_.epochs[0].kind) == ({}, "logs")
-    assert await store.bits.collect_garbage(run, round_) == 0
-    correct, _ = await store.bits.read_epochs(run, 0, [round_.epochs[0]])
+    assert await store.bitmaps.collect_garbage(run, round_) == 0
+    correct, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[0]])
     assert bitmap.to_indices(correct[0], LARGE).tolist() == [5, LARGE - 1]
     assert partial.missing == round_.missing == []
 
@@ -130,5 +130,5 @@ async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) ->
     round_ = await only_round(either_store, run)
     assert round_.planted is not None
     assert round_.members is not None
-    np.testing.assert_array_equal(await either_store.bits.read_set(run, round_.planted), planted)
-    np.testing.assert_array_equal(await either_store.bits.read_set(run, round_.members), members)
+    np.testing.assert_array_equal(await either_store.bitmaps.read_set(run, round_.planted), planted)
+    np.testing.assert_array_equal(await either_store.bitmaps.read_set(run, round_.members), members)

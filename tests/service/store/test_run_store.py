@@ -108,7 +108,7 @@ async def test_bits_of_a_run_that_was_deleted_are_not_called_lost(store: Store) 
     await store.runs.delete("a", run.uid)
     for _ in ("gone", "opened anew"):
         with pytest.raises(RunNotFound):
-            await store.bits.read_epochs(run, 0, list(round_.epochs.values()))
+            await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
         await store.runs.open("a", CONFIG, {}, 600, None)
 
 

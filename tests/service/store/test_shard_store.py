@@ -7,7 +7,7 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_service.config import Settings
-from mild_service.errors import EpochConflict, EpochKind, RoundFinished, RunNotFound, StaleAttempt, StoreDamaged
+from mild_service.errors import EpochConflict, EpochKindConflict, RoundFinished, RunNotFound, StaleAttempt, StoreDamaged
 from mild_service.models import Epoch, Run, ShardOutcome
 from mild_service.store import PackedEpoch, Store
 from mild_service.store.codec import n_chunks
@@ -60,7 +60,7 @@ async def test_shards_are_merged_into_an_epoch_and_leave_nothing_else(
     assert round_.epochs == {0: merged}
     assert merged is not None
     assert (merged.kind, merged.n_observed, merged.n_correct) == ("shards", n_samples, int(np.count_nonzero(correct)))
-    bits, observed = await store.bits.read_epochs(run, 0, [merged])
+    bits, observed = await store.bitmaps.read_epochs(run, 0, [merged])
     np.testing.assert_array_equal(bitmap.unpack(bits[0], n_samples), correct)
     np.testing.assert_array_equal(observed[0], bitmap.full(n_samples))
     assert fields(redis, settings, run) == [[f"0:1:{merged.digest}"]] * n_chunks(n_samples)
@@ -99,9 +99,9 @@ async def test_the_first_writer_fixes_how_an_epoch_is_written(store: Store, dump
     run = await opened(store)
     await put(store, run, 0)
     before = dump()
-    with pytest.raises(EpochKind, match="written in 3 shards, got a shard of 4"):
+    with pytest.raises(EpochKindConflict, match="written in 3 shards, got a shard of 4"):
         await put(store, run, 1, of=4)
-    with pytest.raises(EpochKind, match="written in shards, got a whole body"):
+    with pytest.raises(EpochKindConflict, match="written in shards, got a whole body"):
         await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
     assert not await merge(store, run, [3])
     assert dump() == before
@@ -116,7 +116,9 @@ async def test_a_shard_begins_an_epoch_of_another_kind_anew_only_when_told_to(
         await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
     else:
         await merge(store, run, [1])
-    with pytest.raises(EpochKind, match="a whole body, got a shard" if kind == "whole" else "by logs, got a shard"):
+    with pytest.raises(
+        EpochKindConflict, match="a whole body, got a shard" if kind == "whole" else "by logs, got a shard"
+    ):
         await put(store, run, 0)
     outcome, epoch = await put(store, run, 0, replace=True)
     assert (outcome, epoch.n_in) == ("replaced", 1)
@@ -141,7 +143,7 @@ async def test_a_shard_is_replaced_in_what_is_partial_and_begins_what_is_committ
     outcome, epoch = await put(store, run, 0, seed=4, replace=True)
     assert (outcome, epoch.partial, epoch.n_in) == ("replaced", True, 1)
     again = await put_all(store, run, seed=4, replace=True)
-    correct, _ = await store.bits.read_epochs(run, 0, [again])
+    correct, _ = await store.bitmaps.read_epochs(run, 0, [again])
     np.testing.assert_array_equal(bitmap.unpack(correct[0], n_samples), epoch_of(n_samples, 4))
 
 
@@ -183,7 +185,7 @@ async def test_a_partial_epoch_before_the_resumed_one_takes_the_rest_from_the_ne
         await store.shards.merge(run, 0, epoch, 1)
     merged = await store.shards.merge(run, 0, epoch, 2)
     assert merged is not None
-    correct, _ = await store.bits.read_epochs(run, 0, [merged])
+    correct, _ = await store.bitmaps.read_epochs(run, 0, [merged])
     np.testing.assert_array_equal(bitmap.unpack(correct[0], N), epoch_of(N))
 
 
@@ -208,22 +210,22 @@ async def test_a_shard_replaced_while_the_others_are_merged_is_not_lost(
     run = await opened(store)
     for shard in range(OF):
         _, epoch = await put(store, run, shard)
-    read_union = store.bits.read_union
+    read_union = store.bitmaps.read_union
 
     async def late_read_union(*arguments: Any) -> Any:
         union = await read_union(*arguments)
-        monkeypatch.setattr(store.bits, "read_union", read_union)
+        monkeypatch.setattr(store.bitmaps, "read_union", read_union)
         await put(store, run, 1, seed=7, replace=True)
         return union
 
-    monkeypatch.setattr(store.bits, "read_union", late_read_union)
+    monkeypatch.setattr(store.bitmaps, "read_union", late_read_union)
     assert await store.shards.merge(run, 0, epoch, None) is None
     epoch = (await only_round(store, run)).partials[0]
     merged = await store.shards.merge(run, 0, epoch, None)
     assert merged is not None
     expected = epoch_of(N)
     expected[1::OF] = epoch_of(N, 7)[1::OF]
-    correct, _ = await store.bits.read_epochs(run, 0, [merged])
+    correct, _ = await store.bitmaps.read_epochs(run, 0, [merged])
     np.testing.assert_array_equal(bitmap.unpack(correct[0], N), expected)
 
 
@@ -241,11 +243,11 @@ async def test_a_crash_between_a_shards_chunks_and_its_record_leaves_nothing_tha
 ) -> None:
     run = await opened(store, LARGE)
     packed = PackedEpoch.of(share(epoch_of(LARGE), 0, OF), "shards")
-    await store.bits.write_tail(run, 0, "0:0:dead", packed.values)  # and then the writer dies
+    await store.bitmaps.write_tail(run, 0, "0:0:dead", packed.values)  # and then the writer dies
     assert (await only_round(store, run)).partials == {}
     await put_all(store, run)
     assert await finish(store, run, bitmap.full(LARGE))
-    assert await store.bits.collect_garbage(run, await only_round(store, run)) == 2
+    assert await store.bitmaps.collect_garbage(run, await only_round(store, run)) == 2
     assert {name.count("dead") for chunk in fields(redis, settings, run) for name in chunk} == {0}
 
 
