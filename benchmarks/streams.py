@@ -179,7 +179,7 @@ class Training(threading.Thread):
         """The project's client, with patience for a fault; without certificates, which would take long to load."""
         hooks = {"response": [self._ledger.judge]}
         with httpx.Client(verify=False, timeout=10, event_hooks=hooks) as http:
-            yield MildClient(self._url, http, Retry(deadline=6, first_deadline=6, first=0.05, largest=0.5))
+            yield MildClient(self._url, http, Retry(deadline=6, first_deadline=6, first_pause=0.05, longest_pause=0.5))
 
     def _trained(self, client: MildClient, run_id: str) -> bool:
         """Write to a run; return whether it is finished, else it was left in the middle."""

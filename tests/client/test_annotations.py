@@ -48,7 +48,7 @@ def test_scores_come_whole_however_many_pages_they_take(
     selection = select([RoundBits(N, np.stack([bits.correct for bits in epochs]))])
     expected = np.stack((selection.scores, selection.noisy_posterior))
     for page in (1_000_000, N, 150, 7):
-        monkeypatch.setattr(module, "_PAGE", page)
+        monkeypatch.setattr(module, "_SCORES_PER_PAGE", page)
         np.testing.assert_array_equal(client.scores("run"), expected)
 
 

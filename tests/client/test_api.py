@@ -68,7 +68,7 @@ def test_samples_have_names(client: MildClient, monkeypatch: pytest.MonkeyPatch)
     names = [f'katze "{index}", é.png' for index in range(N)]
     client.put_sample_ids("a", names)
     for page in (100_000, N, 7):
-        monkeypatch.setattr(module, "_IDS", page)
+        monkeypatch.setattr(module, "_IDS_PER_PAGE", page)
         assert client.sample_ids("a") == names
     labels = np.arange(N) % 10
     by_index = client.log_predictions("a", 0, np.arange(5), labels[:5], labels[:5])
@@ -121,7 +121,7 @@ def test_dropped_samples_get_suggestions(client: MildClient, monkeypatch: pytest
         client.log_predictions("a", epoch, samples, predicted, labels)
     dropped = np.setdiff1d(samples, client.selection("a")["indices"])
     for page in (100_000, dropped.size, 7):
-        monkeypatch.setattr(api_results, "_SUGGESTIONS", page)
+        monkeypatch.setattr(api_results, "_SUGGESTIONS_PER_PAGE", page)
         suggestions = client.suggestions("a")
         assert [row["index"] for row in suggestions] == dropped.tolist()
         assert [row["suggested"] for row in suggestions] == true[dropped].tolist()

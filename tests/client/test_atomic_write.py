@@ -3,22 +3,22 @@ from typing import cast
 
 import pytest
 
-from mild_client.atomic_write import put_in_place, write_whole
+from mild_client.atomic_write import replace_atomically, write_atomically
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    write_whole(path, b"old")
-    write_whole(path, b"new")
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert [each.name for each in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_what_was_there_stands_until_the_new_file_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    write_whole(path, b"old")
+    write_atomically(path, b"old")
     with pytest.raises(TypeError):
-        write_whole(path, cast(bytes, "no bytes"))
+        write_atomically(path, cast(bytes, "no bytes"))
     with pytest.raises(FileNotFoundError):
-        put_in_place(tmp_path / "absent", path)
+        replace_atomically(tmp_path / "absent", path)
     assert path.read_bytes() == b"old"

@@ -142,7 +142,7 @@ def test_pauses_double_up_to_the_longest_and_are_drawn_from_all_of_it() -> None:
     for share in (0.0, 0.5, 1.0):
         retry = Time().retry(jitter=share)
         expected = [share * longest for longest in (0.2, 0.4, 0.8, 10, 10)]
-        assert [retry.pause(n, 0) for n in (1, 2, 3, 20, 10_000)] == pytest.approx(expected)
+        assert [retry.draw_pause(n, 0) for n in (1, 2, 3, 20, 10_000)] == pytest.approx(expected)
 
 
 def test_waits_as_long_as_the_service_asks_at_least(time: Time) -> None:

@@ -52,7 +52,7 @@ def two_ranks(rank: int, folder: Path) -> None:
             for tracker in (merged, shards):
                 alone(batches(rank, epoch), epoch, tracker)
             (folder / f"{name}-merged-{rank}-{epoch}").write_bytes(merged.take().to_body())
-            (folder / f"{name}-shard-{rank}-{epoch}").write_bytes(shards.take_share().to_body())
+            (folder / f"{name}-shard-{rank}-{epoch}").write_bytes(shards.take_shard().to_body())
     twice = CorrectnessTracker(2)  # both ranks see sample 0, and one of them gets it right
     twice.update(torch.tensor([0]), torch.eye(2)[[rank]], torch.tensor([0]))
     bits = twice.end_epoch()

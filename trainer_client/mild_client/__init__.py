@@ -1,4 +1,4 @@
-"""What a training job installs: the tracker, the service's client, and selection in the process."""
+"""The client package of a training job: tracker, HTTP clients, selection backends, and selection in the process."""
 
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load the tracker, and torch with it, on first use (PEP 562): a client without torch never needs it."""
+    """Import the tracker on first use (PEP 562), as it needs torch and the rest does not."""
     if name == "CorrectnessTracker":
         from mild_client.tracker import CorrectnessTracker
 

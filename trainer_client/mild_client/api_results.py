@@ -1,7 +1,4 @@
-"""The calls that read what a round gave: its clean set, what that was read off, and how good it is.
-
-The calls about the service itself: its versions and limits, and bodies that keep within them.
-"""
+"""The calls that read the results of a round, and the base of all calls: the service's versions and limits."""
 
 import base64
 import dataclasses
@@ -16,42 +13,42 @@ from numpy.typing import NDArray
 from mild_client.backend import RoundFit
 from mild_client.compatibility import warn_if_outdated
 from mild_client.errors import TooLarge
-from mild_client.requests import BITMAP, NPY, Answer, Flow, Request
-from mild_client.transport import unexpected
+from mild_client.requests import BITMAP, NPY, Call, JsonObject, Request
+from mild_client.transport import make_unexpected_answer_error
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
 
 _SMALL_BYTES = 1024
-"""Every service takes bodies of this size."""
+"""Bodies up to this size are sent without asking for the service's limits."""
 
 
 class ServiceCalls:
-    """Flows that know what the service takes."""
+    """Calls about the service, and uploads within its limits."""
 
     def __init__(self) -> None:
         self._limits: Mapping[str, float] | None = None
 
-    def ready(self) -> Flow[None]:
-        """Return once the service and its store answer; the client's `Retry` says for how long to ask."""
+    def ready(self) -> Call[None]:
+        """Wait until the service and its store answer, as long as the client's `Retry` allows."""
         yield Request("GET", "/ready")
 
-    def version(self) -> Flow[Answer]:
-        """Return the service's versions and its published limits, in the wire's names."""
-        versions = document((yield Request("GET", "/version")))
+    def version(self) -> Call[JsonObject]:
+        """Return the service's versions and its published limits, as in the HTTP API."""
+        versions = parse_object((yield Request("GET", "/version")))
         if self._limits is None:
             warn_if_outdated(versions)
-        self._limits = versions.get("limits", {})  # a service that publishes none says by refusing what is too much
+        self._limits = versions.get("limits", {})  # without published limits the service refuses what is too large
         return versions
 
-    def limits(self) -> Flow[Mapping[str, float]]:
-        """Return the service's limits by name, such as ``max_body_bytes``; asked for once."""
+    def limits(self) -> Call[Mapping[str, float]]:
+        """Return the service's limits by name, such as ``max_body_bytes``; they are fetched once."""
         if self._limits is None:
             yield from self.version()
         return self._limits or {}
 
-    def upload(self, request: Request) -> Flow[httpx.Response]:
-        """Send a body that is of no use in parts, provided that the service takes one of its size."""
+    def upload(self, request: Request) -> Call[httpx.Response]:
+        """Send a body that cannot be split; raise TooLarge if the service takes none of its size."""
         assert isinstance(request.content, bytes)
         n_bytes = len(request.content)
         if n_bytes > _SMALL_BYTES:
@@ -65,20 +62,20 @@ class ServiceCalls:
         return (yield request)
 
 
-def document(response: httpx.Response) -> Answer:
-    """An answer's JSON object.
+def parse_object(response: httpx.Response) -> JsonObject:
+    """Parse the JSON object of a response.
 
     Raises
     ------
     BadRequest
-        If it is none (``unexpected-answer``).
+        If it is not a JSON object (``unexpected-answer``).
     """
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise unexpected(response)
+        raise make_unexpected_answer_error(response)
     return answer
 
 
@@ -100,12 +97,12 @@ class Choice(TypedDict, total=False):
     audit: AuditUse
 
 
-_PAGE = 1_000_000
-"""Samples in one answer of scores."""
-_SUGGESTIONS = 100_000
-"""Dropped samples in one answer."""
-_WAIT_PATIENCE = 60.0
-"""Seconds that an answer may take beyond what it was to wait for."""
+_SCORES_PER_PAGE = 1_000_000
+"""Samples in one response of scores."""
+_SUGGESTIONS_PER_PAGE = 100_000
+"""Dropped samples in one response."""
+_WAIT_MARGIN = 60.0
+"""Seconds that a response may take in addition to `wait`."""
 
 
 class ResultCalls(ServiceCalls):
@@ -119,7 +116,7 @@ class ResultCalls(ServiceCalls):
         choice: Choice | None = None,
         wait: float = 0,
         ids: bool = False,
-    ) -> Flow[Answer]:
+    ) -> Call[JsonObject]:
         """Return a round's selection with its indices, in the wire's names.
 
         Parameters
@@ -141,13 +138,13 @@ class ResultCalls(ServiceCalls):
         Conflict
             If nothing tells which round is the best (``rounds-not-comparable``), or there is nothing to select from.
         """
-        params = _looked_at(until_epoch, choice, round=round)
+        params = _build_params(until_epoch, choice, round=round)
         if wait:
             params["wait"] = wait
         if ids:
             params["ids"] = "true"
-        patience = wait + _WAIT_PATIENCE if wait else None
-        return document((yield Request("GET", f"/selection/{run_id}", params, patience=patience)))
+        read_timeout = wait + _WAIT_MARGIN if wait else None
+        return parse_object((yield Request("GET", f"/selection/{run_id}", params, read_timeout=read_timeout)))
 
     def selected(
         self,
@@ -156,18 +153,18 @@ class ResultCalls(ServiceCalls):
         round: int | str = "latest",
         until_epoch: int | None = None,
         choice: Choice | None = None,
-    ) -> Flow[Bitmap]:
+    ) -> Call[Bitmap]:
         """Return a round's clean set, shape (n_bytes,)."""
-        params = _looked_at(until_epoch, choice, round=round)
+        params = _build_params(until_epoch, choice, round=round)
         response = yield Request("GET", f"/selection/{run_id}", params, {"Accept": BITMAP})
         return bitmap.check(response.content, n_samples, "selection")
 
     def fit(
         self, run_id: str, round: int, until_epoch: int | None = None, choice: Choice | None = None
-    ) -> Flow[RoundFit | None]:
+    ) -> Call[RoundFit | None]:
         """Return what a round's clean set was read off; None where nothing was fitted."""
-        params = _looked_at(until_epoch, choice)
-        answer = document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
+        params = _build_params(until_epoch, choice)
+        answer = parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
         histogram = answer["histogram"]
         if histogram is None:
             return None
@@ -180,14 +177,14 @@ class ResultCalls(ServiceCalls):
 
     def sweep(
         self, run_id: str, round: int, until_epoch: int | None = None, choice: Choice | None = None
-    ) -> Flow[Answer]:
+    ) -> Call[JsonObject]:
         """Return every cut of a round: what it keeps and how good that is, in the wire's names."""
-        params = _looked_at(until_epoch, choice)
-        return document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
+        params = _build_params(until_epoch, choice)
+        return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
 
     def evaluation(
         self, run_id: str, round: int, until_epoch: int | None = None, choice: Choice | None = None
-    ) -> Flow[Answer]:
+    ) -> Call[JsonObject]:
         """Return how good a round's clean set is by the audit, in the wire's names.
 
         Raises
@@ -195,8 +192,8 @@ class ResultCalls(ServiceCalls):
         Conflict
             If there is no audit (``no-audit``).
         """
-        params = _looked_at(until_epoch, choice)
-        return document((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation", params)))
+        params = _build_params(until_epoch, choice)
+        return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation", params)))
 
     def scores(
         self,
@@ -204,16 +201,18 @@ class ResultCalls(ServiceCalls):
         round: int | str = "latest",
         until_epoch: int | None = None,
         choice: Choice | None = None,
-    ) -> Flow[NDArray[np.float32]]:
+    ) -> Call[NDArray[np.float32]]:
         """Return every sample's score and probability of being mislabelled, shape (2, n_samples); NaN: none."""
         pages: list[NDArray[np.float32]] = []
-        while not pages or pages[-1].shape[1] == _PAGE:
-            params = _looked_at(until_epoch, choice, round=round, offset=len(pages) * _PAGE, limit=_PAGE)
+        while not pages or pages[-1].shape[1] == _SCORES_PER_PAGE:
+            params = _build_params(
+                until_epoch, choice, round=round, offset=len(pages) * _SCORES_PER_PAGE, limit=_SCORES_PER_PAGE
+            )
             response = yield Request("GET", f"/runs/{run_id}/scores", params, {"Accept": NPY})
             try:
                 pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
             except ValueError as error:
-                raise unexpected(response) from error
+                raise make_unexpected_answer_error(response) from error
         return np.concatenate(pages, axis=1)
 
     def sample(
@@ -223,10 +222,10 @@ class ResultCalls(ServiceCalls):
         round: int | str = "latest",
         until_epoch: int | None = None,
         choice: Choice | None = None,
-    ) -> Flow[Answer]:
+    ) -> Call[JsonObject]:
         """Return one sample's history, and why it was kept or dropped, in the wire's names."""
-        params = _looked_at(until_epoch, choice, round=round)
-        return document((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
+        params = _build_params(until_epoch, choice, round=round)
+        return parse_object((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
 
     def suggestions(
         self,
@@ -234,39 +233,41 @@ class ResultCalls(ServiceCalls):
         round: int | str = "latest",
         until_epoch: int | None = None,
         choice: Choice | None = None,
-    ) -> Flow[list[Answer]]:
+    ) -> Call[list[JsonObject]]:
         """Return every dropped sample with the class that logs predicted most often, in the wire's names."""
-        found: list[Answer] = []
+        suggestions: list[JsonObject] = []
         while True:
-            params = _looked_at(until_epoch, choice, round=round, offset=len(found), limit=_SUGGESTIONS)
-            page = document((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
-            found += page
-            if len(page) < _SUGGESTIONS:
-                return found
+            params = _build_params(
+                until_epoch, choice, round=round, offset=len(suggestions), limit=_SUGGESTIONS_PER_PAGE
+            )
+            page = parse_object((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
+            suggestions += page
+            if len(page) < _SUGGESTIONS_PER_PAGE:
+                return suggestions
 
     def select(
         self,
         correct: NDArray[np.bool_],
         observed: NDArray[np.bool_] | None = None,
         options: SelectionOptions | None = None,
-    ) -> Flow[Answer]:
+    ) -> Call[JsonObject]:
         """Return the selection of one round's bits, each array of shape (n_epochs, n_samples); nothing is stored."""
-        body: Answer = {
+        body: JsonObject = {
             "num_samples": correct.shape[1],
-            "correct": _encoded(correct),
+            "correct": _encode_rows(correct),
             "options": dataclasses.asdict(options or SelectionOptions()),
         }
         if observed is not None:
-            body["observed"] = _encoded(observed)
-        return document((yield from self.upload(Request.of_json("POST", "/selection", body))))
+            body["observed"] = _encode_rows(observed)
+        return parse_object((yield from self.upload(Request.with_json("POST", "/selection", body))))
 
 
-def _looked_at(until_epoch: int | None, choice: Choice | None, **more: Any) -> dict[str, Any]:
+def _build_params(until_epoch: int | None, choice: Choice | None, **more: Any) -> dict[str, Any]:
     params = {**more, **(choice or {})}
     if until_epoch is not None:
         params["until_epoch"] = until_epoch
     return params
 
 
-def _encoded(rows: NDArray[np.bool_]) -> list[str]:
+def _encode_rows(rows: NDArray[np.bool_]) -> list[str]:
     return [base64.b64encode(row).decode() for row in bitmap.pack(rows)]

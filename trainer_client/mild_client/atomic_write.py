@@ -1,26 +1,26 @@
-"""Files that are written whole or not at all, and that stay written when the power goes."""
+"""Atomic and durable writing of files."""
 
 import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` in the place of the file at `path`, which stands until the new one does."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file at `path` by `content`, as a whole or not at all, and flush it to the disk."""
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content)
-    put_in_place(part, path)
+    replace_atomically(part, path)
 
 
-def put_in_place(part: Path, path: Path) -> None:
-    """Give a finished file its name once it is on the disk; what had that name stands until then."""
+def replace_atomically(part: Path, path: Path) -> None:
+    """Flush the file `part` to the disk, and rename it to `path`."""
     with part.open("r+b") as file:
         os.fsync(file.fileno())
     part.replace(path)
-    sync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder written down, too; where a system cannot do that for folders, leave it at that."""
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk; does nothing where the system cannot flush folders."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""The service's HTTP clients, blocking and asynchronous: the same calls (`calls`), run by two drivers."""
+"""The HTTP clients of the service, blocking and asynchronous; both run the calls of `api.Calls`."""
 
 from types import TracebackType
 from typing import Self
@@ -7,44 +7,44 @@ import httpx
 
 from mild_client.api import Calls
 from mild_client.executors import (
-    AsyncDriver,
-    Awaiting,
-    Blocking,
-    Driver,
-    awaiting,
-    awaiting_events,
-    blocking,
-    blocking_events,
+    AsyncCaller,
+    AsyncExecutor,
+    BlockingCaller,
+    Executor,
+    async_event_method,
+    async_method,
+    blocking_event_method,
+    blocking_method,
 )
-from mild_client.run import awaiting_run, blocking_run, plan
-from mild_client.transport import Link, Retry
+from mild_client.run import async_run_method, blocking_run_method, plan
+from mild_client.transport import Retry, Transport
 
 
-class MildClient(Blocking[Calls]):
-    """Speaks to one service. Usable as a context manager.
+class MildClient(BlockingCaller[Calls]):
+    """Client of one service, and a context manager that closes its connections.
 
     Parameters
     ----------
     url
         The service's address, such as ``http://localhost:8000``.
     http
-        Client to send through instead of an own one; it stays the caller's to close.
+        HTTP client to use; it is not closed. None: create one.
     retry
-        When to give up.
+        When to repeat a request, and when to give up.
     timeout
-        Seconds that one answer may take.
+        Seconds that one response may take.
     api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if there is one.
+        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
 
     Raises
     ------
     ParameterError
-        If `url` is no address of a web server, or the key cannot be sent.
+        If `url` is not an HTTP address, or the key cannot be sent.
 
     Notes
     -----
-    A first failed try is logged as a warning, which without any logging set up appears on standard error. A wrong
-    address is given up on soon (`Retry.first_deadline`): only a service that has answered once is waited for.
+    The first failed attempt of a request is logged as a warning. A service that has never answered is waited for only
+    until `Retry.first_deadline`, so that a wrong address fails soon.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class MildClient(Blocking[Calls]):
         timeout: float = 60.0,
         api_key: str | None = None,
     ) -> None:
-        link = Link(url, retry or Retry(), api_key)
-        self.url = link.url
-        self._owned = http is None
-        self._http = http or httpx.Client(timeout=_timeout(timeout))
-        self._driver = Driver(link, self._http)
+        transport = Transport(url, retry or Retry(), api_key)
+        self.url = transport.url
+        self._owns_http = http is None
+        self._http = http or httpx.Client(timeout=_make_timeout(timeout))
+        self._executor = Executor(transport, self._http)
         self._calls = Calls()
 
     def __enter__(self) -> Self:
@@ -71,51 +71,51 @@ class MildClient(Blocking[Calls]):
         self.close()
 
     def close(self) -> None:
-        """Close the connections, unless the HTTP client was given."""
-        if self._owned:
+        """Close the connections, unless `http` was passed."""
+        if self._owns_http:
             self._http.close()
 
-    run = blocking_run(plan)
-    open_run = blocking(Calls.open_run)
-    list_runs = blocking(Calls.list_runs)
-    get_run = blocking(Calls.get_run)
-    patch_run = blocking(Calls.patch_run)
-    delete_run = blocking(Calls.delete_run)
-    put_labels = blocking(Calls.put_labels)
-    put_sample_ids = blocking(Calls.put_sample_ids)
-    sample_ids = blocking(Calls.sample_ids)
-    put_audit = blocking(Calls.put_audit)
-    audit = blocking(Calls.audit)
-    put_planted = blocking(Calls.put_planted)
-    planted = blocking(Calls.planted)
-    put_members = blocking(Calls.put_members)
-    members = blocking(Calls.members)
-    put_epoch = blocking(Calls.put_epoch)
-    put_shard = blocking(Calls.put_shard)
-    get_round = blocking(Calls.get_round)
-    get_epoch = blocking(Calls.get_epoch)
-    put_metrics = blocking(Calls.put_metrics)
-    log_predictions = blocking(Calls.log_predictions)
-    post_records = blocking(Calls.post_records)
-    push = blocking(Calls.push)
-    finish = blocking(Calls.finish)
-    selection = blocking(Calls.selection)
-    selected = blocking(Calls.selected)
-    fit = blocking(Calls.fit)
-    sweep = blocking(Calls.sweep)
-    evaluation = blocking(Calls.evaluation)
-    scores = blocking(Calls.scores)
-    sample = blocking(Calls.sample)
-    suggestions = blocking(Calls.suggestions)
-    select = blocking(Calls.select)
-    events = blocking_events(Calls.events)
-    ready = blocking(Calls.ready)
-    version = blocking(Calls.version)
-    limits = blocking(Calls.limits)
+    run = blocking_run_method(plan)
+    open_run = blocking_method(Calls.open_run)
+    list_runs = blocking_method(Calls.list_runs)
+    get_run = blocking_method(Calls.get_run)
+    patch_run = blocking_method(Calls.patch_run)
+    delete_run = blocking_method(Calls.delete_run)
+    put_labels = blocking_method(Calls.put_labels)
+    put_sample_ids = blocking_method(Calls.put_sample_ids)
+    sample_ids = blocking_method(Calls.sample_ids)
+    put_audit = blocking_method(Calls.put_audit)
+    audit = blocking_method(Calls.audit)
+    put_planted = blocking_method(Calls.put_planted)
+    planted = blocking_method(Calls.planted)
+    put_members = blocking_method(Calls.put_members)
+    members = blocking_method(Calls.members)
+    put_epoch = blocking_method(Calls.put_epoch)
+    put_shard = blocking_method(Calls.put_shard)
+    get_round = blocking_method(Calls.get_round)
+    get_epoch = blocking_method(Calls.get_epoch)
+    put_metrics = blocking_method(Calls.put_metrics)
+    log_predictions = blocking_method(Calls.log_predictions)
+    post_records = blocking_method(Calls.post_records)
+    push = blocking_method(Calls.push)
+    finish = blocking_method(Calls.finish)
+    selection = blocking_method(Calls.selection)
+    selected = blocking_method(Calls.selected)
+    fit = blocking_method(Calls.fit)
+    sweep = blocking_method(Calls.sweep)
+    evaluation = blocking_method(Calls.evaluation)
+    scores = blocking_method(Calls.scores)
+    sample = blocking_method(Calls.sample)
+    suggestions = blocking_method(Calls.suggestions)
+    select = blocking_method(Calls.select)
+    events = blocking_event_method(Calls.events)
+    ready = blocking_method(Calls.ready)
+    version = blocking_method(Calls.version)
+    limits = blocking_method(Calls.limits)
 
 
-class AsyncMildClient(Awaiting[Calls]):
-    """`MildClient` with awaited calls, for asyncio; the parameters and notes are the same."""
+class AsyncMildClient(AsyncCaller[Calls]):
+    """`MildClient` for asyncio, with the same parameters and methods."""
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ class AsyncMildClient(Awaiting[Calls]):
         timeout: float = 60.0,
         api_key: str | None = None,
     ) -> None:
-        link = Link(url, retry or Retry(), api_key)
-        self.url = link.url
-        self._owned = http is None
-        self._http = http or httpx.AsyncClient(timeout=_timeout(timeout))
-        self._driver = AsyncDriver(link, self._http)
+        transport = Transport(url, retry or Retry(), api_key)
+        self.url = transport.url
+        self._owns_http = http is None
+        self._http = http or httpx.AsyncClient(timeout=_make_timeout(timeout))
+        self._executor = AsyncExecutor(transport, self._http)
         self._calls = Calls()
 
     async def __aenter__(self) -> Self:
@@ -141,48 +141,48 @@ class AsyncMildClient(Awaiting[Calls]):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, unless the HTTP client was given."""
-        if self._owned:
+        """Close the connections, unless `http` was passed."""
+        if self._owns_http:
             await self._http.aclose()
 
-    run = awaiting_run(plan)
-    open_run = awaiting(Calls.open_run)
-    list_runs = awaiting(Calls.list_runs)
-    get_run = awaiting(Calls.get_run)
-    patch_run = awaiting(Calls.patch_run)
-    delete_run = awaiting(Calls.delete_run)
-    put_labels = awaiting(Calls.put_labels)
-    put_sample_ids = awaiting(Calls.put_sample_ids)
-    sample_ids = awaiting(Calls.sample_ids)
-    put_audit = awaiting(Calls.put_audit)
-    audit = awaiting(Calls.audit)
-    put_planted = awaiting(Calls.put_planted)
-    planted = awaiting(Calls.planted)
-    put_members = awaiting(Calls.put_members)
-    members = awaiting(Calls.members)
-    put_epoch = awaiting(Calls.put_epoch)
-    put_shard = awaiting(Calls.put_shard)
-    get_round = awaiting(Calls.get_round)
-    get_epoch = awaiting(Calls.get_epoch)
-    put_metrics = awaiting(Calls.put_metrics)
-    log_predictions = awaiting(Calls.log_predictions)
-    post_records = awaiting(Calls.post_records)
-    push = awaiting(Calls.push)
-    finish = awaiting(Calls.finish)
-    selection = awaiting(Calls.selection)
-    selected = awaiting(Calls.selected)
-    fit = awaiting(Calls.fit)
-    sweep = awaiting(Calls.sweep)
-    evaluation = awaiting(Calls.evaluation)
-    scores = awaiting(Calls.scores)
-    sample = awaiting(Calls.sample)
-    suggestions = awaiting(Calls.suggestions)
-    select = awaiting(Calls.select)
-    events = awaiting_events(Calls.events)
-    ready = awaiting(Calls.ready)
-    version = awaiting(Calls.version)
-    limits = awaiting(Calls.limits)
+    run = async_run_method(plan)
+    open_run = async_method(Calls.open_run)
+    list_runs = async_method(Calls.list_runs)
+    get_run = async_method(Calls.get_run)
+    patch_run = async_method(Calls.patch_run)
+    delete_run = async_method(Calls.delete_run)
+    put_labels = async_method(Calls.put_labels)
+    put_sample_ids = async_method(Calls.put_sample_ids)
+    sample_ids = async_method(Calls.sample_ids)
+    put_audit = async_method(Calls.put_audit)
+    audit = async_method(Calls.audit)
+    put_planted = async_method(Calls.put_planted)
+    planted = async_method(Calls.planted)
+    put_members = async_method(Calls.put_members)
+    members = async_method(Calls.members)
+    put_epoch = async_method(Calls.put_epoch)
+    put_shard = async_method(Calls.put_shard)
+    get_round = async_method(Calls.get_round)
+    get_epoch = async_method(Calls.get_epoch)
+    put_metrics = async_method(Calls.put_metrics)
+    log_predictions = async_method(Calls.log_predictions)
+    post_records = async_method(Calls.post_records)
+    push = async_method(Calls.push)
+    finish = async_method(Calls.finish)
+    selection = async_method(Calls.selection)
+    selected = async_method(Calls.selected)
+    fit = async_method(Calls.fit)
+    sweep = async_method(Calls.sweep)
+    evaluation = async_method(Calls.evaluation)
+    scores = async_method(Calls.scores)
+    sample = async_method(Calls.sample)
+    suggestions = async_method(Calls.suggestions)
+    select = async_method(Calls.select)
+    events = async_event_method(Calls.events)
+    ready = async_method(Calls.ready)
+    version = async_method(Calls.version)
+    limits = async_method(Calls.limits)
 
 
-def _timeout(seconds: float) -> httpx.Timeout:
+def _make_timeout(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=5.0)

@@ -1,4 +1,4 @@
-"""Which client this is, and whether the service still supports it."""
+"""The version of this client, and whether the service supports it."""
 
 import logging
 import re
@@ -11,13 +11,13 @@ VERSION = version("mild-selection")
 
 
 def warn_if_outdated(versions: Mapping[str, object]) -> None:
-    """Log a warning where the service's oldest supported client is newer than this one."""
+    """Log a warning if the service supports only newer clients."""
     oldest = str(versions.get("oldest_client", "0"))
-    if _parts(oldest) > _parts(VERSION):
+    if _parse_version(oldest) > _parse_version(VERSION):
         logger.warning(
             "this is mild-selection %s, the service supports clients from %s on; install a newer one", VERSION, oldest
         )
 
 
-def _parts(version: str) -> list[int]:
+def _parse_version(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"[0-9]+", version)[:3]]

@@ -7,19 +7,19 @@
         ├── LocalStateError        a call that the state of a local run does not allow
         ├── SpoolError             a spool on disk that cannot be used: in use, full, damaged, or of another version
         │   ├── SpoolInUse         another process writes to it or sends from it
-        │   └── SpoolFull          nothing more is kept: the limit is reached, or the disk is full
-        ├── RunExists              a run of that name has epochs, and was not to be resumed
-        ├── RunMissing             a run that was to be resumed is not there
-        ├── ResumeError            a run cannot go on where its trainer stopped: epochs before are missing
-        ├── TooLarge               a body that the service would refuse for its size, and that cannot be cut
+        │   └── SpoolFull          the limit is reached, or the disk is full; nothing more is stored
+        ├── RunExists              a run of that name has epochs, and `resume` is not allowed
+        ├── RunMissing             the run to resume does not exist
+        ├── ResumeError            a run cannot be resumed where its trainer stopped: earlier epochs are missing
+        ├── TooLarge               a body larger than the service takes, which cannot be split
         ├── ServiceUnreachable     no answer within the deadline
-        └── ServiceError           an answer that refuses; carries code, status, detail, retryable, request_id
+        └── ServiceError           the service refused; carries code, status, detail, retryable, request_id
             ├── NotAllowed         401, 403
             ├── NotFound           404
             ├── Conflict           409
             │   └── StaleAttempt   a newer attempt of the same run has taken over
-            ├── Unavailable        408, 429, 5xx: still refusing when the deadline passed
-            └── BadRequest         any other refusal: what was sent cannot be used
+            ├── Unavailable        408, 429, 5xx, until the deadline passed
+            └── BadRequest         any other refusal: the request is invalid
 """
 
 from mild_core.errors import MildError
@@ -48,41 +48,41 @@ class SpoolInUse(SpoolError):
 
 
 class SpoolFull(SpoolError):
-    """Nothing more is kept in this spool: its limit is reached, or the disk takes no more."""
+    """The spool stores nothing more: its limit is reached, or the disk is full."""
 
     code = "spool-full"
 
 
 class RunExists(ClientError):
-    """A run of that name has epochs or finished rounds already, and was not to be resumed.
+    """A run of that name has epochs or finished rounds already, and resuming was not allowed.
 
     Attributes
     ----------
-    found
-        What stands in the way: the run and how far it is.
+    existing_run
+        The existing run and its position, in words.
     """
 
     code = "run-exists"
 
-    def __init__(self, found: str) -> None:
-        super().__init__(f"{found}; choose another run id, or go on where it is (resume)")
-        self.found = found
+    def __init__(self, existing_run: str) -> None:
+        super().__init__(f"{existing_run}; choose another run id, or go on where it is (resume)")
+        self.existing_run = existing_run
 
 
 class RunMissing(ClientError):
-    """A run that was to be resumed is not there: never opened, deleted, or expired."""
+    """The run to resume does not exist: it was never opened, was deleted, or has expired."""
 
     code = "run-missing"
 
 
 class TooLarge(ClientError):
-    """A body that the service would refuse for its size, and that cannot be cut; nothing was sent."""
+    """A body is larger than the service takes, and cannot be split; nothing was sent."""
 
     code = "too-large"
 
 
 class ResumeError(ClientError):
-    """A run cannot go on where its trainer stopped, as epochs before that are missing."""
+    """A run cannot be resumed where its trainer stopped, as earlier epochs are missing."""
 
     code = "resume"
 
@@ -95,7 +95,7 @@ class ServiceUnreachable(ClientError):
 
 
 class ServiceError(ClientError):
-    """The service answered, and refused.
+    """The service refused a request.
 
     Attributes
     ----------
@@ -104,11 +104,11 @@ class ServiceError(ClientError):
     status
         HTTP status.
     detail
-        Limit, value got and remedy, in the service's words.
+        Limit, value and remedy, in the service's words.
     retryable
         Whether the same request may succeed later.
     request_id
-        What to quote to whoever runs the service; None where it gave none.
+        Id to quote to the operator of the service; None without one.
     """
 
     def __init__(self, code: str, status: int, detail: str, retryable: bool, request_id: str | None) -> None:
@@ -122,11 +122,11 @@ class ServiceError(ClientError):
 
 
 class BadRequest(ServiceError):
-    """What was sent cannot be used; sending it again will fail again."""
+    """The request is invalid; repeating it fails again."""
 
 
 class NotAllowed(ServiceError):
-    """No key, a wrong key, or one that does not reach this far."""
+    """The API key is missing, wrong, or not permitted to do this."""
 
 
 class NotFound(ServiceError):
@@ -134,12 +134,12 @@ class NotFound(ServiceError):
 
 
 class Conflict(ServiceError):
-    """The run's state does not allow it."""
+    """The state of the run does not allow the request."""
 
 
 class StaleAttempt(Conflict):
-    """A newer attempt of the same run has taken over; this trainer should end."""
+    """A newer attempt has taken the run over; this trainer should stop."""
 
 
 class Unavailable(ServiceError):
-    """The service was busy or down, and still was when the deadline passed."""
+    """The service was busy or down until the deadline passed."""

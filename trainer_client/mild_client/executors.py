@@ -1,7 +1,4 @@
-"""The two ways to run a flow: with an `httpx.Client`, or awaiting an `httpx.AsyncClient`. Nothing else does I/O.
-
-Calls as methods: each with the parameters, documentation and result of its flow, run by the object's driver.
-"""
+"""Executors, which run calls and are the only part that does I/O: blocking with httpx.Client, or asynchronous."""
 
 import contextlib
 import functools
@@ -13,196 +10,193 @@ import httpx
 
 from mild_client.errors import ClientError
 from mild_client.events import Event, EventStream
-from mild_client.requests import FileSlice, Flow, Request, Steps
-from mild_client.transport import Link
+from mild_client.requests import Call, CallSteps, FileSlice, Request
+from mild_client.transport import Transport
 
+P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
 
 
-class Driver:
-    """Runs flows, and waits for their answers."""
+class Executor:
+    """Runs calls with blocking I/O."""
 
-    def __init__(self, link: Link, http: httpx.Client) -> None:
-        self._link = link
+    def __init__(self, transport: Transport, http: httpx.Client) -> None:
+        self._transport = transport
         self._http = http
 
-    def run(self, flow: Flow[T], deadline: float | None = None) -> T:
-        """Send what `flow` yields, and return what it returns; `deadline` wins over that of `Retry`."""
-        steps = Steps(flow)
-        while (request := steps.request()) is not None:
+    def run(self, call: Call[T], deadline: float | None = None) -> T:
+        """Send the requests of `call` and return its result; `deadline` overrides that of `Retry`."""
+        steps = CallSteps(call)
+        while (request := steps.next_request()) is not None:
             try:
-                steps.answered(self._send(request, deadline))
+                steps.set_response(self._send(request, deadline))
             except ClientError as error:
-                steps.failed(error)
-        return steps.value
+                steps.set_error(error)
+        return steps.result
 
-    def follow(self, stream: EventStream) -> Iterator[Event]:
-        """Read events as they come, over as many connections as it takes."""
+    def iter_events(self, stream: EventStream) -> Iterator[Event]:
+        """Iterate over the events of a stream; a lost connection is opened again."""
         while not stream.has_ended:
-            response = self._send(stream.request(), stream=True)
+            response = self._send(stream.next_request(), stream=True)
             with contextlib.closing(response), contextlib.suppress(httpx.TransportError):
-                for piece in response.iter_raw():
-                    yield from stream.feed(piece)
+                for chunk in response.iter_raw():
+                    yield from stream.feed(chunk)
             if not stream.has_ended:
-                self._link.retry.sleep(self._link.away(stream.pause))
+                self._transport.retry.sleep(self._transport.draw_reconnect_delay(stream.retry_seconds))
 
     def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
-        tries = self._link.tries(request, deadline)
+        retry_state = self._transport.start_request(request, deadline)
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                response = self._http.send(self._built(request), stream=stream)
-                if not response.is_success:
-                    response.read()  # a stream's problem is no stream
-                outcome = response
+                outcome = self._http.send(self._build_request(request), stream=stream)
+                if not outcome.is_success:
+                    outcome.read()  # the body of a problem document, of a stream too
             except httpx.TransportError as error:
                 outcome = error
-            verdict = tries.judge(outcome)
-            if isinstance(verdict, httpx.Response):
-                return verdict
-            self._link.retry.sleep(verdict)
+            delay = retry_state.next_delay(outcome)
+            if delay is None:
+                assert isinstance(outcome, httpx.Response)
+                return outcome
+            self._transport.retry.sleep(delay)
 
-    def _built(self, request: Request) -> httpx.Request:
+    def _build_request(self, request: Request) -> httpx.Request:
         content = request.content
         if isinstance(content, FileSlice):
-            return _built(self._http, self._link, request, content.pieces(), content.headers())
-        return _built(self._http, self._link, request, content, {})
+            return _build_request(self._http, self._transport, request, content.iter_chunks(), content.build_headers())
+        return _build_request(self._http, self._transport, request, content, {})
 
 
-class AsyncDriver:
-    """Runs flows, and awaits their answers."""
+class AsyncExecutor:
+    """Runs calls with asynchronous I/O."""
 
-    def __init__(self, link: Link, http: httpx.AsyncClient) -> None:
-        self._link = link
+    def __init__(self, transport: Transport, http: httpx.AsyncClient) -> None:
+        self._transport = transport
         self._http = http
 
-    async def run(self, flow: Flow[T], deadline: float | None = None) -> T:
-        """Send what `flow` yields, and return what it returns; `deadline` wins over that of `Retry`."""
-        steps = Steps(flow)
-        while (request := steps.request()) is not None:
+    async def run(self, call: Call[T], deadline: float | None = None) -> T:
+        """Send the requests of `call` and return its result; `deadline` overrides that of `Retry`."""
+        steps = CallSteps(call)
+        while (request := steps.next_request()) is not None:
             try:
-                steps.answered(await self._send(request, deadline))
+                steps.set_response(await self._send(request, deadline))
             except ClientError as error:
-                steps.failed(error)
-        return steps.value
+                steps.set_error(error)
+        return steps.result
 
-    async def follow(self, stream: EventStream) -> AsyncIterator[Event]:
-        """Read events as they come, over as many connections as it takes."""
+    async def iter_events(self, stream: EventStream) -> AsyncIterator[Event]:
+        """Iterate over the events of a stream; a lost connection is opened again."""
         while not stream.has_ended:
-            response = await self._send(stream.request(), stream=True)
+            response = await self._send(stream.next_request(), stream=True)
             async with contextlib.aclosing(response):
                 with contextlib.suppress(httpx.TransportError):
-                    async for piece in response.aiter_raw():
-                        for event in stream.feed(piece):
+                    async for chunk in response.aiter_raw():
+                        for event in stream.feed(chunk):
                             yield event
             if not stream.has_ended:
-                await self._link.retry.async_sleep(self._link.away(stream.pause))
+                await self._transport.retry.async_sleep(self._transport.draw_reconnect_delay(stream.retry_seconds))
 
     async def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
-        tries = self._link.tries(request, deadline)
+        retry_state = self._transport.start_request(request, deadline)
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
-                response = await self._http.send(await self._built(request), stream=stream)
-                if not response.is_success:
-                    await response.aread()  # what is wrong, of a stream too
-                outcome = response
+                outcome = await self._http.send(await self._build_request(request), stream=stream)
+                if not outcome.is_success:
+                    await outcome.aread()  # the body of a problem document, of a stream too
             except httpx.TransportError as error:
                 outcome = error
-            verdict = tries.judge(outcome)
-            if isinstance(verdict, httpx.Response):
-                return verdict
-            await self._link.retry.async_sleep(verdict)
+            delay = retry_state.next_delay(outcome)
+            if delay is None:
+                assert isinstance(outcome, httpx.Response)
+                return outcome
+            await self._transport.retry.async_sleep(delay)
 
-    async def _built(self, request: Request) -> httpx.Request:
+    async def _build_request(self, request: Request) -> httpx.Request:
         content = request.content
         if isinstance(content, FileSlice):
-            headers = await anyio.to_thread.run_sync(content.headers)
-            return _built(self._http, self._link, request, content.async_pieces(), headers)
-        return _built(self._http, self._link, request, content, {})
+            headers = await anyio.to_thread.run_sync(content.build_headers)
+            return _build_request(self._http, self._transport, request, content.aiter_chunks(), headers)
+        return _build_request(self._http, self._transport, request, content, {})
 
 
-def _built(
+def _build_request(
     http: httpx.Client | httpx.AsyncClient,
-    link: Link,
+    transport: Transport,
     request: Request,
     content: bytes | Iterator[bytes] | AsyncIterator[bytes] | None,
     headers: Mapping[str, str],
 ) -> httpx.Request:
     timeout = httpx.Timeout(http.timeout)
-    if request.patience is not None:
-        timeout.read = request.patience
+    if request.read_timeout is not None:
+        timeout.read = request.read_timeout
     return http.build_request(
         request.method,
-        link.url + request.path,
+        transport.url + request.path,
         params=dict(request.params) or None,
-        headers={**link.headers(request), **headers},
+        headers={**transport.build_headers(request), **headers},
         content=content,
         timeout=timeout,
     )
 
 
-P = ParamSpec("P")
+class BlockingCaller(Generic[C_co]):
+    """Base of classes whose methods run the calls of `_calls` blocking."""
 
-C = TypeVar("C")
-C_co = TypeVar("C_co", covariant=True)
-
-
-class Blocking(Generic[C_co]):
-    """Base of what has flows (`_calls`) and runs them blocking."""
-
-    _driver: Driver
+    _executor: Executor
     _calls: C_co
 
 
-class Awaiting(Generic[C_co]):
-    """Base of what has flows (`_calls`) and runs them awaiting."""
+class AsyncCaller(Generic[C_co]):
+    """Base of classes whose methods run the calls of `_calls` asynchronously."""
 
-    _driver: AsyncDriver
+    _executor: AsyncExecutor
     _calls: C_co
 
 
-def blocking(call: Callable[Concatenate[C, P], Flow[T]]) -> Callable[Concatenate[Blocking[C], P], T]:
-    """A method that runs `call`, with its parameters, documentation and result."""
+def blocking_method(function: Callable[Concatenate[C, P], Call[T]]) -> Callable[Concatenate[BlockingCaller[C], P], T]:
+    """Make a method that runs the call of `function`, with its parameters, docstring and result."""
 
-    @functools.wraps(call)
-    def method(self: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._driver.run(call(self._calls, *args, **kwargs))
-
-    return method
-
-
-def awaiting(
-    call: Callable[Concatenate[C, P], Flow[T]],
-) -> Callable[Concatenate[Awaiting[C], P], Coroutine[Any, Any, T]]:
-    """An asynchronous method that runs `call`, with its parameters, documentation and result."""
-
-    @functools.wraps(call)
-    async def method(self: Awaiting[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._driver.run(call(self._calls, *args, **kwargs))
+    @functools.wraps(function)
+    def method(self: BlockingCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._executor.run(function(self._calls, *args, **kwargs))
 
     return method
 
 
-def blocking_events(
-    call: Callable[Concatenate[C, P], EventStream],
-) -> Callable[Concatenate[Blocking[C], P], Iterator[Event]]:
-    """A method that reads the stream of `call`, with its parameters and documentation."""
+def async_method(
+    function: Callable[Concatenate[C, P], Call[T]],
+) -> Callable[Concatenate[AsyncCaller[C], P], Coroutine[Any, Any, T]]:
+    """Make an asynchronous method that runs the call of `function`, with its parameters, docstring and result."""
 
-    @functools.wraps(call)
-    def method(self: Blocking[C], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
-        return self._driver.follow(call(self._calls, *args, **kwargs))
+    @functools.wraps(function)
+    async def method(self: AsyncCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._executor.run(function(self._calls, *args, **kwargs))
 
     return method
 
 
-def awaiting_events(
-    call: Callable[Concatenate[C, P], EventStream],
-) -> Callable[Concatenate[Awaiting[C], P], AsyncIterator[Event]]:
-    """An asynchronous method that reads the stream of `call`, with its parameters and documentation."""
+def blocking_event_method(
+    function: Callable[Concatenate[C, P], EventStream],
+) -> Callable[Concatenate[BlockingCaller[C], P], Iterator[Event]]:
+    """Make a method that iterates over the stream of `function`, with its parameters and docstring."""
 
-    @functools.wraps(call)
-    def method(self: Awaiting[C], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
-        return self._driver.follow(call(self._calls, *args, **kwargs))
+    @functools.wraps(function)
+    def method(self: BlockingCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
+        return self._executor.iter_events(function(self._calls, *args, **kwargs))
+
+    return method
+
+
+def async_event_method(
+    function: Callable[Concatenate[C, P], EventStream],
+) -> Callable[Concatenate[AsyncCaller[C], P], AsyncIterator[Event]]:
+    """Make an asynchronous method that iterates over the stream of `function`, with its parameters and docstring."""
+
+    @functools.wraps(function)
+    def method(self: AsyncCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
+        return self._executor.iter_events(function(self._calls, *args, **kwargs))
 
     return method

@@ -1,4 +1,4 @@
-"""Prediction logs as bodies: arrays, records and files, in parts that the service takes."""
+"""Prediction logs as request bodies: arrays, records and files, split into parts within the service's limits."""
 
 import gzip
 import hashlib
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.errors import TooLarge
-from mild_client.requests import JSON, NDJSON, FileSlice, content_digest
+from mild_client.requests import JSON, NDJSON, FileSlice, format_digest
 from mild_core.errors import ParameterError
 
-Place: TypeAlias = tuple[int, int]
+EpochKey: TypeAlias = tuple[int, int]
 """Round and epoch."""
 
 CARTOGRAPHY = "application/x-cartography+ndjson"
@@ -33,60 +33,61 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
     }
 )
 """A log's content type by its file's extension."""
-_CODINGS = {".gz": "gzip", ".zst": "zstd"}
+_ENCODINGS = {".gz": "gzip", ".zst": "zstd"}
 
 _PART_BYTES = 8 * 1024 * 1024
-"""Most bytes of a part that is built in memory, before it is compressed."""
-_GZIP_FROM = 1024
-"""Shorter parts are not worth compressing."""
-_DIGITS = 20
-"""Most characters of an integer of 64 bits."""
-_LINE_BYTES = 1024 * 1024
+"""Largest size of a part built in memory, before compression."""
+_MIN_GZIP_BYTES = 1024
+"""Shorter parts are sent uncompressed."""
+_MAX_DIGITS = 20
+"""Largest number of characters of a 64-bit integer."""
+_SEARCH_BYTES = 1024 * 1024
+"""Bytes read at once to find the end of a line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One post.
+class LogPart:
+    """One request body.
 
     Attributes
     ----------
-    content, media_type, coding
-        The body.
-    reminder
-        A smaller body that names the same epochs; None: there is none.
+    content, media_type, encoding
+        The body, its type and its compression (``gzip``, ``zstd``; None: uncompressed).
+    epochs_body
+        A smaller body with one record for each epoch of the part; None: use `content`.
     """
 
     content: bytes | FileSlice
     media_type: str
-    coding: str | None = None
-    reminder: bytes | None = None
+    encoding: str | None = None
+    epochs_body: bytes | None = None
 
-    def headers(self) -> dict[str, str]:
-        """Its headers; a slice of a file has its digest made when it is sent."""
+    def build_headers(self) -> dict[str, str]:
+        """Return the headers of the body; the digest of a `FileSlice` is added when it is sent."""
         digest = {}
         if isinstance(self.content, bytes):
-            digest["Content-Digest"] = content_digest(hashlib.sha256(self.content).digest())
-        coding = {"Content-Encoding": self.coding} if self.coding else {}
-        return {"Content-Type": self.media_type, **coding, **digest}
+            digest["Content-Digest"] = format_digest(hashlib.sha256(self.content).digest())
+        encoding = {"Content-Encoding": self.encoding} if self.encoding else {}
+        return {"Content-Type": self.media_type, **encoding, **digest}
 
-    def reminding(self) -> "Part":
-        """The least that names the same epochs."""
-        return self if self.reminder is None else Part(self.reminder, self.media_type)
+    def epochs_part(self) -> "LogPart":
+        """Return the smallest part that names the same epochs."""
+        return self if self.epochs_body is None else LogPart(self.epochs_body, self.media_type)
 
 
-def of_arrays(
-    place: Place,
+def split_arrays(
+    key: EpochKey,
     samples: NDArray[np.integer] | NDArray[np.str_],
     predicted: NDArray[np.integer],
     labels: NDArray[np.integer],
     limits: Mapping[str, float],
-) -> Iterator[Part]:
-    """One epoch's records, each array of shape (n_records,); samples by index or by external id.
+) -> Iterator[LogPart]:
+    """Yield one epoch's records in parts; each array has shape (n_records,), `samples` are indices or external ids.
 
     Raises
     ------
     ParameterError
-        If the arrays are not of the same length, or hold something else.
+        If the arrays differ in length, or have another type.
     """
     for name, array, kinds in (("samples", samples, "iuU"), ("predicted", predicted, "iu"), ("labels", labels, "iu")):
         if array.shape != samples.shape or array.ndim != 1 or array.dtype.kind not in kinds:
@@ -94,40 +95,44 @@ def of_arrays(
                 f"{name} has shape {array.shape} and type {array.dtype}; give integers (samples: or external ids) of "
                 "shape (n_records,), as many as there are samples"
             )
-    named = [json.dumps(name) for name in samples.tolist()] if samples.dtype.kind == "U" else samples.tolist()
-    line = f'{{"round":{place[0]},"epoch":{place[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
-    widest = len(line) + 2 * _DIGITS + (max(map(len, named), default=0) if samples.dtype.kind == "U" else _DIGITS)
-    most_bytes, most_lines = _most(limits)
-    n_rows = max(1, min(most_bytes // widest, most_lines))
+    names = [json.dumps(name) for name in samples.tolist()] if samples.dtype.kind == "U" else samples.tolist()
+    line = f'{{"round":{key[0]},"epoch":{key[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
+    max_line_bytes = (
+        len(line) + 2 * _MAX_DIGITS + (max(map(len, names), default=0) if samples.dtype.kind == "U" else _MAX_DIGITS)
+    )
+    max_bytes, max_lines = _read_limits(limits)
+    n_rows = max(1, min(max_bytes // max_line_bytes, max_lines))
     for first in range(0, samples.size, n_rows):
         rows = slice(first, first + n_rows)
-        lines = [line % row for row in zip(named[rows], predicted[rows].tolist(), labels[rows].tolist(), strict=True)]
-        yield _part("".join(lines).encode(), lines[0].encode())
+        lines = [line % row for row in zip(names[rows], predicted[rows].tolist(), labels[rows].tolist(), strict=True)]
+        yield _make_part("".join(lines).encode(), lines[0].encode())
 
 
-def of_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[Part]:
-    """Records with ``epoch``, ``sample`` and ``correct``, or ``predicted`` and ``label``; ``round`` is 0 unless given.
+def split_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[LogPart]:
+    """Yield records in parts.
+
+    Each has ``epoch``, ``sample``, and ``correct``, or ``predicted`` and ``label``; ``round`` is 0 by default.
 
     Raises
     ------
     ParameterError
-        If a record is no JSON, or lacks its epoch.
+        If a record cannot be encoded as JSON, or has no epoch.
     """
-    return _parts(map(_line, records), limits)
+    return _group_lines(map(_encode_record, records), limits)
 
 
-def of_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> Iterator[Part]:
-    """A log's file as it is, or, where it is too long for one post and has lines, cut between them.
+def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> Iterator[LogPart]:
+    """Yield a log file as one part, or split between lines where it is too long for one request.
 
     Raises
     ------
     ParameterError
-        If the extension says nothing of the format.
+        If the extension does not tell the format.
     TooLarge
-        If it is too long and cannot be cut.
+        If it is too long and cannot be split.
     """
-    coding = _CODINGS.get(path.suffix.lower())
-    name = path.with_suffix("") if coding else path
+    encoding = _ENCODINGS.get(path.suffix.lower())
+    name = path.with_suffix("") if encoding else path
     media_type = media_type or MEDIA_TYPES.get(name.suffix.lower())
     if media_type is None:
         raise ParameterError(
@@ -137,9 +142,9 @@ def of_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> 
     n_bytes = path.stat().st_size
     limit = int(limits.get("max_log_bytes", n_bytes))
     if n_bytes <= limit:
-        yield Part(FileSlice(path, 0, n_bytes), media_type, coding)
-    elif coding is None and media_type in (_CSV, NDJSON, CARTOGRAPHY):
-        yield from _cut(path, n_bytes, media_type, limit)
+        yield LogPart(FileSlice(path, 0, n_bytes), media_type, encoding)
+    elif encoding is None and media_type in (_CSV, NDJSON, CARTOGRAPHY):
+        yield from _split_lines(path, n_bytes, media_type, limit)
     else:
         raise TooLarge(
             f"{path.name} has {n_bytes} bytes, this service takes {limit} in one post and the format cannot be cut; "
@@ -147,9 +152,11 @@ def of_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> 
         )
 
 
-def _line(record: Mapping[str, Any]) -> tuple[Place, bytes]:
+def _encode_record(record: Mapping[str, Any]) -> tuple[EpochKey, bytes]:
     try:
-        line = json.dumps(dict(record), separators=(",", ":"), allow_nan=False, default=_number).encode() + b"\n"
+        line = (
+            json.dumps(dict(record), separators=(",", ":"), allow_nan=False, default=_to_python_scalar).encode() + b"\n"
+        )
         return (int(record.get("round") or 0), int(record["epoch"])), line
     except (TypeError, ValueError, KeyError) as error:
         raise ParameterError(
@@ -158,70 +165,64 @@ def _line(record: Mapping[str, Any]) -> tuple[Place, bytes]:
         ) from error
 
 
-def _number(value: object) -> object:
-    """What a scalar of numpy is in Python."""
+def _to_python_scalar(value: object) -> object:
+    """Convert a numpy scalar, for `json.dumps`."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r} is no number")
 
 
-def _parts(lines: Iterable[tuple[Place, bytes]], limits: Mapping[str, float]) -> Iterator[Part]:
-    """Gather lines into parts that are within the service's limits, and small enough to be held."""
-    most_bytes, most_lines = _most(limits)
-    body, named, n_lines = bytearray(), dict[Place, bytes](), 0
-    for place, line in lines:
-        if n_lines and (len(body) + len(line) > most_bytes or n_lines == most_lines):
-            yield _part(body, b"".join(named.values()))
-            body, named, n_lines = bytearray(), {}, 0
+def _group_lines(lines: Iterable[tuple[EpochKey, bytes]], limits: Mapping[str, float]) -> Iterator[LogPart]:
+    """Group lines into parts within the service's limits that fit into memory."""
+    max_bytes, max_lines = _read_limits(limits)
+    body, epoch_lines, n_lines = bytearray(), dict[EpochKey, bytes](), 0
+    for key, line in lines:
+        if n_lines and (len(body) + len(line) > max_bytes or n_lines == max_lines):
+            yield _make_part(body, b"".join(epoch_lines.values()))
+            body, epoch_lines, n_lines = bytearray(), {}, 0
         body += line
         n_lines += 1
-        named.setdefault(place, line)
+        epoch_lines.setdefault(key, line)
     if n_lines:
-        yield _part(body, b"".join(named.values()))
+        yield _make_part(body, b"".join(epoch_lines.values()))
 
 
-def _most(limits: Mapping[str, float]) -> tuple[int, int]:
-    """Bytes and lines of a part."""
+def _read_limits(limits: Mapping[str, float]) -> tuple[int, int]:
+    """Return the largest number of bytes and of lines of a part."""
     n_bytes = int(min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES)))
     return n_bytes, int(limits.get("max_log_records", n_bytes))
 
 
-def _part(body: bytes | bytearray, reminder: bytes) -> Part:
-    if len(body) < _GZIP_FROM:
-        return Part(bytes(body), NDJSON, reminder=reminder)
-    # mtime 0: the same records are the same bytes, whenever they are sent
-    return Part(gzip.compress(body, compresslevel=1, mtime=0), NDJSON, "gzip", reminder)
+def _make_part(body: bytes | bytearray, epochs_body: bytes) -> LogPart:
+    if len(body) < _MIN_GZIP_BYTES:
+        return LogPart(bytes(body), NDJSON, epochs_body=epochs_body)
+    # mtime 0: the same records give the same bytes at any time
+    return LogPart(gzip.compress(body, compresslevel=1, mtime=0), NDJSON, "gzip", epochs_body)
 
 
-def _cut(path: Path, n_bytes: int, media_type: str, limit: int) -> Iterator[Part]:
-    """Parts of at most `limit` bytes that end with a line; every part of a CSV begins with the header."""
+def _split_lines(path: Path, n_bytes: int, media_type: str, limit: int) -> Iterator[LogPart]:
+    """Yield parts of at most `limit` bytes, split between lines; every part of a CSV begins with its header."""
     with path.open("rb") as file:
-        head = file.readline() if media_type == _CSV else b""
+        header = file.readline() if media_type == _CSV else b""
         start = file.tell()
         while start < n_bytes:
-            stop = min(start + limit - len(head), n_bytes)
+            stop = min(start + limit - len(header), n_bytes)
             if stop < n_bytes:
-                stop = _line_end(file, start, stop)
-            yield Part(FileSlice(path, start, stop, head), media_type)
+                stop = _find_line_end(file, start, stop)
+            yield LogPart(FileSlice(path, start, stop, header), media_type)
             start = stop
 
 
-def _line_end(file: BinaryIO, start: int, stop: int) -> int:
-    """The last end of a line in ``start..stop``.
-
-    Raises
-    ------
-    TooLarge
-        If a line is longer than that.
-    """
-    behind = stop
-    while behind > start:
-        first = max(start, behind - _LINE_BYTES)
+def _find_line_end(file: BinaryIO, start: int, stop: int) -> int:
+    """Return the position after the last line that ends in ``start..stop``; raise TooLarge if none does."""
+    end = stop
+    while end > start:
+        first = max(start, end - _SEARCH_BYTES)
         file.seek(first)
-        found = file.read(behind - first).rfind(b"\n")
-        if found >= 0:
-            return first + found + 1
-        behind = first
+        newline = file.read(end - first).rfind(b"\n")
+        if newline >= 0:
+            return first + newline + 1
+        end = first
     raise TooLarge(
         f"{file.name} has a line of more than {stop - start} bytes from byte {start} on, this service takes no more "
         "in one post; check that it is a log with a record a line"

@@ -1,9 +1,7 @@
-"""A call as a flow: a generator that yields requests, is sent their answers, and returns what the caller gets.
+"""Requests of the client, and calls: generators that yield requests and receive responses, without doing any I/O.
 
-So each call is written once, without any I/O, and the blocking and the asynchronous client are two small drivers of
-the same flows (`drivers`); httpx describes its authentication in the same way.
-
-A part of a file as a body: streamed, read afresh by every try, and never held as a whole.
+Each call is written once. The blocking and the asynchronous client run the same calls (`executors`); httpx describes
+its authentication in the same way.
 """
 
 import base64
@@ -18,80 +16,77 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 import anyio.to_thread
 import httpx
 
-_PIECE_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class FileSlice:
-    """Bytes `start` to `stop` of a file, behind a `head` of their own."""
-
-    path: Path
-    start: int
-    stop: int
-    head: bytes = b""
-
-    @property
-    def n_bytes(self) -> int:
-        """Length of the body."""
-        return len(self.head) + self.stop - self.start
-
-    def digest(self) -> bytes:
-        """SHA-256 of the body; reads all of it."""
-        received = hashlib.sha256()
-        for piece in self.pieces():
-            received.update(piece)
-        return received.digest()
-
-    def headers(self) -> dict[str, str]:
-        """The body's length and digest; reads all of it."""
-        return {"Content-Length": str(self.n_bytes), "Content-Digest": content_digest(self.digest())}
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body, piece by piece."""
-        yield self.head
-        left = self.stop - self.start
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            while left and (piece := file.read(min(left, _PIECE_BYTES))):
-                left -= len(piece)
-                yield piece
-
-    async def async_pieces(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece, each read in a worker thread."""
-        pieces = self.pieces()
-        while (piece := await anyio.to_thread.run_sync(next, pieces, None)) is not None:
-            yield piece
-
-
-def content_digest(sha256: bytes) -> str:
-    """The header's value (RFC 9530)."""
-    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
-
-
-T = TypeVar("T")
-
 JSON = "application/json"
 BITMAP = "application/octet-stream"
 NPY = "application/x-npy"
 NDJSON = "application/x-ndjson"
 
+_CHUNK_BYTES = 1024 * 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """A request body: bytes `start` to `stop` of a file, after a `prefix`.
+
+    It is streamed from the disk on every attempt, and never held in memory as a whole.
+    """
+
+    path: Path
+    start: int
+    stop: int
+    prefix: bytes = b""
+
+    @property
+    def n_bytes(self) -> int:
+        """Length of the body."""
+        return len(self.prefix) + self.stop - self.start
+
+    def compute_digest(self) -> bytes:
+        """Return the SHA-256 of the body; reads all of it."""
+        sha256 = hashlib.sha256()
+        for chunk in self.iter_chunks():
+            sha256.update(chunk)
+        return sha256.digest()
+
+    def build_headers(self) -> dict[str, str]:
+        """Return the headers with the body's length and digest; reads all of it."""
+        return {"Content-Length": str(self.n_bytes), "Content-Digest": format_digest(self.compute_digest())}
+
+    def iter_chunks(self) -> Iterator[bytes]:
+        """Iterate over the body in chunks."""
+        yield self.prefix
+        n_left = self.stop - self.start
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            while n_left and (chunk := file.read(min(n_left, _CHUNK_BYTES))):
+                n_left -= len(chunk)
+                yield chunk
+
+    async def aiter_chunks(self) -> AsyncIterator[bytes]:
+        """Iterate over the body in chunks, each read in a worker thread."""
+        chunks = self.iter_chunks()
+        while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
+            yield chunk
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Whatever it asks for may be asked for again: that is what lets the drivers repeat it.
+    """One idempotent request: the executors may repeat it.
 
     Attributes
     ----------
     method, path
-        What to do, and to which route below the service's address.
+        HTTP method, and the path below the service's address.
     params
         Query parameters.
     headers
-        Beside those that every request has.
+        Headers in addition to those of every request.
     content
         The body; None: no body.
-    patience
-        Seconds that the answer may take; None: as long as the client waits for any.
+    read_timeout
+        Seconds that the response may take; None: the timeout of the HTTP client.
     """
 
     method: str
@@ -99,56 +94,66 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | FileSlice | None = None
-    patience: float | None = None
+    read_timeout: float | None = None
 
     @classmethod
-    def of_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
-        """A request with a body and its digest (RFC 9530), which the service checks, written by `attempt`."""
-        digest = content_digest(hashlib.sha256(content).digest())
-        headers = {"Content-Type": media_type, "Content-Digest": digest, **attempt_header(attempt)}
+    def with_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
+        """Create a request with a body and its digest (RFC 9530), which the service checks."""
+        digest = format_digest(hashlib.sha256(content).digest())
+        headers = {"Content-Type": media_type, "Content-Digest": digest, **build_attempt_header(attempt)}
         return cls(method, path, headers=headers, content=content)
 
     @classmethod
-    def of_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
-        """A request with a JSON body."""
+    def with_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
+        """Create a request with a JSON body and its digest."""
         content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
-        return cls.of_body(method, path, content, JSON, attempt)
+        return cls.with_body(method, path, content, JSON, attempt)
 
 
-Flow: TypeAlias = Generator[Request, httpx.Response, T]
-"""Yields requests and is sent answers that succeed; an error is thrown in where it yielded."""
+Call: TypeAlias = Generator[Request, httpx.Response, T]
+"""Yields requests and is sent their successful responses; an error is thrown into it where it yielded."""
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object with the names of the HTTP API."""
 
 
-class Steps(Generic[T]):
-    """A flow, a request at a time, for whoever sends them: it ends with `request` None, and then has its `value`."""
+class CallSteps(Generic[T]):
+    """Steps through a call, one request at a time.
 
-    value: T
+    Attributes
+    ----------
+    result
+        What the call returned; set once `next_request` has returned None.
+    """
 
-    def __init__(self, flow: Flow[T]) -> None:
-        self._flow = flow
-        self._step: Callable[[], Request] = functools.partial(next, flow)
+    result: T
 
-    def request(self) -> Request | None:
-        """What to send now; None at the end."""
+    def __init__(self, call: Call[T]) -> None:
+        self._call = call
+        self._advance: Callable[[], Request] = functools.partial(next, call)
+
+    def next_request(self) -> Request | None:
+        """Return the next request to send; None at the end of the call."""
         try:
-            return self._step()
-        except StopIteration as end:
-            self.value = end.value
+            return self._advance()
+        except StopIteration as stop:
+            self.result = stop.value
             return None
 
-    def answered(self, response: httpx.Response) -> None:
-        """The request had this answer."""
-        self._step = functools.partial(self._flow.send, response)
+    def set_response(self, response: httpx.Response) -> None:
+        """Pass the successful response of the last request to the call."""
+        self._advance = functools.partial(self._call.send, response)
 
-    def failed(self, error: Exception) -> None:
-        """The request had none that succeeds."""
-        self._step = functools.partial(self._flow.throw, error)
-
-
-Answer: TypeAlias = dict[str, Any]
-"""A JSON object in the wire's names."""
+    def set_error(self, error: Exception) -> None:
+        """Raise `error` in the call, where it yielded the last request."""
+        self._advance = functools.partial(self._call.throw, error)
 
 
-def attempt_header(attempt: int | None) -> dict[str, str]:
-    """The header that says which attempt writes; none for the current one."""
+def format_digest(sha256: bytes) -> str:
+    """Format a digest as the value of ``Content-Digest`` (RFC 9530)."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
+
+
+def build_attempt_header(attempt: int | None) -> dict[str, str]:
+    """Return the header with the writing attempt; empty for None, which stands for the current attempt."""
     return {} if attempt is None else {"Mild-Attempt": str(attempt)}

@@ -1,7 +1,4 @@
-"""The handles of one run, blocking and asynchronous: the same calls (`run_calls`), run by two drivers.
-
-One run as its writer sees it: where it stands, and the calls that move it on.
-"""
+"""Writing to one run, blocking and asynchronous: `Run` and `AsyncRun` keep count of round, epoch and attempt."""
 
 import functools
 import logging
@@ -25,8 +22,8 @@ from mild_client.errors import (
     StaleAttempt,
     Unavailable,
 )
-from mild_client.executors import AsyncDriver, Awaiting, Blocking, Driver, awaiting, blocking
-from mild_client.requests import Answer, Flow
+from mild_client.executors import AsyncCaller, AsyncExecutor, BlockingCaller, Executor, async_method, blocking_method
+from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
@@ -38,16 +35,16 @@ Resume: TypeAlias = Literal["allow", "must", "never"]
 
 
 class RunCalls:
-    """The flows behind `Run` and `AsyncRun`.
+    """The calls of `Run` and `AsyncRun`.
 
     Attributes
     ----------
     spec
-        What the run is opened with.
+        The properties of the run.
     round, epoch
-        Where the next epoch goes.
+        Position of the next epoch.
     attempt
-        What this writer's requests are sent as; None before the run is open.
+        Number of this writer, sent with its requests; None before the run is open.
     """
 
     def __init__(self, calls: Calls, spec: RunSpec, resume: Resume) -> None:
@@ -58,8 +55,8 @@ class RunCalls:
         self._resume = resume
         self._is_finished = False
 
-    def open(self) -> Flow[None]:
-        """Open the run, or go on behind its last epoch, as `resume` says.
+    def open(self) -> Call[None]:
+        """Open the run, or resume it after its last epoch, as `resume` says.
 
         Raises
         ------
@@ -70,9 +67,9 @@ class RunCalls:
         Conflict
             If the run was opened with other properties (``run-conflict``).
         """
-        yield from self._calls.limits()  # the first contact: says, too, whether this client is too old
-        found = yield from self._find()
-        position = None if found is None else _next(found)
+        yield from self._calls.limits()  # the first request; warns if this client is too old
+        stored = yield from self._fetch_run()
+        position = None if stored is None else _next_position(stored)
         if position is not None and self._resume == "never":
             raise RunExists(
                 f"run {self.spec.run_id!r} exists already and is at round {position.round}, epoch {position.epoch}"
@@ -88,7 +85,7 @@ class RunCalls:
         correct: EpochBits | NDArray[np.bool_],
         observed: NDArray[np.bool_] | None = None,
         metrics: Mapping[str, float] | None = None,
-    ) -> Flow[None]:
+    ) -> Call[None]:
         """Commit the next epoch.
 
         Parameters
@@ -97,7 +94,7 @@ class RunCalls:
             Shape (n_samples,), booleans: whether the model predicted each sample's given label. Or packed bits, such
             as `CorrectnessTracker.end_epoch` returns.
         observed
-            Shape (n_samples,), booleans: who was seen; None: everyone whom the run observes.
+            Shape (n_samples,), booleans: the samples that were evaluated; None: all that the run observes.
         metrics
             Scalars of the epoch, such as ``train_loss``.
 
@@ -106,10 +103,10 @@ class RunCalls:
         ParameterError
             If an array does not hold a boolean for each sample.
         StaleAttempt
-            If somebody else has resumed the run meanwhile.
+            If another writer has resumed the run.
         """
-        bits = correct if isinstance(correct, EpochBits) else self._packed(correct, observed)
-        run_id, attempt = self.spec.run_id, self._open_attempt()
+        bits = correct if isinstance(correct, EpochBits) else self._pack_bits(correct, observed)
+        run_id, attempt = self.spec.run_id, self._require_attempt()
         yield from self._calls.put_epoch(run_id, self.round, self.epoch, bits, attempt)
         if metrics:
             yield from self._calls.put_metrics(run_id, self.round, self.epoch, metrics, attempt)
@@ -123,40 +120,38 @@ class RunCalls:
         predicted: NDArray[np.integer],
         labels: NDArray[np.integer],
         complete: bool = False,
-    ) -> Flow[Answer]:
-        """Merge predictions into an epoch of the open round, each array of shape (n_records,).
+    ) -> Call[JsonObject]:
+        """Merge predictions into an epoch of the open round; each array has shape (n_records,).
 
-        `samples` are indices, or external ids.
-
-        An epoch fills up over several calls, and is committed once everyone whom the run observes is in, or a call says
-        `complete`. The same record again changes nothing.
+        `samples` are indices or external ids. Several calls may fill one epoch; it is committed once all observed
+        samples are in, or when a call passes `complete`. A record that is stored already changes nothing.
         """
         answer = yield from self._calls.log_predictions(
-            self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, self._open_attempt()
+            self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, self._require_attempt()
         )
         self.epoch = max(self.epoch, epoch + 1)
         self._is_finished = False
         return answer
 
-    def put_metrics(self, epoch: int, metrics: Mapping[str, float]) -> Flow[None]:
+    def put_metrics(self, epoch: int, metrics: Mapping[str, float]) -> Call[None]:
         """Attach scalars to an epoch of the open round."""
-        yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, self._open_attempt())
+        yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, self._require_attempt())
 
-    def put_planted(self, planted: Bitmap) -> Flow[None]:
-        """Say who is mislabelled on purpose in round 0, before its first epoch; `planted` has shape (n_bytes,)."""
-        yield from self._calls.put_planted(self.spec.run_id, planted, self._open_attempt())
+    def put_planted(self, planted: Bitmap) -> Call[None]:
+        """Set the samples whose labels are broken on purpose in round 0, before its first epoch; shape (n_bytes,)."""
+        yield from self._calls.put_planted(self.spec.run_id, planted, self._require_attempt())
 
-    def put_members(self, members: Bitmap) -> Flow[None]:
-        """Set whom the model is trained on, before the round's first epoch; `members` has shape (n_bytes,)."""
-        yield from self._calls.put_members(self.spec.run_id, self.round, members, self._open_attempt())
+    def put_members(self, members: Bitmap) -> Call[None]:
+        """Set the training samples of the open round, before its first epoch; `members` has shape (n_bytes,)."""
+        yield from self._calls.put_members(self.spec.run_id, self.round, members, self._require_attempt())
 
-    def finish(self, allow_gaps: bool = False) -> Flow[Answer]:
-        """Freeze the open round, go on to the next one, and return the selection in the wire's names."""
-        selection = yield from self._calls.finish(self.spec.run_id, self.round, self._open_attempt(), allow_gaps)
+    def finish(self, allow_gaps: bool = False) -> Call[JsonObject]:
+        """Freeze the open round, begin the next one, and return the selection as in the HTTP API."""
+        selection = yield from self._calls.finish(self.spec.run_id, self.round, self._require_attempt(), allow_gaps)
         self.round, self.epoch, self._is_finished = self.round + 1, 0, True
         return selection
 
-    def selection(self, round: int | str = "latest") -> Flow[Answer]:
+    def selection(self, round: int | str = "latest") -> Call[JsonObject]:
         """Return a round's selection with its indices; the open round's is provisional.
 
         `round` is a number, ``latest`` or ``best`` (by the audit, or else by ``validation_accuracy``).
@@ -168,17 +163,18 @@ class RunCalls:
         """
         return (yield from self._calls.selection(self.spec.run_id, round))
 
-    def selected(self, round: int | str = "latest") -> Flow[NDArray[np.bool_]]:
+    def selected(self, round: int | str = "latest") -> Call[NDArray[np.bool_]]:
         """Return a round's clean set as a mask, shape (n_samples,); `round` is as for `selection`."""
         n_samples = self.spec.n_samples
         selected = yield from self._calls.selected(self.spec.run_id, n_samples, round)
         return bitmap.unpack(selected, n_samples)
 
-    def close(self, error: BaseException | None = None) -> Flow[None]:
-        """Say how the writing ended; nothing is finished that `finish` was not called for.
+    def close(self, error: BaseException | None = None) -> Call[None]:
+        """Set the run's status; rounds are finished by `finish` alone.
 
-        The run's status becomes ``finished`` if its last epoch's round is, and ``failed`` if an `error` ended it: the
-        run stays open, to be resumed. A run that somebody else has taken over, or that cannot be reached, is left.
+        The status becomes ``finished`` if the round of the last epoch is finished, and ``failed`` if an `error` ended
+        the block: the run stays open, and can be resumed. Nothing is done where another writer has taken the run over,
+        or the service cannot be reached.
         """
         if isinstance(error, (StaleAttempt, ServiceUnreachable, Unavailable)) or self.attempt is None:
             return
@@ -189,10 +185,10 @@ class RunCalls:
             state = yield from self._calls.get_run(self.spec.run_id)
             if state["attempt"] == self.attempt:
                 yield from self._calls.patch_run(self.spec.run_id, status=status)
-        except ClientError as trouble:  # a label for listings: no reason to fail, nor to hide what has failed
-            logger.warning("run %s could not be marked as %s: %s", self.spec.run_id, status, trouble)
+        except ClientError as failure:  # the status is informative: it must not hide `error`
+            logger.warning("run %s could not be marked as %s: %s", self.spec.run_id, status, failure)
 
-    def _find(self) -> Flow[Answer | None]:
+    def _fetch_run(self) -> Call[JsonObject | None]:
         try:
             return (yield from self._calls.get_run(self.spec.run_id))
         except NotFound as error:
@@ -204,12 +200,12 @@ class RunCalls:
             )
         return None
 
-    def _open_attempt(self) -> int:
+    def _require_attempt(self) -> int:
         if self.attempt is None:
             raise LocalStateError(f"run {self.spec.run_id!r} is not open; write to it in a `with` block")
         return self.attempt
 
-    def _packed(self, correct: Any, observed: Any) -> EpochBits:
+    def _pack_bits(self, correct: Any, observed: Any) -> EpochBits:
         for name, array in (("correct", correct), ("observed", observed)):
             if array is not None and (np.shape(array) != (self.spec.n_samples,) or array.dtype != bool):
                 raise ParameterError(
@@ -219,12 +215,12 @@ class RunCalls:
         return EpochBits(self.spec.n_samples, bitmap.pack(correct), None if observed is None else bitmap.pack(observed))
 
 
-def _next(state: Mapping[str, Any]) -> Position | None:
-    """Behind the last epoch that has all before it; None where nothing was written yet."""
-    round_ = state["rounds"][-1]
-    if state["round"] == 0 and not round_["epochs"] and not round_["partial"]:
+def _next_position(state: Mapping[str, Any]) -> Position | None:
+    """Return the position of the first missing epoch; None where nothing was written yet."""
+    last_round = state["rounds"][-1]
+    if state["round"] == 0 and not last_round["epochs"] and not last_round["partial"]:
         return None
-    epochs = set(round_["epochs"])
+    epochs = set(last_round["epochs"])
     return Position(state["round"], next(e for e in range(len(epochs) + 1) if e not in epochs))
 
 
@@ -291,12 +287,12 @@ def plan(
 
 P = ParamSpec("P")
 
-_CLOSING_SECONDS = 5.0
-"""How long the end of a ``with`` block tries to say how it ended."""
+_CLOSE_DEADLINE = 5.0
+"""Deadline for setting the run's status at the end of a ``with`` block."""
 
 
-class _Place:
-    """Where a run stands."""
+class _RunProperties:
+    """Identity and position of a run."""
 
     _calls: RunCalls
 
@@ -317,80 +313,82 @@ class _Place:
 
     @property
     def attempt(self) -> int | None:
-        """What this writer's requests are sent as; None before the run is open."""
+        """Number of this writer, sent with its requests; None before the run is open."""
         return self._calls.attempt
 
 
-class Run(_Place, Blocking[RunCalls]):
-    """One run, open within a ``with`` block; made by `MildClient.run`."""
+class Run(_RunProperties, BlockingCaller[RunCalls]):
+    """A run that is open within a ``with`` block; created by `MildClient.run`."""
 
-    def __init__(self, driver: Driver, calls: RunCalls) -> None:
-        self._driver = driver
+    def __init__(self, executor: Executor, calls: RunCalls) -> None:
+        self._executor = executor
         self._calls = calls
 
     def __enter__(self) -> Self:
-        self._driver.run(self._calls.open())
+        self._executor.run(self._calls.open())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._driver.run(self._calls.close(error), _CLOSING_SECONDS)
+        self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
 
-    put_epoch = blocking(RunCalls.put_epoch)
-    log_predictions = blocking(RunCalls.log_predictions)
-    put_metrics = blocking(RunCalls.put_metrics)
-    put_planted = blocking(RunCalls.put_planted)
-    put_members = blocking(RunCalls.put_members)
-    finish = blocking(RunCalls.finish)
-    selection = blocking(RunCalls.selection)
-    selected = blocking(RunCalls.selected)
+    put_epoch = blocking_method(RunCalls.put_epoch)
+    log_predictions = blocking_method(RunCalls.log_predictions)
+    put_metrics = blocking_method(RunCalls.put_metrics)
+    put_planted = blocking_method(RunCalls.put_planted)
+    put_members = blocking_method(RunCalls.put_members)
+    finish = blocking_method(RunCalls.finish)
+    selection = blocking_method(RunCalls.selection)
+    selected = blocking_method(RunCalls.selected)
 
 
-class AsyncRun(_Place, Awaiting[RunCalls]):
-    """One run, open within an ``async with`` block; made by `AsyncMildClient.run`."""
+class AsyncRun(_RunProperties, AsyncCaller[RunCalls]):
+    """A run that is open within an ``async with`` block; created by `AsyncMildClient.run`."""
 
-    def __init__(self, driver: AsyncDriver, calls: RunCalls) -> None:
-        self._driver = driver
+    def __init__(self, executor: AsyncExecutor, calls: RunCalls) -> None:
+        self._executor = executor
         self._calls = calls
 
     async def __aenter__(self) -> Self:
-        await self._driver.run(self._calls.open())
+        await self._executor.run(self._calls.open())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.move_on_after(2 * _CLOSING_SECONDS, shield=True):  # a task that is cancelled says so, too
-            await self._driver.run(self._calls.close(error), _CLOSING_SECONDS)
+        with anyio.move_on_after(2 * _CLOSE_DEADLINE, shield=True):  # also in a cancelled task
+            await self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
 
-    put_epoch = awaiting(RunCalls.put_epoch)
-    log_predictions = awaiting(RunCalls.log_predictions)
-    put_metrics = awaiting(RunCalls.put_metrics)
-    put_planted = awaiting(RunCalls.put_planted)
-    put_members = awaiting(RunCalls.put_members)
-    finish = awaiting(RunCalls.finish)
-    selection = awaiting(RunCalls.selection)
-    selected = awaiting(RunCalls.selected)
+    put_epoch = async_method(RunCalls.put_epoch)
+    log_predictions = async_method(RunCalls.log_predictions)
+    put_metrics = async_method(RunCalls.put_metrics)
+    put_planted = async_method(RunCalls.put_planted)
+    put_members = async_method(RunCalls.put_members)
+    finish = async_method(RunCalls.finish)
+    selection = async_method(RunCalls.selection)
+    selected = async_method(RunCalls.selected)
 
 
-def blocking_run(plan: Callable[Concatenate[Calls, P], RunCalls]) -> Callable[Concatenate[Blocking[Calls], P], Run]:
-    """A method that makes a `Run` of what `plan` makes, with its parameters and documentation."""
+def blocking_run_method(
+    plan: Callable[Concatenate[Calls, P], RunCalls],
+) -> Callable[Concatenate[BlockingCaller[Calls], P], Run]:
+    """Make a method that creates a `Run` of what `plan` returns, with its parameters and docstring."""
 
     @functools.wraps(plan)
-    def method(self: Blocking[Calls], /, *args: P.args, **kwargs: P.kwargs) -> Run:
-        return Run(self._driver, plan(self._calls, *args, **kwargs))
+    def method(self: BlockingCaller[Calls], /, *args: P.args, **kwargs: P.kwargs) -> Run:
+        return Run(self._executor, plan(self._calls, *args, **kwargs))
 
     return method
 
 
-def awaiting_run(
+def async_run_method(
     plan: Callable[Concatenate[Calls, P], RunCalls],
-) -> Callable[Concatenate[Awaiting[Calls], P], AsyncRun]:
-    """A method that makes an `AsyncRun` of what `plan` makes, with its parameters and documentation."""
+) -> Callable[Concatenate[AsyncCaller[Calls], P], AsyncRun]:
+    """Make a method that creates an `AsyncRun` of what `plan` returns, with its parameters and docstring."""
 
     @functools.wraps(plan)
-    def method(self: Awaiting[Calls], /, *args: P.args, **kwargs: P.kwargs) -> AsyncRun:
-        return AsyncRun(self._driver, plan(self._calls, *args, **kwargs))
+    def method(self: AsyncCaller[Calls], /, *args: P.args, **kwargs: P.kwargs) -> AsyncRun:
+        return AsyncRun(self._executor, plan(self._calls, *args, **kwargs))
 
     return method

@@ -1,4 +1,4 @@
-"""The tracker: two verbs that turn any training loop into a source of correctness bits."""
+"""The tracker, which records the correctness bits of any PyTorch training loop."""
 
 import numpy as np
 import torch
@@ -14,24 +14,24 @@ _WRONG, _RIGHT = 1, 2
 
 
 class CorrectnessTracker:
-    """Records, on the device and without waiting for it, whether each sample's given label was predicted.
+    """Records for each sample whether its given label was predicted, on the device and without synchronising with it.
 
     Parameters
     ----------
     n_samples
-        Samples of the data set, all of them, whether trained on or not.
+        Number of samples of the whole data set, whether trained on or not.
     device
-        Where the logits are.
+        Device of the logits.
     run
-        Backend that takes each epoch's bits; None leaves them to the caller. Of several ranks one has it.
+        Backend that takes each epoch's bits; None leaves them to the caller. Pass it on one rank only.
     round
         Round of the first epoch.
     epoch
-        Number of the first epoch, where a run is continued.
+        Number of the first epoch, where a run is resumed.
     merge
-        Whether the processes of torch.distributed, where it is set up, merge what they have seen: then all of them
-        must end their epochs, and all get the same bits. A sample that several have seen, such as a sampler's padding,
-        is right if any of them found it right.
+        Whether the processes of torch.distributed, where it is initialised, merge their bits: then all of them must
+        end their epochs, and all get the same bits. A sample that several processes have seen, such as a sampler's
+        padding, is correct if any of them predicted its label.
 
     Examples
     --------
@@ -71,8 +71,8 @@ class CorrectnessTracker:
         Parameters
         ----------
         indices
-            Shape (n_batch,), int64: which samples of the data set these are. On the host they are checked;
-            on the device the caller vouches for them, since a check would wait.
+            Shape (n_batch,), int64, the samples' indices in the data set. They are checked on the host; on the device
+            they are not, since a check would synchronise.
         logits
             Shape (n_batch, n_classes), on the tracker's device.
         labels
@@ -81,7 +81,7 @@ class CorrectnessTracker:
         Raises
         ------
         ParameterError
-            If the shapes do not belong together.
+            If the shapes do not match.
         SampleIndexError
             If an index on the host lies outside ``0..n_samples-1``.
         """
@@ -96,24 +96,24 @@ class CorrectnessTracker:
         self._state.scatter_reduce_(0, indices.to(self._state.device, non_blocking=True), outcome, "amax")
 
     def take(self) -> EpochBits:
-        """Merge the ranks' bits on the device, pack them there, fetch the bytes and start afresh.
+        """Merge the ranks' bits and pack them on the device, fetch the bytes, and reset the tracker.
 
-        Everyone seen: one bitmap. Otherwise the observed bitmap goes with it.
+        The result has `observed` only where some samples were not seen.
         """
         if self._merge and distributed.is_available() and distributed.is_initialized():
             # The states' maximum is both bitmaps' OR, and NCCL knows no OR.
             distributed.all_reduce(self._state, distributed.ReduceOp.MAX)
         observed, correct = self._fetch()
-        everyone = bitmap.popcount(observed) == self.n_samples
-        return EpochBits(self.n_samples, correct, None if everyone else observed)
+        all_observed = bitmap.popcount(observed) == self.n_samples
+        return EpochBits(self.n_samples, correct, None if all_observed else observed)
 
-    def take_share(self) -> EpochBits:
-        """Pack what this process alone has seen, with whom it has seen, and start afresh: a shard of the epoch."""
+    def take_shard(self) -> EpochBits:
+        """Return this process' own bits with `observed`, a shard of the epoch, and reset the tracker."""
         observed, correct = self._fetch()
         return EpochBits(self.n_samples, correct, observed)
 
     def end_epoch(self) -> EpochBits:
-        """Close the epoch: hand its bits to the run, where one was given, and return them."""
+        """End the epoch: send its bits to the run, if there is one, and return them."""
         bits = self.take()
         if self._run is not None:
             self._run.put_epoch(self.round, self.epoch, bits)
@@ -121,11 +121,11 @@ class CorrectnessTracker:
         return bits
 
     def start_round(self, round: int) -> None:
-        """Count epochs from 0 again, in another round."""
+        """Set the round, and the epoch to 0."""
         self.round, self.epoch = round, 0
 
     def _fetch(self) -> NDArray[np.uint8]:
-        """Pack on the device and fetch: observed and correct, shape (2, n_bytes)."""
+        """Pack on the device and fetch observed and correct bits, shape (2, n_bytes)."""
         rows = self._state.view(-1, 8)
         packed: NDArray[np.uint8] = torch.stack([self._pack(rows >= _WRONG), self._pack(rows == _RIGHT)]).cpu().numpy()
         self._state.zero_()

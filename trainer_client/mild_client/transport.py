@@ -1,11 +1,4 @@
-"""What the two drivers share: the service's address, every request's headers, and the judgement of its tries.
-
-When to send a request again, and when to give up.
-
-The API key that a client sends, and where it comes from.
-
-From refusing answers to the error tree: problem documents (RFC 9457), and whatever else a proxy may send.
-"""
+"""What both executors share: the service's address and headers, retries, and errors made of refusals."""
 
 import logging
 import math
@@ -27,42 +20,151 @@ from mild_client.errors import ServiceError, ServiceUnreachable
 from mild_client.requests import Request
 from mild_core.errors import ParameterError
 
+logger = logging.getLogger(__name__)
+
+RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+
+_ERROR_CLASSES: Mapping[int, type[ServiceError]] = MappingProxyType(
+    {
+        401: errors.NotAllowed,
+        403: errors.NotAllowed,
+        404: errors.NotFound,
+        409: errors.Conflict,
+    }
+)
+_HEADERS = {"User-Agent": f"mild-client/{VERSION}", "Accept-Encoding": "gzip"}
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how long to try again; every request of this client may be repeated without harm.
+    """When to repeat a failed request; every request of this client is idempotent.
 
     Attributes
     ----------
     deadline
-        Seconds from the first try after which no further one is begun.
+        Seconds after the first attempt beyond which no further one begins.
     first_deadline
-        The same for a client that never had an answer: long enough for a service that is just coming up, and short
-        for an address that is wrong.
-    first, largest
-        Seconds of the first and of the longest pause; they double, and each is drawn from 0 to its length, so that
+        The same for a client that has never had a response: long enough for a service that is starting, and short for
+        a wrong address.
+    first_pause, longest_pause
+        Seconds of the first and of the longest pause. Pauses double, and each is drawn from 0 to its length, so that
         clients that failed together do not return together.
     sleep, async_sleep, clock, jitter
-        Injected by tests: pauses, tells the seconds, draws from 0..1.
+        Replaced by tests: the pauses, the time in seconds, and random numbers in 0..1.
     """
 
     deadline: float = 120.0
     first_deadline: float = 5.0
-    first: float = 0.2
-    largest: float = 10.0
+    first_pause: float = 0.2
+    longest_pause: float = 10.0
     sleep: Callable[[float], None] = time.sleep
     async_sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
 
-    def pause(self, n_tries: int, asked: float) -> float:
-        """Seconds to wait after `n_tries` failures, where the service asked for `asked` at least."""
-        longest: float = min(self.largest, self.first * 2 ** min(n_tries - 1, 32))
-        return asked + longest * self.jitter()
+    def draw_pause(self, n_failures: int, retry_after: float) -> float:
+        """Draw the seconds to wait after `n_failures`; at least `retry_after`, which the service asked for."""
+        longest: float = min(self.longest_pause, self.first_pause * 2 ** min(n_failures - 1, 32))
+        return retry_after + longest * self.jitter()
 
 
-def authorization(api_key: str | None) -> dict[str, str]:
-    """The header that carries `api_key`, or else the key in ``MILD_API_KEY``; empty where there is neither.
+class Transport:
+    """The service's address, the headers of every request, and the retries.
+
+    Parameters
+    ----------
+    url
+        The service's address.
+    retry
+        When to repeat a request, and when to give up.
+    api_key
+        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
+
+    Raises
+    ------
+    ParameterError
+        If `url` is not an HTTP address, or the key cannot be sent.
+    """
+
+    def __init__(self, url: str, retry: Retry, api_key: str | None = None) -> None:
+        self.url = _normalise_url(url)
+        self.retry = retry
+        self.has_answered = False
+        self._headers = {**_HEADERS, **build_authorization_header(api_key)}
+
+    def build_headers(self, request: Request) -> dict[str, str]:
+        """Return all headers of a request but those of the connection."""
+        return {**self._headers, **request.headers}
+
+    def start_request(self, request: Request, deadline: float | None = None) -> "RetryState":
+        """Return the retry state of a request that has not been sent yet."""
+        return RetryState(self, f"{request.method} {self.url}{request.path}", deadline)
+
+    def draw_reconnect_delay(self, retry_seconds: float) -> float:
+        """Draw the seconds before a new connection, at least `retry_seconds`: other clients reconnect too."""
+        return retry_seconds * (1 + self.retry.jitter())
+
+
+class RetryState:
+    """Counts the attempts of one request, and decides on the next one."""
+
+    def __init__(self, transport: Transport, request_line: str, deadline: float | None) -> None:
+        self._transport = transport
+        self._request_line = request_line
+        self._own_deadline = deadline
+        self._started = transport.retry.clock()
+        self._n_attempts = 0
+
+    def next_delay(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
+        """Return the seconds to wait before the next attempt; None where `outcome` is a successful response.
+
+        Raises
+        ------
+        ServiceError
+            If the service refuses, and another attempt is useless or would begin after the deadline.
+        ServiceUnreachable
+            If there is no response, and another attempt would begin after the deadline.
+        """
+        transport, retry = self._transport, self._transport.retry
+        self._n_attempts += 1
+        failure: ServiceError | ServiceUnreachable
+        retry_after = 0.0
+        if isinstance(outcome, httpx.Response):
+            transport.has_answered = True
+            if outcome.is_success:
+                return None
+            failure = make_error(outcome)
+            if outcome.status_code not in RETRIED_STATUSES:
+                raise failure
+            problem = f"cannot serve now ({failure})"
+            retry_after = parse_retry_after(outcome)
+        else:
+            reason = _describe_error(outcome)
+            failure = ServiceUnreachable(
+                f"{self._request_line} got no answer in {self._n_attempts} tries over "
+                f"{retry.clock() - self._started:.0f} s ({reason}), the deadline is {self._deadline:g} s; "
+                "check that the service runs and that the address is right"
+            )
+            problem = f"does not answer ({reason})"
+        delay = retry.draw_pause(self._n_attempts, retry_after)
+        if retry.clock() - self._started + delay > self._deadline:
+            raise failure
+        if self._n_attempts == 1:
+            until = "until it does" if self._deadline == math.inf else f"for {self._deadline:g} s"
+            logger.warning("%s %s; trying %s", transport.url, problem, until)
+        return delay
+
+    @property
+    def _deadline(self) -> float:
+        if self._own_deadline is not None:
+            return self._own_deadline
+        retry = self._transport.retry
+        return retry.deadline if self._transport.has_answered else retry.first_deadline
+
+
+def build_authorization_header(api_key: str | None) -> dict[str, str]:
+    """Return the header with `api_key`, or else with the key in ``MILD_API_KEY``; empty where neither is set.
 
     Raises
     ------
@@ -74,41 +176,29 @@ def authorization(api_key: str | None) -> dict[str, str]:
         return {}
     if not all("!" <= character <= "~" for character in key):
         raise ParameterError(
-            "the API key holds a character that is not printable ASCII, or a space; give the key as it was made, alone"
+            "the API key holds a character that is not printable ASCII, or a space; give the key alone, as it was "
+            "issued"
         )
     return {"Authorization": f"Bearer {key}"}
 
 
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed."""
-
-_KINDS: Mapping[int, type[ServiceError]] = MappingProxyType(
-    {
-        401: errors.NotAllowed,
-        403: errors.NotAllowed,
-        404: errors.NotFound,
-        409: errors.Conflict,
-    }
-)
-
-
-def refusal(response: httpx.Response) -> ServiceError:
-    """The typed error for a refusing answer, whether the service or something in between wrote it."""
+def make_error(response: httpx.Response) -> ServiceError:
+    """Make the error of a refusing response: a problem document (RFC 9457), or whatever a proxy sent."""
     status = response.status_code
-    problem = _document(response)
+    problem = _parse_problem(response)
     code = str(problem.get("type", f"/problems/status-{status}")).rpartition("/")[2]
     detail = problem.get("detail") or f"{response.request.url} answered {status}: {response.text[:200]!r}"
-    return _kind(status, code)(
+    return _choose_error_class(status, code)(
         code=code,
         status=status,
         detail=str(detail),
-        retryable=bool(problem.get("retryable", status in RETRIED)),
+        retryable=bool(problem.get("retryable", status in RETRIED_STATUSES)),
         request_id=problem.get("request_id") or response.headers.get("X-Request-Id"),
     )
 
 
-def unexpected(response: httpx.Response) -> ServiceError:
-    """The error for an answer that succeeds and is not the service's."""
+def make_unexpected_answer_error(response: httpx.Response) -> ServiceError:
+    """Make the error of a successful response that the service cannot have sent."""
     return errors.BadRequest(
         code="unexpected-answer",
         status=response.status_code,
@@ -119,127 +209,30 @@ def unexpected(response: httpx.Response) -> ServiceError:
     )
 
 
-def retry_after(response: httpx.Response) -> float:
-    """Seconds that the service asks to wait; the header's date form counts as none."""
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else 0.0
+def parse_retry_after(response: httpx.Response) -> float:
+    """Return the seconds in ``Retry-After``; 0 without the header, or where it holds a date."""
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0
 
 
-def _document(response: httpx.Response) -> Mapping[str, Any]:
+def _parse_problem(response: httpx.Response) -> Mapping[str, Any]:
     try:
-        document = response.json()
+        problem = response.json()
     except ValueError:
         return {}
-    return document if isinstance(document, dict) else {}
+    return problem if isinstance(problem, dict) else {}
 
 
-def _kind(status: int, code: str) -> type[ServiceError]:
+def _choose_error_class(status: int, code: str) -> type[ServiceError]:
     if code == "stale-attempt":
         return errors.StaleAttempt
-    if status in RETRIED or status >= 500:
+    if status in RETRIED_STATUSES or status >= 500:
         return errors.Unavailable
-    return _KINDS.get(status, errors.BadRequest)
+    return _ERROR_CLASSES.get(status, errors.BadRequest)
 
 
-logger = logging.getLogger(__name__)
-
-_HEADERS = {"User-Agent": f"mild-client/{VERSION}", "Accept-Encoding": "gzip"}
-
-
-class Link:
-    """The way to one service.
-
-    Parameters
-    ----------
-    url
-        The service's address.
-    retry
-        When to give up.
-    api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if there is one.
-
-    Raises
-    ------
-    ParameterError
-        If `url` is no address of a web server, or the key cannot be sent.
-    """
-
-    def __init__(self, url: str, retry: Retry, api_key: str | None = None) -> None:
-        self.url = _checked(url)
-        self.retry = retry
-        self.has_answered = False
-        self._headers = {**_HEADERS, **authorization(api_key)}
-
-    def headers(self, request: Request) -> dict[str, str]:
-        """All headers of a request but those of the connection."""
-        return {**self._headers, **request.headers}
-
-    def tries(self, request: Request, deadline: float | None = None) -> "Tries":
-        """A fresh count of the tries of `request`."""
-        return Tries(self, f"{request.method} {self.url}{request.path}", deadline)
-
-    def away(self, pause: float) -> float:
-        """Seconds to stay away where `pause` is asked for: drawn, as others were sent away with this client."""
-        return pause * (1 + self.retry.jitter())
-
-
-class Tries:
-    """The tries of one request: says of each one's outcome whether it stands."""
-
-    def __init__(self, link: Link, what: str, deadline: float | None) -> None:
-        self._link = link
-        self._what = what
-        self._given = deadline
-        self._started = link.retry.clock()
-        self._n_tries = 0
-
-    def judge(self, outcome: httpx.Response | httpx.TransportError) -> httpx.Response | float:
-        """The answer, where it succeeds, or the seconds to wait before the next try.
-
-        Raises
-        ------
-        ServiceError
-            If the service refuses, and another try is no use or comes too late.
-        ServiceUnreachable
-            If there is no answer, and another try comes too late.
-        """
-        link, retry = self._link, self._link.retry
-        self._n_tries += 1
-        failure: ServiceError | ServiceUnreachable
-        asked = 0.0
-        if isinstance(outcome, httpx.Response):
-            link.has_answered = True
-            if outcome.is_success:
-                return outcome
-            failure = refusal(outcome)
-            if outcome.status_code not in RETRIED:
-                raise failure
-            trouble = f"cannot serve now ({failure})"
-            asked = retry_after(outcome)
-        else:
-            reason = _reason(outcome)
-            failure = ServiceUnreachable(
-                f"{self._what} got no answer in {self._n_tries} tries over {retry.clock() - self._started:.0f} s "
-                f"({reason}), the deadline is {self._deadline:g} s; "
-                "check that the service runs and that the address is right"
-            )
-            trouble = f"does not answer ({reason})"
-        pause = retry.pause(self._n_tries, asked)
-        if retry.clock() - self._started + pause > self._deadline:
-            raise failure
-        if self._n_tries == 1:
-            until = "until it does" if self._deadline == math.inf else f"for {self._deadline:g} s"
-            logger.warning("%s %s; trying %s", link.url, trouble, until)
-        return pause
-
-    @property
-    def _deadline(self) -> float:
-        if self._given is not None:
-            return self._given
-        return self._link.retry.deadline if self._link.has_answered else self._link.retry.first_deadline
-
-
-def _checked(url: str) -> str:
+def _normalise_url(url: str) -> str:
+    """Return `url` without a trailing slash, if it is an HTTP address."""
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
@@ -251,7 +244,7 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
-def _reason(error: httpx.TransportError) -> str:
-    """What the system said, without its number, or else the kind of error: ``connection refused``."""
-    said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
-    return said[0].lower() + said[1:] if said else type(error).__name__
+def _describe_error(error: httpx.TransportError) -> str:
+    """Return the system's message without its number, such as ``connection refused``, or else the error's class."""
+    message = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return message[0].lower() + message[1:] if message else type(error).__name__

@@ -159,7 +159,9 @@ class Job:
                         self.settings, backend, read, reporter, run_id=name, out=self.out, resume=self.resume
                     )
                 except RunExists as error:
-                    raise TrainerError(f"{error.found}; choose another --run-id, or go on with --resume") from None
+                    raise TrainerError(
+                        f"{error.existing_run}; choose another --run-id, or go on with --resume"
+                    ) from None
             numbers = summary.summarise(history)
             written = summary.write(numbers, self.out)
             samples = self._samples(history, client)

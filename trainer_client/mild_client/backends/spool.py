@@ -23,7 +23,7 @@ import threading
 from pathlib import Path
 from typing import IO, Any, Self
 
-from mild_client.atomic_write import sync_folder, write_whole
+from mild_client.atomic_write import fsync_folder, write_atomically
 from mild_client.backends.spool_records import Record, read
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
 
@@ -117,7 +117,7 @@ class Spool:
             folder.mkdir(parents=True, exist_ok=True)
             facts: dict[str, Any] = {"version": VERSION, "run_id": run_id, "num_samples": n_samples, "url": url}
             if not (folder / MARK).exists():
-                write_whole(folder / MARK, _json(facts))
+                write_atomically(folder / MARK, _json(facts))
             spool = cls(folder, limit)
             if (spool.run_id, spool.n_samples) != (run_id, n_samples):
                 spool.close()
@@ -127,7 +127,7 @@ class Spool:
                 )
             if url not in (None, spool.url):
                 spool._facts = facts
-                write_whole(folder / MARK, _json(facts))
+                write_atomically(folder / MARK, _json(facts))
         except OSError as error:
             raise SpoolError(f"{folder} cannot be written ({error}); give another folder for the spool") from error
         return spool
@@ -258,7 +258,7 @@ class Spool:
                 self._writing = None
         if self._writing is None:
             self._writing = self._path(self._last).open("ab", buffering=0)
-            sync_folder(self.folder)
+            fsync_folder(self.folder)
         n_written = 0
         try:
             while n_written < len(content):
@@ -321,8 +321,8 @@ class Spool:
         folder = self.folder / "refused"
         folder.mkdir(exist_ok=True)
         path = folder / f"{name}.record"
-        write_whole(path, content)
-        write_whole(path.with_suffix(".txt"), f"{reason}\n".encode())
+        write_atomically(path, content)
+        write_atomically(path.with_suffix(".txt"), f"{reason}\n".encode())
         return path
 
     def _read_sent(self) -> tuple[int, int, int | None]:
@@ -337,7 +337,7 @@ class Spool:
 
     def _write_sent(self) -> None:
         sent = {"segment": self._segment, "offset": self._offset, "attempt": self.attempt}
-        write_whole(self.folder / "sent.json", _json(sent))
+        write_atomically(self.folder / "sent.json", _json(sent))
 
 
 def _facts(folder: Path) -> dict[str, Any]:

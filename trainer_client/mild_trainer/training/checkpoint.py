@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mild_client import Position
-from mild_client.atomic_write import put_in_place, write_whole
+from mild_client.atomic_write import replace_atomically, write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.errors import CheckpointError
 from mild_trainer.planting import Planting
@@ -128,7 +128,7 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
         },
         content,
     )
-    write_whole(folder / _NAME, content.getvalue())
+    write_atomically(folder / _NAME, content.getvalue())
 
 
 def save_model(folder: Path, model: nn.Module) -> None:
@@ -140,7 +140,7 @@ def save_model(folder: Path, model: nn.Module) -> None:
     usual = part.stat().st_mode
     safetensors.torch.save_model(model, str(part))
     part.chmod(usual)  # safetensors writes a file that only its owner may read
-    put_in_place(part, folder / "model.safetensors")
+    replace_atomically(part, folder / "model.safetensors")
 
 
 def load(folder: Path, settings: TrainSettings) -> Checkpoint:
