@@ -28,7 +28,7 @@ from benchmarks.serving import service, store
 from benchmarks.timing import machine
 from mild_client import BackgroundBackend, MildClient
 from mild_client.backends.background import Mode
-from mild_client.backends.sync import sync
+from mild_client.backends.sync import sync_spools
 from mild_trainer.data import Dataset, load
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord
@@ -79,7 +79,7 @@ def outage(settings: TrainSettings, n_repeats: int, folder: Path) -> Outage:
             row.append(_trained(settings, digits, None, "disabled", f"local-{repeat}", folder, sets))
             seconds.append(row)
         with service(server.url) as served:
-            found = list(sync(folder, served.url))
+            found = list(sync_spools(folder, served.url))
             wrong = [f"{each.folder}: {each}" for each in found if not each.is_done]
             first = sets["there-0"]
             wrong += [f"{name} ended with other sets" for name, ended in sets.items() if ended != first]
@@ -112,7 +112,7 @@ def kills(settings: Sequence[str], n_kills: int, folder: Path) -> tuple[int, int
             name = f"killed-{len(ended)}"
             way = ["--url", served.url] if len(ended) % 2 else ["--mode", "offline"]
             ended[name] = trained([*settings, *way, "--run-id", name], folder / name, kill_somewhere)
-        found = list(sync(folder, served.url))
+        found = list(sync_spools(folder, served.url))
         wrong = [f"{each.folder}: {each}" for each in found if not each.is_done]
         for name, end in ended.items():
             if (end.sets, end.model) != (whole.sets, whole.model):

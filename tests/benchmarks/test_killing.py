@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from benchmarks.killing import trained
 from benchmarks.outage import while_not
 from mild_client import MildClient
-from mild_client.backends.sync import sync
+from mild_client.backends.sync import sync_spools
 from tests.live import serving
 
 ARGUMENTS = ["--limit", "100", "--epochs", "2", "--rounds", "2", "--agree", "1", "--noise", "symmetric:0.4"]
@@ -33,7 +33,7 @@ def test_a_killed_trainer_ends_with_the_same_sets_and_the_same_network(tmp_path:
     assert killed.sets == whole.sets
     assert killed.model == whole.model
     with serving(app) as url:
-        (synced,) = sync(tmp_path / "cut", url)
+        (synced,) = sync_spools(tmp_path / "cut", url)
         assert synced.is_done
         with MildClient(url) as client:
             state = client.get_run("killed")

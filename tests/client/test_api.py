@@ -53,7 +53,7 @@ def test_ranks_share_an_epoch(client: MildClient, epochs: list[EpochBits]) -> No
         told = client.put_shard("a", 0, 0, rank, 3, EpochBits(N, epochs[0].correct & ranks[rank], ranks[rank]))
     assert (told["state"], told["num_missing_shards"]) == ("partial", 1)
     assert client.get_epoch("a", 0, 0)["missing_shards"] == [1]
-    with pytest.raises(ParameterError, match="shard 1 of 3 does not say whom it has observed"):
+    with pytest.raises(ParameterError, match="shard 1 of 3 does not say which samples it observed"):
         client.put_shard("a", 0, 0, 1, 3, epochs[0])
     last = EpochBits(N, epochs[0].correct & ranks[1], ranks[1])
     assert client.put_shard("a", 0, 0, 1, 3, last, attempt=1)["state"] == "committed"

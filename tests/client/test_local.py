@@ -22,7 +22,7 @@ def test_a_round_ends_with_the_set_that_the_core_selects(epochs: list[EpochBits]
     selector = LocalSelector()
     state = selector.open(SPEC)
     put_all(selector, epochs)
-    evidence = selector.evidence()
+    evidence = selector.collect_rounds()
     result = selector.finish(0)
     expected = select(evidence, SelectionOptions())
     assert (state.round, state.attempt) == (0, 1)
@@ -57,7 +57,7 @@ def test_the_set_is_the_members_of_the_next_round(epochs: list[EpochBits]) -> No
     put_all(selector, epochs)
     first = selector.finish(0)
     put_all(selector, epochs, round=1)
-    members = selector.evidence()[1].members
+    members = selector.collect_rounds()[1].members
     assert members is not None
     assert (members == first.selected).all()
 
@@ -83,7 +83,7 @@ def test_where_members_are_observed_others_are_not(epochs: list[EpochBits]) -> N
     members = bitmap.pack(np.arange(600) < 450)
     selector.put_members(0, members)
     put_all(selector, [EpochBits(600, bits.correct & members) for bits in epochs])
-    (evidence,) = selector.evidence()
+    (evidence,) = selector.collect_rounds()
     assert evidence.expects == "members"
     assert evidence.observed is not None
     assert (evidence.observed == members).all()
@@ -103,7 +103,7 @@ def test_an_epoch_that_says_who_was_seen_is_kept_beside_those_that_do_not(epochs
     selector.open(SPEC)
     seen = bitmap.pack(np.arange(600) % 2 == 0)
     put_all(selector, [epochs[0], EpochBits(600, epochs[1].correct & seen, seen)])
-    (evidence,) = selector.evidence()
+    (evidence,) = selector.collect_rounds()
     assert evidence.observed is not None
     assert (evidence.observed == np.stack([bitmap.full(600), seen])).all()
 
@@ -179,7 +179,7 @@ def test_a_resumed_run_knows_the_members_that_nobody_put(tmp_path: Path, epochs:
 
     resumed = LocalSelector(tmp_path)
     resumed.open(spec, Position(1, len(epochs)))
-    last = resumed.evidence()[1]
+    last = resumed.collect_rounds()[1]
     assert last.members is not None
     assert (last.members == members).all()
     assert (resumed.finish(1).selected == whole.finish(1).selected).all()
@@ -205,7 +205,7 @@ def test_a_resumed_run_knows_whom_it_has_mislabelled(
     for selector in (whole, resumed):
         put_all(selector, epochs, round=1)
     assert (resumed.finish(1).selected == whole.finish(1).selected).all()
-    assert [bits.planted is None for bits in resumed.evidence()[:2]] == [False, True]
+    assert [bits.planted is None for bits in resumed.collect_rounds()[:2]] == [False, True]
     LocalSelector(tmp_path).open(SPEC)
     assert not (tmp_path / "round-0" / "planted.bits").exists()
 
@@ -230,7 +230,7 @@ def test_a_run_that_starts_anew_forgets_the_one_before(tmp_path: Path, epochs: l
     put_all(anew, epochs[:1])
     resumed = LocalSelector(tmp_path)
     resumed.open(SPEC, Position(0, 1))
-    assert resumed.evidence()[0].n_epochs == 1
+    assert resumed.collect_rounds()[0].n_epochs == 1
 
 
 def test_resuming_needs_the_epochs_before(tmp_path: Path, epochs: list[EpochBits]) -> None:

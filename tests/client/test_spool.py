@@ -43,7 +43,7 @@ def test_records_come_back_whole_in_their_order_from_any_process(folder: Path) -
         for number in range(3):
             spool.append(epoch(number, bytes([number]) * 5))
     with Spool(folder) as spool:
-        assert (spool.run_id, spool.n_samples, spool.url, spool.n_left) == ("a-run", 8, "http://localhost:8000", 3)
+        assert (spool.run_id, spool.n_samples, spool.url, spool.n_unsent) == ("a-run", 8, "http://localhost:8000", 3)
         found = list(drained(spool))
     assert [(record.kind, dict(record.meta), record.body) for record in found] == [
         ("epoch", {"round": 0, "epoch": number}, bytes([number]) * 5) for number in range(3)
@@ -54,16 +54,16 @@ def test_what_is_sent_stays_sent_and_takes_no_room(folder: Path) -> None:
     with create(folder) as spool:
         for number in range(3):
             spool.append(epoch(number))
-        spool.note_attempt(7)
+        spool.set_attempt(7)
         assert spool.peek() is not None
         spool.advance()
     with Spool(folder) as spool:
-        assert (spool.n_left, spool.attempt) == (2, 7)
+        assert (spool.n_unsent, spool.attempt) == (2, 7)
         assert names(spool) == ["epoch-0-1", "epoch-0-2"]
     assert not list(folder.glob("*.log"))
     with create(folder) as spool:
         assert not spool.is_fresh
-        assert (spool.n_left, spool.n_bytes_left) == (0, 0)
+        assert (spool.n_unsent, spool.n_unsent_bytes) == (0, 0)
         spool.append(epoch(3))
         assert names(spool) == ["epoch-0-3"]
 
@@ -90,12 +90,12 @@ def test_a_torn_last_record_is_set_aside_wherever_it_was_torn(
     folder = tmp_path_factory.mktemp("spools") / "a-run"
     with create(folder) as spool:
         spool.append(epoch(0))
-        n_before = spool.n_bytes_left
+        n_before = spool.n_unsent_bytes
         spool.append(epoch(1, os.urandom(50)))
-        n_record = spool.n_bytes_left - n_before
+        n_record = spool.n_unsent_bytes - n_before
     os.truncate(folder / "00000000.log", n_before + cut % n_record)
     with Spool(folder) as spool:
-        assert spool.n_left == 1
+        assert spool.n_unsent == 1
         spool.append(epoch(2))
         assert names(spool) == ["epoch-0-0", "epoch-0-2"]
         assert spool.n_refused == (1 if cut % n_record else 0)
@@ -118,7 +118,7 @@ def test_a_byte_that_a_disk_has_changed_costs_one_record_at_most(
         found = names(spool)
         assert len(found) == 3
         assert found == sorted(found)
-        assert spool.n_left == 0
+        assert spool.n_unsent == 0
         assert spool.n_refused == 1
 
 
@@ -257,6 +257,6 @@ def test_segments_lost_or_cut_under_what_was_sent_are_nothing_to_send(folder: Pa
     log = max(folder.glob("*.log"))
     os.truncate(log, 3)
     with Spool(folder) as spool:
-        assert spool.n_left == 0
+        assert spool.n_unsent == 0
         spool.append(epoch(5))
         assert names(spool) == ["epoch-0-5"]

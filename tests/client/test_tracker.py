@@ -64,7 +64,7 @@ def test_hands_each_epoch_to_its_run_in_order() -> None:
     for label in (1, 0):
         tracker.update(torch.tensor([0, 1]), logits_for(np.array([1, 1])), torch.tensor([label, label]))
         tracker.end_epoch()
-    assert bitmap.unpack(run.evidence()[0].correct, 2).tolist() == [[True, True], [False, False]]
+    assert bitmap.unpack(run.collect_rounds()[0].correct, 2).tolist() == [[True, True], [False, False]]
     assert tracker.epoch == 2
 
 

@@ -39,7 +39,7 @@ def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digit
     settings = replace(quick, observe=observe, plant=0.0 if observe == "members" else quick.plant)
     history = run_rounds(settings, backend, digits, keep_bits=True)
     assert [len(record.bits) for record in history.rounds] == [4, 4]
-    first, second = backend.evidence()[:2]
+    first, second = backend.collect_rounds()[:2]
     assert history.rounds[1].n_members == 120
     assert second.members is not None
     assert bitmap.popcount(second.members) == 120
@@ -111,7 +111,7 @@ def test_weighted_rounds_train_on_everyone_who_was_judged(weighted: TrainSetting
     assert len(np.unique(given)) > 4
     assert (bitmap.unpack(second.members, 200) == (given > 0)).all()
     assert second.n_members > first.n_selected
-    held = backend.evidence()[1].members
+    held = backend.collect_rounds()[1].members
     assert held is not None
     assert (held == second.members).all()
     plain = run_rounds(replace(weighted, use="set"), data=digits).rounds

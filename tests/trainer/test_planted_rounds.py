@@ -56,7 +56,7 @@ def test_planted_samples_are_left_out_of_round_0_and_return_later(
     assert second.n_members == 180
     assert planted <= members_of(second.selected)
     assert history.n_returned == 20
-    assert [bits.planted is None for bits in backend.evidence()[:2]] == [False, True]
+    assert [bits.planted is None for bits in backend.collect_rounds()[:2]] == [False, True]
 
 
 def test_round_0_trains_on_the_wrong_labels_and_compares_with_them(planting: TrainSettings, digits: Dataset) -> None:

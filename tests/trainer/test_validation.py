@@ -66,7 +66,7 @@ def test_who_is_held_out_is_no_member_not_observed_and_in_no_set(
     held = held_out(history)
     assert bitmap.popcount(held) == history.n_held_out == 40
     assert history.rounds[0].n_members == 160
-    for record, bits in zip(history.rounds, backend.evidence(), strict=False):
+    for record, bits in zip(history.rounds, backend.collect_rounds(), strict=False):
         assert not (held & record.members).any()
         assert not (held & record.selected).any()
         assert bits.observed is not None

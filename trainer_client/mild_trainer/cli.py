@@ -103,18 +103,18 @@ def sync(
     from mild_client.backends import sync as spools
 
     with one_line_errors():
-        found = list(spools.look(folder) if dry_run else spools.sync(folder, url, api_key))
+        found = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
         if not found:
             typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
             return
         table = Table("run", "sent", "refused", "left", "bytes left", "spool")
         for each in found:
-            numbers = (each.n_sent, each.n_refused, each.n_left, each.n_bytes_left)
+            numbers = (each.n_sent, each.n_refused, each.n_unsent, each.n_unsent_bytes)
             table.add_row(each.run_id, *map(str, numbers), str(each.folder), style=None if each.is_done else "yellow")
         Console().print(table)
         for each in found:
-            if each.trouble:
-                typer.echo(f"{each.folder}: {each.trouble}", err=True)
+            if each.problem:
+                typer.echo(f"{each.folder}: {each.problem}", err=True)
             if each.n_refused:
                 typer.echo(f"{each.folder / 'refused'} has what was refused, each with the reason beside it", err=True)
         if not dry_run and not all(each.is_done for each in found):

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mild_client import BackgroundBackend, LocalSelector
-from mild_client.backends.sync import look
+from mild_client.backends.sync import inspect_spools
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from tests.client.background.trainings import SPEC, Gate, local_set, put, stored, synced, training
@@ -28,8 +28,8 @@ def test_a_service_that_is_there_has_everything_and_makes_the_sets(
         weights = backend.weights(first)
         backend.put_members(1, first.selected)
         put(backend, epochs, round=1)
-        assert backend.n_left == 0
-        assert backend.told_left() == ""
+        assert backend.n_unsent == 0
+        assert backend.describe_unsent() == ""
     found = stored(http)
     assert found["bits"] == first.selected.tobytes()
     assert found["basis"] == "stored"
@@ -49,7 +49,7 @@ def test_a_service_that_is_away_for_a_whole_training_gets_everything_later(
         weights = backend.weights(used)
     assert "recorded without the service" in caplog.text
     assert f"mild sync {spools / 'a-run'}" in caplog.text
-    assert [(each.run_id, each.n_left) for each in look(spools)] == [("a-run", 27)]
+    assert [(each.run_id, each.n_unsent) for each in inspect_spools(spools)] == [("a-run", 27)]
     assert np.array_equal(weights, _local_weights(epochs))
 
     gate.is_shut = False
@@ -94,7 +94,7 @@ def test_a_slow_service_is_not_waited_for_beyond_the_patience(
         used = put(backend, epochs)
         assert used.selected.tobytes() == local_set(epochs)
         gate.passing.set()
-    assert backend.n_left == 0
+    assert backend.n_unsent == 0
     assert stored(http)["bits"] == used.selected.tobytes()
 
 
@@ -105,7 +105,7 @@ def test_a_store_that_is_full_is_waited_for(
         backend.open(SPEC)
         gate.refused = {"/epochs/0": Reply.problem(507, "store-full")}
         put(backend, epochs)
-    assert backend.n_left == 26
+    assert backend.n_unsent == 26
     gate.refused = {}
     assert synced(http, spools) == [(26, 0, 0)]
 
@@ -119,6 +119,6 @@ def test_a_service_that_never_answers_holds_the_end_up_for_the_drain_at_most(
         backend.open(SPEC)
         backend.put_epoch(0, 0, epochs[0])
         backend.close()
-        assert backend.n_left == 1
+        assert backend.n_unsent == 1
         assert "1 records" in caplog.text
         backend.close()

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from mild_client import BackgroundBackend, Position
-from mild_client.backends.sync import look, sync
+from mild_client.backends.sync import inspect_spools, sync_spools
 from mild_client.errors import LocalStateError
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits
@@ -21,8 +21,8 @@ def test_offline_needs_no_address_and_is_synced_twice(
         put(backend, epochs)
         assert not backend.flush(0)
     assert "--url URL" in caplog.text
-    nowhere = list(sync(spools))
-    assert [(each.n_left, each.trouble) for each in nowhere] == [(27, "it names no service; give --url")]
+    nowhere = list(sync_spools(spools))
+    assert [(each.n_unsent, each.problem) for each in nowhere] == [(27, "it names no service; give --url")]
     assert synced(http, spools) == [(27, 0, 0)]
 
     with BackgroundBackend(None, spools, "offline") as backend:  # it goes on in round 1, and is sent again
@@ -52,9 +52,9 @@ def test_a_full_spool_ends_the_record_and_not_the_training(
         assert put(backend, epochs).selected.tobytes() == local_set(epochs)
     assert caplog.text.count("MILD_SPOOL_BYTES") == 1
     assert "nothing more of the run is kept" in caplog.text
-    (found,) = look(spools)
-    assert 2 < found.n_left < 27
-    assert synced(http, spools) == [(found.n_left, 0, 0)]
+    (found,) = inspect_spools(spools)
+    assert 2 < found.n_unsent < 27
+    assert synced(http, spools) == [(found.n_unsent, 0, 0)]
 
 
 def test_the_mode_is_one_of_three_and_online_needs_an_address(monkeypatch: pytest.MonkeyPatch, spools: Path) -> None:
@@ -77,4 +77,4 @@ def test_the_folder_comes_from_the_environment(
             backend.put_metrics(0, 0, {})
         backend.open(SPEC)
         put(backend, epochs)
-    assert [each.n_left for each in look(spools)] == [27]
+    assert [each.n_unsent for each in inspect_spools(spools)] == [27]

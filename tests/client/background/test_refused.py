@@ -32,7 +32,7 @@ def test_a_key_that_is_no_longer_taken_leaves_all_to_be_sent_with_another_one(
         backend.open(SPEC)
         gate.refused = {"/": Reply.problem(401, "unauthenticated")}
         used = put(backend, epochs)
-    assert backend.n_left == 26
+    assert backend.n_unsent == 26
     assert synced(http, spools) == [(0, 0, 26)]
     gate.refused = {}
     assert synced(http, spools) == [(26, 0, 0)]

@@ -9,7 +9,7 @@ import httpx
 
 from mild_client import BackgroundBackend, LocalSelector, MildClient, RoundResult, RunSpec
 from mild_client.backends.background import Mode
-from mild_client.backends.sync import sync
+from mild_client.backends.sync import sync_spools
 from mild_core.types import EpochBits
 from tests.client.wire import Reply
 from tests.inprocess import InProcess
@@ -69,5 +69,5 @@ def stored(http: httpx.Client, round: int = 0) -> dict[str, object]:
 
 
 def synced(http: httpx.Client, spools: Path) -> list[tuple[int, int, int]]:
-    found = sync(spools, "http://service", connect=lambda url: MildClient(url, http))
-    return [(each.n_sent, each.n_refused, each.n_left) for each in found]
+    found = sync_spools(spools, "http://service", connect=lambda url: MildClient(url, http))
+    return [(each.n_sent, each.n_refused, each.n_unsent) for each in found]

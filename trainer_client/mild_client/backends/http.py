@@ -1,4 +1,4 @@
-"""Selection by the service: the backend's protocol over HTTP."""
+"""`HttpBackend`: selection by the service, over HTTP."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from mild_core.types import EpochBits
 
 
 class HttpBackend:
-    """`SelectionBackend` over a service: one run, and the attempt that this trainer holds.
+    """`SelectionBackend` for one run of a service; it keeps the attempt number of this trainer.
 
     Parameters
     ----------
     client
-        Speaks to the service.
+        Client of the service.
     """
 
     def __init__(self, client: MildClient) -> None:
@@ -27,17 +27,17 @@ class HttpBackend:
         self._attempt: int | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Open the run, or take it over from `resume_from` on.
+        """Open the run, or take it over at `resume_from`.
 
-        A trainer that was stopped between finishing a round and noting it down resumes at that round's end: the
-        service has the next round open by then, and `finish` answers with the stored set.
+        A trainer that was stopped after finishing a round and before its checkpoint resumes at the end of that round:
+        the service has opened the next round, and `finish` returns the stored set.
 
         Raises
         ------
         RunExists
-            If the run has epochs or finished rounds, and `resume_from` does not say where to go on.
+            If the run has epochs or finished rounds, and `resume_from` is None.
         ResumeError
-            If the service lacks epochs before `resume_from`.
+            If the service does not have all epochs before `resume_from`.
         """
         self._spec = spec
         try:
@@ -54,20 +54,20 @@ class HttpBackend:
             self._check_epochs(resume_from)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
-    def go_on(self, spec: RunSpec, attempt: int) -> None:
-        """Write to a run that this writer has opened before, as `attempt`."""
+    def use_attempt(self, spec: RunSpec, attempt: int) -> None:
+        """Write to a run that is open already, as `attempt`."""
         self._spec, self._attempt = spec, attempt
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Say the given labels."""
+        """Store the given labels."""
         self._client.put_labels(self._spec.run_id, labels)
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Say who is mislabelled on purpose in round 0."""
+        """Set the samples whose labels are broken on purpose in round 0."""
         self._client.put_planted(self._spec.run_id, planted, self._attempt)
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Set whom the model is trained on."""
+        """Set the training samples of a round."""
         self._client.put_members(self._spec.run_id, round, members, self._attempt)
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
@@ -75,7 +75,7 @@ class HttpBackend:
         self._client.put_epoch(self._spec.run_id, round, epoch, bits, self._attempt)
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Attach an epoch's scalars."""
+        """Store an epoch's scalars."""
         self._client.put_metrics(self._spec.run_id, round, epoch, metrics, self._attempt)
 
     def finish(self, round: int) -> RoundResult:
@@ -92,7 +92,7 @@ class HttpBackend:
         )
 
     def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged."""
+        """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score."""
         _, posterior = self._client.scores(self._spec.run_id, round=result.round)
         return sample_weights(posterior, result.selected, result.summary["verdict"])
 
@@ -101,14 +101,15 @@ class HttpBackend:
         last = self._client.get_run(run_id)["rounds"][-1]
         number, n_epochs = last["round"], last["num_epochs"]
         if number or n_epochs:
-            reached = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
-            raise RunExists(f"run {run_id!r} exists already and is at {reached}")
+            position = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
+            raise RunExists(f"run {run_id!r} exists already and is at {position}")
 
-    def _check_epochs(self, resumed: Position) -> None:
+    def _check_epochs(self, position: Position) -> None:
         run_id = self._spec.run_id
-        held = self._client.get_run(run_id)["rounds"][resumed.round]["epochs"]
-        if held != list(range(resumed.epoch)):
+        stored_epochs = self._client.get_run(run_id)["rounds"][position.round]["epochs"]
+        if stored_epochs != list(range(position.epoch)):
             raise ResumeError(
-                f"run {run_id} goes on at round {resumed.round}, epoch {resumed.epoch}, but the service holds "
-                f"{len(held)} of the {resumed.epoch} epochs before; its store was lost or replaced: start a new run"
+                f"run {run_id} goes on at round {position.round}, epoch {position.epoch}, but the service holds "
+                f"{len(stored_epochs)} of the {position.epoch} epochs before; its store was lost or replaced: start a "
+                "new run"
             )

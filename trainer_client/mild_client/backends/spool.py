@@ -1,18 +1,16 @@
-"""What one run still has to tell its service, on disk: records are appended, and sent in their order, once each.
+"""A spool: the records of one run on disk, appended by the trainer and sent to the service in their order.
 
 ::
 
     FOLDER/                 one run's, named after it
       spool.json            version of this layout, run, number of samples, the service's address
-      lock                  held by whoever writes or sends
+      lock                  held by the process that writes or sends
       00000000.log, ...     segments of records (`spool_records`), appended to and never changed
-      sent.json             how far they are sent, and the attempt that they are sent as
-      refused/              what the service refused, or what is no record any more, each with the reason beside it
+      sent.json             position of the next record to send, and the attempt number sent with it
+      refused/              records that were refused or damaged, each with a text file of the reason
 
-A process that is killed leaves a torn record at the end of the last segment at worst: it is set aside by the next one.
-What has been sent is deleted segment by segment.
-
-One holder per spool: a lock on a file, which the system lets go of however its holder ends.
+A killed process leaves at worst an incomplete record at the end of the last segment; the next process moves it to
+``refused/``. Segments are deleted once they are sent. The lock is released by the system, however its process ends.
 """
 
 import contextlib
@@ -24,22 +22,22 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from mild_client.atomic_write import fsync_folder, write_atomically
-from mild_client.backends.spool_records import Record, read
+from mild_client.backends.spool_records import Record, read_record
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
 
 try:
     import fcntl
-except ImportError:  # Windows: there a run's spool has one writer because its user sees to it
+except ImportError:  # Windows: without the lock, it is up to the user that a spool has one writer
     fcntl = None  # type: ignore[assignment]
 
 
 class SpoolLock:
-    """Holds a folder until it is released.
+    """Exclusive lock of a folder, until `release`.
 
     Raises
     ------
     SpoolInUse
-        If somebody else holds it.
+        If another process holds it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,70 +52,70 @@ class SpoolLock:
             ) from None
 
     def release(self) -> None:
-        """Let go."""
+        """Release the lock."""
         self._file.close()
 
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-MARK = "spool.json"
-"""The file that makes a folder a spool."""
+MARKER_NAME = "spool.json"
+"""Name of the file that marks a folder as a spool."""
 _SEGMENT_BYTES = 4 << 20
 
 
 class Spool:
-    """One run's spool, held by this process until it is closed. One thread may write while another one sends.
+    """One run's spool, locked by this process until `close`. One thread may write while another one sends.
 
     Parameters
     ----------
     folder
-        Where it is.
+        Folder of the spool.
     limit
-        Bytes of records that may wait to be sent.
+        Largest number of bytes of unsent records.
     segment_bytes
-        Length at which a segment is followed by a new one.
+        Size from which on a new segment is begun.
 
     Raises
     ------
     SpoolInUse
-        If another process, or another object of this one, holds it.
+        If another process, or another object of this process, has locked it.
     SpoolError
-        If it is absent (see `create`), damaged, or of a later version.
+        If it does not exist (see `create`), is damaged, or has another version.
     """
 
     def __init__(self, folder: Path, limit: int = 1 << 40, segment_bytes: int = _SEGMENT_BYTES) -> None:
         self.folder, self._limit, self._segment_bytes = folder, limit, segment_bytes
         self.is_full = False
         self.is_closed = False
-        self._guard = threading.Lock()
-        self._facts = _facts(folder)
+        self._mutex = threading.Lock()
+        self._metadata = _metadata(folder)
         self._lock = SpoolLock(folder)
-        self._writing: IO[bytes] | None = None
-        self._ahead: tuple[Record, int] | None = None
+        self._segment_file: IO[bytes] | None = None
+        self._peeked: tuple[Record, int] | None = None
         try:
-            self._segment, self._offset, self.attempt = self._read_sent()
+            self._segment, self._offset, self.attempt = self._read_progress()
             self._last, self._size = self._segment, 0
-            self.n_left = self.n_bytes_left = 0
-            self._survey()
+            self.n_unsent = self.n_unsent_bytes = 0
+            self._count_unsent()
         except BaseException:
             self._lock.release()
             raise
 
     @classmethod
     def create(cls, folder: Path, run_id: str, n_samples: int, url: str | None, limit: int) -> Self:
-        """Make a run's spool, or take the one that is there; `url` replaces the address that it names.
+        """Create a run's spool, or open the existing one; `url` replaces its stored address.
 
         Raises
         ------
         SpoolError
-            If the folder cannot be written, or is the spool of something else.
+            If the folder cannot be written, or is the spool of another run.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            facts: dict[str, Any] = {"version": VERSION, "run_id": run_id, "num_samples": n_samples, "url": url}
-            if not (folder / MARK).exists():
-                write_atomically(folder / MARK, _json(facts))
+            metadata: dict[str, Any] = {"version": VERSION, "run_id": run_id, "num_samples": n_samples, "url": url}
+            if not (folder / MARKER_NAME).exists():
+                write_atomically(folder / MARKER_NAME, _encode_json(metadata))
             spool = cls(folder, limit)
             if (spool.run_id, spool.n_samples) != (run_id, n_samples):
                 spool.close()
@@ -126,26 +124,26 @@ class Spool:
                     f"{n_samples}; choose another run id or another folder"
                 )
             if url not in (None, spool.url):
-                spool._facts = facts
-                write_atomically(folder / MARK, _json(facts))
+                spool._metadata = metadata
+                write_atomically(folder / MARKER_NAME, _encode_json(metadata))
         except OSError as error:
             raise SpoolError(f"{folder} cannot be written ({error}); give another folder for the spool") from error
         return spool
 
     @property
     def run_id(self) -> str:
-        """The run that its records are of."""
-        return str(self._facts["run_id"])
+        """The run's id."""
+        return str(self._metadata["run_id"])
 
     @property
     def n_samples(self) -> int:
-        """Samples of the run."""
-        return int(self._facts["num_samples"])
+        """Number of samples of the run."""
+        return int(self._metadata["num_samples"])
 
     @property
     def url(self) -> str | None:
-        """Where the service was; None if it was never named."""
-        url = self._facts["url"]
+        """Address of the service; None if unknown."""
+        url = self._metadata["url"]
         return None if url is None else str(url)
 
     @property
@@ -154,21 +152,21 @@ class Spool:
         return self.attempt is None and (self._segment, self._offset, self._last, self._size) == (0, 0, 0, 0)
 
     def append(self, record: Record, is_durable: bool = True) -> None:
-        """Add a record; `is_durable`: and return once it survives a loss of power.
+        """Append a record, and if `is_durable`, flush it to the disk before returning.
 
         Raises
         ------
         SpoolFull
-            If its limit is reached or the disk takes no more; from then on nothing is taken.
+            If the limit is reached or the disk is full; the spool takes nothing more then.
         """
         content = record.encode()
-        with self._guard:
+        with self._mutex:
             if self.is_full:
                 raise SpoolFull(f"{self.folder} takes nothing more")
-            if self.n_bytes_left + len(content) > self._limit:
+            if self.n_unsent_bytes + len(content) > self._limit:
                 self.is_full = True
                 raise SpoolFull(
-                    f"{self.folder} holds {self.n_bytes_left} bytes that are not sent and may hold {self._limit}, "
+                    f"{self.folder} holds {self.n_unsent_bytes} bytes that are not sent and may hold {self._limit}, "
                     f"{record.name} takes {len(content)} more; raise MILD_SPOOL_BYTES, or bring the service back"
                 )
             try:
@@ -177,70 +175,70 @@ class Spool:
                 self.is_full = True
                 raise SpoolFull(f"{self.folder} cannot be written ({error}); make room on the disk") from error
             self._size += len(content)
-            self.n_left += 1
-            self.n_bytes_left += len(content)
+            self.n_unsent += 1
+            self.n_unsent_bytes += len(content)
 
     def peek(self) -> Record | None:
-        """The oldest record that is not sent; None where all are. Bytes that are no record are set aside on the way."""
+        """Return the oldest unsent record, or None; damaged bytes before it are moved to ``refused/``."""
         while True:
-            with self._guard:
+            with self._mutex:
                 if self.is_closed:
                     return None
-                if self._ahead is not None:
-                    return self._ahead[0]
+                if self._peeked is not None:
+                    return self._peeked[0]
                 if self._segment < self._last and self._offset >= self._path(self._segment).stat().st_size:
-                    self._leave_segment()
+                    self._next_segment()
                     continue
                 size = self._size if self._segment == self._last else self._path(self._segment).stat().st_size
                 if self._offset >= size:
                     return None
                 with self._path(self._segment).open("rb") as file:
-                    found = read(file, self._offset, size)
-                    if found.record is None:
-                        self._set_damage_aside(file, found.end)
-                        self._offset = found.end
+                    entry = read_record(file, self._offset, size)
+                    if entry.record is None:
+                        self._store_damaged_bytes(file, entry.end)
+                        self._offset = entry.end
                         continue
-                self._ahead = (found.record, found.end)
+                self._peeked = (entry.record, entry.end)
 
     def advance(self) -> None:
-        """Count the record that `peek` gave as done with."""
-        with self._guard:
-            if self._ahead is None or self.is_closed:
+        """Mark the record of `peek` as sent."""
+        with self._mutex:
+            if self._peeked is None or self.is_closed:
                 return
-            _, end = self._ahead
-            self._ahead = None
-            self.n_left -= 1
-            self.n_bytes_left -= end - self._offset
+            _, end = self._peeked
+            self._peeked = None
+            self.n_unsent -= 1
+            self.n_unsent_bytes -= end - self._offset
             self._offset = end
-        self._write_sent()  # only the sender moves on, and whoever writes records meanwhile does not wait for the disk
+        self._write_progress()  # outside the mutex, so that writers do not wait for the disk
 
-    def note_attempt(self, attempt: int) -> None:
-        """Remember as which attempt the records are sent from now on."""
+    def set_attempt(self, attempt: int) -> None:
+        """Store the attempt number to send with the records from now on."""
         self.attempt = attempt
-        self._write_sent()
+        self._write_progress()
 
     def set_aside(self, reason: str) -> Path:
-        """Keep the record that `peek` gave in ``refused/`` with the reason, and return where; `advance` comes next."""
-        assert self._ahead is not None
-        record, _ = self._ahead
-        return self._keep(f"{self._segment:08d}-{self._offset:010d}-{record.name}", record.encode(), reason)
+        """Copy the record of `peek` to ``refused/`` with the reason, and return its path; call `advance` next."""
+        assert self._peeked is not None
+        record, _ = self._peeked
+        return self._write_refused(f"{self._segment:08d}-{self._offset:010d}-{record.name}", record.encode(), reason)
 
     @property
     def n_refused(self) -> int:
-        """Records in ``refused/``."""
+        """Number of records in ``refused/``."""
         return sum(1 for _ in (self.folder / "refused").glob("*.txt"))
 
     def close(self) -> None:
-        """Let go of it. Segments that were sent to their end are deleted."""
-        with self._guard:
+        """Release the lock, and delete the last segment if all of it is sent."""
+        with self._mutex:
             if self.is_closed:
                 return
             self.is_closed = True
-            if self._writing is not None:
-                self._writing.close()
-            if not self.n_left and self._path(self._last).exists():
+            if self._segment_file is not None:
+                self._segment_file.close()
+            if not self.n_unsent and self._path(self._last).exists():
                 self._segment, self._offset = self._last + 1, 0
-                self._write_sent()
+                self._write_progress()
                 self._path(self._last).unlink()
             self._lock.release()
 
@@ -253,34 +251,34 @@ class Spool:
     def _write(self, content: bytes, is_durable: bool) -> None:
         if self._size >= self._segment_bytes:
             self._last, self._size = self._last + 1, 0
-            if self._writing is not None:
-                self._writing.close()
-                self._writing = None
-        if self._writing is None:
-            self._writing = self._path(self._last).open("ab", buffering=0)
+            if self._segment_file is not None:
+                self._segment_file.close()
+                self._segment_file = None
+        if self._segment_file is None:
+            self._segment_file = self._path(self._last).open("ab", buffering=0)
             fsync_folder(self.folder)
         n_written = 0
         try:
             while n_written < len(content):
-                n_written += self._writing.write(content[n_written:])
+                n_written += self._segment_file.write(content[n_written:])
         except OSError:
-            with contextlib.suppress(OSError):  # what is there stays a torn end, which readers can tell
-                self._writing.truncate(self._size)
+            with contextlib.suppress(OSError):  # otherwise an incomplete record stays, which readers detect
+                self._segment_file.truncate(self._size)
             raise
         if is_durable:
-            os.fsync(self._writing.fileno())
+            os.fsync(self._segment_file.fileno())
 
     def _path(self, segment: int) -> Path:
         return self.folder / f"{segment:08d}.log"
 
-    def _leave_segment(self) -> None:
-        done = self._path(self._segment)
+    def _next_segment(self) -> None:
+        sent_path = self._path(self._segment)
         self._segment, self._offset = self._segment + 1, 0
-        self._write_sent()
-        done.unlink(missing_ok=True)
+        self._write_progress()
+        sent_path.unlink(missing_ok=True)
 
-    def _survey(self) -> None:
-        """Count what is left, and cut a torn end off the last segment."""
+    def _count_unsent(self) -> None:
+        """Count the unsent records, and cut an incomplete record off the last segment."""
         numbers = sorted(int(path.stem) for path in self.folder.glob("*.log"))
         for number in numbers:
             if number < self._segment:
@@ -293,31 +291,31 @@ class Spool:
             size, offset = self._path(number).stat().st_size, self._offset if number == self._segment else 0
             with self._path(number).open("rb") as file:
                 while offset < size:
-                    found = read(file, offset, size)
-                    if found.record is not None:
-                        self.n_left += 1
-                        self.n_bytes_left += found.end - offset
-                    elif number == self._last and found.end == size:
-                        self._keep_damage(file, number, offset, size, "cut short: its writer ended while it wrote")
+                    entry = read_record(file, offset, size)
+                    if entry.record is not None:
+                        self.n_unsent += 1
+                        self.n_unsent_bytes += entry.end - offset
+                    elif number == self._last and entry.end == size:
+                        self._store_damaged(file, number, offset, size, "cut short: its writer ended while it wrote")
                         os.truncate(self._path(number), offset)
                         size = offset
                         break
-                    offset = found.end
+                    offset = entry.end
             if number == self._last:
                 self._size = size
-        if self._size < self._offset:  # a disk that lost what was sent already
+        if self._size < self._offset:  # the disk has lost bytes that were sent
             self._offset = self._size
 
-    def _set_damage_aside(self, file: IO[bytes], end: int) -> None:
-        self._keep_damage(file, self._segment, self._offset, end, "damaged: its checksum is wrong")
+    def _store_damaged_bytes(self, file: IO[bytes], end: int) -> None:
+        self._store_damaged(file, self._segment, self._offset, end, "damaged: its checksum is wrong")
 
-    def _keep_damage(self, file: IO[bytes], segment: int, offset: int, end: int, reason: str) -> None:
+    def _store_damaged(self, file: IO[bytes], segment: int, offset: int, end: int, reason: str) -> None:
         file.seek(offset)
-        kept = self._keep(f"{segment:08d}-{offset:010d}-damaged", file.read(end - offset), reason)
+        path = self._write_refused(f"{segment:08d}-{offset:010d}-damaged", file.read(end - offset), reason)
         n_bytes = end - offset
-        logger.warning("run %s: %d bytes of its spool are no record (%s): %s", self.run_id, n_bytes, reason, kept)
+        logger.warning("run %s: %d bytes of its spool are no record (%s): %s", self.run_id, n_bytes, reason, path)
 
-    def _keep(self, name: str, content: bytes, reason: str) -> Path:
+    def _write_refused(self, name: str, content: bytes, reason: str) -> Path:
         folder = self.folder / "refused"
         folder.mkdir(exist_ok=True)
         path = folder / f"{name}.record"
@@ -325,7 +323,7 @@ class Spool:
         write_atomically(path.with_suffix(".txt"), f"{reason}\n".encode())
         return path
 
-    def _read_sent(self) -> tuple[int, int, int | None]:
+    def _read_progress(self) -> tuple[int, int, int | None]:
         path = self.folder / "sent.json"
         if not path.exists():
             return 0, 0, None
@@ -335,24 +333,24 @@ class Spool:
         except (ValueError, KeyError, TypeError) as error:
             raise SpoolError(f"{path} is damaged ({error}); delete it to send all that is there again") from error
 
-    def _write_sent(self) -> None:
+    def _write_progress(self) -> None:
         sent = {"segment": self._segment, "offset": self._offset, "attempt": self.attempt}
-        write_atomically(self.folder / "sent.json", _json(sent))
+        write_atomically(self.folder / "sent.json", _encode_json(sent))
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / MARK
+def _metadata(folder: Path) -> dict[str, Any]:
+    path = folder / MARKER_NAME
     try:
-        facts = json.loads(path.read_bytes())
-        version, _ = facts["version"], (facts["run_id"], facts["num_samples"], facts["url"])
+        metadata = json.loads(path.read_bytes())
+        version, _ = metadata["version"], (metadata["run_id"], metadata["num_samples"], metadata["url"])
     except OSError as error:
-        raise SpoolError(f"{folder} is no spool ({error}); give a folder with a {MARK}") from error
+        raise SpoolError(f"{folder} is no spool ({error}); give a folder with a {MARKER_NAME}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
     if version != VERSION:
         raise SpoolError(f"{folder} has version {version}, this client reads {VERSION}; use the client that wrote it")
-    return dict(facts)
+    return dict(metadata)
 
 
-def _json(values: dict[str, Any]) -> bytes:
+def _encode_json(values: dict[str, Any]) -> bytes:
     return json.dumps(values, indent=2).encode() + b"\n"

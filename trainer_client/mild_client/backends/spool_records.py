@@ -1,4 +1,4 @@
-"""A record of a spool as bytes: a head with lengths and a checksum, what it is as JSON, and its body.
+"""The binary format of a spool's records: a header with lengths and a checksum, a JSON object, and a body.
 
 ::
 
@@ -26,16 +26,16 @@ _LENGTHS = struct.Struct(">IQ")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One thing to be told to the service.
+    """One write to the service.
 
     Attributes
     ----------
     kind
-        What it is.
+        What is written.
     meta
-        Its small parts, as JSON values: ``round``, ``epoch``, ``metrics`` and the like.
+        Its parameters as JSON values, such as ``round``, ``epoch`` and ``metrics``.
     body
-        Its bits, in the wire format.
+        Its arrays, in the format of the HTTP API.
     """
 
     kind: Kind
@@ -44,11 +44,11 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What to call it in a message or a file: ``epoch-0-3``."""
+        """Name for messages and files, such as ``epoch-0-3``."""
         return "-".join([self.kind, *(str(self.meta[key]) for key in ("round", "epoch") if key in self.meta)])
 
     def encode(self) -> bytes:
-        """The record as it is kept on disk."""
+        """Encode the record as stored on disk."""
         meta = json.dumps({"kind": self.kind, **self.meta}, separators=(",", ":")).encode()
         lengths = _LENGTHS.pack(len(meta), len(self.body))
         checksum = zlib.crc32(self.body, zlib.crc32(meta, zlib.crc32(lengths)))
@@ -56,18 +56,17 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What stands at a place of a file: a record, or bytes that are none, up to `end`."""
+class ReadResult:
+    """Result of `read_record`: a record, or None for damaged bytes, and the `end` of either."""
 
     record: Record | None
     end: int
 
 
-def read(file: BinaryIO, offset: int, size: int) -> Found:
-    """Read what stands at `offset` of a file of `size` bytes.
+def read_record(file: BinaryIO, offset: int, size: int) -> ReadResult:
+    """Read the record at `offset` of a file of `size` bytes.
 
-    Bytes that are no whole record, because a writer was killed or a disk has changed them, reach up to the next record
-    or to the end.
+    Damaged bytes, of a writer that was killed or of a bad disk, reach up to the next record or to the end of the file.
     """
     file.seek(offset)
     head = file.read(_HEAD.size)
@@ -76,15 +75,15 @@ def read(file: BinaryIO, offset: int, size: int) -> Found:
         end = offset + _HEAD.size + n_meta + n_body
         if magic == MAGIC and end <= size:
             meta, body = file.read(n_meta), file.read(n_body)
-            whole = zlib.crc32(body, zlib.crc32(meta, zlib.crc32(head[4:16]))) == checksum
-            if whole and (record := _decoded(meta, body)) is not None:
-                return Found(record, end)
+            is_intact = zlib.crc32(body, zlib.crc32(meta, zlib.crc32(head[4:16]))) == checksum
+            if is_intact and (record := _decode(meta, body)) is not None:
+                return ReadResult(record, end)
     file.seek(offset + 1)
-    place = file.read(size - offset - 1).find(MAGIC)
-    return Found(None, size if place < 0 else offset + 1 + place)
+    distance = file.read(size - offset - 1).find(MAGIC)
+    return ReadResult(None, size if distance < 0 else offset + 1 + distance)
 
 
-def _decoded(meta: bytes, body: bytes) -> Record | None:
+def _decode(meta: bytes, body: bytes) -> Record | None:
     try:
         values = json.loads(meta)
         kind = values.pop("kind")

@@ -1,50 +1,50 @@
-"""Sending what spools hold, after a crash, an outage, or a training offline."""
+"""Sending the records of spools to the service, after a crash, an outage, or an offline training."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mild_client.backends.spool import MARK, Spool
-from mild_client.backends.uploader import NOT_NOW, Delivery, send_next
+from mild_client.backends.spool import MARKER_NAME, Spool
+from mild_client.backends.uploader import TEMPORARY_ERRORS, Uploader, upload_next
 from mild_client.client import MildClient
 from mild_client.errors import SpoolError
 from mild_core.errors import MildError, ParameterError
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
-    """What became of one spool.
+class SyncResult:
+    """Result of sending one spool.
 
     Attributes
     ----------
     folder, run_id
-        Which.
+        The spool, and its run.
     n_sent
-        Records that were sent now.
+        Number of records sent now.
     n_refused
-        Records that lie in ``refused/``, from now and before.
-    n_left, n_bytes_left
-        What is still to be sent.
-    trouble
-        Why there is something left, or why the spool cannot be read; empty where neither is so.
+        Number of records in ``refused/``, including earlier ones.
+    n_unsent, n_unsent_bytes
+        Number of unsent records, and their bytes.
+    problem
+        Why records are unsent, or why the spool cannot be read; empty otherwise.
     """
 
     folder: Path
     run_id: str
     n_sent: int = 0
     n_refused: int = 0
-    n_left: int = 0
-    n_bytes_left: int = 0
-    trouble: str = ""
+    n_unsent: int = 0
+    n_unsent_bytes: int = 0
+    problem: str = ""
 
     @property
     def is_done(self) -> bool:
         """Whether the service has everything."""
-        return not (self.n_refused or self.n_left or self.trouble)
+        return not (self.n_refused or self.n_unsent or self.problem)
 
 
-def find(root: Path) -> list[Path]:
-    """Folders of all spools in `root` and below, in the order of their names.
+def find_spools(root: Path) -> list[Path]:
+    """Return the folders of all spools in `root` and below, sorted by name.
 
     Raises
     ------
@@ -53,80 +53,80 @@ def find(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise ParameterError(f"{root} is no folder; give one with spools in it, such as the --out of a training")
-    return sorted(mark.parent for mark in root.rglob(MARK))
+    return sorted(mark.parent for mark in root.rglob(MARKER_NAME))
 
 
-def sync(
+def sync_spools(
     root: Path, url: str | None = None, api_key: str | None = None, connect: Callable[[str], MildClient] | None = None
-) -> Iterator[Synced]:
-    """Send all that is in the spools of `root` and below, each in its order, and say what became of each.
+) -> Iterator[SyncResult]:
+    """Send the records of all spools in `root` and below, each in its order, and yield the result of each spool.
 
-    What the service refuses is set aside in the spool's ``refused/``, with the reason, and the rest is sent. A spool
-    that is in use, by a training or another sync, is left to that. Sending twice changes nothing.
+    Refused records are moved to the spool's ``refused/`` with the reason, and the others are sent. A spool in use by a
+    training or another sync is skipped. Sending a record twice changes nothing.
 
     Parameters
     ----------
     root
-        A spool, or a folder with spools somewhere in it.
+        A spool, or a folder with spools in it.
     url
-        The service; None: for each spool the one that it names.
+        Address of the service; None: the address stored in each spool.
     api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if there is one.
+        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
     connect
-        Makes the client for an address, in place of the usual one.
+        Creates the client for an address; None: `MildClient`.
 
     Raises
     ------
     ParameterError
-        If `root` is no folder, or an address or the key is none.
+        If `root` is no folder, or an address or the key is invalid.
     """
     clients: dict[str, MildClient] = {}
     try:
-        for folder in find(root):
+        for folder in find_spools(root):
             try:
                 with Spool(folder) as spool:
                     address = url or spool.url
                     if address is None:
-                        yield _left(spool, 0, "it names no service; give --url")
+                        yield _summarise(spool, 0, "it names no service; give --url")
                         continue
                     if address not in clients:
                         clients[address] = connect(address) if connect else MildClient(address, api_key=api_key)
                     yield _send(spool, clients[address])
             except SpoolError as error:
-                yield _unread(folder, error)
+                yield _report_unreadable(folder, error)
     finally:
         for client in clients.values():
             client.close()
 
 
-def look(root: Path) -> Iterator[Synced]:
-    """Say what the spools of `root` and below hold, and send nothing."""
-    for folder in find(root):
+def inspect_spools(root: Path) -> Iterator[SyncResult]:
+    """Yield the state of all spools in `root` and below, without sending anything."""
+    for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                yield _left(spool, 0, "")
+                yield _summarise(spool, 0, "")
         except SpoolError as error:
-            yield _unread(folder, error)
+            yield _report_unreadable(folder, error)
 
 
-def _send(spool: Spool, client: MildClient) -> Synced:
-    delivery = Delivery(client, spool)
+def _send(spool: Spool, client: MildClient) -> SyncResult:
+    uploader = Uploader(client, spool)
     n_sent = 0
     while spool.peek() is not None:
         try:
-            refusal: MildError | None = send_next(spool, delivery)
-        except NOT_NOW as error:
-            return _left(spool, n_sent, str(error))
+            refusal: MildError | None = upload_next(spool, uploader)
+        except TEMPORARY_ERRORS as error:
+            return _summarise(spool, n_sent, str(error))
         n_sent += refusal is None
-    return _left(spool, n_sent, "")
+    return _summarise(spool, n_sent, "")
 
 
-def _left(spool: Spool, n_sent: int, trouble: str) -> Synced:
-    n_left = spool.n_left
-    return Synced(
-        spool.folder, spool.run_id, n_sent, spool.n_refused, n_left, spool.n_bytes_left, trouble if n_left else ""
+def _summarise(spool: Spool, n_sent: int, problem: str) -> SyncResult:
+    n_unsent = spool.n_unsent
+    return SyncResult(
+        spool.folder, spool.run_id, n_sent, spool.n_refused, n_unsent, spool.n_unsent_bytes, problem if n_unsent else ""
     )
 
 
-def _unread(folder: Path, error: SpoolError) -> Synced:
-    return Synced(folder, folder.name, trouble=str(error))
+def _report_unreadable(folder: Path, error: SpoolError) -> SyncResult:
+    return SyncResult(folder, folder.name, problem=str(error))

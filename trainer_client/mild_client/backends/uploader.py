@@ -1,7 +1,4 @@
-"""A thread that sends what a spool holds, in its order, and keeps trying: whoever writes to the spool never waits.
-
-From a spool's records to calls of the service: what each kind is, how it is sent, and what a refusal means.
-"""
+"""Uploads the records of a spool to the service, in their order, from a thread of its own if needed."""
 
 import dataclasses
 import io
@@ -29,52 +26,53 @@ from mild_core.types import EpochBits, SelectionOptions
 
 logger = logging.getLogger(__name__)
 
-NOT_NOW = (ServiceUnreachable, Unavailable, NotAllowed)
-"""What says nothing against a record: it stays, to be sent later, or with another key."""
+TEMPORARY_ERRORS = (ServiceUnreachable, Unavailable, NotAllowed)
+"""Errors after which a record stays in the spool, to be sent later or with another key."""
+_RETRY_SECONDS = 10.0
 
 
-def opening(spec: RunSpec, resume_from: Position | None) -> Record:
-    """The record of a run that is opened, or resumed."""
-    resumed = None if resume_from is None else dataclasses.asdict(resume_from)
-    return Record("open", {"spec": dataclasses.asdict(spec) | {"tags": dict(spec.tags)}, "resume_from": resumed})
+def make_open_record(spec: RunSpec, resume_from: Position | None) -> Record:
+    """Make the record that opens a run, or resumes it at `resume_from`."""
+    position = None if resume_from is None else dataclasses.asdict(resume_from)
+    return Record("open", {"spec": dataclasses.asdict(spec) | {"tags": dict(spec.tags)}, "resume_from": position})
 
 
-def labelling(labels: NDArray[np.integer]) -> Record:
-    """The record of the given labels, shape (n_samples,)."""
+def make_labels_record(labels: NDArray[np.integer]) -> Record:
+    """Make the record of the given labels, shape (n_samples,)."""
     body = io.BytesIO()
     np.save(body, labels, allow_pickle=False)
     return Record("labels", {}, body.getvalue())
 
 
-def finishing(result: RoundResult) -> Record:
-    """The record of a round that was finished without the service, with the set that is used from then on."""
+def make_finish_record(result: RoundResult) -> Record:
+    """Make the record of a round that was finished without the service, with the clean set used since."""
     return Record("finish", {"round": result.round, "core_version": VERSION}, result.selected.tobytes())
 
 
-class Delivery:
-    """Brings one run's records to its service, as the attempt that the service has given.
+class Uploader:
+    """Sends the records of one run to the service.
 
     Parameters
     ----------
     client
-        Speaks to the service.
+        Client of the service.
     spool
-        Where the records are.
+        The records, and the attempt number that the service has given.
     """
 
     def __init__(self, client: MildClient, spool: Spool) -> None:
         self._client, self._spool = client, spool
         self._backend = HttpBackend(client)
         if spool.attempt is not None:
-            self._backend.go_on(RunSpec(spool.run_id, spool.n_samples), spool.attempt)
+            self._backend.use_attempt(RunSpec(spool.run_id, spool.n_samples), spool.attempt)
 
     def send(self, record: Record) -> None:
-        """Send one record; whatever was sent before changes nothing.
+        """Send one record; a record that was sent before changes nothing.
 
         Raises
         ------
         MildError
-            If it does not get through (one of `NOT_NOW`), or is refused.
+            If it cannot be sent now (one of `TEMPORARY_ERRORS`), or is refused.
         """
         meta = record.meta
         if record.kind == "open":
@@ -101,10 +99,10 @@ class Delivery:
 
     def _open(self, meta: Any) -> None:
         spec = RunSpec(**{**meta["spec"], "options": SelectionOptions(**meta["spec"]["options"])})
-        resumed = meta["resume_from"]
-        self._spool.attempt = None  # what comes after an opening that is refused belongs to no run
-        state = self._backend.open(spec, None if resumed is None else Position(**resumed))
-        self._spool.note_attempt(state.attempt)
+        position = meta["resume_from"]
+        self._spool.attempt = None  # records after a refused opening belong to no run
+        state = self._backend.open(spec, None if position is None else Position(**position))
+        self._spool.set_attempt(state.attempt)
 
     def _finish(self, meta: Any, used: Bitmap) -> None:
         run_id, number, version = self._spool.run_id, meta["round"], meta["core_version"]
@@ -124,109 +122,106 @@ class Delivery:
         return bitmap.check(record.body, self._spool.n_samples, record.name)
 
 
-def send_next(spool: Spool, delivery: Delivery) -> MildError | None:
-    """Send a spool's oldest record, or set it aside if it is refused; return the refusal, if it was one.
+def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
+    """Send a spool's oldest record, or move it to ``refused/`` if it is refused; return the refusal, or None.
 
     Raises
     ------
     ServiceUnreachable, Unavailable, NotAllowed
-        If it cannot be sent now; it stays.
+        If it cannot be sent now; the record stays in the spool.
     """
     record = spool.peek()
     if record is None:
         return None
     refusal = None
     try:
-        delivery.send(record)
-    except NOT_NOW:
+        uploader.send(record)
+    except TEMPORARY_ERRORS:
         raise
     except MildError as error:
-        kept = spool.set_aside(str(error))
-        logger.warning("run %s: %s was refused and is kept as %s: %s", spool.run_id, record.name, kept, error)
+        path = spool.set_aside(str(error))
+        logger.warning("run %s: %s was refused and is kept as %s: %s", spool.run_id, record.name, path, error)
         refusal = error
     spool.advance()
     return refusal
 
 
-_LONGEST_PAUSE = 10.0
+class _StopRequested(Exception):
+    """The thread is to stop, and the service does not answer."""
 
 
-class _Ending(Exception):
-    """The sender is to end, and the service does not answer."""
+class UploadThread:
+    """Thread that sends the records of a spool, one after the other.
 
-
-class Sender:
-    """Sends a spool's records from a thread of its own, one after the other.
-
-    Memory is bounded by one record, as what waits is on disk. While the service does not answer, the same record is
-    tried again, after pauses (`Retry`), without an end.
+    At most one record is in memory, the others are on disk. While the service does not answer, the same record is sent
+    again after pauses (`Retry`), without a deadline.
 
     Parameters
     ----------
     spool
-        What to send; it stays the caller's to close, after the sender.
+        The records; close it after this thread.
     connect
-        Makes the client that speaks to the service, which retries as it is told.
+        Creates the client of the service, with the given retries.
 
     Attributes
     ----------
-    is_away
-        Whether the last try found no service that could answer.
+    is_unreachable
+        Whether the service did not answer the last attempt.
     n_refused
-        Records that were set aside.
-    stale
-        Set once another trainer has taken the run over.
+        Number of refused records.
+    stale_error
+        The refusal after which another trainer has the run; None before.
     """
 
     def __init__(self, spool: Spool, connect: Callable[[Retry], MildClient]) -> None:
-        self.is_away = False
+        self.is_unreachable = False
         self.n_refused = 0
-        self.stale: StaleAttempt | None = None
+        self.stale_error: StaleAttempt | None = None
         self._spool = spool
-        self._client = connect(Retry(deadline=math.inf, first_deadline=math.inf, sleep=self._pause))
-        self._delivery = Delivery(self._client, spool)
+        self._client = connect(Retry(deadline=math.inf, first_deadline=math.inf, sleep=self._wait_before_retry))
+        self._uploader = Uploader(self._client, spool)
         self._changed = threading.Condition()
-        self._is_ending = False
-        self._thread = threading.Thread(target=self._run, name=f"mild-sender-{spool.run_id}", daemon=True)
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"mild-upload-{spool.run_id}", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        """Say that there is something new in the spool."""
+    def notify(self) -> None:
+        """Wake the thread after a record was added to the spool."""
         with self._changed:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all is sent, at most `seconds` and not for a service that is away; return whether all is sent."""
+        """Wait up to `seconds` until all is sent, or the service does not answer; return whether all is sent."""
         with self._changed:
-            self._changed.wait_for(self._is_at_rest, seconds)
-        return not self._spool.n_left
+            self._changed.wait_for(self._is_idle, seconds)
+        return not self._spool.n_unsent
 
     def close(self, seconds: float) -> None:
-        """Send what is left within `seconds`, and end; a service that is away is tried once more."""
+        """Send the remaining records within `seconds`, and stop; an unreachable service is tried once more."""
         with self._changed:
-            self._is_ending = True
+            self._is_stopping = True
             self._changed.notify_all()
         self._thread.join(seconds)
         if not self._thread.is_alive():
             self._client.close()
 
-    def _is_at_rest(self) -> bool:
-        return not self._spool.n_left or self.is_away or not self._thread.is_alive()
+    def _is_idle(self) -> bool:
+        return not self._spool.n_unsent or self.is_unreachable or not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
-            while self._has_work():
+            while self._wait_for_record():
                 try:
-                    refusal = send_next(self._spool, self._delivery)
+                    refusal = upload_next(self._spool, self._uploader)
                 except NotAllowed:
                     raise
-                except NOT_NOW:  # an answer that no client repeats at once, such as a full store's
-                    self._pause(_LONGEST_PAUSE)
+                except TEMPORARY_ERRORS:  # a refusal that the client does not repeat, such as a full store's
+                    self._wait_before_retry(_RETRY_SECONDS)
                     continue
-                self._note(refusal)
-        except _Ending:
+                self._record_outcome(refusal)
+        except _StopRequested:
             pass
-        except Exception as error:  # a thread that dies silently would leave whoever trains in the dark
+        except Exception as error:  # a thread that dies silently would not be noticed
             logger.warning(
                 "run %s: nothing more is sent by this process (%s); what is left stays in %s",
                 self._spool.run_id,
@@ -234,29 +229,29 @@ class Sender:
                 self._spool.folder,
                 exc_info=not isinstance(error, NotAllowed),
             )
-        self.is_away = True
-        self.wake()
+        self.is_unreachable = True
+        self.notify()
 
-    def _has_work(self) -> bool:
-        """Wait for a record; false: all is sent, and the sender is to end."""
+    def _wait_for_record(self) -> bool:
+        """Wait for a record; return False if all is sent and the thread is to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._spool.n_left or self._is_ending)
-            return bool(self._spool.n_left)
+            self._changed.wait_for(lambda: self._spool.n_unsent or self._is_stopping)
+            return bool(self._spool.n_unsent)
 
-    def _note(self, refusal: Exception | None) -> None:
+    def _record_outcome(self, refusal: Exception | None) -> None:
         with self._changed:
-            self.is_away = False
+            self.is_unreachable = False
             if refusal is not None:
                 self.n_refused += 1
             if isinstance(refusal, StaleAttempt):
-                self.stale = refusal
+                self.stale_error = refusal
             self._changed.notify_all()
 
-    def _pause(self, seconds: float) -> None:
-        """Wait before the next try, unless the sender is to end: then the next try is the last one."""
+    def _wait_before_retry(self, seconds: float) -> None:
+        """Wait before the next attempt; raise _StopRequested if the thread is to stop."""
         with self._changed:
-            if self._is_ending:
-                raise _Ending
-            self.is_away = True
+            if self._is_stopping:
+                raise _StopRequested
+            self.is_unreachable = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._is_ending, seconds)
+            self._changed.wait_for(lambda: self._is_stopping, seconds)

@@ -206,7 +206,7 @@ class LocalRun:
         options = replace(settings.selection, audit=audit)
         spec = RunSpec("review", training.n_samples, observe=settings.observe, options=options)
         selector = LocalSelector(training.folder / "bits")
-        rounds = selector.look(spec, training.n_rounds)
+        rounds = selector.read_rounds(spec, training.n_rounds)
         return rounds, select(rounds, options, Annotations(selector.labels, self._audit()))
 
     def _audit(self) -> Audit:
