@@ -11,8 +11,8 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from mild_service import __version__
+from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
-from mild_service.annotations.sample_id_lists import ExternalIds
 from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.dashboard import routes
@@ -94,23 +94,25 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.runs = RunWriter(store, computer, settings, telemetry)
     app.state.epochs = EpochWriter(store, settings, telemetry)
     app.state.shards = ShardWriter(store, settings, telemetry)
-    app.state.coverages = StatusReader(store, settings)
+    app.state.status_reader = StatusReader(store, settings)
     ids = ExternalIds(store, settings.id_cache_bytes)
     app.state.sample_ids = ids
     helper = Helper(settings.log_reader_bytes, settings.request_seconds)
     app.state.helper = helper
     app.state.predictions = PredictionWriter(store, ids, helper, settings, telemetry)
-    truths = LabelsAndAudits(store, telemetry)
-    app.state.truths = truths
+    labels_and_audits = LabelsAndAudits(store, telemetry)
+    app.state.labels_and_audits = labels_and_audits
     feed = EventFeed(store)
-    app.state.feed = feed
+    app.state.event_feed = feed
     app.state.drain = Drain(feed)
     app.state.streams = asyncio.Semaphore(settings.max_streams)
-    app.state.selections = Selections(store, computer, truths, feed, settings, telemetry)
-    app.state.gate = Authenticator(store, settings)
+    app.state.selections = Selections(store, computer, labels_and_audits, feed, settings, telemetry)
+    app.state.authenticator = Authenticator(store, settings)
     suggester = LabelSuggester(store, app.state.selections)
     app.state.suggester = suggester
-    app.state.tables = SampleTables(app.state.selections, computer, truths, suggester, settings.table_cache_bytes)
+    app.state.sample_tables = SampleTables(
+        app.state.selections, computer, labels_and_audits, suggester, settings.table_cache_bytes
+    )
     problems.install(app)
     resources = (
         epochs,  # they are tried in this order, and these are what is asked for most
@@ -132,7 +134,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     origins = read_origins(settings.cors_origins)
     app.add_middleware(
         Guard,
-        gate=app.state.gate,
+        authenticator=app.state.authenticator,
         rulebook=Rulebook(settings.metrics_access),
         buckets=Buckets(settings.rate_per_key, settings.rate_burst),
         origins=origins,
@@ -167,7 +169,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         ending.set()
         app.state.drain.begin()
-        await app.state.feed.aclose()
+        await app.state.event_feed.aclose()
         await preparing
         await sweeper
         await to_thread.run_sync(app.state.helper.close)
@@ -197,7 +199,7 @@ async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:
             await asyncio.wait_for(ending.wait(), seconds)
             return
         try:
-            app.state.telemetry.swept.inc(await app.state.store.runs.sweep())
+            app.state.telemetry.expired_runs.inc(await app.state.store.runs.sweep())
             await app.state.runs.check_capacity()
         except StoreError as error:
             logger.warning("expired runs could not be swept: %s", error)

@@ -1,4 +1,4 @@
-"""The gate: whether a key is asked for, whose it is, and the sessions that are begun with one.
+"""The authenticator: whether a key is asked for, whose it is, and the sessions that are begun with one.
 
 Whether a service may be reached from other machines: only if it asks for keys, or its owner says so.
 """
@@ -70,7 +70,7 @@ class Authenticator:
             If that hangs on the store's keys, and the store does not answer: then nobody gets in.
         """
         if not (self._closed or self._off) and self._ticks() >= self._look_again:
-            self._closed = await self._store.credentials.any()
+            self._closed = await self._store.credentials.has_any()
             self._look_again = self._ticks() + self._seconds
         return self._closed
 
@@ -80,18 +80,18 @@ class Authenticator:
 
     async def find_by_session(self, session: str) -> ApiKey | None:
         """The key that a session was begun with; None once either has ended."""
-        found = await self._store.sessions.key_digest(secret_digest(session))
+        found = await self._store.sessions.get_key_digest(secret_digest(session))
         return None if found is None else await self._by_digest(found)
 
     async def begin_session(self, secret: str) -> str:
         """Begin a session with a key that was just verified; return the session's id."""
         session = secrets.token_urlsafe(32)
-        await self._store.sessions.begin(secret_digest(session), secret_digest(secret), self._session_seconds)
+        await self._store.sessions.create(secret_digest(session), secret_digest(secret), self._session_seconds)
         return session
 
     async def end_session(self, session: str) -> None:
         """End a session."""
-        await self._store.sessions.end(secret_digest(session))
+        await self._store.sessions.delete(secret_digest(session))
 
     async def _by_digest(self, wanted: str) -> ApiKey | None:
         key = self._static.get(wanted) or self._remembered(wanted)

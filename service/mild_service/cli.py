@@ -141,7 +141,7 @@ def list_keys(embedded: Embedded = False, data_dir: DataDir = None) -> None:
     """List all keys that were ever made, without their secrets."""
 
     async def found(store: Store) -> list[ApiKey]:
-        return await store.credentials.all()
+        return await store.credentials.list_keys()
 
     with one_line_errors():
         keys, now = in_store(found, embedded, data_dir), time.time()

@@ -82,13 +82,13 @@ class Epoch:
     kind: EpochKind = "whole"
     partial: bool = False
     n_shards: int | None = None
-    n_in: int | None = None
-    votes: bool = False
+    n_stored_shards: int | None = None
+    has_wrong_predictions: bool = False
 
     @property
-    def lacks_shards(self) -> bool:
+    def is_missing_shards(self) -> bool:
         """Not all of its shards are in."""
-        return self.n_shards != self.n_in
+        return self.n_shards != self.n_stored_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class Round:
     version: int
     members: SetRef | None
     epochs: Mapping[int, Epoch]
-    partials: Mapping[int, Epoch]
+    partial_epochs: Mapping[int, Epoch]
     metrics: Mapping[int, Mapping[str, float]]
     opened_at: float
     finished_at: float | None = None
@@ -175,10 +175,10 @@ class Round:
     @property
     def all_epochs(self) -> dict[int, Epoch]:
         """Committed and partial epochs, ascending."""
-        return dict(sorted({**self.epochs, **self.partials}.items()))
+        return dict(sorted({**self.epochs, **self.partial_epochs}.items()))
 
     @property
-    def missing(self) -> list[int]:
+    def missing_epochs(self) -> list[int]:
         """Epochs that lack in 0..max."""
         present = self.all_epochs
         return sorted(set(range(max(present, default=-1) + 1)) - set(present))
@@ -227,11 +227,11 @@ class Run:
     ids: SampleIdsRef | None = None
 
     @property
-    def place(self) -> str:
+    def index_entry(self) -> str:
         """Its place among all runs, which are sorted by it: when it was created, then its name."""
         return f"{round(self.created_at * 1000):013d}:{self.run_id}"
 
-    def truth(self, name: AnnotationName) -> AnnotationRef | None:
+    def annotation_ref(self, name: AnnotationName) -> AnnotationRef | None:
         """Labels or audit, by name."""
         return self.labels if name == "labels" else self.audit
 

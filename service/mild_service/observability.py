@@ -48,7 +48,7 @@ class Telemetry:
         self.selections = Counter(
             "mild_selections", "Selections asked for, by where they came from.", ["source"], registry=self.registry
         )
-        self.truths = Counter(
+        self.annotations = Counter(
             "mild_truths", "Labels and audits put, by kind and outcome.", ["kind", "outcome"], registry=self.registry
         )
         self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
@@ -61,9 +61,9 @@ class Telemetry:
         )
         self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter, Counter]] = {}
-        self.swept = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)
+        self.expired_runs = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)
 
-    def answered(self, method: str, route: str, status: int, seconds: float, n_in: int, n_out: int) -> None:
+    def count_request(self, method: str, route: str, status: int, seconds: float, n_in: int, n_out: int) -> None:
         """Count a request. What counts it is looked up once per method, route and status: there are few."""
         counts = self._answered.get((method, route, status))
         if counts is None:
@@ -100,14 +100,14 @@ class RequestTrace:
         self._observe = observe
         self._running: set[Phase] = set()
 
-    def enter(self, name: Phase) -> float | None:
+    def start_phase(self, name: Phase) -> float | None:
         """Begin a phase; return what `leave` is to be given. A phase within itself counts once."""
         if name in self._running:
             return None
         self._running.add(name)
         return time.perf_counter()
 
-    def leave(self, name: Phase, started: float | None) -> None:
+    def end_phase(self, name: Phase, started: float | None) -> None:
         """End a phase."""
         if started is not None:
             self._running.discard(name)
@@ -139,11 +139,11 @@ class phase:  # noqa: N801  # reads as a verb: with phase("store")
     def __enter__(self) -> None:
         self._trace = current_trace.get()
         if self._trace is not None:
-            self._started = self._trace.enter(self._name)
+            self._started = self._trace.start_phase(self._name)
 
     def __exit__(self, *_: object) -> None:
         if self._trace is not None:
-            self._trace.leave(self._name, self._started)
+            self._trace.end_phase(self._name, self._started)
 
 
 LogFormat: TypeAlias = Literal["text", "json", "logfmt"]

@@ -1,4 +1,4 @@
-"""The gate: whose key it is, how long that is remembered, and when one is asked for."""
+"""The authenticator: whose key it is, how long that is remembered, and when one is asked for."""
 
 import secrets
 from dataclasses import replace
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def gate(store: Store, settings: Settings, clock: Clock) -> Authenticator:
+def authenticator(store: Store, settings: Settings, clock: Clock) -> Authenticator:
     return Authenticator(store, settings, clock, clock)
 
 
@@ -28,70 +28,74 @@ async def made(store: Store, expires_at: float | None = None) -> tuple[str, ApiK
     return secret, key
 
 
-async def test_a_key_is_known_by_its_secret_alone(store: Store, gate: Authenticator) -> None:
+async def test_a_key_is_known_by_its_secret_alone(store: Store, authenticator: Authenticator) -> None:
     secret, key = await made(store)
-    found = await gate.find_by_secret(secret)
+    found = await authenticator.find_by_secret(secret)
     assert found is not None
     assert replace(found, used_at=None) == key
     for other in (secret + "x", secret[:-1], "", generate_secret(), "\udcff"):
-        assert await gate.find_by_secret(other) is None
+        assert await authenticator.find_by_secret(other) is None
 
 
 async def test_a_revoked_key_counts_for_five_seconds_more_at_most(
-    store: Store, gate: Authenticator, clock: Clock
+    store: Store, authenticator: Authenticator, clock: Clock
 ) -> None:
     secret, key = await made(store)
-    assert await gate.find_by_secret(secret)
+    assert await authenticator.find_by_secret(secret)
     await store.credentials.revoke(key.key_id)
     clock.now += 5.0
-    assert await gate.find_by_secret(secret) is None
-    assert await gate.find_by_secret(secret) is None
+    assert await authenticator.find_by_secret(secret) is None
+    assert await authenticator.find_by_secret(secret) is None
 
 
-async def test_a_verified_key_is_not_looked_up_again_at_once(store: Store, gate: Authenticator, clock: Clock) -> None:
+async def test_a_verified_key_is_not_looked_up_again_at_once(
+    store: Store, authenticator: Authenticator, clock: Clock
+) -> None:
     secret, key = await made(store)
-    assert await gate.find_by_secret(secret)
+    assert await authenticator.find_by_secret(secret)
     await store.credentials.revoke(key.key_id)
     clock.now += 4.9
-    assert await gate.find_by_secret(secret)
+    assert await authenticator.find_by_secret(secret)
 
 
 async def test_so_many_keys_are_remembered_and_no_more(
-    store: Store, gate: Authenticator, monkeypatch: pytest.MonkeyPatch
+    store: Store, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "_REMEMBERED", 2)
     keys = [await made(store) for _ in range(3)]
     for secret, _ in keys:
-        assert await gate.find_by_secret(secret)
+        assert await authenticator.find_by_secret(secret)
     for _, key in keys:
         await store.credentials.revoke(key.key_id)
-    assert [bool(await gate.find_by_secret(secret)) for secret, _ in keys] == [False, True, True]
+    assert [bool(await authenticator.find_by_secret(secret)) for secret, _ in keys] == [False, True, True]
 
 
 async def test_a_key_expires_to_the_second_though_it_is_remembered(
-    store: Store, gate: Authenticator, clock: Clock
+    store: Store, authenticator: Authenticator, clock: Clock
 ) -> None:
     secret, _ = await made(store, expires_at=clock.now + 2)
-    assert await gate.find_by_secret(secret)
+    assert await authenticator.find_by_secret(secret)
     clock.now += 2
-    assert await gate.find_by_secret(secret) is None
+    assert await authenticator.find_by_secret(secret) is None
 
 
-async def test_the_last_use_is_written_down_once_a_minute(store: Store, gate: Authenticator, clock: Clock) -> None:
+async def test_the_last_use_is_written_down_once_a_minute(
+    store: Store, authenticator: Authenticator, clock: Clock
+) -> None:
     secret, _ = await made(store)
     first = clock.now
     for step, used in ((0.0, first), (30.0, first), (30.0, first + 60)):
         clock.now += step
-        await gate.find_by_secret(secret)
-        (listed,) = await store.credentials.all()
+        await authenticator.find_by_secret(secret)
+        (listed,) = await store.credentials.list_keys()
         assert listed.used_at == used
 
 
-async def test_only_digests_are_stored(store: Store, gate: Authenticator, settings: Settings) -> None:
+async def test_only_digests_are_stored(store: Store, authenticator: Authenticator, settings: Settings) -> None:
     from redis import Redis
 
     secret, _ = await made(store)
-    session = await gate.begin_session(secret)
+    session = await authenticator.begin_session(secret)
     assert settings.store_url is not None
     with Redis.from_url(settings.store_url) as redis:
         names = list(redis.scan_iter(f"{settings.store_namespace}:*"))
@@ -102,24 +106,24 @@ async def test_only_digests_are_stored(store: Store, gate: Authenticator, settin
 
 
 async def test_a_service_without_keys_is_open_and_closes_for_good_once_one_is_made(
-    store: Store, gate: Authenticator, settings: Settings, clock: Clock
+    store: Store, authenticator: Authenticator, settings: Settings, clock: Clock
 ) -> None:
-    assert not await gate.requires_key()
+    assert not await authenticator.requires_key()
     _, key = await made(store)
     clock.now += 5.0
-    assert await gate.requires_key()
+    assert await authenticator.requires_key()
     await store.credentials.revoke(key.key_id)
     clock.now += 5.0
-    assert await gate.requires_key()
+    assert await authenticator.requires_key()
     assert await Authenticator(store, settings).requires_key()  # nor does a restart open it
     assert not await Authenticator(store, settings.model_copy(update={"auth": "off"})).requires_key()
 
 
 async def test_static_keys_and_the_setting_close_it_from_the_start(store: Store, settings: Settings) -> None:
     static = settings.model_copy(update={"api_keys": SecretStr(f"ci:write:ci-:{'k' * 20}")})
-    gate = Authenticator(store, static)
-    assert await gate.requires_key()
-    key = await gate.find_by_secret("k" * 20)
+    authenticator = Authenticator(store, static)
+    assert await authenticator.requires_key()
+    key = await authenticator.find_by_secret("k" * 20)
     assert key is not None
     assert (key.scope, key.prefix) == ("write", "ci-")
     assert await Authenticator(store, settings.model_copy(update={"auth": "required"})).requires_key()
@@ -134,14 +138,16 @@ async def test_nobody_gets_in_while_it_cannot_be_told_whether_there_are_keys(set
     await store.aclose()
 
 
-async def test_a_session_ends_with_its_key_or_by_itself(store: Store, gate: Authenticator, clock: Clock) -> None:
+async def test_a_session_ends_with_its_key_or_by_itself(
+    store: Store, authenticator: Authenticator, clock: Clock
+) -> None:
     secret, key = await made(store)
-    first, second = await gate.begin_session(secret), await gate.begin_session(secret)
-    assert await gate.find_by_session(first)
-    await gate.end_session(first)
-    assert await gate.find_by_session(first) is None
-    assert await gate.find_by_session(secret) is None
-    assert await gate.find_by_session(second)
+    first, second = await authenticator.begin_session(secret), await authenticator.begin_session(secret)
+    assert await authenticator.find_by_session(first)
+    await authenticator.end_session(first)
+    assert await authenticator.find_by_session(first) is None
+    assert await authenticator.find_by_session(secret) is None
+    assert await authenticator.find_by_session(second)
     await store.credentials.revoke(key.key_id)
     clock.now += 5.0
-    assert await gate.find_by_session(second) is None
+    assert await authenticator.find_by_session(second) is None

@@ -74,9 +74,9 @@ class LabelsAndAudits:
                 said: Literal["set", "same", "replaced"] = outcome
                 if outcome == "set" and run.labels is not None:
                     said = "replaced"
-                self._telemetry.truths.labels("labels", said).inc()
+                self._telemetry.annotations.labels("labels", said).inc()
                 return said, digest
-            run = await self._again(run)
+            run = await self._refresh(run)
 
     async def put_audit(self, run: Run, marks: Marks) -> AuditUpdate:
         """Add marks to the run's audit, or take some back; where they contradict it, they are right.
@@ -94,18 +94,18 @@ class LabelsAndAudits:
                 "send the samples whose label was checked"
             )
         while True:
-            run, held = await self.audit(run)
+            run, held = await self.read_audit(run)
             left = held.without(marks.forgotten)
             merged = left.updated(marks.audit)
             outcome, _ = await self._store.annotations.put_audit(run, merged)
             if outcome != "moved":
-                self._telemetry.truths.labels("audit", outcome).inc()
+                self._telemetry.annotations.labels("audit", outcome).inc()
                 added = merged.n_known - left.n_known
                 removed = bitmap.popcount(held.known & marks.forgotten)
                 return AuditUpdate(merged, added, held.contradicted(marks.audit), removed)
-            run = await self._again(run)
+            run = await self._refresh(run)
 
-    async def audit(self, run: Run) -> tuple[Run, Audit]:
+    async def read_audit(self, run: Run) -> tuple[Run, Audit]:
         """All that is known, and the run with the reference to it; an empty audit where there is none.
 
         Raises
@@ -116,7 +116,7 @@ class LabelsAndAudits:
         run, audit = await self._read(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.config.n_samples)
 
-    async def label(self, run: Run, index: int) -> int | None:
+    async def read_label(self, run: Run, index: int) -> int | None:
         """One sample's given label; None where no labels are stored.
 
         Raises
@@ -127,7 +127,7 @@ class LabelsAndAudits:
         _, label = await self._read(run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index))
         return label
 
-    async def labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    async def read_labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Some samples' given labels, which ascend; None where no labels are stored.
 
         Raises
@@ -145,20 +145,20 @@ class LabelsAndAudits:
     ) -> tuple[Run, T | None]:
         """Read what the run refers to, again if it is replaced meanwhile."""
         for _ in range(_READS):
-            ref = run.truth(name)
+            ref = run.annotation_ref(name)
             if ref is None:
                 return run, None
             try:
                 return run, await read(run, ref)
             except StoreDamaged:
-                run = await self._again(run)
-                if run.truth(name) == ref:
+                run = await self._refresh(run)
+                if run.annotation_ref(name) == ref:
                     raise
         raise StoreUnavailable(
             f"the {name} of run {run.run_id!r} were replaced while they were read, {_READS} times in a row; ask again"
         )
 
-    async def _again(self, run: Run) -> Run:
+    async def _refresh(self, run: Run) -> Run:
         """The run's record now; of a run that was opened anew the old one, whose writes and reads find nothing."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run

@@ -20,7 +20,14 @@ from mild_service.dashboard.rendering import render
 from mild_service.dashboard.run_page import PageDep, shown
 from mild_service.dashboard.sample_pages import choice_of, rows_of, show_pictures, tabled_of
 from mild_service.selecting.sample_tables import SelectionTable, SuggestedLabels
-from mild_service.web.dependencies import CallerDep, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
+from mild_service.web.dependencies import (
+    CallerDep,
+    LabelsAndAuditsDep,
+    RunsDep,
+    SampleIdsDep,
+    SampleTablesDep,
+    SelectionsDep,
+)
 
 router = APIRouter(include_in_schema=False)
 
@@ -32,7 +39,7 @@ async def show_map(
     request: Request,
     page: PageDep,
     selections: SelectionsDep,
-    tables: TablesDep,
+    tables: SampleTablesDep,
 ) -> HTMLResponse:
     """The data map of the round's selection."""
     context = {**page.context(), "found": None}
@@ -73,19 +80,19 @@ async def show_classes(
     request: Request,
     page: PageDep,
     selections: SelectionsDep,
-    tables: TablesDep,
+    tables: SampleTablesDep,
 ) -> HTMLResponse:
     """The round's selection class by class."""
     context: dict[str, Any] = {**page.context(), "started": False, "rows": None, "pairs": None}
     choice = await choice_of(page, selections)
     if choice is not None:
-        tabled, labels = await tables.of(choice), await tables.labels(page.run)
+        tabled, labels = await tables.get(choice), await tables.get_labels(page.run)
         context["started"] = True
         if labels is not None:
             rows = await anyio.to_thread.run_sync(_rows, tabled, labels)
             context |= {"rows": rows[:_MAX_ROWS], "n_classes": len(rows), "floor": tabled.selection.options.min_keep}
             context["verdict"] = tabled.selection.verdict
-        suggested = await tables.suggested(choice)
+        suggested = await tables.get_suggested_labels(choice)
         if suggested is not None:
             context |= _pairs(suggested)
     return render(request, "classes.html", context)
@@ -146,8 +153,8 @@ async def show_comparison(
     page: PageDep,
     runs: RunsDep,
     selections: SelectionsDep,
-    tables: TablesDep,
-    truths: TruthsDep,
+    tables: SampleTablesDep,
+    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
     other: Annotated[str, Query(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = "",
@@ -169,7 +176,7 @@ async def show_comparison(
             show_pictures(request, page.run)
             was, now = tabled[0].table, tabled[1].table
             found = await anyio.to_thread.run_sync(compare, was, now)
-            labels, (_, audit) = await tables.labels(page.run), await truths.audit(page.run)
+            labels, (_, audit) = await tables.get_labels(page.run), await labels_and_audits.read_audit(page.run)
             context |= {"found": found, **_drawn(found)}
             for name, moved in (("moved_in", found.moved_in), ("moved_out", found.moved_out)):
                 rows = await rows_of(tabled[1], moved[:_LISTED], page.run, sample_ids, labels, audit)

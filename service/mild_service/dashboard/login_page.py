@@ -32,8 +32,8 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
     bodies.media_type(request, (_FORM,), _FORM)
     form = parse_qs((await bodies.read_within(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     secret = form.get("key", [""])[0].strip()
-    gate = _gate(request)
-    key = await gate.find_by_secret(secret) if await gate.requires_key() else None
+    authenticator = _authenticator(request)
+    key = await authenticator.find_by_secret(secret) if await authenticator.requires_key() else None
     api_keys.log_audit_event(
         "login" if key else "failed-login",
         key,
@@ -46,7 +46,7 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
     answer = _go(request, wanted if _is_ours(wanted) else "/ui/")
     answer.set_cookie(
         COOKIE,
-        await gate.begin_session(secret),
+        await authenticator.begin_session(secret),
         max_age=settings.session_seconds,
         path=request.scope.get("root_path") or "/",
         secure=request.url.scheme == "https",
@@ -61,16 +61,16 @@ async def log_out(request: Request) -> Response:
     """End the session."""
     check_same_site(request)
     if session := request.cookies.get(COOKIE):
-        await _gate(request).end_session(session)
+        await _authenticator(request).end_session(session)
     answer = _go(request, "/ui/login")
     answer.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
     return answer
 
 
 async def _page(request: Request, wanted: str, failed: bool = False) -> HTMLResponse:
-    gate, session = _gate(request), request.cookies.get(COOKIE)
-    closed = await gate.requires_key()
-    key = await gate.find_by_session(session) if closed and session else None
+    authenticator, session = _authenticator(request), request.cookies.get(COOKIE)
+    closed = await authenticator.requires_key()
+    key = await authenticator.find_by_session(session) if closed and session else None
     context = {"closed": closed, "key": key, "failed": failed, "wanted": wanted if _is_ours(wanted) else ""}
     return render(request, "login.html", context, 401 if failed else 200)
 
@@ -86,6 +86,6 @@ def _go(request: Request, path: str) -> RedirectResponse:
     )
 
 
-def _gate(request: Request) -> Authenticator:
-    gate: Authenticator = request.app.state.gate
-    return gate
+def _authenticator(request: Request) -> Authenticator:
+    authenticator: Authenticator = request.app.state.authenticator
+    return authenticator

@@ -68,7 +68,7 @@ async def shown(runs: RunWriter, run_id: str, asked: int | None) -> Shown:
         If the round has not begun.
     """
     run = await runs.find(run_id)
-    rounds = await runs.rounds(run)
+    rounds = await runs.read_rounds(run)
     number = asked
     if number is None:
         number = run.round if rounds[-1].epochs else max(run.round - 1, 0)
@@ -103,7 +103,7 @@ async def show_run(
         **page.context(),
         "course": course_of(page.run, page.rounds),
         "alarms": of_run(page.run, page.rounds, time.time()),
-        "overlaps": await selections.overlaps(page.run, page.rounds),
+        "overlaps": await selections.compute_overlaps(page.run, page.rounds),
         "panel": await _panel(request, page, selections, caller) if stored else None,
     }
     return render(request, "run.html", context)
@@ -121,10 +121,10 @@ async def show_selection(
 
 async def _panel(request: Request, page: Shown, selections: Selections, caller: ApiKey) -> dict[str, Any]:
     """A round's set, and what could be set in its place."""
-    choice = await selections.choose(page.run, page.round.number, {})
-    document = await selections.document(choice)
-    sweep = await selections.sweep(choice)
-    fit = await selections.fit(choice)
+    choice = await selections.plan(page.run, page.round.number, {})
+    document = await selections.read_summary(choice)
+    sweep = await selections.compute_sweep(choice)
+    fit = await selections.read_fit(choice)
     return {
         "set": document,
         "alarms": of_rounds(*_measured(document), {}),

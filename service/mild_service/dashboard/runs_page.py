@@ -118,23 +118,23 @@ async def show_runs(
 async def _find(runs: RunWriter, prefix: str, wanted: Filter, cursor: str | None) -> tuple[list[Run], str | None, bool]:
     """A page of runs, where the next begins, and whether all runs were looked at that this page could have had."""
     if not wanted:
-        page = await runs.page(_PAGE, cursor, prefix)
+        page = await runs.list_page(_PAGE, cursor, prefix)
         return page.runs, page.next_cursor, True
     found: list[Run] = []
     for _ in range(_MOST_LOOKS):
-        page = await runs.page(_LOOKED_AT, cursor, prefix)
+        page = await runs.list_page(_LOOKED_AT, cursor, prefix)
         fitting = [run for run in page.runs if wanted.lets_through(run)]
         found += fitting
         cursor = page.next_cursor
         if len(found) > _PAGE:
-            return found[:_PAGE], found[_PAGE - 1].place, True
+            return found[:_PAGE], found[_PAGE - 1].index_entry, True
         if cursor is None:
             return found, None, True
     return found, cursor, False
 
 
 async def _line(runs: RunWriter, run: Run) -> Line:
-    rounds = await runs.rounds(run, first=max(run.round - 1 - PATIENCE, 0))
+    rounds = await runs.read_rounds(run, first=max(run.round - 1 - PATIENCE, 0))
     config = run.config
     done = None
     if config.expected_epochs and config.expected_rounds:

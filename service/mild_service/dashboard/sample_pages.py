@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit, Marks
 from mild_core.inspect.sample_table import Mask, SampleTable, Sort, Wanted, backward, forward
-from mild_service.annotations.sample_id_lists import ExternalIds
+from mild_service.annotations.external_ids import ExternalIds
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, render
@@ -28,20 +28,28 @@ from mild_service.models import Run
 from mild_service.selecting.sample_tables import SampleTables, SelectionTable
 from mild_service.selecting.selections import SelectionPlan, Selections
 from mild_service.web import bodies
-from mild_service.web.dependencies import CallerDep, RunId, RunsDep, SampleIdsDep, SelectionsDep, TablesDep, TruthsDep
+from mild_service.web.dependencies import (
+    CallerDep,
+    LabelsAndAuditsDep,
+    RunId,
+    RunsDep,
+    SampleIdsDep,
+    SampleTablesDep,
+    SelectionsDep,
+)
 
 
 async def choice_of(page: Shown, selections: Selections) -> SelectionPlan | None:
     """The selection of the round that a page shows; None where the round has no epochs yet."""
     if not page.round.epochs:
         return None
-    return await selections.choose(page.run, page.round.number, {})
+    return await selections.plan(page.run, page.round.number, {})
 
 
 async def tabled_of(page: Shown, selections: Selections, tables: SampleTables) -> SelectionTable | None:
     """The same with its samples."""
     choice = await choice_of(page, selections)
-    return None if choice is None else await tables.of(choice)
+    return None if choice is None else await tables.get(choice)
 
 
 def show_pictures(request: Request, run: Run) -> None:
@@ -62,7 +70,7 @@ async def rows_of(
     ascending = np.sort(samples).astype(np.int64)
     names = {}
     if run.ids is not None and ascending.size:
-        names = dict(zip(ascending.tolist(), await sample_ids.names(run, ascending), strict=True))
+        names = dict(zip(ascending.tolist(), await sample_ids.get_ids(run, ascending), strict=True))
     return [
         {
             "index": index,
@@ -157,8 +165,8 @@ async def show_samples(
     request: Request,
     page: PageDep,
     selections: SelectionsDep,
-    tables: TablesDep,
-    truths: TruthsDep,
+    tables: SampleTablesDep,
+    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     filters: Annotated[Filters, Depends(_filters)],
     after: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
@@ -173,8 +181,8 @@ async def show_samples(
     tabled = await tabled_of(page, selections, tables)
     if tabled is not None:
         show_pictures(request, page.run)
-        labels = await tables.labels(page.run)
-        _, audit = await truths.audit(page.run)
+        labels = await tables.get_labels(page.run)
+        _, audit = await labels_and_audits.read_audit(page.run)
         found = await anyio.to_thread.run_sync(
             lambda: _turned(tabled.table, filters.mask(tabled.table, labels, audit), filters.sort, after, before)
         )
@@ -232,7 +240,7 @@ async def _find(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
     """The sample that a text names: by its external id, else by its index."""
     if run.ids is not None:
         try:
-            return await sample_ids.find(run, text)
+            return await sample_ids.find_index(run, text)
         except SampleNotFound:
             pass
     if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < run.config.n_samples:
@@ -265,8 +273,8 @@ async def show_sample(
     index: Index,
     page: PageDep,
     selections: SelectionsDep,
-    tables: TablesDep,
-    truths: TruthsDep,
+    tables: SampleTablesDep,
+    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
     was: Annotated[Mark | None, Query(description="The mark before the one that was just given.")] = None,
@@ -281,25 +289,25 @@ async def show_sample(
     }
     choice = await choice_of(page, selections)
     if choice is not None:
-        story = await tables.story(choice, index)
-        tabled = await tables.of(choice)
-        run, audit = await truths.audit(page.run)
-        label = await truths.label(run, index)
-        name = None if run.ids is None else (await sample_ids.names(run, np.array([index])))[0]
+        story = await tables.get_history(choice, index)
+        tabled = await tables.get(choice)
+        run, audit = await labels_and_audits.read_audit(page.run)
+        label = await labels_and_audits.read_label(run, index)
+        name = None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0]
         show_pictures(request, run)
         histogram = tabled.selection.histogram
         context |= {
             "story": story,
-            "told": story.told,
+            "told": story.explanation,
             "id": name,
             "picture": image_url(run.config.picture_url, index, name),
-            "label": story.counted.given(0, label),
-            "suggested": story.counted.suggested(0, label),
+            "label": story.counted.given_label(0, label),
+            "suggested": story.counted.suggested_class(0, label),
             "votes": int(story.counted.tally.n_votes[0]),
             "n_observed": int(story.counted.n_observed[0]),
             "mark": _NAMES[audit.mark(index)],
-            "strips": [charts.stretches(history.bits) for history in story.told.rounds],
-            "drawn": histogram and charts.distribution(histogram, tabled.selection.threshold, story.told.score),
+            "strips": [charts.stretches(history.bits) for history in story.explanation.rounds],
+            "drawn": histogram and charts.distribution(histogram, tabled.selection.threshold, story.explanation.score),
             "threshold": tabled.selection.threshold,
         }
     return render(request, "sample.html", context)
@@ -307,7 +315,12 @@ async def show_sample(
 
 @router.post("/ui/runs/{run_id}/samples/{index}/mark")
 async def mark_sample(
-    request: Request, run_id: RunId, index: Index, runs: RunsDep, truths: TruthsDep, round_: RoundQuery = None
+    request: Request,
+    run_id: RunId,
+    index: Index,
+    runs: RunsDep,
+    labels_and_audits: LabelsAndAuditsDep,
+    round_: RoundQuery = None,
 ) -> RedirectResponse:
     """Put the form's mark into the run's audit, and go back to the sample; marks of others at the same time stay."""
     bodies.media_type(request, (_FORM,), _FORM)
@@ -315,10 +328,10 @@ async def mark_sample(
     given = form.get("mark", [""])[0]
     if given not in _MEANS:
         raise InvalidRequest(f"mark: it is {given[:40]!r}, give one of {', '.join(get_args(Mark))}")
-    run, audit = await truths.audit(await runs.find(run_id))
+    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     marks = Marks.of([index], [_MEANS[given]], run.config.n_samples)
     before = _NAMES[audit.mark(index)]
-    await truths.put_audit(run, marks)
+    await labels_and_audits.put_audit(run, marks)
     there = link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before)
     return RedirectResponse(request.scope.get("root_path", "") + there, 303, headers={"Cache-Control": "no-store"})
 

@@ -51,8 +51,8 @@ async def export(store: Store, run_id: str, path: Path) -> int:
 
             head = {"run_id": run_id, "schema": SCHEMA_VERSION, "version": __version__}
             write(_MAGIC + orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE))
-            async for field in store.transfer.parts(run_id):
-                place = field.place.encode()
+            async for field in store.transfer.read(run_id):
+                place = field.key.encode()
                 write(_LENGTHS.pack(len(place), len(field.field), len(field.value)) + place + field.field)
                 write(field.value)
             write(_LENGTHS.pack(0, 0, 0))
@@ -82,7 +82,7 @@ async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
         record: dict[bytes, bytes] = {}
         rest: list[Part] = []
         for part in fields:
-            if part.place != _RECORD:
+            if part.key != _RECORD:
                 rest.append(part)
                 break
             record[part.field] = part.value
@@ -93,7 +93,7 @@ async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
             for part in fields:
                 yield part
 
-        return await store.transfer.put(run_id or head["run_id"], record, others())
+        return await store.transfer.write(run_id or head["run_id"], record, others())
 
 
 def check(path: Path) -> Mapping[str, Any]:

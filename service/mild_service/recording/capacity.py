@@ -65,7 +65,7 @@ class Capacity:
         StoreFull
             If it has none.
         """
-        memory = await self.look(run_id, config.n_samples > CHUNK_SAMPLES)
+        memory = await self.measure(run_id, config.n_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
             return
         needed, open_to_new = estimate_bytes(config), round(memory.limit * (1 - self._reserve))
@@ -78,7 +78,7 @@ class Capacity:
             "delete runs (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
         )
 
-    async def look(self, run_id: str = "", spread: bool = True) -> Memory | None:
+    async def measure(self, run_id: str = "", spread: bool = True) -> Memory | None:
         """Memory as it is, with the limit that counts; told to whoever watches. None where the store does not tell."""
         memory = await self._store.servers.read_memory(run_id, spread)
         if memory is None:
@@ -114,7 +114,7 @@ class RunQuota:
         self._limit = limit
 
     @asynccontextmanager
-    async def place(self, caller: ApiKey, run_id: str) -> AsyncIterator[QuotaSlot]:
+    async def reserve(self, caller: ApiKey, run_id: str) -> AsyncIterator[QuotaSlot]:
         """Hold a place while a run is opened.
 
         Raises
@@ -126,7 +126,7 @@ class RunQuota:
         if caller is ANONYMOUS or await self._store.runs.exists(run_id):
             yield place
             return
-        outcome = await self._store.quotas.take(caller.key_id, run_id, self._limit)
+        outcome = await self._store.quotas.reserve(caller.key_id, run_id, self._limit)
         if outcome == "full":
             raise RunLimit(
                 f"the key {caller.name!r} has {self._limit} runs, which is the limit; delete some "
@@ -136,4 +136,4 @@ class RunQuota:
             yield place
         finally:
             if outcome == "taken" and not place.created:
-                await self._store.quotas.leave(caller.key_id, run_id)
+                await self._store.quotas.release(caller.key_id, run_id)

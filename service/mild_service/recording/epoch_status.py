@@ -64,7 +64,7 @@ class StatusReader:
         self._store = store
         self._settings = settings
 
-    async def round(self, run: Run, number: int) -> Round:
+    async def read_round(self, run: Run, number: int) -> Round:
         """A round as it stands.
 
         Raises
@@ -78,20 +78,20 @@ class StatusReader:
         (round_,) = await self._store.rounds.get(run, range(number, number + 1))
         return round_
 
-    async def members(self, run: Run, round_: Round) -> Bitmap:
+    async def read_members(self, run: Run, round_: Round) -> Bitmap:
         """Whom the model is trained on, shape (n_bytes,)."""
         if round_.members is None:
             return bitmap.full(run.config.n_samples)
         return await self._store.bitmaps.read_set(run, round_.members)
 
-    async def planted(self, run: Run) -> Bitmap:
+    async def read_planted(self, run: Run) -> Bitmap:
         """Whose label was broken on purpose in round 0, shape (n_bytes,)."""
-        round_ = await self.round(run, 0)
+        round_ = await self.read_round(run, 0)
         if round_.planted is None:
             return np.zeros(bitmap.n_bytes(run.config.n_samples), dtype=np.uint8)
         return await self._store.bitmaps.read_set(run, round_.planted)
 
-    async def epoch(self, run: Run, number: int, epoch: int) -> EpochStatus:
+    async def read_epoch(self, run: Run, number: int, epoch: int) -> EpochStatus:
         """How far an epoch is: one epoch's bits are read, or its shards', and at most one reply beside them.
 
         Raises
@@ -106,14 +106,18 @@ class StatusReader:
         check_position(self._settings, number, epoch)
         damaged: Epoch | None = None
         for _ in range(_TRIES):
-            round_ = await self.round(run, number)
+            round_ = await self.read_round(run, number)
             found = round_.all_epochs.get(epoch)
-            refs = [] if found is None or found.n_shards is None else await self._store.shards.read(run, number, found)
+            refs = (
+                []
+                if found is None or found.n_shards is None
+                else await self._store.shards.read_refs(run, number, found)
+            )
             if refs is None:
                 continue
             expected = bitmap.full(run.config.n_samples)
             if run.config.observe == "members":
-                expected = await self.members(run, round_)
+                expected = await self.read_members(run, round_)
             try:
                 observed, correct = await self._bits(run, number, found, refs, expected)
             except StoreDamaged:

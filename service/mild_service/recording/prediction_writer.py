@@ -14,7 +14,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import WrongPredictions
-from mild_service.annotations.sample_id_lists import ExternalIds
+from mild_service.annotations.external_ids import ExternalIds
 from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -109,7 +109,7 @@ class PredictionWriter:
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
-        names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.index, run))
+        names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.get_index, run))
         limits = self._limits(run.config.n_samples, names)
         async with self._work_limiter.acquire():
             log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
@@ -119,7 +119,7 @@ class PredictionWriter:
         self._telemetry.log_records.inc(log.n_records)
         return LogResult(log.n_records, epochs)
 
-    async def alone(
+    async def read_standalone(
         self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None
     ) -> tuple[list[RoundBits], list[str] | None]:
         """A log that belongs to no run, as evidence, and its external ids (None where it names samples by numbers).
@@ -194,7 +194,11 @@ class PredictionWriter:
                 )
             try:
                 correct, observed = await self._store.bitmaps.read_epochs(run, place[0], [epoch])
-                votes = await self._store.wrong_predictions.read(run, place[0], epoch) if epoch.votes else None
+                votes = (
+                    await self._store.wrong_predictions.read(run, place[0], epoch)
+                    if epoch.has_wrong_predictions
+                    else None
+                )
             except StoreDamaged:
                 damaged = epoch
                 (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
@@ -231,7 +235,15 @@ class PredictionWriter:
             new = packed.record(place[1], current, "logs", partial=not committed)
             try:
                 if await self._store.epochs.merge(
-                    run, place[0], new, packed.values, old, current, round_.members, votes=packed.votes, ids=ids
+                    run,
+                    place[0],
+                    new,
+                    packed.values,
+                    old,
+                    current,
+                    round_.members,
+                    wrong_predictions=packed.wrong_predictions,
+                    ids=ids,
                 ):
                     self._telemetry.epochs.labels(filled.state).inc()
                     return filled

@@ -80,7 +80,7 @@ class RunWriter:
         self._settings = settings
         self._telemetry = telemetry
         self._quota = RunQuota(store, settings.max_runs_per_key)
-        self._room = Capacity(store, settings, telemetry)
+        self._capacity = Capacity(store, settings, telemetry)
 
     async def open(
         self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS, condition: Precondition = NO_PRECONDITION
@@ -112,9 +112,9 @@ class RunWriter:
         config = replace(config, options=replace(config.options, **opening.options).checked())
         if condition.digests is not None:
             await self._check_there(run_id, condition)
-        await self._room.check(run_id, config)
+        await self._capacity.check(run_id, config)
         while True:
-            async with self._quota.place(caller, run_id) as place:
+            async with self._quota.reserve(caller, run_id) as place:
                 run, place.created = await self._store.runs.open(
                     run_id,
                     config,
@@ -133,7 +133,7 @@ class RunWriter:
 
     async def check_capacity(self) -> None:
         """Note how full the store is, and say so where it is nearly full."""
-        await self._room.look()
+        await self._capacity.measure()
 
     async def _check_there(self, run_id: str, condition: Precondition) -> None:
         """Check a condition that needs a run: opening one that is not there would make it."""
@@ -165,13 +165,13 @@ class RunWriter:
         """
         return await self._store.runs.get(run_id)
 
-    async def rounds(self, run: Run, first: int = 0) -> list[Round]:
+    async def read_rounds(self, run: Run, first: int = 0) -> list[Round]:
         """All rounds of a run from `first` on, as they stand."""
         return await self._store.rounds.get(run, range(first, run.round + 1))
 
-    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
+    async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
         """Some of the runs whose ids start with `prefix`, newest first."""
-        return await self._store.runs.page(limit, cursor, prefix)
+        return await self._store.runs.list_page(limit, cursor, prefix)
 
     async def patch(
         self,
@@ -297,19 +297,19 @@ def _stored(
 
 def _in_shards(round_: Round) -> list[Epoch]:
     """Epochs whose shards have not been merged yet."""
-    return [epoch for epoch in round_.partials.values() if epoch.kind == "shards"]
+    return [epoch for epoch in round_.partial_epochs.values() if epoch.kind == "shards"]
 
 
 def _check_gaps(round_: Round, allow_gaps: bool) -> None:
     if allow_gaps:
         return
-    if lacking := [epoch for epoch in _in_shards(round_) if epoch.lacks_shards]:
+    if lacking := [epoch for epoch in _in_shards(round_) if epoch.is_missing_shards]:
         first = lacking[0]
         raise EpochGap(
-            f"epoch {first.number} of round {round_.number} has {first.n_in} of {first.n_shards} shards; "
+            f"epoch {first.number} of round {round_.number} has {first.n_stored_shards} of {first.n_shards} shards; "
             "put the others, or finish with allow_gaps to count whom they would have observed as unobserved"
         )
-    if missing := round_.missing:
+    if missing := round_.missing_epochs:
         shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         raise EpochGap(
             f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "

@@ -79,7 +79,7 @@ class ShardWriter:
                     run, round_, number, shard, of, packed, run.attempt if attempt is None else attempt, replaces
                 )
                 done = done or outcome  # sent again below, a shard that has just been stored is the same
-                if epoch.partial and not epoch.lacks_shards:
+                if epoch.partial and not epoch.is_missing_shards:
                     merged = await self._store.shards.merge(run, round_, epoch, attempt)
                     if merged is None:
                         continue  # by somebody else, just now

@@ -36,7 +36,7 @@ from mild_service.errors import (
 )
 from mild_service.web import bodies, sets
 from mild_service.web.bodies import NPY, Strict
-from mild_service.web.dependencies import Attempt, CoveragesDep, RunId, RunsDep, SettingsDep, TruthsDep
+from mild_service.web.dependencies import Attempt, LabelsAndAuditsDep, RunId, RunsDep, SettingsDep, StatusReaderDep
 from mild_service.web.openapi import BITS
 from mild_service.web.problems import described
 from mild_service.web.responses import ConditionDep, conditional, negotiate, respond, tagged
@@ -146,7 +146,7 @@ async def put_labels(
     request: Request,
     run_id: RunId,
     runs: RunsDep,
-    truths: TruthsDep,
+    labels_and_audits: LabelsAndAuditsDep,
     settings: SettingsDep,
     response: Response,
     condition: ConditionDep,
@@ -154,7 +154,7 @@ async def put_labels(
     """Store the given labels. Once an epoch is in, they do not change any more."""
     run = await runs.find(run_id)
     labels = await read_labels(request, settings)
-    outcome, digest = await truths.put_labels(run, labels, condition)
+    outcome, digest = await labels_and_audits.put_labels(run, labels, condition)
     response.headers.update(tagged(digest))
     return LabelsView(run_id=run_id, outcome=outcome)
 
@@ -174,7 +174,7 @@ async def put_labels(
     },
 )
 async def put_audit(
-    request: Request, run_id: RunId, runs: RunsDep, truths: TruthsDep, settings: SettingsDep
+    request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep, settings: SettingsDep
 ) -> AuditedView:
     """Add marks of checked labels to the run's audit; where they contradict earlier ones, they replace them.
 
@@ -187,7 +187,7 @@ async def put_audit(
         marks = await to_thread.run_sync(Marks.of, sent.indices, sent.clean, n_samples)
     else:
         marks = Marks.adding(Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples))
-    merged = await truths.put_audit(run, marks)
+    merged = await labels_and_audits.put_audit(run, marks)
     return AuditedView(
         run_id=run_id,
         num_known=merged.audit.n_known,
@@ -206,10 +206,10 @@ async def put_audit(
         **described(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
-async def get_audit(request: Request, run_id: RunId, runs: RunsDep, truths: TruthsDep) -> Response:
+async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
     """All marks together: JSON, or two bitmaps (known, then clean)."""
     form = negotiate(request, (bodies.JSON, bodies.BITMAP))
-    _, audit = await truths.audit(await runs.find(run_id))
+    _, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     return await respond(form, audit.to_body if form.kind == bodies.BITMAP else lambda: _document(run_id, audit))
 
 
@@ -254,10 +254,10 @@ async def put_planted(
         **described(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
-async def get_planted(request: Request, run_id: RunId, runs: RunsDep, coverages: CoveragesDep) -> Response:
+async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_reader: StatusReaderDep) -> Response:
     """Who was mislabelled on purpose in round 0: JSON, a bitmap, or indices as npy."""
     form = negotiate(request, sets.FORMS)
     run = await runs.find(run_id)
-    planted = await coverages.planted(run)
+    planted = await status_reader.read_planted(run)
     n_samples = run.config.n_samples
     return await respond(form, lambda: sets.written(form.kind, planted, n_samples, {"run_id": run_id}, "num_planted"))

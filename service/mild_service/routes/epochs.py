@@ -17,7 +17,6 @@ from mild_service.recording.prediction_writer import MergedEpoch
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     Attempt,
-    CoveragesDep,
     EpochNumber,
     EpochsDep,
     Replace,
@@ -26,6 +25,7 @@ from mild_service.web.dependencies import (
     RunsDep,
     ShardNumber,
     ShardsDep,
+    StatusReaderDep,
 )
 from mild_service.web.openapi import BITS, PLACE, WRITE, binary
 from mild_service.web.problems import described
@@ -157,7 +157,7 @@ class EpochSummary(BaseModel):
     @classmethod
     def of(cls, epoch: Epoch, n_expected: int) -> Self:
         """View of `epoch`."""
-        n_shards, n_in = epoch.n_shards, epoch.n_in
+        n_shards, n_in = epoch.n_shards, epoch.n_stored_shards
         return cls(
             epoch=epoch.number,
             state=epoch_state(epoch),
@@ -192,7 +192,7 @@ class RoundCoverageView(BaseModel):
             num_expected=n_expected,
             num_planted=0 if round_.planted is None else round_.planted.n_members,
             epochs=[EpochSummary.of(epoch, n_expected) for epoch in round_.all_epochs.values()],
-            missing_epochs=round_.missing,
+            missing_epochs=round_.missing_epochs,
         )
 
 
@@ -278,7 +278,7 @@ async def put_shard(
         state=epoch_state(put.epoch),
         attempt=put.epoch.attempt,
         num_shards=of,
-        num_missing_shards=of - (put.epoch.n_in or 0),
+        num_missing_shards=of - (put.epoch.n_stored_shards or 0),
         num_correct=put.n_correct,
         num_observed=put.n_observed,
     )
@@ -290,17 +290,24 @@ async def put_shard(
     responses=described(*PLACE),
 )
 async def get_epoch(
-    run_id: RunId, round_: RoundNumber, epoch: EpochNumber, runs: RunsDep, coverages: CoveragesDep, response: Response
+    run_id: RunId,
+    round_: RoundNumber,
+    epoch: EpochNumber,
+    runs: RunsDep,
+    status_reader: StatusReaderDep,
+    response: Response,
 ) -> CoverageView:
     """How far an epoch is: absent, partial or committed; who is missing, sample by sample and shard by shard."""
-    found = await coverages.epoch(await runs.find(run_id), round_, epoch)
+    found = await status_reader.read_epoch(await runs.find(run_id), round_, epoch)
     if found.epoch is not None:
         response.headers.update(tagged(found.epoch.digest))
     return CoverageView.of(run_id, round_, epoch, found)
 
 
 @router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=described(*PLACE))
-async def get_round(run_id: RunId, round_: RoundNumber, runs: RunsDep, coverages: CoveragesDep) -> RoundCoverageView:
+async def get_round(
+    run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
+) -> RoundCoverageView:
     """How far each epoch of a round is, from what is counted already: cheap for a run of any size."""
     run = await runs.find(run_id)
-    return RoundCoverageView.of(run, await coverages.round(run, round_))
+    return RoundCoverageView.of(run, await status_reader.read_round(run, round_))

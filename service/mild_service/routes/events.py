@@ -16,7 +16,7 @@ from mild_service.errors import AccessError, InvalidRequest, Overloaded, RunNotF
 from mild_service.models import Event, Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.event_feed import EventFeed
-from mild_service.web.dependencies import Again, AgainDep, FeedDep, RunId, RunsDep, SettingsDep
+from mild_service.web.dependencies import Again, AgainDep, EventFeedDep, RunId, RunsDep, SettingsDep
 from mild_service.web.problems import described
 
 router = APIRouter(tags=["events"])
@@ -71,7 +71,7 @@ async def _slot(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
 async def get_events(
     run_id: RunId,
     runs: RunsDep,
-    feed: FeedDep,
+    feed: EventFeedDep,
     settings: SettingsDep,
     again: AgainDep,
     last_event_id: LastEventId = None,
@@ -107,7 +107,7 @@ async def _stream(
     async with feed.watch(run) as tail:
         while not feed.closing and (left := ends - time.monotonic()) > 0:
             try:
-                events = await tail.after(seen, min(settings.heartbeat_seconds, left))
+                events = await tail.next_events(seen, min(settings.heartbeat_seconds, left))
                 await again()
             except (StoreError, AccessError):
                 return  # the client comes back, to a replica that reaches the store

@@ -32,7 +32,6 @@ from mild_service.web.bodies import MAX_ENTRIES, Strict, few
 from mild_service.web.dependencies import (
     Attempt,
     Changes,
-    CoveragesDep,
     EpochNumber,
     Replace,
     RoundNumber,
@@ -40,6 +39,7 @@ from mild_service.web.dependencies import (
     RunsDep,
     SelectionsDep,
     SettingsDep,
+    StatusReaderDep,
     UntilEpoch,
 )
 from mild_service.web.openapi import BITS, BODY, PLACE, WRITE
@@ -93,7 +93,7 @@ class RoundView(BaseModel):
             num_planted=0 if round_.planted is None else round_.planted.n_members,
             num_epochs=len(round_.epochs),
             epochs=list(round_.epochs),
-            partial={epoch: held.n_observed or 0 for epoch, held in round_.partials.items()},
+            partial={epoch: held.n_observed or 0 for epoch, held in round_.partial_epochs.items()},
             metrics={epoch: dict(scalars) for epoch, scalars in round_.metrics.items()},
             num_selected=round_.selected.n_members if round_.selected else None,
             verdict=round_.selection["verdict"] if round_.selection else None,
@@ -194,8 +194,8 @@ async def finish(
         selected = bodies.decode_bitmap(body.selected, run.config.n_samples, "selected")
         used = ClientSet(selected, body.core_version or "unknown")
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, used)
-    choice = await selections.choose(await runs.find(run_id), round_, {})
-    answer = await selections.answer(choice, measure=form.kind == responses.JSON)
+    choice = await selections.plan(await runs.find(run_id), round_, {})
+    answer = await selections.load(choice, measure=form.kind == responses.JSON)
     return await responses.encode(answer, form)
 
 
@@ -213,8 +213,8 @@ async def get_fit(
     until_epoch: UntilEpoch = None,
 ) -> Response:
     """What the round's set was read off: histogram, components, cut, verdict."""
-    choice = await selections.choose(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.fit(choice)), media_type=bodies.JSON)
+    choice = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
+    return Response(orjson.dumps(await selections.read_fit(choice)), media_type=bodies.JSON)
 
 
 @router.put(
@@ -242,11 +242,11 @@ async def put_members(
     },
 )
 async def get_members(
-    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, coverages: CoveragesDep
+    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
 ) -> Response:
     """Whom the model is trained on in a round: JSON, a bitmap, or indices as npy."""
     form = negotiate(request, sets.FORMS)
     run = await runs.find(run_id)
-    members = await coverages.members(run, await coverages.round(run, round_))
+    members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
     head = {"run_id": run_id, "round": round_}
     return await respond(form, lambda: sets.written(form.kind, members, run.config.n_samples, head, "num_members"))

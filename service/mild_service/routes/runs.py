@@ -197,7 +197,7 @@ async def list_runs(
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{13}:[A-Za-z0-9._-]{1,64}$")] = None,
 ) -> RunPage:
     """List the runs that the key reaches, newest first. A page may be short of `limit` where runs have just expired."""
-    page = await runs.page(limit, cursor, caller.prefix)
+    page = await runs.list_page(limit, cursor, caller.prefix)
     return RunPage(runs=[RunView.of(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
@@ -205,7 +205,7 @@ async def list_runs(
 async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
     """A run's state with its rounds."""
     run = await runs.find(run_id)
-    rounds = await runs.rounds(run)
+    rounds = await runs.read_rounds(run)
     return RunDetail.of(run, rounds=[RoundView.of(round_, run.config.n_samples) for round_ in rounds])
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import MAX_ID_BYTES
-from mild_service.annotations.sample_id_lists import Unit, no_sample_ids_error, sample_id_error
+from mild_service.annotations.external_ids import Unit, no_sample_ids_error, sample_id_error
 from mild_service.config import Settings
 from mild_service.errors import (
     BadRecord,
@@ -215,12 +215,12 @@ async def get_sample_ids(
     if run.ids is None:
         raise no_sample_ids_error(run)
     if name is not None:
-        offset, limit = await sample_ids.find(run, name), 1
+        offset, limit = await sample_ids.find_index(run, name), 1
     tag = responses.etag(f"ids:{run.uid}:{run.ids.digest}:{offset}:{limit}", form)
     if responses.is_current(request, tag):
         return Response(status_code=304, headers=responses.headers(tag))
     n_samples = run.config.n_samples
-    ids = await sample_ids.names(run, np.arange(min(offset, n_samples), min(offset + limit, n_samples)))
+    ids = await sample_ids.get_ids(run, np.arange(min(offset, n_samples), min(offset + limit, n_samples)))
 
     def body() -> bytes:
         if form.kind == TEXT:

@@ -30,13 +30,13 @@ from mild_service.selecting.selections import InspectedSelection
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     Changes,
+    LabelsAndAuditsDep,
     RoundNumber,
     RunId,
     RunsDep,
     SampleIdsDep,
+    SampleTablesDep,
     SelectionsDep,
-    TablesDep,
-    TruthsDep,
     UntilEpoch,
     WhichRound,
 )
@@ -174,7 +174,7 @@ async def get_scores(
 ) -> Response:
     """Every sample's score and its probability of being mislabelled: JSON, or an array of two rows."""
     form = negotiate(request, (bodies.JSON, _NPY))
-    choice = await selections.choose(await runs.find(run_id), which, changes, until_epoch)
+    choice = await selections.plan(await runs.find(run_id), which, changes, until_epoch)
     inspection = await selections.inspect(choice)
     page = slice(offset, offset + limit)
     write = _scores_npy if form.kind == _NPY else _scores_json
@@ -191,8 +191,8 @@ async def get_sample(
     index: Annotated[int, Path(ge=0, lt=2**63, description="The sample.")],
     runs: RunsDep,
     selections: SelectionsDep,
-    tables: TablesDep,
-    truths: TruthsDep,
+    tables: SampleTablesDep,
+    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     which: WhichRound,
     changes: Changes,
@@ -200,16 +200,16 @@ async def get_sample(
 ) -> SampleView:
     """One sample: its history over all rounds, its score, and in words why it was kept or dropped."""
     run = await runs.find(run_id)
-    choice = await selections.choose(run, which, changes, until_epoch)
-    story = await tables.story(choice, index)
-    run, audit = await truths.audit(run)
-    label, told = await truths.label(run, index), story.told
+    choice = await selections.plan(run, which, changes, until_epoch)
+    story = await tables.get_history(choice, index)
+    run, audit = await labels_and_audits.read_audit(run)
+    label, told = await labels_and_audits.read_label(run, index), story.explanation
     return SampleView(
         **_head(story.evidence),
         index=index,
-        id=None if run.ids is None else (await sample_ids.names(run, np.array([index])))[0],
+        id=None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0],
         label=label,
-        suggested=story.counted.suggested(0, label),
+        suggested=story.counted.suggested_class(0, label),
         audited=audit.mark(index),
         rounds=[
             HistoryView(round=number, member=history.member, planted=history.planted, history=history.bits)
@@ -235,8 +235,8 @@ async def get_sweep(
     until_epoch: UntilEpoch = None,
 ) -> Response:
     """Every cut that could be made: how many it keeps, and how good that is, as estimated and as measured."""
-    choice = await selections.choose(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.sweep(choice)), media_type=bodies.JSON)
+    choice = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
+    return Response(orjson.dumps(await selections.compute_sweep(choice)), media_type=bodies.JSON)
 
 
 @router.get(
@@ -247,18 +247,18 @@ async def get_evaluation(
     round_: RoundNumber,
     runs: RunsDep,
     selections: SelectionsDep,
-    truths: TruthsDep,
+    labels_and_audits: LabelsAndAuditsDep,
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
     """The round's set, or another choice, against the audit."""
-    run, audit = await truths.audit(await runs.find(run_id))
+    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     if not audit.n_known:
         raise NoAudit(
             f"run {run_id!r} has 0 audited samples, at least 1 is needed to measure by; "
             f"check some labels and put what you find with PUT /runs/{run_id}/audit"
         )
-    inspection = await selections.inspect(await selections.choose(run, round_, changes, until_epoch))
+    inspection = await selections.inspect(await selections.plan(run, round_, changes, until_epoch))
     return await _json(lambda: _evaluation(inspection, audit))
 
 

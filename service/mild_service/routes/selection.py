@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, InvalidInput, ParameterError, TrailingBitsError
 from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, SelectionOptions, Verdict
-from mild_service.annotations.sample_id_lists import no_sample_ids_error
+from mild_service.annotations.external_ids import no_sample_ids_error
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
@@ -238,16 +238,16 @@ async def get_selection(
             raise InvalidRequest(
                 f"wait needs an explicit round, got round={which}; ask for one, such as round=0&wait=30"
             )
-        run = await selections.wait(run, which, wait)
+        run = await selections.wait_for_round(run, which, wait)
         await again()
-    choice = await selections.choose(run, which, changes, until_epoch)
+    choice = await selections.plan(run, which, changes, until_epoch)
     named = f":{run.ids.digest}" if ids and run.ids else ""
     tag = responses.etag(choice.identity + named, form)
     if responses.is_current(request, tag):
         return Response(status_code=304, headers=responses.headers(tag))
-    answer = await selections.answer(choice, measure=form.kind == responses.JSON)
+    answer = await selections.load(choice, measure=form.kind == responses.JSON)
     if named:
-        kept = await sample_ids.names(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
+        kept = await sample_ids.get_ids(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
         answer = replace(answer, identity=answer.identity + named, ids=kept)
     return await responses.encode(answer, form)
 
@@ -302,7 +302,7 @@ async def select_stateless(
             rounds = await to_thread.run_sync(rounds_of, bits, settings)
             return await _encoded(selections, rounds, options, changes, form)
         log = _single(body)
-    rounds, named = await predictions.alone(media_type, log, num_samples)
+    rounds, named = await predictions.read_standalone(media_type, log, num_samples)
     return await _encoded(selections, rounds, options, changes, form, named)
 
 
@@ -314,7 +314,7 @@ async def _encoded(
     form: Form,
     ids: Sequence[str] | None = None,
 ) -> Response:
-    answer = await selections.stateless(rounds, replace(options, **changes).checked(), ids)
+    answer = await selections.select_stateless(rounds, replace(options, **changes).checked(), ids)
     return await responses.encode(answer, form)
 
 

@@ -14,11 +14,11 @@ from mild_service.errors import InvalidRequest, NoEpochs, NotAcceptable, RoundNo
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     Changes,
+    LabelsAndAuditsDep,
     RunId,
     RunsDep,
     SampleIdsDep,
     SuggesterDep,
-    TruthsDep,
     UntilEpoch,
     WhichRound,
 )
@@ -75,7 +75,7 @@ async def get_suggestions(
     run_id: RunId,
     runs: RunsDep,
     suggester: SuggesterDep,
-    truths: TruthsDep,
+    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     which: WhichRound,
     changes: Changes,
@@ -87,8 +87,8 @@ async def get_suggestions(
     form = negotiate(request, (bodies.JSON, CSV))
     run = await runs.find(run_id)
     found = await suggester.suggest(run, which, changes, until_epoch, offset, limit)
-    labels = await truths.labels(run, found.samples)
-    names = None if run.ids is None else await sample_ids.names(run, found.samples)
+    labels = await labels_and_audits.read_labels(run, found.samples)
+    names = None if run.ids is None else await sample_ids.get_ids(run, found.samples)
     evidence = found.inspection.evidence
 
     def body() -> bytes:

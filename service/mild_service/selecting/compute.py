@@ -90,9 +90,9 @@ class SelectionComputer:
         StoreDamaged, StoreUnavailable
             As `EvidenceReader.settled`.
         """
-        return await self.evidence.settled(evidence, self._once)
+        return await self.evidence.read_consistently(evidence, self._once)
 
-    async def detail(self, evidence: Evidence) -> tuple[Evidence, SelectionDetail]:
+    async def compute_detail(self, evidence: Evidence) -> tuple[Evidence, SelectionDetail]:
         """Return bits and per-sample numbers, and the evidence that they really are.
 
         They are many times larger than a set, so they are not cached, but computed once for those who ask together.
@@ -102,9 +102,9 @@ class SelectionComputer:
         StoreDamaged, StoreUnavailable
             As `compute`.
         """
-        return await self.evidence.settled(evidence, self._detail)
+        return await self.evidence.read_consistently(evidence, self._detail)
 
-    async def stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> ComputedSelection:
+    async def compute_stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> ComputedSelection:
         """Select from bits that are stored nowhere."""
         self._telemetry.selections.labels("stateless").inc()
         async with self._work_limiter.acquire():
@@ -123,7 +123,7 @@ class SelectionComputer:
         async def obtain() -> SelectionDetail:
             self._telemetry.selections.labels("detail").inc()
             async with self._work_limiter.acquire():
-                rounds, beside = await self.evidence.load(evidence), await self.evidence.beside(evidence)
+                rounds, beside = await self.evidence.load_bits(evidence), await self.evidence.load_annotations(evidence)
                 return SelectionDetail(
                     rounds, await self._timed(lambda: selection.select(rounds, evidence.options, beside))
                 )
@@ -150,7 +150,10 @@ class SelectionComputer:
                     async with (
                         self._work_limiter.acquire()
                     ):  # before the bits are loaded: those that wait hold no memory
-                        rounds, beside = await self.evidence.load(evidence), await self.evidence.beside(evidence)
+                        rounds, beside = (
+                            await self.evidence.load_bits(evidence),
+                            await self.evidence.load_annotations(evidence),
+                        )
                         computed = await self._in_thread(rounds, evidence.options, digest, beside)
                     await self._keep(evidence.run, computed)
                     return computed

@@ -34,21 +34,21 @@ class EventTail:
         self._recent: deque[Event] = deque(maxlen=_KEPT)
         self._changed = asyncio.Event()
 
-    def take(self, look: EventBatch) -> None:
+    def add_batch(self, look: EventBatch) -> None:
         """Take what a look at the store has found."""
         if look.events:
             self._recent.extend(look.events)
             self.newest = look.events[-1].number
         self.alive = look.alive
         if look.events or not look.alive:
-            self.wake()
+            self.notify()
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         """Let all watchers look up."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def after(self, number: int, seconds: float) -> Sequence[Event]:
+    async def next_events(self, number: int, seconds: float) -> Sequence[Event]:
         """The next events behind a number; none after `seconds`, or when the run is gone.
 
         Those that are not among the latest are read from the store. The first may have a number further on, where the
@@ -105,7 +105,7 @@ class EventFeed:
         """Wake all watchers: they are to end."""
         self.closing = True
         for tail in self._tails.values():
-            tail.wake()
+            tail.notify()
 
     async def aclose(self) -> None:
         """End looking. Told to, never cancelled: a task that is just sending a command may swallow a cancellation."""
@@ -125,6 +125,6 @@ class EventFeed:
                     logger.warning("events could not be looked for: %s", error)
                     continue
                 for tail, look in zip(tails, looks, strict=True):
-                    tail.take(look)
+                    tail.add_batch(look)
         finally:
             self._looking = None

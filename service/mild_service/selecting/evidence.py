@@ -61,7 +61,7 @@ class Evidence:
         ]
 
     @property
-    def beside(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
+    def annotation_refs(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
         """Labels and audit, where they have a say."""
         return (
             self.run.labels if self.options.by_class else None,
@@ -73,7 +73,7 @@ class Evidence:
         """Of everything that decides the selection."""
         config = self.run.config
         parts: list[Any] = [CORE_VERSION, config.n_samples, config.observe, asdict(self.options)]
-        parts += [ref and ref.digest for ref in self.beside]
+        parts += [ref and ref.digest for ref in self.annotation_refs]
         for round_ in self.rounds:
             sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
             parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
@@ -124,14 +124,16 @@ class EvidenceReader:
             )
         return evidence
 
-    async def every_round(self, evidence: Evidence) -> Evidence:
+    async def extend_to_all_rounds(self, evidence: Evidence) -> Evidence:
         """The same with all rounds before, whether or not they count."""
         if evidence.rounds[0].number == 0:
             return evidence
         pooled = replace(evidence.options, evidence="pooled")
         return await self.gather(evidence.run, evidence.round.number, pooled, evidence.until_epoch)
 
-    async def settled(self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]) -> tuple[Evidence, T]:
+    async def read_consistently(
+        self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]
+    ) -> tuple[Evidence, T]:
         """Read `evidence`, again if it changes meanwhile; return also what it is by then.
 
         Raises
@@ -146,11 +148,13 @@ class EvidenceReader:
             try:
                 return evidence, await read(evidence)
             except StoreDamaged:
-                run = await self._again(evidence.run)
+                run = await self._refresh(evidence.run)
                 fresh = await self.gather(
                     run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
                 )
-                unchanged = fresh.round.version == evidence.round.version and fresh.beside == evidence.beside
+                unchanged = (
+                    fresh.round.version == evidence.round.version and fresh.annotation_refs == evidence.annotation_refs
+                )
                 if unchanged and suspected:  # not at once: the reading that failed may have been begun before a change
                     raise
                 suspected, evidence = unchanged, fresh
@@ -159,7 +163,7 @@ class EvidenceReader:
             "times in a row; ask again once fewer epochs are being replaced"
         )
 
-    async def load(self, evidence: Evidence) -> list[RoundBits]:
+    async def load_bits(self, evidence: Evidence) -> list[RoundBits]:
         """Read the bits of `evidence`, as the core takes them.
 
         Raises
@@ -169,7 +173,7 @@ class EvidenceReader:
         """
         return [await self._round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds]
 
-    async def beside(self, evidence: Evidence) -> Annotations:
+    async def load_annotations(self, evidence: Evidence) -> Annotations:
         """Labels and audit, as far as they have a say.
 
         Raises
@@ -178,13 +182,13 @@ class EvidenceReader:
             If they are not there (any more).
         """
         run, truth = evidence.run, self._store.annotations
-        labels, audit = evidence.beside
+        labels, audit = evidence.annotation_refs
         return Annotations(
             None if labels is None else await truth.read_labels(run, labels, np.arange(run.config.n_samples)),
             None if audit is None else await truth.read_audit(run, audit),
         )
 
-    async def _again(self, run: Run) -> Run:
+    async def _refresh(self, run: Run) -> Run:
         """The run's record now; of a run that was opened anew the old one, whose reads find nothing."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run

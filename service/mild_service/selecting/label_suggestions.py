@@ -36,17 +36,17 @@ class PredictionCounts:
     tally: MajorityVote
     n_observed: NDArray[np.int64]
 
-    def given(self, place: int, label: int | None) -> int | None:
+    def given_label(self, place: int, label: int | None) -> int | None:
         """A sample's given label: `label`, as it was put, else as logs told it."""
         told = int(self.labels[place]) - 1
         return label if label is not None else None if told < 0 else told
 
-    def suggested(self, place: int, label: int | None) -> int | None:
+    def suggested_class(self, place: int, label: int | None) -> int | None:
         """The class that it was mostly taken for; its given label where that is the one, None where nobody told."""
         other = int(self.tally.suggested[place]) - 1
         if other >= 0:
             return other
-        return self.given(place, label) if self.tally.n_votes[place] else None
+        return self.given_label(place, label) if self.tally.n_votes[place] else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ class LabelSuggester:
         """
         before = None
         while True:
-            inspection = await self._selections.inspect(await self._selections.choose(run, which, changes, until_epoch))
+            inspection = await self._selections.inspect(await self._selections.plan(run, which, changes, until_epoch))
             try:
                 return await self._suggest(inspection, offset, limit)
             except StoreDamaged:  # an epoch may have been replaced or dropped while it was read
@@ -106,10 +106,10 @@ class LabelSuggester:
         n_samples = inspection.selection.n_samples
         dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
-        counted = await self.count(inspection.evidence, inspection.rounds, samples)
+        counted = await self.count_predictions(inspection.evidence, inspection.rounds, samples)
         return SuggestionPage(inspection, dropped.size, samples, counted)
 
-    async def count(
+    async def count_predictions(
         self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
     ) -> PredictionCounts:
         """Count the votes of some samples, ascending, over the epochs of `evidence`, whose bits are `rounds`.
@@ -129,7 +129,7 @@ class LabelSuggester:
         """Predicted classes and labels, shape (n_epochs, n) each; epochs without votes are left out."""
         found = []
         for round_ in evidence.rounds:
-            epochs = [epoch for epoch in evidence.epochs(round_) if epoch.votes]
+            epochs = [epoch for epoch in evidence.epochs(round_) if epoch.has_wrong_predictions]
             found.append(await self._store.wrong_predictions.read_some(evidence.run, round_.number, epochs, samples))
         predicted, labels = (np.concatenate([pair[row] for pair in found]) for row in (0, 1))
         return predicted, labels

@@ -97,7 +97,7 @@ class SampleHistory:
     """
 
     evidence: Evidence
-    told: Explanation
+    explanation: Explanation
     counted: PredictionCounts
 
 
@@ -106,7 +106,7 @@ class SampleTables:
 
     Parameters
     ----------
-    selections, computer, truths, suggester
+    selections, computer, labels_and_audits, suggester
         Where they come from.
     cache_bytes
         Memory for them.
@@ -116,18 +116,18 @@ class SampleTables:
         self,
         selections: Selections,
         computer: SelectionComputer,
-        truths: LabelsAndAudits,
+        labels_and_audits: LabelsAndAudits,
         suggester: LabelSuggester,
         cache_bytes: int,
     ) -> None:
         self._selections, self._computer = selections, computer
-        self._truths, self._suggester = truths, suggester
+        self._labels_and_audits, self._suggester = labels_and_audits, suggester
         self._tables: LruCache[SelectionTable] = LruCache(cache_bytes)
         self._labels: LruCache[GivenLabels] = LruCache(cache_bytes // 4)
         self._suggested: LruCache[SuggestedLabels] = LruCache(cache_bytes // 4)
         self._making = asyncio.Lock()
 
-    async def of(self, choice: SelectionPlan) -> SelectionTable:
+    async def get(self, choice: SelectionPlan) -> SelectionTable:
         """A selection's table. One is made at a time, so that memory is bounded and none is made twice."""
         name = _name(choice)
         if found := self._tables.get(name):
@@ -141,24 +141,24 @@ class SampleTables:
             self._tables.put(name, tabled)
             return tabled
 
-    async def labels(self, run: Run) -> NDArray[np.int32] | None:
+    async def get_labels(self, run: Run) -> NDArray[np.int32] | None:
         """The given labels of all samples; None where none were put."""
         if run.labels is None:
             return None
         name = f"{run.uid}:{run.labels.digest}"
         if found := self._labels.get(name):
             return found.values
-        read = await self._truths.labels(run, np.arange(run.config.n_samples))
+        read = await self._labels_and_audits.read_labels(run, np.arange(run.config.n_samples))
         assert read is not None, "the run refers to labels, which are replaced and never taken away"
         labels = GivenLabels(read.astype(np.int32))
         self._labels.put(name, labels)
         return labels.values
 
-    async def suggested(self, choice: SelectionPlan) -> SuggestedLabels | None:
+    async def get_suggested_labels(self, choice: SelectionPlan) -> SuggestedLabels | None:
         """What a selection's dropped samples were taken for; None where no epoch has votes."""
-        tabled = await self.of(choice)
+        tabled = await self.get(choice)
         evidence = tabled.evidence
-        if not any(epoch.votes for round_ in evidence.rounds for epoch in evidence.epochs(round_)):
+        if not any(epoch.has_wrong_predictions for round_ in evidence.rounds for epoch in evidence.epochs(round_)):
             return None
         name = f"{_name(choice)}:{evidence.run.labels and evidence.run.labels.digest}"
         if found := self._suggested.get(name):
@@ -172,10 +172,12 @@ class SampleTables:
             samples = dropped[::step]
 
             async def read(evidence: Evidence) -> PredictionCounts:
-                return await self._suggester.count(evidence, await self._computer.evidence.load(evidence), samples)
+                return await self._suggester.count_predictions(
+                    evidence, await self._computer.evidence.load_bits(evidence), samples
+                )
 
-            evidence, counted = await self._computer.evidence.settled(evidence, read)
-            labels = await self._truths.labels(evidence.run, samples)
+            evidence, counted = await self._computer.evidence.read_consistently(evidence, read)
+            labels = await self._labels_and_audits.read_labels(evidence.run, samples)
             given = counted.labels.astype(np.int64) - 1 if labels is None else labels
             other = (counted.tally.suggested > 0) & (given >= 0)
             suggested = counted.tally.suggested.astype(np.int64) - 1
@@ -183,7 +185,7 @@ class SampleTables:
             self._suggested.put(name, made)
             return made
 
-    async def story(self, choice: SelectionPlan, index: int) -> SampleHistory:
+    async def get_history(self, choice: SelectionPlan, index: int) -> SampleHistory:
         """One sample of a selection.
 
         Raises
@@ -191,18 +193,18 @@ class SampleTables:
         SampleIndexError
             If there is no such sample.
         """
-        tabled = await self.of(choice)
+        tabled = await self.get(choice)
         if not 0 <= index < tabled.table.n_samples:
             raise sample_index_error(index, tabled.table.n_samples)
         n_counting = len(tabled.evidence.rounds)
 
         async def read(every: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
-            rounds = await self._computer.evidence.load(every)
+            rounds = await self._computer.evidence.load_bits(every)
             counting = replace(every, rounds=every.rounds[-n_counting:])
-            return rounds, await self._suggester.count(counting, rounds[-n_counting:], np.array([index]))
+            return rounds, await self._suggester.count_predictions(counting, rounds[-n_counting:], np.array([index]))
 
-        every, (rounds, counted) = await self._computer.evidence.settled(
-            await self._computer.evidence.every_round(tabled.evidence), read
+        every, (rounds, counted) = await self._computer.evidence.read_consistently(
+            await self._computer.evidence.extend_to_all_rounds(tabled.evidence), read
         )
         told = await anyio.to_thread.run_sync(explain, rounds, tabled.selection, index)
         return SampleHistory(every, told, counted)

@@ -210,20 +210,20 @@ class Selections:
         self,
         store: Store,
         computer: SelectionComputer,
-        truths: LabelsAndAudits,
+        labels_and_audits: LabelsAndAudits,
         feed: EventFeed,
         settings: Settings,
         telemetry: Telemetry,
     ) -> None:
         self._store = store
-        self._truths = truths
+        self._labels_and_audits = labels_and_audits
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
         self._feed = feed
         self._best_rounds: LruCache[_Best] = LruCache(_REMEMBERED_BYTES)
 
-    async def choose(
+    async def plan(
         self, run: Run, which: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None = None
     ) -> SelectionPlan:
         """Decide what answers: a finished round's stored set, unless `changes` or `until_epoch` ask for another.
@@ -255,7 +255,7 @@ class Selections:
 
     async def _best(self, run: Run) -> tuple[Run, int]:
         """The best finished round, and the run with the audit that says so."""
-        run, audit = await self._truths.audit(run)
+        run, audit = await self._labels_and_audits.read_audit(run)
         # Finished rounds do not change, so it is another one only after one more, or with another audit.
         name = f"{run.uid}:{run.round}:{'' if run.audit is None else run.audit.digest}"
         if (known := self._best_rounds.get(name)) is None:
@@ -272,17 +272,17 @@ class Selections:
             return (await self.inspect(choice)).selection.measurable
         return await self._store.bitmaps.read_set(run, held.selected)
 
-    async def document(self, choice: SelectionPlan) -> Mapping[str, Any]:
+    async def read_summary(self, choice: SelectionPlan) -> Mapping[str, Any]:
         """What an answer says of its set, without the set where that would have to be loaded for it."""
         if choice.evidence is None and choice.run.audit is None and choice.round.selection is not None:
             return choice.round.selection
-        return (await self.answer(choice)).document
+        return (await self.load(choice)).document
 
-    async def answer(self, choice: SelectionPlan, measure: bool = True) -> SelectionResult:
+    async def load(self, choice: SelectionPlan, measure: bool = True) -> SelectionResult:
         """Load or compute a selection; with `measure`, and an audit, its document says how good it is."""
         if not measure or choice.run.audit is None:
-            return await self._answer(choice)
-        run, audit = await self._truths.audit(choice.run)
+            return await self._load(choice)
+        run, audit = await self._labels_and_audits.read_audit(choice.run)
         inspection = await self.inspect(choice)
         selection, evidence = inspection.selection, choice.evidence and inspection.evidence
         document = (
@@ -297,7 +297,7 @@ class Selections:
             selection.bitmap,
         )
 
-    async def _answer(self, choice: SelectionPlan) -> SelectionResult:
+    async def _load(self, choice: SelectionPlan) -> SelectionResult:
         """Load or compute a selection; whatever an audit may say of it."""
         run, round_ = choice.run, choice.round
         if choice.evidence is None:
@@ -314,13 +314,13 @@ class Selections:
         """What a selection was made of, sample by sample, with the set that `choice` stands for."""
         run, number = choice.run, choice.round.number
         evidence = choice.evidence or await self._computer.evidence.gather(run, number, run.config.options)
-        evidence, detail = await self._computer.detail(evidence)
+        evidence, detail = await self._computer.compute_detail(evidence)
         selection = detail.selection
         if choice.evidence is None and choice.round.selected is not None:
             selection = replace(selection, bitmap=await self._store.bitmaps.read_set(run, choice.round.selected))
         return InspectedSelection(evidence, detail.rounds, selection)
 
-    async def fit(self, choice: SelectionPlan) -> Mapping[str, Any]:
+    async def read_fit(self, choice: SelectionPlan) -> Mapping[str, Any]:
         """What a selection was read off: histogram, densities, components, threshold, verdict, and what follows."""
         if choice.evidence is None:
             assert choice.round.fit is not None, "a finished round has its fit"
@@ -329,13 +329,13 @@ class Selections:
         evidence, computed = await self._computer.compute(choice.evidence)
         return {**_head(evidence), **computed.fit}
 
-    async def sweep(self, choice: SelectionPlan) -> Mapping[str, Any]:
+    async def compute_sweep(self, choice: SelectionPlan) -> Mapping[str, Any]:
         """Every cut that could be made in a selection's place, as JSON values.
 
         What was estimated is read off the fit; only what an audit measures needs the samples.
         """
-        _, audit = await self._truths.audit(choice.run)
-        fit = await self.fit(choice)
+        _, audit = await self._labels_and_audits.read_audit(choice.run)
+        fit = await self.read_fit(choice)
         measured, by_mark = None, False
         if audit.n_known or "curves" not in fit:  # rounds that were finished by earlier versions have none
             inspection = await self.inspect(choice)
@@ -344,7 +344,7 @@ class Selections:
             by_mark = inspection.selection.options.audit == "fit"
         return await to_thread.run_sync(serialize_sweep, fit, measured, by_mark)
 
-    async def overlaps(self, run: Run, rounds: Sequence[Round]) -> dict[int, float | None]:
+    async def compute_overlaps(self, run: Run, rounds: Sequence[Round]) -> dict[int, float | None]:
         """Of each round, the Jaccard similarity of its set with the one before; None where one of the two is missing.
 
         Of a run with many rounds that is known of the last `_OVERLAPS` only.
@@ -359,11 +359,11 @@ class Selections:
             before = kept
         return found
 
-    async def stateless(
+    async def select_stateless(
         self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None
     ) -> SelectionResult:
         """Select from bits that are stored nowhere; `ids` are those of the first samples, where they have any."""
-        computed = await self._computer.stateless(rounds, options)
+        computed = await self._computer.compute_stateless(rounds, options)
         head = {"run_id": None, "round": len(rounds) - 1, "basis": "computed", "provisional": False}
         n_samples = rounds[0].n_samples
         kept = None
@@ -373,7 +373,7 @@ class Selections:
             "", {**head, **computed.summary, "core_version": CORE_VERSION}, n_samples, computed.bitmap, kept
         )
 
-    async def wait(self, run: Run, number: int, seconds: float) -> Run:
+    async def wait_for_round(self, run: Run, number: int, seconds: float) -> Run:
         """Return the run once a round is finished, or as it is after `seconds`.
 
         It answers early when the service is to end. While it waits it holds no connection to the store.
@@ -396,7 +396,7 @@ class Selections:
         async with self._feed.watch(run) as tail:
             seen = run.n_events
             while tail.alive and not self._feed.closing and (left := deadline - time.monotonic()) > 0:
-                events = await tail.after(seen, left)
+                events = await tail.next_events(seen, left)
                 if any(event.kind == "round-finished" and event.fields["round"] >= number for event in events):
                     break
                 seen = events[-1].number if events else seen

@@ -83,7 +83,7 @@ class AnnotationStore:
 
     async def _put(self, run: Run, name: AnnotationName, values: Sequence[bytes]) -> tuple[PutOutcome, str]:
         """Store one value per chunk, and refer to them from the run's record; return also their digest."""
-        context, old = self._context, run.truth(name)
+        context, old = self._context, run.annotation_ref(name)
         digest = hashlib.sha256(b"".join(values)).hexdigest()[:32]
         if old is not None and old.digest == digest:
             return "same", digest
@@ -136,4 +136,4 @@ class AnnotationStore:
         return blob(value)
 
     def _key(self, run: Run, chunk: int) -> str:
-        return self._context.keys.truth(run.run_id, run.uid, chunk)
+        return self._context.keys.annotations(run.run_id, run.uid, chunk)

@@ -35,7 +35,7 @@ class BitmapStore:
                     *((key, ("HSET", key, field, tail[position])) for key, position in zip(names, group, strict=True))
                 )
 
-    async def drop_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
+    async def delete_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
         """Delete chunks >= 1 of fields that no record will ever name again."""
         tail = range(1, codec.n_chunks(run.config.n_samples))
         if fields and tail:

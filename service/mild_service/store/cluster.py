@@ -26,8 +26,8 @@ from redis.exceptions import (
 _TRIES = 4
 _PAUSE_SECONDS = 0.05
 """Before the second try; doubled before each further one."""
-_LOST = (ConnectionError, TimeoutError)
-_MOVING = (*_LOST, AskError, TryAgainError, ClusterDownError)
+_CONNECTION_ERRORS = (ConnectionError, TimeoutError)
+_RETRYABLE = (*_CONNECTION_ERRORS, AskError, TryAgainError, ClusterDownError)
 """What a command may meet while slots change hands; `MovedError` is an `AskError`."""
 _SPARE = 16
 """Connections to each node beside those of commands, for the questions who has which slots and who is there."""
@@ -45,9 +45,9 @@ class CommandUnit:
         """A reply, or an error, for each command."""
         return [command.result for command in self.commands]
 
-    def moving(self) -> RedisError | None:
-        """Why the unit has to be tried again, if it has."""
-        return next((reply for reply in self.replies if isinstance(reply, _MOVING)), None)
+    def retryable_error(self) -> RedisError | None:
+        """The first error that a new attempt may resolve; None if there is none."""
+        return next((reply for reply in self.replies if isinstance(reply, _RETRYABLE)), None)
 
 
 class Cluster(RedisCluster):
@@ -71,7 +71,7 @@ class Cluster(RedisCluster):
         """Send one command to whoever has its key; those without a key go the library's way."""
         if kwargs.get("target_nodes") or args[0] in self.command_flags:
             return await super().execute_command(*args, **kwargs)
-        return await self._alone(CommandUnit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
+        return await self._execute(CommandUnit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
 
     async def ping(self, **_: Any) -> bool:
         """Ask one master, another one if that does not answer: the loss of a shard must not stop the others' work."""
@@ -81,16 +81,16 @@ class Cluster(RedisCluster):
             for master in random.sample(masters, len(masters)):
                 try:
                     return bool(await master.execute_command("PING"))
-                except _LOST as error:
+                except _CONNECTION_ERRORS as error:
                     lost = error
             await self.nodes_manager.initialize()
         raise lost
 
-    async def at(self, key: str, *command: Any) -> Any:
+    async def execute_at(self, key: str, *command: Any) -> Any:
         """Send a command that names no key to the node that has `key`."""
-        return await self._alone(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
+        return await self._execute(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
 
-    async def at_all(self, *command: Any) -> list[Any]:
+    async def execute_on_masters(self, *command: Any) -> list[Any]:
         """Send a command that names no key to every master."""
         async with self._places:
             await self.initialize()
@@ -100,7 +100,7 @@ class Cluster(RedisCluster):
                     await self.nodes_manager.initialize()
                 try:
                     return await asyncio.gather(*(node.execute_command(*command) for node in self.get_primaries()))
-                except _LOST as error:
+                except _CONNECTION_ERRORS as error:
                     lost = error
         raise lost
 
@@ -110,7 +110,7 @@ class Cluster(RedisCluster):
             raise NotImplementedError("a script changes or reads several keys of one slot at once")
         return Pipeline(self)  # type: ignore[abstract]  # by the library's annotations only
 
-    async def _alone(self, unit: CommandUnit) -> Any:
+    async def _execute(self, unit: CommandUnit) -> Any:
         await self.exchange([unit])
         (reply,) = unit.replies
         if isinstance(reply, Exception):
@@ -136,16 +136,16 @@ class Cluster(RedisCluster):
                 for unit in pending:
                     by_node.setdefault(self.nodes_manager.get_node_from_slot(unit.slot), []).append(unit)
                 await asyncio.gather(*(_send(node, units) for node, units in by_node.items()))
-                pending = [unit for unit in pending if unit.moving()]
+                pending = [unit for unit in pending if unit.retryable_error()]
                 if not pending:
                     return
-        error = pending[0].moving()
+        error = pending[0].retryable_error()
         assert error is not None, "what is pending has met an error"
         raise error
 
     async def _look_again(self, units: Sequence[CommandUnit]) -> None:
         """Find out who has the slots now."""
-        errors = [unit.moving() for unit in units]
+        errors = [unit.retryable_error() for unit in units]
         moved = [error for error in errors if isinstance(error, MovedError)]
         if len(moved) < len(errors):
             await self.nodes_manager.initialize()
@@ -194,7 +194,7 @@ async def _send(node: ClusterNode, units: Sequence[CommandUnit]) -> None:
         lost = ConnectionError(str(error)) if isinstance(error, RuntimeError) else error
         for command in commands:
             command.result = lost
-    if any(isinstance(command.result, _LOST) for command in commands):
+    if any(isinstance(command.result, _CONNECTION_ERRORS) for command in commands):
         await _drop_idle_connections(node)
 
 

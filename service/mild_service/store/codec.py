@@ -120,7 +120,11 @@ def write_epoch(epoch: Epoch) -> str:
     """A commit record."""
     observed = "" if epoch.n_observed is None else epoch.n_observed
     counts = f"{epoch.planes}:{epoch.n_correct}:{observed}"
-    shards = ("v" if epoch.votes else "") if epoch.n_shards is None else f"{epoch.n_in}/{epoch.n_shards}"
+    shards = (
+        ("v" if epoch.has_wrong_predictions else "")
+        if epoch.n_shards is None
+        else f"{epoch.n_stored_shards}/{epoch.n_shards}"
+    )
     state = "partial" if epoch.partial else "committed"
     return f"{epoch.attempt}:{epoch.digest}:{counts}:{epoch.kind}:{state}:{shards}"
 
@@ -140,8 +144,8 @@ def read_epoch(number: int, value: bytes) -> Epoch:
         kind=kind,  # type: ignore[arg-type]  # written from the same literals
         partial=state == "partial",
         n_shards=int(n_shards) if n_shards else None,
-        n_in=int(n_in) if n_shards else None,
-        votes=shards == "v",
+        n_stored_shards=int(n_in) if n_shards else None,
+        has_wrong_predictions=shards == "v",
     )
 
 
@@ -166,7 +170,7 @@ def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> 
         version=int(fields[b"version"]),
         members=read_set_ref(fields[b"members"]),
         epochs={n: epoch for n, epoch in known.items() if not epoch.partial},
-        partials={n: epoch for n, epoch in known.items() if epoch.partial},
+        partial_epochs={n: epoch for n, epoch in known.items() if epoch.partial},
         metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,

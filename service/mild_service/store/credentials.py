@@ -21,7 +21,7 @@ class CredentialStore:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def any(self) -> bool:
+    async def has_any(self) -> bool:
         """Whether a key was ever made, though it be revoked or expired by now."""
         with translated():
             return bool(await self._context.redis.exists(self._context.keys.credentials))
@@ -38,7 +38,7 @@ class CredentialStore:
             found = await self._context.redis.hget(self._context.keys.credentials, digest)
         return None if found is None else _read(blob(found))
 
-    async def all(self) -> list[ApiKey]:
+    async def list_keys(self) -> list[ApiKey]:
         """All keys ever made with when they were last used, oldest first."""
         with translated():
             used = table(await self._context.redis.hgetall(self._context.keys.credentials_used))
@@ -82,18 +82,18 @@ class SessionStore:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def begin(self, digest: str, key_digest: str, seconds: int) -> None:
+    async def create(self, digest: str, key_digest: str, seconds: int) -> None:
         """Store a session that ends by itself."""
         with translated():
             await self._context.redis.set(self._context.keys.session(digest), key_digest, ex=seconds)
 
-    async def key_digest(self, digest: str) -> str | None:
+    async def get_key_digest(self, digest: str) -> str | None:
         """Digest of the key that a session was begun with; None once it has ended."""
         with translated():
             found = await self._context.redis.get(self._context.keys.session(digest))
         return None if found is None else blob(found).decode()
 
-    async def end(self, digest: str) -> None:
+    async def delete(self, digest: str) -> None:
         """End a session."""
         with translated():
             await self._context.redis.unlink(self._context.keys.session(digest))
@@ -110,7 +110,7 @@ class QuotaStore:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def take(self, key_id: str, run_id: str, limit: int) -> Literal["taken", "held", "full"]:
+    async def reserve(self, key_id: str, run_id: str, limit: int) -> Literal["taken", "held", "full"]:
         """Enter a run that is about to be created among the `limit` of a key.
 
         The place is taken before it is counted, so that requests at the same time never get past the limit.
@@ -126,7 +126,7 @@ class QuotaStore:
                     return "full"
         return "taken"
 
-    async def leave(self, key_id: str, run_id: str) -> None:
+    async def release(self, key_id: str, run_id: str) -> None:
         """Give a place back."""
         with translated():
             await self._context.redis.zrem(self._context.keys.quota(key_id), run_id)

@@ -107,12 +107,12 @@ class EpochStore:
         attempt: int | None,
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
         shards: Sequence[str] = (),
-        votes: Sequence[bytes] = (),
+        wrong_predictions: Sequence[bytes] = (),
         ids: SampleIdsRef | None = None,
     ) -> bool:
         """Put `epoch` in the place of `old`, all of it or nothing.
 
-        `values` are its bits, one per chunk, `votes` its wrong predictions likewise; `shards` the fields that were
+        `values` are its bits, one per chunk, `wrong_predictions` likewise; `shards` the fields that were
         merged into it, which nobody will ever name again. Return False, with nothing changed, when the epoch is not
         `old` any more, or the members are not those that were checked.
 
@@ -140,7 +140,7 @@ class EpochStore:
             "*" if ids is None else codec.write_sample_ids_ref(ids),
         ]
         names = self._writer.names(run, round_)
-        await self._votes.write(run, round_, epoch, votes)
+        await self._votes.write(run, round_, epoch, wrong_predictions)
         answer = await self._writer.write("merge", names, arguments, run, round_, field, values)
         if answer[0] == "renamed":
             raise EpochConflict(
@@ -150,9 +150,13 @@ class EpochStore:
         if answer[0] not in ("merged", "moved"):
             raise refusal_error(answer, run.run_id, round_, attempt)
         if answer[0] == "merged":
-            await self._bits.drop_tail(run, round_, [name for name in merged_away if name != field])
-            if old is not None and old.votes and epoch_field(old.number, old.attempt, old.digest) != field:
-                await self._votes.drop(run, round_, old)
+            await self._bits.delete_tail(run, round_, [name for name in merged_away if name != field])
+            if (
+                old is not None
+                and old.has_wrong_predictions
+                and epoch_field(old.number, old.attempt, old.digest) != field
+            ):
+                await self._votes.delete(run, round_, old)
         return answer[0] == "merged"
 
 

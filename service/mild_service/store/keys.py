@@ -84,12 +84,12 @@ class Keys:
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:chunk:{round_}:{chunk}"
 
-    def votes(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
+    def wrong_predictions(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
         """One chunk of a round's wrong predictions."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:votes:{round_}:{chunk}"
 
-    def truth(self, run_id: str, uid: str, chunk: int) -> str:
+    def annotations(self, run_id: str, uid: str, chunk: int) -> str:
         """One chunk of a run's labels and of its audit."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:truth:{chunk}"
@@ -98,7 +98,7 @@ class Keys:
         """A run's latest events."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:events"
 
-    def ids(self, run_id: str, uid: str, chunk: int) -> str:
+    def sample_ids(self, run_id: str, uid: str, chunk: int) -> str:
         """One chunk of a run's external ids."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:ids:{chunk}"

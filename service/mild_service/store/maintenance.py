@@ -38,13 +38,13 @@ class Part:
 
     Attributes
     ----------
-    place
+    key
         Which of the run's keys: ``run``, ``round:0``, ``chunk:0:1`` (round, chunk), ``truth:0``, ``events``, …
     field, value
         Of the hash; of the stream of events the number of an entry, and its fields and values in turn as JSON.
     """
 
-    place: str
+    key: str
     field: bytes
     value: bytes
 
@@ -56,7 +56,7 @@ class RunTransfer:
         self._context = context
         self._runs = runs
 
-    async def parts(self, run_id: str) -> AsyncIterator[Part]:
+    async def read(self, run_id: str) -> AsyncIterator[Part]:
         """All of a run, its record first.
 
         Raises
@@ -86,7 +86,7 @@ class RunTransfer:
         if await self._record(run) != before:
             raise self._changing(run)
 
-    async def put(self, run_id: str, record: dict[bytes, bytes], parts: AsyncIterator[Part]) -> Run:
+    async def write(self, run_id: str, record: dict[bytes, bytes], parts: AsyncIterator[Part]) -> Run:
         """Put a run into the store under a name, which counts from its last write on.
 
         Raises
@@ -105,10 +105,10 @@ class RunTransfer:
         try:
             with translated():
                 async for part in parts:
-                    if part.place not in keys:
-                        raise StoreDamaged(f"the file holds {part.place!r}, which no run has; it is not one of ours")
-                    written.add(keys[part.place])
-                    await context.writer.send(_command(keys[part.place], part))
+                    if part.key not in keys:
+                        raise StoreDamaged(f"the file holds {part.key!r}, which no run has; it is not one of ours")
+                    written.add(keys[part.key])
+                    await context.writer.send(_command(keys[part.key], part))
                 now = context.now()
                 fields = {
                     **record,
@@ -125,7 +125,7 @@ class RunTransfer:
                     await context.redis.unlink(key)
             raise
         with translated():
-            await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.place)))
+            await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
         return await self._runs.get(run_id)
 
     async def _record(self, run: Run) -> dict[bytes, bytes]:
@@ -137,8 +137,8 @@ class RunTransfer:
         keys, run_id, uid = self._context.keys, run.run_id, run.uid
         n_chunks = codec.n_chunks(run.config.n_samples)
         for chunk in range(n_chunks):
-            yield f"truth:{chunk}", keys.truth(run_id, uid, chunk)
-            yield f"ids:{chunk}", keys.ids(run_id, uid, chunk)
+            yield f"truth:{chunk}", keys.annotations(run_id, uid, chunk)
+            yield f"ids:{chunk}", keys.sample_ids(run_id, uid, chunk)
         for round_ in range(last + 1):
             yield f"round:{round_}", keys.round(run_id, uid, round_)
             yield f"epochs:{round_}", keys.epochs(run_id, uid, round_)
@@ -146,7 +146,7 @@ class RunTransfer:
             yield f"metrics:{round_}", keys.metrics(run_id, uid, round_)
             for chunk in range(n_chunks):
                 yield f"chunk:{round_}:{chunk}", keys.chunk(run_id, uid, round_, chunk)
-                yield f"votes:{round_}:{chunk}", keys.votes(run_id, uid, round_, chunk)
+                yield f"votes:{round_}:{chunk}", keys.wrong_predictions(run_id, uid, round_, chunk)
 
     async def _events(self, run: Run) -> AsyncIterator[Part]:
         key, after = self._context.keys.events(run.run_id, run.uid), "-"
@@ -165,7 +165,7 @@ class RunTransfer:
 
 
 def _command(key: str, part: Part) -> tuple[str, list[str | bytes]]:
-    if part.place == _EVENTS:
+    if part.key == _EVENTS:
         return key, ["XADD", key, part.field, *orjson.loads(part.value)]
     return key, ["HSET", key, part.field, part.value]
 
@@ -242,10 +242,10 @@ class OrphanCleanup:
         """Whether the list of runs shows a run; with `repair` it does then."""
         redis, listed = self._context.redis, self._context.keys.runs
         with translated():
-            if await redis.zscore(listed, run.place) is not None:
+            if await redis.zscore(listed, run.index_entry) is not None:
                 return True
             if repair:
-                await redis.zadd(listed, {run.place: 0})
+                await redis.zadd(listed, {run.index_entry: 0})
         return False
 
     async def _is_of(self, run_id: str, uid: str) -> bool:
@@ -273,15 +273,17 @@ class OrphanCleanup:
         keys, run_id, uid = self._context.keys, run.run_id, run.uid
         epochs = [epoch_field(e.number, e.attempt, e.digest) for e in round_.all_epochs.values()]
         sets = [set_field(ref.digest) for ref in (round_.members, round_.planted) if ref is not None]
-        truths = [annotation_field(name, ref) for name in ("labels", "audit") if (ref := run.truth(name)) is not None]
-        shards_come = any(epoch.kind == "shards" for epoch in round_.partials.values())
+        labels_and_audits = [
+            annotation_field(name, ref) for name in ("labels", "audit") if (ref := run.annotation_ref(name)) is not None
+        ]
+        shards_come = any(epoch.kind == "shards" for epoch in round_.partial_epochs.values())
         for chunk in range(codec.n_chunks(run.config.n_samples)):
             if chunk and not shards_come:  # while shards come, who names their fields changes from shard to shard
                 yield keys.chunk(run_id, uid, round_.number, chunk), "", [*epochs, *sets]
             if chunk:
-                yield keys.truth(run_id, uid, chunk), "", truths
-            yield keys.votes(run_id, uid, round_.number, chunk), "", epochs
-            yield keys.ids(run_id, uid, chunk), "" if run.ids is None else f"{run.ids.upload}:", []
+                yield keys.annotations(run_id, uid, chunk), "", labels_and_audits
+            yield keys.wrong_predictions(run_id, uid, round_.number, chunk), "", epochs
+            yield keys.sample_ids(run_id, uid, chunk), "" if run.ids is None else f"{run.ids.upload}:", []
 
 
 async def _scanned(server: object, pattern: str) -> list[str]:

@@ -36,7 +36,7 @@ class PackedEpoch:
     n_correct: int
     n_observed: int | None
     values: Sequence[bytes]
-    votes: Sequence[bytes] = ()
+    wrong_predictions: Sequence[bytes] = ()
 
     @classmethod
     def of(
@@ -66,10 +66,10 @@ class PackedEpoch:
             n_correct=bitmap.popcount(bits.correct),
             n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
             values=codec.split_chunks(planes),
-            votes=fields,
+            wrong_predictions=fields,
         )
 
     def record(self, number: int, attempt: int, kind: EpochKind = "whole", partial: bool = False) -> Epoch:
         """The commit record that goes with these bits."""
         epoch = Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
-        return replace(epoch, votes=bool(self.votes))
+        return replace(epoch, has_wrong_predictions=bool(self.wrong_predictions))

@@ -74,7 +74,7 @@ class RunStore:
                 except RunNotFound:
                     continue
                 # Again on every opening: a crash between record and index would hide the run from the list.
-                await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.place)))
+                await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
                 return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:
@@ -103,7 +103,7 @@ class RunStore:
             deleting, expires = await self._context.redis.hmget(self._context.keys.run(run_id), ["deleting", "expires"])
         return deleting is None and expires is not None and int(expires) > self._context.now()
 
-    async def page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
+    async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
         """Up to `limit` runs before `cursor` whose ids start with `prefix`, newest first."""
         context = self._context
         with translated():
@@ -185,10 +185,10 @@ class RunStore:
                 for chunk in range(1, codec.n_chunks(run.config.n_samples)):
                     await context.redis.unlink(context.keys.chunk(run_id, uid, round_, chunk))
                 for chunk in range(codec.n_chunks(run.config.n_samples)):
-                    await context.redis.unlink(context.keys.votes(run_id, uid, round_, chunk))
+                    await context.redis.unlink(context.keys.wrong_predictions(run_id, uid, round_, chunk))
             for chunk in range(codec.n_chunks(run.config.n_samples)):
-                await context.redis.unlink(context.keys.truth(run_id, uid, chunk))
-                await context.redis.unlink(context.keys.ids(run_id, uid, chunk))
+                await context.redis.unlink(context.keys.annotations(run_id, uid, chunk))
+                await context.redis.unlink(context.keys.sample_ids(run_id, uid, chunk))
             digests = words(await context.redis.smembers(context.keys.cached(run_id, uid)))
             await context.redis.unlink(
                 context.keys.events(run_id, uid),
@@ -197,7 +197,7 @@ class RunStore:
             )
             # In this order: an entry without a record is swept, a record without an entry would never be found.
             await context.scripts.run("bury", [key], [uid])
-            await context.redis.zrem(context.keys.runs, run.place)
+            await context.redis.zrem(context.keys.runs, run.index_entry)
         return True
 
     async def sweep(self) -> int:

@@ -24,7 +24,7 @@ class SampleIdStore:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def write(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
+    async def write_piece(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
         """Write a piece that nothing refers to yet; return its bytes."""
         value = "\n".join(ids).encode()
         with translated():
@@ -46,7 +46,7 @@ class SampleIdStore:
                 return answer[0]
         raise refusal_error(answer, run.run_id, run.round, None)
 
-    async def drop(self, run: Run, upload: str) -> None:
+    async def delete(self, run: Run, upload: str) -> None:
         """Delete an upload that nothing refers to (any more)."""
         n_pieces = -(-run.config.n_samples // PIECE_SAMPLES)
         with translated():
@@ -54,7 +54,9 @@ class SampleIdStore:
                 pieces = range(start, min(start + _PER_CHUNK, n_pieces))
                 await self._context.redis.hdel(self._key(run, start), *(f"{upload}:{piece}" for piece in pieces))
 
-    async def read(self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]) -> AsyncIterator[tuple[int, list[str]]]:
+    async def read_pieces(
+        self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]
+    ) -> AsyncIterator[tuple[int, list[str]]]:
         """Pieces, ascending, each with its number; some at a time, so that a reply stays small.
 
         Raises
@@ -76,7 +78,7 @@ class SampleIdStore:
                 yield piece, value.decode().split("\n")
 
     def _key(self, run: Run, piece: int) -> str:
-        return self._context.keys.ids(run.run_id, run.uid, piece // _PER_CHUNK)
+        return self._context.keys.sample_ids(run.run_id, run.uid, piece // _PER_CHUNK)
 
 
 def _groups(pieces: Sequence[int], n_together: int) -> list[list[int]]:

@@ -73,7 +73,7 @@ class ServerMonitor:
                     return _memory(await redis.info("memory"))
                 asked = ("INFO", "memory")
                 own = self._context.keys.run(run_id)
-                told = await redis.at_all(*asked) if spread else [await redis.at(own, *asked)]
+                told = await redis.execute_on_masters(*asked) if spread else [await redis.execute_at(own, *asked)]
             except NoPermissionError:  # an ACL user without `+info`
                 return None
         found = [_memory(info) for info in told]

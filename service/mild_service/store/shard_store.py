@@ -72,7 +72,7 @@ class ShardStore:
                 raise _conflict(round_, codec.read_epoch(number, answer[1].encode()), shard, packed, answer[2])
         raise refusal_error(answer, run.run_id, round_, attempt)
 
-    async def read(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
+    async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
         """The shards that an epoch consists of; None when it is not as it was read in `epoch` any more."""
         keys = self._context.keys
         with translated():
@@ -103,13 +103,13 @@ class ShardStore:
         StoreDamaged
             If a shard's bits are missing.
         """
-        refs = await self.read(run, round_, epoch)
+        refs = await self.read_refs(run, round_, epoch)
         if refs is None:
             return None
         try:
             observed, correct = await self.read_bits(run, round_, epoch.number, refs)
         except StoreDamaged:
-            if await self.read(run, round_, epoch) is None:
+            if await self.read_refs(run, round_, epoch) is None:
                 return None  # merged by somebody else, just now
             raise
         merged = Epoch(
@@ -121,7 +121,7 @@ class ShardStore:
             n_observed=bitmap.popcount(observed),
             kind="shards",
             n_shards=epoch.n_shards,
-            n_in=epoch.n_in,
+            n_stored_shards=epoch.n_stored_shards,
         )
         values = codec.split_chunks([observed, correct])
         fields = _fields(epoch.number, refs)
@@ -152,7 +152,7 @@ def _conflict(round_: int, held: Epoch, shard: int, packed: PackedEpoch, record:
         known = codec.read_shard(shard, record.encode())
         state = f"holds other content (sha-256 {known.digest[:12]}…), got {packed.digest[:12]}…"
     else:
-        state = f"did not come before the epoch was committed with {held.n_in} of {held.n_shards} shards"
+        state = f"did not come before the epoch was committed with {held.n_stored_shards} of {held.n_shards} shards"
     return EpochConflict(
         f"shard {shard} of epoch {held.number}, round {round_}, {state}; "
         "send the same bits, or replace with ?replace=true"

@@ -47,7 +47,7 @@ class WrongPredictionStore:
                 key = self._key(run, round_, chunk)
                 await self._context.writer.send((key, ("HSET", key, _field(epoch), value)))
 
-    async def drop(self, run: Run, round_: int, epoch: Epoch) -> None:
+    async def delete(self, run: Run, round_: int, epoch: Epoch) -> None:
         """Delete the votes of an epoch that no record will ever name again."""
         with translated():
             for chunk in range(codec.n_chunks(run.config.n_samples)):
@@ -88,7 +88,7 @@ class WrongPredictionStore:
 
     async def collect_garbage(self, run: Run, round_: Round) -> None:
         """Delete the votes that no record of a finished round names."""
-        kept = {_field(epoch) for epoch in round_.epochs.values() if epoch.votes}
+        kept = {_field(epoch) for epoch in round_.epochs.values() if epoch.has_wrong_predictions}
         with translated():
             for chunk in range(codec.n_chunks(run.config.n_samples)):
                 key = self._key(run, round_.number, chunk)
@@ -111,7 +111,7 @@ class WrongPredictionStore:
         return np.frombuffer(raw, dtype=kind).reshape(2, n_samples)
 
     def _key(self, run: Run, round_: int, chunk: int) -> str:
-        return self._context.keys.votes(run.run_id, run.uid, round_, chunk)
+        return self._context.keys.wrong_predictions(run.run_id, run.uid, round_, chunk)
 
 
 def _field(epoch: Epoch) -> str:

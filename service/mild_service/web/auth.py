@@ -161,7 +161,7 @@ class Guard:
     ----------
     app
         What lies behind.
-    gate
+    authenticator
         Knows the keys.
     rulebook
         Knows what each route asks for.
@@ -172,10 +172,15 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, gate: Authenticator, rulebook: Rulebook, buckets: Buckets, origins: Collection[str] = ()
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        rulebook: Rulebook,
+        buckets: Buckets,
+        origins: Collection[str] = (),
     ) -> None:
         self._app = app
-        self._gate = gate
+        self._authenticator = authenticator
         self._rulebook = rulebook
         self._buckets = buckets
         self._origins = origins
@@ -224,14 +229,14 @@ class Guard:
         Unauthenticated, CrossSite
             If that is not shown.
         """
-        if not await self._gate.requires_key():
+        if not await self._authenticator.requires_key():
             self._check_page(request)
             return ANONYMOUS
         header, session = request.headers.get("authorization"), request.cookies.get(COOKIE)
         if header is None and session:
             if request.method not in _SAFE:
                 check_same_site(request)
-            key = await self._gate.find_by_session(session)
+            key = await self._authenticator.find_by_session(session)
         else:
             scheme, _, secret = (header or "").partition(" ")
             if scheme.lower() != "bearer" or not secret.strip():
@@ -239,7 +244,7 @@ class Guard:
                     "the request carries no API key, this service asks for one; send `Authorization: Bearer <key>` "
                     "(mild: --api-key or MILD_API_KEY), or log in at /ui/login"
                 )
-            key = await self._gate.find_by_secret(secret.strip())
+            key = await self._authenticator.find_by_secret(secret.strip())
         if key is None:
             raise Unauthenticated(
                 "the API key or login is unknown, revoked or expired; ask whoever runs the service for another one"

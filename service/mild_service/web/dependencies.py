@@ -15,8 +15,8 @@ from pydantic import Field, FiniteFloat
 from pydantic.json_schema import SkipJsonSchema
 
 from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
+from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
-from mild_service.annotations.sample_id_lists import ExternalIds
 from mild_service.api_keys import ApiKey
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
@@ -92,9 +92,9 @@ async def _selections(request: Request) -> Selections:
     return selections
 
 
-async def _truths(request: Request) -> LabelsAndAudits:
-    truths: LabelsAndAudits = request.app.state.truths
-    return truths
+async def _labels_and_audits(request: Request) -> LabelsAndAudits:
+    labels_and_audits: LabelsAndAudits = request.app.state.labels_and_audits
+    return labels_and_audits
 
 
 async def _predictions(request: Request) -> PredictionWriter:
@@ -103,7 +103,7 @@ async def _predictions(request: Request) -> PredictionWriter:
 
 
 async def _feed(request: Request) -> EventFeed:
-    feed: EventFeed = request.app.state.feed
+    feed: EventFeed = request.app.state.event_feed
     return feed
 
 
@@ -117,9 +117,9 @@ async def _shards(request: Request) -> ShardWriter:
     return shards
 
 
-async def _coverages(request: Request) -> StatusReader:
-    coverages: StatusReader = request.app.state.coverages
-    return coverages
+async def _status_reader(request: Request) -> StatusReader:
+    status_reader: StatusReader = request.app.state.status_reader
+    return status_reader
 
 
 async def _sample_ids(request: Request) -> ExternalIds:
@@ -133,7 +133,7 @@ async def _suggester(request: Request) -> LabelSuggester:
 
 
 async def _tables(request: Request) -> SampleTables:
-    tables: SampleTables = request.app.state.tables
+    tables: SampleTables = request.app.state.sample_tables
     return tables
 
 
@@ -180,17 +180,17 @@ def _query_names(dependant: Dependant) -> list[str]:
 
 RunsDep = Annotated[RunWriter, Depends(_runs)]
 SelectionsDep = Annotated[Selections, Depends(_selections)]
-TruthsDep = Annotated[LabelsAndAudits, Depends(_truths)]
+LabelsAndAuditsDep = Annotated[LabelsAndAudits, Depends(_labels_and_audits)]
 PredictionsDep = Annotated[PredictionWriter, Depends(_predictions)]
-FeedDep = Annotated[EventFeed, Depends(_feed)]
+EventFeedDep = Annotated[EventFeed, Depends(_feed)]
 EpochsDep = Annotated[EpochWriter, Depends(_epochs)]
 ShardsDep = Annotated[ShardWriter, Depends(_shards)]
-CoveragesDep = Annotated[StatusReader, Depends(_coverages)]
+StatusReaderDep = Annotated[StatusReader, Depends(_status_reader)]
 SampleIdsDep = Annotated[ExternalIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
 AgainDep = Annotated[Again, Depends(_again)]
 SuggesterDep = Annotated[LabelSuggester, Depends(_suggester)]
-TablesDep = Annotated[SampleTables, Depends(_tables)]
+SampleTablesDep = Annotated[SampleTables, Depends(_tables)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 

@@ -90,7 +90,7 @@ class RequestContext:
         """Count and log a request that has ended; status 0 is one that nobody was left to answer."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._telemetry.answered(method, route, status, seconds, n_in, n_out)
+        self._telemetry.count_request(method, route, status, seconds, n_in, n_out)
         level = logging.DEBUG if route in _PROBES else logging.INFO
         if not logger.isEnabledFor(level):
             return

@@ -32,7 +32,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def truths(store: Store) -> LabelsAndAudits:
+def labels_and_audits(store: Store) -> LabelsAndAudits:
     return LabelsAndAudits(store, Telemetry())
 
 
@@ -46,52 +46,56 @@ def mark(index: int, clean: bool | None = True) -> Marks:
     return Marks.of([index], [clean], N)
 
 
-async def test_of_many_audits_at_once_none_is_lost(truths: LabelsAndAudits, run: Run, store: Store) -> None:
-    merged = await asyncio.gather(*(truths.put_audit(run, mark(index)) for index in range(12)))
+async def test_of_many_audits_at_once_none_is_lost(labels_and_audits: LabelsAndAudits, run: Run, store: Store) -> None:
+    merged = await asyncio.gather(*(labels_and_audits.put_audit(run, mark(index)) for index in range(12)))
     assert sorted(m.audit.n_known for m in merged) == list(range(1, 13))
-    assert (await truths.audit(await store.runs.get("a")))[1].n_known == 12
+    assert (await labels_and_audits.read_audit(await store.runs.get("a")))[1].n_known == 12
 
 
-async def test_marks_and_marks_taken_back_at_once_all_count(truths: LabelsAndAudits, run: Run, store: Store) -> None:
+async def test_marks_and_marks_taken_back_at_once_all_count(
+    labels_and_audits: LabelsAndAudits, run: Run, store: Store
+) -> None:
     for index in range(6):
-        await truths.put_audit(run, mark(index))
+        await labels_and_audits.put_audit(run, mark(index))
     changes = [mark(index, None) for index in range(6)] + [mark(index, False) for index in range(6, 12)]
-    merged = await asyncio.gather(*(truths.put_audit(run, change) for change in changes))
+    merged = await asyncio.gather(*(labels_and_audits.put_audit(run, change) for change in changes))
     assert [(m.added, m.replaced, m.removed) for m in merged] == [(0, 0, 1)] * 6 + [(1, 0, 0)] * 6
-    audit = (await truths.audit(await store.runs.get("a")))[1]
+    audit = (await labels_and_audits.read_audit(await store.runs.get("a")))[1]
     assert [audit.mark(index) for index in range(12)] == [None] * 6 + [False] * 6
 
 
-async def test_of_many_labels_at_once_the_last_stands(truths: LabelsAndAudits, run: Run, store: Store) -> None:
+async def test_of_many_labels_at_once_the_last_stands(
+    labels_and_audits: LabelsAndAudits, run: Run, store: Store
+) -> None:
     sets = [np.full(N, value) for value in (1, 2, 70_000)]
-    outcomes = await asyncio.gather(*(truths.put_labels(run, labels) for labels in sets))
+    outcomes = await asyncio.gather(*(labels_and_audits.put_labels(run, labels) for labels in sets))
     assert sorted(outcome for outcome, _ in outcomes) == ["replaced", "replaced", "set"]
-    assert await truths.label(await store.runs.get("a"), N - 1) in (1, 2, 70_000)
+    assert await labels_and_audits.read_label(await store.runs.get("a"), N - 1) in (1, 2, 70_000)
 
 
-async def test_a_label_is_read_from_any_chunk(truths: LabelsAndAudits, run: Run, store: Store) -> None:
-    assert await truths.label(run, 0) is None
-    await truths.put_labels(run, np.arange(N))
+async def test_a_label_is_read_from_any_chunk(labels_and_audits: LabelsAndAudits, run: Run, store: Store) -> None:
+    assert await labels_and_audits.read_label(run, 0) is None
+    await labels_and_audits.put_labels(run, np.arange(N))
     run = await store.runs.get("a")
     for index in (0, 1_048_575, 1_048_576, N - 1):
-        assert await truths.label(run, index) == index
+        assert await labels_and_audits.read_label(run, index) == index
 
 
 async def test_an_audit_that_is_replaced_while_it_is_read_is_read_again(
-    truths: LabelsAndAudits, run: Run, store: Store
+    labels_and_audits: LabelsAndAudits, run: Run, store: Store
 ) -> None:
-    await truths.put_audit(run, mark(0))
+    await labels_and_audits.put_audit(run, mark(0))
     stale = await store.runs.get("a")
-    await truths.put_audit(run, mark(N - 1))
-    fresh, audit = await truths.audit(stale)
+    await labels_and_audits.put_audit(run, mark(N - 1))
+    fresh, audit = await labels_and_audits.read_audit(stale)
     assert audit.n_known == 2
     assert fresh.audit != stale.audit
 
 
 async def test_a_reader_does_not_try_for_ever(
-    truths: LabelsAndAudits, run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
+    labels_and_audits: LabelsAndAudits, run: Run, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await truths.put_audit(run, mark(0))
+    await labels_and_audits.put_audit(run, mark(0))
     read, index = store.annotations.read_audit, 0
 
     async def always_late(run: Run, ref: Any) -> Audit:
@@ -99,39 +103,46 @@ async def test_a_reader_does_not_try_for_ever(
         index += 1
         with monkeypatch.context() as patch:
             patch.setattr(store.annotations, "read_audit", read)
-            await truths.put_audit(run, mark(index))
+            await labels_and_audits.put_audit(run, mark(index))
         return await read(run, ref)
 
     run = await store.runs.get("a")
     monkeypatch.setattr(store.annotations, "read_audit", always_late)
     with pytest.raises(StoreUnavailable, match="20 times in a row"):
-        await truths.audit(run)
+        await labels_and_audits.read_audit(run)
 
 
 async def test_an_audit_that_is_lost_is_no_empty_one(
-    truths: LabelsAndAudits, run: Run, store: Store, redis: Redis, settings: Settings
+    labels_and_audits: LabelsAndAudits, run: Run, store: Store, redis: Redis, settings: Settings
 ) -> None:
-    await truths.put_audit(run, mark(0))
-    redis.delete(Keys(settings.store_namespace).truth("a", run.uid, 1))
+    await labels_and_audits.put_audit(run, mark(0))
+    redis.delete(Keys(settings.store_namespace).annotations("a", run.uid, 1))
     with pytest.raises(StoreDamaged, match="noeviction"):
-        await truths.audit(await store.runs.get("a"))
+        await labels_and_audits.read_audit(await store.runs.get("a"))
 
 
-async def test_a_run_that_was_opened_anew_is_another(truths: LabelsAndAudits, run: Run, store: Store) -> None:
-    await truths.put_audit(run, mark(0))
+async def test_a_run_that_was_opened_anew_is_another(
+    labels_and_audits: LabelsAndAudits, run: Run, store: Store
+) -> None:
+    await labels_and_audits.put_audit(run, mark(0))
     stale = await store.runs.get("a")
     await store.runs.delete("a", run.uid)
     with pytest.raises(RunNotFound):
-        await truths.audit(stale)
+        await labels_and_audits.read_audit(stale)
     await store.runs.open("a", RunConfig(8), {}, 60, None)
     with pytest.raises(RunNotFound):
-        await truths.put_labels(run, np.zeros(N, dtype=np.int64))
+        await labels_and_audits.put_labels(run, np.zeros(N, dtype=np.int64))
     with pytest.raises(RunNotFound):
-        await truths.put_audit(replace(stale, audit=None), mark(1))
+        await labels_and_audits.put_audit(replace(stale, audit=None), mark(1))
 
 
 async def test_a_run_that_goes_while_it_is_written_to_leaves_nothing(
-    truths: LabelsAndAudits, run: Run, store: Store, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    labels_and_audits: LabelsAndAudits,
+    run: Run,
+    store: Store,
+    redis: Redis,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scripts = store.annotations._context.scripts
     ask, asked = scripts.run, 0
@@ -145,5 +156,5 @@ async def test_a_run_that_goes_while_it_is_written_to_leaves_nothing(
 
     monkeypatch.setattr(scripts, "run", deleted_between)
     with pytest.raises(RunNotFound):
-        await truths.put_audit(run, mark(0))
+        await labels_and_audits.put_audit(run, mark(0))
     assert not list(redis.scan_iter(f"{settings.store_namespace}:*truth*"))

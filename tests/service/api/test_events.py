@@ -251,7 +251,7 @@ def test_a_stream_and_a_long_poll_end_when_the_service_does(app: FastAPI) -> Non
         httpx.put(f"{url}/runs/a", json={"num_samples": N})
         with stream(url) as watched:
             watched.event()
-            app.state.feed.close()
+            app.state.event_feed.close()
             assert watched.rest()[-1]["comment"].startswith("to be continued")
 
 

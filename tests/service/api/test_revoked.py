@@ -31,7 +31,7 @@ def is_used(settings: Settings, name: str) -> bool:
     found: list[ApiKey] = []
 
     async def look(store: Store) -> None:
-        found.extend(await store.credentials.all())
+        found.extend(await store.credentials.list_keys())
 
     in_store(settings, look)
     return any(key.used_at for key in found if key.name == name)

@@ -156,7 +156,7 @@ def test_a_round_that_an_earlier_version_finished_has_its_cuts_too(run: httpx.Cl
     async def forget(choice: SelectionPlan) -> dict[str, Any]:
         return {name: value for name, value in (await fit(choice)).items() if name != "curves"}
 
-    fit, app.state.selections.fit = app.state.selections.fit, forget
+    fit, app.state.selections.read_fit = app.state.selections.read_fit, forget
     assert get(run, "/runs/a/rounds/0/sweep") == now
 
 

@@ -7,7 +7,7 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
-from mild_service.annotations.sample_id_lists import ExternalIds
+from mild_service.annotations.external_ids import ExternalIds
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -148,7 +148,7 @@ async def test_what_is_dropped_while_a_log_is_read_does_not_come_back(
 
     posted = await post(predictions, run, range(10), meanwhile=resume)
     assert posted.epochs[0].n_observed == 10
-    assert (await round_0(store, run)).partials[0].attempt == 2
+    assert (await round_0(store, run)).partial_epochs[0].attempt == 2
     with pytest.raises(StaleAttempt):
         await post(predictions, run, range(20), attempt=1)
     current = await store.runs.get("a")
@@ -181,7 +181,7 @@ async def test_of_many_logs_at_once_none_is_lost(predictions: PredictionWriter, 
     )
     assert sum(part.n_records for part in posted) == 3 * 20 * len(starts)
     round_ = await round_0(store, run)
-    assert (list(round_.epochs), round_.partials) == ([0, 1, 2], {})
+    assert (list(round_.epochs), round_.partial_epochs) == ([0, 1, 2], {})
     assert {epoch.n_correct for epoch in round_.epochs.values()} == {N}
 
 

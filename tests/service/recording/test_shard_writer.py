@@ -57,7 +57,7 @@ def runs(store: Store, computer: SelectionComputer, settings: Settings, telemetr
 
 
 @pytest.fixture
-def coverages(store: Store, settings: Settings) -> StatusReader:
+def status_reader(store: Store, settings: Settings) -> StatusReader:
     return StatusReader(store, settings)
 
 
@@ -98,7 +98,7 @@ async def test_of_many_ranks_and_their_duplicates_at_once_none_is_lost(
     puts = await asyncio.gather(*(put(shards, run, shard, of=of) for shard in [*range(of), *range(of)]))
     assert sorted(p.outcome for p in puts) == ["same"] * of + ["stored"] * of
     round_ = await round_0(store, run)
-    assert (list(round_.epochs), round_.partials, round_.version) == ([0], {}, of + 1)
+    assert (list(round_.epochs), round_.partial_epochs, round_.version) == ([0], {}, of + 1)
     np.testing.assert_array_equal(await correct_bits(store, run), epoch_of(n_samples))
     assert telemetry.registry.get_sample_value("mild_epochs_total", {"outcome": "committed"}) == 1
 
@@ -118,7 +118,7 @@ async def test_an_epoch_whose_last_writer_died_before_merging_is_completed(
         patch.setattr(store.shards, "merge", crash)
         with pytest.raises(RuntimeError):
             await put(shards, run, OF - 1)
-    assert (await round_0(store, run)).partials[0].n_in == OF
+    assert (await round_0(store, run)).partial_epochs[0].n_stored_shards == OF
     if by == "finish":
         await runs.finish(run, 0, False, None, None)
     else:
@@ -159,7 +159,7 @@ async def test_a_shard_that_comes_while_finishing_is_in_the_set_or_holds_it_up(
     monkeypatch.setattr(computer.evidence, "gather", late_gather)
     await runs.finish(run, 0, True, None, None)
     round_ = await round_0(store, run)
-    assert (list(round_.epochs), round_.partials) == ([0, 1, 2], {})
+    assert (list(round_.epochs), round_.partial_epochs) == ([0, 1, 2], {})
     assert round_.selection is not None
     assert round_.selection["epochs"] == 3
 
@@ -193,7 +193,7 @@ async def test_an_attempt_that_begins_while_shards_are_merged_begins_the_epoch_a
 
     monkeypatch.setattr(store.shards, "merge", late_merge)
     done = await put(shards, run, OF - 1)
-    assert (done.outcome, done.epoch.partial, done.epoch.n_in, done.epoch.attempt) == ("stored", True, 1, 2)
+    assert (done.outcome, done.epoch.partial, done.epoch.n_stored_shards, done.epoch.attempt) == ("stored", True, 1, 2)
 
 
 async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shards: ShardWriter, store: Store) -> None:
@@ -204,7 +204,7 @@ async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shard
     with pytest.raises(EpochConflict):
         await put(shards, run, 1, seed=3)
     done = await put(shards, run, 1, seed=3, replaces=True)
-    assert (done.outcome, done.epoch.n_in) == ("replaced", 1)
+    assert (done.outcome, done.epoch.n_stored_shards) == ("replaced", 1)
     for shard in (0, 2, 3):
         done = await put(shards, run, shard, seed=3, replaces=True)
     assert not done.epoch.partial
@@ -220,15 +220,15 @@ async def test_shards_that_are_never_merged_in_peace_are_given_up(
 
 
 async def test_coverage_is_of_one_instant(
-    shards: ShardWriter, store: Store, coverages: StatusReader, monkeypatch: pytest.MonkeyPatch
+    shards: ShardWriter, store: Store, status_reader: StatusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(store)
     for shard in range(OF - 1):
         await put(shards, run, shard)
-    read, read_bits = store.shards.read, store.shards.read_bits
+    read, read_bits = store.shards.read_refs, store.shards.read_bits
 
     async def late_read(*arguments: Any) -> Any:
-        monkeypatch.setattr(store.shards, "read", read)
+        monkeypatch.setattr(store.shards, "read_refs", read)
         await put(shards, run, 0, seed=5, replaces=True)
         return await read(*arguments)
 
@@ -237,25 +237,25 @@ async def test_coverage_is_of_one_instant(
         await put(shards, run, OF - 1)
         return await read_bits(*arguments)
 
-    monkeypatch.setattr(store.shards, "read", late_read)
+    monkeypatch.setattr(store.shards, "read_refs", late_read)
     monkeypatch.setattr(store.shards, "read_bits", late_read_bits)
-    coverage = await coverages.epoch(run, 0, 0)
+    coverage = await status_reader.read_epoch(run, 0, 0)
     assert (coverage.state, coverage.n_observed, coverage.missing_shards) == ("committed", N, [])
 
 
 async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
-    shards: ShardWriter, store: Store, coverages: StatusReader, redis: Redis, settings: Settings
+    shards: ShardWriter, store: Store, status_reader: StatusReader, redis: Redis, settings: Settings
 ) -> None:
     run = await opened(store)
     await put(shards, run, 0)
     redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
     with pytest.raises(StoreDamaged):
-        await coverages.epoch(run, 0, 0)
+        await status_reader.read_epoch(run, 0, 0)
 
 
 async def test_coverage_of_what_never_stands_still_is_given_up(
-    store: Store, coverages: StatusReader, monkeypatch: pytest.MonkeyPatch
+    store: Store, status_reader: StatusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mild_service.recording.epoch_status._TRIES", 0)
     with pytest.raises(StoreUnavailable, match="ask again"):
-        await coverages.epoch(await opened(store), 0, 0)
+        await status_reader.read_epoch(await opened(store), 0, 0)

@@ -169,14 +169,14 @@ async def test_epochs_that_are_replaced_faster_than_they_are_read_are_no_damage(
     here: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(here.store, recording(N, 3))
-    load, seeds = here.computer.evidence.load, iter(range(100, 200))
+    load, seeds = here.computer.evidence.load_bits, iter(range(100, 200))
 
     async def late_load(evidence: Evidence) -> list[RoundBits]:
         body = recording(N, 1, seed=next(seeds))[0]
         await here.store.epochs.commit(run, 0, 1, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
         return await load(evidence)
 
-    monkeypatch.setattr(here.computer.evidence, "load", late_load)
+    monkeypatch.setattr(here.computer.evidence, "load_bits", late_load)
     with pytest.raises(StoreUnavailable, match="changed while it was read"):
         await here.computer.compute(await here.computer.evidence.gather(run, 0, OPTIONS))
 
@@ -191,7 +191,7 @@ async def test_there_must_be_something_to_select_from(here: Replica) -> None:
 
 async def evidence_bits(here: Replica, run: Run, until_epoch: int | None = None) -> RoundBits:
     """The bits that a selection of round 0 sees."""
-    (bits,) = await here.computer.evidence.load(await here.computer.evidence.gather(run, 0, OPTIONS, until_epoch))
+    (bits,) = await here.computer.evidence.load_bits(await here.computer.evidence.gather(run, 0, OPTIONS, until_epoch))
     return bits
 
 

@@ -34,9 +34,9 @@ class Service:
     def __init__(self, store: Store, settings: Settings) -> None:
         app = create_app(settings, store)
         self.store, self.settings = store, settings
-        self.tables: SampleTables = app.state.tables
+        self.tables: SampleTables = app.state.sample_tables
         self.selections: Selections = app.state.selections
-        self.truths: LabelsAndAudits = app.state.truths
+        self.labels_and_audits: LabelsAndAudits = app.state.labels_and_audits
         self.telemetry: Telemetry = app.state.telemetry
 
     async def open(self, run_id: str, bodies: Sequence[bytes]) -> None:
@@ -50,7 +50,7 @@ class Service:
             await self.store.epochs.commit(run, 0, number, packed, 1, True)
 
     async def choice(self, run_id: str) -> SelectionPlan:
-        return await self.selections.choose(await self.store.runs.get(run_id), "latest", {})
+        return await self.selections.plan(await self.store.runs.get(run_id), "latest", {})
 
     @property
     def n_made(self) -> float:
@@ -68,7 +68,7 @@ def bits(bodies: Sequence[bytes]) -> RoundBits:
 
 async def test_a_table_is_what_the_core_says(service: Service) -> None:
     await service.open("a", BODIES)
-    table = (await service.tables.of(await service.choice("a"))).table
+    table = (await service.tables.get(await service.choice("a"))).table
     expected = tabulate([bits(BODIES)], select([bits(BODIES)]))
     for name in ("scores", "kept", "misclassified", "transitions", "rising"):
         np.testing.assert_array_equal(getattr(table, name), getattr(expected, name))
@@ -77,18 +77,18 @@ async def test_a_table_is_what_the_core_says(service: Service) -> None:
 async def test_many_at_once_make_it_once_and_marks_make_no_other(service: Service) -> None:
     await service.open("a", BODIES)
     choice = await service.choice("a")
-    found = await asyncio.gather(*(service.tables.of(choice) for _ in range(8)))
-    await service.truths.put_audit(choice.run, Marks.of([3], [True], N))
-    found.append(await service.tables.of(await service.choice("a")))
+    found = await asyncio.gather(*(service.tables.get(choice) for _ in range(8)))
+    await service.labels_and_audits.put_audit(choice.run, Marks.of([3], [True], N))
+    found.append(await service.tables.get(await service.choice("a")))
     assert len({id(each) for each in found}) == 1
     assert service.n_made == 1
 
 
 async def test_another_epoch_makes_another_table(service: Service) -> None:
     await service.open("a", BODIES)
-    before = await service.tables.of(await service.choice("a"))
+    before = await service.tables.get(await service.choice("a"))
     await service.put("a", LATER)
-    after = await service.tables.of(await service.choice("a"))
+    after = await service.tables.get(await service.choice("a"))
     assert not np.array_equal(before.table.misclassified, after.table.misclassified)
 
 
@@ -96,10 +96,10 @@ async def test_marks_that_calibrate_the_fit_make_another_table(service: Service)
     options = SelectionOptions(audit="fit")
     await service.store.runs.open("a", RunConfig(N, 7, options=options), {}, 600, None)
     await service.put("a", BODIES)
-    await service.tables.of(await service.choice("a"))
+    await service.tables.get(await service.choice("a"))
     run = await service.store.runs.get("a")
-    await service.truths.put_audit(run, Marks.of([3, 5], [True, False], N))
-    await service.tables.of(await service.choice("a"))
+    await service.labels_and_audits.put_audit(run, Marks.of([3, 5], [True, False], N))
+    await service.tables.get(await service.choice("a"))
     assert service.n_made == 2
 
 
@@ -107,38 +107,38 @@ async def test_only_the_last_tables_are_kept(store: Store, settings: Settings) -
     service = Service(store, settings.model_copy(update={"table_cache_bytes": 2 * 26 * N}))
     for run_id in "abc":
         await service.open(run_id, BODIES)
-        await service.tables.of(await service.choice(run_id))
+        await service.tables.get(await service.choice(run_id))
     assert service.n_made == 3
-    await service.tables.of(await service.choice("c"))
-    await service.tables.of(await service.choice("b"))
+    await service.tables.get(await service.choice("c"))
+    await service.tables.get(await service.choice("b"))
     assert service.n_made == 3
-    await service.tables.of(await service.choice("a"))
+    await service.tables.get(await service.choice("a"))
     assert service.n_made == 4
 
 
 async def test_labels_are_read_once_and_anew_when_they_change(service: Service) -> None:
     run, _ = await service.store.runs.open("a", RunConfig(N, 7), {}, 600, None)
-    assert await service.tables.labels(run) is None
+    assert await service.tables.get_labels(run) is None
     for value in (3, 4):
-        await service.truths.put_labels(run, np.full(N, value))
+        await service.labels_and_audits.put_labels(run, np.full(N, value))
         run = await service.store.runs.get("a")
-        labels = await service.tables.labels(run)
+        labels = await service.tables.get_labels(run)
         assert labels is not None
         assert labels.tolist() == [value] * N
-        assert await service.tables.labels(run) is labels
+        assert await service.tables.get_labels(run) is labels
 
 
 async def test_a_story_is_of_the_samples_of_the_run(service: Service) -> None:
     await service.open("a", BODIES)
     choice = await service.choice("a")
-    story = await service.tables.story(choice, 7)
+    story = await service.tables.get_history(choice, 7)
     history = "".join(str(int(bitmap.of_sample(row, 7))) for row in bits(BODIES).correct)
-    assert [each.bits for each in story.told.rounds] == [history]
-    assert story.counted.suggested(0, 2) == 2
+    assert [each.bits for each in story.explanation.rounds] == [history]
+    assert story.counted.suggested_class(0, 2) == 2
     with pytest.raises(SampleIndexError, match=r"400 is outside 0\.\.399"):
-        await service.tables.story(choice, N)
+        await service.tables.get_history(choice, N)
 
 
 async def test_without_votes_nothing_is_suggested(service: Service) -> None:
     await service.open("a", BODIES)
-    assert await service.tables.suggested(await service.choice("a")) is None
+    assert await service.tables.get_suggested_labels(await service.choice("a")) is None

@@ -38,7 +38,7 @@ async def test_an_epoch_is_committed_once_whatever_the_order(store: Store) -> No
     assert outcome == "same"
     round_ = await only_round(store, run)
     assert list(round_.epochs) == [0, 1, 3, 12]
-    assert round_.missing == [2, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert round_.missing_epochs == [2, 4, 5, 6, 7, 8, 9, 10, 11]
     assert round_.version == 4
     assert round_.epochs[3].n_correct == bitmap.popcount(random_bitmap(N, 3))
 
@@ -203,10 +203,10 @@ async def test_logs_fill_an_epoch_up_and_leave_nothing_of_what_they_superseded(
 ) -> None:
     run = await opened(store, n_samples)
     assert await merge(store, run, [1])
-    first = (await only_round(store, run)).partials[0]
+    first = (await only_round(store, run)).partial_epochs[0]
     assert await merge(store, run, [1, 2], False, first)
     round_ = await only_round(store, run)
-    assert (round_.partials, list(round_.epochs), round_.version) == ({}, [0], 2)
+    assert (round_.partial_epochs, list(round_.epochs), round_.version) == ({}, [0], 2)
     assert (round_.epochs[0].kind, round_.epochs[0].n_observed) == ("logs", 2)
     correct, observed = await store.bitmaps.read_epochs(run, 0, [round_.epochs[0]])
     assert bitmap.to_indices(correct[0], n_samples).tolist() == [1, 2]
@@ -218,14 +218,14 @@ async def test_logs_fill_an_epoch_up_and_leave_nothing_of_what_they_superseded(
 async def test_a_merge_with_what_stands_there_no_more_changes_nothing(store: Store, dump: Dump) -> None:
     run = await opened(store)
     await merge(store, run, [1])
-    first = (await only_round(store, run)).partials[0]
+    first = (await only_round(store, run)).partial_epochs[0]
     await merge(store, run, [1, 2], old=first)
     before = dump()
     assert not await merge(store, run, [1, 3], old=first)
     assert not await merge(store, run, [3])
     assert dump() == before
     await store.rounds.resume(run, 0, 0)
-    assert (await only_round(store, run)).partials == {}
+    assert (await only_round(store, run)).partial_epochs == {}
     with pytest.raises(StaleAttempt):
         await merge(store, run, [3])
     await store.rounds.put_members(run, 0, random_bitmap(N, 1), 2)
@@ -241,7 +241,7 @@ async def test_a_whole_body_takes_the_place_of_logs_only_when_told_to(store: Sto
     assert dump() == before
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, True))[0] == "replaced"
     round_ = await only_round(store, run)
-    assert (round_.partials, round_.epochs[0].kind) == ({}, "whole")
+    assert (round_.partial_epochs, round_.epochs[0].kind) == ({}, "whole")
 
 
 async def test_a_packed_epoch_counts_its_bits() -> None:

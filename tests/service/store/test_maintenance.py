@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 async def content(store: Store, run_id: str) -> list[Part]:
     """All of a run but its uid and its times."""
     moved = (b"uid", b"expires")
-    return [part async for part in store.transfer.parts(run_id) if part.place != "run" or part.field not in moved]
+    return [part async for part in store.transfer.read(run_id) if part.key != "run" or part.field not in moved]
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
@@ -55,7 +55,7 @@ async def test_a_run_comes_back_from_its_file_whole(store: Store, clock: Clock, 
     assert [epoch_bits(n_samples, e, planes=2).digest for e in range(3)] == [e.digest for e in round_.epochs.values()]
     assert not (correct & ~observed).any()
     assert await content(store, "a") == await content(store, "b")
-    assert [found.run_id for found in (await store.runs.page(9, None)).runs] == ["b", "a"]
+    assert [found.run_id for found in (await store.runs.list_page(9, None)).runs] == ["b", "a"]
 
 
 async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(store: Store, dump: Dump, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(store: Store,
 
 async def test_a_run_that_is_written_to_meanwhile_is_refused(store: Store) -> None:
     run = await filled(store)
-    parts = store.transfer.parts("a")
+    parts = store.transfer.read("a")
     await anext(parts)
     await store.epochs.commit(run, 0, 3, epoch_bits(N, 3), 1, False)
     with pytest.raises(RunChanging, match="written to while"):
@@ -114,18 +114,18 @@ async def test_a_file_of_a_later_version_is_refused(store: Store, tmp_path: Path
 
 async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Store, dump: Dump) -> None:
     await filled(store)
-    parts = [part async for part in store.transfer.parts("a")]
-    record = {part.field: part.value for part in parts if part.place == "run"}
+    parts = [part async for part in store.transfer.read("a")]
+    record = {part.field: part.value for part in parts if part.key == "run"}
     before = dump()
 
     async def others() -> object:
         for part in parts:
-            if part.place != "run":
+            if part.key != "run":
                 yield part
         yield Part("credentials", b"x", b"y")
 
     with pytest.raises(StoreDamaged, match="which no run has"):
-        await store.transfer.put("b", record, others())  # type: ignore[arg-type]  # a generator is an iterator
+        await store.transfer.write("b", record, others())  # type: ignore[arg-type]  # a generator is an iterator
     assert dump() == before
 
 

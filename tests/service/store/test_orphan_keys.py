@@ -20,8 +20,8 @@ async def test_orphans_are_found_and_repaired_while_writers_are_at_work(
     keys = Keys(settings.store_namespace)
     redis.hset(keys.chunk("gone", "0" * 16, 0, 1), "0:1:ab", b"x")
     redis.hset(keys.chunk("a", "1" * 16, 0, 0), "0:1:ab", b"of a run of the same name before")
-    redis.hset(keys.ids("a", run.uid, 0), "upload:0", b"cut short")
-    redis.zrem(keys.runs, run.place)
+    redis.hset(keys.sample_ids("a", run.uid, 0), "upload:0", b"cut short")
+    redis.zrem(keys.runs, run.index_entry)
     assert await store.cleanup.scan() == OrphanReport([], 0, ["a"])  # within the hour: somebody may be at work
     found = await store.cleanup.scan(staged_seconds=0)
     assert (len(found.keys), found.fields, found.unlisted) == (2, 1, ["a"])
@@ -56,7 +56,7 @@ async def test_a_deletion_that_no_sweep_would_find_is_found(
     run = await opened(store)
     redis.hset(keys.run("a"), "deleting", "1")
     assert (await store.cleanup.scan()).unlisted == []
-    redis.zrem(keys.runs, run.place)
+    redis.zrem(keys.runs, run.index_entry)
     assert (await store.cleanup.scan(repair=True)).unlisted == ["a"]
     assert await store.runs.sweep() == 1
     assert dump() == {}

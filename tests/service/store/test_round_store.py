@@ -115,11 +115,11 @@ async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
         await store.rounds.put_members(run, 0, random_bitmap(LARGE), 1)
     assert await finish(store, run, random_bitmap(LARGE, 3))
     round_ = await only_round(store, run)
-    assert (round_.partials, round_.epochs[0].kind) == ({}, "logs")
+    assert (round_.partial_epochs, round_.epochs[0].kind) == ({}, "logs")
     assert await store.bitmaps.collect_garbage(run, round_) == 0
     correct, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[0]])
     assert bitmap.to_indices(correct[0], LARGE).tolist() == [5, LARGE - 1]
-    assert partial.missing == round_.missing == []
+    assert partial.missing_epochs == round_.missing_epochs == []
 
 
 async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) -> None:

@@ -41,7 +41,7 @@ async def test_pages_go_from_newest_to_oldest_and_miss_none(store: Store, clock:
         await store.runs.open(f"run-{number}", CONFIG, {}, 600, None)
     seen, cursor = [], None
     for _ in range(3):
-        page = await store.runs.page(2, cursor)
+        page = await store.runs.list_page(2, cursor)
         seen += [run.run_id for run in page.runs]
         cursor = page.next_cursor
     assert sorted(seen) == [f"run-{number}" for number in range(5)]
@@ -61,7 +61,7 @@ async def test_a_run_expires_after_its_last_write_and_is_swept(store: Store, clo
         await store.runs.get("a")
     with pytest.raises(RunNotFound):
         await store.epochs.commit(run, 0, 1, epoch_bits(100), 1, False)
-    assert (await store.runs.page(10, None)).runs == []
+    assert (await store.runs.list_page(10, None)).runs == []
     assert await store.runs.sweep() == 1
     assert dump() == {}
 

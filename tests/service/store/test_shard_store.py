@@ -52,11 +52,11 @@ async def test_shards_are_merged_into_an_epoch_and_leave_nothing_else(
     run, correct = await opened(store, n_samples), epoch_of(n_samples)
     for n_in, shard in enumerate((2, 0, 1), start=1):
         outcome, epoch = await put(store, run, shard)
-        assert (outcome, epoch.partial, epoch.n_in, epoch.n_shards) == ("stored", True, n_in, OF)
+        assert (outcome, epoch.partial, epoch.n_stored_shards, epoch.n_shards) == ("stored", True, n_in, OF)
     assert (await only_round(store, run)).epochs == {}
     merged = await store.shards.merge(run, 0, epoch, 1)
     round_ = await only_round(store, run)
-    assert round_.partials == {}
+    assert round_.partial_epochs == {}
     assert round_.epochs == {0: merged}
     assert merged is not None
     assert (merged.kind, merged.n_observed, merged.n_correct) == ("shards", n_samples, int(np.count_nonzero(correct)))
@@ -121,7 +121,7 @@ async def test_a_shard_begins_an_epoch_of_another_kind_anew_only_when_told_to(
     ):
         await put(store, run, 0)
     outcome, epoch = await put(store, run, 0, replace=True)
-    assert (outcome, epoch.n_in) == ("replaced", 1)
+    assert (outcome, epoch.n_stored_shards) == ("replaced", 1)
     ((only,),) = fields(redis, settings, run)
     assert only.startswith("0:0:")
 
@@ -134,14 +134,14 @@ async def test_a_shard_is_replaced_in_what_is_partial_and_begins_what_is_committ
     await put(store, run, 0, seed=8)
     await put(store, run, 1)
     outcome, epoch = await put(store, run, 0, replace=True)
-    assert (outcome, epoch.n_in) == ("replaced", 2)
+    assert (outcome, epoch.n_stored_shards) == ("replaced", 2)
     expected = [share(epoch_of(n_samples), shard, OF) for shard in (0, 1)]
     assert epoch.n_correct == sum(bitmap.popcount(bits.correct) for bits in expected)
     _, epoch = await put(store, run, 2)
     first = await store.shards.merge(run, 0, epoch, None)
     assert first == (await only_round(store, run)).epochs[0]
     outcome, epoch = await put(store, run, 0, seed=4, replace=True)
-    assert (outcome, epoch.partial, epoch.n_in) == ("replaced", True, 1)
+    assert (outcome, epoch.partial, epoch.n_stored_shards) == ("replaced", True, 1)
     again = await put_all(store, run, seed=4, replace=True)
     correct, _ = await store.bitmaps.read_epochs(run, 0, [again])
     np.testing.assert_array_equal(bitmap.unpack(correct[0], n_samples), epoch_of(n_samples, 4))
@@ -220,7 +220,7 @@ async def test_a_shard_replaced_while_the_others_are_merged_is_not_lost(
 
     monkeypatch.setattr(store.bitmaps, "read_union", late_read_union)
     assert await store.shards.merge(run, 0, epoch, None) is None
-    epoch = (await only_round(store, run)).partials[0]
+    epoch = (await only_round(store, run)).partial_epochs[0]
     merged = await store.shards.merge(run, 0, epoch, None)
     assert merged is not None
     expected = epoch_of(N)
@@ -244,7 +244,7 @@ async def test_a_crash_between_a_shards_chunks_and_its_record_leaves_nothing_tha
     run = await opened(store, LARGE)
     packed = PackedEpoch.of(share(epoch_of(LARGE), 0, OF), "shards")
     await store.bitmaps.write_tail(run, 0, "0:0:dead", packed.values)  # and then the writer dies
-    assert (await only_round(store, run)).partials == {}
+    assert (await only_round(store, run)).partial_epochs == {}
     await put_all(store, run)
     assert await finish(store, run, bitmap.full(LARGE))
     assert await store.bitmaps.collect_garbage(run, await only_round(store, run)) == 2

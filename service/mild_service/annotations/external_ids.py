@@ -73,9 +73,9 @@ class ExternalIds:
         finally:
             if not kept:
                 with suppress(StoreError):  # goes with the run at last
-                    await self._store.sample_ids.drop(run, upload)
+                    await self._store.sample_ids.delete(run, upload)
 
-    async def index(self, run: Run) -> IdIndex:
+    async def get_index(self, run: Run) -> IdIndex:
         """Which sample an id names.
 
         Raises
@@ -85,7 +85,7 @@ class ExternalIds:
         """
         return await self._read(run, self._load)
 
-    async def find(self, run: Run, name: str) -> int:
+    async def find_index(self, run: Run, name: str) -> int:
         """The sample that an id names.
 
         Raises
@@ -93,7 +93,7 @@ class ExternalIds:
         NoSampleIds, SampleNotFound
             If there is none.
         """
-        found = int((await self.index(run)).indices([name])[0])
+        found = int((await self.get_index(run)).indices([name])[0])
         if found < 0:
             raise SampleNotFound(
                 f"none of the {run.config.n_samples} samples of run {run.run_id!r} has the id {name[:60]!r}; "
@@ -101,7 +101,7 @@ class ExternalIds:
             )
         return found
 
-    async def names(self, run: Run, indices: NDArray[np.int64]) -> list[str]:
+    async def get_ids(self, run: Run, indices: NDArray[np.int64]) -> list[str]:
         """The ids of samples, in the order of `indices`, which ascend.
 
         Raises
@@ -113,7 +113,7 @@ class ExternalIds:
         async def read(run: Run, ref: SampleIdsRef) -> list[str]:
             pieces = indices // PIECE_SAMPLES
             out: list[str] = []
-            async for piece, ids in self._store.sample_ids.read(run, ref, np.unique(pieces).tolist()):
+            async for piece, ids in self._store.sample_ids.read_pieces(run, ref, np.unique(pieces).tolist()):
                 places = indices[slice(*np.searchsorted(pieces, (piece, piece + 1)))] - piece * PIECE_SAMPLES
                 out += map(ids.__getitem__, places.tolist())
             return out
@@ -133,12 +133,12 @@ class ExternalIds:
             parts.append(await anyio.to_thread.run_sync(_checked, batch, n_ids - len(batch) + 1, unit, digest))
             rest += batch
             while len(rest) >= PIECE_SAMPLES:
-                written = await self._store.sample_ids.write(run, upload, n_pieces, rest[:PIECE_SAMPLES])
+                written = await self._store.sample_ids.write_piece(run, upload, n_pieces, rest[:PIECE_SAMPLES])
                 rest, n_pieces, piece_bytes = rest[PIECE_SAMPLES:], n_pieces + 1, max(piece_bytes, written)
         if n_ids != n_samples:
             raise _wrong_number(run, str(n_ids))
         if rest:
-            piece_bytes = max(piece_bytes, await self._store.sample_ids.write(run, upload, n_pieces, rest))
+            piece_bytes = max(piece_bytes, await self._store.sample_ids.write_piece(run, upload, n_pieces, rest))
         index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
         if twice := index.twice():
             first, second = twice
@@ -163,9 +163,9 @@ class ExternalIds:
                 if run.ids is None:
                     return "set", True
                 with suppress(StoreError):
-                    await self._store.sample_ids.drop(run, run.ids.upload)
+                    await self._store.sample_ids.delete(run, run.ids.upload)
                 return "replaced", True
-            run = await self._again(run)
+            run = await self._refresh(run)
 
     async def _load(self, run: Run, ref: SampleIdsRef) -> IdIndex:
         async with self._loading:  # one at a time: so the memory is bounded, and nothing is loaded twice
@@ -174,7 +174,7 @@ class ExternalIds:
                 n_pieces = -(-run.config.n_samples // PIECE_SAMPLES)
                 parts = [
                     await anyio.to_thread.run_sync(digests_of, ids)
-                    async for _, ids in self._store.sample_ids.read(run, ref, range(n_pieces))
+                    async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces))
                 ]
                 index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
                 self._indices.put(ref.upload, index)
@@ -188,7 +188,7 @@ class ExternalIds:
             try:
                 return await read(run, run.ids)
             except StoreDamaged:
-                fresh = await self._again(run)
+                fresh = await self._refresh(run)
                 if fresh.ids == run.ids:
                     raise
                 run = fresh
@@ -196,7 +196,7 @@ class ExternalIds:
             f"the sample ids of run {run.run_id!r} were replaced while they were read, {_READS} times; ask again"
         )
 
-    async def _again(self, run: Run) -> Run:
+    async def _refresh(self, run: Run) -> Run:
         """The run's record now; of a run that was opened anew the old one, whose writes and reads find nothing."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
