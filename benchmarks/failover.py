@@ -162,7 +162,7 @@ async def lost(url: str, load: Load, seen: Seen) -> list[str]:
             some = there[start : start + 16]
             bits, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[epoch] for epoch in some])
             for epoch, row in zip(some, bits, strict=True):
-                if (row != content(name, epoch, run.config.n_samples)).any():
+                if (row != content(name, epoch, run.spec.num_samples)).any():
                     complaints.append(f"epoch {epoch} of {name} has other bits than were acknowledged")
     await store.aclose()
     return complaints

@@ -118,7 +118,7 @@ async def check(url: str, ledger: Ledger) -> int:
 
 
 async def _compared(store: Store, run: Run, round_: Round, told: Told, ledger: Ledger) -> int:
-    n_samples, run_id = run.config.n_samples, run.run_id
+    n_samples, run_id = run.spec.num_samples, run.run_id
     epochs = list(round_.epochs.values())
     if set(range(told.epochs)) - set(round_.epochs):
         ledger.complain(f"{run_id}: epochs 0 to {told.epochs - 1} are acknowledged, there are {sorted(round_.epochs)}")

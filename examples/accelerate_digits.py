@@ -33,7 +33,7 @@ def main() -> None:
     model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
 
     backend = LocalSelector()
-    backend.open(RunSpec("digits", n_samples=labels.size, forward_pass="train"))
+    backend.open(RunSpec("digits", num_samples=labels.size, forward_pass="train"))
     # One process puts the bits; with several, the tracker merges theirs first.
     tracker = CorrectnessTracker(labels.size, accelerator.device, run=backend if accelerator.is_main_process else None)
     for _ in range(N_EPOCHS):

@@ -36,7 +36,7 @@ def main() -> None:
     images = (pixels / 16).astype(np.float32)
 
     backend = LocalSelector()
-    backend.open(RunSpec("digits", n_samples=labels.size, forward_pass="eval"))
+    backend.open(RunSpec("digits", num_samples=labels.size, forward_pass="eval"))
     callback = MildCallback(backend, images, labels)
     members = np.ones(labels.size, dtype=bool)
     for _ in range(2):

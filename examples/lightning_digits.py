@@ -52,7 +52,7 @@ def main() -> None:
     data = TensorDataset(torch.arange(labels.size), images, torch.from_numpy(labels))
 
     backend = LocalSelector()
-    backend.open(RunSpec("digits", n_samples=labels.size, forward_pass="train"))
+    backend.open(RunSpec("digits", num_samples=labels.size, forward_pass="train"))
     callback = MildCallback(backend, n_samples=labels.size)
     trainer = lightning.Trainer(
         max_epochs=N_EPOCHS,

@@ -28,7 +28,7 @@ def main() -> None:
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     run = LocalSelector()
-    run.open(RunSpec("digits", n_samples=len(labels), forward_pass="train"))
+    run.open(RunSpec("digits", num_samples=len(labels), forward_pass="train"))
     tracker = CorrectnessTracker(len(labels), run=run)  # 1: once
 
     for _ in range(N_EPOCHS):

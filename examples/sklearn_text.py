@@ -37,7 +37,7 @@ def main() -> None:
     model = MLPClassifier((32,), learning_rate_init=3e-3, random_state=0)
 
     backend = LocalSelector()
-    backend.open(RunSpec("texts", n_samples=labels.size, n_classes=3, forward_pass="eval"))
+    backend.open(RunSpec("texts", num_samples=labels.size, num_classes=3, forward_pass="eval"))
     for epoch in range(N_EPOCHS):
         model.partial_fit(features, labels, classes=range(3))
         correct = model.predict(features) == labels

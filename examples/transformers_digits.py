@@ -56,7 +56,7 @@ def main() -> None:
         )
         trainer = Trainer(model, arguments, train_dataset=data)
         backend = LocalSelector()
-        backend.open(RunSpec("digits", n_samples=labels.size, forward_pass="eval"))
+        backend.open(RunSpec("digits", num_samples=labels.size, forward_pass="eval"))
         callback = attached(trainer, backend)
         trainer.train()
 

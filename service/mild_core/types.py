@@ -1,14 +1,15 @@
 """What a selection is made from: bits and options, as they cross the wire and the boundaries between packages."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
+from mild_core.fields import check_fields, describe, wire_name
 
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
@@ -154,56 +155,53 @@ class RoundBits:
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """What decides a selection; every field has a default, and `checked` validates them.
+    """Options of a selection, each with a default; `checked` validates them.
 
-    Attributes
-    ----------
-    metric
-        Per-sample score; low is clean.
-    fit
-        How the mixture is fitted to the histogram of scores.
-    evidence
-        ``pooled``: all rounds so far, each with equal weight; ``latest``: the last one alone.
-    threshold
-        The rule that turns the fit into one cut.
-    p
-        ``posterior``: largest noisy posterior that is kept.
-    value
-        ``value``: largest metric that is kept.
-    fraction
-        ``fraction``: share of the samples that is kept; None takes the fit's estimate.
-    target
-        ``precision``, ``recall``: the estimate that the set is to reach.
-    cost_ratio
-        ``bayes``: cost of keeping a mislabelled sample over that of dropping a clean one.
-    min_keep
-        Share of the scored samples that is kept whatever the rule says; a given `value` alone goes below it.
-    per_class
-        Whether each class has a fit and a cut of its own, the fits partially pooled; needs labels.
-    min_keep_class
-        The same floor for each class by itself; above 0 it needs labels.
-    audit
-        ``measure``: what an audit found says how good the set is, and nothing else; ``fit``: it calibrates the fit too,
-        and checked samples follow their mark.
+    This is the one declaration of the options: the service's requests, the command line and the documentation's checks
+    read names, types, defaults, limits and descriptions from here.
     """
 
-    metric: Metric = "mild-simple"
-    fit: Fit = "anchored"
-    evidence: Evidence = "pooled"
-    threshold: Rule = "f1"
-    p: float = 0.5
-    value: float | None = None
-    fraction: float | None = None
-    target: float | None = None
-    cost_ratio: float = 1.0
-    min_keep: float = 0.01
-    per_class: bool = False
-    min_keep_class: float = 0.0
-    audit: AuditUse = "measure"
+    metric: Metric = field(default="mild-simple", metadata=describe("Per-sample score; low is clean."))
+    fit: Fit = field(default="anchored", metadata=describe("How the mixture is fitted to the histogram of scores."))
+    evidence: Evidence = field(
+        default="pooled",
+        metadata=describe("pooled: all rounds so far, each with equal weight; latest: the last round alone."),
+    )
+    threshold: Rule = field(default="f1", metadata=describe("The rule that makes the cut."))
+    p: float = field(default=0.5, metadata=describe("posterior: largest noisy posterior kept.", 0, 1))
+    value: float | None = field(default=None, metadata=describe("value: largest metric kept.", -1e9, 1e9))
+    fraction: float | None = field(
+        default=None, metadata=describe("fraction: share kept; without it the fit's estimate.", 0, 1)
+    )
+    target: float | None = field(
+        default=None, metadata=describe("precision, recall: the estimate that the set is to reach.", 0, 1)
+    )
+    cost_ratio: float = field(
+        default=1.0,
+        metadata=describe("bayes: cost of keeping a wrong label over that of dropping a right one.", 1e-6, 1e6),
+    )
+    min_keep: float = field(
+        default=0.01, metadata=describe("Share kept whatever the rule says; only a given value goes below it.", 0, 1)
+    )
+    per_class: bool = field(
+        default=False,
+        metadata=describe("A fit and a cut for each class, drawn to the fit of all samples; needs labels."),
+    )
+    min_keep_class: float = field(
+        default=0.0,
+        metadata=describe("Share kept of each class whatever the rule says; above 0 it needs labels.", 0, 1),
+    )
+    audit: AuditUse = field(
+        default="measure",
+        metadata=describe(
+            "measure: an audit measures the set, nothing else; fit: it calibrates the fit, and checked samples follow "
+            "their mark."
+        ),
+    )
 
     @property
     def by_class(self) -> bool:
-        """Whether labels have a say."""
+        """Whether the selection depends on the given labels."""
         return self.per_class or self.min_keep_class > 0
 
     def checked(self) -> Self:
@@ -214,27 +212,7 @@ class SelectionOptions:
         ParameterError
             If a choice is unknown, a number is outside its range, or a rule lacks its number.
         """
-        for name, choices in (
-            ("metric", Metric),
-            ("fit", Fit),
-            ("evidence", Evidence),
-            ("threshold", Rule),
-            ("audit", AuditUse),
-        ):
-            known = get_args(choices)
-            if getattr(self, name) not in known:
-                raise ParameterError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
-        for name, number, low, high in (
-            ("p", self.p, 0.0, 1.0),
-            ("fraction", self.fraction, 0.0, 1.0),
-            ("target", self.target, 0.0, 1.0),
-            ("min_keep", self.min_keep, 0.0, 1.0),
-            ("min_keep_class", self.min_keep_class, 0.0, 1.0),
-            ("cost_ratio", self.cost_ratio, 1e-6, 1e6),
-            ("value", self.value, -1e9, 1e9),
-        ):
-            if number is not None and not low <= number <= high:
-                raise ParameterError(f"{name} is {number}; give a number in {low:g}..{high:g}")
+        check_fields(self)
         if self.threshold == "value" and self.value is None:
             raise ParameterError("threshold 'value' needs `value`, the largest metric to keep; give one")
         if self.threshold in ("precision", "recall") and self.target is None:
@@ -242,3 +220,70 @@ class SelectionOptions:
                 f"threshold {self.threshold!r} needs `target`, the {self.threshold} to reach; give one"
             )
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run is opened with. Its name and what is not marked `changeable` is fixed from then on.
+
+    This is the one declaration of a run: the client sends it, the service checks and stores it, and answers with it.
+    """
+
+    run_id: str
+    num_samples: int = field(metadata=describe("Samples of the data set; a sample's index never changes over a run."))
+    num_classes: int | None = field(default=None, metadata=describe("Classes, where known.", 1, 2**31))
+    observe: Observe = field(
+        default="all", metadata=describe("Which samples an epoch that carries one bitmap has observed.")
+    )
+    forward_pass: Pass = field(
+        default="eval", metadata=describe("Which forward pass makes the members' bits.", alias="pass")
+    )
+    selection: SelectionOptions = field(
+        default_factory=SelectionOptions, metadata=describe("How the clean set is selected.")
+    )
+    expected_epochs: int | None = field(
+        default=None, metadata=describe("Planned epochs of a round, for progress displays.", 1, 2**31, changeable=True)
+    )
+    expected_rounds: int | None = field(
+        default=None, metadata=describe("Planned rounds, for progress displays.", 1, 2**31, changeable=True)
+    )
+    picture_url: str | None = field(
+        default=None,
+        metadata=describe(
+            "Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.", changeable=True
+        ),
+    )
+    tags: Mapping[str, str] = field(
+        default_factory=dict, metadata=describe("Free text, for listings.", changeable=True)
+    )
+    ttl_seconds: int | None = field(
+        default=None,
+        metadata=describe(
+            "Seconds after the last write at which the run expires; without it the service's own time.",
+            60,
+            10 * 365 * 24 * 3600,
+            changeable=True,
+        ),
+    )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `as_json` returns; what is left out has its default.
+
+        Raises
+        ------
+        TypeError
+            If a field is unknown.
+        """
+        names = {wire_name(f): f.name for f in fields(cls)}
+        options = SelectionOptions(**values.get("selection", {}))
+        return cls(**{**{names.get(name, name): value for name, value in values.items()}, "selection": options})
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field as a JSON value, under its name on the wire."""
+        values = {wire_name(f): getattr(self, f.name) for f in fields(self)}
+        return {**values, "selection": asdict(self.selection), "tags": dict(self.tags)}
+
+
+CHANGEABLE_FIELDS = tuple(field.name for field in fields(RunSpec) if field.metadata.get("changeable"))
+"""Fields that opening a run again may change."""

@@ -214,7 +214,7 @@ def import_run(
         if not _RUN_ID.fullmatch(wanted):
             raise InvalidRequest(f"{wanted!r} is no run id; use letters, digits, '.', '_' and '-', up to 64")
         run = in_store(imported, embedded, data_dir)
-        print(f"run {run.run_id}: {run.config.n_samples} samples, round {run.round} is open")
+        print(f"run {run.run_id}: {run.spec.num_samples} samples, round {run.round} is open")
 
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}

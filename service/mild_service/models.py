@@ -4,11 +4,11 @@ What must be there for a write to go on: conditional requests (RFC 9110, section
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from mild_core.bitmap import Bitmap
-from mild_core.types import Observe, Pass, SelectionOptions
+from mild_core.types import RunSpec
 from mild_service.errors import PreconditionFailed
 
 RunStatus: TypeAlias = Literal["running", "finished", "failed"]
@@ -30,20 +30,6 @@ EventKind: TypeAlias = Literal[
     "labels-changed",
     "audit-changed",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class RunConfig:
-    """What a run is opened with. All but the expectations and the pictures' address is fixed from then on."""
-
-    n_samples: int
-    n_classes: int | None = None
-    observe: Observe = "all"
-    forward_pass: Pass = "eval"
-    options: SelectionOptions = field(default_factory=SelectionOptions)
-    expected_epochs: int | None = None
-    expected_rounds: int | None = None
-    picture_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +176,11 @@ class Run:
 
     Attributes
     ----------
-    run_id
-        The caller's name.
+    spec
+        What the run was opened with, with every default resolved.
     uid
         Drawn when the run was created: a run that is deleted and opened again never meets its past.
-    config, tags, status, ttl_seconds
+    status
         As opened or patched.
     attempt
         The attempt whose writes are taken.
@@ -210,12 +196,9 @@ class Run:
         The samples' external ids; None where there are none.
     """
 
-    run_id: str
+    spec: RunSpec
     uid: str
-    config: RunConfig
-    tags: Mapping[str, str]
     status: RunStatus
-    ttl_seconds: int
     attempt: int
     round: int
     created_at: float
@@ -225,6 +208,21 @@ class Run:
     audit: AnnotationRef | None = None
     n_events: int = 0
     ids: SampleIdsRef | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The caller's name for the run."""
+        return self.spec.run_id
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """Free text by name, as opened or patched."""
+        return self.spec.tags
+
+    @property
+    def ttl_seconds(self) -> int:
+        """Seconds after the last write at which the run expires; a stored run always has them."""
+        return self.spec.ttl_seconds or 0
 
     @property
     def index_entry(self) -> str:

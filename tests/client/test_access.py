@@ -36,9 +36,9 @@ def test_it_gets_in_with_a_key_only(connect: Connect, settings: Settings) -> Non
     assert (refused.value.code, refused.value.status) == ("unauthenticated", 401)
     assert "MILD_API_KEY" in str(refused.value)
     with pytest.raises(NotAllowed):
-        connect("mild_wrong").open_run(RunSpec("a", n_samples=8))
+        connect("mild_wrong").open_run(RunSpec("a", num_samples=8))
     key, _ = make(settings, "write")
-    assert connect(key).open_run(RunSpec("a", n_samples=8))["num_samples"] == 8
+    assert connect(key).open_run(RunSpec("a", num_samples=8))["num_samples"] == 8
 
 
 @pytest.mark.parametrize("scope", ["read", "write"])
@@ -46,7 +46,7 @@ def test_it_is_told_what_its_key_does_not_allow(connect: Connect, settings: Sett
     key, _ = make(settings, scope, prefix="a-")
     client = connect(key)
     with pytest.raises(NotAllowed) as refused:
-        client.open_run(RunSpec("b-1", n_samples=8))
+        client.open_run(RunSpec("b-1", num_samples=8))
     assert (refused.value.code, refused.value.status) == ("forbidden", 403)
     with pytest.raises(NotFound):
         client.get_run("b-1")

@@ -21,7 +21,7 @@ CLEAN = np.arange(N) < 400
 def client(service: httpx.Client, epochs: list[EpochBits]) -> MildClient:
     """A client whose run ``run`` has labels and twelve epochs."""
     client = MildClient("http://service", http=service)
-    client.open_run(RunSpec("run", N, n_classes=10))
+    client.open_run(RunSpec("run", N, num_classes=10))
     client.put_labels("run", np.arange(N) % 10)
     for number, bits in enumerate(epochs):
         client.put_epoch("run", 0, number, bits)

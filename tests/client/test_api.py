@@ -19,7 +19,7 @@ N = 600
 def client(service: httpx.Client) -> MildClient:
     client = MildClient("http://service", http=service)
     client.ready()
-    client.open_run(RunSpec("a", N, n_classes=10))
+    client.open_run(RunSpec("a", N, num_classes=10))
     return client
 
 

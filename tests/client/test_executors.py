@@ -17,7 +17,7 @@ from tests.client.wire import HANG_UP, VERSION, Reply, serving
 
 BITS = EpochBits(9, np.array([255, 128], dtype=np.uint8), np.array([255, 128], dtype=np.uint8))
 GIVEN: Mapping[str, Any] = {
-    "spec": RunSpec("run", 9, n_classes=3, tags={"a": "b"}),
+    "spec": RunSpec("run", 9, num_classes=3, tags={"a": "b"}),
     "resume_from": Position(0, 3),
     "limit": 7,
     "cursor": "1700000000000:run",

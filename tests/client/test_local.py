@@ -10,7 +10,7 @@ from mild_core.errors import BitmapLengthError, CorrectNotObservedError, Paramet
 from mild_core.selection import select
 from mild_core.types import EpochBits, SelectionOptions
 
-SPEC = RunSpec("run", n_samples=600)
+SPEC = RunSpec("run", num_samples=600)
 
 
 def put_all(selector: LocalSelector, epochs: list[EpochBits], round: int = 0) -> None:
@@ -34,7 +34,7 @@ def test_a_round_ends_with_the_set_that_the_core_selects(epochs: list[EpochBits]
 
 
 def test_labels_let_classes_have_a_say_and_outlive_the_process(epochs: list[EpochBits], tmp_path: Path) -> None:
-    spec = RunSpec("run", n_samples=600, options=SelectionOptions(min_keep_class=0.8))
+    spec = RunSpec("run", num_samples=600, selection=SelectionOptions(min_keep_class=0.8))
     selector = LocalSelector(tmp_path)
     selector.open(spec)
     assert selector.labels is None
@@ -79,7 +79,7 @@ def test_metrics_are_taken_and_change_nothing(epochs: list[EpochBits]) -> None:
 
 def test_where_members_are_observed_others_are_not(epochs: list[EpochBits]) -> None:
     selector = LocalSelector()
-    selector.open(RunSpec("run", n_samples=600, observe="members"))
+    selector.open(RunSpec("run", num_samples=600, observe="members"))
     members = bitmap.pack(np.arange(600) < 450)
     selector.put_members(0, members)
     put_all(selector, [EpochBits(600, bits.correct & members) for bits in epochs])
@@ -91,7 +91,7 @@ def test_where_members_are_observed_others_are_not(epochs: list[EpochBits]) -> N
 
 def test_where_members_are_observed_nobody_else_can_be_correct(epochs: list[EpochBits]) -> None:
     selector = LocalSelector()
-    selector.open(RunSpec("run", n_samples=600, observe="members"))
+    selector.open(RunSpec("run", num_samples=600, observe="members"))
     selector.put_members(0, bitmap.pack(np.arange(600) < 10))
     with pytest.raises(CorrectNotObservedError, match="samples are correct but no members of round 0"):
         selector.put_epoch(0, 0, epochs[0])
@@ -170,7 +170,7 @@ def test_a_run_goes_on_from_its_folder(tmp_path: Path, epochs: list[EpochBits]) 
 
 
 def test_a_resumed_run_knows_the_members_that_nobody_put(tmp_path: Path, epochs: list[EpochBits]) -> None:
-    spec = RunSpec("run", n_samples=600, observe="members")
+    spec = RunSpec("run", num_samples=600, observe="members")
     whole = LocalSelector(tmp_path)
     whole.open(spec)
     put_all(whole, epochs)

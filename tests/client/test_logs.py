@@ -36,7 +36,7 @@ def opened(settings: Settings) -> Iterator[Open]:
             transport = stack.enter_context(running(create_app(settings.model_copy(update=limits))))
             http = stack.enter_context(httpx.Client(transport=transport))
             client = MildClient("http://service", http=http)
-            client.open_run(RunSpec("a", n, n_classes=10))
+            client.open_run(RunSpec("a", n, num_classes=10))
             return client
 
         yield opened

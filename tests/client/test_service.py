@@ -22,9 +22,9 @@ from mild_core.types import EpochBits, Observe, SelectionOptions
 
 SPEC = RunSpec(
     "run",
-    n_samples=600,
-    n_classes=10,
-    options=SelectionOptions(cost_ratio=2.0),
+    num_samples=600,
+    num_classes=10,
+    selection=SelectionOptions(cost_ratio=2.0),
     expected_epochs=12,
     expected_rounds=2,
     tags={"dataset": "digits"},
@@ -170,7 +170,7 @@ def test_resuming_beyond_the_open_round_is_refused(client: MildClient) -> None:
 def test_another_size_under_the_same_name_is_refused(client: MildClient) -> None:
     HttpBackend(client).open(SPEC)
     with pytest.raises(Conflict, match="600"):
-        HttpBackend(client).open(RunSpec("run", n_samples=601))
+        HttpBackend(client).open(RunSpec("run", num_samples=601))
 
 
 def test_the_services_own_words_reach_the_caller(client: MildClient, epochs: list[EpochBits]) -> None:

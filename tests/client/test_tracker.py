@@ -59,7 +59,7 @@ def test_an_epoch_begins_empty() -> None:
 
 def test_hands_each_epoch_to_its_run_in_order() -> None:
     run = LocalSelector()
-    run.open(RunSpec("run", n_samples=2))
+    run.open(RunSpec("run", num_samples=2))
     tracker = CorrectnessTracker(2, run=run)
     for label in (1, 0):
         tracker.update(torch.tensor([0, 1]), logits_for(np.array([1, 1])), torch.tensor([label, label]))

@@ -15,7 +15,7 @@ from tests.gloo import WORLD, run_ranks
 
 N, EPOCHS, BATCH = 203, 8, 16
 LABELS = torch.arange(N) % 5
-SPEC = RunSpec("ranks", N, n_classes=5, observe="all")
+SPEC = RunSpec("ranks", N, num_classes=5, observe="all")
 
 
 def logits(epoch: int) -> Tensor:

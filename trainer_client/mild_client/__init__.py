@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, SelectionBackend
+from mild_client.backend import Position, RoundFit, RoundResult, RunState, SelectionBackend
 from mild_client.backends.background import BackgroundBackend
 from mild_client.backends.http import HttpBackend
 from mild_client.backends.local import LocalSelector
@@ -22,7 +22,7 @@ from mild_client.errors import (
 from mild_client.events import Event
 from mild_client.run import AsyncRun, Run
 from mild_client.transport import Retry
-from mild_core.types import EpochBits, SelectionOptions
+from mild_core.types import EpochBits, RunSpec, SelectionOptions
 
 if TYPE_CHECKING:
     from mild_client.tracker import CorrectnessTracker

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mild_client import logs
 from mild_client.api_results import ResultCalls, ServiceCalls, parse_object
-from mild_client.backend import Position, RunSpec
+from mild_client.backend import Position
 from mild_client.errors import NotFound
 from mild_client.events import EventStream
 from mild_client.logs import EpochKey, LogPart
@@ -23,7 +23,7 @@ from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RunSpec
 
 _LOG_TIMEOUT = 600.0
 """Seconds that the service may take to merge a log of gigabytes."""
@@ -134,16 +134,7 @@ class Calls(LogCalls, ResultCalls):
 
     def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> Call[JsonObject]:
         """Open a run, or open it again with the same properties; return its state."""
-        body: JsonObject = {
-            "num_samples": spec.n_samples,
-            "num_classes": spec.n_classes,
-            "observe": spec.observe,
-            "pass": spec.forward_pass,
-            "selection": dataclasses.asdict(spec.options),
-            "expected_epochs": spec.expected_epochs,
-            "expected_rounds": spec.expected_rounds,
-            "tags": dict(spec.tags),
-        }
+        body: JsonObject = {name: value for name, value in spec.as_json().items() if name != "run_id"}
         if resume_from is not None:
             body["resume_from"] = {"round": resume_from.round, "epoch": resume_from.epoch}
         return parse_object((yield Request.with_json("PUT", f"/runs/{spec.run_id}", body)))

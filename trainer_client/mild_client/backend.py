@@ -7,7 +7,7 @@ Weights of samples in a loss: how likely each label is right, as far as that can
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,42 +16,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.results import Selection
-from mild_core.types import EpochBits, Observe, Pass, SelectionOptions
-
-
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """What a run is opened with; everything but `tags` is fixed from then on.
-
-    Attributes
-    ----------
-    run_id
-        The caller's name for it, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
-    n_samples
-        Samples of the data set; a sample's index never changes over a run.
-    n_classes
-        Classes, where known.
-    observe
-        Who counts as observed in an epoch that carries one bitmap.
-    forward_pass
-        Which forward pass makes the bits of the members.
-    options
-        How the clean set is chosen.
-    expected_epochs, expected_rounds
-        The plan, for progress displays.
-    tags
-        Free text, for listings.
-    """
-
-    run_id: str
-    n_samples: int
-    n_classes: int | None = None
-    observe: Observe = "all"
-    forward_pass: Pass = "eval"
-    options: SelectionOptions = field(default_factory=SelectionOptions)
-    expected_epochs: int | None = None
-    expected_rounds: int | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+from mild_core.types import EpochBits, RunSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.api import Calls
-from mild_client.backend import Position, RunSpec
+from mild_client.backend import Position
 from mild_client.errors import (
     ClientError,
     LocalStateError,
@@ -27,7 +27,7 @@ from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
-from mild_core.types import EpochBits, Observe, Pass, SelectionOptions
+from mild_core.types import EpochBits, Observe, Pass, RunSpec, SelectionOptions
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class RunCalls:
 
     def selected(self, round: int | str = "latest") -> Call[NDArray[np.bool_]]:
         """Return a round's clean set as a mask, shape (n_samples,); `round` is as for `selection`."""
-        n_samples = self.spec.n_samples
+        n_samples = self.spec.num_samples
         selected = yield from self._calls.selected(self.spec.run_id, n_samples, round)
         return bitmap.unpack(selected, n_samples)
 
@@ -207,12 +207,14 @@ class RunCalls:
 
     def _pack_bits(self, correct: Any, observed: Any) -> EpochBits:
         for name, array in (("correct", correct), ("observed", observed)):
-            if array is not None and (np.shape(array) != (self.spec.n_samples,) or array.dtype != bool):
+            if array is not None and (np.shape(array) != (self.spec.num_samples,) or array.dtype != bool):
                 raise ParameterError(
                     f"{name} has shape {np.shape(array)} and type {np.asarray(array).dtype}; give booleans of shape "
-                    f"({self.spec.n_samples},), one for each sample of the run, or EpochBits"
+                    f"({self.spec.num_samples},), one for each sample of the run, or EpochBits"
                 )
-        return EpochBits(self.spec.n_samples, bitmap.pack(correct), None if observed is None else bitmap.pack(observed))
+        return EpochBits(
+            self.spec.num_samples, bitmap.pack(correct), None if observed is None else bitmap.pack(observed)
+        )
 
 
 def _next_position(state: Mapping[str, Any]) -> Position | None:
@@ -273,11 +275,11 @@ def plan(
         raise ParameterError(f"resume is {resume!r}; choose one of {', '.join(get_args(Resume))}")
     spec = RunSpec(
         run_id=run_id,
-        n_samples=num_samples,
-        n_classes=num_classes,
+        num_samples=num_samples,
+        num_classes=num_classes,
         observe=observe,
         forward_pass=forward_pass,
-        options=selection or SelectionOptions(),
+        selection=selection or SelectionOptions(),
         expected_epochs=expected_epochs,
         expected_rounds=expected_rounds,
         tags=tags or {},

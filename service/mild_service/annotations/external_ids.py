@@ -96,7 +96,7 @@ class ExternalIds:
         found = int((await self.get_index(run)).indices([name])[0])
         if found < 0:
             raise SampleNotFound(
-                f"none of the {run.config.n_samples} samples of run {run.run_id!r} has the id {name[:60]!r}; "
+                f"none of the {run.spec.num_samples} samples of run {run.run_id!r} has the id {name[:60]!r}; "
                 f"GET /runs/{run.run_id}/sample-ids lists all"
             )
         return found
@@ -122,7 +122,7 @@ class ExternalIds:
 
     async def _upload(self, run: Run, upload: str, unit: Unit, batches: AsyncIterator[Sequence[str]]) -> SampleIdsRef:
         """Write all pieces, and return what will refer to them."""
-        n_samples, digest = run.config.n_samples, hashlib.sha256()
+        n_samples, digest = run.spec.num_samples, hashlib.sha256()
         rest: list[str] = []
         parts: list[NDArray[np.uint64]] = []
         n_ids, n_pieces, piece_bytes = 0, 0, 0
@@ -171,7 +171,7 @@ class ExternalIds:
         async with self._loading:  # one at a time: so the memory is bounded, and nothing is loaded twice
             index = self._indices.get(ref.upload)
             if index is None:
-                n_pieces = -(-run.config.n_samples // PIECE_SAMPLES)
+                n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
                 parts = [
                     await anyio.to_thread.run_sync(digests_of, ids)
                     async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces))
@@ -227,5 +227,5 @@ def _checked(ids: Sequence[str], first: int, unit: Unit, digest: "hashlib._Hash"
 
 def _wrong_number(run: Run, got: str) -> InvalidInput:
     return InvalidInput(
-        f"run {run.run_id!r} has {run.config.n_samples} samples, got {got} ids; send one id per sample, in their order"
+        f"run {run.run_id!r} has {run.spec.num_samples} samples, got {got} ids; send one id per sample, in their order"
     )

@@ -90,7 +90,7 @@ class LabelsAndAudits:
         """
         if not marks.n_samples_named:
             raise InvalidInput(
-                f"the audit has 0 marks for {run.config.n_samples} samples, at least 1 is needed; "
+                f"the audit has 0 marks for {run.spec.num_samples} samples, at least 1 is needed; "
                 "send the samples whose label was checked"
             )
         while True:
@@ -114,7 +114,7 @@ class LabelsAndAudits:
             If a stored audit is lost.
         """
         run, audit = await self._read(run, "audit", self._store.annotations.read_audit)
-        return run, audit or Audit.empty(run.config.n_samples)
+        return run, audit or Audit.empty(run.spec.num_samples)
 
     async def read_label(self, run: Run, index: int) -> int | None:
         """One sample's given label; None where no labels are stored.
@@ -165,13 +165,13 @@ class LabelsAndAudits:
 
 
 def _check_labels(labels: NDArray[np.integer], run: Run) -> None:
-    config = run.config
-    if labels.shape != (config.n_samples,):
+    spec = run.spec
+    if labels.shape != (spec.num_samples,):
         raise InvalidInput(
-            f"run {run.run_id!r} has {config.n_samples} samples, got labels of shape {labels.shape}; "
+            f"run {run.run_id!r} has {spec.num_samples} samples, got labels of shape {labels.shape}; "
             "send one label per sample"
         )
-    highest = MAX_LABEL if config.n_classes is None else config.n_classes - 1
+    highest = MAX_LABEL if spec.num_classes is None else spec.num_classes - 1
     outside = (labels < 0) | (labels > highest)
     if outside.any():
         first = int(np.argmax(outside))

@@ -40,8 +40,8 @@ def course_of(run: Run, rounds: Sequence[Round]) -> Course:
     accuracies = sorted(name for name in scalars if "accuracy" in name)
     rows: list[list[float | None]] = []
     for held in rounds:
-        members_only = run.config.observe == "members" and held.members is not None
-        n_expected = held.members.n_members if held.members and members_only else run.config.n_samples
+        members_only = run.spec.observe == "members" and held.members is not None
+        n_expected = held.members.n_members if held.members and members_only else run.spec.num_samples
         for number in sorted({*held.epochs, *held.metrics}):
             epoch, metrics = held.epochs.get(number), held.metrics.get(number, {})
             share = None

@@ -186,6 +186,6 @@ async def show_downloads(request: Request, page: PageDep, caller: CallerDep) -> 
         code = in_form(base, page.run.run_id, number, caller, media_type, file)
         forms.append({"name": name, "media_type": media_type, "what": what, "file": file, "code": code})
     pieces = [*chosen_cut(base, page.run.run_id, number, caller)[:1]]
-    pieces.append(("As a mask", mask(base, page.run.run_id, number, page.run.config.n_samples)))
+    pieces.append(("As a mask", mask(base, page.run.run_id, number, page.run.spec.num_samples)))
     context = {**page.context(), "forms": forms, "pieces": pieces}
     return render(request, "downloads.html", context)

@@ -135,10 +135,10 @@ async def _find(runs: RunWriter, prefix: str, wanted: Filter, cursor: str | None
 
 async def _line(runs: RunWriter, run: Run) -> Line:
     rounds = await runs.read_rounds(run, first=max(run.round - 1 - PATIENCE, 0))
-    config = run.config
+    spec = run.spec
     done = None
-    if config.expected_epochs and config.expected_rounds:
-        n_epochs = run.round * config.expected_epochs + min(len(rounds[-1].epochs), config.expected_epochs)
-        done = min(n_epochs / (config.expected_epochs * config.expected_rounds), 1.0)
+    if spec.expected_epochs and spec.expected_rounds:
+        n_epochs = run.round * spec.expected_epochs + min(len(rounds[-1].epochs), spec.expected_epochs)
+        done = min(n_epochs / (spec.expected_epochs * spec.expected_rounds), 1.0)
     selection = next((held.selection for held in reversed(rounds) if held.finished), None)
     return Line(run, rounds[-1], run.round, done, selection, of_run(run, rounds, time.time()))

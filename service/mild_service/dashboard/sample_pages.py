@@ -54,7 +54,7 @@ async def tabled_of(page: Shown, selections: Selections, tables: SampleTables) -
 
 def show_pictures(request: Request, run: Run) -> None:
     """Let the page show pictures from where the run says that they are."""
-    request.state.pictures = image_origin(run.config.picture_url)
+    request.state.pictures = image_origin(run.spec.picture_url)
 
 
 async def rows_of(
@@ -75,7 +75,7 @@ async def rows_of(
         {
             "index": index,
             "id": names.get(index),
-            "picture": image_url(run.config.picture_url, index, names.get(index)),
+            "picture": image_url(run.spec.picture_url, index, names.get(index)),
             "label": None if labels is None else int(labels[index]),
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
@@ -243,14 +243,14 @@ async def _find(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
             return await sample_ids.find_index(run, text)
         except SampleNotFound:
             pass
-    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < run.config.n_samples:
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) < run.spec.num_samples:
         return int(text)
     return None
 
 
 def _classes(run: Run, labels: NDArray[np.int32]) -> list[int] | None:
     """The classes to choose from; None where there are too many."""
-    n_classes = run.config.n_classes or int(labels.max()) + 1
+    n_classes = run.spec.num_classes or int(labels.max()) + 1
     return list(range(n_classes)) if n_classes <= _MAX_CLASSES else None
 
 
@@ -300,7 +300,7 @@ async def show_sample(
             "story": story,
             "told": story.explanation,
             "id": name,
-            "picture": image_url(run.config.picture_url, index, name),
+            "picture": image_url(run.spec.picture_url, index, name),
             "label": story.counted.given_label(0, label),
             "suggested": story.counted.suggested_class(0, label),
             "votes": int(story.counted.tally.n_votes[0]),
@@ -329,7 +329,7 @@ async def mark_sample(
     if given not in _MEANS:
         raise InvalidRequest(f"mark: it is {given[:40]!r}, give one of {', '.join(get_args(Mark))}")
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
-    marks = Marks.of([index], [_MEANS[given]], run.config.n_samples)
+    marks = Marks.of([index], [_MEANS[given]], run.spec.num_samples)
     before = _NAMES[audit.mark(index)]
     await labels_and_audits.put_audit(run, marks)
     there = link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before)

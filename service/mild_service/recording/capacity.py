@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from mild_core import bitmap
+from mild_core.types import RunSpec
 from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
 from mild_service.errors import RunLimit, StoreFull
-from mild_service.models import RunConfig
 from mild_service.observability import Telemetry
 from mild_service.store import Store
 from mild_service.store.codec import CHUNK_SAMPLES
@@ -30,7 +30,7 @@ _REWRITE = 1.25
 """Room for what is written while the append-only file is rewritten, and for the allocator's rounding."""
 
 
-def estimate_bytes(config: RunConfig) -> int:
+def estimate_bytes(spec: RunSpec) -> int:
     """Bytes of the store's memory that a run will take once all its epochs are in.
 
     ::
@@ -41,10 +41,10 @@ def estimate_bytes(config: RunConfig) -> int:
     computed; up to 8 shards of one epoch wait to be merged; labels take up to 4 bytes a sample. A quarter more is for
     the rewrite of the append-only file. Sample ids and predicted classes are not in it: they come later, if at all.
     """
-    plane = bitmap.n_bytes(config.n_samples)
-    n_epochs, n_rounds = config.expected_epochs or EPOCHS, config.expected_rounds or ROUNDS
+    plane = bitmap.n_bytes(spec.num_samples)
+    n_epochs, n_rounds = spec.expected_epochs or EPOCHS, spec.expected_rounds or ROUNDS
     rounds = n_rounds * (n_epochs * (2 * plane + _RECORDS) + 2 * plane)
-    return round(_REWRITE * (rounds + _STAGED * 2 * plane + 4 * config.n_samples))
+    return round(_REWRITE * (rounds + _STAGED * 2 * plane + 4 * spec.num_samples))
 
 
 class Capacity:
@@ -57,7 +57,7 @@ class Capacity:
         self._telemetry = telemetry
         self._warned = False
 
-    async def check(self, run_id: str, config: RunConfig) -> None:
+    async def check(self, spec: RunSpec) -> None:
         """Return where a new run has room, or where the run is there already.
 
         Raises
@@ -65,16 +65,17 @@ class Capacity:
         StoreFull
             If it has none.
         """
-        memory = await self.measure(run_id, config.n_samples > CHUNK_SAMPLES)
+        memory = await self.measure(spec.run_id, spec.num_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
             return
-        needed, open_to_new = estimate_bytes(config), round(memory.limit * (1 - self._reserve))
-        if memory.used + needed <= open_to_new or await self._store.runs.exists(run_id):
+        needed, open_to_new = estimate_bytes(spec), round(memory.limit * (1 - self._reserve))
+        if memory.used + needed <= open_to_new or await self._store.runs.exists(spec.run_id):
             return
-        epochs, rounds = config.expected_epochs or EPOCHS, config.expected_rounds or ROUNDS
+        epochs, rounds = spec.expected_epochs or EPOCHS, spec.expected_rounds or ROUNDS
         raise StoreFull(
-            f"run {run_id!r} is estimated at {needed} bytes ({config.n_samples} samples, {epochs} epochs, {rounds} "
-            f"rounds), the store uses {memory.used} of {memory.limit} bytes and takes new runs up to {open_to_new}; "
+            f"run {spec.run_id!r} is estimated at {needed} bytes "
+            f"({spec.num_samples} samples, {epochs} epochs, {rounds} rounds), "
+            f"the store uses {memory.used} of {memory.limit} bytes and takes new runs up to {open_to_new}; "
             "delete runs (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
         )
 

@@ -81,14 +81,14 @@ class StatusReader:
     async def read_members(self, run: Run, round_: Round) -> Bitmap:
         """Whom the model is trained on, shape (n_bytes,)."""
         if round_.members is None:
-            return bitmap.full(run.config.n_samples)
+            return bitmap.full(run.spec.num_samples)
         return await self._store.bitmaps.read_set(run, round_.members)
 
     async def read_planted(self, run: Run) -> Bitmap:
         """Whose label was broken on purpose in round 0, shape (n_bytes,)."""
         round_ = await self.read_round(run, 0)
         if round_.planted is None:
-            return np.zeros(bitmap.n_bytes(run.config.n_samples), dtype=np.uint8)
+            return np.zeros(bitmap.n_bytes(run.spec.num_samples), dtype=np.uint8)
         return await self._store.bitmaps.read_set(run, round_.planted)
 
     async def read_epoch(self, run: Run, number: int, epoch: int) -> EpochStatus:
@@ -115,8 +115,8 @@ class StatusReader:
             )
             if refs is None:
                 continue
-            expected = bitmap.full(run.config.n_samples)
-            if run.config.observe == "members":
+            expected = bitmap.full(run.spec.num_samples)
+            if run.spec.observe == "members":
                 expected = await self.read_members(run, round_)
             try:
                 observed, correct = await self._bits(run, number, found, refs, expected)

@@ -42,7 +42,7 @@ class RunCache:
 
     def keep(self, run: Run) -> None:
         """Keep a record that was just read, in the place of the one that has not been asked for for longest."""
-        self._runs[run.run_id] = replace(run, tags={})
+        self._runs[run.run_id] = replace(run, spec=replace(run.spec, tags={}))
         self._runs.move_to_end(run.run_id)
         if len(self._runs) > self._kept:
             self._runs.popitem(last=False)
@@ -116,7 +116,7 @@ class EpochWriter:
             # A round that is not known to have begun may have begun, with members that have to be looked at.
             present = known is None or put.round > known.round
             run = await self._store.runs.get(put.run_id) if known is None or present else known
-            content = await body.read_up_to(2 * bitmap.n_bytes(run.config.n_samples))
+            content = await body.read_up_to(2 * bitmap.n_bytes(run.spec.num_samples))
             check_position(self._settings, put.round, put.epoch)
             try:
                 commitment, epoch = await self._commit(run, put, content, body.sha256)
@@ -135,7 +135,7 @@ class EpochWriter:
             return commitment, epoch
 
     async def _commit(self, run: Run, put: EpochPut, content: bytes, sha256: str | None) -> tuple[CommitOutcome, Epoch]:
-        bits, packed = await offload(len(content), lambda: _packed(content, run.config.n_samples, sha256))
+        bits, packed = await offload(len(content), lambda: _packed(content, run.spec.num_samples, sha256))
         attempt = run.attempt if put.attempt is None else put.attempt
         while True:
             members = await self._checked_members(run, put.round, bits)
@@ -147,14 +147,14 @@ class EpochWriter:
 
     async def _checked_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
         """Check that whoever is correct is a member, where the members are those observed."""
-        if run.config.observe != "members" or bits.observed is not None or round_ > run.round:
+        if run.spec.observe != "members" or bits.observed is not None or round_ > run.round:
             return "unchecked"
         (found,) = await self._store.rounds.get(run, range(round_, round_ + 1))
         if found.members is not None:
             members = await self._store.bitmaps.read_set(run, found.members)
             stray = bits.correct & ~members
             if stray.any():
-                first = int(bitmap.to_indices(stray, run.config.n_samples)[0])
+                first = int(bitmap.to_indices(stray, run.spec.num_samples)[0])
                 raise CorrectNotObservedError(
                     f"{bitmap.popcount(stray)} samples are correct but no members of round {round_}, the first is "
                     f"sample {first}; the run observes members only: clear the others' bits, or send two bitmaps "

@@ -110,7 +110,7 @@ class PredictionWriter:
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
         names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.get_index, run))
-        limits = self._limits(run.config.n_samples, names)
+        limits = self._limits(run.spec.num_samples, names)
         async with self._work_limiter.acquire():
             log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
             await self._read(media_type, body, log)
@@ -180,7 +180,7 @@ class PredictionWriter:
 
     async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, Stored | None]:
         """An epoch as it stands."""
-        number, n_samples = place[1], run.config.n_samples
+        number, n_samples = place[1], run.spec.num_samples
         for _ in range(_TRIES):
             (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
             epoch = round_.all_epochs.get(number)
@@ -255,9 +255,9 @@ class PredictionWriter:
 
     async def _expected(self, run: Run, round_: Round) -> Bitmap:
         """Whom the run observes."""
-        if run.config.observe == "members" and round_.members is not None:
+        if run.spec.observe == "members" and round_.members is not None:
             return await self._store.bitmaps.read_set(run, round_.members)
-        return bitmap.full(run.config.n_samples)
+        return bitmap.full(run.spec.num_samples)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         with phase("decode"):

@@ -1,14 +1,16 @@
 """The write path: runs opened and resumed, members put, rounds finished; epochs are in `epochs` and `shards`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import InvalidInput
+from mild_core.fields import wire_name
+from mild_core.types import CHANGEABLE_FIELDS, RunSpec, SelectionOptions
 from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
 from mild_service.errors import EpochGap, RoundFinished, RunConflict, RunNotFound, StoreError
@@ -22,7 +24,6 @@ from mild_service.models import (
     Precondition,
     Round,
     Run,
-    RunConfig,
     RunStatus,
 )
 from mild_service.observability import Telemetry
@@ -32,35 +33,6 @@ from mild_service.selecting.evidence import CORE_VERSION
 from mild_service.store import RunPage, Store, stale_attempt_error
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What `PUT /runs/{run_id}` asks for. Names are those of `RunConfig`; what was not said is not in them.
-
-    Attributes
-    ----------
-    n_samples
-        Samples of the run.
-    fixed
-        Other immutable fields that were given.
-    options
-        Fields of the selection that were given.
-    planned
-        Expectations that were given.
-    tags, ttl_seconds
-        As given; None when not.
-    resume_from
-        Round and epoch to go on at.
-    """
-
-    n_samples: int
-    fixed: Mapping[str, Any]
-    options: Mapping[str, Any]
-    planned: Mapping[str, Any]
-    tags: Mapping[str, str] | None
-    ttl_seconds: int | None
-    resume_from: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,18 +55,35 @@ class RunWriter:
         self._capacity = Capacity(store, settings, telemetry)
 
     async def open(
-        self, run_id: str, opening: Opening, caller: ApiKey = ANONYMOUS, condition: Precondition = NO_PRECONDITION
+        self,
+        spec: RunSpec,
+        sent: Collection[str] = (),
+        resume_from: tuple[int, int] | None = None,
+        caller: ApiKey = ANONYMOUS,
+        condition: Precondition = NO_PRECONDITION,
     ) -> tuple[Run, bool]:
-        """Open a run, or resume it; return its record and whether it was created, which counts for `caller`.
+        """Open a run, or resume it; return its record and whether it was created.
 
-        `condition` is on the run's uid: whoever knows it writes to no run that was deleted and opened again.
+        Parameters
+        ----------
+        spec
+            The run that is asked for.
+        sent
+            Names of the fields that the caller sent, options of the selection as ``selection.metric``: a run that
+            exists must agree with these, or takes over those that may change.
+        resume_from
+            Round and epoch to continue at; later epochs of the open round are dropped.
+        caller
+            The key that a new run counts for.
+        condition
+            On the run's uid, so that a write reaches no run that was deleted and opened again.
 
         Raises
         ------
         LimitExceeded, ParameterError
             If a number is past its limit, or the selection's options are impossible.
         RunConflict
-            If the run exists and a given immutable field differs.
+            If the run exists and an immutable field that was sent differs.
         RoundFinished, RoundNotOpen
             If `resume_from` is not in the open round.
         RunLimit
@@ -104,30 +93,28 @@ class RunWriter:
         StoreFull
             If the store has no room for another one.
         """
-        check_range("num_samples", opening.n_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
-        if opening.resume_from is not None:
-            check_position(self._settings, *opening.resume_from)
-        opening = replace(opening, planned=_with_pictures(opening.planned))
-        config = RunConfig(opening.n_samples, **opening.fixed, **opening.planned)
-        config = replace(config, options=replace(config.options, **opening.options).checked())
+        check_range("num_samples", spec.num_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
+        if resume_from is not None:
+            check_position(self._settings, *resume_from)
+        spec = replace(
+            spec,
+            selection=spec.selection.checked(),
+            picture_url=check_image_url(spec.picture_url) if spec.picture_url else None,
+            ttl_seconds=spec.ttl_seconds or self._settings.ttl_seconds,
+        )
+        run_id = spec.run_id
         if condition.digests is not None:
             await self._check_there(run_id, condition)
-        await self._capacity.check(run_id, config)
+        await self._capacity.check(spec)
         while True:
             async with self._quota.reserve(caller, run_id) as place:
-                run, place.created = await self._store.runs.open(
-                    run_id,
-                    config,
-                    opening.tags or {},
-                    opening.ttl_seconds or self._settings.ttl_seconds,
-                    opening.resume_from[0] if opening.resume_from else None,
-                )
+                run, place.created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])
             if place.created:
                 return run, True
             condition.check(f"run {run_id!r}", run.uid)
-            _check_same(run, opening)
+            _check_same(run, spec, sent)
             try:
-                return await self._open_again(run, opening), False
+                return await self._open_again(run, spec, sent, resume_from), False
             except RunNotFound:
                 continue  # deleted just now: create it
 
@@ -142,17 +129,15 @@ class RunWriter:
             uid = (await self.find(run_id)).uid
         condition.check(f"run {run_id!r}", uid)
 
-    async def _open_again(self, run: Run, opening: Opening) -> Run:
-        """Change what the opening of a run that is there may change; return its record."""
-        if opening.resume_from is not None:
-            await self._store.rounds.resume(run, *opening.resume_from)
-        if opening.tags is not None or opening.ttl_seconds is not None or opening.planned:
-            await self._store.runs.patch(
-                run,
-                tags=opening.tags,
-                ttl_seconds=opening.ttl_seconds,
-                config=replace(run.config, **opening.planned) if opening.planned else None,
-            )
+    async def _open_again(
+        self, run: Run, spec: RunSpec, sent: Collection[str], resume_from: tuple[int, int] | None
+    ) -> Run:
+        """Change what opening a run again may change; return its record."""
+        if resume_from is not None:
+            await self._store.rounds.resume(run, *resume_from)
+        changes = {name: getattr(spec, name) for name in CHANGEABLE_FIELDS if name in sent}
+        if changes:
+            await self._store.runs.patch(run, changes)
         return await self._store.runs.get(run.run_id)
 
     async def find(self, run_id: str) -> Run:
@@ -173,25 +158,18 @@ class RunWriter:
         """Some of the runs whose ids start with `prefix`, newest first."""
         return await self._store.runs.list_page(limit, cursor, prefix)
 
-    async def patch(
-        self,
-        run_id: str,
-        tags: Mapping[str, str] | None,
-        status: RunStatus | None,
-        ttl_seconds: int | None,
-        picture_url: str | None = None,
-    ) -> Run:
-        """Change tags, status, time to live or the pictures' address; None leaves them, an empty address takes it away.
+    async def patch(self, run_id: str, changes: Mapping[str, Any], status: RunStatus | None) -> Run:
+        """Change fields of a run's spec by name, and its status; an empty address of pictures takes it away.
 
         Raises
         ------
         ParameterError
             If the address is none that pages may show pictures from.
         """
-        planned = _with_pictures({} if picture_url is None else {"picture_url": picture_url})
-        run = await self.find(run_id)
-        config = replace(run.config, **planned) if planned else None
-        await self._store.runs.patch(run, tags, status, ttl_seconds, config)
+        if "picture_url" in changes:
+            template = changes["picture_url"]
+            changes = {**changes, "picture_url": check_image_url(template) if template else None}
+        await self._store.runs.patch(await self.find(run_id), changes, status)
         return await self.find(run_id)
 
     async def delete(self, run_id: str) -> None:
@@ -204,7 +182,7 @@ class RunWriter:
         check_position(self._settings, round_)
         if not members.any():
             raise InvalidInput(
-                f"the members of round {round_} are 0 of {run.config.n_samples} samples, at least 1 is needed; "
+                f"the members of round {round_} are 0 of {run.spec.num_samples} samples, at least 1 is needed; "
                 "send the samples that the model is trained on"
             )
         return await self._store.rounds.put_members(run, round_, members, attempt)
@@ -238,7 +216,7 @@ class RunWriter:
             if attempt not in (None, run.attempt):
                 raise stale_attempt_error(run.run_id, run.attempt, attempt)  # before the work, not only after it
             await self._merge_shards(run, number, allow_gaps, attempt)
-            evidence = await self._computer.evidence.gather(run, number, run.config.options, finishing=True)
+            evidence = await self._computer.evidence.gather(run, number, run.spec.selection, finishing=True)
             evidence, computed = await self._computer.compute(evidence)
             _check_gaps(evidence.round, allow_gaps)
             if _in_shards(evidence.round):
@@ -317,25 +295,21 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
         )
 
 
-def _with_pictures(planned: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was given, with the pictures' address checked; an empty one is none."""
-    if "picture_url" not in planned:
-        return planned
-    template = planned["picture_url"]
-    return {**planned, "picture_url": check_image_url(template) if template else None}
-
-
-def _check_same(run: Run, opening: Opening) -> None:
-    """Compare what was given with what the run was opened with."""
-    names = {"n_samples": "num_samples", "n_classes": "num_classes", "forward_pass": "pass"}
+def _check_same(run: Run, spec: RunSpec, sent: Collection[str]) -> None:
+    """Compare the immutable fields that were sent with those that the run was opened with."""
     pairs = [
-        (names.get(name, name), getattr(run.config, name), value)
-        for name, value in {"n_samples": opening.n_samples, **opening.fixed}.items()
+        (wire_name(field), getattr(run.spec, field.name), getattr(spec, field.name))
+        for field in fields(RunSpec)
+        if field.name in sent and field.name not in (*CHANGEABLE_FIELDS, "selection")
     ]
-    pairs += [(f"selection.{f}", getattr(run.config.options, f), value) for f, value in opening.options.items()]
-    for name, held, got in pairs:
-        if held != got:
+    pairs += [
+        (f"selection.{field.name}", getattr(run.spec.selection, field.name), getattr(spec.selection, field.name))
+        for field in fields(SelectionOptions)
+        if f"selection.{field.name}" in sent
+    ]
+    for name, stored, requested in pairs:
+        if stored != requested:
             raise RunConflict(
-                f"run {run.run_id!r} was opened with {name} {held!r}, got {got!r}; send the same, "
+                f"run {run.run_id!r} was opened with {name} {stored!r}, got {requested!r}; send the same, "
                 "or choose another run id"
             )

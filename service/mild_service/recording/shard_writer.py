@@ -70,7 +70,7 @@ class ShardWriter:
         check_range("of", of, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
         if shard >= of:
             raise InvalidRequest(f"shard is {shard}, an epoch of {of} shards has 0..{of - 1}; number them from 0 on")
-        n_samples = run.config.n_samples
+        n_samples = run.spec.num_samples
         packed = await offload(len(body), lambda: _packed(body, n_samples))
         done: ShardOutcome | None = None
         for _ in range(_TRIES):

@@ -181,7 +181,7 @@ async def put_audit(
     In JSON, null takes a mark back.
     """
     run = await runs.find(run_id)
-    n_samples = run.config.n_samples
+    n_samples = run.spec.num_samples
     if bodies.media_type(request, (bodies.JSON, bodies.BITMAP), bodies.JSON) == bodies.JSON:
         sent = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
         marks = await to_thread.run_sync(Marks.of, sent.indices, sent.clean, n_samples)
@@ -241,7 +241,7 @@ async def put_planted(
     Round 0 does not judge them, as its bits are about a label that is not theirs; later rounds do.
     """
     run = await runs.find(run_id)
-    planted = await sets.read(request, run.config.n_samples, settings, "planted samples")
+    planted = await sets.read(request, run.spec.num_samples, settings, "planted samples")
     changed, n_planted = await runs.put_planted(run, planted, attempt)
     return PlantedView(run_id=run_id, outcome="set" if changed else "same", num_planted=n_planted)
 
@@ -259,5 +259,5 @@ async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_rea
     form = negotiate(request, sets.FORMS)
     run = await runs.find(run_id)
     planted = await status_reader.read_planted(run)
-    n_samples = run.config.n_samples
+    n_samples = run.spec.num_samples
     return await respond(form, lambda: sets.written(form.kind, planted, n_samples, {"run_id": run_id}, "num_planted"))

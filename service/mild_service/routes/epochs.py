@@ -183,8 +183,8 @@ class RoundCoverageView(BaseModel):
     @classmethod
     def of(cls, run: Run, round_: Round) -> Self:
         """View of `round_`."""
-        members_only = run.config.observe == "members" and round_.members is not None
-        n_expected = round_.members.n_members if members_only and round_.members else run.config.n_samples
+        members_only = run.spec.observe == "members" and round_.members is not None
+        n_expected = round_.members.n_members if members_only and round_.members else run.spec.num_samples
         return cls(
             run_id=run.run_id,
             round=round_.number,
@@ -266,7 +266,7 @@ async def put_shard(
     """
     run = await runs.find(run_id)
     bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
-    body = await bodies.read_bitmaps(request, run.config.n_samples, count=2)
+    body = await bodies.read_bitmaps(request, run.spec.num_samples, count=2)
     put = await shards.put(run, round_, epoch, shard, of, body, attempt, replace)
     response.status_code = 201 if put.outcome == "stored" else 200
     return ShardView(

@@ -184,14 +184,14 @@ async def finish(
     """Freeze the round, store its set, open the next. Repeated, it returns the stored set."""
     form = responses.form_of(request)
     run = await runs.find(run_id)
-    room = settings.max_document_bytes + 4 * bitmap.n_bytes(run.config.n_samples) // 3
+    room = settings.max_document_bytes + 4 * bitmap.n_bytes(run.spec.num_samples) // 3
     sent = await bodies.read_within(request, room, "send `selected` as base64 of one bitmap")
     if sent:
         bodies.media_type(request, (bodies.JSON,), bodies.JSON)
     body = bodies.parse_json(sent, FinishRequest)
     used = None
     if body.selected is not None:
-        selected = bodies.decode_bitmap(body.selected, run.config.n_samples, "selected")
+        selected = bodies.decode_bitmap(body.selected, run.spec.num_samples, "selected")
         used = ClientSet(selected, body.core_version or "unknown")
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, used)
     choice = await selections.plan(await runs.find(run_id), round_, {})
@@ -228,7 +228,7 @@ async def put_members(
 ) -> MembersView:
     """Set whom the model is trained on, before the round's first epoch."""
     run = await runs.find(run_id)
-    members = await sets.read(request, run.config.n_samples, settings, "members")
+    members = await sets.read(request, run.spec.num_samples, settings, "members")
     changed, n_members = await runs.put_members(run, round_, members, attempt)
     return MembersView(run_id=run_id, round=round_, outcome="set" if changed else "same", num_members=n_members)
 
@@ -249,4 +249,4 @@ async def get_members(
     run = await runs.find(run_id)
     members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
     head = {"run_id": run_id, "round": round_}
-    return await respond(form, lambda: sets.written(form.kind, members, run.config.n_samples, head, "num_members"))
+    return await respond(form, lambda: sets.written(form.kind, members, run.spec.num_samples, head, "num_members"))

@@ -3,14 +3,14 @@
 JSON of runs, in and out.
 """
 
-from dataclasses import asdict
-from typing import Annotated, Any, Self
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from mild_core.errors import ParameterError
-from mild_core.types import Observe, Pass
+from mild_core.types import RunSpec
 from mild_service.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -27,25 +27,18 @@ from mild_service.errors import (
 )
 from mild_service.image_urls import MAX_URL_LENGTH
 from mild_service.models import Run, RunStatus
-from mild_service.recording.run_writer import Opening
 from mild_service.routes.rounds import RoundView
 from mild_service.web.bodies import Strict, Whole, few
-from mild_service.web.dependencies import CallerDep, RunId, RunsDep, SelectionChoice
+from mild_service.web.dependencies import CallerDep, RunId, RunsDep
 from mild_service.web.problems import described
 from mild_service.web.responses import ConditionDep, conditional, tagged
+from mild_service.web.schemas import SelectionRequest, request_fields, response_fields
 
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     BeforeValidator(few),
 ]
-Ttl = Annotated[Whole, Field(ge=60, le=10 * 365 * 24 * 3600)]
-PictureUrl = Annotated[
-    str,
-    Field(
-        max_length=MAX_URL_LENGTH,
-        description="Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.",
-    ),
-]
+PictureUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
 
 
 class ResumeFrom(Strict):
@@ -54,61 +47,57 @@ class ResumeFrom(Strict):
     round: Whole
     epoch: Whole
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Round and epoch."""
+        return self.round, self.epoch
 
-class RunRequest(Strict):
+
+_NARROWED = {"tags": Tags | None, "picture_url": PictureUrl | None}
+
+if TYPE_CHECKING:
+    _RequestFields: TypeAlias = Strict
+    _PatchFields: TypeAlias = Strict
+    _StateFields: TypeAlias = BaseModel
+else:
+    _RequestFields = request_fields(RunSpec, without=("run_id", "selection"), types=_NARROWED)
+    _PatchFields = request_fields(RunSpec, only=("tags", "ttl_seconds", "picture_url"), types=_NARROWED, optional=True)
+    _StateFields = response_fields(RunSpec)
+
+
+class RunRequest(_RequestFields):
     """Opens a run, or opens it again: then what is left out is taken from the run."""
 
-    num_samples: Whole = Field(description="Samples of the data set; a sample's index never changes over a run.")
-    num_classes: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
-    observe: Observe = Field("all", description="Who counts as observed when a body carries one bitmap.")
-    forward_pass: Pass = Field("eval", alias="pass", description="Which forward pass makes the bits.")
-    selection: SelectionChoice = Field(default_factory=SelectionChoice)
-    expected_epochs: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
-    expected_rounds: Annotated[Whole, Field(ge=1, le=2**31)] | None = None
-    tags: Tags | None = None
-    ttl_seconds: Ttl | None = Field(None, description="The run expires this long after its last write.")
-    picture_url: PictureUrl | None = None
+    selection: SelectionRequest = Field(default_factory=SelectionRequest)
     resume_from: ResumeFrom | None = None
 
-    def opening(self) -> Opening:
-        """The same in the write path's terms, with what was not said left out."""
-        said = {name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) is not None}
-        renamed = {"num_classes": "n_classes"}
-        return Opening(
-            n_samples=self.num_samples,
-            fixed={renamed.get(n, n): said[n] for n in ("num_classes", "observe", "forward_pass") if n in said},
-            options=self.selection.given(),
-            planned={n: said[n] for n in ("expected_epochs", "expected_rounds", "picture_url") if n in said},
-            tags=self.tags,
-            ttl_seconds=self.ttl_seconds,
-            resume_from=(self.resume_from.round, self.resume_from.epoch) if self.resume_from else None,
-        )
+    def spec(self, run_id: str) -> RunSpec:
+        """The run that is asked for; what the request leaves out has its default."""
+        values = {field.name: getattr(self, field.name) for field in fields(RunSpec) if field.name != "run_id"}
+        values |= {"tags": values["tags"] or {}, "selection": self.selection.options()}
+        return RunSpec(run_id, **values)
+
+    def sent_fields(self) -> frozenset[str]:
+        """Names of the fields that the request holds, options of the selection as ``selection.metric``."""
+        sent = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        return frozenset(sent | {f"selection.{name}" for name in self.selection.sent_options()})
 
 
-class RunPatch(Strict):
-    """What may be changed of a run."""
+class RunPatch(_PatchFields):
+    """What may be changed of a run; what is left out or null stays."""
 
-    tags: Tags | None = None
     status: RunStatus | None = None
-    ttl_seconds: Ttl | None = None
-    picture_url: PictureUrl | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """New values of the run's fields, by name."""
+        changes: dict[str, Any] = self.model_dump(exclude={"status"}, exclude_none=True)
+        return changes
 
 
-class RunView(BaseModel):
+class RunView(_StateFields):
     """A run's state with every default resolved. Times are Unix time in seconds."""
 
-    run_id: str
-    num_samples: int
-    num_classes: int | None
-    observe: Observe
-    forward_pass: Pass = Field(serialization_alias="pass")
-    selection: dict[str, Any] = Field(description="The resolved options.")
-    expected_epochs: int | None
-    expected_rounds: int | None
-    picture_url: str | None = Field(description="Where the dashboard finds pictures of the samples.")
-    tags: dict[str, str]
     status: RunStatus
-    ttl_seconds: int
     attempt: int = Field(description="Send it as `Mild-Attempt` with every write.")
     round: int = Field(description="The open round.")
     created_at: float
@@ -118,27 +107,8 @@ class RunView(BaseModel):
     @classmethod
     def of(cls, run: Run, **more: Any) -> Self:
         """View of `run`."""
-        config = run.config
-        return cls(
-            run_id=run.run_id,
-            num_samples=config.n_samples,
-            num_classes=config.n_classes,
-            observe=config.observe,
-            forward_pass=config.forward_pass,
-            selection=asdict(config.options),
-            expected_epochs=config.expected_epochs,
-            expected_rounds=config.expected_rounds,
-            picture_url=config.picture_url,
-            tags=dict(run.tags),
-            status=run.status,
-            ttl_seconds=run.ttl_seconds,
-            attempt=run.attempt,
-            round=run.round,
-            created_at=run.created_at,
-            updated_at=run.updated_at,
-            expires_at=run.expires_at,
-            **more,
-        )
+        spec = {field.name: getattr(run.spec, field.name) for field in fields(RunSpec)}
+        return cls.model_validate({**spec, **{name: getattr(run, name) for name in RunView.__annotations__}, **more})
 
 
 class RunDetail(RunView):
@@ -183,7 +153,8 @@ async def open_run(
     run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: ConditionDep
 ) -> RunView:
     """Open a run, or resume it with `resume_from`."""
-    run, created = await runs.open(run_id, body.opening(), caller, condition)
+    resume_from = None if body.resume_from is None else body.resume_from.place
+    run, created = await runs.open(body.spec(run_id), body.sent_fields(), resume_from, caller, condition)
     response.headers.update(tagged(run.uid))
     response.status_code = 201 if created else 200
     return RunView.of(run)
@@ -206,7 +177,7 @@ async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
     """A run's state with its rounds."""
     run = await runs.find(run_id)
     rounds = await runs.read_rounds(run)
-    return RunDetail.of(run, rounds=[RoundView.of(round_, run.config.n_samples) for round_ in rounds])
+    return RunDetail.of(run, rounds=[RoundView.of(round_, run.spec.num_samples) for round_ in rounds])
 
 
 @router.patch(
@@ -214,7 +185,7 @@ async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
 )
 async def patch_run(run_id: RunId, body: RunPatch, runs: RunsDep) -> RunView:
     """Change a run's tags, status, time to live or the pictures' address; what is left out stays."""
-    return RunView.of(await runs.patch(run_id, body.tags, body.status, body.ttl_seconds, body.picture_url))
+    return RunView.of(await runs.patch(run_id, body.changes(), body.status))
 
 
 @router.delete("/runs/{run_id}", status_code=204, responses=described(RunNotFound, InvalidRequest))

@@ -186,7 +186,7 @@ async def put_sample_ids(
     ids = read_ids(request, media_type, settings)
     outcome, digest = await sample_ids.put(run, unit_of(media_type), ids, condition)
     response.headers.update(tagged(digest))
-    return IdsPut(run_id=run_id, outcome=outcome, num_samples=run.config.n_samples)
+    return IdsPut(run_id=run_id, outcome=outcome, num_samples=run.spec.num_samples)
 
 
 @router.get(
@@ -219,7 +219,7 @@ async def get_sample_ids(
     tag = responses.etag(f"ids:{run.uid}:{run.ids.digest}:{offset}:{limit}", form)
     if responses.is_current(request, tag):
         return Response(status_code=304, headers=responses.headers(tag))
-    n_samples = run.config.n_samples
+    n_samples = run.spec.num_samples
     ids = await sample_ids.get_ids(run, np.arange(min(offset, n_samples), min(offset + limit, n_samples)))
 
     def body() -> bytes:

@@ -13,7 +13,7 @@ from mild_core.types import Observe, RoundBits
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest, LimitExceeded
 from mild_service.web.bodies import Strict, Whole, decode_bitmap
-from mild_service.web.dependencies import SelectionChoice
+from mild_service.web.schemas import SelectionRequest
 
 Row = str | list[Any]
 """Base64 of a bitmap, or 0 and 1 per sample; looked into below, which is faster than a check per entry."""
@@ -37,7 +37,7 @@ class StatelessRequest(Strict):
     correct: Rows | None = None
     observed: Rows | None = None
     observe: Observe = Field("all", description="`members`: only members should have been observed.")
-    options: SelectionChoice = Field(default_factory=SelectionChoice)
+    options: SelectionRequest = Field(default_factory=SelectionRequest)
 
 
 def rounds_of(body: StatelessRequest, settings: Settings) -> list[RoundBits]:

@@ -71,8 +71,8 @@ class Evidence:
     @property
     def digest(self) -> str:
         """Of everything that decides the selection."""
-        config = self.run.config
-        parts: list[Any] = [CORE_VERSION, config.n_samples, config.observe, asdict(self.options)]
+        spec = self.run.spec
+        parts: list[Any] = [CORE_VERSION, spec.num_samples, spec.observe, asdict(self.options)]
         parts += [ref and ref.digest for ref in self.annotation_refs]
         for round_ in self.rounds:
             sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
@@ -184,7 +184,7 @@ class EvidenceReader:
         run, truth = evidence.run, self._store.annotations
         labels, audit = evidence.annotation_refs
         return Annotations(
-            None if labels is None else await truth.read_labels(run, labels, np.arange(run.config.n_samples)),
+            None if labels is None else await truth.read_labels(run, labels, np.arange(run.spec.num_samples)),
             None if audit is None else await truth.read_audit(run, audit),
         )
 
@@ -194,7 +194,7 @@ class EvidenceReader:
         return fresh if fresh.uid == run.uid else run
 
     async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
-        config = run.config
+        spec = run.spec
         correct, observed = await self._store.bitmaps.read_epochs(run, round_.number, epochs)
         members, planted = [
             None if ref is None else await self._store.bitmaps.read_set(run, ref)
@@ -202,7 +202,7 @@ class EvidenceReader:
         ]
         told = [epoch.planes == 2 for epoch in epochs]
         rows = observed if all(told) else [row if t else None for row, t in zip(observed, told, strict=True)]
-        bits = RoundBits.of(config.n_samples, correct, rows, members, config.observe, planted)
+        bits = RoundBits.of(spec.num_samples, correct, rows, members, spec.observe, planted)
         n_epochs = epochs[-1].number + 1
         return bits if n_epochs == len(epochs) else _with_gaps(bits, [epoch.number for epoch in epochs], n_epochs)
 

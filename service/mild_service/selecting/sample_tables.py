@@ -148,7 +148,7 @@ class SampleTables:
         name = f"{run.uid}:{run.labels.digest}"
         if found := self._labels.get(name):
             return found.values
-        read = await self._labels_and_audits.read_labels(run, np.arange(run.config.n_samples))
+        read = await self._labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
         assert read is not None, "the run refers to labels, which are replaced and never taken away"
         labels = GivenLabels(read.astype(np.int32))
         self._labels.put(name, labels)
@@ -212,7 +212,7 @@ class SampleTables:
 
 def _name(choice: SelectionPlan) -> str:
     """Of a selection: equal names have equal tables, whatever an audit that only measures says of them."""
-    run, options = choice.run, choice.run.config.options
+    run, options = choice.run, choice.run.spec.selection
     known = [
         ref and ref.digest
         for ref, counts in ((run.labels, options.by_class), (run.audit, options.audit == "fit"))

@@ -242,10 +242,10 @@ class Selections:
         if which == "best":
             run, which = await self._best(run)
         number = max(run.round - 1, 0) if which == "latest" else which
-        options = replace(run.config.options, **changes).checked()
+        options = replace(run.spec.selection, **changes).checked()
         known = None
         # An audit goes on after a round is finished: who asks for it means what it says now.
-        stored = until_epoch is None and options == run.config.options and changes.get("audit") != "fit"
+        stored = until_epoch is None and options == run.spec.selection and changes.get("audit") != "fit"
         if stored and number <= run.round:
             (known,) = await self._store.rounds.get(run, range(number, number + 1))
             if known.finished:
@@ -267,7 +267,7 @@ class Selections:
     async def _measurable(self, run: Run, held: Round) -> Bitmap:
         """A finished round's set to hold against the audit."""
         assert held.selected is not None, "a finished round has its set"
-        if run.config.options.audit == "fit":  # checked samples follow their mark in the set itself
+        if run.spec.selection.audit == "fit":  # checked samples follow their mark in the set itself
             choice = SelectionPlan(run, held, _identity(run, held.number, None), None)
             return (await self.inspect(choice)).selection.measurable
         return await self._store.bitmaps.read_set(run, held.selected)
@@ -305,15 +305,15 @@ class Selections:
             assert round_.selected is not None, "a finished round has its set"
             self._telemetry.selections.labels("stored").inc()
             members = await self._store.bitmaps.read_set(run, round_.selected)
-            return SelectionResult(choice.identity, round_.selection, run.config.n_samples, members)
+            return SelectionResult(choice.identity, round_.selection, run.spec.num_samples, members)
         evidence, computed = await self._computer.compute(choice.evidence)
         identity = _identity(run, round_.number, evidence)
-        return SelectionResult(identity, _document(evidence, computed.summary), run.config.n_samples, computed.bitmap)
+        return SelectionResult(identity, _document(evidence, computed.summary), run.spec.num_samples, computed.bitmap)
 
     async def inspect(self, choice: SelectionPlan) -> InspectedSelection:
         """What a selection was made of, sample by sample, with the set that `choice` stands for."""
         run, number = choice.run, choice.round.number
-        evidence = choice.evidence or await self._computer.evidence.gather(run, number, run.config.options)
+        evidence = choice.evidence or await self._computer.evidence.gather(run, number, run.spec.selection)
         evidence, detail = await self._computer.compute_detail(evidence)
         selection = detail.selection
         if choice.evidence is None and choice.round.selected is not None:

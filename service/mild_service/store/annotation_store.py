@@ -48,7 +48,7 @@ class AnnotationStore:
         """
         chunk, place = divmod(index, codec.CHUNK_SAMPLES)
         value = await self._read(run, "labels", ref, chunk)
-        width = len(value) // min(codec.CHUNK_SAMPLES, run.config.n_samples - chunk * codec.CHUNK_SAMPLES)
+        width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         return int.from_bytes(value[place * width : (place + 1) * width], "little")
 
     async def read_labels(self, run: Run, ref: AnnotationRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -63,7 +63,7 @@ class AnnotationStore:
         parts = samples // codec.CHUNK_SAMPLES
         for chunk in np.unique(parts).tolist():
             value = await self._read(run, "labels", ref, chunk)
-            width = len(value) // min(codec.CHUNK_SAMPLES, run.config.n_samples - chunk * codec.CHUNK_SAMPLES)
+            width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
             places = slice(*np.searchsorted(parts, (chunk, chunk + 1)))
             out[places] = np.frombuffer(value, dtype=f"<u{width}")[samples[places] - chunk * codec.CHUNK_SAMPLES]
         return out
@@ -76,7 +76,7 @@ class AnnotationStore:
         StoreDamaged
             If it is not there (any more).
         """
-        n_samples = run.config.n_samples
+        n_samples = run.spec.num_samples
         values = [await self._read(run, "audit", ref, chunk) for chunk in range(codec.n_chunks(n_samples))]
         known, clean = np.concatenate([codec.read_planes(value, 2) for value in values], axis=1)
         return Audit(n_samples, known, clean)

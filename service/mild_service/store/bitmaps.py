@@ -37,7 +37,7 @@ class BitmapStore:
 
     async def delete_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
         """Delete chunks >= 1 of fields that no record will ever name again."""
-        tail = range(1, codec.n_chunks(run.config.n_samples))
+        tail = range(1, codec.n_chunks(run.spec.num_samples))
         if fields and tail:
             with translated():
                 pipeline = self._context.redis.pipeline(transaction=False)
@@ -48,7 +48,7 @@ class BitmapStore:
     async def unlink_tail(self, run: Run, round_: int) -> None:
         """Delete chunks >= 1 of a round, of a run that is gone."""
         with translated():
-            for chunk in range(1, codec.n_chunks(run.config.n_samples)):
+            for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
                 await self._context.redis.unlink(self._context.keys.chunk(run.run_id, run.uid, round_, chunk))
 
     async def read_epochs(self, run: Run, round_: int, epochs: Sequence[Epoch]) -> tuple[Bitmap, Bitmap]:
@@ -66,7 +66,7 @@ class BitmapStore:
         RunNotFound
             If that is because the run has gone meanwhile.
         """
-        n_samples = run.config.n_samples
+        n_samples = run.spec.num_samples
         correct = np.empty((len(epochs), bitmap.n_bytes(n_samples)), dtype=np.uint8)
         observed = np.broadcast_to(bitmap.full(n_samples), correct.shape)
         if any(epoch.planes == 2 for epoch in epochs):
@@ -100,7 +100,7 @@ class BitmapStore:
         RunNotFound
             If that is because the run has gone meanwhile.
         """
-        n_samples = run.config.n_samples
+        n_samples = run.spec.num_samples
         both = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
         for chunk in range(codec.n_chunks(n_samples)):
             extent = codec.chunk_slice(chunk, n_samples)
@@ -120,7 +120,7 @@ class BitmapStore:
         RunNotFound
             If that is because the run has gone meanwhile.
         """
-        n_samples = run.config.n_samples
+        n_samples = run.spec.num_samples
         out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         for chunk in range(codec.n_chunks(n_samples)):
             key = self._context.keys.chunk(run.run_id, run.uid, ref.round, chunk)
@@ -138,7 +138,7 @@ class BitmapStore:
         kept |= {set_field(ref.digest) for ref in (round_.members, round_.planted, round_.selected) if ref is not None}
         removed = 0
         with translated():
-            for chunk in range(1, codec.n_chunks(run.config.n_samples)):
+            for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
                 key = self._context.keys.chunk(run.run_id, run.uid, round_.number, chunk)
                 names = words(await self._context.redis.hkeys(key))
                 if stray := [name for name in names if name not in kept]:

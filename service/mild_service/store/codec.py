@@ -7,7 +7,7 @@ round is read piece by piece with few commands and a big run spreads over a clus
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,42 +16,43 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import SelectionOptions
+from mild_core.types import RunSpec
 from mild_service.errors import StoreNewer
-from mild_service.models import AnnotationRef, Epoch, Round, Run, RunConfig, SampleIdsRef, SetRef, ShardRef
+from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef, SetRef, ShardRef
 
 Fields = Mapping[bytes, bytes]
 
 
+_RECORD_FIELDS = ("run_id", "tags", "ttl_seconds")
+"""Fields of a run's spec that its record holds by themselves."""
 _LATER_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure"}
 _LATER = {"picture_url": None}
 """Fields that came after schema 1, by what stands for leaving them out: a replica of the version before can read a run
 that does without them."""
 
 
-def write_config(config: RunConfig) -> bytes:
-    """A run's immutable fields as JSON."""
-    fields = asdict(config)
-    options = fields.pop("options")
-    return orjson.dumps(_without(fields, _LATER) | {"options": _without(options, _LATER_OPTIONS)})
+def write_spec(spec: RunSpec) -> bytes:
+    """The fields of a run that are not in its record by themselves, as JSON."""
+    values = {name: value for name, value in spec.as_json().items() if name not in _RECORD_FIELDS}
+    options = values.pop("selection")
+    return orjson.dumps(_without(values, _LATER) | {"selection": _without(options, _LATER_OPTIONS)})
 
 
-def _without(fields: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name not in later or value != later[name]}
+def _without(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 
 @lru_cache(maxsize=1024)
-def read_config(value: bytes) -> RunConfig:
-    """A run's immutable fields.
+def read_spec(run_id: str, value: bytes) -> RunSpec:
+    """What `write_spec` wrote, without tags and time to live.
 
     Raises
     ------
     StoreNewer
-        If there is one that this version does not know.
+        If there is a field that this version does not know.
     """
-    config = orjson.loads(value)
     try:
-        return RunConfig(options=SelectionOptions(**config.pop("options")), **config)
+        return RunSpec.from_json({"run_id": run_id, **orjson.loads(value)})
     except TypeError as error:
         raise StoreNewer(f"a run was opened by a later version of the service ({error}); upgrade this one") from error
 
@@ -59,12 +60,11 @@ def read_config(value: bytes) -> RunConfig:
 def read_run(run_id: str, fields: Fields) -> Run:
     """A run's record."""
     return Run(
-        run_id=run_id,
+        spec=replace(
+            read_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
+        ),
         uid=fields[b"uid"].decode(),
-        config=read_config(fields[b"config"]),
-        tags=orjson.loads(fields[b"tags"]),
         status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
-        ttl_seconds=int(fields[b"ttl"]),
         attempt=int(fields[b"attempt"]),
         round=int(fields[b"round"]),
         created_at=int(fields[b"created"]) / 1000,

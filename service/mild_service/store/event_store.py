@@ -93,7 +93,7 @@ def _planted(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 def _epoch(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     epoch = codec.read_epoch(int(fields[b"epoch"]), fields[b"record"])
-    n_expected = _n_members(run, fields) if run.config.observe == "members" else run.config.n_samples
+    n_expected = _n_members(run, fields) if run.spec.observe == "members" else run.spec.num_samples
     n_observed = n_expected if epoch.n_observed is None else epoch.n_observed
     return {
         **_place(fields),
@@ -117,7 +117,7 @@ def _finished(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
 
 def _n_members(run: Run, fields: Mapping[bytes, bytes]) -> int:
     members = codec.read_set_ref(fields[b"members"])
-    return run.config.n_samples if members is None else members.n_members
+    return run.spec.num_samples if members is None else members.n_members
 
 
 _READERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, Any]]] = {

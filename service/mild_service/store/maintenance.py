@@ -135,7 +135,7 @@ class RunTransfer:
     def _places(self, run: Run, last: int) -> Iterator[tuple[str, str]]:
         """Every hash that a run may have, by its place in a file."""
         keys, run_id, uid = self._context.keys, run.run_id, run.uid
-        n_chunks = codec.n_chunks(run.config.n_samples)
+        n_chunks = codec.n_chunks(run.spec.num_samples)
         for chunk in range(n_chunks):
             yield f"truth:{chunk}", keys.annotations(run_id, uid, chunk)
             yield f"ids:{chunk}", keys.sample_ids(run_id, uid, chunk)
@@ -277,7 +277,7 @@ class OrphanCleanup:
             annotation_field(name, ref) for name in ("labels", "audit") if (ref := run.annotation_ref(name)) is not None
         ]
         shards_come = any(epoch.kind == "shards" for epoch in round_.partial_epochs.values())
-        for chunk in range(codec.n_chunks(run.config.n_samples)):
+        for chunk in range(codec.n_chunks(run.spec.num_samples)):
             if chunk and not shards_come:  # while shards come, who names their fields changes from shard to shard
                 yield keys.chunk(run_id, uid, round_.number, chunk), "", [*epochs, *sets]
             if chunk:

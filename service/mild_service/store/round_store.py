@@ -62,7 +62,7 @@ class RoundStore:
             If the run does not take this write.
         """
         ref = _set_ref(round_, members)
-        everyone = ref.n_members == run.config.n_samples
+        everyone = ref.n_members == run.spec.num_samples
         record = "" if everyone else codec.write_set_ref(ref)
         values = [b""] if everyone else codec.split_chunks([members])
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
@@ -184,7 +184,7 @@ class RoundStore:
             orjson.dumps(dict(selection)),
             orjson.dumps(dict(fit)),
             number + 1,
-            "" if ref.n_members == run.config.n_samples else codec.write_set_ref(ref),
+            "" if ref.n_members == run.spec.num_samples else codec.write_set_ref(ref),
         ]
         field, values = set_field(ref.digest), codec.split_chunks([selected])
         answer = await self._writer.write("finish", names, arguments, run, number, field, values)

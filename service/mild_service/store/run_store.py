@@ -2,12 +2,14 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
+from mild_core.types import RunSpec
 from mild_service.errors import RunNotFound
-from mild_service.models import Run, RunConfig, RunStatus
+from mild_service.models import Run, RunStatus
 from mild_service.store import codec
 from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
 from mild_service.store.error_translation import blob, table, translated, words
@@ -36,17 +38,17 @@ class RunStore:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def open(
-        self, run_id: str, config: RunConfig, tags: Mapping[str, str], ttl_seconds: int, resume_round: int | None
-    ) -> tuple[Run, bool]:
+    async def open(self, spec: RunSpec, resume_round: int | None = None) -> tuple[Run, bool]:
         """Create the run unless it is there; return its record and whether it was created.
+
+        `spec` has its time to live.
 
         Raises
         ------
         RoundNotOpen
             If it is not there and `resume_round` is not 0: nothing is created then.
         """
-        context = self._context
+        context, run_id, ttl_seconds = self._context, spec.run_id, spec.ttl_seconds or 0
         with translated():
             while True:
                 now, uid = context.now(), secrets.token_hex(8)
@@ -56,8 +58,8 @@ class RunStore:
                     [
                         now,
                         uid,
-                        codec.write_config(config),
-                        orjson.dumps(dict(tags)),
+                        codec.write_spec(spec),
+                        orjson.dumps(dict(spec.tags)),
                         ttl_seconds,
                         "running",
                         now + ttl_seconds * 1000,
@@ -132,24 +134,18 @@ class RunStore:
             cursor = names[-1]
         return found[:limit]
 
-    async def patch(
-        self,
-        run: Run,
-        tags: Mapping[str, str] | None = None,
-        status: RunStatus | None = None,
-        ttl_seconds: int | None = None,
-        config: RunConfig | None = None,
-    ) -> None:
-        """Change what may be changed of a run's record; None leaves a field as it is."""
+    async def patch(self, run: Run, changes: Mapping[str, Any], status: RunStatus | None = None) -> None:
+        """Change fields of a run's spec by name, and its status; None leaves it as it is."""
         pairs: list[str | bytes | int] = []
-        if tags is not None:
-            pairs += ["tags", orjson.dumps(dict(tags))]
+        if "tags" in changes:
+            pairs += ["tags", orjson.dumps(dict(changes["tags"]))]
         if status is not None:
             pairs += ["status", status]
-        if ttl_seconds is not None:
-            pairs += ["ttl", ttl_seconds]
-        if config is not None:
-            pairs += ["config", codec.write_config(config)]
+        if "ttl_seconds" in changes:
+            pairs += ["ttl", changes["ttl_seconds"]]
+        others = {name: value for name, value in changes.items() if name not in ("tags", "ttl_seconds")}
+        if others:
+            pairs += ["config", codec.write_spec(replace(run.spec, **others))]
         context = self._context
         names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
         told = ",".join(_TOLD.get(str(name), str(name)) for name in pairs[::2])
@@ -182,11 +178,11 @@ class RunStore:
                     context.keys.metrics(run_id, uid, round_),
                     context.keys.chunk(run_id, uid, round_, 0),
                 )
-                for chunk in range(1, codec.n_chunks(run.config.n_samples)):
+                for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
                     await context.redis.unlink(context.keys.chunk(run_id, uid, round_, chunk))
-                for chunk in range(codec.n_chunks(run.config.n_samples)):
+                for chunk in range(codec.n_chunks(run.spec.num_samples)):
                     await context.redis.unlink(context.keys.wrong_predictions(run_id, uid, round_, chunk))
-            for chunk in range(codec.n_chunks(run.config.n_samples)):
+            for chunk in range(codec.n_chunks(run.spec.num_samples)):
                 await context.redis.unlink(context.keys.annotations(run_id, uid, chunk))
                 await context.redis.unlink(context.keys.sample_ids(run_id, uid, chunk))
             digests = words(await context.redis.smembers(context.keys.cached(run_id, uid)))

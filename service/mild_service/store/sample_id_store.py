@@ -48,7 +48,7 @@ class SampleIdStore:
 
     async def delete(self, run: Run, upload: str) -> None:
         """Delete an upload that nothing refers to (any more)."""
-        n_pieces = -(-run.config.n_samples // PIECE_SAMPLES)
+        n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
         with translated():
             for start in range(0, n_pieces, _PER_CHUNK):
                 pieces = range(start, min(start + _PER_CHUNK, n_pieces))

@@ -28,7 +28,7 @@ class SelectionCache:
     async def get(self, run: Run, digest: str) -> ComputedSelection | None:
         """A computed selection, or None."""
         key = self._context.keys.cache(run.run_id, run.uid, digest)
-        n_samples = run.config.n_samples
+        n_samples = run.spec.num_samples
         names = [f"bits:{chunk}" for chunk in range(codec.n_chunks(n_samples))]
         out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         with translated():

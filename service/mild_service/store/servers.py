@@ -144,11 +144,12 @@ async def migrate(context: StoreContext) -> int:
 async def _pin_options(context: StoreContext) -> None:
     """0 to 1: spell out each run's options, so that no later default changes what a run was opened with."""
     async for entry, _ in context.redis.zscan_iter(context.keys.runs):
-        key = context.keys.run(blob(entry).decode().partition(":")[2])
+        run_id = blob(entry).decode().partition(":")[2]
+        key = context.keys.run(run_id)
         held = await context.redis.hget(key, "config")
         if held is None:
             continue
-        pinned = codec.write_config(codec.read_config(blob(held)))
+        pinned = codec.write_spec(codec.read_spec(run_id, blob(held)))
         if pinned != blob(held):
             await context.scripts.run("pin", [key], [blob(held), pinned])
 

@@ -50,7 +50,7 @@ class WrongPredictionStore:
     async def delete(self, run: Run, round_: int, epoch: Epoch) -> None:
         """Delete the votes of an epoch that no record will ever name again."""
         with translated():
-            for chunk in range(codec.n_chunks(run.config.n_samples)):
+            for chunk in range(codec.n_chunks(run.spec.num_samples)):
                 await self._context.redis.hdel(self._key(run, round_, chunk), _field(epoch))
 
     async def read(self, run: Run, round_: int, epoch: Epoch) -> WrongPredictions:
@@ -61,7 +61,7 @@ class WrongPredictionStore:
         StoreDamaged
             If they are not there (any more).
         """
-        found = [await self._planes(run, round_, epoch, chunk) for chunk in range(codec.n_chunks(run.config.n_samples))]
+        found = [await self._planes(run, round_, epoch, chunk) for chunk in range(codec.n_chunks(run.spec.num_samples))]
         predicted, labels = (np.concatenate([planes[row] for planes in found]) for row in (0, 1))
         return WrongPredictions(predicted, labels)
 
@@ -90,7 +90,7 @@ class WrongPredictionStore:
         """Delete the votes that no record of a finished round names."""
         kept = {_field(epoch) for epoch in round_.epochs.values() if epoch.has_wrong_predictions}
         with translated():
-            for chunk in range(codec.n_chunks(run.config.n_samples)):
+            for chunk in range(codec.n_chunks(run.spec.num_samples)):
                 key = self._key(run, round_.number, chunk)
                 if stray := [name for name in words(await self._context.redis.hkeys(key)) if name not in kept]:
                     await self._context.redis.hdel(key, *stray)
@@ -106,7 +106,7 @@ class WrongPredictionStore:
                 "keep its append-only file"
             )
         raw = zstandard.ZstdDecompressor().decompress(blob(reply))
-        n_samples = min(codec.CHUNK_SAMPLES, run.config.n_samples - chunk * codec.CHUNK_SAMPLES)
+        n_samples = min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         kind = {1: np.uint8, 2: np.uint16, 4: np.uint32}[len(raw) // (2 * n_samples)]
         return np.frombuffer(raw, dtype=kind).reshape(2, n_samples)
 

@@ -2,8 +2,6 @@
 
 Dependencies are coroutines though they wait for nothing: plain functions would each cost every request a change to a
 worker thread and back.
-
-JSON of how a clean set is chosen.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,10 +9,9 @@ from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.dependencies.models import Dependant
-from pydantic import Field, FiniteFloat
 from pydantic.json_schema import SkipJsonSchema
 
-from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
+from mild_core.types import SelectionOptions
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
@@ -29,45 +26,7 @@ from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.label_suggestions import LabelSuggester
 from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import RoundChoice, Selections
-from mild_service.web.bodies import Strict
-
-# Ranges that `SelectionOptions` checks, for whoever reads the OpenAPI.
-Share = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": 0, "maximum": 1})]
-CostRatio = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": 1e-6, "maximum": 1e6})]
-MetricValue = Annotated[FiniteFloat, Field(json_schema_extra={"minimum": -1e9, "maximum": 1e9})]
-
-
-class SelectionChoice(Strict):
-    """How a clean set is chosen; what is left out has its default."""
-
-    metric: Metric = "mild-simple"
-    fit: Fit = "anchored"
-    evidence: Evidence = "pooled"
-    threshold: Rule = "f1"
-    p: Share = 0.5
-    value: MetricValue | None = None
-    fraction: Share | None = None
-    target: Share | None = None
-    cost_ratio: CostRatio = 1.0
-    min_keep: Share = 0.01
-    per_class: bool = False
-    min_keep_class: Share = 0.0
-    audit: AuditUse = "measure"
-
-    def given(self) -> dict[str, Any]:
-        """The fields that were sent."""
-        return self.model_dump(exclude_unset=True)
-
-    def options(self) -> SelectionOptions:
-        """All fields, checked.
-
-        Raises
-        ------
-        ParameterError
-            If one is out of its range.
-        """
-        return SelectionOptions(**self.model_dump()).checked()
-
+from mild_service.web.schemas import query_parameters
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
 RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
@@ -194,48 +153,7 @@ SampleTablesDep = Annotated[SampleTables, Depends(_tables)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 
 
-async def _changes(
-    metric: Annotated[Metric | None, Query(description="Per-sample score.")] = None,
-    fit: Annotated[Fit | None, Query(description="How the mixture is fitted.")] = None,
-    evidence: Annotated[Evidence | None, Query(description="All rounds so far, or the latest alone.")] = None,
-    threshold: Annotated[Rule | None, Query(description="The rule that makes the cut.")] = None,
-    p: Annotated[Share | None, Query(description="`posterior`: largest noisy posterior kept.")] = None,
-    value: Annotated[MetricValue | None, Query(description="`value`: largest metric kept.")] = None,
-    fraction: Annotated[Share | None, Query(description="`fraction`: share kept.")] = None,
-    target: Annotated[Share | None, Query(description="`precision`, `recall`: the estimate to reach.")] = None,
-    cost_ratio: Annotated[
-        CostRatio | None,
-        Query(description="`bayes`: cost of keeping a noisy sample over that of dropping a clean one."),
-    ] = None,
-    min_keep: Annotated[Share | None, Query(description="Share kept whatever the rule says.")] = None,
-    per_class: Annotated[bool | None, Query(description="A fit and a cut for each class; needs labels.")] = None,
-    min_keep_class: Annotated[
-        Share | None, Query(description="Share kept of each class whatever the rule says; above 0 it needs labels.")
-    ] = None,
-    audit: Annotated[
-        AuditUse | None,
-        Query(description="`fit`: the audit calibrates the fit, and checked samples follow their mark."),
-    ] = None,
-) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "metric": metric,
-        "fit": fit,
-        "evidence": evidence,
-        "threshold": threshold,
-        "p": p,
-        "value": value,
-        "fraction": fraction,
-        "target": target,
-        "cost_ratio": cost_ratio,
-        "min_keep": min_keep,
-        "per_class": per_class,
-        "min_keep_class": min_keep_class,
-        "audit": audit,
-    }
-    return {name: choice for name, choice in given.items() if choice is not None}
-
-
-Changes = Annotated[dict[str, Any], Depends(_changes)]
+Changes = Annotated[dict[str, Any], Depends(query_parameters(SelectionOptions))]
 """Options of the selection to look at in place of the run's; nothing is stored."""
 
 

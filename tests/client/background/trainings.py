@@ -14,7 +14,7 @@ from mild_core.types import EpochBits
 from tests.client.wire import Reply
 from tests.inprocess import InProcess
 
-SPEC = RunSpec("a-run", 600, n_classes=10, tags={"model": "small"})
+SPEC = RunSpec("a-run", 600, num_classes=10, tags={"model": "small"})
 
 
 class Gate(httpx.BaseTransport):

@@ -10,10 +10,11 @@ import pytest
 from redis import Redis
 
 from mild_core.audit import Audit, Marks
+from mild_core.types import RunSpec
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
-from mild_service.models import Run, RunConfig
+from mild_service.models import Run
 from mild_service.observability import Telemetry
 from mild_service.store import Store, open_store
 from mild_service.store.keys import Keys
@@ -38,7 +39,7 @@ def labels_and_audits(store: Store) -> LabelsAndAudits:
 
 @pytest.fixture
 async def run(store: Store) -> Run:
-    run, _ = await store.runs.open("a", RunConfig(N), {}, 60, None)
+    run, _ = await store.runs.open(RunSpec("a", N, ttl_seconds=60))
     return run
 
 
@@ -129,7 +130,7 @@ async def test_a_run_that_was_opened_anew_is_another(
     await store.runs.delete("a", run.uid)
     with pytest.raises(RunNotFound):
         await labels_and_audits.read_audit(stale)
-    await store.runs.open("a", RunConfig(8), {}, 60, None)
+    await store.runs.open(RunSpec("a", 8, ttl_seconds=60))
     with pytest.raises(RunNotFound):
         await labels_and_audits.put_labels(run, np.zeros(N, dtype=np.int64))
     with pytest.raises(RunNotFound):

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from mild_core.alarms import alarms
+from mild_core.types import RunSpec
 from mild_service.api_keys import ANONYMOUS, generate_key
 from mild_service.dashboard import runs_page
 from mild_service.dashboard.progress import course_of, of_run
 from mild_service.dashboard.snippets import chosen_cut, first_epoch, in_form
-from mild_service.models import Epoch, Round, Run, RunConfig, SetRef
+from mild_service.models import Epoch, Round, Run, SetRef
 from tests.service.recordings import put_epochs, recording
 
 N = 400
@@ -128,7 +129,7 @@ def a_round(number: int, accuracy: float | None = None, **more: Any) -> Round:
 
 
 def a_run(status: Any = "running", observe: Any = "all") -> Run:
-    return Run("a", "u", RunConfig(8, observe=observe), {}, status, 60, 1, 1, 0.0, 100.0, 1e12)
+    return Run(RunSpec("a", 8, observe=observe, ttl_seconds=60), "u", status, 1, 1, 0.0, 100.0, 1e12)
 
 
 def test_the_course_needs_no_bits() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from mild_core.types import RunSpec
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.models import RunConfig
 from mild_service.recording.capacity import estimate_bytes
 from mild_service.store.embedded import EmbeddedServer
 from tests.inprocess import running
@@ -54,7 +54,7 @@ def test_a_new_run_that_would_not_fit_is_refused_with_the_numbers(service: httpx
     refused = service.put("/runs/large", json={**opening, "expected_rounds": 50})
     problem = refused.json()
     assert (refused.status_code, problem["type"], problem["retryable"]) == (507, "/problems/store-full", False)
-    needed = estimate_bytes(RunConfig(N, expected_epochs=4, expected_rounds=50))
+    needed = estimate_bytes(RunSpec("a", N, expected_epochs=4, expected_rounds=50))
     for told in (str(needed), str(used + 4 * MIB), "80000 samples, 4 epochs, 50 rounds", "DELETE", "maxmemory"):
         assert told in problem["detail"]
     assert dumped(redis, "mild") == before
@@ -89,7 +89,7 @@ def test_a_run_takes_no_more_than_was_estimated(service: httpx.Client, redis: Re
         path, everyone = f"/runs/a/rounds/0/epochs/{epoch}", b"\xff" * (N // 8)
         service.put(path, content=everyone + body, headers=OCTETS).raise_for_status()
     service.post("/runs/a/rounds/0/finish").raise_for_status()
-    taken, estimated = redis.info("memory")["used_memory"] - used, estimate_bytes(RunConfig(N, expected_epochs=30))
+    taken, estimated = redis.info("memory")["used_memory"] - used, estimate_bytes(RunSpec("a", N, expected_epochs=30))
     assert 0.4 * estimated < taken < estimated
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from mild_core import bitmap
 from mild_core.errors import TrailingBitsError
+from mild_core.types import RunSpec
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreUnavailable
-from mild_service.models import Run, RunConfig
+from mild_service.models import Run
 from mild_service.observability import Telemetry
 from mild_service.recording.epoch_writer import EpochPut, EpochWriter, RunCache
 from mild_service.store import Store
@@ -138,7 +139,7 @@ async def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
         n_read += 1
         return await get(run_id)
 
-    await store.runs.open("a", RunConfig(N), {}, 60, None)
+    await store.runs.open(RunSpec("a", N, ttl_seconds=60))
     monkeypatch.setattr(store.runs, "get", counting)
     return lambda: n_read
 
@@ -164,7 +165,7 @@ async def test_a_run_expires_though_it_is_known(
     clock.now += 61
     with pytest.raises(RunNotFound):
         await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
-    new, created = await store.runs.open("a", RunConfig(N), {}, 60, None)
+    new, created = await store.runs.open(RunSpec("a", N, ttl_seconds=60))
     assert created
     await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
     (round_,) = await store.rounds.get(new, range(1))
@@ -189,12 +190,12 @@ async def test_a_store_that_fails_says_nothing_of_the_record(
 
 
 def test_the_records_asked_for_last_are_kept_without_their_tags() -> None:
-    run = Run("a", "uid", RunConfig(N), {"team": "x"}, "running", 60, 1, 0, 0.0, 0.0, 60.0)
+    run = Run(RunSpec("a", N, tags={"team": "x"}, ttl_seconds=60), "uid", "running", 1, 0, 0.0, 0.0, 60.0)
     known = RunCache(kept=2)
     known.keep(run)
-    known.keep(replace(run, run_id="b"))
-    assert known.get("a") == replace(run, tags={})
-    known.keep(replace(run, run_id="c"))
+    known.keep(replace(run, spec=replace(run.spec, run_id="b")))
+    assert known.get("a") == replace(run, spec=replace(run.spec, tags={}))
+    known.keep(replace(run, spec=replace(run.spec, run_id="c")))
     assert [known.get(run_id) is None for run_id in "abc"] == [False, True, False]
     known.forget("a")
     known.forget("b")

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from mild_core import bitmap
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RunSpec
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -19,7 +19,7 @@ from mild_service.errors import (
     StoreUnavailable,
 )
 from mild_service.ingest.sandbox import Helper
-from mild_service.models import Round, Run, RunConfig
+from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
 from mild_service.recording.prediction_writer import LogResult, PredictionWriter
 from mild_service.store import PackedEpoch, Store, open_store
@@ -43,7 +43,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def run(store: Store) -> Run:
-    run, _ = await store.runs.open("a", RunConfig(N), {}, 600, None)
+    run, _ = await store.runs.open(RunSpec("a", N, ttl_seconds=600))
     return run
 
 
@@ -165,7 +165,7 @@ async def test_a_run_or_round_that_goes_while_a_log_is_read_takes_nothing(
 
     with pytest.raises(RoundFinished):
         await post(predictions, run, range(10), meanwhile=finish)
-    other, _ = await store.runs.open("b", RunConfig(N), {}, 600, None)
+    other, _ = await store.runs.open(RunSpec("b", N, ttl_seconds=600))
     before = {key: value for key, value in dump().items() if b"{b" not in key}
     with pytest.raises(RunNotFound):
         await post(predictions, other, range(10), meanwhile=lambda: store.runs.delete("b", other.uid))

@@ -9,13 +9,13 @@ import pytest
 from redis import Redis
 
 from mild_core import bitmap
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RunSpec, SelectionOptions
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StaleAttempt
 from mild_service.models import CommitOutcome, Epoch, Round, Run
 from mild_service.observability import Telemetry
 from mild_service.recording.epoch_writer import EpochPut, EpochWriter
-from mild_service.recording.run_writer import Opening, RunWriter
+from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.keys import Keys
@@ -48,18 +48,12 @@ def epochs(store: Store, settings: Settings) -> EpochWriter:
     return EpochWriter(store, settings, Telemetry())
 
 
-def opening(**given: Any) -> Opening:
-    said: dict[str, Any] = {"n_samples": N, "fixed": {}, "options": {}, "planned": {}, "tags": None,
-                            "ttl_seconds": None, "resume_from": None}  # fmt: skip
-    return Opening(**{**said, **given})
-
-
 async def put(epochs: EpochWriter, number: int, body: bytes, attempt: int | None = None) -> tuple[CommitOutcome, Epoch]:
     return await epochs.put(EpochPut("a", 0, number, attempt), Whole(body))
 
 
-async def opened(runs: RunWriter, epochs: EpochWriter, n_epochs: int = 10, **given: Any) -> Run:
-    run, _ = await runs.open("a", opening(**given))
+async def opened(runs: RunWriter, epochs: EpochWriter, n_epochs: int = 10, **fields: Any) -> Run:
+    run, _ = await runs.open(RunSpec("a", N, **fields))
     for number, body in enumerate(BODIES[:n_epochs]):
         await put(epochs, number, body)
     return run
@@ -72,7 +66,7 @@ async def only_round(store: Store, run: Run, number: int = 0) -> Round:
 
 async def test_a_writer_without_an_attempt_follows_the_current_one(runs: RunWriter, epochs: EpochWriter) -> None:
     await opened(runs, epochs, 3)
-    await runs.open("a", opening(resume_from=(0, 2)))
+    await runs.open(RunSpec("a", N), resume_from=(0, 2))
     outcome, epoch = await put(epochs, 2, BODIES[5])
     assert (outcome, epoch.attempt) == ("committed", 2)
     with pytest.raises(StaleAttempt):
@@ -93,7 +87,7 @@ async def test_a_run_that_goes_while_it_is_opened_again_is_created(
         return await resume(run, *place)
 
     monkeypatch.setattr(store.rounds, "resume", late_resume)
-    new, created = await runs.open("a", opening(resume_from=(0, 2)))
+    new, created = await runs.open(RunSpec("a", N), resume_from=(0, 2))
     assert created
     assert new.uid != old.uid
 
@@ -101,7 +95,7 @@ async def test_a_run_that_goes_while_it_is_opened_again_is_created(
 async def test_members_that_change_under_a_commit_are_checked_again(
     runs: RunWriter, epochs: EpochWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = await opened(runs, epochs, 0, fixed={"observe": "members"})
+    run = await opened(runs, epochs, 0, observe="members")
     members = bitmap.pack(np.arange(N) < 150)
     commit, calls = store.epochs.commit, 0
 
@@ -173,7 +167,7 @@ async def test_a_round_is_finished_even_if_it_cannot_be_cleaned_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     n_samples = 1_100_000
-    run, _ = await runs.open("a", opening(n_samples=n_samples, options={"threshold": "fraction", "fraction": 0.5}))
+    run, _ = await runs.open(RunSpec("a", n_samples, selection=SelectionOptions(threshold="fraction", fraction=0.5)))
     for number, body in enumerate(recording(n_samples, 2)):
         await put(epochs, number, body)
     tail = Keys(settings.store_namespace).chunk("a", run.uid, 0, 1)
@@ -194,7 +188,7 @@ async def test_large_bodies_are_checked_beside_the_event_loop(
     runs: RunWriter, epochs: EpochWriter, store: Store
 ) -> None:
     n_samples = 3_000_000
-    await runs.open("a", opening(n_samples=n_samples))
+    await runs.open(RunSpec("a", n_samples))
     body = bitmap.full(n_samples).tobytes()
     outcome, epoch = await put(epochs, 0, body)
     expected = PackedEpoch.of(EpochBits.from_body(body, n_samples))

@@ -7,9 +7,10 @@ import pytest
 from redis import Redis
 
 from mild_core import bitmap
+from mild_core.types import RunSpec
 from mild_service.config import Settings
 from mild_service.errors import EpochConflict, EpochGap, RunNotFound, StaleAttempt, StoreDamaged, StoreUnavailable
-from mild_service.models import Round, Run, RunConfig
+from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
 from mild_service.recording.epoch_status import StatusReader
 from mild_service.recording.run_writer import RunWriter
@@ -62,7 +63,7 @@ def status_reader(store: Store, settings: Settings) -> StatusReader:
 
 
 async def opened(store: Store, n_samples: int = N) -> Run:
-    run, _ = await store.runs.open("a", RunConfig(n_samples), {}, 600, None)
+    run, _ = await store.runs.open(RunSpec("a", n_samples, ttl_seconds=600))
     return run
 
 
@@ -76,7 +77,7 @@ async def put(
     attempt: int | None = None,
     replaces: bool = False,
 ) -> ShardResult:
-    body = share(epoch_of(run.config.n_samples, seed), shard, of).to_body()
+    body = share(epoch_of(run.spec.num_samples, seed), shard, of).to_body()
     return await shards.put(run, 0, epoch, shard, of, body, attempt, replaces)
 
 
@@ -87,7 +88,7 @@ async def round_0(store: Store, run: Run) -> Round:
 
 async def correct_bits(store: Store, run: Run, epoch: int = 0) -> np.ndarray:
     correct, _ = await store.bitmaps.read_epochs(run, 0, [(await round_0(store, run)).epochs[epoch]])
-    return bitmap.unpack(correct[0], run.config.n_samples)
+    return bitmap.unpack(correct[0], run.spec.num_samples)
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])

@@ -8,10 +8,10 @@ import pytest
 from redis import Redis
 
 from mild_core import bitmap, selection
-from mild_core.types import EpochBits, RoundBits, SelectionOptions
+from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
-from mild_service.models import Run, RunConfig
+from mild_service.models import Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
@@ -51,12 +51,12 @@ async def here(settings: Settings) -> AsyncIterator[Replica]:
     await made.store.aclose()
 
 
-async def opened(store: Store, bodies: Sequence[bytes], config: RunConfig | None = None) -> Run:
-    config = config or RunConfig(N)
-    run, _ = await store.runs.open("a", config, {}, 600, None)
+async def opened(store: Store, bodies: Sequence[bytes], spec: RunSpec | None = None) -> Run:
+    spec = spec or RunSpec("a", N)
+    run, _ = await store.runs.open(replace(spec, ttl_seconds=600))
     for number, body in enumerate(bodies):
         if body:
-            packed = PackedEpoch.of(EpochBits.from_body(body, config.n_samples))
+            packed = PackedEpoch.of(EpochBits.from_body(body, spec.num_samples))
             await store.epochs.commit(run, 0, number, packed, 1, False)
     return run
 
@@ -137,7 +137,7 @@ async def test_the_digest_follows_everything_that_decides(here: Replica) -> None
     others = [
         replace(evidence, options=SelectionOptions(cost_ratio=2.0)),
         replace(evidence, until_epoch=2),
-        replace(evidence, run=replace(run, config=replace(run.config, observe="members"))),
+        replace(evidence, run=replace(run, spec=replace(run.spec, observe="members"))),
     ]
     body = recording(N, 1, seed=9)[0]
     await here.store.epochs.commit(run, 0, 3, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
@@ -220,8 +220,8 @@ async def test_everyone_is_observed_unless_the_body_says(here: Replica) -> None:
 
 
 async def test_a_run_that_observes_members_sees_members_only(here: Replica) -> None:
-    config = RunConfig(N, observe="members")
-    run = await opened(here.store, [], config)
+    spec = RunSpec("a", N, observe="members")
+    run = await opened(here.store, [], spec)
     members = bitmap.pack(np.arange(N) % 2 == 0)
     await here.store.rounds.put_members(run, 0, members, None)
     correct = np.frombuffer(recording(N, 1)[0], dtype=np.uint8) & members

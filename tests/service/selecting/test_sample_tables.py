@@ -11,11 +11,10 @@ from mild_core.audit import Marks
 from mild_core.errors import SampleIndexError
 from mild_core.inspect.sample_table import tabulate
 from mild_core.selection import select
-from mild_core.types import EpochBits, RoundBits, SelectionOptions
+from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.models import RunConfig
 from mild_service.observability import Telemetry
 from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import SelectionPlan, Selections
@@ -40,7 +39,7 @@ class Service:
         self.telemetry: Telemetry = app.state.telemetry
 
     async def open(self, run_id: str, bodies: Sequence[bytes]) -> None:
-        await self.store.runs.open(run_id, RunConfig(N, 7), {}, 600, None)
+        await self.store.runs.open(RunSpec(run_id, N, 7, ttl_seconds=600))
         await self.put(run_id, bodies)
 
     async def put(self, run_id: str, bodies: Sequence[bytes]) -> None:
@@ -94,7 +93,7 @@ async def test_another_epoch_makes_another_table(service: Service) -> None:
 
 async def test_marks_that_calibrate_the_fit_make_another_table(service: Service) -> None:
     options = SelectionOptions(audit="fit")
-    await service.store.runs.open("a", RunConfig(N, 7, options=options), {}, 600, None)
+    await service.store.runs.open(RunSpec("a", N, 7, selection=options, ttl_seconds=600))
     await service.put("a", BODIES)
     await service.tables.get(await service.choice("a"))
     run = await service.store.runs.get("a")
@@ -117,7 +116,7 @@ async def test_only_the_last_tables_are_kept(store: Store, settings: Settings) -
 
 
 async def test_labels_are_read_once_and_anew_when_they_change(service: Service) -> None:
-    run, _ = await service.store.runs.open("a", RunConfig(N, 7), {}, 600, None)
+    run, _ = await service.store.runs.open(RunSpec("a", N, 7, ttl_seconds=600))
     assert await service.tables.get_labels(run) is None
     for value in (3, 4):
         await service.labels_and_audits.put_labels(run, np.full(N, value))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RunSpec
 from mild_service.config import Settings
-from mild_service.models import Epoch, Round, Run, RunConfig
+from mild_service.models import Epoch, Round, Run
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.codec import CHUNK_SAMPLES
 from tests.service.conftest import Clock
@@ -57,7 +57,7 @@ def epoch_bits(n_samples: int, seed: int = 0, planes: int = 1) -> PackedEpoch:
 
 
 async def opened(store: Store, n_samples: int = N, run_id: str = "a") -> Run:
-    run, _ = await store.runs.open(run_id, RunConfig(n_samples), {}, 600, None)
+    run, _ = await store.runs.open(RunSpec(run_id, n_samples, ttl_seconds=600))
     return run
 
 
@@ -75,7 +75,7 @@ async def merge(
     store: Store, run: Run, samples: list[int], partial: bool = True, old: Epoch | None = None, attempt: int = 1
 ) -> bool:
     """Put a log that calls all its samples correct into epoch 0."""
-    bits = bitmap.from_indices(samples, run.config.n_samples)
-    packed = PackedEpoch.of(EpochBits(run.config.n_samples, bits, bits), "logs")
+    bits = bitmap.from_indices(samples, run.spec.num_samples)
+    packed = PackedEpoch.of(EpochBits(run.spec.num_samples, bits, bits), "logs")
     epoch = packed.record(0, attempt, "logs", partial)
     return await store.epochs.merge(run, 0, epoch, packed.values, old, attempt, None)

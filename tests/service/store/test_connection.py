@@ -8,9 +8,9 @@ from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from benchmarks.links import Link
+from mild_core.types import RunSpec
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
-from mild_service.models import RunConfig
 from mild_service.store import Store, open_store
 from mild_service.store.embedded import EmbeddedServer
 from mild_service.store.error_translation import translated
@@ -42,7 +42,7 @@ async def test_more_callers_than_connections_wait_their_turn(settings: Settings)
 async def test_a_full_store_refuses_writes_but_still_lets_runs_be_deleted(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
         store = open_store(Settings(), server.url)
-        run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
+        run, _ = await store.runs.open(RunSpec("a", 100, ttl_seconds=600))
         await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
         redis.config_set("maxmemory", "1")
         with pytest.raises(StoreFull, match="maxmemory"):
@@ -57,7 +57,7 @@ def test_a_connection_that_was_cut_is_made_anew_under_the_loop_that_serves(tmp_p
 
     async def written_through(link: Link) -> int:
         store = open_store(Settings(), f"redis://127.0.0.1:{link.port}/0")
-        run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
+        run, _ = await store.runs.open(RunSpec("a", 100, ttl_seconds=600))
         for number in range(20):
             n_cuts = link.n_cuts
             link.cut_after(1 + 37 * number)  # before a command, and in the middle of one
@@ -93,7 +93,7 @@ def test_errors_of_the_client_become_the_services(fault: Exception, expected: ty
 async def test_a_lock_is_not_needed_to_compute(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
         store: Store = open_store(Settings(), server.url)
-        run, _ = await store.runs.open("a", RunConfig(100), {}, 600, None)
+        run, _ = await store.runs.open(RunSpec("a", 100, ttl_seconds=600))
         redis.config_set("maxmemory", "1")
         async with store.selection_cache.lock(run, "d") as mine:
             assert mine

@@ -3,8 +3,9 @@ import asyncio
 import pytest
 
 from mild_core.errors import MildError
+from mild_core.types import RunSpec
 from mild_service.config import Settings
-from mild_service.models import Run, RunConfig
+from mild_service.models import Run
 from mild_service.store import Store, open_store
 from tests.service.conftest import Clock
 from tests.service.store.conftest import epoch_bits
@@ -15,7 +16,7 @@ N = 100
 
 
 async def opened(store: Store) -> Run:
-    run, _ = await store.runs.open("a", RunConfig(N), {}, 600, None)
+    run, _ = await store.runs.open(RunSpec("a", N, ttl_seconds=600))
     return run
 
 
@@ -45,7 +46,7 @@ async def test_writers_at_once_tell_of_each_change_once_and_without_gaps(store: 
 
 async def test_runs_are_looked_at_together_each_from_its_own_place(store: Store) -> None:
     run = await opened(store)
-    other, _ = await store.runs.open("b", RunConfig(N), {}, 600, None)
+    other, _ = await store.runs.open(RunSpec("b", N, ttl_seconds=600))
     for epoch in range(3):
         await store.epochs.commit(run, 0, epoch, epoch_bits(N, epoch), 1, False)
     first, second, third = await store.events.read_after([(run, 2), (other, 0), (other, 1)])

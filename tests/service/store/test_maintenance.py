@@ -1,5 +1,6 @@
 """Runs in files, and stores of other versions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ async def test_a_run_comes_back_from_its_file_whole(store: Store, clock: Clock, 
     assert names(tmp_path) == ["a.mild"]
     clock.now += 100_000
     copy = await archive.load(store, tmp_path / "a.mild", "b")
-    assert (copy.config, copy.uid == run.uid) == (run.config, False)
+    assert (copy.spec, copy.uid == run.uid) == (replace(run.spec, run_id="b"), False)
     assert copy.expires_at == clock.now + run.ttl_seconds
     (round_,) = await store.rounds.get(copy, range(1))
     correct, observed = await store.bitmaps.read_epochs(copy, 0, list(round_.epochs.values()))
@@ -136,15 +137,15 @@ async def test_a_store_without_a_version_is_brought_forward_and_its_runs_keep_th
     run = await opened(store)
     context = store._context
     options = {"metric": "mild", "fit": "grouped", "evidence": "latest", "threshold": "posterior", "p": 0.25}
-    old = orjson.dumps({"n_samples": N, "n_classes": None, "observe": "all", "options": options})
+    old = orjson.dumps({"num_samples": N, "num_classes": None, "observe": "all", "selection": options})
     await context.redis.hset(context.keys.run("a"), "config", old)
     assert await servers.migrate(context) == 0
     held = orjson.loads(await context.redis.hget(context.keys.run("a"), "config") or b"")
-    assert held["options"].items() >= options.items()
-    assert {"target", "fraction", "cost_ratio", "min_keep"} <= held["options"].keys()
-    assert not {"per_class", "audit"} & held["options"].keys(), "the version before could not read it"
+    assert held["selection"].items() >= options.items()
+    assert {"target", "fraction", "cost_ratio", "min_keep"} <= held["selection"].keys()
+    assert not {"per_class", "audit"} & held["selection"].keys(), "the version before could not read it"
     found = await store.runs.get("a")
-    assert (found.config.options.fit, found.config.options.p, found.uid) == ("grouped", 0.25, run.uid)
+    assert (found.spec.selection.fit, found.spec.selection.p, found.uid) == ("grouped", 0.25, run.uid)
     before = dump()
     assert await servers.migrate(context) == servers.SCHEMA_VERSION
     assert dump() == before
@@ -160,7 +161,7 @@ async def test_a_store_of_a_later_version_is_left_alone(store: Store) -> None:
 async def test_a_run_with_an_option_of_a_later_version_is_refused_and_not_misread(store: Store) -> None:
     await opened(store)
     context = store._context
-    config = orjson.dumps({"n_samples": N, "options": {"metric": "mild", "later": True}})
+    config = orjson.dumps({"num_samples": N, "selection": {"metric": "mild", "later": True}})
     await context.redis.hset(context.keys.run("a"), "config", config)
     with pytest.raises(StoreNewer, match="later version"):
         await store.runs.get("a")

@@ -1,6 +1,6 @@
 import pytest
 
-from mild_service.models import RunConfig
+from mild_core.types import RunSpec
 from mild_service.store import Store
 from tests.service.conftest import Clock
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def create(store: Store, run_id: str, ttl_seconds: int = 3600) -> None:
-    await store.runs.open(run_id, RunConfig(8), {}, ttl_seconds, None)
+    await store.runs.open(RunSpec(run_id, 8, ttl_seconds=ttl_seconds))
 
 
 async def test_a_key_holds_so_many_places(store: Store) -> None:

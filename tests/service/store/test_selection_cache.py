@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from mild_core.types import RunSpec
 from mild_service.config import Settings
-from mild_service.models import ComputedSelection, Run, RunConfig
+from mild_service.models import ComputedSelection, Run
 from mild_service.store import Store
 from mild_service.store.codec import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
@@ -16,7 +17,7 @@ LARGE = CHUNK_SAMPLES + 9
 
 @pytest.fixture
 async def run(store: Store) -> Run:
-    run, _ = await store.runs.open("a", RunConfig(LARGE), {}, 600, None)
+    run, _ = await store.runs.open(RunSpec("a", LARGE, ttl_seconds=600))
     return run
 
 

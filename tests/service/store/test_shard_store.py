@@ -25,7 +25,7 @@ async def put(
     store: Store, run: Run, shard: int, seed: int = 0, of: int = OF, attempt: int = 1, replace: bool = False
 ) -> tuple[ShardOutcome, Epoch]:
     """Put a rank's share of epoch 0, and nothing more."""
-    packed = PackedEpoch.of(share(epoch_of(run.config.n_samples, seed), shard, of), "shards")
+    packed = PackedEpoch.of(share(epoch_of(run.spec.num_samples, seed), shard, of), "shards")
     return await store.shards.put(run, 0, 0, shard, of, packed, attempt, replace)
 
 
@@ -41,7 +41,7 @@ async def put_all(store: Store, run: Run, seed: int = 0, of: int = OF, **more: A
 def fields(redis: Redis, settings: Settings, run: Run) -> list[list[str]]:
     """The names of all that is in each chunk."""
     keys = Keys(settings.store_namespace)
-    of = range(n_chunks(run.config.n_samples))
+    of = range(n_chunks(run.spec.num_samples))
     return [words(redis.hkeys(keys.chunk(run.run_id, run.uid, 0, chunk))) for chunk in of]
 
 

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundResult, RunSpec, RunState
+from mild_client.backend import Position, RoundResult, RunState
 from mild_client.backends.http import HttpBackend
 from mild_client.backends.local import LocalSelector
 from mild_client.backends.spool import Spool
@@ -37,7 +37,7 @@ from mild_client.errors import (
 from mild_client.transport import Retry
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ class BackgroundBackend:
         if self.mode == "disabled":
             return self._local.open(spec, resume_from)
         folder = self._folder / spec.run_id
-        self._spool = Spool.create(folder, spec.run_id, spec.n_samples, self._url, self._limit)
+        self._spool = Spool.create(folder, spec.run_id, spec.num_samples, self._url, self._limit)
         try:
             if resume_from is None and self._spool.n_unsent:
                 raise RunExists(

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundResult, RunSpec, RunState, sample_weights
+from mild_client.backend import Position, RoundResult, RunState, sample_weights
 from mild_client.client import MildClient
 from mild_client.errors import Conflict, ResumeError, RunExists
 from mild_core.bitmap import Bitmap
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RunSpec
 
 
 class HttpBackend:
@@ -23,7 +23,7 @@ class HttpBackend:
 
     def __init__(self, client: MildClient) -> None:
         self._client = client
-        self._spec = RunSpec(run_id="unopened", n_samples=0)
+        self._spec = RunSpec(run_id="unopened", num_samples=0)
         self._attempt: int | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
@@ -80,7 +80,7 @@ class HttpBackend:
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and fetch its clean set."""
-        run_id, n_samples = self._spec.run_id, self._spec.n_samples
+        run_id, n_samples = self._spec.run_id, self._spec.num_samples
         summary = self._client.finish(run_id, round, self._attempt)
         summary.pop("indices", None)
         return RoundResult(

@@ -9,14 +9,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundFit, RoundResult, RunSpec, RunState, sample_weights
+from mild_client.backend import Position, RoundFit, RoundResult, RunState, sample_weights
 from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
 from mild_core.errors import CorrectNotObservedError, ParameterError
 from mild_core.results import Selection
-from mild_core.types import EpochBits, RoundBits, SelectionOptions
+from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 
 _LABELS = "round-0/labels.npy"
 _PLANTED = "round-0/planted.bits"
@@ -49,7 +49,7 @@ class LocalSelector:
     def __init__(self, folder: Path | None = None, select: SelectFunction = selection.select) -> None:
         self._folder = folder
         self._select = select
-        self._spec = RunSpec(run_id="local", n_samples=0)
+        self._spec = RunSpec(run_id="local", num_samples=0)
         self._rounds: list[_LocalRound] = []
         self._annotations: Annotations | None = None
 
@@ -78,9 +78,9 @@ class LocalSelector:
         ParameterError
             If there is not one label per sample.
         """
-        if labels.shape != (self._spec.n_samples,):
+        if labels.shape != (self._spec.num_samples,):
             raise ParameterError(
-                f"labels have the shape {labels.shape} for {self._spec.n_samples} samples; give one per sample"
+                f"labels have the shape {labels.shape} for {self._spec.num_samples} samples; give one per sample"
             )
         self._annotations = Annotations(labels)
         if self._folder is not None:
@@ -110,7 +110,7 @@ class LocalSelector:
                 f"round 0 has {len(first_round.epochs)} epochs already, so its planted samples are fixed; "
                 "give them before its first epoch"
             )
-        first_round.planted = bitmap.check(planted, self._spec.n_samples, "planted bitmap")
+        first_round.planted = bitmap.check(planted, self._spec.num_samples, "planted bitmap")
         self._write_file(_PLANTED, planted.tobytes())
 
     def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
@@ -127,7 +127,7 @@ class LocalSelector:
 
     def put_members(self, round: int, members: Bitmap) -> None:
         """Set the training samples of `round`, which must be the open one."""
-        self._get_open_round(round).members = bitmap.check(members, self._spec.n_samples, "members bitmap")
+        self._get_open_round(round).members = bitmap.check(members, self._spec.num_samples, "members bitmap")
         self._write_file(f"round-{round}/members.bits", members.tobytes())
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
@@ -165,7 +165,7 @@ class LocalSelector:
         current = self._get_open_round(round)
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
-        selected = self._select(self.collect_rounds(), self._spec.options, self._annotations)
+        selected = self._select(self.collect_rounds(), self._spec.selection, self._annotations)
         current.result, current.posterior = _make_result(round, selected), selected.noisy_posterior
         self._begin_next_round(current.result)
         return current.result
@@ -187,7 +187,7 @@ class LocalSelector:
         local_round = self._rounds[result.round] if result.round < len(self._rounds) else _LocalRound()
         if local_round.posterior is None and local_round.result is not None and result.round == len(self._rounds) - 2:
             local_round.posterior = self._select(
-                self.collect_rounds(), self._spec.options, self._annotations
+                self.collect_rounds(), self._spec.selection, self._annotations
             ).noisy_posterior
         if local_round.posterior is None:
             raise LocalStateError(f"round {result.round} was not finished here; finish it before asking for weights")
@@ -219,7 +219,7 @@ class LocalSelector:
         epochs = [local_round.epochs[e] for e in range(n_epochs)]
         correct, observed = np.stack([e.correct for e in epochs]), [e.observed for e in epochs]
         return RoundBits.of(
-            self._spec.n_samples, correct, observed, local_round.members, self._spec.observe, local_round.planted
+            self._spec.num_samples, correct, observed, local_round.members, self._spec.observe, local_round.planted
         )
 
     def _get_open_round(self, round: int) -> _LocalRound:
@@ -248,7 +248,7 @@ class LocalSelector:
         """Read the rounds as they were before epoch `until` was written; `prune` deletes later epochs."""
         if self._folder is None:
             raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
-        n_samples = self._spec.n_samples
+        n_samples = self._spec.num_samples
         rounds = []
         for number in range(until.round + 1):
             folder = self._folder / f"round-{number}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundResult, RunSpec
+from mild_client.backend import Position, RoundResult
 from mild_client.backends.http import HttpBackend
 from mild_client.backends.spool import Spool
 from mild_client.backends.spool_records import Record
@@ -22,7 +22,7 @@ from mild_client.transport import Retry
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import MildError
-from mild_core.types import EpochBits, SelectionOptions
+from mild_core.types import EpochBits, RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _RETRY_SECONDS = 10.0
 def make_open_record(spec: RunSpec, resume_from: Position | None) -> Record:
     """Make the record that opens a run, or resumes it at `resume_from`."""
     position = None if resume_from is None else dataclasses.asdict(resume_from)
-    return Record("open", {"spec": dataclasses.asdict(spec) | {"tags": dict(spec.tags)}, "resume_from": position})
+    return Record("open", {"spec": spec.as_json(), "resume_from": position})
 
 
 def make_labels_record(labels: NDArray[np.integer]) -> Record:
@@ -98,7 +98,7 @@ class Uploader:
                 self._finish(meta, self._bits(record))
 
     def _open(self, meta: Any) -> None:
-        spec = RunSpec(**{**meta["spec"], "options": SelectionOptions(**meta["spec"]["options"])})
+        spec = RunSpec.from_json(meta["spec"])
         position = meta["resume_from"]
         self._spool.attempt = None  # records after a refused opening belong to no run
         state = self._backend.open(spec, None if position is None else Position(**position))

@@ -204,7 +204,7 @@ class LocalRun:
     def _selected(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
         training, settings = self._training, self._training.settings
         options = replace(settings.selection, audit=audit)
-        spec = RunSpec("review", training.n_samples, observe=settings.observe, options=options)
+        spec = RunSpec("review", training.n_samples, observe=settings.observe, selection=options)
         selector = LocalSelector(training.folder / "bits")
         rounds = selector.read_rounds(spec, training.n_rounds)
         return rounds, select(rounds, options, Annotations(selector.labels, self._audit()))

@@ -286,11 +286,11 @@ class _Rounds:
         settings = self.settings
         return RunSpec(
             run_id=self.run_id,
-            n_samples=self.data.n_samples,
-            n_classes=self.data.n_classes,
+            num_samples=self.data.n_samples,
+            num_classes=self.data.n_classes,
             observe=settings.observe,
             forward_pass=settings.forward_pass,
-            options=settings.selection,
+            selection=settings.selection,
             expected_epochs=settings.epochs,
             expected_rounds=settings.rounds,
             tags={"dataset": self.data.name, "model": settings.model, "noise": settings.noise},
