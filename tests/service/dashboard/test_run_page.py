@@ -124,7 +124,7 @@ def test_a_search_through_very_many_runs_stops_and_goes_on(
 def a_round(number: int, accuracy: float | None = None, **more: Any) -> Round:
     epochs = {0: Epoch(0, 1, "d", 1, 4, None), 1: Epoch(1, 1, "d", 2, 3, 6)}
     metrics = {} if accuracy is None else {1: {"test_accuracy": accuracy, "train_loss": 2.0}}
-    fixed: dict[str, Any] = {"finished": True, "version": 1, "members": None, "epochs": epochs, "partials": {}}
+    fixed: dict[str, Any] = {"finished": True, "version": 1, "members": None, "epochs": epochs, "partial_epochs": {}}
     return Round(number, **{**fixed, "metrics": metrics, "opened_at": 0.0, **more})
 
 
