@@ -117,7 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     outcomes = []
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for outcome in pool.imap_unordered(measure, jobs):
-            print(f"{outcome.noise} seed {outcome.seed}: {outcome.found.told} ({outcome.seconds:.0f} s)", flush=True)
+            print(
+                f"{outcome.noise} seed {outcome.seed}: {outcome.found.summary_text} ({outcome.seconds:.0f} s)",
+                flush=True,
+            )
             outcomes.append(outcome)
     text = report(arguments, outcomes)
     arguments.out.mkdir(parents=True, exist_ok=True)

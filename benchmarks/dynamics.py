@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.timing import interleaved, machine
 from mild_core import bitmap
-from mild_core.dynamics import dynamics
+from mild_core.dynamics import count_dynamics
 from mild_core.types import RoundBits
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     copy, plain, observed, small = interleaved(
         [
             lambda: np.copyto(target, complete.correct),
-            lambda: dynamics(complete),
-            lambda: dynamics(gappy),
-            lambda: dynamics(tenth),
+            lambda: count_dynamics(complete),
+            lambda: count_dynamics(gappy),
+            lambda: count_dynamics(tenth),
         ],
         arguments.repeats,
     )
-    memory = peak_mib(lambda: dynamics(gappy))
+    memory = peak_mib(lambda: count_dynamics(gappy))
     rows = [
         ("counts and transitions, over the copy", f"{plain / copy:.1f} x", 20, plain / copy),
         ("the same with observed bits, over the copy", f"{observed / copy:.1f} x", 40, observed / copy),

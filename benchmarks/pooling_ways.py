@@ -16,7 +16,7 @@ from benchmarks.recovery import decided
 from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_core.mixture.mixture import Mixture, fit_mixture
-from mild_core.verdict import sufficient
+from mild_core.verdict import check_sufficiency
 
 Floats = NDArray[np.float64]
 DEFAULT = "pooled (default)"
@@ -90,7 +90,7 @@ def _fitted(shares: Floats, n_epochs: int) -> tuple[NDArray[np.intp], Mixture | 
     """Misclassified epochs, shape (n_samples,), and the default fit of their histogram where there is enough of it."""
     counts = np.rint(shares * n_epochs).astype(np.intp)
     histogram = np.bincount(counts, minlength=n_epochs + 1).astype(np.float64)
-    return counts, fit_mixture(histogram) if sufficient(histogram)[0] else None
+    return counts, fit_mixture(histogram) if check_sufficiency(histogram)[0] else None
 
 
 def mean(trace: Trace, weights: Floats | float = 1.0, shares: Floats | None = None) -> Judged:

@@ -31,7 +31,7 @@ from benchmarks.selection import MIN_EPOCHS, Trace, sequences
 from benchmarks.timing import machine
 from benchmarks.truth import auc, best_f1
 from mild_core import bitmap
-from mild_core.scores import score
+from mild_core.scores import score_samples
 from mild_core.selection import select
 from mild_core.types import Metric
 from mild_trainer.settings import TrainSettings
@@ -78,7 +78,7 @@ def loop(job: tuple[str, int, int]) -> Loop:
 
 
 def ranking(trace: Trace, metric: Metric) -> Ranking:
-    values = score(trace.rounds, metric).values[trace.judged]
+    values = score_samples(trace.rounds, metric).values[trace.judged]
     clean = trace.clean[trace.judged]
     return Ranking(auc(values, clean), best_f1(values, clean))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from mild_core.alarms import PATIENCE, plateau
+from mild_core.alarms import PATIENCE, find_plateau
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.loop import run_rounds
 
@@ -56,7 +56,7 @@ def choices(course: Course) -> Mapping[str, int]:
     """The round that each way to choose one ends with."""
     held, n_rounds = course.validation_accuracy, len(course.f1)
     last = n_rounds - 1
-    stop = next((k for k in range(n_rounds) if plateau(held[: k + 1]) is not None), last)
+    stop = next((k for k in range(n_rounds) if find_plateau(held[: k + 1]) is not None), last)
     return {
         "round 0": 0,
         "the last round": last,

@@ -25,7 +25,7 @@ from benchmarks.timing import machine
 from benchmarks.truth import best_f1, f1
 from mild_core import bitmap
 from mild_core.results import Selection
-from mild_core.scores import score
+from mild_core.scores import score_samples
 from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
 
@@ -60,7 +60,7 @@ class Trace:
 
     def hindsight(self) -> float:
         """F1 of the best threshold on the default's scores."""
-        scores = score(self.rounds, "mild-simple").values[self.judged]
+        scores = score_samples(self.rounds, "mild-simple").values[self.judged]
         return best_f1(scores, self.clean[self.judged])
 
 
@@ -84,7 +84,7 @@ def sequences(recorded: Sequence[Recording]) -> list[Trace]:
         if len(recording.rounds) == 1:  # the training pass of a later round sees its members alone
             passes.append((f"{recording.name}/train", recording.evidence("correct_train")))
         for name, rounds in passes:
-            judged = score(rounds, "mild-simple").scored
+            judged = score_samples(rounds, "mild-simple").scored
             found.append(Trace(name, rounds, recording.is_clean, judged))
     return found
 
@@ -120,7 +120,7 @@ def _forgetting(sequence: Trace) -> NDArray[np.bool_]:
 
 
 def _lowest(sequence: Trace, metric: Metric, share: float) -> NDArray[np.bool_]:
-    values = np.where(sequence.judged, score(sequence.rounds, metric).values, np.inf)
+    values = np.where(sequence.judged, score_samples(sequence.rounds, metric).values, np.inf)
     kept = np.zeros(values.size, dtype=bool)
     kept[np.argsort(values, kind="stable")[: round(share * sequence.judged.sum())]] = True
     return kept
@@ -128,9 +128,9 @@ def _lowest(sequence: Trace, metric: Metric, share: float) -> NDArray[np.bool_]:
 
 def _mixture(family: str) -> Way:
     def way(sequence: Trace) -> NDArray[np.bool_]:
-        scores = score(sequence.rounds, "mild-simple")
+        scores = score_samples(sequence.rounds, "mild-simple")
         counts = np.bincount(scores.bins, minlength=scores.n_bins).astype(np.float64)
-        return scores.scored & (scores.values <= scores.value_of(best_cut(family, counts)) + 1e-6)
+        return scores.scored & (scores.values <= scores.value_at(best_cut(family, counts)) + 1e-6)
 
     return way
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm, weibull_min
 
 from mild_core.mixture.mixture import Mixture
-from mild_core.mixture.weibull import FAMILIES, TINY, Floats, component_masses, likelihood_of
+from mild_core.mixture.weibull import FAMILIES, TINY, Floats, component_masses, make_likelihood
 from mild_core.types import Fit
 
 Way: TypeAlias = Literal["truncated", "piled up"]
@@ -82,7 +82,7 @@ def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
 def attainable(truth: Truth, way: Way, n_samples: int) -> tuple[float, float, float]:
     """Median errors of both scales (relative) and of the weight that the Fisher information allows."""
     mixture = truth.mixture(way)
-    likelihood = likelihood_of(mixture.kind, truth.n_epochs + 1, None, open_top=mixture.open_top)
+    likelihood = make_likelihood(mixture.kind, truth.n_epochs + 1, None, open_top=mixture.open_top)
     cell = likelihood(np.log(mixture.scales)[None, :, None], np.log(mixture.shapes)[None, :, None])
     by_weight = cell.value[0, 1] - cell.value[0, 0]
     of_each = mixture.weights[:, None]

@@ -1,7 +1,7 @@
 """Held-out agreement: whether networks predict the labels of samples that they were not trained on beyond chance.
 
-Bits of a training cannot tell labels that are all random from labels that are partly wrong: a network memorises both.
-What it has memorised says nothing about samples that it has not seen, so random labels are agreed with by chance alone.
+The bits of a training cannot tell random labels from partly wrong ones, since a network memorises both. Memorisation
+does not carry over to held-out samples, so predictions agree with random labels by chance only.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mild_core.errors import InvalidInput
 
 REQUIRED_ERRORS = 3.0
-"""Standard errors above chance from which on labels are said to carry signal."""
+"""Standard errors above chance from which labels carry signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,13 @@ class HeldOutAgreement:
     Attributes
     ----------
     n_samples
-        Samples that were judged.
+        Number of held-out samples.
     agreement
         Share of them whose given label was predicted.
     chance
-        The share that labels which have nothing to do with the predictions would reach.
+        Expected share for labels that are independent of the predictions.
     standard_error
-        Of that share; 0 where it cannot vary, as with one class or one predicted class.
+        Standard error of `chance`; 0 where it cannot vary, as with one class or one predicted class.
     z
         Standard errors by which the agreement exceeds chance; 0 where it cannot vary.
     carries_signal
@@ -43,30 +43,32 @@ class HeldOutAgreement:
     carries_signal: bool
 
     @property
-    def told(self) -> str:
-        """The finding as a sentence."""
-        said = "the labels carry signal" if self.carries_signal else "THE LABELS CARRY NO SIGNAL THAT COULD BE FOUND"
+    def summary_text(self) -> str:
+        """The result in one sentence."""
+        conclusion = (
+            "the labels carry signal" if self.carries_signal else "THE LABELS CARRY NO SIGNAL THAT COULD BE FOUND"
+        )
         return (
             f"held-out agreement {self.agreement:.3f}, by chance {self.chance:.3f} "
-            f"(standard error {self.standard_error:.4f}, z = {self.z:.1f}): {said}"
+            f"(standard error {self.standard_error:.4f}, z = {self.z:.1f}): {conclusion}"
         )
 
 
-def held_out_agreement(
-    given: NDArray[np.integer], predicted: NDArray[np.integer], n_classes: int, fold: NDArray[np.integer] | None = None
+def measure_agreement(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], n_classes: int, fold: NDArray[np.integer] | None = None
 ) -> HeldOutAgreement:
-    """Compare the given labels with those predicted by networks that were trained on other samples.
+    """Compare given labels with the predictions of networks that were trained on other samples.
 
     Parameters
     ----------
-    given
-        Shape (n_samples,), the given labels.
+    labels
+        Shape (n_samples,), the given labels, in ``0..n_classes-1``.
     predicted
-        Shape (n_samples,), the predicted ones.
+        Shape (n_samples,), the predicted labels, in ``0..n_classes-1``.
     n_classes
-        Both are 0..n_classes-1.
+        Number of classes.
     fold
-        Shape (n_samples,), small numbers from 0 on: samples of one fold were judged by one network. None: all were.
+        Shape (n_samples,), number of the network that predicted each sample, from 0 on; None for a single network.
 
     Raises
     ------
@@ -75,39 +77,41 @@ def held_out_agreement(
 
     Notes
     -----
-    Chance and its standard error are those of shuffling the given labels within a fold, ``n`` samples of which ``g[k]``
-    are given the class ``k`` and ``p[k]`` are predicted as it: with ``s = sum g p``, the number of agreements has mean
-    ``s / n`` and variance ``(n^2 s - n sum g p (g + p) + s^2) / (n^2 (n - 1))``, as under Cohen's kappa (Fleiss, Cohen
-    and Everitt 1969). So uneven classes, and a network that predicts one of them most of the time, feign nothing.
+    Chance and its standard error are those of shuffling the given labels within a fold. Of the ``n`` samples of a fold,
+    ``g[k]`` have the label ``k`` and ``p[k]`` are predicted as ``k``: with ``s = sum g p``, the number of agreements
+    has mean ``s / n`` and variance ``(n^2 s - n sum g p (g + p) + s^2) / (n^2 (n - 1))``, as for Cohen's kappa (Fleiss,
+    Cohen and Everitt 1969). So neither uneven classes nor a network that predicts mostly one of them raise `z`.
     """
-    if not given.size or given.shape != predicted.shape or (fold is not None and fold.shape != given.shape):
-        shapes = ", ".join(str(array.shape) for array in (given, predicted, fold) if array is not None)
+    if not labels.size or labels.shape != predicted.shape or (fold is not None and fold.shape != labels.shape):
+        shapes = ", ".join(str(array.shape) for array in (labels, predicted, fold) if array is not None)
         raise InvalidInput(
             f"labels, predictions and folds have the shapes {shapes}; give one of each for at least 1 sample"
         )
-    fold = np.zeros(given.shape, dtype=np.int64) if fold is None else fold
+    fold = np.zeros(labels.shape, dtype=np.int64) if fold is None else fold
     expected = variance = 0.0
     for number in np.unique(fold):
-        own = fold == number
-        mean, spread = _by_chance(given[own], predicted[own], n_classes)
-        expected, variance = expected + mean, variance + spread
-    n = given.size
-    excess = float((given == predicted).sum()) - expected
+        in_fold = fold == number
+        fold_mean, fold_variance = _compute_chance_agreement(labels[in_fold], predicted[in_fold], n_classes)
+        expected, variance = expected + fold_mean, variance + fold_variance
+    n_samples = labels.size
+    excess = float((labels == predicted).sum()) - expected
     z = excess / variance**0.5 if variance > 0 else 0.0
     return HeldOutAgreement(
-        n_samples=n,
-        agreement=float((given == predicted).mean()),
-        chance=expected / n,
-        standard_error=variance**0.5 / n,
+        n_samples=n_samples,
+        agreement=float((labels == predicted).mean()),
+        chance=expected / n_samples,
+        standard_error=variance**0.5 / n_samples,
         z=z,
         carries_signal=z > REQUIRED_ERRORS,
     )
 
 
-def _by_chance(given: NDArray[np.integer], predicted: NDArray[np.integer], n_classes: int) -> tuple[float, float]:
-    """Mean and variance of the number of agreements, were the given labels shuffled."""
-    n = given.size
-    g, p = (np.bincount(labels, minlength=n_classes).astype(np.float64) for labels in (given, predicted))
+def _compute_chance_agreement(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], n_classes: int
+) -> tuple[float, float]:
+    """Compute mean and variance of the number of agreements under shuffled labels."""
+    n = labels.size
+    g, p = (np.bincount(classes, minlength=n_classes).astype(np.float64) for classes in (labels, predicted))
     s = float(g @ p)
     if n == 1:
         return s, 0.0

@@ -1,51 +1,52 @@
-"""What a person should look at: sets that are measured to be bad, and rounds that bring nothing any more.
+"""Alarms: sets of low measured quality, and accuracies that no longer rise.
 
-The three alarms are those of the paper. They are told and not acted upon: the truth and the test set are there to judge
-a training, not to steer it. Only a plateau of the accuracy on held-out labels may end one (`plateau`).
+The three alarms are those of the paper (arXiv 2306.11560). They are reported and never change a training: true labels
+and the test set evaluate a training and must not steer it. Only a plateau of the accuracy on held-out given labels may
+end one (`find_plateau`).
 """
 
 from collections.abc import Mapping, Sequence
 
-LEAST_PRECISION = 0.9
-LEAST_RECALL = 0.5
+MIN_PRECISION = 0.9
+MIN_RECALL = 0.5
 PATIENCE = 2
 """Rounds without a rise of an accuracy that make a plateau."""
-RISE = 0.002
-"""Least rise of an accuracy that counts as one."""
+MIN_RISE = 0.002
+"""Smallest difference of two accuracies that counts as a rise."""
 
 
-def alarms(precision: float | None, recall: float | None, accuracies: Mapping[str, Sequence[float]]) -> list[str]:
-    """What is alarming after the last of some rounds, a sentence each.
+def find_alarms(precision: float | None, recall: float | None, accuracies: Mapping[str, Sequence[float]]) -> list[str]:
+    """List the alarms after the last of several rounds, one sentence each.
 
     Parameters
     ----------
     precision, recall
-        Of the last round's set, as measured; None where nobody knows raises no alarm.
+        Measured on the set of the last round; None where it was not measured, which raises no alarm.
     accuracies
-        By what they are called, such as ``test accuracy``: at the end of each round, oldest first.
+        Accuracy at the end of every round, oldest first, by name, such as ``test accuracy``.
     """
-    found = []
-    if precision is not None and precision < LEAST_PRECISION:
-        found.append(f"measured precision {precision:.3f} is below {LEAST_PRECISION:.2f}")
-    if recall is not None and recall < LEAST_RECALL:
-        found.append(f"measured recall {recall:.3f} is below {LEAST_RECALL:.2f}")
-    for name, course in accuracies.items():
-        if (best := plateau(course)) is not None:
-            found.append(f"{name} is at a plateau: {PATIENCE} rounds without a rise above {best:.3f}")
-    return found
+    messages = []
+    if precision is not None and precision < MIN_PRECISION:
+        messages.append(f"measured precision {precision:.3f} is below {MIN_PRECISION:.2f}")
+    if recall is not None and recall < MIN_RECALL:
+        messages.append(f"measured recall {recall:.3f} is below {MIN_RECALL:.2f}")
+    for name, values in accuracies.items():
+        if (best := find_plateau(values)) is not None:
+            messages.append(f"{name} is at a plateau: {PATIENCE} rounds without a rise above {best:.3f}")
+    return messages
 
 
-def plateau(accuracies: Sequence[float], patience: int = PATIENCE) -> float | None:
-    """Best accuracy before the last `patience` rounds, where none of these has risen above it by `RISE`; else None.
+def find_plateau(accuracies: Sequence[float], patience: int = PATIENCE) -> float | None:
+    """Return the best accuracy before the last `patience` rounds if none of these exceeds it by `MIN_RISE`, else None.
 
     Parameters
     ----------
     accuracies
-        At the end of each round, oldest first.
+        Accuracy at the end of every round, oldest first.
     patience
-        1 and up.
+        Number of rounds without a rise that make a plateau, at least 1.
     """
-    before, recent = accuracies[:-patience], accuracies[-patience:]
-    if not before or max(recent) >= max(before) + RISE:
+    earlier, latest = accuracies[:-patience], accuracies[-patience:]
+    if not earlier or max(latest) >= max(earlier) + MIN_RISE:
         return None
-    return max(before)
+    return max(earlier)

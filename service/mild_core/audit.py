@@ -1,9 +1,4 @@
-"""An audit: samples whose given label somebody has checked, and what they found.
-
-What is known of a run's samples beside their bits.
-
-A clean set and its scores against an audit. Only checked samples count; what they do not define is None.
-"""
+"""Audits (given labels that somebody has checked), and how good a set is on the checked samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +22,9 @@ class Audit:
     n_samples
         Samples of the run.
     known
-        Shape (n_bytes,), whose label was checked.
+        Shape (n_bytes,), samples whose label was checked.
     clean
-        Shape (n_bytes,), who of them has the true label.
+        Shape (n_bytes,), checked samples whose given label is true.
     """
 
     n_samples: int
@@ -38,13 +33,13 @@ class Audit:
 
     @classmethod
     def empty(cls, n_samples: int) -> Self:
-        """Nobody checked."""
-        none = np.zeros(bitmap.n_bytes(n_samples), dtype=np.uint8)
-        return cls(n_samples, none, none)
+        """Create an audit without checked samples."""
+        zeros = np.zeros(bitmap.n_bytes(n_samples), dtype=np.uint8)
+        return cls(n_samples, zeros, zeros)
 
     @classmethod
     def from_marks(cls, indices: Sequence[int], clean: Sequence[bool], n_samples: int) -> Self:
-        """Read a mark per checked sample.
+        """Create an audit from one mark per checked sample.
 
         Parameters
         ----------
@@ -60,33 +55,32 @@ class Audit:
         SampleIndexError
             If an index lies outside ``0..n_samples-1``.
         InvalidInput
-            If there is not one mark per index, or a repeated index is marked both ways.
+            If the numbers of marks and indices differ, or a sample is marked both clean and mislabelled.
         """
         if len(indices) != len(clean):
             raise InvalidInput(
                 f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
                 "per index"
             )
-        true = [index for index, right in zip(indices, clean, strict=True) if right]
-        false = [index for index, right in zip(indices, clean, strict=True) if not right]
-        known = bitmap.from_indices(indices, n_samples)
-        right, wrong = bitmap.from_indices(true, n_samples), bitmap.from_indices(false, n_samples)
-        if (both := right & wrong).any():
-            first = int(bitmap.to_indices(both, n_samples)[0])
+        clean_indices = [index for index, is_clean in zip(indices, clean, strict=True) if is_clean]
+        noisy_indices = [index for index, is_clean in zip(indices, clean, strict=True) if not is_clean]
+        known_bits = bitmap.from_indices(indices, n_samples)
+        clean_bits, noisy_bits = (bitmap.from_indices(part, n_samples) for part in (clean_indices, noisy_indices))
+        if (contradictory := clean_bits & noisy_bits).any():
             raise InvalidInput(
-                f"{bitmap.popcount(both)} samples are marked both clean and mislabelled, the first is sample {first}; "
-                "give one mark per sample"
+                f"{bitmap.popcount(contradictory)} samples are marked both clean and mislabelled, the first is sample "
+                f"{bitmap.first_indices(contradictory, 1)[0]}; give one mark per sample"
             )
-        return cls(n_samples, known, right)
+        return cls(n_samples, known_bits, clean_bits)
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:
-        """Read two bitmaps in a row: known, then clean.
+        """Parse two consecutive bitmaps: known, then clean.
 
         Raises
         ------
         BitmapLengthError, TrailingBitsError
-            If they are no two bitmaps of `n_samples` samples.
+            If `body` is not two bitmaps of `n_samples` samples.
         InvalidInput
             If a sample is clean without being known.
         """
@@ -98,126 +92,129 @@ class Audit:
             )
         known = bitmap.check(body[:size], n_samples, "known bitmap")
         clean = bitmap.check(body[size:], n_samples, "clean bitmap")
-        if (stray := clean & ~known).any():
-            first = int(bitmap.to_indices(stray, n_samples)[0])
+        if (unchecked := clean & ~known).any():
             raise InvalidInput(
-                f"{bitmap.popcount(stray)} samples are clean but not known, the first is sample {first}; "
-                "send the bitmap of those that were checked first, then that of the clean ones among them"
+                f"{bitmap.popcount(unchecked)} samples are clean but not known, the first is sample "
+                f"{bitmap.first_indices(unchecked, 1)[0]}; send the bitmap of those that were checked first, then that "
+                "of the clean ones among them"
             )
         return cls(n_samples, known, clean)
 
     def to_body(self) -> bytes:
-        """Two bitmaps in a row: known, then clean."""
+        """Serialise as two consecutive bitmaps: known, then clean."""
         return self.known.tobytes() + self.clean.tobytes()
 
-    def updated(self, newer: "Audit") -> Self:
-        """Both together; where they contradict each other, `newer` is right."""
+    def merge(self, newer: "Audit") -> Self:
+        """Combine two audits of the same samples; `newer` has precedence where they contradict each other."""
         return type(self)(self.n_samples, self.known | newer.known, (self.clean & ~newer.known) | newer.clean)
 
-    def without(self, forgotten: Bitmap) -> Self:
-        """All marks but those of some samples, shape (n_bytes,)."""
-        return type(self)(self.n_samples, self.known & ~forgotten, self.clean & ~forgotten)
+    def remove(self, samples: Bitmap) -> Self:
+        """Drop the marks of some samples, shape (n_bytes,)."""
+        return type(self)(self.n_samples, self.known & ~samples, self.clean & ~samples)
 
-    def contradicted(self, newer: "Audit") -> int:
-        """Samples that both know and judge differently."""
-        return bitmap.popcount(self.known & newer.known & (self.clean ^ newer.clean))
+    def count_contradictions(self, other: "Audit") -> int:
+        """Count the samples that both audits mark, differently."""
+        return bitmap.popcount(self.known & other.known & (self.clean ^ other.clean))
 
-    def mark(self, index: int) -> bool | None:
-        """Whether a sample's label was found to be true; None if it was not checked."""
-        known, clean = (bool(bitmap.of_sample(plane, index)) for plane in (self.known, self.clean))
+    def get_mark(self, index: int) -> bool | None:
+        """Return whether the given label of a sample is true; None if it was not checked."""
+        known, clean = (bool(bitmap.get_sample_bits(bits, index)) for bits in (self.known, self.clean))
         return clean if known else None
 
     @property
     def n_known(self) -> int:
-        """Samples that were checked."""
+        """Number of checked samples."""
         return bitmap.popcount(self.known)
 
     @property
     def n_clean(self) -> int:
-        """Samples among them whose label is true."""
+        """Number of checked samples whose given label is true."""
         return bitmap.popcount(self.clean)
 
     @property
     def masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Known and clean as booleans, shape (n_samples,) each."""
+        """`known` and `clean` as booleans, shape (n_samples,) each."""
         return bitmap.unpack(self.known, self.n_samples), bitmap.unpack(self.clean, self.n_samples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Marks:
-    """A change of an audit.
+class AuditChange:
+    """Marks to add to an audit, and marks to remove from it.
 
     Attributes
     ----------
-    audit
-        What was found.
-    forgotten
-        Shape (n_bytes,), whose mark is taken back.
+    added
+        The marks to add.
+    removed
+        Shape (n_bytes,), samples whose mark is removed.
     """
 
-    audit: Audit
-    forgotten: Bitmap
+    added: Audit
+    removed: Bitmap
 
     @classmethod
-    def of(cls, indices: Sequence[int], clean: Sequence[bool | None], n_samples: int) -> Self:
-        """Read a mark per checked sample, as `Audit.from_marks` does; None takes an earlier one back.
+    def from_marks(cls, indices: Sequence[int], clean: Sequence[bool | None], n_samples: int) -> Self:
+        """Create a change from one mark per sample, as in `Audit.from_marks`; None removes the mark of a sample.
 
         Raises
         ------
-        SampleIndexError, InvalidInput
-            As there, or if a sample's mark is given and taken back.
+        SampleIndexError
+            If an index lies outside ``0..n_samples-1``.
+        InvalidInput
+            As in `Audit.from_marks`, or if the mark of a sample is both added and removed.
         """
         if len(indices) != len(clean):
             raise InvalidInput(
                 f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
                 "per index"
             )
-        told = [(index, right) for index, right in zip(indices, clean, strict=True) if right is not None]
-        audit = Audit.from_marks([index for index, _ in told], [right for _, right in told], n_samples)
-        forgotten = bitmap.from_indices(
-            [index for index, right in zip(indices, clean, strict=True) if right is None], n_samples
+        marks = list(zip(indices, clean, strict=True))
+        added = Audit.from_marks(
+            [index for index, is_clean in marks if is_clean is not None],
+            [is_clean for _, is_clean in marks if is_clean is not None],
+            n_samples,
         )
-        if (both := audit.known & forgotten).any():
-            first = int(bitmap.to_indices(both, n_samples)[0])
+        removed = bitmap.from_indices([index for index, is_clean in marks if is_clean is None], n_samples)
+        if (contradictory := added.known & removed).any():
             raise InvalidInput(
-                f"the marks of {bitmap.popcount(both)} samples are both given and taken back, the first is sample "
-                f"{first}; give one mark per sample"
+                f"the marks of {bitmap.popcount(contradictory)} samples are both given and taken back, the first is "
+                f"sample {bitmap.first_indices(contradictory, 1)[0]}; give one mark per sample"
             )
-        return cls(audit, forgotten)
+        return cls(added, removed)
 
     @classmethod
-    def adding(cls, audit: Audit) -> Self:
-        """Marks to add, with none to take back."""
+    def from_audit(cls, audit: Audit) -> Self:
+        """Create a change that adds all marks of an audit and removes none."""
         return cls(audit, np.zeros_like(audit.known))
 
     @property
-    def n_samples_named(self) -> int:
-        """Samples that it says something of."""
-        return self.audit.n_known + bitmap.popcount(self.forgotten)
+    def n_changed(self) -> int:
+        """Number of samples whose mark is added or removed."""
+        return self.added.n_known + bitmap.popcount(self.removed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotations:
-    """What is known beside the bits; a selection uses the part of it that its options ask for.
+    """What is known of the samples of a run besides their bits.
 
     Attributes
     ----------
     labels
-        The given ones, shape (n_samples,).
+        Shape (n_samples,), the given labels.
     audit
-        Labels that somebody has checked.
+        The checked labels.
     """
 
     labels: NDArray[np.integer] | None = None
     audit: Audit | None = None
 
-    def checked(self, n_samples: int, options: SelectionOptions) -> "Annotations":
-        """Return the part of it that `options` ask for.
+    def restrict_to_options(self, n_samples: int, options: SelectionOptions) -> "Annotations":
+        """Return the annotations that a selection with these options uses.
 
         Raises
         ------
         ParameterError
-            If labels are asked for and missing, or what is there belongs to another number of samples.
+            If required labels are missing, or labels or audit are of another number of samples.
         """
         labels = self.labels if options.by_class else None
         audit = self.audit if options.audit == "fit" else None
@@ -233,7 +230,7 @@ class Annotations:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How good a set is on the checked samples.
+    """Quality of a set on the checked samples; a quantity without samples to measure it on is None.
 
     Attributes
     ----------
@@ -242,8 +239,8 @@ class Evaluation:
     kept, kept_clean
         Checked samples in the set, and those among them whose label is true.
     auc
-        Probability that a clean sample has a lower score than a mislabelled one, ties counted half, among the checked
-        samples that have a score; None without one of each.
+        Probability that a clean checked sample has a lower score than a mislabelled one, ties counted half; None
+        without scored samples of both kinds.
     """
 
     known: int
@@ -254,22 +251,22 @@ class Evaluation:
 
     @property
     def precision(self) -> float | None:
-        """Share of the kept that are clean; None if nobody checked was kept."""
+        """Share of the kept checked samples that are clean; None if none was kept."""
         return self.kept_clean / self.kept if self.kept else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the clean that are kept; None if nobody checked is clean."""
+        """Share of the clean checked samples that are kept; None if none is clean."""
         return self.kept_clean / self.clean if self.clean else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of precision and recall; None if nobody checked is kept or clean."""
-        either = self.kept + self.clean
-        return 2 * self.kept_clean / either if either else None
+        """Harmonic mean of precision and recall; None if no checked sample is kept or clean."""
+        total = self.kept + self.clean
+        return 2 * self.kept_clean / total if total else None
 
-    def measured(self) -> dict[str, float | int | None]:
-        """The figures as JSON values, with the number of samples that they rest on."""
+    def summary(self) -> dict[str, float | int | None]:
+        """Return the quantities as JSON values, with the number of samples that they were measured on."""
         return {
             "precision": self.precision,
             "recall": self.recall,
@@ -280,7 +277,7 @@ class Evaluation:
 
 
 def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
-    """Judge a clean set by an audit.
+    """Evaluate a set on the checked samples of an audit.
 
     Parameters
     ----------
@@ -289,28 +286,28 @@ def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit
     scores
         Shape (n_samples,), low is clean; NaN where a sample has none. None leaves the AUC out.
     audit
-        Of the same samples.
+        Checked labels of the same samples.
     """
     return Evaluation(
         known=audit.n_known,
         clean=audit.n_clean,
         kept=bitmap.popcount(selected & audit.known),
         kept_clean=bitmap.popcount(selected & audit.clean),
-        auc=None if scores is None else _auc(scores, audit),
+        auc=None if scores is None else _compute_audit_auc(scores, audit),
     )
 
 
-def _auc(scores: NDArray[np.floating], audit: Audit) -> float | None:
-    known, clean = audit.masks
-    scored = ~np.isnan(scores)
-    return auc(scores[scored & clean], scores[scored & known & ~clean])
-
-
 def auc(clean: NDArray[np.floating], noisy: NDArray[np.floating]) -> float | None:
-    """Probability that one of `clean` is lower than one of `noisy`, ties counted half; None if either is empty."""
+    """Probability that a score of `clean` is below one of `noisy`, ties counted half; None if either is empty."""
     if not clean.size or not noisy.size:
         return None
-    ordered = np.sort(noisy)
-    at_most = np.searchsorted(ordered, clean, side="right")
-    below = np.searchsorted(ordered, clean, side="left")
-    return float(1.0 - (at_most + below).mean() / (2 * noisy.size))
+    sorted_noisy = np.sort(noisy)
+    n_at_most = np.searchsorted(sorted_noisy, clean, side="right")
+    n_below = np.searchsorted(sorted_noisy, clean, side="left")
+    return float(1.0 - (n_at_most + n_below).mean() / (2 * noisy.size))
+
+
+def _compute_audit_auc(scores: NDArray[np.floating], audit: Audit) -> float | None:
+    known, clean = audit.masks
+    has_score = ~np.isnan(scores)
+    return auc(scores[has_score & clean], scores[has_score & known & ~clean])

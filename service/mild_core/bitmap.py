@@ -1,8 +1,8 @@
-"""Bitmaps: the wire format's one home.
+"""Bitmaps, one bit per sample: the format of all per-sample flags in memory, in the store and on the wire.
 
-A bitmap of ``n_samples`` samples is ``ceil(n_samples / 8)`` bytes. Sample ``i`` is bit ``7 - i % 8`` of byte ``i // 8``
-(most significant bit first: the order of `numpy.packbits` and of Redis' own bit commands). Padding bits behind the last
-sample are zero.
+A bitmap of ``n_samples`` samples has ``ceil(n_samples / 8)`` bytes. Sample ``i`` is bit ``7 - i % 8`` of byte
+``i // 8`` (most significant bit first: the order of `numpy.packbits` and of the bit commands of Redis). The padding
+bits after the last sample are zero.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ Bitmap: TypeAlias = NDArray[np.uint8]
 
 
 def n_bytes(n_samples: int) -> int:
-    """Bytes of a bitmap of `n_samples` samples."""
+    """Number of bytes of a bitmap of `n_samples` samples."""
     return (n_samples + 7) // 8
 
 
@@ -35,13 +35,13 @@ def unpack(bitmap: Bitmap, n_samples: int) -> NDArray[np.bool_]:
 def popcount(bitmap: Bitmap) -> int:
     """Number of set bits, over all axes."""
     flat = np.ascontiguousarray(bitmap).reshape(-1)
-    whole = flat.size // 8 * 8  # eight bytes are counted as fast as one
-    words, rest = np.bitwise_count(flat[:whole].view(np.uint64)), np.bitwise_count(flat[whole:])
-    return int(words.sum(dtype=np.int64) + rest.sum(dtype=np.int64))
+    n_word_bytes = flat.size // 8 * 8  # a 64-bit word is counted as fast as a byte
+    words, rest = flat[:n_word_bytes].view(np.uint64), flat[n_word_bytes:]
+    return int(np.bitwise_count(words).sum(dtype=np.int64) + np.bitwise_count(rest).sum(dtype=np.int64))
 
 
 def full(n_samples: int) -> Bitmap:
-    """A bitmap with every sample's bit set and zero padding."""
+    """Create a bitmap with the bits of all samples set, shape (n_bytes,)."""
     bitmap = np.full(n_bytes(n_samples), 0xFF, dtype=np.uint8)
     if n_samples % 8:
         bitmap[-1] = (0xFF << (8 - n_samples % 8)) & 0xFF
@@ -49,7 +49,7 @@ def full(n_samples: int) -> Bitmap:
 
 
 def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -> Bitmap:
-    """Bitmap with the given samples' bits set.
+    """Create a bitmap with the bits of `indices` set, shape (n_bytes,).
 
     Raises
     ------
@@ -57,14 +57,14 @@ def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -
         If an index lies outside ``0..n_samples-1``.
     """
     if not isinstance(indices, np.ndarray):
-        # Kept as Python's integers only where 64 bits do not hold them, so that these are refused like any other.
-        given = list(indices)
-        huge = any(not -(2**63) <= i < 2**63 for i in given)
-        indices = np.array(given, dtype=object if huge else np.int64)
+        # Integers beyond 64 bits stay Python objects, so that the range check below refuses them like any other.
+        values = list(indices)
+        fits_int64 = all(-(2**63) <= value < 2**63 for value in values)
+        indices = np.array(values, dtype=np.int64 if fits_int64 else object)
     if indices.size and (indices.min() < 0 or indices.max() >= n_samples):
-        bad = int(indices[(indices < 0) | (indices >= n_samples)][0])
+        invalid_index = int(indices[(indices < 0) | (indices >= n_samples)][0])
         raise SampleIndexError(
-            f"sample index {bad} is outside 0..{n_samples - 1}; "
+            f"sample index {invalid_index} is outside 0..{n_samples - 1}; "
             "send indices into the data set that the run was opened with"
         )
     bits = np.zeros(n_samples, dtype=bool)
@@ -72,45 +72,54 @@ def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -
     return pack(bits)
 
 
-def of_sample(bitmap: Bitmap, index: int) -> NDArray[np.bool_]:
-    """One sample's bits of a bitmap of shape (..., n_bytes), shape (...)."""
+def get_sample_bits(bitmap: Bitmap, index: int) -> NDArray[np.bool_]:
+    """Read the bits of one sample from a bitmap of shape (..., n_bytes), shape (...)."""
     return (bitmap[..., index // 8] >> (7 - index % 8) & 1).astype(bool)
 
 
 def to_indices(bitmap: Bitmap, n_samples: int) -> NDArray[np.int64]:
-    """Sorted indices of the set bits, shape (popcount,)."""
+    """Return the sorted indices of the set bits, shape (popcount,)."""
     return np.flatnonzero(unpack(bitmap, n_samples))
 
 
-def first(bitmap: Bitmap, limit: int) -> NDArray[np.int64]:
-    """Sorted indices of the first `limit` set bits of a bitmap of shape (n_bytes,), in room for its bytes alone."""
-    places = np.flatnonzero(bitmap)[:limit]  # every one of these bytes has a bit
-    bits = np.flatnonzero(np.unpackbits(bitmap[places]))[:limit]
-    return places[bits // 8] * 8 + bits % 8
+def first_indices(bitmap: Bitmap, limit: int) -> NDArray[np.int64]:
+    """Return the sorted indices of the first `limit` set bits of a bitmap of shape (n_bytes,), without unpacking it."""
+    byte_indices = np.flatnonzero(bitmap)[:limit]  # each of these bytes has at least one bit set
+    bit_positions = np.flatnonzero(np.unpackbits(bitmap[byte_indices]))[:limit]
+    return byte_indices[bit_positions // 8] * 8 + bit_positions % 8
 
 
-def ranges(bitmap: Bitmap, limit: int) -> tuple[int, NDArray[np.int64]]:
-    """How many stretches of neighbouring set bits there are, and the first `limit` of them.
+def find_ranges(bitmap: Bitmap, limit: int) -> tuple[int, NDArray[np.int64]]:
+    """Find the ranges of consecutive set bits in a bitmap of shape (n_bytes,).
 
     Returns
     -------
-    count, ends
-        `ends` has shape (min(count, limit), 2): first and last index of each.
+    n_ranges, ends
+        Number of ranges, and the first and last index of the first `limit` ones, shape (min(n_ranges, limit), 2).
     """
-    before, behind = np.right_shift(bitmap, 1, dtype=np.uint8), np.left_shift(bitmap, 1, dtype=np.uint8)
-    before[1:] |= bitmap[:-1] << 7
-    behind[:-1] |= bitmap[1:] >> 7
-    starts, stops = bitmap & ~before, bitmap & ~behind
-    return popcount(starts), np.stack([first(starts, limit), first(stops, limit)], axis=1)
+    previous, following = np.right_shift(bitmap, 1, dtype=np.uint8), np.left_shift(bitmap, 1, dtype=np.uint8)
+    previous[1:] |= bitmap[:-1] << 7
+    following[:-1] |= bitmap[1:] >> 7
+    starts, stops = bitmap & ~previous, bitmap & ~following
+    return popcount(starts), np.stack([first_indices(starts, limit), first_indices(stops, limit)], axis=1)
 
 
 def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
     """Validate one bitmap and return it as an array of shape (n_bytes,), without a copy.
 
+    Parameters
+    ----------
+    data
+        The bitmap.
+    n_samples
+        Samples that it must have a bit for.
+    what
+        Name of the bitmap in error messages.
+
     Raises
     ------
     BitmapLengthError
-        If it is not ``ceil(n_samples / 8)`` bytes long.
+        If `data` is not ``ceil(n_samples / 8)`` bytes long.
     TrailingBitsError
         If a padding bit is set.
     """
@@ -122,13 +131,13 @@ def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
         )
     if n_samples % 8 and bitmap[-1] & (0xFF >> n_samples % 8):
         raise TrailingBitsError(
-            f"the last byte of the {what} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie behind "
+            f"the last byte of the {what} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie after "
             f"sample {n_samples - 1} and must be zero; zero the padding, or check the bit order (numpy.packbits')"
         )
     return bitmap
 
 
 def jaccard(first: Bitmap, second: Bitmap) -> float:
-    """Samples in both sets over those in either; 1 where nobody is in any."""
-    either = popcount(first | second)
-    return popcount(first & second) / either if either else 1.0
+    """Jaccard similarity of two sets: samples in both over samples in either; 1 where both are empty."""
+    n_union = popcount(first | second)
+    return popcount(first & second) / n_union if n_union else 1.0

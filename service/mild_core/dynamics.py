@@ -1,9 +1,9 @@
-"""Per-sample counts of one round, computed from packed bits without ever unpacking an epoch.
+"""Learning dynamics: per-sample counts of one round, computed on packed bits.
 
-The counts are kept *bit-sliced*: plane ``j`` of a counter is a bitmap that holds bit ``j`` of every sample's count, so
-one machine word advances 64 samples at once. Rows are added with carry-save adders (five bitwise operations merge three
-bitmaps of weight ``2**j`` into one of weight ``2**j`` and one of ``2**(j + 1)``), which costs about five operations a
-row however long the round is. Samples are processed in blocks that stay in the cache.
+The counters are *bit-sliced*: plane ``j`` of a counter is a bitmap that holds bit ``j`` of every sample's count, so one
+64-bit operation updates 64 samples. Rows are added with carry-save adders (five bitwise operations merge three bitmaps
+of weight ``2**j`` into one of weight ``2**j`` and one of weight ``2**(j + 1)``), about five operations per row for any
+number of epochs. Samples are processed in blocks that fit the cache.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from mild_core import bitmap
 from mild_core.types import RoundBits
 
 BLOCK_BYTES = 1 << 15
-"""Bytes of a bitmap handled at once: 262,144 samples; about a dozen live planes then fit a 1 MiB cache."""
+"""Bytes of a bitmap per block: 262,144 samples; about a dozen live planes then fit a 1 MiB cache."""
 
 MAX_EPOCHS = np.iinfo(np.uint16).max
-"""Most epochs of a round: what the counts can hold."""
+"""Largest number of epochs of a round: the counts are 16-bit integers."""
 
 _Words: TypeAlias = NDArray[np.uint64]
 _Counts: TypeAlias = NDArray[np.uint16]
@@ -28,9 +28,9 @@ _Counts: TypeAlias = NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dynamics:
-    """Counts of one round, arrays of shape (n_samples,).
+    """Counts of one round over the observed epochs, arrays of shape (n_samples,).
 
-    Only observed epochs count; a segment is a maximal run of equal bits in the sequence of observed bits.
+    A segment is a maximal run of equal bits in the sequence of a sample's observed bits.
 
     Attributes
     ----------
@@ -60,18 +60,18 @@ class Dynamics:
 
     @property
     def memorised_segments(self) -> _Counts:
-        """Segments of memorised epochs: each ends in a forgetting event or with the sequence."""
+        """Segments of memorised epochs: each ends with a forgetting event or at the end of the round."""
         return self.forgotten + self.last.astype(np.uint16)
 
     @property
     def misclassified_segments(self) -> _Counts:
-        """Segments of misclassified epochs: each begins with a forgetting event or with the sequence."""
+        """Segments of misclassified epochs: each begins with a forgetting event or at the start of the round."""
         starts = ~self.first & (self.observed > 0)
         return self.forgotten + starts.astype(np.uint16)
 
 
-def dynamics(bits: RoundBits) -> Dynamics:
-    """Count a round's bits, block by block.
+def count_dynamics(bits: RoundBits) -> Dynamics:
+    """Count observed epochs, memorised epochs and forgetting events of every sample in one round.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def dynamics(bits: RoundBits) -> Dynamics:
     Returns
     -------
     Dynamics
-        Counts of shape (n_samples,). Memory beyond input and output does not grow with the number of samples.
+        Counts of shape (n_samples,). Working memory is that of one block, whatever the number of samples.
     """
     n_samples, n_epochs = bits.n_samples, bits.n_epochs
     padded = bitmap.n_bytes(n_samples) * 8
@@ -89,12 +89,12 @@ def dynamics(bits: RoundBits) -> Dynamics:
     memorised, forgotten = (np.zeros(padded, dtype=np.uint16) for _ in range(2))
     first = np.zeros(bitmap.n_bytes(n_samples), dtype=np.uint8)
     last = np.zeros_like(first)
-    for block, samples in _blocks(n_samples):
+    for block, samples in _iter_blocks(n_samples):
         rows = _Rows(bits.correct, block)
         if bits.observed is None:
             counters = _count_complete(rows)
         else:
-            counters = _count_gappy(rows, _Rows(bits.observed, block))
+            counters = _count_with_gaps(rows, _Rows(bits.observed, block))
             counters.observed.write(observed[samples])
         counters.memorised.write(memorised[samples])
         counters.forgotten.write(forgotten[samples])
@@ -110,25 +110,25 @@ def dynamics(bits: RoundBits) -> Dynamics:
     )
 
 
-def first_learned(bits: RoundBits) -> NDArray[np.uint16]:
-    """Epochs before each sample was memorised for the first time, shape (n_samples,); `n_epochs` if it never was.
+def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
+    """Count the epochs before each sample is first memorised, shape (n_samples,); `n_epochs` if it never is.
 
-    Unobserved epochs pass like misclassified ones.
+    Unobserved epochs count as misclassified ones.
     """
-    out = np.zeros(bitmap.n_bytes(bits.n_samples) * 8, dtype=np.uint16)
-    for block, samples in _blocks(bits.n_samples):
+    n_unlearned = np.zeros(bitmap.n_bytes(bits.n_samples) * 8, dtype=np.uint16)
+    for block, samples in _iter_blocks(bits.n_samples):
         rows = _Rows(bits.correct, block)
-        ever = np.zeros(rows.n_words, dtype=np.uint64)
-        unlearned = _Counter(rows.n_words)
+        is_learned = np.zeros(rows.n_words, dtype=np.uint64)
+        counter = _Counter(rows.n_words)
         for correct in rows:
-            ever |= correct
-            unlearned.add(~ever)
-        unlearned.write(out[samples])
-    return out[: bits.n_samples]
+            is_learned |= correct
+            counter.add(~is_learned)
+        counter.write(n_unlearned[samples])
+    return n_unlearned[: bits.n_samples]
 
 
-def _blocks(n_samples: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the blocks, each as a range of bytes and as the range of samples in them."""
+def _iter_blocks(n_samples: int) -> Iterator[tuple[slice, slice]]:
+    """Yield every block as a slice of bytes and as the slice of its samples."""
     n_bytes = bitmap.n_bytes(n_samples)
     for start in range(0, n_bytes, BLOCK_BYTES):
         stop = min(start + BLOCK_BYTES, n_bytes)
@@ -136,7 +136,7 @@ def _blocks(n_samples: int) -> Iterator[tuple[slice, slice]]:
 
 
 class _Rows:
-    """One block of the epochs' bitmaps as 64-bit words, a row at a time."""
+    """Iterator over the epochs of one block; each row is a bitmap of 64-bit words, shape (n_words,)."""
 
     def __init__(self, packed: NDArray[np.uint8], block: slice) -> None:
         self._packed = packed[:, block]
@@ -151,7 +151,7 @@ class _Rows:
 
 
 class _Counter:
-    """A bit-sliced counter: adds bitmaps, yields every column's sum."""
+    """Bit-sliced counter that sums bitmaps column by column."""
 
     def __init__(self, n_words: int) -> None:
         self._n_words = n_words
@@ -159,59 +159,59 @@ class _Counter:
         self._pending: list[_Words | None] = []
 
     def add(self, row: _Words) -> None:
-        """Add one bitmap; the array is kept and must not be written to afterwards."""
+        """Add one bitmap; the counter keeps the array, so the caller must not modify it afterwards."""
         self._add(0, row)
 
     def _add(self, level: int, row: _Words) -> None:
-        """Add a bitmap of weight ``2**level``: every second one at a level is merged and carried on."""
+        """Add a bitmap of weight ``2**level``; every second one at a level is merged and its carry moves up."""
         while level < len(self._planes):
-            waiting = self._pending[level]
-            if waiting is None:
+            pending = self._pending[level]
+            if pending is None:
                 self._pending[level] = row
                 return
             self._pending[level] = None
-            self._planes[level], row = _full_adder(self._planes[level], waiting, row)
+            self._planes[level], row = _add_three(self._planes[level], pending, row)
             level += 1
         self._planes.append(row)
         self._pending.append(None)
 
-    def _settle(self) -> None:
-        """Carry whatever still waits into the planes."""
+    def _merge_pending(self) -> None:
+        """Add all pending bitmaps to the planes."""
         zero = np.zeros(self._n_words, dtype=np.uint64)
         level = 0
         while level < len(self._planes):
-            waiting = self._pending[level]
-            if waiting is not None:
+            pending = self._pending[level]
+            if pending is not None:
                 self._pending[level] = None
-                self._planes[level], carry = _full_adder(self._planes[level], waiting, zero)
+                self._planes[level], carry = _add_three(self._planes[level], pending, zero)
                 self._add(level + 1, carry)
             level += 1
 
     def write(self, out: _Counts) -> None:
         """Write the sums to `out`, shape (n_columns,)."""
-        self._settle()
-        for low in range(0, len(self._planes), 8):
-            part = _interleave(self._planes[low : low + 8])[: out.size]
-            out[:] = part if low == 0 else out | (part.astype(np.uint16) << low)
+        self._merge_pending()
+        for shift in range(0, len(self._planes), 8):
+            byte_counts = _interleave(self._planes[shift : shift + 8])[: out.size]
+            out[:] = byte_counts if shift == 0 else out | (byte_counts.astype(np.uint16) << shift)
 
 
-def _full_adder(a: _Words, b: _Words, c: _Words) -> tuple[_Words, _Words]:
-    """Sum and carry of three bitmaps, column by column."""
-    half = a ^ b
+def _add_three(a: _Words, b: _Words, c: _Words) -> tuple[_Words, _Words]:
+    """Full adder: add three bitmaps column by column and return the sum and the carry."""
+    total = a ^ b
     carry = a & b
-    carry |= half & c
-    np.bitwise_xor(half, c, out=half)
-    return half, carry
+    carry |= total & c
+    np.bitwise_xor(total, c, out=total)
+    return total, carry
 
 
 def _interleave(planes: list[_Words]) -> NDArray[np.uint8]:
-    """Turn up to eight bit planes into one byte per column: an 8 x 8 bit transpose of every byte position."""
+    """Convert up to eight bit planes to one byte per column, by an 8 x 8 bit transpose at every byte position."""
     n_bytes = planes[0].size * 8
     grid = np.zeros((n_bytes, 8), dtype=np.uint8)
     for level, plane in enumerate(planes):
         grid[:, level] = plane.view(np.uint8)
     x = grid.view("<u8").ravel()
-    # Hacker's Delight, 7-3: swap ever larger off-diagonal sub-matrices; columns run from the high bit down.
+    # Hacker's Delight, 7-3: swap off-diagonal sub-matrices of growing size; columns run from the high bit down.
     for shift, mask in ((7, 0x00AA00AA00AA00AA), (14, 0x0000CCCC0000CCCC), (28, 0x00000000F0F0F0F0)):
         swap = (x ^ (x >> np.uint64(shift))) & np.uint64(mask)
         x ^= swap
@@ -221,7 +221,7 @@ def _interleave(planes: list[_Words]) -> NDArray[np.uint8]:
 
 
 class _Counters:
-    """What one block accumulates."""
+    """Counters of one block, with the first and the last observed bit of every sample."""
 
     def __init__(self, n_words: int) -> None:
         self.observed = _Counter(n_words)
@@ -232,7 +232,7 @@ class _Counters:
 
 
 def _count_complete(rows: _Rows) -> _Counters:
-    """Count a block in which everyone was observed in every epoch."""
+    """Count a block in which every sample was observed in every epoch."""
     counters = _Counters(rows.n_words)
     for epoch, correct in enumerate(rows):
         if epoch == 0:
@@ -244,13 +244,13 @@ def _count_complete(rows: _Rows) -> _Counters:
     return counters
 
 
-def _count_gappy(rows: _Rows, observed_rows: _Rows) -> _Counters:
-    """Count a block with gaps: transitions are those between consecutive observed epochs."""
+def _count_with_gaps(rows: _Rows, observed_rows: _Rows) -> _Counters:
+    """Count a block with unobserved epochs; a transition lies between two consecutive observed epochs."""
     counters = _Counters(rows.n_words)
-    seen = np.zeros(rows.n_words, dtype=np.uint64)
+    was_observed = np.zeros(rows.n_words, dtype=np.uint64)
     for correct, observed in zip(rows, observed_rows, strict=True):
-        counters.first |= correct & ~seen
-        seen |= observed
+        counters.first |= correct & ~was_observed
+        was_observed |= observed
         counters.forgotten.add(counters.last & observed & ~correct)
         counters.last = (counters.last & ~observed) | correct
         counters.memorised.add(correct)

@@ -1,4 +1,4 @@
-"""The error tree of the numerics and the wire format.
+"""Errors of the numerics and of the wire format.
 
 ::
 
@@ -8,20 +8,20 @@
         ├── TrailingBitsError          padding bits past the last sample are set
         ├── CorrectNotObservedError    a correct bit without its observed bit
         ├── SampleIndexError           an index outside 0..num_samples-1
-        ├── SampleIdError              an external id that cannot be one, or is there twice
+        ├── SampleIdError              an external id that is malformed, or a duplicate
         └── ParameterError             an option outside its range
 
-Every error carries a stable `code` (the service's ``/problems/<code>``) and a message that names the limit,
-the value got and the remedy. Nothing here knows of HTTP.
+Every error has a stable `code` (the service's ``/problems/<code>``) and a message that names the limit, the value
+received and the remedy. This module does not depend on HTTP.
 """
 
 from typing import ClassVar
 
 
 class MildError(Exception):
-    """Base of every error that this project raises on purpose.
+    """Base class of all errors that this project raises.
 
-    `line` is the line (or row) of the record that is to blame, where the input is a log of records.
+    `line` is the line (or row) of the record that caused the error, where the input is a log of records.
     """
 
     code: str = "error"
@@ -31,7 +31,7 @@ class MildError(Exception):
 
 
 class InvalidInput(MildError, ValueError):
-    """The caller's data or parameters cannot be used; sending the same again will fail again."""
+    """The caller's data or parameters are invalid; the same request fails again."""
 
     code = "invalid-input"
     title = "Invalid input"
@@ -45,14 +45,14 @@ class BitmapLengthError(InvalidInput):
 
 
 class TrailingBitsError(InvalidInput):
-    """Padding bits behind the last sample are not zero."""
+    """Padding bits after the last sample are not zero."""
 
     code = "trailing-bits"
     title = "Bits are set behind the last sample"
 
 
 class CorrectNotObservedError(InvalidInput):
-    """A sample is marked correct in an epoch in which it was not observed."""
+    """A sample is correct in an epoch in which it was not observed."""
 
     code = "correct-not-observed"
     title = "Correct bit without its observed bit"
@@ -66,7 +66,7 @@ class SampleIndexError(InvalidInput):
 
 
 class SampleIdError(InvalidInput):
-    """An external sample id is empty, too long, or there twice; the problem's `line` says which."""
+    """An external sample id is empty, too long or a duplicate; `line` is its line."""
 
     code = "sample-id"
     title = "Sample id cannot be used"

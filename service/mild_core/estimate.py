@@ -1,8 +1,8 @@
-"""How many labels are wrong and how good the set is, as intervals.
+"""Estimates of the noise rate, and of the precision and recall of a cut, with 90% intervals.
 
-The value is the fit's own. The 90% interval covers what resampling the histogram does to it (parametric bootstrap),
-what choosing another fit would have said, and how far both were from the truth on recorded trainings: the model is
-never quite right, and its sampling error alone would promise too much.
+The value is that of the fit. The interval covers the variation under resampling of the histogram (parametric
+bootstrap), the values of the other fits, and how far both were from the truth on recorded trainings: the model is an
+approximation, and its sampling error alone would make the interval too narrow.
 """
 
 from collections.abc import Mapping
@@ -16,30 +16,22 @@ from mild_core.types import Fit
 
 N_BOOTSTRAP = 20
 QUANTITIES = ("noise_rate", "precision", "recall")
-UNKNOWN: Mapping[str, Estimate | None] = dict.fromkeys(QUANTITIES)
+NO_ESTIMATES: Mapping[str, Estimate | None] = dict.fromkeys(QUANTITIES)
 _MISFIT = (
     (np.array([0.01, 0.005, 0.01]), np.array([0.1, 0.45, 0.3])),
     (np.array([0.01, 0.005, 0.01]), np.array([0.1, 0.0, 0.0])),
 )
-"""What the truth was further off, below and above, on 95% of the recorded sequences of the choosing half: a part of its
-own and a part per noise rate, of each quantity. Real components overlap more than fitted ones, so sets are less pure
-and less complete than a fit believes."""
-_RIVALS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
+"""How far the truth was below and above the interval, on 95% of the choosing half of the recorded sequences: for every
+quantity a constant, and a part proportional to the noise rate. Real components overlap more than fitted ones, so sets
+are less pure and less complete than a fit implies."""
+_ALTERNATIVE_FITS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
-def estimates(curves: Curves, cut: int) -> Mapping[str, Estimate | None]:
-    """Estimates where bins ``0..cut`` are kept; -1 keeps nobody."""
-    columns = zip(curves.value[:, cut + 1], curves.low[:, cut + 1], curves.high[:, cut + 1], strict=True)
-    return {
-        name: Estimate(*(float(number) for number in column)) for name, column in zip(QUANTITIES, columns, strict=True)
-    }
-
-
-def curves_of(
+def estimate_curves(
     mixture: Mixture,
     counts: Floats,
-    observation: Floats | None = None,
-    checked: Floats | None = None,
+    cell_likelihood: Floats | None = None,
+    checked_counts: Floats | None = None,
 ) -> Curves:
     """Estimate noise rate, precision and recall of keeping bins ``0..cut``, for every cut.
 
@@ -47,31 +39,44 @@ def curves_of(
     ----------
     mixture
         The fit in use.
-    counts, observation, checked
-        What it was fitted to, as in `fit_mixture`; the resamples are of complete histograms all the same.
+    counts, cell_likelihood, checked_counts
+        The data that it was fitted to, as in `fit_mixture`. The resamples are complete histograms in any case.
     """
     rng = np.random.default_rng(0)
-    total = int(counts.sum())
-    expected = mixture.densities.sum(axis=0)
-    told = checked if observation is None else None  # resamples have no cells
-    again = np.zeros_like(expected) if told is None else told.sum(axis=0)  # who was checked is not drawn anew
-    resampled = again + rng.multinomial(total - int(again.sum()), expected / expected.sum(), size=N_BOOTSTRAP)
-    draws = np.array([_quality(drawn) for drawn in refit(mixture, resampled, told)])
-    rivals = np.array(
-        [_quality(fit_mixture(counts, kind, observation, checked)) for kind in _RIVALS if kind != mixture.kind]
+    n_samples = int(counts.sum())
+    density = mixture.densities.sum(axis=0)
+    resampled_checks = checked_counts if cell_likelihood is None else None  # resamples have bins, not cells
+    fixed_counts = np.zeros_like(density) if resampled_checks is None else resampled_checks.sum(axis=0)
+    n_drawn = n_samples - int(fixed_counts.sum())  # checked samples are not resampled
+    resamples = fixed_counts + rng.multinomial(n_drawn, density / density.sum(), size=N_BOOTSTRAP)
+    draws = np.array([_compute_quality(fit) for fit in refit(mixture, resamples, resampled_checks)])
+    alternatives = np.array(
+        [
+            _compute_quality(fit_mixture(counts, kind, cell_likelihood, checked_counts))
+            for kind in _ALTERNATIVE_FITS
+            if kind != mixture.kind
+        ]
     )
-    value = _quality(mixture)
-    below, above = ((fixed + per_noise * value[0, 0])[:, None] for fixed, per_noise in _MISFIT)
-    low = np.minimum(np.quantile(draws, 0.05, axis=0), np.minimum(rivals.min(axis=0), value)) - below
-    high = np.maximum(np.quantile(draws, 0.95, axis=0), np.maximum(rivals.max(axis=0), value)) + above
+    value = _compute_quality(mixture)
+    below, above = ((constant + per_noise * value[0, 0])[:, None] for constant, per_noise in _MISFIT)
+    low = np.minimum(np.quantile(draws, 0.05, axis=0), np.minimum(alternatives.min(axis=0), value)) - below
+    high = np.maximum(np.quantile(draws, 0.95, axis=0), np.maximum(alternatives.max(axis=0), value)) + above
     return Curves(value, np.maximum(low, 0.0), np.minimum(high, 1.0))
 
 
-def _quality(mixture: Mixture) -> Floats:
-    """Noise rate, precision and recall that a mixture implies of every cut, shape (3, n_bins + 1)."""
+def read_estimates(curves: Curves, cut: int) -> Mapping[str, Estimate | None]:
+    """Read the estimates of keeping bins ``0..cut`` off the curves; a cut of -1 keeps no sample."""
+    columns = zip(curves.value[:, cut + 1], curves.low[:, cut + 1], curves.high[:, cut + 1], strict=True)
+    return {
+        name: Estimate(*(float(number) for number in column)) for name, column in zip(QUANTITIES, columns, strict=True)
+    }
+
+
+def _compute_quality(mixture: Mixture) -> Floats:
+    """Compute the noise rate, precision and recall that a mixture implies for every cut, shape (3, n_bins + 1)."""
     clean, noisy = np.cumsum(np.pad(mixture.densities, ((0, 0), (1, 0))), axis=1)
-    both = clean + noisy
-    precision = np.divide(clean, both, out=np.ones_like(both), where=both > 0)
-    total = mixture.weights[0]
-    recall = np.minimum(clean / total, 1.0) if total > 0 else np.ones_like(clean)
-    return np.stack((np.full_like(both, mixture.weights[1]), precision, recall))
+    kept = clean + noisy
+    precision = np.divide(clean, kept, out=np.ones_like(kept), where=kept > 0)
+    all_clean = mixture.weights[0]
+    recall = np.minimum(clean / all_clean, 1.0) if all_clean > 0 else np.ones_like(clean)
+    return np.stack((np.full_like(kept, mixture.weights[1]), precision, recall))

@@ -1,11 +1,9 @@
-"""What a network still knows late in its training, and what it has learnt by heart by then.
+"""Forgetting and late memorisation: how the order of a sample's epochs tells whether a fit can be trusted.
 
-Clean samples are easy to memorise and hard to forget, mislabelled ones the reverse. Counts say how often a sample was
-known; the order of the epochs says whether what a fit takes for clean and for mislabelled behaves like that.
-
-Where samples taken for clean are forgotten over and over until the end, the network has not learnt its right labels by
-heart, and the hard ones among them lie where mislabelled samples do. Where those taken for mislabelled are known in the
-end, the network has learnt the wrong labels by heart, and only its early epochs tell them apart (docs/method.md).
+Clean samples are easy to memorise and hard to forget, mislabelled ones the reverse. Where likely clean samples are
+forgotten until the end of training, the network has not memorised the right labels, and hard clean samples have the
+scores of mislabelled ones. Where likely mislabelled samples are memorised late in training, only the early epochs
+separate them from clean ones (docs/method.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,73 +13,74 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import RoundBits
 
-_QUARTER = 4
 
-
-def forgotten(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
-    """Share of what samples knew in one epoch that they had forgotten in the next, in the second half of the epochs.
+def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
+    """Measure how often memorised samples are forgotten in the next epoch, in the second half of the epochs.
 
     Parameters
     ----------
     rounds
-        The second half of each one's epochs counts.
+        Rounds of the same samples; the second half of the epochs of each counts.
     samples
-        Shape (n_bytes,): whom to follow, in every round that they were trained in.
+        Shape (n_bytes,), the samples to measure, in every round that they are members of.
 
     Returns
     -------
     float | None
-        In 0..1; None where nobody was known in one epoch and observed in the next.
+        Forgetting events over memorised epochs, in 0..1; None where no sample was memorised in one epoch and observed
+        in the next.
     """
-    known = lost = 0
-    for bits, followed in _trained(rounds, samples):
+    n_memorised = n_forgotten = 0
+    for bits, members in _iter_members(rounds, samples):
         for epoch in range(bits.n_epochs // 2, bits.n_epochs - 1):
-            before = bits.correct[epoch] & followed
+            memorised = bits.correct[epoch] & members
             if bits.observed is not None:
-                before &= bits.observed[epoch + 1]
-            known += bitmap.popcount(before)
-            lost += bitmap.popcount(before & ~bits.correct[epoch + 1])
-    return lost / known if known else None
+                memorised &= bits.observed[epoch + 1]
+            n_memorised += bitmap.popcount(memorised)
+            n_forgotten += bitmap.popcount(memorised & ~bits.correct[epoch + 1])
+    return n_forgotten / n_memorised if n_memorised else None
 
 
-def known_late(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
-    """Share of the last quarter of the epochs in which samples were known.
+def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
+    """Measure in what share of the last quarter of the epochs samples are memorised.
 
     Parameters
     ----------
-    rounds, samples
-        As in `forgotten`.
+    rounds
+        Rounds of the same samples; the last quarter of the epochs of each counts.
+    samples
+        Shape (n_bytes,), the samples to measure, in every round that they are members of.
 
     Returns
     -------
     float | None
-        In 0..1; None where nobody was observed.
+        Memorised over observed epochs, in 0..1; None where no sample was observed.
     """
-    known = seen = 0
-    for bits, followed in _trained(rounds, samples):
-        for epoch in range(bits.n_epochs - _quarter(bits), bits.n_epochs):
-            known += bitmap.popcount(bits.correct[epoch] & followed)
-            seen += bitmap.popcount(followed if bits.observed is None else bits.observed[epoch] & followed)
-    return known / seen if seen else None
+    n_memorised = n_observed = 0
+    for bits, members in _iter_members(rounds, samples):
+        for epoch in range(bits.n_epochs - _quarter_length(bits), bits.n_epochs):
+            n_memorised += bitmap.popcount(bits.correct[epoch] & members)
+            n_observed += bitmap.popcount(members if bits.observed is None else bits.observed[epoch] & members)
+    return n_memorised / n_observed if n_observed else None
 
 
-def early(rounds: Sequence[RoundBits]) -> list[RoundBits]:
-    """The first quarter of every round's epochs."""
+def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
+    """Cut every round down to the first quarter of its epochs, rounded up."""
     return [
         replace(
             bits,
-            correct=bits.correct[: _quarter(bits)],
-            observed=None if bits.observed is None else bits.observed[: _quarter(bits)],
+            correct=bits.correct[: _quarter_length(bits)],
+            observed=None if bits.observed is None else bits.observed[: _quarter_length(bits)],
         )
         for bits in rounds
     ]
 
 
-def _quarter(bits: RoundBits) -> int:
-    return -(-bits.n_epochs // _QUARTER)
+def _quarter_length(bits: RoundBits) -> int:
+    return -(-bits.n_epochs // 4)
 
 
-def _trained(rounds: Sequence[RoundBits], samples: Bitmap) -> Iterator[tuple[RoundBits, Bitmap]]:
-    """Each round, and those of the samples that it was trained on."""
+def _iter_members(rounds: Sequence[RoundBits], samples: Bitmap) -> Iterator[tuple[RoundBits, Bitmap]]:
+    """Yield every round with those of `samples` that are its members, shape (n_bytes,)."""
     for bits in rounds:
         yield bits, samples if bits.members is None else samples & bits.members

@@ -137,7 +137,7 @@ class Selection:
     epochs
         Epochs that counted.
     early
-        Whether those are the first quarter of every round's, since mislabelled samples are learnt by heart later.
+        Whether these are the first quarter of every round, since mislabelled samples are memorised late.
     unobserved
         Samples seen in under half of the epochs in which they should have been; never kept, always reported.
     planted

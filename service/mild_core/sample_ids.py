@@ -1,4 +1,4 @@
-"""External sample ids: what one may be, and which sample it names."""
+"""External sample ids: their format, and an index from ids to samples."""
 
 import hashlib
 import re
@@ -11,34 +11,35 @@ MAX_ID_BYTES = 512
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def fault(name: str) -> str | None:
-    """Why a text cannot be an id; None where it can.
+def find_id_error(sample_id: str) -> str | None:
+    """Return why a text is not a valid sample id, or None if it is one.
 
-    An id has 1 to `MAX_ID_BYTES` bytes of UTF-8, no control characters and no blanks around it: so a line is an id, and
-    an id is a line.
+    An id has 1 to `MAX_ID_BYTES` bytes of UTF-8, no control characters and no blanks around it, so that a file can list
+    one id per line.
     """
-    if not name:
+    if not sample_id:
         return f"it is empty, 1 to {MAX_ID_BYTES} bytes are needed"
-    if name.isascii() and name.isprintable() and len(name) <= MAX_ID_BYTES and name[0] != " " != name[-1]:
+    has_blanks = sample_id[0] == " " or sample_id[-1] == " "
+    if sample_id.isascii() and sample_id.isprintable() and len(sample_id) <= MAX_ID_BYTES and not has_blanks:
         return None
     try:
-        n_bytes = len(name.encode())
+        n_bytes = len(sample_id.encode())
     except UnicodeEncodeError:
-        return f"got {name[:60]!r}, which is no valid Unicode"
+        return f"got {sample_id[:60]!r}, which is no valid Unicode"
     if n_bytes > MAX_ID_BYTES:
         return f"it has {n_bytes} bytes in UTF-8, at most {MAX_ID_BYTES} are taken"
-    if _CONTROL.search(name) or name != name.strip():
-        return f"got {name[:60]!r}, an id has no control characters and no blanks around it"
+    if _CONTROL.search(sample_id) or sample_id != sample_id.strip():
+        return f"got {sample_id[:60]!r}, an id has no control characters and no blanks around it"
     return None
 
 
 class IdIndex:
-    """Which sample an id names, in 20 bytes a sample: ids are told apart by 128 bits of BLAKE2b.
+    """Index from external ids to samples, in 20 bytes per sample: ids are compared by 128 bits of their BLAKE2b hash.
 
     Parameters
     ----------
     digests
-        `digests_of` all ids, in the order of the samples; shape (n_samples, 2).
+        `hash_ids` of all ids, in the order of the samples, shape (n_samples, 2).
     """
 
     def __init__(self, digests: NDArray[np.uint64]) -> None:
@@ -48,39 +49,40 @@ class IdIndex:
 
     @property
     def n_samples(self) -> int:
-        """Samples that have an id."""
+        """Number of samples with an id."""
         return len(self._order)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of memory."""
+        """Memory of the index in bytes."""
         return int(self._high.nbytes + self._low.nbytes + self._order.nbytes)
 
-    def twice(self) -> tuple[int, int] | None:
-        """The first two samples that have the same id, ascending; None where there are none."""
-        same = (self._high[1:] == self._high[:-1]) & (self._low[1:] == self._low[:-1])
-        pairs = np.sort(np.stack((self._order[:-1][same], self._order[1:][same])), axis=0)
+    def find_duplicate(self) -> tuple[int, int] | None:
+        """Return the first two samples with the same id, ascending, or None if all ids differ."""
+        is_equal = (self._high[1:] == self._high[:-1]) & (self._low[1:] == self._low[:-1])
+        pairs = np.sort(np.stack((self._order[:-1][is_equal], self._order[1:][is_equal])), axis=0)
         if not pairs.size:
             return None
         first, second = pairs[:, np.argmin(pairs[1])]
         return int(first), int(second)
 
-    def indices(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """The sample that each id names, shape (n_ids,); -1 where it names none."""
-        wanted = digests_of(ids)
-        at = np.searchsorted(self._high, wanted[:, 0])
-        found = np.full(len(ids), -1, dtype=np.int64)
-        while (open_ := (at < self._high.size) & (found < 0)).any():
-            open_[open_] = self._high[at[open_]] == wanted[open_, 0]
-            hit = open_.copy()
-            hit[open_] = self._low[at[open_]] == wanted[open_, 1]
-            found[hit] = self._order[at[hit]]
-            at = np.where(open_, at + 1, self._high.size)
-        return found
+    def find_indices(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Look up the sample of every id, shape (n_ids,); -1 for an unknown id."""
+        digests = hash_ids(ids)
+        position = np.searchsorted(self._high, digests[:, 0])
+        indices = np.full(len(ids), -1, dtype=np.int64)
+        # Several entries may have the same upper half: step through them until the lower half matches as well.
+        while (is_open := (position < self._high.size) & (indices < 0)).any():
+            is_open[is_open] = self._high[position[is_open]] == digests[is_open, 0]
+            is_match = is_open.copy()
+            is_match[is_open] = self._low[position[is_open]] == digests[is_open, 1]
+            indices[is_match] = self._order[position[is_match]]
+            position = np.where(is_open, position + 1, self._high.size)
+        return indices
 
 
-def digests_of(ids: Iterable[str]) -> NDArray[np.uint64]:
-    """128 bits of each id, shape (n_ids, 2)."""
+def hash_ids(ids: Iterable[str]) -> NDArray[np.uint64]:
+    """Hash every id to 128 bits, shape (n_ids, 2)."""
     blake = hashlib.blake2b
-    joined = b"".join([blake(name.encode(errors="surrogatepass"), digest_size=16).digest() for name in ids])
-    return np.frombuffer(joined, dtype=np.uint64).reshape(-1, 2)
+    digests = b"".join([blake(sample_id.encode(errors="surrogatepass"), digest_size=16).digest() for sample_id in ids])
+    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Per-sample scores: how hard a sample was to memorise and how easy to forget. Low is clean.
+"""Per-sample scores (low is clean), their bins, and the likelihood of scores of partly observed samples.
 
 With ``z`` misclassified epochs in ``sz`` segments and ``m`` memorised epochs in ``sm`` segments (arXiv 2306.11560):
 
@@ -7,18 +7,12 @@ With ``z`` misclassified epochs in ``sz`` segments and ``m`` memorised epochs in
 - ``forgetting``: transitions from memorised to misclassified (Toneva et al. 2019), in 0..E;
 - ``first-learned``: epochs before the first memorised one, in 0..E.
 
-Over several rounds of ``E_1, E_2, …`` epochs the value is ``sum(E) * mean(v_r / E_r)`` over the rounds in which the
+Over several rounds of ``E_1, E_2, …`` epochs the score is ``sum(E) * mean(v_r / E_r)`` over the rounds in which the
 sample was observed: the plain sum where all rounds are equally long, and equal weight for every round where they are
-not. A round's counts are scaled to its length where epochs were not observed; segments never cross rounds.
+not. The counts of a round are scaled to its length where epochs were not observed; segments do not cross rounds.
 
-A round in which a sample's label was broken on purpose does not count for it. Where there is no other, the sample is
-`planted`: its value says how broken labels are learnt.
-
-Samples that were not observed in every epoch: what was seen, given what happened.
-
-A sample seen in ``k`` of ``E`` epochs, ``y`` of them misclassified, is a draw without replacement from its ``z``
-misclassified ones: ``P(y | z, k) = Hypergeometric(y; E, z, k)``. Its likelihood under a component is the sum over
-``z``, and its posterior depends on ``(y, k)``, so that few observations move it little.
+A round in which a sample was planted (its label was broken on purpose) does not count for that sample. A sample that
+was planted in all of its rounds is marked as `planted`: its score describes the broken label.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,19 +26,21 @@ from scipy.special import gammaln
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.dynamics import Dynamics, dynamics, first_learned
+from mild_core.dynamics import Dynamics, count_dynamics, count_epochs_to_learn
 from mild_core.mixture.weibull import Floats
 from mild_core.types import Metric, RoundBits
 
 MAX_BINS = 512
-"""Bins of a histogram at most: more would cost time and memory and tell a fit nothing."""
+"""Largest number of bins of a histogram: more would cost time and memory without improving a fit."""
 EPSILON = 1e-6
-"""Slack, in bins, that keeps a sum of fractions on the whole number that it stands for."""
+"""Tolerance, in bins, for the rounding error of scores that are sums of fractions."""
+_MAX_LEVELS = 16
+"""Largest number of distinct observed-epoch counts; more are rounded to the nearest of that many levels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of all samples, and the grid of bins that a fit works on.
+    """Scores of all samples, and the grid of bins for a fit.
 
     Attributes
     ----------
@@ -55,12 +51,12 @@ class Scores:
     observed, expected
         Shape (n_samples,), epochs over all rounds in which the sample was, and should have been, observed.
     coverage
-        Shape (n_samples,), share of the epochs in which the sample was observed, every round weighing the same.
+        Shape (n_samples,), share of the epochs in which the sample was observed, with equal weight for every round.
     n_epochs
         Epochs of all rounds together.
     planted
-        Shape (n_samples,), samples whose label was broken on purpose in every round in which they were observed; None
-        where there are none. Their values are not about their own label.
+        Shape (n_samples,), samples that were planted in every round in which they were observed; None where there are
+        none.
     """
 
     values: Floats
@@ -74,55 +70,43 @@ class Scores:
     planted: NDArray[np.bool_] | None = None
 
     @cached_property
-    def seen(self) -> NDArray[np.bool_]:
-        """Samples seen in at least half of the epochs in which they should have been, shape (n_samples,)."""
+    def sufficiently_observed(self) -> NDArray[np.bool_]:
+        """Samples observed in at least half of their expected epochs, shape (n_samples,)."""
         return (self.observed > 0) & (2 * self.observed >= self.expected)
 
     @cached_property
     def scored(self) -> NDArray[np.bool_]:
-        """Samples that were seen often enough, with their own label, to be judged, shape (n_samples,)."""
-        return self.seen if self.planted is None else self.seen & ~self.planted
+        """Sufficiently observed samples whose score describes their own label, shape (n_samples,)."""
+        return self.sufficiently_observed if self.planted is None else self.sufficiently_observed & ~self.planted
 
     @property
     def unobserved(self) -> NDArray[np.bool_]:
-        """Samples that should have been seen and mostly were not, shape (n_samples,)."""
+        """Samples observed in less than half of their expected epochs, shape (n_samples,)."""
         return (self.expected > 0) & (2 * self.observed < self.expected)
 
     @cached_property
     def bins(self) -> NDArray[np.int64]:
-        """Bin of each scored sample, shape (n_scored,)."""
-        return bins_of(self.values[self.scored], self.origin, self.width, self.n_bins)
+        """Bin of every scored sample, shape (n_scored,)."""
+        return assign_bins(self.values[self.scored], self.origin, self.width, self.n_bins)
 
     @property
     def planted_bins(self) -> NDArray[np.int64]:
-        """Bin of each planted sample that was seen often enough, shape (n_planted,)."""
-        planted = np.zeros_like(self.seen) if self.planted is None else self.seen & self.planted
-        return bins_of(self.values[planted], self.origin, self.width, self.n_bins)
+        """Bin of every sufficiently observed planted sample, shape (n_planted,)."""
+        observed = self.sufficiently_observed
+        planted = np.zeros_like(observed) if self.planted is None else observed & self.planted
+        return assign_bins(self.values[planted], self.origin, self.width, self.n_bins)
 
     def cut_at(self, value: float) -> int:
-        """The last bin whose scores are all at most `value`; -1 if there is none."""
+        """Last bin whose scores are all at most `value`; -1 if there is none."""
         position = np.floor((value - self.origin) / self.width + EPSILON)
         return int(np.clip(position, -1, self.n_bins - 1))
 
-    def value_of(self, cut: int) -> float:
-        """The largest score in bin `cut`."""
+    def value_at(self, cut: int) -> float:
+        """Largest score in bin `cut`."""
         return self.origin + self.width * cut
 
 
-def bins_of(values: NDArray[np.floating], origin: float, width: float, n_bins: int) -> NDArray[np.int64]:
-    """Bin of each of some scored samples' values on the grid of `Scores`, shape of `values`."""
-    position: Floats = np.subtract(
-        values, origin, dtype=np.float64
-    )  # the rest in place: new memory costs more than arithmetic
-    position /= width
-    position -= EPSILON
-    np.ceil(position, out=position)
-    np.clip(position, 0, n_bins - 1, out=position)
-    bins: NDArray[np.int64] = position.astype(np.int64)
-    return bins
-
-
-def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
+def score_samples(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
     """Score every sample over `rounds`.
 
     Parameters
@@ -133,85 +117,110 @@ def score(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
         One of the four metrics of this module.
     """
     n_samples = rounds[0].n_samples
-    planted = only_planted(rounds)
-    rates, coverage = (np.zeros(n_samples) for _ in range(2))
+    always_planted = find_always_planted(rounds)
+    values, coverage = (np.zeros(n_samples) for _ in range(2))
     observed, expected = (np.zeros(n_samples, dtype=np.int32) for _ in range(2))
-    seen_rounds = np.zeros(n_samples, dtype=np.uint16)
-    for given in rounds:
-        bits, ignored = about_own_labels(given, planted)
-        counts = dynamics(bits)
-        # Scaled by 1 / observed: an epoch that was not observed says nothing, so the others speak for it. Whoever was
-        # not observed at all has the value 0.
-        rate = _VALUES[metric](counts, bits)
+    n_observed_rounds = np.zeros(n_samples, dtype=np.uint16)
+    for complete_round in rounds:
+        bits, excluded = exclude_planted(complete_round, always_planted)
+        counts = count_dynamics(bits)
+        # Scaling by 1 / observed extrapolates from the observed epochs to the others. A sample that was not observed at
+        # all has the value 0.
+        rate = _METRICS[metric](counts, bits)
         rate /= np.maximum(counts.observed, 1)
-        rates += rate
-        seen_rounds += counts.observed > 0
+        values += rate
+        n_observed_rounds += counts.observed > 0
         observed += counts.observed
-        expected += _expected(bits)
-        if ignored is not None:
-            expected[ignored] -= np.int32(bits.n_epochs)
+        expected += _count_expected_epochs(bits)
+        if excluded is not None:
+            expected[excluded] -= np.int32(bits.n_epochs)
         coverage += counts.observed / max(bits.n_epochs, 1)
     n_epochs = sum(bits.n_epochs for bits in rounds)
     coverage /= max(sum(bits.n_epochs > 0 for bits in rounds), 1)
-    rates *= n_epochs
-    with np.errstate(invalid="ignore"):  # nobody's 0 / 0 is NaN
-        rates /= seen_rounds
-    origin, width, n_bins = _grid(metric, n_epochs)
-    own = None if planted is None else bitmap.unpack(planted, n_samples)
-    return Scores(rates, origin, width, n_bins, observed, expected, coverage, n_epochs, own)
+    values *= n_epochs
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: the sample was never observed
+        values /= n_observed_rounds
+    origin, width, n_bins = _choose_grid(metric, n_epochs)
+    planted = None if always_planted is None else bitmap.unpack(always_planted, n_samples)
+    return Scores(values, origin, width, n_bins, observed, expected, coverage, n_epochs, planted)
 
 
-def only_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
-    """Samples whose label was broken in every round in which they were observed, shape (n_bytes,); None: nobody."""
-    broken = [bits.planted for bits in rounds if bits.planted is not None]
-    if not broken:
-        return None
-    own = np.zeros(bitmap.n_bytes(rounds[0].n_samples), dtype=np.uint8)
-    for bits in rounds:
-        seen = bitmap.full(bits.n_samples) if bits.observed is None else np.bitwise_or.reduce(bits.observed, axis=0)
-        own |= seen if bits.planted is None else seen & ~bits.planted
-    planted: Bitmap = np.bitwise_or.reduce(broken, axis=0)
-    return planted & ~own
+def assign_bins(values: NDArray[np.floating], origin: float, width: float, n_bins: int) -> NDArray[np.int64]:
+    """Assign scores to the bins of a `Scores` grid, shape of `values`."""
+    position: Floats = np.subtract(values, origin, dtype=np.float64)
+    position /= width  # in place from here on: allocation costs more than the arithmetic
+    position -= EPSILON
+    np.ceil(position, out=position)
+    np.clip(position, 0, n_bins - 1, out=position)
+    bins: NDArray[np.int64] = position.astype(np.int64)
+    return bins
 
 
-def about_own_labels(bits: RoundBits, alone: Bitmap | None) -> tuple[RoundBits, NDArray[np.bool_] | None]:
-    """A round without the samples that it says nothing of, and who those are; None: nobody.
+def find_always_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
+    """Find the samples that were planted in every round in which they were observed, shape (n_bytes,).
 
-    `alone` are those that are left in as they have no other round, see `only_planted`.
+    None where no round has planted samples.
     """
-    if bits.planted is None or alone is None:
-        return bits, None
-    ignored = bits.planted & ~alone
-    if not ignored.any():
-        return bits, None
-    everyone = np.broadcast_to(bitmap.full(bits.n_samples), bits.correct.shape)
-    observed = (everyone if bits.observed is None else bits.observed) & ~ignored
-    left = replace(bits, correct=bits.correct & ~ignored, observed=observed)
-    named = _named(bits)
-    return left, bitmap.unpack(ignored if named is None else ignored & named, bits.n_samples)
+    planted_by_round = [bits.planted for bits in rounds if bits.planted is not None]
+    if not planted_by_round:
+        return None
+    observed_unplanted = np.zeros(bitmap.n_bytes(rounds[0].n_samples), dtype=np.uint8)
+    for bits in rounds:
+        observed = bitmap.full(bits.n_samples) if bits.observed is None else np.bitwise_or.reduce(bits.observed, axis=0)
+        observed_unplanted |= observed if bits.planted is None else observed & ~bits.planted
+    planted: Bitmap = np.bitwise_or.reduce(planted_by_round, axis=0)
+    return planted & ~observed_unplanted
 
 
-def _named(bits: RoundBits) -> Bitmap | None:
-    """Who should have been observed, shape (n_bytes,); None: everyone."""
+def exclude_planted(bits: RoundBits, always_planted: Bitmap | None) -> tuple[RoundBits, NDArray[np.bool_] | None]:
+    """Mark the planted samples of a round as unobserved, except those that have no other round.
+
+    Parameters
+    ----------
+    bits
+        The round.
+    always_planted
+        `find_always_planted` of all rounds, shape (n_bytes,): these samples remain observed.
+
+    Returns
+    -------
+    bits, excluded
+        The changed round, and which samples should have been observed in it and are excluded, shape (n_samples,); None
+        where nothing is excluded.
+    """
+    if bits.planted is None or always_planted is None:
+        return bits, None
+    excluded = bits.planted & ~always_planted
+    if not excluded.any():
+        return bits, None
+    all_samples = np.broadcast_to(bitmap.full(bits.n_samples), bits.correct.shape)
+    observed = (all_samples if bits.observed is None else bits.observed) & ~excluded
+    remaining = replace(bits, correct=bits.correct & ~excluded, observed=observed)
+    expected = _expected_samples(bits)
+    return remaining, bitmap.unpack(excluded if expected is None else excluded & expected, bits.n_samples)
+
+
+def _expected_samples(bits: RoundBits) -> Bitmap | None:
+    """Samples that should be observed in a round, shape (n_bytes,); None for all samples."""
     return None if bits.expects == "all" else bits.members
 
 
-def _expected(bits: RoundBits) -> NDArray[np.int32] | int:
-    """Epochs in which each sample should have been observed, shape (n_samples,); one number where it is everyone's."""
-    named = _named(bits)
-    return bits.n_epochs if named is None else bitmap.unpack(named, bits.n_samples) * np.int32(bits.n_epochs)
+def _count_expected_epochs(bits: RoundBits) -> NDArray[np.int32] | int:
+    """Count the epochs in which every sample should be observed, shape (n_samples,), or one number for all samples."""
+    expected = _expected_samples(bits)
+    return bits.n_epochs if expected is None else bitmap.unpack(expected, bits.n_samples) * np.int32(bits.n_epochs)
 
 
-def _grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:
-    """Origin, width and number of a metric's bins: fixed by the number of epochs, never by the data.
+def _choose_grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:
+    """Origin, width and number of bins of a metric: a function of the number of epochs, not of the data.
 
-    Neighbouring values share a bin where there would be more than `MAX_BINS`.
+    Adjacent values share a bin where there would be more than `MAX_BINS`.
     """
     lowest = -float(n_epochs) if metric in ("mild-simple", "mild") else 0.0
     step = 2.0 if metric == "mild-simple" else 1.0
     n_values = (2 if metric == "mild" else 1) * n_epochs + 1
-    together = -(-n_values // MAX_BINS)
-    return lowest + step * (together - 1), step * together, -(-n_values // together)
+    values_per_bin = -(-n_values // MAX_BINS)
+    return lowest + step * (values_per_bin - 1), step * values_per_bin, -(-n_values // values_per_bin)
 
 
 def _mild(counts: Dynamics, _: RoundBits) -> Floats:
@@ -229,11 +238,11 @@ def _forgetting(counts: Dynamics, _: RoundBits) -> Floats:
 
 
 def _first_learned(counts: Dynamics, bits: RoundBits) -> Floats:
-    # Absolute epochs, so not stretched where some were not observed: undo the division by the observed ones.
-    return first_learned(bits) * (counts.observed / max(counts.n_epochs, 1))
+    # A number of epochs from the start needs no extrapolation: this undoes the division by the observed epochs.
+    return count_epochs_to_learn(bits) * (counts.observed / max(counts.n_epochs, 1))
 
 
-_VALUES: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {
+_METRICS: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {
     "mild": _mild,
     "mild-simple": _mild_simple,
     "forgetting": _forgetting,
@@ -241,22 +250,24 @@ _VALUES: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {
 }
 
 
-_MAX_LEVELS = 16
-"""Distinct numbers of observed epochs told apart; finer ones are rounded to the nearest level."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Observation:
-    """The distinct ``(k, y)`` cells of the samples that were seen often enough.
+class PartialObservation:
+    """Scores of samples that were not observed in every epoch, as cells ``(k, y)``: ``y`` of ``k`` misclassified.
 
     Attributes
     ----------
     counts
-        Scored samples per cell, shape (n_cells,).
+        Shape (n_cells,), scored samples per cell.
     likelihood
-        ``P(cell | z)``, shape (n_cells, n_bins).
+        Shape (n_cells, n_bins), ``P(cell | z)`` of every true bin ``z``.
     cell
-        Each scored sample's cell, shape (n_scored,).
+        Shape (n_scored,), cell of every scored sample.
+
+    Notes
+    -----
+    A sample observed in ``k`` of ``E`` epochs, ``y`` of them misclassified, is a draw without replacement from its
+    ``z`` misclassified epochs: ``P(y | z, k) = Hypergeometric(y; E, z, k)``. Its likelihood under a component is the
+    sum over ``z``, and its posterior depends on ``(y, k)``, so that few observations change it little.
     """
 
     counts: Floats
@@ -264,40 +275,42 @@ class Observation:
     cell: NDArray[np.intp]
 
     @classmethod
-    def of(cls, scores: Scores) -> Self | None:
-        """Cells of the samples; None when every one of them was observed in every epoch."""
+    def from_scores(cls, scores: Scores) -> Self | None:
+        """Group the scored samples into cells; None where all of them were observed in every epoch."""
         coverage = scores.coverage[scores.scored]
         if (coverage > 1 - EPSILON).all():
             return None
-        # On the grid's scale, an epoch a bin: where bins hold several epochs, and where rounds of different lengths
-        # weigh the same, plain counts would be on another one.
+        # On the scale of the grid, one epoch per bin: plain counts would be on another scale where a bin holds several
+        # epochs, and where rounds of different lengths have equal weight.
         top = scores.n_bins - 1
         rate = (scores.values[scores.scored] / scores.n_epochs + 1) / 2
-        k = _coarsened(np.maximum(np.rint(coverage * top), 1).astype(np.int64))
+        k = _round_to_levels(np.maximum(np.rint(coverage * top), 1).astype(np.int64))
         y = np.rint(rate * k).astype(np.int64)
         cells, cell = np.unique(k * (top + 1) + y, return_inverse=True)
         k, y = np.divmod(cells, top + 1)
-        likelihood = hypergeometric(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
+        likelihood = hypergeometric_pmf(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
         return cls(np.bincount(cell).astype(np.float64), likelihood, cell)
 
 
-def _coarsened(k: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Round observed counts to at most `_MAX_LEVELS` levels."""
+def hypergeometric_pmf(y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]) -> Floats:
+    """``P(y | z, k)``: `y` misclassified among `k` epochs drawn from `n_epochs`, `z` of which are misclassified."""
+    is_possible = (y <= z) & (k - y <= n_epochs - z)
+    y, z = np.where(is_possible, y, 0), np.where(is_possible, z, 0)
+    k = np.broadcast_to(k, y.shape)
+    log_p = (
+        _log_binomial(z, y) + _log_binomial(n_epochs - z, np.where(is_possible, k - y, 0)) - _log_binomial(n_epochs, k)
+    )
+    return np.where(is_possible, np.exp(log_p), 0.0)
+
+
+def _log_binomial(n: NDArray[np.int64] | int, r: NDArray[np.int64]) -> Floats:
+    return np.asarray(gammaln(np.asarray(n) + 1) - gammaln(r + 1) - gammaln(n - r + 1))
+
+
+def _round_to_levels(k: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Round observed-epoch counts to at most `_MAX_LEVELS` levels."""
     levels = np.unique(k)
     if levels.size <= _MAX_LEVELS:
         return k
     grid = np.unique(np.linspace(levels[0], levels[-1], _MAX_LEVELS).round().astype(np.int64))
     return grid[np.searchsorted((grid[1:] + grid[:-1]) / 2, k)]
-
-
-def hypergeometric(y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]) -> Floats:
-    """``P(y | z, k)``: `y` misclassified among `k` epochs drawn from `n_epochs`, `z` of which were misclassified."""
-    possible = (y <= z) & (k - y <= n_epochs - z)
-    y, z = np.where(possible, y, 0), np.where(possible, z, 0)
-    k = np.broadcast_to(k, y.shape)
-    log_p = _log_choose(z, y) + _log_choose(n_epochs - z, np.where(possible, k - y, 0)) - _log_choose(n_epochs, k)
-    return np.where(possible, np.exp(log_p), 0.0)
-
-
-def _log_choose(n: NDArray[np.int64] | int, r: NDArray[np.int64]) -> Floats:
-    return np.asarray(gammaln(np.asarray(n) + 1) - gammaln(r + 1) - gammaln(n - r + 1))

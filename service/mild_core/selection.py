@@ -1,192 +1,210 @@
-"""The story: rounds of bits -> metric -> fit -> cut -> clean set.
+"""Selection: from the bits of one or more rounds to the set of samples whose labels can be trusted.
 
-How far a set repeats whom its round was trained on.
-
-A network has learnt its members and not the others, so a selection tends to keep the ones and to drop the others,
-whatever their labels. Agreement with the members says how far that goes, beside what two sets of these sizes would
-share if they had nothing to do with each other. It is told and never acted upon: a set that is right settles too, and
-the number is the same (docs/method.md).
+Score the samples, fit a mixture to the histogram of the scores, judge the fit, cut, and describe the result.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core import bitmap, forgetting, verdict
+from mild_core import bitmap
 from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
-from mild_core.class_cuts import ClassCuts, Classes, cut_classes, described, group
+from mild_core.class_cuts import ClassCuts, ClassGroups, cut_classes, describe_classes, group_by_class
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
-from mild_core.estimate import UNKNOWN, curves_of, estimates
+from mild_core.estimate import NO_ESTIMATES, estimate_curves, read_estimates
+from mild_core.forgetting import measure_forgetting, measure_late_memorisation, take_first_quarter
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import Floats
 from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
-from mild_core.scores import EPSILON, Observation, Scores, score
-from mild_core.threshold import fitted_cut, floored, fraction_cut
+from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
+from mild_core.threshold import apply_min_keep, choose_cut, fraction_cut
 from mild_core.types import RoundBits, SelectionOptions, Verdict
-from mild_core.verdict import noise_bound
+from mild_core.verdict import LATE_MEMORISATION, bound_noise_rate, check_sufficiency, judge_fit
 
-
-def measure_member_overlap(kept: Bitmap, members: Bitmap | None, judged: Bitmap) -> MemberOverlap | None:
-    """Compare a set with its round's members, among the samples that were judged.
-
-    Parameters
-    ----------
-    kept, members, judged
-        Shape (n_bytes,) each; `members` None is everyone.
-
-    Returns
-    -------
-    MemberOverlap | None
-        None where all who were judged are members, or none of them is: there is nothing to repeat.
-    """
-    n_judged = bitmap.popcount(judged)
-    n_members = n_judged if members is None else bitmap.popcount(members & judged)
-    if members is None or n_members in (0, n_judged):
-        return None
-    of_members, of_kept = n_members / n_judged, bitmap.popcount(kept & judged) / n_judged
-    return MemberOverlap(
-        agreement=1 - bitmap.popcount((kept ^ members) & judged) / n_judged,
-        by_chance=of_members * of_kept + (1 - of_members) * (1 - of_kept),
-    )
+RoundLike: TypeAlias = RoundBits | NDArray[np.bool_] | NDArray[np.integer]
+"""One round: packed bits, or which samples the model predicted correctly, shape (n_epochs, n_samples)."""
 
 
 def select(
-    rounds: Sequence[RoundBits], options: SelectionOptions | None = None, annotations: Annotations | None = None
+    rounds: RoundLike | Sequence[RoundLike],
+    options: SelectionOptions | None = None,
+    annotations: Annotations | None = None,
 ) -> Selection:
     """Select the samples whose labels can be trusted after the last of `rounds`.
 
     Parameters
     ----------
     rounds
-        One or more rounds of one run, oldest first; the set is the last one's.
+        One or more rounds of the same samples, oldest first: an array of shape (n_epochs, n_samples), booleans or
+        integers 0 and 1, that is true where the model predicted the given label of a sample in an epoch; a `RoundBits`,
+        which also describes unobserved epochs, members and planted samples; or a sequence of either, one per round.
     options
-        None takes the defaults.
+        Metric, fit, threshold rule and more; None for the defaults.
     annotations
-        Given labels and an audit, where the options ask for them.
+        Given labels and an audit, for the options that need them.
 
     Returns
     -------
     Selection
-        A verdict of ``unimodal`` or ``insufficient`` keeps every scored sample, unless a `value` or a `fraction` is
-        given: where the evidence cannot tell, nobody is dropped. A planted sample's own label is judged by later rounds
-        alone.
+        The clean set and its evidence. A verdict of ``unimodal`` or ``insufficient`` keeps every scored sample, unless
+        the options give a `value` or a `fraction`. A planted sample is judged by later rounds, with its own label.
 
     Raises
     ------
     ParameterError
-        If an option is invalid or asks for labels that are not there, there is no round, or a round has more than
-        `MAX_EPOCHS` epochs.
+        If an option is invalid or needs missing labels, there is no round, an array has another shape or type, rounds
+        differ in their number of samples, or a round has more than `MAX_EPOCHS` epochs.
+
+    Examples
+    --------
+    >>> selection = select(correct)  # booleans, shape (n_epochs, n_samples)
+    >>> selection.indices, selection.verdict
     """
     options = (options or SelectionOptions()).checked()
-    if not rounds:
-        raise ParameterError("there are 0 rounds to select from; give at least one round of epochs")
-    longest = max(bits.n_epochs for bits in rounds)
-    if longest > MAX_EPOCHS:
-        raise ParameterError(f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one")
-    judged = _judged(rounds, options, (annotations or Annotations()).checked(rounds[0].n_samples, options))
-    found = _selected(judged, options)
-    return replace(
-        found, member_overlap=measure_member_overlap(found.bitmap, rounds[-1].members, bitmap.pack(found.scored))
+    packed_rounds = _pack_rounds(rounds)
+    n_samples = packed_rounds[0].n_samples
+    annotations = (annotations or Annotations()).restrict_to_options(n_samples, options)
+    selection = _build_selection(_judge_rounds(packed_rounds, options, annotations), options)
+    overlap = measure_member_overlap(selection.bitmap, packed_rounds[-1].members, bitmap.pack(selection.scored))
+    return replace(selection, member_overlap=overlap)
+
+
+def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap) -> MemberOverlap | None:
+    """Measure how far a set overlaps with the members of its round, among the scored samples.
+
+    A network has learnt its members and not the other samples, so a selection tends to keep the members whatever their
+    labels. The agreement says how far that goes, next to that of two unrelated sets of the same sizes. It is reported
+    and never acted upon: a set that is right converges too, and has the same agreement (docs/method.md).
+
+    Parameters
+    ----------
+    kept, members, scored
+        Shape (n_bytes,) each; `members` of None means all samples.
+
+    Returns
+    -------
+    MemberOverlap | None
+        None where all or none of the scored samples are members.
+    """
+    n_scored = bitmap.popcount(scored)
+    n_members = n_scored if members is None else bitmap.popcount(members & scored)
+    if members is None or n_members in (0, n_scored):
+        return None
+    member_share, kept_share = n_members / n_scored, bitmap.popcount(kept & scored) / n_scored
+    return MemberOverlap(
+        agreement=1 - bitmap.popcount((kept ^ members) & scored) / n_scored,
+        by_chance=member_share * kept_share + (1 - member_share) * (1 - kept_share),
     )
+
+
+def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
+    """Convert the rounds to packed bits, and check that there are some, of the same samples and not too long."""
+    packed_rounds = [_pack_round(bits) for bits in (rounds if isinstance(rounds, Sequence) else [rounds])]
+    if not packed_rounds:
+        raise ParameterError("there are 0 rounds to select from; give at least one round of epochs")
+    sizes = {bits.n_samples for bits in packed_rounds}
+    if len(sizes) > 1:
+        raise ParameterError(
+            f"the rounds have {' and '.join(map(str, sorted(sizes)))} samples; give rounds of the same samples, with "
+            "one row per epoch and one column per sample"
+        )
+    longest = max(bits.n_epochs for bits in packed_rounds)
+    if longest > MAX_EPOCHS:
+        raise ParameterError(
+            f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one, or transpose an "
+            "array that has one row per sample"
+        )
+    return packed_rounds
+
+
+def _pack_round(bits: RoundLike) -> RoundBits:
+    """Convert one round to packed bits."""
+    if isinstance(bits, RoundBits):
+        return bits
+    try:
+        correct = np.asarray(bits)
+    except ValueError as error:
+        raise ParameterError(
+            "a round has epochs of different lengths; give an array of shape (n_epochs, n_samples) per round"
+        ) from error
+    if correct.ndim != 2 or not correct.shape[1]:
+        cause = "with at least one sample"
+        if correct.ndim == 1:
+            cause = "stack the epochs of a round with numpy.stack"
+        elif correct.ndim == 3:
+            cause = "give several rounds as a list of arrays, one per round"
+        raise ParameterError(
+            f"a round has the shape {correct.shape}, an array of shape (n_epochs, n_samples) is needed; {cause}"
+        )
+    if correct.dtype.kind not in "biu":
+        raise ParameterError(
+            f"a round has the type {correct.dtype}, booleans or integers 0 and 1 are needed; compare predictions with "
+            "the given labels (predicted == labels)"
+        )
+    if correct.dtype.kind != "b" and correct.size and not (correct.min() >= 0 and correct.max() <= 1):
+        raise ParameterError(
+            f"a round has values in {correct.min()}..{correct.max()}, only 0 and 1 are allowed; compare predictions "
+            "with the given labels (predicted == labels), and give packed bits as RoundBits"
+        )
+    return RoundBits(correct.shape[1], bitmap.pack(correct))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Evidence:
-    """What a fit sees.
+    """Data of a fit.
 
     Attributes
     ----------
     rounds
-        Those that are scored.
+        The rounds that are scored.
     scores
-        Of all samples.
+        Scores of all samples.
     counts
-        Histogram of the scored ones, shape (n_bins,).
-    cells, likelihood, cell
-        Samples per cell, shape (n_cells,), what the cells say of the bins, shape (n_cells, n_bins) or None where they
-        are the bins, and each scored sample's cell.
+        Shape (n_bins,), histogram of the scored samples.
+    cells, cell_likelihood, cell
+        Samples per cell, shape (n_cells,); `PartialObservation.likelihood`, shape (n_cells, n_bins), or None where the
+        cells are the bins; and cell of every scored sample, shape (n_scored,).
     noise_bound
-        Largest noise rate that planted noise allows; None where it does not tell.
+        Largest noise rate that planted noise allows; None where it is unknown.
     audit
-        Whose label was checked, where the fit is to know it.
-    checked
-        The same, scored samples found clean and found mislabelled per cell, shape (2, n_cells), or None.
-    classes
-        The scored samples by their given label, where classes have a say.
+        Checked labels, where the options let them enter the fit.
+    checked_counts
+        Shape (2, n_cells), scored samples per cell that were found clean and found mislabelled; None without `audit`.
+    groups
+        The scored samples by given label, where the options ask for classes.
     """
 
     rounds: Sequence[RoundBits]
     scores: Scores
     counts: Floats
     cells: Floats
-    likelihood: Floats | None
+    cell_likelihood: Floats | None
     cell: NDArray[np.integer]
     noise_bound: float | None
     audit: Audit | None
-    checked: Floats | None
-    classes: Classes | None
-
-
-def _evidence(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Evidence:
-    """Score the rounds that the options ask for, and let planted noise of any of them speak."""
-    used = rounds if options.evidence == "pooled" else rounds[-1:]
-    scores = score(used, options.metric)
-    counts = _histogram(scores, scores.bins)
-    observation = Observation.of(scores) if options.metric == "mild-simple" else None
-    cells, likelihood, cell = counts, None, scores.bins
-    if observation is not None:
-        cells, likelihood, cell = observation.counts, observation.likelihood, observation.cell
-    checked, classes = None, None
-    if annotations.audit is not None:
-        found, clean = (mask[scores.scored] for mask in annotations.audit.masks)
-        checked = np.stack([_bincount(cell[part], cells.size) for part in (clean, found & ~clean)])
-    if annotations.labels is not None:
-        classes = group(annotations.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
-    bound = _noise_bound(rounds, used, scores, options)
-    return _Evidence(used, scores, counts, cells, likelihood, cell, bound, annotations.audit, checked, classes)
-
-
-def _noise_bound(
-    rounds: Sequence[RoundBits], used: Sequence[RoundBits], scores: Scores, options: SelectionOptions
-) -> float | None:
-    """The noise rate that the planted samples of the first round that has some allow; None where they do not tell."""
-    with_planted = [bits for bits in rounds if bits.planted is not None and bits.planted.any()]
-    if not with_planted:
-        return None
-    # By its own counts: over several rounds planted samples are not learnt as mislabelled ones are, since their own
-    # label is back.
-    alone = len(used) == 1 and used[0] is with_planted[0]
-    apart = scores if alone else score(with_planted[:1], options.metric)
-    return noise_bound(_histogram(apart, apart.bins), _histogram(apart, apart.planted_bins))
-
-
-def _histogram(scores: Scores, bins: NDArray[np.integer]) -> Floats:
-    return _bincount(bins, scores.n_bins)
-
-
-def _bincount(places: NDArray[np.integer], n_places: int) -> Floats:
-    counts: Floats = np.bincount(places, minlength=n_places).astype(np.float64)
-    return counts
+    checked_counts: Floats | None
+    groups: ClassGroups | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """Evidence, its fit, and what may be believed of it.
+class _JudgedFit:
+    """A fit with its data and its verdict.
 
     Attributes
     ----------
     evidence, mixture
-        What was fitted, and the fit; None where the evidence is not enough for one.
+        The data and the fit; None where the data are insufficient for a fit.
     verdict, reasons
-        What may be believed.
+        The verdict on the fit, and its reasons.
     mislabelled
-        Shape (n_bytes,), the samples that are likelier mislabelled than not; None without a fit.
+        Shape (n_bytes,), samples that are more likely mislabelled than clean; None without a fit.
     early
-        Whether it is of the first quarter of the epochs.
+        Whether only the first quarter of the epochs was used.
     """
 
     evidence: _Evidence
@@ -197,78 +215,108 @@ class _Judged:
     early: bool = False
 
     @property
-    def is_cut(self) -> bool:
-        """Whether there are two populations to be told apart."""
-        return self.verdict in ("separable", "weak")
+    def trusted_mixture(self) -> Mixture | None:
+        """The fit, where its verdict allows a cut by it."""
+        return self.mixture if self.verdict in ("separable", "weak") else None
 
 
-def _judged(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Judged:
-    """Fit and judge; by the early epochs where mislabelled samples are learnt by heart in the late ones."""
-    whole = _fitted(_evidence(rounds, options, annotations), options)
-    if whole.mislabelled is None or not whole.is_cut:
-        return whole
-    by_heart = forgetting.known_late(whole.evidence.rounds, whole.mislabelled)
-    if by_heart is None or by_heart < verdict.BY_HEART:
-        return whole
-    early = _fitted(_evidence(forgetting.early(rounds), options, annotations), options)
-    if not early.is_cut or (whole.verdict == "separable" and early.verdict == "weak"):
-        return whole
-    told = (
-        f"{by_heart:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "
-        f"(learnt by heart from {verdict.BY_HEART:.0%}), so the first quarter judges"
+def _judge_rounds(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _JudgedFit:
+    """Fit and judge all epochs, or the first quarter where mislabelled samples are memorised late."""
+    all_epochs = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
+    if all_epochs.mislabelled is None or all_epochs.trusted_mixture is None:
+        return all_epochs
+    memorisation = measure_late_memorisation(all_epochs.evidence.rounds, all_epochs.mislabelled)
+    if memorisation is None or memorisation < LATE_MEMORISATION:
+        return all_epochs
+    early = _fit_evidence(_collect_evidence(take_first_quarter(rounds), options, annotations), options)
+    is_weaker = all_epochs.verdict == "separable" and early.verdict == "weak"
+    if early.trusted_mixture is None or is_weaker:
+        return all_epochs
+    reason = (
+        f"{memorisation:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "
+        f"(memorised late from {LATE_MEMORISATION:.0%}), so the first quarter judges"
     )
-    return replace(early, early=True, reasons=(told, *early.reasons))
+    return replace(early, early=True, reasons=(reason, *early.reasons))
 
 
-def _fitted(evidence: _Evidence, options: SelectionOptions) -> _Judged:
-    """Fit, and judge the fit."""
-    enough, reasons = verdict.sufficient(evidence.counts)
-    if not enough:
-        return _Judged(evidence, None, "insufficient", reasons)
-    mixture = fit_mixture(evidence.cells, options.fit, evidence.likelihood, evidence.checked)
-    scored, noisy = evidence.scores.scored, (mixture.noisy_posterior(evidence.likelihood) > 0.5)[evidence.cell]
-    mislabelled = bitmap.pack(_spread(noisy, scored))
-    forgotten = forgetting.forgotten(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
-    found, reasons = verdict.judge(mixture, evidence.noise_bound, forgotten)
-    return _Judged(evidence, mixture, found, reasons, mislabelled)
+def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Evidence:
+    """Score the rounds that the options ask for, and bound the noise rate by the planted samples of any round."""
+    used_rounds = rounds if options.evidence == "pooled" else rounds[-1:]
+    scores = score_samples(used_rounds, options.metric)
+    counts = _count(scores.bins, scores.n_bins)
+    cells, cell_likelihood, cell = counts, None, scores.bins
+    observation = PartialObservation.from_scores(scores) if options.metric == "mild-simple" else None
+    if observation is not None:
+        cells, cell_likelihood, cell = observation.counts, observation.likelihood, observation.cell
+    checked_counts, groups = None, None
+    if annotations.audit is not None:
+        known, clean = (mask[scores.scored] for mask in annotations.audit.masks)
+        checked_counts = np.stack([_count(cell[mask], cells.size) for mask in (clean, known & ~clean)])
+    if annotations.labels is not None:
+        groups = group_by_class(annotations.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
+    return _Evidence(
+        rounds=used_rounds,
+        scores=scores,
+        counts=counts,
+        cells=cells,
+        cell_likelihood=cell_likelihood,
+        cell=cell,
+        noise_bound=_bound_by_planted_noise(rounds, used_rounds, scores, options),
+        audit=annotations.audit,
+        checked_counts=checked_counts,
+        groups=groups,
+    )
 
 
-def _threshold(evidence: _Evidence, options: SelectionOptions, believed: Mixture | None) -> Threshold:
-    """The cut that a given number or a believed fit makes; without either every scored sample is kept."""
-    rule, scores, counts = options.threshold, evidence.scores, evidence.counts
-    if rule == "value" and options.value is not None:
-        return Threshold(rule, options.value, scores.cut_at(options.value))
-    if rule == "fraction" and options.fraction is not None and counts.any():
-        cut = fraction_cut(counts, options.fraction)
-    elif believed is not None:
-        cut = fitted_cut(believed, counts, options)
-    else:
-        return Threshold(rule, None, None)
-    cut = floored(cut, counts, options.min_keep)
-    return Threshold(rule, scores.value_of(cut), cut)
+def _bound_by_planted_noise(
+    rounds: Sequence[RoundBits], used_rounds: Sequence[RoundBits], scores: Scores, options: SelectionOptions
+) -> float | None:
+    """Bound the noise rate by the planted samples of the first round that has some; None where there are too few."""
+    planted_rounds = [bits for bits in rounds if bits.planted is not None and bits.planted.any()]
+    if not planted_rounds:
+        return None
+    # By the counts of that round only: in later rounds planted samples have their own label again.
+    is_only_round = len(used_rounds) == 1 and used_rounds[0] is planted_rounds[0]
+    planted_scores = scores if is_only_round else score_samples(planted_rounds[:1], options.metric)
+    n_bins = planted_scores.n_bins
+    return bound_noise_rate(_count(planted_scores.bins, n_bins), _count(planted_scores.planted_bins, n_bins))
 
 
-def _selected(judged: _Judged, options: SelectionOptions) -> Selection:
-    """Cut, and put the pieces together."""
-    evidence, mixture, found = judged.evidence, judged.mixture, judged.verdict
-    scores, classes, audit = evidence.scores, evidence.classes, evidence.audit
-    believed = mixture if judged.is_cut else None
-    threshold = _threshold(evidence, options, believed)
-    kept = np.ones(int(scores.scored.sum()), dtype=np.bool_)
-    if threshold.value is not None:
-        # Half a millionth of a bin: sums of fractions stay on the whole number that they stand for.
-        kept = scores.values[scores.scored] <= threshold.value + scores.width * EPSILON
-    by_class: ClassCuts | None = None
-    if classes is not None:
-        by_class = cut_classes(classes, options, threshold, believed, evidence.likelihood)
-        if threshold.rule != "value":
-            kept = scores.bins <= by_class.cuts[classes.own]
+def _count(bins: NDArray[np.integer], n_bins: int) -> Floats:
+    """Count the samples per bin, shape (n_bins,)."""
+    counts: Floats = np.bincount(bins, minlength=n_bins).astype(np.float64)
+    return counts
+
+
+def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
+    """Fit the mixture and judge the fit."""
+    is_sufficient, reasons = check_sufficiency(evidence.counts)
+    if not is_sufficient:
+        return _JudgedFit(evidence, None, "insufficient", reasons)
+    mixture = fit_mixture(evidence.cells, options.fit, evidence.cell_likelihood, evidence.checked_counts)
+    scored = evidence.scores.scored
+    is_noisy = (mixture.noisy_posterior(evidence.cell_likelihood) > 0.5)[evidence.cell]
+    mislabelled = bitmap.pack(_expand_to_samples(is_noisy, scored))
+    forgetting = measure_forgetting(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
+    verdict, reasons = judge_fit(mixture, evidence.noise_bound, forgetting)
+    return _JudgedFit(evidence, mixture, verdict, reasons, mislabelled)
+
+
+def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
+    """Cut the samples and describe the result."""
+    evidence, mixture = fit.evidence, fit.mixture
+    scores, groups, audit = evidence.scores, evidence.groups, evidence.audit
+    threshold = _choose_threshold(evidence, options, fit.trusted_mixture)
+    class_cuts: ClassCuts | None = None
+    if groups is not None:
+        class_cuts = cut_classes(groups, options, threshold, fit.trusted_mixture, evidence.cell_likelihood)
+    kept = _cut_scored_samples(evidence, threshold, class_cuts)
     n_samples = scores.values.size
-    by_cut = bitmap.pack(_spread(kept, scores.scored))
-    curves = _curves(evidence, mixture, threshold, found)
+    by_cut = bitmap.pack(_expand_to_samples(kept, scores.scored))
+    curves = _estimate_curves(fit, threshold)
     posterior = np.full(n_samples, np.nan, dtype=np.float32)
     if mixture is not None:
-        posterior[scores.scored] = _posterior(evidence, mixture, by_class)
+        posterior[scores.scored] = _compute_posterior(evidence, mixture, class_cuts)
     return Selection(
         options=options,
         n_samples=n_samples,
@@ -279,49 +327,76 @@ def _selected(judged: _Judged, options: SelectionOptions) -> Selection:
         noisy_posterior=posterior,
         threshold=threshold,
         components=() if mixture is None else mixture.components,
-        verdict=found,
-        reasons=judged.reasons,
-        estimated=_estimated(curves, threshold, classes is not None),
+        verdict=fit.verdict,
+        reasons=fit.reasons,
+        estimated=_estimate_set(curves, threshold, has_classes=groups is not None),
         epochs=scores.n_epochs,
-        early=judged.early,
+        early=fit.early,
         unobserved=int(scores.unobserved.sum()),
         planted=0 if scores.planted is None else int(scores.planted.sum()),
         histogram=Histogram(scores.origin, scores.width, evidence.counts),
         densities=None if mixture is None else mixture.densities * evidence.counts.sum(),
-        curves=curves if classes is None else None,
+        curves=curves if groups is None else None,
         classes=()
-        if classes is None or by_class is None
-        else described(classes, by_class, kept, found, fitted=threshold.cut is not None),
+        if groups is None or class_cuts is None
+        else describe_classes(groups, class_cuts, kept, fit.verdict, has_cut=threshold.cut is not None),
     )
 
 
-def _spread(of_scored: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What holds for scored samples, over all samples; the others are out."""
-    out = np.zeros(scored.size, dtype=np.bool_)
-    out[scored] = of_scored
-    return out
+def _choose_threshold(evidence: _Evidence, options: SelectionOptions, mixture: Mixture | None) -> Threshold:
+    """Cut by the number in the options or by the fit; without either, all scored samples are kept."""
+    rule, scores, counts = options.threshold, evidence.scores, evidence.counts
+    if rule == "value" and options.value is not None:
+        return Threshold(rule, options.value, scores.cut_at(options.value))
+    if rule == "fraction" and options.fraction is not None and counts.any():
+        cut = fraction_cut(counts, options.fraction)
+    elif mixture is not None:
+        cut = choose_cut(mixture, counts, options)
+    else:
+        return Threshold(rule, None, None)
+    cut = apply_min_keep(cut, counts, options.min_keep)
+    return Threshold(rule, scores.value_at(cut), cut)
 
 
-def _posterior(evidence: _Evidence, mixture: Mixture, by_class: ClassCuts | None) -> Floats:
-    """Probability of being mislabelled of each scored sample, by its class's fit where there is one."""
-    if evidence.classes is None or by_class is None or not by_class.fits:
-        of_all: Floats = mixture.noisy_posterior(evidence.likelihood)[evidence.cell]
-        return of_all
-    of_class = np.stack([fit.noisy_posterior(evidence.likelihood) for fit in by_class.fits])
-    posterior: Floats = of_class[evidence.classes.own, evidence.cell]
+def _cut_scored_samples(evidence: _Evidence, threshold: Threshold, class_cuts: ClassCuts | None) -> NDArray[np.bool_]:
+    """Mark the scored samples that the cuts keep, shape (n_scored,)."""
+    scores = evidence.scores
+    if evidence.groups is not None and class_cuts is not None and threshold.rule != "value":
+        return scores.bins <= class_cuts.cuts[evidence.groups.class_index]
+    if threshold.value is None:
+        return np.ones(int(scores.scored.sum()), dtype=np.bool_)
+    # The tolerance keeps scores whose sum of fractions was rounded up from the value itself.
+    return scores.values[scores.scored] <= threshold.value + scores.width * EPSILON
+
+
+def _expand_to_samples(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Expand a mask of the scored samples to all samples, shape (n_samples,); false for the others."""
+    expanded = np.zeros(scored.size, dtype=np.bool_)
+    expanded[scored] = mask
+    return expanded
+
+
+def _compute_posterior(evidence: _Evidence, mixture: Mixture, class_cuts: ClassCuts | None) -> Floats:
+    """Compute the noisy posterior of every scored sample, by the fit of its class where there is one."""
+    if evidence.groups is None or class_cuts is None or not class_cuts.fits:
+        common: Floats = mixture.noisy_posterior(evidence.cell_likelihood)[evidence.cell]
+        return common
+    by_class = np.stack([fit.noisy_posterior(evidence.cell_likelihood) for fit in class_cuts.fits])
+    posterior: Floats = by_class[evidence.groups.class_index, evidence.cell]
     return posterior
 
 
-def _curves(evidence: _Evidence, mixture: Mixture | None, threshold: Threshold, found: Verdict) -> Curves | None:
-    """What is known of every cut; None where it cannot be identified."""
-    if mixture is None or threshold.cut is None or found != "separable":
+def _estimate_curves(fit: _JudgedFit, threshold: Threshold) -> Curves | None:
+    """Estimate the quality of every cut; None where the fit does not identify it."""
+    if fit.mixture is None or threshold.cut is None or fit.verdict != "separable":
         return None
-    return curves_of(mixture, evidence.cells, evidence.likelihood, evidence.checked)
+    evidence = fit.evidence
+    return estimate_curves(fit.mixture, evidence.cells, evidence.cell_likelihood, evidence.checked_counts)
 
 
-def _estimated(curves: Curves | None, threshold: Threshold, in_classes: bool) -> Mapping[str, Estimate | None]:
-    """What is known of the set; of one made by several cuts the noise rate alone, since intervals are of one cut."""
+def _estimate_set(curves: Curves | None, threshold: Threshold, *, has_classes: bool) -> Mapping[str, Estimate | None]:
+    """Estimate the quality of the set; of several cuts the noise rate only, since intervals are of one cut."""
     if curves is None or threshold.cut is None:
-        return UNKNOWN
-    told = estimates(curves, threshold.cut)
-    return {**UNKNOWN, "noise_rate": told["noise_rate"]} if in_classes else told
+        return NO_ESTIMATES
+    estimates = read_estimates(curves, threshold.cut)
+    return {**NO_ESTIMATES, "noise_rate": estimates["noise_rate"]} if has_classes else estimates

@@ -1,14 +1,8 @@
-"""What may be believed of a fit.
+"""Verdicts on a fit: whether it separates clean from mislabelled samples.
 
-The information criteria do not say it: they prefer two components on clean labels and on random ones alike, because
-they detect misfit, not noise. What tells the cases apart is where the components lie, how far apart they are, and
-whether the samples of the clean one are hard to forget.
-
-Planted noise: what labels that are known to be wrong say of all the others.
-
-The histogram of samples whose label was broken on purpose is a sample of the noisy component. A noise rate of ``w``
-puts at least ``w`` times the planted samples' share into every upper tail, and a tail holds no more than there is: the
-smallest ratio of the tails bounds ``w`` (mixture proportion estimation, Blanchard, Lee and Scott 2010).
+Information criteria do not answer that: they prefer two components on clean labels and on random ones alike, since they
+detect misfit, not noise. The verdict depends on where the components lie, how far apart they are, and whether the
+samples of the clean one are hard to forget. Planted samples, whose labels were broken on purpose, bound the noise rate.
 """
 
 import numpy as np
@@ -21,143 +15,172 @@ from mild_core.types import Verdict
 MIN_BINS = 8
 MIN_SAMPLES = 50
 MIN_DISTINCT = 4
-NOISY_MEAN = 0.6
-CLEAN_MEAN = 0.38
-SEPARATED = 3.0
-OVERLAPPING = 1.0
-NEGLIGIBLE = 0.03
-NOISY_AT_LEAST = 0.5
-CLEAN_AT_MOST = 0.54
-WORTH_CUTTING = 0.1
-FORGETFUL = 0.05
-NOTHING_BUT_NOISE = 0.99
-BY_HEART = 0.5
+"""Bins, scored samples and distinct scores that a fit needs."""
+
+SEPARABLE_NOISY_MEAN = 0.6
+SEPARABLE_CLEAN_MEAN = 0.38
+SEPARABLE_DISTANCE = 3.0
+SEPARABLE_FORGETTING = 0.05
+"""A fit is separable if its noisy mean and the distance of its components are at least, and its clean mean and the
+forgetting of its clean samples at most these. Means are shares of the epochs, distances standard deviations."""
+
+SINGLE_DISTANCE = 1.0
+SINGLE_WEIGHT = 0.03
+SINGLE_NOISY_MEAN = 0.5
+SINGLE_CLEAN_MEAN = 0.54
+SINGLE_F1_GAIN = 0.1
+"""All samples are one population if a component weighs less, if the components or the noisy mean lie lower, if the
+clean mean of components that are not `SEPARABLE_DISTANCE` apart lies higher, or if a weak fit gains less by a cut."""
+ALL_NOISE_BOUND = 0.99
+"""Bound of the noise rate from which labels may carry no signal."""
+
+LATE_MEMORISATION = 0.5
+"""Share of memorised late epochs from which likely mislabelled samples count as memorised."""
+
+MIN_PLANTED = 10
+"""Fewest planted samples that give a bound of the noise rate."""
+_Z = 2.0
+_MIN_TAIL = 0.05
+"""Smallest share of the planted samples in a tail that counts."""
 
 
-def sufficient(counts: Floats) -> tuple[bool, tuple[str, ...]]:
-    """Whether a histogram, shape (n_bins,), carries enough for a fit, and why not."""
+def check_sufficiency(counts: Floats) -> tuple[bool, tuple[str, ...]]:
+    """Check whether a histogram, shape (n_bins,), has enough data for a fit; if not, return the reasons."""
     checks = (
         (counts.size, MIN_BINS, "bins; record more epochs"),
         (int(counts.sum()), MIN_SAMPLES, "scored samples"),
         (int(np.count_nonzero(counts)), MIN_DISTINCT, "distinct scores"),
     )
-    reasons = tuple(f"{got} {what}, a fit needs at least {limit}" for got, limit, what in checks if got < limit)
+    reasons = tuple(f"{n} {what}, a fit needs at least {limit}" for n, limit, what in checks if n < limit)
     return not reasons, reasons
 
 
-def judge(
+def judge_fit(
     mixture: Mixture, noise_bound: float | None = None, forgetting: float | None = None
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Verdict on a fit, with its reasons in numbers.
+    """Give the verdict on a fit, with its reasons in numbers.
 
-    ``separable``: the noisy component lies high, the clean one low, they stand apart, and clean samples are hard to
-    forget. ``weak``: some of that does not hold; the set is better than nothing. ``unimodal``: for all that can be told
-    there is one population, and cutting it would lose samples for nothing.
+    ``separable``: the noisy component lies high, the clean one low, they are far apart, and clean samples are hard to
+    forget. ``weak``: some of these do not hold; a cut is still better than none. ``unimodal``: the samples may be one
+    population, and a cut would drop clean samples.
 
     Parameters
     ----------
     mixture
         The fit.
     noise_bound
-        Largest noise rate that planted noise allows; None where it does not tell.
+        Largest noise rate that planted noise allows (`bound_noise_rate`); None where it is unknown.
     forgetting
-        `memory.forgotten` of the samples that are likelier clean than not; None where the bits do not tell.
+        `measure_forgetting` of the likely clean samples; None where it is unknown.
     """
     top = max(mixture.masses.shape[1] - 1, 1)
     clean, noisy = mixture.means / top
-    apart = distance(mixture)
-    facts = [
-        (noisy >= NOISY_MEAN, f"noisy mean at {noisy:.2f} of the epochs (separable from {NOISY_MEAN})"),
-        (clean <= CLEAN_MEAN, f"clean mean at {clean:.2f} of the epochs (separable up to {CLEAN_MEAN})"),
-        (apart >= SEPARATED, f"components {apart:.1f} standard deviations apart (separable from {SEPARATED:g})"),
+    distance = component_distance(mixture)
+    criteria = [
+        (
+            noisy >= SEPARABLE_NOISY_MEAN,
+            f"noisy mean at {noisy:.2f} of the epochs (separable from {SEPARABLE_NOISY_MEAN})",
+        ),
+        (
+            clean <= SEPARABLE_CLEAN_MEAN,
+            f"clean mean at {clean:.2f} of the epochs (separable up to {SEPARABLE_CLEAN_MEAN})",
+        ),
+        (
+            distance >= SEPARABLE_DISTANCE,
+            f"components {distance:.1f} standard deviations apart (separable from {SEPARABLE_DISTANCE:g})",
+        ),
     ]
     if forgetting is not None:
-        told = f"{forgetting:.1%} of the clean samples that were known are forgotten in the next epoch"
-        facts.append((forgetting < FORGETFUL, f"{told} (separable below {FORGETFUL:.0%})"))
-    reasons = tuple(text for _, text in facts)
+        criteria.append(
+            (
+                forgetting < SEPARABLE_FORGETTING,
+                f"{forgetting:.1%} of the clean samples that were known are forgotten in the next epoch "
+                f"(separable below {SEPARABLE_FORGETTING:.0%})",
+            )
+        )
+    reasons = tuple(text for _, text in criteria)
     if mixture.open_top != FAMILIES[mixture.kind].tops[0]:
         reasons += ("counts pile up in the top bin: it stands for that many epochs or more",)
-    separable = all(holds for holds, _ in facts)
-    single = _single(mixture, clean, noisy, apart, separable, noise_bound)
-    if single is not None:
-        return "unimodal", (*reasons, single)
-    return ("separable" if separable else "weak"), reasons
+    is_separable = all(holds for holds, _ in criteria)
+    single_reason = _find_single_population(mixture, clean, noisy, distance, is_separable, noise_bound)
+    if single_reason is not None:
+        return "unimodal", (*reasons, single_reason)
+    return ("separable" if is_separable else "weak"), reasons
 
 
-def _single(
-    mixture: Mixture, clean: float, noisy: float, apart: float, separable: bool, noise_bound: float | None
+def _find_single_population(
+    mixture: Mixture, clean: float, noisy: float, distance: float, is_separable: bool, noise_bound: float | None
 ) -> str | None:
-    """Why all samples are taken for one population; None where they are not."""
-    smaller = float(mixture.weights.min())
+    """Return why all samples may be one population, or None if they are two."""
+    smaller_weight = float(mixture.weights.min())
     f1 = expected_f1(mixture)
     gain = float(f1.max() - f1[-1])
     bound = 0.5 if noise_bound is None else noise_bound
     checks = (
         (
-            apart < OVERLAPPING,
-            f"components {apart:.1f} standard deviations apart (two populations from {OVERLAPPING:g})",
-        ),
-        (smaller < NEGLIGIBLE, f"smaller component holds {smaller:.3f} (two populations from {NEGLIGIBLE})"),
-        (noisy < NOISY_AT_LEAST, f"noisy mean at {noisy:.2f} of the epochs (mislabelled from {NOISY_AT_LEAST})"),
-        (
-            clean > CLEAN_AT_MOST and apart < SEPARATED,
-            f"clean mean at {clean:.2f} of the epochs (learnt up to {CLEAN_AT_MOST})",
+            distance < SINGLE_DISTANCE,
+            f"components {distance:.1f} standard deviations apart (two populations from {SINGLE_DISTANCE:g})",
         ),
         (
-            not separable and bound < NEGLIGIBLE,
-            f"planted noise allows a noise rate of {bound:.3f} at most (two populations from {NEGLIGIBLE})",
+            smaller_weight < SINGLE_WEIGHT,
+            f"smaller component holds {smaller_weight:.3f} (two populations from {SINGLE_WEIGHT})",
+        ),
+        (noisy < SINGLE_NOISY_MEAN, f"noisy mean at {noisy:.2f} of the epochs (mislabelled from {SINGLE_NOISY_MEAN})"),
+        (
+            clean > SINGLE_CLEAN_MEAN and distance < SEPARABLE_DISTANCE,
+            f"clean mean at {clean:.2f} of the epochs (learnt up to {SINGLE_CLEAN_MEAN})",
         ),
         (
-            bound >= NOTHING_BUT_NOISE and clean > CLEAN_MEAN,
+            not is_separable and bound < SINGLE_WEIGHT,
+            f"planted noise allows a noise rate of {bound:.3f} at most (two populations from {SINGLE_WEIGHT})",
+        ),
+        (
+            bound >= ALL_NOISE_BOUND and clean > SEPARABLE_CLEAN_MEAN,
             f"planted noise allows a noise rate of {bound:.2f}, and the clean mean is at {clean:.2f} of the epochs: "
             "labels may carry no signal at all",
         ),
         (
-            not separable and gain < WORTH_CUTTING,
-            f"a cut is expected to raise F1 by {gain:.3f} (a weak fit is cut from {WORTH_CUTTING})",
+            not is_separable and gain < SINGLE_F1_GAIN,
+            f"a cut is expected to raise F1 by {gain:.3f} (a weak fit is cut from {SINGLE_F1_GAIN})",
         ),
     )
-    return next((text for holds, text in checks if holds), None)
+    return next((text for applies, text in checks if applies), None)
 
 
-def distance(mixture: Mixture) -> float:
-    """Difference of the components' means over the root mean square of their standard deviations within the bins."""
+def component_distance(mixture: Mixture) -> float:
+    """Difference of the means of the components over the root mean square of their standard deviations in the bins."""
     bins = np.arange(mixture.masses.shape[1])
     variances = mixture.masses @ bins**2 - mixture.means**2
     spread = np.sqrt(max(float(variances.mean()), 1.0 / 12.0))
     return float((mixture.means[1] - mixture.means[0]) / spread)
 
 
-MIN_PLANTED = 10
-"""Planted samples below which nothing is concluded from them."""
-_Z = 2.0
-_LEAST_TAIL = 0.05
-"""Tails of which the planted samples fill less say nothing."""
-
-
-def noise_bound(counts: Floats, planted: Floats) -> float | None:
-    """The noise rate that is exceeded once in twenty times or so, as far as planted noise is like the other.
+def bound_noise_rate(counts: Floats, planted: Floats) -> float | None:
+    """Estimate an upper bound of the noise rate, at about 95% confidence if planted noise is like the other noise.
 
     Parameters
     ----------
     counts, planted
-        Histograms of the samples with their own label and of the planted ones, shape (n_bins,) each.
+        Shape (n_bins,) each, histograms of the samples with their own label and of the planted samples.
 
     Returns
     -------
     float | None
-        In 0..1; None where there are under `MIN_PLANTED` planted samples, or no others.
+        In 0..1; None where there are fewer than `MIN_PLANTED` planted samples, or no others.
 
     Notes
     -----
-    The planted share of each tail is taken two standard errors low, at the end of its Wilson interval: it is estimated
-    from few samples, and the smallest of many ratios is one whose share came out large.
+    Planted samples are a sample of the noisy component. With a noise rate of ``w``, every upper tail of the histogram
+    holds at least ``w`` times the share of the planted samples in that tail, so the smallest ratio of the two bounds
+    ``w`` (mixture proportion estimation, Blanchard, Lee and Scott 2010). The planted share enters by the lower end of
+    its Wilson interval of two standard errors: it is estimated from few samples, and the smallest of many ratios tends
+    to be one whose share was overestimated.
     """
-    total, n_planted = counts.sum(), planted.sum()
-    if n_planted < MIN_PLANTED or total == 0:
+    n_samples, n_planted = counts.sum(), planted.sum()
+    if n_planted < MIN_PLANTED or n_samples == 0:
         return None
-    tail, share = (np.cumsum(h[::-1])[::-1] / h.sum() for h in (counts, planted))
+    tail, share = (np.cumsum(histogram[::-1])[::-1] / histogram.sum() for histogram in (counts, planted))
     spread = _Z * np.sqrt(share * (1 - share) / n_planted + _Z**2 / (4 * n_planted**2))
-    least = (share + _Z**2 / (2 * n_planted) - spread) / (1 + _Z**2 / n_planted)
-    told = least > _LEAST_TAIL
-    return float(np.min(tail[told] / least[told], initial=1.0))
+    lower_share = (share + _Z**2 / (2 * n_planted) - spread) / (1 + _Z**2 / n_planted)
+    counts_enough = lower_share > _MIN_TAIL
+    return float(np.min(tail[counts_enough] / lower_share[counts_enough], initial=1.0))

@@ -5,7 +5,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from benchmarks.questions import OTHERS, SIMPLE, Loop, of_long_tails, of_metrics, of_rounds, partly_wrong, ranking
 from benchmarks.recordings import recordings
 from benchmarks.selection import Trace, sequences
-from mild_core.scores import score
+from mild_core.scores import score_samples
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def traces() -> list[Trace]:
 def test_a_ranking_is_that_of_other_peoples_code(traces: list[Trace]) -> None:
     trace = traces[0]
     found = ranking(trace, SIMPLE)
-    values, clean = score(trace.rounds, SIMPLE).values[trace.judged], trace.clean[trace.judged]
+    values, clean = score_samples(trace.rounds, SIMPLE).values[trace.judged], trace.clean[trace.judged]
     assert found.auc == pytest.approx(roc_auc_score(~clean, values))
     assert found.f1 == pytest.approx(max(f1_score(clean, values <= cut) for cut in np.unique(values)))
 

@@ -37,7 +37,7 @@ def test_an_audit_measures_what_the_core_measures(client: MildClient, epochs: li
     audit = Audit.from_marks(marked, CLEAN[marked].tolist(), N)
     assert client.audit("run", N).to_body() == audit.to_body()
     selection = select([RoundBits(N, np.stack([bits.correct for bits in epochs]))])
-    measured = evaluate(selection.bitmap, selection.scores, audit).measured()
+    measured = evaluate(selection.bitmap, selection.scores, audit).summary()
     assert measured.items() <= client.evaluation("run", 0).items()
     assert client.selection("run")["measured"] == measured
 

@@ -1,6 +1,6 @@
 import pytest
 
-from mild_core.alarms import alarms, plateau
+from mild_core.alarms import find_alarms, find_plateau
 
 
 @pytest.mark.parametrize(
@@ -18,15 +18,17 @@ from mild_core.alarms import alarms, plateau
     ],
 )
 def test_a_plateau_is_so_many_rounds_without_a_rise(accuracies: list[float], patience: int, best: float | None) -> None:
-    assert plateau(accuracies, patience) == best
+    assert find_plateau(accuracies, patience) == best
 
 
 def test_every_accuracy_and_every_measure_has_its_alarm() -> None:
     flat = [0.5, 0.5, 0.5]
-    assert alarms(0.899, 0.499, {"test accuracy": flat, "validation accuracy": flat, "other": [0.1, 0.2, 0.3]}) == [
+    assert find_alarms(
+        0.899, 0.499, {"test accuracy": flat, "validation accuracy": flat, "other": [0.1, 0.2, 0.3]}
+    ) == [
         "measured precision 0.899 is below 0.90",
         "measured recall 0.499 is below 0.50",
         "test accuracy is at a plateau: 2 rounds without a rise above 0.500",
         "validation accuracy is at a plateau: 2 rounds without a rise above 0.500",
     ]
-    assert alarms(None, None, {"test accuracy": []}) == []
+    assert find_alarms(None, None, {"test accuracy": []}) == []

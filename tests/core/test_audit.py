@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.audit import Audit, Marks
+from mild_core.audit import Audit, AuditChange
 from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError
 
 
@@ -11,7 +11,7 @@ def test_marks_and_bitmaps_say_the_same() -> None:
     assert bitmap.to_indices(audit.known, 10).tolist() == [0, 4, 9]
     assert bitmap.to_indices(audit.clean, 10).tolist() == [4, 9]
     assert (audit.n_known, audit.n_clean) == (3, 2)
-    assert [audit.mark(index) for index in (0, 1, 4, 9)] == [False, None, True, True]
+    assert [audit.get_mark(index) for index in (0, 1, 4, 9)] == [False, None, True, True]
     again = Audit.from_body(audit.to_body(), 10)
     assert again.to_body() == audit.to_body()
     known, clean = again.masks
@@ -22,12 +22,12 @@ def test_marks_and_bitmaps_say_the_same() -> None:
 def test_the_newer_of_two_audits_is_right() -> None:
     older = Audit.from_marks([0, 1, 2], [True, False, True], 10)
     newer = Audit.from_marks([1, 2, 3], [True, True, False], 10)
-    both = older.updated(newer)
+    both = older.merge(newer)
     assert bitmap.to_indices(both.known, 10).tolist() == [0, 1, 2, 3]
     assert bitmap.to_indices(both.clean, 10).tolist() == [0, 1, 2]
-    assert older.contradicted(newer) == 1
-    assert Audit.empty(10).updated(older).to_body() == older.to_body()
-    assert Audit.empty(10).contradicted(older) == 0
+    assert older.count_contradictions(newer) == 1
+    assert Audit.empty(10).merge(older).to_body() == older.to_body()
+    assert Audit.empty(10).count_contradictions(older) == 0
 
 
 def test_impossible_marks_are_refused() -> None:
@@ -47,19 +47,19 @@ def test_impossible_bitmaps_are_refused() -> None:
 
 
 def test_marks_are_given_and_taken_back() -> None:
-    marks = Marks.of([9, 0, 4], [True, None, False], 10)
-    assert bitmap.to_indices(marks.forgotten, 10).tolist() == [0]
-    assert [marks.audit.mark(index) for index in (0, 4, 9)] == [None, False, True]
-    assert marks.n_samples_named == 3
+    marks = AuditChange.from_marks([9, 0, 4], [True, None, False], 10)
+    assert bitmap.to_indices(marks.removed, 10).tolist() == [0]
+    assert [marks.added.get_mark(index) for index in (0, 4, 9)] == [None, False, True]
+    assert marks.n_changed == 3
     held = Audit.from_marks([0, 1], [True, True], 10)
-    assert held.without(marks.forgotten).to_body() == Audit.from_marks([1], [True], 10).to_body()
-    assert Marks.adding(held).n_samples_named == 2
+    assert held.remove(marks.removed).to_body() == Audit.from_marks([1], [True], 10).to_body()
+    assert AuditChange.from_audit(held).n_changed == 2
 
 
 def test_impossible_changes_are_refused() -> None:
     with pytest.raises(InvalidInput, match="2 indices and 1 marks"):
-        Marks.of([0, 1], [None], 10)
+        AuditChange.from_marks([0, 1], [None], 10)
     with pytest.raises(InvalidInput, match="1 samples are both given and taken back, the first is sample 3"):
-        Marks.of([3, 3], [True, None], 10)
+        AuditChange.from_marks([3, 3], [True, None], 10)
     with pytest.raises(SampleIndexError, match=r"10 is outside 0\.\.9"):
-        Marks.of([10], [None], 10)
+        AuditChange.from_marks([10], [None], 10)

@@ -54,12 +54,12 @@ def test_from_indices_names_the_index_that_is_outside(index: int) -> None:
 
 @given(bits_of_any_length, st.integers(1, 20))
 def test_the_first_bits_are_those_of_the_indices(bits: np.ndarray, limit: int) -> None:
-    np.testing.assert_array_equal(bitmap.first(bitmap.pack(bits), limit), np.flatnonzero(bits)[:limit])
+    np.testing.assert_array_equal(bitmap.first_indices(bitmap.pack(bits), limit), np.flatnonzero(bits)[:limit])
 
 
 @given(bits_of_any_length, st.integers(1, 20))
 def test_ranges_are_the_stretches_of_neighbouring_bits(bits: np.ndarray, limit: int) -> None:
-    count, ends = bitmap.ranges(bitmap.pack(bits), limit)
+    count, ends = bitmap.find_ranges(bitmap.pack(bits), limit)
     stretches = np.split(np.flatnonzero(bits), np.flatnonzero(np.diff(np.flatnonzero(bits)) > 1) + 1)
     expected = [[stretch[0], stretch[-1]] for stretch in stretches if stretch.size]
     assert (count, ends.tolist()) == (len(expected), expected[:limit])
@@ -69,8 +69,8 @@ def test_one_samples_bits_are_those_of_its_column() -> None:
     bits = np.random.default_rng(7).random((5, 19)) < 0.5
     packed = bitmap.pack(bits)
     for index in range(19):
-        assert (bitmap.of_sample(packed, index) == bits[:, index]).all()
-        assert bool(bitmap.of_sample(packed[0], index)) == bits[0, index]
+        assert (bitmap.get_sample_bits(packed, index) == bits[:, index]).all()
+        assert bool(bitmap.get_sample_bits(packed[0], index)) == bits[0, index]
 
 
 def test_jaccard_is_what_two_sets_share_of_either() -> None:

@@ -39,24 +39,24 @@ def histograms(z: np.ndarray, clean: np.ndarray, checked: np.ndarray) -> np.ndar
 def test_marks_of_the_most_suspicious_samples_bring_the_noise_rate_closer(seed: int) -> None:
     z, clean = overlapping(seed=seed)
     counts = np.bincount(z, minlength=N_BINS).astype(float)
-    alone = fit_mixture(counts)
-    told = fit_mixture(counts, checked=histograms(z, clean, most_suspicious(z, 1500)))
-    assert abs(told.weights[1] - 0.3) < abs(alone.weights[1] - 0.3)
-    assert told.weights[1] == pytest.approx(0.3, abs=0.06)
+    unchecked = fit_mixture(counts)
+    checked = fit_mixture(counts, checked_counts=histograms(z, clean, most_suspicious(z, 1500)))
+    assert abs(checked.weights[1] - 0.3) < abs(unchecked.weights[1] - 0.3)
+    assert checked.weights[1] == pytest.approx(0.3, abs=0.06)
 
 
 def test_the_gradient_of_checked_samples_is_that_of_their_likelihood() -> None:
     z, clean = overlapping()
     counts = np.bincount(z, minlength=N_BINS).astype(float)
     problem = _Problem("grouped", N_BINS, None, histograms(z, clean, most_suspicious(z, 900)), open_top=False)
-    local, which = problem.objective(counts[None]), np.array([0])
+    objective, problems = problem.make_objective(counts[None]), np.array([0])
     theta = np.array([-0.4, np.log(8.0), np.log(20.0), 0.2, 1.0])
 
     def value(point: np.ndarray) -> float:
-        return float(local(point[None], which).value[0])
+        return float(objective(point[None], problems).value[0])
 
     def gradient(point: np.ndarray) -> np.ndarray:
-        slope: np.ndarray = local(point[None], which).gradient[0]
+        slope: np.ndarray = objective(point[None], problems).gradient[0]
         return slope
 
     assert check_grad(value, gradient, theta) < 1e-6

@@ -5,7 +5,7 @@ import pytest
 
 from mild_core import bitmap, class_cuts
 from mild_core.audit import Annotations
-from mild_core.class_cuts import cut_classes, group
+from mild_core.class_cuts import cut_classes, group_by_class
 from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups, fit_mixture
 from mild_core.results import Selection, Threshold
@@ -75,7 +75,7 @@ def mixture_of(noise: float) -> Mixture:
 def test_f1_cuts_are_the_best_of_all_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = [mixture_of(0.1), mixture_of(0.5), mixture_of(0.9)]
     counts = np.stack([n * fit.densities.sum(axis=0) for n, fit in zip((100, 1000, 300), fits, strict=True)])
-    own = class_cuts.Classes(np.arange(3), np.zeros(0, dtype=np.intp), counts, counts)
+    own = class_cuts.ClassGroups(np.arange(3), np.zeros(0, dtype=np.intp), counts, counts)
     monkeypatch.setattr(class_cuts, "fit_groups", lambda *_: fits)
     found = cut_classes(own, SelectionOptions(per_class=True), Threshold("f1", 0.0, 3), fits[0], None)
     clean, noisy = (
@@ -161,4 +161,4 @@ def test_labels_that_are_missing_or_of_another_size_are_refused() -> None:
 def test_more_classes_than_can_be_fitted_are_refused() -> None:
     places = np.zeros(10_001, dtype=np.intp)
     with pytest.raises(ParameterError, match="10001 classes, at most 10000"):
-        group(np.arange(10_001), places, 8, places, 8)
+        group_by_class(np.arange(10_001), places, 8, places, 8)

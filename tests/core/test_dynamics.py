@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mild_core import bitmap
-from mild_core.dynamics import BLOCK_BYTES, dynamics, first_learned
+from mild_core.dynamics import BLOCK_BYTES, count_dynamics, count_epochs_to_learn
 from mild_core.types import RoundBits
 
 
@@ -44,7 +44,7 @@ def test_counts_equal_the_definitions(n_epochs: int, n_samples: int, seen: float
     observed = rng.random((n_epochs, n_samples)) < (1.1 if seen is None else seen)
     correct = observed & (rng.random((n_epochs, n_samples)) < rng.random(n_samples))
     bits = packed(correct, None if seen is None else observed)
-    counts = dynamics(bits)
+    counts = count_dynamics(bits)
     expected = by_hand(correct, observed)
     assert counts.observed.tolist() == expected["observed"]
     assert counts.memorised.tolist() == expected["memorised"]
@@ -52,13 +52,13 @@ def test_counts_equal_the_definitions(n_epochs: int, n_samples: int, seen: float
     assert counts.forgotten.tolist() == expected["forgotten"]
     assert counts.memorised_segments.tolist() == expected["mem_segments"]
     assert counts.misclassified_segments.tolist() == expected["mis_segments"]
-    assert first_learned(bits).tolist() == expected["learned"]
+    assert count_epochs_to_learn(bits).tolist() == expected["learned"]
 
 
 @pytest.mark.parametrize("n_epochs", [255, 256, 300, 1000])
 def test_counts_of_many_epochs_need_more_than_one_byte(n_epochs: int) -> None:
     correct = np.arange(n_epochs)[:, None] >= np.array([0, 1, n_epochs // 2, n_epochs - 1, n_epochs])
-    counts = dynamics(packed(correct))
+    counts = count_dynamics(packed(correct))
     assert counts.misclassified.tolist() == [0, 1, n_epochs // 2, n_epochs - 1, n_epochs]
 
 
@@ -66,6 +66,6 @@ def test_samples_across_blocks_are_counted_independently() -> None:
     n_samples = 8 * BLOCK_BYTES + 13
     rng = np.random.default_rng(0)
     correct = rng.random((3, n_samples)) < 0.5
-    counts = dynamics(packed(correct))
+    counts = count_dynamics(packed(correct))
     assert (counts.memorised == correct.sum(axis=0)).all()
     assert (counts.forgotten == (correct[:-1] & ~correct[1:]).sum(axis=0)).all()

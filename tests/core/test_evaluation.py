@@ -18,7 +18,7 @@ def test_only_checked_samples_count() -> None:
     audit = Audit.from_marks([0, 1, 3, 4], [True, True, True, False], SCORES.size)
     found = evaluate(kept(0, 1, 2, 4, 6), SCORES, audit)
     assert (found.known, found.clean, found.kept, found.kept_clean) == (4, 3, 3, 2)
-    assert found.measured() == {
+    assert found.summary() == {
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
@@ -29,7 +29,7 @@ def test_only_checked_samples_count() -> None:
 
 def test_what_is_not_defined_is_none() -> None:
     nobody = evaluate(kept(), SCORES, Audit.empty(SCORES.size))
-    assert set(nobody.measured().values()) == {None, 0}
+    assert set(nobody.summary().values()) == {None, 0}
     all_wrong = evaluate(kept(0), SCORES, Audit.from_marks([0, 3], [False, False], SCORES.size))
     assert (all_wrong.precision, all_wrong.recall, all_wrong.f1, all_wrong.auc) == (0.0, None, 0.0, None)
     none_kept = evaluate(kept(), SCORES, Audit.from_marks([0], [True], SCORES.size))

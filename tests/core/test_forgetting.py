@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap, forgetting
-from mild_core.inspect.explain import explain
+from mild_core.inspect.explain import explain_sample
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 
@@ -23,24 +23,24 @@ def bits_of(*epochs: str, observed: tuple[str, ...] | None = None, members: str 
 def test_what_was_known_in_the_second_half_and_forgotten_in_the_next_epoch_is_counted() -> None:
     # Of the two that are known in each of the epochs 4, 5 and 6, one is forgotten in the next.
     bits = bits_of("000", "111", "000", "111", "110", "011", "101", "001")
-    assert forgetting.forgotten([bits], EVERYONE) == pytest.approx(3 / 6)
-    assert forgetting.forgotten([bits], bitmap.pack([False, True, False])) == pytest.approx(1 / 2)
+    assert forgetting.measure_forgetting([bits], EVERYONE) == pytest.approx(3 / 6)
+    assert forgetting.measure_forgetting([bits], bitmap.pack([False, True, False])) == pytest.approx(1 / 2)
 
 
 def test_rounds_add_up_and_each_tells_of_whom_it_was_trained_on() -> None:
     first, second = bits_of("111", "111", "111", "011"), bits_of("111", "111", "111", "000", members="001")
-    assert forgetting.forgotten([first, second], EVERYONE) == pytest.approx(2 / 4)
+    assert forgetting.measure_forgetting([first, second], EVERYONE) == pytest.approx(2 / 4)
 
 
 def test_only_epochs_in_which_a_sample_was_observed_count() -> None:
     bits = bits_of("111", "111", "111", "001", observed=("111", "111", "111", "011"))
-    assert forgetting.forgotten([bits], EVERYONE) == pytest.approx(1 / 2)
+    assert forgetting.measure_forgetting([bits], EVERYONE) == pytest.approx(1 / 2)
 
 
 @pytest.mark.parametrize("epochs", [(), ("111",), ("000", "000", "000", "111"), ("111", "111", "000", "111")])
 def test_without_anything_that_could_be_forgotten_there_is_no_rate(epochs: tuple[str, ...]) -> None:
     bits = bits_of(*epochs) if epochs else RoundBits(3, np.zeros((0, 1), dtype=np.uint8))
-    assert forgetting.forgotten([bits], EVERYONE) is None
+    assert forgetting.measure_forgetting([bits], EVERYONE) is None
 
 
 def test_the_same_counts_are_separable_where_they_were_learnt_and_not_where_they_are_forgotten_again() -> None:
@@ -60,11 +60,11 @@ def test_the_same_counts_are_separable_where_they_were_learnt_and_not_where_they
 
 def test_what_is_known_in_the_last_quarter_is_counted_over_the_epochs_in_which_it_was_observed() -> None:
     bits = bits_of("111", "111", "000", "000", "000", "000", "100", "110")
-    assert forgetting.known_late([bits], EVERYONE) == pytest.approx(3 / 6)
-    assert forgetting.known_late([bits], bitmap.pack([False, False, True])) == 0.0
+    assert forgetting.measure_late_memorisation([bits], EVERYONE) == pytest.approx(3 / 6)
+    assert forgetting.measure_late_memorisation([bits], bitmap.pack([False, False, True])) == 0.0
     seen = bits_of("111", "111", "111", "001", observed=("111", "111", "111", "011"), members="110")
-    assert forgetting.known_late([seen], EVERYONE) == 0.0
-    assert forgetting.known_late([bits], bitmap.pack([False] * 3)) is None
+    assert forgetting.measure_late_memorisation([seen], EVERYONE) == 0.0
+    assert forgetting.measure_late_memorisation([bits], bitmap.pack([False] * 3)) is None
 
 
 def learnt_by_heart(n_epochs: int = 80) -> tuple[RoundBits, np.ndarray]:
@@ -82,9 +82,9 @@ def test_where_wrong_labels_are_learnt_by_heart_the_early_epochs_judge() -> None
     assert selection.epochs == 20
     assert selection.reasons[0].startswith("100% of the likely mislabelled samples are known in the last quarter")
     assert (bitmap.unpack(selection.bitmap, 3000) == clean).mean() > 0.99
-    assert np.array_equal(selection.bitmap, select(forgetting.early([bits])).bitmap)
+    assert np.array_equal(selection.bitmap, select(forgetting.take_first_quarter([bits])).bitmap)
     mislabelled = int(np.flatnonzero(~clean)[0])
-    assert "misclassified in 20 of 20 epochs" in explain([bits], selection, mislabelled).why
+    assert "misclassified in 20 of 20 epochs" in explain_sample([bits], selection, mislabelled).why
 
 
 def test_a_given_value_is_one_of_the_same_scores() -> None:
@@ -109,4 +109,4 @@ def test_early_epochs_that_tell_less_are_not_asked(n_epochs: int, learnt_in: flo
     selection = select([bits])
     assert selection.verdict == "separable"
     assert not selection.early
-    assert select(forgetting.early([bits])).verdict != "separable"
+    assert select(forgetting.take_first_quarter([bits])).verdict != "separable"

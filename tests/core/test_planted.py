@@ -6,7 +6,7 @@ import pytest
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
-from mild_core.verdict import MIN_PLANTED, noise_bound
+from mild_core.verdict import MIN_PLANTED, bound_noise_rate
 
 CLEAN = np.array([60.0, 25, 10, 3, 1, 1, 0, 0, 0, 0, 0]) / 100
 NOISY = np.array([0.0, 0, 0, 1, 2, 5, 7, 10, 15, 25, 35]) / 100
@@ -16,7 +16,7 @@ NOISY = np.array([0.0, 0, 0, 1, 2, 5, 7, 10, 15, 25, 35]) / 100
 def test_the_bound_lies_above_the_noise_rate_and_not_far(noise: float) -> None:
     rng = np.random.default_rng(int(noise * 10))
     counts = rng.multinomial(20_000, (1 - noise) * CLEAN + noise * NOISY).astype(np.float64)
-    bounds = [noise_bound(counts, rng.multinomial(400, NOISY).astype(np.float64)) or 0.0 for _ in range(50)]
+    bounds = [bound_noise_rate(counts, rng.multinomial(400, NOISY).astype(np.float64)) or 0.0 for _ in range(50)]
     assert np.mean(np.array(bounds) >= noise - 0.005) >= 0.9
     assert np.median(bounds) <= 1.1 * noise + 0.01
 
@@ -24,8 +24,8 @@ def test_the_bound_lies_above_the_noise_rate_and_not_far(noise: float) -> None:
 def test_a_handful_of_planted_samples_bounds_nothing() -> None:
     planted = np.zeros(11)
     planted[10] = MIN_PLANTED - 1
-    assert noise_bound(CLEAN * 1000, planted) is None
-    assert noise_bound(np.zeros(11), planted + 5) is None
+    assert bound_noise_rate(CLEAN * 1000, planted) is None
+    assert bound_noise_rate(np.zeros(11), planted + 5) is None
 
 
 def test_a_handful_of_planted_samples_changes_no_verdict() -> None:

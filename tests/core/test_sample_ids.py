@@ -3,36 +3,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mild_core.sample_ids import IdIndex, digests_of, fault
+from mild_core.sample_ids import IdIndex, find_id_error, hash_ids
 
 
 @given(st.lists(st.text(), unique=True, max_size=50), st.lists(st.text(), max_size=50))
 def test_an_id_is_found_where_it_stands_and_nowhere_else(ids: list[str], others: list[str]) -> None:
-    index = IdIndex(digests_of(ids))
+    index = IdIndex(hash_ids(ids))
     asked = [*ids, *others]
-    assert index.indices(asked).tolist() == [ids.index(name) if name in ids else -1 for name in asked]
+    assert index.find_indices(asked).tolist() == [ids.index(name) if name in ids else -1 for name in asked]
     assert index.n_samples == len(ids)
-    assert index.twice() is None
+    assert index.find_duplicate() is None
 
 
 def test_ids_that_share_half_of_their_digest_are_told_apart() -> None:
-    digests = digests_of(["a", "b", "c", "d"])
+    digests = hash_ids(["a", "b", "c", "d"])
     digests = np.array([[7, low] for low in digests[:, 1]], dtype=np.uint64)
     index = IdIndex(digests)
-    assert index.twice() is None
-    assert IdIndex(np.concatenate((digests, digests[2:3]))).twice() == (2, 4)
-    same_high = digests_of(["a"])[:, 0]
-    index = IdIndex(np.array([[same_high[0], 1], *digests_of(["a"]).tolist(), [same_high[0], 2]], dtype=np.uint64))
-    assert index.indices(["a", "b"]).tolist() == [1, -1]
+    assert index.find_duplicate() is None
+    assert IdIndex(np.concatenate((digests, digests[2:3]))).find_duplicate() == (2, 4)
+    same_high = hash_ids(["a"])[:, 0]
+    index = IdIndex(np.array([[same_high[0], 1], *hash_ids(["a"]).tolist(), [same_high[0], 2]], dtype=np.uint64))
+    assert index.find_indices(["a", "b"]).tolist() == [1, -1]
 
 
 def test_the_first_pair_is_named() -> None:
-    assert IdIndex(digests_of(["a", "b", "c", "b", "c", "a"])).twice() == (1, 3)
+    assert IdIndex(hash_ids(["a", "b", "c", "b", "c", "a"])).find_duplicate() == (1, 3)
 
 
 @pytest.mark.parametrize("name", ["a", "train/ä b.png", "0", "x" * 512, "ä" * 256, "{}"])
 def test_what_an_id_may_be(name: str) -> None:
-    assert fault(name) is None
+    assert find_id_error(name) is None
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_what_an_id_may_be(name: str) -> None:
     ],
 )
 def test_what_an_id_may_not_be(name: str, says: str) -> None:
-    assert says in (fault(name) or "")
+    assert says in (find_id_error(name) or "")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.scores import MAX_BINS, score
+from mild_core.scores import MAX_BINS, score_samples
 from mild_core.types import Metric, RoundBits
 
 
@@ -30,11 +30,11 @@ def round_of(*sequences: str, members: list[int] | None = None, expects: str = "
     ],
 )
 def test_metrics_are_those_defined(metric: Metric, expected: list[float]) -> None:
-    assert score([round_of("0001", "0101", "1111", "0000")], metric).values.tolist() == expected
+    assert score_samples([round_of("0001", "0101", "1111", "0000")], metric).values.tolist() == expected
 
 
 def test_unobserved_epochs_do_not_count_but_the_others_speak_for_them() -> None:
-    scores = score([round_of("0.1.", "....", "0000")], "mild-simple")
+    scores = score_samples([round_of("0.1.", "....", "0000")], "mild-simple")
     assert scores.values[0] == 0
     assert np.isnan(scores.values[1])
     assert scores.scored.tolist() == [True, False, True]
@@ -43,19 +43,19 @@ def test_unobserved_epochs_do_not_count_but_the_others_speak_for_them() -> None:
 
 def test_equally_long_rounds_add_up() -> None:
     a, b = ("0001", "1111"), ("0111", "0111")
-    pooled = score([round_of(*a), round_of(*b)], "mild-simple")
+    pooled = score_samples([round_of(*a), round_of(*b)], "mild-simple")
     assert pooled.values.tolist() == [2 - 2, -4 - 2]
     assert pooled.n_bins == 9
-    assert pooled.value_of(int(pooled.bins[0])) == pooled.values[0]
+    assert pooled.value_at(int(pooled.bins[0])) == pooled.values[0]
 
 
 def test_rounds_weigh_equally_whatever_their_length() -> None:
-    pooled = score([round_of("0" * 10), round_of("11")], "mild-simple")
+    pooled = score_samples([round_of("0" * 10), round_of("11")], "mild-simple")
     assert pooled.values.tolist() == [0]
 
 
 def test_whom_nobody_expected_is_neither_scored_nor_missing() -> None:
-    scores = score([round_of("01", "..", members=[0], expects="members")], "mild-simple")
+    scores = score_samples([round_of("01", "..", members=[0], expects="members")], "mild-simple")
     assert scores.scored.tolist() == [True, False]
     assert scores.unobserved.tolist() == [False, False]
 
@@ -64,7 +64,7 @@ def test_whom_nobody_expected_is_neither_scored_nor_missing() -> None:
 def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     correct = rng.random((12, 300)) < 0.5
-    scores = score([RoundBits(300, bitmap.pack(correct))], metric)
+    scores = score_samples([RoundBits(300, bitmap.pack(correct))], metric)
     bins = scores.bins
     upper = scores.origin + scores.width * bins
     assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.width)).all()
@@ -75,13 +75,13 @@ def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
 def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     correct = rng.random((1500, 400)) < rng.random(400)
-    scores = score([RoundBits(400, bitmap.pack(correct))], metric)
+    scores = score_samples([RoundBits(400, bitmap.pack(correct))], metric)
     assert scores.n_bins <= MAX_BINS
     bins = scores.bins
     assert (np.diff(bins[np.argsort(scores.values)]) >= 0).all()
     for cut in (0, 3, scores.n_bins - 1):
-        assert ((bins <= cut) == (scores.values <= scores.value_of(cut) + 1e-9)).all()
-        assert scores.cut_at(scores.value_of(cut)) == cut
+        assert ((bins <= cut) == (scores.values <= scores.value_at(cut) + 1e-9)).all()
+        assert scores.cut_at(scores.value_at(cut)) == cut
 
 
 def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:
@@ -89,9 +89,11 @@ def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:
     correct = [bitmap.pack(rng.random((10, 100)) < 0.5) for _ in range(2)]
     planted = bitmap.from_indices(range(7), 100)
     first, second = RoundBits(100, correct[0], planted=planted), RoundBits(100, correct[1])
-    both, alone = score([first, second], "mild-simple"), score([second], "mild-simple")
+    both, alone = score_samples([first, second], "mild-simple"), score_samples([second], "mild-simple")
     assert both.values[:7] / both.n_epochs == pytest.approx(alone.values[:7] / alone.n_epochs)
-    assert both.values[7:] == pytest.approx(score([RoundBits(100, correct[0]), second], "mild-simple").values[7:])
+    assert both.values[7:] == pytest.approx(
+        score_samples([RoundBits(100, correct[0]), second], "mild-simple").values[7:]
+    )
     assert both.scored.all()
     assert not both.unobserved.any()
     assert both.planted is not None
@@ -109,10 +111,10 @@ def test_a_sample_that_was_only_planted_is_not_judged() -> None:
         "members",
         planted=bitmap.from_indices([0, 1], 100),
     )
-    scores = score([bits], "mild-simple")
+    scores = score_samples([bits], "mild-simple")
     assert scores.planted is not None
     assert np.flatnonzero(scores.planted).tolist() == [0, 1]
-    assert scores.seen[:50].all()
+    assert scores.sufficiently_observed[:50].all()
     assert not scores.scored[:2].any()
     assert scores.scored[2:50].all()
     assert not scores.unobserved.any()

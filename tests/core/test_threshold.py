@@ -5,11 +5,11 @@ import pytest
 
 from mild_core.mixture.mixture import Mixture
 from mild_core.threshold import (
+    apply_min_keep,
     bayes_cut,
+    choose_cut,
     expected_f1,
     f1_cut,
-    fitted_cut,
-    floored,
     fraction_cut,
     posterior_cut,
     scale_cut,
@@ -66,10 +66,10 @@ def test_fraction_keeps_ties_together() -> None:
 
 def test_the_floor_raises_a_cut_and_never_lowers_it() -> None:
     counts = np.array([10.0, 20.0, 30.0, 40.0])
-    assert floored(-1, counts, 0.01) == 0
-    assert floored(-1, counts, 0.31) == 2
-    assert floored(-1, counts, 0.0) == -1
-    assert floored(3, counts, 0.1) == 3
+    assert apply_min_keep(-1, counts, 0.01) == 0
+    assert apply_min_keep(-1, counts, 0.31) == 2
+    assert apply_min_keep(-1, counts, 0.0) == -1
+    assert apply_min_keep(3, counts, 0.1) == 3
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_floor_raises_a_cut_and_never_lowers_it() -> None:
     [("f1", 2), ("bayes", 2), ("posterior", 2), ("scale", 3), ("fraction", 1)],
 )
 def test_each_rule_reaches_its_cut(rule: Rule, cut: int) -> None:
-    assert fitted_cut(APART, np.array([25.0, 25, 25, 25, 0, 0]), SelectionOptions(threshold=rule)) == cut
+    assert choose_cut(APART, np.array([25.0, 25, 25, 25, 0, 0]), SelectionOptions(threshold=rule)) == cut
 
 
 def test_the_f1_cut_is_the_best_of_all_cuts() -> None:
@@ -108,4 +108,4 @@ def test_a_precision_that_no_set_has_keeps_nobody_and_whole_recall_everyone_who_
 @pytest.mark.parametrize("rule", ["precision", "recall"])
 def test_a_target_rule_reaches_its_cut(rule: Rule) -> None:
     options = SelectionOptions(threshold=rule, target=0.9)
-    assert fitted_cut(APART, np.ones(6), options) == target_cut(APART, rule, 0.9)  # type: ignore[arg-type]  # one of both
+    assert choose_cut(APART, np.ones(6), options) == target_cut(APART, rule, 0.9)  # type: ignore[arg-type]  # one of both

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mild_client import MildClient
-from mild_core.inspect.histograms import counted
+from mild_core.inspect.histograms import count_data_map
 from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.report import model_card, report, sample_sections, summary
@@ -21,7 +21,7 @@ from mild_trainer.review.review_runs import ServiceRun
 from tests.trainer.trainings import by_itself
 
 CHOSEN = SelectionOptions(threshold="fraction", fraction=0.75)
-NOTHING = counted(np.array([]), np.array([]), np.array([], dtype=np.bool_))
+NOTHING = count_data_map(np.array([]), np.array([]), np.array([], dtype=np.bool_))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_large_picture_in_colour_is_made_smaller() -> None:
 
 
 def test_the_same_map_is_drawn_the_same() -> None:
-    found = counted(np.array([3, 3, 90]), np.array([0, 0, 4]), np.array([True, True, False]))
+    found = count_data_map(np.array([3, 3, 90]), np.array([0, 0, 4]), np.array([True, True, False]))
     assert sample_sections.draw_sample_map(found, "changes") == sample_sections.draw_sample_map(found, "changes")
 
 

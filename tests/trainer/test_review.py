@@ -69,7 +69,7 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
     }
     assert (second["index"], second["score"], second["mark"]) == ("2", "", "")
     marks = review.read_marks(path, 6)
-    assert (marks.n_known, marks.mark(5)) == (1, False)
+    assert (marks.n_known, marks.get_mark(5)) == (1, False)
     with pytest.raises(ReviewError, match="exists and may hold marks; give another --out"):
         review.write(path, [])
 

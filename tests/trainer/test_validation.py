@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mild_client import HttpBackend, LocalSelector, MildClient
 from mild_core import bitmap
-from mild_core.alarms import plateau
+from mild_core.alarms import find_plateau
 from mild_core.types import Observe, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.data import Dataset
@@ -160,8 +160,8 @@ def test_the_rounds_end_when_the_accuracy_has_stopped_rising(
 def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(validated, rounds=20, patience=1), data=digits)
     course = [record.validation_accuracy or 0.0 for record in history.rounds]
-    assert plateau(course, 1) is not None
-    assert plateau(course[:-1], 1) is None
+    assert find_plateau(course, 1) is not None
+    assert find_plateau(course[:-1], 1) is None
     assert "validation accuracy is at a plateau" in history.ended
     numbers = summary.summarise(history)
     assert numbers["ended"] == history.ended

@@ -226,7 +226,9 @@ def _tell(console: Console, history: "History", numbers: dict[str, Any], written
     console.print(summary.table(numbers))
     if history.verified is not None:
         console.print(
-            f"{history.verified.told}.", highlight=False, style=None if history.verified.carries_signal else "bold red"
+            f"{history.verified.summary_text}.",
+            highlight=False,
+            style=None if history.verified.carries_signal else "bold red",
         )
     if planting := summary.planting(numbers):
         console.print(planting, highlight=False, soft_wrap=True)

@@ -62,7 +62,7 @@ def select_file(path: Path, options: SelectionOptions, plot: Path | None = None)
     clean = _clean(path, arrays, correct.shape[1])
     if clean is not None:
         audit = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
-        answer["measured"] = evaluate(selection.bitmap, selection.scores, audit).measured()
+        answer["measured"] = evaluate(selection.bitmap, selection.scores, audit).summary()
     fit = RoundFit.of(selection)
     if plot is not None and fit is not None:
         from mild_trainer.report.figures import (

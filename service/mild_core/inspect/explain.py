@@ -1,4 +1,4 @@
-"""One sample: what was seen of it, what follows from that, and in words why it was kept or dropped."""
+"""Explanation of one sample: its history, its score, and why it was kept or dropped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ import numpy as np
 
 from mild_core import bitmap
 from mild_core.errors import SampleIndexError
-from mild_core.forgetting import early
+from mild_core.forgetting import take_first_quarter
 from mild_core.results import Selection
 from mild_core.scores import EPSILON
 from mild_core.types import RoundBits
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """A sample in one round.
+class SampleHistory:
+    """History of a sample in one round.
 
     Attributes
     ----------
     bits
-        A character per epoch: ``1`` memorised, ``0`` misclassified, ``.`` not observed.
+        One character per epoch: ``1`` memorised, ``0`` misclassified, ``.`` not observed.
     member
-        Whether the model was trained on it.
+        Whether the model was trained on the sample.
     planted
-        Whether its label was broken on purpose: the bits are about that label, and the round does not count.
+        Whether its label was broken on purpose: the bits describe that label, and the round does not count.
     """
 
     bits: str
@@ -33,37 +33,38 @@ class History:
 
     @property
     def observed(self) -> int:
-        """Epochs in which the sample was seen."""
+        """Number of epochs in which the sample was observed."""
         return len(self.bits) - self.bits.count(".")
 
     @property
     def misclassified(self) -> int:
-        """Epochs in which it was seen and misclassified."""
+        """Number of observed epochs in which it was misclassified."""
         return self.bits.count("0")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known of one sample.
+    """Why a selection keeps or drops one sample.
 
     Attributes
     ----------
     index
-        The sample.
+        Index of the sample.
     rounds
-        Its history, oldest first, whether or not a round counts.
+        Its history in every round, oldest first, whether or not the round counts.
     epochs, observed, misclassified
-        Epochs of the rounds that count, those in which it was seen, and those in which it was misclassified.
+        Epochs of the rounds that count, epochs of these in which it was observed, and those in which it was
+        misclassified.
     score, noisy_posterior
         Its metric, and the probability that it is mislabelled; None where there is none.
     kept
         Whether it is in the set.
     why
-        The same in words.
+        The explanation in words.
     """
 
     index: int
-    rounds: tuple[History, ...]
+    rounds: tuple[SampleHistory, ...]
     epochs: int
     observed: int
     misclassified: int
@@ -73,17 +74,17 @@ class Explanation:
     why: str
 
 
-def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Explanation:
-    """Explain what a selection has made of one sample.
+def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Explanation:
+    """Explain why a selection keeps or drops one sample.
 
     Parameters
     ----------
     rounds
-        All rounds of the run up to the one that was selected from, oldest first.
+        The rounds that the selection was computed from, oldest first.
     selection
-        What was selected from them.
+        The selection.
     index
-        The sample.
+        Index of the sample.
 
     Raises
     ------
@@ -92,72 +93,77 @@ def explain(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Ex
     """
     if not 0 <= index < selection.n_samples:
         raise sample_index_error(index, selection.n_samples)
-    histories = tuple(_history(bits, index) for bits in rounds)
-    judged = [_history(bits, index) for bits in early(rounds)] if selection.early else histories
-    used = judged if selection.options.evidence == "pooled" else judged[-1:]
-    counting = [history for history in used if not history.planted]
-    epochs = sum(len(history.bits) for history in counting)
-    observed = sum(history.observed for history in counting)
-    misclassified = sum(history.misclassified for history in counting)
-    kept = bool(bitmap.unpack(selection.bitmap, selection.n_samples)[index])
-    seen = f"misclassified in {misclassified} of {observed} epochs"
+    histories = tuple(_read_history(bits, index) for bits in rounds)
+    scored_rounds = take_first_quarter(rounds) if selection.early else rounds
+    if selection.options.evidence == "latest":
+        scored_rounds = scored_rounds[-1:]
+    counted = [history for bits in scored_rounds if not (history := _read_history(bits, index)).planted]
+    epochs = sum(len(history.bits) for history in counted)
+    observed = sum(history.observed for history in counted)
+    misclassified = sum(history.misclassified for history in counted)
+    kept = bool(bitmap.get_sample_bits(selection.bitmap, index))
+    if selection.scored[index]:
+        why = _explain_score(selection, index, kept, f"misclassified in {misclassified} of {observed} epochs")
+    else:
+        why = _explain_missing_score(counted, kept)
     return Explanation(
         index=index,
         rounds=histories,
         epochs=epochs,
         observed=observed,
         misclassified=misclassified,
-        score=_number(selection.scores[index]),
-        noisy_posterior=_number(selection.noisy_posterior[index]),
+        score=_to_optional_float(selection.scores[index]),
+        noisy_posterior=_to_optional_float(selection.noisy_posterior[index]),
         kept=kept,
-        why=_judged(selection, index, kept, seen) if selection.scored[index] else _unseen(counting, kept),
+        why=why,
     )
 
 
 def sample_index_error(index: int, n_samples: int) -> SampleIndexError:
-    """The error for a sample that there is not."""
+    """Error for an index outside ``0..n_samples-1``."""
     return SampleIndexError(
         f"sample index {index} is outside 0..{n_samples - 1}; "
         "ask for an index into the data set that the run was opened with"
     )
 
 
-def _history(bits: RoundBits, index: int) -> History:
-    """One sample's column of a round."""
-    correct = bitmap.of_sample(bits.correct, index).tolist()
-    observed = [True] * len(correct) if bits.observed is None else bitmap.of_sample(bits.observed, index).tolist()
-    return History(
-        bits="".join("1" if c else "0" if o else "." for c, o in zip(correct, observed, strict=True)),
-        member=bits.members is None or bool(bitmap.of_sample(bits.members, index)),
-        planted=bits.planted is not None and bool(bitmap.of_sample(bits.planted, index)),
+def _read_history(bits: RoundBits, index: int) -> SampleHistory:
+    """Read the history of one sample off a round."""
+    correct = bitmap.get_sample_bits(bits.correct, index)
+    observed = np.ones_like(correct) if bits.observed is None else bitmap.get_sample_bits(bits.observed, index)
+    return SampleHistory(
+        bits="".join(np.where(correct, "1", np.where(observed, "0", ".")).tolist()),
+        member=bits.members is None or bool(bitmap.get_sample_bits(bits.members, index)),
+        planted=bits.planted is not None and bool(bitmap.get_sample_bits(bits.planted, index)),
     )
 
 
-def _number(value: np.float32) -> float | None:
+def _to_optional_float(value: np.float32) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _unseen(counting: Sequence[History], kept: bool) -> str:
-    """Why a sample that was hardly seen, or never with its own label, is not judged."""
-    if not counting:
+def _explain_missing_score(counted: Sequence[SampleHistory], kept: bool) -> str:
+    """Explain why a sample that was rarely observed, or never with its own label, is not judged."""
+    if not counted:
         return f"its label was broken on purpose, and its own one is judged from the next round on; {_verb(kept)}"
-    observed, epochs = (sum(values) for values in zip(*((h.observed, len(h.bits)) for h in counting), strict=True))
+    observed = sum(history.observed for history in counted)
+    epochs = sum(len(history.bits) for history in counted)
     return f"seen in {observed} of {epochs} epochs, too few to be judged; {_verb(kept)}"
 
 
-def _judged(selection: Selection, index: int, kept: bool, seen: str) -> str:
-    """Why a sample with a score is on its side of the cut."""
+def _explain_score(selection: Selection, index: int, kept: bool, counts_text: str) -> str:
+    """Explain on which side of the cut the score of a sample lies."""
     score, threshold = float(selection.scores[index]), selection.threshold.value
     if threshold is None:
-        below = True
-        place = f"score {score:g}, and no cut was made as the verdict is {selection.verdict}"
+        is_below = True
+        score_text = f"score {score:g}, and no cut was made as the verdict is {selection.verdict}"
     else:
-        below = score <= threshold + EPSILON
-        place = f"score {score:g} {'up to' if below else 'above'} the cut at {threshold:g}"
+        is_below = score <= threshold + EPSILON
+        score_text = f"score {score:g} {'up to' if is_below else 'above'} the cut at {threshold:g}"
     posterior = selection.noisy_posterior[index]
-    likely = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
-    against = "" if below == kept else ", against this cut: the set was made otherwise"
-    return f"{seen}, {place}{likely}; {_verb(kept)}{against}"
+    posterior_text = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
+    exception_text = "" if is_below == kept else ", against this cut: the set was made otherwise"
+    return f"{counts_text}, {score_text}{posterior_text}; {_verb(kept)}{exception_text}"
 
 
 def _verb(kept: bool) -> str:

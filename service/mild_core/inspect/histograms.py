@@ -1,9 +1,4 @@
-"""Two-dimensional histograms of samples: the data map, and one selection's scores against another's.
-
-A selection class by class: who is kept, how noisy each given label seems, and what the others were taken for.
-
-Two selections of the same samples: what they share, who moved, and how their scores agree.
-"""
+"""Histograms of the samples of a selection: the data map, counts by class, and the comparison of two selections."""
 
 from dataclasses import dataclass
 
@@ -18,7 +13,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Axis:
-    """One direction of a grid.
+    """Bins of equal width along one axis of a histogram.
 
     Attributes
     ----------
@@ -31,39 +26,39 @@ class Axis:
     n_bins: int
 
     @classmethod
-    def of_counts(cls, most: int, max_bins: int) -> "Axis":
-        """Bins of whole numbers ``0..most``, at most `max_bins` of them and all equally wide."""
-        width = -(-(most + 1) // max_bins)
-        return cls(0.0, float(width), -(-(most + 1) // width))
+    def for_counts(cls, largest: int, max_bins: int) -> "Axis":
+        """Create at most `max_bins` bins for the whole numbers ``0..largest``."""
+        width = -(-(largest + 1) // max_bins)
+        return cls(0.0, float(width), -(-(largest + 1) // width))
 
     @classmethod
-    def of_values(cls, values: NDArray[np.floating], n_bins: int) -> "Axis":
-        """Bins over the range of `values`; a single one where they are all the same, or none is there."""
+    def for_values(cls, values: NDArray[np.floating], n_bins: int) -> "Axis":
+        """Create `n_bins` bins over the range of `values`; one bin where all are equal, or there are none."""
         if not values.size or values.min() == values.max():
             return cls(float(values[0]) if values.size else 0.0, 1.0, 1)
         low, high = float(values.min()), float(values.max())
         return cls(low, (high - low) / n_bins, n_bins)
 
-    def bins(self, values: NDArray[np.number]) -> NDArray[np.int64]:
-        """Bin of each value, shape of `values`."""
+    def assign_bins(self, values: NDArray[np.number]) -> NDArray[np.int64]:
+        """Assign values to bins, shape of `values`."""
         bins: NDArray[np.int64] = np.floor((values - self.low) / self.width).astype(np.int64)
         return np.clip(bins, 0, self.n_bins - 1)
 
-    def edge(self, number: int) -> float:
-        """Where a bin begins."""
-        return self.low + self.width * number
+    def edge(self, bin_index: int) -> float:
+        """Lower edge of a bin."""
+        return self.low + self.width * bin_index
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataMap:
-    """Samples that were seen, by misclassified epochs (`x`) and transitions (`y`).
+    """Two-dimensional histogram of the observed samples by misclassified epochs (`x`) and transitions (`y`).
 
     Attributes
     ----------
     x, y
-        The axes, of whole numbers.
+        Axes of whole numbers.
     kept, dropped
-        Samples per cell, shape (y.n_bins, x.n_bins) each.
+        Kept and dropped samples per cell, shape (y.n_bins, x.n_bins) each.
     """
 
     x: Axis
@@ -72,44 +67,18 @@ class DataMap:
     dropped: Counts
 
 
-def data_map(table: SampleTable, max_x: int = 40, max_y: int = 20) -> DataMap:
-    """Count the samples of a table; neighbouring numbers share a cell where there would be more than that many."""
-    seen = table.observed > 0
-    return counted(table.misclassified[seen], table.transitions[seen], table.kept[seen], max_x, max_y)
-
-
-def counted(
-    misclassified: NDArray[np.number],
-    transitions: NDArray[np.number],
-    kept: NDArray[np.bool_],
-    max_x: int = 40,
-    max_y: int = 20,
-) -> DataMap:
-    """Count samples that were seen by their whole numbers, arrays of shape (n_samples,) each."""
-    x = Axis.of_counts(int(misclassified.max(initial=0)), max_x)
-    y = Axis.of_counts(int(transitions.max(initial=0)), max_y)
-    inside, outside = (grid(x, y, misclassified[side], transitions[side]) for side in (kept, ~kept))
-    return DataMap(x, y, inside, outside)
-
-
-def grid(x: Axis, y: Axis, x_values: NDArray[np.number], y_values: NDArray[np.number]) -> Counts:
-    """How many samples each cell has, shape (y.n_bins, x.n_bins)."""
-    cells = y.bins(y_values) * x.n_bins + x.bins(x_values)
-    return np.bincount(cells, minlength=x.n_bins * y.n_bins).reshape(y.n_bins, x.n_bins)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassTable:
-    """Samples by their given label, arrays of shape (n_classes,); classes that no sample has are left out.
+    """Counts by given label, arrays of shape (n_classes,); classes without samples are left out.
 
     Attributes
     ----------
     classes
         The labels, ascending.
     n_samples, n_scored, n_kept
-        Samples, those that were judged, and those in the set.
+        Samples of the class, scored ones, and ones in the set.
     noise
-        Mean probability of being mislabelled of those that were judged; NaN where there is none.
+        Mean noisy posterior of the scored samples; NaN where there is none.
     """
 
     classes: NDArray[np.int64]
@@ -119,58 +88,30 @@ class ClassTable:
     noise: NDArray[np.float64]
 
 
-def class_table(table: SampleTable, labels: NDArray[np.integer]) -> ClassTable:
-    """Count a table's samples by their given labels, shape (n_samples,)."""
-    classes, place = np.unique(labels, return_inverse=True)
-    judged = table.scored & ~np.isnan(table.noisy_posterior)
-    n_samples, n_scored, n_kept, n_judged = (
-        np.bincount(place[mask], minlength=classes.size)
-        for mask in (np.ones(labels.size, dtype=np.bool_), table.scored, table.kept, judged)
-    )
-    sums = np.bincount(place[judged], table.noisy_posterior[judged], minlength=classes.size)
-    noise = np.divide(sums, n_judged, out=np.full(classes.size, np.nan), where=n_judged > 0)
-    return ClassTable(classes.astype(np.int64), n_samples, n_scored, n_kept, noise)
-
-
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Samples of one given label that were mostly predicted as another one."""
+    """Number of samples with one given label that were mostly predicted as another class."""
 
     given: int
     suggested: int
     n_samples: int
 
 
-def confusions(given: NDArray[np.integer], suggested: NDArray[np.integer], limit: int) -> list[Confusion]:
-    """The most frequent pairs of given and other label, the most frequent first.
-
-    Parameters
-    ----------
-    given, suggested
-        Shape (n,) each, of the samples that have both.
-    limit
-        Most pairs.
-    """
-    pairs, counts = np.unique(np.stack((given, suggested)), axis=1, return_counts=True)
-    first = np.argsort(-counts, kind="stable")[:limit]
-    return [Confusion(int(pairs[0, at]), int(pairs[1, at]), int(counts[at])) for at in first]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """A second selection against a first one.
+    """Comparison of a second selection with a first one of the same samples.
 
     Attributes
     ----------
     n_first, n_second, n_both
-        Samples kept by each, and by both.
+        Samples kept by the first, by the second, and by both.
     jaccard
-        Samples kept by both over those kept by either; 1 where nobody is kept.
+        Samples kept by both over samples kept by either; 1 where both sets are empty.
     moved_in, moved_out
-        Samples that only the second one keeps, cleanest first, and that only the first one keeps, noisiest first, both
-        by the second one's scores.
+        Samples kept only by the second selection, cleanest first, and only by the first one, noisiest first, both by
+        the scores of the second.
     x, y
-        Axes of the first one's and of the second one's scores.
+        Axes of the scores of the first and of the second selection.
     scores
         Samples per cell that have a score in both, shape (y.n_bins, x.n_bins).
     """
@@ -186,33 +127,103 @@ class Comparison:
     scores: Counts
 
 
-def compare(first: SampleTable, second: SampleTable, n_bins: int = 30) -> Comparison:
+def build_data_map(table: SampleTable, max_x: int = 40, max_y: int = 20) -> DataMap:
+    """Build the data map of a table with at most `max_x` by `max_y` cells."""
+    is_observed = table.observed > 0
+    columns = (table.misclassified[is_observed], table.transitions[is_observed], table.kept[is_observed])
+    return count_data_map(*columns, max_x, max_y)
+
+
+def count_data_map(
+    misclassified: NDArray[np.number],
+    transitions: NDArray[np.number],
+    kept: NDArray[np.bool_],
+    max_x: int = 40,
+    max_y: int = 20,
+) -> DataMap:
+    """Build the data map of observed samples with at most `max_x` by `max_y` cells.
+
+    Parameters
+    ----------
+    misclassified, transitions, kept
+        Misclassified epochs, transitions, and whether the sample is kept, shape (n_samples,) each.
+    max_x, max_y
+        Largest number of bins; adjacent numbers share a bin where there would be more.
+    """
+    x = Axis.for_counts(int(misclassified.max(initial=0)), max_x)
+    y = Axis.for_counts(int(transitions.max(initial=0)), max_y)
+    kept_cells, dropped_cells = (count_cells(x, y, misclassified[mask], transitions[mask]) for mask in (kept, ~kept))
+    return DataMap(x, y, kept_cells, dropped_cells)
+
+
+def count_cells(x: Axis, y: Axis, x_values: NDArray[np.number], y_values: NDArray[np.number]) -> Counts:
+    """Count the samples per cell of a two-dimensional histogram, shape (y.n_bins, x.n_bins)."""
+    cells = y.assign_bins(y_values) * x.n_bins + x.assign_bins(x_values)
+    return np.bincount(cells, minlength=x.n_bins * y.n_bins).reshape(y.n_bins, x.n_bins)
+
+
+def build_class_table(table: SampleTable, labels: NDArray[np.integer]) -> ClassTable:
+    """Count the samples of a table by their given labels, shape (n_samples,)."""
+    classes, class_index = np.unique(labels, return_inverse=True)
+    has_posterior = table.scored & ~np.isnan(table.noisy_posterior)
+    n_samples, n_scored, n_kept, n_posteriors = (
+        np.bincount(class_index[mask], minlength=classes.size)
+        for mask in (np.ones(labels.size, dtype=np.bool_), table.scored, table.kept, has_posterior)
+    )
+    sums = np.bincount(class_index[has_posterior], table.noisy_posterior[has_posterior], minlength=classes.size)
+    noise = np.divide(sums, n_posteriors, out=np.full(classes.size, np.nan), where=n_posteriors > 0)
+    return ClassTable(classes.astype(np.int64), n_samples, n_scored, n_kept, noise)
+
+
+def find_confusions(labels: NDArray[np.integer], suggested: NDArray[np.integer], limit: int) -> list[Confusion]:
+    """Count the pairs of given label and suggested class, the most frequent first.
+
+    Parameters
+    ----------
+    labels, suggested
+        Given label and suggested class of the samples that have both, shape (n_samples,) each.
+    limit
+        Largest number of pairs.
+    """
+    pairs, counts = np.unique(np.stack((labels, suggested)), axis=1, return_counts=True)
+    most_frequent = np.argsort(-counts, kind="stable")[:limit]
+    return [Confusion(int(pairs[0, pair]), int(pairs[1, pair]), int(counts[pair])) for pair in most_frequent]
+
+
+def compare_selections(first: SampleTable, second: SampleTable, n_bins: int = 30) -> Comparison:
     """Compare two selections sample by sample.
+
+    Parameters
+    ----------
+    first, second
+        Tables of the two selections.
+    n_bins
+        Number of bins of each axis of scores.
 
     Raises
     ------
     InvalidInput
-        If they are of different numbers of samples.
+        If the selections have different numbers of samples.
     """
     if first.n_samples != second.n_samples:
         raise InvalidInput(
             f"selections of {first.n_samples} and of {second.n_samples} samples cannot be compared sample by sample; "
             "choose two of the same data set"
         )
-    either = int((first.kept | second.kept).sum())
-    both = int((first.kept & second.kept).sum())
-    scored = ~(np.isnan(first.scores) | np.isnan(second.scores))
-    values = [table.scores[scored] for table in (first, second)]
-    x, y = (Axis.of_values(found, n_bins) for found in values)
+    n_union = int((first.kept | second.kept).sum())
+    n_both = int((first.kept & second.kept).sum())
+    has_scores = ~(np.isnan(first.scores) | np.isnan(second.scores))
+    scores = [table.scores[has_scores] for table in (first, second)]
+    x, y = (Axis.for_values(values, n_bins) for values in scores)
     moved_in, moved_out = np.flatnonzero(second.kept & ~first.kept), np.flatnonzero(first.kept & ~second.kept)
     return Comparison(
         n_first=int(first.kept.sum()),
         n_second=int(second.kept.sum()),
-        n_both=both,
-        jaccard=both / either if either else 1.0,
+        n_both=n_both,
+        jaccard=n_both / n_union if n_union else 1.0,
         moved_in=moved_in[np.argsort(second.scores[moved_in], kind="stable")],
         moved_out=moved_out[np.argsort(-second.scores[moved_out], kind="stable")],
         x=x,
         y=y,
-        scores=grid(x, y, *values),
+        scores=count_cells(x, y, *scores),
     )

@@ -1,4 +1,4 @@
-"""All samples of a selection in columns: filtered, put in order, and turned page by page."""
+"""Table of all samples of a selection, with filters, sort orders and pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,35 +8,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.dynamics import dynamics
+from mild_core.dynamics import count_dynamics
 from mild_core.results import Selection
-from mild_core.scores import about_own_labels, only_planted
+from mild_core.scores import exclude_planted, find_always_planted
 from mild_core.types import RoundBits
 
 Sort: TypeAlias = Literal["index", "score", "-score"]
 Mask: TypeAlias = NDArray[np.bool_]
 _BLOCK = 1 << 16
-"""Places of an order that are looked at together: a page is mostly in the first of them."""
+"""Number of samples that a search for a page checks at once: most pages are found in the first block."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleTable:
-    """Every sample's numbers in one selection, arrays of shape (n_samples,).
+    """Columns of all samples of a selection, arrays of shape (n_samples,).
 
     Attributes
     ----------
     scores, noisy_posterior
         As in the selection; NaN where there is none.
     scored, kept
-        Who was seen often enough to be judged, and who is in the set.
+        Samples that were observed often enough to be judged, and samples in the set.
     observed, misclassified, transitions
-        Epochs of the rounds that count in which the sample was seen, those in which it was misclassified, and changes
-        between memorised and misclassified within a round. A round that broke the sample's label does not count,
-        unless there is no other.
-    rising
-        The samples by score and then by index; those without a score come last.
+        Epochs in which the sample was observed, epochs in which it was misclassified, and changes between memorised and
+        misclassified within a round, over the rounds of the selection. Rounds in which it was planted do not count,
+        unless there are no others.
+    order_by_score
+        Sample indices by ascending score and then by index; samples without a score come last.
     n_epochs
-        Epochs of the rounds that count.
+        Epochs of the rounds of the selection.
     """
 
     scores: NDArray[np.float32]
@@ -46,43 +46,43 @@ class SampleTable:
     observed: NDArray[np.int32]
     misclassified: NDArray[np.int32]
     transitions: NDArray[np.int32]
-    rising: NDArray[np.int32]
+    order_by_score: NDArray[np.int32]
     n_epochs: int
 
     @property
     def n_samples(self) -> int:
-        """Samples of the run."""
+        """Number of samples of the run."""
         return self.scores.size
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the columns: 26 bytes a sample."""
+        """Memory of the columns in bytes: 26 per sample."""
         columns = (self.scores, self.noisy_posterior, self.scored, self.kept)
-        counts = (self.observed, self.misclassified, self.transitions, self.rising)
+        counts = (self.observed, self.misclassified, self.transitions, self.order_by_score)
         return sum(column.nbytes for column in (*columns, *counts))
 
-    def order(self, sort: Sort) -> NDArray[np.integer]:
-        """The samples in an order, shape (n_samples,): by index, or by score; without a score is always last."""
-        if sort == "index":
+    def sort(self, key: Sort) -> NDArray[np.integer]:
+        """Return the sample indices in a sort order, shape (n_samples,); samples without a score come last."""
+        if key == "index":
             return np.arange(self.n_samples, dtype=np.int32)
-        if sort == "score":
-            return self.rising
-        n_with = self.n_samples - int(np.isnan(self.scores).sum())
-        return np.concatenate((self.rising[:n_with][::-1], self.rising[n_with:]))
+        if key == "score":
+            return self.order_by_score
+        n_with_score = self.n_samples - int(np.isnan(self.scores).sum())
+        return np.concatenate((self.order_by_score[:n_with_score][::-1], self.order_by_score[n_with_score:]))
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which samples to list. Ranges include both ends; None asks for nothing.
+class SampleFilter:
+    """Filter of the samples of a table; ranges include both ends, and None is no restriction.
 
     Attributes
     ----------
     kept
-        Only kept, or only dropped ones.
+        True for kept samples, False for dropped ones.
     score
-        Lowest and highest score.
+        Smallest and largest score.
     misclassified, transitions
-        Fewest and most of them, among samples that were seen.
+        Smallest and largest number, among observed samples.
     """
 
     kept: bool | None = None
@@ -91,38 +91,38 @@ class Wanted:
     transitions: tuple[int, int] | None = None
 
     def mask(self, table: SampleTable) -> Mask:
-        """Who is wanted, shape (n_samples,)."""
+        """Mark the samples that pass the filter, shape (n_samples,)."""
         mask = np.ones(table.n_samples, dtype=np.bool_) if self.kept is None else table.kept == self.kept
         low, high = self.score
         if low is not None:
             mask &= table.scores >= low
         if high is not None:
             mask &= table.scores <= high
-        for wanted, counts in ((self.misclassified, table.misclassified), (self.transitions, table.transitions)):
-            if wanted is not None:
-                mask &= (counts >= wanted[0]) & (counts <= wanted[1]) & (table.observed > 0)
+        for limits, counts in ((self.misclassified, table.misclassified), (self.transitions, table.transitions)):
+            if limits is not None:
+                mask &= (counts >= limits[0]) & (counts <= limits[1]) & (table.observed > 0)
         return mask
 
 
-def tabulate(rounds: Sequence[RoundBits], selection: Selection) -> SampleTable:
-    """Put a selection's samples into columns.
+def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> SampleTable:
+    """Build the table of all samples of a selection.
 
     Parameters
     ----------
     rounds
         The rounds that the selection was computed from, oldest first.
     selection
-        What was selected from them.
+        The selection.
     """
     n_samples = selection.n_samples
-    used = rounds if selection.options.evidence == "pooled" else rounds[-1:]
+    used_rounds = rounds if selection.options.evidence == "pooled" else rounds[-1:]
     observed, misclassified, transitions = (np.zeros(n_samples, dtype=np.int32) for _ in range(3))
-    planted = only_planted(used)
-    for bits in used:
-        counts = dynamics(about_own_labels(bits, planted)[0])
+    always_planted = find_always_planted(used_rounds)
+    for bits in used_rounds:
+        counts = count_dynamics(exclude_planted(bits, always_planted)[0])
         observed += counts.observed
         misclassified += counts.misclassified
-        # A segment more than changes, in every round in which the sample was seen.
+        # In every round in which the sample was observed there is one segment more than transitions.
         transitions += counts.memorised_segments
         transitions += counts.misclassified_segments
         transitions -= counts.observed > 0
@@ -134,25 +134,25 @@ def tabulate(rounds: Sequence[RoundBits], selection: Selection) -> SampleTable:
         observed=observed,
         misclassified=misclassified,
         transitions=transitions,
-        rising=np.argsort(selection.scores, kind="stable").astype(np.int32),  # NaN is sorted last
-        n_epochs=sum(bits.n_epochs for bits in used),
+        order_by_score=np.argsort(selection.scores, kind="stable").astype(np.int32),  # NaN is sorted last
+        n_epochs=sum(bits.n_epochs for bits in used_rounds),
     )
 
 
-def forward(order: NDArray[np.integer], mask: Mask, start: int, limit: int) -> NDArray[np.int64]:
-    """The first `limit` places from `start` on in an order whose samples are wanted, ascending."""
-    found: list[NDArray[np.int64]] = []
+def find_forward(order: NDArray[np.integer], mask: Mask, start: int, limit: int) -> NDArray[np.int64]:
+    """Find the first `limit` positions from `start` on in a sort order whose samples are in `mask`, ascending."""
+    blocks = [np.empty(0, dtype=np.int64)]
     n_found = 0
-    for at in range(start, order.size, _BLOCK):
-        places = np.flatnonzero(mask[order[at : at + _BLOCK]]) + at
-        found.append(places)
-        n_found += places.size
+    for block_start in range(start, order.size, _BLOCK):
+        positions = np.flatnonzero(mask[order[block_start : block_start + _BLOCK]]) + block_start
+        blocks.append(positions)
+        n_found += positions.size
         if n_found >= limit:
             break
-    return np.concatenate([np.empty(0, dtype=np.int64), *found])[:limit]
+    return np.concatenate(blocks)[:limit]
 
 
-def backward(order: NDArray[np.integer], mask: Mask, stop: int, limit: int) -> NDArray[np.int64]:
-    """The last `limit` places before `stop` in an order whose samples are wanted, ascending."""
-    before = order[:stop]
-    return stop - 1 - forward(before[::-1], mask, 0, limit)[::-1]
+def find_backward(order: NDArray[np.integer], mask: Mask, stop: int, limit: int) -> NDArray[np.int64]:
+    """Find the last `limit` positions before `stop` in a sort order whose samples are in `mask`, ascending."""
+    reversed_order = order[:stop][::-1]
+    return stop - 1 - find_forward(reversed_order, mask, 0, limit)[::-1]

@@ -1,4 +1,4 @@
-"""Every cut that the histogram allows: what it would keep, and how good that would be."""
+"""Sweep of the threshold: every cut that a histogram allows, the samples that it keeps, and its quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from mild_core.audit import Audit, Evaluation
-from mild_core.estimate import estimates
+from mild_core.estimate import read_estimates
 from mild_core.results import Curves, Estimate, Histogram, Selection
-from mild_core.scores import bins_of
+from mild_core.scores import assign_bins
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One cut.
+    """One cut of a histogram.
 
     Attributes
     ----------
     cut
         Last bin that is kept.
     value
-        The same as a metric: samples with a metric up to it are kept.
+        Largest metric that is kept.
     kept
-        Samples kept.
+        Number of samples kept.
     precision, recall
-        As the fitted mixture implies; None where it says nothing that can be believed.
+        Estimates by the fit; None where the fit does not identify them.
     measured
-        As an audit says; None without one. Its `auc` is None: it belongs to the scores, not to a cut.
+        Evaluation on an audit, None without one. Its `auc` is None, since that depends on the scores, not on a cut.
     """
 
     cut: int
@@ -37,56 +37,56 @@ class Cut:
     measured: Evaluation | None
 
 
-def sweep(
+def sweep_cuts(
     histogram: Histogram | None,
     curves: Curves | None,
     measured: Sequence[Evaluation] | None = None,
-    by_mark: bool = False,
+    follows_marks: bool = False,
 ) -> tuple[Cut, ...]:
-    """All cuts of a selection's histogram, from the one that keeps the fewest to the one that keeps everyone scored.
+    """List all cuts of a selection's histogram, from the smallest set to the largest.
 
-    At the selection's own cut, kept samples and estimates are the selection's own.
+    At the cut of the selection, the number of samples and the estimates are those of the selection.
 
     Parameters
     ----------
     histogram, curves
-        The selection's.
+        Those of the selection; without a histogram there are no cuts.
     measured
-        What `measure` says of the same selection; None measures nothing.
-    by_mark
-        Whoever was checked is kept by their mark, whatever the cut: the audit is used to fit.
+        `evaluate_cuts` of the same selection, or None.
+    follows_marks
+        Whether checked samples are kept or dropped by their mark, whatever the cut (option ``audit="fit"``).
     """
     if histogram is None:
         return ()
-    kept = np.cumsum(histogram.counts)
-    if by_mark and measured is not None:
-        kept += [checked.clean - checked.kept for checked in measured]
+    n_kept = np.cumsum(histogram.counts)
+    if follows_marks and measured is not None:
+        n_kept += [evaluation.clean - evaluation.kept for evaluation in measured]
     return tuple(
         Cut(
             cut=cut,
             value=histogram.origin + histogram.width * cut,
-            kept=int(kept[cut]),
-            **_implied(curves, cut),
+            kept=int(n_kept[cut]),
+            **_read_precision_and_recall(curves, cut),
             measured=None if measured is None else measured[cut],
         )
-        for cut in range(kept.size)
+        for cut in range(n_kept.size)
     )
 
 
-def _implied(curves: Curves | None, cut: int) -> dict[str, Estimate | None]:
-    found = {} if curves is None else estimates(curves, cut)
-    return {name: found.get(name) for name in ("precision", "recall")}
-
-
-def measure(selection: Selection, audit: Audit) -> list[Evaluation] | None:
-    """What an audit of the same samples says of every cut; None where there is no histogram to cut, or no mark."""
+def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None:
+    """Evaluate every cut on an audit of the same samples; None where there is no histogram, or no checked sample."""
     histogram, scored = selection.histogram, selection.scored
     if histogram is None or not audit.n_known:
         return None
     n_bins = histogram.counts.size
-    bins = bins_of(selection.scores[scored], histogram.origin, histogram.width, n_bins)
-    counts = [np.cumsum(np.bincount(bins[mask[scored]], minlength=n_bins)) for mask in audit.masks]
+    bins = assign_bins(selection.scores[scored], histogram.origin, histogram.width, n_bins)
+    kept, kept_clean = (np.cumsum(np.bincount(bins[mask[scored]], minlength=n_bins)) for mask in audit.masks)
     return [
-        Evaluation(known=audit.n_known, clean=audit.n_clean, kept=int(kept), kept_clean=int(kept_clean), auc=None)
-        for kept, kept_clean in zip(*counts, strict=True)
+        Evaluation(known=audit.n_known, clean=audit.n_clean, kept=int(n_kept), kept_clean=int(n_clean), auc=None)
+        for n_kept, n_clean in zip(kept, kept_clean, strict=True)
     ]
+
+
+def _read_precision_and_recall(curves: Curves | None, cut: int) -> dict[str, Estimate | None]:
+    estimates = {} if curves is None else read_estimates(curves, cut)
+    return {name: estimates.get(name) for name in ("precision", "recall")}

@@ -1,0 +1,1 @@
+"""Weibull mixtures: distribution, optimiser and fit."""

@@ -1,8 +1,8 @@
-"""Newton's method within bounds, for many small problems at once.
+"""Newton's method within bounds, for many small problems of the same form at once.
 
-A handful of parameters and a few hundred cells cost more in a general optimiser's bookkeeping than in arithmetic, so
-all starts of a fit, and all resamples of a bootstrap, go through every step together. Curvature is taken by its
-absolute value along each of its own directions, so that a step descends at a saddle too, and damped until it does.
+With a handful of parameters and a few hundred cells, a general optimiser spends more time on bookkeeping than on
+arithmetic, so all starts of a fit, and all resamples of a bootstrap, take every step together. The Hessian enters by
+the absolute values of its eigenvalues, so that a step descends at a saddle too, and is damped until it does.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from mild_core.mixture.weibull import Floats
 
 MAX_STEPS = 200
 _TOLERANCE = 1e-9
-"""Relative improvement of the objective below which a problem is done."""
+"""Relative improvement of the objective below which a problem has converged."""
 _DAMPING = (1e-1, 1e-9, 1e10)
-"""First, smallest and largest damping, in units of curvature; a problem past the largest is done."""
+"""First, smallest and largest damping, in units of curvature; a problem stops beyond the largest."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Local:
-    """The objective around one point of each problem.
+class QuadraticModel:
+    """The objective of every problem with its derivatives at one point.
 
     Attributes
     ----------
@@ -33,18 +33,18 @@ class Local:
         Shape (n_problems, n_parameters).
     hessian
         Shape (n_problems, n_parameters, n_parameters).
-    unit
-        Shape (n_problems, n_parameters), a positive curvature typical of each parameter.
+    curvature
+        Shape (n_problems, n_parameters), a positive curvature typical of each parameter, which scales the steps.
     """
 
     value: Floats
     gradient: Floats
     hessian: Floats
-    unit: Floats
+    curvature: Floats
 
 
-Objective: TypeAlias = Callable[[Floats, NDArray[np.intp]], Local]
-"""Of parameters, shape (n_problems, n_parameters), and which problems those are, shape (n_problems,)."""
+Objective: TypeAlias = Callable[[Floats, NDArray[np.intp]], QuadraticModel]
+"""Function of parameters, shape (n_problems, n_parameters), and of the indices of these problems, (n_problems,)."""
 
 
 def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -57,53 +57,54 @@ def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> 
     start
         Shape (n_problems, n_parameters), within the bounds.
     low, high
-        Shape (n_parameters,).
+        Shape (n_parameters,), the bounds.
 
     Returns
     -------
     theta, value
-        Shapes (n_problems, n_parameters) and (n_problems,). Each value is at most its start's.
+        Minima and values there, shapes (n_problems, n_parameters) and (n_problems,). No value exceeds that of the
+        start.
     """
     theta = start.copy()
     first, smallest, largest = _DAMPING
     damping = np.full(len(theta), first)
     active = np.arange(len(theta))
-    here = objective(theta, active)
-    value = here.value.copy()
+    current = objective(theta, active)
+    value = current.value.copy()
     for _ in range(MAX_STEPS):
-        step = _step(here, theta[active], low, high, damping[active])
+        step = _compute_step(current, theta[active], low, high, damping[active])
         trial = np.clip(theta[active] + step, low, high)
-        there = objective(trial, active)
-        gain = value[active] - there.value
-        better = gain > 0
-        damping[active] = np.where(better, np.maximum(damping[active] / 10, smallest), damping[active] * 10)
-        moved = active[better]
-        theta[moved], value[moved] = trial[better], there.value[better]
-        here = _where(better, there, here)
-        done = (better & (gain <= _TOLERANCE * (1 + np.abs(value[active])))) | (damping[active] > largest)
-        if done.all():
+        candidate = objective(trial, active)
+        gain = value[active] - candidate.value
+        is_better = gain > 0
+        damping[active] = np.where(is_better, np.maximum(damping[active] / 10, smallest), damping[active] * 10)
+        improved = active[is_better]
+        theta[improved], value[improved] = trial[is_better], candidate.value[is_better]
+        current = _choose_models(is_better, candidate, current)
+        is_done = (is_better & (gain <= _TOLERANCE * (1 + np.abs(value[active])))) | (damping[active] > largest)
+        if is_done.all():
             break
-        active = active[~done]
-        here = Local(*(getattr(here, f.name)[~done] for f in fields(here)))
+        active = active[~is_done]
+        current = QuadraticModel(*(getattr(current, field.name)[~is_done] for field in fields(current)))
     return theta, value
 
 
-def _step(here: Local, theta: Floats, low: Floats, high: Floats, damping: Floats) -> Floats:
-    """Solve the damped equations over the parameters that are not held at a bound, shape of `theta`."""
-    held = ((theta <= low) & (here.gradient > 0)) | ((theta >= high) & (here.gradient < 0))
-    # An absolute floor keeps the system solvable where the objective does not depend on a parameter.
-    unit = np.where(held, np.inf, np.sqrt(here.unit + 1e-8))
-    curvature, directions = np.linalg.eigh(here.hessian / (unit[:, :, None] * unit[:, None, :]))
-    along = directions.swapaxes(1, 2) @ (-here.gradient / unit)[:, :, None]
-    step = directions @ (along / (np.abs(curvature) + damping[:, None])[:, :, None])
-    scaled: Floats = step[:, :, 0] / unit
-    return scaled
+def _compute_step(model: QuadraticModel, theta: Floats, low: Floats, high: Floats, damping: Floats) -> Floats:
+    """Solve the damped equations over the parameters that no bound blocks, shape of `theta`."""
+    is_blocked = ((theta <= low) & (model.gradient > 0)) | ((theta >= high) & (model.gradient < 0))
+    # An absolute minimum keeps the system solvable where the objective does not depend on a parameter.
+    scale = np.where(is_blocked, np.inf, np.sqrt(model.curvature + 1e-8))
+    eigenvalues, eigenvectors = np.linalg.eigh(model.hessian / (scale[:, :, None] * scale[:, None, :]))
+    descent = eigenvectors.swapaxes(1, 2) @ (-model.gradient / scale)[:, :, None]
+    scaled_step = eigenvectors @ (descent / (np.abs(eigenvalues) + damping[:, None])[:, :, None])
+    step: Floats = scaled_step[:, :, 0] / scale
+    return step
 
 
-def _where(better: NDArray[np.bool_], there: Local, here: Local) -> Local:
-    """Take each problem's new surroundings where it has moved."""
+def _choose_models(use_new: NDArray[np.bool_], new: QuadraticModel, old: QuadraticModel) -> QuadraticModel:
+    """Take the new model of every problem in `use_new`, shape (n_problems,), and the old one of the others."""
 
-    def pick(new: Floats, old: Floats) -> Floats:
-        return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    def choose(new_part: Floats, old_part: Floats) -> Floats:
+        return np.where(use_new.reshape(-1, *[1] * (new_part.ndim - 1)), new_part, old_part)
 
-    return Local(*(pick(getattr(there, f.name), getattr(here, f.name)) for f in fields(here)))
+    return QuadraticModel(*(choose(getattr(new, field.name), getattr(old, field.name)) for field in fields(new)))

@@ -1,11 +1,11 @@
-"""The Weibull distribution: formulas only, checkable against a textbook and against `scipy.stats.weibull_min`.
+"""The Weibull distribution, and the likelihoods, bounds and priors of the four fits.
 
 With scale ``a`` and shape ``k``, for ``x >= 0``, ``u = (x / a) ** k`` and ``L = log u``::
 
     F(x) = 1 - exp(-u)                     distribution function
     f(x) = (k / x) u exp(-u)               density
 
-and, by ``log a`` and ``log k`` (the parameters that are free of units and of bounds)::
+and, by ``log a`` and ``log k`` (the parameters that have neither units nor bounds)::
 
     F_a  = -k u exp(-u)                    f_a  = f k (u - 1)
     F_k  =  L u exp(-u)                    f_k  = f (1 + L (1 - u))
@@ -13,17 +13,14 @@ and, by ``log a`` and ``log k`` (the parameters that are free of units and of bo
     F_ak = -k u exp(-u) (1 + L (1 - u))    f_ak = f k ((u - 1) (2 + L (1 - u)) + L u)
     F_kk =  L u exp(-u) (1 + L (1 - u))    f_kk = f ((1 + L (1 - u)) ** 2 + L (1 - u) - L L u)
 
-Functions take ``log_scale`` and ``log_shape`` of shape (..., 1) and points of shape (n_points,), and broadcast them.
+A score is a count: bin ``j`` of ``0..E`` stands for the interval ``[j, j + 1)``. Under a component that ends with the
+top bin (`grouped`, `anchored`) it has the probability ``(F(j + 1) - F(j)) / F(E + 1)``. Under an open top bin, which
+stands for "at least this" (`censored`), it has ``F(j + 1) - F(j)``, and the top bin ``1 - F(E)``. The likelihood of a
+histogram is bounded, so that, unlike that of a density (`density`, as published), it cannot collapse onto the samples
+at ``E``.
 
-The likelihoods of the four fits, their bounds and their priors.
-
-A score is a count: bin ``j`` of ``0..E`` stands for the interval ``[j, j + 1)``, and has probability
-``(F(j + 1) - F(j)) / F(E + 1)`` under a component that ends with the top bin (`grouped`, `anchored`), or
-``F(j + 1) - F(j)`` with ``1 - F(E)`` for the top bin where "never memorised" means "at least this" (`censored`). The
-likelihood of a histogram is bounded, so that, unlike a density's (`density`, as published), it cannot collapse onto
-the samples that all sit on ``E``.
-
-Log scales and log shapes have the shape (n_problems, 2, 1) throughout.
+The distribution functions take ``log_scale`` and ``log_shape`` of shape (..., 1) and points of shape (n_points,), and
+broadcast them; the likelihoods take both in shape (n_problems, 2, 1).
 """
 
 from collections.abc import Callable
@@ -37,8 +34,10 @@ from mild_core.types import Fit
 
 Floats: TypeAlias = NDArray[np.float64]
 
+TINY = 1e-300
+"""Smallest divisor: keeps ratios of probabilities finite."""
 _LOG_U = (-700.0, 10.0)
-"""Below, ``u`` would be no normal number any more; above, ``exp(-u)`` is zero and powers of ``u`` only overflow."""
+"""Range of ``log u``: below it ``u`` is subnormal, above it ``exp(-u)`` is zero and powers of ``u`` overflow."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,17 +53,17 @@ class Derivatives:
 
 
 def log_cumulative_hazard(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
-    """``log u`` of points given by their logarithm (``-inf`` stands for 0), clipped: ``u`` is finite and positive."""
+    """``log u`` of points given by their logarithm (``-inf`` for 0), clipped so that ``u`` is finite and positive."""
     return np.clip(np.exp(log_shape) * (log_x - log_scale), *_LOG_U)
 
 
-def distribution(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
-    """``F(x)``, shape (..., n_points), precise far below the scale too, where ``1 - exp(-u)`` would lose its digits."""
+def cdf(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
+    """``F(x)``, shape (..., n_points); `numpy.expm1` keeps its digits far below the scale."""
     return -np.expm1(-np.exp(log_cumulative_hazard(log_x, log_scale, log_shape)))
 
 
-def distribution_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
-    """``F(x)`` and its derivatives."""
+def cdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
+    """``F(x)`` with its derivatives."""
     log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
     u, shape = np.exp(log_u), np.exp(log_shape)
     us = u * np.exp(-u)
@@ -79,8 +78,8 @@ def distribution_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats
     )
 
 
-def density_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
-    """``f(x)`` for ``x > 0`` and its derivatives."""
+def pdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
+    """``f(x)`` for ``x > 0`` with its derivatives."""
     log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
     u, shape = np.exp(log_u), np.exp(log_shape)
     f = np.exp(log_shape - log_x + log_u - u)
@@ -95,15 +94,13 @@ def density_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> 
     )
 
 
-TINY = 1e-300
-
 Likelihood: TypeAlias = Callable[[Floats, Floats], Derivatives]
-"""Of log scales and log shapes: likelihood of every cell under each component, (n_problems, 2, n_cells)."""
+"""Function of log scales and log shapes: likelihood of every cell under each component, (n_problems, 2, n_cells)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A normal prior on the logarithm of a parameter, and its bounds; scales are in units of the number of epochs."""
+    """Bounds of a parameter, and a normal prior on its logarithm; scales are in units of the number of epochs."""
 
     low: float
     high: float
@@ -113,9 +110,14 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What tells the fits apart; index 0 is the clean component, 1 the noisy one.
+    """Definition of one kind of fit; index 0 is the clean component, 1 the noisy one.
 
-    `tops` says whether the top bin is open; where a fit may choose, the first one is preferred.
+    Attributes
+    ----------
+    tops
+        Whether the top bin is open; of two values the first one is preferred.
+    scale, shape
+        Priors of the scales and of the shapes of both components.
     """
 
     tops: tuple[bool, ...]
@@ -125,8 +127,8 @@ class Family:
 
 _FREE_SCALE, _FREE_SHAPE = Prior(1e-2, 1e2), Prior(0.1, 1e3)
 FAMILIES: dict[Fit, Family] = {
-    # The noisy shape's bounds decide most: at 30 the component closes in on the pile at the top and leaves the other
-    # mislabelled samples to the clean one, at 1.5 it spreads over the clean ones' tail (docs/method.md).
+    # The bounds of the noisy shape have the largest effect: at 30 the component narrows to the peak at the top bin and
+    # leaves other mislabelled samples to the clean one, at 1.5 it covers the tail of the clean one (docs/method.md).
     "anchored": Family(
         tops=(False, True),
         scale=(Prior(1e-3, 0.7, 0.15, 1.0), Prior(0.7, 3.0, 1.0, 0.5)),
@@ -134,28 +136,28 @@ FAMILIES: dict[Fit, Family] = {
     ),
     "grouped": Family(tops=(False,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
     "censored": Family(tops=(True,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
-    # Left alone, its noisy shape would run away towards a spike of infinite likelihood: the bound stops it.
+    # Without a bound the noisy shape would diverge towards a spike of infinite likelihood.
     "density": Family(tops=(True,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
 }
 
 
-def likelihood_of(kind: Fit, n_bins: int, observation: Floats | None, *, open_top: bool) -> Likelihood:
-    """Likelihood of the cells of `observation`, shape (n_cells, n_bins), or of the bins without one."""
-    likelihood = _density(n_bins) if kind == "density" else _masses(n_bins, open_top=open_top)
-    return likelihood if observation is None else _seen_through(observation, likelihood)
+def make_likelihood(kind: Fit, n_bins: int, cell_likelihood: Floats | None, *, open_top: bool) -> Likelihood:
+    """Create the likelihood of the bins, or of the cells of `cell_likelihood`, shape (n_cells, n_bins)."""
+    likelihood = _make_density(n_bins) if kind == "density" else _make_masses(n_bins, open_top=open_top)
+    return likelihood if cell_likelihood is None else _sum_over_bins(cell_likelihood, likelihood)
 
 
-def _masses(n_bins: int, *, open_top: bool) -> Likelihood:
-    """Interval probabilities of the bins."""
+def _make_masses(n_bins: int, *, open_top: bool) -> Likelihood:
+    """Create the likelihood of the bins as the probabilities of their intervals."""
     log_edges = _log_edges(n_bins)
 
     def likelihood(log_scale: Floats, log_shape: Floats) -> Derivatives:
-        below = distribution_derivatives(log_edges, log_scale, log_shape)
+        below = cdf_derivatives(log_edges, log_scale, log_shape)
         if open_top:
             below.value[..., -1] = 1.0
             for slope in (below.a, below.k, below.aa, below.ak, below.kk):
                 slope[..., -1] = 0.0
-        # The quotient rule on F(j + 1) - F(j) over what lies inside the bins, F(E + 1).
+        # The quotient rule on F(j + 1) - F(j) over the probability of all bins together, F(E + 1).
         inside, a, k = (v[..., -1:] for v in (below.value, below.a, below.k))
         mass = np.diff(below.value) / inside
         by_a = (np.diff(below.a) - mass * a) / inside
@@ -172,45 +174,49 @@ def _masses(n_bins: int, *, open_top: bool) -> Likelihood:
     return likelihood
 
 
-def _seen_through(observation: Floats, likelihood: Likelihood) -> Likelihood:
-    """The likelihood of what was observed, for samples that were not observed in every epoch."""
+def _sum_over_bins(cell_likelihood: Floats, likelihood: Likelihood) -> Likelihood:
+    """Create the likelihood of the cells from that of the true bins, for samples not observed in every epoch."""
 
-    def seen(log_scale: Floats, log_shape: Floats) -> Derivatives:
-        mass = likelihood(log_scale, log_shape)
-        return Derivatives(*(getattr(mass, f.name) @ observation.T for f in fields(mass)))
+    def likelihood_of_cells(log_scale: Floats, log_shape: Floats) -> Derivatives:
+        bins = likelihood(log_scale, log_shape)
+        return Derivatives(*(getattr(bins, field.name) @ cell_likelihood.T for field in fields(bins)))
 
-    return seen
+    return likelihood_of_cells
 
 
-def _density(n_bins: int) -> Likelihood:
-    """As published: counts taken for continuous scores, 0 replaced by 0.1."""
+def _make_density(n_bins: int) -> Likelihood:
+    """Create the likelihood as published (arXiv 2306.11560): a density at the counts, with 0 replaced by 0.1."""
     points = np.arange(n_bins, dtype=np.float64)
     points[0] = 0.1
     log_x = np.log(points)
-    return lambda log_scale, log_shape: density_derivatives(log_x, log_scale, log_shape)
+    return lambda log_scale, log_shape: pdf_derivatives(log_x, log_scale, log_shape)
 
 
 def component_masses(log_scales: Floats, log_shapes: Floats, n_bins: int, *, open_top: bool) -> Floats:
-    """Probability of each bin under each component, rows summing to one.
+    """Probability of every bin under each component; each row sums to one.
 
     Parameters
     ----------
     log_scales, log_shapes
         Shape (..., 2).
+    n_bins
+        Number of bins.
+    open_top
+        Whether the top bin stands for "at least this".
 
     Returns
     -------
     masses
         Shape (..., 2, n_bins).
     """
-    below = distribution(_log_edges(n_bins), log_scales[..., None], log_shapes[..., None])
+    below = cdf(_log_edges(n_bins), log_scales[..., None], log_shapes[..., None])
     if open_top:
         below[..., -1] = 1.0
     masses = np.diff(below)
-    # A component that lies wholly above the bins leaves nothing inside them: it is a spike on the top bin.
+    # A component above all bins has no probability in any of them: it becomes a spike on the top bin.
     masses[..., -1] = np.where(masses.sum(axis=-1) <= TINY, 1.0, masses[..., -1])
-    shares: Floats = masses / masses.sum(axis=-1, keepdims=True)
-    return shares
+    normalised: Floats = masses / masses.sum(axis=-1, keepdims=True)
+    return normalised
 
 
 def _log_edges(n_bins: int) -> Floats:

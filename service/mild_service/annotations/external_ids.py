@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.errors import InvalidInput, SampleIdError
-from mild_core.sample_ids import IdIndex, digests_of, fault
+from mild_core.sample_ids import IdIndex, find_id_error, hash_ids
 from mild_service.concurrency import LruCache
 from mild_service.errors import NoSampleIds, SampleIdsFrozen, SampleNotFound, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.models import NO_PRECONDITION, Precondition, Run, SampleIdsRef
@@ -93,7 +93,7 @@ class ExternalIds:
         NoSampleIds, SampleNotFound
             If there is none.
         """
-        found = int((await self.get_index(run)).indices([name])[0])
+        found = int((await self.get_index(run)).find_indices([name])[0])
         if found < 0:
             raise SampleNotFound(
                 f"none of the {run.spec.num_samples} samples of run {run.run_id!r} has the id {name[:60]!r}; "
@@ -140,8 +140,8 @@ class ExternalIds:
         if rest:
             piece_bytes = max(piece_bytes, await self._store.sample_ids.write_piece(run, upload, n_pieces, rest))
         index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
-        if twice := index.twice():
-            first, second = twice
+        if duplicate := index.find_duplicate():
+            first, second = duplicate
             raise sample_id_error(unit, second + 1, f"it is the same id as {unit} {first + 1}, ids are unique")
         return SampleIdsRef(upload, digest.hexdigest()[:32], piece_bytes)
 
@@ -173,7 +173,7 @@ class ExternalIds:
             if index is None:
                 n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
                 parts = [
-                    await anyio.to_thread.run_sync(digests_of, ids)
+                    await anyio.to_thread.run_sync(hash_ids, ids)
                     async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces))
                 ]
                 index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
@@ -219,10 +219,10 @@ def sample_id_error(unit: Unit, number: int, says: str) -> SampleIdError:
 def _checked(ids: Sequence[str], first: int, unit: Unit, digest: "hashlib._Hash") -> NDArray[np.uint64]:
     """Digests of ids, once they have been checked; `first` is the number of the first."""
     for number, name in enumerate(ids, first):
-        if says := fault(name):
+        if says := find_id_error(name):
             raise sample_id_error(unit, number, says)
     digest.update(("\n".join(ids) + "\n").encode())
-    return digests_of(ids)
+    return hash_ids(ids)
 
 
 def _wrong_number(run: Run, got: str) -> InvalidInput:

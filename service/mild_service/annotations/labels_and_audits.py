@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.audit import Audit, Marks
+from mild_core.audit import Audit, AuditChange
 from mild_core.errors import InvalidInput
 from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
 from mild_service.models import NO_PRECONDITION, AnnotationName, AnnotationRef, Precondition, Run
@@ -78,7 +78,7 @@ class LabelsAndAudits:
                 return said, digest
             run = await self._refresh(run)
 
-    async def put_audit(self, run: Run, marks: Marks) -> AuditUpdate:
+    async def put_audit(self, run: Run, change: AuditChange) -> AuditUpdate:
         """Add marks to the run's audit, or take some back; where they contradict it, they are right.
 
         Whoever writes at the same time loses nothing: marks are merged with those that are there when they are written.
@@ -88,21 +88,21 @@ class LabelsAndAudits:
         InvalidInput
             If there is no mark.
         """
-        if not marks.n_samples_named:
+        if not change.n_changed:
             raise InvalidInput(
                 f"the audit has 0 marks for {run.spec.num_samples} samples, at least 1 is needed; "
                 "send the samples whose label was checked"
             )
         while True:
             run, held = await self.read_audit(run)
-            left = held.without(marks.forgotten)
-            merged = left.updated(marks.audit)
+            left = held.remove(change.removed)
+            merged = left.merge(change.added)
             outcome, _ = await self._store.annotations.put_audit(run, merged)
             if outcome != "moved":
                 self._telemetry.annotations.labels("audit", outcome).inc()
                 added = merged.n_known - left.n_known
-                removed = bitmap.popcount(held.known & marks.forgotten)
-                return AuditUpdate(merged, added, held.contradicted(marks.audit), removed)
+                removed = bitmap.popcount(held.known & change.removed)
+                return AuditUpdate(merged, added, held.count_contradictions(change.added), removed)
             run = await self._refresh(run)
 
     async def read_audit(self, run: Run) -> tuple[Run, Audit]:

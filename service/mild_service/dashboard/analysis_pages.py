@@ -13,7 +13,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from numpy.typing import NDArray
 
-from mild_core.inspect.histograms import Axis, Comparison, class_table, compare, confusions, data_map
+from mild_core.inspect.histograms import (
+    Axis,
+    Comparison,
+    build_class_table,
+    build_data_map,
+    compare_selections,
+    find_confusions,
+)
 from mild_service.auth import hidden_run_error
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
@@ -45,7 +52,7 @@ async def show_map(
     context = {**page.context(), "found": None}
     tabled = await tabled_of(page, selections, tables)
     if tabled is not None:
-        found = data_map(tabled.table, _COLUMNS, _ROWS)
+        found = build_data_map(tabled.table, _COLUMNS, _ROWS)
         context |= {
             "found": found,
             "n_epochs": tabled.table.n_epochs,
@@ -100,7 +107,7 @@ async def show_classes(
 
 def _rows(tabled: SelectionTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
     """A row per class, the noisiest first."""
-    found = class_table(tabled.table, labels)
+    found = build_class_table(tabled.table, labels)
     own = {cut.label: cut for cut in tabled.selection.classes}
     believed = tabled.selection.verdict == "separable"
     rows = []
@@ -124,7 +131,7 @@ def _rows(tabled: SelectionTable, labels: NDArray[np.int32]) -> list[dict[str, A
 def _pairs(suggested: SuggestedLabels) -> dict[str, Any]:
     """What dropped samples were taken for: a matrix where that is small enough to be read, else the largest pairs."""
     classes = np.union1d(suggested.given, suggested.suggested)
-    pairs = confusions(suggested.given, suggested.suggested, _MAX_PAIRS)
+    pairs = find_confusions(suggested.given, suggested.suggested, _MAX_PAIRS)
     context: dict[str, Any] = {
         "pairs": pairs,
         "counted": suggested,
@@ -175,7 +182,7 @@ async def show_comparison(
         if tabled[0] is not None and tabled[1] is not None:
             show_pictures(request, page.run)
             was, now = tabled[0].table, tabled[1].table
-            found = await anyio.to_thread.run_sync(compare, was, now)
+            found = await anyio.to_thread.run_sync(compare_selections, was, now)
             labels, (_, audit) = await tables.get_labels(page.run), await labels_and_audits.read_audit(page.run)
             context |= {"found": found, **_drawn(found)}
             for name, moved in (("moved_in", found.moved_in), ("moved_out", found.moved_out)):

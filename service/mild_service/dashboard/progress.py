@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mild_core.alarms import alarms as of_rounds
+from mild_core.alarms import find_alarms
 from mild_service.models import Round, Run
 from mild_service.selecting.selections import VALIDATION_METRIC
 
@@ -69,7 +69,7 @@ def of_run(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
         name: [metrics[scalar] for metrics in last if scalar in metrics]
         for name, scalar in (("test accuracy", "test_accuracy"), ("validation accuracy", VALIDATION_METRIC))
     }
-    found = of_rounds(None, None, accuracies)
+    found = find_alarms(None, None, accuracies)
     if run.status == "failed":
         found.append("the training has failed")
     if run.status == "running" and now - run.updated_at > _SILENT_SECONDS:

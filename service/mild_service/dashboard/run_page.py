@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 
-from mild_core.alarms import alarms as of_rounds
+from mild_core.alarms import find_alarms
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.progress import course_of, of_run
 from mild_service.dashboard.rendering import render
@@ -127,7 +127,7 @@ async def _panel(request: Request, page: Shown, selections: Selections, caller: 
     fit = await selections.read_fit(choice)
     return {
         "set": document,
-        "alarms": of_rounds(*_measured(document), {}),
+        "alarms": find_alarms(*_measured(document), {}),
         "drawn": {
             "metric": sweep["metric"],
             "threshold": sweep["threshold"],

@@ -15,8 +15,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from numpy.typing import NDArray
 
-from mild_core.audit import Audit, Marks
-from mild_core.inspect.sample_table import Mask, SampleTable, Sort, Wanted, backward, forward
+from mild_core.audit import Audit, AuditChange
+from mild_core.inspect.sample_table import Mask, SampleFilter, SampleTable, Sort, find_backward, find_forward
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard import charts
@@ -84,7 +84,7 @@ async def rows_of(
             "misclassified": int(table.misclassified[index]),
             "observed": int(table.observed[index]),
             "transitions": int(table.transitions[index]),
-            "mark": audit.mark(index),
+            "mark": audit.get_mark(index),
         }
         for index in samples.tolist()
     ]
@@ -127,9 +127,9 @@ class Filters:
         """Whether fewer than all samples are asked for."""
         return any(value for name, value in self.said.items() if name != "sort")
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SampleFilter:
         """Those that the table itself can answer."""
-        return Wanted(
+        return SampleFilter(
             kept=None if not self.state else self.state == "kept",
             score=(float(self.low) if self.low else None, float(self.high) if self.high else None),
             misclassified=_range(self.misclassified),
@@ -215,13 +215,13 @@ class Turned:
 
 
 def _turned(table: SampleTable, mask: Mask, sort: Sort, after: int | None, before: int | None) -> Turned:
-    order = table.order(sort)
+    order = table.sort(sort)
     if before is not None:
-        places = backward(order, mask, min(before, order.size), PAGE)
+        places = find_backward(order, mask, min(before, order.size), PAGE)
         if places.size < PAGE:  # a page at the beginning is a whole one
-            places = forward(order, mask, 0, PAGE)
+            places = find_forward(order, mask, 0, PAGE)
     else:
-        places = forward(order, mask, after or 0, PAGE)
+        places = find_forward(order, mask, after or 0, PAGE)
     total = int(mask.sum())
     if not places.size:
         return Turned(order[:0], 0, total, None, None)
@@ -305,7 +305,7 @@ async def show_sample(
             "suggested": story.counted.suggested_class(0, label),
             "votes": int(story.counted.tally.n_votes[0]),
             "n_observed": int(story.counted.n_observed[0]),
-            "mark": _NAMES[audit.mark(index)],
+            "mark": _NAMES[audit.get_mark(index)],
             "strips": [charts.stretches(history.bits) for history in story.explanation.rounds],
             "drawn": histogram and charts.distribution(histogram, tabled.selection.threshold, story.explanation.score),
             "threshold": tabled.selection.threshold,
@@ -329,8 +329,8 @@ async def mark_sample(
     if given not in _MEANS:
         raise InvalidRequest(f"mark: it is {given[:40]!r}, give one of {', '.join(get_args(Mark))}")
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
-    marks = Marks.of([index], [_MEANS[given]], run.spec.num_samples)
-    before = _NAMES[audit.mark(index)]
+    marks = AuditChange.from_marks([index], [_MEANS[given]], run.spec.num_samples)
+    before = _NAMES[audit.get_mark(index)]
     await labels_and_audits.put_audit(run, marks)
     there = link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before)
     return RedirectResponse(request.scope.get("root_path", "") + there, 303, headers={"Cache-Control": "no-store"})

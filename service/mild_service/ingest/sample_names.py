@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.sample_ids import IdIndex, fault
+from mild_core.sample_ids import IdIndex, find_id_error
 from mild_service.errors import LimitExceeded
 
 _ENTRY_BYTES = 150
@@ -57,7 +57,7 @@ class RunNames:
         """The samples that ids name."""
         if self._index is None:
             self._index = self._load()
-        found = self._index.indices(ids)
+        found = self._index.find_indices(ids)
         if (found < 0).any():
             first = int(np.argmax(found < 0))
             raise NameFault(first, f"got {ids[first][:60]!r}, which is none of the run's {self._index.n_samples} ids")
@@ -120,7 +120,7 @@ class NewNames:
             raise NameFault(first, f"got {ids[first][:60]!r}, and {self._n_samples} other samples before, the most")
         for position in np.flatnonzero(found >= known).tolist():
             name = ids[position]
-            if says := fault(name):
+            if says := find_id_error(name):
                 raise NameFault(position, says)
             self._held += len(name.encode()) + _ENTRY_BYTES
         if self._held > self._n_bytes:

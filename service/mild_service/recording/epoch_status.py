@@ -153,7 +153,7 @@ def _coverage(
     epoch: Epoch | None, refs: list[ShardRef], observed: Bitmap, correct: Bitmap, expected: Bitmap
 ) -> EpochStatus:
     missing = expected & ~observed
-    n_ranges, ranges = bitmap.ranges(missing, _SHOWN)
+    n_ranges, ranges = bitmap.find_ranges(missing, _SHOWN)
     n_shards = 0 if epoch is None else epoch.n_shards or 0
     return EpochStatus(
         epoch=epoch,
@@ -161,7 +161,7 @@ def _coverage(
         n_observed=bitmap.popcount(observed),
         n_expected=bitmap.popcount(expected),
         n_missing=bitmap.popcount(missing),
-        missing=bitmap.first(missing, _SHOWN),
+        missing=bitmap.first_indices(missing, _SHOWN),
         n_ranges=n_ranges,
         ranges=ranges,
         missing_shards=sorted(set(range(n_shards)) - {ref.shard for ref in refs}),

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from mild_core.audit import Audit, Marks
+from mild_core.audit import Audit, AuditChange
 from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError, TrailingBitsError
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -184,9 +184,11 @@ async def put_audit(
     n_samples = run.spec.num_samples
     if bodies.media_type(request, (bodies.JSON, bodies.BITMAP), bodies.JSON) == bodies.JSON:
         sent = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
-        marks = await to_thread.run_sync(Marks.of, sent.indices, sent.clean, n_samples)
+        marks = await to_thread.run_sync(AuditChange.from_marks, sent.indices, sent.clean, n_samples)
     else:
-        marks = Marks.adding(Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples))
+        marks = AuditChange.from_audit(
+            Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples)
+        )
     merged = await labels_and_audits.put_audit(run, marks)
     return AuditedView(
         run_id=run_id,

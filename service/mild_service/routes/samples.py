@@ -210,7 +210,7 @@ async def get_sample(
         id=None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0],
         label=label,
         suggested=story.counted.suggested_class(0, label),
-        audited=audit.mark(index),
+        audited=audit.get_mark(index),
         rounds=[
             HistoryView(round=number, member=history.member, planted=history.planted, history=history.bits)
             for number, history in enumerate(told.rounds)
@@ -297,7 +297,7 @@ def _evaluation(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
     found = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
     return {
         **_head(inspection.evidence),
-        **found.measured(),
+        **found.summary(),
         "clean": found.clean,
         "kept": found.kept,
         "kept_clean": found.kept_clean,

@@ -7,8 +7,8 @@ import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.inspect.explain import Explanation, explain, sample_index_error
-from mild_core.inspect.sample_table import SampleTable, tabulate
+from mild_core.inspect.explain import Explanation, explain_sample, sample_index_error
+from mild_core.inspect.sample_table import SampleTable, build_sample_table
 from mild_core.results import Selection
 from mild_core.types import RoundBits
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
@@ -136,7 +136,7 @@ class SampleTables:
             if found := self._tables.get(name):
                 return found
             inspection = await self._selections.inspect(choice)
-            made = await anyio.to_thread.run_sync(tabulate, inspection.rounds, inspection.selection)
+            made = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection)
             tabled = SelectionTable(inspection.evidence, inspection.selection, made)
             self._tables.put(name, tabled)
             return tabled
@@ -206,7 +206,7 @@ class SampleTables:
         every, (rounds, counted) = await self._computer.evidence.read_consistently(
             await self._computer.evidence.extend_to_all_rounds(tabled.evidence), read
         )
-        told = await anyio.to_thread.run_sync(explain, rounds, tabled.selection, index)
+        told = await anyio.to_thread.run_sync(explain_sample, rounds, tabled.selection, index)
         return SampleHistory(every, told, counted)
 
 

@@ -16,7 +16,7 @@ from anyio import to_thread
 from mild_core import bitmap
 from mild_core.audit import Audit, Evaluation, evaluate
 from mild_core.bitmap import Bitmap
-from mild_core.inspect.sweep import Cut, measure, sweep
+from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
 from mild_core.results import Curves, Estimate, Histogram, Selection
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
@@ -99,7 +99,7 @@ def serialize_sweep(
         Whoever was checked is kept by their mark, whatever the cut.
     """
     curves, grid = fit["curves"], fit["histogram"]
-    found = sweep(
+    found = sweep_cuts(
         grid and Histogram(grid["origin"], grid["width"], np.array(grid["counts"])),
         curves and Curves(**{name: np.array(rows) for name, rows in curves.items()}),
         measured,
@@ -289,7 +289,7 @@ class Selections:
             choice.round.selection if evidence is None else _document(evidence, to_json_types(selection.summary()))
         )
         assert document is not None, "a finished round has its selection"
-        measured = evaluate(selection.measurable, selection.scores, audit).measured()
+        measured = evaluate(selection.measurable, selection.scores, audit).summary()
         return SelectionResult(
             _identity(run, choice.round.number, evidence),
             {**document, "measured": measured},
@@ -340,7 +340,7 @@ class Selections:
         if audit.n_known or "curves" not in fit:  # rounds that were finished by earlier versions have none
             inspection = await self.inspect(choice)
             fit = {**_head(inspection.evidence), **to_json_types(serialize_fit(inspection.selection))}
-            measured = await to_thread.run_sync(measure, inspection.selection, audit)
+            measured = await to_thread.run_sync(evaluate_cuts, inspection.selection, audit)
             by_mark = inspection.selection.options.audit == "fit"
         return await to_thread.run_sync(serialize_sweep, fit, measured, by_mark)
 

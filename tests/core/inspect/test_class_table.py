@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mild_core.inspect.histograms import Confusion, class_table, confusions
-from mild_core.inspect.sample_table import tabulate
+from mild_core.inspect.histograms import Confusion, build_class_table, find_confusions
+from mild_core.inspect.sample_table import build_sample_table
 from mild_core.selection import select
 from tests.core.inspect.test_sample_table import rounds_of, table_of
 from tests.core.test_selection import recorded
@@ -11,10 +11,10 @@ from tests.core.test_selection import recorded
 def test_classes_add_up() -> None:
     bits, clean = recorded()
     selection = select([bits])
-    table = tabulate([bits], selection)
+    table = build_sample_table([bits], selection)
     labels = np.where(clean, 7, 2)
     labels[:100] = 1000
-    found = class_table(table, labels)
+    found = build_class_table(table, labels)
     assert found.classes.tolist() == [2, 7, 1000]
     assert found.n_samples.sum() == found.n_scored.sum() == 2000
     assert found.n_kept.sum() == selection.n_selected
@@ -24,7 +24,7 @@ def test_classes_add_up() -> None:
 
 
 def test_a_class_that_nobody_judged_has_no_noise() -> None:
-    found = class_table(table_of(rounds_of(["1.", "1."])), np.array([0, 1]))
+    found = build_class_table(table_of(rounds_of(["1.", "1."])), np.array([0, 1]))
     assert found.n_samples.tolist() == [1, 1]
     assert found.n_scored.tolist() == [1, 0]
     assert np.isnan(found.noise).all()
@@ -32,5 +32,5 @@ def test_a_class_that_nobody_judged_has_no_noise() -> None:
 
 def test_the_most_frequent_confusions_come_first() -> None:
     given, suggested = np.array([0, 1, 1, 2, 1]), np.array([1, 0, 2, 0, 2])
-    assert confusions(given, suggested, 2) == [Confusion(1, 2, 2), Confusion(0, 1, 1)]
-    assert confusions(given[:0], suggested[:0], 2) == []
+    assert find_confusions(given, suggested, 2) == [Confusion(1, 2, 2), Confusion(0, 1, 1)]
+    assert find_confusions(given[:0], suggested[:0], 2) == []

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from mild_core.errors import InvalidInput
-from mild_core.inspect.histograms import Axis, compare, data_map
-from mild_core.inspect.sample_table import Wanted, tabulate
+from mild_core.inspect.histograms import Axis, build_data_map, compare_selections
+from mild_core.inspect.sample_table import SampleFilter, build_sample_table
 from mild_core.selection import select
 from mild_core.types import SelectionOptions
 from tests.core.inspect.test_sample_table import rounds_of, table_of
@@ -12,8 +12,8 @@ from tests.core.test_selection import recorded
 
 def test_a_cell_holds_those_whom_its_ranges_list() -> None:
     bits, _ = recorded()
-    table = tabulate([bits], select([bits]))
-    found = data_map(table, max_x=10, max_y=7)
+    table = build_sample_table([bits], select([bits]))
+    found = build_data_map(table, max_x=10, max_y=7)
     assert found.kept.sum() + found.dropped.sum() == 2000
     assert found.x.n_bins <= 10
     assert found.y.n_bins <= 7
@@ -22,33 +22,33 @@ def test_a_cell_holds_those_whom_its_ranges_list() -> None:
             (int(axis.edge(number)), int(axis.edge(number + 1)) - 1) for axis, number in ((found.x, x), (found.y, y))
         ]
         for kept, counts in ((True, found.kept), (False, found.dropped)):
-            listed = Wanted(kept, misclassified=ranges[0], transitions=ranges[1]).mask(table).sum()
+            listed = SampleFilter(kept, misclassified=ranges[0], transitions=ranges[1]).mask(table).sum()
             assert counts[y, x] == listed
 
 
 def test_who_was_never_seen_is_on_no_map() -> None:
-    found = data_map(table_of(rounds_of([".", "."])))
+    found = build_data_map(table_of(rounds_of([".", "."])))
     assert found.kept.tolist() == found.dropped.tolist() == [[0]]
 
 
 @pytest.mark.parametrize(("most", "width", "n_bins"), [(0, 1, 1), (9, 1, 10), (10, 2, 6), (400, 41, 10)])
 def test_counts_share_bins_where_there_are_many(most: int, width: int, n_bins: int) -> None:
-    axis = Axis.of_counts(most, 10)
+    axis = Axis.for_counts(most, 10)
     assert (axis.width, axis.n_bins) == (width, n_bins)
-    assert axis.bins(np.array([0, most])).tolist() == [0, n_bins - 1]
+    assert axis.assign_bins(np.array([0, most])).tolist() == [0, n_bins - 1]
 
 
 @pytest.mark.parametrize("values", [[], [2.0, 2.0]])
 def test_values_that_do_not_differ_have_one_bin(values: list[float]) -> None:
-    axis = Axis.of_values(np.array(values), 5)
+    axis = Axis.for_values(np.array(values), 5)
     assert axis.n_bins == 1
-    assert axis.bins(np.array(values)).tolist() == [0] * len(values)
+    assert axis.assign_bins(np.array(values)).tolist() == [0] * len(values)
 
 
 def test_a_selection_compared_with_itself() -> None:
     bits, _ = recorded()
-    table = tabulate([bits], select([bits]))
-    found = compare(table, table)
+    table = build_sample_table([bits], select([bits]))
+    found = compare_selections(table, table)
     assert found.n_first == found.n_second == found.n_both
     assert found.jaccard == 1.0
     assert found.moved_in.size == found.moved_out.size == 0
@@ -58,25 +58,26 @@ def test_a_selection_compared_with_itself() -> None:
 def test_who_moved_comes_with_the_clearest_first() -> None:
     bits, _ = recorded()
     strict, lax = (
-        tabulate([bits], select([bits], SelectionOptions(threshold="fraction", fraction=share))) for share in (0.2, 0.6)
+        build_sample_table([bits], select([bits], SelectionOptions(threshold="fraction", fraction=share)))
+        for share in (0.2, 0.6)
     )
-    wider = compare(strict, lax)
+    wider = compare_selections(strict, lax)
     assert wider.n_both == wider.n_first < wider.n_second
     assert wider.jaccard == pytest.approx(wider.n_first / wider.n_second)
     assert wider.moved_out.size == 0
     assert wider.moved_in.size == wider.n_second - wider.n_first
     assert np.all(np.diff(lax.scores[wider.moved_in]) >= 0)
-    narrower = compare(lax, strict)
+    narrower = compare_selections(lax, strict)
     assert set(narrower.moved_out) == set(wider.moved_in)
     assert np.all(np.diff(strict.scores[narrower.moved_out]) <= 0)
 
 
 def test_two_empty_sets_agree() -> None:
     table = table_of(rounds_of([".", "."]))
-    found = compare(table, table)
+    found = compare_selections(table, table)
     assert (found.n_first, found.jaccard, found.scores.sum()) == (0, 1.0, 0)
 
 
 def test_different_data_sets_are_not_compared() -> None:
     with pytest.raises(InvalidInput, match="of 1 and of 2 samples"):
-        compare(table_of(rounds_of(["1"])), table_of(rounds_of(["11"])))
+        compare_selections(table_of(rounds_of(["1"])), table_of(rounds_of(["11"])))

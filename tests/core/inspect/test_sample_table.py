@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_core import bitmap
-from mild_core.inspect.explain import explain
-from mild_core.inspect.sample_table import SampleTable, Wanted, backward, forward, tabulate
+from mild_core.inspect.explain import explain_sample
+from mild_core.inspect.sample_table import SampleFilter, SampleTable, build_sample_table, find_backward, find_forward
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from tests.core.test_selection import recorded
@@ -26,15 +26,15 @@ def rounds_of(*rows: Sequence[str], planted: Sequence[int] = ()) -> list[RoundBi
 
 
 def table_of(rounds: Sequence[RoundBits], options: SelectionOptions | None = None) -> SampleTable:
-    return tabulate(rounds, select(rounds, options))
+    return build_sample_table(rounds, select(rounds, options))
 
 
 def test_columns_are_what_is_told_of_each_sample() -> None:
     bits, _ = recorded(seen=0.7)
     selection = select([bits])
-    table = tabulate([bits], selection)
+    table = build_sample_table([bits], selection)
     for index in range(0, 2000, 97):
-        told = explain([bits], selection, index)
+        told = explain_sample([bits], selection, index)
         seen = told.rounds[0].bits.replace(".", "")
         changes = sum(a != b for a, b in itertools.pairwise(seen))
         assert (table.observed[index], table.misclassified[index]) == (told.observed, told.misclassified)
@@ -65,26 +65,26 @@ def test_a_round_that_broke_a_label_does_not_count_for_its_sample() -> None:
 
 def test_orders_have_samples_without_a_score_last() -> None:
     table = table_of(rounds_of(["01.1", "00.1"]))
-    assert table.order("index").tolist() == [0, 1, 2, 3]
-    assert table.order("score").tolist() == [3, 1, 0, 2]
-    assert table.order("-score").tolist() == [0, 1, 3, 2]
+    assert table.sort("index").tolist() == [0, 1, 2, 3]
+    assert table.sort("score").tolist() == [3, 1, 0, 2]
+    assert table.sort("-score").tolist() == [0, 1, 3, 2]
 
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        (Wanted(), [0, 1, 2, 3]),
-        (Wanted(kept=True), [0, 1, 3]),
-        (Wanted(kept=False), [2]),
-        (Wanted(score=(0, None)), [0, 1]),
-        (Wanted(score=(None, 0)), [1, 3]),
-        (Wanted(score=(-1, 1)), [1]),
-        (Wanted(misclassified=(0, 0)), [3]),
-        (Wanted(misclassified=(1, 2), transitions=(1, 1)), [1]),
-        (Wanted(transitions=(0, 0)), [0, 3]),
+        (SampleFilter(), [0, 1, 2, 3]),
+        (SampleFilter(kept=True), [0, 1, 3]),
+        (SampleFilter(kept=False), [2]),
+        (SampleFilter(score=(0, None)), [0, 1]),
+        (SampleFilter(score=(None, 0)), [1, 3]),
+        (SampleFilter(score=(-1, 1)), [1]),
+        (SampleFilter(misclassified=(0, 0)), [3]),
+        (SampleFilter(misclassified=(1, 2), transitions=(1, 1)), [1]),
+        (SampleFilter(transitions=(0, 0)), [0, 3]),
     ],
 )
-def test_who_is_wanted(wanted: Wanted, found: list[int]) -> None:
+def test_who_is_wanted(wanted: SampleFilter, found: list[int]) -> None:
     table = table_of(rounds_of(["01.1", "00.1"]))
     assert np.flatnonzero(wanted.mask(table)).tolist() == found
 
@@ -96,12 +96,12 @@ def test_pages_both_ways_hold_everyone_once(data: st.DataObject) -> None:
     limit = data.draw(st.integers(1, 7))
     wanted = [sample for sample in order.tolist() if mask[sample]]
     start, seen = 0, list[int]()
-    while (places := forward(order, mask, start, limit)).size:
+    while (places := find_forward(order, mask, start, limit)).size:
         seen += order[places].tolist()
         start = int(places[-1]) + 1
     assert seen == wanted
     stop, back = order.size, list[int]()
-    while (places := backward(order, mask, stop, limit)).size:
+    while (places := find_backward(order, mask, stop, limit)).size:
         back = order[places].tolist() + back
         stop = int(places[0])
     assert back == wanted
@@ -111,5 +111,5 @@ def test_a_page_lies_behind_many_that_are_not_wanted() -> None:
     mask = np.zeros(200_000, dtype=bool)
     mask[[5, 150_000, 199_999]] = True
     order = np.arange(200_000)
-    assert forward(order, mask, 6, 2).tolist() == [150_000, 199_999]
-    assert backward(order, mask, 150_000, 2).tolist() == [5]
+    assert find_forward(order, mask, 6, 2).tolist() == [150_000, 199_999]
+    assert find_backward(order, mask, 150_000, 2).tolist() == [5]

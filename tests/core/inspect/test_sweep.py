@@ -5,7 +5,7 @@ import pytest
 
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate
-from mild_core.inspect.sweep import Cut, measure, sweep
+from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
 from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
@@ -13,8 +13,8 @@ from tests.core.test_selection import recorded
 
 
 def swept(selection: Selection, audit: Audit | None = None) -> tuple[Cut, ...]:
-    measured = None if audit is None else measure(selection, audit)
-    return sweep(selection.histogram, selection.curves, measured)
+    measured = None if audit is None else evaluate_cuts(selection, audit)
+    return sweep_cuts(selection.histogram, selection.curves, measured)
 
 
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
@@ -71,14 +71,14 @@ def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:
     selection = select([bits])
     without = replace(selection, histogram=None)
     assert swept(without) == ()
-    assert measure(without, Audit.from_marks([0], [True], 2000)) is None
-    assert measure(selection, Audit.from_marks([], [], 2000)) is None
+    assert evaluate_cuts(without, Audit.from_marks([0], [True], 2000)) is None
+    assert evaluate_cuts(selection, Audit.from_marks([], [], 2000)) is None
 
 
 def test_whoever_was_checked_is_kept_by_their_mark_where_the_audit_is_fitted() -> None:
     bits, clean = recorded()
     audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
     selection = select([bits], SelectionOptions(audit="fit"), Annotations(audit=audit))
-    cuts = sweep(selection.histogram, selection.curves, measure(selection, audit), by_mark=True)
+    cuts = sweep_cuts(selection.histogram, selection.curves, evaluate_cuts(selection, audit), follows_marks=True)
     assert selection.threshold.cut is not None
     assert cuts[selection.threshold.cut].kept == selection.n_selected

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mild_core.mixture.newton import Local, Objective, minimise
+from mild_core.mixture.newton import Objective, QuadraticModel, minimise
 
 FREE = np.array([-np.inf, -np.inf]), np.array([np.inf, np.inf])
 
 
 def of(function: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Objective:
-    def objective(theta: np.ndarray, _: NDArray[np.intp]) -> Local:
+    def objective(theta: np.ndarray, _: NDArray[np.intp]) -> QuadraticModel:
         value, gradient, hessian = function(theta)
-        return Local(value, gradient, hessian, np.ones_like(theta))
+        return QuadraticModel(value, gradient, hessian, np.ones_like(theta))
 
     return objective
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from mild_core.audit import Audit, Marks
+from mild_core.audit import Audit, AuditChange
 from mild_core.types import RunSpec
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.config import Settings
@@ -43,8 +43,8 @@ async def run(store: Store) -> Run:
     return run
 
 
-def mark(index: int, clean: bool | None = True) -> Marks:
-    return Marks.of([index], [clean], N)
+def mark(index: int, clean: bool | None = True) -> AuditChange:
+    return AuditChange.from_marks([index], [clean], N)
 
 
 async def test_of_many_audits_at_once_none_is_lost(labels_and_audits: LabelsAndAudits, run: Run, store: Store) -> None:
@@ -62,7 +62,7 @@ async def test_marks_and_marks_taken_back_at_once_all_count(
     merged = await asyncio.gather(*(labels_and_audits.put_audit(run, change) for change in changes))
     assert [(m.added, m.replaced, m.removed) for m in merged] == [(0, 0, 1)] * 6 + [(1, 0, 0)] * 6
     audit = (await labels_and_audits.read_audit(await store.runs.get("a")))[1]
-    assert [audit.mark(index) for index in range(12)] == [None] * 6 + [False] * 6
+    assert [audit.get_mark(index) for index in range(12)] == [None] * 6 + [False] * 6
 
 
 async def test_of_many_labels_at_once_the_last_stands(

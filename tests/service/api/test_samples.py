@@ -11,8 +11,8 @@ from fastapi import FastAPI
 
 from mild_core import bitmap
 from mild_core.audit import Audit, evaluate
-from mild_core.inspect.explain import explain
-from mild_core.inspect.sweep import measure, sweep
+from mild_core.inspect.explain import explain_sample
+from mild_core.inspect.sweep import evaluate_cuts, sweep_cuts
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.selecting.selections import SelectionPlan
@@ -100,7 +100,7 @@ def test_a_sample_is_shown_over_all_rounds_and_explained(run: httpx.Client, evid
     selection = select(rounds, options)
     for index in (0, 1, 2, 3, N - 1):
         told = get(run, f"/runs/a/samples/{index}", round=1, evidence=evidence)
-        expected = explain(rounds, selection, index)
+        expected = explain_sample(rounds, selection, index)
         assert [r["history"] for r in told["rounds"]] == [history.bits for history in expected.rounds]
         assert [r["member"] for r in told["rounds"]] == [history.member for history in expected.rounds]
         assert (told["why"], told["kept"], told["score"]) == (expected.why, expected.kept, expected.score)
@@ -125,7 +125,7 @@ def test_the_sweep_is_the_cores(run: httpx.Client) -> None:
     assert all(cut["measured"] is None for cut in plain["cuts"])
     put_audit(run)
     found = get(run, "/runs/a/rounds/0/sweep")
-    expected = sweep(selection.histogram, selection.curves, measure(selection, AUDIT))
+    expected = sweep_cuts(selection.histogram, selection.curves, evaluate_cuts(selection, AUDIT))
     assert len(found["cuts"]) == len(expected) == 21
     for got, cut in zip(found["cuts"], expected, strict=True):
         assert (got["cut"], got["value"], got["num_kept"]) == (cut.cut, cut.value, cut.kept)
@@ -172,7 +172,7 @@ def test_an_evaluation_needs_an_audit(run: httpx.Client) -> None:
         "run_id": "a",
         "round": 0,
         "provisional": True,
-        **expected.measured(),
+        **expected.summary(),
         "clean": expected.clean,
         "kept": expected.kept,
         "kept_clean": expected.kept_clean,
@@ -190,7 +190,7 @@ def test_a_selection_is_measured_where_there_is_an_audit(run: httpx.Client, fini
     selection = select([ROUND])
     after = run.get("/selection/a", headers={"If-None-Match": before.headers["etag"]})
     assert after.status_code == 200, "an audit makes another answer of it"
-    measured = evaluate(selection.bitmap, selection.scores, AUDIT).measured()
+    measured = evaluate(selection.bitmap, selection.scores, AUDIT).summary()
     assert after.json() == {**before.json(), "measured": measured}
     same = run.get("/selection/a", headers={"If-None-Match": after.headers["etag"]})
     assert same.status_code == 304

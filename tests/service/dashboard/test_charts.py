@@ -18,8 +18,8 @@ def test_cells_fill_the_drawing_and_the_fullest_is_strongest() -> None:
 
 
 def test_ticks_stand_at_their_values() -> None:
-    assert [tick.text for tick in charts.count_ticks(Axis.of_counts(40, 41), 5)] == ["0", "10", "20", "30", "40"]
-    assert charts.count_ticks(Axis.of_counts(9, 10), 5)[1].at == pytest.approx(25)
+    assert [tick.text for tick in charts.count_ticks(Axis.for_counts(40, 41), 5)] == ["0", "10", "20", "30", "40"]
+    assert charts.count_ticks(Axis.for_counts(9, 10), 5)[1].at == pytest.approx(25)
     assert [(tick.at, tick.text) for tick in charts.value_ticks(-10, 10, 4)] == [
         (0, "-10"),
         (25, "-5"),

@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from mild_core.alarms import alarms
+from mild_core.alarms import find_alarms
 from mild_core.types import RunSpec
 from mild_service.api_keys import ANONYMOUS, generate_key
 from mild_service.dashboard import runs_page
@@ -154,7 +154,7 @@ def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
     assert "hour" in of_run(a_run(), [], 1e6)[0]
     assert of_run(a_run(), [], 200.0) == []
     assert "failed" in of_run(a_run("failed"), [], 1e6)[0]
-    assert alarms(0.5, 0.2, {}) == [
+    assert find_alarms(0.5, 0.2, {}) == [
         "measured precision 0.500 is below 0.90", "measured recall 0.200 is below 0.50"
     ]  # fmt: skip
 

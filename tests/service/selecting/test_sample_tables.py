@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.audit import Marks
+from mild_core.audit import AuditChange
 from mild_core.errors import SampleIndexError
-from mild_core.inspect.sample_table import tabulate
+from mild_core.inspect.sample_table import build_sample_table
 from mild_core.selection import select
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
@@ -68,7 +68,7 @@ def bits(bodies: Sequence[bytes]) -> RoundBits:
 async def test_a_table_is_what_the_core_says(service: Service) -> None:
     await service.open("a", BODIES)
     table = (await service.tables.get(await service.choice("a"))).table
-    expected = tabulate([bits(BODIES)], select([bits(BODIES)]))
+    expected = build_sample_table([bits(BODIES)], select([bits(BODIES)]))
     for name in ("scores", "kept", "misclassified", "transitions", "rising"):
         np.testing.assert_array_equal(getattr(table, name), getattr(expected, name))
 
@@ -77,7 +77,7 @@ async def test_many_at_once_make_it_once_and_marks_make_no_other(service: Servic
     await service.open("a", BODIES)
     choice = await service.choice("a")
     found = await asyncio.gather(*(service.tables.get(choice) for _ in range(8)))
-    await service.labels_and_audits.put_audit(choice.run, Marks.of([3], [True], N))
+    await service.labels_and_audits.put_audit(choice.run, AuditChange.from_marks([3], [True], N))
     found.append(await service.tables.get(await service.choice("a")))
     assert len({id(each) for each in found}) == 1
     assert service.n_made == 1
@@ -97,7 +97,7 @@ async def test_marks_that_calibrate_the_fit_make_another_table(service: Service)
     await service.put("a", BODIES)
     await service.tables.get(await service.choice("a"))
     run = await service.store.runs.get("a")
-    await service.labels_and_audits.put_audit(run, Marks.of([3, 5], [True, False], N))
+    await service.labels_and_audits.put_audit(run, AuditChange.from_marks([3, 5], [True, False], N))
     await service.tables.get(await service.choice("a"))
     assert service.n_made == 2
 
@@ -131,7 +131,7 @@ async def test_a_story_is_of_the_samples_of_the_run(service: Service) -> None:
     await service.open("a", BODIES)
     choice = await service.choice("a")
     story = await service.tables.get_history(choice, 7)
-    history = "".join(str(int(bitmap.of_sample(row, 7))) for row in bits(BODIES).correct)
+    history = "".join(str(int(bitmap.get_sample_bits(row, 7))) for row in bits(BODIES).correct)
     assert [each.bits for each in story.explanation.rounds] == [history]
     assert story.counted.suggested_class(0, 2) == 2
     with pytest.raises(SampleIndexError, match=r"400 is outside 0\.\.399"):

@@ -87,7 +87,7 @@ def _verified(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     agreed = HeldOutAgreement(**{name: value for name, value in found.items() if name != "what"})
-    return f"<p{'' if agreed.carries_signal else ' class=alarm'}>{escape(agreed.told)}.</p>"
+    return f"<p{'' if agreed.carries_signal else ' class=alarm'}>{escape(agreed.summary_text)}.</p>"
 
 
 def _cards(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:

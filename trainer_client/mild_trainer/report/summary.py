@@ -18,7 +18,7 @@ import torch
 from rich import box
 from rich.table import Table
 
-from mild_core.alarms import alarms as alarms_of
+from mild_core.alarms import find_alarms
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import validated
 from mild_trainer.training.progress import counted
@@ -123,7 +123,7 @@ def alarms(rounds: Sequence[RoundRecord]) -> list[str]:
         "test accuracy": [record.test_accuracy for record in rounds],
         "validation accuracy": validated(rounds),
     }
-    return alarms_of(*_measured(rounds[-1]), accuracies)
+    return find_alarms(*_measured(rounds[-1]), accuracies)
 
 
 def _measured(record: RoundRecord) -> tuple[float | None, float | None]:

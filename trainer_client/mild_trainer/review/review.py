@@ -67,7 +67,7 @@ def ranked(judged: Judged, order: Order, seed: int = 0) -> NDArray[np.int64]:
 
 def row(judged: Judged, index: int, name: str | None, given: int | None, suggested: int | None) -> tuple[str, ...]:
     """One line of a list, in the order of `COLUMNS`; what is not known is empty."""
-    mark = judged.audit.mark(index)
+    mark = judged.audit.get_mark(index)
     return (
         str(index),
         name or "",

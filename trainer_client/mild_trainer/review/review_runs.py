@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from mild_client import LocalSelector, MildClient, RunSpec
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate
-from mild_core.inspect.histograms import DataMap, counted, data_map
-from mild_core.inspect.sample_table import tabulate
+from mild_core.inspect.histograms import DataMap, build_data_map, count_data_map
+from mild_core.inspect.sample_table import build_sample_table
 from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.types import AuditUse, RoundBits
@@ -181,17 +181,17 @@ class LocalRun:
     def counts(self, judged: Judged) -> DataMap:
         """How often samples were misclassified, and how often that changed."""
         rounds, selection = self._selected()
-        return data_map(tabulate(rounds, selection))
+        return build_data_map(build_sample_table(rounds, selection))
 
     def mark(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and measure the set by all of it, in the wire's names."""
-        selection, audit = self._selection(), self._audit().updated(marks)
+        selection, audit = self._selection(), self._audit().merge(marks)
         part = self._audit_path.with_suffix(".part")
         part.write_bytes(audit.to_body())
         part.replace(self._audit_path)
         found = evaluate(selection.bitmap, selection.scores, audit)
         counts = {"clean": found.clean, "kept": found.kept, "kept_clean": found.kept_clean}
-        return {"round": self._training.n_rounds - 1, **found.measured(), **counts}
+        return {"round": self._training.n_rounds - 1, **found.summary(), **counts}
 
     def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
@@ -251,7 +251,7 @@ class ServiceRun:
         forgotten, _ = client.scores(run_id, round=number, choice={"metric": "forgetting"})
         n_epochs = client.selection(run_id, number)["epochs"]
         seen = ~np.isnan(difference)
-        return counted(np.rint((difference[seen] + n_epochs) / 2), np.rint(forgotten[seen]), judged.kept[seen])
+        return count_data_map(np.rint((difference[seen] + n_epochs) / 2), np.rint(forgotten[seen]), judged.kept[seen])
 
     def mark(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and measure the set by all of it, in the wire's names."""

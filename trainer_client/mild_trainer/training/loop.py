@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
-from mild_core.alarms import plateau
+from mild_core.alarms import find_plateau
 from mild_core.bitmap import Bitmap
 from mild_trainer.data import Dataset
 from mild_trainer.planting import Planting
@@ -53,7 +53,7 @@ def stopped(
         return f"two consecutive clean sets agree (Jaccard {last.overlap:.3f}, asked {settings.agree:g})"
     if n_next < 2:
         return f"round {last.round} kept {counted(n_next, 'sample')}, and training takes at least 2"
-    if (best := plateau(validated(records), settings.patience)) is not None:
+    if (best := find_plateau(validated(records), settings.patience)) is not None:
         return (
             f"validation accuracy is at a plateau ({counted(settings.patience, 'round')} without a rise above "
             f"{best:.3f})"

@@ -45,7 +45,7 @@ class Lines(Reporter):
 
     def verified(self, found: HeldOutAgreement) -> None:
         """Write what was found."""
-        self._write(found.told)
+        self._write(found.summary_text)
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Write what begins."""
@@ -98,7 +98,7 @@ class Bars(Reporter):
 
     def verified(self, found: HeldOutAgreement) -> None:
         """Write what was found above the bars that follow."""
-        self._progress.print(found.told, highlight=False)
+        self._progress.print(found.summary_text, highlight=False)
 
     def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
         """Begin a bar."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.agreement import HeldOutAgreement, held_out_agreement
+from mild_core.agreement import HeldOutAgreement, measure_agreement
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
 from mild_trainer.noise import by_class
@@ -51,7 +51,7 @@ def verify(settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: R
         test_accuracy = trainer.train_alone(members)
         predicted[~others] = trainer.predictions()[~others]
         reporter.comparison_done(title, test_accuracy, time.perf_counter() - started)
-    return held_out_agreement(data.y_train, predicted, data.n_classes, fold)
+    return measure_agreement(data.y_train, predicted, data.n_classes, fold)
 
 
 def folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -4,18 +4,18 @@ from scipy.stats import hypergeom
 
 from mild_core import bitmap
 from mild_core.mixture.mixture import fit_mixture
-from mild_core.scores import Observation, hypergeometric, score
+from mild_core.scores import PartialObservation, hypergeometric_pmf, score_samples
 from mild_core.types import RoundBits
 
 
 def test_the_likelihood_is_the_hypergeometric_one() -> None:
     y, z, k = np.meshgrid(np.arange(6), np.arange(11), [5], indexing="ij")
-    np.testing.assert_allclose(hypergeometric(y, 10, z, k), hypergeom(10, z, k).pmf(y), atol=1e-12)
+    np.testing.assert_allclose(hypergeometric_pmf(y, 10, z, k), hypergeom(10, z, k).pmf(y), atol=1e-12)
 
 
 def test_nothing_is_needed_when_everyone_was_always_observed() -> None:
     bits = RoundBits(9, bitmap.pack(np.ones((4, 9), dtype=bool)))
-    assert Observation.of(score([bits], "mild-simple")) is None
+    assert PartialObservation.from_scores(score_samples([bits], "mild-simple")) is None
 
 
 @pytest.mark.parametrize("n_epochs", [20, 100])
@@ -26,9 +26,9 @@ def test_the_noise_rate_survives_hiding_a_third_of_the_bits(n_epochs: int) -> No
     correct = rng.random((n_epochs, n_samples)) >= rate
     seen = rng.random((n_epochs, n_samples)) < 0.66
     bits = RoundBits(n_samples, bitmap.pack(correct & seen), bitmap.pack(seen))
-    observation = Observation.of(score([bits], "mild-simple"))
+    observation = PartialObservation.from_scores(score_samples([bits], "mild-simple"))
     assert observation is not None
-    np.testing.assert_allclose(observation.counts.sum(), score([bits], "mild-simple").scored.sum())
+    np.testing.assert_allclose(observation.counts.sum(), score_samples([bits], "mild-simple").scored.sum())
     assert np.unique(observation.cell).size == observation.counts.size
     mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
     assert mixture.weights[1] == pytest.approx(noise, abs=0.03)
@@ -42,8 +42,8 @@ def test_rounds_of_different_lengths_are_on_the_scale_of_their_scores() -> None:
         correct = rng.random((n_epochs, 5000)) >= np.where(noisy, 0.9, 0.1)
         seen = rng.random((n_epochs, 5000)) < 0.7
         rounds.append(RoundBits(5000, bitmap.pack(correct & seen), bitmap.pack(seen)))
-    scores = score(rounds, "mild-simple")
-    observation = Observation.of(scores)
+    scores = score_samples(rounds, "mild-simple")
+    observation = PartialObservation.from_scores(scores)
     assert observation is not None
     mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
     assert mixture.weights[1] == pytest.approx(0.4, abs=0.02)
@@ -54,8 +54,8 @@ def test_many_epochs_do_not_blow_the_cells_up() -> None:
     rng = np.random.default_rng(0)
     correct = rng.random((2000, 3000)) < rng.random(3000)
     seen = rng.random((2000, 3000)) < rng.uniform(0.55, 0.95, 3000)
-    observation = Observation.of(
-        score([RoundBits(3000, bitmap.pack(correct & seen), bitmap.pack(seen))], "mild-simple")
+    observation = PartialObservation.from_scores(
+        score_samples([RoundBits(3000, bitmap.pack(correct & seen), bitmap.pack(seen))], "mild-simple")
     )
     assert observation is not None
     assert observation.likelihood.nbytes < 40e6
