@@ -69,7 +69,7 @@ async def test_a_table_is_what_the_core_says(service: Service) -> None:
     await service.open("a", BODIES)
     table = (await service.tables.get(await service.choice("a"))).table
     expected = build_sample_table([bits(BODIES)], select([bits(BODIES)]))
-    for name in ("scores", "kept", "misclassified", "transitions", "rising"):
+    for name in ("scores", "kept", "misclassified", "transitions", "order_by_score"):
         np.testing.assert_array_equal(getattr(table, name), getattr(expected, name))
 
 
