@@ -1,12 +1,12 @@
 """Descriptions and limits of dataclass fields: declared once, read by checks, by the service and by the command line.
 
-A field says what it is in its metadata::
+A field says what it is where it is declared::
 
-    p: float = field(default=0.5, metadata=describe("posterior: largest noisy posterior kept.", 0, 1))
+    p: float = described(0.5, "posterior: largest noisy posterior kept.", 0, 1)
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, field, fields
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -36,9 +36,14 @@ def describe(
     return MappingProxyType({"text": text, "low": low, "high": high, "alias": alias, **more})
 
 
-def wire_name(field: "Field[Any]") -> str:
+def described(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+    """A dataclass field with a default and the metadata of `describe`."""
+    return field(default=default, metadata=describe(text, low, high, **more))
+
+
+def wire_name(described_field: "Field[Any]") -> str:
     """Name of a field on the wire."""
-    return field.metadata.get("alias") or field.name
+    return described_field.metadata.get("alias") or described_field.name
 
 
 @cache
@@ -61,16 +66,16 @@ def check_fields(values: "DataclassInstance") -> None:
         If a choice is unknown or a number is outside its limits; None passes.
     """
     types = field_types(type(values))
-    for field in fields(values):
-        value = getattr(values, field.name)
-        choices = literal_values(types[field.name])
+    for each in fields(values):
+        value = getattr(values, each.name)
+        choices = literal_values(types[each.name])
         if choices and value not in choices:
-            raise ParameterError(f"{field.name} is {value!r}; choose one of {', '.join(choices)}")
-        low, high = field.metadata.get("low"), field.metadata.get("high")
+            raise ParameterError(f"{each.name} is {value!r}; choose one of {', '.join(choices)}")
+        low, high = each.metadata.get("low"), each.metadata.get("high")
         if value is None or (low is None and high is None):
             continue
         if not (low is None or low <= value) or not (high is None or value <= high):
-            raise ParameterError(f"{field.name} is {value}; give a number in {_limit(low)}..{_limit(high)}")
+            raise ParameterError(f"{each.name} is {value}; give a number in {_limit(low)}..{_limit(high)}")
 
 
 def _limit(number: float | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
-from mild_core.fields import check_fields, describe, wire_name
+from mild_core.fields import check_fields, describe, described, wire_name
 
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
@@ -161,42 +161,28 @@ class SelectionOptions:
     read names, types, defaults, limits and descriptions from here.
     """
 
-    metric: Metric = field(default="mild-simple", metadata=describe("Per-sample score; low is clean."))
-    fit: Fit = field(default="anchored", metadata=describe("How the mixture is fitted to the histogram of scores."))
-    evidence: Evidence = field(
-        default="pooled",
-        metadata=describe("pooled: all rounds so far, each with equal weight; latest: the last round alone."),
+    metric: Metric = described("mild-simple", "Per-sample score; low is clean.")
+    fit: Fit = described("anchored", "How the mixture is fitted to the histogram of scores.")
+    evidence: Evidence = described(
+        "pooled", "pooled: all rounds so far, each with equal weight; latest: the last round alone."
     )
-    threshold: Rule = field(default="f1", metadata=describe("The rule that makes the cut."))
-    p: float = field(default=0.5, metadata=describe("posterior: largest noisy posterior kept.", 0, 1))
-    value: float | None = field(default=None, metadata=describe("value: largest metric kept.", -1e9, 1e9))
-    fraction: float | None = field(
-        default=None, metadata=describe("fraction: share kept; without it the fit's estimate.", 0, 1)
+    threshold: Rule = described("f1", "The rule that makes the cut.")
+    p: float = described(0.5, "posterior: largest noisy posterior kept.", 0, 1)
+    value: float | None = described(None, "value: largest metric kept.", -1e9, 1e9)
+    fraction: float | None = described(None, "fraction: share kept; without it the fit's estimate.", 0, 1)
+    target: float | None = described(None, "precision, recall: the estimate that the set is to reach.", 0, 1)
+    cost_ratio: float = described(
+        1.0, "bayes: cost of keeping a wrong label over that of dropping a right one.", 1e-6, 1e6
     )
-    target: float | None = field(
-        default=None, metadata=describe("precision, recall: the estimate that the set is to reach.", 0, 1)
+    min_keep: float = described(0.01, "Share kept whatever the rule says; only a given value goes below it.", 0, 1)
+    per_class: bool = described(False, "A fit and a cut for each class, drawn to the fit of all samples; needs labels.")
+    min_keep_class: float = described(
+        0.0, "Share kept of each class whatever the rule says; above 0 it needs labels.", 0, 1
     )
-    cost_ratio: float = field(
-        default=1.0,
-        metadata=describe("bayes: cost of keeping a wrong label over that of dropping a right one.", 1e-6, 1e6),
-    )
-    min_keep: float = field(
-        default=0.01, metadata=describe("Share kept whatever the rule says; only a given value goes below it.", 0, 1)
-    )
-    per_class: bool = field(
-        default=False,
-        metadata=describe("A fit and a cut for each class, drawn to the fit of all samples; needs labels."),
-    )
-    min_keep_class: float = field(
-        default=0.0,
-        metadata=describe("Share kept of each class whatever the rule says; above 0 it needs labels.", 0, 1),
-    )
-    audit: AuditUse = field(
-        default="measure",
-        metadata=describe(
-            "measure: an audit measures the set, nothing else; fit: it calibrates the fit, and checked samples follow "
-            "their mark."
-        ),
+    audit: AuditUse = described(
+        "measure",
+        "measure: an audit measures the set, nothing else; fit: it calibrates the fit, and checked samples follow "
+        "their mark.",
     )
 
     @property
@@ -231,39 +217,30 @@ class RunSpec:
 
     run_id: str
     num_samples: int = field(metadata=describe("Samples of the data set; a sample's index never changes over a run."))
-    num_classes: int | None = field(default=None, metadata=describe("Classes, where known.", 1, 2**31))
-    observe: Observe = field(
-        default="all", metadata=describe("Which samples an epoch that carries one bitmap has observed.")
-    )
-    forward_pass: Pass = field(
-        default="eval", metadata=describe("Which forward pass makes the members' bits.", alias="pass")
-    )
+    num_classes: int | None = described(None, "Classes, where known.", 1, 2**31)
+    observe: Observe = described("all", "Which samples an epoch that carries one bitmap has observed.")
+    forward_pass: Pass = described("eval", "Which forward pass makes the members' bits.", alias="pass")
     selection: SelectionOptions = field(
         default_factory=SelectionOptions, metadata=describe("How the clean set is selected.")
     )
-    expected_epochs: int | None = field(
-        default=None, metadata=describe("Planned epochs of a round, for progress displays.", 1, 2**31, changeable=True)
+    expected_epochs: int | None = described(
+        None, "Planned epochs of a round, for progress displays.", 1, 2**31, changeable=True
     )
-    expected_rounds: int | None = field(
-        default=None, metadata=describe("Planned rounds, for progress displays.", 1, 2**31, changeable=True)
-    )
-    picture_url: str | None = field(
-        default=None,
-        metadata=describe(
-            "Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.", changeable=True
-        ),
+    expected_rounds: int | None = described(None, "Planned rounds, for progress displays.", 1, 2**31, changeable=True)
+    picture_url: str | None = described(
+        None,
+        "Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.",
+        changeable=True,
     )
     tags: Mapping[str, str] = field(
         default_factory=dict, metadata=describe("Free text, for listings.", changeable=True)
     )
-    ttl_seconds: int | None = field(
-        default=None,
-        metadata=describe(
-            "Seconds after the last write at which the run expires; without it the service's own time.",
-            60,
-            10 * 365 * 24 * 3600,
-            changeable=True,
-        ),
+    ttl_seconds: int | None = described(
+        None,
+        "Seconds after the last write at which the run expires; without it the service's own time.",
+        60,
+        10 * 365 * 24 * 3600,
+        changeable=True,
     )
 
     @classmethod

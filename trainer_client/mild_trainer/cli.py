@@ -144,62 +144,12 @@ def root(
 
 
 @app.command()
+@o.expand_options(settings=o.FieldOptions(TrainSettings), selection=o.FieldOptions(SelectionOptions))
 def train(
+    *,
     preset: o.Preset = None,
-    dataset: o.DatasetOption = "digits",
-    data_dir: o.DataDir = None,
-    limit: o.Limit = 0,
-    classes: o.Classes = None,
-    image_size: o.ImageSize = None,
-    download: o.Download = None,
-    imbalance: o.Imbalance = None,
-    noise: o.Noise = "none",
-    pad: o.Pad = None,
-    flip: o.Flip = None,
-    cutout: o.Cutout = None,
-    model: o.Model = None,
-    epochs: o.Epochs = None,
-    first_epochs: o.FirstEpochs = None,
-    rounds: o.Rounds = None,
-    observe: o.ObserveOption = None,
-    weights: o.WeightsOption = None,
-    use: o.UseOption = None,
-    plant: o.Plant = None,
-    plant_how: o.PlantHowOption = None,
-    batch_size: o.BatchSize = None,
-    lr: o.Lr = None,
-    momentum: o.Momentum = None,
-    weight_decay: o.WeightDecay = None,
-    label_smoothing: o.LabelSmoothing = None,
-    schedule: o.ScheduleOption = None,
-    finish: o.Finish = None,
-    finish_epochs: o.FinishEpochs = None,
-    ema: o.Ema = None,
-    seed: o.Seed = 0,
-    agree: o.Agree = None,
-    validation: o.Validation = None,
-    patience: o.Patience = None,
-    oracle: o.Oracle = None,
-    verify: o.Verify = None,
-    device: o.Device = None,
-    compile: o.Compile = None,
-    threads: o.Threads = None,
-    data_on: o.DataOnOption = None,
-    deterministic: o.Deterministic = None,
-    checkpoint_every: o.CheckpointEvery = None,
-    metric: o.MetricOption = "mild-simple",
-    fit: o.FitOption = "anchored",
-    evidence: o.EvidenceOption = "pooled",
-    threshold: o.ThresholdOption = "f1",
-    p: o.P = 0.5,
-    value: o.Value = None,
-    fraction: o.Fraction = None,
-    target: o.Target = None,
-    cost_ratio: o.CostRatio = 1.0,
-    min_keep: o.MinKeep = 0.01,
-    per_class: o.PerClass = False,
-    min_keep_class: o.MinKeepClass = 0.0,
-    audit: o.AuditOption = "measure",
+    settings: dict[str, Any],
+    selection: dict[str, Any],
     url: o.Url = None,
     api_key: o.ApiKey = None,
     local: o.Local = False,
@@ -211,66 +161,11 @@ def train(
 ) -> None:
     """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
     with one_line_errors():
-        settings = TrainSettings.for_dataset(
-            dataset,
-            data_dir=data_dir,
-            limit=limit,
-            classes=classes,
-            image_size=image_size,
-            download=download,
-            imbalance=imbalance,
-            noise=noise,
-            pad=pad,
-            flip=flip,
-            cutout=cutout,
-            model=model,
-            epochs=epochs,
-            first_epochs=first_epochs,
-            rounds=rounds,
-            observe=observe,
-            weights=weights,
-            use=use,
-            plant=plant,
-            plant_how=plant_how,
-            batch_size=batch_size,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            schedule=schedule,
-            finish=finish,
-            finish_epochs=finish_epochs,
-            ema=ema,
-            seed=seed,
-            agree=agree,
-            validation=validation,
-            patience=patience,
-            oracle=oracle,
-            verify=verify,
-            device=device,
-            compile=compile,
-            threads=threads,
-            data_on=data_on,
-            deterministic=deterministic,
-            checkpoint_every=checkpoint_every,
-            selection=SelectionOptions(
-                metric=metric,
-                fit=fit,
-                evidence=evidence,
-                threshold=threshold,
-                p=p,
-                value=value,
-                fraction=fraction,
-                target=target,
-                cost_ratio=cost_ratio,
-                min_keep=min_keep,
-                per_class=per_class,
-                min_keep_class=min_keep_class,
-                audit=audit,
-            ),
+        resolved = TrainSettings.for_dataset(
+            **{"dataset": "digits", **settings}, selection=SelectionOptions(**selection)
         )
         place = Place(url, local, mode == "offline", api_key, spool_bytes) if mode != "disabled" else Place(local=True)
-        Job(settings, out, place, run_id, resume).run(Console())
+        Job(resolved, out, place, run_id, resume).run(Console())
 
 
 @app.command(name="presets")
@@ -279,12 +174,16 @@ def list_presets() -> None:
     typer.echo(presets.table())
 
 
+_DEMO = {"dataset": "digits", "noise": "symmetric:0.4", "oracle": True}
+
+
 @app.command()
+@o.expand_options(
+    settings=o.FieldOptions(TrainSettings, only=("noise", "epochs", "rounds", "seed"), defaults=_DEMO),
+)
 def demo(
-    noise: o.Noise = "symmetric:0.4",
-    epochs: o.Epochs = None,
-    rounds: o.Rounds = None,
-    seed: o.Seed = 0,
+    *,
+    settings: dict[str, Any],
     url: o.Url = None,
     api_key: o.ApiKey = None,
     local: o.Local = False,
@@ -294,10 +193,8 @@ def demo(
 ) -> None:
     """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
     with one_line_errors():
-        settings = TrainSettings.for_dataset(
-            "digits", noise=noise, epochs=epochs, rounds=rounds, seed=seed, oracle=True
-        )
-        Job(settings, out, Place(url, local, api_key=api_key), run_id, resume).run(Console())
+        resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
+        Job(resolved, out, Place(url, local, api_key=api_key), run_id, resume).run(Console())
         if url is None and not local:
             Console().print(
                 f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
@@ -308,6 +205,7 @@ def demo(
 
 
 @app.command()
+@o.expand_options(selection=o.FieldOptions(SelectionOptions, without=("evidence", "audit")))
 def select(
     file: Annotated[
         Path,
@@ -318,17 +216,7 @@ def select(
             "the true labels beside the given `labels`."
         ),
     ],
-    metric: o.MetricOption = "mild-simple",
-    fit: o.FitOption = "anchored",
-    threshold: o.ThresholdOption = "f1",
-    p: o.P = 0.5,
-    value: o.Value = None,
-    fraction: o.Fraction = None,
-    target: o.Target = None,
-    cost_ratio: o.CostRatio = 1.0,
-    min_keep: o.MinKeep = 0.01,
-    per_class: o.PerClass = False,
-    min_keep_class: o.MinKeepClass = 0.0,
+    selection: dict[str, Any],
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw histogram, components and cut: a .png, .svg or .pdf.")
     ] = None,
@@ -337,20 +225,7 @@ def select(
     from mild_trainer.select_file import select_file
 
     with one_line_errors():
-        options = SelectionOptions(
-            metric=metric,
-            fit=fit,
-            threshold=threshold,
-            p=p,
-            value=value,
-            fraction=fraction,
-            target=target,
-            cost_ratio=cost_ratio,
-            min_keep=min_keep,
-            per_class=per_class,
-            min_keep_class=min_keep_class,
-        )
-        typer.echo(_printed(select_file(file, options, plot)))
+        typer.echo(_printed(select_file(file, SelectionOptions(**selection), plot)))
 
 
 def _printed(answer: dict[str, Any]) -> str:

@@ -1,33 +1,28 @@
-"""The command line's options, each with its environment variable, in the order of the help.
+"""Command-line options: those of settings are made of the dataclass that declares them.
 
-What goes wrong at the command line is told in one line.
+Each option has an environment variable, ``MILD_`` and its name.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import fields
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 from mild_client.backends.background import Mode
 from mild_core.errors import MildError
-from mild_core.types import AuditUse, Evidence, Fit, Metric, Observe, Rule
+from mild_core.fields import field_types
 from mild_trainer import presets
-from mild_trainer.settings import (
-    DEFAULTS,
-    DataOn,
-    DatasetName,
-    DeviceName,
-    FinishName,
-    ModelName,
-    PlantHow,
-    Schedule,
-    TrainSettings,
-    Use,
-    Weights,
-)
+from mild_trainer.settings import DATA, DEFAULTS, TrainSettings
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_SELECTION, _RUN = "Selection", "Run"
 
 
 @contextlib.contextmanager
@@ -38,6 +33,89 @@ def one_line_errors() -> Iterator[None]:
     except (MildError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOptions:
+    """Options for the fields of a dataclass, with one parameter of a command for all of them.
+
+    Attributes
+    ----------
+    cls
+        The dataclass; its described fields become options.
+    only, without
+        Names of the fields to take, or to leave out.
+    defaults
+        Defaults of this command, by field name, for the help; other options show the field's own.
+    """
+
+    cls: "type[DataclassInstance]"
+    only: Collection[str] | None = None
+    without: Collection[str] = ()
+    defaults: Mapping[str, Any] | None = None
+
+    def parameters(self) -> list[inspect.Parameter]:
+        """One keyword parameter for each option; None where it is not given."""
+        return [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[field_types(self.cls)[field.name] | None, self._option(field)],
+            )
+            for field in fields(self.cls)
+            if field.metadata and field.name not in self.without and (self.only is None or field.name in self.only)
+        ]
+
+    def _option(self, field: Field[Any]) -> Any:
+        name = field.name.replace("_", "-")
+        is_switch = field_types(self.cls)[field.name] is bool
+        return typer.Option(
+            f"--{name}/--no-{name}" if is_switch else f"--{name}",
+            envvar=f"MILD_{field.name.upper()}",
+            help=field.metadata["text"],
+            rich_help_panel=field.metadata.get("group", _SELECTION),
+            show_default=self._shown_default(field),
+        )
+
+    def _shown_default(self, field: Field[Any]) -> str | bool:
+        if self.defaults and field.name in self.defaults:
+            return str(self.defaults[field.name])
+        if self.cls is TrainSettings and any(field.name in defaults for defaults in DEFAULTS.values()):
+            return "by data set"
+        if field.default is None:
+            return False
+        return (
+            {True: "on", False: "off"}.get(field.default, str(field.default))
+            if isinstance(field.default, bool)
+            else str(field.default)
+        )
+
+
+def expand_options(**groups: FieldOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command take the options of dataclasses, each group in one parameter of that name.
+
+    The parameter is a dict of the options that were given.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        expanded = {name: group.parameters() for name, group in groups.items()}
+        named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+        parameters = [each for one in named for each in expanded.get(one.name, [one])]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            for name, options in expanded.items():
+                given = {each.name: values.pop(each.name) for each in options}
+                values[name] = {option: value for option, value in given.items() if value is not None}
+            command(**values)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
 
 
 def _option(
@@ -51,19 +129,6 @@ def _option(
         show_default=default,
     )
     return option
-
-
-def _setting(variable: str, text: str, panel: str, flag: str | None = None) -> typer.models.OptionInfo:
-    """Option of a setting that stays at its default unless it is given: the help then names that default."""
-    name = variable.lower()
-    default = next(field.default for field in fields(TrainSettings) if field.name == name)
-    if isinstance(default, bool):
-        default = "on" if default else "off"
-    varies = any(name in chosen for chosen in DEFAULTS.values())
-    return _option(variable, text, panel, flag, "by data set" if varies else str(default))
-
-
-_DATA, _TRAINING, _SELECTION, _RUN = "Data", "Training", "Selection", "Run"
 
 
 def _take_preset(context: typer.Context, name: str | None) -> str | None:
@@ -81,180 +146,11 @@ Preset: TypeAlias = Annotated[
         envvar="MILD_PRESET",
         help="Take the settings of a name from `mild presets` where nothing else is given.",
         show_default=False,
-        rich_help_panel=_DATA,
+        rich_help_panel=DATA,
         is_eager=True,
         callback=_take_preset,
     ),
 ]
-DatasetOption: TypeAlias = Annotated[DatasetName, _option("DATASET", "Data set to train on.", _DATA)]
-DataDir: TypeAlias = Annotated[
-    Path | None, _option("DATA_DIR", "Folder with the data set's files, or the .npz file.", _DATA)
-]
-Limit: TypeAlias = Annotated[
-    int, _option("LIMIT", "Train on at most so many samples, evenly over the classes; 0: all.", _DATA)
-]
-Classes: TypeAlias = Annotated[
-    str | None,
-    _setting("CLASSES", "Of a folder of images: so many classes from the first, or a file that lists them.", _DATA),
-]
-ImageSize: TypeAlias = Annotated[
-    int | None,
-    _setting("IMAGE_SIZE", "Of a folder of images: bring them to this height and width; 0: the first's.", _DATA),
-]
-Download: TypeAlias = Annotated[
-    bool | None,
-    _setting(
-        "DOWNLOAD", "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", _DATA, "--download/--no-download"
-    ),
-]
-Imbalance: TypeAlias = Annotated[
-    str | None,
-    _setting("IMBALANCE", "Make classes unequal: none, or exp (long-tailed) or step with :smallest share.", _DATA),
-]
-Noise: TypeAlias = Annotated[
-    str,
-    _option(
-        "NOISE",
-        "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate; or take "
-        "those that people gave: cifar10n:aggre, :random1 to 3 or :worse, cifar100n:noisy.",
-        _DATA,
-    ),
-]
-Pad: TypeAlias = Annotated[int | None, _setting("PAD", "Largest shift of a random crop, in pixels.", _DATA)]
-Flip: TypeAlias = Annotated[
-    bool | None,
-    _setting("FLIP", "Mirror half of the images.", _DATA, "--flip/--no-flip"),
-]
-Cutout: TypeAlias = Annotated[
-    int | None,
-    _setting("CUTOUT", "Cut a square of so many pixels a side out of every image, at random; 0: none.", _DATA),
-]
-
-Model: TypeAlias = Annotated[ModelName | None, _setting("MODEL", "Network.", _TRAINING)]
-Epochs: TypeAlias = Annotated[int | None, _setting("EPOCHS", "Epochs of a round.", _TRAINING)]
-FirstEpochs: TypeAlias = Annotated[
-    int | None, _setting("FIRST_EPOCHS", "Epochs of round 0; 0: as of any other round.", _TRAINING)
-]
-Rounds: TypeAlias = Annotated[int | None, _setting("ROUNDS", "Largest number of rounds.", _TRAINING)]
-ObserveOption: TypeAlias = Annotated[
-    Observe | None,
-    _setting("OBSERVE", "Whose bits are recorded: all, mixed (members' from the training pass), members.", _TRAINING),
-]
-WeightsOption: TypeAlias = Annotated[
-    Weights | None, _setting("WEIGHTS", "Begin a round with fresh weights, or carry the last round's on.", _TRAINING)
-]
-Plant: TypeAlias = Annotated[
-    float | None,
-    _setting("PLANT", "Share of the labels to break on purpose in round 0, to see how such are learnt.", _TRAINING),
-]
-PlantHowOption: TypeAlias = Annotated[
-    PlantHow | None,
-    _setting("PLANT_HOW", "Plant labels along early confusions, or uniformly.", _TRAINING),
-]
-UseOption: TypeAlias = Annotated[
-    Use | None,
-    _setting("USE", "Train later rounds on the clean set, or on everyone, weighted by the probability.", _TRAINING),
-]
-BatchSize: TypeAlias = Annotated[int | None, _setting("BATCH_SIZE", "Samples per step.", _TRAINING)]
-Lr: TypeAlias = Annotated[float | None, _setting("LR", "Highest learning rate.", _TRAINING)]
-Momentum: TypeAlias = Annotated[float | None, _setting("MOMENTUM", "Nesterov momentum.", _TRAINING)]
-WeightDecay: TypeAlias = Annotated[float | None, _setting("WEIGHT_DECAY", "Weight decay.", _TRAINING)]
-LabelSmoothing: TypeAlias = Annotated[float | None, _setting("LABEL_SMOOTHING", "Label smoothing.", _TRAINING)]
-ScheduleOption: TypeAlias = Annotated[Schedule | None, _setting("SCHEDULE", "Learning rate over a round.", _TRAINING)]
-Finish: TypeAlias = Annotated[
-    FinishName | None,
-    _setting("FINISH", "After the last round, train a fresh network: on the set, or with the dropped too.", _TRAINING),
-]
-FinishEpochs: TypeAlias = Annotated[
-    int | None,
-    _setting("FINISH_EPOCHS", "What the finish may cost, in epochs of all samples; 0: a round's.", _TRAINING),
-]
-Ema: TypeAlias = Annotated[
-    float | None, _setting("EMA", "Decay of the average of the finish's weights; 0 averages nothing.", _TRAINING)
-]
-Seed: TypeAlias = Annotated[int, _option("SEED", "Seed of everything that is drawn.", _TRAINING)]
-Oracle: TypeAlias = Annotated[
-    bool | None,
-    _setting("ORACLE", "Train on the true clean set as well, for comparison.", _TRAINING, "--oracle/--no-oracle"),
-]
-Verify: TypeAlias = Annotated[
-    bool | None,
-    _setting(
-        "VERIFY",
-        "Train on two halves first, and stop if they cannot predict each other's labels.",
-        _TRAINING,
-        "--verify/--no-verify",
-    ),
-]
-Agree: TypeAlias = Annotated[
-    float | None, _setting("AGREE", "End early once two clean sets have this Jaccard similarity.", _TRAINING)
-]
-Validation: TypeAlias = Annotated[
-    float | None,
-    _setting(
-        "VALIDATION",
-        "Share of the training samples to hold out, noisy labels and all, to compare rounds by.",
-        _TRAINING,
-    ),
-]
-Patience: TypeAlias = Annotated[
-    int | None,
-    _setting("PATIENCE", "End once so many rounds have not raised the accuracy on those held out.", _TRAINING),
-]
-Device: TypeAlias = Annotated[
-    DeviceName | None, _setting("DEVICE", "Where to train; auto takes CUDA, else MPS, else the CPU.", _TRAINING)
-]
-Compile: TypeAlias = Annotated[
-    bool | None,
-    _setting("COMPILE", "Compile the network (torch.compile).", _TRAINING, "--compile/--no-compile"),
-]
-Threads: TypeAlias = Annotated[int | None, _setting("THREADS", "Processor threads; 0: torch's choice.", _TRAINING)]
-DataOnOption: TypeAlias = Annotated[
-    DataOn | None,
-    _setting("DATA_ON", "Where images are kept; auto: on the device if half its free memory is enough.", _TRAINING),
-]
-Deterministic: TypeAlias = Annotated[
-    bool | None,
-    _setting(
-        "DETERMINISTIC", "The same bits again, on the same machine.", _TRAINING, "--deterministic/--no-deterministic"
-    ),
-]
-CheckpointEvery: TypeAlias = Annotated[
-    int | None, _setting("CHECKPOINT_EVERY", "Epochs between checkpoints; 0 writes none.", _TRAINING)
-]
-
-MetricOption: TypeAlias = Annotated[Metric, _option("METRIC", "Per-sample score; low is clean.", _SELECTION)]
-FitOption: TypeAlias = Annotated[Fit, _option("FIT", "How the mixture is fitted.", _SELECTION)]
-EvidenceOption: TypeAlias = Annotated[
-    Evidence, _option("EVIDENCE", "All rounds so far, or the latest alone.", _SELECTION)
-]
-ThresholdOption: TypeAlias = Annotated[Rule, _option("THRESHOLD", "The rule that makes the cut.", _SELECTION)]
-P: TypeAlias = Annotated[float, _option("P", "posterior: largest noisy posterior kept.", _SELECTION)]
-Value: TypeAlias = Annotated[float | None, _option("VALUE", "value: largest metric kept.", _SELECTION)]
-Fraction: TypeAlias = Annotated[
-    float | None, _option("FRACTION", "fraction: share kept; without it the fit's estimate.", _SELECTION)
-]
-Target: TypeAlias = Annotated[
-    float | None, _option("TARGET", "precision, recall: the estimate that the set is to reach.", _SELECTION)
-]
-CostRatio: TypeAlias = Annotated[
-    float,
-    _option("COST_RATIO", "bayes: cost of keeping a wrong label over that of dropping a right one.", _SELECTION),
-]
-AuditOption: TypeAlias = Annotated[
-    AuditUse,
-    _option(
-        "AUDIT", "fit: labels that people have checked at the service calibrate the fit and are obeyed.", _SELECTION
-    ),
-]
-PerClass: TypeAlias = Annotated[
-    bool, _option("PER_CLASS", "A fit and a cut for each class, drawn to the fit of all samples.", _SELECTION)
-]
-MinKeepClass: TypeAlias = Annotated[
-    float, _option("MIN_KEEP_CLASS", "Share kept of each class whatever the rule says.", _SELECTION)
-]
-MinKeep: TypeAlias = Annotated[float, _option("MIN_KEEP", "Share kept whatever the rule says.", _SELECTION)]
-
 Url: TypeAlias = Annotated[
     str | None, _option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
 ]

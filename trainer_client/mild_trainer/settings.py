@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from mild_core.alarms import PATIENCE
 from mild_core.errors import ParameterError
+from mild_core.fields import check_fields, described
 from mild_core.types import Observe, Pass, SelectionOptions
 from mild_trainer import noise
 from mild_trainer.data import imbalance
@@ -22,100 +23,99 @@ PlantHow: TypeAlias = Literal["confused", "uniform"]
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 DataOn: TypeAlias = Literal["auto", "device", "host"]
 
+DATA, TRAINING = "Data", "Training"
+"""Groups of the settings in the help."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """What a training is, in full; `for_dataset` fills in the data set's own defaults.
 
-    Attributes
-    ----------
-    dataset, data_dir, limit
-        What to train on: its name, its folder or file, and at most how many training samples (0: all).
-    classes, image_size, download
-        Of folders of images: ``all`` classes, a number of them or a file that lists them, and the height and width that
-        images are brought to (0: the loader's choice); whether to fetch a published data set that is not there.
-    imbalance
-        How unequal the classes are made, such as ``exp:0.01``.
-    noise, seed
-        What to break the labels with, and the seed of everything that is drawn.
-    model, epochs, first_epochs, rounds
-        The network, the epochs of a round, those of round 0 (0: as of any other) and the largest number of rounds.
-    observe, weights
-        Whose bits are recorded, and whether a round starts from fresh weights or carries the last ones on.
-    plant, plant_how
-        Share of the labels that are broken on purpose in round 0, and whether along the confusions of a barely trained
-        network or uniformly.
-    use
-        Whether later rounds train on the clean set, or on everyone whose label may be right, weighted by how likely.
-    batch_size, lr, momentum, weight_decay, label_smoothing, schedule
-        Stochastic gradient descent with Nesterov momentum; the learning rate runs through its schedule once a round.
-    pad, flip, cutout
-        Augmentation: largest shift in pixels, whether to mirror, and the size of the square that is cut out (0: none).
-    finish, finish_epochs, ema
-        How a fresh network is trained after the last round; its budget, in epochs of all samples (0: those of a round);
-        and the decay of the average of its weights that is tested and kept (0: the weights themselves).
-    agree
-        Jaccard similarity of two consecutive clean sets at which the rounds end early.
-    validation, patience
-        Share of the training samples that is held out of all training, and in how many rounds the accuracy on their
-        given labels must have stopped rising for the rounds to end.
-    oracle
-        Whether to train on the true clean set as well, for comparison.
-    verify
-        Whether to test first, by held-out agreement, that the labels carry signal, and to stop where they do not.
-    device, compile, threads
-        Where to train; whether to compile the network; processor threads (0: torch's choice).
-    data_on
-        Where the images are kept; ``auto``: on the device if they fit.
-    deterministic
-        Whether the same settings give the same bits again, on the same machine and versions, at some cost on a GPU.
-    checkpoint_every
-        Epochs between two checkpoints; 0 writes none.
-    selection
-        How the clean set is chosen.
+    This is the one declaration of the settings: the command line, the checks and the documentation's test read it.
     """
 
-    dataset: DatasetName = "digits"
-    data_dir: Path | None = None
-    limit: int = 0
-    classes: str = "all"
-    image_size: int = 0
-    download: bool = False
-    imbalance: str = "none"
-    noise: str = "none"
-    seed: int = 0
-    model: ModelName = "resnet8"
-    epochs: int = 25
-    first_epochs: int = 0
-    rounds: int = 4
-    observe: Observe = "all"
-    weights: Weights = "fresh"
-    use: Use = "set"
-    plant: float = 0.02
-    plant_how: PlantHow = "confused"
-    batch_size: int = 64
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    schedule: Schedule = "cosine"
-    pad: int = 1
-    flip: bool = False
-    cutout: int = 0
-    finish: FinishName = "none"
-    finish_epochs: int = 0
-    ema: float = 0.0
-    agree: float = 0.99
-    validation: float = 0.0
-    patience: int = PATIENCE
-    oracle: bool = False
-    verify: bool = False
-    device: DeviceName = "auto"
-    compile: bool = False
-    threads: int = 0
-    data_on: DataOn = "auto"
-    deterministic: bool = False
-    checkpoint_every: int = 1
+    dataset: DatasetName = described("digits", "Data set to train on.", group=DATA)
+    data_dir: Path | None = described(None, "Folder with the data set's files, or the .npz file.", group=DATA)
+    limit: int = described(
+        0, "Train on at most so many samples, evenly over the classes; 0: all.", 0, 10**9, group=DATA
+    )
+    classes: str = described(
+        "all", "Of a folder of images: so many classes from the first, or a file that lists them.", group=DATA
+    )
+    image_size: int = described(
+        0, "Of a folder of images: bring them to this height and width; 0: the first's.", 0, 4096, group=DATA
+    )
+    download: bool = described(False, "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", group=DATA)
+    imbalance: str = described(
+        "none", "Make classes unequal: none, or exp (long-tailed) or step with :smallest share.", group=DATA
+    )
+    noise: str = described(
+        "none",
+        "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate; or take "
+        "those that people gave: cifar10n:aggre, :random1 to 3 or :worse, cifar100n:noisy.",
+        group=DATA,
+    )
+    seed: int = described(0, "Seed of everything that is drawn.", 0, 2**63 - 1, group=TRAINING)
+    model: ModelName = described("resnet8", "Network.", group=TRAINING)
+    epochs: int = described(25, "Epochs of a round.", 1, 10_000, group=TRAINING)
+    first_epochs: int = described(0, "Epochs of round 0; 0: as of any other round.", 0, 10_000, group=TRAINING)
+    rounds: int = described(4, "Largest number of rounds.", 1, 1000, group=TRAINING)
+    observe: Observe = described(
+        "all", "Whose bits are recorded: all, mixed (members' from the training pass), members.", group=TRAINING
+    )
+    weights: Weights = described(
+        "fresh", "Begin a round with fresh weights, or carry the last round's on.", group=TRAINING
+    )
+    use: Use = described(
+        "set", "Train later rounds on the clean set, or on everyone, weighted by the probability.", group=TRAINING
+    )
+    plant: float = described(
+        0.02, "Share of the labels to break on purpose in round 0, to see how such are learnt.", 0, 0.5, group=TRAINING
+    )
+    plant_how: PlantHow = described("confused", "Plant labels along early confusions, or uniformly.", group=TRAINING)
+    batch_size: int = described(64, "Samples per step.", 2, 1 << 20, group=TRAINING)
+    lr: float = described(0.1, "Highest learning rate.", 0, 100, group=TRAINING)
+    momentum: float = described(0.9, "Nesterov momentum.", 0, 0.9999, group=TRAINING)
+    weight_decay: float = described(5e-4, "Weight decay.", 0, 10, group=TRAINING)
+    label_smoothing: float = described(0.0, "Label smoothing.", 0, 0.99, group=TRAINING)
+    schedule: Schedule = described("cosine", "Learning rate over a round.", group=TRAINING)
+    pad: int = described(1, "Largest shift of a random crop, in pixels.", 0, 64, group=DATA)
+    flip: bool = described(False, "Mirror half of the images.", group=DATA)
+    cutout: int = described(
+        0, "Cut a square of so many pixels a side out of every image, at random; 0: none.", 0, 4096, group=DATA
+    )
+    finish: FinishName = described(
+        "none", "After the last round, train a fresh network: on the set, or with the dropped too.", group=TRAINING
+    )
+    finish_epochs: int = described(
+        0, "What the finish may cost, in epochs of all samples; 0: a round's.", 0, 10_000, group=TRAINING
+    )
+    ema: float = described(
+        0.0, "Decay of the average of the finish's weights; 0 averages nothing.", 0, 0.99999, group=TRAINING
+    )
+    agree: float = described(0.99, "End early once two clean sets have this Jaccard similarity.", 0, 1, group=TRAINING)
+    validation: float = described(
+        0.0,
+        "Share of the training samples to hold out, noisy labels and all, to compare rounds by.",
+        0,
+        0.5,
+        group=TRAINING,
+    )
+    patience: int = described(
+        PATIENCE, "End once so many rounds have not raised the accuracy on those held out.", 1, 1000, group=TRAINING
+    )
+    oracle: bool = described(False, "Train on the true clean set as well, for comparison.", group=TRAINING)
+    verify: bool = described(
+        False, "Train on two halves first, and stop if they cannot predict each other's labels.", group=TRAINING
+    )
+    device: DeviceName = described("auto", "Where to train; auto takes CUDA, else MPS, else the CPU.", group=TRAINING)
+    compile: bool = described(False, "Compile the network (torch.compile).", group=TRAINING)
+    threads: int = described(0, "Processor threads; 0: torch's choice.", 0, 4096, group=TRAINING)
+    data_on: DataOn = described(
+        "auto", "Where images are kept; auto: on the device if half its free memory is enough.", group=TRAINING
+    )
+    deterministic: bool = described(False, "The same bits again, on the same machine.", group=TRAINING)
+    checkpoint_every: int = described(1, "Epochs between checkpoints; 0 writes none.", 0, 10_000, group=TRAINING)
     selection: SelectionOptions = field(default_factory=SelectionOptions)
 
     @classmethod
@@ -142,13 +142,10 @@ class TrainSettings:
         ParameterError
             If a setting is outside its range.
         """
+        check_fields(self)
         noise.parse(self.noise)
         imbalance.parse(self.imbalance)
         self.selection.checked()
-        for name, (low, high) in _RANGES.items():
-            number = getattr(self, name)
-            if not low <= number <= high:
-                raise ParameterError(f"{name} is {number}; give a number in {low}..{high}")
         if self.plant and self.observe == "members":
             raise ParameterError(
                 f"plant is {self.plant} and observe is members: whoever is planted is never seen with an own label "
@@ -178,32 +175,6 @@ class TrainSettings:
         chosen = {f.name: getattr(self.selection, f.name) for f in fields(self.selection)}
         return {**values, "data_dir": None if self.data_dir is None else str(self.data_dir), "selection": chosen}
 
-
-_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "limit": (0, 10**9),
-        "seed": (0, 2**63 - 1),
-        "image_size": (0, 4096),
-        "epochs": (1, 10_000),
-        "first_epochs": (0, 10_000),
-        "plant": (0, 0.5),
-        "rounds": (1, 1000),
-        "batch_size": (2, 1 << 20),
-        "lr": (0, 100),
-        "momentum": (0, 0.9999),
-        "weight_decay": (0, 10),
-        "label_smoothing": (0, 0.99),
-        "pad": (0, 64),
-        "cutout": (0, 4096),
-        "finish_epochs": (0, 10_000),
-        "ema": (0, 0.99999),
-        "agree": (0, 1),
-        "validation": (0, 0.5),
-        "patience": (1, 1000),
-        "threads": (0, 4096),
-        "checkpoint_every": (0, 10_000),
-    }
-)
 
 DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
     {
