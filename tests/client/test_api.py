@@ -6,7 +6,6 @@ import pytest
 
 from mild_client import MildClient, RunSpec, api_results
 from mild_client import api as module
-from mild_client.api_results import Choice
 from mild_client.errors import BadRequest, Conflict
 from mild_core import bitmap
 from mild_core.errors import ParameterError
@@ -82,17 +81,17 @@ def test_samples_have_names(client: MildClient, monkeypatch: pytest.MonkeyPatch)
 
 def test_another_choice_is_looked_at_and_not_stored(client: MildClient, epochs: list[EpochBits]) -> None:
     put(client, epochs)
-    half = Choice(threshold="fraction", fraction=0.5)
-    looked = client.selection("a", 0, until_epoch=9, choice=half)
+    half = {"threshold": "fraction", "fraction": 0.5}
+    looked = client.selection("a", 0, until_epoch=9, changes=half)
     assert (looked["epochs"], looked["threshold"]["rule"]) == (10, "fraction")
     assert bitmap.popcount(client.selected("a", N, 0, 9, half)) == looked["num_selected"] <= N // 2
-    assert client.sample("a", 0, choice={"metric": "forgetting"})["score"] != client.sample("a", 0)["score"]
+    assert client.sample("a", 0, changes={"metric": "forgetting"})["score"] != client.sample("a", 0)["score"]
     assert not np.array_equal(client.scores("a", until_epoch=7), client.scores("a"), equal_nan=True)
     assert client.fit("a", 0, until_epoch=7) != client.fit("a", 0)
     assert client.sweep("a", 0)["cuts"]
     assert client.selection("a", 0)["threshold"]["rule"] == "f1"
     with pytest.raises(BadRequest, match="fraction"):
-        client.selection("a", choice={"fraction": 7})
+        client.selection("a", changes={"fraction": 7})
 
 
 def test_a_round_is_waited_for(client: MildClient, epochs: list[EpochBits]) -> None:

@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import io
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypeAlias
 
 import httpx
 import numpy as np
@@ -17,7 +17,7 @@ from mild_client.requests import BITMAP, NPY, Call, JsonObject, Request
 from mild_client.transport import make_unexpected_answer_error
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import AuditUse, Evidence, Fit, Metric, Rule, SelectionOptions
+from mild_core.types import SelectionOptions
 
 _SMALL_BYTES = 1024
 """Bodies up to this size are sent without asking for the service's limits."""
@@ -79,23 +79,8 @@ def parse_object(response: httpx.Response) -> JsonObject:
     return answer
 
 
-class Choice(TypedDict, total=False):
-    """Options to look at in place of the run's own; the names and their meanings are those of `SelectionOptions`."""
-
-    metric: Metric
-    fit: Fit
-    evidence: Evidence
-    threshold: Rule
-    p: float
-    value: float
-    fraction: float
-    target: float
-    cost_ratio: float
-    min_keep: float
-    per_class: bool
-    min_keep_class: float
-    audit: AuditUse
-
+OptionChanges: TypeAlias = Mapping[str, Any]
+"""Fields of `SelectionOptions`, by name, to use in place of the run's own; nothing is stored."""
 
 _SCORES_PER_PAGE = 1_000_000
 """Samples in one response of scores."""
@@ -106,14 +91,14 @@ _WAIT_MARGIN = 60.0
 
 
 class ResultCalls(ServiceCalls):
-    """Flows that read. Each takes a `choice` of options to look at; nothing is stored of it."""
+    """Flows that read. Each takes `changes` to the run's options; nothing is stored."""
 
     def selection(
         self,
         run_id: str,
         round: int | str = "latest",
         until_epoch: int | None = None,
-        choice: Choice | None = None,
+        changes: OptionChanges | None = None,
         wait: float = 0,
         ids: bool = False,
     ) -> Call[JsonObject]:
@@ -126,7 +111,7 @@ class ResultCalls(ServiceCalls):
             best F1 against the audit, or else with the best ``validation_accuracy``.
         until_epoch
             Last epoch of the round that counts; None: all do.
-        choice
+        changes
             Options to look at in place of the run's own.
         wait
             Seconds to wait for the round, which is then to be named, to be finished.
@@ -138,7 +123,7 @@ class ResultCalls(ServiceCalls):
         Conflict
             If nothing tells which round is the best (``rounds-not-comparable``), or there is nothing to select from.
         """
-        params = _build_params(until_epoch, choice, round=round)
+        params = _build_params(until_epoch, changes, round=round)
         if wait:
             params["wait"] = wait
         if ids:
@@ -152,18 +137,18 @@ class ResultCalls(ServiceCalls):
         n_samples: int,
         round: int | str = "latest",
         until_epoch: int | None = None,
-        choice: Choice | None = None,
+        changes: OptionChanges | None = None,
     ) -> Call[Bitmap]:
         """Return a round's clean set, shape (n_bytes,)."""
-        params = _build_params(until_epoch, choice, round=round)
+        params = _build_params(until_epoch, changes, round=round)
         response = yield Request("GET", f"/selection/{run_id}", params, {"Accept": BITMAP})
         return bitmap.check(response.content, n_samples, "selection")
 
     def fit(
-        self, run_id: str, round: int, until_epoch: int | None = None, choice: Choice | None = None
+        self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[RoundFit | None]:
         """Return what a round's clean set was read off; None where nothing was fitted."""
-        params = _build_params(until_epoch, choice)
+        params = _build_params(until_epoch, changes)
         answer = parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
         histogram = answer["histogram"]
         if histogram is None:
@@ -176,14 +161,14 @@ class ResultCalls(ServiceCalls):
         )
 
     def sweep(
-        self, run_id: str, round: int, until_epoch: int | None = None, choice: Choice | None = None
+        self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
         """Return every cut of a round: what it keeps and how good that is, in the wire's names."""
-        params = _build_params(until_epoch, choice)
+        params = _build_params(until_epoch, changes)
         return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
 
     def evaluation(
-        self, run_id: str, round: int, until_epoch: int | None = None, choice: Choice | None = None
+        self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
         """Return how good a round's clean set is by the audit, in the wire's names.
 
@@ -192,7 +177,7 @@ class ResultCalls(ServiceCalls):
         Conflict
             If there is no audit (``no-audit``).
         """
-        params = _build_params(until_epoch, choice)
+        params = _build_params(until_epoch, changes)
         return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation", params)))
 
     def scores(
@@ -200,13 +185,13 @@ class ResultCalls(ServiceCalls):
         run_id: str,
         round: int | str = "latest",
         until_epoch: int | None = None,
-        choice: Choice | None = None,
+        changes: OptionChanges | None = None,
     ) -> Call[NDArray[np.float32]]:
         """Return every sample's score and probability of being mislabelled, shape (2, n_samples); NaN: none."""
         pages: list[NDArray[np.float32]] = []
         while not pages or pages[-1].shape[1] == _SCORES_PER_PAGE:
             params = _build_params(
-                until_epoch, choice, round=round, offset=len(pages) * _SCORES_PER_PAGE, limit=_SCORES_PER_PAGE
+                until_epoch, changes, round=round, offset=len(pages) * _SCORES_PER_PAGE, limit=_SCORES_PER_PAGE
             )
             response = yield Request("GET", f"/runs/{run_id}/scores", params, {"Accept": NPY})
             try:
@@ -221,10 +206,10 @@ class ResultCalls(ServiceCalls):
         index: int,
         round: int | str = "latest",
         until_epoch: int | None = None,
-        choice: Choice | None = None,
+        changes: OptionChanges | None = None,
     ) -> Call[JsonObject]:
         """Return one sample's history, and why it was kept or dropped, in the wire's names."""
-        params = _build_params(until_epoch, choice, round=round)
+        params = _build_params(until_epoch, changes, round=round)
         return parse_object((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
 
     def suggestions(
@@ -232,13 +217,13 @@ class ResultCalls(ServiceCalls):
         run_id: str,
         round: int | str = "latest",
         until_epoch: int | None = None,
-        choice: Choice | None = None,
+        changes: OptionChanges | None = None,
     ) -> Call[list[JsonObject]]:
         """Return every dropped sample with the class that logs predicted most often, in the wire's names."""
         suggestions: list[JsonObject] = []
         while True:
             params = _build_params(
-                until_epoch, choice, round=round, offset=len(suggestions), limit=_SUGGESTIONS_PER_PAGE
+                until_epoch, changes, round=round, offset=len(suggestions), limit=_SUGGESTIONS_PER_PAGE
             )
             page = parse_object((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
             suggestions += page
@@ -262,8 +247,8 @@ class ResultCalls(ServiceCalls):
         return parse_object((yield from self.upload(Request.with_json("POST", "/selection", body))))
 
 
-def _build_params(until_epoch: int | None, choice: Choice | None, **more: Any) -> dict[str, Any]:
-    params = {**more, **(choice or {})}
+def _build_params(until_epoch: int | None, changes: OptionChanges | None, **more: Any) -> dict[str, Any]:
+    params = {**more, **(changes or {})}
     if until_epoch is not None:
         params["until_epoch"] = until_epoch
     return params

@@ -16,7 +16,7 @@ from mild_client.executors import (
     blocking_event_method,
     blocking_method,
 )
-from mild_client.run import async_run_method, blocking_run_method, plan
+from mild_client.run import async_run_method, blocking_run_method, plan_run
 from mild_client.transport import Retry, Transport
 
 
@@ -75,7 +75,7 @@ class MildClient(BlockingCaller[Calls]):
         if self._owns_http:
             self._http.close()
 
-    run = blocking_run_method(plan)
+    run = blocking_run_method(plan_run)
     open_run = blocking_method(Calls.open_run)
     list_runs = blocking_method(Calls.list_runs)
     get_run = blocking_method(Calls.get_run)
@@ -145,7 +145,7 @@ class AsyncMildClient(AsyncCaller[Calls]):
         if self._owns_http:
             await self._http.aclose()
 
-    run = async_run_method(plan)
+    run = async_run_method(plan_run)
     open_run = async_method(Calls.open_run)
     list_runs = async_method(Calls.list_runs)
     get_run = async_method(Calls.get_run)

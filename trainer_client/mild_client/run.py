@@ -1,5 +1,6 @@
 """Writing to one run, blocking and asynchronous: `Run` and `AsyncRun` keep count of round, epoch and attempt."""
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
-from mild_core.types import EpochBits, Observe, Pass, RunSpec, SelectionOptions
+from mild_core.types import EpochBits, RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -226,22 +227,10 @@ def _next_position(state: Mapping[str, Any]) -> Position | None:
     return Position(state["round"], next(e for e in range(len(epochs) + 1) if e not in epochs))
 
 
-def plan(
-    calls: Calls,
-    run_id: str,
-    num_samples: int,
-    num_classes: int | None = None,
-    observe: Observe = "all",
-    forward_pass: Pass = "eval",
-    selection: SelectionOptions | None = None,
-    expected_epochs: int | None = None,
-    expected_rounds: int | None = None,
-    tags: Mapping[str, str] | None = None,
-    resume: Resume = "never",
-) -> RunCalls:
-    """A run for a ``with`` block, which opens it; it keeps count of round, epoch and attempt by itself.
+def plan_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "never", **fields: Any) -> RunCalls:
+    """A run for a ``with`` block, which opens it; it counts round, epoch and attempt itself.
 
-    A block that ends with an exception leaves the run open, with status ``failed``; nothing is finished by accident.
+    A block that ends with an exception leaves the run open, with status ``failed``; no round is finished by accident.
     A run has one writer: processes that write for it use the client's own calls, with its `attempt`.
 
     Parameters
@@ -250,41 +239,26 @@ def plan(
         The caller's name for it, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
     num_samples
         Samples of the data set; a sample's index never changes over a run.
-    num_classes
-        Classes, where known.
-    observe
-        Who counts as observed in an epoch that carries one bitmap.
-    forward_pass
-        Which forward pass makes the bits of the members.
-    selection
-        How the clean set is chosen; None takes the defaults.
-    expected_epochs, expected_rounds
-        The plan, for progress displays.
-    tags
-        Free text, for listings.
     resume
-        ``never``: a run that has epochs already is an error. ``allow``: it goes on behind its last whole epoch, and
-        whoever wrote it before is refused from then on. ``must``: the same, and there being no such run is an error.
+        ``never``: a run that has epochs already is an error. ``allow``: it continues after its last whole epoch, and
+        an earlier writer is refused from then on. ``must``: the same, and a run that does not exist is an error.
+    **fields
+        Other fields of `RunSpec`, such as ``num_classes``, ``observe``, ``selection``, ``tags``; None takes the
+        default.
 
     Raises
     ------
     ParameterError
-        If `resume` is none of these.
+        If `resume` is none of these, or `fields` names no field of a run.
     """
     if resume not in get_args(Resume):
         raise ParameterError(f"resume is {resume!r}; choose one of {', '.join(get_args(Resume))}")
-    spec = RunSpec(
-        run_id=run_id,
-        num_samples=num_samples,
-        num_classes=num_classes,
-        observe=observe,
-        forward_pass=forward_pass,
-        selection=selection or SelectionOptions(),
-        expected_epochs=expected_epochs,
-        expected_rounds=expected_rounds,
-        tags=tags or {},
-    )
-    return RunCalls(calls, spec, resume)
+    known = [field.name for field in dataclasses.fields(RunSpec)]
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise ParameterError(f"{unknown[0]} is no field of a run; give some of {', '.join(known)}")
+    fields = {name: value for name, value in fields.items() if value is not None}
+    return RunCalls(calls, RunSpec(run_id, num_samples, **fields), resume)
 
 
 P = ParamSpec("P")

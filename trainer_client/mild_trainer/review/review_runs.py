@@ -247,8 +247,8 @@ class ServiceRun:
     def counts(self, judged: Judged) -> DataMap:
         """How often samples were misclassified, and how often they were forgotten, in proportion to all epochs."""
         client, run_id, number = self._client, self._run_id, self._round()
-        difference, _ = client.scores(run_id, round=number, choice={"metric": "mild-simple"})
-        forgotten, _ = client.scores(run_id, round=number, choice={"metric": "forgetting"})
+        difference, _ = client.scores(run_id, round=number, changes={"metric": "mild-simple"})
+        forgotten, _ = client.scores(run_id, round=number, changes={"metric": "forgetting"})
         n_epochs = client.selection(run_id, number)["epochs"]
         seen = ~np.isnan(difference)
         return count_data_map(np.rint((difference[seen] + n_epochs) / 2), np.rint(forgotten[seen]), judged.kept[seen])
@@ -261,7 +261,7 @@ class ServiceRun:
 
     def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
-        answer = self._client.selection(self._run_id, self._round(), choice={"audit": "fit"})
+        answer = self._client.selection(self._run_id, self._round(), changes={"audit": "fit"})
         return answer, np.array(answer.pop("indices"), dtype=np.int64)
 
     def _round(self) -> int:
