@@ -1,4 +1,4 @@
-"""Audits (given labels that somebody has checked), and how good a set is on the checked samples."""
+"""Audits, in which given labels were checked, and the evaluation of a set on the checked samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

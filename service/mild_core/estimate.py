@@ -75,8 +75,8 @@ def read_estimates(curves: Curves, cut: int) -> Mapping[str, Estimate | None]:
 def _compute_quality(mixture: Mixture) -> Floats:
     """Compute the noise rate, precision and recall that a mixture implies for every cut, shape (3, n_bins + 1)."""
     clean, noisy = np.cumsum(np.pad(mixture.densities, ((0, 0), (1, 0))), axis=1)
-    kept = clean + noisy
-    precision = np.divide(clean, kept, out=np.ones_like(kept), where=kept > 0)
+    total = clean + noisy
+    precision = np.divide(clean, total, out=np.ones_like(total), where=total > 0)
     all_clean = mixture.weights[0]
     recall = np.minimum(clean / all_clean, 1.0) if all_clean > 0 else np.ones_like(clean)
-    return np.stack((np.full_like(kept, mixture.weights[1]), precision, recall))
+    return np.stack((np.full_like(total, mixture.weights[1]), precision, recall))

@@ -111,7 +111,7 @@ def judge_fit(
 def _find_single_population(
     mixture: Mixture, clean: float, noisy: float, distance: float, is_separable: bool, noise_bound: float | None
 ) -> str | None:
-    """Return why all samples may be one population, or None if they are two."""
+    """Return why all samples may be one population, or None if there are two."""
     smaller_weight = float(mixture.weights.min())
     f1 = expected_f1(mixture)
     gain = float(f1.max() - f1[-1])

@@ -51,9 +51,9 @@ def test_marks_are_given_and_taken_back() -> None:
     assert bitmap.to_indices(marks.removed, 10).tolist() == [0]
     assert [marks.added.get_mark(index) for index in (0, 4, 9)] == [None, False, True]
     assert marks.n_changed == 3
-    held = Audit.from_marks([0, 1], [True, True], 10)
-    assert held.remove(marks.removed).to_body() == Audit.from_marks([1], [True], 10).to_body()
-    assert AuditChange.from_audit(held).n_changed == 2
+    audit = Audit.from_marks([0, 1], [True, True], 10)
+    assert audit.remove(marks.removed).to_body() == Audit.from_marks([1], [True], 10).to_body()
+    assert AuditChange.from_audit(audit).n_changed == 2
 
 
 def test_impossible_changes_are_refused() -> None:

@@ -83,8 +83,8 @@ def test_an_audit_has_no_say_unless_it_is_asked_for() -> None:
     audit = Audit(z.size, bitmap.pack(clean), bitmap.pack(clean))
     plain, measured = select([bits_of(z)]), select([bits_of(z)], SelectionOptions(), Annotations(audit=audit))
     assert np.array_equal(plain.bitmap, measured.bitmap)
-    asked = select([bits_of(z)], SelectionOptions(audit="fit"))
-    assert np.array_equal(plain.bitmap, asked.bitmap)
+    fitted = select([bits_of(z)], SelectionOptions(audit="fit"))
+    assert np.array_equal(plain.bitmap, fitted.bitmap)
 
 
 def test_estimates_know_the_marks() -> None:

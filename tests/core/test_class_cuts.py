@@ -40,30 +40,30 @@ def f1(kept: np.ndarray, clean: np.ndarray) -> float:
 
 def test_each_class_has_its_own_noise_rate_and_cut_and_the_set_is_no_worse() -> None:
     bits, labels, clean = recorded()
-    together = select([bits])
-    apart = select([bits], SelectionOptions(per_class=True), Annotations(labels))
-    assert f1(kept_of(apart), clean) >= f1(kept_of(together), clean) - 0.001
-    assert [found.label for found in apart.classes] == [0, 1, 2, 3]
-    for found, noise in zip(apart.classes[:3], NOISE, strict=False):
-        assert found.noise_rate == pytest.approx(noise, abs=0.06)
-        assert found.scored == 1500
-        assert found.kept == kept_of(apart)[labels == found.label].sum()
-        assert not found.floored
-    assert len({found.cut for found in apart.classes}) > 1
-    assert together.classes == ()
-    assert apart.estimated["noise_rate"] is not None
-    assert apart.estimated["precision"] is None
+    common = select([bits])
+    selection = select([bits], SelectionOptions(per_class=True), Annotations(labels))
+    assert f1(kept_of(selection), clean) >= f1(kept_of(common), clean) - 0.001
+    assert [class_cut.label for class_cut in selection.classes] == [0, 1, 2, 3]
+    for class_cut, noise in zip(selection.classes[:3], NOISE, strict=False):
+        assert class_cut.noise_rate == pytest.approx(noise, abs=0.06)
+        assert class_cut.scored == 1500
+        assert class_cut.kept == kept_of(selection)[labels == class_cut.label].sum()
+        assert not class_cut.floored
+    assert len({class_cut.cut for class_cut in selection.classes}) > 1
+    assert common.classes == ()
+    assert selection.estimated["noise_rate"] is not None
+    assert selection.estimated["precision"] is None
 
 
 def test_a_small_class_borrows_strength() -> None:
     counts = np.random.default_rng(0).multinomial(3000, mixture_of(0.4).densities.sum(axis=0)).astype(float)
-    whole = fit_mixture(counts)
+    pooled_fit = fit_mixture(counts)
     few = np.zeros_like(counts)
     few[[0, 1, 2]] = 2, 1, 1
-    nobody, small, large = fit_groups(whole, np.stack((np.zeros_like(few), few, 500 * few)))
-    np.testing.assert_allclose(nobody.weights, whole.weights, atol=1e-4)
-    np.testing.assert_allclose(nobody.scales, whole.scales, rtol=1e-3)
-    assert whole.weights[1] > small.weights[1] > large.weights[1]
+    empty, small, large = fit_groups(pooled_fit, np.stack((np.zeros_like(few), few, 500 * few)))
+    np.testing.assert_allclose(empty.weights, pooled_fit.weights, atol=1e-4)
+    np.testing.assert_allclose(empty.scales, pooled_fit.scales, rtol=1e-3)
+    assert pooled_fit.weights[1] > small.weights[1] > large.weights[1]
 
 
 def mixture_of(noise: float) -> Mixture:
@@ -77,7 +77,7 @@ def test_f1_cuts_are_the_best_of_all_combinations(monkeypatch: pytest.MonkeyPatc
     counts = np.stack([n * fit.densities.sum(axis=0) for n, fit in zip((100, 1000, 300), fits, strict=True)])
     own = class_cuts.ClassGroups(np.arange(3), np.zeros(0, dtype=np.intp), counts, counts)
     monkeypatch.setattr(class_cuts, "fit_groups", lambda *_: fits)
-    found = cut_classes(own, SelectionOptions(per_class=True), Threshold("f1", 0.0, 3), fits[0], None)
+    result = cut_classes(own, SelectionOptions(per_class=True), Threshold("f1", 0.0, 3), fits[0], None)
     clean, noisy = (
         np.stack([n * np.cumsum(fit.densities[k]) for n, fit in zip((100, 1000, 300), fits, strict=True)])
         for k in (0, 1)
@@ -88,7 +88,7 @@ def test_f1_cuts_are_the_best_of_all_combinations(monkeypatch: pytest.MonkeyPatc
         return float(2 * right / (right + wrong + clean[:, -1].sum()))
 
     best = max(expected(cuts) for cuts in product(range(31), repeat=3))
-    assert expected(tuple(found.cuts.tolist())) == pytest.approx(best, rel=1e-9)
+    assert expected(tuple(result.cuts.tolist())) == pytest.approx(best, rel=1e-9)
 
 
 @pytest.mark.parametrize("rule", ["bayes", "posterior", "scale", "precision", "recall", "fraction"])
@@ -96,15 +96,15 @@ def test_every_rule_cuts_by_class(rule: Rule) -> None:
     bits, labels, clean = recorded()
     selection = select([bits], SelectionOptions(threshold=rule, target=0.95, per_class=True), Annotations(labels))
     assert f1(kept_of(selection), clean) > (0.75 if rule == "scale" else 0.85)  # which keeps nearly all
-    assert all(found.cut is not None for found in selection.classes)
+    assert all(class_cut.cut is not None for class_cut in selection.classes)
 
 
 def test_a_given_fraction_is_that_of_each_class() -> None:
     bits, labels, _ = recorded()
     options = SelectionOptions(threshold="fraction", fraction=0.5, per_class=True)
     selection = select([bits], options, Annotations(labels))
-    for found in selection.classes[:3]:
-        assert 0.35 < found.kept / found.scored <= 0.5
+    for class_cut in selection.classes[:3]:
+        assert 0.35 < class_cut.kept / class_cut.scored <= 0.5
 
 
 def test_a_given_value_is_obeyed_whatever_the_floors() -> None:
@@ -113,7 +113,7 @@ def test_a_given_value_is_obeyed_whatever_the_floors() -> None:
     floored = SelectionOptions(threshold="value", value=-29.0, per_class=True, min_keep_class=0.5)
     by_class = select([bits], floored, Annotations(labels))
     assert np.array_equal(by_class.bitmap, select([bits], plain).bitmap)
-    assert [found.kept for found in by_class.classes] == [
+    assert [class_cut.kept for class_cut in by_class.classes] == [
         kept_of(by_class)[labels == label].sum() for label in range(4)
     ]
 
@@ -123,9 +123,9 @@ def test_a_floor_holds_in_every_class_and_says_where_it_bites(per_class: bool) -
     bits, labels, _ = recorded()
     options = SelectionOptions(min_keep_class=0.6, per_class=per_class)
     selection = select([bits], options, Annotations(labels))
-    shares = [found.kept / found.scored for found in selection.classes]
+    shares = [class_cut.kept / class_cut.scored for class_cut in selection.classes]
     assert min(shares) >= 0.6
-    assert [found.floored for found in selection.classes][:3] == [False, False, True]
+    assert [class_cut.floored for class_cut in selection.classes][:3] == [False, False, True]
     assert selection.summary()["classes"][2]["floored"] is True
 
 
@@ -133,7 +133,7 @@ def test_where_nothing_is_fitted_everyone_is_kept_and_no_class_has_a_cut() -> No
     bits = RoundBits(40, bitmap.pack(np.ones((30, 40), dtype=bool)))
     selection = select([bits], SelectionOptions(per_class=True), Annotations(np.arange(40) % 3))
     assert selection.verdict == "insufficient"
-    assert [(found.cut, found.noise_rate, found.kept) for found in selection.classes] == [
+    assert [(class_cut.cut, class_cut.noise_rate, class_cut.kept) for class_cut in selection.classes] == [
         (None, None, 14),
         (None, None, 13),
         (None, None, 13),

@@ -16,9 +16,9 @@ def kept(*indices: int) -> bitmap.Bitmap:
 
 def test_only_checked_samples_count() -> None:
     audit = Audit.from_marks([0, 1, 3, 4], [True, True, True, False], SCORES.size)
-    found = evaluate(kept(0, 1, 2, 4, 6), SCORES, audit)
-    assert (found.known, found.clean, found.kept, found.kept_clean) == (4, 3, 3, 2)
-    assert found.summary() == {
+    evaluation = evaluate(kept(0, 1, 2, 4, 6), SCORES, audit)
+    assert (evaluation.known, evaluation.clean, evaluation.kept, evaluation.kept_clean) == (4, 3, 3, 2)
+    assert evaluation.summary() == {
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
@@ -42,8 +42,8 @@ def test_samples_without_a_score_are_not_ranked() -> None:
 
 def test_a_set_is_judged_without_scores_too() -> None:
     audit = Audit.from_marks([0, 1, 3], [True, True, False], SCORES.size)
-    found = evaluate(kept(0, 3), None, audit)
-    assert (found.f1, found.auc) == (0.5, None)
+    evaluation = evaluate(kept(0, 3), None, audit)
+    assert (evaluation.f1, evaluation.auc) == (0.5, None)
 
 
 def test_ties_count_half() -> None:

@@ -89,10 +89,10 @@ def test_where_wrong_labels_are_learnt_by_heart_the_early_epochs_judge() -> None
 
 def test_a_given_value_is_one_of_the_same_scores() -> None:
     bits, _ = learnt_by_heart()
-    chosen = select([bits])
-    given = select([bits], SelectionOptions(threshold="value", value=chosen.threshold.value))
-    assert np.array_equal(given.scores, chosen.scores)
-    assert np.array_equal(given.bitmap, chosen.bitmap)
+    by_rule = select([bits])
+    by_value = select([bits], SelectionOptions(threshold="value", value=by_rule.threshold.value))
+    assert np.array_equal(by_value.scores, by_rule.scores)
+    assert np.array_equal(by_value.bitmap, by_rule.bitmap)
 
 
 def test_a_quarter_of_few_epochs_is_not_asked() -> None:

@@ -7,15 +7,16 @@ from mild_core.sample_ids import IdIndex, find_id_error, hash_ids
 
 
 @given(st.lists(st.text(), unique=True, max_size=50), st.lists(st.text(), max_size=50))
-def test_an_id_is_found_where_it_stands_and_nowhere_else(ids: list[str], others: list[str]) -> None:
+def test_an_id_is_found_at_its_sample_only(ids: list[str], others: list[str]) -> None:
     index = IdIndex(hash_ids(ids))
-    asked = [*ids, *others]
-    assert index.find_indices(asked).tolist() == [ids.index(name) if name in ids else -1 for name in asked]
+    queries = [*ids, *others]
+    assert index.find_indices(queries).tolist() == [ids.index(name) if name in ids else -1 for name in queries]
     assert index.n_samples == len(ids)
+    assert index.n_bytes == 20 * len(ids)
     assert index.find_duplicate() is None
 
 
-def test_ids_that_share_half_of_their_digest_are_told_apart() -> None:
+def test_ids_that_share_half_of_their_digest_are_distinguished() -> None:
     digests = hash_ids(["a", "b", "c", "d"])
     digests = np.array([[7, low] for low in digests[:, 1]], dtype=np.uint64)
     index = IdIndex(digests)

@@ -89,15 +89,15 @@ def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:
     correct = [bitmap.pack(rng.random((10, 100)) < 0.5) for _ in range(2)]
     planted = bitmap.from_indices(range(7), 100)
     first, second = RoundBits(100, correct[0], planted=planted), RoundBits(100, correct[1])
-    both, alone = score_samples([first, second], "mild-simple"), score_samples([second], "mild-simple")
-    assert both.values[:7] / both.n_epochs == pytest.approx(alone.values[:7] / alone.n_epochs)
-    assert both.values[7:] == pytest.approx(
+    pooled, latest = score_samples([first, second], "mild-simple"), score_samples([second], "mild-simple")
+    assert pooled.values[:7] / pooled.n_epochs == pytest.approx(latest.values[:7] / latest.n_epochs)
+    assert pooled.values[7:] == pytest.approx(
         score_samples([RoundBits(100, correct[0]), second], "mild-simple").values[7:]
     )
-    assert both.scored.all()
-    assert not both.unobserved.any()
-    assert both.planted is not None
-    assert not both.planted.any()
+    assert pooled.scored.all()
+    assert not pooled.unobserved.any()
+    assert pooled.planted is not None
+    assert not pooled.planted.any()
 
 
 def test_a_sample_that_was_only_planted_is_not_judged() -> None:

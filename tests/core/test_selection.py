@@ -48,12 +48,12 @@ def test_hidden_bits_widen_the_estimates_a_little_and_do_not_bend_them() -> None
     rng = np.random.default_rng(1)
     rate = np.where(rng.random(5000) < 0.35, rng.beta(8, 2, 5000), rng.beta(1, 6, 5000))
     correct, observed = np.sort(rng.random((20, 5000)) >= rate, axis=0), rng.random((20, 5000)) < 0.6
-    whole = select([RoundBits(5000, bitmap.pack(correct))]).estimated["noise_rate"]
-    part = select([RoundBits(5000, bitmap.pack(correct & observed), bitmap.pack(observed))]).estimated["noise_rate"]
-    assert whole is not None
-    assert part is not None
-    assert part.value == pytest.approx(whole.value, abs=0.03)
-    assert whole.low - 0.03 < part.low < part.high < whole.high + 0.03
+    complete = select([RoundBits(5000, bitmap.pack(correct))]).estimated["noise_rate"]
+    partial = select([RoundBits(5000, bitmap.pack(correct & observed), bitmap.pack(observed))]).estimated["noise_rate"]
+    assert complete is not None
+    assert partial is not None
+    assert partial.value == pytest.approx(complete.value, abs=0.03)
+    assert complete.low - 0.03 < partial.low < partial.high < complete.high + 0.03
 
 
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
@@ -123,14 +123,14 @@ def test_pooled_evidence_uses_all_rounds_and_latest_only_the_last() -> None:
 def test_a_set_is_held_against_the_members_of_its_last_round() -> None:
     bits, _ = recorded()
     members = bitmap.pack(np.arange(2000) < 1000)
-    chosen = select([bits, replace(bits, members=members)])
-    assert chosen.member_overlap is not None
-    kept, inside = bitmap.unpack(chosen.bitmap, 2000), np.arange(2000) < 1000
-    assert chosen.member_overlap.agreement == pytest.approx((kept == inside).mean())
-    assert chosen.member_overlap.by_chance == pytest.approx(0.5)
-    assert chosen.summary()["member_overlap"] == {
-        "agreement": chosen.member_overlap.agreement,
-        "by_chance": chosen.member_overlap.by_chance,
+    selection = select([bits, replace(bits, members=members)])
+    assert selection.member_overlap is not None
+    kept, inside = bitmap.unpack(selection.bitmap, 2000), np.arange(2000) < 1000
+    assert selection.member_overlap.agreement == pytest.approx((kept == inside).mean())
+    assert selection.member_overlap.by_chance == pytest.approx(0.5)
+    assert selection.summary()["member_overlap"] == {
+        "agreement": selection.member_overlap.agreement,
+        "by_chance": selection.member_overlap.by_chance,
     }
     assert select([replace(bits, members=members), bits]).member_overlap is None
 
@@ -208,8 +208,8 @@ def test_no_history_raises_and_permuting_samples_permutes_the_answer(
         for into, index in ((rounds, np.arange(n_samples)), (permuted, order)):
             shape = (n_epochs, bitmap.n_bytes(n_samples))
             packed = bitmap.pack(correct[:, index]).reshape(shape)
-            shown = None if seen is None else bitmap.pack(observed[:, index]).reshape(shape)
-            into.append(RoundBits(n_samples, packed, shown))
+            packed_observed = None if seen is None else bitmap.pack(observed[:, index]).reshape(shape)
+            into.append(RoundBits(n_samples, packed, packed_observed))
     selection = select(rounds, SelectionOptions(metric=metric))
     again = select(permuted, SelectionOptions(metric=metric))
     assert selection.verdict in ("separable", "weak", "unimodal", "insufficient")

@@ -33,7 +33,7 @@ def test_the_curl_examples_run(app: FastAPI, tmp_path: Path) -> None:
 
 
 def test_the_example_without_a_server_runs() -> None:
-    (example,) = (text for language, text in EXAMPLES if "mild_core.selection" in text)
+    (example,) = (text for language, text in EXAMPLES if "from mild_core import select" in text)
     rng = np.random.default_rng(0)
     learnt = rng.poisson(np.where(np.arange(1000) < 700, 3, 25))
     names: dict[str, Any] = {"bits": np.arange(20)[:, None] >= learnt}

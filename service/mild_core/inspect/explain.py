@@ -101,11 +101,11 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
     epochs = sum(len(history.bits) for history in counted)
     observed = sum(history.observed for history in counted)
     misclassified = sum(history.misclassified for history in counted)
-    kept = bool(bitmap.get_sample_bits(selection.bitmap, index))
+    is_kept = bool(bitmap.get_sample_bits(selection.bitmap, index))
     if selection.scored[index]:
-        why = _explain_score(selection, index, kept, f"misclassified in {misclassified} of {observed} epochs")
+        why = _explain_score(selection, index, is_kept, f"misclassified in {misclassified} of {observed} epochs")
     else:
-        why = _explain_missing_score(counted, kept)
+        why = _explain_missing_score(counted, is_kept)
     return Explanation(
         index=index,
         rounds=histories,
@@ -114,7 +114,7 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
         misclassified=misclassified,
         score=_to_optional_float(selection.scores[index]),
         noisy_posterior=_to_optional_float(selection.noisy_posterior[index]),
-        kept=kept,
+        kept=is_kept,
         why=why,
     )
 
@@ -142,16 +142,16 @@ def _to_optional_float(value: np.float32) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _explain_missing_score(counted: Sequence[SampleHistory], kept: bool) -> str:
+def _explain_missing_score(counted: Sequence[SampleHistory], is_kept: bool) -> str:
     """Explain why a sample that was rarely observed, or never with its own label, is not judged."""
     if not counted:
-        return f"its label was broken on purpose, and its own one is judged from the next round on; {_verb(kept)}"
+        return f"its label was broken on purpose, and its own one is judged from the next round on; {_verb(is_kept)}"
     observed = sum(history.observed for history in counted)
     epochs = sum(len(history.bits) for history in counted)
-    return f"seen in {observed} of {epochs} epochs, too few to be judged; {_verb(kept)}"
+    return f"seen in {observed} of {epochs} epochs, too few to be judged; {_verb(is_kept)}"
 
 
-def _explain_score(selection: Selection, index: int, kept: bool, counts_text: str) -> str:
+def _explain_score(selection: Selection, index: int, is_kept: bool, counts_text: str) -> str:
     """Explain on which side of the cut the score of a sample lies."""
     score, threshold = float(selection.scores[index]), selection.threshold.value
     if threshold is None:
@@ -162,9 +162,9 @@ def _explain_score(selection: Selection, index: int, kept: bool, counts_text: st
         score_text = f"score {score:g} {'up to' if is_below else 'above'} the cut at {threshold:g}"
     posterior = selection.noisy_posterior[index]
     posterior_text = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
-    exception_text = "" if is_below == kept else ", against this cut: the set was made otherwise"
-    return f"{counts_text}, {score_text}{posterior_text}; {_verb(kept)}{exception_text}"
+    exception_text = "" if is_below == is_kept else ", against this cut: the set was made otherwise"
+    return f"{counts_text}, {score_text}{posterior_text}; {_verb(is_kept)}{exception_text}"
 
 
-def _verb(kept: bool) -> str:
-    return "kept" if kept else "dropped"
+def _verb(is_kept: bool) -> str:
+    return "kept" if is_kept else "dropped"

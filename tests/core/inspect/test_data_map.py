@@ -13,22 +13,23 @@ from tests.core.test_selection import recorded
 def test_a_cell_holds_those_whom_its_ranges_list() -> None:
     bits, _ = recorded()
     table = build_sample_table([bits], select([bits]))
-    found = build_data_map(table, max_x=10, max_y=7)
-    assert found.kept.sum() + found.dropped.sum() == 2000
-    assert found.x.n_bins <= 10
-    assert found.y.n_bins <= 7
-    for y, x in ((0, 0), (2, 3), (found.y.n_bins - 1, found.x.n_bins - 1)):
+    data_map = build_data_map(table, max_x=10, max_y=7)
+    assert data_map.kept.sum() + data_map.dropped.sum() == 2000
+    assert data_map.x.n_bins <= 10
+    assert data_map.y.n_bins <= 7
+    for y, x in ((0, 0), (2, 3), (data_map.y.n_bins - 1, data_map.x.n_bins - 1)):
         ranges = [
-            (int(axis.edge(number)), int(axis.edge(number + 1)) - 1) for axis, number in ((found.x, x), (found.y, y))
+            (int(axis.edge(number)), int(axis.edge(number + 1)) - 1)
+            for axis, number in ((data_map.x, x), (data_map.y, y))
         ]
-        for kept, counts in ((True, found.kept), (False, found.dropped)):
+        for kept, counts in ((True, data_map.kept), (False, data_map.dropped)):
             listed = SampleFilter(kept, misclassified=ranges[0], transitions=ranges[1]).mask(table).sum()
             assert counts[y, x] == listed
 
 
 def test_who_was_never_seen_is_on_no_map() -> None:
-    found = build_data_map(table_of(rounds_of([".", "."])))
-    assert found.kept.tolist() == found.dropped.tolist() == [[0]]
+    data_map = build_data_map(table_of(rounds_of([".", "."])))
+    assert data_map.kept.tolist() == data_map.dropped.tolist() == [[0]]
 
 
 @pytest.mark.parametrize(("most", "width", "n_bins"), [(0, 1, 1), (9, 1, 10), (10, 2, 6), (400, 41, 10)])
@@ -48,11 +49,11 @@ def test_values_that_do_not_differ_have_one_bin(values: list[float]) -> None:
 def test_a_selection_compared_with_itself() -> None:
     bits, _ = recorded()
     table = build_sample_table([bits], select([bits]))
-    found = compare_selections(table, table)
-    assert found.n_first == found.n_second == found.n_both
-    assert found.jaccard == 1.0
-    assert found.moved_in.size == found.moved_out.size == 0
-    assert np.flatnonzero(found.scores.sum(axis=0) - np.diag(found.scores)).size == 0
+    comparison = compare_selections(table, table)
+    assert comparison.n_first == comparison.n_second == comparison.n_both
+    assert comparison.jaccard == 1.0
+    assert comparison.moved_in.size == comparison.moved_out.size == 0
+    assert np.flatnonzero(comparison.scores.sum(axis=0) - np.diag(comparison.scores)).size == 0
 
 
 def test_who_moved_comes_with_the_clearest_first() -> None:
@@ -74,8 +75,8 @@ def test_who_moved_comes_with_the_clearest_first() -> None:
 
 def test_two_empty_sets_agree() -> None:
     table = table_of(rounds_of([".", "."]))
-    found = compare_selections(table, table)
-    assert (found.n_first, found.jaccard, found.scores.sum()) == (0, 1.0, 0)
+    comparison = compare_selections(table, table)
+    assert (comparison.n_first, comparison.jaccard, comparison.scores.sum()) == (0, 1.0, 0)
 
 
 def test_different_data_sets_are_not_compared() -> None:

@@ -41,9 +41,9 @@ def test_the_words_agree_with_the_set_for_every_sample() -> None:
         second, _ = recorded(n_samples=300, n_epochs=7, seed=1)
         selection = select([first, second], SelectionOptions(metric=metric))
         for index in range(300):
-            found = explain_sample([first, second], selection, index)
-            assert "against" not in found.why
-            assert found.why.endswith("kept" if found.kept else "dropped")
+            explanation = explain_sample([first, second], selection, index)
+            assert "against" not in explanation.why
+            assert explanation.why.endswith("kept" if explanation.kept else "dropped")
 
 
 def test_gaps_and_members_show() -> None:
@@ -71,9 +71,9 @@ def test_only_rounds_that_count_are_counted_but_all_are_shown() -> None:
 
 def test_without_a_cut_everyone_is_kept_and_that_is_said() -> None:
     bits, _ = recorded(n_epochs=3)
-    found = explain_sample([bits], select([bits]), 0)
-    assert found.kept
-    assert "no cut was made as the verdict is insufficient; kept" in found.why
+    explanation = explain_sample([bits], select([bits]), 0)
+    assert explanation.kept
+    assert "no cut was made as the verdict is insufficient; kept" in explanation.why
 
 
 def test_a_set_that_was_made_otherwise_is_noticed() -> None:
@@ -93,9 +93,11 @@ def test_a_sample_that_is_not_there_is_refused(index: int) -> None:
 def test_a_planted_sample_is_told_apart_from_one_that_was_not_seen() -> None:
     planted, _ = recorded(n_samples=300)
     planted = replace(planted, planted=bitmap.from_indices([7], 300))
-    found = explain_sample([planted], select([planted]), 7)
-    assert (found.rounds[0].planted, found.epochs, found.kept) == (True, 0, False)
-    assert found.why == "its label was broken on purpose, and its own one is judged from the next round on; dropped"
+    explanation = explain_sample([planted], select([planted]), 7)
+    assert (explanation.rounds[0].planted, explanation.epochs, explanation.kept) == (True, 0, False)
+    assert (
+        explanation.why == "its label was broken on purpose, and its own one is judged from the next round on; dropped"
+    )
     second, _ = recorded(n_samples=300, n_epochs=20, seed=1)
     later = explain_sample([planted, second], select([planted, second]), 7)
     assert (later.epochs, later.observed) == (20, 20)

@@ -17,29 +17,29 @@ from tests.core.test_selection import recorded
 def rounds_of(*rows: Sequence[str], planted: Sequence[int] = ()) -> list[RoundBits]:
     """Rounds of epochs, a character per sample: 1 memorised, 0 misclassified, . not observed."""
     n_samples = len(rows[0][0])
-    made = []
+    rounds = []
     for number, epochs in enumerate(rows):
         correct, seen = (np.array([[c in chars for c in row] for row in epochs]) for chars in ("1", "01"))
         broken = bitmap.from_indices(planted, n_samples) if planted and number == 0 else None
-        made.append(RoundBits(n_samples, bitmap.pack(correct), bitmap.pack(seen), planted=broken))
-    return made
+        rounds.append(RoundBits(n_samples, bitmap.pack(correct), bitmap.pack(seen), planted=broken))
+    return rounds
 
 
 def table_of(rounds: Sequence[RoundBits], options: SelectionOptions | None = None) -> SampleTable:
     return build_sample_table(rounds, select(rounds, options))
 
 
-def test_columns_are_what_is_told_of_each_sample() -> None:
+def test_columns_agree_with_the_explanation_of_each_sample() -> None:
     bits, _ = recorded(seen=0.7)
     selection = select([bits])
     table = build_sample_table([bits], selection)
     for index in range(0, 2000, 97):
-        told = explain_sample([bits], selection, index)
-        seen = told.rounds[0].bits.replace(".", "")
+        explanation = explain_sample([bits], selection, index)
+        seen = explanation.rounds[0].bits.replace(".", "")
         changes = sum(a != b for a, b in itertools.pairwise(seen))
-        assert (table.observed[index], table.misclassified[index]) == (told.observed, told.misclassified)
+        assert (table.observed[index], table.misclassified[index]) == (explanation.observed, explanation.misclassified)
         assert table.transitions[index] == changes
-        assert table.kept[index] == told.kept
+        assert table.kept[index] == explanation.kept
     assert table.n_epochs == 30
     assert table.n_bytes == 26 * 2000
 
@@ -71,7 +71,7 @@ def test_orders_have_samples_without_a_score_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("sample_filter", "indices"),
     [
         (SampleFilter(), [0, 1, 2, 3]),
         (SampleFilter(kept=True), [0, 1, 3]),
@@ -84,9 +84,9 @@ def test_orders_have_samples_without_a_score_last() -> None:
         (SampleFilter(transitions=(0, 0)), [0, 3]),
     ],
 )
-def test_who_is_wanted(wanted: SampleFilter, found: list[int]) -> None:
+def test_filters_select_samples(sample_filter: SampleFilter, indices: list[int]) -> None:
     table = table_of(rounds_of(["01.1", "00.1"]))
-    assert np.flatnonzero(wanted.mask(table)).tolist() == found
+    assert np.flatnonzero(sample_filter.mask(table)).tolist() == indices
 
 
 @given(st.data())
@@ -94,20 +94,20 @@ def test_pages_both_ways_hold_everyone_once(data: st.DataObject) -> None:
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=1, max_size=40)))
     order = np.array(data.draw(st.permutations(range(mask.size))))
     limit = data.draw(st.integers(1, 7))
-    wanted = [sample for sample in order.tolist() if mask[sample]]
+    expected = [sample for sample in order.tolist() if mask[sample]]
     start, seen = 0, list[int]()
     while (places := find_forward(order, mask, start, limit)).size:
         seen += order[places].tolist()
         start = int(places[-1]) + 1
-    assert seen == wanted
+    assert seen == expected
     stop, back = order.size, list[int]()
     while (places := find_backward(order, mask, stop, limit)).size:
         back = order[places].tolist() + back
         stop = int(places[0])
-    assert back == wanted
+    assert back == expected
 
 
-def test_a_page_lies_behind_many_that_are_not_wanted() -> None:
+def test_a_page_is_found_after_many_samples_outside_the_filter() -> None:
     mask = np.zeros(200_000, dtype=bool)
     mask[[5, 150_000, 199_999]] = True
     order = np.arange(200_000)

@@ -61,9 +61,9 @@ def test_without_a_fit_to_believe_nothing_is_estimated() -> None:
 def test_an_estimate_is_the_one_that_a_selection_with_that_cut_has() -> None:
     bits, _ = recorded()
     for cut in swept(select([bits]))[::5]:
-        chosen = select([bits], SelectionOptions(threshold="value", value=cut.value))
-        assert (chosen.n_selected, chosen.estimated["precision"]) == (cut.kept, cut.precision)
-        assert chosen.estimated["recall"] == cut.recall
+        selection = select([bits], SelectionOptions(threshold="value", value=cut.value))
+        assert (selection.n_selected, selection.estimated["precision"]) == (cut.kept, cut.precision)
+        assert selection.estimated["recall"] == cut.recall
 
 
 def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:
