@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from mild_client.commands import command
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
@@ -196,9 +197,9 @@ def demo(
         resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
         Job(resolved, out, Place(url, local, api_key=api_key), run_id, resume).run(Console())
         if url is None and not local:
+            again = command("mild-service", "serve", "--embedded", "--data-dir", out / "service" / "store")
             Console().print(
-                f"Look at the run again: mild-service serve --embedded --data-dir {out / 'service' / 'store'}, "
-                "then open http://127.0.0.1:8000 in a browser",
+                f"Look at the run again in a browser, at http://127.0.0.1:8000, with: {again}",
                 highlight=False,
                 soft_wrap=True,
             )

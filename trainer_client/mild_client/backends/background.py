@@ -25,6 +25,7 @@ from mild_client.backends.uploader import (
     make_open_record,
 )
 from mild_client.client import MildClient
+from mild_client.commands import command
 from mild_client.errors import (
     ClientError,
     LocalStateError,
@@ -285,10 +286,10 @@ class BackgroundBackend:
         spool = self._spool
         if spool is None or not spool.n_unsent:
             return ""
-        url_option = "" if self._url else " --url URL"
+        url_option = () if self._url else ("--url", "URL")
         return (
             f"{spool.n_unsent} records ({spool.n_unsent_bytes} bytes) are not sent yet and are kept; send them with: "
-            f"mild sync {spool.folder}{url_option}"
+            f"{command('mild', 'sync', spool.folder, *url_option)}"
         )
 
     def _connect(self, retry: Retry) -> MildClient:
