@@ -1,5 +1,7 @@
 import json
 import re
+import shlex
+import subprocess
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
@@ -90,7 +92,33 @@ def test_the_demo_runs_through_an_embedded_service(run: CliRunner, tmp_path: Pat
     assert summary["settings"]["noise"] == "symmetric:0.4"
     assert summary["oracle"] is not None
     assert (tmp_path / "report.html").exists()
-    assert "mild-service serve --embedded" in result.output
+    clean_set, hint = result.output.splitlines()[-2:]
+    assert str(tmp_path / "clean.npy") in clean_set
+    assert len(np.load(tmp_path / "clean.npy")) == summary["rounds"][0]["selection"]["num_selected"]
+    assert serves(hint.partition("with: ")[2])
+
+
+def serves(line: str) -> bool:
+    """Whether a printed command line of the service starts it; on a free port."""
+    arguments = [*shlex.split(line), "--port", "0"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as service:
+        assert service.stdout is not None
+        is_listening = any("listening on" in text for text in service.stdout)
+        service.terminate()
+    return is_listening
+
+
+@pytest.mark.parametrize("how", [["--local"], [], ["--mode", "offline"]])
+def test_a_training_ends_with_its_clean_set(how: list[str], run: CliRunner, tmp_path: Path) -> None:
+    result = run.invoke(cli.app, ["train", *QUICK, *how, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    last = json.loads((tmp_path / "summary.json").read_text())["rounds"][-1]["selection"]
+    clean = np.load(tmp_path / "clean.npy")
+    assert (clean.dtype, clean.shape) == (np.int64, (last["num_selected"],))
+    assert np.all(np.diff(clean) > 0)
+    assert 0 <= clean[0] <= clean[-1] < 150
+    line = f"The clean set: {tmp_path / 'clean.npy'}, the indices of {len(clean)} of 150 samples"
+    assert result.output.splitlines()[-1] == line
 
 
 def test_the_demo_needs_no_service(run: CliRunner, tmp_path: Path) -> None:

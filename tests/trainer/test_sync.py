@@ -71,6 +71,8 @@ def test_the_service_takes_part_where_it_is_there(run: CliRunner, tmp_path: Path
     with serving(app) as url:
         trained = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path)])
         assert trained.exit_code == 0, trained.output
+        selection = httpx.get(f"{url}/selection/r").json()
+        assert np.load(tmp_path / "clean.npy").tolist() == selection["indices"]
         resumed = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path), "--resume"])
         assert resumed.exit_code == 0, resumed.output
         state = httpx.get(f"{url}/runs/r").json()

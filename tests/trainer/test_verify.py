@@ -65,11 +65,13 @@ def test_random_labels_end_a_training_before_its_rounds(
 
 def test_the_command_says_loudly_that_there_is_nothing_to_find(tmp_path: Path) -> None:
     arguments = ["train", "--verify", "--noise", "symmetric:1", "--limit", "200", "--epochs", "1", "--local"]
+    (tmp_path / "clean.npy").write_bytes(b"the set of an earlier training")
     result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert "held-out fold 1: 1 epoch on 100 samples" in result.output
     assert "THE LABELS CARRY NO SIGNAL THAT COULD BE FOUND." in result.output
     assert json.loads((tmp_path / "summary.json").read_text())["rounds"] == []
+    assert not (tmp_path / "clean.npy").exists()
 
 
 def test_too_few_samples_for_two_folds_are_refused(verified: TrainSettings, digits: Dataset) -> None:

@@ -164,13 +164,14 @@ class Job:
                     ) from None
             numbers = summary.summarise(history)
             written = summary.write(numbers, self.out)
+            clean_set = summary.write_clean_set(history, self.out)
             samples = self._samples(history, client)
             if service is not None:
                 service.release()  # it ends while the report is drawn
             if history.rounds:
                 model_card.write(numbers, self.out)
             page = report.write(self.out / "report.html", numbers, samples)
-            _tell(console, history, numbers, (written, page))
+            _tell(console, history, numbers, (written, page), clean_set)
 
     def _samples(self, history: "History", client: MildClient | None) -> "Samples | None":
         """What the report is to tell of single samples; None where ``mild report`` is to ask for it later.
@@ -220,7 +221,13 @@ class Job:
             )
 
 
-def _tell(console: Console, history: "History", numbers: dict[str, Any], written: tuple[Path, Path]) -> None:
+def _tell(
+    console: Console,
+    history: "History",
+    numbers: dict[str, Any],
+    written: tuple[Path, Path],
+    clean_set: Path | None,
+) -> None:
     from mild_trainer.report import summary
 
     console.print(summary.table(numbers))
@@ -239,3 +246,10 @@ def _tell(console: Console, history: "History", numbers: dict[str, Any], written
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)
+    if clean_set is not None:
+        n_selected, n_samples = history.rounds[-1].n_selected, history.data.n_samples
+        console.print(
+            f"The clean set: {clean_set}, the indices of {n_selected:,} of {n_samples:,} samples",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -6,6 +6,7 @@ The alarms (`mild_core.alarms`) of a training's rounds.
 """
 
 import dataclasses
+import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ import torch
 from rich import box
 from rich.table import Table
 
+from mild_client.atomic_write import write_atomically
+from mild_core import bitmap
 from mild_core.alarms import find_alarms
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import validated
@@ -235,6 +238,23 @@ def write(numbers: dict[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
     path.write_text(json.dumps(numbers, indent=2) + "\n")
+    return path
+
+
+def write_clean_set(history: History, folder: Path) -> Path | None:
+    """Write the last round's set into `folder` as ``clean.npy``, and return its path; None where there was no round.
+
+    The file holds the indices of the samples that were kept, ascending, as int64 of shape (n_selected,). Without a
+    round there is no set, and none is left there that an earlier training may have written.
+    """
+    path = folder / "clean.npy"
+    if not history.rounds:
+        path.unlink(missing_ok=True)
+        return None
+    kept = bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
+    content = io.BytesIO()
+    np.save(content, np.flatnonzero(kept).astype(np.int64), allow_pickle=False)
+    write_atomically(path, content.getvalue())
     return path
 
 
