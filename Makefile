@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPED := $(VENV)/.installed-dev
 
 .PHONY: demo serve test lint format audit newest clean
 
@@ -12,16 +13,16 @@ demo: $(INSTALLED)  ## train on digits with 40% of the labels broken, through an
 serve: $(INSTALLED)  ## the service on an embedded store
 	$(BIN)/mild-service serve --embedded
 
-test: $(INSTALLED)
+test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(DEVELOPED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -39,8 +40,18 @@ clean:
 	rm -rf $(VENV) .venv-newest .venv-audit .mypy_cache .ruff_cache .pytest_cache .coverage* build dist
 
 # A torch that is already in the environment (PyTorch's CPU build, say) is kept, whatever its version.
+define install
+@if $(BIN)/pip show -q torch 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(VENV)/constraints.txt
+@$(BIN)/pip install --disable-pip-version-check -q -c $(VENV)/constraints.txt -e ".[$(1)]"
+@touch $@
+endef
+
 $(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	if $(BIN)/pip show -q torch 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(VENV)/constraints.txt
-	$(BIN)/pip install --disable-pip-version-check -q -c $(VENV)/constraints.txt -e ".[dev]"
-	touch $@
+	@echo "Installing PyTorch and the rest of the demo into $(VENV): 1.6 GB with PyTorch's CPU build, several more with CUDA's."
+	@echo "pip says nothing meanwhile, for a minute and a half on a fast connection ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(call install,all)
+
+$(DEVELOPED): $(INSTALLED)
+	@echo "Installing the tools of the tests and linters into $(VENV), 0.6 GB; pip says nothing for about a minute ..."
+	$(call install,dev)
