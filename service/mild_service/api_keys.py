@@ -1,9 +1,7 @@
-"""Who asks: API keys, what each may do, and the digest that is kept in place of its secret.
+"""API keys: scopes, secrets and their digests, static keys from the settings, and the audit log.
 
-The audit log: a line for every use of a key, every refusal, login and deletion, and every key made or revoked.
-
-Lines go to the logger ``mild_service.audit``, with their fields as text and, for structured formats, by name. A secret
-is never among what is told.
+The audit log has a line for every use of a key, refusal, login and deletion, and for every key created or revoked. Its
+logger is ``mild_service.audit``; a line never contains a secret.
 """
 
 import hashlib
@@ -16,12 +14,14 @@ from typing import Literal, TypeAlias
 
 from mild_service.errors import ConfigurationError, InvalidRequest
 
+audit_logger = logging.getLogger("mild_service.audit")
+
 Scope: TypeAlias = Literal["read", "write", "admin"]
 
 SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
-"""Each includes those before it."""
+"""All scopes, in ascending order: each includes those before it."""
 SECRET_PREFIX = "mild_"
-"""What every key that is made here begins with, so that scanners for leaked secrets know it."""
+"""Prefix of every generated secret, by which scanners for leaked secrets recognise it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PREFIX = re.compile(r"|[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -36,15 +36,15 @@ class ApiKey:
     Attributes
     ----------
     key_id
-        Names it in lists and in the audit log.
+        Identifier in lists and in the audit log.
     name
-        Free, for people.
+        Free text for people.
     scope
-        What it may do.
+        What the key permits.
     prefix
-        Start of the ids of the runs that it reaches; empty: all of them.
+        Prefix of the ids of the runs that the key gives access to; empty for all runs.
     created_at, expires_at, revoked_at, used_at
-        Unix time in seconds; None where it has not happened, or never will.
+        Unix time in seconds; None if it has not happened, or never will.
     """
 
     key_id: str
@@ -57,70 +57,71 @@ class ApiKey:
     used_at: float | None = None
 
     def allows(self, scope: Scope) -> bool:
-        """Whether it may do what needs `scope`."""
+        """Whether the key permits requests that need `scope`."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
-    def reaches(self, run_id: str) -> bool:
-        """Whether a run lies within its prefix."""
+    def covers(self, run_id: str) -> bool:
+        """Whether the id of a run starts with the key's prefix."""
         return run_id.startswith(self.prefix)
 
     def state(self, now: float) -> Literal["live", "revoked", "expired"]:
-        """Whether it counts at Unix time `now`."""
+        """State of the key at Unix time `now` in seconds."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
 
 
 ANONYMOUS = ApiKey("anonymous", "anonymous", "admin")
-"""Who asks where nobody has to say who they are."""
+"""The caller of every request where no key is required."""
 
 
 def generate_secret() -> str:
-    """256 random bits as text."""
+    """Return a new secret with 256 random bits."""
     return SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def generate_key(name: str, scope: Scope, prefix: str, created_at: float, expires_at: float | None) -> ApiKey:
-    """A key with an id of its own.
+    """Return a new key with a random id.
 
     Raises
     ------
     InvalidRequest
-        If its name, or the prefix, could not be one.
+        If the name, scope or prefix is not valid.
     """
-    _check(name, scope, prefix)
+    _check_key(name, scope, prefix)
     return ApiKey(secrets.token_hex(6), name, scope, prefix, created_at, expires_at)
 
 
 def secret_digest(secret: str) -> str:
-    """What is stored, and looked up, in place of a secret.
+    """Return the digest that is stored and looked up instead of a secret.
 
-    A plain hash is enough: the secret has 256 random bits, which nobody can try out, and looking up its digest takes
-    the same time whatever part of it was right.
+    A plain SHA-256 is enough: a secret with 256 random bits cannot be guessed, and the time of a lookup by digest does
+    not depend on how much of a wrong secret is right.
     """
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 def parse_static_keys(text: str) -> Mapping[str, ApiKey]:
-    """Keys from a setting, by digest: entries between commas or spaces, each ``name:scope:prefix:key`` or a bare key.
+    """Parse the setting of static keys; return the keys by the digest of their secret.
 
-    A bare key is an admin's, for all runs.
+    Entries are separated by commas or spaces. Each is ``name:scope:prefix:key``, or a key alone, which has the scope
+    admin for all runs.
 
     Raises
     ------
     ConfigurationError
-        If an entry is none. The error does not show it.
+        If an entry is malformed. The message does not quote it.
     """
-    found: dict[str, ApiKey] = {}
+    keys: dict[str, ApiKey] = {}
     for position, entry in enumerate(text.replace(",", " ").split(), start=1):
-        secret, key = _static(entry, position)
-        if secret_digest(secret) in found or key.key_id in {other.key_id for other in found.values()}:
+        secret, key = _parse_entry(entry, position)
+        if secret_digest(secret) in keys or key.key_id in {other.key_id for other in keys.values()}:
             raise ConfigurationError(f"entry {position} of MILD_API_KEYS repeats a name or a key; leave it out")
-        found[secret_digest(secret)] = key
-    return found
+        keys[secret_digest(secret)] = key
+    return keys
 
 
-def _static(entry: str, position: int) -> tuple[str, ApiKey]:
+def _parse_entry(entry: str, position: int) -> tuple[str, ApiKey]:
     parts = entry.split(":")
     secret = parts[-1]
     if len(parts) not in (1, 4) or not _SECRET.fullmatch(secret):
@@ -134,33 +135,32 @@ def _static(entry: str, position: int) -> tuple[str, ApiKey]:
         return secret, ApiKey(name, name, "admin")
     name, scope, prefix, _ = parts
     try:
-        checked = _check(name, scope, prefix)
+        checked = _check_key(name, scope, prefix)
     except InvalidRequest as error:
         raise ConfigurationError(f"entry {position} of MILD_API_KEYS: {error}") from error
     return secret, ApiKey(f"static-{name}", name, checked, prefix)
 
 
-def _check(name: str, scope: str, prefix: str) -> Scope:
+def _check_key(name: str, scope: str, prefix: str) -> Scope:
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"the name of a key is {name!r}; give 1 to 64 letters, digits or any of '._@-', a letter or digit first"
         )
     if not _PREFIX.fullmatch(prefix):
         raise InvalidRequest(f"the prefix of a key is {prefix!r}; give the start of run ids, such as team-a-, or none")
-    for known in SCOPES:
-        if scope == known:
-            return known
+    for valid_scope in SCOPES:
+        if scope == valid_scope:
+            return valid_scope
     raise InvalidRequest(f"the scope of a key is {scope!r}; give one of {', '.join(SCOPES)}")
 
 
-audit_logger = logging.getLogger("mild_service.audit")
-
-
-def log_audit_event(event: str, key: ApiKey | None, **told: str | int | None) -> None:
-    """Write down an event, and whose key it was."""
+def log_audit_event(event: str, key: ApiKey | None, **details: str | int | None) -> None:
+    """Write a line to the audit log: the event, the key and the details that are not empty."""
     if not audit_logger.isEnabledFor(logging.INFO):
         return
-    who = {} if key is None else {"key": key.key_id, "key_name": key.name, "scope": key.scope, "prefix": key.prefix}
-    fields = {name: value for name, value in {**who, **told}.items() if value not in (None, "")}
+    key_fields = (
+        {} if key is None else {"key": key.key_id, "key_name": key.name, "scope": key.scope, "prefix": key.prefix}
+    )
+    fields = {name: value for name, value in {**key_fields, **details}.items() if value not in (None, "")}
     text = " ".join(f"{name}={value!r}" for name, value in fields.items())
     audit_logger.info("%s %s", event, text, extra={"event": event, **fields})

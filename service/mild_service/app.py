@@ -1,4 +1,4 @@
-"""The application: parts put together, and taken apart again at the end."""
+"""Application factory and lifespan of the service."""
 
 import asyncio
 import logging
@@ -59,26 +59,26 @@ the answer is the set of samples whose labels can be trusted."""
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:
-    """Return the service.
+    """Build the FastAPI application of the service.
 
     Parameters
     ----------
     settings
-        None reads them from the environment.
+        Settings of the service; None reads them from the environment.
     store
-        None opens the one at ``settings.store_url``. Either way it is closed with the application.
+        Store to use; None opens the one at ``settings.store_url``. It is closed when the application shuts down.
 
     Raises
     ------
     ConfigurationError
-        If no store is given or named.
+        If neither a store nor its URL is given.
     """
     settings = settings or Settings()
-    store = store or _store(settings)
+    store = store or _open_store(settings)
     telemetry = Telemetry()
     computer = SelectionComputer(store, telemetry, settings)
-    make = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None)
-    app = make(
+    app_class = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None)
+    app = app_class(
         title="MILD sample selection",
         description=_DESCRIPTION,
         version=__version__,
@@ -102,11 +102,11 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.predictions = PredictionWriter(store, ids, helper, settings, telemetry)
     labels_and_audits = LabelsAndAudits(store, telemetry)
     app.state.labels_and_audits = labels_and_audits
-    feed = EventFeed(store)
-    app.state.event_feed = feed
-    app.state.drain = Drain(feed)
+    event_feed = EventFeed(store)
+    app.state.event_feed = event_feed
+    app.state.drain = Drain(event_feed)
     app.state.streams = asyncio.Semaphore(settings.max_streams)
-    app.state.selections = Selections(store, computer, labels_and_audits, feed, settings, telemetry)
+    app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings, telemetry)
     app.state.authenticator = Authenticator(store, settings)
     suggester = LabelSuggester(store, app.state.selections)
     app.state.suggester = suggester
@@ -115,7 +115,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     )
     problems.install(app)
     resources = (
-        epochs,  # they are tried in this order, and these are what is asked for most
+        epochs,  # routes are matched in this order; epochs get the most requests
         runs,
         rounds,
         predictions,
@@ -129,7 +129,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     for resource in resources:
         app.include_router(resource.router, dependencies=[Depends(known_query_only)])
     routes.install(app)
-    app.include_router(system.router)  # probes and scrapers may say what they like
+    app.include_router(system.router)  # without the query check: probes and scrapers may add parameters
     declare_access(app)
     origins = read_origins(settings.cors_origins)
     app.add_middleware(
@@ -149,7 +149,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     return app
 
 
-def _store(settings: Settings) -> Store:
+def _open_store(settings: Settings) -> Store:
     if settings.store_url is None:
         raise ConfigurationError(
             "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), "
@@ -160,43 +160,43 @@ def _store(settings: Settings) -> Store:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Told to end, never cancelled: before Python 3.12 a task that is just sending a command swallows a cancellation.
-    ending = asyncio.Event()
-    preparing = asyncio.create_task(_prepare(app, ending))
-    sweeper = asyncio.create_task(_sweep(app, ending))
+    # Stopped by an event, not cancelled: before Python 3.12 a task that is sending a command swallows a cancellation.
+    stop_event = asyncio.Event()
+    migration_task = asyncio.create_task(_migrate_store(app, stop_event))
+    sweep_task = asyncio.create_task(_sweep_expired_runs(app, stop_event))
     try:
         yield
     finally:
-        ending.set()
+        stop_event.set()
         app.state.drain.begin()
         await app.state.event_feed.aclose()
-        await preparing
-        await sweeper
+        await migration_task
+        await sweep_task
         await to_thread.run_sync(app.state.helper.close)
         await app.state.computer.aclose()
         await app.state.store.aclose()
 
 
-async def _prepare(app: FastAPI, ending: asyncio.Event) -> None:
-    """Bring the store to this version's schema, once it answers."""
-    while not ending.is_set():
+async def _migrate_store(app: FastAPI, stop_event: asyncio.Event) -> None:
+    """Migrate the store to this version's schema as soon as it answers."""
+    while not stop_event.is_set():
         try:
-            await app.state.store.prepare()
+            await app.state.store.migrate()
             return
         except StoreUnavailable:
             with suppress(TimeoutError):
-                await asyncio.wait_for(ending.wait(), 1)
+                await asyncio.wait_for(stop_event.wait(), 1)
         except StoreError as error:
             logger.critical("%s", error)
             return
 
 
-async def _sweep(app: FastAPI, ending: asyncio.Event) -> None:
-    """Delete expired runs now and then, and look for room; every replica does, and none is in the other's way."""
+async def _sweep_expired_runs(app: FastAPI, stop_event: asyncio.Event) -> None:
+    """Delete expired runs periodically and check the capacity; all replicas do this without interfering."""
     seconds = app.state.settings.sweep_seconds
     while seconds > 0:
         with suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), seconds)
+            await asyncio.wait_for(stop_event.wait(), seconds)
             return
         try:
             app.state.telemetry.expired_runs.inc(await app.state.store.runs.sweep())

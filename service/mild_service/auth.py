@@ -1,7 +1,4 @@
-"""The authenticator: whether a key is asked for, whose it is, and the sessions that are begun with one.
-
-Whether a service may be reached from other machines: only if it asks for keys, or its owner says so.
-"""
+"""Authentication by API keys and sessions, and the check that an unprotected service is not exposed to the network."""
 
 import ipaddress
 import secrets
@@ -18,28 +15,28 @@ from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, RunNotFound, StoreError
 from mild_service.store import Store, open_store, run_not_found_error
 
-_REMEMBERED = 4096
-"""Most verified keys that are kept in memory."""
-_USED_SECONDS = 60.0
-"""A key's last use is written down this often: each time would cost the store a write per request."""
+_MAX_CACHED_KEYS = 4096
+"""Maximum number of verified keys in memory."""
+_USED_INTERVAL_SECONDS = 60.0
+"""Minimum seconds between updates of a key's last use: an update per request would double the writes."""
 
 
 class Authenticator:
-    """Knows keys and sessions. Keys made with ``mild-service keys`` are looked up in the store, static ones are not.
+    """Finds the key of a secret or a session; static keys in memory, keys of ``mild-service keys`` in the store.
 
     Parameters
     ----------
     store
-        Where keys and sessions are.
+        Store of keys and sessions.
     settings
-        Static keys, and when a key is asked for.
-    clock, ticks
-        Unix time, and a time that only goes forward, in seconds.
+        Provides the static keys and whether a key is required.
+    clock, monotonic
+        Functions that return Unix time and monotonic time, in seconds.
 
     Raises
     ------
     ConfigurationError
-        If the static keys cannot be read, or are set although no key is to be asked for.
+        If the static keys are malformed, or are set although authentication is off.
     """
 
     def __init__(
@@ -47,90 +44,95 @@ class Authenticator:
         store: Store,
         settings: Settings,
         clock: Callable[[], float] = time.time,
-        ticks: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._static = parse_static_keys(settings.api_keys.get_secret_value())
-        if self._static and settings.auth == "off":
+        self._static_keys = parse_static_keys(settings.api_keys.get_secret_value())
+        if self._static_keys and settings.auth == "off":
             raise ConfigurationError("MILD_AUTH is off, but MILD_API_KEYS names keys; leave one of the two out")
-        self._off = settings.auth == "off"
-        self._closed = bool(self._static) or settings.auth == "required"
-        self._seconds = settings.key_cache_seconds
+        self._disabled = settings.auth == "off"
+        self._key_required = bool(self._static_keys) or settings.auth == "required"
+        self._cache_seconds = settings.key_cache_seconds
         self._session_seconds = settings.session_seconds
-        self._clock, self._ticks = clock, ticks
-        self._look_again = ticks()
-        self._verified: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
+        self._clock, self._monotonic = clock, monotonic
+        self._next_check = monotonic()
+        self._cached_keys: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
 
     async def requires_key(self) -> bool:
-        """Whether a key is asked for. Once it is, it stays so until the process ends.
+        """Whether requests need a key. Once they do, they do until the process ends.
 
         Raises
         ------
         StoreUnavailable
-            If that hangs on the store's keys, and the store does not answer: then nobody gets in.
+            If it depends on the keys in the store and the store does not answer; access is then denied.
         """
-        if not (self._closed or self._off) and self._ticks() >= self._look_again:
-            self._closed = await self._store.credentials.has_any()
-            self._look_again = self._ticks() + self._seconds
-        return self._closed
+        if not (self._key_required or self._disabled) and self._monotonic() >= self._next_check:
+            self._key_required = await self._store.credentials.has_any()
+            self._next_check = self._monotonic() + self._cache_seconds
+        return self._key_required
 
     async def find_by_secret(self, secret: str) -> ApiKey | None:
-        """The key with this secret; None if there is none, or none any more."""
-        return await self._by_digest(secret_digest(secret))
+        """Return the valid key with this secret; None if there is none."""
+        return await self._find_by_digest(secret_digest(secret))
 
     async def find_by_session(self, session: str) -> ApiKey | None:
-        """The key that a session was begun with; None once either has ended."""
-        found = await self._store.sessions.get_key_digest(secret_digest(session))
-        return None if found is None else await self._by_digest(found)
+        """Return the valid key with which a session was created; None if the key or the session has ended."""
+        key_digest = await self._store.sessions.get_key_digest(secret_digest(session))
+        return None if key_digest is None else await self._find_by_digest(key_digest)
 
     async def begin_session(self, secret: str) -> str:
-        """Begin a session with a key that was just verified; return the session's id."""
+        """Create a session for a verified secret; return the session's id."""
         session = secrets.token_urlsafe(32)
         await self._store.sessions.create(secret_digest(session), secret_digest(secret), self._session_seconds)
         return session
 
     async def end_session(self, session: str) -> None:
-        """End a session."""
+        """Delete a session."""
         await self._store.sessions.delete(secret_digest(session))
 
-    async def _by_digest(self, wanted: str) -> ApiKey | None:
-        key = self._static.get(wanted) or self._remembered(wanted)
+    async def _find_by_digest(self, digest: str) -> ApiKey | None:
+        key = self._static_keys.get(digest) or self._get_cached(digest)
         if key is None:
-            key = await self._store.credentials.get(wanted)
+            key = await self._store.credentials.get(digest)
             if key is not None:
-                await self._remember(wanted, key)
+                await self._add_to_cache(digest, key)
         return key if key is not None and key.state(self._clock()) == "live" else None
 
-    def _remembered(self, wanted: str) -> ApiKey | None:
-        until, key = self._verified.get(wanted, (0.0, None))
-        return key if self._ticks() < until else None
+    def _get_cached(self, digest: str) -> ApiKey | None:
+        until, key = self._cached_keys.get(digest, (0.0, None))
+        return key if self._monotonic() < until else None
 
-    async def _remember(self, wanted: str, key: ApiKey) -> None:
-        before = self._verified.pop(wanted, (0.0, key))[1].used_at
+    async def _add_to_cache(self, digest: str, key: ApiKey) -> None:
+        used_at = self._cached_keys.pop(digest, (0.0, key))[1].used_at
         now = self._clock()
         if key.state(now) != "live":
             return
-        if before is None or now - before >= _USED_SECONDS:
-            before = now
-            with suppress(StoreError):  # a store that is full, say, must not shut anybody out
+        if used_at is None or now - used_at >= _USED_INTERVAL_SECONDS:
+            used_at = now
+            with suppress(StoreError):  # a full store, for example, must not deny access
                 await self._store.credentials.mark_used(key.key_id)
-        self._verified[wanted] = (self._ticks() + self._seconds, replace(key, used_at=before))
-        if len(self._verified) > _REMEMBERED:
-            self._verified.popitem(last=False)
+        self._cached_keys[digest] = (self._monotonic() + self._cache_seconds, replace(key, used_at=used_at))
+        if len(self._cached_keys) > _MAX_CACHED_KEYS:
+            self._cached_keys.popitem(last=False)
 
 
 def hidden_run_error(run_id: str) -> RunNotFound:
-    """The error for a run that a key does not reach: the same as for one that is not there."""
+    """Build the error for a run outside the key's prefix: the same as for a run that does not exist."""
     return run_not_found_error(run_id)
 
 
 def check_network_exposure(settings: Settings) -> None:
-    """Refuse to serve the network without a login, unless told to; `settings` name a store.
+    """Check that a service that is reachable from other machines requires a key or permits anonymous access explicitly.
+
+    Parameters
+    ----------
+    settings
+        Settings with the URL of a store.
 
     Raises
     ------
     ConfigurationError
-        If nobody has to log in, or that cannot be found out.
+        If no key is required, or if this cannot be determined.
     """
     if settings.allow_anonymous or is_loopback(settings.host):
         return
@@ -139,7 +141,7 @@ def check_network_exposure(settings: Settings) -> None:
             return
     except StoreError as error:
         raise ConfigurationError(
-            f"host {settings.host} is reachable from other machines, and whether there are keys only the store knows: "
+            f"host {settings.host} is reachable from other machines, and whether keys exist is known only to the store: "
             f"{error}, or set MILD_AUTH=required"
         ) from error
     raise ConfigurationError(
@@ -159,7 +161,7 @@ async def _requires_key(settings: Settings) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
+    """Whether `host` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,9 +1,4 @@
-"""Work that a process does at the same time, and how much of it may wait for its turn.
-
-What was used last, in a bounded memory.
-
-Work on bodies: at once where they are small, else beside the event loop.
-"""
+"""Limits on concurrent work, a size-bounded LRU cache, and work on large bodies in threads."""
 
 import asyncio
 from collections import OrderedDict
@@ -19,7 +14,17 @@ from mild_service.observability import phase
 
 
 class WorkLimiter:
-    """So many at work, so many waiting, and no more."""
+    """Limits how many tasks do a type of work at the same time, and how many wait.
+
+    Parameters
+    ----------
+    n_working, n_waiting
+        Maximum number of tasks that work, and that wait.
+    work
+        Description of the work for the error message.
+    waiting
+        Gauge of the tasks that wait.
+    """
 
     def __init__(self, n_working: int, n_waiting: int, work: str, waiting: Gauge) -> None:
         self._n_working = n_working
@@ -31,12 +36,12 @@ class WorkLimiter:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[None]:
-        """Hold a slot, after waiting for it if need be.
+        """Context manager that waits for a free slot and holds it.
 
         Raises
         ------
         Overloaded
-            If as many are waiting as may.
+            If the maximum number of tasks is waiting already.
         """
         if self._semaphore.locked() and self._waiting >= self._n_waiting:
             raise Overloaded(
@@ -56,11 +61,11 @@ class WorkLimiter:
 
 
 class HasByteSize(Protocol):
-    """Something that knows its memory."""
+    """A value that knows its size in memory."""
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that it takes."""
+        """Size in bytes."""
         ...
 
 
@@ -68,44 +73,46 @@ SizedT = TypeVar("SizedT", bound=HasByteSize)
 
 
 class LruCache(Generic[SizedT]):
-    """Values by name. The least recently used ones go once all together take more than `limit` bytes, but for the last.
+    """Cache of values by name that evicts the least recently used values beyond a total size.
+
+    The value that was added last is always kept.
 
     Parameters
     ----------
-    limit
-        Bytes.
+    max_bytes
+        Maximum total size of all values in bytes.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._values: OrderedDict[str, SizedT] = OrderedDict()
 
     def get(self, name: str) -> SizedT | None:
-        """The value of that name, if it is still there."""
+        """Return the value with this name; None if it is not cached."""
         if name in self._values:
             self._values.move_to_end(name)
         return self._values.get(name)
 
     def put(self, name: str, value: SizedT) -> None:
-        """Keep a value."""
+        """Add or replace a value, and evict others if needed."""
         self._values[name] = value
         self._values.move_to_end(name)
-        while len(self._values) > 1 and self.n_bytes > self._limit:
+        while len(self._values) > 1 and self.n_bytes > self._max_bytes:
             self._values.popitem(last=False)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that all values take."""
+        """Total size of all values in bytes."""
         return sum(value.n_bytes for value in self._values.values())
 
 
 T = TypeVar("T")
 
 _THREAD_BYTES = 256 * 1024
-"""Bodies from this size on are checked and hashed in a worker thread."""
+"""Bodies of at least this size are checked and hashed in a worker thread."""
 
 
 async def offload(n_bytes: int, work: Callable[[], T]) -> T:
-    """Check and hash a body of `n_bytes`."""
+    """Run `work` on a body of `n_bytes`: directly if it is small, otherwise in a worker thread."""
     with phase("decode"):
         return work() if n_bytes < _THREAD_BYTES else await to_thread.run_sync(work)

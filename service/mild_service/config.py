@@ -1,4 +1,4 @@
-"""Every setting of the service, read from the environment here and nowhere else."""
+"""All settings of the service; the only module that reads the environment."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Settings; each is an environment variable ``MILD_<NAME>``."""
+    """Settings of the service; each is read from the environment variable ``MILD_<NAME>``."""
 
     model_config = SettingsConfigDict(env_prefix="MILD_", frozen=True, extra="ignore")
 
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _outlast_long_polls(self) -> Self:
+    def _check_request_timeout(self) -> Self:
         if self.request_seconds <= self.max_wait_seconds:
             raise ValueError(
                 f"request_seconds is {self.request_seconds:g} and would cut off long-polls of max_wait_seconds, "
@@ -175,7 +175,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _outlast_replicas(self) -> Self:
+    def _check_store_timeout(self) -> Self:
         if self.store_timeout <= self.store_replica_seconds:
             raise ValueError(
                 f"store_timeout is {self.store_timeout:g} and would cut off writes that wait for replicas for "
@@ -184,11 +184,11 @@ class Settings(BaseSettings):
         return self
 
     def limits(self) -> dict[str, int | float]:
-        """Every ``max_…`` setting by its name: what `GET /version` publishes, so that clients can keep within it."""
+        """All ``max_…`` settings by name, as `GET /version` publishes them for clients."""
         return {name: value for name, value in self if name.startswith("max_")}
 
 
-def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that this one starts: with `more`, and without its settings, which hold secrets."""
+def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment for a child process: with `additions`, without the settings, which contain secrets."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MILD_")}
-    return {**inherited, **more}
+    return {**inherited, **additions}

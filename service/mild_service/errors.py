@@ -1,4 +1,4 @@
-"""The service's error tree; nothing here knows of HTTP (`web.problems` maps each error to a status).
+"""Errors of the service, independent of HTTP (`web.problems` maps each error to a status).
 
 ::
 
@@ -10,50 +10,50 @@
     │   └── DigestMismatch             the body is not what its Content-Digest says
     ├── MalformedBody                  a body that cannot be parsed at all
     ├── BodyTooLarge                   more bytes than the limit
-    ├── SlowBody                       a body that comes too slowly
-    ├── ClientTooOld                   one of our clients that the service does not support any more
-    ├── UnsupportedMediaType           a content type or coding that the route does not read
-    ├── NotAcceptable                  no representation that the caller accepts
+    ├── SlowBody                       a body that arrives too slowly
+    ├── ClientTooOld                   a version of our client that is no longer supported
+    ├── UnsupportedMediaType           a content type or encoding that the route does not accept
+    ├── NotAcceptable                  no representation that the client accepts
     ├── RunNotFound                    no such run (or it has expired)
     ├── SampleNotFound                 no sample has this external id
-    ├── AccessError: who asks does not get in
-    │   ├── Unauthenticated            no key, or none that counts
-    │   ├── Forbidden                  the key does not reach this far
-    │   ├── CrossSite                  another site's page asks with a session's cookie
+    ├── AccessError: the caller has no access
+    │   ├── Unauthenticated            no key, or not a valid one
+    │   ├── Forbidden                  the key does not permit this
+    │   ├── CrossSite                  a page of another site sends a session's cookie
     │   └── RateLimited                too many requests with one key
-    ├── PreconditionFailed             what is stored is not what the request's condition demands
+    ├── PreconditionFailed             the stored content does not meet the request's precondition
     ├── Conflict: the run's state does not allow it
-    │   ├── RunConflict                opened before with another immutable field
+    │   ├── RunConflict                the run was opened with other immutable fields
     │   ├── StaleAttempt               a newer attempt of the run has taken over
-    │   ├── RoundNotOpen               the round has not begun
+    │   ├── RoundNotOpen               the round has not started
     │   ├── RoundFinished              the round is frozen
-    │   ├── EpochConflict              the epoch holds other content
-    │   ├── EpochKind                  the epoch is written in another way
-    │   ├── MetricsConflict            the epoch's metrics hold other values
+    │   ├── EpochConflict              the epoch has different content
+    │   ├── EpochKindConflict          the epoch is written in another way
+    │   ├── MetricsConflict            the epoch has different metrics
     │   ├── MembersFrozen              the round has epochs
     │   ├── PlantedFrozen              round 0 has epochs
     │   ├── LabelsFrozen               the run has epochs
     │   ├── SampleIdsFrozen            the run has epochs
-    │   ├── NoSampleIds                no external ids to answer with
-    │   ├── NoAudit                    nothing to measure by
-    │   ├── RoundsNotComparable        nothing to tell the best round by
-    │   ├── NoEpochs                   nothing to select from
-    │   ├── RunLimit                   the key has as many runs as it may
+    │   ├── NoSampleIds                the run has no external ids
+    │   ├── NoAudit                    the run has no audit
+    │   ├── RoundsNotComparable        no audit and no validation metric to compare rounds by
+    │   ├── NoEpochs                   the round has no epochs to select from
+    │   ├── RunLimit                   the key has reached its maximum number of runs
     │   └── EpochGap                   epochs are missing
-    ├── Overloaded                     as much is being done as the service takes on; try again
+    ├── Overloaded                     the service is at its limit of concurrent work; try again
     ├── DeadlineExceeded               the work on a request took too long
-    ├── ShuttingDown                   this process is about to end; others may go on
+    ├── ShuttingDown                   this process is shutting down; others may be available
     ├── StoreError
-    │   ├── StoreUnavailable           not reachable, or busy; try again
-    │   │   └── StoreUnreplicated      too few replicas have a write; try again
-    │   ├── StoreFull                  no room left
-    │   ├── StoreNewer                 written by a later version of the service
-    │   └── StoreDamaged               committed bits are missing
-    ├── CommandError                  a command of mild-service cannot do what it was told
-    │   ├── ArchiveDamaged             a file is not, or not any more, what export writes
-    │   ├── RunIsThere                 a run of the name that is to be imported
-    │   └── RunChanging                a run is written to while it is exported
-    └── ConfigurationError            settings or a data folder that the service cannot start with
+    │   ├── StoreUnavailable           unreachable or busy; try again
+    │   │   └── StoreUnreplicated      too few replicas confirmed a write; try again
+    │   ├── StoreFull                  out of memory
+    │   ├── StoreNewer                 written by a newer version of the service
+    │   └── StoreDamaged               committed data is missing
+    ├── CommandError                   a mild-service command failed
+    │   ├── ArchiveDamaged             a file is not a complete archive written by export
+    │   ├── RunExists                  a run with the name of the import exists
+    │   └── RunChanging                a run was modified during its export
+    └── ConfigurationError             settings or a data folder that the service cannot start with
 
 CommandError and ConfigurationError end a command, or the start of the service; they never answer a request.
 """
@@ -69,7 +69,7 @@ class InvalidRequest(InvalidInput):
 
 
 class LimitExceeded(InvalidInput):
-    """A number lies past one of the service's limits."""
+    """A number exceeds one of the service's limits."""
 
     code = "limit-exceeded"
     title = "Past a limit of this service"
@@ -104,7 +104,7 @@ class BodyTooLarge(MildError):
 
 
 class SlowBody(MildError):
-    """The body came too slowly, or stopped."""
+    """The body arrived too slowly, or stopped arriving."""
 
     code = "slow-body"
     title = "Body came too slowly"
@@ -112,21 +112,21 @@ class SlowBody(MildError):
 
 
 class ClientTooOld(MildError):
-    """One of the project's own clients is older than the service supports."""
+    """The request comes from a version of the project's client that is too old to be supported."""
 
     code = "client-too-old"
     title = "Client is too old"
 
 
 class UnsupportedMediaType(MildError):
-    """The route does not read this content type or coding."""
+    """The route does not accept this content type or content encoding."""
 
     code = "unsupported-media-type"
     title = "Content type is not supported"
 
 
 class NotAcceptable(MildError):
-    """No representation that the caller accepts."""
+    """The route has no representation that the client accepts."""
 
     code = "not-acceptable"
     title = "No acceptable representation"
@@ -147,7 +147,7 @@ class SampleNotFound(MildError):
 
 
 class AccessError(MildError):
-    """Who asks does not get in."""
+    """The caller has no access."""
 
     code = "access"
     title = "No access"
@@ -161,21 +161,21 @@ class Unauthenticated(AccessError):
 
 
 class Forbidden(AccessError):
-    """The key's scope, or its prefix of run ids, does not reach this far."""
+    """The key's scope or its prefix of run ids does not permit the request."""
 
     code = "forbidden"
     title = "The key does not allow this"
 
 
 class CrossSite(AccessError):
-    """A page of another site asks, with the cookie of a login or where no key is needed."""
+    """A page of another site sent the request, with a session cookie or where no key is needed."""
 
     code = "cross-site"
     title = "Request comes from another site"
 
 
 class RateLimited(AccessError):
-    """The key has sent more requests than its rate allows; `Retry-After` says when the next one is let through."""
+    """The key has sent more requests than its rate permits; `Retry-After` says when the next one is accepted."""
 
     code = "rate-limited"
     title = "Too many requests"
@@ -187,14 +187,14 @@ class RateLimited(AccessError):
 
 
 class PreconditionFailed(MildError):
-    """What is stored is not what If-Match or If-None-Match demands."""
+    """The stored content does not meet If-Match or If-None-Match."""
 
     code = "precondition-failed"
     title = "Precondition failed"
 
 
 class Overloaded(MildError):
-    """The service is doing as much of this as it takes on; try again."""
+    """The service is at its limit of concurrent work of this type; try again."""
 
     code = "overloaded"
     title = "Service is busy"
@@ -202,7 +202,7 @@ class Overloaded(MildError):
 
 
 class DeadlineExceeded(MildError):
-    """The service worked on the request for longer than it may; a write may have taken effect."""
+    """The request took longer than its time limit; a write may have taken effect."""
 
     code = "deadline-exceeded"
     title = "Request took too long"
@@ -210,7 +210,7 @@ class DeadlineExceeded(MildError):
 
 
 class ShuttingDown(MildError):
-    """The process is about to end; send to another one, or wait for the next."""
+    """The process is shutting down; use another one, or wait for its successor."""
 
     code = "shutting-down"
     title = "Service is shutting down"
@@ -218,14 +218,14 @@ class ShuttingDown(MildError):
 
 
 class StoreError(MildError):
-    """The store could not do its part."""
+    """The store failed."""
 
     code = "store-error"
     title = "Store error"
 
 
 class StoreUnavailable(StoreError):
-    """The store is not reachable, or busy."""
+    """The store is unreachable or busy."""
 
     code = "store-unavailable"
     title = "Store is unavailable"
@@ -233,28 +233,28 @@ class StoreUnavailable(StoreError):
 
 
 class StoreUnreplicated(StoreUnavailable):
-    """Too few replicas of the store have the write, which may have taken effect; it is not acknowledged."""
+    """Too few replicas confirmed the write, which may have taken effect but is not acknowledged."""
 
     code = "store-unreplicated"
     title = "Store has too few replicas"
 
 
 class StoreFull(StoreError):
-    """The store has no room left, or would have none for this run."""
+    """The store is out of memory, or would be with this run."""
 
     code = "store-full"
     title = "Store is full"
 
 
 class StoreDamaged(StoreError):
-    """Committed bits are missing from the store."""
+    """Committed data is missing from the store."""
 
     code = "store-damaged"
     title = "Store has lost committed bits"
 
 
 class StoreNewer(StoreError):
-    """What is in the store was written by a later version of the service, which this replica does not understand."""
+    """The store was written by a newer version of the service, whose schema this version cannot read."""
 
     code = "store-newer"
     title = "Store is of a later version"
@@ -268,7 +268,7 @@ class Conflict(MildError):
 
 
 class RunConflict(Conflict):
-    """The run was opened with another value of an immutable field."""
+    """The run was opened with a different value of an immutable field."""
 
     code = "run-conflict"
     title = "Run exists with other properties"
@@ -282,7 +282,7 @@ class StaleAttempt(Conflict):
 
 
 class RoundNotOpen(Conflict):
-    """The round has not begun."""
+    """The round has not started."""
 
     code = "round-not-open"
     title = "Round has not begun"
@@ -296,21 +296,21 @@ class RoundFinished(Conflict):
 
 
 class EpochConflict(Conflict):
-    """The epoch was committed with other content."""
+    """The epoch was committed with different content."""
 
     code = "epoch-conflict"
     title = "Epoch holds other content"
 
 
 class EpochKindConflict(Conflict):
-    """The epoch is written in another way: its first writer sent a whole body, a log, or so many shards."""
+    """The epoch is written in another way: as a whole body, from logs, or in a given number of shards."""
 
     code = "epoch-kind"
     title = "Epoch is written in another way"
 
 
 class MetricsConflict(Conflict):
-    """The epoch's metrics were stored with other values."""
+    """The epoch's metrics were stored with different values."""
 
     code = "metrics-conflict"
     title = "Metrics hold other values"
@@ -359,7 +359,7 @@ class NoAudit(Conflict):
 
 
 class RoundsNotComparable(Conflict):
-    """The run has nothing to tell its best round by: neither an audit nor validation metrics."""
+    """The run has neither an audit nor validation metrics to compare its rounds by."""
 
     code = "rounds-not-comparable"
     title = "Rounds cannot be compared"
@@ -373,39 +373,39 @@ class NoEpochs(Conflict):
 
 
 class RunLimit(Conflict):
-    """The key has as many runs as it may; deleting one makes room."""
+    """The key has reached its maximum number of runs; delete one to open another."""
 
     code = "run-limit"
     title = "Too many runs"
 
 
 class EpochGap(Conflict):
-    """Epochs are missing in the round."""
+    """The round lacks epochs."""
 
     code = "epoch-gap"
     title = "Epochs are missing"
 
 
 class CommandError(MildError):
-    """A command of `mild-service` cannot do what it was told."""
+    """A `mild-service` command failed."""
 
 
 class ArchiveDamaged(CommandError):
-    """A file is not, or not any more, what `mild-service export` writes."""
+    """A file is not a complete archive written by `mild-service export`."""
 
     code = "archive-damaged"
     title = "File cannot be used"
 
 
 class RunExists(CommandError):
-    """A run of the name that is to be imported is there."""
+    """A run with the name of the import exists."""
 
     code = "run-is-there"
     title = "Run is there"
 
 
 class RunChanging(CommandError):
-    """A run is being written to while it is exported."""
+    """A run was modified during its export."""
 
     code = "run-changing"
     title = "Run is being written to"

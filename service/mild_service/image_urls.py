@@ -1,4 +1,4 @@
-"""Where a run's pictures lie: an address with a place for the sample."""
+"""URL templates of sample images: checking them and filling in a sample."""
 
 import ipaddress
 import re
@@ -8,18 +8,18 @@ from mild_core.errors import ParameterError
 
 MAX_URL_LENGTH = 512
 _SAFE = re.compile(r"[A-Za-z0-9\-._~:/?#@!$&()*+=%{}\[\]]+")
-"""What an address is made of; without blanks, quotes, commas and semicolons it can stand in a header as well."""
+"""Characters of a URL; excludes blanks, quotes, commas and semicolons, so that it is safe in a header."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 _REMEDY = "give https://host/path/{id}.png, or a path of this service's own origin such as /pictures/{index}.png"
 
 
 def check_image_url(template: str) -> str:
-    """Return it.
+    """Check a URL template and return it.
 
     Raises
     ------
     ParameterError
-        If it is no address that pages may show pictures from, or has no place for the sample.
+        If pages may not load images from this URL, or it has no placeholder for the sample.
     """
     if len(template) > MAX_URL_LENGTH:
         raise ParameterError(
@@ -27,17 +27,19 @@ def check_image_url(template: str) -> str:
         )
     if not _SAFE.fullmatch(template):
         raise ParameterError(f"picture_url is {template[:80]!r}, which is no address; {_REMEDY}")
-    left = template.replace("{id}", "").replace("{index}", "")
-    if left == template or "{" in left or "}" in left:
+    remainder = template.replace("{id}", "").replace("{index}", "")
+    if remainder == template or "{" in remainder or "}" in remainder:
         raise ParameterError(f"picture_url is {template[:80]!r}; it needs {{id}} or {{index}}, and no other; {_REMEDY}")
     if template.startswith("/") and not template.startswith("//"):
         return template
     try:
         parts = urlsplit(template)
-        sound = bool(_HOST.fullmatch(parts.netloc)) and (parts.scheme == "https" or _is_here(parts.scheme, template))
+        is_allowed = bool(_HOST.fullmatch(parts.netloc)) and (
+            parts.scheme == "https" or _is_local_http(parts.scheme, template)
+        )
     except ValueError:
-        sound = False
-    if not sound:
+        is_allowed = False
+    if not is_allowed:
         raise ParameterError(
             f"picture_url is {template[:80]!r}; pictures may come from https, from this service's own origin, or over "
             f"http from the reader's own machine (localhost); {_REMEDY}"
@@ -46,22 +48,22 @@ def check_image_url(template: str) -> str:
 
 
 def image_origin(template: str | None) -> str | None:
-    """The origin that pages have to let pictures come from; None where that is their own."""
+    """Return the origin that a page must allow as an image source; None if it is the page's own origin."""
     if template is None or template.startswith("/"):
         return None
     parts = urlsplit(template)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def image_url(template: str | None, index: int, name: str | None) -> str | None:
-    """A sample's picture; None where there is none, or where its external id is asked for and not there."""
-    if template is None or (name is None and "{id}" in template):
+def image_url(template: str | None, index: int, sample_id: str | None) -> str | None:
+    """Return the URL of a sample's image; None without a template, or if it needs an external id that is missing."""
+    if template is None or (sample_id is None and "{id}" in template):
         return None
-    return template.replace("{index}", str(index)).replace("{id}", quote(name or "", safe="/"))
+    return template.replace("{index}", str(index)).replace("{id}", quote(sample_id or "", safe="/"))
 
 
-def _is_here(scheme: str, template: str) -> bool:
-    """Whether it is http on the reader's own machine, which browsers trust."""
+def _is_local_http(scheme: str, template: str) -> bool:
+    """Whether a URL is http on the reader's own machine, which browsers trust."""
     host = urlsplit(template).hostname or ""
     if scheme != "http":
         return False

@@ -1,28 +1,37 @@
-"""Numbers that name a place in a run, held to the service's limits."""
+"""Range checks of numbers against the service's limits."""
 
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded
 
 
 def check_position(settings: Settings, round_: int, epoch: int = 0) -> None:
-    """Return when a round and an epoch of it may exist.
+    """Check that the numbers of a round and of one of its epochs are within the limits.
 
     Raises
     ------
     LimitExceeded
-        If one of them is past its limit.
+        If one of them exceeds its limit.
     """
     check_range("round", round_, 0, settings.max_rounds - 1, "MILD_MAX_ROUNDS")
     check_range("epoch", epoch, 0, settings.max_epochs - 1, "MILD_MAX_EPOCHS")
 
 
 def check_range(name: str, value: int, low: int, high: int, setting: str) -> None:
-    """Return when ``low <= value <= high``; `setting` is what raises the limit.
+    """Check that ``low <= value <= high``.
+
+    Parameters
+    ----------
+    name, value
+        Name for the error message, and the number to check.
+    low, high
+        Inclusive limits.
+    setting
+        Environment variable that raises the limit, for the error message.
 
     Raises
     ------
     LimitExceeded
-        If it is not.
+        If `value` is out of range.
     """
     if not low <= value <= high:
         raise LimitExceeded(

@@ -1,7 +1,4 @@
-"""The frozen values of the state machine: runs, their rounds, and what is committed in them.
-
-What must be there for a write to go on: conditional requests (RFC 9110, section 13), without HTTP.
-"""
+"""Immutable records of runs, rounds, epochs and events, and the preconditions of conditional writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,24 +36,24 @@ class Epoch:
     Attributes
     ----------
     number
-        0 and up.
+        Number of the epoch within its round, from 0.
     attempt
-        The attempt that wrote it; with `digest` it names the field that holds the bits.
+        The attempt that wrote it; together with `digest` it names the field that holds the bits.
     digest
-        Of its content.
+        Digest of the content.
     planes
         Bitmaps in the body: 1 (correct) or 2 (observed, correct).
     n_correct, n_observed
-        Set bits; `n_observed` is None when the body does not say. While shards are coming these are sums over them, in
-        which a sample counts as often as it was seen.
+        Number of set bits; `n_observed` is None when the body has no observed bitmap. While shards are still arriving,
+        these are sums over the shards, so a sample counts once per shard that observed it.
     kind
-        How it is written: as a whole body, from logs, or in shards.
+        How the epoch is written: as a whole body, from logs, or in shards.
     partial
-        Logs or shards are still filling it up.
-    n_shards, n_in
-        In how many shards it is written, and how many of them are in; None where it is not.
-    votes
-        Wrong predictions are stored with it.
+        True while logs or shards are still being added.
+    n_shards, n_stored_shards
+        Total number of shards, and how many of them are stored; None if the epoch is not written in shards.
+    has_wrong_predictions
+        True if wrong predictions are stored with the epoch.
     """
 
     number: int
@@ -73,13 +70,23 @@ class Epoch:
 
     @property
     def is_missing_shards(self) -> bool:
-        """Not all of its shards are in."""
+        """Whether some of its shards have not been stored yet."""
         return self.n_shards != self.n_stored_shards
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """One shard of an epoch: its writer's own name for it, which the field that holds its bits has, and its digest."""
+    """Reference to one shard of an epoch.
+
+    Attributes
+    ----------
+    shard
+        Number of the shard, from 0.
+    name
+        Random name drawn by the writer; part of the name of the field that holds the bits.
+    digest
+        Digest of the content.
+    """
 
     shard: int
     name: str
@@ -88,7 +95,7 @@ class ShardRef:
 
 @dataclass(frozen=True, slots=True)
 class SetRef:
-    """Where a set of samples is stored: in which round's chunks, under which digest, and its size."""
+    """Reference to a stored set of samples: the round whose chunks hold it, its digest and its size."""
 
     round: int
     digest: str
@@ -97,7 +104,7 @@ class SetRef:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRef:
-    """Where labels or an audit are stored: which version of them, under which digest of their content."""
+    """Reference to stored labels or a stored audit: its version and the digest of its content."""
 
     version: int
     digest: str
@@ -105,7 +112,7 @@ class AnnotationRef:
 
 @dataclass(frozen=True, slots=True)
 class SampleIdsRef:
-    """Where external ids are stored: by which upload, the digest of all of them, and the bytes of the largest piece."""
+    """Reference to stored external ids: the upload, the digest of all ids, and the bytes of the largest piece."""
 
     upload: str
     digest: str
@@ -114,34 +121,34 @@ class SampleIdsRef:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round.
+    """The record of one round.
 
     Attributes
     ----------
     number
-        0 and up.
+        Number of the round within its run, from 0.
     finished
-        Frozen for good; else open.
+        True once the round is frozen; False while it is open.
     version
-        Goes up with every change of what a selection would read.
+        Incremented by every change of the data that a selection reads.
     members
-        Whom the model is trained on; None means everyone.
+        Samples that the model is trained on; None means all samples.
     epochs
         Committed epochs by number, ascending.
-    partials
-        Epochs that logs or shards are still filling up, ascending.
+    partial_epochs
+        Epochs to which logs or shards are still being added, by number, ascending.
     metrics
-        Optional scalars per epoch, ascending.
+        Optional scalars by epoch, ascending.
     opened_at, finished_at
         Unix time in seconds.
     selected
-        The set that the round was finished with.
+        The selection with which the round was finished.
     selection
-        Its JSON, without `indices`.
+        JSON of that selection, without `indices`.
     fit
-        What the fit route shows of it; None when the round is open.
+        JSON of its fit, as the fit route returns it; None while the round is open.
     planted
-        Whose label was broken on purpose in this round; None means nobody's.
+        Samples that were mislabelled on purpose in this round; None if there are none.
     """
 
     number: int
@@ -160,12 +167,12 @@ class Round:
 
     @property
     def all_epochs(self) -> dict[int, Epoch]:
-        """Committed and partial epochs, ascending."""
+        """Committed and partial epochs by number, ascending."""
         return dict(sorted({**self.epochs, **self.partial_epochs}.items()))
 
     @property
     def missing_epochs(self) -> list[int]:
-        """Epochs that lack in 0..max."""
+        """Numbers in ``0..max`` for which there is no epoch."""
         present = self.all_epochs
         return sorted(set(range(max(present, default=-1) + 1)) - set(present))
 
@@ -179,21 +186,21 @@ class Run:
     spec
         What the run was opened with, with every default resolved.
     uid
-        Drawn when the run was created: a run that is deleted and opened again never meets its past.
+        Random id drawn when the run is created, so that a run that is deleted and opened again never reads old data.
     status
-        As opened or patched.
+        Status given when the run was opened, or last patched.
     attempt
-        The attempt whose writes are taken.
+        The current attempt; only its writes are accepted.
     round
-        The open round.
+        Number of the open round.
     created_at, updated_at, expires_at
         Unix time in seconds.
     labels, audit
-        The given labels and the audit; None where there are none.
+        References to the given labels and the audit; None if there are none.
     n_events
-        Events so far; the last one has this number.
+        Number of events so far, which is also the number of the latest event.
     ids
-        The samples' external ids; None where there are none.
+        Reference to the external sample ids; None if there are none.
     """
 
     spec: RunSpec
@@ -211,12 +218,12 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """The caller's name for the run."""
+        """Name of the run, chosen by the client."""
         return self.spec.run_id
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """Free text by name, as opened or patched."""
+        """Free text by name, as given when the run was opened, or last patched."""
         return self.spec.tags
 
     @property
@@ -226,28 +233,28 @@ class Run:
 
     @property
     def index_entry(self) -> str:
-        """Its place among all runs, which are sorted by it: when it was created, then its name."""
+        """Entry in the index of all runs, which sorts by creation time, then by name."""
         return f"{round(self.created_at * 1000):013d}:{self.run_id}"
 
     def annotation_ref(self, name: AnnotationName) -> AnnotationRef | None:
-        """Labels or audit, by name."""
+        """Reference to the labels or the audit, by name; None if there are none."""
         return self.labels if name == "labels" else self.audit
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that has happened to a run.
+    """One event in the history of a run.
 
     Attributes
     ----------
     number
-        1 and up, in the order in which things happened, without gaps.
+        Consecutive number, from 1.
     kind
-        What.
+        Type of the event.
     at
         Unix time in seconds.
     fields
-        More of it, in JSON's own types.
+        Details as JSON values.
     """
 
     number: int
@@ -263,11 +270,11 @@ class ComputedSelection:
     Attributes
     ----------
     digest
-        Of everything that it was computed from.
+        Digest of all inputs of the computation.
     summary
-        `Selection.summary`.
+        `Selection.summary` as JSON values.
     fit
-        Histogram, densities, curves, metric, components, threshold, verdict, reasons, estimates.
+        Histogram, densities, curves, metric, components, threshold, verdict, reasons and estimates as JSON values.
     bitmap
         Shape (n_bytes,), the kept samples.
     """
@@ -280,45 +287,52 @@ class ComputedSelection:
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """What a caller knows, or believes to know, of what it writes over.
+    """What must be stored for a conditional write to proceed (RFC 9110, section 13), independent of HTTP.
 
     Attributes
     ----------
-    absent
-        Nothing may be there.
+    must_be_absent
+        Nothing may be stored yet.
     digests
-        One of these must be there; empty: anything that is there will do. None: no demand.
+        Content with one of these digests must be stored; an empty set accepts any content, None makes no demand.
     """
 
-    absent: bool = False
+    must_be_absent: bool = False
     digests: frozenset[str] | None = None
 
     @property
-    def code(self) -> str:
-        """The same in a word, as scripts take it: empty for no demand, ``!`` absent, ``*`` anything, or the digests."""
-        if self.absent:
+    def script_argument(self) -> str:
+        """The precondition as a Lua script reads it: empty (none), ``!`` (absent), ``*`` (any content) or digests."""
+        if self.must_be_absent:
             return "!"
         return "" if self.digests is None else " ".join(sorted(self.digests)) or "*"
 
-    def check(self, what: str, held: str | None) -> None:
-        """Return when what is there, by its digest, is as demanded.
+    def check(self, what: str, stored_digest: str | None) -> None:
+        """Compare the precondition with what is stored.
+
+        Parameters
+        ----------
+        what
+            Name of the resource, for the error message.
+        stored_digest
+            Digest of the stored content; None if nothing is stored.
 
         Raises
         ------
         PreconditionFailed
-            If it is not.
+            If the precondition is not met.
         """
-        if self.absent and held is not None:
-            raise precondition_error(what, self, held)
-        if self.digests is not None and (held is None or (self.digests and held not in self.digests)):
-            raise precondition_error(what, self, held)
+        if self.must_be_absent and stored_digest is not None:
+            raise precondition_error(what, self, stored_digest)
+        if self.digests is not None and (stored_digest is None or (self.digests and stored_digest not in self.digests)):
+            raise precondition_error(what, self, stored_digest)
 
 
 NO_PRECONDITION = Precondition()
 
 
-def precondition_error(what: str, condition: Precondition, held: str | None) -> PreconditionFailed:
-    """The error for a write that may not go on."""
-    there = "there is nothing yet" if held is None else f'the ETag "{held}" is there'
-    wanted = "If-None-Match: * wants nothing there" if condition.absent else "If-Match names another"
-    return PreconditionFailed(f"of {what} {there}, {wanted}; look at what is there, and send the condition anew")
+def precondition_error(what: str, precondition: Precondition, stored_digest: str | None) -> PreconditionFailed:
+    """Build the error for a write whose precondition is not met."""
+    current = "there is nothing yet" if stored_digest is None else f'the ETag "{stored_digest}" is there'
+    demand = "If-None-Match: * wants nothing there" if precondition.must_be_absent else "If-Match names another"
+    return PreconditionFailed(f"of {what} {current}, {demand}; look at what is there, and send the condition again")

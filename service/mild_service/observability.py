@@ -1,8 +1,6 @@
-"""What is counted for Prometheus. Run ids are never labels: their number has no bound.
+"""Prometheus metrics, timing of the phases of a request, and log formats (text, JSON, logfmt).
 
-What is known, anywhere in the code, of the request that is being served: its id, and how long its parts take.
-
-Log lines: as text, as JSON, or as logfmt; each with the id of the request that it belongs to.
+Run ids are never metric labels, since their number is unbounded. Every log line carries the id of its request.
 """
 
 import json
@@ -18,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Telemetry:
-    """The service's counters, in a registry of their own."""
+    """Prometheus metrics of the service, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -60,38 +58,40 @@ class Telemetry:
             registry=self.registry,
         )
         self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
-        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter, Counter]] = {}
+        self._request_metrics: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter, Counter]] = {}
         self.expired_runs = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)
 
-    def count_request(self, method: str, route: str, status: int, seconds: float, n_in: int, n_out: int) -> None:
-        """Count a request. What counts it is looked up once per method, route and status: there are few."""
-        counts = self._answered.get((method, route, status))
-        if counts is None:
-            counts = self._answered[method, route, status] = (
+    def count_request(
+        self, method: str, route: str, status: int, seconds: float, received_bytes: int, sent_bytes: int
+    ) -> None:
+        """Count a request. Label lookups are cached per method, route and status, of which there are few."""
+        metrics = self._request_metrics.get((method, route, status))
+        if metrics is None:
+            metrics = self._request_metrics[method, route, status] = (
                 self.requests.labels(method, route, status),
                 self.seconds.labels(method, route),
                 self.received_bytes.labels(route),
                 self.sent_bytes.labels(route),
             )
-        requests, durations, received, sent = counts
+        requests, durations, received, sent = metrics
         requests.inc()
         durations.observe(seconds)
-        received.inc(n_in)
-        sent.inc(n_out)
+        received.inc(received_bytes)
+        sent.inc(sent_bytes)
 
 
 Phase: TypeAlias = Literal["decode", "store", "compute", "encode"]
 
 
 class RequestTrace:
-    """A request's id and the time that its phases have taken so far.
+    """Id of a request and the durations of its phases.
 
     Attributes
     ----------
     request_id
-        Names the request in logs and problems.
+        Identifier of the request in logs and problems.
     seconds
-        By phase; work that is done at the same time counts once.
+        Duration by phase; concurrent work of one phase counts once.
     """
 
     def __init__(self, request_id: str, observe: Callable[[Phase, float], None]) -> None:
@@ -101,34 +101,34 @@ class RequestTrace:
         self._running: set[Phase] = set()
 
     def start_phase(self, name: Phase) -> float | None:
-        """Begin a phase; return what `leave` is to be given. A phase within itself counts once."""
+        """Start a phase; return its start time for `end_phase`, None if the phase is already running."""
         if name in self._running:
             return None
         self._running.add(name)
         return time.perf_counter()
 
     def end_phase(self, name: Phase, started: float | None) -> None:
-        """End a phase."""
+        """End a phase that was started at `started`; None does nothing."""
         if started is not None:
             self._running.discard(name)
-            took = time.perf_counter() - started
-            self.seconds[name] = self.seconds.get(name, 0.0) + took
-            self._observe(name, took)
+            duration = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + duration
+            self._observe(name, duration)
 
     @property
     def server_timing(self) -> str:
-        """The phases as the header ``Server-Timing`` has them, in milliseconds."""
+        """Value of the header ``Server-Timing``: the phases in milliseconds."""
         return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in self.seconds.items())
 
 
 current_trace: ContextVar[RequestTrace | None] = ContextVar("trace", default=None)
-"""The request that is being served; none in what the service does for itself."""
+"""Trace of the request being served; None in background work."""
 
 
 class phase:  # noqa: N801  # reads as a verb: with phase("store")
-    """Times what is done within as a part of the request that is being served, if there is one.
+    """Context manager that times its block as a phase of the request being served, if there is one.
 
-    A class, as the generator of a context manager would take longer than some phases.
+    A class, because entering a generator-based context manager takes longer than some phases.
     """
 
     __slots__ = ("_name", "_started", "_trace")
@@ -148,78 +148,83 @@ class phase:  # noqa: N801  # reads as a verb: with phase("store")
 
 LogFormat: TypeAlias = Literal["text", "json", "logfmt"]
 
-_PLAIN = re.compile(r"[^\s\"=\\]+")
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "color_message"}
-"""What every record has; anything else was given with ``extra``."""
+_UNQUOTED = re.compile(r"[^\s\"=\\]+")
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "request_id",
+    "color_message",
+}
+"""Standard attributes of a log record; all others were passed as ``extra``."""
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people."""
+    """Formats a record as human-readable text."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s: %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
+        """Return the formatted record."""
         request_id = getattr(record, "request_id", None)
         line, _, traceback = super().format(record).partition("\n")
         return "\n".join(filter(None, [line if request_id is None else f"{line} [request {request_id}]", traceback]))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
-        """When it was written, the same as in the other formats."""
-        return _time(record)
+        """Return the time of the record, in the same form as the other formats."""
+        return _format_time(record)
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
-        return json.dumps(self.fields(record), default=str)
+        """Return the formatted record."""
+        return json.dumps(self.record_fields(record), default=str)
 
-    def fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What a record says."""
+    def record_fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """Return the fields of a record by name."""
         fields: dict[str, Any] = {
-            "time": _time(record),
+            "time": _format_time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
         if (request_id := getattr(record, "request_id", None)) is not None:
             fields["request_id"] = request_id
-        fields |= {name: value for name, value in vars(record).items() if name not in _USUAL}
+        fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return fields
 
 
 class LogfmtFormatter(JsonFormatter):
-    """Pairs of name and value a line."""
+    """Formats a record as one line of ``name=value`` pairs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
-        return " ".join(f"{name}={_quoted(value)}" for name, value in self.fields(record).items())
+        """Return the formatted record."""
+        return " ".join(f"{name}={_quote(value)}" for name, value in self.record_fields(record).items())
 
 
-def configure_logging(level: str, form: LogFormat) -> None:
-    """Write all logs, the web server's too, to stderr."""
+def configure_logging(level: str, log_format: LogFormat) -> None:
+    """Send all logs, including those of the web server, to stderr in the given level and format."""
     handler = logging.StreamHandler()
-    handler.addFilter(_with_request_id)
-    handler.setFormatter({"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}[form]())
+    handler.addFilter(_add_request_id)
+    handler.setFormatter({"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}[log_format]())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-def _with_request_id(record: logging.LogRecord) -> bool:
+def _add_request_id(record: logging.LogRecord) -> bool:
     trace = current_trace.get()
     if trace is not None and not hasattr(record, "request_id"):
         record.request_id = trace.request_id
     return True
 
 
-def _time(record: logging.LogRecord) -> str:
+def _format_time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _quoted(value: object) -> str:
+def _quote(value: object) -> str:
     text = str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return text if _UNQUOTED.fullmatch(text) else json.dumps(text)

@@ -61,7 +61,7 @@ async def test_a_verified_key_is_not_looked_up_again_at_once(
 async def test_so_many_keys_are_remembered_and_no_more(
     store: Store, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_REMEMBERED", 2)
+    monkeypatch.setattr(auth, "_MAX_CACHED_KEYS", 2)
     keys = [await made(store) for _ in range(3)]
     for secret, _ in keys:
         assert await authenticator.find_by_secret(secret)

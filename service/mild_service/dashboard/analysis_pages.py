@@ -168,7 +168,7 @@ async def show_comparison(
     other_round: Annotated[str, Query(pattern=r"^\d{0,9}$")] = "",
 ) -> HTMLResponse:
     """The round's selection against another: by default that of the round before."""
-    if other and not caller.reaches(other):
+    if other and not caller.covers(other):
         raise hidden_run_error(other)
     asked = {"other": other, "other_round": other_round}
     context: dict[str, Any] = {**page.context(), **asked, "found": None, "first": None}

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import IO
 
 from mild_core.errors import MildError
-from mild_service.config import environment
+from mild_service.config import child_environment
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest.column_ipc import Block, Broken, Texts, receive_block, send_head
 from mild_service.ingest.columns import Batch, Column, Limits, Rows, assemble, numbered_samples, samples_of
@@ -199,7 +199,7 @@ class Helper:
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "mild_service.ingest.sandbox_worker", str(theirs.fileno())],
-                    env=environment(_LIBRARIES),
+                    env=child_environment(_LIBRARIES),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # ctrl-C is for the service, and the helper ends with it

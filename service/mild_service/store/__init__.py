@@ -109,7 +109,7 @@ class Store:
         with translated():
             await self._redis.ping()
 
-    async def prepare(self) -> None:
+    async def migrate(self) -> None:
         """Bring what lies in the store to the version that this service writes.
 
         Raises

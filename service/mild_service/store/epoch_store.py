@@ -71,7 +71,7 @@ class EpochStore:
             codec.write_epoch(epoch),
             int(replace),
             _checked(checked_members),
-            condition.code,
+            condition.script_argument,
         ]
         names = self._writer.names(run, round_)
         answer = await self._writer.write("commit", names, arguments, run, round_, field, packed.values)

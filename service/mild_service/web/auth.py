@@ -290,7 +290,7 @@ def _check_reach(key: ApiKey, rule: Rule, run_id: str | None) -> None:
     """
     if rule.scope is not None and not key.allows(rule.scope):
         raise Forbidden(f"this needs a key with scope {rule.scope}, {key.name!r} has {key.scope}; use another key")
-    if run_id is None or key.reaches(run_id):
+    if run_id is None or key.covers(run_id):
         return
     if rule.creates:
         raise Forbidden(

@@ -241,7 +241,7 @@ async def _condition(request: Request) -> Precondition:
     if if_none_match is not None and if_none_match.strip() != "*":
         raise InvalidRequest(f"If-None-Match is {if_none_match!r}; a write takes * alone, or If-Match with an ETag")
     if if_match is None:
-        return Precondition(absent=if_none_match is not None)
+        return Precondition(must_be_absent=if_none_match is not None)
     if if_none_match is not None:
         raise InvalidRequest("If-Match and If-None-Match are both given, and never hold together; send one of them")
     tags = [tag.strip() for tag in if_match.split(",")]

@@ -48,7 +48,7 @@ def test_what_a_key_was_needed_for_stays_out_of_shared_caches(app: FastAPI) -> N
     with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
         assert "cache-control" not in service.get("/runs").headers
         headers = bearer(Keyring(app.state.store, transport).make())
-        app.state.authenticator._look_again = 0.0
+        app.state.authenticator._next_check = 0.0
         assert service.get("/runs", headers=headers).headers["cache-control"] == "no-store"
         assert service.get("/runs").headers["cache-control"] == "no-store"
         assert "cache-control" not in service.get("/health", headers=headers).headers

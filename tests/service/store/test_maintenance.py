@@ -155,7 +155,7 @@ async def test_a_store_of_a_later_version_is_left_alone(store: Store) -> None:
     context = store._context
     await context.redis.set(context.keys.schema, 99)
     with pytest.raises(StoreNewer, match="schema 99, this service knows those up to 1"):
-        await store.prepare()
+        await store.migrate()
 
 
 async def test_a_run_with_an_option_of_a_later_version_is_refused_and_not_misread(store: Store) -> None:
