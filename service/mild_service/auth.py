@@ -141,7 +141,7 @@ def check_network_exposure(settings: Settings) -> None:
             return
     except StoreError as error:
         raise ConfigurationError(
-            f"host {settings.host} is reachable from other machines, and whether keys exist is known only to the store: "
+            f"host {settings.host} is reachable from other machines, and only the store knows whether keys exist: "
             f"{error}, or set MILD_AUTH=required"
         ) from error
     raise ConfigurationError(

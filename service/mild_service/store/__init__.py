@@ -1,4 +1,4 @@
-"""The store, the only part of the service that speaks to Redis; key names in `keys`, the steps in ``lua/``."""
+"""The store of runs in Redis or Valkey; the only package that sends commands to it."""
 
 import logging
 import time
@@ -43,38 +43,38 @@ __all__ = [
 
 
 class Store:
-    """A Redis or Valkey with this service's verbs.
+    """All parts of the store over one connection to Redis or Valkey.
 
     Attributes
     ----------
     runs
-        Runs as a whole.
-    moving
-        Whole runs, field by field.
+        Records of runs: create, read, list, change, delete.
+    transfer
+        Export and import of whole runs.
     rounds
-        The steps of a round.
+        Rounds: read, set members, store metrics, finish.
     epochs
-        Epochs put into an open round.
+        Epochs committed to an open round.
     shards
-        Epochs put in shards.
-    bits
-        Bitmaps.
-    votes
-        Wrong predictions.
-    truth
+        Epochs written in shards.
+    bitmaps
+        Bitmaps of epochs and sets of samples.
+    wrong_predictions
+        Wrong predictions of epochs from logs.
+    annotations
         Given labels and audits.
     events
-        What has happened to runs.
-    ids
+        Event streams of runs.
+    sample_ids
         External sample ids.
-    cache
+    selection_cache
         Computed selections.
     credentials, sessions, quotas
-        API keys, what was begun with them, and how many runs each has created.
+        API keys, sessions created with them, and the runs that each key has created.
     servers
-        What the store's servers say of themselves.
-    orphans
-        What belongs to no run any more.
+        State of the Redis servers.
+    cleanup
+        Finds and removes data that belongs to no run.
     """
 
     def __init__(self, context: StoreContext, cache_seconds: int) -> None:
@@ -99,7 +99,7 @@ class Store:
         self.cleanup = OrphanCleanup(context, self.runs)
 
     async def ping(self) -> None:
-        """Return when the store has answered.
+        """Check that the store answers.
 
         Raises
         ------
@@ -110,17 +110,17 @@ class Store:
             await self._redis.ping()
 
     async def migrate(self) -> None:
-        """Bring what lies in the store to the version that this service writes.
+        """Migrate the store to the schema version that this service writes.
 
         Raises
         ------
         StoreNewer
-            If a later version has written it.
+            If it was written by a newer version of the service.
         StoreUnavailable
             If the store does not answer.
         """
-        if (found := await servers.migrate(self._context)) < servers.SCHEMA_VERSION:
-            logger.info("the store was brought from schema %d to %d", found, servers.SCHEMA_VERSION)
+        if (previous := await servers.migrate(self._context)) < servers.SCHEMA_VERSION:
+            logger.info("the store was brought from schema %d to %d", previous, servers.SCHEMA_VERSION)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -128,7 +128,7 @@ class Store:
 
 
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
-    """The store at `url`; nothing is sent before its first verb."""
+    """Return the store at `url`; nothing is sent before the first call of a method."""
     redis = connect(settings, url)
     context = StoreContext(
         redis,

@@ -106,13 +106,13 @@ class AnnotationStore:
         ]
         with translated():
             # Asked before the chunks >= 1 are written, as they lie in other slots: a refused write must leave nothing.
-            answer = await context.scripts.run("truth", keys, arguments)
+            answer = await context.scripts.run("put_annotation", keys, arguments)
             if answer[0] == "clear":
                 for chunk in range(1, len(values)):
                     await context.writer.send(
                         (self._key(run, chunk), ("HSET", self._key(run, chunk), field, values[chunk]))
                     )
-                answer = await context.scripts.run("truth", keys, [*arguments, field, values[0]])
+                answer = await context.scripts.run("put_annotation", keys, [*arguments, field, values[0]])
                 for chunk in range(1, len(values)):
                     if answer[0] == "gone":
                         await context.redis.unlink(self._key(run, chunk))

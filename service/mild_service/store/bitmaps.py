@@ -177,7 +177,7 @@ async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[R
     if not names:
         return []
     with translated():
-        found = await context.scripts.read("rounds", names)
+        found = await context.scripts.read("read_rounds", names)
     if not all(found[::3]):
         raise run_not_found_error(run.run_id)
     return [

@@ -1,11 +1,4 @@
-"""What every part of the store works with: the client, the key names, the scripts and the clock.
-
-The Lua scripts, each next to this file in ``lua/``, and the one way to run them.
-
-Writes that count once enough replicas have them.
-
-Replicas that keep an append-only file with ``appendfsync always`` say that they have a write once it is on their disk.
-"""
+"""What all parts of the store share: the client, key names, Lua scripts, replicated writes and common errors."""
 
 import hashlib
 import time
@@ -25,71 +18,93 @@ from mild_service.store.keys import Keys
 
 Argument = str | bytes | int
 Command: TypeAlias = tuple[str, Sequence[Argument]]
-"""A key, and a command that writes to its slot."""
+"""A key, and the arguments of a command that writes to the slot of this key."""
 
-_TOUCH = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], '') redis.call('DEL', KEYS[1])"
-"""Always a write, also where the store is full, that leaves nothing. ``WAIT`` waits for what its own connection has
-written: a command that finds everything as it should be writes nothing, and would not wait for whoever wrote it before
-and was not acknowledged."""
+_NO_EFFECT_WRITE = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], '') redis.call('DEL', KEYS[1])"
+"""A write without effect that succeeds even in a full store. ``WAIT`` waits for writes of its own connection only: a
+command that changes nothing would not wait for an earlier, unacknowledged write of the same content."""
+
+_WITHOUT_GUARD = (
+    "open_run",
+    "mark_deleted",
+    "delete_record",
+    "renew_lock",
+    "cache_selection",
+    "import_run",
+    "replace_config",
+    "prune_fields",
+)
+"""Scripts with their own checks; all others start with ``guard.lua``."""
+
+_READ_ONLY = ("read_rounds", "read_shards")
+"""Scripts that only read several keys of one slot atomically."""
+
+_WITHOUT_REPLICATION = ("renew_lock", "cache_selection", "prune_fields")
+"""Scripts whose writes need no replicas: losing them only costs repeated work."""
+
+_ALLOWED_WHEN_FULL = ("mark_deleted", "delete_record", "resume_run", "prune_fields")
+"""Scripts that must work in a full store, since they free memory."""
 
 
 class ReplicatedWriter:
-    """Sends writes.
+    """Sends writes and waits until enough replicas have them.
+
+    Replicas with an append-only file and ``appendfsync always`` acknowledge a write once it is on their disk.
 
     Parameters
     ----------
     redis, keys
         The client and the key names.
     n_replicas
-        Replicas that must have a write; 0 asks none.
+        Number of replicas that must have a write; 0 does not wait.
     seconds
-        How long a write waits for them.
+        Maximum time that a write waits for them.
     """
 
     def __init__(self, redis: Client, keys: Keys, n_replicas: int = 0, seconds: float = 1.0) -> None:
         self._redis = redis
         self._keys = keys
         self._n_replicas = n_replicas
-        self._wait = ("WAIT", n_replicas, round(seconds * 1000))
+        self._wait_command = ("WAIT", n_replicas, round(seconds * 1000))
 
     async def send(self, *commands: Command) -> list[Any]:
-        """Send writes, all at once, and return the replies when enough replicas have all of them.
+        """Send writes together and return the replies once enough replicas have all of them.
 
         Raises
         ------
         StoreUnreplicated
-            If too few replicas have them in time. They are written on the master, and may still get lost with it.
+            If too few replicas have them in time. They are written on the master and may be lost with it.
         RedisError
-            If a command is refused.
+            If the server rejects a command.
         """
         if isinstance(self._redis, Cluster):
-            return await self._by_slot(self._redis, commands)
+            return await self._send_by_slot(self._redis, commands)
         if not self._n_replicas and len(commands) == 1:
             ((_, arguments),) = commands
             return [await self._redis.execute_command(*arguments)]  # type: ignore[no-untyped-call]
         pipeline = self._redis.pipeline(transaction=False)
         for _, arguments in commands:
             pipeline.execute_command(*arguments)
-        for command in self._acknowledgement(commands[0][0]):
+        for command in self._wait_commands(commands[0][0]):
             pipeline.execute_command(*command)
-        return self._checked(await pipeline.execute(raise_on_error=False), len(commands))
+        return self._check_replies(await pipeline.execute(raise_on_error=False), len(commands))
 
-    async def _by_slot(self, cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
+    async def _send_by_slot(self, cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
         units = [
             CommandUnit(
                 cluster.keyslot(key),
-                [PipelineCommand(place, *c) for place, c in enumerate([arguments, *self._acknowledgement(key)])],
+                [PipelineCommand(i, *words) for i, words in enumerate([arguments, *self._wait_commands(key)])],
             )
             for key, arguments in commands
         ]
         await cluster.exchange(units)
-        return [reply for unit in units for reply in self._checked(unit.replies, 1)]
+        return [reply for unit in units for reply in self._check_replies(unit.replies, 1)]
 
-    def _acknowledgement(self, key: str) -> list[Sequence[Argument]]:
-        """What is sent behind writes to a key's slot, on the same connection."""
-        return [("EVAL", _TOUCH, 1, self._keys.touched(key)), self._wait] if self._n_replicas else []
+    def _wait_commands(self, key: str) -> list[Sequence[Argument]]:
+        """Commands that wait for the replicas; sent after a write, on the same connection."""
+        return [("EVAL", _NO_EFFECT_WRITE, 1, self._keys.touched(key)), self._wait_command] if self._n_replicas else []
 
-    def _checked(self, replies: Sequence[Any], n_commands: int) -> list[Any]:
+    def _check_replies(self, replies: Sequence[Any], n_commands: int) -> list[Any]:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -101,139 +116,99 @@ class ReplicatedWriter:
         return list(replies[:n_commands])
 
 
-_ALONE = ("open", "doom", "bury", "renew", "keep", "import", "pin", "prune")
-"""Scripts that check for themselves; the others begin with the guard."""
-
-_READING = ("rounds", "parts")
-"""Scripts that change nothing: they read several keys of one slot at one instant."""
-
-_UNWATCHED = ("renew", "keep", "prune")
-"""Scripts whose writes may get lost with their server: all they do is save work."""
-
-_ALLOWED_WHEN_FULL = ("doom", "bury", "resume", "prune")
-"""A full store must still let runs be deleted, and dropped epochs make room."""
-
-
-def _source(name: str, events_kept: int) -> str:
-    folder = files("mild_service.store") / "lua"
-    body = (folder / f"{name}.lua").read_text()
-    if name in _READING:
-        return f"#!lua flags=no-writes\n{body}"
-    tell = f"local events_kept = {events_kept}\n{(folder / 'tell.lua').read_text()}"
-    guard = "" if name in _ALONE else (folder / "guard.lua").read_text()
-    head = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
-    return f"{head}{tell}{guard}{body}"
-
-
 class Scripts:
-    """The scripts; those that write answer in lists of words, the first of which is the outcome."""
+    """Runs the Lua scripts; those that write return a list of words, of which the first is the outcome."""
 
     names = (
-        "open",
-        "import",
-        "pin",
-        "resume",
-        "commit",
-        "shard",
-        "merge",
-        "members",
-        "planted",
-        "metrics",
-        "finish",
-        "truth",
-        "ids",
-        "patch",
-        "doom",
-        "bury",
-        "renew",
-        "keep",
-        "prune",
-        "rounds",
-        "parts",
+        "open_run",
+        "import_run",
+        "replace_config",
+        "resume_run",
+        "commit_epoch",
+        "put_shard",
+        "merge_epoch",
+        "put_members",
+        "put_planted",
+        "put_metrics",
+        "finish_round",
+        "put_annotation",
+        "put_sample_ids",
+        "patch_run",
+        "mark_deleted",
+        "delete_record",
+        "renew_lock",
+        "cache_selection",
+        "prune_fields",
+        "read_rounds",
+        "read_shards",
     )
 
-    def __init__(self, redis: Client, writes: ReplicatedWriter, events_kept: int) -> None:
+    def __init__(self, redis: Client, writes: ReplicatedWriter, max_events: int) -> None:
         self._redis = redis
         self._writes = writes
-        self._sources = {name: _source(name, events_kept) for name in self.names}
+        self._sources = {name: _read_source(name, max_events) for name in self.names}
         self._digests = {name: hashlib.sha1(source.encode()).hexdigest() for name, source in self._sources.items()}
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
-        """Run a script that writes and return its answer."""
+        """Run a script that writes and return its reply as words."""
         return [bytes(word).decode() for word in await self._evaluate(name, keys, arguments)]
 
     async def read(self, name: str, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> list[Any]:
-        """Run a script that only reads and return what it has found."""
+        """Run a script that only reads and return its reply."""
         return list(await self._evaluate(name, keys, arguments))
 
     async def _evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        tail = (len(keys), *keys, *arguments)
+        script_arguments = (len(keys), *keys, *arguments)
         try:
-            return await self._send(name, keys[0], ("EVALSHA", self._digests[name], *tail))
+            return await self._send(name, keys[0], ("EVALSHA", self._digests[name], *script_arguments))
         except NoScriptError:
-            # Sent whole to where the keys are, which keeps it: in a cluster every node has to learn it, and loading it
-            # everywhere would fail with any node.
-            return await self._send(name, keys[0], ("EVAL", self._sources[name], *tail))
+            # EVAL also caches the script on the node that has the keys. Loading it on all nodes of a cluster would fail
+            # if any one of them were down.
+            return await self._send(name, keys[0], ("EVAL", self._sources[name], *script_arguments))
 
     async def _send(self, name: str, key: str, command: Sequence[Argument]) -> Any:
-        if name in _READING or name in _UNWATCHED:
+        if name in _READ_ONLY or name in _WITHOUT_REPLICATION:
             return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
         (answer,) = await self._writes.send((key, command))
         return answer
 
 
-def run_not_found_error(run_id: str) -> RunNotFound:
-    """The error for a run that is not there."""
-    return RunNotFound(
-        f"there is no run {run_id!r} (or it has expired); open it first with "
-        f'PUT /runs/{run_id} and a body such as {{"num_samples": 50000}}'
-    )
-
-
-def stale_attempt_error(run_id: str, current: int, got: int | None) -> StaleAttempt:
-    """The error for a write of another attempt than the current one."""
-    return StaleAttempt(
-        f"run {run_id!r} is at attempt {current}, got attempt {got}; a newer trainer has taken over: "
-        f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
-    )
-
-
-def wrong_round_error(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNotOpen:
-    """The error for a write to another round than the open one."""
-    if round_ < open_:
-        return RoundFinished(
-            f"round {round_} of run {run_id!r} is finished and never changes, round {open_} is open; "
-            "write to the open round"
-        )
-    return RoundNotOpen(
-        f"round {round_} of run {run_id!r} has not begun, round {open_} is open; finish the rounds before it first"
-    )
+def _read_source(name: str, max_events: int) -> str:
+    """Read a script and prepend what it needs: flags, ``append_event.lua`` and ``guard.lua``."""
+    folder = files("mild_service.store") / "lua"
+    body = (folder / f"{name}.lua").read_text()
+    if name in _READ_ONLY:
+        return f"#!lua flags=no-writes\n{body}"
+    events = f"local max_events = {max_events}\n{(folder / 'append_event.lua').read_text()}"
+    guard = "" if name in _WITHOUT_GUARD else (folder / "guard.lua").read_text()
+    flags = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
+    return f"{flags}{events}{guard}{body}"
 
 
 @dataclass(frozen=True)
 class StoreContext:
-    """The client with what goes with it.
+    """The client and everything that the parts of the store share.
 
     Attributes
     ----------
     redis, keys, scripts
         The client, the key names, the scripts.
     clock
-        Gives Unix time in seconds.
-    events_kept
-        Events that a run keeps.
+        Function that returns Unix time in seconds.
+    max_events
+        Maximum number of events that are kept per run.
     sharded
-        Keys of different hash tags may lie on different servers, which no script spans.
+        True if keys with different hash tags may be on different servers, which no script can span.
     n_replicas, replica_seconds
-        Replicas that must have a write before it counts, and how long it waits for them.
-    writes
-        Sends what must not get lost.
+        Number of replicas that must have a write before it is acknowledged, and the maximum time to wait for them.
+    writer
+        Sends writes that must not be lost.
     """
 
     redis: Client
     keys: Keys
     clock: Callable[[], float] = time.time
-    events_kept: int = 10_000
+    max_events: int = 10_000
     sharded: bool = False
     n_replicas: int = 0
     replica_seconds: float = 1.0
@@ -244,15 +219,20 @@ class StoreContext:
         object.__setattr__(
             self, "writer", ReplicatedWriter(self.redis, self.keys, self.n_replicas, self.replica_seconds)
         )
-        object.__setattr__(self, "scripts", Scripts(self.redis, self.writer, self.events_kept))
+        object.__setattr__(self, "scripts", Scripts(self.redis, self.writer, self.max_events))
 
     def now(self) -> int:
-        """Unix time in milliseconds."""
+        """Return Unix time in milliseconds."""
         return int(self.clock() * 1000)
 
 
+def attempt_argument(attempt: int | None) -> Argument:
+    """Return an attempt as a script argument; None becomes an empty string, which means any attempt."""
+    return "" if attempt is None else attempt
+
+
 def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | None) -> MildError:
-    """The error for what a script's guard has found."""
+    """Build the error for a write that ``guard.lua`` rejected; `answer` is the reply of the script."""
     reason, *values = answer
     match reason:
         case "stale":
@@ -263,6 +243,29 @@ def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | No
             return run_not_found_error(run_id)
 
 
-def attempt_argument(attempt: int | None) -> Argument:
-    """An attempt as the guard takes it: empty when the caller does not say."""
-    return "" if attempt is None else attempt
+def run_not_found_error(run_id: str) -> RunNotFound:
+    """Build the error for a run that does not exist."""
+    return RunNotFound(
+        f"there is no run {run_id!r} (or it has expired); open it first with "
+        f'PUT /runs/{run_id} and a body such as {{"num_samples": 50000}}'
+    )
+
+
+def stale_attempt_error(run_id: str, current: int, got: int | None) -> StaleAttempt:
+    """Build the error for a write by an attempt that is not the current one."""
+    return StaleAttempt(
+        f"run {run_id!r} is at attempt {current}, got attempt {got}; a newer trainer has taken over: "
+        f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
+    )
+
+
+def wrong_round_error(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNotOpen:
+    """Build the error for a write to a round that is not open."""
+    if round_ < open_:
+        return RoundFinished(
+            f"round {round_} of run {run_id!r} is finished and never changes, round {open_} is open; "
+            "write to the open round"
+        )
+    return RoundNotOpen(
+        f"round {round_} of run {run_id!r} has not begun, round {open_} is open; finish the rounds before it first"
+    )

@@ -74,7 +74,7 @@ class EpochStore:
             condition.script_argument,
         ]
         names = self._writer.names(run, round_)
-        answer = await self._writer.write("commit", names, arguments, run, round_, field, packed.values)
+        answer = await self._writer.write("commit_epoch", names, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
@@ -141,7 +141,7 @@ class EpochStore:
         ]
         names = self._writer.names(run, round_)
         await self._votes.write(run, round_, epoch, wrong_predictions)
-        answer = await self._writer.write("merge", names, arguments, run, round_, field, values)
+        answer = await self._writer.write("merge_epoch", names, arguments, run, round_, field, values)
         if answer[0] == "renamed":
             raise EpochConflict(
                 f"the sample ids of run {run.run_id!r} were replaced while a log was read that names samples by them; "

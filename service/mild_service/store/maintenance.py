@@ -116,7 +116,7 @@ class RunTransfer:
                     b"expires": str(now + run.ttl_seconds * 1000).encode(),
                 }
                 pairs = [word for pair in fields.items() for word in pair]
-                answer = await context.scripts.run("import", [context.keys.run(run_id)], pairs)
+                answer = await context.scripts.run("import_run", [context.keys.run(run_id)], pairs)
             if answer[0] != "set":
                 raise RunExists(f"a run {run_id!r} was opened meanwhile; give another name")
         except BaseException:
@@ -264,7 +264,9 @@ class OrphanCleanup:
         n_fields = 0
         for key, prefix, kept in self._named(run, round_):
             with translated():
-                (n,) = await self._context.scripts.run("prune", [key], [staged_seconds, int(repair), prefix, *kept])
+                (n,) = await self._context.scripts.run(
+                    "prune_fields", [key], [staged_seconds, int(repair), prefix, *kept]
+                )
             n_fields += int(n)
         return n_fields
 

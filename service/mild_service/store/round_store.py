@@ -46,7 +46,7 @@ class RoundStore:
         *names, events = self._writer.names(run, round_)
         names += [keys.metrics(run.run_id, run.uid, round_), events]
         with translated():
-            answer = await self._context.scripts.run("resume", names, [run.uid, round_, self._context.now(), epoch])
+            answer = await self._context.scripts.run("resume_run", names, [run.uid, round_, self._context.now(), epoch])
         if answer[0] != "resumed":
             raise refusal_error(answer, run.run_id, round_, None)
         return int(answer[1])
@@ -67,7 +67,7 @@ class RoundStore:
         values = [b""] if everyone else codec.split_chunks([members])
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
         names = self._writer.names(run, round_)
-        answer = await self._writer.write("members", names, arguments, run, round_, set_field(ref.digest), values)
+        answer = await self._writer.write("put_members", names, arguments, run, round_, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
                 return answer[0] == "set", ref.n_members
@@ -95,7 +95,7 @@ class RoundStore:
         values = codec.split_chunks([planted]) if ref.n_members else [b""]
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), self._context.now(), record]
         names = self._writer.names(run, 0)
-        answer = await self._writer.write("planted", names, arguments, run, 0, set_field(ref.digest), values)
+        answer = await self._writer.write("put_planted", names, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
                 return answer[0] == "set", ref.n_members
@@ -135,7 +135,7 @@ class RoundStore:
             int(replace),
         ]
         with translated():
-            answer = await self._context.scripts.run("metrics", names, arguments)
+            answer = await self._context.scripts.run("put_metrics", names, arguments)
         match answer[0]:
             case "committed" | "same" | "replaced":
                 return answer[0]
@@ -187,7 +187,7 @@ class RoundStore:
             "" if ref.n_members == run.spec.num_samples else codec.write_set_ref(ref),
         ]
         field, values = set_field(ref.digest), codec.split_chunks([selected])
-        answer = await self._writer.write("finish", names, arguments, run, number, field, values)
+        answer = await self._writer.write("finish_round", names, arguments, run, number, field, values)
         if answer[0] not in ("set", "moved"):
             raise refusal_error(answer, run.run_id, number, attempt)
         return answer[0] == "set"

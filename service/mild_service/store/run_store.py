@@ -53,7 +53,7 @@ class RunStore:
             while True:
                 now, uid = context.now(), secrets.token_hex(8)
                 answer = await context.scripts.run(
-                    "open",
+                    "open_run",
                     [context.keys.run(run_id), context.keys.round(run_id, uid, 0), context.keys.events(run_id, uid)],
                     [
                         now,
@@ -150,7 +150,7 @@ class RunStore:
         names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
         told = ",".join(_TOLD.get(str(name), str(name)) for name in pairs[::2])
         with translated():
-            answer = await context.scripts.run("patch", names, [run.uid, context.now(), told, *pairs])
+            answer = await context.scripts.run("patch_run", names, [run.uid, context.now(), told, *pairs])
         if answer[0] != "set":
             raise refusal_error(answer, run.run_id, run.round, None)
 
@@ -163,7 +163,7 @@ class RunStore:
         context = self._context
         key = context.keys.run(run_id)
         with translated():
-            answer = await context.scripts.run("doom", [key], [uid, context.now() if expired_only else ""])
+            answer = await context.scripts.run("mark_deleted", [key], [uid, context.now() if expired_only else ""])
             if answer[0] != "set":
                 return False
             fields = table(await context.redis.hgetall(key))
@@ -192,7 +192,7 @@ class RunStore:
                 *(context.keys.cache(run_id, uid, digest) for digest in digests),
             )
             # In this order: an entry without a record is swept, a record without an entry would never be found.
-            await context.scripts.run("bury", [key], [uid])
+            await context.scripts.run("delete_record", [key], [uid])
             await context.redis.zrem(context.keys.runs, run.index_entry)
         return True
 

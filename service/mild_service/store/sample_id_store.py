@@ -39,7 +39,7 @@ class SampleIdStore:
         old = "" if run.ids is None else codec.write_sample_ids_ref(run.ids)
         with translated():
             answer = await context.scripts.run(
-                "ids", names, [run.uid, context.now(), old, codec.write_sample_ids_ref(ref)]
+                "put_sample_ids", names, [run.uid, context.now(), old, codec.write_sample_ids_ref(ref)]
             )
         match answer[0]:
             case "set" | "moved" | "frozen":

@@ -54,7 +54,9 @@ class SelectionCache:
         parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
         with translated():
             for part in parts:
-                await self._context.scripts.run("keep", names, [self._seconds, computed.digest, run.uid, *part])
+                await self._context.scripts.run(
+                    "cache_selection", names, [self._seconds, computed.digest, run.uid, *part]
+                )
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
@@ -80,7 +82,7 @@ class SelectionCache:
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
         """Extend a lock that is still its owner's; 0 milliseconds release it. What fails here, expiry settles."""
         with suppress(StoreError), translated():
-            await self._context.scripts.run("renew", [key], [owner, milliseconds])
+            await self._context.scripts.run("renew_lock", [key], [owner, milliseconds])
 
     async def _take(self, key: str, owner: str) -> bool:
         try:

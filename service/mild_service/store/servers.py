@@ -151,7 +151,7 @@ async def _pin_options(context: StoreContext) -> None:
             continue
         pinned = codec.write_spec(codec.read_spec(run_id, blob(held)))
         if pinned != blob(held):
-            await context.scripts.run("pin", [key], [blob(held), pinned])
+            await context.scripts.run("replace_config", [key], [blob(held), pinned])
 
 
 _STEPS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_pin_options,)

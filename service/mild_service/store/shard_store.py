@@ -62,7 +62,7 @@ class ShardStore:
             int(replace),
         ]
         names, field = self._writer.names(run, round_), shard_field(number, shard, name)
-        answer = await self._writer.write("shard", names, arguments, run, round_, field, packed.values)
+        answer = await self._writer.write("put_shard", names, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":
                 return answer[0], codec.read_epoch(number, answer[1].encode())
@@ -77,7 +77,7 @@ class ShardStore:
         keys = self._context.keys
         with translated():
             names = [keys.epochs(run.run_id, run.uid, round_), keys.shards(run.run_id, run.uid, round_)]
-            record, *found = await self._context.scripts.read("parts", names, [epoch.number, epoch.n_shards or 0])
+            record, *found = await self._context.scripts.read("read_shards", names, [epoch.number, epoch.n_shards or 0])
         if record != codec.write_epoch(epoch).encode():
             return None
         held = enumerate(blobs(found))

@@ -150,8 +150,8 @@ async def test_a_run_that_goes_while_it_is_written_to_leaves_nothing(
 
     async def deleted_between(name: str, *arguments: Any) -> list[str]:
         nonlocal asked
-        asked += name == "truth"
-        if asked == 2 and name == "truth":
+        asked += name == "put_annotation"
+        if asked == 2 and name == "put_annotation":
             await store.runs.delete("a", run.uid)
         return await ask(name, *arguments)
 

@@ -1,6 +1,8 @@
--- Prepended to the other scripts. Returns why a write may not go on, or nil.
--- run: key of the run's record; attempt: '' when the caller does not say.
-local function refusal(run, uid, attempt, round, now)
+-- Prepended to the other scripts: functions that check and change a run.
+
+-- Returns the reason why a write is refused, or nil.
+-- run: key of the run's record; attempt: '' accepts any attempt.
+local function check_run(run, uid, attempt, round, now)
   local r = redis.call('HMGET', run, 'uid', 'attempt', 'round', 'deleting', 'expires')
   if r[1] ~= uid or r[4] or tonumber(r[5]) <= tonumber(now) then return {'gone'} end
   if round ~= '' and tonumber(round) < tonumber(r[3]) then return {'finished', r[3]} end
@@ -9,29 +11,30 @@ local function refusal(run, uid, attempt, round, now)
   return nil
 end
 
-local function touch(run, now)
+-- Sets the times of the last write and of expiry.
+local function extend_ttl(run, now)
   local ttl = tonumber(redis.call('HGET', run, 'ttl'))
   redis.call('HSET', run, 'updated', now, 'expires', string.format('%.0f', tonumber(now) + ttl * 1000))
 end
 
--- Writes chunks >= 1 of a field, where they come along: their keys stand behind the script's own, their bytes behind
--- chunk 0's. own: how many keys are the script's; field: where the field's name stands in ARGV.
-local function spread(own, field)
+-- Writes chunks >= 1 of a field, if they are passed: their keys follow the keys of the script itself, their bytes follow
+-- those of chunk 0. own: number of keys of the script itself; field: index of the field's name in ARGV.
+local function write_other_chunks(own, field)
   for i = own + 1, #KEYS do redis.call('HSET', KEYS[i], ARGV[field], ARGV[field + 1 + i - own]) end
 end
 
--- Takes an epoch off the books, with chunk 0 of its bits and of its shards'.
--- Record: attempt:digest:planes:n_correct:n_observed:kind:state:in/of; a shard's begins with its name.
-local function forget(epochs, chunk, shards, epoch)
+-- Deletes the record of an epoch and of its shards, with chunk 0 of their bits.
+-- Record: attempt:digest:planes:n_correct:n_observed:kind:state:in/of; a shard's record starts with its name.
+local function delete_epoch(epochs, chunk, shards, epoch)
   local old = redis.call('HGET', epochs, epoch)
   local attempt, digest = string.match(old, '^(%d+):(%x+):')
   redis.call('HDEL', chunk, epoch .. ':' .. attempt .. ':' .. digest)
   redis.call('HDEL', epochs, epoch)
   for shard = 0, tonumber(string.match(old, '/(%d+)$') or '0') - 1 do
     local field = epoch .. ':' .. shard
-    local held = redis.call('HGET', shards, field)
-    if held then
-      redis.call('HDEL', chunk, field .. ':' .. string.match(held, '^%x+'))
+    local shard_record = redis.call('HGET', shards, field)
+    if shard_record then
+      redis.call('HDEL', chunk, field .. ':' .. string.match(shard_record, '^%x+'))
       redis.call('HDEL', shards, field)
     end
   end

@@ -1,10 +1,10 @@
--- Points the run's record at external ids that are there already, if it still is what the caller has read.
+-- Refers to uploaded external ids from the run's record, if its reference is still the one that the caller has read.
 -- KEYS: run, epochs of round 0. ARGV: uid, now, old reference or '', new reference.
-local no = refusal(KEYS[1], ARGV[1], '', '', ARGV[2])
-if no then return no end
+local refusal = check_run(KEYS[1], ARGV[1], '', '', ARGV[2])
+if refusal then return refusal end
 if (redis.call('HGET', KEYS[1], 'ids') or '') ~= ARGV[3] then return {'moved'} end
 if ARGV[3] ~= '' and (redis.call('HGET', KEYS[1], 'round') ~= '0' or redis.call('HLEN', KEYS[2]) > 0)
   then return {'frozen'} end
 redis.call('HSET', KEYS[1], 'ids', ARGV[4])
-touch(KEYS[1], ARGV[2])
+extend_ttl(KEYS[1], ARGV[2])
 return {'set'}

@@ -1,12 +1,12 @@
--- Drops the open round's epochs from one on and begins a new attempt.
+-- Deletes the open round's epochs from a given one on and starts a new attempt.
 -- KEYS: run, round, epochs, chunk 0, shards, metrics, events. ARGV: uid, round, now, epoch.
-local no = refusal(KEYS[1], ARGV[1], '', ARGV[2], ARGV[3])
-if no then return no end
+local refusal = check_run(KEYS[1], ARGV[1], '', ARGV[2], ARGV[3])
+if refusal then return refusal end
 local from = tonumber(ARGV[4])
 local dropped = 0
 for _, epoch in ipairs(redis.call('HKEYS', KEYS[3])) do
   if tonumber(epoch) >= from then
-    forget(KEYS[3], KEYS[4], KEYS[5], epoch)
+    delete_epoch(KEYS[3], KEYS[4], KEYS[5], epoch)
     dropped = dropped + 1
   end
 end
@@ -15,6 +15,7 @@ for _, epoch in ipairs(redis.call('HKEYS', KEYS[6])) do
 end
 local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 redis.call('HINCRBY', KEYS[2], 'version', 1)
-touch(KEYS[1], ARGV[3])
-tell(KEYS[1], KEYS[7], ARGV[3], 'run-resumed', 'round', ARGV[2], 'epoch', ARGV[4], 'attempt', attempt, 'dropped', dropped)
+extend_ttl(KEYS[1], ARGV[3])
+append_event(KEYS[1], KEYS[7], ARGV[3], 'run-resumed', 'round', ARGV[2], 'epoch', ARGV[4], 'attempt', attempt,
+  'dropped', dropped)
 return {'resumed', tostring(attempt), tostring(dropped)}

@@ -1,5 +1,5 @@
--- Keeps fields of a run for a while, in one step: a crash leaves nothing that stays for ever.
--- KEYS: cache, digests that are cached, run. ARGV: seconds, digest, uid, then pairs of field and value.
+-- Stores fields of a computed selection with an expiry, atomically: a crash leaves nothing without an expiry.
+-- KEYS: cache, set of cached digests, run. ARGV: seconds, digest, uid, then pairs of field and value.
 local r = redis.call('HMGET', KEYS[3], 'uid', 'deleting')
 if r[1] ~= ARGV[3] or r[2] then return {'gone'} end
 for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end

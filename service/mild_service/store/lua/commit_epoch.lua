@@ -1,10 +1,12 @@
--- Commits one epoch: chunk 0's field and the record that names it. Chunks >= 1 come along, or are there already.
--- Without field and bytes it changes nothing, and answers 'clear' where it would commit.
+-- Commits one epoch: writes the field of chunk 0 and the record that names it. Chunks >= 1 are passed too, or are
+-- already written.
+-- Without field and bytes it only checks, and returns 'clear' if it would commit.
 -- KEYS: run, round, epochs, chunk 0, shards, events.
--- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace, members that were checked against or '*',
---       condition ('' none, '!' absent, '*' there, or digests with spaces between them), field, bytes of chunk 0.
-local no = refusal(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
-if no then return no end
+-- ARGV: uid, attempt, round, now, epoch, digest, commit record, '1' to replace,
+--       members that the bits were checked against or '*',
+--       precondition ('' none, '!' absent, '*' present, or digests separated by spaces), field, bytes of chunk 0.
+local refusal = check_run(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if refusal then return refusal end
 if ARGV[9] ~= '*' and redis.call('HGET', KEYS[2], 'members') ~= ARGV[9] then return {'moved'} end
 local old = redis.call('HGET', KEYS[3], ARGV[5])
 local digest = old and string.match(old, '^%d+:(%x+):')
@@ -19,12 +21,12 @@ if old then
   if ARGV[8] ~= '1' then return {'conflict', old} end
 end
 if not ARGV[11] then return {'clear'} end
-if old then forget(KEYS[3], KEYS[4], KEYS[5], ARGV[5]) end
+if old then delete_epoch(KEYS[3], KEYS[4], KEYS[5], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[11], ARGV[12])
-spread(6, 11)
+write_other_chunks(6, 11)
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
 redis.call('HINCRBY', KEYS[2], 'version', 1)
-touch(KEYS[1], ARGV[4])
-tell(KEYS[1], KEYS[6], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],
+extend_ttl(KEYS[1], ARGV[4])
+append_event(KEYS[1], KEYS[6], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],
   'members', redis.call('HGET', KEYS[2], 'members'), 'outcome', old and 'replaced' or 'committed')
 return {old and 'replaced' or 'committed'}
