@@ -7,7 +7,7 @@ from redis.cluster import ClusterNode, RedisCluster
 
 from mild_service.config import Settings
 from mild_service.store import Store, open_store
-from mild_service.store.connection import read_address
+from mild_service.store.connection import parse_url
 
 Dump = Callable[[], dict[bytes, bytes]]
 
@@ -40,7 +40,7 @@ def redis(settings: Settings) -> Iterator[Redis | RedisCluster]:
     """The session's Valkey, or its cluster, to look into behind the service's back."""
     assert settings.store_url is not None
     if "+cluster" in settings.store_url:
-        nodes = [ClusterNode(*node) for node in read_address(settings.store_url).nodes]  # type: ignore[no-untyped-call]
+        nodes = [ClusterNode(*node) for node in parse_url(settings.store_url).nodes]  # type: ignore[no-untyped-call]
         with RedisCluster(startup_nodes=nodes) as cluster:
             yield cluster
     else:

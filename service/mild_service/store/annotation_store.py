@@ -1,4 +1,4 @@
-"""What is known of a run's samples beside their bits: given labels and audits, one field each in chunk hashes."""
+"""Given labels and audits of a run, stored as one field each in chunk hashes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,65 +16,69 @@ from mild_service.store.error_translation import blob, translated
 from mild_service.store.keys import annotation_field
 
 PutOutcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
-"""``moved``: something else is there by now; ``frozen``: an epoch has fixed it. Only ``set`` changes anything."""
+"""``moved``: other content was stored in the meantime; ``frozen``: an epoch has fixed it. Only ``set`` changes data."""
 
 _WIDTHS = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"))
 
 
 class AnnotationStore:
-    """Verbs on a run's labels and on its audit; each replaces what `run` says is there."""
+    """Reads and writes labels and audits; a write replaces the content to which `run` refers."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> tuple[PutOutcome, str]:
-        """Store given labels, shape (n_samples,), in 0..2**32-1, in as few bytes each as they fit."""
-        narrow = next(width for width in _WIDTHS if labels.max() <= np.iinfo(width).max)
-        packed = labels.astype(narrow)
+        """Store given labels, shape (n_samples,), in 0..2**32-1, with the smallest sufficient integer width."""
+        dtype = next(width for width in _WIDTHS if labels.max() <= np.iinfo(width).max)
+        packed = labels.astype(dtype)
         starts = range(0, packed.size, codec.CHUNK_SAMPLES)
-        return await self._put(run, "labels", [packed[at : at + codec.CHUNK_SAMPLES].tobytes() for at in starts])
+        return await self._put(
+            run, "labels", [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts]
+        )
 
     async def put_audit(self, run: Run, audit: Audit) -> tuple[PutOutcome, str]:
         """Store an audit."""
         return await self._put(run, "audit", codec.split_chunks([audit.known, audit.clean]))
 
     async def read_label(self, run: Run, ref: AnnotationRef, index: int) -> int:
-        """One sample's given label.
+        """Read the given label of one sample.
 
         Raises
         ------
         StoreDamaged
-            If it is not there (any more).
+            If it is missing.
         """
-        chunk, place = divmod(index, codec.CHUNK_SAMPLES)
+        chunk, offset = divmod(index, codec.CHUNK_SAMPLES)
         value = await self._read(run, "labels", ref, chunk)
         width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
-        return int.from_bytes(value[place * width : (place + 1) * width], "little")
+        return int.from_bytes(value[offset * width : (offset + 1) * width], "little")
 
     async def read_labels(self, run: Run, ref: AnnotationRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Some samples' given labels, which ascend.
+        """Read the given labels of some samples, whose indices ascend.
 
         Raises
         ------
         StoreDamaged
-            If they are not there (any more).
+            If they are missing.
         """
-        out = np.empty(samples.size, dtype=np.int64)
-        parts = samples // codec.CHUNK_SAMPLES
-        for chunk in np.unique(parts).tolist():
+        labels = np.empty(samples.size, dtype=np.int64)
+        chunks = samples // codec.CHUNK_SAMPLES
+        for chunk in np.unique(chunks).tolist():
             value = await self._read(run, "labels", ref, chunk)
             width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
-            places = slice(*np.searchsorted(parts, (chunk, chunk + 1)))
-            out[places] = np.frombuffer(value, dtype=f"<u{width}")[samples[places] - chunk * codec.CHUNK_SAMPLES]
-        return out
+            positions = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
+            labels[positions] = np.frombuffer(value, dtype=f"<u{width}")[
+                samples[positions] - chunk * codec.CHUNK_SAMPLES
+            ]
+        return labels
 
     async def read_audit(self, run: Run, ref: AnnotationRef) -> Audit:
-        """An audit.
+        """Read an audit.
 
         Raises
         ------
         StoreDamaged
-            If it is not there (any more).
+            If it is missing.
         """
         n_samples = run.spec.num_samples
         values = [await self._read(run, "audit", ref, chunk) for chunk in range(codec.n_chunks(n_samples))]
@@ -82,7 +86,7 @@ class AnnotationStore:
         return Audit(n_samples, known, clean)
 
     async def _put(self, run: Run, name: AnnotationName, values: Sequence[bytes]) -> tuple[PutOutcome, str]:
-        """Store one value per chunk, and refer to them from the run's record; return also their digest."""
+        """Store one value per chunk and refer to them from the run's record; return the outcome and their digest."""
         context, old = self._context, run.annotation_ref(name)
         digest = hashlib.sha256(b"".join(values)).hexdigest()[:32]
         if old is not None and old.digest == digest:
@@ -105,7 +109,7 @@ class AnnotationStore:
             int(name == "labels"),
         ]
         with translated():
-            # Asked before the chunks >= 1 are written, as they lie in other slots: a refused write must leave nothing.
+            # Checked before chunks >= 1 are written to other slots: a refused write must leave nothing behind.
             answer = await context.scripts.run("put_annotation", keys, arguments)
             if answer[0] == "clear":
                 for chunk in range(1, len(values)):
@@ -124,7 +128,7 @@ class AnnotationStore:
         raise refusal_error(answer, run.run_id, run.round, None)
 
     async def _read(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> bytes:
-        """One chunk's value."""
+        """Read the value of one chunk."""
         key, field = self._key(run, chunk), annotation_field(name, ref)
         with translated():
             value = await self._context.redis.hget(key, field)

@@ -1,9 +1,4 @@
-"""Bitmaps in chunk hashes: written field by field, read group by group.
-
-A field and the record that names it, written in this order: all of it counts, or nothing.
-
-Rounds read back as they stand.
-"""
+"""Bitmaps in chunk hashes, and rounds read from their records."""
 
 from collections.abc import Sequence
 
@@ -20,13 +15,13 @@ from mild_service.store.keys import epoch_field, set_field
 
 
 class BitmapStore:
-    """Fields of a run's chunk hashes."""
+    """Reads and deletes bitmaps in the chunk hashes of a run."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def write_tail(self, run: Run, round_: int, field: str, values: Sequence[bytes]) -> None:
-        """Write chunks >= 1 of a field; chunk 0 goes with the script that commits it."""
+        """Write chunks >= 1 of a field; the script that commits the field writes chunk 0."""
         tail = values[1:]
         with translated():
             for group in codec.group_by_size([len(value) for value in tail]):
@@ -36,7 +31,7 @@ class BitmapStore:
                 )
 
     async def delete_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
-        """Delete chunks >= 1 of fields that no record will ever name again."""
+        """Delete chunks >= 1 of fields that no record will name again."""
         tail = range(1, codec.n_chunks(run.spec.num_samples))
         if fields and tail:
             with translated():
@@ -46,25 +41,25 @@ class BitmapStore:
                 await pipeline.execute()
 
     async def unlink_tail(self, run: Run, round_: int) -> None:
-        """Delete chunks >= 1 of a round, of a run that is gone."""
+        """Delete chunks >= 1 of a round whose run no longer exists."""
         with translated():
             for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
                 await self._context.redis.unlink(self._context.keys.chunk(run.run_id, run.uid, round_, chunk))
 
     async def read_epochs(self, run: Run, round_: int, epochs: Sequence[Epoch]) -> tuple[Bitmap, Bitmap]:
-        """Committed epochs, in order.
+        """Read committed epochs, in the given order.
 
         Returns
         -------
         correct, observed
-            Shape (n_epochs, n_bytes) each; `observed` is all ones where an epoch's body does not say.
+            Shape (n_epochs, n_bytes) each; `observed` is all ones for an epoch without an observed bitmap.
 
         Raises
         ------
         StoreDamaged
-            If a field that a commit names is not there.
+            If a field that a record names is missing.
         RunNotFound
-            If that is because the run has gone meanwhile.
+            If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
         correct = np.empty((len(epochs), bitmap.n_bytes(n_samples)), dtype=np.uint8)
@@ -86,19 +81,19 @@ class BitmapStore:
         return correct, observed
 
     async def read_union(self, run: Run, round_: int, fields: Sequence[str]) -> tuple[Bitmap, Bitmap]:
-        """Fields of two bitmaps each (observed, correct), merged: a bit is set where it is set in any of them.
+        """Read fields of two bitmaps each (observed, correct) and return their union.
 
         Returns
         -------
         observed, correct
-            Shape (n_bytes,) each. Beside these, no more than one reply is held at once.
+            Shape (n_bytes,) each. At most one reply is in memory at a time.
 
         Raises
         ------
         StoreDamaged
-            If a field is not there (any more).
+            If a field is missing.
         RunNotFound
-            If that is because the run has gone meanwhile.
+            If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
         both = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
@@ -111,83 +106,61 @@ class BitmapStore:
         return both[0], both[1]
 
     async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
-        """A set of samples, shape (n_bytes,).
+        """Read a set of samples, shape (n_bytes,).
 
         Raises
         ------
         StoreDamaged
-            If it is not there.
+            If it is missing.
         RunNotFound
-            If that is because the run has gone meanwhile.
+            If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
-        out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
+        members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         for chunk in range(codec.n_chunks(n_samples)):
             key = self._context.keys.chunk(run.run_id, run.uid, ref.round, chunk)
             (value,) = await self._fetch(run, key, [set_field(ref.digest)])
-            out[codec.chunk_slice(chunk, n_samples)] = np.frombuffer(value, dtype=np.uint8)
-        return out
+            members[codec.chunk_slice(chunk, n_samples)] = np.frombuffer(value, dtype=np.uint8)
+        return members
 
     async def collect_garbage(self, run: Run, round_: Round) -> int:
-        """Delete the fields of chunks >= 1 that no record of a finished round names; return how many.
+        """Delete the fields of chunks >= 1 that no record of a finished round names; return their number.
 
-        In an open round nothing may be deleted: a field may be on its way to being committed.
+        In an open round this is not possible, because a field is written before the record that names it.
         """
         assert round_.finished, "only a finished round has garbage"
-        kept = {epoch_field(e.number, e.attempt, e.digest) for e in round_.epochs.values()}
-        kept |= {set_field(ref.digest) for ref in (round_.members, round_.planted, round_.selected) if ref is not None}
+        named_fields = {epoch_field(e.number, e.attempt, e.digest) for e in round_.epochs.values()}
+        named_fields |= {
+            set_field(ref.digest) for ref in (round_.members, round_.planted, round_.selected) if ref is not None
+        }
         removed = 0
         with translated():
             for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
                 key = self._context.keys.chunk(run.run_id, run.uid, round_.number, chunk)
                 names = words(await self._context.redis.hkeys(key))
-                if stray := [name for name in names if name not in kept]:
-                    removed += await self._context.redis.hdel(key, *stray)
+                if unnamed := [name for name in names if name not in named_fields]:
+                    removed += await self._context.redis.hdel(key, *unnamed)
         return removed
 
     async def _fetch(self, run: Run, key: str, fields: Sequence[str]) -> list[bytes]:
         with translated():
             values = blobs(await self._context.redis.hmget(key, list(fields)))
-        lost = [field for field, value in zip(fields, values, strict=True) if value is None]
-        if lost:
+        missing = [field for field, value in zip(fields, values, strict=True) if value is None]
+        if missing:
             record = self._context.keys.run(run.run_id)
             with translated():
                 uid, deleting = blobs(await self._context.redis.hmget(record, ["uid", "deleting"]))
             if uid != run.uid.encode() or deleting is not None:
                 raise run_not_found_error(run.run_id)
             raise StoreDamaged(
-                f"{len(lost)} of {len(fields)} committed fields are missing in {key}, the first is {lost[0]}; "
+                f"{len(missing)} of {len(fields)} committed fields are missing in {key}, the first is {missing[0]}; "
                 "the store must not evict keys (maxmemory-policy noeviction) and must keep its append-only file"
             )
         return [value for value in values if value is not None]
 
 
-async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[Round]:
-    """Rounds, all of one instant.
-
-    Raises
-    ------
-    RunNotFound
-        If the run has gone meanwhile.
-    """
-    keys = context.keys
-    names = [
-        name(run.run_id, run.uid, number) for number in numbers for name in (keys.round, keys.epochs, keys.metrics)
-    ]
-    if not names:
-        return []
-    with translated():
-        found = await context.scripts.read("read_rounds", names)
-    if not all(found[::3]):
-        raise run_not_found_error(run.run_id)
-    return [
-        codec.read_round(number, *(pairs(reply) for reply in found[3 * position : 3 * position + 3]))
-        for position, number in enumerate(numbers)
-    ]
-
-
 class BitmapWriter:
-    """Writes bitmaps of any size with one script's leave."""
+    """Writes bitmaps together with the script that commits them."""
 
     def __init__(self, context: StoreContext, bits: BitmapStore) -> None:
         self._context = context
@@ -203,10 +176,11 @@ class BitmapWriter:
         field: str,
         values: Sequence[bytes],
     ) -> list[str]:
-        """Run a script that writes a field, and return its answer.
+        """Run a script that writes a field, and return its reply.
 
-        On one server all chunks go with it. Where chunks >= 1 may lie on other servers, they go first, and the script
-        is asked before whether it would take them: a refused write must not leave them behind.
+        On a single server, the script writes all chunks. If chunks >= 1 may be on other servers, they are written
+        first; before that the script is run once to check whether it accepts the write, since a refused write must
+        leave nothing behind.
         """
         with translated():
             if not self._context.sharded:
@@ -220,12 +194,12 @@ class BitmapWriter:
             answer = await self._context.scripts.run(script, names, [*arguments, field, values[0]])
         if len(values) > 1 and answer[0] == "gone":
             await self._bits.unlink_tail(run, round_)
-        if len(values) > 1 and answer[0] == "finished":  # and cleaned up, perhaps before these were written
+        if len(values) > 1 and answer[0] == "finished":  # and its cleanup may have run before these were written
             await self._bits.collect_garbage(run, *await read_rounds(self._context, run, range(round_, round_ + 1)))
         return answer
 
-    def names(self, run: Run, round_: int) -> list[str]:
-        """Keys of what an epoch's or a set's script looks at: run, round, epochs, chunk 0, shards, events."""
+    def keys(self, run: Run, round_: int) -> list[str]:
+        """Keys of the scripts that write epochs and sets: run, round, epochs, chunk 0, shards, events."""
         keys = self._context.keys
         return [
             keys.run(run.run_id),
@@ -235,3 +209,27 @@ class BitmapWriter:
             keys.shards(run.run_id, run.uid, round_),
             keys.events(run.run_id, run.uid),
         ]
+
+
+async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[Round]:
+    """Read rounds atomically.
+
+    Raises
+    ------
+    RunNotFound
+        If the run was deleted in the meantime.
+    """
+    keys = context.keys
+    names = [
+        name(run.run_id, run.uid, number) for number in numbers for name in (keys.round, keys.epochs, keys.metrics)
+    ]
+    if not names:
+        return []
+    with translated():
+        replies = await context.scripts.read("read_rounds", names)
+    if not all(replies[::3]):
+        raise run_not_found_error(run.run_id)
+    return [
+        codec.read_round(number, *(pairs(reply) for reply in replies[3 * position : 3 * position + 3]))
+        for position, number in enumerate(numbers)
+    ]

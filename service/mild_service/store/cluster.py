@@ -1,9 +1,8 @@
-"""A Redis Cluster's client whose commands survive a failover beside each other.
+"""A Redis Cluster client whose concurrent commands survive a failover.
 
-The library knows the cluster, its connections and its replies; which node a command goes to, and what is tried again,
-is decided here. The library's own way closes all connections, those in use too, when it meets slots that have moved:
-under load that breaks requests that nothing ailed. It also fails a command when all of a node's connections are taken,
-and cannot ask the connection that took a write whether replicas have it.
+redis-py manages the topology, connections and replies; this module routes and retries commands. On moved slots redis-py
+closes all connections, including those in use, which breaks unrelated requests under load. It also fails a command when
+all connections of a node are in use, and cannot send ``WAIT`` on the connection of a write.
 """
 
 import asyncio
@@ -23,18 +22,18 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-_TRIES = 4
-_PAUSE_SECONDS = 0.05
-"""Before the second try; doubled before each further one."""
+_ATTEMPTS = 4
+_RETRY_DELAY_SECONDS = 0.05
+"""Delay before the second attempt; doubled before each further one."""
 _CONNECTION_ERRORS = (ConnectionError, TimeoutError)
 _RETRYABLE = (*_CONNECTION_ERRORS, AskError, TryAgainError, ClusterDownError)
-"""What a command may meet while slots change hands; `MovedError` is an `AskError`."""
-_SPARE = 16
-"""Connections to each node beside those of commands, for the questions who has which slots and who is there."""
+"""Errors of commands while slots move between nodes; `MovedError` is an `AskError`."""
+_EXTRA_CONNECTIONS = 16
+"""Additional connections per node for topology queries."""
 
 
 class CommandUnit:
-    """Commands that go to one slot's node over one connection, one behind the other, and are tried again as a whole."""
+    """Commands for one slot, sent in order over one connection and retried as a whole."""
 
     def __init__(self, slot: int, commands: Sequence[PipelineCommand]) -> None:
         self.slot = slot
@@ -42,73 +41,75 @@ class CommandUnit:
 
     @property
     def replies(self) -> list[Any]:
-        """A reply, or an error, for each command."""
+        """Reply or error of each command."""
         return [command.result for command in self.commands]
 
     def retryable_error(self) -> RedisError | None:
-        """The first error that a new attempt may resolve; None if there is none."""
+        """Return the first error that justifies a new attempt; None if there is none."""
         return next((reply for reply in self.replies if isinstance(reply, _RETRYABLE)), None)
 
 
 class Cluster(RedisCluster):
-    """A client of a whole cluster.
+    """Client of a Redis Cluster.
 
     Parameters
     ----------
     nodes
-        Some of the cluster's nodes.
-    places
-        Exchanges that may be under way at the same time, each with as many nodes as it concerns; others wait.
+        Some nodes of the cluster, from which the others are discovered.
+    max_exchanges
+        Maximum number of concurrent exchanges, each with any number of nodes; further ones wait.
     options
-        As `RedisCluster` takes them.
+        Options of `RedisCluster`.
     """
 
-    def __init__(self, nodes: list[ClusterNode], places: int, **options: Any) -> None:
-        super().__init__(startup_nodes=nodes, max_connections=places + _SPARE, **options)
-        self._places = asyncio.Semaphore(places)
+    def __init__(self, nodes: list[ClusterNode], max_exchanges: int, **options: Any) -> None:
+        super().__init__(startup_nodes=nodes, max_connections=max_exchanges + _EXTRA_CONNECTIONS, **options)
+        self._exchange_slots = asyncio.Semaphore(max_exchanges)
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """Send one command to whoever has its key; those without a key go the library's way."""
+        """Send a command to the node of its key; redis-py handles commands without a key."""
         if kwargs.get("target_nodes") or args[0] in self.command_flags:
             return await super().execute_command(*args, **kwargs)
         return await self._execute(CommandUnit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
 
     async def ping(self, **_: Any) -> bool:
-        """Ask one master, another one if that does not answer: the loss of a shard must not stop the others' work."""
-        async with self._places:
+        """Ping the masters in random order until one answers: losing one shard must not stop work on the others."""
+        async with self._exchange_slots:
             await self.initialize()
             masters = self.get_primaries()
             for master in random.sample(masters, len(masters)):
                 try:
                     return bool(await master.execute_command("PING"))
                 except _CONNECTION_ERRORS as error:
-                    lost = error
+                    last_error = error
             await self.nodes_manager.initialize()
-        raise lost
+        raise last_error
 
     async def execute_at(self, key: str, *command: Any) -> Any:
-        """Send a command that names no key to the node that has `key`."""
+        """Send a command without a key to the node of `key`."""
         return await self._execute(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
 
     async def execute_on_masters(self, *command: Any) -> list[Any]:
-        """Send a command that names no key to every master."""
-        async with self._places:
+        """Send a command without a key to all masters; return their replies."""
+        async with self._exchange_slots:
             await self.initialize()
-            for turn in range(_TRIES):
-                if turn:
-                    await asyncio.sleep(_PAUSE_SECONDS * 2 ** (turn - 1))
+            for attempt in range(_ATTEMPTS):
+                if attempt:
+                    await asyncio.sleep(_RETRY_DELAY_SECONDS * 2 ** (attempt - 1))
                     await self.nodes_manager.initialize()
                 try:
                     return await asyncio.gather(*(node.execute_command(*command) for node in self.get_primaries()))
                 except _CONNECTION_ERRORS as error:
-                    lost = error
-        raise lost
+                    last_error = error
+        raise last_error
 
     def pipeline(self, transaction: Any | None = None, shard_hint: Any | None = None) -> "Pipeline":  # type: ignore[override]
-        """Commands that go to each node in one exchange. There are no transactions: scripts are there for that."""
+        """Return a pipeline that sends its commands to each node in one exchange; transactions are not supported."""
         if transaction or shard_hint:
-            raise NotImplementedError("a script changes or reads several keys of one slot at once")
-        return Pipeline(self)  # type: ignore[abstract]  # by the library's annotations only
+            raise NotImplementedError(
+                "a cluster pipeline has no transactions; use a script for several keys of one slot"
+            )
+        return Pipeline(self)  # type: ignore[abstract]  # redis-py's annotations only
 
     async def _execute(self, unit: CommandUnit) -> Any:
         await self.exchange([unit])
@@ -118,20 +119,20 @@ class Cluster(RedisCluster):
         return reply
 
     async def exchange(self, units: Sequence[CommandUnit]) -> None:
-        """Send units to their nodes, all at once, until each has its replies.
+        """Send units to their nodes concurrently, and retry until each has its replies.
 
         Raises
         ------
         RedisError
-            If slots change hands for longer than the tries take; the commands may have had their effect.
+            If the errors outlast all attempts; the commands may have taken effect.
         """
         pending = units
-        async with self._places:
+        async with self._exchange_slots:
             await self.initialize()
-            for turn in range(_TRIES):
-                if turn:
-                    await asyncio.sleep(_PAUSE_SECONDS * 2 ** (turn - 1))
-                    await self._look_again(pending)
+            for attempt in range(_ATTEMPTS):
+                if attempt:
+                    await asyncio.sleep(_RETRY_DELAY_SECONDS * 2 ** (attempt - 1))
+                    await self._update_slots(pending)
                 by_node: dict[ClusterNode, list[CommandUnit]] = {}
                 for unit in pending:
                     by_node.setdefault(self.nodes_manager.get_node_from_slot(unit.slot), []).append(unit)
@@ -140,43 +141,43 @@ class Cluster(RedisCluster):
                 if not pending:
                     return
         error = pending[0].retryable_error()
-        assert error is not None, "what is pending has met an error"
+        assert error is not None, "a pending unit has an error"
         raise error
 
-    async def _look_again(self, units: Sequence[CommandUnit]) -> None:
-        """Find out who has the slots now."""
+    async def _update_slots(self, units: Sequence[CommandUnit]) -> None:
+        """Update which nodes have the slots."""
         errors = [unit.retryable_error() for unit in units]
         moved = [error for error in errors if isinstance(error, MovedError)]
         if len(moved) < len(errors):
             await self.nodes_manager.initialize()
         for error in moved:
-            await self.nodes_manager.move_slot(error)  # who refused knows better than any other node
+            await self.nodes_manager.move_slot(error)  # the node that redirected knows best
 
     def _slot(self, command: Sequence[Any]) -> int:
         return self.keyslot(command[3 if command[0] in ("EVAL", "EVALSHA") else 1])
 
 
 class Pipeline(AsyncRedisClusterCommands):
-    """Commands of one key each, gathered, then sent to their nodes at once."""
+    """Collects commands of one key each and sends them to their nodes in one exchange."""
 
-    _is_async_client: Literal[True] = True  # for the library's annotations
+    _is_async_client: Literal[True] = True  # for redis-py's annotations
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._units: list[CommandUnit] = []
 
     def execute_command(self, *args: Any, **kwargs: Any) -> Self:
-        """Gather a command."""
+        """Add a command."""
         self._units.append(CommandUnit(self._cluster._slot(args), [PipelineCommand(len(self._units), *args, **kwargs)]))
         return self
 
     async def execute(self) -> list[Any]:
-        """Send what was gathered and return the replies.
+        """Send the collected commands and return their replies.
 
         Raises
         ------
         RedisError
-            The first that a command has met.
+            The first error among the replies.
         """
         await self._cluster.exchange(self._units)
         replies = [reply for unit in self._units for reply in unit.replies]
@@ -191,18 +192,18 @@ async def _send(node: ClusterNode, units: Sequence[CommandUnit]) -> None:
     try:
         await node.execute_pipeline(commands)
     except (RedisError, RuntimeError) as error:  # before anything was answered
-        lost = ConnectionError(str(error)) if isinstance(error, RuntimeError) else error
+        last_error = ConnectionError(str(error)) if isinstance(error, RuntimeError) else error
         for command in commands:
-            command.result = lost
+            command.result = last_error
     if any(isinstance(command.result, _CONNECTION_ERRORS) for command in commands):
         await _drop_idle_connections(node)
 
 
 async def _drop_idle_connections(node: ClusterNode) -> None:
-    """Close the connections that nobody uses: a server that ended has left all of them dead.
+    """Close all idle connections of a node, which are dead after the server has ended.
 
-    Each is taken out of the pool before it is closed. The library's `disconnect_free_connections` leaves them in, where
-    somebody may take one up in that moment.
+    Each is removed from the pool before it is closed; redis-py's `disconnect_free_connections` leaves them in the pool,
+    where another task may pick one up in the meantime.
     """
     for _ in range(len(node._free)):
         connection = node._free.popleft()

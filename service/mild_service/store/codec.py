@@ -1,9 +1,7 @@
-"""Records as they lie in the store: written here, and narrowed here from what Redis replies.
+"""Encoding of records and bitmaps in Redis.
 
-How a bitmap is cut into pieces of 128 KiB, and put together again.
-
-A piece of 1,048,576 samples keeps one reply small, and the epochs of one piece lie side by side in one hash, so that a
-round is read piece by piece with few commands and a big run spreads over a cluster.
+A bitmap is split into chunks of 128 KiB (1,048,576 samples), which limits the size of a reply. The epochs of one chunk
+are in one hash, so that a round is read chunk by chunk with few commands, and a large run is spread over a cluster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +56,7 @@ def read_spec(run_id: str, value: bytes) -> RunSpec:
 
 
 def read_run(run_id: str, fields: Fields) -> Run:
-    """A run's record."""
+    """Decode a run's record."""
     return Run(
         spec=replace(
             read_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
@@ -78,12 +76,12 @@ def read_run(run_id: str, fields: Fields) -> Run:
 
 
 def write_set_ref(ref: SetRef | None) -> str:
-    """A reference to a set; empty for everyone, or, of planted samples, for nobody."""
+    """Encode a reference to a set; None, which means all members or no planted samples, becomes empty."""
     return "" if ref is None else f"{ref.round}:{ref.digest}:{ref.n_members}"
 
 
 def read_set_ref(value: bytes) -> SetRef | None:
-    """A reference to a set; None for everyone, or, of planted samples, for nobody."""
+    """Decode a reference to a set; None, which means all members or no planted samples, if empty."""
     if not value:
         return None
     round_, digest, n_members = value.decode().split(":")
@@ -91,12 +89,12 @@ def read_set_ref(value: bytes) -> SetRef | None:
 
 
 def write_annotation_ref(ref: AnnotationRef) -> str:
-    """A reference to labels or to an audit."""
+    """Encode a reference to labels or to an audit."""
     return f"{ref.version}:{ref.digest}"
 
 
 def read_annotation_ref(value: bytes | None) -> AnnotationRef | None:
-    """A reference to labels or to an audit."""
+    """Decode a reference to labels or to an audit."""
     if value is None:
         return None
     version, digest = value.decode().split(":")
@@ -104,12 +102,12 @@ def read_annotation_ref(value: bytes | None) -> AnnotationRef | None:
 
 
 def write_sample_ids_ref(ref: SampleIdsRef) -> str:
-    """A reference to external ids."""
+    """Encode a reference to external ids."""
     return f"{ref.upload}:{ref.digest}:{ref.piece_bytes}"
 
 
 def read_sample_ids_ref(value: bytes | None) -> SampleIdsRef | None:
-    """A reference to external ids."""
+    """Decode a reference to external ids."""
     if value is None:
         return None
     upload, digest, piece_bytes = value.decode().split(":")
@@ -117,7 +115,7 @@ def read_sample_ids_ref(value: bytes | None) -> SampleIdsRef | None:
 
 
 def write_epoch(epoch: Epoch) -> str:
-    """A commit record."""
+    """Encode a commit record."""
     observed = "" if epoch.n_observed is None else epoch.n_observed
     counts = f"{epoch.planes}:{epoch.n_correct}:{observed}"
     shards = (
@@ -131,7 +129,7 @@ def write_epoch(epoch: Epoch) -> str:
 
 @lru_cache(maxsize=2**14)
 def read_epoch(number: int, value: bytes) -> Epoch:
-    """A commit record. Kept, as whoever asks whether a selection has changed reads the same hundreds again."""
+    """Decode a commit record; cached, since checks whether a selection has changed decode the same records again."""
     attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
     n_in, _, n_shards = shards.partition("/")
     return Epoch(
@@ -150,27 +148,27 @@ def read_epoch(number: int, value: bytes) -> Epoch:
 
 
 def write_shard(name: str, packed_digest: str, n_correct: int, n_observed: int) -> str:
-    """A shard's record."""
+    """Encode a shard's record."""
     return f"{name}:{packed_digest}:{n_correct}:{n_observed}"
 
 
 def read_shard(shard: int, value: bytes) -> ShardRef:
-    """A shard's record."""
+    """Decode a shard's record."""
     name, digest, *_ = value.decode().split(":")
     return ShardRef(shard, name, digest)
 
 
 def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
-    """A round's record with its commits and scalars."""
+    """Decode a round from its record, commit records and metrics."""
     finished = fields[b"state"] == b"finished"
-    known = {n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
+    records = {n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
     return Round(
         number=number,
         finished=finished,
         version=int(fields[b"version"]),
         members=read_set_ref(fields[b"members"]),
-        epochs={n: epoch for n, epoch in known.items() if not epoch.partial},
-        partial_epochs={n: epoch for n, epoch in known.items() if epoch.partial},
+        epochs={n: epoch for n, epoch in records.items() if not epoch.partial},
+        partial_epochs={n: epoch for n, epoch in records.items() if epoch.partial},
         metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,
@@ -182,35 +180,35 @@ def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> 
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """JSON with sorted names: equal values give equal bytes."""
+    """Encode as JSON with sorted keys, so that equal values give equal bytes."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 CHUNK_BYTES = 128 * 1024
 CHUNK_SAMPLES = CHUNK_BYTES * 8
 REPLY_BYTES = 8 * 1024 * 1024
-"""Most bytes of values that are asked for, or sent, in one command or pipeline."""
+"""Maximum bytes of values that one command or pipeline reads or writes."""
 
 
 def n_chunks(n_samples: int) -> int:
-    """Pieces of a bitmap of `n_samples` samples; at least one."""
+    """Number of chunks of a bitmap of `n_samples` samples; at least 1."""
     return max(1, -(-n_samples // CHUNK_SAMPLES))
 
 
 def split_chunks(planes: Sequence[Bitmap]) -> list[bytes]:
-    """Cut bitmaps of shape (n_bytes,) into one value per chunk: the first plane's piece, then the second's."""
+    """Split bitmaps of shape (n_bytes,) into one value per chunk, each the concatenation of the planes' chunks."""
     n_bytes = planes[0].size
     starts = range(0, max(n_bytes, 1), CHUNK_BYTES)
     return [b"".join(plane[start : start + CHUNK_BYTES].tobytes() for plane in planes) for start in starts]
 
 
 def chunk_slice(chunk: int, n_samples: int) -> slice:
-    """The bytes of a bitmap that `chunk` covers."""
+    """Return the slice of a bitmap's bytes that `chunk` covers."""
     return slice(chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, bitmap.n_bytes(n_samples)))
 
 
 def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
-    """Cut positions 0..len(sizes)-1 into runs of at most `REPLY_BYTES` each, at least one position a run."""
+    """Split the positions of `sizes` into ranges of at most `REPLY_BYTES` in total, at least one position each."""
     start, total = 0, 0
     for position, size in enumerate(sizes):
         if position > start and total + size > REPLY_BYTES:
@@ -222,5 +220,5 @@ def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
 
 
 def read_planes(value: bytes, planes: int) -> Bitmap:
-    """The pieces in one value, shape (planes, n_bytes of the piece)."""
+    """Return the planes in one value, shape (planes, n_bytes of the chunk)."""
     return np.frombuffer(value, dtype=np.uint8).reshape(planes, -1)

@@ -1,8 +1,6 @@
-"""The connection to Redis or Valkey, built in one place.
+"""Parsing of the store's URL, and the connection to Redis or Valkey.
 
-The store's address: one URL for a server, a socket or a cluster, read with errors that name what is wrong in it.
-
-No error ever quotes what may be a password: that of a port or of a user name says only where it stands.
+No error message quotes a part of the URL that may be a password; it only names the position of the malformed part.
 """
 
 from collections.abc import Mapping
@@ -22,30 +20,30 @@ from mild_service.store.cluster import Cluster
 from mild_service.store.error_translation import BROKEN
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_CHECK = "ssl_check_hostname"
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_PORT = 6379
+_FILE_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_HOSTNAME_CHECK_OPTION = "ssl_check_hostname"
+_BOOLEAN_VALUES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_DEFAULT_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the store is, and how to get in.
+    """Address and credentials of the store.
 
     Attributes
     ----------
     nodes
-        Hosts with their ports; of a cluster some of its nodes, the others are found through them. Empty for a socket.
+        Hosts and ports; for a cluster, some nodes, from which the others are discovered. Empty for a socket.
     socket
-        Path of a Unix socket, else empty.
+        Path of a Unix socket; empty otherwise.
     cluster, tls
         Whether it is a Redis Cluster, and whether connections are encrypted.
     db
         Number of the database; a cluster has only 0.
     username, password
-        ACL user; None where the address names none.
+        Credentials of the ACL user; None if the URL has none.
     tls_options
-        ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (files) and ``ssl_check_hostname``, where they are given.
+        ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile`` (files) and ``ssl_check_hostname``, as far as given.
     """
 
     nodes: tuple[tuple[str, int], ...] = ()
@@ -58,13 +56,13 @@ class Address:
     tls_options: Mapping[str, str | bool] = field(default_factory=dict)
 
 
-def read_address(url: str) -> Address:
-    """The parts of an address.
+def parse_url(url: str) -> Address:
+    """Parse the URL of a store.
 
     Raises
     ------
     ConfigurationError
-        If it is none, naming the bad part.
+        If the URL is malformed; the message names the malformed part.
     """
     try:
         parts = urlsplit(url)
@@ -74,7 +72,7 @@ def read_address(url: str) -> Address:
         _refuse(f"its scheme is none of {', '.join(_SCHEMES)}")
     if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
         _refuse("it holds an @ or # behind the host; percent-encode what is special in user and password (%40, %23)")
-    options = _options(parts)
+    options = _parse_options(parts)
     db = options.pop("db", None)
     user, at, hosts = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
@@ -84,14 +82,14 @@ def read_address(url: str) -> Address:
     if parts.scheme == "unix":
         if hosts or not parts.path.strip("/"):
             _refuse("a socket is a path behind three slashes")
-        return Address(socket=unquote(parts.path), db=_db(db or "0"), username=username, password=secret)
+        return Address(socket=unquote(parts.path), db=_parse_db(db or "0"), username=username, password=secret)
     cluster, tls = parts.scheme.endswith("+cluster"), parts.scheme.startswith("rediss")
     if "," in hosts and not cluster:
         _refuse(f"it names several hosts; those of a cluster take {parts.scheme}+cluster://")
-    number = _db(db or parts.path.strip("/") or "0")
+    number = _parse_db(db or parts.path.strip("/") or "0")
     if cluster and number:
         _refuse(f"a cluster has no database but 0, got {number}")
-    nodes = tuple(_node(host) for host in hosts.split(","))
+    nodes = tuple(_parse_node(host) for host in hosts.split(","))
     return Address(
         nodes,
         cluster=cluster,
@@ -99,12 +97,12 @@ def read_address(url: str) -> Address:
         db=number,
         username=username,
         password=secret,
-        tls_options=_tls(options, tls),
+        tls_options=_parse_tls_options(options, tls),
     )
 
 
-def _options(parts: SplitResult) -> dict[str, str]:
-    allowed = {"unix": ("db",)}.get(parts.scheme, ("db", *_FILES, _CHECK))
+def _parse_options(parts: SplitResult) -> dict[str, str]:
+    allowed = {"unix": ("db",)}.get(parts.scheme, ("db", *_FILE_OPTIONS, _HOSTNAME_CHECK_OPTION))
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in allowed:
@@ -112,28 +110,28 @@ def _options(parts: SplitResult) -> dict[str, str]:
     return options
 
 
-def _tls(options: Mapping[str, str], tls: bool) -> dict[str, str | bool]:
+def _parse_tls_options(options: Mapping[str, str], tls: bool) -> dict[str, str | bool]:
     if options and not tls:
         _refuse(f"its option {next(iter(options))!r} needs TLS, which is rediss:// or rediss+cluster://")
-    read: dict[str, str | bool] = {}
+    tls_options: dict[str, str | bool] = {}
     for name, value in options.items():
-        if name == _CHECK:
-            if value.lower() not in _BOOLEANS:
+        if name == _HOSTNAME_CHECK_OPTION:
+            if value.lower() not in _BOOLEAN_VALUES:
                 _refuse(f"its option {name!r} is neither true nor false")
-            read[name] = _BOOLEANS[value.lower()]
+            tls_options[name] = _BOOLEAN_VALUES[value.lower()]
         elif Path(value).is_file():
-            read[name] = value
+            tls_options[name] = value
         else:
             _refuse(f"its option {name!r} names no file, got {value!r}")
-    if ("ssl_certfile" in read) != ("ssl_keyfile" in read):
+    if ("ssl_certfile" in tls_options) != ("ssl_keyfile" in tls_options):
         _refuse("a client's certificate needs both 'ssl_certfile' and 'ssl_keyfile'")
-    return read
+    return tls_options
 
 
-def _node(host: str) -> tuple[str, int]:
+def _parse_node(host: str) -> tuple[str, int]:
     name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
     if not colon:
-        name, port = host, str(_PORT)
+        name, port = host, str(_DEFAULT_PORT)
     name = name.strip("[]")
     if not name:
         _refuse("it names no host, or an empty one between commas")
@@ -142,15 +140,16 @@ def _node(host: str) -> tuple[str, int]:
     return name, int(port)
 
 
-def _db(value: str) -> int:
+def _parse_db(value: str) -> int:
     if not (value.isascii() and value.isdigit()):
         _refuse("its database is not a number")
     return int(value)
 
 
-def _refuse(what: str) -> NoReturn:
+def _refuse(reason: str) -> NoReturn:
+    """Raise the error for a malformed URL."""
     raise ConfigurationError(
-        f"cannot read the store's address: {what}; set MILD_STORE_URL to something like redis://localhost:6379/0, "
+        f"cannot read the store's address: {reason}; set MILD_STORE_URL to something like redis://localhost:6379/0, "
         "rediss://user:password@host:6379/0?ssl_ca_certs=/etc/ssl/ca.pem, unix:///run/redis.sock or "
         "redis+cluster://host-a:6379,host-b:6379"
     ) from None
@@ -162,15 +161,15 @@ Client: TypeAlias = Redis | Cluster
 def connect(settings: Settings, url: str) -> Client:
     """Return a client for `url`; nothing is sent before its first command.
 
-    Bursts are queued instead of failed, and the retries bridge a restart of the store: with the library's own defaults
-    the first command after a restart fails, and so does the 101st at a time.
+    Commands wait for a free connection, and retries bridge a restart of the store. With the defaults of redis-py the
+    first command after a restart fails, and so does the 101st concurrent command.
 
     Raises
     ------
     ConfigurationError
-        If the address cannot be used.
+        If the URL is malformed.
     """
-    address = read_address(url)
+    address = parse_url(url)
     options: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
@@ -179,7 +178,7 @@ def connect(settings: Settings, url: str) -> Client:
         "retry": Retry(
             ExponentialBackoff(cap=0.5, base=0.01),
             3,
-            supported_errors=BROKEN,  # type: ignore[arg-type]  # by the library's annotations only
+            supported_errors=BROKEN,  # type: ignore[arg-type]  # redis-py's annotations only
         ),
         "health_check_interval": 30,
         "client_name": "mild-service",
@@ -192,13 +191,13 @@ def connect(settings: Settings, url: str) -> Client:
         max_connections=settings.store_connections,
         timeout=settings.store_timeout,
         db=address.db,
-        **_place(address),
+        **_connection_options(address),
         **options,
     )
     return Redis.from_pool(pool)
 
 
-def _place(address: Address) -> dict[str, Any]:
+def _connection_options(address: Address) -> dict[str, Any]:
     if address.socket:
         return {"connection_class": UnixDomainSocketConnection, "path": address.socket}
     ((host, port),) = address.nodes

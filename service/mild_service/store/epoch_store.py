@@ -73,7 +73,7 @@ class EpochStore:
             _checked(checked_members),
             condition.script_argument,
         ]
-        names = self._writer.names(run, round_)
+        names = self._writer.keys(run, round_)
         answer = await self._writer.write("commit_epoch", names, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "committed" | "replaced" | "moved":
@@ -139,7 +139,7 @@ class EpochStore:
             " ".join(merged_away),
             "*" if ids is None else codec.write_sample_ids_ref(ids),
         ]
-        names = self._writer.names(run, round_)
+        names = self._writer.keys(run, round_)
         await self._votes.write(run, round_, epoch, wrong_predictions)
         answer = await self._writer.write("merge_epoch", names, arguments, run, round_, field, values)
         if answer[0] == "renamed":

@@ -43,7 +43,7 @@ class RoundStore:
             If `round_` is not the open one.
         """
         keys = self._context.keys
-        *names, events = self._writer.names(run, round_)
+        *names, events = self._writer.keys(run, round_)
         names += [keys.metrics(run.run_id, run.uid, round_), events]
         with translated():
             answer = await self._context.scripts.run("resume_run", names, [run.uid, round_, self._context.now(), epoch])
@@ -66,7 +66,7 @@ class RoundStore:
         record = "" if everyone else codec.write_set_ref(ref)
         values = [b""] if everyone else codec.split_chunks([members])
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
-        names = self._writer.names(run, round_)
+        names = self._writer.keys(run, round_)
         answer = await self._writer.write("put_members", names, arguments, run, round_, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
@@ -94,7 +94,7 @@ class RoundStore:
         record = codec.write_set_ref(ref) if ref.n_members else ""
         values = codec.split_chunks([planted]) if ref.n_members else [b""]
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), self._context.now(), record]
-        names = self._writer.names(run, 0)
+        names = self._writer.keys(run, 0)
         answer = await self._writer.write("put_planted", names, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":

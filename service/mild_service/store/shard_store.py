@@ -61,7 +61,7 @@ class ShardStore:
             codec.write_shard(name, packed.digest, packed.n_correct, packed.n_observed),
             int(replace),
         ]
-        names, field = self._writer.names(run, round_), shard_field(number, shard, name)
+        names, field = self._writer.keys(run, round_), shard_field(number, shard, name)
         answer = await self._writer.write("put_shard", names, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":

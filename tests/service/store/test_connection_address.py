@@ -12,7 +12,7 @@ from redis import Redis
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
 from mild_service.store import Store, open_store
-from mild_service.store.connection import Address, read_address
+from mild_service.store.connection import Address, parse_url
 from mild_service.store.embedded import EmbeddedServer
 
 HOSTS = (("a", 6379), ("b", 7000))
@@ -38,7 +38,7 @@ HOSTS = (("a", 6379), ("b", 7000))
     ],
 )
 def test_one_address_names_a_server_a_socket_or_a_cluster(url: str, address: Address) -> None:
-    assert read_address(url) == address
+    assert parse_url(url) == address
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_one_address_names_a_server_a_socket_or_a_cluster(url: str, address: Add
 )
 def test_what_is_wrong_with_an_address_is_named_and_its_password_never(url: str, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint) as caught:
-        read_address(url)
+        parse_url(url)
     assert "hunter2" not in str(caught.value)
     assert "MILD_STORE_URL" in str(caught.value)
 
