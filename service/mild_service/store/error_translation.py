@@ -1,7 +1,4 @@
-"""Redis' errors as the service's own, translated at one boundary, where the store's time is taken too.
-
-Redis' replies, narrowed: the client's types allow text and bytes, the connection is set to bytes.
-"""
+"""Translation of Redis errors to errors of the service, timing of the store, and conversion of replies to bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -10,12 +7,12 @@ from redis.exceptions import ConnectionError, OutOfMemoryError, RedisClusterExce
 from mild_service.errors import StoreError, StoreFull, StoreUnavailable, StoreUnreplicated
 from mild_service.observability import phase
 
-BROKEN = (ConnectionError, TimeoutError, RuntimeError)
-"""What a client raises when a connection has gone; uvloop's transports say by the last one that they are closed."""
+CONNECTION_ERRORS = (ConnectionError, TimeoutError, RuntimeError)
+"""Errors of a lost connection; transports of uvloop raise RuntimeError when they are closed."""
 
 
 class translated(phase):  # noqa: N801  # as its parent
-    """Raises `StoreFull` or `StoreUnavailable` in place of Redis' errors."""
+    """Context manager that times its block as the phase ``store`` and translates Redis errors to `StoreError`."""
 
     __slots__ = ()
 
@@ -26,12 +23,12 @@ class translated(phase):  # noqa: N801  # as its parent
         super().__exit__()
         error = raised[1]
         if isinstance(error, RedisError | RedisClusterException):
-            raise _translation(error) from error
+            raise _translate(error) from error
         if isinstance(error, RuntimeError) and "closed" in str(error):
             raise StoreUnavailable("the connection to the store was cut; try again in a second") from error
 
 
-def _translation(error: RedisError | RedisClusterException) -> StoreError:
+def _translate(error: RedisError | RedisClusterException) -> StoreError:
     if isinstance(error, OutOfMemoryError):
         return StoreFull(
             "the store has reached its memory limit; delete runs (DELETE /runs/{run_id}) or raise its `maxmemory`"
@@ -51,25 +48,25 @@ def _translation(error: RedisError | RedisClusterException) -> StoreError:
 
 
 def blob(reply: bytes | str) -> bytes:
-    """One value."""
+    """Return a value as bytes."""
     return reply if isinstance(reply, bytes) else reply.encode()
 
 
 def blobs(reply: Iterable[bytes | str | None]) -> list[bytes | None]:
-    """Values, None where there is none."""
+    """Return values as bytes, None for missing ones."""
     return [None if value is None else blob(value) for value in reply]
 
 
 def words(reply: Iterable[bytes | str]) -> list[str]:
-    """Names."""
+    """Return values as text."""
     return [blob(value).decode() for value in reply]
 
 
 def table(reply: Mapping[bytes | str, bytes | str]) -> dict[bytes, bytes]:
-    """A hash."""
+    """Return a hash with names and values as bytes."""
     return {blob(name): blob(value) for name, value in reply.items()}
 
 
 def pairs(reply: Sequence[bytes]) -> dict[bytes, bytes]:
-    """A hash as scripts give it: fields and values in turn."""
+    """Return a hash from a script's reply, a list of alternating names and values."""
     return dict(zip(reply[::2], reply[1::2], strict=True))

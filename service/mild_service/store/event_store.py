@@ -1,4 +1,4 @@
-"""What has happened to runs: read from their streams, to which every script appends as it changes something."""
+"""Event streams of runs, to which every script that changes a run appends."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import blob, blobs, translated
 
 BATCH_SIZE = 256
-"""Most events that are read at once."""
+"""Maximum number of events that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """A run's stream at one instant.
+    """Events read from the stream of one run.
 
     Attributes
     ----------
     alive
-        False once the run is deleted or has expired.
+        False if the run is deleted or has expired.
     events
-        The first of those that were asked for, ascending.
+        Up to `BATCH_SIZE` events after the requested number, ascending.
     """
 
     alive: bool
@@ -32,24 +32,24 @@ class EventBatch:
 
 
 class EventStore:
-    """Verbs on runs' streams; none of them waits."""
+    """Reads the event streams of runs without waiting."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def read_after(self, places: Iterable[tuple[Run, int]]) -> list[EventBatch]:
-        """Events of runs behind a number each, up to `BATCH_SIZE` of them, in one exchange with the store."""
+    async def read_after(self, positions: Iterable[tuple[Run, int]]) -> list[EventBatch]:
+        """Read the events of each run after the given number, in one exchange with the store."""
         keys, runs = self._context.keys, []
         with translated():
             pipeline = self._context.redis.pipeline(transaction=False)
-            for run, after in places:
+            for run, after in positions:
                 runs.append(run)
                 pipeline.xrange(keys.events(run.run_id, run.uid), f"{after + 1}-0", "+", BATCH_SIZE)
                 pipeline.hmget(keys.run(run.run_id), ["uid", "deleting", "expires"])
-            found = await pipeline.execute()
+            replies = await pipeline.execute()
         return [
             EventBatch(self._alive(run, blobs(record)), [_event(run, entry) for entry in entries])
-            for run, entries, record in zip(runs, found[::2], found[1::2], strict=True)
+            for run, entries, record in zip(runs, replies[::2], replies[1::2], strict=True)
         ]
 
     def _alive(self, run: Run, record: Sequence[bytes | None]) -> bool:
@@ -58,45 +58,45 @@ class EventStore:
 
 
 def _event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event:
-    """An entry of the stream, narrowed."""
+    """Decode an entry of the stream."""
     name, fields = entry
     kind: EventKind = fields[b"kind"].decode()  # type: ignore[assignment]  # written by our own scripts
-    read = _READERS.get(kind)
+    read_fields = _FIELD_READERS.get(kind)
     return Event(
         number=int(blob(name).partition(b"-")[0]),
         kind=kind,
         at=int(fields[b"at"]) / 1000,
-        fields={} if read is None else read(run, fields),
+        fields={} if read_fields is None else read_fields(run, fields),
     )
 
 
-def _place(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _read_position(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {name: int(fields[name.encode()]) for name in ("round", "epoch") if name.encode() in fields}
 
 
-def _resumed(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_place(fields), "attempt": int(fields[b"attempt"]), "num_dropped": int(fields[b"dropped"])}
+def _read_resumed_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {**_read_position(fields), "attempt": int(fields[b"attempt"]), "num_dropped": int(fields[b"dropped"])}
 
 
-def _patched(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _read_patched_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {"changed": fields[b"changed"].decode().split(",")}
 
 
-def _members(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_place(fields), "num_members": _n_members(run, fields)}
+def _read_members_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {**_read_position(fields), "num_members": _count_members(run, fields)}
 
 
-def _planted(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _read_planted_fields(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     planted = codec.read_set_ref(fields[b"planted"])
     return {"num_planted": 0 if planted is None else planted.n_members}
 
 
-def _epoch(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _read_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     epoch = codec.read_epoch(int(fields[b"epoch"]), fields[b"record"])
-    n_expected = _n_members(run, fields) if run.spec.observe == "members" else run.spec.num_samples
+    n_expected = _count_members(run, fields) if run.spec.observe == "members" else run.spec.num_samples
     n_observed = n_expected if epoch.n_observed is None else epoch.n_observed
     return {
-        **_place(fields),
+        **_read_position(fields),
         "outcome": fields[b"outcome"].decode(),
         "attempt": epoch.attempt,
         "num_correct": epoch.n_correct,
@@ -105,29 +105,29 @@ def _epoch(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     }
 
 
-def _metrics(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_place(fields), "metrics": orjson.loads(fields[b"metrics"])}
+def _read_metrics_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {**_read_position(fields), "metrics": orjson.loads(fields[b"metrics"])}
 
 
-def _finished(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _read_finished_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     selection = orjson.loads(fields[b"selection"])
-    shown = ("basis", "verdict", "num_selected", "num_samples", "estimated")
-    return {**_place(fields), **{name: selection[name] for name in shown}}
+    names = ("basis", "verdict", "num_selected", "num_samples", "estimated")
+    return {**_read_position(fields), **{name: selection[name] for name in names}}
 
 
-def _n_members(run: Run, fields: Mapping[bytes, bytes]) -> int:
+def _count_members(run: Run, fields: Mapping[bytes, bytes]) -> int:
     members = codec.read_set_ref(fields[b"members"])
     return run.spec.num_samples if members is None else members.n_members
 
 
-_READERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, Any]]] = {
-    "run-resumed": _resumed,
-    "run-patched": _patched,
-    "members-set": _members,
-    "planted-set": _planted,
-    "epoch-committed": _epoch,
-    "epoch-partial": _epoch,
-    "metrics-posted": _metrics,
-    "round-finished": _finished,
+_FIELD_READERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, Any]]] = {
+    "run-resumed": _read_resumed_fields,
+    "run-patched": _read_patched_fields,
+    "members-set": _read_members_fields,
+    "planted-set": _read_planted_fields,
+    "epoch-committed": _read_epoch_fields,
+    "epoch-partial": _read_epoch_fields,
+    "metrics-posted": _read_metrics_fields,
+    "round-finished": _read_finished_fields,
 }
-"""How the fields of an event are read; kinds that are not here have none."""
+"""Functions that read the fields of an event, by kind; other kinds have no fields."""

@@ -1,4 +1,4 @@
-"""Every key that the service writes, in one table. All of them start with the namespace (``mild``).
+"""Names of all keys and fields that the service writes. Every key starts with the namespace (``mild``).
 
 ==================================  ======  =========================================================================
 key (after the namespace)           type    holds
@@ -31,9 +31,9 @@ The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lie
 and commit. Keys without braces are global: each lies in the slot of its name, and nothing is changed together with it.
 A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
-Fields of a chunk hash are immutable and named by content: ``<epoch>:<attempt>:<digest>`` for an epoch and
+Fields of a chunk hash are immutable and named by their content: ``<epoch>:<attempt>:<digest>`` for an epoch and
 ``set:<digest>`` for members, planted samples and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name
-that its writer has drawn, so that whatever was merged away can be deleted at once: nobody else writes it ever again.
+that its writer has drawn at random, so that a merged shard can be deleted: no other writer uses the same field.
 Those of a truth hash are ``labels:<version>:<digest>`` and ``audit:<version>:<digest>``; those of an ids hash
 ``<upload>:<piece>``, and the run's record names the upload. A field that no record names is never read.
 """
@@ -45,7 +45,7 @@ from mild_service.models import AnnotationName, AnnotationRef
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names of one namespace."""
+    """Names of the keys of one namespace."""
 
     namespace: str = "mild"
 
@@ -56,7 +56,7 @@ class Keys:
 
     @property
     def schema(self) -> str:
-        """Version of what lies in the store."""
+        """Schema version of the store."""
         return f"{self.namespace}:schema"
 
     def run(self, run_id: str) -> str:
@@ -72,7 +72,7 @@ class Keys:
         return f"{self.namespace}:{{{run_id}}}:{uid}:epochs:{round_}"
 
     def shards(self, run_id: str, uid: str, round_: int) -> str:
-        """What is known of the shards of a round's epochs."""
+        """Records of the shards of a round's epochs."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:shards:{round_}"
 
     def metrics(self, run_id: str, uid: str, round_: int) -> str:
@@ -112,7 +112,7 @@ class Keys:
         return f"{self.namespace}:{{{run_id}}}:{uid}:cached"
 
     def lock(self, run_id: str, uid: str, digest: str) -> str:
-        """Who computes it."""
+        """Lock of a computation of a selection."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:lock:{digest}"
 
     @property
@@ -134,7 +134,7 @@ class Keys:
         return f"{self.namespace}:quota:{key_id}"
 
     def touched(self, key: str) -> str:
-        """A key in the slot of `key`, by its hash tag, which without braces is all of its name."""
+        """Return a key in the same slot as `key`: with its hash tag, or, without braces, its whole name as the tag."""
         _, brace, rest = key.partition("{")
         return f"{self.namespace}:touched:{{{rest.partition('}')[0] if brace else key}}}"
 

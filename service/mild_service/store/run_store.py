@@ -93,7 +93,7 @@ class RunStore:
             raise run_not_found_error(run_id)
         return codec.read_run(run_id, fields)
 
-    async def find_dead(self, run_id: str) -> Run | None:
+    async def find_inactive(self, run_id: str) -> Run | None:
         """A record that no verb finds any more: of a run that has expired, or is being deleted."""
         with translated():
             fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))

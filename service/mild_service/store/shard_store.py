@@ -26,9 +26,9 @@ _TRIES = 50
 class ShardStore:
     """Verbs on the shards of an open round's epochs."""
 
-    def __init__(self, context: StoreContext, bits: BitmapStore, writer: BitmapWriter, epochs: EpochStore) -> None:
+    def __init__(self, context: StoreContext, bitmaps: BitmapStore, writer: BitmapWriter, epochs: EpochStore) -> None:
         self._context = context
-        self._bits = bits
+        self._bitmaps = bitmaps
         self._writer = writer
         self._epochs = epochs
 
@@ -43,7 +43,7 @@ class ShardStore:
             If the shard or the epoch holds other content, or the epoch is written in another way, and is not to be
             replaced.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         assert packed.n_observed is not None, "a shard says who was observed"
         name = secrets.token_hex(8)
@@ -91,7 +91,7 @@ class ShardStore:
         StoreDamaged
             If a shard is not there (any more).
         """
-        return await self._bits.read_union(run, round_, _fields(number, refs))
+        return await self._bitmaps.read_union(run, round_, _fields(number, refs))
 
     async def merge(self, run: Run, round_: int, epoch: Epoch, attempt: int | None) -> Epoch | None:
         """Commit `epoch` as the union of the shards that are in; None when it is not as it was read any more.
@@ -99,7 +99,7 @@ class ShardStore:
         Raises
         ------
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         StoreDamaged
             If a shard's bits are missing.
         """

@@ -105,7 +105,7 @@ def test_a_corrupt_folder_is_an_error_that_names_the_log(tmp_path: Path) -> None
 def test_a_server_that_does_not_come_up_again_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(embedded, "_RESTARTS", 2)
+    monkeypatch.setattr(embedded, "_MAX_RESTARTS", 2)
     with EmbeddedServer(tmp_path) as server, connected(server) as redis:
         redis.set("k", "1")
         (manifest,) = (tmp_path / "appendonlydir").glob("*.manifest")
