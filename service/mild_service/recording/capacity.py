@@ -1,7 +1,4 @@
-"""Whether the store has room for one more run: estimated before it is opened, and watched after.
-
-How many runs a key may have at once.
-"""
+"""Limits on new runs: the memory of the store, and the number of runs per API key."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -20,35 +17,35 @@ from mild_service.store.servers import Memory
 
 logger = logging.getLogger(__name__)
 
-EPOCHS, ROUNDS = 50, 1
-"""Of a run that does not say what it expects."""
-_STAGED = 8
-"""Parts of one epoch that are kept beside each other until they are merged: shards, or a log's before and after."""
-_RECORDS = 1024
-"""Bytes of one epoch's records, its event, and the store's own bookkeeping of them."""
-_REWRITE = 1.25
-"""Room for what is written while the append-only file is rewritten, and for the allocator's rounding."""
+DEFAULT_EPOCHS, DEFAULT_ROUNDS = 50, 1
+"""Assumed numbers for a run that does not declare its expectations."""
+_UNMERGED_COPIES = 8
+"""Assumed copies of one epoch before a merge: its shards, or the states before and after a log."""
+_RECORD_BYTES = 1024
+"""Bytes of the records and the event of one epoch, with the overhead of the store."""
+_OVERHEAD = 1.25
+"""Factor for writes during a rewrite of the append-only file, and for the rounding of the allocator."""
 
 
 def estimate_bytes(spec: RunSpec) -> int:
-    """Bytes of the store's memory that a run will take once all its epochs are in.
+    """Estimate the bytes of the store's memory that a run takes once all its epochs are stored.
 
     ::
 
         1.25 * (rounds * (epochs * (2 * B + 1024) + 2 * B) + 8 * 2 * B + 4 * n_samples),   B = ceil(n_samples / 8)
 
-    An epoch is two bitmaps of B bytes (observed and correct) and its records; a round has its set, and one that was
-    computed; up to 8 shards of one epoch wait to be merged; labels take up to 4 bytes a sample. A quarter more is for
-    the rewrite of the append-only file. Sample ids and predicted classes are not in it: they come later, if at all.
+    An epoch has two bitmaps of B bytes (observed and correct) and its records; a round has its stored set and a
+    computed one; up to 8 shards of one epoch wait for a merge; labels take up to 4 bytes per sample. The factor 1.25
+    covers a rewrite of the append-only file. Sample ids and predicted classes are not included: they are optional.
     """
     plane = bitmap.n_bytes(spec.num_samples)
-    n_epochs, n_rounds = spec.expected_epochs or EPOCHS, spec.expected_rounds or ROUNDS
-    rounds = n_rounds * (n_epochs * (2 * plane + _RECORDS) + 2 * plane)
-    return round(_REWRITE * (rounds + _STAGED * 2 * plane + 4 * spec.num_samples))
+    n_epochs, n_rounds = spec.expected_epochs or DEFAULT_EPOCHS, spec.expected_rounds or DEFAULT_ROUNDS
+    rounds = n_rounds * (n_epochs * (2 * plane + _RECORD_BYTES) + 2 * plane)
+    return round(_OVERHEAD * (rounds + _UNMERGED_COPIES * 2 * plane + 4 * spec.num_samples))
 
 
 class Capacity:
-    """Refuses runs that the store could not hold beside those that it has."""
+    """Checks that the store has enough memory for a new run."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
@@ -58,29 +55,29 @@ class Capacity:
         self._warned = False
 
     async def check(self, spec: RunSpec) -> None:
-        """Return where a new run has room, or where the run is there already.
+        """Check that a run fits into the store's memory, unless it exists already.
 
         Raises
         ------
         StoreFull
-            If it has none.
+            If the memory is not sufficient.
         """
         memory = await self.measure(spec.run_id, spec.num_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
             return
-        needed, open_to_new = estimate_bytes(spec), round(memory.limit * (1 - self._reserve))
-        if memory.used + needed <= open_to_new or await self._store.runs.exists(spec.run_id):
+        needed, available = estimate_bytes(spec), round(memory.limit * (1 - self._reserve))
+        if memory.used + needed <= available or await self._store.runs.exists(spec.run_id):
             return
-        epochs, rounds = spec.expected_epochs or EPOCHS, spec.expected_rounds or ROUNDS
+        epochs, rounds = spec.expected_epochs or DEFAULT_EPOCHS, spec.expected_rounds or DEFAULT_ROUNDS
         raise StoreFull(
             f"run {spec.run_id!r} is estimated at {needed} bytes "
             f"({spec.num_samples} samples, {epochs} epochs, {rounds} rounds), "
-            f"the store uses {memory.used} of {memory.limit} bytes and takes new runs up to {open_to_new}; "
+            f"the store uses {memory.used} of {memory.limit} bytes and takes new runs up to {available}; "
             "delete runs (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
         )
 
     async def measure(self, run_id: str = "", spread: bool = True) -> Memory | None:
-        """Memory as it is, with the limit that counts; told to whoever watches. None where the store does not tell."""
+        """Read the memory and its effective limit, update the metrics, and warn if it is short; None if unknown."""
         memory = await self._store.servers.read_memory(run_id, spread)
         if memory is None:
             return None
@@ -102,13 +99,13 @@ class Capacity:
 
 @dataclass(slots=True)
 class QuotaSlot:
-    """A run's place among its key's; it is given back unless the run was `created`."""
+    """Reservation of a run for a key; released unless the run was `created`."""
 
     created: bool = False
 
 
 class RunQuota:
-    """Counts the runs that each key has created; those of an open service are not counted."""
+    """Limits the number of runs per key; runs of a service without keys are not counted."""
 
     def __init__(self, store: Store, limit: int) -> None:
         self._store = store
@@ -116,16 +113,16 @@ class RunQuota:
 
     @asynccontextmanager
     async def reserve(self, caller: ApiKey, run_id: str) -> AsyncIterator[QuotaSlot]:
-        """Hold a place while a run is opened.
+        """Context manager that reserves one of the key's runs while a run is opened.
 
         Raises
         ------
         RunLimit
-            If the key has as many runs as it may.
+            If the key has reached its maximum number of runs.
         """
-        place = QuotaSlot()
+        slot = QuotaSlot()
         if caller is ANONYMOUS or await self._store.runs.exists(run_id):
-            yield place
+            yield slot
             return
         outcome = await self._store.quotas.reserve(caller.key_id, run_id, self._limit)
         if outcome == "full":
@@ -134,7 +131,7 @@ class RunQuota:
                 "(DELETE /runs/{run_id}), or have MILD_MAX_RUNS_PER_KEY raised"
             )
         try:
-            yield place
+            yield slot
         finally:
-            if outcome == "taken" and not place.created:
+            if outcome == "taken" and not slot.created:
                 await self._store.quotas.release(caller.key_id, run_id)

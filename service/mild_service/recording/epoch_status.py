@@ -1,4 +1,4 @@
-"""Who is in: of an epoch sample by sample, of a round epoch by epoch."""
+"""Status of rounds and epochs: which samples, shards and epochs are stored."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -17,28 +17,28 @@ from mild_service.store import Store, wrong_round_error
 
 EpochState: TypeAlias = Literal["absent", "partial", "committed"]
 
-_SHOWN = 100
-_TRIES = 20
+_MAX_LISTED = 100
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochStatus:
-    """How far an epoch is.
+    """Status of one epoch.
 
     Attributes
     ----------
     epoch
-        Its record; None when it is absent.
+        Its record; None if there is none.
     n_correct, n_observed
-        Samples.
+        Numbers of correct and observed samples.
     n_expected
-        Samples that the run observes in every epoch.
+        Number of samples that the run observes in every epoch.
     n_missing, missing
-        Samples that are expected and not there, and the first 100 of them.
+        Number of expected samples that are not stored, and the first 100 of them.
     n_ranges, ranges
-        Stretches of neighbouring samples among the missing, and the first 100 of them, shape (n, 2): first and last.
+        Number of ranges of consecutive missing samples, and the first 100 of them, shape (n, 2): first and last.
     missing_shards
-        Those that are not in, ascending; empty where the epoch is not written in shards.
+        Shards that are not stored, ascending; empty if the epoch is not written in shards.
     """
 
     epoch: Epoch | None
@@ -53,19 +53,19 @@ class EpochStatus:
 
     @property
     def state(self) -> EpochState:
-        """How far the epoch is, in a word."""
+        """State of the epoch."""
         return epoch_state(self.epoch)
 
 
 class StatusReader:
-    """Reports on what is in."""
+    """Reads the status of rounds and epochs."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._settings = settings
 
     async def read_round(self, run: Run, number: int) -> Round:
-        """A round as it stands.
+        """Read a round.
 
         Raises
         ------
@@ -79,39 +79,39 @@ class StatusReader:
         return round_
 
     async def read_members(self, run: Run, round_: Round) -> Bitmap:
-        """Whom the model is trained on, shape (n_bytes,)."""
+        """Read the samples that the model is trained on, shape (n_bytes,)."""
         if round_.members is None:
             return bitmap.full(run.spec.num_samples)
         return await self._store.bitmaps.read_set(run, round_.members)
 
     async def read_planted(self, run: Run) -> Bitmap:
-        """Whose label was broken on purpose in round 0, shape (n_bytes,)."""
+        """Read the samples that were mislabelled on purpose in round 0, shape (n_bytes,)."""
         round_ = await self.read_round(run, 0)
         if round_.planted is None:
             return np.zeros(bitmap.n_bytes(run.spec.num_samples), dtype=np.uint8)
         return await self._store.bitmaps.read_set(run, round_.planted)
 
     async def read_epoch(self, run: Run, number: int, epoch: int) -> EpochStatus:
-        """How far an epoch is: one epoch's bits are read, or its shards', and at most one reply beside them.
+        """Read the status of an epoch from its bits, or from those of its shards.
 
         Raises
         ------
         LimitExceeded, RoundNotOpen
             If there is no such round or epoch.
         StoreDamaged
-            If bits are missing.
+            If committed bits are missing.
         StoreUnavailable
-            If the epoch changed faster than it could be read.
+            If the epoch was changed during every attempt to read it.
         """
         check_position(self._settings, number, epoch)
-        damaged: Epoch | None = None
-        for _ in range(_TRIES):
+        damaged_record: Epoch | None = None
+        for _ in range(_ATTEMPTS):
             round_ = await self.read_round(run, number)
-            found = round_.all_epochs.get(epoch)
+            record = round_.all_epochs.get(epoch)
             refs = (
                 []
-                if found is None or found.n_shards is None
-                else await self._store.shards.read_refs(run, number, found)
+                if record is None or record.n_shards is None
+                else await self._store.shards.read_refs(run, number, record)
             )
             if refs is None:
                 continue
@@ -119,21 +119,21 @@ class StatusReader:
             if run.spec.observe == "members":
                 expected = await self.read_members(run, round_)
             try:
-                observed, correct = await self._bits(run, number, found, refs, expected)
+                observed, correct = await self._bits(run, number, record, refs, expected)
             except StoreDamaged:
-                if found == damaged:
+                if record == damaged_record:
                     raise
-                damaged = found  # or else merged or replaced, just now
+                damaged_record = record  # unless it was merged or replaced in the meantime
                 continue
-            return await anyio.to_thread.run_sync(_coverage, found, refs, observed, correct, expected)
+            return await anyio.to_thread.run_sync(_compute_status, record, refs, observed, correct, expected)
         raise StoreUnavailable(
-            f"epoch {epoch} of round {number} was changed {_TRIES} times while it was read; ask again in a second"
+            f"epoch {epoch} of round {number} was changed {_ATTEMPTS} times while it was read; ask again in a second"
         )
 
     async def _bits(
         self, run: Run, number: int, epoch: Epoch | None, refs: list[ShardRef], expected: Bitmap
     ) -> tuple[Bitmap, Bitmap]:
-        """Who was observed and who was correct, shape (n_bytes,) each."""
+        """Read the observed and the correct samples, shape (n_bytes,) each."""
         if epoch is None:
             return np.zeros_like(expected), np.zeros_like(expected)
         if epoch.partial and epoch.kind == "shards":
@@ -143,17 +143,17 @@ class StatusReader:
 
 
 def epoch_state(epoch: Epoch | None) -> EpochState:
-    """How far an epoch is, in a word."""
+    """Return the state of an epoch."""
     if epoch is None:
         return "absent"
     return "partial" if epoch.partial else "committed"
 
 
-def _coverage(
+def _compute_status(
     epoch: Epoch | None, refs: list[ShardRef], observed: Bitmap, correct: Bitmap, expected: Bitmap
 ) -> EpochStatus:
     missing = expected & ~observed
-    n_ranges, ranges = bitmap.find_ranges(missing, _SHOWN)
+    n_ranges, ranges = bitmap.find_ranges(missing, _MAX_LISTED)
     n_shards = 0 if epoch is None else epoch.n_shards or 0
     return EpochStatus(
         epoch=epoch,
@@ -161,7 +161,7 @@ def _coverage(
         n_observed=bitmap.popcount(observed),
         n_expected=bitmap.popcount(expected),
         n_missing=bitmap.popcount(missing),
-        missing=bitmap.first_indices(missing, _SHOWN),
+        missing=bitmap.first_indices(missing, _MAX_LISTED),
         n_ranges=n_ranges,
         ranges=ranges,
         missing_shards=sorted(set(range(n_shards)) - {ref.shard for ref in refs}),

@@ -1,7 +1,4 @@
-"""The write path of whole epochs: one exchange with the store, where this process knows the run already.
-
-Records of runs as this process has last read them. They may be out of date: the store has the last word.
-"""
+"""Writing whole epochs, in one exchange with the store if the record of the run is cached."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -18,65 +15,65 @@ from mild_service.models import NO_PRECONDITION, CommitOutcome, Epoch, Precondit
 from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
 
-_KEPT = 4096
+_MAX_CACHED_RUNS = 4096
 
 
 class RunCache:
-    """The records that were asked for last.
+    """Cache of the records of runs, which may be outdated.
 
-    A record names the run it was read of by its uid, and every script checks that first; so whatever is written by an
-    old record is refused if the run was deleted since, and opened again perhaps. Whoever is refused by an old record
-    has to forget it, read the present one, and try again: old records never refuse anything.
+    Every script checks the uid of the record, so a write based on an outdated record is refused if the run was deleted
+    in the meantime, even if it was opened again. If a cached record leads to a refusal, remove it from the cache, read
+    the current record and try again: an outdated record must never be the reason for a refusal.
     """
 
-    def __init__(self, kept: int = _KEPT) -> None:
-        self._kept = kept
+    def __init__(self, max_runs: int = _MAX_CACHED_RUNS) -> None:
+        self._max_runs = max_runs
         self._runs: OrderedDict[str, Run] = OrderedDict()
 
     def get(self, run_id: str) -> Run | None:
-        """A record without its tags, perhaps an old one; None where none is kept."""
+        """Return a record, without its tags and possibly outdated; None if it is not cached."""
         run = self._runs.get(run_id)
         if run is not None:
             self._runs.move_to_end(run_id)
         return run
 
-    def keep(self, run: Run) -> None:
-        """Keep a record that was just read, in the place of the one that has not been asked for for longest."""
+    def put(self, run: Run) -> None:
+        """Cache a record; evict the least recently used one if the cache is full."""
         self._runs[run.run_id] = replace(run, spec=replace(run.spec, tags={}))
         self._runs.move_to_end(run.run_id)
-        if len(self._runs) > self._kept:
+        if len(self._runs) > self._max_runs:
             self._runs.popitem(last=False)
 
-    def forget(self, run_id: str) -> None:
-        """Keep a record no longer."""
+    def remove(self, run_id: str) -> None:
+        """Remove a record."""
         self._runs.pop(run_id, None)
 
 
 class RequestBody(Protocol):
-    """A body that comes as it is asked for."""
+    """Body of a request, read on demand."""
 
     @property
     def sha256(self) -> str | None:
-        """Of all of it, in hex, once it was read; None where nobody has needed to know."""
+        """SHA-256 of the whole body in hex, once it is read; None if it was not computed."""
 
     async def read_up_to(self, n_bytes: int) -> bytes:
-        """All of it; of a longer one, its first ``n_bytes + 1`` bytes. It may be asked again, and for more."""
+        """Return the whole body, or its first ``n_bytes + 1`` bytes if it is longer. Can be called again, with more."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochPut:
-    """A place, and what a writer says of what it puts there.
+    """Parameters of writing one epoch.
 
     Attributes
     ----------
     run_id, round, epoch
-        The place.
+        Where the epoch is written.
     attempt
-        The writer's; None takes the current one.
+        The writer's attempt; None accepts the current one.
     replace
-        Whether other content may be replaced.
+        Whether different content is replaced.
     condition
-        On the digest of what is there.
+        Precondition on the digest of the stored epoch.
     """
 
     run_id: str
@@ -88,34 +85,34 @@ class EpochPut:
 
 
 class EpochWriter:
-    """Epochs put whole."""
+    """Writes whole epochs."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
         self._settings = settings
         self._telemetry = telemetry
-        self._known = RunCache()
+        self._run_cache = RunCache()
 
     async def put(self, put: EpochPut, body: RequestBody) -> tuple[CommitOutcome, Epoch]:
-        """Commit one epoch's body, all of it or nothing.
+        """Commit the body of one epoch atomically.
 
-        Decided by the run's record as this process has last seen it; if that comes to a refusal, decided anew by the
-        present one. What is committed, the store's script has checked against the present one in any case.
+        The decision is based on the cached record of the run; a refusal is checked again with the current record. The
+        store's script checks every commit against the current record.
 
         Raises
         ------
         RunNotFound
             If there is no such run.
         LimitExceeded, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
-            If the place or the body is impossible.
+            If the numbers or the body are not valid.
         Conflict, PreconditionFailed
-            If the run's state does not take it.
+            If the state of the run does not permit the write.
         """
         while True:
-            known = self._known.get(put.run_id)
-            # A round that is not known to have begun may have begun, with members that have to be looked at.
-            present = known is None or put.round > known.round
-            run = await self._store.runs.get(put.run_id) if known is None or present else known
+            cached_run = self._run_cache.get(put.run_id)
+            # A round that the cached record does not have may have started since, with its own members.
+            is_current = cached_run is None or put.round > cached_run.round
+            run = await self._store.runs.get(put.run_id) if cached_run is None or is_current else cached_run
             content = await body.read_up_to(2 * bitmap.n_bytes(run.spec.num_samples))
             check_position(self._settings, put.round, put.epoch)
             try:
@@ -123,47 +120,47 @@ class EpochWriter:
             except StoreError:
                 raise
             except MildError as refusal:
-                self._known.forget(put.run_id)
-                overtaken = put.attempt is None and isinstance(refusal, StaleAttempt)
-                if present and not overtaken:
+                self._run_cache.remove(put.run_id)
+                is_overtaken = put.attempt is None and isinstance(refusal, StaleAttempt)
+                if is_current and not is_overtaken:
                     raise
                 continue
-            if present:
-                self._known.keep(run)
+            if is_current:
+                self._run_cache.put(run)
             self._telemetry.epochs.labels(commitment).inc()
             self._telemetry.epoch_bytes.inc(len(content))
             return commitment, epoch
 
     async def _commit(self, run: Run, put: EpochPut, content: bytes, sha256: str | None) -> tuple[CommitOutcome, Epoch]:
-        bits, packed = await offload(len(content), lambda: _packed(content, run.spec.num_samples, sha256))
+        bits, packed = await offload(len(content), lambda: _parse(content, run.spec.num_samples, sha256))
         attempt = run.attempt if put.attempt is None else put.attempt
         while True:
-            members = await self._checked_members(run, put.round, bits)
+            members = await self._check_members(run, put.round, bits)
             commitment, epoch = await self._store.epochs.commit(
                 run, put.round, put.epoch, packed, attempt, put.replace, members, put.condition
             )
             if commitment != "moved":
                 return commitment, epoch
 
-    async def _checked_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
-        """Check that whoever is correct is a member, where the members are those observed."""
+    async def _check_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
+        """Check that correct samples are members, if only members are observed; return the members."""
         if run.spec.observe != "members" or bits.observed is not None or round_ > run.round:
             return "unchecked"
-        (found,) = await self._store.rounds.get(run, range(round_, round_ + 1))
-        if found.members is not None:
-            members = await self._store.bitmaps.read_set(run, found.members)
-            stray = bits.correct & ~members
-            if stray.any():
-                first = int(bitmap.to_indices(stray, run.spec.num_samples)[0])
+        (current_round,) = await self._store.rounds.get(run, range(round_, round_ + 1))
+        if current_round.members is not None:
+            members = await self._store.bitmaps.read_set(run, current_round.members)
+            non_members = bits.correct & ~members
+            if non_members.any():
+                first = int(bitmap.to_indices(non_members, run.spec.num_samples)[0])
                 raise CorrectNotObservedError(
-                    f"{bitmap.popcount(stray)} samples are correct but no members of round {round_}, the first is "
-                    f"sample {first}; the run observes members only: clear the others' bits, or send two bitmaps "
+                    f"{bitmap.popcount(non_members)} samples are correct but no members of round {round_}, the first "
+                    f"is sample {first}; the run observes members only: clear the others' bits, or send two bitmaps "
                     "(observed, then correct)"
                 )
-        return found.members
+        return current_round.members
 
 
-def _packed(content: bytes, n_samples: int, sha256: str | None) -> tuple[EpochBits, PackedEpoch]:
-    """A body, checked and packed."""
+def _parse(content: bytes, n_samples: int, sha256: str | None) -> tuple[EpochBits, PackedEpoch]:
+    """Check and pack a body."""
     bits = EpochBits.from_body(content, n_samples)
     return bits, PackedEpoch.of(bits, sha256=sha256)

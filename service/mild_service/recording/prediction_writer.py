@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 _BLOCK_BYTES = 1024 * 1024
 """Bytes of a body that are read in a worker thread at once."""
-_TRIES = 50
+_ATTEMPTS = 50
 _SHOWN = 100
 
 
@@ -181,7 +181,7 @@ class PredictionWriter:
     async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, Stored | None]:
         """An epoch as it stands."""
         number, n_samples = place[1], run.spec.num_samples
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
             epoch = round_.all_epochs.get(number)
             if epoch is None:
@@ -212,7 +212,7 @@ class PredictionWriter:
         self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None, ids: SampleIdsRef | None
     ) -> MergedEpoch:
         own = await self._in_thread(lambda: Stored(log.bits(place), closed=False, votes=log.votes(place)))
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             round_, old, stored = await self._standing(run, place)
             if round_.finished:
                 raise wrong_round_error(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
@@ -266,7 +266,7 @@ class PredictionWriter:
 
 def _too_busy(place: Place) -> StoreUnavailable:
     return StoreUnavailable(
-        f"epoch {place[1]} of round {place[0]} was changed by others {_TRIES} times while it was being merged; "
+        f"epoch {place[1]} of round {place[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
         "send the same log again in a second"
     )
 

@@ -1,4 +1,4 @@
-"""The write path: runs opened and resumed, members put, rounds finished; epochs are in `epochs` and `shards`."""
+"""Writing runs and rounds: opening, resuming, changing and deleting runs, setting members, finishing rounds."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientSet:
-    """The set that an offline client has used already, and what computed it."""
+    """The selection that an offline client has used, and the version of the core that computed it."""
 
     bitmap: Bitmap
     core_version: str
 
 
 class RunWriter:
-    """The steps of the state machine, with the limits checked and the bits decoded."""
+    """Changes runs and rounds, after checking limits and preconditions."""
 
     def __init__(self, store: Store, computer: SelectionComputer, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
@@ -67,10 +67,10 @@ class RunWriter:
         Parameters
         ----------
         spec
-            The run that is asked for.
+            The requested run.
         sent
-            Names of the fields that the caller sent, options of the selection as ``selection.metric``: a run that
-            exists must agree with these, or takes over those that may change.
+            Names of the fields that the client sent, options of the selection as ``selection.metric``. An existing run
+            must have the same values, except for changeable fields, which are updated.
         resume_from
             Round and epoch to continue at; later epochs of the open round are dropped.
         caller
@@ -81,17 +81,17 @@ class RunWriter:
         Raises
         ------
         LimitExceeded, ParameterError
-            If a number is past its limit, or the selection's options are impossible.
+            If a number exceeds its limit, or the options of the selection are not valid.
         RunConflict
             If the run exists and an immutable field that was sent differs.
         RoundFinished, RoundNotOpen
             If `resume_from` is not in the open round.
         RunLimit
-            If the caller may not create another one.
+            If the key has reached its maximum number of runs.
         PreconditionFailed
-            If the run is not as `condition` demands.
+            If the run does not meet `condition`.
         StoreFull
-            If the store has no room for another one.
+            If the store has not enough memory for the run.
         """
         check_range("num_samples", spec.num_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         if resume_from is not None:
@@ -104,35 +104,33 @@ class RunWriter:
         )
         run_id = spec.run_id
         if condition.digests is not None:
-            await self._check_there(run_id, condition)
+            await self._check_existing(run_id, condition)
         await self._capacity.check(spec)
         while True:
-            async with self._quota.reserve(caller, run_id) as place:
-                run, place.created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])
-            if place.created:
+            async with self._quota.reserve(caller, run_id) as slot:
+                run, slot.created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])
+            if slot.created:
                 return run, True
             condition.check(f"run {run_id!r}", run.uid)
-            _check_same(run, spec, sent)
+            _check_immutable_fields(run, spec, sent)
             try:
-                return await self._open_again(run, spec, sent, resume_from), False
+                return await self._reopen(run, spec, sent, resume_from), False
             except RunNotFound:
                 continue  # deleted just now: create it
 
     async def check_capacity(self) -> None:
-        """Note how full the store is, and say so where it is nearly full."""
+        """Update the memory metrics, and log a warning if the store is nearly full."""
         await self._capacity.measure()
 
-    async def _check_there(self, run_id: str, condition: Precondition) -> None:
-        """Check a condition that needs a run: opening one that is not there would make it."""
+    async def _check_existing(self, run_id: str, condition: Precondition) -> None:
+        """Check a precondition that requires the run to exist, before opening would create it."""
         uid = None
         with suppress(RunNotFound):
             uid = (await self.find(run_id)).uid
         condition.check(f"run {run_id!r}", uid)
 
-    async def _open_again(
-        self, run: Run, spec: RunSpec, sent: Collection[str], resume_from: tuple[int, int] | None
-    ) -> Run:
-        """Change what opening a run again may change; return its record."""
+    async def _reopen(self, run: Run, spec: RunSpec, sent: Collection[str], resume_from: tuple[int, int] | None) -> Run:
+        """Resume an existing run and update its changeable fields; return its record."""
         if resume_from is not None:
             await self._store.rounds.resume(run, *resume_from)
         changes = {name: getattr(spec, name) for name in CHANGEABLE_FIELDS if name in sent}
@@ -141,30 +139,30 @@ class RunWriter:
         return await self._store.runs.get(run.run_id)
 
     async def find(self, run_id: str) -> Run:
-        """A run's record.
+        """Read the record of a run.
 
         Raises
         ------
         RunNotFound
-            If there is none.
+            If the run does not exist.
         """
         return await self._store.runs.get(run_id)
 
     async def read_rounds(self, run: Run, first: int = 0) -> list[Round]:
-        """All rounds of a run from `first` on, as they stand."""
+        """Read all rounds of a run from `first` on."""
         return await self._store.rounds.get(run, range(first, run.round + 1))
 
     async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
-        """Some of the runs whose ids start with `prefix`, newest first."""
+        """List up to `limit` runs whose ids start with `prefix`, newest first."""
         return await self._store.runs.list_page(limit, cursor, prefix)
 
     async def patch(self, run_id: str, changes: Mapping[str, Any], status: RunStatus | None) -> Run:
-        """Change fields of a run's spec by name, and its status; an empty address of pictures takes it away.
+        """Change fields of a run's spec by name, and its status; an empty `picture_url` removes the URL.
 
         Raises
         ------
         ParameterError
-            If the address is none that pages may show pictures from.
+            If pages may not load images from `picture_url`.
         """
         if "picture_url" in changes:
             template = changes["picture_url"]
@@ -173,12 +171,12 @@ class RunWriter:
         return await self.find(run_id)
 
     async def delete(self, run_id: str) -> None:
-        """Delete a run with all that belongs to it."""
+        """Delete a run with all its data."""
         run = await self.find(run_id)
         await self._store.runs.delete(run_id, run.uid)
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the members of the open round; return whether that changed anything, and how many they are."""
+        """Set the members of the open round; return whether this changed anything, and the number of members."""
         check_position(self._settings, round_)
         if not members.any():
             raise InvalidInput(
@@ -188,23 +186,23 @@ class RunWriter:
         return await self._store.rounds.put_members(run, round_, members, attempt)
 
     async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set whose label was broken on purpose in round 0; return whether that changed anything, and how many."""
+        """Set the planted samples of round 0; return whether this changed anything, and their number."""
         return await self._store.rounds.put_planted(run, planted, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> CommitOutcome:
-        """Store an epoch's scalars."""
+        """Store the metrics of an epoch."""
         check_position(self._settings, round_, epoch)
         return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
 
     async def finish(
         self, run: Run, number: int, allow_gaps: bool, attempt: int | None, client_set: ClientSet | None
     ) -> None:
-        """Freeze a round with its set and open the next; a finished round is left as it is.
+        """Freeze a round with its selection and open the next; a finished round stays as it is.
 
-        The set is computed first; one script then stores it and freezes the round, provided that nothing has changed
-        meanwhile. So a crash at any point leaves the round open, or finished with its set.
+        The selection is computed first. One script then stores it and freezes the round, provided that nothing has
+        changed in the meantime. So a crash at any point leaves the round either open, or finished with its selection.
 
         Raises
         ------
@@ -214,34 +212,34 @@ class RunWriter:
         check_position(self._settings, number)
         while (run := await self.find(run.run_id)).round <= number:
             if attempt not in (None, run.attempt):
-                raise stale_attempt_error(run.run_id, run.attempt, attempt)  # before the work, not only after it
+                raise stale_attempt_error(run.run_id, run.attempt, attempt)  # before the computation, not only after it
             await self._merge_shards(run, number, allow_gaps, attempt)
             evidence = await self._computer.evidence.gather(run, number, run.spec.selection, finishing=True)
             evidence, computed = await self._computer.compute(evidence)
             _check_gaps(evidence.round, allow_gaps)
-            if _in_shards(evidence.round):
-                continue  # begun just now
-            selected, document = _stored(run, number, computed, client_set)
+            if _unmerged_epochs(evidence.round):
+                continue  # new shards arrived during the computation
+            selected, document = _choose_set(run, number, computed, client_set)
             try:
                 if await self._store.rounds.finish(run, evidence.round, selected, document, computed.fit, attempt):
                     await self._collect_garbage(run, number)
                     return
             except RoundFinished:
-                continue  # by somebody else, just now
+                continue  # finished by another request
 
     async def _merge_shards(self, run: Run, number: int, allow_gaps: bool, attempt: int | None) -> None:
-        """Commit the epochs of which all shards are in, or, when gaps are allowed, some.
+        """Commit epochs whose shards are all stored, or, if gaps are allowed, whose shards are partly stored.
 
         Raises
         ------
         EpochGap
-            If epochs or shards are missing that must not be.
+            If epochs or shards are missing and gaps are not allowed.
         """
         if number > run.round:
             return
         (round_,) = await self._store.rounds.get(run, range(number, number + 1))
         _check_gaps(round_, allow_gaps)
-        for epoch in _in_shards(round_):
+        for epoch in _unmerged_epochs(round_):
             await self._store.shards.merge(run, number, epoch, attempt)
 
     async def _collect_garbage(self, run: Run, number: int) -> None:
@@ -249,14 +247,14 @@ class RunWriter:
             (round_,) = await self._store.rounds.get(run, range(number, number + 1))
             await self._store.bitmaps.collect_garbage(run, round_)
             await self._store.wrong_predictions.collect_garbage(run, round_)
-        except StoreError as error:  # costs room, not truth
+        except StoreError as error:  # only costs memory
             logger.warning("round %d of a run was finished, but not cleaned up: %s", number, error)
 
 
-def _stored(
+def _choose_set(
     run: Run, number: int, computed: ComputedSelection, client_set: ClientSet | None
 ) -> tuple[Bitmap, dict[str, Any]]:
-    """The set to store and its JSON."""
+    """Return the set to store and its JSON."""
     head = {"run_id": run.run_id, "round": number, "basis": "stored", "provisional": False}
     document = {**head, **computed.summary, "core_version": CORE_VERSION}
     if client_set is None:
@@ -269,33 +267,33 @@ def _stored(
         "differs": differs,
     }
     if differs:
-        document["member_overlap"] = None  # of the service's own set, which is not the one that is answered
+        document["member_overlap"] = None  # it describes the computed set, not the client's
     return client_set.bitmap, document
 
 
-def _in_shards(round_: Round) -> list[Epoch]:
-    """Epochs whose shards have not been merged yet."""
+def _unmerged_epochs(round_: Round) -> list[Epoch]:
+    """Return the epochs whose shards are not merged yet."""
     return [epoch for epoch in round_.partial_epochs.values() if epoch.kind == "shards"]
 
 
 def _check_gaps(round_: Round, allow_gaps: bool) -> None:
     if allow_gaps:
         return
-    if lacking := [epoch for epoch in _in_shards(round_) if epoch.is_missing_shards]:
-        first = lacking[0]
+    if incomplete := [epoch for epoch in _unmerged_epochs(round_) if epoch.is_missing_shards]:
+        first = incomplete[0]
         raise EpochGap(
             f"epoch {first.number} of round {round_.number} has {first.n_stored_shards} of {first.n_shards} shards; "
             "put the others, or finish with allow_gaps to count whom they would have observed as unobserved"
         )
     if missing := round_.missing_epochs:
-        shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        numbers = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         raise EpochGap(
             f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "
-            f"{len(missing)} are missing: {shown}; put them, or finish with allow_gaps to count them as unobserved"
+            f"{len(missing)} are missing: {numbers}; put them, or finish with allow_gaps to count them as unobserved"
         )
 
 
-def _check_same(run: Run, spec: RunSpec, sent: Collection[str]) -> None:
+def _check_immutable_fields(run: Run, spec: RunSpec, sent: Collection[str]) -> None:
     """Compare the immutable fields that were sent with those that the run was opened with."""
     pairs = [
         (wire_name(field), getattr(run.spec, field.name), getattr(spec, field.name))

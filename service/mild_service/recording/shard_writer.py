@@ -1,4 +1,4 @@
-"""The write path of shards: an epoch that several ranks write, each its own share."""
+"""Writing epochs in shards, of which each rank writes one."""
 
 from dataclasses import dataclass, replace
 
@@ -13,21 +13,21 @@ from mild_service.models import Epoch, Run, ShardOutcome
 from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
 
-_TRIES = 50
+_ATTEMPTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What a shard has done.
+    """Result of writing a shard.
 
     Attributes
     ----------
     outcome
-        ``same`` when the store had it.
+        ``same`` if the shard was stored already.
     epoch
-        The epoch as it stands now.
+        The current record of the epoch.
     n_correct, n_observed
-        Samples of the shard.
+        Numbers of correct and observed samples of the shard.
     """
 
     outcome: ShardOutcome
@@ -37,7 +37,7 @@ class ShardResult:
 
 
 class ShardWriter:
-    """Epochs in shards."""
+    """Writes epochs in shards."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
@@ -55,34 +55,35 @@ class ShardWriter:
         attempt: int | None,
         replaces: bool,
     ) -> ShardResult:
-        """Keep one rank's share of an epoch, and commit the epoch when it was the last; `attempt` None: the current.
+        """Store one shard of an epoch, and commit the epoch if all its shards are stored.
 
-        When that is cut short between the two, any shard of the epoch sent again, or the round's finish, completes it.
+        If this is interrupted before the commit, sending any shard of the epoch again, or finishing the round,
+        completes it. `attempt` is the writer's; None accepts the current one.
 
         Raises
         ------
         LimitExceeded, InvalidRequest, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
-            If the place or the body is impossible.
+            If the numbers or the body are not valid.
         Conflict
-            If the run's state does not take it.
+            If the state of the run does not permit the write.
         """
         check_position(self._settings, round_, number)
         check_range("of", of, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
         if shard >= of:
             raise InvalidRequest(f"shard is {shard}, an epoch of {of} shards has 0..{of - 1}; number them from 0 on")
         n_samples = run.spec.num_samples
-        packed = await offload(len(body), lambda: _packed(body, n_samples))
-        done: ShardOutcome | None = None
-        for _ in range(_TRIES):
+        packed = await offload(len(body), lambda: _parse(body, n_samples))
+        first_outcome: ShardOutcome | None = None
+        for _ in range(_ATTEMPTS):
             try:
                 outcome, epoch = await self._store.shards.put(
                     run, round_, number, shard, of, packed, run.attempt if attempt is None else attempt, replaces
                 )
-                done = done or outcome  # sent again below, a shard that has just been stored is the same
+                first_outcome = first_outcome or outcome  # a repeated put below returns "same"
                 if epoch.partial and not epoch.is_missing_shards:
                     merged = await self._store.shards.merge(run, round_, epoch, attempt)
                     if merged is None:
-                        continue  # by somebody else, just now
+                        continue  # changed by another writer
                     self._telemetry.epochs.labels("committed").inc()
                     epoch = merged
             except StaleAttempt:
@@ -90,17 +91,17 @@ class ShardWriter:
                     raise
                 run = replace(run, attempt=(await self._store.runs.get(run.run_id)).attempt)
                 continue
-            self._telemetry.shards.labels(done).inc()
+            self._telemetry.shards.labels(first_outcome).inc()
             self._telemetry.epoch_bytes.inc(len(body))
-            return ShardResult(done, epoch, packed.n_correct, packed.n_observed or 0)
+            return ShardResult(first_outcome, epoch, packed.n_correct, packed.n_observed or 0)
         raise StoreUnavailable(
-            f"epoch {number} of round {round_} was changed by others {_TRIES} times while its shards were merged; "
+            f"epoch {number} of round {round_} was changed by others {_ATTEMPTS} times while its shards were merged; "
             "send the same shard again in a second"
         )
 
 
-def _packed(body: bytes, n_samples: int) -> PackedEpoch:
-    """A shard's body, checked and packed."""
+def _parse(body: bytes, n_samples: int) -> PackedEpoch:
+    """Check and pack the body of a shard."""
     bits = EpochBits.from_body(body, n_samples)
     if bits.observed is None:
         size = bitmap.n_bytes(n_samples)

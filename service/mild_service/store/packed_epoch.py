@@ -1,4 +1,4 @@
-"""An epoch's bits in the form that is stored: hashed, counted, cut into chunks."""
+"""The bits of an epoch in the form in which they are stored: hashed, counted and split into chunks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from mild_core.types import EpochBits
 from mild_core.wrong_predictions import WrongPredictions
 from mild_service.models import Epoch, EpochKind
 from mild_service.store import codec
-from mild_service.store.wrong_prediction_store import pack as votes_packed
+from mild_service.store.wrong_prediction_store import pack as pack_wrong_predictions
 
 
 @dataclass(frozen=True, slots=True)
 class PackedEpoch:
-    """An epoch's bits as they are stored.
+    """The bits of an epoch in the form in which they are stored.
 
     Attributes
     ----------
     digest
-        Of the body.
+        Digest of the content.
     planes, n_correct, n_observed
         As in `Epoch`.
     values
-        One per chunk.
-    votes
-        Wrong predictions, one value per chunk; empty where none are known.
+        One value per chunk.
+    wrong_predictions
+        One value per chunk; empty if none are known.
     """
 
     digest: str
@@ -43,15 +43,28 @@ class PackedEpoch:
         cls,
         bits: EpochBits,
         kind: EpochKind = "whole",
-        votes: WrongPredictions | None = None,
+        wrong_predictions: WrongPredictions | None = None,
         sha256: str | None = None,
     ) -> Self:
-        """Pack `bits`: hashing and counting that for a large run belongs into a worker thread.
+        """Pack `bits`. For a large run, call it in a worker thread, since it hashes and counts all bits.
 
-        Equal bits of another kind have another digest: what was merged away may be deleted, and must then be nobody
-        else's. That of a whole epoch is its body's; `sha256` is that one, in hex, where it is known already.
+        Parameters
+        ----------
+        bits
+            The bits of the epoch.
+        kind
+            How the epoch is written. It is part of the digest, except for whole epochs, so that fields that a merge
+            deletes are not shared with an epoch of another kind.
+        wrong_predictions
+            Wrong predictions of the epoch; None if none are known.
+        sha256
+            Digest of the body of a whole epoch in hex; None computes it.
         """
-        fields = [] if votes is None or not votes.n_predictions else votes_packed(votes)
+        fields = (
+            []
+            if wrong_predictions is None or not wrong_predictions.n_predictions
+            else pack_wrong_predictions(wrong_predictions)
+        )
         planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
         if sha256 is None:
             digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
@@ -70,6 +83,6 @@ class PackedEpoch:
         )
 
     def record(self, number: int, attempt: int, kind: EpochKind = "whole", partial: bool = False) -> Epoch:
-        """The commit record that goes with these bits."""
+        """Return the commit record of these bits."""
         epoch = Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
         return replace(epoch, has_wrong_predictions=bool(self.wrong_predictions))

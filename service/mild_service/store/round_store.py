@@ -1,4 +1,4 @@
-"""The steps of a round as a whole: read, members set, metrics kept, epochs dropped by a new attempt, finished."""
+"""Rounds of a run: reading, members, planted samples, metrics, resuming and finishing."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,24 +18,24 @@ from mild_service.store.keys import set_field
 
 
 class RoundStore:
-    """Verbs on a run's rounds."""
+    """Reads and changes the rounds of a run."""
 
     def __init__(self, context: StoreContext, writer: BitmapWriter) -> None:
         self._context = context
         self._writer = writer
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
-        """Rounds as they stand, all of one instant.
+        """Read rounds atomically.
 
         Raises
         ------
         RunNotFound
-            If the run has gone meanwhile.
+            If the run was deleted in the meantime.
         """
         return await read_rounds(self._context, run, numbers)
 
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
-        """Drop the open round's epochs from `epoch` on and return the new attempt.
+        """Delete the open round's epochs from `epoch` on, start a new attempt and return its number.
 
         Raises
         ------
@@ -52,14 +52,14 @@ class RoundStore:
         return int(answer[1])
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the members of the open round; return whether that changed anything, and how many they are.
+        """Set the members of the open round; return whether this changed anything, and the number of members.
 
         Raises
         ------
         MembersFrozen
-            If the round has epochs and other members.
+            If the round has epochs and different members.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         ref = _set_ref(round_, members)
         everyone = ref.n_members == run.spec.num_samples
@@ -79,16 +79,16 @@ class RoundStore:
         raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set whose label was broken on purpose in round 0; return whether that changed anything, and how many.
+        """Set the planted samples of round 0; return whether this changed anything, and their number.
 
-        Those that are there already may be put again at any time.
+        Planted samples were mislabelled on purpose. The same set is accepted again at any time.
 
         Raises
         ------
         PlantedFrozen
-            If round 0 has epochs and other ones, or none.
+            If round 0 has epochs and different planted samples.
         StaleAttempt, RoundFinished, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         ref = _set_ref(0, planted)
         record = codec.write_set_ref(ref) if ref.n_members else ""
@@ -109,14 +109,14 @@ class RoundStore:
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> CommitOutcome:
-        """Store an epoch's scalars.
+        """Store the metrics of an epoch.
 
         Raises
         ------
         MetricsConflict
-            If the epoch has others and they are not to be replaced.
+            If the epoch has different metrics and `replace` is False.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         keys = self._context.keys
         names = [
@@ -155,14 +155,14 @@ class RoundStore:
         fit: Mapping[str, Any],
         attempt: int | None,
     ) -> bool:
-        """Freeze a round with its set and open the next.
+        """Freeze a round with its selection and open the next.
 
-        Return False, with nothing changed, when the round is not as it was read in `round_`.
+        Return False, with nothing changed, if the round is no longer as it was read in `round_`.
 
         Raises
         ------
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not take this write.
+            If the run does not accept this write.
         """
         keys, number = self._context.keys, round_.number
         ref = _set_ref(number, selected)
@@ -194,5 +194,5 @@ class RoundStore:
 
 
 def _set_ref(round_: int, members: Bitmap) -> SetRef:
-    """What a set is referred to by."""
+    """Return the reference to a set."""
     return SetRef(round_, hashlib.sha256(members.tobytes()).hexdigest()[:32], bitmap.popcount(members))

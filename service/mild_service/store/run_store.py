@@ -1,4 +1,4 @@
-"""Runs as a whole: opened, found, listed, changed, expired, deleted."""
+"""Records of runs: creating, reading, listing, changing, expiring and deleting them."""
 
 import secrets
 from collections.abc import Mapping
@@ -14,39 +14,37 @@ from mild_service.store import codec
 from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
 from mild_service.store.error_translation import blob, table, translated, words
 
-_ORPHAN_MS = 60_000
-"""An index entry without a record is swept once it is this old: its run is not just being created."""
-_SCANNED = 1000
-"""Index entries that are looked at in one go for those of a prefix."""
-
-
+_UNRECORDED_MS = 60_000
+"""Minimum age of an index entry without a record before it is deleted: younger runs may still be in creation."""
+_SCAN_SIZE = 1000
+"""Index entries that are read at once when a prefix is given."""
 _TOLD = {"ttl": "ttl_seconds", "config": "expectations"}
 """Fields of the record by the names under which a change of them is told."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Some runs, newest first, and where the next page begins (None at the end)."""
+    """One page of runs, newest first, and the cursor of the next page (None on the last page)."""
 
     runs: list[Run]
     next_cursor: str | None
 
 
 class RunStore:
-    """Verbs on whole runs."""
+    """Creates, reads, changes and deletes runs."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def open(self, spec: RunSpec, resume_round: int | None = None) -> tuple[Run, bool]:
-        """Create the run unless it is there; return its record and whether it was created.
+        """Create a run unless it exists; return its record and whether it was created.
 
         `spec` has its time to live.
 
         Raises
         ------
         RoundNotOpen
-            If it is not there and `resume_round` is not 0: nothing is created then.
+            If the run does not exist and `resume_round` is not 0; nothing is created.
         """
         context, run_id, ttl_seconds = self._context, spec.run_id, spec.ttl_seconds or 0
         with translated():
@@ -75,64 +73,64 @@ class RunStore:
                     run = await self.get(run_id)
                 except RunNotFound:
                     continue
-                # Again on every opening: a crash between record and index would hide the run from the list.
+                # On every opening: a crash between record and index would leave the run out of the list.
                 await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
                 return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:
-        """A run's record.
+        """Read the record of a run.
 
         Raises
         ------
         RunNotFound
-            If there is none, or it has expired or is being deleted.
+            If the run does not exist, has expired or is being deleted.
         """
         with translated():
             fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-        if not self._alive(fields):
+        if not self._is_active(fields):
             raise run_not_found_error(run_id)
         return codec.read_run(run_id, fields)
 
     async def find_inactive(self, run_id: str) -> Run | None:
-        """A record that no verb finds any more: of a run that has expired, or is being deleted."""
+        """Read the record of a run that has expired or is being deleted; None if there is none."""
         with translated():
             fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-        return codec.read_run(run_id, fields) if fields and not self._alive(fields) else None
+        return codec.read_run(run_id, fields) if fields and not self._is_active(fields) else None
 
     async def exists(self, run_id: str) -> bool:
-        """Whether there is a run of this name."""
+        """Whether a run with this id exists."""
         with translated():
             deleting, expires = await self._context.redis.hmget(self._context.keys.run(run_id), ["deleting", "expires"])
         return deleting is None and expires is not None and int(expires) > self._context.now()
 
     async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
-        """Up to `limit` runs before `cursor` whose ids start with `prefix`, newest first."""
+        """List up to `limit` runs after `cursor` whose ids start with `prefix`, newest first."""
         context = self._context
         with translated():
-            names = await self._names(limit, cursor, prefix)
+            entries = await self._read_entries(limit, cursor, prefix)
             pipeline = context.redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.hgetall(context.keys.run(_run_id(name)))
-            found = [table(reply) for reply in await pipeline.execute()]
+            for entry in entries:
+                pipeline.hgetall(context.keys.run(_run_id(entry)))
+            records = [table(reply) for reply in await pipeline.execute()]
         runs = [
-            codec.read_run(_run_id(name), fields)
-            for name, fields in zip(names, found, strict=True)
-            if self._alive(fields)
+            codec.read_run(_run_id(entry), fields)
+            for entry, fields in zip(entries, records, strict=True)
+            if self._is_active(fields)
         ]
-        return RunPage(runs, names[-1] if len(names) == limit else None)
+        return RunPage(runs, entries[-1] if len(entries) == limit else None)
 
-    async def _names(self, limit: int, cursor: str | None, prefix: str) -> list[str]:
-        """Index entries of a page. The index goes by age, so those of a prefix are picked out of it."""
-        found: list[str] = []
-        size = _SCANNED if prefix else limit
-        while len(found) < limit:
+    async def _read_entries(self, limit: int, cursor: str | None, prefix: str) -> list[str]:
+        """Read the index entries of a page. The index is sorted by age, so a prefix is applied as a filter."""
+        entries: list[str] = []
+        batch_size = _SCAN_SIZE if prefix else limit
+        while len(entries) < limit:
             start = "+" if cursor is None else f"({cursor}"
-            names = words(await self._context.redis.zrevrangebylex(self._context.keys.runs, start, "-", 0, size))
-            found += [name for name in names if _run_id(name).startswith(prefix)]
-            if len(names) < size:
+            batch = words(await self._context.redis.zrevrangebylex(self._context.keys.runs, start, "-", 0, batch_size))
+            entries += [entry for entry in batch if _run_id(entry).startswith(prefix)]
+            if len(batch) < batch_size:
                 break
-            cursor = names[-1]
-        return found[:limit]
+            cursor = batch[-1]
+        return entries[:limit]
 
     async def patch(self, run: Run, changes: Mapping[str, Any], status: RunStatus | None = None) -> None:
         """Change fields of a run's spec by name, and its status; None leaves it as it is."""
@@ -155,10 +153,10 @@ class RunStore:
             raise refusal_error(answer, run.run_id, run.round, None)
 
     async def delete(self, run_id: str, uid: str, expired_only: bool = False) -> bool:
-        """Delete a run with all that belongs to it; return whether there was one to delete.
+        """Delete a run with all its data; return whether the run existed.
 
-        The record is marked first and removed last, so that a deletion that was cut short is finished by the next
-        sweep, or by whoever opens the run again.
+        The record is marked first and deleted last, so that an interrupted deletion is completed by the next sweep, or
+        when the run is opened again.
         """
         context = self._context
         key = context.keys.run(run_id)
@@ -168,7 +166,7 @@ class RunStore:
                 return False
             fields = table(await context.redis.hgetall(key))
             if not fields:
-                return False  # somebody else has just finished deleting it
+                return False  # a concurrent deletion has just completed
             run = codec.read_run(run_id, fields)
             for round_ in range(run.round + 1):
                 await context.redis.unlink(
@@ -191,13 +189,13 @@ class RunStore:
                 context.keys.cached(run_id, uid),
                 *(context.keys.cache(run_id, uid, digest) for digest in digests),
             )
-            # In this order: an entry without a record is swept, a record without an entry would never be found.
+            # In this order: the sweep deletes an entry without a record, but never finds a record without an entry.
             await context.scripts.run("delete_record", [key], [uid])
             await context.redis.zrem(context.keys.runs, run.index_entry)
         return True
 
     async def sweep(self) -> int:
-        """Delete runs that have expired, and what an interrupted deletion has left; return how many."""
+        """Delete expired runs and complete interrupted deletions; return the number of deleted runs."""
         context = self._context
         swept = 0
         with translated():
@@ -206,13 +204,13 @@ class RunStore:
                 run_id = _run_id(name)
                 fields = table(await context.redis.hgetall(context.keys.run(run_id)))
                 if not fields:
-                    if int(name.partition(":")[0]) + _ORPHAN_MS < context.now():
+                    if int(name.partition(":")[0]) + _UNRECORDED_MS < context.now():
                         await context.redis.zrem(context.keys.runs, name)
-                elif not self._alive(fields):
+                elif not self._is_active(fields):
                     swept += await self.delete(run_id, fields[b"uid"].decode(), expired_only=True)
         return swept
 
-    def _alive(self, fields: codec.Fields) -> bool:
+    def _is_active(self, fields: codec.Fields) -> bool:
         return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._context.now()
 
 

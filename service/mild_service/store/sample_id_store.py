@@ -1,4 +1,4 @@
-"""External sample ids: lines in pieces of 8,192, a hash per chunk of samples, there before the record names them."""
+"""External sample ids, stored in pieces of 8,192 lines; an upload is complete before the run's record refers to it."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, TypeAlias
@@ -10,22 +10,22 @@ from mild_service.store.context import StoreContext, refusal_error
 from mild_service.store.error_translation import blobs, translated
 
 PIECE_SAMPLES = 8192
-"""Ids of a piece: at most 4 MiB, as an id has at most 512 bytes."""
+"""Ids per piece; a piece has at most 4 MiB, as an id has at most 512 bytes."""
 
-_PER_CHUNK = codec.CHUNK_SAMPLES // PIECE_SAMPLES
+_PIECES_PER_CHUNK = codec.CHUNK_SAMPLES // PIECE_SAMPLES
 
 CommitOutcome: TypeAlias = Literal["set", "moved", "frozen"]
-"""``moved``: other ids are there by now; ``frozen``: an epoch has fixed them. Only ``set`` changes anything."""
+"""``moved``: other ids were stored in the meantime; ``frozen``: an epoch has fixed them. Only ``set`` changes data."""
 
 
 class SampleIdStore:
-    """Verbs on a run's external ids."""
+    """Reads and writes external sample ids."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def write_piece(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
-        """Write a piece that nothing refers to yet; return its bytes."""
+        """Write a piece of an upload; return its size in bytes."""
         value = "\n".join(ids).encode()
         with translated():
             key = self._key(run, piece)
@@ -33,7 +33,7 @@ class SampleIdStore:
         return len(value)
 
     async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
-        """Make pieces the ids of the run, in the place of those that `run` says are there."""
+        """Refer to an upload from the run's record, replacing the ids to which `run` refers."""
         context = self._context
         names = [context.keys.run(run.run_id), context.keys.epochs(run.run_id, run.uid, 0)]
         old = "" if run.ids is None else codec.write_sample_ids_ref(run.ids)
@@ -47,25 +47,25 @@ class SampleIdStore:
         raise refusal_error(answer, run.run_id, run.round, None)
 
     async def delete(self, run: Run, upload: str) -> None:
-        """Delete an upload that nothing refers to (any more)."""
+        """Delete an upload to which no record refers."""
         n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
         with translated():
-            for start in range(0, n_pieces, _PER_CHUNK):
-                pieces = range(start, min(start + _PER_CHUNK, n_pieces))
+            for start in range(0, n_pieces, _PIECES_PER_CHUNK):
+                pieces = range(start, min(start + _PIECES_PER_CHUNK, n_pieces))
                 await self._context.redis.hdel(self._key(run, start), *(f"{upload}:{piece}" for piece in pieces))
 
     async def read_pieces(
         self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]
     ) -> AsyncIterator[tuple[int, list[str]]]:
-        """Pieces, ascending, each with its number; some at a time, so that a reply stays small.
+        """Yield pieces with their numbers, ascending; several are read at once, up to the maximum size of a reply.
 
         Raises
         ------
         StoreDamaged
-            If one is not there (any more).
+            If a piece is missing.
         """
-        n_together = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
-        for group in _groups(sorted(pieces), n_together):
+        group_size = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
+        for group in _group_by_chunk(sorted(pieces), group_size):
             key = self._key(run, group[0])
             with translated():
                 values = blobs(await self._context.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group]))
@@ -78,15 +78,15 @@ class SampleIdStore:
                 yield piece, value.decode().split("\n")
 
     def _key(self, run: Run, piece: int) -> str:
-        return self._context.keys.sample_ids(run.run_id, run.uid, piece // _PER_CHUNK)
+        return self._context.keys.sample_ids(run.run_id, run.uid, piece // _PIECES_PER_CHUNK)
 
 
-def _groups(pieces: Sequence[int], n_together: int) -> list[list[int]]:
-    """Pieces of one chunk each, at most `n_together`."""
+def _group_by_chunk(pieces: Sequence[int], group_size: int) -> list[list[int]]:
+    """Group pieces of the same chunk, at most `group_size` per group."""
     groups: list[list[int]] = []
     for piece in pieces:
         last = groups[-1] if groups else []
-        if last and last[0] // _PER_CHUNK == piece // _PER_CHUNK and len(last) < n_together:
+        if last and last[0] // _PIECES_PER_CHUNK == piece // _PIECES_PER_CHUNK and len(last) < group_size:
             last.append(piece)
         else:
             groups.append([piece])

@@ -1,4 +1,4 @@
-"""Computed selections, kept for a while, and the lock that lets one replica compute what several ask for."""
+"""Cache of computed selections, and the lock by which only one replica computes a selection."""
 
 import asyncio
 import secrets
@@ -19,18 +19,18 @@ _LOCK_MS = 5_000
 
 
 class SelectionCache:
-    """Computed selections of a run by the digest of what they were computed from."""
+    """Computed selections of runs, by the digest of their inputs."""
 
     def __init__(self, context: StoreContext, seconds: int) -> None:
         self._context = context
         self._seconds = seconds
 
     async def get(self, run: Run, digest: str) -> ComputedSelection | None:
-        """A computed selection, or None."""
+        """Return a computed selection; None if it is not cached."""
         key = self._context.keys.cache(run.run_id, run.uid, digest)
         n_samples = run.spec.num_samples
         names = [f"bits:{chunk}" for chunk in range(codec.n_chunks(n_samples))]
-        out = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
+        members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         with translated():
             summary, fit = blobs(await self._context.redis.hmget(key, ["summary", "fit"]))
             if summary is None or fit is None:
@@ -40,17 +40,17 @@ class SelectionCache:
                 for position, value in zip(group, values, strict=True):
                     if value is None:
                         return None  # expired just now
-                    out[codec.chunk_slice(position, n_samples)] = np.frombuffer(value, dtype=np.uint8)
-        return ComputedSelection(digest, orjson.loads(summary), orjson.loads(fit), out)
+                    members[codec.chunk_slice(position, n_samples)] = np.frombuffer(value, dtype=np.uint8)
+        return ComputedSelection(digest, orjson.loads(summary), orjson.loads(fit), members)
 
     async def put(self, run: Run, computed: ComputedSelection) -> None:
-        """Keep a computed selection, unless its run has gone."""
+        """Store a computed selection, unless its run was deleted."""
         key = self._context.keys.cache(run.run_id, run.uid, computed.digest)
         names = [key, self._context.keys.cached(run.run_id, run.uid), self._context.keys.run(run.run_id)]
         values = codec.split_chunks([computed.bitmap])
         groups = codec.group_by_size([len(value) for value in values])
         parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
-        # Last: what has a summary is whole.
+        # Last: an entry with a summary is complete.
         parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
         with translated():
             for part in parts:
@@ -60,14 +60,14 @@ class SelectionCache:
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
-        """Hold the right to compute; yields False when another holds it.
+        """Context manager that takes the lock of a computation; yields False if another process holds it.
 
-        The lock is renewed while it is held and expires when its holder dies. Two holders would only do the same work
-        twice.
+        The lock is renewed while it is held, and expires when its holder dies. If two processes hold it, the only cost
+        is repeated work.
         """
         key = self._context.keys.lock(run.run_id, run.uid, digest)
         owner = secrets.token_hex(8)
-        if not await self._take(key, owner):
+        if not await self._acquire(key, owner):
             yield False
             return
         released = asyncio.Event()
@@ -80,16 +80,16 @@ class SelectionCache:
             await self.renew(key, owner, milliseconds=0)
 
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
-        """Extend a lock that is still its owner's; 0 milliseconds release it. What fails here, expiry settles."""
+        """Extend a lock if `owner` still holds it; 0 milliseconds release it. Errors are ignored: the lock expires."""
         with suppress(StoreError), translated():
             await self._context.scripts.run("renew_lock", [key], [owner, milliseconds])
 
-    async def _take(self, key: str, owner: str) -> bool:
+    async def _acquire(self, key: str, owner: str) -> bool:
         try:
             with translated():
                 return bool(await self._context.redis.set(key, owner, nx=True, px=_LOCK_MS))
         except StoreFull:
-            return True  # an answer is worth more than saving work
+            return True  # in a full store, compute without the lock
 
     async def _keep_renewing(self, key: str, owner: str, released: asyncio.Event) -> None:
         while True:

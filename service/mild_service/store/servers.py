@@ -1,9 +1,7 @@
-"""What the store's servers say of themselves: version, memory, how they keep what they have, and what time it is.
+"""State of the Redis servers, and the schema version of the store with its migrations.
 
-The version of what lies in the store, and the steps from each version to the next.
-
-A step goes forward only, may be interrupted and begun again, and leaves records that the version before can read: old
-and new replicas run side by side while they are replaced. A store without a version is of version 0.
+A migration only goes forward, can be interrupted and repeated, and leaves records that the previous version can read,
+since old and new replicas run side by side during an upgrade. A store without a version has version 0.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,12 +18,13 @@ from mild_service.store.cluster import Cluster
 from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import blob, translated
 
-_ASKED = ("appendonly", "appendfsync", "maxmemory-policy", "save")
+SCHEMA_VERSION = 1
+_SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy", "save")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A server's memory in bytes; `limit` is None where it has none."""
+    """Memory of a server in bytes; `limit` is None if there is no limit."""
 
     used: int
     limit: int | None
@@ -33,18 +32,18 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One server.
+    """Information about one server.
 
     Attributes
     ----------
     name
-        Its address, or ``store`` where there is only one.
+        Its address, or ``store`` if there is only one.
     info
-        Its answer to ``INFO``.
+        Its reply to ``INFO``.
     config
-        Those of its settings that count here; without those that it does not show.
+        Relevant settings, as far as the server shows them.
     clock_skew
-        Its clock less this machine's, in seconds.
+        Its clock minus the clock of this machine, in seconds.
     """
 
     name: str
@@ -54,44 +53,59 @@ class ServerStatus:
 
     @property
     def memory(self) -> Memory:
-        """How much it has."""
+        """Memory of the server."""
         return _memory(self.info)
 
 
 class ServerMonitor:
-    """Verbs on the servers that have the keys: the one, or a cluster's masters."""
+    """Reads the state of the servers that hold keys: the single server, or the masters of a cluster."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def read_memory(self, run_id: str, spread: bool) -> Memory | None:
-        """Memory where a run's keys lie; `spread` says that they lie on all servers. None where that is not told."""
+        """Read the memory of the servers that hold a run.
+
+        Parameters
+        ----------
+        run_id
+            The run.
+        spread
+            True if the keys of the run are on all servers of a cluster.
+
+        Returns
+        -------
+        Memory or None
+            Sums over the servers; None if the ACL user may not run ``INFO``.
+        """
         redis = self._context.redis
         with translated():
             try:
                 if not isinstance(redis, Cluster):
                     return _memory(await redis.info("memory"))
-                asked = ("INFO", "memory")
-                own = self._context.keys.run(run_id)
-                told = await redis.execute_on_masters(*asked) if spread else [await redis.execute_at(own, *asked)]
+                command = ("INFO", "memory")
+                key = self._context.keys.run(run_id)
+                replies = (
+                    await redis.execute_on_masters(*command) if spread else [await redis.execute_at(key, *command)]
+                )
             except NoPermissionError:  # an ACL user without `+info`
                 return None
-        found = [_memory(info) for info in told]
-        limits = [memory.limit for memory in found]
+        memories = [_memory(info) for info in replies]
+        limits = [memory.limit for memory in memories]
         total = sum(limit for limit in limits if limit is not None)
-        return Memory(sum(memory.used for memory in found), None if None in limits else total)
+        return Memory(sum(memory.used for memory in memories), None if None in limits else total)
 
     async def read_status(self) -> list[ServerStatus]:
-        """All that is known of each server."""
+        """Read the status of each server."""
         with translated():
-            return [await self._facts(name, server) for name, server in await list_servers(self._context)]
+            return [await self._read_server(name, server) for name, server in await list_servers(self._context)]
 
-    async def _facts(self, name: str, server: Redis | ClusterNode) -> ServerStatus:
+    async def _read_server(self, name: str, server: Redis | ClusterNode) -> ServerStatus:
         info = await server.execute_command("INFO")
         config: dict[str, str] = {}
-        for asked in _ASKED:
+        for setting in _SETTINGS:
             try:
-                reply = await server.execute_command("CONFIG GET", asked)
+                reply = await server.execute_command("CONFIG GET", setting)
             except (NoPermissionError, ResponseError):  # an ACL user, or a provider that hides them
                 continue
             config |= {_text(name): _text(value) for name, value in dict(reply).items()}
@@ -100,7 +114,7 @@ class ServerMonitor:
 
 
 async def list_servers(context: StoreContext) -> list[tuple[str, Redis | ClusterNode]]:
-    """The servers that have keys, each with its name."""
+    """List the servers that hold keys, each with its name."""
     redis = context.redis
     if not isinstance(redis, Cluster):
         return [("store", redis)]
@@ -116,26 +130,23 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-SCHEMA_VERSION = 1
-
-
 async def migrate(context: StoreContext) -> int:
-    """Bring the store to `SCHEMA_VERSION`; return the version that it had. What every replica does at its start.
+    """Migrate the store to `SCHEMA_VERSION`; return its previous version. Every replica does this at its start.
 
     Raises
     ------
     StoreNewer
-        If it was written by a later version of the service.
+        If the store was written by a newer version of the service.
     """
     with translated():
-        found = await context.redis.get(context.keys.schema)
-        version = 0 if found is None else int(found)
+        stored_version = await context.redis.get(context.keys.schema)
+        version = 0 if stored_version is None else int(stored_version)
         if version > SCHEMA_VERSION:
             raise StoreNewer(
                 f"the store has schema {version}, this service knows those up to {SCHEMA_VERSION}; upgrade this service"
             )
-        for step in _STEPS[version:]:
-            await step(context)
+        for migration in _MIGRATIONS[version:]:
+            await migration(context)
         if version < SCHEMA_VERSION:
             await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
     return version
@@ -146,13 +157,13 @@ async def _pin_options(context: StoreContext) -> None:
     async for entry, _ in context.redis.zscan_iter(context.keys.runs):
         run_id = blob(entry).decode().partition(":")[2]
         key = context.keys.run(run_id)
-        held = await context.redis.hget(key, "config")
-        if held is None:
+        stored_config = await context.redis.hget(key, "config")
+        if stored_config is None:
             continue
-        pinned = codec.write_spec(codec.read_spec(run_id, blob(held)))
-        if pinned != blob(held):
-            await context.scripts.run("replace_config", [key], [blob(held), pinned])
+        pinned = codec.write_spec(codec.read_spec(run_id, blob(stored_config)))
+        if pinned != blob(stored_config):
+            await context.scripts.run("replace_config", [key], [blob(stored_config), pinned])
 
 
-_STEPS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_pin_options,)
-"""From version 0 on, one each."""
+_MIGRATIONS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_pin_options,)
+"""Migrations, from version 0 on."""

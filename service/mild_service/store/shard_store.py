@@ -1,7 +1,7 @@
-"""Epochs in shards: each kept by itself, all of them merged once they are in.
+"""Epochs that are written in shards, which are merged once all are stored.
 
-Shards never touch each other, so that any number of ranks may write at once; only the merging compares and swaps, and
-whoever loses there finds that somebody else has won.
+Shards are independent, so that any number of ranks can write at the same time; only the merge is a compare-and-swap, of
+which one writer wins.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _TRIES = 50
 
 
 class ShardStore:
-    """Verbs on the shards of an open round's epochs."""
+    """Stores and merges the shards of epochs of an open round."""
 
     def __init__(self, context: StoreContext, bitmaps: BitmapStore, writer: BitmapWriter, epochs: EpochStore) -> None:
         self._context = context
@@ -35,13 +35,13 @@ class ShardStore:
     async def put(
         self, run: Run, round_: int, number: int, shard: int, of: int, packed: PackedEpoch, attempt: int, replace: bool
     ) -> tuple[ShardOutcome, Epoch]:
-        """Keep a shard; return what that did, and the epoch as it then stood, not merged yet.
+        """Store a shard; return the outcome and the record of the epoch, which is not merged yet.
 
         Raises
         ------
         EpochConflict, EpochKindConflict
-            If the shard or the epoch holds other content, or the epoch is written in another way, and is not to be
-            replaced.
+            If the shard or the epoch has different content, or the epoch is written in another way, and `replace` is
+            False.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not accept this write.
         """
@@ -67,34 +67,36 @@ class ShardStore:
             case "stored" | "same" | "replaced":
                 return answer[0], codec.read_epoch(number, answer[1].encode())
             case "kind":
-                raise _other_kind(round_, codec.read_epoch(number, answer[1].encode()), of)
+                raise _kind_error(round_, codec.read_epoch(number, answer[1].encode()), of)
             case "conflict":
-                raise _conflict(round_, codec.read_epoch(number, answer[1].encode()), shard, packed, answer[2])
+                raise _conflict_error(round_, codec.read_epoch(number, answer[1].encode()), shard, packed, answer[2])
         raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
-        """The shards that an epoch consists of; None when it is not as it was read in `epoch` any more."""
+        """Return references to the stored shards of an epoch; None if its record is no longer `epoch`."""
         keys = self._context.keys
         with translated():
             names = [keys.epochs(run.run_id, run.uid, round_), keys.shards(run.run_id, run.uid, round_)]
-            record, *found = await self._context.scripts.read("read_shards", names, [epoch.number, epoch.n_shards or 0])
+            record, *shard_records = await self._context.scripts.read(
+                "read_shards", names, [epoch.number, epoch.n_shards or 0]
+            )
         if record != codec.write_epoch(epoch).encode():
             return None
-        held = enumerate(blobs(found))
-        return [codec.read_shard(shard, value) for shard, value in held if value is not None]
+        records = enumerate(blobs(shard_records))
+        return [codec.read_shard(shard, value) for shard, value in records if value is not None]
 
     async def read_bits(self, run: Run, round_: int, number: int, refs: Sequence[ShardRef]) -> tuple[Bitmap, Bitmap]:
-        """The union of shards: observed and correct, shape (n_bytes,) each.
+        """Return the union of shards: observed and correct, shape (n_bytes,) each.
 
         Raises
         ------
         StoreDamaged
-            If a shard is not there (any more).
+            If a shard is missing.
         """
         return await self._bitmaps.read_union(run, round_, _fields(number, refs))
 
     async def merge(self, run: Run, round_: int, epoch: Epoch, attempt: int | None) -> Epoch | None:
-        """Commit `epoch` as the union of the shards that are in; None when it is not as it was read any more.
+        """Commit `epoch` as the union of its stored shards; None if its record is no longer `epoch`.
 
         Raises
         ------
@@ -110,7 +112,7 @@ class ShardStore:
             observed, correct = await self.read_bits(run, round_, epoch.number, refs)
         except StoreDamaged:
             if await self.read_refs(run, round_, epoch) is None:
-                return None  # merged by somebody else, just now
+                return None  # a concurrent merge has won
             raise
         merged = Epoch(
             number=epoch.number,
@@ -125,8 +127,8 @@ class ShardStore:
         )
         values = codec.split_chunks([observed, correct])
         fields = _fields(epoch.number, refs)
-        came = await self._epochs.merge(run, round_, merged, values, epoch, attempt, shards=fields)
-        return merged if came else None
+        replaced = await self._epochs.merge(run, round_, merged, values, epoch, attempt, shards=fields)
+        return merged if replaced else None
 
 
 def _fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
@@ -134,26 +136,26 @@ def _fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
 
 
 def _digest(refs: Sequence[ShardRef]) -> str:
-    """Of an epoch that was merged from shards."""
+    """Return the digest of an epoch that was merged from shards."""
     content = ",".join(f"{ref.shard}:{ref.digest}" for ref in refs)
     return hashlib.sha256(f"shards {content}".encode()).hexdigest()[:32]
 
 
-def _other_kind(round_: int, held: Epoch, of: int) -> EpochKindConflict:
-    how = describe_kind(held.kind) if held.n_shards is None else f"in {held.n_shards} shards"
+def _kind_error(round_: int, epoch: Epoch, of: int) -> EpochKindConflict:
+    how = describe_kind(epoch.kind) if epoch.n_shards is None else f"in {epoch.n_shards} shards"
     return EpochKindConflict(
-        f"epoch {held.number} of round {round_} is written {how}, got a shard of {of}; "
+        f"epoch {epoch.number} of round {round_} is written {how}, got a shard of {of}; "
         "send it in the same way, or begin it anew with ?replace=true"
     )
 
 
-def _conflict(round_: int, held: Epoch, shard: int, packed: PackedEpoch, record: str) -> EpochConflict:
+def _conflict_error(round_: int, epoch: Epoch, shard: int, packed: PackedEpoch, record: str) -> EpochConflict:
     if record:
-        known = codec.read_shard(shard, record.encode())
-        state = f"holds other content (sha-256 {known.digest[:12]}…), got {packed.digest[:12]}…"
+        stored_shard = codec.read_shard(shard, record.encode())
+        state = f"holds other content (sha-256 {stored_shard.digest[:12]}…), got {packed.digest[:12]}…"
     else:
-        state = f"did not come before the epoch was committed with {held.n_stored_shards} of {held.n_shards} shards"
+        state = f"did not come before the epoch was committed with {epoch.n_stored_shards} of {epoch.n_shards} shards"
     return EpochConflict(
-        f"shard {shard} of epoch {held.number}, round {round_}, {state}; "
+        f"shard {shard} of epoch {epoch.number}, round {round_}, {state}; "
         "send the same bits, or replace with ?replace=true"
     )

@@ -191,12 +191,12 @@ async def test_a_store_that_fails_says_nothing_of_the_record(
 
 def test_the_records_asked_for_last_are_kept_without_their_tags() -> None:
     run = Run(RunSpec("a", N, tags={"team": "x"}, ttl_seconds=60), "uid", "running", 1, 0, 0.0, 0.0, 60.0)
-    known = RunCache(kept=2)
-    known.keep(run)
-    known.keep(replace(run, spec=replace(run.spec, run_id="b")))
-    assert known.get("a") == replace(run, spec=replace(run.spec, tags={}))
-    known.keep(replace(run, spec=replace(run.spec, run_id="c")))
-    assert [known.get(run_id) is None for run_id in "abc"] == [False, True, False]
-    known.forget("a")
-    known.forget("b")
-    assert known.get("a") is None
+    cache = RunCache(max_runs=2)
+    cache.put(run)
+    cache.put(replace(run, spec=replace(run.spec, run_id="b")))
+    assert cache.get("a") == replace(run, spec=replace(run.spec, tags={}))
+    cache.put(replace(run, spec=replace(run.spec, run_id="c")))
+    assert [cache.get(run_id) is None for run_id in "abc"] == [False, True, False]
+    cache.remove("a")
+    cache.remove("b")
+    assert cache.get("a") is None

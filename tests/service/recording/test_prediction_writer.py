@@ -197,6 +197,6 @@ async def test_bits_that_the_store_has_lost_are_not_merged_over(
 async def test_a_merge_that_never_comes_through_is_given_up(
     predictions: PredictionWriter, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mild_service.recording.prediction_writer._TRIES", 0)
+    monkeypatch.setattr("mild_service.recording.prediction_writer._ATTEMPTS", 0)
     with pytest.raises(StoreUnavailable, match="send the same log again"):
         await post(predictions, run, range(10))

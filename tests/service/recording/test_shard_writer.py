@@ -215,7 +215,7 @@ async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shard
 async def test_shards_that_are_never_merged_in_peace_are_given_up(
     shards: ShardWriter, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mild_service.recording.shard_writer._TRIES", 0)
+    monkeypatch.setattr("mild_service.recording.shard_writer._ATTEMPTS", 0)
     with pytest.raises(StoreUnavailable, match="send the same shard again"):
         await put(shards, await opened(store), 0)
 
@@ -257,6 +257,6 @@ async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
 async def test_coverage_of_what_never_stands_still_is_given_up(
     store: Store, status_reader: StatusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mild_service.recording.epoch_status._TRIES", 0)
+    monkeypatch.setattr("mild_service.recording.epoch_status._ATTEMPTS", 0)
     with pytest.raises(StoreUnavailable, match="ask again"):
         await status_reader.read_epoch(await opened(store), 0, 0)

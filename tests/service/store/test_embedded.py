@@ -68,7 +68,7 @@ def test_a_server_whose_service_was_killed_does_not_go_on_alone(tied: bool, tmp_
     code = (
         "import sys, time; from pathlib import Path; from mild_service.store import embedded\n"
         "from mild_service.store.embedded import EmbeddedServer\n"
-        f"embedded._tie = embedded._tie if {tied} else list\n"
+        f"embedded._launcher_command = embedded._launcher_command if {tied} else list\n"
         "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, server.url, flush=True)\n"
         "time.sleep(60)"
     )
