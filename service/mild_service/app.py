@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 
 from anyio import to_thread
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.routing import BaseRoute
 
 from mild_service import __version__
 from mild_service.annotations.external_ids import ExternalIds
@@ -114,22 +115,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
         app.state.selections, computer, labels_and_audits, suggester, settings.table_cache_bytes
     )
     problems.install(app)
-    resources = (
-        epochs,  # routes are matched in this order; epochs get the most requests
-        runs,
-        rounds,
-        predictions,
-        annotations,
-        sample_ids,
-        samples,
-        suggestions,
-        selection,
-        events,
-    )
-    for resource in resources:
-        app.include_router(resource.router, dependencies=[Depends(known_query_only)])
-    routes.install(app)
-    app.include_router(system.router)  # without the query check: probes and scrapers may add parameters
+    app.router.routes.extend(_build_routes())
     declare_access(app)
     origins = read_origins(settings.cors_origins)
     app.add_middleware(
@@ -147,6 +133,33 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)  # added last: around the others
     return app
+
+
+@cache
+def _build_routes() -> Sequence[BaseRoute]:
+    """Build the routes of all resources and pages, once per process.
+
+    Routes hold no state of an application, so every application of the process shares them. FastAPI analyses a
+    route's parameters at its first request, which takes longer than the rest of an application's start.
+    """
+    table = APIRouter()
+    resources = (
+        epochs,  # routes are matched in this order; epochs get the most requests
+        runs,
+        rounds,
+        predictions,
+        annotations,
+        sample_ids,
+        samples,
+        suggestions,
+        selection,
+        events,
+    )
+    for resource in resources:
+        table.include_router(resource.router, dependencies=[Depends(known_query_only)])
+    routes.install(table)
+    table.include_router(system.router)  # without the query check: probes and scrapers may add parameters
+    return table.routes
 
 
 def _open_store(settings: Settings) -> Store:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,11 +20,11 @@ from mild_service.web.problems import MEDIA_TYPE
 _PAGES = (login_page, runs_page, run_page, analysis_pages, sample_pages)
 
 
-def install(app: FastAPI) -> None:
-    """Add the pages and their assets to `app`."""
+def install(table: APIRouter) -> None:
+    """Add the pages and their assets to `table`."""
     for page in _PAGES:
-        app.include_router(page.router)
-    app.mount(rendering.PATH, rendering.Assets(), name="ui-static")
+        table.include_router(page.router)
+    table.mount(rendering.PATH, rendering.Assets(), name="ui-static")
 
 
 class ProblemPages:
