@@ -1,6 +1,7 @@
 """A real Valkey on a private socket for the whole session; every test keeps its keys under a name of its own."""
 
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from mild_service.app import create_app
@@ -17,10 +19,15 @@ from tests.cluster import local_cluster
 from tests.inprocess import running
 
 # The same examples every time, so that a change is judged by what it changes; `--hypothesis-profile=search` looks for
-# new ones.
-hypothesis_settings.register_profile("same", derandomize=True)
-hypothesis_settings.register_profile("search", max_examples=5_000)
+# new ones. How long one takes says more about what else the machine does than about it.
+_UNTIMED = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("same", _UNTIMED, derandomize=True)
+hypothesis_settings.register_profile("search", _UNTIMED, max_examples=5_000)
 hypothesis_settings.load_profile("same")
+
+# As many workers as cores run the tests: a second thread of one of them, or of a process that it starts, would only
+# take another's core. The workers are started after this is read.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 (the environment of others, no setting of ours)
 
 
 @pytest.fixture(scope="session")

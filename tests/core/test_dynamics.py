@@ -37,7 +37,7 @@ def by_hand(correct: np.ndarray, observed: np.ndarray) -> dict[str, list[int]]:
     return out
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 40), st.integers(1, 150), st.sampled_from([None, 0.1, 0.6, 1.0]), st.integers(0, 2**32 - 1))
 def test_counts_equal_the_definitions(n_epochs: int, n_samples: int, seen: float | None, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -185,7 +185,7 @@ def test_more_epochs_than_can_be_counted_are_refused() -> None:
         select([RoundBits(1, np.zeros((65536, 1), dtype=np.uint8))])
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     n_epochs=st.integers(0, 40),
     n_samples=st.integers(1, 200),

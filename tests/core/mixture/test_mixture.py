@@ -60,7 +60,7 @@ def test_a_warm_start_finds_the_same_fit(kind: Fit) -> None:
     assert twice.log_likelihood == pytest.approx(2 * cold.log_likelihood, rel=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 10_000), min_size=2, max_size=60),
     st.sampled_from(FITS),

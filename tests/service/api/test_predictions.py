@@ -102,7 +102,7 @@ def test_the_same_records_again_change_nothing(opened: httpx.Client, dump: Dump)
         assert dump() == before
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(data=st.data())
 def test_logs_in_any_order_and_overlap_give_the_same_epochs(opened: httpx.Client, data: st.DataObject) -> None:
     opened.delete("/runs/a")

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_core import bitmap
@@ -31,7 +31,6 @@ def batch(said: list[Said], first: int = 1) -> Batch:
     return Batch(Rows("line", numbers), rounds, epochs, samples, correct.astype(bool))
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 99_999]), st.integers(0, N - 1)))))
 def test_a_log_says_what_its_records_say(blocks: list[list[tuple[int, int, int]]]) -> None:
     log = Log(LIMITS)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_core.errors import MildError
@@ -19,7 +19,6 @@ def test_every_format_has_a_writer_here() -> None:
 
 
 @pytest.mark.parametrize("media_type", WRITERS)
-@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 10**6), max_size=5))
 def test_every_format_gives_the_same_records_however_the_body_is_cut(media_type: str, cuts: list[int]) -> None:
     first = 2 if media_type == CSV else 1
@@ -112,7 +111,6 @@ def test_without_pyarrow_csv_is_read_all_the_same_and_arrow_is_refused(monkeypat
 
 
 @pytest.mark.parametrize("media_type", WRITERS)
-@settings(deadline=None)
 @given(st.data())
 def test_a_body_with_a_few_other_bytes_is_read_or_refused(media_type: str, data: st.DataObject) -> None:
     body = bytearray(WRITERS[media_type](RECORDS[:30]))
