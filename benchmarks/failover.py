@@ -33,6 +33,7 @@ from mild_core.types import EpochBits
 from mild_service.config import Settings
 from mild_service.store import open_store
 from tests.cluster import LocalCluster, Node, local_cluster
+from tests.waiting import wait_until
 
 RESULTS = Path(__file__).parent / "results"
 _HEALTHY_SECONDS = 1.0
@@ -128,7 +129,7 @@ def kill_one(cluster: LocalCluster) -> tuple[float, float]:
     others = [node for node in cluster.nodes if node is not dead]
     began = time.monotonic()
     dead.kill()
-    taken = cluster.wait_until(
+    taken = wait_until(
         lambda: sum(node.role == "master" for node in others) == len(masters), "a replica that takes over"
     )
     dead.start()
@@ -145,7 +146,7 @@ async def fail_over(cluster: LocalCluster, seen: Seen) -> tuple[float, float]:
             raise RuntimeError(f"writes did not go on within {_DEADLINE_SECONDS} s")
         await asyncio.sleep(0.02)
     back = time.monotonic() - killed
-    await asyncio.to_thread(cluster.wait_until, cluster.whole, "a whole cluster")
+    await asyncio.to_thread(wait_until, cluster.whole, "a whole cluster")
     return taken, back
 
 

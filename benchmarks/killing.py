@@ -16,8 +16,9 @@ import torch
 from mild_trainer import cli
 from mild_trainer.training import loop  # noqa: F401
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["benchmarks.killing"])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["benchmarks.killing"])
+"""Starts processes that have torch and the trainer loaded: importing them takes longer than a small training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def trained(arguments: Sequence[str], out: Path, watch: Callable[[Path, Callable
         resume = (out / "checkpoint.pt").exists()
         if not resume:
             shutil.rmtree(out, ignore_errors=True)
-        process = _FORKS.Process(target=_train, args=([*arguments, "--out", str(out)], resume))
+        process = FORKS.Process(target=_train, args=([*arguments, "--out", str(out)], resume))
         process.start()
 
         def ends_within(seconds: float, process: BaseProcess = process) -> bool:

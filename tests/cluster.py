@@ -5,8 +5,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from mild_service.store.embedded import find_server
+from tests.waiting import wait_until
 
 _SLOTS = 16384
-_DEADLINE_SECONDS = 60.0
 
 
 class Node:
@@ -163,22 +162,13 @@ class LocalCluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def wait_until(self, holds: Callable[[], bool], what: str) -> float:
-        """Seconds until something holds; fails when it never does."""
-        began = time.monotonic()
-        while not holds():
-            if time.monotonic() > began + _DEADLINE_SECONDS:
-                raise AssertionError(f"{what}: not within {_DEADLINE_SECONDS:g} s")
-            time.sleep(0.02)
-        return time.monotonic() - began
-
     def whole(self) -> bool:
         """Whether every master has its replica."""
         masters = sum(node.role == "master" for node in self.nodes)
         return masters == self._n_masters and all(node.serves for node in self.nodes)
 
     def _form(self) -> None:
-        self.wait_until(lambda: all(node.role for node in self.nodes), "servers that answer")
+        wait_until(lambda: all(node.role for node in self.nodes), "servers that answer")
         share = -(-_SLOTS // self._n_masters)
         masters, replicas = self.nodes[: self._n_masters], self.nodes[self._n_masters :]
         for place, master in enumerate(masters):
@@ -188,9 +178,9 @@ class LocalCluster:
         for node in self.nodes[1:]:
             self.nodes[0].cluster("MEET", "127.0.0.1", node.port, node.bus_port)
         for master, replica in zip(masters, replicas, strict=True):
-            self.wait_until(partial(replica.knows, master.id), "a replica that knows its master")
+            wait_until(partial(replica.knows, master.id), "a replica that knows its master")
             replica.cluster("REPLICATE", master.id)
-        self.wait_until(self.whole, "a whole cluster")
+        wait_until(self.whole, "a whole cluster")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Two processes of torch.distributed on this machine, for tests of what ranks do together."""
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import distributed
+
+from benchmarks.killing import FORKS
+from tests.waiting import PATIENCE
 
 WORLD = 2
 
@@ -14,12 +16,11 @@ def run_ranks(work: Callable[[int, Path], None], folder: Path, exits: tuple[int,
 
     `work` must be a module's function.
     """
-    context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=_rank, args=(work, rank, folder)) for rank in range(WORLD)]
+    started = [FORKS.Process(target=_rank, args=(work, rank, folder)) for rank in range(WORLD)]
     for process in started:
         process.start()
     for process in started:
-        process.join(120)
+        process.join(PATIENCE)
         process.kill()
     assert tuple(process.exitcode for process in started) == exits
 

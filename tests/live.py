@@ -10,6 +10,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from tests.waiting import PATIENCE
+
 
 @contextmanager
 def serving(app: FastAPI, **config: Any) -> Iterator[str]:
@@ -29,7 +31,7 @@ def serving(app: FastAPI, **config: Any) -> Iterator[str]:
 def connect(url: str) -> socket.socket:
     """A bare connection to a served application, for what no HTTP client would do."""
     host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
 def until_closed(connection: socket.socket) -> bytes:

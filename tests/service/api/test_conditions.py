@@ -113,5 +113,5 @@ def test_of_writers_that_come_together_one_creates(app: FastAPI) -> None:
         for writer in writers:
             writer.start()
         for writer in writers:
-            writer.join(timeout=30)
+            writer.join()
     assert sorted(answers) == [201, 412, 412, 412, 412, 412]

@@ -13,6 +13,7 @@ from mild_service.store import Store
 from tests.live import serving
 from tests.service.keyring import bearer, in_store, make
 from tests.service.recordings import OCTETS, recording
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_long_poll_is_refused_once_its_key_is_revoked(closed: Settings, url: s
     answers: list[httpx.Response] = []
 
     def ask() -> None:
-        answers.append(httpx.get(f"{url}/selection/a?round=0&wait=30", headers=bearer(secret), timeout=60))
+        answers.append(httpx.get(f"{url}/selection/a?round=0&wait=60", headers=bearer(secret), timeout=PATIENCE))
 
     for number, body in enumerate(recording(100, 3)):
         admin.put(f"/runs/a/rounds/0/epochs/{number}", content=body, headers=OCTETS).raise_for_status()

@@ -252,7 +252,7 @@ def test_replicas_that_put_ids_together_leave_one_upload(app: FastAPI, dump: Dum
         for thread in putting:
             thread.start()
         for thread in putting:
-            thread.join(timeout=30)
+            thread.join()
         assert service.get(URL).json()["sample_ids"] in orders
     (key,) = (key for key in dump() if b":ids:" in key)
     assert key.endswith(b":ids:0")

@@ -188,7 +188,7 @@ def test_a_long_poll_ends_when_the_round_is_finished(recorded: httpx.Client) -> 
     polling = threading.Thread(target=poll)
     polling.start()
     finished = recorded.post("/runs/a/rounds/0/finish").json()
-    polling.join(timeout=30)
+    polling.join()
     assert answers[0].json() == finished
 
 
@@ -207,7 +207,7 @@ def test_a_long_poll_of_a_run_that_goes_ends(recorded: httpx.Client) -> None:
     )
     polling.start()
     recorded.delete("/runs/a")
-    polling.join(timeout=30)
+    polling.join()
     assert answers[0].status_code == 404
 
 

@@ -5,8 +5,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
@@ -21,6 +20,7 @@ from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest import Limits, open_reader
 from mild_service.ingest.sandbox import Helper
 from tests.service.ingest.logs import ARROW, PARQUET, aborting
+from tests.waiting import PATIENCE, wait_until
 
 N_ROWS = 300_000
 """More than fit into what lies between two processes."""
@@ -49,13 +49,6 @@ def long_body() -> bytes:
 def n_rows(helper: Helper, body: bytes) -> int:
     with spooled(body) as file, closing(helper.read("parquet", file, ids=False)) as reading:
         return sum(block.n_rows for block in reading.blocks())
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def children(pid: int) -> list[int]:
@@ -96,8 +89,8 @@ def test_a_body_that_takes_too_long_is_given_up() -> None:
         spooled(long_body()) as file,
         closing(helper.read("parquet", file, ids=False)) as reading,
     ):
-        until(lambda: bool(children(helper.pid)))
-        until(lambda: not children(helper.pid))  # as nobody takes what it has to say
+        wait_until(lambda: bool(children(helper.pid)))
+        wait_until(lambda: not children(helper.pid))  # as nobody takes what it has to say
         with pytest.raises(DeadlineExceeded, match=r"for 1 s.*MILD_REQUEST_SECONDS"):
             list(reading.blocks())
 
@@ -142,7 +135,7 @@ def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> Non
         (helper,) = children(service.pid)
         (reader,) = children(helper)
         service.kill()
-    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in (helper, reader)))
+    wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in (helper, reader)))
 
 
 def alive(pid: int) -> bool:
@@ -168,10 +161,10 @@ def test_who_lets_go_is_not_kept_waiting(helper: Helper) -> None:
         thread = threading.Thread(target=exhaust)
         thread.start()
         reading.close()
-        assert ended.wait(20)
+        assert ended.wait(PATIENCE)
         thread.join()
         os.kill(children(helper.pid)[0], signal.SIGCONT)
-        until(lambda: not children(helper.pid))
+        wait_until(lambda: not children(helper.pid))
 
 
 @pytest.mark.parametrize("media_type", [ARROW, PARQUET])

@@ -9,6 +9,7 @@ from mild_service.store import open_store
 from mild_service.store.keys import Keys
 from tests.cluster import LocalCluster, local_cluster
 from tests.service.store.conftest import epoch_bits, opened
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ async def test_what_a_replica_does_not_have_is_not_acknowledged_however_often_it
                     await hasty.epochs.commit(run, 0, 1, epoch_bits(100), 1, False)
         finally:
             replica.go_on()
-        pair.wait_until(pair.whole, "a replica that answers again")
+        wait_until(pair.whole, "a replica that answers again")
         assert (await patient.epochs.commit(run, 0, 1, epoch_bits(100), 1, False))[0] == "same"
     finally:
         await patient.aclose()

@@ -2,8 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,17 +12,11 @@ from redis.retry import Retry
 from mild_service.errors import ConfigurationError
 from mild_service.store import embedded
 from mild_service.store.embedded import EmbeddedServer, find_server
+from tests.waiting import wait_until
 
 
 def connected(server: EmbeddedServer) -> Redis:
     return Redis.from_url(server.url, retry=Retry(ConstantBackoff(0.02), 500))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:
@@ -79,7 +71,7 @@ def test_a_server_whose_service_was_killed_does_not_go_on_alone(tied: bool, tmp_
             redis.set("k", "1")
         service.kill()
     if tied:
-        until(lambda: not is_alive(int(pid)))
+        wait_until(lambda: not is_alive(int(pid)))
     assert is_alive(int(pid)) != tied
     with EmbeddedServer(tmp_path) as server, connected(server) as redis:
         assert redis.get("k") == b"1"
@@ -111,7 +103,7 @@ def test_a_server_that_does_not_come_up_again_is_given_up(
         (manifest,) = (tmp_path / "appendonlydir").glob("*.manifest")
         manifest.write_text("this is no manifest\n")
         os.kill(server.pid, signal.SIGKILL)
-        until(lambda: "did not come up again (2 of 2)" in caplog.text)
+        wait_until(lambda: "did not come up again (2 of 2)" in caplog.text)
 
 
 def test_a_server_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
