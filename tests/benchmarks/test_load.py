@@ -9,7 +9,7 @@ from benchmarks.serving import service
 
 
 def test_a_few_jobs_for_a_few_seconds(store_url: str) -> None:
-    load = Load(n_jobs=20, n_samples=500, seconds=5, period=0.5, round_epochs=5, n_watched=2)
+    load = Load(n_jobs=20, n_samples=500, seconds=3, period=0.3, round_epochs=5, n_watched=2)
     key = secrets.token_urlsafe(32)
     with service(store_url, {**environment(key), "MILD_STORE_NAMESPACE": f"load-{secrets.token_hex(4)}"}) as served:
         outcome = asyncio.run(burden(load, served, key))

@@ -191,7 +191,8 @@ def test_a_run_that_is_not_open_is_not_written_to(client: MildClient, epochs: li
 def test_what_failed_is_told_though_the_service_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     state = Reply(body=b'{"attempt": 1, "round": 0, "status": "running"}')
     no_run = Reply(404, b'{"type": "/problems/run-not-found"}')
-    retry = Retry(deadline=0.0, first_deadline=0.0)
+    pauses: list[float] = []
+    retry = Retry(deadline=0.0, first_deadline=0.0, sleep=pauses.append, clock=lambda: sum(pauses))
     with serving(no_run, state, HANG_UP) as server, MildClient(server.url, retry=retry) as client:
         with pytest.raises(ZeroDivisionError), client.run("a", num_samples=N):
             raise ZeroDivisionError

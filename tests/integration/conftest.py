@@ -7,6 +7,8 @@ from typing import Protocol
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 
 @dataclass
 class Served:
@@ -39,6 +41,6 @@ def start() -> Iterator[Start]:
     yield start
     for process in started:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=PATIENCE)
         assert process.stdout is not None
         process.stdout.close()

@@ -6,9 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.integration.conftest import Start
 from tests.service.recordings import put_epochs, recording
+from tests.waiting import PATIENCE
 
 N = 1000
 
@@ -49,15 +51,18 @@ def poll(service: httpx.Client) -> None:
         service.get("/selection/a", params={"round": 0, "wait": 60})
 
 
-def test_sigterm_ends_the_service_its_store_and_its_long_polls(start: Start, tmp_path: Path) -> None:
+def test_sigterm_ends_the_service_its_store_and_its_long_polls(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILD_DRAIN_SECONDS", "0.2")
     served = start(tmp_path)
     server_pid = int((tmp_path / "server.lock").read_text())
-    with httpx.Client(base_url=served.url, timeout=60) as service:
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as service:
         service.put("/runs/a", json={"num_samples": N})
         put_epochs(service, "a", recording(N, 10))
         polling = threading.Thread(target=poll, args=(service,))
         polling.start()
         served.process.send_signal(signal.SIGTERM)
-        assert served.process.wait(timeout=30) == 0
+        assert served.process.wait(timeout=PATIENCE) == 0
         polling.join()
     assert not Path(f"/proc/{server_pid}").exists()

@@ -13,20 +13,34 @@ from mild_trainer.data import Dataset, load, published
 from mild_trainer.errors import DataError
 
 
-def write_cifar10(root: Path, n_train: int = 10_000, **more: object) -> Path:
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        n_samples = 10_000 if name == "test_batch" else n_train
-        images = np.zeros((n_samples, 3072), dtype=np.uint8)
-        images[:, :1024], images[:, 1024:2048] = 10, 20
-        batch = {
-            b"data": images,
-            b"labels": [i % 10 for i in range(n_samples)],
-            **{k.encode(): v for k, v in more.items()},
-        }
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+def cifar_batch(n_samples: int = 10_000, **more: object) -> bytes:
+    images = np.zeros((n_samples, 3072), dtype=np.uint8)
+    images[:, :1024], images[:, 1024:2048] = 10, 20
+    labels = [i % 10 for i in range(n_samples)]
+    return pickle.dumps({b"data": images, b"labels": labels, **{k.encode(): v for k, v in more.items()}}, protocol=2)
+
+
+@pytest.fixture(scope="module")
+def whole_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 MB that no test changes."""
+    path = tmp_path_factory.mktemp("cifar") / "batch"
+    path.write_bytes(cifar_batch())
+    return path
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path, whole_batch: Path) -> Path:
+    """The unpacked folder, all of it as it should be."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        (folder / name).symlink_to(whole_batch)
     return folder
+
+
+def put_in_place(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
 
 
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
@@ -77,9 +91,8 @@ def test_the_digits_are_split_by_class_and_always_alike(digits: Dataset) -> None
     assert broken.mean() == pytest.approx(0.64, abs=0.02)
 
 
-def test_cifar10_is_read_in_order_from_the_folder_or_its_parent(tmp_path: Path) -> None:
-    folder = write_cifar10(tmp_path)
-    for place in (tmp_path, folder):
+def test_cifar10_is_read_in_order_from_the_folder_or_its_parent(cifar10: Path) -> None:
+    for place in (cifar10.parent, cifar10):
         data = load("cifar10", place)
         assert data.x_train.shape == (50_000, 32, 32, 3)
         assert data.x_test.shape == (10_000, 32, 32, 3)
@@ -100,29 +113,29 @@ def test_cifar100_is_read_with_its_fine_labels(tmp_path: Path, monkeypatch: pyte
     assert (data.n_samples, data.n_classes, int(data.y_train.max())) == (50_000, 100, 99)
 
 
-def test_a_cifar_batch_of_another_length_is_refused(tmp_path: Path) -> None:
-    write_cifar10(tmp_path, n_train=9_999)
+def test_a_cifar_batch_of_another_length_is_refused(cifar10: Path) -> None:
+    put_in_place(cifar10 / "data_batch_1", cifar_batch(9_999))
     with pytest.raises(DataError, match=r"data_batch_1 takes 10000 images of 3072 bytes, got \(9999, 3072\)"):
-        load("cifar10", tmp_path)
+        load("cifar10", cifar10)
 
 
-def test_a_cifar_batch_without_labels_is_refused(tmp_path: Path) -> None:
-    write_cifar10(tmp_path, labels=None)
+def test_a_cifar_batch_without_labels_is_refused(cifar10: Path) -> None:
+    put_in_place(cifar10 / "data_batch_1", cifar_batch(labels=None))
     with pytest.raises(DataError, match="lacks the array 'data' or the list 'labels'"):
-        load("cifar10", tmp_path)
+        load("cifar10", cifar10)
 
 
-def test_a_missing_cifar_batch_is_named_with_where_to_get_it(tmp_path: Path) -> None:
-    (write_cifar10(tmp_path) / "data_batch_4").unlink()
+def test_a_missing_cifar_batch_is_named_with_where_to_get_it(cifar10: Path) -> None:
+    (cifar10 / "data_batch_4").unlink()
     with pytest.raises(DataError, match=r"data_batch_4 is missing; unpack https://www.cs.toronto.edu"):
-        load("cifar10", tmp_path)
+        load("cifar10", cifar10)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1, 2]), pickle.dumps({b"data": 1})[:-3]])
-def test_a_damaged_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
-    (write_cifar10(tmp_path) / "data_batch_1").write_bytes(content)
+def test_a_damaged_pickle_is_refused(cifar10: Path, content: bytes) -> None:
+    put_in_place(cifar10 / "data_batch_1", content)
     with pytest.raises(DataError, match="data_batch_1"):
-        load("cifar10", tmp_path)
+        load("cifar10", cifar10)
 
 
 class Trap:
@@ -132,10 +145,10 @@ class Trap:
         return exec, ("raise SystemExit('run')",)
 
 
-def test_a_pickle_that_would_run_something_is_refused_before_it_does(tmp_path: Path) -> None:
-    (write_cifar10(tmp_path) / "data_batch_1").write_bytes(pickle.dumps({b"data": Trap()}))
+def test_a_pickle_that_would_run_something_is_refused_before_it_does(cifar10: Path) -> None:
+    put_in_place(cifar10 / "data_batch_1", pickle.dumps({b"data": Trap()}))
     with pytest.raises(DataError, match=r"asks for builtins.exec"):
-        load("cifar10", tmp_path)
+        load("cifar10", cifar10)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -1,6 +1,7 @@
 """Two ranks train one network: in two gloo processes, and under torchrun as somebody would start it."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.killing import FORKS
 from mild_core.errors import ParameterError
 from mild_core.types import SelectionOptions
 from mild_trainer.data import load
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.distributed import ALONE, Ranks
+from mild_trainer.training.distributed import ALONE, Ranks, joined
 from mild_trainer.training.loop import run_rounds
 from tests.gloo import WORLD, run_ranks
 
@@ -104,7 +107,6 @@ def test_a_training_under_torchrun_writes_once(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("round 0 epoch 0") == 1
@@ -115,32 +117,22 @@ def test_a_training_under_torchrun_writes_once(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_no_thread_of_a_group_outlives_it() -> None:
-    found = subprocess.run([sys.executable, "-c", _TRAIN_ALONE_IN_A_GROUP], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    during, after = found.stdout.splitlines()
-    assert "gloo" in during
-    assert after == ""
+def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
+    process = FORKS.Process(target=train_alone_in_a_group, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert "gloo" in (tmp_path / "during").read_text()
+    assert (tmp_path / "after").read_text() == ""
 
 
-_TRAIN_ALONE_IN_A_GROUP = """
-import os
-from pathlib import Path
+def train_alone_in_a_group(folder: Path) -> None:
+    def tell_threads(when: str) -> None:
+        names = ((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
+        (folder / when).write_text(" ".join(name for name in names if "gloo" in name))
 
-import torch
-from torch.nn.parallel import DistributedDataParallel
-
-from mild_trainer import ranks
-
-
-def tell_threads():
-    names = ((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
-    print(*(name for name in names if "gloo" in name))
-
-
-os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-with ranks.joined("cpu"):
-    DistributedDataParallel(torch.nn.Linear(3, 3))(torch.ones(2, 3)).sum().backward()
-    tell_threads()
-tell_threads()
-"""
+    os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # noqa: TID251 (as torchrun)
+    with joined("cpu"):
+        DistributedDataParallel(torch.nn.Linear(3, 3))(torch.ones(2, 3)).sum().backward()
+        tell_threads("during")
+    tell_threads("after")

@@ -12,6 +12,7 @@ import pytest
 from mild_trainer import supervisor
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import ServiceStartError
+from tests.waiting import wait_until
 
 SPEAKER = "import sys, time; print('listening on http://127.0.0.1:1', flush=True); time.sleep(600)"
 
@@ -40,11 +41,13 @@ def test_a_silent_command_is_given_up_on(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_use_is_named(tmp_path: Path) -> None:
-    said = "did not say within 2 s where it listens: .* is in use by another training; see .* choose another --out"
+    said = "did not say within 0.1 s where it listens: .* is in use by another training; see .* choose another --out"
     with EmbeddedService(tmp_path, command=[sys.executable, "-c", SPEAKER]) as first:
         assert first.url
-        with EmbeddedService(tmp_path, timeout=2, patience=0.1) as second, pytest.raises(ServiceStartError, match=said):
-            _ = second.url
+        with EmbeddedService(tmp_path, timeout=0.1, patience=0.1) as second:
+            wait_until(lambda: "is in use" in (tmp_path / "service.log").read_text())
+            with pytest.raises(ServiceStartError, match=said):
+                _ = second.url
 
 
 def test_it_comes_up_while_something_else_is_done(tmp_path: Path) -> None:

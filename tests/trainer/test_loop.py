@@ -19,7 +19,7 @@ from tests.trainer.trainings import outcome, selecting
 
 
 def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
-    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", epochs=10, rounds=1, oracle=True)
+    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", limit=1000, epochs=10, rounds=1, oracle=True)
     history = run_rounds(settings, data=digits)
     (record,) = history.rounds
     assert record.agreement is not None

@@ -1,5 +1,6 @@
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -8,7 +9,8 @@ import pytest
 from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
-from mild_client import BackgroundBackend, RunSpec
+from mild_client import BackgroundBackend, MildClient, Retry, RunSpec
+from mild_client import sync as syncing
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_trainer import cli
@@ -95,7 +97,9 @@ def spooled(folder: Path, run_id: str) -> BackgroundBackend:
     return backend
 
 
-def test_what_cannot_be_sent_is_told_and_exits_with_1(run: CliRunner, tmp_path: Path, app: FastAPI) -> None:
+def test_what_cannot_be_sent_is_told_and_exits_with_1(
+    run: CliRunner, tmp_path: Path, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spooled(tmp_path, "one").close()
     held = spooled(tmp_path, "held")
     (tmp_path / "broken").mkdir()
@@ -111,6 +115,7 @@ def test_what_cannot_be_sent_is_told_and_exits_with_1(run: CliRunner, tmp_path: 
     reasons = [path.read_text() for path in sorted((tmp_path / "one" / "refused").glob("*.txt"))]
     assert "num_samples 9, got 8" in reasons[0]
 
+    monkeypatch.setattr(syncing, "MildClient", partial(MildClient, retry=Retry(first_deadline=0)))
     away = run.invoke(cli.app, ["sync", str(tmp_path / "held"), "--url", NOBODY])
     assert away.exit_code == 1
     assert "got no answer" in away.stderr
