@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from mild_client import BackgroundBackend, MildClient, Retry, RunSpec
-from mild_client import sync as syncing
+from mild_client.backends import sync as syncing
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_trainer import cli
