@@ -1,9 +1,8 @@
 """A real training through a real service, both of them killed in the middle: it ends as if nothing had happened."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +10,40 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import killing
 from mild_trainer import cli
 from tests.integration.conftest import Start
 from tests.waiting import PATIENCE, wait_until
 
 TRAINING = ["--limit", "1000", "--noise", "symmetric:0.4", "--epochs", "6", "--rounds", "2", "--agree", "1"]
 
-Train = Callable[..., "subprocess.Popen[bytes]"]
+Train = Callable[..., BaseProcess]
 
 
 @pytest.fixture
 def train() -> Iterator[Train]:
     """Starts ``mild train`` in a process of its own; whatever still runs at the end is killed."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[BaseProcess] = []
 
-    def train(out: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-        command = "from mild_trainer.cli import main; main()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", command, "train", *TRAINING, "--out", str(out), *arguments],
-            stdout=subprocess.DEVNULL,
-        )
+    def train(out: Path, *arguments: str, resume: bool = False) -> BaseProcess:
+        process = killing.FORKS.Process(target=killing.train, args=([*TRAINING, "--out", str(out), *arguments], resume))
+        process.start()
         started.append(process)
         return process
 
     yield train
     for process in started:
         process.kill()
-        process.wait()
+        process.join()
 
 
-def wait_for(service: httpx.Client, n_epochs: int, process: "subprocess.Popen[bytes]") -> dict[str, Any]:
+def wait_for(service: httpx.Client, n_epochs: int, process: BaseProcess) -> dict[str, Any]:
     """The run's state once at least `n_epochs` are committed over all rounds."""
     state: dict[str, Any] = {}
 
     def are_there() -> bool:
         nonlocal state
-        assert process.poll() is None, "the training ended before it was to be stopped"
+        assert process.exitcode is None, "the training ended before it was to be stopped"
         state = service.get("/runs/digits").json()
         return sum(len(r["epochs"]) for r in state.get("rounds", ())) >= n_epochs
 
@@ -67,9 +64,10 @@ def test_a_training_survives_the_death_of_the_service_and_of_itself(start: Start
         before = wait_for(service, 8, training)
         assert before["attempt"] == 1
         training.kill()
-        training.wait()
-        resumed = train(tmp_path / "out", *through, "--resume")
-        assert resumed.wait(timeout=PATIENCE) == 0
+        training.join()
+        resumed = train(tmp_path / "out", *through, resume=True)
+        resumed.join(PATIENCE)
+        assert resumed.exitcode == 0
         after = service.get("/runs/digits").json()
         assert after["attempt"] == 2
         assert [len(r["epochs"]) for r in after["rounds"][:2]] == [6, 6]

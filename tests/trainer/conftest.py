@@ -1,4 +1,6 @@
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +8,9 @@ import torch
 from mild_core.types import SelectionOptions
 from mild_trainer.data import Dataset, load
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.history import History
+from mild_trainer.training.loop import run_rounds
+from tests.trainer.trainings import Uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +42,15 @@ def quick() -> TrainSettings:
 def weighted(quick: TrainSettings) -> TrainSettings:
     """Long enough to be fitted, so that the weights lie between 0 and 1."""
     return replace(quick, epochs=8, use="weights", selection=SelectionOptions())
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    """What settings come to when nobody interrupts them, and the folder it lies in; trained once for all who ask."""
+
+    @cache
+    def trained(settings: TrainSettings) -> tuple[History, Path]:
+        out = tmp_path_factory.mktemp("whole")
+        return run_rounds(settings, data=digits, out=out), out
+
+    return trained

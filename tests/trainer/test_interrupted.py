@@ -1,11 +1,8 @@
 """Trainings that were killed, or are repeated, go on where they were."""
 
 import threading
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import TypeAlias
 
 import httpx
 import pytest
@@ -23,25 +20,11 @@ from mild_trainer.data import Dataset
 from mild_trainer.errors import CheckpointError
 from mild_trainer.settings import TrainSettings, Weights
 from mild_trainer.training import checkpoint
-from mild_trainer.training.history import History, RoundRecord
+from mild_trainer.training.history import RoundRecord
 from mild_trainer.training.image_storage import THREAD
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.progress import Reporter
-from tests.trainer.trainings import Killed, KilledAfter, outcome, weights
-
-Uninterrupted: TypeAlias = Callable[[TrainSettings], tuple[History, Path]]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
-    """What settings come to when nobody interrupts them, and the folder it lies in; trained once for all who ask."""
-
-    @cache
-    def trained(settings: TrainSettings) -> tuple[History, Path]:
-        out = tmp_path_factory.mktemp("whole")
-        return run_rounds(settings, data=digits, out=out), out
-
-    return trained
+from tests.trainer.trainings import Killed, KilledAfter, Uninterrupted, outcome, weights
 
 
 @pytest.mark.parametrize(("kind", "observe"), [("fresh", "all"), ("carry", "all"), ("fresh", "members")])
@@ -66,17 +49,17 @@ def test_a_killed_training_goes_on_bit_for_bit(
 
 
 def test_a_killed_training_with_cutout_goes_on_bit_for_bit_and_not_with_another_size(
-    quick: TrainSettings, digits: Dataset, tmp_path: Path
+    quick: TrainSettings, digits: Dataset, tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:
-    settings, out = replace(quick, cutout=3), tmp_path / "killed"
-    whole = run_rounds(settings, data=digits, out=tmp_path / "whole")
+    settings, out = replace(quick, cutout=3), tmp_path
+    whole, there = uninterrupted(settings)
     with pytest.raises(Killed):
         run_rounds(settings, data=digits, out=out, reporter=KilledAfter(epochs=3))
     with pytest.raises(CheckpointError, match="written with cutout 3, got 0"):
         run_rounds(quick, data=digits, out=out, resume=True)
     assert outcome(run_rounds(settings, data=digits, out=out, resume=True)) == outcome(whole)
-    assert all(torch.equal(value, weights(tmp_path / "whole")[name]) for name, value in weights(out).items())
-    assert outcome(run_rounds(quick, data=digits)) != outcome(whole)
+    assert all(torch.equal(value, weights(there)[name]) for name, value in weights(out).items())
+    assert outcome(uninterrupted(quick)[0]) != outcome(whole)
 
 
 def test_a_training_comes_to_the_same_wherever_its_images_lie_and_may_go_on_elsewhere(

@@ -24,7 +24,7 @@ from mild_trainer.training.history import EpochRecord, History, RoundRecord
 from mild_trainer.training.loop import run_rounds, stopped
 from mild_trainer.training.progress import Reporter
 from mild_trainer.training.validation import hold_out
-from tests.trainer.trainings import Killed, KilledAfter
+from tests.trainer.trainings import Killed, KilledAfter, Uninterrupted
 
 
 @pytest.fixture
@@ -234,10 +234,15 @@ def test_who_is_held_out_is_not_trained_on_even_where_an_audit_puts_them_into_th
 
 @pytest.mark.parametrize("n_epochs", [1, 3, 6])
 def test_a_service_compares_the_rounds_of_a_training_that_was_interrupted(
-    n_epochs: int, validated: TrainSettings, digits: Dataset, tmp_path: Path, service: httpx.Client
+    n_epochs: int,
+    validated: TrainSettings,
+    digits: Dataset,
+    tmp_path: Path,
+    service: httpx.Client,
+    uninterrupted: Uninterrupted,
 ) -> None:
     client = MildClient("http://service", http=service)
-    whole = run_rounds(validated, data=digits)
+    whole, _ = uninterrupted(validated)
     with pytest.raises(Killed):
         run_rounds(validated, HttpBackend(client), digits, KilledAfter(n_epochs), "a", tmp_path)
     history = run_rounds(validated, HttpBackend(client), digits, out=tmp_path, resume=True)

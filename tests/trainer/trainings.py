@@ -1,8 +1,9 @@
 """Trainings that are cut short or told whom to keep, and what has to be the same of two."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +20,12 @@ from mild_core.results import Selection
 from mild_core.selection import select
 from mild_core.types import RoundBits
 from mild_trainer import cli
+from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History, RoundRecord
 from mild_trainer.training.progress import Reporter
+
+Uninterrupted: TypeAlias = Callable[[TrainSettings], tuple[History, Path]]
+"""What settings come to when nobody interrupts them, and the folder it lies in."""
 
 
 class Killed(Exception):
