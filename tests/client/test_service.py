@@ -167,12 +167,6 @@ def test_resuming_beyond_the_open_round_is_refused(client: MildClient) -> None:
     assert caught.value.code == "round-not-open"
 
 
-def test_another_size_under_the_same_name_is_refused(client: MildClient) -> None:
-    HttpBackend(client).open(SPEC)
-    with pytest.raises(Conflict, match="600"):
-        HttpBackend(client).open(RunSpec("run", num_samples=601))
-
-
 def test_the_services_own_words_reach_the_caller(client: MildClient, epochs: list[EpochBits]) -> None:
     with pytest.raises(NotFound) as unknown:
         client.get_run("nobody")

@@ -1,4 +1,4 @@
-"""Through a real port: a service in a process of its own, killed and started again between two epochs."""
+"""Through a real port: a service in a process of its own, from its start to its end."""
 
 import signal
 import threading
@@ -15,51 +15,24 @@ from tests.waiting import PATIENCE
 N = 1000
 
 
-def test_a_round_through_a_real_port(start: Start, tmp_path: Path) -> None:
-    served = start(tmp_path)
-    with httpx.Client(base_url=served.url) as service:
-        assert service.get("/ready").json() == {"status": "ready"}
-        assert service.put("/runs/a", json={"num_samples": N}).status_code == 201
-        put_epochs(service, "a", recording(N, 10))
-        finished = service.post("/runs/a/rounds/0/finish").json()
-        assert finished["verdict"] in ("separable", "weak")
-        assert service.get("/selection/a").json() == finished
-
-
-def test_a_killed_service_goes_on_where_it_was(start: Start, tmp_path: Path) -> None:
-    bodies = recording(N, 10)
-    served = start(tmp_path)
-    with httpx.Client(base_url=served.url) as service:
-        service.put("/runs/a", json={"num_samples": N})
-        put_epochs(service, "a", bodies[:5])
-    served.process.kill()
-    served.process.wait()
-    with httpx.Client(base_url=start(tmp_path).url) as service:
-        assert service.get("/runs/a").json()["rounds"][0]["epochs"] == list(range(5))
-        again = service.put("/runs/a", json={"num_samples": N, "resume_from": {"round": 0, "epoch": 5}})
-        assert again.json()["attempt"] == 2
-        for number in range(5, 10):
-            path = f"/runs/a/rounds/0/epochs/{number}"
-            refused = service.put(path, content=bodies[number], headers={"Mild-Attempt": "1"})
-            assert refused.json()["type"] == "/problems/stale-attempt"
-            assert service.put(path, content=bodies[number], headers={"Mild-Attempt": "2"}).status_code == 201
-        assert service.post("/runs/a/rounds/0/finish").json()["epochs"] == 10
-
-
 def poll(service: httpx.Client) -> None:
     with suppress(httpx.HTTPError):  # whatever it gets, it must not hold the service up
-        service.get("/selection/a", params={"round": 0, "wait": 60})
+        service.get("/selection/a", params={"round": 1, "wait": 60})
 
 
-def test_sigterm_ends_the_service_its_store_and_its_long_polls(
+def test_a_round_through_a_real_port_and_an_end_that_takes_all_along(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MILD_DRAIN_SECONDS", "0.2")
     served = start(tmp_path)
     server_pid = int((tmp_path / "server.lock").read_text())
     with httpx.Client(base_url=served.url, timeout=PATIENCE) as service:
-        service.put("/runs/a", json={"num_samples": N})
+        assert service.get("/ready").json() == {"status": "ready"}
+        assert service.put("/runs/a", json={"num_samples": N}).status_code == 201
         put_epochs(service, "a", recording(N, 10))
+        finished = service.post("/runs/a/rounds/0/finish").json()
+        assert finished["verdict"] in ("separable", "weak")
+        assert service.get("/selection/a").json() == finished
         polling = threading.Thread(target=poll, args=(service,))
         polling.start()
         served.process.send_signal(signal.SIGTERM)

@@ -17,15 +17,6 @@ from tests.waiting import wait_until
 SPEAKER = "import sys, time; print('listening on http://127.0.0.1:1', flush=True); time.sleep(600)"
 
 
-def test_a_real_service_starts_answers_and_ends(tmp_path: Path) -> None:
-    with EmbeddedService(tmp_path) as service:
-        assert httpx.get(f"{service.url}/ready").status_code == 200
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{service.url}/ready")
-    with EmbeddedService(tmp_path) as again:
-        assert httpx.get(f"{again.url}/ready").status_code == 200
-
-
 def test_a_command_that_ends_is_reported_with_its_last_line(tmp_path: Path) -> None:
     failing = [sys.executable, "-c", "import sys; sys.exit('error: no such store; give --data-dir')"]
     said = r"ended before.*: no such store;.*service.log.*--out.*--local"
@@ -71,7 +62,7 @@ def test_a_service_that_does_not_end_is_killed(tmp_path: Path) -> None:
         assert service.url == "http://127.0.0.1:1"
 
 
-def test_the_service_ends_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
+def test_a_real_service_ends_with_its_trainer_and_with_one_that_is_killed(tmp_path: Path) -> None:
     trainer = (
         "import sys, time; from pathlib import Path; from mild_trainer.embedded import EmbeddedService\n"
         f"with EmbeddedService(Path({str(tmp_path)!r})) as service:\n"
@@ -84,6 +75,8 @@ def test_the_service_ends_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     with EmbeddedService(tmp_path) as successor:  # waits for the one before to let go of the folder
         assert httpx.get(f"{successor.url}/ready").status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{successor.url}/ready")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any, TypeAlias
 
@@ -173,6 +174,7 @@ class Scripts:
         return answer
 
 
+@cache
 def _read_source(name: str, max_events: int) -> str:
     """Read a script and prepend what it needs: flags, ``append_event.lua`` and ``guard.lua``."""
     folder = files("mild_service.store") / "lua"
