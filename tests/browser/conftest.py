@@ -14,8 +14,9 @@ from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, Playwright, Request, expect, sync_playwright
 
 from tests.live import serving
+from tests.waiting import PATIENCE
 
-expect.set_options(timeout=60_000)  # for machines that have much else to do
+expect.set_options(timeout=1000 * PATIENCE)
 OPTIONS = ["--no-sandbox", "--disable-gpu"]
 
 
@@ -54,7 +55,7 @@ def site(app: FastAPI) -> Iterator[str]:
 @pytest.fixture
 def api(site: str) -> Iterator[httpx.Client]:
     """A client of it, for what a training would send."""
-    with httpx.Client(base_url=site) as client:
+    with httpx.Client(base_url=site, timeout=PATIENCE) as client:
         yield client
 
 
@@ -64,7 +65,7 @@ def page(chromium: Browser, site: str) -> Iterator[Page]:
     context = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * PATIENCE)
     wrong: list[str] = []
 
     def look(request: Request) -> None:

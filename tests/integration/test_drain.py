@@ -36,7 +36,7 @@ def test_a_service_that_is_to_end_drains(start: Start, tmp_path: Path, monkeypat
         assert [line for line in rest if line.startswith(("event", "retry"))] == ["retry: 1000"]
         polling.join()
         assert (polled[0].status_code, polled[0].json()["provisional"]) == (200, True)
-        ready = httpx.get(f"{served.url}/ready")  # over a new connection, as a balancer would ask
+        ready = httpx.get(f"{served.url}/ready", timeout=PATIENCE)  # over a new connection, as a balancer would ask
         assert (ready.status_code, ready.json()["type"]) == (503, "/problems/shutting-down")
         assert service.get("/health").status_code == 200
         writing.sendall(body[50:])
@@ -47,7 +47,7 @@ def test_a_service_that_is_to_end_drains(start: Start, tmp_path: Path, monkeypat
 def test_the_port_closes_at_once_where_no_balancer_has_to_notice(start: Start, tmp_path: Path) -> None:
     served = start(tmp_path)
     body = recording(N, 1)[0]
-    with httpx.Client(base_url=served.url) as service, connect(served.url) as writing:
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as service, connect(served.url) as writing:
         service.put("/runs/a", json={"num_samples": N}).raise_for_status()
         head = f"PUT /runs/a/rounds/0/epochs/0 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         writing.sendall(head.encode() + body[:50])
@@ -60,4 +60,4 @@ def test_the_port_closes_at_once_where_no_balancer_has_to_notice(start: Start, t
         assert status(writing) == 201  # which was under way
         assert served.process.wait(timeout=PATIENCE) == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{served.url}/health")
+        httpx.get(f"{served.url}/health", timeout=PATIENCE)

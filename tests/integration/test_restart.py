@@ -56,11 +56,11 @@ def test_a_training_survives_the_death_of_the_service_and_of_itself(start: Start
     port = int(served.url.rpartition(":")[2])
     through = ("--url", served.url, "--run-id", "digits")
     training = train(tmp_path / "out", *through)
-    with httpx.Client(base_url=served.url) as service:
+    with httpx.Client(base_url=served.url, timeout=PATIENCE) as service:
         wait_for(service, 3, training)
         served.process.kill()
         served.process.wait()
-    with httpx.Client(base_url=start(tmp_path / "store", port).url) as service:
+    with httpx.Client(base_url=start(tmp_path / "store", port).url, timeout=PATIENCE) as service:
         before = wait_for(service, 8, training)
         assert before["attempt"] == 1
         training.kill()

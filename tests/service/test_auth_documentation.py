@@ -11,6 +11,7 @@ from mild_service.app import create_app
 from mild_service.config import Settings
 from tests.live import serving
 from tests.service.keyring import bearer, make
+from tests.waiting import PATIENCE
 
 PAGE = Path("docs/api.md").read_text()
 SECTION = PAGE[PAGE.index("## Access") : PAGE.index("## Limits")]
@@ -23,7 +24,7 @@ def test_the_examples_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -
     (curl,) = re.findall(r"```\n(curl .*?)```", SECTION, re.DOTALL)
     with serving(create_app(settings)) as url:
         exec(compile(python.replace("http://localhost:8000", url), "docs/api.md", "exec"), {"key": secret})
-        assert httpx.get(f"{url}/runs/ci-1", headers=bearer(secret)).json()["num_samples"] == 50000
+        assert httpx.get(f"{url}/runs/ci-1", headers=bearer(secret), timeout=PATIENCE).json()["num_samples"] == 50000
         command = curl.replace("localhost:8000", url)
         done = subprocess.run(
             ["bash", "-c", command],

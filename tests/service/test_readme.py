@@ -11,6 +11,7 @@ import numpy as np
 from fastapi import FastAPI
 
 from tests.live import serving
+from tests.waiting import PATIENCE
 
 EXAMPLES = re.findall(r"```(\w*)\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
 
@@ -27,7 +28,7 @@ def test_the_curl_examples_run(app: FastAPI, tmp_path: Path) -> None:
                 ["bash", "-c", script], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=True
             )
             assert "returned error" not in done.stderr, done
-        named = httpx.get(f"{url}/selection/my-logs?ids=true", headers={"Accept": "text/csv"}).text
+        named = httpx.get(f"{url}/selection/my-logs?ids=true", headers={"Accept": "text/csv"}, timeout=PATIENCE).text
     assert named.splitlines()[1:] == ["0,cat/1.png", "1,cat/2.png"]
     assert np.load(tmp_path / "clean.npy").size == 50000
 

@@ -12,7 +12,7 @@ import pytest
 from mild_trainer import supervisor
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import ServiceStartError
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 SPEAKER = "import sys, time; print('listening on http://127.0.0.1:1', flush=True); time.sleep(600)"
 
@@ -71,12 +71,12 @@ def test_a_real_service_ends_with_its_trainer_and_with_one_that_is_killed(tmp_pa
     with subprocess.Popen([sys.executable, "-c", trainer], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        assert httpx.get(f"{url}/ready").status_code == 200
+        assert httpx.get(f"{url}/ready", timeout=PATIENCE).status_code == 200
         process.send_signal(signal.SIGKILL)
     with EmbeddedService(tmp_path) as successor:  # waits for the one before to let go of the folder
-        assert httpx.get(f"{successor.url}/ready").status_code == 200
+        assert httpx.get(f"{successor.url}/ready", timeout=PATIENCE).status_code == 200
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{successor.url}/ready")
+        httpx.get(f"{successor.url}/ready", timeout=PATIENCE)
 
 
 @pytest.fixture

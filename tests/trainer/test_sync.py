@@ -15,6 +15,7 @@ from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_trainer import cli
 from tests.live import serving
+from tests.waiting import PATIENCE
 
 QUICK = [
     "--limit",
@@ -65,7 +66,7 @@ def test_a_training_without_its_service_ends_well_and_is_synced(
     with serving(app) as url:
         synced = run.invoke(cli.app, ["sync", spools, "--url", url])
         assert (synced.exit_code, numbers(synced)) == (0, [15, 0, 0, 0])
-        assert httpx.get(f"{url}/selection/r").json()["num_selected"] == sets(tmp_path / "away")[1][0]
+        assert httpx.get(f"{url}/selection/r", timeout=PATIENCE).json()["num_selected"] == sets(tmp_path / "away")[1][0]
         assert run.invoke(cli.app, ["sync", spools, "--url", url]).exit_code == 0
 
 
@@ -77,7 +78,7 @@ def test_the_service_takes_part_where_it_is_there(run: CliRunner, tmp_path: Path
         assert np.load(tmp_path / "clean.npy").tolist() == selection["indices"]
         resumed = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path), "--resume"])
         assert resumed.exit_code == 0, resumed.output
-        state = httpx.get(f"{url}/runs/r").json()
+        state = httpx.get(f"{url}/runs/r", timeout=PATIENCE).json()
         again = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path)])
     assert [each["num_epochs"] for each in state["rounds"]] == [2, 2, 0]
     assert "go on with --resume" in again.stderr
@@ -105,7 +106,7 @@ def test_what_cannot_be_sent_is_told_and_exits_with_1(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "spool.json").write_text("{")
     with serving(app) as url:
-        httpx.put(f"{url}/runs/one", json={"num_samples": 9}).raise_for_status()
+        httpx.put(f"{url}/runs/one", json={"num_samples": 9}, timeout=PATIENCE).raise_for_status()
         result = run.invoke(cli.app, ["sync", str(tmp_path), "--url", url])
     held.close()
     assert result.exit_code == 1

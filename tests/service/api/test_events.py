@@ -70,7 +70,7 @@ def stream(url: str, last: str | None = None) -> Iterator[Stream]:
 @pytest.fixture
 def url(app: FastAPI) -> Iterator[str]:
     with serving(app) as url:
-        httpx.put(f"{url}/runs/a", json={"num_samples": N}).raise_for_status()
+        httpx.put(f"{url}/runs/a", json={"num_samples": N}, timeout=PATIENCE).raise_for_status()
         yield url
 
 
@@ -164,7 +164,7 @@ def test_a_stream_ends_with_its_run(client: httpx.Client, url: str) -> None:
         client.delete("/runs/a").raise_for_status()
         last = watched.rest()
     assert [message["event"] for message in last] == ["run-deleted"]
-    assert httpx.get(f"{url}/runs/a/events").status_code == 404
+    assert httpx.get(f"{url}/runs/a/events", timeout=PATIENCE).status_code == 404
     client.put("/runs/a", json={"num_samples": N}).raise_for_status()
     with stream(url, last=name) as watched:  # an id of the run that is gone
         (lost, data, _), (opened, _, _) = watched.events(2)
@@ -173,7 +173,7 @@ def test_a_stream_ends_with_its_run(client: httpx.Client, url: str) -> None:
 
 def test_a_client_that_was_away_for_too_long_is_told_so(settings: Settings) -> None:
     with serving(create_app(settings.model_copy(update={"max_events": 3}))) as url:
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=PATIENCE) as client:
             client.put("/runs/a", json={"num_samples": N})
             with stream(url) as watched:
                 _, _, first = watched.event()
@@ -194,7 +194,7 @@ def test_an_id_that_is_none_is_refused(client: httpx.Client) -> None:
 def test_a_quiet_stream_is_kept_alive_and_ends_at_its_age(settings: Settings) -> None:
     app = create_app(settings.model_copy(update={"heartbeat_seconds": 0.02, "stream_seconds": 0.5}))
     with serving(app) as url:
-        httpx.put(f"{url}/runs/a", json={"num_samples": N})
+        httpx.put(f"{url}/runs/a", json={"num_samples": N}, timeout=PATIENCE)
         with stream(url) as watched:
             messages = watched.rest()
     assert {"comment": "ping"} in messages
@@ -203,14 +203,14 @@ def test_a_quiet_stream_is_kept_alive_and_ends_at_its_age(settings: Settings) ->
 
 def test_streams_beyond_the_limit_wait_their_turn(settings: Settings) -> None:
     with serving(create_app(settings.model_copy(update={"max_streams": 1}))) as url:
-        httpx.put(f"{url}/runs/a", json={"num_samples": N})
+        httpx.put(f"{url}/runs/a", json={"num_samples": N}, timeout=PATIENCE)
         with stream(url) as watched:
             watched.event()
-            refused = httpx.get(f"{url}/runs/a/events")
+            refused = httpx.get(f"{url}/runs/a/events", timeout=PATIENCE)
             assert (refused.status_code, refused.json()["type"]) == (503, "/problems/overloaded")
             assert refused.headers["retry-after"]
-            assert "mild_event_streams 1.0" in httpx.get(f"{url}/metrics").text
-        wait_until(lambda: "mild_event_streams 0.0" in httpx.get(f"{url}/metrics").text)
+            assert "mild_event_streams 1.0" in httpx.get(f"{url}/metrics", timeout=PATIENCE).text
+        wait_until(lambda: "mild_event_streams 0.0" in httpx.get(f"{url}/metrics", timeout=PATIENCE).text)
         with stream(url) as watched:
             assert watched.event()[0] == "run-opened"
 
@@ -242,7 +242,7 @@ def test_many_watchers_and_long_polls_leave_the_store_to_others(settings: Settin
 
 def test_a_stream_and_a_long_poll_end_when_the_service_does(app: FastAPI) -> None:
     with serving(app) as url:
-        httpx.put(f"{url}/runs/a", json={"num_samples": N})
+        httpx.put(f"{url}/runs/a", json={"num_samples": N}, timeout=PATIENCE)
         with stream(url) as watched:
             watched.event()
             app.state.event_feed.close()

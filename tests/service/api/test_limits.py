@@ -221,5 +221,8 @@ def test_a_head_that_comes_in_time_is_answered_and_so_is_the_next(settings: Sett
             assert status(connection) == 200
         connection.sendall(b"GET /hea")
         assert until_closed(connection) == b""
-        assert httpx.put(f"{url}/runs/a", json={"num_samples": N}).status_code == 201
-        assert httpx.put(f"{url}/runs/a/rounds/0/epochs/0", content=BODY, headers=OCTETS).status_code == 201
+        assert httpx.put(f"{url}/runs/a", json={"num_samples": N}, timeout=PATIENCE).status_code == 201
+        assert (
+            httpx.put(f"{url}/runs/a/rounds/0/epochs/0", content=BODY, headers=OCTETS, timeout=PATIENCE).status_code
+            == 201
+        )

@@ -12,6 +12,7 @@ from mild_service.config import Settings
 from tests.inprocess import running
 from tests.live import serving
 from tests.service.keyring import Keyring, bearer
+from tests.waiting import PATIENCE
 
 ROOT = "/tools/mild"
 
@@ -71,6 +72,8 @@ def test_who_asks_is_taken_from_trusted_proxies_alone(
 ) -> None:
     caplog.set_level(logging.INFO)
     with serving(create_app(settings), forwarded_allow_ips=trusted) as url:
-        httpx.get(f"{url}/runs", headers={"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"})
+        httpx.get(
+            f"{url}/runs", headers={"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}, timeout=PATIENCE
+        )
     (record,) = [record for record in caplog.records if hasattr(record, "route")]
     assert vars(record)["client"] == seen

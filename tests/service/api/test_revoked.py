@@ -40,7 +40,7 @@ def is_used(settings: Settings, name: str) -> bool:
 
 @pytest.fixture
 def admin(closed: Settings, url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, headers=bearer(make(closed, "admin")[0])) as client:
+    with httpx.Client(base_url=url, headers=bearer(make(closed, "admin")[0]), timeout=PATIENCE) as client:
         client.put("/runs/a", json={"num_samples": 100}).raise_for_status()
         yield client
 
@@ -48,13 +48,13 @@ def admin(closed: Settings, url: str) -> Iterator[httpx.Client]:
 @pytest.mark.usefixtures("admin")
 def test_an_event_stream_ends_with_its_key(closed: Settings, url: str) -> None:
     secret, revoke = make(closed, "read")
-    with httpx.stream("GET", f"{url}/runs/a/events", headers=bearer(secret)) as response:
+    with httpx.stream("GET", f"{url}/runs/a/events", headers=bearer(secret), timeout=PATIENCE) as response:
         lines = response.iter_lines()
         assert next(lines).startswith("retry")
         revoke()
         for _ in lines:
             pass
-    assert httpx.get(f"{url}/runs/a/events", headers=bearer(secret)).status_code == 401
+    assert httpx.get(f"{url}/runs/a/events", headers=bearer(secret), timeout=PATIENCE).status_code == 401
 
 
 def test_a_long_poll_is_refused_once_its_key_is_revoked(closed: Settings, url: str, admin: httpx.Client) -> None:

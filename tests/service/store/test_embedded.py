@@ -62,7 +62,7 @@ def test_a_server_whose_service_was_killed_does_not_go_on_alone(tied: bool, tmp_
         "from mild_service.store.embedded import EmbeddedServer\n"
         f"embedded._launcher_command = embedded._launcher_command if {tied} else list\n"
         "server = EmbeddedServer(Path(sys.argv[1])); server.start(); print(server.pid, server.url, flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
