@@ -96,7 +96,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class MemberOverlap:
-    """How far a set repeats its round's members.
+    """How far a set overlaps with the members of its round, among the scored samples.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class Selection:
     classes
         Every class by its label, where the options let classes have a say; else empty.
     member_overlap
-        How far the set repeats whom the last round was trained on; None where that was everyone.
+        Overlap with the members of the last round; None where all or none of the scored samples are members.
     """
 
     options: SelectionOptions
