@@ -47,11 +47,11 @@ from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import Selections
 from mild_service.store import Store, open_store
 from mild_service.web import problems
-from mild_service.web.auth import Guard, Rulebook
-from mild_service.web.dependencies import known_query_only
-from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, cross_origin, read_origins
-from mild_service.web.openapi import declare_access
-from mild_service.web.request_limits import Buckets, Deadline, Reception
+from mild_service.web.auth import AuthMiddleware, RouteRules
+from mild_service.web.dependencies import reject_unknown_query
+from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, allow_origins, read_origins
+from mild_service.web.openapi import declare_security
+from mild_service.web.request_limits import BodyLimits, Deadline, RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -114,20 +114,20 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.sample_tables = SampleTables(
         app.state.selections, computer, labels_and_audits, suggester, settings.table_cache_bytes
     )
-    problems.install(app)
+    problems.add_error_handlers(app)
     app.router.routes.extend(_build_routes())
-    declare_access(app)
+    declare_security(app)
     origins = read_origins(settings.cors_origins)
     app.add_middleware(
-        Guard,
+        AuthMiddleware,
         authenticator=app.state.authenticator,
-        rulebook=Rulebook(settings.metrics_access),
-        buckets=Buckets(settings.rate_per_key, settings.rate_burst),
+        route_rules=RouteRules(settings.metrics_access),
+        rate_limiter=RateLimiter(settings.rate_per_key, settings.rate_burst),
         origins=origins,
     )
-    app.add_middleware(Reception, settings=settings)
+    app.add_middleware(BodyLimits, settings=settings)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
-    cross_origin(app, origins)
+    allow_origins(app, origins)
     app.add_middleware(ProblemPages)
     app.add_middleware(RequestContext, telemetry=telemetry)
     app.add_middleware(SecurityHeaders)
@@ -156,7 +156,7 @@ def _build_routes() -> Sequence[BaseRoute]:
         events,
     )
     for resource in resources:
-        table.include_router(resource.router, dependencies=[Depends(known_query_only)])
+        table.include_router(resource.router, dependencies=[Depends(reject_unknown_query)])
     routes.install(table)
     table.include_router(system.router)  # without the query check: probes and scrapers may add parameters
     return table.routes

@@ -8,8 +8,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from mild_service import api_keys
 from mild_service.auth import Authenticator
 from mild_service.dashboard.rendering import render
-from mild_service.web import bodies
-from mild_service.web.auth import COOKIE
+from mild_service.web import bodies, media_types
+from mild_service.web.auth import SESSION_COOKIE
 from mild_service.web.csrf import check_same_site
 from mild_service.web.dependencies import SettingsDep
 
@@ -29,8 +29,8 @@ async def show_login(request: Request) -> HTMLResponse:
 async def log_in(request: Request, settings: SettingsDep) -> Response:
     """Begin a session with the key in the form."""
     check_same_site(request)
-    bodies.media_type(request, (_FORM,), _FORM)
-    form = parse_qs((await bodies.read_within(request, _MAX_FORM_BYTES)).decode(errors="replace"))
+    media_types.check_content_type(request, (_FORM,), _FORM)
+    form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     secret = form.get("key", [""])[0].strip()
     authenticator = _authenticator(request)
     key = await authenticator.find_by_secret(secret) if await authenticator.requires_key() else None
@@ -45,7 +45,7 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
         return await _page(request, wanted, failed=True)
     answer = _go(request, wanted if _is_ours(wanted) else "/ui/")
     answer.set_cookie(
-        COOKIE,
+        SESSION_COOKIE,
         await authenticator.begin_session(secret),
         max_age=settings.session_seconds,
         path=request.scope.get("root_path") or "/",
@@ -60,15 +60,15 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
 async def log_out(request: Request) -> Response:
     """End the session."""
     check_same_site(request)
-    if session := request.cookies.get(COOKIE):
+    if session := request.cookies.get(SESSION_COOKIE):
         await _authenticator(request).end_session(session)
     answer = _go(request, "/ui/login")
-    answer.delete_cookie(COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
+    answer.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
     return answer
 
 
 async def _page(request: Request, wanted: str, failed: bool = False) -> HTMLResponse:
-    authenticator, session = _authenticator(request), request.cookies.get(COOKIE)
+    authenticator, session = _authenticator(request), request.cookies.get(SESSION_COOKIE)
     closed = await authenticator.requires_key()
     key = await authenticator.find_by_session(session) if closed and session else None
     context = {"closed": closed, "key": key, "failed": failed, "wanted": wanted if _is_ours(wanted) else ""}

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mild_service.dashboard import analysis_pages, login_page, rendering, run_page, runs_page, sample_pages
 from mild_service.dashboard.rendering import link, render
-from mild_service.web.problems import MEDIA_TYPE
+from mild_service.web import media_types
 
 _PAGES = (login_page, runs_page, run_page, analysis_pages, sample_pages)
 
@@ -44,7 +44,7 @@ class ProblemPages:
         async def turned(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start":
-                if Headers(raw=message["headers"]).get("content-type") == MEDIA_TYPE:
+                if Headers(raw=message["headers"]).get("content-type") == media_types.PROBLEM:
                     start = message
                     return
             elif start is not None:

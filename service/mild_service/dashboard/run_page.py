@@ -22,7 +22,7 @@ from mild_service.errors import RoundNotOpen
 from mild_service.models import Round, Run
 from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.selections import Selections
-from mild_service.web import responses
+from mild_service.web import media_types, responses
 from mild_service.web.dependencies import CallerDep, RoundNumber, RunId, RunsDep, SelectionsDep
 
 RoundQuery = Annotated[
@@ -163,15 +163,15 @@ def _columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _FORMS = {
-    responses.JSON: (
+    media_types.JSON: (
         "JSON",
         "json",
         "Indices, with verdict, estimates and options. For reading, and small sets.",
     ),
-    responses.BITMAP: ("Bitmap", "bin", "One bit per sample, most significant first. The smallest."),
-    responses.NPY: ("NumPy", "npy", "Sorted int64 indices, for numpy.load."),
-    responses.ARROW: ("Arrow", "arrows", "An IPC stream with the column index, and id with ids=true."),
-    responses.CSV: ("CSV", "csv", "A header line and an index per line, with ids=true the ids beside them."),
+    media_types.BITMAP: ("Bitmap", "bin", "One bit per sample, most significant first. The smallest."),
+    media_types.NPY: ("NumPy", "npy", "Sorted int64 indices, for numpy.load."),
+    media_types.ARROW: ("Arrow", "arrows", "An IPC stream with the column index, and id with ids=true."),
+    media_types.CSV: ("CSV", "csv", "A header line and an index per line, with ids=true the ids beside them."),
 }
 
 

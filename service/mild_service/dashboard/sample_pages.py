@@ -27,7 +27,7 @@ from mild_service.image_urls import image_origin, image_url
 from mild_service.models import Run
 from mild_service.selecting.sample_tables import SampleTables, SelectionTable
 from mild_service.selecting.selections import SelectionPlan, Selections
-from mild_service.web import bodies
+from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import (
     CallerDep,
     LabelsAndAuditsDep,
@@ -323,8 +323,8 @@ async def mark_sample(
     round_: RoundQuery = None,
 ) -> RedirectResponse:
     """Put the form's mark into the run's audit, and go back to the sample; marks of others at the same time stay."""
-    bodies.media_type(request, (_FORM,), _FORM)
-    form = parse_qs((await bodies.read_within(request, _MAX_FORM_BYTES)).decode(errors="replace"))
+    media_types.check_content_type(request, (_FORM,), _FORM)
+    form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     given = form.get("mark", [""])[0]
     if given not in _MEANS:
         raise InvalidRequest(f"mark: it is {given[:40]!r}, give one of {', '.join(get_args(Mark))}")

@@ -23,7 +23,7 @@ from mild_service.ingest.columns import (
     samples_of,
     short,
 )
-from mild_service.ingest.line_splitter import Lines, numbered
+from mild_service.ingest.line_splitter import LineSplitter, numbered
 from mild_service.ingest.sample_names import Names
 
 _BLOCK_BYTES = 1024 * 1024
@@ -36,7 +36,7 @@ class CsvReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines = Lines(limits.record_bytes, _BLOCK_BYTES)
+        self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
         self._names: list[str] | None = None
 
     def feed(self, data: bytes) -> Iterator[Batch]:

@@ -7,7 +7,7 @@ import numpy as np
 from mild_service.ingest.columns import Numbers, bad_record
 
 
-class Lines:
+class LineSplitter:
     """Cuts a stream into blocks of whole lines.
 
     Parameters

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from mild_service.ingest.columns import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
-from mild_service.ingest.line_splitter import Lines, numbered
+from mild_service.ingest.line_splitter import LineSplitter, numbered
 
 _BLOCK_BYTES = 256 * 1024
 """Some thousand objects at a time: more of them are slower, as they fall out of the processor's caches."""
@@ -17,7 +17,7 @@ class NdjsonReader:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._lines = Lines(limits.record_bytes, _BLOCK_BYTES)
+        self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """The records that `data` completes."""

@@ -1,11 +1,4 @@
-"""``/runs/{run_id}``: given labels, and the audit.
-
-JSON of labels, audits and planted samples, in and out.
-
-The body of ``PUT /runs/{run_id}/labels``: JSON, or numpy's npy format.
-
-``/runs/{run_id}/planted``: samples that were mislabelled on purpose in round 0.
-"""
+"""Annotations of a run: ``/runs/{run_id}/labels``, ``/runs/{run_id}/audit`` and ``/runs/{run_id}/planted``."""
 
 from typing import Annotated, Literal
 
@@ -34,40 +27,40 @@ from mild_service.errors import (
     StoreFull,
     UnsupportedMediaType,
 )
-from mild_service.web import bodies, sets
-from mild_service.web.bodies import NPY, Strict
+from mild_service.web import bodies, media_types, sample_sets
+from mild_service.web.bodies import RequestModel
 from mild_service.web.dependencies import Attempt, LabelsAndAuditsDep, RunId, RunsDep, SettingsDep, StatusReaderDep
-from mild_service.web.openapi import BITS
-from mild_service.web.problems import described
-from mild_service.web.responses import ConditionDep, conditional, negotiate, respond, tagged
+from mild_service.web.openapi import BITMAP_ERRORS
+from mild_service.web.problems import error_responses
+from mild_service.web.responses import PreconditionDep, etag_header, negotiate, respond, with_preconditions
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class LabelsRequest(Strict):
+class LabelsRequest(RequestModel):
     """The given labels."""
 
     labels: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="One class index per sample.")
 
 
 class LabelsView(BaseModel):
-    """What a labels' PUT has done."""
+    """Result of a PUT of labels."""
 
     run_id: str
     outcome: Literal["set", "same", "replaced"]
 
 
-class AuditRequest(Strict):
+class AuditRequest(RequestModel):
     """Samples whose label was checked."""
 
     indices: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="Sample indices, in any order.")
     clean: Annotated[list[bool | None], Field(fail_fast=True)] = Field(
-        description="For each of them, whether its given label is true; null takes an earlier mark back."
+        description="For each of them, whether its given label is true; null removes an earlier mark."
     )
 
 
 class AuditedView(BaseModel):
-    """What an audit's PUT has done."""
+    """Result of a PUT of an audit."""
 
     run_id: str
     num_known: int = Field(description="Samples that are audited now.")
@@ -88,7 +81,7 @@ class AuditView(BaseModel):
 
 
 class PlantedView(BaseModel):
-    """What a PUT of planted samples has done."""
+    """Result of a PUT of planted samples."""
 
     run_id: str
     outcome: Literal["set", "same"]
@@ -103,41 +96,24 @@ class PlantedDetail(BaseModel):
     indices: list[int] = Field(description="Sorted.")
 
 
-async def read_labels(request: Request, settings: Settings) -> NDArray[np.integer]:
-    """The labels in a body, one-dimensional.
-
-    Raises
-    ------
-    UnsupportedMediaType, BodyTooLarge, MalformedBody, InvalidRequest
-        If the body cannot be read, or holds no integers.
-    """
-    if bodies.media_type(request, (bodies.JSON, bodies.NPY), bodies.JSON) == bodies.JSON:
-        sent = await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)
-        return np.array(sent.labels, dtype=np.int64)
-    limit = settings.max_body_bytes
-    body = await bodies.read(request, limit)
-    if len(body) > limit:
-        raise BodyTooLarge(
-            f"the body has more than {limit} bytes, which is the limit; send labels in a smaller integer type"
-        )
-    return bodies.parse(body, "labels")
-
-
 router = APIRouter(tags=["truth"])
 
-_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, DigestMismatch, InvalidRequest, InvalidInput)
+_BODY_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, DigestMismatch, InvalidRequest, InvalidInput)
 _BINARY = {"type": "string", "format": "binary"}
 
 
 @router.put(
     "/runs/{run_id}/labels",
     response_model=LabelsView,
-    responses=described(*_BODY, RunNotFound, LabelsFrozen, PreconditionFailed, StoreFull),
-    openapi_extra=conditional(
+    responses=error_responses(*_BODY_ERRORS, RunNotFound, LabelsFrozen, PreconditionFailed, StoreFull),
+    openapi_extra=with_preconditions(
         {
             "requestBody": {
                 "required": True,
-                "content": {bodies.JSON: {"schema": LabelsRequest.model_json_schema()}, NPY: {"schema": _BINARY}},
+                "content": {
+                    media_types.JSON: {"schema": LabelsRequest.model_json_schema()},
+                    media_types.NPY: {"schema": _BINARY},
+                },
             }
         }
     ),
@@ -149,26 +125,43 @@ async def put_labels(
     labels_and_audits: LabelsAndAuditsDep,
     settings: SettingsDep,
     response: Response,
-    condition: ConditionDep,
+    condition: PreconditionDep,
 ) -> LabelsView:
-    """Store the given labels. Once an epoch is in, they do not change any more."""
+    """Store the given labels. Once an epoch is stored, they cannot be changed."""
     run = await runs.find(run_id)
-    labels = await read_labels(request, settings)
+    labels = await _read_labels(request, settings)
     outcome, digest = await labels_and_audits.put_labels(run, labels, condition)
-    response.headers.update(tagged(digest))
+    response.headers.update(etag_header(digest))
     return LabelsView(run_id=run_id, outcome=outcome)
+
+
+async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integer]:
+    """Read the labels in a body, shape (n_samples,), from JSON or npy."""
+    allowed = (media_types.JSON, media_types.NPY)
+    if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
+        labels = (await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)).labels
+        return np.array(labels, dtype=np.int64)
+    limit = settings.max_body_bytes
+    body = await bodies.read(request, limit)
+    if len(body) > limit:
+        raise BodyTooLarge(
+            f"the body has more than {limit} bytes, which is the limit; send labels in a smaller integer type"
+        )
+    return bodies.parse_npy(body, "labels")
 
 
 @router.put(
     "/runs/{run_id}/audit",
     response_model=AuditedView,
-    responses=described(*_BODY, BitmapLengthError, TrailingBitsError, SampleIndexError, RunNotFound, StoreFull),
+    responses=error_responses(
+        *_BODY_ERRORS, BitmapLengthError, TrailingBitsError, SampleIndexError, RunNotFound, StoreFull
+    ),
     openapi_extra={
         "requestBody": {
             "required": True,
             "content": {
-                bodies.JSON: {"schema": AuditRequest.model_json_schema()},
-                bodies.BITMAP: {"schema": {**_BINARY, "description": "Two bitmaps in a row: known, then clean."}},
+                media_types.JSON: {"schema": AuditRequest.model_json_schema()},
+                media_types.BITMAP: {"schema": {**_BINARY, "description": "Two bitmaps in a row: known, then clean."}},
             },
         }
     },
@@ -176,15 +169,16 @@ async def put_labels(
 async def put_audit(
     request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep, settings: SettingsDep
 ) -> AuditedView:
-    """Add marks of checked labels to the run's audit; where they contradict earlier ones, they replace them.
+    """Add marks of checked labels to the run's audit; a new mark replaces an earlier one of the same sample.
 
-    In JSON, null takes a mark back.
+    In JSON, null removes a mark.
     """
     run = await runs.find(run_id)
     n_samples = run.spec.num_samples
-    if bodies.media_type(request, (bodies.JSON, bodies.BITMAP), bodies.JSON) == bodies.JSON:
-        sent = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
-        marks = await to_thread.run_sync(AuditChange.from_marks, sent.indices, sent.clean, n_samples)
+    allowed = (media_types.JSON, media_types.BITMAP)
+    if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
+        audit = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
+        marks = await to_thread.run_sync(AuditChange.from_marks, audit.indices, audit.clean, n_samples)
     else:
         marks = AuditChange.from_audit(
             Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples)
@@ -204,18 +198,23 @@ async def put_audit(
     "/runs/{run_id}/audit",
     response_model=AuditView,
     responses={
-        200: {"content": {bodies.BITMAP: {"schema": _BINARY}}, "description": "The audit; empty where there is none"},
-        **described(InvalidRequest, RunNotFound, NotAcceptable),
+        200: {
+            "content": {media_types.BITMAP: {"schema": _BINARY}},
+            "description": "The audit; empty where there is none",
+        },
+        **error_responses(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
 async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
-    """All marks together: JSON, or two bitmaps (known, then clean)."""
-    form = negotiate(request, (bodies.JSON, bodies.BITMAP))
+    """All marks of the run's audit: JSON, or two bitmaps (known, then clean)."""
+    representation = negotiate(request, (media_types.JSON, media_types.BITMAP))
     _, audit = await labels_and_audits.read_audit(await runs.find(run_id))
-    return await respond(form, audit.to_body if form.kind == bodies.BITMAP else lambda: _document(run_id, audit))
+    if representation.media_type == media_types.BITMAP:
+        return await respond(representation, audit.to_body)
+    return await respond(representation, lambda: _encode_audit(run_id, audit))
 
 
-def _document(run_id: str, audit: Audit) -> bytes:
+def _encode_audit(run_id: str, audit: Audit) -> bytes:
     known, clean = audit.masks
     document = {
         "run_id": run_id,
@@ -230,20 +229,27 @@ def _document(run_id: str, audit: Audit) -> bytes:
 @router.put(
     "/runs/{run_id}/planted",
     response_model=PlantedView,
-    responses=described(
-        *BITS, InvalidRequest, SampleIndexError, RunNotFound, StaleAttempt, PlantedFrozen, RoundFinished, StoreFull
+    responses=error_responses(
+        *BITMAP_ERRORS,
+        InvalidRequest,
+        SampleIndexError,
+        RunNotFound,
+        StaleAttempt,
+        PlantedFrozen,
+        RoundFinished,
+        StoreFull,
     ),
-    openapi_extra=sets.taken("The planted samples' bitmap."),
+    openapi_extra=sample_sets.describe_body("The planted samples' bitmap."),
 )
 async def put_planted(
     request: Request, run_id: RunId, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
 ) -> PlantedView:
-    """Say who was mislabelled on purpose in round 0, before its first epoch: their bits bound the noise rate.
+    """Name the samples that were mislabelled on purpose in round 0, before its first epoch: they bound the noise rate.
 
-    Round 0 does not judge them, as its bits are about a label that is not theirs; later rounds do.
+    Round 0 does not judge them, since its bits are about the broken label; later rounds do.
     """
     run = await runs.find(run_id)
-    planted = await sets.read(request, run.spec.num_samples, settings, "planted samples")
+    planted = await sample_sets.read_set(request, run.spec.num_samples, settings, "planted samples")
     changed, n_planted = await runs.put_planted(run, planted, attempt)
     return PlantedView(run_id=run_id, outcome="set" if changed else "same", num_planted=n_planted)
 
@@ -252,14 +258,18 @@ async def put_planted(
     "/runs/{run_id}/planted",
     response_model=PlantedDetail,
     responses={
-        **sets.given("The planted samples; none where none were put"),
-        **described(InvalidRequest, RunNotFound, NotAcceptable),
+        **sample_sets.describe_response("The planted samples; none where none were put"),
+        **error_responses(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
 async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_reader: StatusReaderDep) -> Response:
-    """Who was mislabelled on purpose in round 0: JSON, a bitmap, or indices as npy."""
-    form = negotiate(request, sets.FORMS)
+    """The samples that were mislabelled on purpose in round 0: JSON, a bitmap, or indices as npy."""
+    representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     planted = await status_reader.read_planted(run)
-    n_samples = run.spec.num_samples
-    return await respond(form, lambda: sets.written(form.kind, planted, n_samples, {"run_id": run_id}, "num_planted"))
+    return await respond(
+        representation,
+        lambda: sample_sets.encode_set(
+            representation.media_type, planted, run.spec.num_samples, {"run_id": run_id}, "num_planted"
+        ),
+    )

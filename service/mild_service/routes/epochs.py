@@ -1,7 +1,4 @@
-"""``/runs/{run_id}/rounds/{round}/epochs``: epochs put, whole or in shards, and how far they are.
-
-JSON out of epochs: what a put or a log has done, and how far they are.
-"""
+"""Epochs of a round: ``/runs/{run_id}/rounds/{round}/epochs``, sent whole or in shards, and their status."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,7 +11,7 @@ from mild_service.models import CommitOutcome, Epoch, EpochKind, Round, Run, Sha
 from mild_service.recording.epoch_status import EpochState, EpochStatus, epoch_state
 from mild_service.recording.epoch_writer import EpochPut
 from mild_service.recording.prediction_writer import MergedEpoch
-from mild_service.web import bodies
+from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import (
     Attempt,
     EpochNumber,
@@ -27,9 +24,9 @@ from mild_service.web.dependencies import (
     ShardsDep,
     StatusReaderDep,
 )
-from mild_service.web.openapi import BITS, PLACE, WRITE, binary
-from mild_service.web.problems import described
-from mild_service.web.responses import ConditionDep, conditional, tagged
+from mild_service.web.openapi import BITMAP_ERRORS, ROUND_ERRORS, WRITE_ERRORS, bitmap_body
+from mild_service.web.problems import error_responses
+from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
 
 
 class EpochView(BaseModel):
@@ -205,9 +202,11 @@ router = APIRouter(tags=["rounds"])
     responses={
         201: {"model": EpochView, "description": "Committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKindConflict, PreconditionFailed),
+        **error_responses(
+            *WRITE_ERRORS, *BITMAP_ERRORS, CorrectNotObservedError, EpochConflict, EpochKindConflict, PreconditionFailed
+        ),
     },
-    openapi_extra=conditional(binary("One bitmap (correct), or two in a row (observed, correct).")),
+    openapi_extra=with_preconditions(bitmap_body("One bitmap (correct), or two in a row (observed, correct).")),
 )
 async def put_epoch(
     request: Request,
@@ -216,24 +215,24 @@ async def put_epoch(
     epoch: EpochNumber,
     epochs: EpochsDep,
     response: Response,
-    condition: ConditionDep,
+    condition: PreconditionDep,
     attempt: Attempt = None,
     replace: Replace = False,
 ) -> EpochView:
     """Commit one epoch's bits, all of them or none."""
-    bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
+    media_types.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
     put = EpochPut(run_id, round_, epoch, attempt, replace, condition)
-    outcome, held = await epochs.put(put, bodies.Body(request))
-    response.headers.update(tagged(held.digest))
+    outcome, stored_epoch = await epochs.put(put, bodies.RequestBody(request))
+    response.headers.update(etag_header(stored_epoch.digest))
     response.status_code = 201 if outcome == "committed" else 200
     return EpochView(
         run_id=run_id,
         round=round_,
         epoch=epoch,
         outcome=outcome,
-        attempt=held.attempt,
-        num_correct=held.n_correct,
-        num_observed=held.n_observed,
+        attempt=stored_epoch.attempt,
+        num_correct=stored_epoch.n_correct,
+        num_observed=stored_epoch.n_observed,
     )
 
 
@@ -243,9 +242,9 @@ async def put_epoch(
     responses={
         201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
         200: {"description": "It was there with the same content, or was replaced"},
-        **described(*WRITE, *BITS, CorrectNotObservedError, EpochConflict, EpochKindConflict),
+        **error_responses(*WRITE_ERRORS, *BITMAP_ERRORS, CorrectNotObservedError, EpochConflict, EpochKindConflict),
     },
-    openapi_extra=binary("Two bitmaps in a row over all samples: observed by this writer, then correct."),
+    openapi_extra=bitmap_body("Two bitmaps in a row over all samples: observed by this writer, then correct."),
 )
 async def put_shard(
     request: Request,
@@ -260,12 +259,12 @@ async def put_shard(
     attempt: Attempt = None,
     replace: Replace = False,
 ) -> ShardView:
-    """Keep one rank's share of an epoch; the epoch is committed when all are in.
+    """Store one rank's shard of an epoch; the epoch is committed when all its shards are stored.
 
-    A sample that several shards have observed is correct if any of them says so.
+    A sample that several shards observed is correct if it is correct in any of them.
     """
     run = await runs.find(run_id)
-    bodies.media_type(request, (bodies.BITMAP,), bodies.BITMAP)
+    media_types.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
     body = await bodies.read_bitmaps(request, run.spec.num_samples, count=2)
     put = await shards.put(run, round_, epoch, shard, of, body, attempt, replace)
     response.status_code = 201 if put.outcome == "stored" else 200
@@ -287,7 +286,7 @@ async def put_shard(
 @router.get(
     "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
     response_model=CoverageView,
-    responses=described(*PLACE),
+    responses=error_responses(*ROUND_ERRORS),
 )
 async def get_epoch(
     run_id: RunId,
@@ -297,17 +296,17 @@ async def get_epoch(
     status_reader: StatusReaderDep,
     response: Response,
 ) -> CoverageView:
-    """How far an epoch is: absent, partial or committed; who is missing, sample by sample and shard by shard."""
-    found = await status_reader.read_epoch(await runs.find(run_id), round_, epoch)
-    if found.epoch is not None:
-        response.headers.update(tagged(found.epoch.digest))
-    return CoverageView.of(run_id, round_, epoch, found)
+    """Status of an epoch: absent, partial or committed, with its missing samples and shards."""
+    status = await status_reader.read_epoch(await runs.find(run_id), round_, epoch)
+    if status.epoch is not None:
+        response.headers.update(etag_header(status.epoch.digest))
+    return CoverageView.of(run_id, round_, epoch, status)
 
 
-@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=described(*PLACE))
+@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=error_responses(*ROUND_ERRORS))
 async def get_round(
     run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
 ) -> RoundCoverageView:
-    """How far each epoch of a round is, from what is counted already: cheap for a run of any size."""
+    """Status of each epoch of a round, from stored counts: cheap for a run of any size."""
     run = await runs.find(run_id)
     return RoundCoverageView.of(run, await status_reader.read_round(run, round_))

@@ -1,4 +1,4 @@
-"""``/runs/{run_id}/events``: what happens to a run, as server-sent events."""
+"""Events of a run: ``/runs/{run_id}/events``, a stream of server-sent events."""
 
 import re
 import time
@@ -16,14 +16,14 @@ from mild_service.errors import AccessError, InvalidRequest, Overloaded, RunNotF
 from mild_service.models import Event, Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.event_feed import EventFeed
-from mild_service.web.dependencies import Again, AgainDep, EventFeedDep, RunId, RunsDep, SettingsDep
-from mild_service.web.problems import described
+from mild_service.web import media_types
+from mild_service.web.dependencies import EventFeedDep, RevalidateKey, RevalidateKeyDep, RunId, RunsDep, SettingsDep
+from mild_service.web.problems import error_responses
 
 router = APIRouter(tags=["events"])
 
-_ID = re.compile(r"([0-9a-f]{16})-([0-9]{1,15})")
-_MEDIA_TYPE = "text/event-stream"
-_EVENT = {
+_EVENT_ID = re.compile(r"([0-9a-f]{16})-([0-9]{1,15})")
+_EVENT_SCHEMA = {
     "type": "object",
     "properties": {
         "id": {"type": "string"},
@@ -33,22 +33,23 @@ _EVENT = {
     },
 }
 _RETRY_MS = 1000
-"""A client that was cut off comes back after this long."""
+"""Milliseconds after which a client reconnects."""
 
 LastEventId = Annotated[
     str | SkipJsonSchema[None],
     Header(
-        alias="Last-Event-ID", description="Id of the last event that was seen; none: from the oldest that is kept."
+        alias="Last-Event-ID",
+        description="Id of the last event that was received; without it, the stream begins with the oldest stored one.",
     ),
 ]
 
 
-async def _slot(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
-    """One of the streams that may be open; given back when the response has ended."""
+async def _reserve_stream(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
+    """Reserve one of the streams that may be open at once, until the response has ended."""
     telemetry: Telemetry = request.app.state.telemetry
     if request.app.state.streams.locked():
         raise Overloaded(
-            f"{settings.max_streams} event streams are open, as many as this service serves at once; try again later, "
+            f"{settings.max_streams} event streams are open, which is the limit of this service; try again later, "
             "or have MILD_MAX_STREAMS raised"
         )
     async with request.app.state.streams:
@@ -58,14 +59,15 @@ async def _slot(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
 
 @router.get(
     "/runs/{run_id}/events",
-    dependencies=[Depends(_slot)],
+    dependencies=[Depends(_reserve_stream)],
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {_MEDIA_TYPE: {"itemSchema": _EVENT}},  # as OpenAPI 3.2 and FastAPI describe a stream's items
+            # as OpenAPI 3.2 and FastAPI describe the items of a stream
+            "content": {media_types.EVENT_STREAM: {"itemSchema": _EVENT_SCHEMA}},
             "description": "Events, as they happen",
         },
-        **described(InvalidRequest, RunNotFound, Overloaded),
+        **error_responses(InvalidRequest, RunNotFound, Overloaded),
     },
 )
 async def get_events(
@@ -73,67 +75,69 @@ async def get_events(
     runs: RunsDep,
     feed: EventFeedDep,
     settings: SettingsDep,
-    again: AgainDep,
+    revalidate_key: RevalidateKeyDep,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
-    """What happens to a run, as it happens, until the run goes; first what has happened since `Last-Event-ID`."""
+    """The events of a run as they happen, until the run is deleted; first those after `Last-Event-ID`."""
     run = await runs.find(run_id)
-    after = _after(run, last_event_id)
-    # A proxy must pass events on at once, and nobody may keep them.
+    last_number = _parse_event_id(run, last_event_id)
+    # A proxy must forward events at once, and no cache may store them.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(feed, run, after, settings, again), headers=headers, media_type=_MEDIA_TYPE)
+    stream = _stream_events(feed, run, last_number, settings, revalidate_key)
+    return StreamingResponse(stream, headers=headers, media_type=media_types.EVENT_STREAM)
 
 
-def _after(run: Run, last_event_id: str | None) -> int | None:
-    """The number to go on behind; None when the id is of a run of the same name that is gone."""
+def _parse_event_id(run: Run, last_event_id: str | None) -> int | None:
+    """Return the number in an event id, 0 without an id; None if the id is of a deleted run of the same name."""
     if not last_event_id:
         return 0
-    found = _ID.fullmatch(last_event_id)
-    if found is None:
+    match = _EVENT_ID.fullmatch(last_event_id)
+    if match is None:
         raise InvalidRequest(
-            f"header.Last-Event-ID: {last_event_id[:64]!r} is no event's id; send the last `id` that this route gave"
+            f"header.Last-Event-ID: {last_event_id[:64]!r} is not an event id; send the last `id` from this route"
         )
-    number = int(found[2])
-    return number if found[1] == run.uid and number <= run.n_events else None
+    number = int(match[2])
+    return number if match[1] == run.uid and number <= run.n_events else None
 
 
-async def _stream(
-    feed: EventFeed, run: Run, after: int | None, settings: Settings, again: Again
+async def _stream_events(
+    feed: EventFeed, run: Run, last_number: int | None, settings: Settings, revalidate_key: RevalidateKey
 ) -> AsyncIterator[bytes]:
-    """The wire: events and heartbeats until run, key or service goes, or the stream is as old as it may get."""
+    """Yield events and heartbeats until the run, key or service ends, or the stream reaches its longest duration."""
     yield format_sse_event(retry=_RETRY_MS)
-    ends = time.monotonic() + settings.stream_seconds
-    lost, seen = after is None, after or 0
+    deadline = time.monotonic() + settings.stream_seconds
+    is_unknown, last_sent = last_number is None, last_number or 0
     async with feed.watch(run) as tail:
-        while not feed.closing and (left := ends - time.monotonic()) > 0:
+        while not feed.closing and (remaining := deadline - time.monotonic()) > 0:
             try:
-                events = await tail.next_events(seen, min(settings.heartbeat_seconds, left))
-                await again()
+                events = await tail.next_events(last_sent, min(settings.heartbeat_seconds, remaining))
+                await revalidate_key()
             except (StoreError, AccessError):
-                return  # the client comes back, to a replica that reaches the store
-            if events and (lost or events[0].number > seen + 1):
-                yield _lost(run, events[0].number - 1, None if lost else events[0].number - 1 - seen)
-                lost = False
+                return  # the client reconnects, to a replica that reaches the store
+            if events and (is_unknown or events[0].number > last_sent + 1):
+                number = events[0].number - 1
+                yield _format_loss(run, number, None if is_unknown else number - last_sent)
+                is_unknown = False
             for event in events:
-                yield _told(run, event)
-                seen = event.number
+                yield _format_event(run, event)
+                last_sent = event.number
             if not events and not tail.alive:
-                yield format_sse_event(event="run-deleted", data_str=_data({"run_id": run.run_id}))
+                yield format_sse_event(event="run-deleted", data_str=_to_json({"run_id": run.run_id}))
                 return
             if not events:
                 yield KEEPALIVE_COMMENT
     yield format_sse_event(comment="to be continued: connect again with Last-Event-ID", retry=_RETRY_MS)
 
 
-def _told(run: Run, event: Event) -> bytes:
+def _format_event(run: Run, event: Event) -> bytes:
     data = {"run_id": run.run_id, "at": event.at, **event.fields}
-    return format_sse_event(event=event.kind, data_str=_data(data), id=f"{run.uid}-{event.number}")
+    return format_sse_event(event=event.kind, data_str=_to_json(data), id=f"{run.uid}-{event.number}")
 
 
-def _lost(run: Run, number: int, missed: int | None) -> bytes:
-    data = {"run_id": run.run_id, "num_missed": missed}
-    return format_sse_event(event="events-lost", data_str=_data(data), id=f"{run.uid}-{number}")
+def _format_loss(run: Run, number: int, n_missed: int | None) -> bytes:
+    data = {"run_id": run.run_id, "num_missed": n_missed}
+    return format_sse_event(event="events-lost", data_str=_to_json(data), id=f"{run.uid}-{number}")
 
 
-def _data(value: dict[str, Any]) -> str:
+def _to_json(value: dict[str, Any]) -> str:
     return orjson.dumps(value).decode()

@@ -1,4 +1,4 @@
-"""``/runs/{run_id}/predictions``: logs of what a model predicted, in any of six formats."""
+"""Prediction logs: ``/runs/{run_id}/predictions``, in any of six formats."""
 
 from typing import Annotated, Any
 
@@ -22,9 +22,9 @@ from mild_service.errors import (
 )
 from mild_service.ingest import FORMATS, NDJSON
 from mild_service.routes.epochs import FilledView, PostedView
-from mild_service.web import bodies
+from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
-from mild_service.web.problems import described
+from mild_service.web.problems import error_responses
 
 router = APIRouter(tags=["predictions"])
 
@@ -39,7 +39,7 @@ LOG_CONTENT: dict[str, Any] = {
 @router.post(
     "/runs/{run_id}/predictions",
     response_model=PostedView,
-    responses=described(
+    responses=error_responses(
         InvalidRequest,
         LimitExceeded,
         RunNotFound,
@@ -64,17 +64,17 @@ async def post_predictions(
     predictions: PredictionsDep,
     settings: SettingsDep,
     complete: Annotated[
-        bool, Query(description="Commit the epochs that the log names, though not everyone is in.")
+        bool, Query(description="Commit the epochs that the log names, although samples are missing.")
     ] = False,
     attempt: Attempt = None,
 ) -> PostedView:
-    """Merge a prediction log into epochs; each is committed once everyone whom the run observes is in.
+    """Merge a prediction log into epochs; an epoch is committed once it has all samples that the run observes.
 
-    Nothing is stored of a log that has a fault. The same log again changes nothing.
+    A log with an error is not stored at all. Sending the same log twice changes nothing.
     """
     run = await runs.find(run_id)
-    media_type = bodies.media_type(request, tuple(FORMATS), NDJSON)
-    posted = await predictions.post(run, media_type, bodies.pieces(request, settings.max_log_bytes), complete, attempt)
+    media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
+    posted = await predictions.post(run, media_type, bodies.stream(request, settings.max_log_bytes), complete, attempt)
     return PostedView(
         run_id=run_id, records=posted.n_records, epochs=[FilledView.of(filled) for filled in posted.epochs]
     )

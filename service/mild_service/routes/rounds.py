@@ -1,9 +1,4 @@
-"""``/runs/{run_id}/rounds/{round}``: metrics, finish, fit.
-
-JSON of rounds, in and out: their state, members, metrics, and their end.
-
-``/runs/{run_id}/rounds/{round}/members``: whom the model is trained on.
-"""
+"""A round of a run: ``/runs/{run_id}/rounds/{round}``, with its metrics, end, fit and members."""
 
 from typing import Annotated, Literal, Self
 
@@ -27,8 +22,8 @@ from mild_service.errors import (
 from mild_service.models import Round
 from mild_service.recording.run_writer import ClientSet
 from mild_service.routes.selection import FitView, SelectionView
-from mild_service.web import bodies, responses, sets
-from mild_service.web.bodies import MAX_ENTRIES, Strict, few
+from mild_service.web import bodies, media_types, responses, sample_sets
+from mild_service.web.bodies import MAX_ENTRIES, RequestModel, limit_entries
 from mild_service.web.dependencies import (
     Attempt,
     Changes,
@@ -42,8 +37,8 @@ from mild_service.web.dependencies import (
     StatusReaderDep,
     UntilEpoch,
 )
-from mild_service.web.openapi import BITS, BODY, PLACE, WRITE
-from mild_service.web.problems import described
+from mild_service.web.openapi import BITMAP_ERRORS, BODY_ERRORS, ROUND_ERRORS, WRITE_ERRORS
+from mild_service.web.problems import error_responses
 from mild_service.web.responses import negotiate, respond
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -51,11 +46,11 @@ Scalar = Annotated[FiniteFloat, Field(strict=True)]
 Scalars = Annotated[
     dict[MetricName, Scalar],
     Field(min_length=1, json_schema_extra={"additionalProperties": False, "maxProperties": MAX_ENTRIES}),
-    BeforeValidator(few),
+    BeforeValidator(limit_entries),
 ]
 
 
-class FinishRequest(Strict):
+class FinishRequest(RequestModel):
     """Optional details of finishing a round."""
 
     allow_gaps: bool = Field(False, description="Count missing epochs as unobserved instead of refusing.")
@@ -138,7 +133,7 @@ router = APIRouter(tags=["rounds"])
     responses={
         201: {"model": MetricsView, "description": "Stored"},
         200: {"description": "They were there with the same values, or were replaced"},
-        **described(*WRITE, *BODY, MetricsConflict),
+        **error_responses(*WRITE_ERRORS, *BODY_ERRORS, MetricsConflict),
     },
 )
 async def put_metrics(
@@ -151,7 +146,7 @@ async def put_metrics(
     attempt: Attempt = None,
     replace: Replace = False,
 ) -> MetricsView:
-    """Store an epoch's scalars, such as `train_loss` or `test_accuracy`; they decide nothing."""
+    """Store an epoch's scalars, such as `train_loss` or `test_accuracy`; they do not affect the selection."""
     run = await runs.find(run_id)
     outcome = await runs.put_metrics(run, round_, epoch, body, attempt, replace)
     response.status_code = 201 if outcome == "committed" else 200
@@ -162,13 +157,20 @@ async def put_metrics(
     "/runs/{run_id}/rounds/{round}/finish",
     response_model=SelectionView,
     responses={
-        200: {"content": dict(responses.OPENAPI_CONTENT), "description": "The round's set"},
-        **described(
-            *WRITE, *BODY, NotAcceptable, NoEpochs, EpochGap, BitmapLengthError, TrailingBitsError, ParameterError
+        200: {"content": dict(responses.SELECTION_CONTENT), "description": "The round's set"},
+        **error_responses(
+            *WRITE_ERRORS,
+            *BODY_ERRORS,
+            NotAcceptable,
+            NoEpochs,
+            EpochGap,
+            BitmapLengthError,
+            TrailingBitsError,
+            ParameterError,
         ),
     },
     openapi_extra={
-        "requestBody": {"required": False, "content": {bodies.JSON: {"schema": FinishRequest.model_json_schema()}}}
+        "requestBody": {"required": False, "content": {media_types.JSON: {"schema": FinishRequest.model_json_schema()}}}
     },
 )
 async def finish(
@@ -181,28 +183,28 @@ async def finish(
     allow_gaps: bool = False,
     attempt: Attempt = None,
 ) -> Response:
-    """Freeze the round, store its set, open the next. Repeated, it returns the stored set."""
-    form = responses.form_of(request)
+    """Freeze the round, store its set, open the next round. A repeated request returns the stored set."""
+    representation = responses.negotiate_selection(request)
     run = await runs.find(run_id)
-    room = settings.max_document_bytes + 4 * bitmap.n_bytes(run.spec.num_samples) // 3
-    sent = await bodies.read_within(request, room, "send `selected` as base64 of one bitmap")
-    if sent:
-        bodies.media_type(request, (bodies.JSON,), bodies.JSON)
-    body = bodies.parse_json(sent, FinishRequest)
-    used = None
+    limit = settings.max_document_bytes + 4 * bitmap.n_bytes(run.spec.num_samples) // 3
+    content = await bodies.read_json_bytes(request, limit, "send `selected` as base64 of one bitmap")
+    if content:
+        media_types.check_content_type(request, (media_types.JSON,), media_types.JSON)
+    body = bodies.parse_json(content, FinishRequest)
+    client_set = None
     if body.selected is not None:
         selected = bodies.decode_bitmap(body.selected, run.spec.num_samples, "selected")
-        used = ClientSet(selected, body.core_version or "unknown")
-    await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, used)
+        client_set = ClientSet(selected, body.core_version or "unknown")
+    await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     choice = await selections.plan(await runs.find(run_id), round_, {})
-    answer = await selections.load(choice, measure=form.kind == responses.JSON)
-    return await responses.encode(answer, form)
+    answer = await selections.load(choice, measure=representation.media_type == media_types.JSON)
+    return await responses.selection_response(answer, representation)
 
 
 @router.get(
     "/runs/{run_id}/rounds/{round}/fit",
     response_model=FitView,
-    responses=described(InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs),
+    responses=error_responses(InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs),
 )
 async def get_fit(
     run_id: RunId,
@@ -212,23 +214,23 @@ async def get_fit(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
-    """What the round's set was read off: histogram, components, cut, verdict."""
+    """The fit behind the round's set: histogram, components, cut and verdict."""
     choice = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.read_fit(choice)), media_type=bodies.JSON)
+    return Response(orjson.dumps(await selections.read_fit(choice)), media_type=media_types.JSON)
 
 
 @router.put(
     "/runs/{run_id}/rounds/{round}/members",
     response_model=MembersView,
-    responses=described(*WRITE, *BITS, InvalidInput, SampleIndexError, MembersFrozen),
-    openapi_extra=sets.taken("The members' bitmap."),
+    responses=error_responses(*WRITE_ERRORS, *BITMAP_ERRORS, InvalidInput, SampleIndexError, MembersFrozen),
+    openapi_extra=sample_sets.describe_body("The members' bitmap."),
 )
 async def put_members(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
 ) -> MembersView:
-    """Set whom the model is trained on, before the round's first epoch."""
+    """Set the samples that the model is trained on, before the round's first epoch."""
     run = await runs.find(run_id)
-    members = await sets.read(request, run.spec.num_samples, settings, "members")
+    members = await sample_sets.read_set(request, run.spec.num_samples, settings, "members")
     changed, n_members = await runs.put_members(run, round_, members, attempt)
     return MembersView(run_id=run_id, round=round_, outcome="set" if changed else "same", num_members=n_members)
 
@@ -237,16 +239,19 @@ async def put_members(
     "/runs/{run_id}/rounds/{round}/members",
     response_model=MembersDetail,
     responses={
-        **sets.given("The members; everyone, unless they were set or a round before has chosen"),
-        **described(*PLACE, NotAcceptable),
+        **sample_sets.describe_response("The members; all samples unless they were set or an earlier round chose"),
+        **error_responses(*ROUND_ERRORS, NotAcceptable),
     },
 )
 async def get_members(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
 ) -> Response:
-    """Whom the model is trained on in a round: JSON, a bitmap, or indices as npy."""
-    form = negotiate(request, sets.FORMS)
+    """The samples that the model is trained on in a round: JSON, a bitmap, or indices as npy."""
+    representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
-    head = {"run_id": run_id, "round": round_}
-    return await respond(form, lambda: sets.written(form.kind, members, run.spec.num_samples, head, "num_members"))
+    fields = {"run_id": run_id, "round": round_}
+    return await respond(
+        representation,
+        lambda: sample_sets.encode_set(representation.media_type, members, run.spec.num_samples, fields, "num_members"),
+    )

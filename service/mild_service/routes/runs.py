@@ -1,7 +1,4 @@
-"""``/runs``: open, resume, list, look at, change, delete.
-
-JSON of runs, in and out.
-"""
+"""Runs: ``/runs``, opened, resumed, listed, changed and deleted."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
@@ -28,24 +25,24 @@ from mild_service.errors import (
 from mild_service.image_urls import MAX_URL_LENGTH
 from mild_service.models import Run, RunStatus
 from mild_service.routes.rounds import RoundView
-from mild_service.web.bodies import Strict, Whole, few
+from mild_service.web.bodies import RequestModel, WholeNumber, limit_entries
 from mild_service.web.dependencies import CallerDep, RunId, RunsDep
-from mild_service.web.problems import described
-from mild_service.web.responses import ConditionDep, conditional, tagged
+from mild_service.web.problems import error_responses
+from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
 from mild_service.web.schemas import SelectionRequest, request_fields, response_fields
 
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
-    BeforeValidator(few),
+    BeforeValidator(limit_entries),
 ]
 PictureUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
 
 
-class ResumeFrom(Strict):
+class ResumeFrom(RequestModel):
     """Where a restarted trainer goes on: the open round's epochs from here on are dropped."""
 
-    round: Whole
-    epoch: Whole
+    round: WholeNumber
+    epoch: WholeNumber
 
     @property
     def place(self) -> tuple[int, int]:
@@ -56,8 +53,8 @@ class ResumeFrom(Strict):
 _NARROWED = {"tags": Tags | None, "picture_url": PictureUrl | None}
 
 if TYPE_CHECKING:
-    _RequestFields: TypeAlias = Strict
-    _PatchFields: TypeAlias = Strict
+    _RequestFields: TypeAlias = RequestModel
+    _PatchFields: TypeAlias = RequestModel
     _StateFields: TypeAlias = BaseModel
 else:
     _RequestFields = request_fields(RunSpec, without=("run_id", "selection"), types=_NARROWED)
@@ -126,7 +123,7 @@ class RunPage(BaseModel):
 
 router = APIRouter(tags=["runs"])
 
-_JSON_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
+_JSON_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
 
 
 @router.put(
@@ -134,9 +131,9 @@ _JSON_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
     response_model=RunView,
     responses={
         201: {"model": RunView, "description": "Created"},
-        200: {"description": "It was there, with the same properties; resumed if asked"},
-        **described(
-            *_JSON_BODY,
+        200: {"description": "It existed with the same properties; resumed if requested"},
+        **error_responses(
+            *_JSON_ERRORS,
             LimitExceeded,
             ParameterError,
             RunConflict,
@@ -147,32 +144,32 @@ _JSON_BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
             PreconditionFailed,
         ),
     },
-    openapi_extra=conditional({}),
+    openapi_extra=with_preconditions({}),
 )
 async def open_run(
-    run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: ConditionDep
+    run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: PreconditionDep
 ) -> RunView:
     """Open a run, or resume it with `resume_from`."""
     resume_from = None if body.resume_from is None else body.resume_from.place
     run, created = await runs.open(body.spec(run_id), body.sent_fields(), resume_from, caller, condition)
-    response.headers.update(tagged(run.uid))
+    response.headers.update(etag_header(run.uid))
     response.status_code = 201 if created else 200
     return RunView.of(run)
 
 
-@router.get("/runs", response_model=RunPage, responses=described(InvalidRequest))
+@router.get("/runs", response_model=RunPage, responses=error_responses(InvalidRequest))
 async def list_runs(
     runs: RunsDep,
     caller: CallerDep,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{13}:[A-Za-z0-9._-]{1,64}$")] = None,
 ) -> RunPage:
-    """List the runs that the key reaches, newest first. A page may be short of `limit` where runs have just expired."""
+    """List the runs that the key may access, newest first. A page may be shorter than `limit` if runs just expired."""
     page = await runs.list_page(limit, cursor, caller.prefix)
     return RunPage(runs=[RunView.of(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
-@router.get("/runs/{run_id}", response_model=RunDetail, responses=described(RunNotFound, InvalidRequest))
+@router.get("/runs/{run_id}", response_model=RunDetail, responses=error_responses(RunNotFound, InvalidRequest))
 async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
     """A run's state with its rounds."""
     run = await runs.find(run_id)
@@ -181,14 +178,16 @@ async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
 
 
 @router.patch(
-    "/runs/{run_id}", response_model=RunView, responses=described(*_JSON_BODY, ParameterError, RunNotFound, StoreFull)
+    "/runs/{run_id}",
+    response_model=RunView,
+    responses=error_responses(*_JSON_ERRORS, ParameterError, RunNotFound, StoreFull),
 )
 async def patch_run(run_id: RunId, body: RunPatch, runs: RunsDep) -> RunView:
-    """Change a run's tags, status, time to live or the pictures' address; what is left out stays."""
+    """Change a run's tags, status, time to live or picture address; fields that are left out stay as they are."""
     return RunView.of(await runs.patch(run_id, body.changes(), body.status))
 
 
-@router.delete("/runs/{run_id}", status_code=204, responses=described(RunNotFound, InvalidRequest))
+@router.delete("/runs/{run_id}", status_code=204, responses=error_responses(RunNotFound, InvalidRequest))
 async def delete_run(run_id: RunId, runs: RunsDep) -> None:
-    """Delete a run with all that belongs to it."""
+    """Delete a run and everything that belongs to it."""
     await runs.delete(run_id)

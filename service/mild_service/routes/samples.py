@@ -1,9 +1,5 @@
-"""What a set was made of: every sample's score, one sample's story, every cut, and the set against the audit.
+"""Details of a selection: scores of all samples, one sample's history, all cuts, and the evaluation by the audit."""
 
-JSON of what a set was made of: scores, one sample, all cuts, and how good the set is.
-"""
-
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,7 +23,7 @@ from mild_service.errors import (
 from mild_service.routes.selection import MeasuredView, ThresholdView
 from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.selections import InspectedSelection
-from mild_service.web import bodies
+from mild_service.web import media_types
 from mild_service.web.dependencies import (
     Changes,
     LabelsAndAuditsDep,
@@ -40,8 +36,8 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
-from mild_service.web.problems import described
-from mild_service.web.responses import negotiate, npy, respond
+from mild_service.web.problems import error_responses
+from mild_service.web.responses import encode_npy, negotiate, respond
 
 
 class EvaluationView(MeasuredView):
@@ -144,8 +140,7 @@ class SweepView(BaseModel):
 router = APIRouter(tags=["samples"])
 
 _MAX_PAGE = 1_000_000
-_PROBLEMS = (InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs)
-_NPY = "application/x-npy"
+_ERRORS = (InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs)
 
 
 @router.get(
@@ -154,11 +149,13 @@ _NPY = "application/x-npy"
     responses={
         200: {
             "content": {
-                _NPY: {"schema": {"type": "string", "format": "binary", "description": "float32, shape (2, n)."}}
+                media_types.NPY: {
+                    "schema": {"type": "string", "format": "binary", "description": "float32, shape (2, n)."}
+                }
             },
             "description": "Scores and posteriors",
         },
-        **described(*_PROBLEMS, RoundsNotComparable, NotAcceptable),
+        **error_responses(*_ERRORS, RoundsNotComparable, NotAcceptable),
     },
 )
 async def get_scores(
@@ -173,18 +170,18 @@ async def get_scores(
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
     """Every sample's score and its probability of being mislabelled: JSON, or an array of two rows."""
-    form = negotiate(request, (bodies.JSON, _NPY))
+    representation = negotiate(request, (media_types.JSON, media_types.NPY))
     choice = await selections.plan(await runs.find(run_id), which, changes, until_epoch)
     inspection = await selections.inspect(choice)
     page = slice(offset, offset + limit)
-    write = _scores_npy if form.kind == _NPY else _scores_json
-    return await respond(form, lambda: write(inspection, page))
+    encode = _encode_scores_npy if representation.media_type == media_types.NPY else _encode_scores_json
+    return await respond(representation, lambda: encode(inspection, page))
 
 
 @router.get(
     "/runs/{run_id}/samples/{index}",
     response_model=SampleView,
-    responses=described(*_PROBLEMS, RoundsNotComparable, SampleIndexError),
+    responses=error_responses(*_ERRORS, RoundsNotComparable, SampleIndexError),
 )
 async def get_sample(
     run_id: RunId,
@@ -198,14 +195,14 @@ async def get_sample(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> SampleView:
-    """One sample: its history over all rounds, its score, and in words why it was kept or dropped."""
+    """One sample: its history over all rounds, its score, and why it was kept or dropped, in words."""
     run = await runs.find(run_id)
     choice = await selections.plan(run, which, changes, until_epoch)
     story = await tables.get_history(choice, index)
     run, audit = await labels_and_audits.read_audit(run)
     label, told = await labels_and_audits.read_label(run, index), story.explanation
     return SampleView(
-        **_head(story.evidence),
+        **_round_fields(story.evidence),
         index=index,
         id=None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0],
         label=label,
@@ -225,7 +222,7 @@ async def get_sample(
     )
 
 
-@router.get("/runs/{run_id}/rounds/{round}/sweep", response_model=SweepView, responses=described(*_PROBLEMS))
+@router.get("/runs/{run_id}/rounds/{round}/sweep", response_model=SweepView, responses=error_responses(*_ERRORS))
 async def get_sweep(
     run_id: RunId,
     round_: RoundNumber,
@@ -234,13 +231,15 @@ async def get_sweep(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
-    """Every cut that could be made: how many it keeps, and how good that is, as estimated and as measured."""
+    """Every possible cut: how many samples it keeps, and its estimated and measured quality."""
     choice = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.compute_sweep(choice)), media_type=bodies.JSON)
+    return Response(orjson.dumps(await selections.compute_sweep(choice)), media_type=media_types.JSON)
 
 
 @router.get(
-    "/runs/{run_id}/rounds/{round}/evaluation", response_model=EvaluationView, responses=described(*_PROBLEMS, NoAudit)
+    "/runs/{run_id}/rounds/{round}/evaluation",
+    response_model=EvaluationView,
+    responses=error_responses(*_ERRORS, NoAudit),
 )
 async def get_evaluation(
     run_id: RunId,
@@ -251,23 +250,19 @@ async def get_evaluation(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
-    """The round's set, or another choice, against the audit."""
+    """The round's set, or the set of other options, evaluated by the audit."""
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     if not audit.n_known:
         raise NoAudit(
             f"run {run_id!r} has 0 audited samples, at least 1 is needed to measure by; "
-            f"check some labels and put what you find with PUT /runs/{run_id}/audit"
+            f"check some labels and send the result with PUT /runs/{run_id}/audit"
         )
     inspection = await selections.inspect(await selections.plan(run, round_, changes, until_epoch))
-    return await _json(lambda: _evaluation(inspection, audit))
+    document = await to_thread.run_sync(lambda: orjson.dumps(_evaluate(inspection, audit)))
+    return Response(document, media_type=media_types.JSON)
 
 
-async def _json(document: Callable[[], dict[str, Any]]) -> Response:
-    """A document as a response, made and encoded in a worker thread."""
-    return Response(await to_thread.run_sync(lambda: orjson.dumps(document())), media_type=bodies.JSON)
-
-
-def _head(evidence: Evidence) -> dict[str, Any]:
+def _round_fields(evidence: Evidence) -> dict[str, Any]:
     return {
         "run_id": evidence.run.run_id,
         "round": evidence.round.number,
@@ -275,15 +270,15 @@ def _head(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _scores_npy(inspection: InspectedSelection, page: slice) -> bytes:
+def _encode_scores_npy(inspection: InspectedSelection, page: slice) -> bytes:
     selection = inspection.selection
-    return npy(np.stack((selection.scores[page], selection.noisy_posterior[page])))
+    return encode_npy(np.stack((selection.scores[page], selection.noisy_posterior[page])))
 
 
-def _scores_json(inspection: InspectedSelection, page: slice) -> bytes:
+def _encode_scores_json(inspection: InspectedSelection, page: slice) -> bytes:
     selection = inspection.selection
     document = {
-        **_head(inspection.evidence),
+        **_round_fields(inspection.evidence),
         "metric": selection.options.metric,
         "num_samples": selection.n_samples,
         "offset": page.start,
@@ -293,12 +288,12 @@ def _scores_json(inspection: InspectedSelection, page: slice) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # NaN becomes null
 
 
-def _evaluation(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
-    found = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
+def _evaluate(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
+    evaluation = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
     return {
-        **_head(inspection.evidence),
-        **found.summary(),
-        "clean": found.clean,
-        "kept": found.kept,
-        "kept_clean": found.kept_clean,
+        **_round_fields(inspection.evidence),
+        **evaluation.summary(),
+        "clean": evaluation.clean,
+        "kept": evaluation.kept,
+        "kept_clean": evaluation.kept_clean,
     }

@@ -1,7 +1,4 @@
-"""``/selection``: the clean index set of a run, or of bits that are sent along.
-
-JSON of a clean set, and of what it was read off.
-"""
+"""Clean index sets: ``/selection/{run_id}`` of a run, and ``/selection`` of bits in the request."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,13 +30,13 @@ from mild_service.errors import (
 from mild_service.ingest import FORMATS
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT
-from mild_service.routes.stateless_selection import StatelessRequest, body_schema, rounds_of
+from mild_service.routes.stateless_selection import StatelessRequest, inlined_body_schema, read_rounds
 from mild_service.selecting.selections import Selections
-from mild_service.web import bodies, responses
+from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import (
-    AgainDep,
     Changes,
     PredictionsDep,
+    RevalidateKeyDep,
     RunId,
     RunsDep,
     SampleIdsDep,
@@ -48,8 +45,8 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
-from mild_service.web.problems import described
-from mild_service.web.responses import Form
+from mild_service.web.problems import error_responses
+from mild_service.web.responses import Representation
 
 
 class ThresholdView(BaseModel):
@@ -185,8 +182,8 @@ class FitView(BaseModel):
 
 router = APIRouter(tags=["selection"])
 
-_FORMS: dict[int | str, dict[str, Any]] = {
-    200: {"content": dict(responses.OPENAPI_CONTENT), "description": "The clean index set"}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": dict(responses.SELECTION_CONTENT), "description": "The clean index set"}
 }
 
 
@@ -194,9 +191,9 @@ _FORMS: dict[int | str, dict[str, Any]] = {
     "/selection/{run_id}",
     response_model=SelectionView,
     responses={
-        **_FORMS,
+        **_RESPONSES,
         304: {"description": "The caller has this representation already (`If-None-Match`)"},
-        **described(
+        **error_responses(
             InvalidRequest,
             LimitExceeded,
             ParameterError,
@@ -217,47 +214,45 @@ async def get_selection(
     sample_ids: SampleIdsDep,
     changes: Changes,
     which: WhichRound,
-    again: AgainDep,
+    revalidate_key: RevalidateKeyDep,
     until_epoch: UntilEpoch = None,
     wait: Annotated[
         float | None,
         Query(allow_inf_nan=False, description="Seconds to wait for an explicit `round` to be finished (at most 60)."),
     ] = None,
-    ids: Annotated[bool, Query(description="Give the samples' external ids beside their indices.")] = False,
+    ids: Annotated[bool, Query(description="Return the samples' external ids with their indices.")] = False,
 ) -> Response:
-    """The clean index set: stored if the round is finished, else provisional.
+    """The clean index set: the stored one if the round is finished, else a provisional one.
 
-    With options of a selection, or `until_epoch`, it shows what another choice would give; nothing is stored.
+    With selection options, or `until_epoch`, it is computed with those; nothing is stored.
     """
-    form = responses.form_of(request, ids)
+    representation = responses.negotiate_selection(request, ids)
     run = await runs.find(run_id)
     if ids and run.ids is None:
         raise no_sample_ids_error(run)
     if wait is not None:
         if not isinstance(which, int):
-            raise InvalidRequest(
-                f"wait needs an explicit round, got round={which}; ask for one, such as round=0&wait=30"
-            )
+            raise InvalidRequest(f"wait needs an explicit round, got round={which}; name one, such as round=0&wait=30")
         run = await selections.wait_for_round(run, which, wait)
-        await again()
+        await revalidate_key()
     choice = await selections.plan(run, which, changes, until_epoch)
-    named = f":{run.ids.digest}" if ids and run.ids else ""
-    tag = responses.etag(choice.identity + named, form)
-    if responses.is_current(request, tag):
-        return Response(status_code=304, headers=responses.headers(tag))
-    answer = await selections.load(choice, measure=form.kind == responses.JSON)
-    if named:
-        kept = await sample_ids.get_ids(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
-        answer = replace(answer, identity=answer.identity + named, ids=kept)
-    return await responses.encode(answer, form)
+    ids_digest = f":{run.ids.digest}" if ids and run.ids else ""
+    etag = responses.representation_etag(choice.identity + ids_digest, representation)
+    if responses.is_current(request, etag):
+        return Response(status_code=304, headers=responses.representation_headers(etag))
+    answer = await selections.load(choice, measure=representation.media_type == media_types.JSON)
+    if ids_digest:
+        kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
+        answer = replace(answer, identity=answer.identity + ids_digest, ids=kept_ids)
+    return await responses.selection_response(answer, representation)
 
 
 @router.post(
     "/selection",
     response_model=SelectionView,
     responses={
-        **_FORMS,
-        **described(
+        **_RESPONSES,
+        **error_responses(
             MalformedBody,
             BodyTooLarge,
             UnsupportedMediaType,
@@ -274,7 +269,10 @@ async def get_selection(
         ),
     },
     openapi_extra={
-        "requestBody": {"required": True, "content": {**LOG_CONTENT, bodies.JSON: {"schema": body_schema()}}}
+        "requestBody": {
+            "required": True,
+            "content": {**LOG_CONTENT, media_types.JSON: {"schema": inlined_body_schema()}},
+        }
     },
 )
 async def select_stateless(
@@ -284,39 +282,42 @@ async def select_stateless(
     settings: SettingsDep,
     changes: Changes,
     num_samples: Annotated[
-        int | None, Query(description="Samples of a log; left out, they are those up to the greatest that it names.")
+        int | None, Query(description="Samples of a log; by default those up to the greatest index in it.")
     ] = None,
 ) -> Response:
-    """Bits or a prediction log in, set out, nothing stored. Options of a selection in the query win over the body's."""
-    form = responses.form_of(request)
-    media_type = bodies.media_type(request, tuple(FORMATS), bodies.JSON)
+    """The clean index set of bits or of a prediction log in the request; nothing is stored.
+
+    Selection options in the query override those in the body.
+    """
+    representation = responses.negotiate_selection(request)
+    media_type = media_types.check_content_type(request, tuple(FORMATS), media_types.JSON)
     options = SelectionOptions()
-    log = bodies.pieces(request, settings.max_log_bytes)
-    if media_type == bodies.JSON:
-        body = await bodies.read_within(request, settings.max_json_bytes)
+    log = bodies.stream(request, settings.max_log_bytes)
+    if media_type == media_types.JSON:
+        body = await bodies.read_json_bytes(request, settings.max_json_bytes)
         if not body.lstrip().startswith(b"["):
             bits = bodies.parse_json(body, StatelessRequest)
             if num_samples is not None:
-                raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON beside the bits")
+                raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON with the bits")
             options = bits.options.options()
-            rounds = await to_thread.run_sync(rounds_of, bits, settings)
-            return await _encoded(selections, rounds, options, changes, form)
-        log = _single(body)
-    rounds, named = await predictions.read_standalone(media_type, log, num_samples)
-    return await _encoded(selections, rounds, options, changes, form, named)
+            rounds = await to_thread.run_sync(read_rounds, bits, settings)
+            return await _select(selections, rounds, options, changes, representation)
+        log = _stream_one(body)
+    rounds, sample_ids = await predictions.read_standalone(media_type, log, num_samples)
+    return await _select(selections, rounds, options, changes, representation, sample_ids)
 
 
-async def _encoded(
+async def _select(
     selections: Selections,
     rounds: list[RoundBits],
     options: SelectionOptions,
     changes: Mapping[str, Any],
-    form: Form,
+    representation: Representation,
     ids: Sequence[str] | None = None,
 ) -> Response:
     answer = await selections.select_stateless(rounds, replace(options, **changes).checked(), ids)
-    return await responses.encode(answer, form)
+    return await responses.selection_response(answer, representation)
 
 
-async def _single(body: bytes) -> AsyncIterator[bytes]:
+async def _stream_one(body: bytes) -> AsyncIterator[bytes]:
     yield body

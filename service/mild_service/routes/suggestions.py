@@ -1,4 +1,4 @@
-"""``/runs/{run_id}/suggestions``: which labels the model would have given to dropped samples."""
+"""Suggested labels: ``/runs/{run_id}/suggestions``, the classes that were predicted for dropped samples."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from mild_core.errors import ParameterError
 from mild_service.errors import InvalidRequest, NoEpochs, NotAcceptable, RoundNotOpen, RoundsNotComparable, RunNotFound
-from mild_service.web import bodies
+from mild_service.web import media_types
 from mild_service.web.dependencies import (
     Changes,
     LabelsAndAuditsDep,
@@ -22,8 +22,8 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
-from mild_service.web.problems import described
-from mild_service.web.responses import CSV, negotiate, respond
+from mild_service.web.problems import error_responses
+from mild_service.web.responses import negotiate, respond
 
 router = APIRouter(tags=["samples"])
 
@@ -31,16 +31,16 @@ _MAX_PAGE = 100_000
 
 
 class SuggestionView(BaseModel):
-    """A dropped sample, and what it was most often taken for."""
+    """A dropped sample, and the class that was predicted for it most often."""
 
     index: int
     id: str | None = Field(description="Its external id; null where no ids were put.")
     label: int | None = Field(
-        description="Its given label: as put, else as logs told it beside a wrong prediction; null where neither did."
+        description="Its given label: as sent, else as logs give it with a wrong prediction; null if it is unknown."
     )
     suggested: int | None = Field(
         description="The class that was predicted in most epochs, ties going to the given label, then to the lowest; "
-        "null where that is the given label and nobody told it, or nothing is known."
+        "null where that is the given label and the label is unknown, or where there are no predictions."
     )
     votes: int = Field(description="Epochs in which it was predicted.")
     share: float | None = Field(description="Their share of the epochs in which the sample was observed.")
@@ -62,10 +62,12 @@ class SuggestionsView(BaseModel):
     response_model=SuggestionsView,
     responses={
         200: {
-            "content": {CSV: {"schema": {"type": "string", "description": "The same columns; a header line."}}},
+            "content": {
+                media_types.CSV: {"schema": {"type": "string", "description": "The same columns; a header line."}}
+            },
             "description": "Some dropped samples",
         },
-        **described(
+        **error_responses(
             InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, RoundsNotComparable, NoEpochs, NotAcceptable
         ),
     },
@@ -80,54 +82,64 @@ async def get_suggestions(
     which: WhichRound,
     changes: Changes,
     until_epoch: UntilEpoch = None,
-    offset: Annotated[int, Query(ge=0, lt=2**63, description="Dropped samples to pass over.")] = 0,
+    offset: Annotated[int, Query(ge=0, lt=2**63, description="Dropped samples to skip.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
-    """Dropped samples with the class that logs predicted most often, counted over the epochs behind the set."""
-    form = negotiate(request, (bodies.JSON, CSV))
+    """Dropped samples with the class that logs predicted most often, over the epochs that the set is based on."""
+    representation = negotiate(request, (media_types.JSON, media_types.CSV))
     run = await runs.find(run_id)
-    found = await suggester.suggest(run, which, changes, until_epoch, offset, limit)
-    labels = await labels_and_audits.read_labels(run, found.samples)
-    names = None if run.ids is None else await sample_ids.get_ids(run, found.samples)
-    evidence = found.inspection.evidence
+    suggestions = await suggester.suggest(run, which, changes, until_epoch, offset, limit)
+    samples, counted = suggestions.samples, suggestions.counted
+    labels = await labels_and_audits.read_labels(run, samples)
+    ids = None if run.ids is None else await sample_ids.get_ids(run, samples)
+    evidence = suggestions.inspection.evidence
 
-    def body() -> bytes:
-        given = found.counted.labels.astype("int64") - 1 if labels is None else labels
+    def make_body() -> bytes:
+        given_labels = counted.labels.astype("int64") - 1 if labels is None else labels
         rows = [
-            _row(*values)
+            _make_row(*values)
             for values in zip(
-                found.samples.tolist(),
-                itertools.repeat(None, found.samples.size) if names is None else names,
-                given.tolist(),
-                found.counted.tally.suggested.tolist(),
-                found.counted.tally.n_votes.tolist(),
-                found.counted.n_observed.tolist(),
+                samples.tolist(),
+                itertools.repeat(None, samples.size) if ids is None else ids,
+                given_labels.tolist(),
+                counted.tally.suggested.tolist(),
+                counted.tally.n_votes.tolist(),
+                counted.n_observed.tolist(),
                 strict=True,
             )
         ]
-        if form.kind == CSV:
-            return _csv(rows)
-        head = {"run_id": run_id, "round": evidence.round.number, "provisional": not evidence.round.finished}
-        return orjson.dumps({**head, "num_dropped": found.n_dropped, "offset": offset, "suggestions": rows})
+        if representation.media_type == media_types.CSV:
+            return _encode_csv(rows)
+        document = {
+            "run_id": run_id,
+            "round": evidence.round.number,
+            "provisional": not evidence.round.finished,
+            "num_dropped": suggestions.n_dropped,
+            "offset": offset,
+            "suggestions": rows,
+        }
+        return orjson.dumps(document)
 
-    return await respond(form, body)
+    return await respond(representation, make_body)
 
 
-def _row(index: int, name: str | None, label: int, suggested: int, votes: int, observed: int) -> dict[str, Any]:
-    given = None if label < 0 else label
+def _make_row(
+    index: int, sample_id: str | None, label: int, suggested: int, votes: int, observed: int
+) -> dict[str, Any]:
+    given_label = None if label < 0 else label
     return {
         "index": index,
-        "id": name,
-        "label": given,
-        "suggested": suggested - 1 if suggested else given if votes else None,
+        "id": sample_id,
+        "label": given_label,
+        "suggested": suggested - 1 if suggested else given_label if votes else None,
         "votes": votes,
         "share": votes / observed if observed else None,
     }
 
 
-def _csv(rows: list[dict[str, Any]]) -> bytes:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(SuggestionView.model_fields), lineterminator="\n")
+def _encode_csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(SuggestionView.model_fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return out.getvalue().encode()
+    return text.getvalue().encode()

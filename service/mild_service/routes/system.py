@@ -1,4 +1,4 @@
-"""Health, readiness, versions, counters, and what the problems mean."""
+"""The service itself: health, readiness, versions, metrics, and the descriptions of its problems."""
 
 from typing import Any
 
@@ -12,39 +12,39 @@ from mild_service.errors import ShuttingDown
 from mild_service.selecting.evidence import CORE_VERSION
 from mild_service.web.client_versions import API_VERSION, OLDEST_CLIENT
 from mild_service.web.dependencies import SettingsDep
-from mild_service.web.problems import RouteNotFound, catalogue, described
+from mild_service.web.problems import RouteNotFound, error_responses, problem_catalogue
 
 router = APIRouter(tags=["service"])
 
 
 class Versions(BaseModel):
-    """Versions."""
+    """Versions of the service, and its limits."""
 
     service: str
     core: str
-    api: int = Field(description="Version of this interface; within one, nothing goes away.")
+    api: int = Field(description="Version of the API; within one version, nothing is removed.")
     oldest_client: str
     limits: dict[str, int | float] = Field(description="Every `MILD_MAX_…` setting, as `max_…`.")
 
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """The process answers."""
+    """Whether the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/ready", responses=described(ShuttingDown))
+@router.get("/ready", responses=error_responses(ShuttingDown))
 async def ready(request: Request) -> dict[str, str]:
-    """The process answers, and so does its store; not any more once the process is about to end."""
+    """Whether the process and its store answer; 503 once the process is shutting down."""
     if request.app.state.drain.begun:
-        raise ShuttingDown("this process is about to end; send to another one")
+        raise ShuttingDown("this process is shutting down; send the request to another one")
     await request.app.state.ping()
     return {"status": "ready"}
 
 
 @router.get("/version")
 async def versions(settings: SettingsDep) -> Versions:
-    """Versions of the service, its numerics and its interface, the oldest client that it supports, and its limits."""
+    """Versions of the service, its numerics and its API, the oldest supported client, and the limits."""
     return Versions(
         service=__version__,
         core=CORE_VERSION,
@@ -56,26 +56,26 @@ async def versions(settings: SettingsDep) -> Versions:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Counters in Prometheus' text format."""
+    """Metrics in Prometheus' text format."""
     return Response(generate_latest(request.app.state.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/problems")
 async def problems() -> dict[str, dict[str, Any]]:
     """Every problem that the service may answer with, by its code."""
-    return catalogue()
+    return problem_catalogue()
 
 
-@router.get("/problems/{code}", responses=described(RouteNotFound))
+@router.get("/problems/{code}", responses=error_responses(RouteNotFound))
 async def problem(code: str) -> dict[str, Any]:
-    """What a problem means, its status, and whether to try again."""
-    known = catalogue()
-    if code not in known:
-        raise RouteNotFound(f"there is no problem {code[:64]!r}; GET /problems lists those that there are")
-    return known[code]
+    """A problem's meaning, its status, and whether the request may be tried again."""
+    catalogue = problem_catalogue()
+    if code not in catalogue:
+        raise RouteNotFound(f"there is no problem {code[:64]!r}; GET /problems lists all problems")
+    return catalogue[code]
 
 
 @router.get("/", include_in_schema=False)
-async def root(request: Request) -> RedirectResponse:
-    """To the dashboard."""
+async def redirect_to_dashboard(request: Request) -> RedirectResponse:
+    """Redirect to the dashboard."""
     return RedirectResponse(request.scope["root_path"] + "/ui/")

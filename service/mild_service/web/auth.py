@@ -1,7 +1,4 @@
-"""The guard before every route: who asks, with what, may they, and not too often. It looks at no body.
-
-Who may do what: one rule for every route, all of them in this table. A route that is missing here is an admin's.
-"""
+"""Access control before every route: the scope that each route needs, who is calling, and how often."""
 
 import math
 import re
@@ -23,20 +20,20 @@ from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthentic
 from mild_service.web import problems
 from mild_service.web.client_versions import check_client
 from mild_service.web.csrf import check_not_rebound, check_same_site
-from mild_service.web.request_limits import Buckets
+from mild_service.web.request_limits import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a route asks for.
+    """What a route requires.
 
     Attributes
     ----------
     scope
-        Least scope of the key; None: no key is needed.
+        Lowest scope of the key; None if no key is needed.
     creates
-        Whether it makes the run that its path names: outside of the key's prefix it is then refused as such, where any
-        other route behaves as if the run were not there.
+        Whether the route creates the run that its path names. A run outside the key's prefix is then refused with
+        `Forbidden`; all other routes answer as if the run did not exist.
     """
 
     scope: Scope | None
@@ -45,7 +42,7 @@ class Rule:
 
 OPEN, READ, WRITE, ADMIN = Rule(None), Rule("read"), Rule("write"), Rule("admin")
 METRICS = Rule("admin")
-"""Stands for what the setting `metrics_access` says."""
+"""Placeholder for the rule that the setting `metrics_access` names."""
 
 RULES: Mapping[str, Rule] = {
     "PUT /runs/{run_id}": Rule("write", creates=True),
@@ -79,7 +76,7 @@ RULES: Mapping[str, Rule] = {
     "GET /selection/{run_id}": READ,
     "POST /selection": READ,  # stores nothing
     "GET /metrics": METRICS,
-    # Probes, and what is public anyway: the program's documentation.
+    # Probes and the documentation of the program, which is public.
     "GET /health": OPEN,
     "GET /ready": OPEN,
     "GET /version": OPEN,
@@ -103,40 +100,41 @@ RULES: Mapping[str, Rule] = {
     "GET /ui/runs/{run_id}/downloads": READ,
     "GET /ui/login": OPEN,
     "POST /ui/login": OPEN,
-    "POST /ui/logout": OPEN,  # whoever has no session is just sent back
+    "POST /ui/logout": OPEN,  # without a session it only redirects
     "GET /ui/static/{path:path}": OPEN,
 }
+"""The rule of every route, by method and path. A route that is not listed needs the scope `admin`."""
 
 
-class Rulebook:
-    """Finds the rule of a request by its method and path, before anything else is done with it.
+class RouteRules:
+    """Finds the rule of a request by its method and path.
 
     Parameters
     ----------
     metrics
-        What `/metrics` asks for.
+        Scope that `/metrics` requires.
     """
 
     def __init__(self, metrics: Scope | Literal["open"]) -> None:
-        scraper = Rule(None if metrics == "open" else metrics)
-        # By method and number of slashes (None: any), so that few patterns are tried.
+        metrics_rule = Rule(None if metrics == "open" else metrics)
+        # Grouped by method and number of slashes (None: any number), so that few patterns are tried per request.
         self._rules: dict[tuple[str, int | None], list[tuple[re.Pattern[str], str, Rule]]] = {}
         for name, rule in RULES.items():
             method, template = name.split(" ")
-            known = self._rules.setdefault((method, None if ":path" in template else template.count("/")), [])
-            known.append((compile_path(template)[0], template, scraper if rule is METRICS else rule))
+            rules = self._rules.setdefault((method, None if ":path" in template else template.count("/")), [])
+            rules.append((compile_path(template)[0], template, metrics_rule if rule is METRICS else rule))
 
     def find(self, connection: Connection) -> tuple[Rule | None, str, str | None]:
-        """The rule of a request, its route's path, and the run that it names.
+        """Return the rule of a request, the path of its route, and the id of the run that it names.
 
-        Without a route there is no rule, as there is nothing to keep: the answer is then a 404 or a 405.
+        The rule is None if there is no such route: the response is then a 404 or a 405.
         """
         method = "GET" if connection["method"] == "HEAD" else connection["method"]
         path = _path(connection)
-        likely, deep = self._rules.get((method, path.count("/")), ()), self._rules.get((method, None), ())
-        for pattern, template, rule in (*likely, *deep):
-            if found := pattern.match(path):
-                return rule, template, found.groupdict().get("run_id")
+        candidates = (*self._rules.get((method, path.count("/")), ()), *self._rules.get((method, None), ()))
+        for pattern, template, rule in candidates:
+            if match := pattern.match(path):
+                return rule, template, match.groupdict().get("run_id")
         routes = HTTPConnection(connection).app.routes
         if any(route.matches(connection)[0] is Match.FULL for route in routes):
             return ADMIN, "none", None
@@ -144,45 +142,45 @@ class Rulebook:
 
 
 def _path(connection: Connection) -> str:
-    """The path as the router sees it: behind a proxy it may begin with the root path."""
+    """Return the path as the router sees it; behind a proxy it may begin with the root path."""
     path: str = connection["path"]
     root: str = connection.get("root_path", "")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
-COOKIE = "mild_session"
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+SESSION_COOKIE = "mild_session"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Guard:
-    """Lets a request through to its route with the caller in its state, or answers with the problem.
+class AuthMiddleware:
+    """Authenticates a request and passes it on with the caller in its state, or answers with a problem.
 
     Parameters
     ----------
     app
-        What lies behind.
+        The next application.
     authenticator
-        Knows the keys.
-    rulebook
-        Knows what each route asks for.
-    buckets
-        Count the requests of each key.
+        Looks up keys and sessions.
+    route_rules
+        Gives the rule of each route.
+    rate_limiter
+        Limits the requests of each key.
     origins
-        Web origins whose pages may call an open service; others might do so behind their reader's back.
+        Web origins whose pages may call a service that needs no key.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         authenticator: Authenticator,
-        rulebook: Rulebook,
-        buckets: Buckets,
+        route_rules: RouteRules,
+        rate_limiter: RateLimiter,
         origins: Collection[str] = (),
     ) -> None:
         self._app = app
         self._authenticator = authenticator
-        self._rulebook = rulebook
-        self._buckets = buckets
+        self._route_rules = route_rules
+        self._rate_limiter = rate_limiter
         self._origins = origins
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
@@ -190,7 +188,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        rule, route, run_id = self._rulebook.find(scope)
+        rule, route, run_id = self._route_rules.find(scope)
         state = scope.setdefault("state", {})
         state["caller"] = ANONYMOUS
         if rule is None or rule.scope is None:
@@ -199,49 +197,43 @@ class Guard:
         request = Request(scope)
         status = 500
 
-        async def noted(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
-        refused: MildError | None = None
+        refusal: MildError | None = None
         try:
             try:
                 check_client(request.headers.get("user-agent", ""))
-                state["caller"] = key = await self._caller(request)
+                state["caller"] = key = await self._authenticate(request)
                 self._check_rate(key)
-                _check_reach(key, rule, run_id)
-                state["again"] = partial(self._again, request)
+                _check_access(key, rule, run_id)
+                state["revalidate_key"] = partial(self._revalidate_key, request)
             except MildError as error:
-                refused = error
-                await problems.refuse(request, error, _headers(error))(scope, receive, noted)
+                refusal = error
+                await problems.error_response(request, error, _headers(error))(scope, receive, send_and_record)
             else:
-                await self._app(scope, receive, noted)
+                await self._app(scope, receive, send_and_record)
         finally:
-            _tell(request, state["caller"], route, run_id, status, refused)
+            _log_access(request, state["caller"], route, run_id, status, refusal)
 
-    async def _caller(self, request: Request) -> ApiKey:
-        """Whose request this is.
-
-        Raises
-        ------
-        Unauthenticated, CrossSite
-            If that is not shown.
-        """
+    async def _authenticate(self, request: Request) -> ApiKey:
+        """Return the key that a request is made with; raise `Unauthenticated` or `CrossSite`."""
         if not await self._authenticator.requires_key():
-            self._check_page(request)
+            self._check_origin(request)
             return ANONYMOUS
-        header, session = request.headers.get("authorization"), request.cookies.get(COOKIE)
+        header, session = request.headers.get("authorization"), request.cookies.get(SESSION_COOKIE)
         if header is None and session:
-            if request.method not in _SAFE:
+            if request.method not in _SAFE_METHODS:
                 check_same_site(request)
             key = await self._authenticator.find_by_session(session)
         else:
             scheme, _, secret = (header or "").partition(" ")
             if scheme.lower() != "bearer" or not secret.strip():
                 raise Unauthenticated(
-                    "the request carries no API key, this service asks for one; send `Authorization: Bearer <key>` "
+                    "the request carries no API key, this service requires one; send `Authorization: Bearer <key>` "
                     "(mild: --api-key or MILD_API_KEY), or log in at /ui/login"
                 )
             key = await self._authenticator.find_by_secret(secret.strip())
@@ -251,43 +243,31 @@ class Guard:
             )
         return key
 
-    async def _again(self, request: Request) -> None:
-        """Check once more who asks, where an answer takes its time.
+    async def _revalidate_key(self, request: Request) -> None:
+        """Raise `Unauthenticated` if the key has been revoked or has expired since the request began."""
+        await self._authenticate(request)
 
-        Raises
-        ------
-        Unauthenticated
-            If the key counts no more.
-        """
-        await self._caller(request)
-
-    def _check_page(self, request: Request) -> None:
-        """Where nobody logs in, any page could write in the name of its reader."""
+    def _check_origin(self, request: Request) -> None:
+        """Refuse writes from pages of other sites, which could use their visitor's browser if no key is needed."""
         origin = request.headers.get("origin")
-        by_page = origin is not None or "sec-fetch-site" in request.headers
-        if by_page and request.method not in _SAFE and origin not in self._origins:
+        from_browser = origin is not None or "sec-fetch-site" in request.headers
+        if from_browser and request.method not in _SAFE_METHODS and origin not in self._origins:
             check_same_site(request)
             check_not_rebound(request)
 
     def _check_rate(self, key: ApiKey) -> None:
-        wait = 0.0 if key is ANONYMOUS else self._buckets.take(key.key_id)
+        wait = 0.0 if key is ANONYMOUS else self._rate_limiter.take_token(key.key_id)
         if wait:
             seconds = math.ceil(wait)
             raise RateLimited(
-                f"the key {key.name!r} has sent more than {self._buckets.rate:g} requests per second; try again in "
-                f"{seconds} s, send less often, or have MILD_RATE_PER_KEY raised",
+                f"the key {key.name!r} has sent more than {self._rate_limiter.rate:g} requests per second; try again "
+                f"in {seconds} s, send less often, or have MILD_RATE_PER_KEY raised",
                 seconds,
             )
 
 
-def _check_reach(key: ApiKey, rule: Rule, run_id: str | None) -> None:
-    """Refuse what the key does not allow.
-
-    Raises
-    ------
-    Forbidden, RunNotFound
-        A run outside of the key's prefix cannot be told from one that is not there.
-    """
+def _check_access(key: ApiKey, rule: Rule, run_id: str | None) -> None:
+    """Refuse what the key does not allow: a run outside its prefix looks like a run that does not exist."""
     if rule.scope is not None and not key.allows(rule.scope):
         raise Forbidden(f"this needs a key with scope {rule.scope}, {key.name!r} has {key.scope}; use another key")
     if run_id is None or key.covers(run_id):
@@ -306,22 +286,22 @@ def _headers(error: MildError) -> dict[str, str]:
     return {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else {}
 
 
-def _tell(
-    request: Request, key: ApiKey, route: str, run_id: str | None, status: int, refused: MildError | None
+def _log_access(
+    request: Request, key: ApiKey, route: str, run_id: str | None, status: int, refusal: MildError | None
 ) -> None:
-    """Write down who has done what. Of an open service, only what is deleted is told."""
+    """Write a line to the audit log. Without keys, only deletions and refusals are logged."""
     deleted = request.method == "DELETE" and status < 300
-    denied = isinstance(refused, AccessError)
+    denied = isinstance(refusal, AccessError)
     if key is ANONYMOUS and not (deleted or denied):
         return
     api_keys.log_audit_event(
-        "deletion" if deleted else "refusal" if refused is not None else "use",
+        "deletion" if deleted else "refusal" if refusal is not None else "use",
         None if key is ANONYMOUS else key,
         method=request.method,
         route=route,
         run=None if run_id is None else run_id[:64],
         status=status,
-        problem=None if refused is None else refused.code,
+        problem=None if refusal is None else refusal.code,
         client=request.client.host if request.client else None,
         request_id=request.state.request_id,
     )

@@ -1,9 +1,4 @@
-"""Raw bodies: streamed and cut off at the limit, inflated within it, checked against their digest.
-
-Arrays in numpy's npy format, read without trusting their header.
-
-What all JSON requests have in common: they refuse unknown fields, and numbers in strings.
-"""
+"""Request bodies: decompressed within limits, checked against their digest, and read as JSON, bitmaps or npy arrays."""
 
 import base64
 import binascii
@@ -22,139 +17,146 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError
-from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody, UnsupportedMediaType
+from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody
 from mild_service.web import codings
 
 Model = TypeVar("Model", bound=BaseModel)
 
-BITMAP = "application/octet-stream"
-JSON = "application/json"
-SHORTER = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
-"""Remedy for JSON that is too long."""
-
+MAX_ENTRIES = 64
+"""Most entries of an object in a request."""
+JSON_REMEDY = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
+"""Remedy in the error for JSON that is too long."""
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
-def media_type(request: Request, allowed: tuple[str, ...], default: str) -> str:
-    """The body's content type, without parameters.
+def limit_entries(value: object) -> object:
+    """Refuse objects with too many entries before validation: a million unknown fields give a million errors."""
+    if isinstance(value, dict) and len(value) > MAX_ENTRIES:
+        raise ValueError(f"{len(value)} entries, at most {MAX_ENTRIES} are read")
+    return value
+
+
+def _to_integer(value: object) -> object:
+    """Convert 60.0 to 60: JSON and its schemas do not distinguish them."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_to_integer)]
+"""An integer, also written with a fraction of zero."""
+
+
+class RequestModel(BaseModel):
+    """Base of JSON requests: unknown fields and numbers in strings are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_entries(cls, value: object) -> object:
+        return limit_entries(value)
+
+
+class RequestBody:
+    """A request's body: decompressed, its digest checked, and received only as far as it is read.
 
     Raises
     ------
     UnsupportedMediaType
-        If it is none of `allowed`.
-    """
-    given = request.headers.get("content-type", default).partition(";")[0].strip().lower()
-    if given not in allowed:
-        raise UnsupportedMediaType(
-            f"content type {given!r} is not read here; send {' or '.join(allowed)} (curl: -H 'Content-Type: {default}')"
-        )
-    return given
-
-
-class Body:
-    """A request's body, inflated, its digest checked, and read no further than somebody asks for.
-
-    Raises
-    ------
-    UnsupportedMediaType
-        If its coding is neither ``gzip`` nor ``zstd``.
+        If its content coding is neither ``gzip`` nor ``zstd``.
     """
 
     def __init__(self, request: Request) -> None:
         self._stream = request.stream()
-        self._inflater = codings.inflater(request.headers.get("content-encoding", "identity").strip().lower())
+        self._inflater = codings.make_inflater(request.headers.get("content-encoding", "identity").strip().lower())
         self._digest = request.headers.get("content-digest")
         self._inflated = self._inflate()
-        self._held: list[bytes] = []
-        self._n_held = 0
+        self._buffer: list[bytes] = []
+        self._n_buffered = 0
         self.sha256: str | None = None
-        """Of all of it, in hex, where it came without a coding and with a digest to be checked."""
+        """Digest of the whole body in hex, if it came uncompressed and with a Content-Digest; else None."""
 
     async def read_up_to(self, n_bytes: int) -> bytes:
-        """Read it; of a longer one, the first ``n_bytes + 1`` bytes. May be asked again, for more of it.
+        """Return the body, or the first ``n_bytes + 1`` bytes of a longer one. A later call may read further.
 
         Raises
         ------
         MalformedBody
-            If it does not inflate.
+            If it cannot be decompressed.
         DigestMismatch
-            If it is not what its Content-Digest says.
+            If it does not match its Content-Digest.
         """
-        if self._n_held <= n_bytes:
-            async for piece in self._inflated:
-                self._held.append(piece)
-                self._n_held += len(piece)
-                if self._n_held > n_bytes:
+        if self._n_buffered <= n_bytes:
+            async for chunk in self._inflated:
+                self._buffer.append(chunk)
+                self._n_buffered += len(chunk)
+                if self._n_buffered > n_bytes:
                     break
-        self._held = [b"".join(self._held)]
-        return self._held[0][: n_bytes + 1]
+        self._buffer = [b"".join(self._buffer)]
+        return self._buffer[0][: n_bytes + 1]
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Its bytes, none of them kept. What is wrong with the body as a whole is raised behind the last piece."""
-        async for piece in self._inflated:
-            yield piece
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the body in chunks without buffering. Faults of the whole body are raised after the last chunk."""
+        async for chunk in self._inflated:
+            yield chunk
 
     async def _inflate(self) -> AsyncIterator[bytes]:
-        received = hashlib.sha256()
-        async for piece in self._stream:
+        digest = hashlib.sha256()
+        async for chunk in self._stream:
             if self._digest is not None:
-                received.update(piece)
+                digest.update(chunk)
             if self._inflater is None:
-                yield piece
+                yield chunk
                 continue
-            for inflated in self._inflater.feed(piece):
+            for inflated in self._inflater.feed(chunk):
                 yield inflated
         if self._inflater is not None:
             self._inflater.end()
         if self._digest is not None:
-            _check_digest(self._digest, received.digest())
-            self.sha256 = received.hexdigest() if self._inflater is None else None
+            _check_digest(self._digest, digest.digest())
+            self.sha256 = digest.hexdigest() if self._inflater is None else None
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """Read a body, inflate it, check its digest.
+    """Read and decompress a body and check its digest.
 
-    No more than `limit` bytes are kept, before and after inflating; one more is returned when there were more, so that
-    the caller can say what is wrong with it.
+    Returns at most ``limit + 1`` bytes: the caller raises the error for a body that is longer than `limit`.
 
     Raises
     ------
     UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `Body`.
+        As `RequestBody`.
     """
-    return await Body(request).read_up_to(limit)
+    return await RequestBody(request).read_up_to(limit)
 
 
-async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Read a body piece by piece, for a reader that keeps no more than it needs.
-
-    What is wrong with the body as a whole, such as its digest, is raised behind the last piece.
+async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Yield a body in chunks. Faults of the whole body, such as its digest, are raised after the last chunk.
 
     Raises
     ------
     BodyTooLarge
-        If it has more than `limit` bytes when inflated.
+        If it has more than `limit` bytes after decompression.
     UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `Body`.
+        As `RequestBody`.
     """
     n_bytes = 0
-    async for piece in Body(request).pieces():
-        n_bytes += len(piece)
+    async for chunk in RequestBody(request).stream():
+        n_bytes += len(chunk)
         if n_bytes > limit:
             raise BodyTooLarge(
                 f"the log has more than {limit} bytes, which is the limit; send it in parts, "
                 "or have MILD_MAX_LOG_BYTES raised"
             )
-        yield piece
+        yield chunk
 
 
 async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
-    """Read up to `count` bitmaps in a row.
+    """Read up to `count` concatenated bitmaps.
 
     Raises
     ------
     BitmapLengthError
-        If the body is longer; the rest of it is not read.
+        If the body is longer; the rest is not received.
     """
     limit = count * bitmap.n_bytes(n_samples)
     body = await read(request, limit)
@@ -167,8 +169,8 @@ async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
     return body
 
 
-async def read_json(request: Request, model: type[Model], limit: int, remedy: str = SHORTER) -> Model:
-    """Read a JSON body; an empty one counts as ``{}``.
+async def read_json(request: Request, model: type[Model], limit: int, remedy: str = JSON_REMEDY) -> Model:
+    """Read and validate a JSON body; an empty one counts as ``{}``.
 
     Raises
     ------
@@ -177,11 +179,11 @@ async def read_json(request: Request, model: type[Model], limit: int, remedy: st
     RequestValidationError
         If it does not validate.
     """
-    return parse_json(await read_within(request, limit, remedy), model)
+    return parse_json(await read_json_bytes(request, limit, remedy), model)
 
 
-async def read_within(request: Request, limit: int, remedy: str = SHORTER) -> bytes:
-    """Read a body of JSON. Parsing holds up everybody else, so it must not be long.
+async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMEDY) -> bytes:
+    """Read a JSON body without parsing it. Parsing blocks the event loop, so the body must be short.
 
     Raises
     ------
@@ -195,7 +197,7 @@ async def read_within(request: Request, limit: int, remedy: str = SHORTER) -> by
 
 
 def parse_json(body: bytes, model: type[Model]) -> Model:
-    """A JSON body; an empty one counts as ``{}``.
+    """Parse and validate a JSON body; an empty one counts as ``{}``.
 
     Raises
     ------
@@ -205,12 +207,12 @@ def parse_json(body: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(body or b"{}")
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in found]) from error
+        entries = error.errors(include_url=False)
+        raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in entries]) from error
 
 
 def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
-    """A bitmap from base64.
+    """Decode a bitmap from base64; `what` names it in errors.
 
     Raises
     ------
@@ -228,29 +230,35 @@ def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
     return bitmap.check(data, n_samples, what)
 
 
-def _check_digest(header: str, received: bytes) -> None:
-    given = _SHA256.search(header)
-    if given is None:
-        return  # other algorithms are the sender's own business (RFC 9530)
-    actual = base64.b64encode(received).decode()
-    if given[1] != actual:
+def _check_digest(header: str, digest: bytes) -> None:
+    match = _SHA256.search(header)
+    if match is None:
+        return  # digests of other algorithms are ignored (RFC 9530)
+    actual = base64.b64encode(digest).decode()
+    if match[1] != actual:
         raise DigestMismatch(
-            f"the body's sha-256 is {actual}, Content-Digest says {given[1]}; it was damaged on its way, send it again"
+            f"the body's sha-256 is {actual}, Content-Digest says {match[1]}; it was damaged in transit, send it again"
         )
 
 
-NPY = "application/x-npy"
+def parse_npy(body: bytes, what: str, kinds: str = "iu") -> NDArray[Any]:
+    """Parse a one-dimensional array in numpy's npy format without copying it or trusting its header.
 
-
-def parse(body: bytes, what: str, kinds: str = "iu") -> NDArray[Any]:
-    """A one-dimensional array whose type is one of `kinds` (numpy's letters), without a copy.
+    Parameters
+    ----------
+    body
+        The npy file.
+    what
+        Names the array in errors.
+    kinds
+        Allowed kinds of its data type (numpy's letters).
 
     Raises
     ------
     MalformedBody
-        If it is no npy file, or a damaged one.
+        If the body is not an npy file, or is damaged.
     InvalidRequest
-        If it holds something else.
+        If the array has another shape or data type.
     """
     stream = io.BytesIO(body)
     try:
@@ -269,33 +277,3 @@ def parse(body: bytes, what: str, kinds: str = "iu") -> NDArray[Any]:
             "write it again"
         )
     return np.frombuffer(data, dtype=dtype)
-
-
-MAX_ENTRIES = 64
-"""Of an object in a request."""
-
-
-def few(value: object) -> object:
-    """Count before anything is looked into: a million unknown fields would be a million errors."""
-    if isinstance(value, dict) and len(value) > MAX_ENTRIES:
-        raise ValueError(f"{len(value)} entries, at most {MAX_ENTRIES} are read")
-    return value
-
-
-def _whole(value: object) -> object:
-    """Take 60.0 for 60: to JSON, and to its schemas, that is one number."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-
-
-class Strict(BaseModel):
-    """A request: no unknown fields, no numbers in strings."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _count(cls, value: object) -> object:
-        return few(value)

@@ -1,4 +1,4 @@
-"""What clients may rely on: the version of this interface, and the oldest of our clients that speaks it."""
+"""The version of the API, and the oldest client that it supports."""
 
 import re
 
@@ -10,21 +10,21 @@ OLDEST_CLIENT = "0.1.0"
 _CLIENT = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
 
 
-def check_client(agent: str) -> None:
-    """Refuse one of our own clients that is too old to be understood, by its User-Agent; others are not judged.
+def check_client(user_agent: str) -> None:
+    """Check the version of mild-client that a User-Agent header names; other clients are not checked.
 
     Raises
     ------
     ClientTooOld
-        If it is.
+        If it is older than `OLDEST_CLIENT`.
     """
-    found = _CLIENT.match(agent)
-    if found and _parts(found[1]) < _parts(OLDEST_CLIENT):
+    match = _CLIENT.match(user_agent)
+    if match and _parse_version(match[1]) < _parse_version(OLDEST_CLIENT):
         raise ClientTooOld(
-            f"this is mild-client {found[1]}, the service understands {OLDEST_CLIENT} and newer ones; "
+            f"this is mild-client {match[1]}, the service supports {OLDEST_CLIENT} and newer ones; "
             "pip install --upgrade mild-selection"
         )
 
 
-def _parts(version: str) -> list[int]:
+def _parse_version(version: str) -> list[int]:
     return [int(part) for part in version.split(".")]

@@ -1,4 +1,4 @@
-"""Content codings, both ways: bodies inflated within a bound, answers deflated; gzip (RFC 1952) and zstd (RFC 8878)."""
+"""Content codings: request bodies are decompressed, responses compressed, with gzip (RFC 1952) or zstd (RFC 8878)."""
 
 import zlib
 from collections.abc import Iterator
@@ -11,30 +11,30 @@ from mild_service.errors import MalformedBody, UnsupportedMediaType
 Coding: TypeAlias = Literal["identity", "zstd", "gzip"]
 
 CODINGS: tuple[Coding, ...] = ("zstd", "gzip", "identity")
-"""What is read and written; where the caller has no preference, the first is taken."""
+"""Supported codings, in order of preference where the client has none."""
 
 _PIECE_BYTES = 1024 * 1024
-"""Most bytes that gzip inflates at once."""
+"""Most bytes that gzip decompresses at once."""
 _ZSTD_SLICE = 256
-"""Most bytes that zstd is fed at once: 4 of them may stand for 128 KiB, so 8 MiB come of it at most."""
+"""Most bytes that are given to zstd at once: 4 bytes may expand to 128 KiB, so at most 8 MiB result."""
 _ZSTD_WINDOW = 8 * 1024 * 1024
-"""Most memory that a frame may ask for (RFC 9659)."""
+"""Most memory that a frame may require (RFC 9659)."""
 _LEVELS = {"gzip": 1, "zstd": 3}
-"""Sets and pages compress little better with more work."""
+"""Compression levels; higher ones make sets and pages hardly smaller."""
 
 
 class Inflater(Protocol):
-    """Takes a coded body piece by piece. Both may raise `MalformedBody`."""
+    """Decompresses a body chunk by chunk. Both methods may raise `MalformedBody`."""
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """What `piece` inflates to, in parts of bounded size."""
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the decompressed bytes of `chunk`, in parts of bounded size."""
 
     def end(self) -> None:
-        """Check that the body has ended where its coding does."""
+        """Check that the compressed stream is complete."""
 
 
-def inflater(coding: str) -> Inflater | None:
-    """An inflater of one body; None where there is nothing to do.
+def make_inflater(coding: str) -> Inflater | None:
+    """Return an inflater for one body; None for the coding ``identity``.
 
     Raises
     ------
@@ -43,52 +43,52 @@ def inflater(coding: str) -> Inflater | None:
     """
     if coding not in CODINGS:
         raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, zstd, or none")
-    return {"identity": lambda: None, "gzip": _Gzip, "zstd": _Zstd}[coding]()
+    return {"identity": lambda: None, "gzip": _GzipInflater, "zstd": _ZstdInflater}[coding]()
 
 
-def deflate(body: bytes, coding: Coding) -> bytes:
-    """Put a coding on a body."""
+def compress(body: bytes, coding: Coding) -> bytes:
+    """Compress a body with a coding."""
     if coding == "zstd":
         return zstandard.ZstdCompressor(level=_LEVELS["zstd"]).compress(body)
     if coding == "gzip":
-        deflater = zlib.compressobj(_LEVELS["gzip"], wbits=31)
-        return deflater.compress(body) + deflater.flush()
+        compressor = zlib.compressobj(_LEVELS["gzip"], wbits=31)
+        return compressor.compress(body) + compressor.flush()
     return body
 
 
-class _Gzip:
-    """Gzip, of one member."""
+class _GzipInflater:
+    """Decompresses a gzip stream of one member."""
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=31)
+        self._decompressor = zlib.decompressobj(wbits=31)
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         try:
-            while piece and not self._inner.eof:
-                yield self._inner.decompress(piece, _PIECE_BYTES)
-                piece = self._inner.unconsumed_tail or self._inner.unused_data
+            while chunk and not self._decompressor.eof:
+                yield self._decompressor.decompress(chunk, _PIECE_BYTES)
+                chunk = self._decompressor.unconsumed_tail or self._decompressor.unused_data
         except zlib.error as error:
-            raise _broken("gzip", error) from error
-        if piece:
+            raise _decompression_error("gzip", error) from error
+        if chunk:
             raise MalformedBody("something follows the gzip stream; compress the body again, or send it uncompressed")
 
     def end(self) -> None:
-        if not self._inner.eof:
-            raise _cut_off("gzip")
+        if not self._decompressor.eof:
+            raise _truncated_error("gzip")
 
 
-class _Zstd:
-    """Zstandard, of any number of frames."""
+class _ZstdInflater:
+    """Decompresses a Zstandard stream of any number of frames."""
 
     def __init__(self) -> None:
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        self._inner = self._decompressor.decompressobj()
-        self._within = True
+        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._decompressor = self._context.decompressobj()
+        self._in_frame = True
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         parts, n_bytes = [], 0
-        for start in range(0, len(piece), _ZSTD_SLICE):
-            part = self._inflated(piece[start : start + _ZSTD_SLICE])
+        for start in range(0, len(chunk), _ZSTD_SLICE):
+            part = self._decompress(chunk[start : start + _ZSTD_SLICE])
             parts.append(part)
             n_bytes += len(part)
             if n_bytes >= _PIECE_BYTES:
@@ -97,27 +97,29 @@ class _Zstd:
         yield b"".join(parts)
 
     def end(self) -> None:
-        if self._within:
-            raise _cut_off("zstd")
+        if self._in_frame:
+            raise _truncated_error("zstd")
 
-    def _inflated(self, data: bytes) -> bytes:
-        out = []
+    def _decompress(self, data: bytes) -> bytes:
+        parts = []
         try:
             while data:
-                if not self._within:
-                    self._inner, self._within = self._decompressor.decompressobj(), True
-                out.append(self._inner.decompress(data))
+                if not self._in_frame:
+                    self._decompressor, self._in_frame = self._context.decompressobj(), True
+                parts.append(self._decompressor.decompress(data))
                 data = b""
-                if self._inner.eof:
-                    data, self._within = self._inner.unused_data, False
+                if self._decompressor.eof:
+                    data, self._in_frame = self._decompressor.unused_data, False
         except zstandard.ZstdError as error:
-            raise _broken("zstd", error) from error
-        return b"".join(out)
+            raise _decompression_error("zstd", error) from error
+        return b"".join(parts)
 
 
-def _broken(coding: str, error: Exception) -> MalformedBody:
-    return MalformedBody(f"the body does not inflate ({coding}: {error}); compress it again, or send it uncompressed")
+def _decompression_error(coding: str, error: Exception) -> MalformedBody:
+    return MalformedBody(
+        f"the body cannot be decompressed ({coding}: {error}); compress it again, or send it uncompressed"
+    )
 
 
-def _cut_off(coding: str) -> MalformedBody:
-    return MalformedBody(f"the body is not one whole {coding} stream; compress it again, or send it uncompressed")
+def _truncated_error(coding: str) -> MalformedBody:
+    return MalformedBody(f"the body is not one complete {coding} stream; compress it again, or send it uncompressed")

@@ -1,4 +1,4 @@
-"""Whether a page of this service has sent a request, or one of another site in the name of whoever looks at it."""
+"""Protection against cross-site request forgery and DNS rebinding."""
 
 import ipaddress
 
@@ -9,39 +9,40 @@ from mild_service.errors import CrossSite
 
 
 def check_same_site(request: Request) -> None:
-    """Refuse a request that another site's page has made a browser send.
-
-    Browsers say where a request comes from; one that does not is refused as well.
+    """Refuse a browser's request that was not sent by a page of this service, judged by Sec-Fetch-Site and Origin.
 
     Raises
     ------
     CrossSite
-        If it does not come from a page of this service.
+        If it was sent by another page, or if the browser sends neither header.
     """
-    told, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    ours = f"{request.url.scheme}://{request.url.netloc}"
-    if told == "same-origin" or (told is None and origin is not None and _origin(origin) == _origin(ours)):
+    fetch_site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own_origin = f"{request.url.scheme}://{request.url.netloc}"
+    if fetch_site == "same-origin":
+        return
+    if fetch_site is None and origin is not None and _parse_origin(origin) == _parse_origin(own_origin):
         return
     raise CrossSite(
-        "browsers may change something here from this service's own pages only, this request comes from "
-        f"{origin or 'nowhere'!r} ({told or 'the browser does not say more'}); open the page at {ours}, or send a key"
+        "browsers may make changes from this service's own pages only, this request comes from "
+        f"{origin or 'nowhere'!r} ({fetch_site or 'the browser does not say more'}); open the page at {own_origin}, "
+        "or send a key"
     )
 
 
 def check_not_rebound(request: Request) -> None:
-    """Refuse a page under a public name: its owner may have pointed it at this machine (DNS rebinding).
+    """Refuse a request to a public host name, whose owner may have pointed it at this machine (DNS rebinding).
 
-    Browsers then take the page for this service's own. With an address, or a name without a dot, nobody outside can.
+    A browser takes such a page for one of this service. IP addresses and names without a dot are safe.
 
     Raises
     ------
     CrossSite
-        If the request came to such a name.
+        If the Host header is a name with a dot.
     """
-    host = _origin(f"http://{request.headers.get('host', '')}")[1] or ""
+    host = _parse_origin(f"http://{request.headers.get('host', '')}")[1] or ""
     if "." in host and not _is_address(host):
         raise CrossSite(
-            f"this service asks for no key, and anybody may have pointed the name {host[:100]!r} at it; open the page "
+            f"this service requires no key, and anyone may have pointed the name {host[:100]!r} at it; open the page "
             "by its address or as localhost, name its origin in MILD_CORS_ORIGINS, or make a key"
         )
 
@@ -54,7 +55,8 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def _parse_origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of a URL; none of them if it is invalid."""
     try:
         parts = URL(url)
         return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

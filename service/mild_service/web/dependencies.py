@@ -1,7 +1,6 @@
-"""What routes are given: the write path, the read path, settings, and the parameters that several share.
+"""Dependencies of the routes: services, settings, and parameters that several routes share.
 
-Dependencies are coroutines though they wait for nothing: plain functions would each cost every request a change to a
-worker thread and back.
+All dependencies are coroutines, since FastAPI runs plain functions in a worker thread, which costs each request time.
 """
 
 from collections.abc import Awaitable, Callable
@@ -33,11 +32,11 @@ RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
 EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
 ShardNumber = Annotated[int, Path(ge=0, alias="shard", description="0 to `of` - 1, such as the writer's rank.")]
 Attempt = Annotated[
-    int | SkipJsonSchema[None],  # a header is there or not, it is never null
+    int | SkipJsonSchema[None],  # a header may be absent, but it is never null
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
 ]
-Again: TypeAlias = Callable[[], Awaitable[None]]
-"""Raises `Unauthenticated` once the caller's key counts no more: to be asked where an answer takes its time."""
+RevalidateKey: TypeAlias = Callable[[], Awaitable[None]]
+"""Raises `Unauthenticated` if the caller's key has become invalid; called during long responses."""
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 
 
@@ -106,35 +105,35 @@ async def _caller(request: Request) -> ApiKey:
     return caller
 
 
-async def _again(request: Request) -> Again:
-    again: Again = request.state.again
-    return again
+async def _revalidate_key(request: Request) -> RevalidateKey:
+    revalidate_key: RevalidateKey = request.state.revalidate_key
+    return revalidate_key
 
 
-async def known_query_only(request: Request) -> None:
-    """Refuse a query parameter that the route does not have: misspelt, it would silently leave the default in force.
+async def reject_unknown_query(request: Request) -> None:
+    """Refuse unknown query parameters: a misspelt one would silently leave the default in force.
 
     Raises
     ------
     InvalidRequest
-        If there is one.
+        If the route does not have one of the request's parameters.
     """
     if not request.query_params:
         return
-    known = _query_names(request.scope["route"].dependant)
-    unknown = [name for name in request.query_params if name not in known]
+    allowed = _query_names(request.scope["route"].dependant)
+    unknown = [name for name in request.query_params if name not in allowed]
     if unknown:
-        takes = f"takes {', '.join(known)}" if known else "takes none"
+        takes = f"takes {', '.join(allowed)}" if allowed else "takes none"
         raise InvalidRequest(f"query.{unknown[0]}: unknown parameter, this route {takes}; check the spelling")
 
 
 def _query_names(dependant: Dependant) -> list[str]:
-    """Query parameters of a route and of what it depends on, in OpenAPI's order.
+    """Return the query parameters of a route and of its dependencies, in OpenAPI's order.
 
-    Not out of the OpenAPI document: while a process makes that, at the first such request, nobody else is answered.
+    They are not read from the OpenAPI document, since generating it blocks the process.
     """
-    own = [parameter.alias for parameter in dependant.query_params]
-    return own + [name for each in dependant.dependencies for name in _query_names(each)]
+    names = [parameter.alias for parameter in dependant.query_params]
+    return names + [name for dependency in dependant.dependencies for name in _query_names(dependency)]
 
 
 RunsDep = Annotated[RunWriter, Depends(_runs)]
@@ -147,7 +146,7 @@ ShardsDep = Annotated[ShardWriter, Depends(_shards)]
 StatusReaderDep = Annotated[StatusReader, Depends(_status_reader)]
 SampleIdsDep = Annotated[ExternalIds, Depends(_sample_ids)]
 CallerDep = Annotated[ApiKey, Depends(_caller)]
-AgainDep = Annotated[Again, Depends(_again)]
+RevalidateKeyDep = Annotated[RevalidateKey, Depends(_revalidate_key)]
 SuggesterDep = Annotated[LabelSuggester, Depends(_suggester)]
 SampleTablesDep = Annotated[SampleTables, Depends(_tables)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
@@ -157,7 +156,7 @@ Changes = Annotated[dict[str, Any], Depends(query_parameters(SelectionOptions))]
 """Options of the selection to look at in place of the run's; nothing is stored."""
 
 
-async def _which(
+async def _parse_round(
     round_: Annotated[
         str,
         Query(
@@ -173,6 +172,6 @@ async def _which(
     return "best" if round_ == "best" else int(round_)
 
 
-WhichRound = Annotated[RoundChoice, Depends(_which)]
+WhichRound = Annotated[RoundChoice, Depends(_parse_round)]
 
 UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]

@@ -1,9 +1,4 @@
-"""Around every request: an id for the logs, the counters, a line in the log, and an answer whatever happens.
-
-What browsers are told with every answer: to guess nothing, frame nothing, load nothing from elsewhere.
-
-The path under which a proxy serves the service, told to all that makes links.
-"""
+"""Middleware around every request: request ids, metrics and logs, security headers, CORS and the root path."""
 
 import base64
 import hashlib
@@ -27,14 +22,14 @@ from mild_service.web import problems
 logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
-"""Counted by name; what else is sent must not make labels without bound."""
+"""Methods with a label of their own in the metrics; all others share one, so that labels stay bounded."""
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Asked for every few seconds, so logged for those only who want to know everything."""
+"""Routes that are requested every few seconds, and so are logged at the level DEBUG only."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """Names each request, times it, counts it and logs it."""
+    """Gives each request an id, measures, counts and logs it, and answers errors that no handler has caught."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
@@ -46,21 +41,21 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        client_id = Headers(scope=scope).get("x-request-id", "")
         trace = observability.RequestTrace(
-            request_id=given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8),
+            request_id=client_id if _REQUEST_ID.fullmatch(client_id) else secrets.token_hex(8),
             observe=self._observe,
         )
         scope.setdefault("state", {})["request_id"] = trace.request_id
         status, n_in, n_out, started = 0, 0, 0, time.perf_counter()
 
-        async def counted() -> Message:
+        async def receive_and_count() -> Message:
             nonlocal n_in
             message = await receive()
             n_in += len(message.get("body", b""))
             return message
 
-        async def named(message: Message) -> None:
+        async def send_and_count(message: Message) -> None:
             nonlocal status, n_out
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -73,21 +68,21 @@ class RequestContext:
 
         token = observability.current_trace.set(trace)
         try:
-            await self._app(scope, counted, named)
+            await self._app(scope, receive_and_count, send_and_count)
         except Exception as error:
-            response = problems.unforeseen(Request(scope), error)
+            response = problems.internal_error_response(Request(scope), error)
             if status:
-                raise  # so that the connection breaks: the client must not take what it has got for the whole
-            await response(scope, receive, named)
+                raise  # closes the connection, so that the client does not take a part for the whole response
+            await response(scope, receive, send_and_count)
         finally:
-            self._tell(scope, status, n_in, n_out, time.perf_counter() - started)
+            self._record(scope, status, n_in, n_out, time.perf_counter() - started)
             observability.current_trace.reset(token)
 
     def _observe(self, phase: observability.Phase, seconds: float) -> None:
         self._phases[phase].observe(seconds)
 
-    def _tell(self, scope: Scope, status: int, n_in: int, n_out: int, seconds: float) -> None:
-        """Count and log a request that has ended; status 0 is one that nobody was left to answer."""
+    def _record(self, scope: Scope, status: int, n_in: int, n_out: int, seconds: float) -> None:
+        """Count and log a request that has ended; status 0 means that the client went away before the response."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._telemetry.count_request(method, route, status, seconds, n_in, n_out)
@@ -123,13 +118,13 @@ _DOCS_POLICY = (
     "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""Swagger's page has a script of its own, which is named by its hash, and styles elements as it goes."""
+"""Swagger's page has an inline script, which the policy allows by its hash, and sets inline styles."""
 _SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 
 class SecurityHeaders:
-    """Adds them, and keeps what a key was needed for out of shared caches."""
+    """Adds security headers to every response, and keeps responses that needed a key out of shared caches."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -140,62 +135,63 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        held: Message | None = None
+        docs_start: Message | None = None
 
-        async def told(message: Message) -> None:
-            nonlocal held
+        async def send_with_headers(message: Message) -> None:
+            nonlocal docs_start
             if message["type"] == "http.response.start":
-                _tell(scope, path, message)
+                _add_headers(scope, path, message)
                 if path == "/docs":
-                    held = message
+                    docs_start = message
                     return
-            elif held is not None:
-                # A page in one piece, as FastAPI sends it: what does not come so gets no script through.
-                scripts = " ".join(map(_named, _SCRIPT.findall(message.get("body", b""))))
-                MutableHeaders(scope=held)["Content-Security-Policy"] = _DOCS_POLICY.format(scripts=scripts)
-                await send(held)
-                held = None
+            elif docs_start is not None:
+                # FastAPI sends the page in one message; scripts in later messages would not be allowed.
+                scripts = " ".join(map(_hash_source, _SCRIPT.findall(message.get("body", b""))))
+                MutableHeaders(scope=docs_start)["Content-Security-Policy"] = _DOCS_POLICY.format(scripts=scripts)
+                await send(docs_start)
+                docs_start = None
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_with_headers)
 
 
-def _tell(scope: Scope, path: str, message: Message) -> None:
+def _add_headers(scope: Scope, path: str, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"  # with less, browsers hide where our own forms come from
-    # A page of samples says where their pictures come from; nothing else may come from there.
+    # Pages of samples set the origin of their images; it is allowed for images only.
     pictures = scope.get("state", {}).get("pictures")
     page_policy = _PAGE_POLICY.format(pictures=f" {pictures}" if pictures else "")
     headers["Content-Security-Policy"] = page_policy if path.startswith("/ui") else _DATA_POLICY
-    keyed = scope.get("state", {}).get("caller", ANONYMOUS) is not ANONYMOUS or message["status"] == 401
-    if keyed and "Cache-Control" not in headers:
+    needed_key = scope.get("state", {}).get("caller", ANONYMOUS) is not ANONYMOUS or message["status"] == 401
+    if needed_key and "Cache-Control" not in headers:
         headers["Cache-Control"] = "private, no-cache" if "ETag" in headers else "no-store"
 
 
-def _named(script: bytes) -> str:
+def _hash_source(script: bytes) -> str:
+    """Return the source expression that allows an inline script (Content Security Policy, level 3)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
 def read_origins(text: str) -> list[str]:
-    """The web origins that a setting names.
+    """Parse a list of web origins, separated by commas or spaces.
 
     Raises
     ------
     ConfigurationError
-        If one is no origin, or stands for all.
+        If one is not an origin, or is a wildcard.
     """
-    named = text.replace(",", " ").split()
-    for origin in named:
+    origins = text.replace(",", " ").split()
+    for origin in origins:
         if not _ORIGIN.fullmatch(origin):
             raise ConfigurationError(
                 f"MILD_CORS_ORIGINS names {origin!r}; give origins such as https://lab.example, each by its name"
             )
-    return named
+    return origins
 
 
-def cross_origin(app: FastAPI, origins: list[str]) -> None:
-    """Let pages of these origins call `app` with a key; cookies are never sent along."""
+def allow_origins(app: FastAPI, origins: list[str]) -> None:
+    """Let pages of these origins call `app` with an API key; their browsers send no cookies."""
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -207,7 +203,7 @@ def cross_origin(app: FastAPI, origins: list[str]) -> None:
 
 
 class RootPath:
-    """Puts every request under the root path, whether the proxy strips it from the path or not."""
+    """Sets the root path of every request, whether or not the proxy strips it from the path."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app

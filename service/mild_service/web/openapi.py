@@ -1,7 +1,4 @@
-"""What the rules mean for callers, in OpenAPI: the key that each route asks for, and how it refuses.
-
-What routes have in common in refusing, for OpenAPI; and how it describes a body of bits.
-"""
+"""Parts of the OpenAPI document: the key that each route needs, groups of errors, and bodies of bits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,64 +23,64 @@ from mild_service.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from mild_service.web import bodies
-from mild_service.web.auth import COOKIE, RULES, Rule
-from mild_service.web.problems import MEDIA_TYPE, status_of
+from mild_service.web import media_types
+from mild_service.web.auth import RULES, SESSION_COOKIE, Rule
+from mild_service.web.problems import status_of
 
 _SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key; not needed where the service runs open."},
-    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "A login at /ui/login."},
+    "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "A login at /ui/login."},
 }
 
 
-def declare_access(app: FastAPI) -> None:
-    """Add to `app`'s OpenAPI document what its rules ask for."""
-    plain: Callable[[], dict[str, Any]] = app.openapi
+def declare_security(app: FastAPI) -> None:
+    """Add the keys that routes need, and the errors of access control, to the OpenAPI document of `app`."""
+    generate: Callable[[], dict[str, Any]] = app.openapi
 
-    def described() -> dict[str, Any]:
-        document = plain()
+    def generate_with_security() -> dict[str, Any]:
+        document = generate()
         components = document.setdefault("components", {})
-        if "securitySchemes" not in components:  # else it is the one from before, which is kept
+        if "securitySchemes" not in components:  # FastAPI caches the document
             components["securitySchemes"] = _SCHEMES
             for path, methods in document["paths"].items():
                 for method, operation in methods.items():
                     rule = RULES.get(f"{method.upper()} {path}")
                     if rule is not None and rule.scope is not None:
-                        _declare(operation, method, path, rule)
+                        _declare_operation(operation, method, path, rule)
         return document
 
-    app.openapi = described  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.openapi = generate_with_security  # type: ignore[method-assign]  # as FastAPI documents it
 
 
-def _declare(operation: dict[str, Any], method: str, path: str, rule: Rule) -> None:
+def _declare_operation(operation: dict[str, Any], method: str, path: str, rule: Rule) -> None:
     operation["security"] = [{"key": [rule.scope]}, {"session": [rule.scope]}]
-    kinds: list[type[MildError]] = [Unauthenticated, Forbidden, RateLimited]
+    errors: list[type[MildError]] = [Unauthenticated, Forbidden, RateLimited]
     if method != "get":
-        kinds.append(CrossSite)
+        errors.append(CrossSite)
     if "{run_id}" in path and not rule.creates:
-        kinds.append(RunNotFound)
-    for kind in kinds:
-        _add(operation["responses"], kind)
+        errors.append(RunNotFound)
+    for error in errors:
+        _add_error(operation["responses"], error)
 
 
-def _add(responses: dict[str, Any], kind: type[MildError]) -> None:
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    entry = responses.setdefault(str(status_of(kind)), {"description": "", "content": content})
-    if f"`{kind.code}`" not in entry["description"]:
-        entry["description"] += f"{', ' if entry['description'] else ''}`{kind.code}`"
+def _add_error(responses: dict[str, Any], error: type[MildError]) -> None:
+    content = {media_types.PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    entry = responses.setdefault(str(status_of(error)), {"description": "", "content": content})
+    if f"`{error.code}`" not in entry["description"]:
+        entry["description"] += f"{', ' if entry['description'] else ''}`{error.code}`"
 
 
-PLACE = (InvalidRequest, LimitExceeded, RunNotFound, RoundNotOpen)
-"""The round or epoch is none."""
-WRITE = (*PLACE, StaleAttempt, RoundFinished, StoreFull)
-"""The run does not take a write."""
-BODY = (MalformedBody, BodyTooLarge, UnsupportedMediaType)
-"""The body cannot be read."""
-BITS = (*BODY, DigestMismatch, BitmapLengthError, TrailingBitsError)
-"""The body is no bitmap of this run."""
+ROUND_ERRORS = (InvalidRequest, LimitExceeded, RunNotFound, RoundNotOpen)
+"""Errors of a path that names no round or epoch."""
+WRITE_ERRORS = (*ROUND_ERRORS, StaleAttempt, RoundFinished, StoreFull)
+"""Errors of a write to a round."""
+BODY_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType)
+"""Errors of a body that cannot be read."""
+BITMAP_ERRORS = (*BODY_ERRORS, DigestMismatch, BitmapLengthError, TrailingBitsError)
+"""Errors of a body that is not a bitmap of the run."""
 
 
-def binary(description: str, **more: Any) -> dict[str, Any]:
-    """A body of bits, as OpenAPI's extra of a route; `more` adds content types."""
+def bitmap_body(description: str, **content: Any) -> dict[str, Any]:
+    """Describe a request body of bitmaps, as a route's `openapi_extra`; `content` adds media types."""
     schema = {"type": "string", "format": "binary", "description": description}
-    return {"requestBody": {"required": True, "content": {bodies.BITMAP: {"schema": schema}, **more}}}
+    return {"requestBody": {"required": True, "content": {media_types.BITMAP: {"schema": schema}, **content}}}

@@ -1,4 +1,4 @@
-"""Errors to answers: the one table from error to status, and RFC 9457 problem details as bodies."""
+"""Errors as HTTP responses: their status codes, and problem details (RFC 9457) as bodies."""
 
 import json
 import logging
@@ -18,10 +18,10 @@ from mild_core import errors as core
 from mild_core.errors import MildError
 from mild_service import errors
 from mild_service.observability import Telemetry
+from mild_service.web import media_types
 
 logger = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/problem+json"
 
 STATUSES: Mapping[type[MildError], int] = {
     core.InvalidInput: 422,
@@ -45,9 +45,10 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.StoreFull: 507,
     MildError: 500,
 }
-"""An error takes the status of its nearest ancestor in this table."""
+"""Status codes; an error has the status of its nearest ancestor in this table."""
 
 _RETRY_AFTER = {503: "1"}
+"""Seconds that the header Retry-After names, by status."""
 
 
 class RouteNotFound(MildError):
@@ -65,7 +66,7 @@ class MethodNotAllowed(MildError):
 
 
 class InternalError(MildError):
-    """The service failed in a way that nobody foresaw; its log has the request id."""
+    """The service failed unexpectedly; its log has the cause under the request id."""
 
     code = "internal-error"
     title = "Internal error"
@@ -78,7 +79,7 @@ _BY_STATUS: Mapping[int, type[MildError]] = {
     408: errors.SlowBody,
     413: errors.BodyTooLarge,
 }
-"""What the framework raises by itself."""
+"""Errors for the statuses that the framework raises itself."""
 
 
 class Problem(BaseModel):
@@ -89,19 +90,19 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="The limit, the value got, and the remedy.")
     retryable: bool = Field(description="Whether the same request may succeed later.")
-    line: int | None = Field(None, description="Line (or row) of the record that is to blame, where a log was sent.")
-    request_id: str = Field(description="Names this request in the service's log.")
+    line: int | None = Field(None, description="Line (or row) of the faulty record, where a log was sent.")
+    request_id: str = Field(description="Id of this request in the service's log.")
 
 
 def status_of(error: type[MildError]) -> int:
-    """HTTP status of an error."""
+    """Return the HTTP status of an error."""
     if error in (RouteNotFound, MethodNotAllowed):
         return 404 if error is RouteNotFound else 405
     return next(STATUSES[ancestor] for ancestor in error.__mro__ if ancestor in STATUSES)
 
 
-def catalogue() -> dict[str, dict[str, Any]]:
-    """Every problem by its code: title, status, retryable and description."""
+def problem_catalogue() -> dict[str, dict[str, Any]]:
+    """Return every problem by its code: title, status, retryable and description."""
     return {
         kind.code: {
             "type": f"/problems/{kind.code}",
@@ -110,36 +111,36 @@ def catalogue() -> dict[str, dict[str, Any]]:
             "retryable": kind.retryable,
             "description": (kind.__doc__ or "").strip(),
         }
-        for kind in sorted(_kinds(), key=lambda kind: kind.code)
+        for kind in sorted(_error_types(), key=lambda kind: kind.code)
     }
 
 
-def described(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of the problems that a route may answer with."""
+def error_responses(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
+    """Describe the problems that a route may answer with, for its `responses` in OpenAPI."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    everywhere: tuple[type[MildError], ...] = (
+    common: tuple[type[MildError], ...] = (
         errors.StoreUnavailable,
         errors.DeadlineExceeded,
         errors.ClientTooOld,
         InternalError,
     )
-    receiving = (errors.SlowBody,) if errors.BodyTooLarge in kinds else ()
-    for kind in kinds + receiving + everywhere:
+    body_errors = (errors.SlowBody,) if errors.BodyTooLarge in kinds else ()
+    for kind in kinds + body_errors + common:
         entry = by_status.setdefault(
-            status_of(kind), {"model": Problem, "content": {MEDIA_TYPE: {}}, "description": ""}
+            status_of(kind), {"model": Problem, "content": {media_types.PROBLEM: {}}, "description": ""}
         )
         entry["description"] += f"{', ' if entry['description'] else ''}`{kind.code}`"
     return by_status
 
 
-def answer(
+def problem_response(
     request: Request,
     kind: type[MildError],
     detail: str,
     headers: Mapping[str, str] | None = None,
     line: int | None = None,
 ) -> Response:
-    """A problem as a response."""
+    """Return a problem as a response, and count it."""
     status = status_of(kind)
     telemetry: Telemetry = request.app.state.telemetry
     telemetry.problems.labels(kind.code).inc()
@@ -155,98 +156,105 @@ def answer(
     headers = dict(headers or {})
     if status in _RETRY_AFTER:
         headers["Retry-After"] = _RETRY_AFTER[status]
-    # json's escapes, as a detail may quote text that is no valid Unicode
-    return Response(json.dumps(problem.model_dump(exclude_none=True)), status, headers, media_type=MEDIA_TYPE)
+    # json escapes what is not ASCII: a detail may quote text that is not valid Unicode
+    content = json.dumps(problem.model_dump(exclude_none=True))
+    return Response(content, status, headers, media_type=media_types.PROBLEM)
 
 
-def refuse(request: Request, error: MildError, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as a response; the log is told of those that are the service's own."""
+def error_response(request: Request, error: MildError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error as a response; errors of the service itself are logged."""
     if status_of(type(error)) >= 500:
         logger.error("request %s: %s: %s", request.state.request_id, error.code, error)
-    return answer(request, type(error), str(error), headers, error.line)
+    return problem_response(request, type(error), str(error), headers, error.line)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem."""
-    app.add_exception_handler(MildError, _mild_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(ClientDisconnect, _disconnected)
+def internal_error_response(request: Request, error: Exception) -> Response:
+    """Return the response to an unexpected error, and log its cause under the request id."""
+    logger.error("request %s failed: %r", request.state.request_id, error, exc_info=error)
+    return problem_response(
+        request, InternalError, f"the service failed; its log has the cause under request {request.state.request_id}"
+    )
 
 
-async def _mild_error(request: Request, error: Exception) -> Response:
+def add_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error with a problem."""
+    app.add_exception_handler(MildError, _handle_mild_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(ClientDisconnect, _handle_disconnect)
+
+
+async def _handle_mild_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MildError)
-    return refuse(request, error)
+    return error_response(request, error)
 
 
-async def _validation_error(request: Request, error: Exception) -> Response:
+async def _handle_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
+    entries = error.errors()
     if isinstance(error.body, bytes):
-        got = request.headers.get("content-type", "none")
-        return answer(
-            request, errors.UnsupportedMediaType, f"this body is read as application/json, got content type {got!r}"
+        content_type = request.headers.get("content-type", "none")
+        return problem_response(
+            request,
+            errors.UnsupportedMediaType,
+            f"this body is read as application/json, got content type {content_type!r}",
         )
-    if any(entry["type"] == "json_invalid" for entry in found):
-        return answer(request, errors.MalformedBody, f"the body is not JSON: {_reason(found[0])}; send valid JSON")
-    return answer(request, errors.InvalidRequest, explain(found))
+    if any(entry["type"] == "json_invalid" for entry in entries):
+        return problem_response(
+            request, errors.MalformedBody, f"the body is not JSON: {_reason(entries[0])}; send valid JSON"
+        )
+    return problem_response(request, errors.InvalidRequest, format_validation_errors(entries))
 
 
-async def _http_exception(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, InternalError)
     detail, headers = error.detail, dict(error.headers or {})
     if kind is RouteNotFound:
         detail = f"no route has the path {request.url.path!r}; see /docs for those that there are"
     elif kind is MethodNotAllowed:
-        headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+        headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
         detail = f"{request.url.path!r} does not take {request.method}, but {headers['Allow']}"
-    return answer(request, kind, detail, headers)
+    return problem_response(request, kind, detail, headers)
 
 
-def _allowed(request: Request) -> str:
-    """Every method that the path takes; the framework names only those of the first route that has it."""
+def _allowed_methods(request: Request) -> str:
+    """Return all methods of a path; the framework names only those of the first route that has it."""
     paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
-    found = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
-    return ", ".join(sorted({method.upper() for methods in found for method in methods}))
+    matching = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
+    return ", ".join(sorted({method.upper() for methods in matching for method in methods}))
 
 
-async def _disconnected(request: Request, error: Exception) -> Response:
-    return answer(request, errors.MalformedBody, "the connection was closed before the body had ended; send it again")
-
-
-def unforeseen(request: Request, error: Exception) -> Response:
-    """The answer to an error that nobody foresaw: the log has its cause, the caller a name for it."""
-    logger.error("request %s failed: %r", request.state.request_id, error, exc_info=error)
-    return answer(
-        request, InternalError, f"the service failed; its log has the cause under request {request.state.request_id}"
+async def _handle_disconnect(request: Request, error: Exception) -> Response:
+    return problem_response(
+        request, errors.MalformedBody, "the connection was closed before the body had ended; send it again"
     )
 
 
-def explain(found: Iterable[Any]) -> str:
-    """Validation errors as one line: where, what is allowed, what was got."""
-    lines = []
-    for entry in list(found)[:5]:
-        place = ".".join(str(part) for part in entry["loc"]) or "body"
-        got = "" if entry["type"] == "missing" else f", got {reprlib.repr(entry['input'])}"
-        lines.append(f"{place}: {_reason(entry)}{got}")
-    return "; ".join(lines) + "; see /docs for what this route takes"
+def format_validation_errors(entries: Iterable[Any]) -> str:
+    """Format up to five validation errors as one line: the field, what is allowed, and what was received."""
+    parts = []
+    for entry in list(entries)[:5]:
+        field = ".".join(str(part) for part in entry["loc"]) or "body"
+        received = "" if entry["type"] == "missing" else f", got {reprlib.repr(entry['input'])}"
+        parts.append(f"{field}: {_reason(entry)}{received}")
+    return "; ".join(parts) + "; see /docs for what this route takes"
 
 
 def _reason(entry: Mapping[str, Any]) -> str:
     return str(entry.get("ctx", {}).get("error") or entry["msg"])
 
 
-def _kinds() -> set[type[MildError]]:
-    """Every error that is raised as such: the tree's leaves, and the inner nodes that are."""
+def _error_types() -> set[type[MildError]]:
+    """Return the errors that are raised: the leaves of the tree, and those inner nodes that are raised themselves."""
     kinds: list[type[MildError]] = [RouteNotFound, MethodNotAllowed, InternalError]
-    kinds += [value for module in (core, errors) for value in vars(module).values() if _is_error(value)]
+    kinds += [value for module in (core, errors) for value in vars(module).values() if _is_request_error(value)]
     inner = {parent for kind in kinds for parent in kind.__mro__[1:]} - {core.InvalidInput, errors.StoreUnavailable}
     return set(kinds) - inner
 
 
-def _is_error(value: object) -> TypeGuard[type[MildError]]:
-    """Whether `value` is an error that answers a request; those of commands and of the start-up never do."""
+def _is_request_error(value: object) -> TypeGuard[type[MildError]]:
+    """Return whether `value` is an error of a request, not one of a command or of the start-up."""
     ends_process = (errors.CommandError, errors.ConfigurationError)
     return isinstance(value, type) and issubclass(value, MildError) and not issubclass(value, ends_process)

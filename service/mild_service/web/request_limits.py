@@ -1,9 +1,4 @@
-"""How a body is received: no more of it than the limit, and no slower than a working sender would send it.
-
-How long the service may work on a request before it gives up.
-
-How fast one key may ask: a bucket of tokens each, in this process.
-"""
+"""Limits of a request: the size and speed of its body, the time until its response, and requests per key."""
 
 import asyncio
 import re
@@ -20,14 +15,14 @@ from mild_service.config import Settings
 from mild_service.errors import DeadlineExceeded
 from mild_service.web import problems
 
-_LONG = re.compile(r"^POST .*/(predictions|selection)$|^PUT .*/sample-ids$")
-"""Routes that read a body piece by piece, and so may be sent long ones."""
-_BITS = re.compile(r"/(epochs/[^/]+|shards/[^/]+|members|labels|audit|planted|finish)$")
-"""Routes whose body grows with the run. All others take documents."""
+_LOG_ROUTES = re.compile(r"^POST .*/(predictions|selection)$|^PUT .*/sample-ids$")
+"""Routes that stream their body, and so take long ones."""
+_BITMAP_ROUTES = re.compile(r"/(epochs/[^/]+|shards/[^/]+|members|labels|audit|planted|finish)$")
+"""Routes whose body grows with the number of samples. All others take JSON documents."""
 
 
-class Reception:
-    """Stops receiving a body at the limit, or when it trickles."""
+class BodyLimits:
+    """Refuses a body that is larger than its route's limit, or that is sent too slowly."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -38,28 +33,28 @@ class Reception:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit, setting = _limit(scope["method"], scope["path"], self._settings)
+        limit, setting = _size_limit(scope["method"], scope["path"], self._settings)
         length = Headers(scope=scope).get("content-length", "")
-        announced = int(length) if length.isdecimal() else 0
+        declared = int(length) if length.isdecimal() else 0
         n_read, waited, complete = 0, 0.0, False
 
-        async def bounded() -> Message:
+        async def receive_within_limits() -> Message:
             nonlocal n_read, waited, complete
             if complete:
-                return await receive()  # for the end of the connection, which nobody hurries
-            _check(max(announced, n_read), limit, setting)
+                return await receive()  # waits for the end of the connection
+            _check_size(max(declared, n_read), limit, setting)
             started = time.monotonic()
-            message = await self._patiently(receive, n_read, waited)
+            message = await self._receive_in_time(receive, n_read, waited)
             waited += time.monotonic() - started
             n_read += len(message.get("body", b""))
-            _check(n_read, limit, setting)
+            _check_size(n_read, limit, setting)
             complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, bounded, send)
+        await self._app(scope, receive_within_limits, send)
 
-    async def _patiently(self, receive: Receive, n_read: int, waited: float) -> Message:
-        """The next piece. A sender may pause, but on the whole it has to send at the least rate."""
+    async def _receive_in_time(self, receive: Receive, n_read: int, waited: float) -> Message:
+        """Receive the next message. The sender may pause, but has to send at the lowest allowed rate on average."""
         pause, rate = self._settings.body_pause_seconds, self._settings.min_body_rate
         try:
             async with asyncio.timeout(min(pause, pause + n_read / rate - waited)):
@@ -67,22 +62,22 @@ class Reception:
         except TimeoutError:
             raise HTTPException(
                 408,
-                f"the body stopped or trickled after {n_read} bytes; send it without pauses of more than {pause:g} s "
-                f"(MILD_BODY_PAUSE_SECONDS), and at {rate} bytes a second or more (MILD_MIN_BODY_RATE)",
+                f"the body stopped or slowed down after {n_read} bytes; send it without pauses of more than {pause:g} "
+                f"s (MILD_BODY_PAUSE_SECONDS), and at {rate} bytes a second or more (MILD_MIN_BODY_RATE)",
                 {"Connection": "close"},
             ) from None
 
 
-def _limit(method: str, path: str, settings: Settings) -> tuple[int, str]:
-    """The most bytes that a route takes, and the setting that says so."""
-    if _LONG.search(f"{method} {path}"):
+def _size_limit(method: str, path: str, settings: Settings) -> tuple[int, str]:
+    """Return the most bytes that a route takes, and the name of the setting."""
+    if _LOG_ROUTES.search(f"{method} {path}"):
         return settings.max_log_bytes, "MILD_MAX_LOG_BYTES"
-    if _BITS.search(path) or settings.max_body_bytes <= settings.max_document_bytes:
+    if _BITMAP_ROUTES.search(path) or settings.max_body_bytes <= settings.max_document_bytes:
         return settings.max_body_bytes, "MILD_MAX_BODY_BYTES"
     return settings.max_document_bytes, "MILD_MAX_DOCUMENT_BYTES"
 
 
-def _check(n_bytes: int, limit: int, setting: str) -> None:
+def _check_size(n_bytes: int, limit: int, setting: str) -> None:
     if n_bytes > limit:
         raise HTTPException(
             413,
@@ -92,10 +87,10 @@ def _check(n_bytes: int, limit: int, setting: str) -> None:
 
 
 class Deadline:
-    """Ends the work on a request that takes too long.
+    """Ends the work on a request that takes longer than `seconds`.
 
-    The time that the sender takes for its body does not count, every piece of it starts the clock anew; and what has
-    begun to be answered may go on for as long as it likes.
+    The clock does not run while the service waits for the body, and starts from zero with every message of it. It
+    stops when the response starts.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -107,10 +102,10 @@ class Deadline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answering = False
+        response_started = False
 
-        async def unhurried() -> Message:
-            if answering:
+        async def receive_untimed() -> Message:
+            if response_started:
                 return await receive()
             _end_if_expired(deadline)
             deadline.reschedule(None)
@@ -118,22 +113,22 @@ class Deadline:
             deadline.reschedule(asyncio.get_running_loop().time() + self._seconds)
             return message
 
-        async def sending(message: Message) -> None:
-            nonlocal answering
-            if not answering:
+        async def send_untimed(message: Message) -> None:
+            nonlocal response_started
+            if not response_started:
                 _end_if_expired(deadline)
                 deadline.reschedule(None)
-                answering = True
+                response_started = True
             await send(message)
 
         try:
             async with asyncio.timeout(self._seconds) as deadline:
-                with _insisting(deadline, self._seconds):
-                    await self._app(scope, unhurried, sending)
+                with _cancel_repeatedly(deadline, self._seconds):
+                    await self._app(scope, receive_untimed, send_untimed)
         except TimeoutError:
             if not deadline.expired():
                 raise
-            response = problems.answer(
+            response = problems.problem_response(
                 Request(scope),
                 DeadlineExceeded,
                 f"the service worked on this request for {self._seconds:g} s, which is the limit, and gave up; "
@@ -143,74 +138,74 @@ class Deadline:
 
 
 @contextmanager
-def _insisting(deadline: asyncio.Timeout, seconds: float) -> Iterator[None]:
-    """Cancel the work every so many seconds once its deadline has passed, as long as it goes on.
+def _cancel_repeatedly(deadline: asyncio.Timeout, seconds: float) -> Iterator[None]:
+    """Cancel the current task every `seconds` seconds from its deadline on, until it ends.
 
-    Before Python 3.12 a task that is just sending may swallow its cancellation, and would go on without any limit.
+    Before Python 3.12 a task may lose its cancellation while it is sending, and would then run without a limit.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "a request is handled by a task"
-    n_more = 0
-    looking: asyncio.TimerHandle
+    n_cancelled = 0
+    timer: asyncio.TimerHandle
 
-    def look() -> None:
-        nonlocal n_more, looking
+    def cancel_if_expired() -> None:
+        nonlocal n_cancelled, timer
         if deadline.expired():
             task.cancel()
-            n_more += 1
-        looking = loop.call_later(seconds, look)
+            n_cancelled += 1
+        timer = loop.call_later(seconds, cancel_if_expired)
 
-    looking = loop.call_later(2 * seconds, look)
+    timer = loop.call_later(2 * seconds, cancel_if_expired)
     try:
         yield
     finally:
-        looking.cancel()
-        for _ in range(n_more):
-            task.uncancel()  # the deadline takes back its own one
+        timer.cancel()
+        for _ in range(n_cancelled):
+            task.uncancel()  # the deadline itself undoes the first one
 
 
 def _end_if_expired(deadline: asyncio.Timeout) -> None:
-    """End work that has outlived its cancellation as soon as it wants to go on."""
+    """Cancel a task that has lost its first cancellation."""
     if deadline.expired():
         raise asyncio.CancelledError
 
 
-_SWEEP = 10_000
-"""From so many buckets on, full ones are thrown away: they are as good as new ones."""
+_MAX_BUCKETS = 10_000
+"""Number of buckets from which on full ones are removed: they are equal to new ones."""
 
 
-class Buckets:
-    """Token buckets by key.
+class RateLimiter:
+    """Limits the requests of each key with a token bucket, in this process.
 
     Parameters
     ----------
     rate
-        Tokens per second that flow into a bucket; 0: nothing is counted.
+        Tokens that are added to a bucket per second; 0 turns the limit off.
     burst
-        Tokens that a bucket holds.
-    ticks
-        A time that only goes forward, in seconds.
+        Most tokens in a bucket.
+    clock
+        Returns a monotonic time in seconds.
     """
 
-    def __init__(self, rate: float, burst: int, ticks: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
         self._burst = burst
-        self._ticks = ticks
+        self._clock = clock
         self._levels: dict[str, tuple[float, float]] = {}
 
-    def take(self, name: str) -> float:
-        """Take a token; return 0, or, where there is none, the seconds until there is one."""
+    def take_token(self, key_id: str) -> float:
+        """Take a token from a key's bucket; return 0, or the seconds until there is a token if it is empty."""
         if not self.rate:
             return 0.0
-        now = self._ticks()
-        level = self._level(name, now)
+        now = self._clock()
+        level = self._level(key_id, now)
         if level < 1:
             return (1 - level) / self.rate
-        if len(self._levels) >= _SWEEP:
-            self._levels = {n: held for n, held in self._levels.items() if self._level(n, now) < self._burst}
-        self._levels[name] = (level - 1, now)
+        if len(self._levels) >= _MAX_BUCKETS:
+            self._levels = {key: level for key, level in self._levels.items() if self._level(key, now) < self._burst}
+        self._levels[key_id] = (level - 1, now)
         return 0.0
 
-    def _level(self, name: str, now: float) -> float:
-        level, then = self._levels.get(name, (float(self._burst), now))
-        return min(self._burst, level + (now - then) * self.rate)
+    def _level(self, key_id: str, now: float) -> float:
+        level, since = self._levels.get(key_id, (float(self._burst), now))
+        return min(self._burst, level + (now - since) * self.rate)

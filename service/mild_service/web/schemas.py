@@ -15,7 +15,7 @@ from pydantic import Field as PydanticField
 
 from mild_core.fields import field_types
 from mild_core.types import SelectionOptions
-from mild_service.web.bodies import Strict, Whole
+from mild_service.web.bodies import RequestModel, WholeNumber
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -29,7 +29,7 @@ def request_fields(
     without: Collection[str] = (),
     types: Mapping[str, Any] = _NONE,
     optional: bool = False,
-) -> type[Strict]:
+) -> type[RequestModel]:
     """Base model of a request with the fields of `cls`.
 
     Whole numbers are checked against their limits here. The limits of other numbers are only documented: the
@@ -60,7 +60,7 @@ def request_fields(
         else:
             default = ... if field.default is MISSING else field.default
             definitions[field.name] = (annotation, PydanticField(default, **info))
-    return create_model(f"{cls.__name__}Fields", __base__=Strict, **definitions)
+    return create_model(f"{cls.__name__}Fields", __base__=RequestModel, **definitions)
 
 
 def response_fields(cls: "type[DataclassInstance]", types: Mapping[str, Any] = _NONE) -> type[BaseModel]:
@@ -97,7 +97,7 @@ def query_parameters(cls: "type[DataclassInstance]") -> Callable[..., Any]:
 def _request_type(annotation: Any, field: "Field[Any]") -> Any:
     """Type of a field in a JSON request: 60.0 is read as 60, and limits of whole numbers hold."""
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    bounded = Annotated[Whole, PydanticField(ge=low, le=high)]
+    bounded = Annotated[WholeNumber, PydanticField(ge=low, le=high)]
     if annotation is int:
         return bounded
     if annotation == (int | None):
@@ -120,7 +120,7 @@ def _field_info(field: "Field[Any]") -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    _OptionFields = Strict
+    _OptionFields = RequestModel
 else:
     _OptionFields = request_fields(SelectionOptions)
 

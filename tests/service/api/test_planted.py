@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_service.web.bodies import NPY
+from mild_service.web.media_types import NPY
 from tests.service.conftest import Dump
 from tests.service.recordings import OCTETS, put_epochs, recording
 

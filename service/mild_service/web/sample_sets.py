@@ -1,0 +1,100 @@
+"""Sets of samples in requests and responses: a bitmap, JSON of indices, or npy of indices or booleans."""
+
+from typing import Annotated, Any
+
+import orjson
+from anyio import to_thread
+from fastapi import Request
+from pydantic import Field
+
+from mild_core import bitmap
+from mild_core.bitmap import Bitmap
+from mild_service.config import Settings
+from mild_service.errors import BodyTooLarge, InvalidRequest
+from mild_service.web import bodies, media_types, responses
+from mild_service.web.bodies import RequestModel
+from mild_service.web.openapi import bitmap_body
+
+MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
+"""Media types of a set in a response."""
+
+_BINARY = {"type": "string", "format": "binary"}
+
+
+class IndicesRequest(RequestModel):
+    """A set of samples."""
+
+    indices: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(fail_fast=True)] = Field(
+        description="Sample indices, in any order; repeats count once."
+    )
+
+
+def describe_body(description: str) -> dict[str, Any]:
+    """Describe a set as a request body, for a route's `openapi_extra`."""
+    return bitmap_body(
+        description,
+        **{
+            media_types.JSON: {"schema": IndicesRequest.model_json_schema()},
+            media_types.NPY: {"schema": {**_BINARY, "description": "Indices, or a boolean per sample."}},
+        },
+    )
+
+
+def describe_response(description: str) -> dict[int | str, dict[str, Any]]:
+    """Describe a set as a response, for a route's `responses`."""
+    content = {
+        media_types.BITMAP: {"schema": {**_BINARY, "description": "The set's bitmap."}},
+        media_types.NPY: {"schema": {**_BINARY, "description": "Sorted int64 indices."}},
+    }
+    return {200: {"content": content, "description": description}}
+
+
+async def read_set(request: Request, n_samples: int, settings: Settings, what: str) -> Bitmap:
+    """Read the set in a request body, shape (n_bytes,); `what` names it in errors.
+
+    Raises
+    ------
+    UnsupportedMediaType, BodyTooLarge, MalformedBody, InvalidRequest
+        If the body cannot be read, or does not hold indices or bits.
+    BitmapLengthError, TrailingBitsError, SampleIndexError
+        If it does not fit `n_samples`.
+    """
+    media_type = media_types.check_content_type(
+        request, (media_types.BITMAP, media_types.JSON, media_types.NPY), media_types.BITMAP
+    )
+    if media_type == media_types.BITMAP:
+        return bitmap.check(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, f"{what} bitmap")
+    limit = settings.max_json_bytes if media_type == media_types.JSON else settings.max_body_bytes
+    body = await bodies.read(request, limit)
+    if len(body) > limit:
+        size = bitmap.n_bytes(n_samples)
+        raise BodyTooLarge(
+            f"the body has more than {limit} bytes, which is the limit; send the {what} as a bitmap of {size} bytes"
+        )
+    if media_type == media_types.JSON:
+        return await to_thread.run_sync(_parse_json, body, n_samples)
+    return await to_thread.run_sync(_parse_npy, body, n_samples, what)
+
+
+def encode_set(media_type: str, samples: Bitmap, n_samples: int, fields: dict[str, Any], size_field: str) -> bytes:
+    """Encode a set in one of the `MEDIA_TYPES`; in JSON, after `fields` and with its size in `size_field`."""
+    if media_type == media_types.BITMAP:
+        return samples.tobytes()
+    indices = bitmap.to_indices(samples, n_samples)
+    if media_type == media_types.NPY:
+        return responses.encode_npy(indices)
+    document = {**fields, size_field: indices.size, "indices": indices}
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _parse_json(body: bytes, n_samples: int) -> Bitmap:
+    return bitmap.from_indices(bodies.parse_json(body, IndicesRequest).indices, n_samples)
+
+
+def _parse_npy(body: bytes, n_samples: int, what: str) -> Bitmap:
+    array = bodies.parse_npy(body, what, "iub")
+    if array.dtype.kind != "b":
+        return bitmap.from_indices(array, n_samples)
+    if array.size != n_samples:
+        raise InvalidRequest(f"{what} are {array.size} booleans, the run has {n_samples} samples; send one for each")
+    return bitmap.pack(array)
