@@ -80,7 +80,7 @@ class Found:
     changes: list[str] = field(default_factory=list)
     kib: list[int] = field(default_factory=list)
     ended: int = 0
-    """Bodies that ended the process in which each is read; refused, as they should be."""
+    """Bodies that crashed the process in which each is read; refused, as they should be."""
 
     def slope(self) -> float:
         """Growth of the memory behind a warm-up, in which every route meets everything that can be wrong."""
@@ -176,7 +176,7 @@ def _note(found: Found, route: str, request: Request, answer: Answer, changed: b
         problem = answer.headers.get("content-type", "").startswith("application/problem+json")
         code = json.loads(answer.body)["type"] if problem else answer.body[:60].decode("latin-1")
         found.codes[f"{answer.status} {code}"] += 1
-        found.ended += b"ended the process" in answer.body
+        found.ended += b"crashed the process" in answer.body
     # A body that is refused while it is still being sent may take the answer along: the connection is reset.
     unanswered = (
         answer.status == 0
@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"`python -m benchmarks.fuzz --requests {arguments.requests} --seed {arguments.seed}`, "
         f"{machine('fastapi', 'uvicorn', 'redis', 'pyarrow', 'zstandard')}. {len(found.per_route)} routes, "
         f"{sum(count for status, count in found.statuses.items() if status >= 400)} requests refused, "
-        f"{found.statuses[0]} cut off by the sender, {found.ended} that ended the process which read them "
+        f"{found.statuses[0]} cut off by the sender, {found.ended} that crashed the process which read them "
         f"alone; memory {found.kib[0] / 1024:.0f} MiB at first, "
         f"{found.kib[len(found.kib) // 2] / 1024:.0f} MiB half-way, {max(found.kib) / 1024:.0f} MiB at most, "
         f"{found.kib[-1] / 1024:.0f} MiB at last, with the allocator set as the image sets it.",

@@ -28,8 +28,8 @@ from pyarrow import parquet
 
 from benchmarks import puts
 from benchmarks.timing import interleaved, machine
-from mild_service.ingest import Limits, Log, open_reader
-from mild_service.ingest.sandbox import Helper
+from mild_service.ingest import LogAccumulator, LogLimits, open_reader
+from mild_service.ingest.sandbox import Sandbox
 
 RESULTS = Path(__file__).parent / "results"
 N_EPOCHS = 20
@@ -75,9 +75,9 @@ def bodies(bits: NDArray[np.bool_]) -> dict[str, bytes]:
     }
 
 
-def read(media_type: str, body: bytes, limits: Limits, helper: Helper) -> Log:
-    log = Log(limits)
-    with closing(open_reader(media_type, limits, helper)) as reader:
+def read(media_type: str, body: bytes, limits: LogLimits, sandbox: Sandbox) -> LogAccumulator:
+    log = LogAccumulator(limits)
+    with closing(open_reader(media_type, limits, sandbox)) as reader:
         for start in range(0, len(body), BLOCK_BYTES):
             for batch in reader.feed(body[start : start + BLOCK_BYTES]):
                 log.add(batch)
@@ -86,14 +86,14 @@ def read(media_type: str, body: bytes, limits: Limits, helper: Helper) -> Log:
     return log
 
 
-def read_often(media_type: str, body: bytes, limits: Limits, helper: Helper) -> None:
+def read_often(media_type: str, body: bytes, limits: LogLimits, sandbox: Sandbox) -> None:
     for _ in range(TIMES.get(media_type, 1)):
-        read(media_type, body, limits, helper)
+        read(media_type, body, limits, sandbox)
 
 
-def spent(helper: Helper) -> float:
-    """Seconds that this process, a helper and the processes that it has started have computed for."""
-    fields = Path(f"/proc/{helper.pid}/stat").read_text().rpartition(")")[2].split()
+def spent(sandbox: Sandbox) -> float:
+    """Seconds that this process, a sandbox and the processes that it has started have computed for."""
+    fields = Path(f"/proc/{sandbox.pid}/stat").read_text().rpartition(")")[2].split()
     return time.process_time() + sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -104,12 +104,12 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10)
     arguments = parser.parse_args()
     epochs = puts.measure(arguments.pairs)
-    limits = Limits(arguments.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
+    limits = LogLimits(arguments.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
     logs = bodies(np.random.default_rng(0).random((N_EPOCHS, arguments.records // N_EPOCHS)) < 0.7)
-    with closing(Helper(2**29, 600)) as helper:
-        works = [partial(read_often, media_type, body, limits, helper) for media_type, body in logs.items()]
-        read(PARQUET, logs[PARQUET], limits, helper)  # it starts with the first
-        times = interleaved(works, arguments.repeats, warm=1, clock=partial(spent, helper))
+    with closing(Sandbox(2**29, 600)) as sandbox:
+        works = [partial(read_often, media_type, body, limits, sandbox) for media_type, body in logs.items()]
+        read(PARQUET, logs[PARQUET], limits, sandbox)  # it starts with the first
+        times = interleaved(works, arguments.repeats, warm=1, clock=partial(spent, sandbox))
     lines = [
         "# What the service takes",
         "",

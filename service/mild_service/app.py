@@ -19,7 +19,7 @@ from mild_service.config import Settings
 from mild_service.dashboard import routes
 from mild_service.dashboard.routes import ProblemPages
 from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
-from mild_service.ingest.sandbox import Helper
+from mild_service.ingest.sandbox import Sandbox
 from mild_service.observability import Telemetry
 from mild_service.ops.process import Drain
 from mild_service.recording.epoch_status import StatusReader
@@ -98,9 +98,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.status_reader = StatusReader(store, settings)
     ids = ExternalIds(store, settings.id_cache_bytes)
     app.state.sample_ids = ids
-    helper = Helper(settings.log_reader_bytes, settings.request_seconds)
-    app.state.helper = helper
-    app.state.predictions = PredictionWriter(store, ids, helper, settings, telemetry)
+    sandbox = Sandbox(settings.log_reader_bytes, settings.request_seconds)
+    app.state.sandbox = sandbox
+    app.state.predictions = PredictionWriter(store, ids, sandbox, settings, telemetry)
     labels_and_audits = LabelsAndAudits(store, telemetry)
     app.state.labels_and_audits = labels_and_audits
     event_feed = EventFeed(store)
@@ -185,7 +185,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await app.state.event_feed.aclose()
         await migration_task
         await sweep_task
-        await to_thread.run_sync(app.state.helper.close)
+        await to_thread.run_sync(app.state.sandbox.close)
         await app.state.computer.aclose()
         await app.state.store.aclose()
 

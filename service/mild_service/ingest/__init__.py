@@ -1,36 +1,36 @@
-"""Prediction logs: a byte stream in one of six formats into batches of columns, and those into bits."""
+"""Prediction logs: a byte stream in one of six formats is read into batches of columns, and those into bits."""
 
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mild_service.errors import UnsupportedMediaType
-from mild_service.ingest.accumulator import Held, Log, Stored, rounds_of
-from mild_service.ingest.columns import Batch, Limits, Place, Reader
-from mild_service.ingest.sample_names import Names, NewNames, RunNames
+from mild_service.ingest.accumulator import LoadEpoch, LogAccumulator, StoredEpoch, collect_rounds
+from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Reader
+from mild_service.ingest.sample_resolvers import NewSampleResolver, RunSampleResolver, SampleResolver
 
-if TYPE_CHECKING:  # the process that reads does without it
-    from mild_service.ingest.sandbox import Helper
+if TYPE_CHECKING:  # the reading process does not import it
+    from mild_service.ingest.sandbox import Sandbox
 
 __all__ = [
     "FORMATS",
     "NDJSON",
     "Batch",
-    "Held",
-    "Limits",
-    "Log",
-    "Names",
-    "NewNames",
-    "Place",
+    "EpochKey",
+    "LoadEpoch",
+    "LogAccumulator",
+    "LogLimits",
+    "NewSampleResolver",
     "Reader",
-    "RunNames",
-    "Stored",
+    "RunSampleResolver",
+    "SampleResolver",
+    "StoredEpoch",
+    "collect_rounds",
     "open_reader",
-    "rounds_of",
 ]
 
-_BY_HELPER = ("arrow_stream", "parquet")
-"""Formats whose bytes hold places and lengths, which a C++ library follows."""
+_SANDBOXED = ("arrow_stream", "parquet")
+"""Formats that a C++ library reads by offsets and lengths in the body, and that are read in a process of their own."""
 
 NDJSON = "application/x-ndjson"
 FORMATS = {
@@ -41,32 +41,32 @@ FORMATS = {
     "application/vnd.apache.parquet": "parquet",
     "application/x-cartography+ndjson": "cartography",
 }
-"""The module that reads a content type."""
+"""The module that reads each content type."""
 
 
-def open_reader(media_type: str, limits: Limits, helper: "Helper") -> Reader:
-    """A reader of one body; `helper` reads what must not be read in this process.
+def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reader:
+    """Return a reader of one body; `sandbox` reads the formats that must not be read in this process.
 
     Raises
     ------
     UnsupportedMediaType
-        If the type is none of `FORMATS`, or needs pyarrow where there is none.
+        If the type is none of `FORMATS`, or needs pyarrow and it is not installed.
     Overloaded
-        If there is no room to keep the body in until it is read.
+        If the body cannot be written to a temporary file.
     """
     name = FORMATS.get(media_type)
     if name is None:
-        raise UnsupportedMediaType(f"content type {media_type!r} is no log; send {', '.join(FORMATS)}")
+        raise UnsupportedMediaType(f"content type {media_type!r} is not a log format; send {', '.join(FORMATS)}")
     reader: Reader
-    if name in _BY_HELPER:
+    if name in _SANDBOXED:
         if find_spec("pyarrow") is None:
             raise UnsupportedMediaType(
                 f"this service reads no {media_type}, as pyarrow is not installed; install mild-selection[formats] "
                 "there, or send application/x-ndjson or text/csv"
             )
-        from mild_service.ingest.sandbox import SpoolReader
+        from mild_service.ingest.sandbox import SandboxReader
 
-        reader = SpoolReader(limits, name, helper)
+        reader = SandboxReader(limits, name, sandbox)
     else:
         reader = import_module(f"mild_service.ingest.{name}").open_reader(limits)
     return reader

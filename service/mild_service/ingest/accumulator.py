@@ -1,9 +1,4 @@
-"""Records gathered into bits: one byte per sample and epoch while the log is read, two bitmaps when it has ended.
-
-What a log's wrong predictions say: the class per sample and epoch, and each sample's given label.
-
-A log that belongs to no run, as evidence.
-"""
+"""Accumulates a log's records: one byte per sample and epoch while it is read, then two bitmaps per epoch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,176 +12,184 @@ from mild_core.errors import MildError
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
 from mild_service.errors import InvalidRequest, LimitExceeded
-from mild_service.ingest.columns import Batch, Limits, Numbers, Place, bad_record, conflict
+from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Numbers, conflict_error, record_error
 
 _WIDTHS = (np.uint8, np.uint16, np.uint32)
 
 
-class LogClasses:
-    """Classes gathered while a log is read: one to four bytes per sample and epoch, four per sample.
+class ClassAccumulator:
+    """Accumulates predicted classes (1 to 4 bytes per sample and epoch) and given labels (4 bytes per sample).
 
     Parameters
     ----------
     n_samples
-        Of the run.
+        Samples of the run.
     """
 
     def __init__(self, n_samples: int) -> None:
         self._n_samples = n_samples
         self._labels = np.zeros(n_samples, dtype=np.uint32)
-        self._predicted: dict[Place, ClassNumbers] = {}
+        self._predicted: dict[EpochKey, ClassNumbers] = {}
 
-    def begin(self, place: Place, stored: WrongPredictions | None) -> None:
-        """Take what is stored of an epoch, before its first record."""
-        self._predicted[place] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
+    def begin(self, key: EpochKey, stored: WrongPredictions | None) -> None:
+        """Begin an epoch with its stored predictions, before its first record."""
+        self._predicted[key] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
 
-    def add(self, batch: Batch, place: Place, records: slice | Numbers, own: NDArray[np.bool_], closed: bool) -> None:
-        """Take some records of one epoch; `own` are those whose sample the log has named before.
+    def add(
+        self, batch: Batch, key: EpochKey, records: slice | Numbers, in_log: NDArray[np.bool_], closed: bool
+    ) -> None:
+        """Add records of one epoch; `in_log` marks those whose sample the log has named before.
 
         Raises
         ------
         BadRecord
             If one contradicts an earlier one.
         EpochConflict
-            If one contradicts the store.
+            If one contradicts the stored predictions.
         """
         if batch.predicted is None or batch.labels is None:
             return
         numbers, samples, labels = batch.rows.numbers[records], batch.samples[records], batch.labels[records]
-        said = np.where(batch.correct[records], 0, batch.predicted[records])
-        if clash := _put(self._labels, samples, labels):
-            at, before = clash
-            says = f"sample {samples[at]} has the label {labels[at] - 1}, and {before - 1} in an earlier record"
-            raise bad_record(batch.rows.unit, int(numbers[at]), "label", says)
-        if not said.any():
+        predicted = np.where(batch.correct[records], 0, batch.predicted[records])
+        if clash := _write_classes(self._labels, samples, labels):
+            position, earlier = clash
+            detail = f"sample {samples[position]} has the label {labels[position] - 1}, and {earlier - 1}"
+            detail += " in an earlier record"
+            raise record_error(batch.rows.unit, int(numbers[position]), "label", detail)
+        if not predicted.any():
             return
-        held = self._predicted[place] = _widened(self._predicted[place], int(said.max()))
-        known = held[samples]
-        if closed and (new := (said != 0) & (known == 0)).any():
-            at = int(np.argmax(new))
-            raise conflict(
+        epoch_classes = self._predicted[key] = _widen(self._predicted[key], int(predicted.max()))
+        before = epoch_classes[samples]
+        if closed and (new := (predicted != 0) & (before == 0)).any():
+            position = int(np.argmax(new))
+            raise conflict_error(
                 batch.rows.unit,
-                int(numbers[at]),
-                f"{_what(place, samples[at], said[at])}, which is not in the store; drop the epoch with resume_from",
+                int(numbers[position]),
+                f"{_describe(key, samples[position], predicted[position])}, which is not in the store; "
+                "drop the epoch with resume_from",
             )
-        if clash := _put(held, samples, said):
-            at, before = clash
-            says = f"{_what(place, samples[at], said[at])}, and predicted={before - 1}"
-            if known[at] and not own[at]:
-                raise conflict(batch.rows.unit, int(numbers[at]), f"{says} in the store; send the same value")
-            raise bad_record(batch.rows.unit, int(numbers[at]), "predicted", f"{says} in an earlier record")
+        if clash := _write_classes(epoch_classes, samples, predicted):
+            position, earlier = clash
+            detail = f"{_describe(key, samples[position], predicted[position])}, and predicted={earlier - 1}"
+            if before[position] and not in_log[position]:
+                raise conflict_error(
+                    batch.rows.unit, int(numbers[position]), f"{detail} in the store; send the same value"
+                )
+            raise record_error(batch.rows.unit, int(numbers[position]), "predicted", f"{detail} in an earlier record")
 
-    def votes(self, place: Place, wrong: NDArray[np.bool_]) -> WrongPredictions:
-        """What the log itself says of an epoch; `wrong` are the samples that it calls so."""
-        predicted = np.where(wrong, self._predicted[place], 0)
+    def wrong_predictions(self, key: EpochKey, is_wrong: NDArray[np.bool_]) -> WrongPredictions:
+        """Return the log's own wrong predictions of an epoch; `is_wrong` marks the samples that it has as wrong."""
+        predicted = np.where(is_wrong, self._predicted[key], 0)
         return WrongPredictions(predicted, np.where(predicted != 0, self._labels, 0))
 
 
-def _what(place: Place, sample: int, predicted: int) -> str:
-    return f"sample {sample} of epoch {place[1]}, round {place[0]}, has predicted={predicted - 1}"
+def _describe(key: EpochKey, sample: int, predicted: int) -> str:
+    return f"sample {sample} of epoch {key[1]}, round {key[0]}, has predicted={predicted - 1}"
 
 
-def _widened(held: ClassNumbers, most: int) -> ClassNumbers:
-    return held.astype(
-        next(width for width in _WIDTHS if max(most, int(held.max())) <= np.iinfo(width).max), copy=False
-    )
+def _widen(classes: ClassNumbers, largest: int) -> ClassNumbers:
+    """Return `classes` in the smallest type that holds them and `largest`."""
+    largest = max(largest, int(classes.max()))
+    return classes.astype(next(width for width in _WIDTHS if largest <= np.iinfo(width).max), copy=False)
 
 
-def _put(held: ClassNumbers, samples: Numbers, said: Numbers) -> tuple[int, int] | None:
-    """Write what is said, 0 apart; None, or the first position that contradicts, and what it contradicts."""
-    known, telling = held[samples], said != 0
-    if not (telling & (known != 0) & (known != said)).any():
-        held[samples[telling]] = said[telling]
-        if not (telling & (held[samples] != said)).any():
+def _write_classes(classes: ClassNumbers, samples: Numbers, values: Numbers) -> tuple[int, int] | None:
+    """Write the values that are not 0; return the position and earlier value of the first contradiction, or None."""
+    before, is_given = classes[samples], values != 0
+    if not (is_given & (before != 0) & (before != values)).any():
+        classes[samples[is_given]] = values[is_given]
+        if not (is_given & (classes[samples] != values)).any():
             return None
-    seen: dict[int, int] = {}
-    for position, (sample, value, before) in enumerate(
-        zip(samples.tolist(), said.tolist(), known.tolist(), strict=True)
+    first_values: dict[int, int] = {}
+    for position, (sample, value, stored) in enumerate(
+        zip(samples.tolist(), values.tolist(), before.tolist(), strict=True)
     ):
-        if value and (earlier := seen.setdefault(sample, before or value)) != value:
+        if value and (earlier := first_values.setdefault(sample, stored or value)) != value:
             return position, earlier
-    raise AssertionError("a clash has a record")
+    raise AssertionError("a contradiction has a record")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
-    """What is stored of an epoch already.
+class StoredEpoch:
+    """The stored part of an epoch.
 
     Attributes
     ----------
     bits
-        Who was observed, and who was correct.
+        Observed and correct samples.
     closed
-        The epoch is committed: it takes the same records again, but no new ones.
-    votes
-        Its wrong predictions; None where none are known.
+        Whether the epoch is committed: it then accepts the same records again, but no new ones.
+    wrong_predictions
+        Its wrong predictions; None if none are stored.
     """
 
     bits: EpochBits
     closed: bool
-    votes: WrongPredictions | None = None
+    wrong_predictions: WrongPredictions | None = None
 
 
-Held: TypeAlias = Callable[[Place], Stored | None]
-"""Gives what is stored of an epoch, None where nothing is. May raise why the epoch takes no records."""
+LoadEpoch: TypeAlias = Callable[[EpochKey], StoredEpoch | None]
+"""Returns the stored part of an epoch, or None. May raise the reason why the epoch accepts no records."""
 
-_WRONG, _RIGHT, _VALUE, _OWN = 1, 2, 3, 4
-"""A mark: which value is known, and whether this log says so itself or only the store."""
+_WRONG, _CORRECT, _VALUE, _IN_LOG = 1, 2, 3, 4
+"""Bits of a mark: the value of a sample (`_VALUE` masks it), and whether the log itself gives it."""
 
 
-class Log:
-    """What one log says.
+class LogAccumulator:
+    """Accumulates the records of one log, and checks that they agree with each other and with the store.
 
     Parameters
     ----------
     limits
-        Of the log.
-    held
-        Asked once for each epoch, when its first record comes.
+        Limits of the log.
+    load_epoch
+        Called once for each epoch, at its first record.
     infer
-        Its samples are those up to the greatest that it names.
+        Whether the samples are those up to the greatest index in the log.
     classes
-        Keep what was predicted where it was wrong.
+        Whether to keep wrong predictions.
     """
 
-    def __init__(self, limits: Limits, held: Held | None = None, infer: bool = False, classes: bool = False) -> None:
+    def __init__(
+        self, limits: LogLimits, load_epoch: LoadEpoch | None = None, infer: bool = False, classes: bool = False
+    ) -> None:
         self.limits = limits
-        self._held = held or (lambda place: None)
-        self._marks: dict[Place, NDArray[np.uint8]] = {}
-        self._closed: set[Place] = set()
+        self._load_epoch = load_epoch or (lambda key: None)
+        self._marks: dict[EpochKey, NDArray[np.uint8]] = {}
+        self._closed: set[EpochKey] = set()
         self._width = 0 if infer else limits.n_samples
         self.n_samples = self._width
         self.n_records = 0
-        self._classes = LogClasses(limits.n_samples) if classes else None
-        self._told: set[Place] = set()
+        self._classes = ClassAccumulator(limits.n_samples) if classes else None
+        self._with_classes: set[EpochKey] = set()
 
     @property
-    def places(self) -> list[Place]:
-        """Rounds and epochs that it names, ascending."""
+    def epoch_keys(self) -> list[EpochKey]:
+        """Rounds and epochs in the log, ascending."""
         return sorted(self._marks)
 
-    def bits(self, place: Place) -> EpochBits:
-        """What the log itself says of an epoch."""
-        marks = self._marks[place][: self.n_samples]
-        return EpochBits(self.n_samples, bitmap.pack(marks == _OWN | _RIGHT), bitmap.pack(marks >= _OWN))
+    def bits(self, key: EpochKey) -> EpochBits:
+        """Return the bits that the log itself gives of an epoch."""
+        marks = self._marks[key][: self.n_samples]
+        return EpochBits(self.n_samples, bitmap.pack(marks == _IN_LOG | _CORRECT), bitmap.pack(marks >= _IN_LOG))
 
-    def votes(self, place: Place) -> WrongPredictions | None:
-        """The wrong predictions that the log itself tells of an epoch; None where it tells none."""
-        if self._classes is None or place not in self._told:
+    def wrong_predictions(self, key: EpochKey) -> WrongPredictions | None:
+        """Return the wrong predictions that the log itself gives of an epoch; None if it gives no predictions."""
+        if self._classes is None or key not in self._with_classes:
             return None
-        return self._classes.votes(place, self._marks[place] == _OWN | _WRONG)
+        return self._classes.wrong_predictions(key, self._marks[key] == _IN_LOG | _WRONG)
 
     def add(self, batch: Batch) -> None:
-        """Take some records.
+        """Add records.
 
         Raises
         ------
         BadRecord
             If one contradicts an earlier one of this log.
         EpochConflict
-            If one contradicts what is stored.
+            If one contradicts the stored epoch.
         LimitExceeded
-            If there are too many records, or they touch too much.
+            If there are too many records, or too many epochs times samples.
         """
         self.n_records += batch.samples.size
         if self.n_records > self.limits.n_records:
@@ -194,100 +197,104 @@ class Log:
                 f"the log has {self.n_records} records or more, at most {self.limits.n_records} are read at once; "
                 "send it in parts, or have MILD_MAX_LOG_RECORDS raised"
             )
-        self._widen(int(batch.samples.max()) + 1)
-        for place, records in _by_epoch(batch, self.limits.n_epochs):
-            self._scatter(batch, place, records)
+        self._grow(int(batch.samples.max()) + 1)
+        for key, records in _split_by_epoch(batch, self.limits.n_epochs):
+            self._add_records(batch, key, records)
 
-    def _widen(self, n_samples: int) -> None:
-        """Make room for the samples of a log that stands alone."""
+    def _grow(self, n_samples: int) -> None:
+        """Extend all epochs to at least `n_samples` samples."""
         self.n_samples = max(self.n_samples, n_samples)
         if n_samples > self._width:
             self._width = min(max(n_samples, 2 * self._width), self.limits.n_samples)
-            self._check_room(len(self._marks))
-            for place, marks in self._marks.items():
-                self._marks[place] = np.concatenate([marks, np.zeros(self._width - marks.size, dtype=np.uint8)])
+            self._check_cells(len(self._marks))
+            for key, marks in self._marks.items():
+                self._marks[key] = np.concatenate([marks, np.zeros(self._width - marks.size, dtype=np.uint8)])
 
-    def _check_room(self, n_epochs: int) -> None:
+    def _check_cells(self, n_epochs: int) -> None:
         if n_epochs * self._width > self.limits.n_cells:
             raise LimitExceeded(
                 f"the log touches {n_epochs} epochs or more of {self._width} samples, at most {self.limits.n_cells} "
                 "of both multiplied are read at once; send fewer epochs at once, or have MILD_MAX_LOG_CELLS raised"
             )
 
-    def _scatter(self, batch: Batch, place: Place, records: slice | Numbers) -> None:
+    def _add_records(self, batch: Batch, key: EpochKey, records: slice | Numbers) -> None:
         samples = batch.samples[records]
-        values = np.where(batch.correct[records], np.uint8(_RIGHT), np.uint8(_WRONG))
-        marks = self._marks.get(place)
+        values = np.where(batch.correct[records], np.uint8(_CORRECT), np.uint8(_WRONG))
+        marks = self._marks.get(key)
         if marks is None:
-            marks = self._marks[place] = self._begun(batch, place, int(batch.rows.numbers[records][0]))
-        known = marks[samples] & np.uint8(_VALUE)
-        if place in self._closed and not known.all():
-            first = int(np.argmin(known))
-            raise conflict(
+            marks = self._marks[key] = self._begin_epoch(batch, key, int(batch.rows.numbers[records][0]))
+        stored_values = marks[samples] & np.uint8(_VALUE)
+        if key in self._closed and not stored_values.all():
+            first = int(np.argmin(stored_values))
+            raise conflict_error(
                 batch.rows.unit,
                 int(batch.rows.numbers[records][first]),
-                f"sample {samples[first]} is not in epoch {place[1]} of round {place[0]}, which is committed already; "
+                f"sample {samples[first]} is not in epoch {key[1]} of round {key[0]}, which is committed already; "
                 "send all records of an epoch before it is completed, or drop the epoch with resume_from",
             )
-        own = marks[samples] >= _OWN
-        clash = (known != 0) & (known != values)
-        if not clash.any():
-            marks[samples] = values | _OWN
-            clash = marks[samples] & _VALUE != values
-        if clash.any():
-            self._refuse(batch, place, records, values, known)
+        in_log = marks[samples] >= _IN_LOG
+        contradicts = (stored_values != 0) & (stored_values != values)
+        if not contradicts.any():
+            marks[samples] = values | _IN_LOG
+            contradicts = marks[samples] & _VALUE != values
+        if contradicts.any():
+            self._raise_contradiction(batch, key, records, values, stored_values)
         if self._classes is not None and batch.predicted is not None:
-            self._told.add(place)
-            self._classes.add(batch, place, records, own, place in self._closed)
+            self._with_classes.add(key)
+            self._classes.add(batch, key, records, in_log, key in self._closed)
 
-    def _begun(self, batch: Batch, place: Place, number: int) -> NDArray[np.uint8]:
-        """An epoch's marks with what is stored of it."""
-        self._check_room(len(self._marks) + 1)
+    def _begin_epoch(self, batch: Batch, key: EpochKey, number: int) -> NDArray[np.uint8]:
+        """Return the marks of an epoch's stored part."""
+        self._check_cells(len(self._marks) + 1)
         marks = np.zeros(self._width, dtype=np.uint8)
         try:
-            held = self._held(place)
+            stored = self._load_epoch(key)
         except MildError as error:
             error.args = (f"{batch.rows.unit} {number}: {error}",)
             error.line = number
             raise
-        if held is not None:
-            assert held.bits.observed is not None, "epochs from logs say who was observed"
-            marks[:] = np.unpackbits(held.bits.observed, count=self._width)
-            marks += np.unpackbits(held.bits.correct, count=self._width)
-            if held.closed:
-                self._closed.add(place)
+        if stored is not None:
+            assert stored.bits.observed is not None, "epochs from logs have an observed bitmap"
+            marks[:] = np.unpackbits(stored.bits.observed, count=self._width)
+            marks += np.unpackbits(stored.bits.correct, count=self._width)
+            if stored.closed:
+                self._closed.add(key)
         if self._classes is not None:
-            self._classes.begin(place, None if held is None else held.votes)
+            self._classes.begin(key, None if stored is None else stored.wrong_predictions)
         return marks
 
-    def _refuse(
-        self, batch: Batch, place: Place, records: slice | Numbers, values: NDArray[np.uint8], known: NDArray[np.uint8]
+    def _raise_contradiction(
+        self,
+        batch: Batch,
+        key: EpochKey,
+        records: slice | Numbers,
+        values: NDArray[np.uint8],
+        stored_values: NDArray[np.uint8],
     ) -> None:
-        """Name the first record that says otherwise than an earlier one, or than the store."""
-        said: dict[int, int] = {}
+        """Raise the error for the first record that contradicts an earlier one or the store."""
+        first_values: dict[int, int] = {}
         for number, sample, value, stored in zip(
             batch.rows.numbers[records].tolist(),
             batch.samples[records].tolist(),
             values.tolist(),
-            known.tolist(),
+            stored_values.tolist(),
             strict=True,
         ):
-            before = said.setdefault(sample, stored or value)
-            if before != value:
-                raise self._contradiction(batch, place, number, sample, value)
-        raise AssertionError("a clash has a record")
+            if first_values.setdefault(sample, stored or value) != value:
+                raise self._contradiction_error(batch, key, number, sample, value)
+        raise AssertionError("a contradiction has a record")
 
-    def _contradiction(self, batch: Batch, place: Place, number: int, sample: int, value: int) -> MildError:
-        told, before = ("true", "false") if value == _RIGHT else ("false", "true")
-        what = f"sample {sample} of epoch {place[1]}, round {place[0]}, has correct={told}, and correct={before}"
-        if 0 < self._marks[place][sample] < _OWN:
-            says = f"{what} in the store; send the same value, or drop the epoch with resume_from"
-            return conflict(batch.rows.unit, number, says)
-        return bad_record(batch.rows.unit, number, "correct", f"{what} in an earlier {batch.rows.unit}")
+    def _contradiction_error(self, batch: Batch, key: EpochKey, number: int, sample: int, value: int) -> MildError:
+        got, earlier = ("true", "false") if value == _CORRECT else ("false", "true")
+        detail = f"sample {sample} of epoch {key[1]}, round {key[0]}, has correct={got}, and correct={earlier}"
+        if 0 < self._marks[key][sample] < _IN_LOG:
+            reason = f"{detail} in the store; send the same value, or drop the epoch with resume_from"
+            return conflict_error(batch.rows.unit, number, reason)
+        return record_error(batch.rows.unit, number, "correct", f"{detail} in an earlier {batch.rows.unit}")
 
 
-def _by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[Place, slice | Numbers]]:
-    """The records of each epoch, in their order."""
+def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, slice | Numbers]]:
+    """Yield the records of each epoch, in their order."""
     keys = batch.rounds * n_epochs + batch.epochs
     least, most = int(keys.min()), int(keys.max())
     if least == most:
@@ -300,26 +307,26 @@ def _by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[Place, slice | Numb
         yield divmod(int(keys[records[0]]), n_epochs), records
 
 
-def rounds_of(log: Log) -> list[RoundBits]:
-    """All that a log says, round by round from 0 on; an epoch that it does not name is one in which nobody was seen.
+def collect_rounds(log: LogAccumulator) -> list[RoundBits]:
+    """Return the bits of a log without a run, for rounds from 0 on; in epochs without records nothing is observed.
 
     Raises
     ------
     InvalidRequest
         If a round has no records.
     LimitExceeded
-        If the epochs that are not named take too much room.
+        If rounds have too many epochs times samples.
     """
-    if not log.places:
+    if not log.epoch_keys:
         raise InvalidRequest("the log has 0 records, at least 1 is needed; send one record per sample and epoch")
-    return [_round(log, number) for number in range(log.places[-1][0] + 1)]
+    return [_collect_round(log, number) for number in range(log.epoch_keys[-1][0] + 1)]
 
 
-def _round(log: Log, number: int) -> RoundBits:
-    epochs = [epoch for round_, epoch in log.places if round_ == number]
+def _collect_round(log: LogAccumulator, number: int) -> RoundBits:
+    epochs = [epoch for round_, epoch in log.epoch_keys if round_ == number]
     if not epochs:
         raise InvalidRequest(
-            f"round {number} has 0 records, and round {log.places[-1][0]} has some; number rounds from 0 on"
+            f"round {number} has 0 records, and round {log.epoch_keys[-1][0]} has some; number rounds from 0 on"
         )
     n_epochs = epochs[-1] + 1
     if n_epochs * log.n_samples > (most := log.limits.n_cells):
@@ -331,7 +338,7 @@ def _round(log: Log, number: int) -> RoundBits:
     correct, observed = np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)
     for epoch in epochs:
         bits = log.bits((number, epoch))
-        assert bits.observed is not None, "a log says who was observed"
+        assert bits.observed is not None, "a log has an observed bitmap"
         correct[epoch], observed[epoch] = bits.correct, bits.observed
-    everyone = bool((observed == bitmap.full(log.n_samples)).all())
-    return RoundBits(log.n_samples, correct, None if everyone else observed)
+    all_observed = bool((observed == bitmap.full(log.n_samples)).all())
+    return RoundBits(log.n_samples, correct, None if all_observed else observed)

@@ -1,4 +1,4 @@
-"""What every format comes down to: batches of columns, each record with its true number, checked in one place."""
+"""Batches of records as columns, which the readers of all formats return, and the checks of their values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,38 +10,38 @@ from numpy.typing import NDArray
 
 from mild_core.wrong_predictions import MAX_CLASS
 from mild_service.errors import BadRecord, EpochConflict
-from mild_service.ingest.sample_names import NameFault, Names
+from mild_service.ingest.sample_resolvers import SampleNameError, SampleResolver
 
 Unit: TypeAlias = Literal["line", "row"]
 Numbers: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
-Place: TypeAlias = tuple[int, int]
-"""A round and an epoch of it."""
+EpochKey: TypeAlias = tuple[int, int]
+"""Round number and epoch number."""
 T = TypeVar("T")
 
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
 FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
-"""What a record may hold; other names are not looked at."""
+"""Fields of a record; all others are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one log may hold.
+class LogLimits:
+    """Limits of one log.
 
     Attributes
     ----------
     n_samples
-        Samples of the run; of a log that stands alone, the most that the service takes.
+        Samples of the run; for a log without a run, the most that the service takes.
     n_rounds, n_epochs
-        Rounds and epochs are numbered 0 up to one less.
+        Most rounds, and most epochs of a round; both are numbered from 0.
     n_records
-        Records of one log.
+        Most records.
     record_bytes
-        Bytes of one line or JSON record.
+        Most bytes of a line or JSON record.
     n_cells
-        Samples times epochs that one log may touch: each takes a byte of memory.
-    names
-        Which samples external ids name; None where samples are named by numbers alone.
+        Most samples times epochs: each takes a byte of memory.
+    resolver
+        Resolves external ids; None if samples are named by numbers only.
     """
 
     n_samples: int
@@ -50,33 +50,30 @@ class Limits:
     n_records: int
     record_bytes: int
     n_cells: int
-    names: Names | None = None
+    resolver: SampleResolver | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """Where some records stand: the line of each (in formats of lines), or its row; the first is 1.
-
-    Numbers have the shape (n_records,).
-    """
+class RowNumbers:
+    """Number of each record's line (in formats of lines) or row, counted from 1; shape (n_records,)."""
 
     unit: Unit
     numbers: Numbers
 
-    def bad(self, position: int, column: str | None, says: str) -> BadRecord:
-        """The error for the record at `position`."""
-        return bad_record(self.unit, int(self.numbers[position]), column, says)
+    def error(self, position: int, column: str | None, reason: str) -> BadRecord:
+        """Return the error for the record at `position`."""
+        return record_error(self.unit, int(self.numbers[position]), column, reason)
 
-    def check(self, fault: Flags, column: str, says: str, values: Numbers | None = None) -> None:
-        """Refuse the first record that has the fault."""
-        if fault.any():
-            first = int(np.argmax(fault))
-            raise self.bad(first, column, says if values is None else f"got {values[first]}, {says}")
+    def check(self, is_faulty: Flags, column: str, reason: str, values: Numbers | None = None) -> None:
+        """Raise `BadRecord` for the first faulty record, if there is one."""
+        if is_faulty.any():
+            first = int(np.argmax(is_faulty))
+            raise self.error(first, column, reason if values is None else f"got {values[first]}, {reason}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """One field of some records: integers of shape (n_records,), and where there is none (None: nowhere)."""
+    """One field of the records: integers of shape (n_records,), and which of them are absent (None: none)."""
 
     values: Numbers
     absent: Flags | None = None
@@ -84,21 +81,21 @@ class Column:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Records that have been checked. All arrays have the shape (n_records,).
+    """Checked records. All arrays have the shape (n_records,).
 
     Attributes
     ----------
     rows
-        Where the records stand in the log.
+        Their lines or rows in the log.
     rounds, epochs, samples
-        Within the limits.
+        Numbers within the limits.
     correct
-        The model predicted the given label.
+        Whether the model predicted the given label.
     predicted, labels
-        Class numbers plus 1; 0 where a record does not say. None where no record does.
+        Class numbers plus 1; 0 for records without them. None if no record has them.
     """
 
-    rows: "Rows"
+    rows: "RowNumbers"
     rounds: Numbers
     epochs: Numbers
     samples: Numbers
@@ -108,120 +105,121 @@ class Batch:
 
 
 class Reader(Protocol):
-    """Takes a body piece by piece. All may raise `BadRecord`, or `MalformedBody` where no record is to blame."""
+    """Reads a body chunk by chunk. All methods may raise `BadRecord`, or `MalformedBody` if no record is to blame."""
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """The records that `data` completes."""
+        """Yield the records that `data` completes."""
 
     def end(self) -> Iterator[Batch]:
-        """The records that are left when the body has ended."""
+        """Yield the remaining records after the end of the body."""
 
     def close(self) -> None:
-        """Let go of what the reader holds, whether or not the body has ended."""
+        """Release the reader's resources, also before the end of the body."""
 
 
-def bad_record(unit: Unit, number: int, column: str | None, says: str) -> BadRecord:
-    """The error for one record."""
+def record_error(unit: Unit, number: int, column: str | None, reason: str) -> BadRecord:
+    """Return the error for one record."""
     where = f"{unit} {number}" + ("" if column is None else f", column {column}")
-    error = BadRecord(f"{where}: {says}; correct it and send the whole log again, nothing of it was stored")
+    error = BadRecord(f"{where}: {reason}; correct it and send the whole log again, nothing of it was stored")
     error.line = number
     return error
 
 
-def conflict(unit: Unit, number: int, says: str) -> EpochConflict:
-    """The error for one record that contradicts what is stored."""
-    error = EpochConflict(f"{unit} {number}: {says}")
+def conflict_error(unit: Unit, number: int, reason: str) -> EpochConflict:
+    """Return the error for a record that contradicts the stored epoch."""
+    error = EpochConflict(f"{unit} {number}: {reason}")
     error.line = number
     return error
 
 
-def column_of(rows: Rows, name: str, values: Sequence[Any]) -> Column:
-    """A column from Python values of JSON's types; None counts as absent.
+def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
+    """Convert Python values of JSON's types to a column; None counts as absent.
 
     Raises
     ------
     BadRecord
-        If a value is no integer of 64 bits (or, for `correct`, no boolean).
+        If a value is not an integer of 64 bits (or, for `correct`, not a boolean).
     """
-    kinds = set(map(type, values))
+    types = set(map(type, values))
     allowed = {int, bool} if name == "correct" else {int}
     absent = None
-    if not kinds <= allowed:
-        if not kinds <= allowed | {type(None)}:
+    if not types <= allowed:
+        if not types <= allowed | {type(None)}:
             first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
-            wanted = "true, false, 1 or 0" if name == "correct" else "an integer"
+            expected = "true, false, 1 or 0" if name == "correct" else "an integer"
             hint = ", or an external id once the run has sample ids" if name == "sample" else ""
-            raise rows.bad(first, name, f"got {short(values[first])}, {wanted} is needed{hint}")
+            raise rows.error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
         absent = np.array([value is None for value in values])
         values = [0 if value is None else value for value in values]
     try:
         return Column(np.array(values, dtype=np.int64), absent)
     except OverflowError:
         first = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
-        raise rows.bad(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
+        raise rows.error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
 
 
-def samples_of(rows: Rows, values: Sequence[Any], names: Names | None) -> Column:
-    """The samples from Python values: numbers are indices, texts external ids.
+def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
+    """Convert Python values to a column of samples: numbers are indices, strings external ids.
 
     Raises
     ------
     BadRecord
         If a value is neither, or names no sample.
     """
-    kinds = set(map(type, values))
-    if names is None or str not in kinds:
-        return numbered_samples(rows, column_of(rows, "sample", values), names)
+    types = set(map(type, values))
+    if resolver is None or str not in types:
+        return check_numbers(rows, make_column(rows, "sample", values), resolver)
     texts = np.array([type(value) is str for value in values])
     column = Column(np.zeros(len(values), dtype=np.int64))
-    if kinds != {str}:
-        others = column_of(rows, "sample", [None if type(value) is str else value for value in values])
-        absent = _absent(rows, others) & ~texts
+    if types != {str}:
+        numbers = make_column(rows, "sample", [None if type(value) is str else value for value in values])
+        absent = _absent(rows, numbers) & ~texts
         if not (absent | texts).all():
-            _told(rows, (~(absent | texts)).nonzero()[0], names.numbers)
-        column = Column(others.values, absent)
-    places = texts.nonzero()[0]
-    column.values[places] = _told(rows, places, lambda: names.find([values[place] for place in places.tolist()]))
+            _locate_errors(rows, (~(absent | texts)).nonzero()[0], resolver.accept_numbers)
+        column = Column(numbers.values, absent)
+    positions = texts.nonzero()[0]
+    column.values[positions] = _locate_errors(
+        rows, positions, lambda: resolver.resolve([values[position] for position in positions.tolist()])
+    )
     return column
 
 
-def numbered_samples(rows: Rows, column: Column, names: Names | None) -> Column:
-    """Samples that are named by numbers alone.
+def check_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
+    """Return a column of samples named by numbers, after checking that the log may name samples by numbers.
 
     Raises
     ------
     BadRecord
-        If the log has named others by external ids, and they do not go together.
+        If the log has named other samples by external ids, and must not mix them.
     """
-    if names is not None and rows.numbers.size and not _absent(rows, column).all():
-        _told(rows, np.zeros(1, dtype=np.int64), names.numbers)
+    if resolver is not None and rows.numbers.size and not _absent(rows, column).all():
+        _locate_errors(rows, np.zeros(1, dtype=np.int64), resolver.accept_numbers)
     return column
 
 
-def _told(rows: Rows, places: Numbers, work: Callable[[], T]) -> T:
-    """Do what `names` may refuse, at one of `places`."""
+def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T]) -> T:
+    """Call `resolve`; its error becomes one of the record among those at `positions`."""
     try:
-        return work()
-    except NameFault as error:
-        raise rows.bad(int(places[error.position]), "sample", str(error)) from None
+        return resolve()
+    except SampleNameError as error:
+        raise rows.error(int(positions[error.position]), "sample", str(error)) from None
 
 
-def assemble(rows: Rows, columns: Mapping[str, Column], limits: Limits) -> Batch:
-    """Check columns and turn them into a batch.
+def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimits) -> Batch:
+    """Check columns and make a batch of them.
 
     Raises
     ------
     BadRecord
-        If a field is missing or out of its range, or both or neither of `correct` and `predicted` with `label` are
-        there.
+        If a field is missing or out of its range, or if a record has both or neither of `correct` and `predicted`.
     """
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
     for name in ("epoch", "sample"):
         rows.check(_absent(rows, columns.get(name)), name, "it is missing")
-    rounds = _within(rows, "round", columns.get("round", zeros), limits.n_rounds)
-    epochs = _within(rows, "epoch", columns["epoch"], limits.n_epochs)
-    samples = _within(rows, "sample", columns["sample"], limits.n_samples)
-    correct, predicted, labels = _judged(rows, columns)
+    rounds = _check_range(rows, "round", columns.get("round", zeros), limits.n_rounds)
+    epochs = _check_range(rows, "epoch", columns["epoch"], limits.n_epochs)
+    samples = _check_range(rows, "sample", columns["sample"], limits.n_samples)
+    correct, predicted, labels = _read_outcomes(rows, columns)
     return Batch(
         rows=rows,
         rounds=rounds,
@@ -233,67 +231,69 @@ def assemble(rows: Rows, columns: Mapping[str, Column], limits: Limits) -> Batch
     )
 
 
-def batch_of(rows: Rows, records: Sequence[Any], limits: Limits) -> Batch:
-    """A batch from decoded JSON records.
+def batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: LogLimits) -> Batch:
+    """Make a batch of decoded JSON records.
 
     Raises
     ------
     BadRecord
-        If one is no object, or does not check.
+        If one is not an object, or has wrong values.
     """
     if set(map(type, records)) != {dict}:
         first = next(i for i, record in enumerate(records) if type(record) is not dict)
-        raise rows.bad(first, None, f"got {short(records[first])}, an object such as {EXAMPLE} is needed")
-    fields = _fields(records)
-    found = {name: column_of(rows, name, values) for name, values in fields.items() if name != "sample"}
+        raise rows.error(first, None, f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed")
+    fields = _collect_fields(records)
+    columns = {name: make_column(rows, name, values) for name, values in fields.items() if name != "sample"}
     if "sample" in fields:
-        found["sample"] = samples_of(rows, fields["sample"], limits.names)
-    return assemble(rows, found, limits)
+        columns["sample"] = make_sample_column(rows, fields["sample"], limits.resolver)
+    return make_batch(rows, columns, limits)
 
 
-def short(value: object) -> str:
-    """A value as an error quotes it."""
+def abbreviate(value: object) -> str:
+    """Return a value as text of at most 61 characters, to quote it in an error."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _fields(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def _collect_fields(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     first = records[0].keys()
     if first <= set(FIELDS) and set(map(len, records)) == {len(first)}:
-        with suppress(KeyError):  # the usual log: every record has the fields of the first, and no other
+        with suppress(KeyError):  # the usual log: all records have the same fields
             return {name: [record[name] for record in records] for name in first}
     return {name: [record.get(name) for record in records] for name in FIELDS}
 
 
-def _absent(rows: Rows, column: Column | None) -> Flags:
+def _absent(rows: RowNumbers, column: Column | None) -> Flags:
     if column is None:
         return np.ones(rows.numbers.size, dtype=bool)
     return np.zeros(rows.numbers.size, dtype=bool) if column.absent is None else column.absent
 
 
-def _within(rows: Rows, name: str, column: Column, n: int) -> Numbers:
+def _check_range(rows: RowNumbers, name: str, column: Column, n: int) -> Numbers:
     values = column.values
     rows.check((values < 0) | (values >= n), name, f"a number in 0..{n - 1} is needed", values)
     return values
 
 
-def _judged(rows: Rows, columns: Mapping[str, Column]) -> tuple[Flags, Numbers | None, Numbers | None]:
-    """Whether each was predicted right; what was predicted, and the given label."""
-    told, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
-    by_bit, by_class = ~_absent(rows, told), ~_absent(rows, predicted)
+def _read_outcomes(rows: RowNumbers, columns: Mapping[str, Column]) -> tuple[Flags, Numbers | None, Numbers | None]:
+    """Return whether each prediction was correct, the predicted classes plus 1, and the given labels plus 1."""
+    stated, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
+    has_correct, has_predicted = ~_absent(rows, stated), ~_absent(rows, predicted)
     rows.check(
-        by_bit & by_class, "correct", "correct and predicted are both given; give correct, or predicted and label"
+        has_correct & has_predicted,
+        "correct",
+        "correct and predicted are both given; give correct, or predicted and label",
     )
-    rows.check(~by_bit & ~by_class, "correct", "it is missing; give correct, or predicted and label")
-    rows.check(by_class & _absent(rows, label), "label", "it is missing beside predicted; give correct, or both")
-    out = np.zeros(rows.numbers.size, dtype=bool)
-    if told is not None:
-        rows.check((told.values < 0) | (told.values > 1), "correct", "true, false, 1 or 0 is needed", told.values)
-        out |= told.values.astype(bool)
-    if predicted is None or label is None or not by_class.any():
-        return out, None, None
+    rows.check(~has_correct & ~has_predicted, "correct", "it is missing; give correct, or predicted and label")
+    rows.check(has_predicted & _absent(rows, label), "label", "it is missing next to predicted; give correct, or both")
+    correct = np.zeros(rows.numbers.size, dtype=bool)
+    if stated is not None:
+        rows.check((stated.values < 0) | (stated.values > 1), "correct", "true, false, 1 or 0 is needed", stated.values)
+        correct |= stated.values.astype(bool)
+    if predicted is None or label is None or not has_predicted.any():
+        return correct, None, None
     for name, column in (("predicted", predicted), ("label", label)):
         outside = (column.values < 0) | (column.values > MAX_CLASS)
         rows.check(outside, name, f"a class number in 0..{MAX_CLASS} is needed", column.values)
-    out |= by_class & (predicted.values == label.values)
-    return out, np.where(by_class, predicted.values + 1, 0), np.where(by_class, label.values + 1, 0)
+    correct |= has_predicted & (predicted.values == label.values)
+    return correct, np.where(has_predicted, predicted.values + 1, 0), np.where(has_predicted, label.values + 1, 0)

@@ -1,7 +1,7 @@
-"""CSV with a header line: comma-separated, a record a line.
+"""CSV logs with a header line: comma-separated, a record per line.
 
-pyarrow reads what is plain, block by block. What it does not read, or would read otherwise (quotes, blank lines, a
-wrong cell), is read line by line: so every fault has its true line, and without pyarrow all of it works too.
+pyarrow reads plain blocks. Blocks with quotes, blank lines or wrong cells are read line by line, so that errors name
+their line; without pyarrow all blocks are.
 """
 
 import csv
@@ -14,106 +14,116 @@ from mild_service.ingest.columns import (
     FIELDS,
     Batch,
     Column,
-    Limits,
-    Rows,
-    assemble,
-    bad_record,
-    column_of,
-    numbered_samples,
-    samples_of,
-    short,
+    LogLimits,
+    RowNumbers,
+    abbreviate,
+    check_numbers,
+    make_batch,
+    make_column,
+    make_sample_column,
+    record_error,
 )
-from mild_service.ingest.line_splitter import LineSplitter, numbered
-from mild_service.ingest.sample_names import Names
+from mild_service.ingest.line_splitter import LineSplitter, line_numbers
+from mild_service.ingest.sample_resolvers import SampleResolver
 
 _BLOCK_BYTES = 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
-_TRUTH = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
+_BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
 
 
 class CsvReader:
     """Reads CSV; blank lines are skipped, an empty cell counts as absent."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
         self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
         self._names: list[str] | None = None
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """The records that `data` completes."""
+        """Yield the records that `data` completes."""
         for first, block in self._lines.feed(data):
             yield from self._batches(first, block)
 
     def end(self) -> Iterator[Batch]:
-        """The last line, where it has no line end."""
+        """Yield the last line if it has no line end; check that there was a header."""
         for first, block in self._lines.end():
             yield from self._batches(first, block)
         if self._names is None:
-            raise bad_record("line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}")
+            raise record_error(
+                "line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}"
+            )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the reader holds no resources."""
 
     def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
         if self._names is None:
-            first, block = self._take_header(first, block)
+            first, block = self._read_header(first, block)
         if self._names is None or not block:
             return
-        rows = Rows("line", numbered(first, block.count(b"\n") + 1))
-        columns = None if _special(block) else _fast(self._names, block, rows, self._limits.names)
+        rows = RowNumbers("line", line_numbers(first, block.count(b"\n") + 1))
+        columns = (
+            None if _needs_slow_path(block) else _read_with_pyarrow(self._names, block, rows, self._limits.resolver)
+        )
         if columns is None:
-            rows, columns = _careful(self._names, block, rows, self._limits.names)
+            rows, columns = _read_lines(self._names, block, rows, self._limits.resolver)
         if rows.numbers.size:
-            yield assemble(rows, columns, self._limits)
+            yield make_batch(rows, columns, self._limits)
 
-    def _take_header(self, first: int, block: bytes) -> tuple[int, bytes]:
-        """Read the header off a block; return what is behind it."""
+    def _read_header(self, first: int, block: bytes) -> tuple[int, bytes]:
+        """Read the header from a block; return the rest of the block and the number of its first line."""
         while block and self._names is None:
             line, _, block = block.partition(b"\n")
             if line.strip():
-                self._names = _header(first, _cells(first, line.removeprefix(b"\xef\xbb\xbf")))
+                self._names = _check_header(first, _split_line(first, line.removeprefix(b"\xef\xbb\xbf")))
             first += 1
         return first, block
 
 
-def _header(line: int, names: list[str]) -> list[str]:
+def _check_header(line: int, names: list[str]) -> list[str]:
     names = [name.strip() for name in names]
     for name in FIELDS:
         if names.count(name) > 1:
-            raise bad_record("line", line, name, f"the header names it {names.count(name)} times; name it once")
+            raise record_error("line", line, name, f"the header names it {names.count(name)} times; name it once")
     for name in ("epoch", "sample"):
         if name not in names:
-            raise bad_record("line", line, name, f"the header lacks it, got {short(','.join(names))}; add the column")
+            raise record_error(
+                "line", line, name, f"the header lacks it, got {abbreviate(','.join(names))}; add the column"
+            )
     return names
 
 
-def _special(block: bytes) -> bool:
-    """Whether there are quotes, or what pyarrow takes and we do not: hexadecimal numbers and lone carriage returns."""
+def _needs_slow_path(block: bytes) -> bool:
+    """Return whether a block has quotes, or hexadecimal numbers or lone carriage returns, which pyarrow accepts."""
     return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != block.count(b"\r\n")
 
 
-def _fast(names: Sequence[str], block: bytes, rows: Rows, ids: Names | None) -> dict[str, Column] | None:
-    """All columns by pyarrow, or None where the block is not plain."""
+def _read_with_pyarrow(
+    names: Sequence[str], block: bytes, rows: RowNumbers, resolver: SampleResolver | None
+) -> dict[str, Column] | None:
+    """Read all columns with pyarrow; return None if the block is not plain."""
     if find_spec("pyarrow") is None:
         return None
     import pyarrow
 
     types = {name: pyarrow.bool_() if name == "correct" else pyarrow.int64() for name in FIELDS if name in names}
-    table = None if ids is not None and ids.cells_are_ids else _table(names, block, types)
-    if table is None and ids is not None:
+    table = None if resolver is not None and resolver.cells_are_ids else _table(names, block, types)
+    if table is None and resolver is not None:
         table = _table(names, block, {**types, "sample": pyarrow.string()})
     if table is None or table.num_rows != rows.numbers.size:
         return None
-    found = {name: Column(table[name].cast(pyarrow.int64()).to_numpy()) for name in types if name != "sample"}
+    columns = {name: Column(table[name].cast(pyarrow.int64()).to_numpy()) for name in types if name != "sample"}
     if table["sample"].type == pyarrow.string():
-        found["sample"] = samples_of(rows, [_sample(cell, ids) for cell in table["sample"].to_pylist()], ids)
+        columns["sample"] = make_sample_column(
+            rows, [_parse_sample(cell, resolver) for cell in table["sample"].to_pylist()], resolver
+        )
     else:
-        found["sample"] = numbered_samples(rows, Column(table["sample"].to_numpy()), ids)
-    return found
+        columns["sample"] = check_numbers(rows, Column(table["sample"].to_numpy()), resolver)
+    return columns
 
 
 def _table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
-    """A block as pyarrow's table with columns of these types; None where it does not read as such."""
+    """Read a block as pyarrow's table with columns of these types; return None if a cell has another type."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -130,59 +140,61 @@ def _table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
                 column_types=types,
                 include_columns=list(types),
                 null_values=[],
-                true_values=[text for text, bit in _TRUTH.items() if bit],
-                false_values=[text for text, bit in _TRUTH.items() if not bit],
+                true_values=[text for text, bit in _BOOLEANS.items() if bit],
+                false_values=[text for text, bit in _BOOLEANS.items() if not bit],
             ),
         )
     except pyarrow.ArrowInvalid:
         return None
 
 
-def _careful(names: Sequence[str], block: bytes, rows: Rows, ids: Names | None) -> tuple[Rows, dict[str, Column]]:
-    """All columns line by line."""
+def _read_lines(
+    names: Sequence[str], block: bytes, rows: RowNumbers, resolver: SampleResolver | None
+) -> tuple[RowNumbers, dict[str, Column]]:
+    """Read all columns line by line."""
     lines = block.split(b"\n")
     filled = [position for position, line in enumerate(lines) if line.strip()]
-    rows = Rows("line", rows.numbers[filled])
+    rows = RowNumbers("line", rows.numbers[filled])
     records = []
     for number, position in zip(rows.numbers, filled, strict=True):
-        cells = _cells(int(number), lines[position])
+        cells = _split_line(int(number), lines[position])
         if len(cells) != len(names):
-            raise bad_record("line", int(number), None, f"it has {len(cells)} cells, the header names {len(names)}")
+            raise record_error("line", int(number), None, f"it has {len(cells)} cells, the header names {len(names)}")
         records.append(cells)
-    found = {}
+    columns = {}
     for name in FIELDS:
         if name in names:
-            place = names.index(name)
-            texts = [cells[place].strip() for cells in records]
+            index = names.index(name)
+            texts = [cells[index].strip() for cells in records]
             if name == "sample":
-                found[name] = samples_of(rows, [_sample(text, ids) for text in texts], ids)
+                columns[name] = make_sample_column(rows, [_parse_sample(text, resolver) for text in texts], resolver)
             else:
-                found[name] = column_of(rows, name, [_value(name, text) for text in texts])
-    return rows, found
+                columns[name] = make_column(rows, name, [_parse_cell(name, text) for text in texts])
+    return rows, columns
 
 
-def _cells(number: int, line: bytes) -> list[str]:
+def _split_line(number: int, line: bytes) -> list[str]:
     try:
         return next(csv.reader([line.decode().rstrip("\r")], strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        says = f"it is not CSV in UTF-8 ({error}), got {short(line)}; a quoted value must not hold a line end"
-        raise bad_record("line", number, None, says) from error
+        reason = f"it is not CSV in UTF-8 ({error}), got {abbreviate(line)}; a quoted value must not hold a line end"
+        raise record_error("line", number, None, reason) from error
 
 
-def _value(name: str, text: str) -> int | str | None:
+def _parse_cell(name: str, text: str) -> int | str | None:
     if not text:
         return None
     if name == "correct":
-        return _TRUTH.get(text, text)
+        return _BOOLEANS.get(text, text)
     return int(text) if _INTEGER.fullmatch(text) else text
 
 
-def _sample(text: str, ids: Names | None) -> int | str | None:
-    if ids is not None and ids.cells_are_ids:
+def _parse_sample(text: str, resolver: SampleResolver | None) -> int | str | None:
+    if resolver is not None and resolver.cells_are_ids:
         return text.strip() or None
-    return _value("sample", text.strip())
+    return _parse_cell("sample", text.strip())
 
 
-def open_reader(limits: Limits) -> CsvReader:
-    """A reader of one body."""
+def open_reader(limits: LogLimits) -> CsvReader:
+    """Return a reader of one body."""
     return CsvReader(limits)

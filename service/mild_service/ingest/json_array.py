@@ -1,4 +1,4 @@
-"""A JSON array of objects, read without holding more than a part of it."""
+"""Logs that are one JSON array of objects, read piece by piece."""
 
 import codecs
 import json
@@ -10,7 +10,15 @@ import numpy as np
 import orjson
 
 from mild_service.errors import MalformedBody
-from mild_service.ingest.columns import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
+from mild_service.ingest.columns import (
+    EXAMPLE,
+    Batch,
+    LogLimits,
+    RowNumbers,
+    abbreviate,
+    batch_from_records,
+    record_error,
+)
 
 _BLOCK_CHARS = 256 * 1024
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -19,9 +27,9 @@ _DECODER = json.JSONDecoder()
 
 
 class ArrayReader:
-    """Reads a JSON array; a record's number is its place in the array, from 1."""
+    """Reads a JSON array; a record's number is its position in the array, from 1."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
@@ -29,41 +37,40 @@ class ArrayReader:
         self._row = 1
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """The records that `data` completes."""
+        """Yield the records that `data` completes."""
         for start in range(0, len(data), _BLOCK_CHARS):
             yield from self._batches(data[start : start + _BLOCK_CHARS], final=False)
 
     def end(self) -> Iterator[Batch]:
-        """Check that the array was closed."""
+        """Yield the remaining records, and check that the array is complete."""
         yield from self._batches(b"", final=True)
         if self._state != "end":
             raise MalformedBody(
-                f"the JSON array ends in the middle, behind {self._row - 1} whole records; send it whole, from [ to ]"
+                f"the JSON array is cut off after {self._row - 1} complete records; send all of it, from [ to ]"
             )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the reader holds no resources."""
 
     def _batches(self, data: bytes, final: bool) -> Iterator[Batch]:
         try:
             self._text += self._utf8.decode(data, final)
         except UnicodeDecodeError as error:
             self._text += error.object[: error.start].decode()
-            yield from self._whole(final=False)
-            raise bad_record("row", self._row, None, f"it is not UTF-8 ({error.reason})") from error
-        yield from self._whole(final)
+            yield from self._complete_records(final=False)
+            raise record_error("row", self._row, None, f"it is not UTF-8 ({error.reason})") from error
+        yield from self._complete_records(final)
 
-    def _whole(self, final: bool) -> Iterator[Batch]:
-        """The whole records in the text."""
-        records = self._at_once() or self._one_by_one(final)
+    def _complete_records(self, final: bool) -> Iterator[Batch]:
+        records = self._parse_block() or self._parse_records(final)
         if records:
             first = self._row
             self._row += len(records)
             numbers = np.arange(first, self._row, dtype=np.int64)
-            yield batch_of(Rows("row", numbers), records, self._limits)
+            yield batch_from_records(RowNumbers("row", numbers), records, self._limits)
 
-    def _at_once(self) -> list[Any]:
-        """All whole records in the text, where its last brace closes one of them."""
+    def _parse_block(self) -> list[Any]:
+        """Parse all complete records in the text at once; return none if the text does not allow it."""
         pattern = _COMMA if self._state == "comma" else _BLANK
         begin, end = pattern.match(self._text), self._text.rfind("}") + 1
         if begin is None or self._state in ("start", "end"):
@@ -76,8 +83,8 @@ class ArrayReader:
             self._text, self._state = self._text[end:], "comma"
         return records
 
-    def _one_by_one(self, final: bool) -> list[Any]:
-        """The same with a decoder that stops behind each record; it knows which one is wrong."""
+    def _parse_records(self, final: bool) -> list[Any]:
+        """Parse the complete records one by one, which is slower and finds the faulty one."""
         records: list[Any] = []
         at, text = 0, self._text
         while (at := _BLANK.match(text, at).end()) < len(text):  # type: ignore[union-attr]  # it matches nothing too
@@ -91,30 +98,30 @@ class ArrayReader:
                 records.append(record)
                 self._state = "comma"
             else:
-                self._step(row, text[at])
+                self._read_separator(row, text[at])
                 at += 1
         self._text = text[at:]
         return records
 
-    def _step(self, row: int, char: str) -> None:
-        """Take the character between two records."""
+    def _read_separator(self, row: int, char: str) -> None:
+        """Read a bracket or a comma."""
         following = {("start", "["): "first", ("first", "]"): "end", ("comma", ","): "value", ("comma", "]"): "end"}
         if (self._state, char) not in following:
-            wanted = {"start": "[", "comma": ", or ]", "end": "nothing"}[self._state]
-            raise bad_record("row", row, None, f"got {char!r} where {wanted} is needed: it is not a JSON array")
+            expected = {"start": "[", "comma": ", or ]", "end": "nothing"}[self._state]
+            raise record_error("row", row, None, f"got {char!r} where {expected} is needed: it is not a JSON array")
         self._state = following[self._state, char]
 
     def _check_unfinished(self, row: int, text: str, final: bool, error: Exception) -> None:
-        """Tell a record that is wrong from one whose end is still to come."""
+        """Raise if the record is wrong; do nothing if its end may still follow."""
         if len(text) > self._limits.record_bytes:
-            says = f"it has more than {self._limits.record_bytes} bytes (MILD_MAX_RECORD_BYTES), or is not JSON"
-            raise bad_record("row", row, None, says)
+            reason = f"it has more than {self._limits.record_bytes} bytes (MILD_MAX_RECORD_BYTES), or is not JSON"
+            raise record_error("row", row, None, reason)
         if text[0] != "{":
-            raise bad_record("row", row, None, f"got {short(text[:60])}, an object such as {EXAMPLE} is needed")
+            raise record_error("row", row, None, f"got {abbreviate(text[:60])}, an object such as {EXAMPLE} is needed")
         if final or isinstance(error, RecursionError):
-            raise bad_record("row", row, None, f"it is not JSON ({error}), got {short(text)}")
+            raise record_error("row", row, None, f"it is not JSON ({error}), got {abbreviate(text)}")
 
 
-def open_reader(limits: Limits) -> ArrayReader:
-    """A reader of one body."""
+def open_reader(limits: LogLimits) -> ArrayReader:
+    """Return a reader of one body."""
     return ArrayReader(limits)

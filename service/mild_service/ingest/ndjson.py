@@ -1,45 +1,53 @@
-"""NDJSON: one JSON object a line."""
+"""NDJSON logs: one JSON object per line."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-from mild_service.ingest.columns import EXAMPLE, Batch, Limits, Rows, bad_record, batch_of, short
-from mild_service.ingest.line_splitter import LineSplitter, numbered
+from mild_service.ingest.columns import (
+    EXAMPLE,
+    Batch,
+    LogLimits,
+    RowNumbers,
+    abbreviate,
+    batch_from_records,
+    record_error,
+)
+from mild_service.ingest.line_splitter import LineSplitter, line_numbers
 
 _BLOCK_BYTES = 256 * 1024
-"""Some thousand objects at a time: more of them are slower, as they fall out of the processor's caches."""
+"""Some thousand objects: larger blocks are slower, since they do not fit into the processor's caches."""
 
 
 class NdjsonReader:
     """Reads NDJSON; blank lines are skipped."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
         self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """The records that `data` completes."""
+        """Yield the records that `data` completes."""
         for first, block in self._lines.feed(data):
             yield from self._batches(first, block)
 
     def end(self) -> Iterator[Batch]:
-        """The last line, where it has no line end."""
+        """Yield the last line if it has no line end."""
         for first, block in self._lines.end():
             yield from self._batches(first, block)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the reader holds no resources."""
 
     def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
-        rows, records = decoded(first, block)
+        rows, records = decode_lines(first, block)
         if records:
-            yield batch_of(rows, records, self._limits)
+            yield batch_from_records(rows, records, self._limits)
 
 
-def decoded(first: int, block: bytes) -> tuple[Rows, list[Any]]:
-    """The JSON value of each line that is not blank, with the lines' numbers.
+def decode_lines(first: int, block: bytes) -> tuple[RowNumbers, list[Any]]:
+    """Parse each line that is not blank, and return the values with the numbers of their lines.
 
     Raises
     ------
@@ -47,22 +55,24 @@ def decoded(first: int, block: bytes) -> tuple[Rows, list[Any]]:
         If a line is not JSON.
     """
     lines = block.split(b"\n")
-    numbers = numbered(first, len(lines))
+    numbers = line_numbers(first, len(lines))
     try:
-        return Rows("line", numbers), list(map(orjson.loads, lines))
+        return RowNumbers("line", numbers), list(map(orjson.loads, lines))
     except orjson.JSONDecodeError:
         filled = [position for position, line in enumerate(lines) if line.strip()]
-        return Rows("line", numbers[filled]), [_value(first + position, lines[position]) for position in filled]
+        return RowNumbers("line", numbers[filled]), [
+            _parse_line(first + position, lines[position]) for position in filled
+        ]
 
 
-def _value(number: int, line: bytes) -> Any:
+def _parse_line(number: int, line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        says = f"it is not JSON ({error}), got {short(line)}; an object such as {EXAMPLE} is needed"
-        raise bad_record("line", number, None, says) from error
+        reason = f"it is not JSON ({error}), got {abbreviate(line)}; an object such as {EXAMPLE} is needed"
+        raise record_error("line", number, None, reason) from error
 
 
-def open_reader(limits: Limits) -> NdjsonReader:
-    """A reader of one body."""
+def open_reader(limits: LogLimits) -> NdjsonReader:
+    """Return a reader of one body."""
     return NdjsonReader(limits)

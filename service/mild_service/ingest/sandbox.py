@@ -1,9 +1,7 @@
-"""Bodies read in processes of their own: what a C++ library makes of a hostile one ends its process, and no other.
+"""Reads untrusted Arrow and Parquet bodies in processes of their own, so that a hostile body crashes only its reader.
 
-A helper is started with the first such body, and forks a process for each: a few milliseconds, where a new Python with
-pyarrow takes some tenths of a second. It has no threads, so forking is safe; it never looks at a body itself.
-
-A body on disk: for formats that are read from a file, with seeking, in a process of its own.
+A worker starts with the first such body, and forks a process for each. Forking takes a few milliseconds, starting
+Python with pyarrow some tenths of a second. The worker has no threads, so forking is safe; it does not read bodies.
 """
 
 import logging
@@ -20,81 +18,89 @@ from typing import IO
 from mild_core.errors import MildError
 from mild_service.config import child_environment
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
-from mild_service.ingest.column_ipc import Block, Broken, Texts, receive_block, send_head
-from mild_service.ingest.columns import Batch, Column, Limits, Rows, assemble, numbered_samples, samples_of
-from mild_service.ingest.line_splitter import numbered
-from mild_service.ingest.sample_names import Names
+from mild_service.ingest.column_ipc import Block, ChannelError, TextColumn, receive_block, send_header
+from mild_service.ingest.columns import (
+    Batch,
+    Column,
+    LogLimits,
+    RowNumbers,
+    check_numbers,
+    make_batch,
+    make_sample_column,
+)
+from mild_service.ingest.line_splitter import line_numbers
+from mild_service.ingest.sample_resolvers import SampleResolver
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
-_FATE_SECONDS = 10.0
-_LIBRARIES = {
-    # None starts a thread: a process with threads is not safe to fork.
+_EXIT_CODE_SECONDS = 10.0
+_ENVIRONMENT = {
+    # Libraries start no threads: a process with threads is not safe to fork.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # Others reserve more memory than they use, past what a process may have.
+    # Other memory pools reserve more memory than a process may have.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    # A new process has to be given all its memory first: by large pages, and so that it keeps what it has got.
+    # A new process has no memory mapped yet: it maps large pages, and keeps them.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": "67108864",
     "MALLOC_TRIM_THRESHOLD_": "268435456",
 }
-"""How the libraries of a helper are told to behave."""
+"""Environment variables of the worker, for its libraries."""
 
 
-class Reading:
-    """One body that is being read.
+class SandboxedRead:
+    """One body that a process is reading.
 
     Parameters
     ----------
     channel
-        To the process that reads it.
-    fate
-        Where the helper says how that process has ended.
+        Socket to the reading process.
+    exit_channel
+        Socket on which the worker sends the exit code of that process.
     n_bytes, seconds
-        What it may take.
+        Memory and time limits of that process.
     """
 
-    def __init__(self, channel: socket.socket, fate: socket.socket, n_bytes: int, seconds: float) -> None:
+    def __init__(self, channel: socket.socket, exit_channel: socket.socket, n_bytes: int, seconds: float) -> None:
         self._channel = channel
-        self._fate = fate
+        self._exit_channel = exit_channel
         self._n_bytes = n_bytes
         self._seconds = seconds
 
     def blocks(self) -> Iterator[Block]:
-        """All rows.
+        """Yield all rows.
 
         Raises
         ------
         BadRecord, LimitExceeded
             If the body cannot be used.
         MalformedBody
-            If it cannot be read; or if it ended the process that read it.
+            If it cannot be read, or if it crashed the process that read it.
         DeadlineExceeded
             If it took too long.
         Overloaded
-            If the process was ended from outside.
+            If the process was killed from outside.
         """
         try:
             while (block := receive_block(self._channel)) is not None:
                 yield block
-        except Broken as error:
-            raise self._ended(error) from error
+        except ChannelError as error:
+            raise self._exit_error(error) from error
 
     def close(self) -> None:
-        """Let go: the process ends when it has more to say. May be called from another thread, also while one reads."""
-        for end in (self._channel, self._fate):
+        """Close the sockets, which ends the process. May be called from another thread while `blocks` is running."""
+        for endpoint in (self._channel, self._exit_channel):
             with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+                endpoint.shutdown(socket.SHUT_RDWR)
+            endpoint.close()
 
-    def _ended(self, error: Broken) -> MildError:
+    def _exit_error(self, error: ChannelError) -> MildError:
         try:
-            self._fate.settimeout(_FATE_SECONDS)
-            code = int(self._fate.recv(16))
-        except (OSError, ValueError):  # the helper itself is gone
+            self._exit_channel.settimeout(_EXIT_CODE_SECONDS)
+            code = int(self._exit_channel.recv(16))
+        except (OSError, ValueError):  # the worker itself has ended
             code = -signal.SIGKILL
         if code == -signal.SIGALRM:
             return DeadlineExceeded(
@@ -103,27 +109,27 @@ class Reading:
             )
         if code == -signal.SIGKILL:
             return Overloaded(
-                "the process that read the body was ended from outside; send the same again, and should it be ended "
+                "the process that read the body was killed from outside; send the same again, and if it is killed "
                 "again, the machine has too little memory: send the log in parts"
             )
         how = signal.Signals(-code).name if code < 0 else f"status {code}, {error}"
-        logger.warning("a body ended the process that read it (%s)", how)
+        logger.warning("a body crashed the process that read it (%s)", how)
         return MalformedBody(
-            f"the body cannot be read: it ended the process that read it ({how}), so it is damaged, or takes more than "
-            f"the {self._n_bytes} bytes of memory that there are for it (MILD_LOG_READER_BYTES); write it again, in "
+            f"the body cannot be read: it crashed the process that read it ({how}), so it is damaged, or takes more "
+            f"than {self._n_bytes} bytes of memory, which is the limit (MILD_LOG_READER_BYTES); write it again, in "
             "smaller batches or pages"
         )
 
 
-class Helper:
-    """Has bodies read, each in a process of its own that is ended when it takes too much memory or time.
+class Sandbox:
+    """Reads bodies, each in a process of its own with a memory and a time limit.
 
     Parameters
     ----------
     n_bytes
         Most memory of such a process, without the body itself.
     seconds
-        Longest time that it takes.
+        Longest time of such a process.
     """
 
     def __init__(self, n_bytes: int, seconds: float) -> None:
@@ -135,11 +141,11 @@ class Helper:
 
     @property
     def pid(self) -> int:
-        """The helper's process."""
+        """Process id of the worker."""
         assert self._process is not None, "no body has been read"
         return self._process.pid
 
-    def read(self, form: str, body: IO[bytes], ids: bool) -> Reading:
+    def read(self, form: str, body: IO[bytes], ids: bool) -> SandboxedRead:
         """Begin to read a body.
 
         Parameters
@@ -149,7 +155,7 @@ class Helper:
         body
             The file that holds it.
         ids
-            Samples may be texts.
+            Whether samples may be strings.
 
         Raises
         ------
@@ -157,39 +163,39 @@ class Helper:
             If no process can be started.
         """
         ours, theirs = socket.socketpair()
-        fate, told = socket.socketpair()
-        with theirs, told:
+        exit_channel, worker_end = socket.socketpair()
+        with theirs, worker_end:
             try:
-                # Waits for as long as a body may take, should everything stand still; the process itself ends before.
+                # Longer than the process may run: a last resort in case it hangs.
                 ours.settimeout(2 * self._seconds)
-                self._hand_over(body, theirs, told)
-                send_head(ours, {"form": form, "ids": ids, "n_bytes": self._n_bytes, "seconds": self._seconds})
+                self._send_to_worker(body, theirs, worker_end)
+                send_header(ours, {"form": form, "ids": ids, "n_bytes": self._n_bytes, "seconds": self._seconds})
             except OSError as error:
                 ours.close()
-                fate.close()
+                exit_channel.close()
                 raise Overloaded(
                     f"no process can be started to read the body ({error.strerror or error}); try again in a second"
                 ) from error
-        return Reading(ours, fate, self._n_bytes, self._seconds)
+        return SandboxedRead(ours, exit_channel, self._n_bytes, self._seconds)
 
     def close(self) -> None:
-        """End the helper. It ends by itself, too, when this process does."""
+        """Stop the worker. It also stops by itself when this process ends."""
         with self._lock:
-            self._end()
+            self._stop()
 
-    def _hand_over(self, *files: IO[bytes] | socket.socket) -> None:
+    def _send_to_worker(self, *files: IO[bytes] | socket.socket) -> None:
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 logger.warning(
-                    "the helper that has bodies read ended with %d: starting another", self._process.returncode
+                    "the sandbox's worker ended with exit code %d: starting another", self._process.returncode
                 )
-                self._end()
+                self._stop()
             if self._control is None:
                 self._control = self._start()
             try:
                 _send_files(self._control, files)
             except OSError:  # it has just ended
-                self._end()
+                self._stop()
                 self._control = self._start()
                 _send_files(self._control, files)
 
@@ -199,19 +205,19 @@ class Helper:
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "mild_service.ingest.sandbox_worker", str(theirs.fileno())],
-                    env=child_environment(_LIBRARIES),
+                    env=child_environment(_ENVIRONMENT),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # ctrl-C is for the service, and the helper ends with it
+                    start_new_session=True,  # ctrl-C goes to the service only, which stops the worker
                 )
             except OSError:
                 ours.close()
                 raise
         return ours
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         if self._control is not None:
-            self._control.close()  # which the helper takes as its end
+            self._control.close()  # the worker then stops
         if self._process is not None:
             try:
                 self._process.wait(_STOP_SECONDS)
@@ -225,82 +231,83 @@ def _send_files(control: socket.socket, files: Sequence[IO[bytes] | socket.socke
     socket.send_fds(control, [b"."], [file.fileno() for file in files])
 
 
-class SpoolReader:
-    """Writes a body to a temporary file, and has it read when it has ended; a record's number is its row, from 1.
+class SandboxReader:
+    """Writes a body to a temporary file, and reads it in the sandbox at its end; a record's number is its row, from 1.
 
     Parameters
     ----------
     limits
         Of the log.
     form
-        The format, as `Helper.read` knows it.
-    helper
+        The format, as `Sandbox.read` knows it.
+    sandbox
         Reads the file.
 
     Raises
     ------
     Overloaded
-        If there is no room for the file, or no folder.
+        If the file cannot be written.
     """
 
-    def __init__(self, limits: Limits, form: str, helper: Helper) -> None:
+    def __init__(self, limits: LogLimits, form: str, sandbox: Sandbox) -> None:
         self._limits = limits
         self._form = form
-        self._helper = helper
-        self._reading: Reading | None = None
+        self._sandbox = sandbox
+        self._read: SandboxedRead | None = None
         try:
             self._file = tempfile.TemporaryFile(prefix="mild-log-")  # noqa: SIM115  # closed by close
         except OSError as error:
-            raise _no_room(error) from error
+            raise _spool_error(error) from error
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """Nothing yet."""
+        """Write `data` to the file; yields nothing."""
         try:
             self._file.write(data)
         except OSError as error:
-            raise _no_room(error) from error
+            raise _spool_error(error) from error
         yield from ()
 
     def end(self) -> Iterator[Batch]:
-        """All records."""
+        """Yield all records."""
         try:
             self._file.flush()
         except OSError as error:
-            raise _no_room(error) from error
-        self._reading = self._helper.read(self._form, self._file, self._limits.names is not None)
+            raise _spool_error(error) from error
+        self._read = self._sandbox.read(self._form, self._file, self._limits.resolver is not None)
         n_read = 0
-        for block in self._reading.blocks():
-            rows = Rows("row", numbered(n_read + 1, block.n_rows))
-            yield assemble(rows, _columns(rows, block, self._limits.names), self._limits)
+        for block in self._read.blocks():
+            rows = RowNumbers("row", line_numbers(n_read + 1, block.n_rows))
+            yield make_batch(rows, _columns(rows, block, self._limits.resolver), self._limits)
             n_read += block.n_rows
 
     def close(self) -> None:
         """Stop reading, and remove the file."""
-        if self._reading is not None:
-            self._reading.close()
-        with suppress(OSError):  # what is still to be written finds no room
+        if self._read is not None:
+            self._read.close()
+        with suppress(OSError):  # buffered data may not fit on the disk
             self._file.close()
 
 
-def _no_room(error: OSError) -> Overloaded:
+def _spool_error(error: OSError) -> Overloaded:
     return Overloaded(
         f"the body could not be written to the service's temporary folder ({error.strerror or error}); try again "
-        "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more room"
+        "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more space"
     )
 
 
-def _columns(rows: Rows, block: Block, ids: Names | None) -> dict[str, Column]:
-    found = {}
+def _columns(rows: RowNumbers, block: Block, resolver: SampleResolver | None) -> dict[str, Column]:
+    columns = {}
     for name, column in block.columns.items():
         if isinstance(column, Column):
-            found[name] = numbered_samples(rows, column, ids) if name == "sample" else column
+            columns[name] = check_numbers(rows, column, resolver) if name == "sample" else column
         else:
-            found[name] = samples_of(rows, _spelt(column), ids)
-    return found
+            columns[name] = make_sample_column(rows, _expand(column), resolver)
+    return columns
 
 
-def _spelt(column: Texts) -> list[str | None]:
-    if column.places is None:
+def _expand(column: TextColumn) -> list[str | None]:
+    """Return the text of each row."""
+    if column.positions is None:
         return column.texts
     texts = [*column.texts, None]
-    return [texts[place] for place in column.places.tolist()]
+    return [texts[position] for position in column.positions.tolist()]

@@ -25,8 +25,19 @@ from mild_service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
-from mild_service.ingest import Batch, Limits, Log, Names, NewNames, Place, RunNames, Stored, open_reader, rounds_of
-from mild_service.ingest.sandbox import Helper
+from mild_service.ingest import (
+    Batch,
+    EpochKey,
+    LogAccumulator,
+    LogLimits,
+    NewSampleResolver,
+    RunSampleResolver,
+    SampleResolver,
+    StoredEpoch,
+    collect_rounds,
+    open_reader,
+)
+from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
 from mild_service.store import PackedEpoch, Store, stale_attempt_error, wrong_round_error
@@ -80,10 +91,10 @@ class PredictionWriter:
     """Prediction logs in, as bits."""
 
     def __init__(
-        self, store: Store, ids: ExternalIds, helper: Helper, settings: Settings, telemetry: Telemetry
+        self, store: Store, ids: ExternalIds, sandbox: Sandbox, settings: Settings, telemetry: Telemetry
     ) -> None:
         self._store = store
-        self._helper = helper
+        self._sandbox = sandbox
         self._ids = ids
         self._settings = settings
         self._telemetry = telemetry
@@ -109,13 +120,13 @@ class PredictionWriter:
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
-        names = None if run.ids is None else RunNames(lambda: from_thread.run(self._ids.get_index, run))
+        names = None if run.ids is None else RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run))
         limits = self._limits(run.spec.num_samples, names)
         async with self._work_limiter.acquire():
-            log = Log(limits, held=lambda place: from_thread.run(self._held, run, place), classes=True)
+            log = LogAccumulator(limits, load_epoch=lambda place: from_thread.run(self._held, run, place), classes=True)
             await self._read(media_type, body, log)
             ids = run.ids if names is not None and names.used else None
-            epochs = [await self._merge(run, place, log, complete, attempt, ids) for place in log.places]
+            epochs = [await self._merge(run, place, log, complete, attempt, ids) for place in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)
         return LogResult(log.n_records, epochs)
 
@@ -138,31 +149,31 @@ class PredictionWriter:
             raise LimitExceeded(
                 f"num_samples is {n_samples}, this service takes 1..{most}; send a number in that range"
             )
-        names = NewNames(n_samples or most, self._settings.max_log_cells)
+        names = NewSampleResolver(n_samples or most, self._settings.max_log_cells)
         async with self._work_limiter.acquire():
-            log = Log(self._limits(n_samples or most, names), infer=n_samples is None)
+            log = LogAccumulator(self._limits(n_samples or most, names), infer=n_samples is None)
             await self._read(media_type, body, log)
-            return await self._in_thread(partial(rounds_of, log)), names.ids
+            return await self._in_thread(partial(collect_rounds, log)), names.ids
 
-    def _limits(self, n_samples: int, names: Names | None) -> Limits:
-        return Limits(
+    def _limits(self, n_samples: int, names: SampleResolver | None) -> LogLimits:
+        return LogLimits(
             n_samples=n_samples,
             n_rounds=self._settings.max_rounds,
             n_epochs=self._settings.max_epochs,
             n_records=self._settings.max_log_records,
             record_bytes=self._settings.max_record_bytes,
             n_cells=self._settings.max_log_cells,
-            names=names,
+            resolver=names,
         )
 
-    async def _read(self, media_type: str, body: AsyncIterator[bytes], log: Log) -> None:
+    async def _read(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:
         """Read a body block by block, each in a worker thread; while it waits for bytes it holds none."""
 
         def take(batches: Iterator[Batch]) -> None:
             for batch in batches:
                 log.add(batch)
 
-        with closing(open_reader(media_type, log.limits, self._helper)) as reader:
+        with closing(open_reader(media_type, log.limits, self._sandbox)) as reader:
             block = bytearray()
             async for piece in body:
                 block += piece
@@ -172,13 +183,13 @@ class PredictionWriter:
             await self._in_thread(partial(take, reader.feed(bytes(block))))
             await self._in_thread(partial(take, reader.end()))
 
-    async def _held(self, run: Run, place: Place) -> Stored | None:
+    async def _held(self, run: Run, place: EpochKey) -> StoredEpoch | None:
         """What is stored of an epoch, when the first record of it comes."""
         if place[0] != run.round:
             raise wrong_round_error(run.run_id, place[0], run.round)
         return (await self._standing(run, place))[2]
 
-    async def _standing(self, run: Run, place: Place) -> tuple[Round, Epoch | None, Stored | None]:
+    async def _standing(self, run: Run, place: EpochKey) -> tuple[Round, Epoch | None, StoredEpoch | None]:
         """An epoch as it stands."""
         number, n_samples = place[1], run.spec.num_samples
         for _ in range(_ATTEMPTS):
@@ -194,7 +205,7 @@ class PredictionWriter:
                 )
             try:
                 correct, observed = await self._store.bitmaps.read_epochs(run, place[0], [epoch])
-                votes = (
+                wrong_predictions = (
                     await self._store.wrong_predictions.read(run, place[0], epoch)
                     if epoch.has_wrong_predictions
                     else None
@@ -205,13 +216,25 @@ class PredictionWriter:
                 if round_.all_epochs.get(number) == damaged:
                     raise
                 continue  # merged by somebody else, just now
-            return round_, epoch, Stored(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, votes)
+            return (
+                round_,
+                epoch,
+                StoredEpoch(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, wrong_predictions),
+            )
         raise _too_busy(place)
 
     async def _merge(
-        self, run: Run, place: Place, log: Log, complete: bool, attempt: int | None, ids: SampleIdsRef | None
+        self,
+        run: Run,
+        place: EpochKey,
+        log: LogAccumulator,
+        complete: bool,
+        attempt: int | None,
+        ids: SampleIdsRef | None,
     ) -> MergedEpoch:
-        own = await self._in_thread(lambda: Stored(log.bits(place), closed=False, votes=log.votes(place)))
+        own = await self._in_thread(
+            lambda: StoredEpoch(log.bits(place), closed=False, wrong_predictions=log.wrong_predictions(place))
+        )
         for _ in range(_ATTEMPTS):
             round_, old, stored = await self._standing(run, place)
             if round_.finished:
@@ -264,7 +287,7 @@ class PredictionWriter:
             return await to_thread.run_sync(work, limiter=self._limiter)
 
 
-def _too_busy(place: Place) -> StoreUnavailable:
+def _too_busy(place: EpochKey) -> StoreUnavailable:
     return StoreUnavailable(
         f"epoch {place[1]} of round {place[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
         "send the same log again in a second"
@@ -272,7 +295,7 @@ def _too_busy(place: Place) -> StoreUnavailable:
 
 
 def _filled(
-    place: Place, said: Stored, held: Stored | None, expected: Bitmap
+    place: EpochKey, said: StoredEpoch, held: StoredEpoch | None, expected: Bitmap
 ) -> tuple[MergedEpoch, EpochBits, WrongPredictions | None]:
     """What a log makes of an epoch by what it has `said`.
 
@@ -281,7 +304,7 @@ def _filled(
     EpochConflict
         If it contradicts what has been stored since the log was read.
     """
-    own, stored, votes = said.bits, None if held is None else held.bits, said.votes
+    own, stored, votes = said.bits, None if held is None else held.bits, said.wrong_predictions
     n_samples = own.n_samples
     assert own.observed is not None, "epochs from logs say who was observed"
     outcome: Literal["merged", "same"] = "merged"
@@ -295,8 +318,8 @@ def _filled(
                 "with the other value while the log was read; send the same value, or drop the epoch with resume_from"
             )
         observed, correct = own.observed | stored.observed, own.correct | stored.correct
-        votes = _joined(place, votes, held.votes)
-        same = np.array_equal(observed, stored.observed) and _n_votes(votes) == _n_votes(held.votes)
+        votes = _joined(place, votes, held.wrong_predictions)
+        same = np.array_equal(observed, stored.observed) and _n_votes(votes) == _n_votes(held.wrong_predictions)
         outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
     filled = MergedEpoch(
@@ -317,7 +340,7 @@ def _n_votes(votes: WrongPredictions | None) -> int:
     return 0 if votes is None else votes.n_predictions
 
 
-def _joined(place: Place, own: WrongPredictions | None, stored: WrongPredictions | None) -> WrongPredictions | None:
+def _joined(place: EpochKey, own: WrongPredictions | None, stored: WrongPredictions | None) -> WrongPredictions | None:
     """What a log and the store know together.
 
     Raises

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from mild_service.ingest import Limits, open_reader
-from mild_service.ingest.sandbox import Helper
+from mild_service.ingest import LogLimits, open_reader
+from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import Record
 
-LIMITS = Limits(
+LIMITS = LogLimits(
     n_samples=100,
     n_rounds=4,
     n_epochs=50,
@@ -17,7 +17,7 @@ LIMITS = Limits(
     n_cells=5000,
 )
 
-HELPER = Helper(n_bytes=2**27, seconds=60)
+SANDBOX = Sandbox(n_bytes=2**27, seconds=60)
 
 RECORDS: list[Record] = [
     {"epoch": int(e), "sample": int(s), "correct": bool((e * s) % 3)} for e in range(7) for s in range(0, 100, 3)
@@ -29,10 +29,10 @@ def pieces(body: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
     yield from (body[a:b] for a, b in itertools.pairwise(edges))
 
 
-def read(media_type: str, body: bytes, cuts: Sequence[int] = (), limits: Limits = LIMITS) -> list[tuple[int, ...]]:
+def read(media_type: str, body: bytes, cuts: Sequence[int] = (), limits: LogLimits = LIMITS) -> list[tuple[int, ...]]:
     """Number, round, epoch, sample and correct of every record."""
     out: list[tuple[int, ...]] = []
-    with closing(open_reader(media_type, limits, HELPER)) as reader:
+    with closing(open_reader(media_type, limits, SANDBOX)) as reader:
         batches = [batch for piece in pieces(body, cuts) for batch in reader.feed(piece)]
         for batch in [*batches, *reader.end()]:
             columns = (batch.rows.numbers, batch.rounds, batch.epochs, batch.samples, batch.correct)

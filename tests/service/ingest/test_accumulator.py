@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.errors import BadRecord, EpochConflict, EpochKindConflict, LimitExceeded
-from mild_service.ingest import Batch, Limits, Log, Stored
-from mild_service.ingest.columns import Rows
+from mild_service.ingest import Batch, LogAccumulator, LogLimits, StoredEpoch
+from mild_service.ingest.columns import RowNumbers
 
 N = 20
-LIMITS = Limits(
+LIMITS = LogLimits(
     n_samples=N,
     n_rounds=3,
     n_epochs=100_000,
@@ -28,12 +28,12 @@ Said = tuple[int, int, int, bool]
 def batch(said: list[Said], first: int = 1) -> Batch:
     rounds, epochs, samples, correct = (np.array(column) for column in zip(*said, strict=True))
     numbers = np.arange(first, first + len(said))
-    return Batch(Rows("line", numbers), rounds, epochs, samples, correct.astype(bool))
+    return Batch(RowNumbers("line", numbers), rounds, epochs, samples, correct.astype(bool))
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 1, 99_999]), st.integers(0, N - 1)))))
 def test_a_log_says_what_its_records_say(blocks: list[list[tuple[int, int, int]]]) -> None:
-    log = Log(LIMITS)
+    log = LogAccumulator(LIMITS)
     seen: dict[tuple[int, int], dict[int, bool]] = {}
     for block in blocks:
         said = [(r, e, s, (r + e + s) % 2 == 0) for r, e, s in block]
@@ -41,7 +41,7 @@ def test_a_log_says_what_its_records_say(blocks: list[list[tuple[int, int, int]]
             log.add(batch(said))
         for r, e, s, correct in said:
             seen.setdefault((r, e), {})[s] = correct
-    assert log.places == sorted(seen)
+    assert log.epoch_keys == sorted(seen)
     assert log.n_records == sum(map(len, blocks))
     for place, values in seen.items():
         bits = log.bits(place)
@@ -52,7 +52,7 @@ def test_a_log_says_what_its_records_say(blocks: list[list[tuple[int, int, int]]
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_contradiction_names_the_later_record(apart: bool) -> None:
-    log = Log(LIMITS)
+    log = LogAccumulator(LIMITS)
     said = [(0, 0, 5, True), (0, 1, 5, False), (0, 0, 7, True), (0, 0, 5, True)]
     later = [(0, 0, 7, True), (0, 0, 5, False)]
     if apart:
@@ -64,8 +64,8 @@ def test_a_contradiction_names_the_later_record(apart: bool) -> None:
 
 
 def test_what_is_stored_contradicts_too_but_is_not_said_by_the_log() -> None:
-    stored = Stored(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=False)
-    log = Log(LIMITS, held=lambda place: stored if place == (0, 0) else None)
+    stored = StoredEpoch(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=False)
+    log = LogAccumulator(LIMITS, load_epoch=lambda place: stored if place == (0, 0) else None)
     log.add(batch([(0, 0, 1, True), (0, 0, 3, True), (0, 1, 2, True)]))
     bits = log.bits((0, 0))
     assert bits.observed is not None
@@ -78,8 +78,8 @@ def test_what_is_stored_contradicts_too_but_is_not_said_by_the_log() -> None:
 
 
 def test_a_committed_epoch_takes_the_same_records_and_no_others() -> None:
-    stored = Stored(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=True)
-    log = Log(LIMITS, held=lambda place: stored)
+    stored = StoredEpoch(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=True)
+    log = LogAccumulator(LIMITS, load_epoch=lambda place: stored)
     log.add(batch([(0, 0, 1, True), (0, 0, 2, False), (0, 0, 1, True)]))
     with pytest.raises(EpochConflict, match=r"line 5: sample 3 is not in epoch 0 .*committed") as clash:
         log.add(batch([(0, 0, 1, True), (0, 0, 3, False)], first=4))
@@ -91,14 +91,14 @@ def test_an_epoch_that_takes_no_records_says_at_which_line() -> None:
         if place == (0, 4):
             raise EpochKindConflict("epoch 4 is whole")
 
-    log = Log(LIMITS, held)
+    log = LogAccumulator(LIMITS, held)
     with pytest.raises(EpochKindConflict, match="line 2: epoch 4 is whole") as kind:
         log.add(batch([(0, 0, 1, True), (0, 4, 1, True), (0, 4, 2, True)]))
     assert kind.value.line == 2
 
 
 def test_a_log_that_stands_alone_has_as_many_samples_as_it_names() -> None:
-    log = Log(replace(LIMITS, n_samples=1000), infer=True)
+    log = LogAccumulator(replace(LIMITS, n_samples=1000), infer=True)
     log.add(batch([(0, 0, 3, True)]))
     log.add(batch([(0, 1, 9, True), (0, 0, 12, True)]))
     assert log.n_samples == 13
@@ -108,9 +108,9 @@ def test_a_log_that_stands_alone_has_as_many_samples_as_it_names() -> None:
 
 def test_records_and_room_are_bounded() -> None:
     with pytest.raises(LimitExceeded, match="1001 records or more, at most 1000"):
-        Log(LIMITS).add(batch([(0, 0, 0, True)] * 1001))
+        LogAccumulator(LIMITS).add(batch([(0, 0, 0, True)] * 1001))
     with pytest.raises(LimitExceeded, match="41 epochs or more of 20 samples, at most 800"):
-        Log(LIMITS).add(batch([(0, epoch, 0, True) for epoch in range(41)]))
-    wide = Log(replace(LIMITS, n_samples=10**6), infer=True)
+        LogAccumulator(LIMITS).add(batch([(0, epoch, 0, True) for epoch in range(41)]))
+    wide = LogAccumulator(replace(LIMITS, n_samples=10**6), infer=True)
     with pytest.raises(LimitExceeded, match="999999 samples"):
         wide.add(batch([(0, 0, 999_998, True)]))

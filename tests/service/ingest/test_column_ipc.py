@@ -11,12 +11,12 @@ from mild_service.errors import BadRecord
 from mild_service.ingest.column_ipc import (
     BATCH_ROWS,
     Block,
-    Broken,
-    Texts,
+    ChannelError,
+    TextColumn,
     receive_block,
     send_block,
-    send_head,
-    send_refusal,
+    send_error,
+    send_header,
 )
 from mild_service.ingest.columns import Column
 
@@ -33,21 +33,21 @@ def ends() -> Iterator[Ends]:
 @pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "bool"])
 def test_what_is_sent_comes(ends: Ends, kind: str) -> None:
     values, absent = np.array([1, 0, 1]).astype(kind), np.array([False, True, False])
-    columns: dict[str, Column | Texts] = {
+    columns: dict[str, Column | TextColumn] = {
         "epoch": Column(values),
         "correct": Column(values, absent),
-        "sample": Texts(["a", '"é\0', None]),
+        "sample": TextColumn(["a", '"é\0', None]),
     }
     send_block(ends[1], Block(3, columns))
-    send_block(ends[1], Block(3, {"sample": Texts(["b"], np.array([0, -1, 0]))}))
+    send_block(ends[1], Block(3, {"sample": TextColumn(["b"], np.array([0, -1, 0]))}))
     send_block(ends[1], Block(0, {"epoch": Column(values[:0])}))
-    send_head(ends[1], {})
+    send_header(ends[1], {})
     first, second, third, last = (receive_block(ends[0]) for _ in range(4))
     assert first is not None
     epoch, correct, sample = (first.columns[name] for name in columns)
     assert isinstance(epoch, Column)
     assert isinstance(correct, Column)
-    assert isinstance(sample, Texts)
+    assert isinstance(sample, TextColumn)
     assert epoch.values.dtype == np.int64
     assert (epoch.values.tolist(), epoch.absent) == ([1, 0, 1], None)
     assert correct.absent is not None
@@ -55,9 +55,9 @@ def test_what_is_sent_comes(ends: Ends, kind: str) -> None:
     assert sample.texts == ["a", '"é\0', None]
     assert second is not None
     shared = second.columns["sample"]
-    assert isinstance(shared, Texts)
-    assert shared.places is not None
-    assert (shared.texts, shared.places.tolist()) == (["b"], [0, -1, 0])
+    assert isinstance(shared, TextColumn)
+    assert shared.positions is not None
+    assert (shared.texts, shared.positions.tolist()) == (["b"], [0, -1, 0])
     assert third is not None
     assert (third.n_rows, last) == (0, None)
 
@@ -65,7 +65,7 @@ def test_what_is_sent_comes(ends: Ends, kind: str) -> None:
 def test_a_refusal_comes_with_its_line(ends: Ends) -> None:
     error = BadRecord("row 7: no")
     error.line = 7
-    send_refusal(ends[1], error)
+    send_error(ends[1], error)
     with pytest.raises(BadRecord, match="row 7: no") as refused:
         receive_block(ends[0])
     assert refused.value.line == 7
@@ -113,5 +113,5 @@ TEXTS = b'["a","b"]'
 def test_what_makes_no_sense_is_noticed(ends: Ends, sent: bytes) -> None:
     ends[1].sendall(sent)
     ends[1].close()
-    with pytest.raises(Broken):
+    with pytest.raises(ChannelError):
         receive_block(ends[0])

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from mild_service.errors import BadRecord, LimitExceeded, MalformedBody
-from mild_service.ingest import NewNames
+from mild_service.ingest import NewSampleResolver
 from tests.service.ingest.logs import ARROW, PARQUET, written
 from tests.service.ingest.reading import LIMITS, read
 
@@ -68,7 +68,7 @@ def test_parquet_texts_that_share_their_starts_are_refused() -> None:
     out = io.BytesIO()
     parquet.write_table(table, out, use_dictionary=False, column_encoding={"sample": "DELTA_BYTE_ARRAY"})
     with pytest.raises(MalformedBody, match="DeltaByteArray"):
-        read(PARQUET, out.getvalue(), limits=replace(LIMITS, names=NewNames(100, 10_000)))
+        read(PARQUET, out.getvalue(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ def test_parquet_texts_that_share_their_starts_are_refused() -> None:
 @pytest.mark.parametrize("media_type", [ARROW, PARQUET])
 def test_ids_come_in_any_kind_of_text_and_none_is_longer_than_an_id(media_type: str, kind: pyarrow.DataType) -> None:
     def ids_of(texts: list[str | None]) -> list[str] | None:
-        names = NewNames(100, 100_000)
-        read(media_type, _one_block(media_type, _ids(kind, texts)), limits=replace(LIMITS, names=names))
-        return names.ids
+        resolver = NewSampleResolver(100, 100_000)
+        read(media_type, _one_block(media_type, _ids(kind, texts)), limits=replace(LIMITS, resolver=resolver))
+        return resolver.ids
 
     assert ids_of(["é", "a", "é", "b" * 512]) == ["é", "a", "b" * 512]
     with pytest.raises(BadRecord, match="row 3, column sample: it has more than 512 bytes"):
@@ -94,7 +94,7 @@ def test_ids_come_in_any_kind_of_text_and_none_is_longer_than_an_id(media_type: 
 def test_samples_in_lists_are_refused_by_their_type(media_type: str) -> None:
     table = pyarrow.table({"epoch": [0], "sample": [["a"]], "correct": [1]})
     with pytest.raises(BadRecord, match="row 1, column sample: the column holds list"):
-        read(media_type, _one_block(media_type, table), limits=replace(LIMITS, names=NewNames(100, 10_000)))
+        read(media_type, _one_block(media_type, table), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))
 
 
 def test_arrow_texts_that_lie_outside_of_their_buffer_are_refused() -> None:
@@ -104,5 +104,5 @@ def test_arrow_texts_that_lie_outside_of_their_buffer_are_refused() -> None:
     out = io.BytesIO()
     with pyarrow.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(MalformedBody, match="no Arrow IPC stream"):
-        read(ARROW, out.getvalue(), limits=replace(LIMITS, names=NewNames(100, 10_000)))
+    with pytest.raises(MalformedBody, match="not a valid Arrow IPC stream"):
+        read(ARROW, out.getvalue(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))

@@ -11,7 +11,7 @@ from mild_core.errors import MildError
 from mild_service.errors import BadRecord, MalformedBody, UnsupportedMediaType
 from mild_service.ingest import FORMATS, csv_table, open_reader
 from tests.service.ingest.logs import ARROW, CSV, JSON, NDJSON, PARQUET, WRITERS, Record, written
-from tests.service.ingest.reading import HELPER, LIMITS, RECORDS, read
+from tests.service.ingest.reading import LIMITS, RECORDS, SANDBOX, read
 
 
 def test_every_format_has_a_writer_here() -> None:
@@ -82,14 +82,14 @@ def test_a_bad_record_is_named(
 @pytest.mark.parametrize(
     ("media_type", "body", "says"),
     [
-        (JSON, b"", "ends in the middle"),
-        (JSON, WRITERS[JSON](RECORDS[:1])[:-1], "behind 1 whole records"),
-        (ARROW, b"", "no Arrow IPC stream"),
-        (ARROW, b"x" * 1000, "no Arrow IPC stream"),
-        (ARROW, WRITERS[ARROW](RECORDS)[:-300], "no Arrow IPC stream"),
-        (PARQUET, WRITERS[PARQUET](RECORDS)[:-3], "no Parquet file"),
-        (PARQUET, b"PAR1" * 10, "no Parquet file"),
-        (PARQUET, b"", "no Parquet file"),
+        (JSON, b"", "cut off after"),
+        (JSON, WRITERS[JSON](RECORDS[:1])[:-1], "cut off after 1 complete records"),
+        (ARROW, b"", "not a valid Arrow IPC stream"),
+        (ARROW, b"x" * 1000, "not a valid Arrow IPC stream"),
+        (ARROW, WRITERS[ARROW](RECORDS)[:-300], "not a valid Arrow IPC stream"),
+        (PARQUET, WRITERS[PARQUET](RECORDS)[:-3], "not a valid Parquet file"),
+        (PARQUET, b"PAR1" * 10, "not a valid Parquet file"),
+        (PARQUET, b"", "not a valid Parquet file"),
     ],
 )
 def test_a_body_that_is_broken_as_a_whole_is_malformed(media_type: str, body: bytes, says: str) -> None:
@@ -105,9 +105,9 @@ def test_without_pyarrow_csv_is_read_all_the_same_and_arrow_is_refused(monkeypat
     monkeypatch.setattr("mild_service.ingest.find_spec", lambda name: None)
     for media_type in (ARROW, PARQUET):
         with pytest.raises(UnsupportedMediaType, match=r"mild-selection\[formats\]"):
-            open_reader(media_type, LIMITS, HELPER)
+            open_reader(media_type, LIMITS, SANDBOX)
     with pytest.raises(UnsupportedMediaType, match="text/csv"):
-        open_reader("text/plain", LIMITS, HELPER)
+        open_reader("text/plain", LIMITS, SANDBOX)
 
 
 @pytest.mark.parametrize("media_type", WRITERS)

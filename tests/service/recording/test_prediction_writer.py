@@ -18,7 +18,7 @@ from mild_service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
-from mild_service.ingest.sandbox import Helper
+from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
 from mild_service.recording.prediction_writer import LogResult, PredictionWriter
@@ -50,7 +50,7 @@ async def run(store: Store) -> Run:
 @pytest.fixture
 def predictions(store: Store, settings: Settings) -> PredictionWriter:
     return PredictionWriter(
-        store, ExternalIds(store, settings.id_cache_bytes), Helper(2**29, 60), settings, Telemetry()
+        store, ExternalIds(store, settings.id_cache_bytes), Sandbox(2**29, 60), settings, Telemetry()
     )
 
 
