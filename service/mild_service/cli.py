@@ -1,15 +1,4 @@
-"""``mild-service``: the service's command line.
-
-Commands that go straight to the store: which one it is, and how they end.
-
-What the commands share: settings are read, and errors told in one line.
-
-``mild-service keys``: API keys made, listed and revoked, straight in the store.
-
-``mild-service export`` and ``import``: a run in one file, to keep it or to move it to another store.
-
-``mild-service doctor``: looks at the store and at the settings, and says what to do.
-"""
+"""``mild-service``: the service's command line."""
 
 import asyncio
 import json
@@ -41,21 +30,21 @@ from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, InvalidRequest
 from mild_service.models import Run
 from mild_service.ops import archive, doctor, process
-from mild_service.ops.process import Drain, bounded
+from mild_service.ops.process import Drain, make_protocol
 from mild_service.store import Store, open_store
 from mild_service.store.embedded import EmbeddedServer, open_data_dir
 
 
-def read_settings(**given: Any) -> Settings:
-    """Settings from the environment; what is `given`, and not None, wins.
+def read_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` that are not None take precedence.
 
     Raises
     ------
     ConfigurationError
-        If one is none.
+        If a setting is invalid.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
@@ -65,7 +54,7 @@ def read_settings(**given: Any) -> Settings:
 
 
 def fail(message: str) -> NoReturn:
-    """Print what went wrong and end with 2."""
+    """Print an error and exit with 2."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -76,30 +65,30 @@ Embedded = Annotated[bool, typer.Option("--embedded", help="Use the store in the
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded store (MILD_DATA_DIR, mild-data).")]
 
 
-def in_store(work: Callable[[Store], Awaitable[T]], embedded: bool, data_dir: Path | None) -> T:
-    """Do something with the store that the settings name."""
+def run_in_store(action: Callable[[Store], Awaitable[T]], embedded: bool, data_dir: Path | None) -> T:
+    """Open the store that the settings name, and return the result of `action` on it."""
     settings = read_settings(data_dir=data_dir)
     if embedded or data_dir is not None:
         with open_data_dir(settings.data_dir) as url:
-            return anyio.run(_opened, settings, url, work)
+            return anyio.run(_run_action, settings, url, action)
     if settings.store_url is None:
         raise ConfigurationError(
-            "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), or say --embedded"
+            "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), or give --embedded"
         )
-    return anyio.run(_opened, settings, settings.store_url, work)
+    return anyio.run(_run_action, settings, settings.store_url, action)
 
 
-async def _opened(settings: Settings, url: str, work: Callable[[Store], Awaitable[T]]) -> T:
+async def _run_action(settings: Settings, url: str, action: Callable[[Store], Awaitable[T]]) -> T:
     store = open_store(settings, url)
     try:
-        return await work(store)
+        return await action(store)
     finally:
         await store.aclose()
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End with what went wrong on one line."""
+    """Print an error as one line and exit."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:
         yield
@@ -112,42 +101,43 @@ keys_cli = typer.Typer(no_args_is_help=True, help="API keys: who may use the ser
 
 @keys_cli.command()
 def create(
-    name: Annotated[str, typer.Argument(help="For people: who or what uses it.")],
+    name: Annotated[str, typer.Argument(help="Who or what uses it, for people.")],
     scope: Annotated[Scope, typer.Option(help="What it may do; each includes those before it.")] = "write",
-    prefix: Annotated[str, typer.Option(help="It reaches runs whose ids start with this; empty: all.")] = "",
+    prefix: Annotated[str, typer.Option(help="It may access runs whose ids start with this; empty: all.")] = "",
     days: Annotated[
-        float | None, typer.Option(min=0.001, max=36_500, help="Days that it lives; without: for good.")
+        float | None, typer.Option(min=0.001, max=36_500, help="Days until it expires; by default never.")
     ] = None,
     embedded: Embedded = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it: this once, as only its digest is stored."""
+    """Make a key and print it. It is printed only once, since only its digest is stored."""
     secret, now = generate_secret(), time.time()
 
-    async def made(store: Store) -> ApiKey:
+    async def create_key(store: Store) -> ApiKey:
         key = generate_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
         await store.credentials.add(secret_digest(secret), key)
         return key
 
     with one_line_errors():
-        key = in_store(made, embedded, data_dir)
+        key = run_in_store(create_key, embedded, data_dir)
         api_keys.log_audit_event("key-created", key)
-        print(f"key {key.key_id} ({_told(key, now)}); it is shown only now:", file=sys.stderr)
+        print(f"key {key.key_id} ({_describe_key(key, now)}); it is shown only now:", file=sys.stderr)
         print(secret)
 
 
 @keys_cli.command("list")
 def list_keys(embedded: Embedded = False, data_dir: DataDir = None) -> None:
-    """List all keys that were ever made, without their secrets."""
+    """List all keys, revoked and expired ones too, without their secrets."""
 
-    async def found(store: Store) -> list[ApiKey]:
+    async def read_keys(store: Store) -> list[ApiKey]:
         return await store.credentials.list_keys()
 
     with one_line_errors():
-        keys, now = in_store(found, embedded, data_dir), time.time()
+        keys, now = run_in_store(read_keys, embedded, data_dir), time.time()
         for key in keys:
-            used = "never used" if key.used_at is None else f"last used {_day(key.used_at)}"
-            print(f"{key.key_id}  {key.state(now):7}  {_told(key, now)}, made {_day(key.created_at)}, {used}")
+            used = "never used" if key.used_at is None else f"last used {_format_time(key.used_at)}"
+            created = _format_time(key.created_at)
+            print(f"{key.key_id}  {key.state(now):7}  {_describe_key(key, now)}, made {created}, {used}")
 
 
 @keys_cli.command()
@@ -156,27 +146,27 @@ def revoke(
     embedded: Embedded = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Revoke a key: within five seconds nobody gets in with it, and the logins that it was used for end."""
+    """Revoke a key. Within five seconds it is refused, and its logins end."""
 
-    async def revoked(store: Store) -> ApiKey:
+    async def revoke_key(store: Store) -> ApiKey:
         key = await store.credentials.revoke(key_id)
         if key is None:
             raise InvalidRequest(f"there is no key {key_id!r}; see mild-service keys list")
         return key
 
     with one_line_errors():
-        key = in_store(revoked, embedded, data_dir)
+        key = run_in_store(revoke_key, embedded, data_dir)
         api_keys.log_audit_event("key-revoked", key)
         print(f"key {key.key_id} ({key.name}) is revoked")
 
 
-def _told(key: ApiKey, now: float) -> str:
+def _describe_key(key: ApiKey, now: float) -> str:
     runs = f"runs {key.prefix}*" if key.prefix else "all runs"
-    ends = "for good" if key.expires_at is None else f"until {_day(key.expires_at)}"
-    return f"{key.name}, {key.scope}, {runs}, {ends}"
+    expiry = "for good" if key.expires_at is None else f"until {_format_time(key.expires_at)}"
+    return f"{key.name}, {key.scope}, {runs}, {expiry}"
 
 
-def _day(at: float) -> str:
+def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
@@ -191,29 +181,29 @@ def export_run(
 ) -> None:
     """Write a run, with all its rounds, to one file."""
 
-    async def exported(store: Store) -> int:
+    async def write_file(store: Store) -> int:
         return await archive.export(store, run, file)
 
     with one_line_errors():
-        print(f"{file}: run {run}, {in_store(exported, embedded, data_dir)} bytes")
+        print(f"{file}: run {run}, {run_in_store(write_file, embedded, data_dir)} bytes")
 
 
 def import_run(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="As `export` has written it.")],
-    name: Annotated[str | None, typer.Option("--as", help="The run's id here; without: the one that it had.")] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A file written by `export`.")],
+    name: Annotated[str | None, typer.Option("--as", help="The run's new id; by default its old one.")] = None,
     embedded: Embedded = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Put a file's run into the store; nothing is written unless the whole file is sound."""
+    """Write a file's run to the store; nothing is written if any of the file is damaged."""
 
-    async def imported(store: Store) -> Run:
-        return await archive.load(store, file, wanted)
+    async def read_file(store: Store) -> Run:
+        return await archive.load(store, file, run_id)
 
     with one_line_errors():
-        wanted = archive.check(file)["run_id"] if name is None else name
-        if not _RUN_ID.fullmatch(wanted):
-            raise InvalidRequest(f"{wanted!r} is no run id; use letters, digits, '.', '_' and '-', up to 64")
-        run = in_store(imported, embedded, data_dir)
+        run_id = archive.check(file)["run_id"] if name is None else name
+        if not _RUN_ID.fullmatch(run_id):
+            raise InvalidRequest(f"{run_id!r} is not a run id; use letters, digits, '.', '_' and '-', up to 64")
+        run = run_in_store(read_file, embedded, data_dir)
         print(f"run {run.run_id}: {run.spec.num_samples} samples, round {run.round} is open")
 
 
@@ -222,19 +212,19 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
 def examine(
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove what nothing refers to; safe while writers are at work.")
+        bool, typer.Option("--repair", help="Remove keys that nothing refers to; safe while others write.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     embedded: Embedded = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Look at the store and at the settings; ends with 0 where all is well, 1 where something needs a hand."""
+    """Check the store and the settings. Exits with 0 if all is well, with 1 if something needs attention."""
 
-    async def examined(store: Store) -> doctor.Report:
+    async def run_checks(store: Store) -> doctor.Report:
         return await doctor.examine(store, read_settings(data_dir=data_dir), repair)
 
     with one_line_errors():
-        report = in_store(examined, embedded, data_dir)
+        report = run_in_store(run_checks, embedded, data_dir)
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
     else:
@@ -254,7 +244,7 @@ cli.command("doctor")(examine)
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does, and announces its end before it closes the port."""
+    """Prints the address that it listens on, and begins to drain before it closes the port."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain, drain_seconds: float) -> None:
         super().__init__(config)
@@ -268,8 +258,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._drain.begin()
-        closes = time.monotonic() + self._drain_seconds
-        while time.monotonic() < closes and not self.force_exit:  # noqa: ASYNC110  # set by a signal handler
+        deadline = time.monotonic() + self._drain_seconds
+        while time.monotonic() < deadline and not self.force_exit:  # noqa: ASYNC110  # set by a signal handler
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
@@ -289,31 +279,31 @@ def serve(
         Path | None, typer.Option(help="Folder of the embedded store (MILD_DATA_DIR, mild-data).")
     ] = None,
     allow_anonymous: Annotated[
-        bool, typer.Option("--allow-anonymous", help="Listen beyond this machine though nobody has to log in.")
+        bool, typer.Option("--allow-anonymous", help="Listen beyond this machine although no key is required.")
     ] = False,
 ) -> None:
-    """Serve until told to stop (SIGTERM, or ctrl-C)."""
-    # Without handlers of its own, the signal that uvicorn passes on after its shutdown would kill the process before
+    """Serve until stopped (SIGTERM, or ctrl-C)."""
+    # Without these handlers, the signal that uvicorn passes on after its shutdown would kill the process before
     # the embedded store is stopped.
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _leave)
-    given = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous or None}
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    overrides = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous or None}
     with ExitStack() as stack:
         try:
-            settings = read_settings(**given)
+            settings = read_settings(**overrides)
             if embedded:
                 server = stack.enter_context(EmbeddedServer(settings.data_dir))
                 settings = settings.model_copy(update={"store_url": server.url})
             app = create_app(settings)
             check_network_exposure(settings)
-            listener = stack.enter_context(_listen(settings))
+            listener = stack.enter_context(_open_listener(settings))
         except ConfigurationError as error:
             fail(str(error))
         observability.configure_logging(settings.log_level, settings.log_format)
-        process.settle()
+        process.tune_gc()
         config = uvicorn.Config(
             app,
-            http=bounded(settings.head_seconds),
+            http=make_protocol(settings.head_seconds),
             log_config=None,
             access_log=False,  # the application writes a line per request
             forwarded_allow_ips=settings.trusted_proxies,
@@ -329,7 +319,7 @@ def main() -> None:
     cli()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _open_listener(settings: Settings) -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as stack:
@@ -349,7 +339,7 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def _leave(signum: int, _: FrameType | None) -> NoReturn:
+def _exit(signum: int, _: FrameType | None) -> NoReturn:
     sys.exit(0 if signum == signal.SIGTERM else 130)
 
 

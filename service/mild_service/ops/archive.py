@@ -1,7 +1,8 @@
-"""A run as one file: a line of JSON that says what it is, every field of it, and a checksum of all that.
+"""A run as one file, for export and import.
 
-``mild-run 1`` and a line of JSON; then per field the lengths of its place, name and value (2, 2 and 8 bytes, the
-greatest first) and these three; at the end three zeros and the SHA-256 of everything before.
+The file begins with the line ``mild-run 1`` and a line of JSON. Each field follows as the lengths of its key, name and
+value (2, 2 and 8 bytes, big-endian) and these three. The file ends with three lengths of zero and the SHA-256 of
+everything before it.
 """
 
 import hashlib
@@ -22,23 +23,23 @@ from mild_service.store.servers import SCHEMA_VERSION
 _MAGIC = b"mild-run 1\n"
 _LENGTHS = struct.Struct("!HHQ")
 _RECORD = "run"
-_MOST = 2**28
-"""Bytes of a value, far above any that there is: a damaged length must not take all memory."""
+_MAX_VALUE_BYTES = 2**28
+"""Far above the largest value: a damaged length must not take all memory."""
 
 
 async def export(store: Store, run_id: str, path: Path) -> int:
-    """Write a run to a file, which appears once it is whole; return its bytes.
+    """Write a run to a file, which appears when it is complete; return its size in bytes.
 
     Raises
     ------
     RunNotFound
         If there is no such run.
     RunChanging
-        If it was written to meanwhile.
+        If the run was written to at the same time.
     ArchiveDamaged
         If the file exists.
     """
-    if path.exists():  # noqa: ASYNC240  # a command, with nobody else in its loop
+    if path.exists():  # noqa: ASYNC240  # a command, whose event loop does nothing else
         raise ArchiveDamaged(f"{path} exists; give another file, or remove it")
     part = path.with_name(f"{path.name}.part")
     digest = hashlib.sha256()
@@ -66,19 +67,19 @@ async def export(store: Store, run_id: str, path: Path) -> int:
 
 
 async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
-    """Put a file's run into the store, under its own name or another one, once the whole file was found sound.
+    """Write a file's run to the store, under its own id or `run_id`, after checking the whole file.
 
     Raises
     ------
     ArchiveDamaged
-        If the file is no such file, is damaged, or was written by a later version.
+        If the file is not such a file, is damaged, or was written by a later version.
     RunIsThere
-        If there is a run of that name.
+        If a run with that id exists.
     """
-    head = check(path)
+    header = check(path)
     with path.open("rb") as file:
-        _head(file, path)
-        fields = _fields(file, path)
+        _read_header(file, path)
+        fields = _read_fields(file, path)
         record: dict[bytes, bytes] = {}
         rest: list[Part] = []
         for part in fields:
@@ -87,43 +88,43 @@ async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
                 break
             record[part.field] = part.value
 
-        async def others() -> AsyncIterator[Part]:
+        async def remaining_parts() -> AsyncIterator[Part]:
             for part in rest:
                 yield part
             for part in fields:
                 yield part
 
-        return await store.transfer.write(run_id or head["run_id"], record, others())
+        return await store.transfer.write(run_id or header["run_id"], record, remaining_parts())
 
 
 def check(path: Path) -> Mapping[str, Any]:
-    """Read a file through and return what it says it is.
+    """Check a whole file, and return its header.
 
     Raises
     ------
     ArchiveDamaged
-        If it is no such file, is damaged, or was written by a later version.
+        If it is not such a file, is damaged, or was written by a later version.
     """
     with path.open("rb") as file:
-        head = _head(file, path)
-        for _ in _fields(file, path):
+        header = _read_header(file, path)
+        for _ in _read_fields(file, path):
             pass
         end = file.tell()
-        told = file.read()
+        stored_digest = file.read()
         file.seek(0)
-        digest, left = hashlib.sha256(), end
-        while left:
-            block = file.read(min(left, 2**20))
+        digest, remaining = hashlib.sha256(), end
+        while remaining:
+            block = file.read(min(remaining, 2**20))
             digest.update(block)
-            left -= len(block)
-    if told != digest.digest():
-        raise ArchiveDamaged(f"{path} is damaged: its checksum is another one; copy it again")
-    return head
+            remaining -= len(block)
+    if stored_digest != digest.digest():
+        raise ArchiveDamaged(f"{path} is damaged: its checksum does not match; copy it again")
+    return header
 
 
-def _head(file: IO[bytes], path: Path) -> Mapping[str, Any]:
+def _read_header(file: IO[bytes], path: Path) -> Mapping[str, Any]:
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise ArchiveDamaged(f"{path} is no run that mild-service export has written; give one")
+        raise ArchiveDamaged(f"{path} is not a run written by mild-service export; give one that is")
     try:
         head: dict[str, Any] = orjson.loads(file.readline(2**16))
         schema, _ = int(head["schema"]), str(head["run_id"])
@@ -137,19 +138,19 @@ def _head(file: IO[bytes], path: Path) -> Mapping[str, Any]:
     return head
 
 
-def _fields(file: IO[bytes], path: Path) -> Iterator[Part]:
-    """The fields up to the end's mark."""
+def _read_fields(file: IO[bytes], path: Path) -> Iterator[Part]:
+    """Yield the fields up to the end mark."""
     while True:
         lengths = file.read(_LENGTHS.size)
         if len(lengths) < _LENGTHS.size:
-            raise ArchiveDamaged(f"{path} is damaged: it ends in the middle; copy it again")
+            raise ArchiveDamaged(f"{path} is damaged: it is incomplete; copy it again")
         n_place, n_field, n_value = _LENGTHS.unpack(lengths)
         if not n_place:
             return
-        if n_value > _MOST:
+        if n_value > _MAX_VALUE_BYTES:
             raise ArchiveDamaged(f"{path} is damaged: a value of {n_value} bytes; copy it again")
         body = file.read(n_place + n_field + n_value)
         if len(body) < n_place + n_field + n_value:
-            raise ArchiveDamaged(f"{path} is damaged: it ends in the middle; copy it again")
+            raise ArchiveDamaged(f"{path} is damaged: it is incomplete; copy it again")
         place, field = body[:n_place], body[n_place : n_place + n_field]
         yield Part(place.decode(errors="replace"), field, body[n_place + n_field :])

@@ -1,4 +1,4 @@
-"""What is wrong with a store, or with how the service is set up, before somebody is woken up by it."""
+"""Checks of the store and of the settings, for ``mild-service doctor``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from mild_service.store.servers import ServerStatus
 
 Level = Literal["ok", "warning", "error"]
 
-_OLDEST = (7, 0)
-_SKEW_SECONDS = 2.0
-_FRAGMENTED = 1.5
-_MUCH = 100 * 2**20
-"""Bytes below which fragmentation says nothing."""
+_OLDEST_VERSION = (7, 0)
+_MAX_SKEW_SECONDS = 2.0
+_MAX_FRAGMENTATION = 1.5
+_MIN_FRAGMENTED_BYTES = 100 * 2**20
+"""Used memory below which the fragmentation ratio means nothing."""
 _GRACE_SECONDS = 30.0
-"""What Kubernetes leaves a process by default before it kills it."""
+"""Time that Kubernetes gives a process to stop before it kills it, by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at: `where`, `what` was found, and what to do about it (empty where it is well)."""
+    """The result of one check: `where`, `what` was found, and the remedy (empty if all is well)."""
 
     level: Level
     where: str
@@ -33,116 +33,118 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was looked at."""
+    """The results of all checks."""
 
     findings: list[Finding]
     repaired: bool
 
     @property
     def is_well(self) -> bool:
-        """Nothing needs a hand."""
+        """Whether all checks are ok."""
         return all(finding.level == "ok" for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """In JSON's own types."""
-        shown = [{name: getattr(f, name) for name in ("level", "where", "what", "remedy")} for f in self.findings]
-        return {"well": self.is_well, "repaired": self.repaired, "findings": shown}
+        """Return the report in JSON's types."""
+        findings = [{name: getattr(f, name) for name in ("level", "where", "what", "remedy")} for f in self.findings]
+        return {"well": self.is_well, "repaired": self.repaired, "findings": findings}
 
 
 async def examine(store: Store, settings: Settings, repair: bool = False) -> Report:
-    """Look at the store's servers, at the keys in it, and at the settings; `repair` removes what nothing refers to."""
+    """Check the store's servers, its keys, and the settings; `repair` removes keys that nothing refers to."""
     findings: list[Finding] = []
-    for facts in await store.servers.read_status():
-        findings += [*_server(facts), *_keeping(facts), *_memory(facts, settings)]
-    findings += _orphans(await store.cleanup.scan(repair), repair)
-    findings += _settings(settings, await Authenticator(store, settings).requires_key())
+    for status in await store.servers.read_status():
+        findings += [*_check_version_and_clock(status), *_check_persistence(status), *_check_memory(status, settings)]
+    findings += _check_orphans(await store.cleanup.scan(repair), repair)
+    findings += _check_settings(settings, await Authenticator(store, settings).requires_key())
     return Report(findings, repair)
 
 
-def _server(facts: ServerStatus) -> Iterator[Finding]:
-    version = str(facts.info.get("valkey_version") or facts.info.get("redis_version", "0"))
-    told = f"{facts.info.get('server_name', 'redis')} {version}"
-    old = tuple(int(part) for part in version.split(".")[:2]) < _OLDEST
-    yield Finding("error" if old else "ok", facts.name, told, "use Redis 7.0 or newer, or Valkey" if old else "")
-    skewed = abs(facts.clock_skew) > _SKEW_SECONDS
+def _check_version_and_clock(status: ServerStatus) -> Iterator[Finding]:
+    version = str(status.info.get("valkey_version") or status.info.get("redis_version", "0"))
+    version_text = f"{status.info.get('server_name', 'redis')} {version}"
+    is_old = tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION
     yield Finding(
-        "warning" if skewed else "ok",
-        facts.name,
-        f"clock is {facts.clock_skew:+.1f} s from this machine's",
-        "synchronise the clocks (NTP): runs expire by the service's" if skewed else "",
+        "error" if is_old else "ok", status.name, version_text, "use Redis 7.0 or newer, or Valkey" if is_old else ""
+    )
+    is_skewed = abs(status.clock_skew) > _MAX_SKEW_SECONDS
+    yield Finding(
+        "warning" if is_skewed else "ok",
+        status.name,
+        f"clock is {status.clock_skew:+.1f} s from this machine's",
+        "synchronise the clocks (NTP): runs expire by the service's" if is_skewed else "",
     )
 
 
-def _keeping(facts: ServerStatus) -> Iterator[Finding]:
-    """Whether what is acknowledged is on disk."""
-    if not int(facts.info.get("aof_enabled", 0)):
-        yield Finding("error", facts.name, "no append-only file: a restart loses runs", "set `appendonly yes`")
-    elif (how := facts.config.get("appendfsync", "always")) != "always":
+def _check_persistence(status: ServerStatus) -> Iterator[Finding]:
+    """Check whether acknowledged writes are on disk."""
+    if not int(status.info.get("aof_enabled", 0)):
+        yield Finding("error", status.name, "no append-only file: a restart loses runs", "set `appendonly yes`")
+    elif (how := status.config.get("appendfsync", "always")) != "always":
         yield Finding(
             "warning",
-            facts.name,
+            status.name,
             f"the append-only file is synced {how}: a crash may lose acknowledged writes",
             "set `appendfsync always`",
         )
     else:
-        unseen = "" if "appendfsync" in facts.config else " (how it is synced is not shown: ACL `+config|get`)"
-        yield Finding("ok", facts.name, f"append-only file{unseen}")
+        hint = "" if "appendfsync" in status.config else " (how it is synced is not shown: ACL `+config|get`)"
+        yield Finding("ok", status.name, f"append-only file{hint}")
     for name, what in (
         ("aof_last_write_status", "the last write to the append-only file failed"),
         ("aof_last_bgrewrite_status", "the last rewrite of the append-only file failed"),
         ("rdb_last_bgsave_status", "the last snapshot failed"),
     ):
-        if facts.info.get(name, "ok") != "ok":
-            yield Finding("error", facts.name, what, "make room on the store's disk, and see its log")
+        if status.info.get(name, "ok") != "ok":
+            yield Finding("error", status.name, what, "make room on the store's disk, and see its log")
 
 
-def _memory(facts: ServerStatus, settings: Settings) -> Iterator[Finding]:
-    policy = facts.config.get("maxmemory-policy") or str(facts.info.get("maxmemory_policy", "noeviction"))
+def _check_memory(status: ServerStatus, settings: Settings) -> Iterator[Finding]:
+    policy = status.config.get("maxmemory-policy") or str(status.info.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction":
         yield Finding(
-            "error", facts.name, f"evicts keys ({policy}): runs lose bits", "set `maxmemory-policy noeviction`"
+            "error", status.name, f"evicts keys ({policy}): runs lose bits", "set `maxmemory-policy noeviction`"
         )
-    memory = facts.memory
+    memory = status.memory
     limit = min((n for n in (memory.limit, settings.store_memory) if n), default=None)
-    told = f"uses {memory.used / 2**20:.1f} MiB, {int(facts.info.get('used_memory_peak', 0)) / 2**20:.1f} at most"
+    usage = f"uses {memory.used / 2**20:.1f} MiB, {int(status.info.get('used_memory_peak', 0)) / 2**20:.1f} at most"
     if limit is None:
-        yield Finding("warning", facts.name, f"{told}, without a limit", "set `maxmemory`, or MILD_STORE_MEMORY")
+        yield Finding("warning", status.name, f"{usage}, without a limit", "set `maxmemory`, or MILD_STORE_MEMORY")
     else:
-        short = memory.used > (1 - settings.store_reserve) * limit
-        remedy = "delete runs, or raise the limit: new runs are refused" if short else ""
-        yield Finding("warning" if short else "ok", facts.name, f"{told}, of {limit / 2**20:.1f} MiB", remedy)
-    fragmentation = float(facts.info.get("mem_fragmentation_ratio", 1))
-    if memory.used > _MUCH and fragmentation > _FRAGMENTED:
-        yield Finding("warning", facts.name, f"fragmentation is {fragmentation:.2f}", "set `activedefrag yes`")
+        is_short = memory.used > (1 - settings.store_reserve) * limit
+        remedy = "delete runs, or raise the limit: new runs are refused" if is_short else ""
+        yield Finding("warning" if is_short else "ok", status.name, f"{usage}, of {limit / 2**20:.1f} MiB", remedy)
+    fragmentation = float(status.info.get("mem_fragmentation_ratio", 1))
+    if memory.used > _MIN_FRAGMENTED_BYTES and fragmentation > _MAX_FRAGMENTATION:
+        yield Finding("warning", status.name, f"fragmentation is {fragmentation:.2f}", "set `activedefrag yes`")
 
 
-def _orphans(orphans: OrphanReport, repair: bool) -> Iterator[Finding]:
+def _check_orphans(orphans: OrphanReport, repair: bool) -> Iterator[Finding]:
     counts = (
         (len(orphans.keys), "keys of runs that are gone", "removed"),
-        (orphans.fields, "parts of bodies that nobody has finished for an hour", "removed"),
-        (len(orphans.unlisted), "runs that no list shows and that would never expire", "listed"),
+        (orphans.fields, "parts of bodies that were not completed within an hour", "removed"),
+        (len(orphans.unlisted), "runs that no list contains and that would never expire", "listed"),
     )
-    for count, what, mended in counts:
+    for count, what, repaired in counts:
         if count and repair:
-            yield Finding("ok", "keys", f"{count} {what}: {mended}")
+            yield Finding("ok", "keys", f"{count} {what}: {repaired}")
         else:
             yield Finding("warning" if count else "ok", "keys", f"{count} {what}", "say --repair" if count else "")
 
 
-def _settings(settings: Settings, closed: bool) -> Iterator[Finding]:
-    if not closed and not is_loopback(settings.host):
+def _check_settings(settings: Settings, requires_key: bool) -> Iterator[Finding]:
+    if not requires_key and not is_loopback(settings.host):
         yield Finding(
             "warning",
             "settings",
             f"listens on {settings.host} without a login",
-            "make a key (mild-service keys create), or see to it that nobody else reaches the port",
+            "make a key (mild-service keys create), or make sure that no one else can reach the port",
         )
-    ending = settings.drain_seconds + settings.shutdown_seconds
-    if ending > _GRACE_SECONDS:
+    stop_seconds = settings.drain_seconds + settings.shutdown_seconds
+    if stop_seconds > _GRACE_SECONDS:
         yield Finding(
             "warning",
             "settings",
-            f"takes up to {ending:g} s to end, Kubernetes kills after {_GRACE_SECONDS:g}",
+            f"takes up to {stop_seconds:g} s to stop, Kubernetes kills after {_GRACE_SECONDS:g}",
             "raise terminationGracePeriodSeconds (compose: stop_grace_period), or lower MILD_DRAIN_SECONDS",
         )
     if settings.sweep_seconds == 0:

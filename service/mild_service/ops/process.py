@@ -1,9 +1,4 @@
-"""Senders that keep a connection busy with no request: uvicorn waits for them, so its protocol is given bounds here.
-
-The end of a process, announced: balancers are told, and nobody is kept waiting.
-
-The Python interpreter, set for a process that serves: by default it is set for programs that run and end.
-"""
+"""The server process: connection timeouts, draining before it stops, and settings of the Python interpreter."""
 
 import asyncio
 import gc
@@ -17,102 +12,103 @@ _HEAD_BYTES = 64 * 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1, where a request's head, and a body that goes on after its answer, have `patience` seconds each.
+    """HTTP/1.1 with limits for the head of a request, and for a body that continues after the response.
 
-    After that the connection is closed, and at once where a head is too long. What follows an early answer is thrown
-    away until then, as a connection that is closed while the other side sends may lose it the answer.
+    Each has `timeout_seconds`, after which the connection is closed; a head that is too long closes it at once. The
+    rest of a body after an early response is read and discarded until then, since closing a connection while the other
+    side is sending may lose the response.
     """
 
-    patience = 10.0
+    timeout_seconds = 10.0
     _timer: asyncio.TimerHandle | None = None
     _n_head_bytes = 0
     _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its parent
-        """Expect the first request."""
+        """Wait for the first request."""
         super().connection_made(transport)
-        self._start()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing any more."""
-        self._stop()
+        """Stop the timer."""
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, as long as the head is not too long."""
+        """Read data, and close the connection if the head of a request is too long."""
         super().data_received(data)
         self._n_head_bytes = self._n_head_bytes + len(data) if self._in_head else 0
         if self._n_head_bytes > _HEAD_BYTES:
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Expect the rest of a request's head."""
+        """Wait for the rest of a request's head."""
         super().on_message_begin()
         self._in_head = True
-        self._start()
+        self._start_timer()
 
     def on_headers_complete(self) -> None:
-        """Let the request take its time from here on: the application counts it."""
+        """Stop the timer: the application limits the time from here on."""
         self._in_head = False
-        self._stop()
+        self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Wait for the next request as usual."""
-        self._stop()
+        """Wait for the next request, for the usual time."""
+        self._stop_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the rest of a body that nobody reads, but not for long."""
+        """Wait for the rest of a body that the application has not read."""
         if self.cycle.response_complete and self.cycle.more_body:
-            self._start()
+            self._start_timer()
         super().on_response_complete()
 
-    def _start(self) -> None:
+    def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self.patience, self.transport.close)
+            self._timer = self.loop.call_later(self.timeout_seconds, self.transport.close)
 
-    def _stop(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-def bounded(patience: float) -> type[BoundedProtocol]:
-    """The protocol with a limit of its own, as uvicorn takes a class."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"patience": patience})
+def make_protocol(timeout_seconds: float) -> type[BoundedProtocol]:
+    """Return the protocol with a timeout, as a class, which uvicorn requires."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"timeout_seconds": timeout_seconds})
 
 
 class Drain:
-    """Whether the service is about to end."""
+    """State of the shutdown: whether the service still accepts requests."""
 
     def __init__(self, feed: EventFeed) -> None:
         self._feed = feed
         self.begun = False
 
     def begin(self) -> None:
-        """Be ready no more, and let long-polls and event streams end."""
+        """Make the readiness probe fail, and end long polls and event streams."""
         self.begun = True
         self._feed.close()
 
 
-_YOUNG = 10_000
-"""Objects that are made, and not freed, between two looks for cycles. Python's own 700 are made by a few requests,
-which leave next to no cycles behind; no cycle was seen to hold a body."""
+_GC_THRESHOLD = 10_000
+"""New objects between two runs of the cycle collector. Python's default of 700 is reached within a few requests, which
+leave hardly any cycles; no cycle was seen to hold a body."""
 _SWITCH_SECONDS = 0.0005
-"""How long a thread that computes keeps the event loop from going on; Python's own is ten times as long.
+"""How long a computing thread may keep the interpreter from the event loop; Python's default is ten times as long.
 
-The loop lets go of the interpreter at every call to the system, several times a request, and while sets are computed
-each time it has to wait for its turn again."""
+The loop releases the interpreter at every system call, several times per request, and has to wait for it each time
+while sets are computed."""
 
 
-def settle() -> None:
-    """Set it; to be called when all is loaded, before serving.
+def tune_gc() -> None:
+    """Tune the garbage collector and thread switching; called once everything is loaded, before serving.
 
-    Modules, routes and schemas are some hundred thousand objects which stay for good. Going through them for cycles
-    held up every request that came meanwhile, and all such looking took a sixth of the time of an epoch's PUT.
+    Modules, routes and schemas are some hundred thousand permanent objects. Traversing them delayed all requests, and
+    garbage collection took a sixth of the time of an epoch's PUT.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, 20, 20)
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -16,7 +16,7 @@ from mild_core import selection
 from mild_core.results import Selection
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.ops.process import bounded
+from mild_service.ops.process import make_protocol
 from tests.inprocess import running
 from tests.live import connect, serving, status, until_closed
 from tests.service.recordings import OCTETS, recording
@@ -34,7 +34,7 @@ def head(path: str, length: int, kind: str = "application/octet-stream") -> byte
 def impatient(settings: Settings) -> Iterator[str]:
     """A replica that waits for a body for a moment only; whatever else a test asks for, a patient one answers."""
     changed = {"body_pause_seconds": 1.0, "min_body_rate": 100, "request_seconds": 1.0, "max_wait_seconds": 0.1}
-    with serving(create_app(settings.model_copy(update=changed)), http=bounded(1)) as url:
+    with serving(create_app(settings.model_copy(update=changed)), http=make_protocol(1)) as url:
         yield url
 
 
@@ -108,7 +108,7 @@ def test_a_deadline_that_would_cut_off_long_polls_is_refused() -> None:
 @pytest.mark.parametrize("body", [b"", b"x" * 5000])
 def test_a_body_is_cut_off_at_its_limit_and_not_after(settings: Settings, body: bytes) -> None:
     with (
-        serving(create_app(settings.model_copy(update={"max_document_bytes": 4096})), http=bounded(0.5)) as url,
+        serving(create_app(settings.model_copy(update={"max_document_bytes": 4096})), http=make_protocol(0.5)) as url,
         connect(url) as connection,
     ):
         connection.sendall(head("/runs/a", 10**9, "application/json") + body)
@@ -118,7 +118,7 @@ def test_a_body_is_cut_off_at_its_limit_and_not_after(settings: Settings, body: 
 
 
 def test_who_goes_on_sending_after_the_answer_still_gets_it(settings: Settings) -> None:
-    with serving(create_app(settings), http=bounded(20)) as url, connect(url) as connection:
+    with serving(create_app(settings), http=make_protocol(20)) as url, connect(url) as connection:
         connection.sendall(head("/runs/nobody/rounds/0/epochs/0", 4_000_000) + bytes(4_000_000))
         assert status(connection) == 404
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")  # the connection has stayed what it was
@@ -126,7 +126,7 @@ def test_who_goes_on_sending_after_the_answer_still_gets_it(settings: Settings) 
 
 
 def test_who_trickles_on_after_the_answer_is_cut_off(settings: Settings) -> None:
-    with serving(create_app(settings), http=bounded(0.5)) as url, connect(url) as connection:
+    with serving(create_app(settings), http=make_protocol(0.5)) as url, connect(url) as connection:
         connection.sendall(head("/runs/nobody/rounds/0/epochs/0", 4_000_000) + bytes(100))
         assert until_closed(connection).startswith(b"HTTP/1.1 404 ")
 
@@ -208,13 +208,13 @@ def test_work_beyond_what_may_wait_is_refused(settings: Settings, monkeypatch: p
     ],
 )
 def test_a_head_that_does_not_end_is_not_waited_for(settings: Settings, sent: bytes) -> None:
-    with serving(create_app(settings), http=bounded(0.2)) as url, connect(url) as connection:
+    with serving(create_app(settings), http=make_protocol(0.2)) as url, connect(url) as connection:
         connection.sendall(sent)
         assert until_closed(connection) == b""
 
 
 def test_a_head_that_comes_in_time_is_answered_and_so_is_the_next(settings: Settings) -> None:
-    with serving(create_app(settings), http=bounded(1)) as url, connect(url) as connection:
+    with serving(create_app(settings), http=make_protocol(1)) as url, connect(url) as connection:
         for request in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"):
             connection.sendall(request[:10])
             connection.sendall(request[10:])

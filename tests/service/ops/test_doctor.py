@@ -47,7 +47,7 @@ async def test_every_mistake_in_the_setting_up_is_named_with_its_remedy(settings
             ("evicts keys (allkeys-lru)", "noeviction"),
             ("without a limit", "maxmemory"),
             ("0.0.0.0 without a login", "keys create"),
-            ("up to 50 s to end", "terminationGracePeriodSeconds"),
+            ("up to 50 s to stop", "terminationGracePeriodSeconds"),
             ("never swept", "MILD_SWEEP_SECONDS"),
         ):
             assert any(what in shown and remedy in hint for shown, hint in found.items()), what
