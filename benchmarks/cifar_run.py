@@ -46,17 +46,17 @@ def record(client: MildClient, run_id: str, settings: TrainSettings, data: Datas
     ) as run:
         client.put_labels(run_id, data.y_train)
         client.put_sample_ids(run_id, sample_ids(data))
-        planted = trainer.plant()
+        planted = trainer.draw_planted_labels()
         assert planted is not None, "the settings plant some"
         run.put_planted(planted.planted)
-        trainer.use(planted)
+        trainer.use_planted_labels(planted)
         members = bitmap.full(data.n_samples)
         for number in range(settings.rounds):
-            trainer.begin(number)
+            trainer.initialise_round(number)
             labels = data.y_train if number else planted.labels
             for epoch in range(settings.epochs):
-                told, _ = trainer.epoch(number, epoch, members)
-                run.log_predictions(epoch, everyone, trainer.predictions(), labels, complete=True)
+                told, _ = trainer.run_epoch(number, epoch, members)
+                run.log_predictions(epoch, everyone, trainer.predict_labels(), labels, complete=True)
                 run.put_metrics(epoch, told.metrics())
                 print(f"round {number} epoch {epoch}: {told.train_accuracy:.3f} {told.test_accuracy:.3f}", flush=True)
             run.finish()
@@ -91,7 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = TrainSettings.for_dataset(
         "cifar10", model="resnet8", noise=given.noise, epochs=given.epochs, rounds=given.rounds, seed=given.seed
     )
-    data = datasets.load("cifar10", given.data_dir).limited(given.limit, given.seed).with_noise(given.noise, given.seed)
+    data = (
+        datasets.load("cifar10", given.data_dir)
+        .take_balanced(given.limit, given.seed)
+        .with_noise(given.noise, given.seed)
+    )
     if given.images is not None:
         write_images(given.images, data)
     with MildClient(given.url) as client:

@@ -29,8 +29,8 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import prepare
-from mild_trainer.training.history import Agreement
+from mild_trainer.training import preparation
+from mild_trainer.training.history import SetMetrics
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer
 
@@ -108,18 +108,18 @@ def selected(settings: TrainSettings, read: Dataset, path: Path | None) -> Bitma
 
 def outcomes(case: str, seed: int, arguments: argparse.Namespace) -> list[Outcome]:
     plain = settings_of(case, seed, arguments.data_dir)
-    read = small(prepare.read(plain), arguments.pixels)
+    read = small(preparation.read_dataset(plain), arguments.pixels)
     name = f"{case.replace(':', '_')}_{arguments.pixels}_s{seed}.npy"
     path = None if arguments.cache is None else arguments.cache / name
     kept = selected(plain, read, path)
-    data = prepare.prepare(plain, read)
+    data = preparation.prepare_dataset(plain, read)
     assert data.clean is not None
-    found = Agreement.of(bitmap.unpack(kept, data.n_samples), data.clean)
+    found = SetMetrics.compare(bitmap.unpack(kept, data.n_samples), data.clean)
     done = []
     budgets = BUDGETS[case]
     for budget, variant in itertools.product(budgets, arguments.variants):
         settings = settings_of(case, seed, arguments.data_dir, finish_epochs=budget, **VARIANTS[variant])
-        finished = Trainer(settings, data).finish(kept)
+        finished = Trainer(settings, data).run_finish(kept)
         outcome = Outcome(
             case=case,
             budget=budget,

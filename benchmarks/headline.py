@@ -34,8 +34,8 @@ from mild_trainer import data as datasets
 from mild_trainer import presets
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import prepare
-from mild_trainer.training.compute_cost import Passes
+from mild_trainer.training import preparation
+from mild_trainer.training.compute_cost import ComputeCost
 from mild_trainer.training.history import History
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer
@@ -51,10 +51,10 @@ class Row:
 
     name: str
     test_accuracy: float
-    passes: Passes
+    passes: ComputeCost
     seconds: float
     set: str = ""
-    whole: Passes | None = None
+    whole: ComputeCost | None = None
 
 
 def shared(epochs: int, share: float) -> int:
@@ -90,26 +90,28 @@ def told(history: History) -> str:
 
 def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
     published, ours = loops(arguments)
-    data = prepare.prepare(ours, read)
+    data = preparation.prepare_dataset(ours, read)
     assert data.clean is not None
     done = []
 
     def add(row: Row) -> None:
-        print(f"{row.name}: {row.test_accuracy:.4f}, {row.passes.told}, {row.seconds:.0f} s {row.set}", flush=True)
+        print(
+            f"{row.name}: {row.test_accuracy:.4f}, {row.passes.describe()}, {row.seconds:.0f} s {row.set}", flush=True
+        )
         done.append(row)
 
     long = replace(ours, epochs=2 * ours.epochs)
     for name, mask in (("cross entropy, all labels", np.ones_like(data.clean)), ("true clean set", data.clean)):
         started = time.perf_counter()
-        accuracy = Trainer(long, data).train_alone(bitmap.pack(mask))
-        passes = Passes.learnt(long.epochs * int(mask.sum()))
+        accuracy = Trainer(long, data).train_comparison(bitmap.pack(mask))
+        passes = ComputeCost.of_training(long.epochs * int(mask.sum()))
         add(Row(name, accuracy, passes, time.perf_counter() - started, f"{int(mask.sum()):,}"))
 
     started = time.perf_counter()
     history = run_rounds(ours, data=read)
     finished = history.finished
     assert finished is not None
-    selecting = replace(history, finished=None).passes
+    selecting = replace(history, finished=None).compute_cost
     seconds = time.perf_counter() - started
     add(
         Row(
@@ -120,21 +122,21 @@ def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
             told(history),
         )
     )
-    add(Row(f"ours, {finished.method}", finished.test_accuracy, history.passes, seconds, told(history)))
+    add(Row(f"ours, {finished.method}", finished.test_accuracy, history.compute_cost, seconds, told(history)))
 
     started = time.perf_counter()
     history = run_rounds(published, data=read)
     name = f"published loop, {len(history.rounds)} of {published.rounds} stages"
     accuracy = history.rounds[-1].test_accuracy
     seconds = time.perf_counter() - started
-    add(Row(name, accuracy, history.passes, seconds, told(history), whole_protocol(published, history)))
+    add(Row(name, accuracy, history.compute_cost, seconds, told(history), whole_protocol(published, history)))
     return done
 
 
-def whole_protocol(published: TrainSettings, history: History) -> Passes:
+def whole_protocol(published: TrainSettings, history: History) -> ComputeCost:
     """All stages' passes: those left out since two sets agreed would have been trained on the last of them."""
     n_left = (published.rounds - len(history.rounds)) * published.epochs
-    return history.passes + Passes.learnt(n_left * history.rounds[-1].n_selected)
+    return history.compute_cost + ComputeCost.of_training(n_left * history.rounds[-1].n_selected)
 
 
 def table(found: Sequence[Row]) -> list[str]:
@@ -150,7 +152,7 @@ def table(found: Sequence[Row]) -> list[str]:
     ]
 
 
-def protocol(found: Sequence[Row]) -> Passes:
+def protocol(found: Sequence[Row]) -> ComputeCost:
     """What the whole published protocol takes."""
     whole = found[-1].whole
     assert whole is not None
@@ -215,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         *table(found),
         "",
         "The published loop ended once two sets agreed. The whole protocol, all stages on the last set, would take "
-        f"{protocol(found).told}; the column compares with those.",
+        f"{protocol(found).describe()}; the column compares with those.",
         "",
     ]
     if full:

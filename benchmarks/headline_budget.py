@@ -8,8 +8,8 @@ fewer is still cheaper: the benchmark judges by the sets that came out.
 from collections.abc import Sequence
 
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.compute_cost import Passes
-from mild_trainer.training.trainer import WARM_UP
+from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.trainer import WARM_UP_EPOCHS
 
 SHARE = 0.2
 """Of the published protocol's passes, that ours may take to select."""
@@ -18,16 +18,16 @@ RIGHT = 0.2 + 0.8 / 10
 """Share of right labels after 80% are redrawn from ten classes."""
 
 
-def selecting(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> Passes:
+def selecting(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> ComputeCost:
     """Forward and backward passes of a training's rounds; `later` has the members of each but the first."""
-    spent = Passes()
+    spent = ComputeCost()
     if settings.plant and settings.plant_how == "confused":
-        spent += Passes.learnt(WARM_UP * n_samples) + Passes(forward=n_samples)
+        spent += ComputeCost.of_training(WARM_UP_EPOCHS * n_samples) + ComputeCost(forward=n_samples)
     for number, n_members in enumerate((n_samples, *later)):
         watched = {"all": n_samples, "mixed": n_samples - n_members, "members": 0}[settings.observe]
-        each = Passes.learnt(n_members) + Passes(forward=watched)
+        each = ComputeCost.of_training(n_members) + ComputeCost(forward=watched)
         n_epochs = settings.epochs_of(number)
-        spent += Passes(n_epochs * each.forward, n_epochs * each.backward)
+        spent += ComputeCost(n_epochs * each.forward, n_epochs * each.backward)
     return spent
 
 

@@ -63,17 +63,17 @@ class RecordingTrainer(Trainer):
     def record(self, round: int = 0) -> Recording:
         """Train a round on everyone, as a run's first round does."""
         everyone = bitmap.full(self._data.n_samples)
-        self.begin(round)
+        self.initialise_round(round)
         correct, logits = [], []
         for epoch in range(self._settings.epochs):
-            correct.append(self.epoch(round, epoch, everyone)[1].correct)
+            correct.append(self.run_epoch(round, epoch, everyone)[1].correct)
             logits.append(self._tracker.take_logits())
         return Recording(RoundBits(self._data.n_samples, np.stack(correct)), np.stack(logits))
 
     def predicted(self, members: Bitmap) -> Logits:
         """Train on the members alone, and return everyone's logits, shape (n_samples, n_classes)."""
-        self.train_alone(members)
-        evaluate(self.trainee, self._images, self._settings, tracker=self._tracker)
+        self.train_comparison(members)
+        evaluate(self.train_state, self._images, self._settings, tracker=self._tracker)
         return self._tracker.take_logits()
 
 

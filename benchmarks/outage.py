@@ -46,11 +46,11 @@ class Clock(Reporter):
         self.seconds: list[float] = []
         self._marks: list[float] = []
 
-    def round_started(self, title: str, n_members: int, n_epochs: int) -> None:
+    def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
         """Begin again: no epoch lies before a round's first."""
         self._marks = []
 
-    def epoch_done(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         """Note when."""
         self._marks.append(time.perf_counter())
         self.seconds = [*self.seconds, *(b - a for a, b in pairwise(self._marks[-2:]))]

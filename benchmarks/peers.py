@@ -27,7 +27,7 @@ from benchmarks.logits import RecordingTrainer, held_out
 from benchmarks.timing import machine
 from benchmarks.truth import Mask, best_f1, f1
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import prepare
+from mild_trainer.training import preparation
 
 NOISES = ("symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
 RESULTS = Path(__file__).parent / "results"
@@ -65,7 +65,7 @@ def figures(noise: str, seed: int, method: str, judgement: Judgement, clean: Mas
 def judged(settings: TrainSettings) -> list[Figures]:
     """Every method on one data set, one noise and one seed."""
     torch.set_num_threads(1)
-    data = prepare.prepare(settings, prepare.read(settings))
+    data = preparation.prepare_dataset(settings, preparation.read_dataset(settings))
     clean, labels, seed = data.clean, data.y_train, settings.seed
     assert clean is not None
     recording = RecordingTrainer(settings, data).record()

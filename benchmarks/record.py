@@ -30,8 +30,8 @@ from mild_trainer import planting
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.engine import Machine, Trainee, evaluate, train_epoch
-from mild_trainer.training.trainer import early_predictions, seed_of
+from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, train_epoch
+from mild_trainer.training.trainer import derive_seed, predict_early
 
 Planted = Literal["none", "uniform", "confused"]
 PLANTED_SHARE = 0.02
@@ -147,7 +147,7 @@ def dataset(case: Case, data_dir: Path | None) -> Dataset:
             data = replace(data, y_train=given, y_train_clean=data.y_train)
         if case.data == "cifar16":
             data = replace(data, x_train=_halved(data.x_train), x_test=_halved(data.x_test))
-        data = data.limited(3000 if case.data == "cifar16" else 2000, case.seed)
+        data = data.take_balanced(3000 if case.data == "cifar16" else 2000, case.seed)
     if case.tail > 1:
         data = _long_tailed(data, case.tail, case.seed)
     return data if case.noise.startswith("human:") else data.with_noise(case.noise, case.seed)
@@ -194,13 +194,13 @@ class Recorder:
 
     def __init__(self, case: Case, data: Dataset) -> None:
         self.case, self.data, self.settings = case, data, settings_of(case)
-        self.machine = Machine.choose(self.settings)
-        mean, std = data.normalisation()
+        self.context = ComputeContext.from_settings(self.settings)
+        mean, std = data.compute_channel_statistics()
         augmentation = Augmentation(self.settings.pad, self.settings.flip)
         self.images = DeviceImages(
-            data.x_train, data.y_train, mean, std, self.machine.device, augmentation=augmentation
+            data.x_train, data.y_train, mean, std, self.context.device, augmentation=augmentation
         )
-        self.trainee = Trainee(self.settings, self.machine, data.x_train.shape[-1], data.n_classes)
+        self.train_state = TrainState(self.settings, self.context, data.x_train.shape[-1], data.n_classes)
 
     def run(self) -> Recording:
         """Train all rounds."""
@@ -209,7 +209,9 @@ class Recorder:
         clean = np.ones(n, dtype=bool) if data.clean is None else data.clean
         planted = None
         if self.case.planted != "none":
-            chosen = planting.plant(data.y_train, data.n_classes, PLANTED_SHARE, self.case.seed, self.predicted())
+            chosen = planting.plant_labels(
+                data.y_train, data.n_classes, PLANTED_SHARE, self.case.seed, self.predicted()
+            )
             self.images.labels = torch.from_numpy(chosen.labels)
             planted = chosen.planted
         members, rounds = bitmap.full(n), []
@@ -223,18 +225,18 @@ class Recorder:
         """Classes that a barely trained network predicts; None where planting is uniform."""
         if self.case.planted == "uniform":
             return None
-        return early_predictions(self.trainee, self.images, self.settings)
+        return predict_early(self.train_state, self.images, self.settings)
 
     def round(self, number: int, members: Bitmap) -> Round:
         """Train one round; the training pass sees the members, the evaluation pass everyone."""
-        self.trainee.renew(seed_of(self.case.seed, 0, number))
+        self.train_state.reinitialise(derive_seed(self.case.seed, 0, number))
         inside = torch.from_numpy(bitmap.to_indices(members, self.data.n_samples))
         trackers = [CorrectnessTracker(self.data.n_samples) for _ in range(2)]
         taken: list[list[Bitmap]] = [[], []]
         for epoch in range(self.case.epochs):
-            draws = torch.Generator().manual_seed(seed_of(self.case.seed, 1, number, epoch))
-            train_epoch(self.trainee, self.images, inside, self.settings, epoch, draws, trackers[0])
-            evaluate(self.trainee, self.images, self.settings, tracker=trackers[1])
+            draws = torch.Generator().manual_seed(derive_seed(self.case.seed, 1, number, epoch))
+            train_epoch(self.train_state, self.images, inside, self.settings, epoch, draws, trackers[0])
+            evaluate(self.train_state, self.images, self.settings, tracker=trackers[1])
             for tracker, rows in zip(trackers, taken, strict=True):
                 rows.append(tracker.take().correct)
         return Round(members, correct_train=np.stack(taken[0]), correct_eval=np.stack(taken[1]))

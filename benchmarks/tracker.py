@@ -131,8 +131,8 @@ def epochs(device: str, n_samples: int) -> dict[str, Callable[[], object]]:
         plain: dict[str, Any] = {"model": "resnet8", "epochs": 1, "batch_size": 128, "device": device, "threads": 1}
         settings = TrainSettings.for_dataset("cifar10", observe=observe, plant=0.0, **plain)
         trainer = Trainer(settings, data)
-        trainer.begin(0)
-        works[observe] = lambda trainer=trainer: trainer.epoch(0, 0, members)  # type: ignore[misc]  # bound now
+        trainer.initialise_round(0)
+        works[observe] = lambda trainer=trainer: trainer.run_epoch(0, 0, members)  # type: ignore[misc]  # bound now
     return works
 
 

@@ -29,7 +29,7 @@ from mild_client import CorrectnessTracker
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import resnet
 from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.engine import Machine, Trainee, train_epoch
+from mild_trainer.training.engine import ComputeContext, TrainState, train_epoch
 
 BAR = 8.0
 RESULTS = Path(__file__).parent / "results"
@@ -92,19 +92,19 @@ def published(images: Images, model: nn.Module, device: torch.device, epochs: in
 
 def ours(images: Images, settings: TrainSettings, epochs: int) -> float:
     """Seconds of an epoch."""
-    machine = Machine.choose(settings)
+    context = ComputeContext.from_settings(settings)
     halves, quarters = (np.full(3, level, dtype=np.float32) for level in (127.5, 63.75))
     there = DeviceImages(
-        images.x, images.y, halves, quarters, machine.device, machine.dtype, Augmentation(4, True), settings.data_on
+        images.x, images.y, halves, quarters, context.device, context.dtype, Augmentation(4, True), settings.data_on
     )
-    trainee = Trainee(settings, machine, 3, 10)
-    tracker = CorrectnessTracker(len(images.y), machine.device)
-    members = torch.arange(len(images.y), device=machine.device)
+    train_state = TrainState(settings, context, 3, 10)
+    tracker = CorrectnessTracker(len(images.y), context.device)
+    members = torch.arange(len(images.y), device=context.device)
     seconds = []
     for epoch in range(epochs + 1):
-        draws = torch.Generator(machine.device).manual_seed(epoch)
+        draws = torch.Generator(context.device).manual_seed(epoch)
         started = time.perf_counter()
-        train_epoch(trainee, there, members, settings, epoch, draws, tracker)
+        train_epoch(train_state, there, members, settings, epoch, draws, tracker)
         tracker.take()  # waits for the device
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])

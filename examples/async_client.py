@@ -1,4 +1,4 @@
-"""Several trainings at once and one who watches them, with the asynchronous client.
+"""Several trainings at once, and a reader that follows their events, with the asynchronous client.
 
 Start a service first (``mild-service serve --embedded``), then: ``python examples/async_client.py [URL]``.
 """

@@ -1,8 +1,8 @@
-"""NumPy, JAX or anything else with arrays: post one bitmap per epoch to a service, with no torch in sight.
+"""NumPy, JAX or anything else with arrays: post one bitmap per epoch to a service, without torch.
 
 usage: python examples/numpy_bitmaps.py http://localhost:8000
 
-The loop is softmax regression on random features, in NumPy; with JAX, hand ``np.asarray(logits)`` on in the same way.
+The loop is softmax regression on random features, in NumPy; with JAX, pass ``np.asarray(logits)`` in the same way.
 """
 
 import sys

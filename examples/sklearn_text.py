@@ -1,7 +1,7 @@
 """scikit-learn on text: find the texts in the wrong category, with an `MLPClassifier` trained epoch by epoch.
 
 Texts are sentences of three authors' vocabularies, drawn here, so that nothing is downloaded; a quarter of the labels
-is wrong. The same lines do for tabular data: anything with ``partial_fit`` and ``predict``.
+is wrong. The same lines work for tabular data: anything with ``partial_fit`` and ``predict``.
 """
 
 import numpy as np

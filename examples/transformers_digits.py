@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 from transformers.utils import logging
 
 from mild_client import LocalSelector, RunSpec
-from mild_client.callbacks.transformers import attached
+from mild_client.callbacks.transformers import attach
 from mild_core import bitmap
 
 N_EPOCHS = 25
@@ -57,7 +57,7 @@ def main() -> None:
         trainer = Trainer(model, arguments, train_dataset=data)
         backend = LocalSelector()
         backend.open(RunSpec("digits", num_samples=labels.size, forward_pass="eval"))
-        callback = attached(trainer, backend)
+        callback = attach(trainer, backend)
         trainer.train()
 
     assert callback.result is not None, "a training finishes its round"

@@ -27,7 +27,7 @@ def test_the_budget_is_what_a_training_spends(observe: Observe, plant: float, ho
     history = run_rounds(settings)
     later = [record.n_members for record in history.rounds[1:]]
     assert later
-    assert headline_budget.selecting(settings, 100, later) == history.passes
+    assert headline_budget.selecting(settings, 100, later) == history.compute_cost
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])

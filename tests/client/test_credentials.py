@@ -7,7 +7,7 @@ import pytest
 
 from mild_client import MildClient
 from mild_core.errors import ParameterError
-from mild_trainer.job import Job, Place
+from mild_trainer.job import BackendOptions, Job
 from mild_trainer.settings import TrainSettings
 from tests.client.wire import Reply, Server, serving
 
@@ -65,6 +65,6 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(client: Connect
 
 
 def test_a_key_is_in_no_repr(client: Connect) -> None:
-    job = Job(TrainSettings(), Path("out"), Place("http://service", api_key=SECRET), "a", False)
+    job = Job(TrainSettings(), Path("out"), BackendOptions("http://service", api_key=SECRET), "a", False)
     assert SECRET not in repr(job)
     assert SECRET not in repr(client(SECRET))

@@ -4,7 +4,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mild_client import HttpBackend, LocalSelector, MildClient, RunSpec, SelectionBackend
-from mild_client.backend import sample_weights
+from mild_client.backend import compute_sample_weights
 from mild_client.errors import LocalStateError
 from mild_core import bitmap
 from mild_core.types import EpochBits
@@ -39,8 +39,8 @@ def test_the_service_and_the_process_give_the_same_weights(service: httpx.Client
 def test_a_fit_that_is_not_believed_gives_the_weights_of_the_set(verdict: str) -> None:
     kept = np.array([True, True, False])
     posterior = np.array([0.1, 0.9, np.nan], dtype=np.float32)
-    assert sample_weights(posterior, bitmap.pack(kept), verdict).tolist() == [1, 1, 0]
-    assert sample_weights(posterior, bitmap.pack(kept), "weak").tolist() == pytest.approx([0.9, 0.1, 0])
+    assert compute_sample_weights(posterior, bitmap.pack(kept), verdict).tolist() == [1, 1, 0]
+    assert compute_sample_weights(posterior, bitmap.pack(kept), "weak").tolist() == pytest.approx([0.9, 0.1, 0])
 
 
 def test_a_round_that_was_not_finished_has_no_weights() -> None:

@@ -9,16 +9,16 @@ from mild_core import bitmap
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.report import report, summary
-from mild_trainer.report.summary import alarms
+from mild_trainer.report.summary import find_alarms
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.history import Agreement, EpochRecord, History, RoundRecord
+from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics
 
 MEASURED = {"precision": 0.85, "recall": 0.45, "f1": 0.6, "auc": 0.9, "known": 50}
 
 
 def record(
     accuracy: float = 0.5,
-    agreement: Agreement | None = None,
+    agreement: SetMetrics | None = None,
     measured: object = None,
     validation_accuracy: float | None = None,
 ) -> RoundRecord:
@@ -38,17 +38,17 @@ def record(
     ],
 )
 def test_a_set_that_is_measured_to_be_bad_is_alarming(precision: float, recall: float, said: list[str]) -> None:
-    assert alarms([record(agreement=Agreement(precision, recall, 0.5))]) == said
-    assert alarms([record(measured={"precision": precision, "recall": recall})]) == said
+    assert find_alarms([record(agreement=SetMetrics(precision, recall, 0.5))]) == said
+    assert find_alarms([record(measured={"precision": precision, "recall": recall})]) == said
 
 
 def test_what_is_not_known_is_not_alarming() -> None:
-    assert alarms([record()]) == []
-    assert alarms([record(measured={"precision": None, "recall": None})]) == []
+    assert find_alarms([record()]) == []
+    assert find_alarms([record(measured={"precision": None, "recall": None})]) == []
 
 
 def test_the_truth_comes_before_an_audit() -> None:
-    assert alarms([record(agreement=Agreement(1.0, 1.0, 1.0), measured=MEASURED)]) == []
+    assert find_alarms([record(agreement=SetMetrics(1.0, 1.0, 1.0), measured=MEASURED)]) == []
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_the_truth_comes_before_an_audit() -> None:
     ],
 )
 def test_two_rounds_without_a_rise_are_a_plateau(accuracies: list[float], is_plateau: bool) -> None:
-    said = alarms([record(accuracy) for accuracy in accuracies])
+    said = find_alarms([record(accuracy) for accuracy in accuracies])
     assert ["plateau" in sentence for sentence in said] == [True] * is_plateau
 
 
 def test_either_accuracy_may_be_at_a_plateau() -> None:
     rising, flat = (0.1, 0.2, 0.3), (0.6, 0.5, 0.6)
-    assert alarms([record(a, validation_accuracy=b) for a, b in zip(rising, flat, strict=True)]) == [
+    assert find_alarms([record(a, validation_accuracy=b) for a, b in zip(rising, flat, strict=True)]) == [
         "validation accuracy is at a plateau: 2 rounds without a rise above 0.600"
     ]
-    assert alarms([record(a, validation_accuracy=b) for a, b in zip(flat, rising, strict=True)]) == [
+    assert find_alarms([record(a, validation_accuracy=b) for a, b in zip(flat, rising, strict=True)]) == [
         "test accuracy is at a plateau: 2 rounds without a rise above 0.600"
     ]
 

@@ -18,7 +18,7 @@ def images_of(
 
 
 def plain(images: DeviceImages) -> torch.Tensor:
-    return torch.cat([x for _, x, _ in images.plain(None, 100)])
+    return torch.cat([x for _, x, _ in images.iter_plain(None, 100)])
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -27,7 +27,7 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def test_plain_batches_are_the_images_in_order() -> None:
     images = images_of(pad=3)
-    batches = list(images.plain(None, 4))
+    batches = list(images.iter_plain(None, 4))
     assert [len(indices) for indices, _, _ in batches] == [4, 2]
     assert batches[0][1].shape == (4, 2, 4, 5)
     assert torch.equal(torch.cat([labels for _, _, labels in batches]), torch.arange(6))
@@ -36,14 +36,14 @@ def test_plain_batches_are_the_images_in_order() -> None:
 
 def test_plain_batches_of_some_are_in_their_order() -> None:
     images = images_of()
-    ((indices, x, labels),) = images.plain(torch.tensor([4, 1]), 10)
+    ((indices, x, labels),) = images.iter_plain(torch.tensor([4, 1]), 10)
     assert indices.tolist() == labels.tolist() == [4, 1]
     assert torch.equal(x, plain(images)[[4, 1]])
 
 
 def test_without_augmentation_nothing_is_changed() -> None:
     images = images_of()
-    ((indices, x, _),) = images.augmented(torch.tensor([3, 0, 5]), 8, draws())
+    ((indices, x, _),) = images.iter_augmented(torch.tensor([3, 0, 5]), 8, draws())
     assert torch.equal(x, plain(images)[indices])
 
 
@@ -52,7 +52,7 @@ def test_every_crop_is_a_shift_of_the_padded_image() -> None:
     padded = torch.nn.functional.pad(plain(images), (1, 1, 1, 1))
     found = set()
     for seed in range(20):
-        for index, x in zip(range(6), next(images.augmented(torch.arange(6), 6, draws(seed)))[1], strict=True):
+        for index, x in zip(range(6), next(images.iter_augmented(torch.arange(6), 6, draws(seed)))[1], strict=True):
             shifts = [
                 (dy, dx)
                 for dy in range(3)
@@ -66,7 +66,7 @@ def test_every_crop_is_a_shift_of_the_padded_image() -> None:
 
 def test_half_of_the_images_are_mirrored() -> None:
     images = images_of(flip=True, n_samples=400)
-    ((_, x, _),) = images.augmented(torch.arange(400), 400, draws())
+    ((_, x, _),) = images.iter_augmented(torch.arange(400), 400, draws())
     kept = (x == plain(images)).flatten(1).all(1)
     mirrored = (x == plain(images).flip(3)).flatten(1).all(1)
     assert (kept ^ mirrored).all()
@@ -75,7 +75,7 @@ def test_half_of_the_images_are_mirrored() -> None:
 
 def holes_of(images: DeviceImages, n_samples: int, seed: int = 0) -> torch.Tensor:
     """Which pixels are cut out, shape (n_samples, height, width); without crops and mirrors nothing else may change."""
-    ((_, x, _),) = images.augmented(torch.arange(n_samples), n_samples, draws(seed))
+    ((_, x, _),) = images.iter_augmented(torch.arange(n_samples), n_samples, draws(seed))
     holes = x == 0
     assert torch.equal(holes[:, 0], holes[:, 1]), "a hole goes through all channels"
     assert torch.equal(x[~holes], plain(images)[~holes])
@@ -101,17 +101,17 @@ def test_every_sample_has_its_own_square_cut_out_around_one_of_its_pixels(size: 
 def test_what_is_cut_out_becomes_the_mean_of_the_training_set() -> None:
     pixels, mean, std = np.full((2, 3, 3, 1), 200, np.uint8), np.full(1, 50, np.float32), np.full(1, 10, np.float32)
     images = DeviceImages(pixels, np.arange(2), mean, std, CPU, augmentation=Augmentation(cutout=1))
-    ((_, x, _),) = images.augmented(torch.arange(2), 2, draws())
+    ((_, x, _),) = images.iter_augmented(torch.arange(2), 2, draws())
     assert (x == 0).flatten(1).sum(1).tolist() == [1, 1]
     assert (x == 15).flatten(1).sum(1).tolist() == [8, 8]
-    ((_, x, _),) = images.plain(None, 2)
+    ((_, x, _),) = images.iter_plain(None, 2)
     assert (x == 15).all()
 
 
 def test_a_hole_is_cut_after_crop_and_mirror_and_leaves_both_as_they_are() -> None:
     without, cut = images_of(n_samples=50, pad=1, flip=True), images_of(n_samples=50, pad=1, flip=True, cutout=2)
-    ((_, x, _),) = without.augmented(torch.arange(50), 50, draws())
-    ((_, with_holes, _),) = cut.augmented(torch.arange(50), 50, draws())
+    ((_, x, _),) = without.iter_augmented(torch.arange(50), 50, draws())
+    ((_, with_holes, _),) = cut.iter_augmented(torch.arange(50), 50, draws())
     changed = (x != with_holes).any(1)
     assert not with_holes[changed[:, None].expand_as(x)].any()
     assert changed.flatten(1).any(1).sum() > 40, "all but those whose hole lies in the crop's empty border"
@@ -123,7 +123,7 @@ def test_without_cutout_nothing_more_is_drawn() -> None:
     states = []
     for cutout in (0, 2):
         generator = draws()
-        list(images_of(pad=1, flip=True, cutout=cutout).augmented(torch.arange(6), 6, generator))
+        list(images_of(pad=1, flip=True, cutout=cutout).iter_augmented(torch.arange(6), 6, generator))
         states.append(generator)
     before = draws()
     torch.randint(0, 3, (6, 1), generator=before)
@@ -135,7 +135,7 @@ def test_without_cutout_nothing_more_is_drawn() -> None:
 
 def test_the_same_draws_give_the_same_batches() -> None:
     images = images_of(pad=1, flip=True, cutout=2)
-    first, again, other = (next(images.augmented(torch.arange(6), 6, draws(seed)))[1] for seed in (1, 1, 2))
+    first, again, other = (next(images.iter_augmented(torch.arange(6), 6, draws(seed)))[1] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -149,24 +149,24 @@ def test_a_sample_left_over_joins_the_batch_before(
 ) -> None:
     monkeypatch.setattr(augment, "_SLAB_VALUES", slab_values)
     images = images_of(n_samples=n)
-    batches = list(images.augmented(torch.arange(n), 4, draws()))
+    batches = list(images.iter_augmented(torch.arange(n), 4, draws()))
     assert [len(indices) for indices, _, _ in batches] == sizes
     assert torch.equal(torch.cat([indices for indices, _, _ in batches]), torch.arange(n))
 
 
 def test_batches_are_channels_last_in_memory() -> None:
-    ((_, x, _),) = images_of(n_channels=3).augmented(torch.arange(6), 6, draws())
+    ((_, x, _),) = images_of(n_channels=3).iter_augmented(torch.arange(6), 6, draws())
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_slabs_do_not_change_what_a_training_sees_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augment, "_SLAB_VALUES", 1)
     images = images_of()
-    assert [len(indices) for indices, _, _ in images.augmented(torch.arange(6), 2, draws())] == [2, 2, 2]
+    assert [len(indices) for indices, _, _ in images.iter_augmented(torch.arange(6), 2, draws())] == [2, 2, 2]
 
 
 def test_bytes_are_normalised_by_channel() -> None:
     pixels = np.full((2, 4, 4, 2), 100, dtype=np.uint8)
     mean, std = np.array([100, 50], dtype=np.float32), np.array([1, 10], dtype=np.float32)
-    ((_, x, _),) = DeviceImages(pixels, np.arange(2), mean, std, CPU).plain(None, 2)
+    ((_, x, _),) = DeviceImages(pixels, np.arange(2), mean, std, CPU).iter_plain(None, 2)
     assert x[0, :, 0, 0].tolist() == pytest.approx([0, 5])

@@ -278,23 +278,23 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
 
 
 def test_a_limit_takes_evenly_from_the_classes_and_by_seed(digits: Dataset) -> None:
-    some = replace(digits, y_train_clean=digits.y_train).limited(100, seed=0)
+    some = replace(digits, y_train_clean=digits.y_train).take_balanced(100, seed=0)
     assert np.bincount(some.y_train).tolist() == [10] * 10
-    assert (some.x_train == digits.limited(100, seed=0).x_train).all()
-    assert (some.x_train != digits.limited(100, seed=1).x_train).any()
+    assert (some.x_train == digits.take_balanced(100, seed=0).x_train).all()
+    assert (some.x_train != digits.take_balanced(100, seed=1).x_train).any()
     assert some.y_train_clean is not None
     assert len(some.y_train_clean) == 100
-    assert digits.limited(5000, seed=0) is digits
+    assert digits.take_balanced(5000, seed=0) is digits
 
 
 def test_a_limit_below_the_classes_is_refused(digits: Dataset) -> None:
     with pytest.raises(DataError, match="--limit is 9, below the 10 classes"):
-        digits.limited(9, seed=0)
+        digits.take_balanced(9, seed=0)
 
 
 def test_a_limit_works_without_a_truth(tmp_path: Path) -> None:
     data = load("npz", write_npz(tmp_path / "mine.npz", arrays()))
-    assert data.limited(6, seed=0).y_train_clean is None
+    assert data.take_balanced(6, seed=0).y_train_clean is None
 
 
 def test_broken_labels_are_judged_by_the_truth_that_is_known(tmp_path: Path, digits: Dataset) -> None:
@@ -309,13 +309,13 @@ def test_broken_labels_are_judged_by_the_truth_that_is_known(tmp_path: Path, dig
 
 
 def test_normalisation_is_that_of_the_training_bytes(digits: Dataset) -> None:
-    mean, std = digits.normalisation()
+    mean, std = digits.compute_channel_statistics()
     assert mean == pytest.approx([digits.x_train.mean()], rel=1e-5)
     assert std == pytest.approx([digits.x_train.std()], rel=1e-5)
 
 
 def test_a_constant_channel_is_not_divided_by_zero(tmp_path: Path) -> None:
-    _, std = load("npz", write_npz(tmp_path / "mine.npz", arrays())).normalisation()
+    _, std = load("npz", write_npz(tmp_path / "mine.npz", arrays())).compute_channel_statistics()
     assert std.tolist() == [1.0]
 
 

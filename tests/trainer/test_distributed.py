@@ -16,7 +16,7 @@ from mild_core.errors import ParameterError
 from mild_core.types import SelectionOptions
 from mild_trainer.data import load
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.distributed import ALONE, Ranks, joined
+from mild_trainer.training.distributed import SINGLE_PROCESS, Ranks, join_process_group
 from mild_trainer.training.loop import run_rounds
 from tests.gloo import WORLD, run_ranks
 
@@ -53,7 +53,7 @@ def two_ranks(rank: int, folder: Path) -> None:
     }
     (folder / f"outcome-{rank}.json").write_text(json.dumps(outcome))
     with pytest.raises(ParameterError, match="asked on rank 0"):
-        Ranks.current().ask(lambda: refuse(rank))
+        Ranks.current().call_on_rank0(lambda: refuse(rank))
 
 
 def refuse(rank: int) -> None:
@@ -73,19 +73,19 @@ def test_two_ranks_agree_and_go_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_share_is_padded_so_that_all_ranks_take_as_many_steps() -> None:
     order = torch.randperm(101)
-    shares = [Ranks(rank, 4).padded_share(order) for rank in range(4)]
+    shares = [Ranks(rank, 4).padded_shard(order) for rank in range(4)]
     assert [len(share) for share in shares] == [26] * 4
     assert set(torch.cat(shares).tolist()) == set(range(101))
-    assert [len(Ranks(rank, 4).padded_share(torch.arange(3))) for rank in range(4)] == [2] * 4
-    assert sorted(torch.cat([Ranks(rank, 4).share(order) for rank in range(4)]).tolist()) == list(range(101))
-    assert torch.equal(ALONE.padded_share(order), order)
+    assert [len(Ranks(rank, 4).padded_shard(torch.arange(3))) for rank in range(4)] == [2] * 4
+    assert sorted(torch.cat([Ranks(rank, 4).shard(order) for rank in range(4)]).tolist()) == list(range(101))
+    assert torch.equal(SINGLE_PROCESS.padded_shard(order), order)
 
 
 def test_ranks_draw_their_own_crops_and_all_the_same_order() -> None:
     given = torch.Generator().manual_seed(5)
-    drawn = [torch.rand(1, generator=Ranks(rank, 3).own(given)).item() for rank in range(3)]
+    drawn = [torch.rand(1, generator=Ranks(rank, 3).derive_generator(given)).item() for rank in range(3)]
     assert len(set(drawn)) == 3
-    assert ALONE.own(given) is given
+    assert SINGLE_PROCESS.derive_generator(given) is given
 
 
 def test_a_training_under_torchrun_writes_once(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def train_alone_in_a_group(folder: Path) -> None:
         (folder / when).write_text(" ".join(name for name in names if "gloo" in name))
 
     os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # noqa: TID251 (as torchrun)
-    with joined("cpu"):
+    with join_process_group("cpu"):
         DistributedDataParallel(torch.nn.Linear(3, 3))(torch.ones(2, 3)).sum().backward()
         tell_threads("during")
     tell_threads("after")

@@ -35,7 +35,7 @@ def test_a_folder_in_use_is_named(tmp_path: Path) -> None:
     said = "did not say within 0.1 s where it listens: .* is in use by another training; see .* choose another --out"
     with EmbeddedService(tmp_path, command=[sys.executable, "-c", SPEAKER]) as first:
         assert first.url
-        with EmbeddedService(tmp_path, timeout=0.1, patience=0.1) as second:
+        with EmbeddedService(tmp_path, timeout=0.1, stop_timeout=0.1) as second:
             wait_until(lambda: "is in use" in (tmp_path / "service.log").read_text())
             with pytest.raises(ServiceStartError, match=said):
                 _ = second.url
@@ -58,7 +58,7 @@ def test_stopping_twice_is_stopping_once(tmp_path: Path) -> None:
 
 def test_a_service_that_does_not_end_is_killed(tmp_path: Path) -> None:
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SPEAKER}"
-    with EmbeddedService(tmp_path, command=[sys.executable, "-c", stubborn], patience=0.5) as service:
+    with EmbeddedService(tmp_path, command=[sys.executable, "-c", stubborn], stop_timeout=0.5) as service:
         assert service.url == "http://127.0.0.1:1"
 
 

@@ -12,29 +12,29 @@ from mild_core.errors import ParameterError
 from mild_trainer.data import Dataset
 from mild_trainer.settings import DataOn, TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.engine import Machine, Trainee, evaluate, learning_rate, train_epoch
+from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, learning_rate, train_epoch
 
 CROPPED = Augmentation(pad=1)
 
 
 def on_device(
-    data: Dataset, machine: Machine, augmentation: Augmentation = CROPPED, data_on: DataOn = "auto"
+    data: Dataset, context: ComputeContext, augmentation: Augmentation = CROPPED, data_on: DataOn = "auto"
 ) -> DeviceImages:
-    mean, std = data.normalisation()
-    return DeviceImages(data.x_train, data.y_train, mean, std, machine.device, machine.dtype, augmentation, data_on)
+    mean, std = data.compute_channel_statistics()
+    return DeviceImages(data.x_train, data.y_train, mean, std, context.device, context.dtype, augmentation, data_on)
 
 
 def test_an_epoch_sees_every_member_once_and_lowers_the_loss(quick: TrainSettings, digits: Dataset) -> None:
-    data = digits.limited(200, 0)
+    data = digits.take_balanced(200, 0)
     settings = replace(quick, epochs=6, batch_size=16)
-    machine = Machine.choose(settings)
-    images, trainee = on_device(data, machine), Trainee(settings, machine, 1, 10)
-    trainee.renew(0)
+    context = ComputeContext.from_settings(settings)
+    images, train_state = on_device(data, context), TrainState(settings, context, 1, 10)
+    train_state.reinitialise(0)
     members, draws = torch.arange(0, 200, 2), torch.Generator().manual_seed(0)
     losses = []
     for epoch in range(6):
         tracker = CorrectnessTracker(200)
-        loss, accuracy = train_epoch(trainee, images, members, settings, epoch, draws, tracker)
+        loss, accuracy = train_epoch(train_state, images, members, settings, epoch, draws, tracker)
         bits = tracker.take()
         assert bits.observed is not None
         assert bitmap.to_indices(bits.observed, 200).tolist() == members.tolist()
@@ -44,18 +44,18 @@ def test_an_epoch_sees_every_member_once_and_lowers_the_loss(quick: TrainSetting
 
 
 def test_a_label_without_weight_is_not_learnt(quick: TrainSettings, digits: Dataset) -> None:
-    data = digits.limited(100, 0)
+    data = digits.take_balanced(100, 0)
     other = data.y_train.copy()
     other[::2] = (other[::2] + 1) % 10
     weights = torch.arange(100) % 2 * 2.0
 
     def trained(labels: NDArray[np.int64], weights: torch.Tensor | None) -> list[torch.Tensor]:
-        machine = Machine.choose(quick)
-        images, trainee = on_device(replace(data, y_train=labels), machine), Trainee(quick, machine, 1, 10)
-        trainee.renew(0)
+        context = ComputeContext.from_settings(quick)
+        images, train_state = on_device(replace(data, y_train=labels), context), TrainState(quick, context, 1, 10)
+        train_state.reinitialise(0)
         draws = torch.Generator().manual_seed(0)
-        train_epoch(trainee, images, torch.arange(100), quick, 0, draws, weights=weights)
-        return list(trainee.model.state_dict().values())
+        train_epoch(train_state, images, torch.arange(100), quick, 0, draws, weights=weights)
+        return list(train_state.model.state_dict().values())
 
     first, second = trained(data.y_train, weights), trained(other, weights)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -64,45 +64,47 @@ def test_a_label_without_weight_is_not_learnt(quick: TrainSettings, digits: Data
 
 
 def test_an_evaluation_changes_nothing_and_agrees_with_its_tracker(quick: TrainSettings, digits: Dataset) -> None:
-    data = digits.limited(200, 0)
-    machine = Machine.choose(quick)
-    images, trainee = on_device(data, machine), Trainee(quick, machine, 1, 10)
-    trainee.renew(0)
-    before = {name: value.clone() for name, value in trainee.model.state_dict().items()}
+    data = digits.take_balanced(200, 0)
+    context = ComputeContext.from_settings(quick)
+    images, train_state = on_device(data, context), TrainState(quick, context, 1, 10)
+    train_state.reinitialise(0)
+    before = {name: value.clone() for name, value in train_state.model.state_dict().items()}
     tracker = CorrectnessTracker(200)
-    accuracy = evaluate(trainee, images, quick, tracker=tracker)
+    accuracy = evaluate(train_state, images, quick, tracker=tracker)
     bits = tracker.take()
     assert bits.observed is None
     assert bitmap.popcount(bits.correct) == round(float(accuracy) * 200)
-    assert all(torch.equal(before[name], value) for name, value in trainee.model.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in train_state.model.state_dict().items())
 
 
 def test_nobody_to_evaluate_is_no_error(quick: TrainSettings, digits: Dataset) -> None:
-    machine = Machine.choose(quick)
-    trainee = Trainee(quick, machine, 1, 10)
+    context = ComputeContext.from_settings(quick)
+    train_state = TrainState(quick, context, 1, 10)
     nobody = torch.zeros(0, dtype=torch.int64)
-    assert float(evaluate(trainee, on_device(digits, machine), quick, nobody)) == 0
+    assert float(evaluate(train_state, on_device(digits, context), quick, nobody)) == 0
 
 
 def test_fresh_weights_depend_on_the_seed_alone(quick: TrainSettings) -> None:
-    trainee = Trainee(quick, Machine.choose(quick), 1, 10)
+    train_state = TrainState(quick, ComputeContext.from_settings(quick), 1, 10)
     drawn = []
     for seed in (1, 2, 1):
-        trainee.renew(seed)
-        drawn.append(trainee.model.state_dict()["head.weight"].clone())
+        train_state.reinitialise(seed)
+        drawn.append(train_state.model.state_dict()["head.weight"].clone())
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_a_restart_keeps_weights_and_forgets_momentum(quick: TrainSettings, digits: Dataset) -> None:
-    machine = Machine.choose(quick)
-    trainee = Trainee(quick, machine, 1, 10)
-    train_epoch(trainee, on_device(digits.limited(100, 0), machine), torch.arange(100), quick, 0, torch.Generator())
-    weights = trainee.model.state_dict()["head.weight"].clone()
-    assert trainee.optimiser.state_dict()["state"]
-    trainee.restart()
-    assert not trainee.optimiser.state_dict()["state"]
-    assert torch.equal(weights, trainee.model.state_dict()["head.weight"])
+    context = ComputeContext.from_settings(quick)
+    train_state = TrainState(quick, context, 1, 10)
+    train_epoch(
+        train_state, on_device(digits.take_balanced(100, 0), context), torch.arange(100), quick, 0, torch.Generator()
+    )
+    weights = train_state.model.state_dict()["head.weight"].clone()
+    assert train_state.optimiser.state_dict()["state"]
+    train_state.reset_optimiser()
+    assert not train_state.optimiser.state_dict()["state"]
+    assert torch.equal(weights, train_state.model.state_dict()["head.weight"])
 
 
 def test_the_learning_rate_falls_like_a_cosine() -> None:
@@ -128,26 +130,26 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(quick: TrainS
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(ParameterError, match=r"device is cuda and torch finds only .*cpu"):
-        Machine.choose(replace(quick, device="cuda"))
+        ComputeContext.from_settings(replace(quick, device="cuda"))
 
 
 def test_the_network_may_be_compiled(quick: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: asked.append(self))
-    trainee = Trainee(replace(quick, compile=True), Machine.choose(quick), 1, 10)
-    assert asked == [trainee.model]
+    train_state = TrainState(replace(quick, compile=True), ComputeContext.from_settings(quick), 1, 10)
+    assert asked == [train_state.model]
 
 
 def test_label_smoothing_raises_the_loss_of_a_sure_network(quick: TrainSettings, digits: Dataset) -> None:
-    machine = Machine.choose(quick)
+    context = ComputeContext.from_settings(quick)
     losses = []
     for smoothing in (0.0, 0.3):
         settings = replace(quick, label_smoothing=smoothing)
-        trainee = Trainee(settings, machine, 1, 10)
-        trainee.renew(0)
-        images = on_device(digits.limited(100, 0), machine)
+        train_state = TrainState(settings, context, 1, 10)
+        train_state.reinitialise(0)
+        images = on_device(digits.take_balanced(100, 0), context)
         for epoch in range(6):
-            loss, _ = train_epoch(trainee, images, torch.arange(100), settings, epoch, torch.Generator())
+            loss, _ = train_epoch(train_state, images, torch.arange(100), settings, epoch, torch.Generator())
         losses.append(float(loss))
     assert losses[1] > losses[0]
     assert all(math.isfinite(loss) for loss in losses)
@@ -158,17 +160,17 @@ def test_label_smoothing_raises_the_loss_of_a_sure_network(quick: TrainSettings,
 @pytest.mark.parametrize("data_on", ["device", "host"])
 def test_an_epoch_never_waits_for_the_device(data_on: DataOn, digits: Dataset) -> None:
     settings = TrainSettings.for_dataset("digits", device="cuda")
-    machine = Machine.choose(settings)
-    images = on_device(digits, machine, Augmentation(pad=1, flip=True, cutout=2), data_on)
-    trainee = Trainee(settings, machine, 1, 10)
-    tracker = CorrectnessTracker(digits.n_samples, machine.device)
+    context = ComputeContext.from_settings(settings)
+    images = on_device(digits, context, Augmentation(pad=1, flip=True, cutout=2), data_on)
+    train_state = TrainState(settings, context, 1, 10)
+    tracker = CorrectnessTracker(digits.n_samples, context.device)
     members = torch.arange(digits.n_samples, device="cuda")
     draws = torch.Generator("cuda").manual_seed(0)
-    train_epoch(trainee, images, members, settings, 0, draws, tracker)
+    train_epoch(train_state, images, members, settings, 0, draws, tracker)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        loss, _ = train_epoch(trainee, images, members, settings, 1, draws, tracker)
-        evaluate(trainee, images, settings, tracker=tracker)
+        loss, _ = train_epoch(train_state, images, members, settings, 1, draws, tracker)
+        evaluate(train_state, images, settings, tracker=tracker)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite(float(loss))

@@ -11,8 +11,8 @@ from mild_core import bitmap
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.settings import FinishName, TrainSettings
-from mild_trainer.training.compute_cost import Passes
-from mild_trainer.training.finetune.finish import METHODS, Average
+from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.finetune.finish import METHODS, WeightAverage
 from mild_trainer.training.finetune.mixmatch import Mix
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer
@@ -22,7 +22,7 @@ FIRST_HALF = bitmap.pack(np.arange(200) < 100)
 
 def prepared(quick: TrainSettings, digits: Dataset, **given: object) -> tuple[Trainer, Dataset]:
     """A trainer on 200 digits whose second half has random labels."""
-    data = digits.limited(200, 0)
+    data = digits.take_balanced(200, 0)
     broken = data.y_train.copy()
     broken[100:] = np.random.default_rng(0).integers(0, 10, 100)
     data = replace(data, y_train=broken)
@@ -36,7 +36,7 @@ def test_every_method_learns_from_the_set_at_the_same_cost(
     method: FinishName, epochs: int, reached: float, quick: TrainSettings, digits: Dataset
 ) -> None:
     trainer, _ = prepared(quick, digits, finish=method, finish_epochs=epochs, batch_size=8)
-    finished = trainer.finish(FIRST_HALF)
+    finished = trainer.run_finish(FIRST_HALF)
     assert (finished.method, finished.n_kept, finished.n_dropped) == (method, 100, 100)
     assert finished.test_accuracy > reached
     budget = epochs * 2 * 200
@@ -47,7 +47,7 @@ def test_every_method_learns_from_the_set_at_the_same_cost(
 @pytest.mark.parametrize("method", METHODS)
 def test_a_finish_comes_out_the_same_again(method: FinishName, quick: TrainSettings, digits: Dataset) -> None:
     trainer, _ = prepared(quick, digits, finish=method, finish_epochs=1)
-    first, again = trainer.finish(FIRST_HALF), trainer.finish(FIRST_HALF)
+    first, again = trainer.run_finish(FIRST_HALF), trainer.run_finish(FIRST_HALF)
     assert replace(again, seconds=0) == replace(first, seconds=0)
 
 
@@ -58,8 +58,8 @@ def test_no_method_reads_a_dropped_label(method: FinishName, quick: TrainSetting
         trainer, data = prepared(quick, digits, finish=method, finish_epochs=1)
         data.y_train[100:] = other
         trainer = Trainer(replace(quick, finish=method, finish_epochs=1), data)
-        trainer.finish(FIRST_HALF)
-        trained.append(trainer.trainee.model.state_dict())
+        trainer.run_finish(FIRST_HALF)
+        trained.append(trainer.train_state.model.state_dict())
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
@@ -68,23 +68,23 @@ def test_where_nobody_was_dropped_the_set_is_all_there_is(
     method: FinishName, quick: TrainSettings, digits: Dataset
 ) -> None:
     trainer, _ = prepared(quick, digits, finish=method, finish_epochs=1)
-    finished = trainer.finish(bitmap.full(200))
+    finished = trainer.run_finish(bitmap.full(200))
     assert (finished.method, finished.n_kept, finished.n_dropped) == ("supervised", 200, 0)
 
 
 def test_a_budget_is_that_of_a_round_unless_given(quick: TrainSettings, digits: Dataset) -> None:
     trainer, _ = prepared(quick, digits, finish="supervised")
-    assert trainer.finish(bitmap.full(200)).passes == Passes(200 * quick.epochs, 200 * quick.epochs)
+    assert trainer.run_finish(bitmap.full(200)).passes == ComputeCost(200 * quick.epochs, 200 * quick.epochs)
 
 
 def test_an_average_follows_weights_and_is_adopted_on_request() -> None:
     model = torch.nn.BatchNorm1d(2)
-    average = Average(model, 0.999)
+    average = WeightAverage(model, 0.999)
     with torch.no_grad():
         model.weight.fill_(12.0)
     average.update()
     assert model.weight.tolist() == [12.0, 12.0]
-    average.adopt()
+    average.copy_to_model()
     decay = 2 / 11
     assert model.weight.tolist() == pytest.approx([decay * 1 + (1 - decay) * 12] * 2)
 
@@ -93,28 +93,28 @@ def test_averaged_weights_are_what_is_tested_and_kept(quick: TrainSettings, digi
     weights = []
     for ema in (0.0, 0.9):
         trainer, _ = prepared(quick, digits, finish="supervised", finish_epochs=1, ema=ema)
-        trainer.finish(FIRST_HALF)
-        weights.append(trainer.trainee.model.head.weight.clone())
+        trainer.run_finish(FIRST_HALF)
+        weights.append(trainer.train_state.model.head.weight.clone())
     assert not torch.equal(*weights)
 
 
 def test_partners_stay_within_their_group_and_shares_above_one_half() -> None:
-    draws, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
-    mixes = [Mix.draw((5, 3), 0.75, draws, rng) for _ in range(50)]
+    generator, rng = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    mixes = [Mix.draw((5, 3), 0.75, generator, rng) for _ in range(50)]
     assert all(0.5 <= mix.share <= 1 for mix in mixes)
     assert all(sorted(mix.partners[:5].tolist()) == [0, 1, 2, 3, 4] for mix in mixes)
     assert all(sorted(mix.partners[5:].tolist()) == [5, 6, 7] for mix in mixes)
     mix = Mix(torch.tensor([1, 0]), 0.75)
-    assert mix.of(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).tolist() == [[0.75, 0.25], [0.25, 0.75]]
+    assert mix.apply(torch.tensor([[1.0, 0.0], [0.0, 1.0]])).tolist() == [[0.75, 0.25], [0.25, 0.75]]
 
 
 def test_a_run_counts_what_it_passed_through_the_network(quick: TrainSettings, digits: Dataset) -> None:
     settings = replace(quick, rounds=1, finish="supervised", finish_epochs=1)
     history = run_rounds(settings, data=digits)
     assert history.finished is not None
-    planting = Passes(3 * 200, 2 * 200)
-    watched = Passes(2 * 4 * 200, 4 * 200)
-    assert history.passes == planting + watched + history.finished.passes
+    planting = ComputeCost(3 * 200, 2 * 200)
+    watched = ComputeCost(2 * 4 * 200, 4 * 200)
+    assert history.compute_cost == planting + watched + history.finished.passes
 
 
 def test_a_set_of_one_is_not_trained_on(quick: TrainSettings, digits: Dataset) -> None:

@@ -14,11 +14,11 @@ from mild_core import bitmap
 from mild_core.types import SelectionOptions
 from mild_trainer.data import load
 from mild_trainer.settings import FinishName, TrainSettings
-from mild_trainer.training.compute_cost import Passes
-from mild_trainer.training.finetune import Finished
+from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.finetune.finish import METHODS, Supervised
 from mild_trainer.training.loop import run_rounds
-from mild_trainer.training.trainer import Trainer, seed_of
+from mild_trainer.training.trainer import Trainer, derive_seed
 from tests.gloo import WORLD, run_ranks
 
 KEPT = bitmap.pack(np.arange(200) < 101)
@@ -48,20 +48,20 @@ class Unnormalised(nn.BatchNorm2d):
 
 def held(trainer: Trainer) -> Tensor:
     """All that the network holds, running statistics among it."""
-    return torch.cat([value.flatten().float() for value in trainer.trainee.model.state_dict().values()])
+    return torch.cat([value.flatten().float() for value in trainer.train_state.model.state_dict().values()])
 
 
 def trainer_of(method: FinishName, normalised: bool) -> Trainer:
-    trainer = Trainer(replace(SETTINGS, finish=method), load("digits").limited(200, 0))
-    for module in trainer.trainee.model.modules():
+    trainer = Trainer(replace(SETTINGS, finish=method), load("digits").take_balanced(200, 0))
+    for module in trainer.train_state.model.modules():
         if isinstance(module, nn.BatchNorm2d) and not normalised:
             module.__class__ = Unnormalised
     return trainer
 
 
-def finished(method: FinishName, normalised: bool) -> tuple[Finished, Tensor]:
+def finished(method: FinishName, normalised: bool) -> tuple[FinishResult, Tensor]:
     trainer = trainer_of(method, normalised)
-    done = trainer.finish(KEPT)
+    done = trainer.run_finish(KEPT)
     return replace(done, seconds=0), held(trainer)
 
 
@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def two_ranks(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    found: dict[str, tuple[Finished, Tensor]] = {m: finished(m, normalised=False) for m in METHODS}
+    found: dict[str, tuple[FinishResult, Tensor]] = {m: finished(m, normalised=False) for m in METHODS}
     found["normalised"] = finished("mixmatch", normalised=True)
     torch.save(found, folder / f"found-{rank}.pt")
     run_rounds(replace(SETTINGS, finish="none"), out=folder / "run")
@@ -87,7 +87,7 @@ def two_ranks(rank: int, folder: Path) -> None:
 step = Supervised.step
 
 
-def last_step(self: Supervised, done: float) -> tuple[Tensor, Passes]:
+def last_step(self: Supervised, done: float) -> tuple[Tensor, ComputeCost]:
     if done > 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, done)
@@ -101,7 +101,7 @@ def test_two_ranks_finish_as_one_process_does(folder: Path) -> None:
     for method in METHODS:
         done, weights = finished(method, normalised=False)
         fresh = trainer_of(method, normalised=False)
-        fresh.trainee.renew(seed_of(SETTINGS.seed, 3, 2))
+        fresh.train_state.reinitialise(derive_seed(SETTINGS.seed, 3, 2))
         assert first[method][0] == done
         assert torch.dist(first[method][1], weights) < 1e-4 * torch.dist(weights, held(fresh)), method
 

@@ -32,7 +32,7 @@ def write(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["pt", "npz"])
 def test_takes_peoples_labels_and_keeps_the_truth(kind: str, cifar: Dataset, tmp_path: Path) -> None:
     write(tmp_path, kind)
-    found = human_labels.relabelled(cifar, "cifar10n:worse", tmp_path)
+    found = human_labels.apply_human_labels(cifar, "cifar10n:worse", tmp_path)
     assert found.y_train.tolist() == WORSE.tolist()
     assert found.clean is not None
     assert found.clean.sum() == 25
@@ -44,30 +44,30 @@ def test_labels_in_another_order_are_refused(cifar: Dataset, tmp_path: Path) -> 
     write(tmp_path, "npz")
     turned = replace(cifar, y_train=np.roll(CLEAN, 1))
     with pytest.raises(DataError, match=r"differ from those of cifar10 at 40 of 40 samples, .* another order"):
-        human_labels.relabelled(turned, "cifar10n:worse", tmp_path)
+        human_labels.apply_human_labels(turned, "cifar10n:worse", tmp_path)
     with pytest.raises(DataError, match="at 30 of 30 samples"):
-        human_labels.relabelled(cifar.taken(np.arange(30)), "cifar10n:worse", tmp_path)
+        human_labels.apply_human_labels(cifar.take(np.arange(30)), "cifar10n:worse", tmp_path)
 
 
 def test_what_is_missing_is_said_with_where_it_is_from(cifar: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no labels that people gave; put CIFAR-10_human\.pt of http"):
-        human_labels.relabelled(cifar, "cifar10n:worse", tmp_path)
+        human_labels.apply_human_labels(cifar, "cifar10n:worse", tmp_path)
     write(tmp_path, "npz")
     with pytest.raises(DataError, match="lacks aggre_label, got clean_label, worse_label, random_label1"):
-        human_labels.relabelled(cifar, "cifar10n:aggre", tmp_path)
+        human_labels.apply_human_labels(cifar, "cifar10n:aggre", tmp_path)
 
 
 def test_a_file_that_would_run_code_or_is_damaged_is_refused(cifar: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "CIFAR-10_human.pt"
     torch.save({"clean_label": Path("harmful")}, path)
     with pytest.raises(DataError, match="cannot be read"):
-        human_labels.relabelled(cifar, "cifar10n:worse", tmp_path)
+        human_labels.apply_human_labels(cifar, "cifar10n:worse", tmp_path)
     torch.save([1], path)
     with pytest.raises(DataError, match="holds a list where a dictionary belongs"):
-        human_labels.relabelled(cifar, "cifar10n:worse", tmp_path)
+        human_labels.apply_human_labels(cifar, "cifar10n:worse", tmp_path)
     path.write_bytes(b"half of it")
     with pytest.raises(DataError, match="cannot be read"):
-        human_labels.relabelled(cifar, "cifar10n:worse", tmp_path)
+        human_labels.apply_human_labels(cifar, "cifar10n:worse", tmp_path)
 
 
 def test_labels_that_nobody_gave_are_refused_with_those_there_are() -> None:

@@ -11,8 +11,8 @@ from mild_trainer.data import Dataset
 from mild_trainer.settings import DataOn, TrainSettings
 from mild_trainer.training import augment
 from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.engine import Machine, Trainee, evaluate, predict, train_epoch
-from mild_trainer.training.image_storage import THREAD, DevicePixels, HostPixels, placed
+from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict, train_epoch
+from mild_trainer.training.image_storage import THREAD_PREFIX, DeviceImageStorage, HostImageStorage, store_images
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 4, 5, 3)).astype(np.uint8)
@@ -38,11 +38,11 @@ def test_batches_are_the_same_wherever_the_images_lie(
     there, here = (images_on(data_on, augmentation=augmentation) for data_on in ("device", "host"))
     draws = [torch.Generator().manual_seed(2) for _ in range(2)]
     for _ in range(2):
-        batches = zip(there.augmented(order, 4, draws[0]), here.augmented(order, 4, draws[1]), strict=True)
+        batches = zip(there.iter_augmented(order, 4, draws[0]), here.iter_augmented(order, 4, draws[1]), strict=True)
         assert all(same(one, other) for pair in batches for one, other in zip(*pair, strict=True))
     assert torch.equal(draws[0].get_state(), draws[1].get_state())
     for indices in (None, order[:9], order[:0]):
-        batches = zip(there.plain(indices, 4), here.plain(indices, 4), strict=True)
+        batches = zip(there.iter_plain(indices, 4), here.iter_plain(indices, 4), strict=True)
         assert all(same(one, other) for pair in batches for one, other in zip(*pair, strict=True))
 
 
@@ -52,7 +52,7 @@ def test_two_passes_at_once_keep_to_themselves() -> None:
     passes = []
     for images in (there, here):
         draws = torch.Generator().manual_seed(0)
-        views = [images.augmented(torch.arange(start, 23), 3, draws) for start in (0, 2)]
+        views = [images.iter_augmented(torch.arange(start, 23), 3, draws) for start in (0, 2)]
         passes.append([x for pair in zip(*views, strict=False) for _, x, _ in pair])
     assert all(same(one, other) for one, other in zip(*passes, strict=True))
 
@@ -60,12 +60,14 @@ def test_two_passes_at_once_keep_to_themselves() -> None:
 def test_images_that_are_not_in_one_piece_are_sent_as_they_are() -> None:
     turned = PIXELS.transpose(0, 2, 1, 3)
     there, here = (images_on(data_on, turned) for data_on in ("device", "host"))
-    assert same(next(there.plain(None, 23))[1], next(here.plain(None, 23))[1])
+    assert same(next(there.iter_plain(None, 23))[1], next(here.iter_plain(None, 23))[1])
 
 
-@pytest.mark.parametrize(("data_on", "kind"), [("auto", DevicePixels), ("device", DevicePixels), ("host", HostPixels)])
+@pytest.mark.parametrize(
+    ("data_on", "kind"), [("auto", DeviceImageStorage), ("device", DeviceImageStorage), ("host", HostImageStorage)]
+)
 def test_on_a_processor_images_lie_where_they_are_told_to(data_on: DataOn, kind: type) -> None:
-    assert type(placed(PIXELS, 1, CPU, data_on)) is kind
+    assert type(store_images(PIXELS, 1, CPU, data_on)) is kind
 
 
 @pytest.mark.parametrize(("pad", "n_bytes"), [(0, 2 * 23 * 4 * 5 * 3), (2, 23 * 4 * 5 * 3 + 23 * 8 * 9 * 3)])
@@ -74,57 +76,57 @@ def test_a_gpu_takes_images_that_leave_half_of_its_memory_free(
 ) -> None:
     """What torch has reserved and not given out is free, too."""
 
-    class OnGpu(DevicePixels):
+    class OnGpu(DeviceImageStorage):
         def __init__(self, *given: object) -> None:
             """Stay away from a GPU that is not there."""
 
     free = 0
-    monkeypatch.setattr("mild_trainer.training.image_storage.DevicePixels", OnGpu)
+    monkeypatch.setattr("mild_trainer.training.image_storage.DeviceImageStorage", OnGpu)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free - 100, 10**12))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1100)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1000)
     found = {}
     for free in (2 * n_bytes, 2 * n_bytes - 1, n_bytes):
-        found[free] = [type(placed(PIXELS, pad, CUDA, data_on)) for data_on in ("auto", "device", "host")]
-    assert found.pop(2 * n_bytes) == [OnGpu, OnGpu, HostPixels]
-    assert list(found.values()) == [[HostPixels, OnGpu, HostPixels]] * 2
+        found[free] = [type(store_images(PIXELS, pad, CUDA, data_on)) for data_on in ("auto", "device", "host")]
+    assert found.pop(2 * n_bytes) == [OnGpu, OnGpu, HostImageStorage]
+    assert list(found.values()) == [[HostImageStorage, OnGpu, HostImageStorage]] * 2
     free = n_bytes - 1
-    assert type(placed(PIXELS, pad, CUDA, "auto")) is HostPixels
+    assert type(store_images(PIXELS, pad, CUDA, "auto")) is HostImageStorage
     message = f"data_on is device, and 23 images take {n_bytes:,} bytes of the {free:,} that are free .*; give auto or"
     with pytest.raises(ParameterError, match=message):
-        placed(PIXELS, pad, CUDA, "device")
+        store_images(PIXELS, pad, CUDA, "device")
 
 
 def epoch_on(data_on: DataOn, settings: TrainSettings, data: Dataset) -> list[torch.Tensor]:
     """Everything that an epoch, its evaluation and its predictions come to."""
-    machine = Machine.choose(settings)
+    context = ComputeContext.from_settings(settings)
     images = DeviceImages(
         data.x_train,
         data.y_train,
-        *data.normalisation(),
-        machine.device,
-        machine.dtype,
+        *data.compute_channel_statistics(),
+        context.device,
+        context.dtype,
         Augmentation(1, True, 2),
         data_on,
     )
-    trainee = Trainee(settings, machine, 1, 10)
-    trainee.renew(0)
-    tracker = CorrectnessTracker(data.n_samples, machine.device)
-    members = torch.arange(0, data.n_samples, 2, device=machine.device)
-    draws = torch.Generator(machine.device).manual_seed(0)
+    train_state = TrainState(settings, context, 1, 10)
+    train_state.reinitialise(0)
+    tracker = CorrectnessTracker(data.n_samples, context.device)
+    members = torch.arange(0, data.n_samples, 2, device=context.device)
+    draws = torch.Generator(context.device).manual_seed(0)
     found: list[torch.Tensor] = []
     for epoch in range(2):
-        found += train_epoch(trainee, images, members, settings, epoch, draws)
-        found += [evaluate(trainee, images, settings, tracker=tracker), predict(trainee, images, settings)]
+        found += train_epoch(train_state, images, members, settings, epoch, draws)
+        found += [evaluate(train_state, images, settings, tracker=tracker), predict(train_state, images, settings)]
         found.append(torch.from_numpy(tracker.take().correct))
-    return [*found, *trainee.model.state_dict().values()]
+    return [*found, *train_state.model.state_dict().values()]
 
 
 def test_an_epoch_comes_to_the_same_bits_wherever_the_images_lie(
     quick: TrainSettings, digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(augment, "_SLAB_VALUES", 1)
-    there, here = (epoch_on(data_on, quick, digits.limited(101, 0)) for data_on in ("device", "host"))
+    there, here = (epoch_on(data_on, quick, digits.take_balanced(101, 0)) for data_on in ("device", "host"))
     assert all(torch.equal(one, other) for one, other in zip(there, here, strict=True))
 
 
@@ -134,14 +136,16 @@ def test_an_epoch_that_fails_leaves_no_thread(
 ) -> None:
     """Whether the training fails or the thread, on an image that is not there: the error is the training's."""
     monkeypatch.setattr(augment, "_SLAB_VALUES", 1)
-    machine = Machine.choose(quick)
-    images = DeviceImages(digits.x_train, digits.y_train, *digits.normalisation(), machine.device, data_on="host")
-    trainee = Trainee(quick, machine, 1, 10)
+    context = ComputeContext.from_settings(quick)
+    images = DeviceImages(
+        digits.x_train, digits.y_train, *digits.compute_channel_statistics(), context.device, data_on="host"
+    )
+    train_state = TrainState(quick, context, 1, 10)
     members = torch.cat([torch.arange(1000), torch.full((n_bad,), 10**6)])
     failing = CorrectnessTracker(1000 - 1)  # it does not know the last
     with pytest.raises(error):
-        train_epoch(trainee, images, members, quick, 0, torch.Generator(), None if n_bad else failing)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD)]
+        train_epoch(train_state, images, members, quick, 0, torch.Generator(), None if n_bad else failing)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
 
 
 @pytest.mark.gpu

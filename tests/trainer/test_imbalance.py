@@ -19,26 +19,26 @@ def sizes(data: Dataset) -> list[int]:
 
 
 def test_a_long_tail_falls_geometrically_by_the_true_classes(balanced: Dataset) -> None:
-    assert sizes(imbalance.imbalanced(balanced, "exp:0.01", 0)) == [100, 60, 36, 22, 13, 8, 5, 3, 2, 1]
+    assert sizes(imbalance.make_imbalanced(balanced, "exp:0.01", 0)) == [100, 60, 36, 22, 13, 8, 5, 3, 2, 1]
 
 
 def test_a_step_makes_the_second_half_rare(balanced: Dataset) -> None:
-    assert sizes(imbalance.imbalanced(balanced, "step:0.1", 0)) == [100] * 5 + [10] * 5
+    assert sizes(imbalance.make_imbalanced(balanced, "step:0.1", 0)) == [100] * 5 + [10] * 5
 
 
 def test_who_stays_depends_on_the_seed_and_keeps_image_and_label(balanced: Dataset) -> None:
-    first, again, other = (imbalance.imbalanced(balanced, "step:0.1", seed).x_train.ravel() for seed in (1, 1, 2))
+    first, again, other = (imbalance.make_imbalanced(balanced, "step:0.1", seed).x_train.ravel() for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
-    taken = imbalance.imbalanced(balanced, "step:0.1", 1)
+    taken = imbalance.make_imbalanced(balanced, "step:0.1", 1)
     assert taken.y_train_clean is not None
     assert (taken.y_train_clean[:500] * 100 <= np.arange(500)).all()
     assert (taken.x_train.ravel()[:500] == np.arange(500) % 256).all()
 
 
 def test_a_class_never_vanishes_and_none_changes_nothing(balanced: Dataset) -> None:
-    assert min(sizes(imbalance.imbalanced(balanced, "exp:0.0001", 0))) == 1
-    assert imbalance.imbalanced(balanced, "none", 0) is balanced
+    assert min(sizes(imbalance.make_imbalanced(balanced, "exp:0.0001", 0))) == 1
+    assert imbalance.make_imbalanced(balanced, "none", 0) is balanced
 
 
 @pytest.mark.parametrize("spec", ["exp", "exp:0", "exp:2", "step:x", "tail:0.1", "exp:nan"])

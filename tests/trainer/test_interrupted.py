@@ -21,7 +21,7 @@ from mild_trainer.errors import CheckpointError
 from mild_trainer.settings import TrainSettings, Weights
 from mild_trainer.training import checkpoint
 from mild_trainer.training.history import RoundRecord
-from mild_trainer.training.image_storage import THREAD
+from mild_trainer.training.image_storage import THREAD_PREFIX
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.progress import Reporter
 from tests.trainer.trainings import Killed, KilledAfter, Uninterrupted, outcome, weights
@@ -72,7 +72,7 @@ def test_a_training_comes_to_the_same_wherever_its_images_lie_and_may_go_on_else
         run_rounds(there, data=digits, out=out, reporter=KilledAfter(epochs=3))
     assert outcome(run_rounds(here, data=digits, out=out, resume=True)) == outcome(whole)
     assert all(torch.equal(value, weights(tmp_path / "there")[name]) for name, value in weights(out).items())
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD)]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
 
 
 @pytest.mark.parametrize("killed", [{"epochs": 8}, {"rounds": 1}, {"epochs": 11}])

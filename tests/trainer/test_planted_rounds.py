@@ -32,7 +32,7 @@ class Told(Reporter):
     def __init__(self) -> None:
         self.n_planted: list[int] = []
 
-    def planted(self, n_planted: int, seconds: float) -> None:
+    def on_planted(self, n_planted: int, seconds: float) -> None:
         self.n_planted.append(n_planted)
 
 
@@ -61,17 +61,17 @@ def test_planted_samples_are_left_out_of_round_0_and_return_later(
 
 def test_round_0_trains_on_the_wrong_labels_and_compares_with_them(planting: TrainSettings, digits: Dataset) -> None:
     settings = replace(planting, plant=0.3, epochs=12)
-    data = digits.limited(200, settings.seed)
+    data = digits.take_balanced(200, settings.seed)
     trainer = Trainer(settings, data)
-    drawn = trainer.plant()
+    drawn = trainer.draw_planted_labels()
     assert drawn is not None
-    trainer.use(drawn)
+    trainer.use_planted_labels(drawn)
     everyone, planted = bitmap.full(200), bitmap.unpack(drawn.planted, 200)
     correct = {}
     for round in (0, 1):
-        trainer.begin(0)
+        trainer.initialise_round(0)
         for epoch in range(12):
-            correct[round] = bitmap.unpack(trainer.epoch(round, epoch, everyone)[1].correct, 200)
+            correct[round] = bitmap.unpack(trainer.run_epoch(round, epoch, everyone)[1].correct, 200)
     assert correct[0][~planted].mean() > correct[0][planted].mean() + 0.3
     assert correct[1][planted].mean() > 0.8
 
@@ -109,7 +109,7 @@ def test_resuming_at_any_epoch_has_the_same_wrong_labels(
 def test_without_planting_the_training_is_what_it_was(planting: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(planting, plant=0.0, rounds=1), data=digits)
     assert (history.planted, history.n_planted, history.n_returned) == (None, 0, 0)
-    assert summary.planting(summary.summarise(history)) is None
+    assert summary.describe_planting(summary.summarise(history)) is None
     assert summary.summarise(history)["planted"] is None
 
 
@@ -121,7 +121,7 @@ def test_the_summary_and_the_report_say_how_many(
     found = summary.summarise(history)["planted"]
     assert (found["fraction"], found["how"], found["num_samples"]) == (0.1, "confused", 20)
     assert found["returned"] == history.n_returned
-    sentence = summary.planting(summary.summarise(history))
+    sentence = summary.describe_planting(summary.summarise(history))
     assert sentence is not None
     assert sentence.startswith("20 labels broken on purpose in round 0")
     assert said in sentence

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from mild_trainer.training import image_storage
-from mild_trainer.training.image_storage import N_SLOTS, THREAD, sent_ahead
+from mild_trainer.training.image_storage import N_BUFFERS, THREAD_PREFIX, prefetch_images
 
 CPU = torch.device("cpu")
 IMAGES = torch.arange(40 * 12, dtype=torch.int64).remainder(251).to(torch.uint8).reshape(40, 2, 3, 2)
 
 
 def sent(indices: Tensor, sizes: list[int]) -> Iterator[Tensor]:
-    return sent_ahead(IMAGES, indices, sizes, CPU)
+    return prefetch_images(IMAGES, indices, sizes, CPU)
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(THREAD)]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(THREAD_PREFIX)]
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +33,14 @@ def _no_thread_stays() -> Iterator[None]:
 def gathered(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The parts that the thread has gathered so far."""
     parts: list[list[int]] = []
-    fill = image_storage._Slot.fill
+    fill = image_storage._Buffer.fill
 
-    def noting(slot: image_storage._Slot, images: Tensor, indices: Tensor) -> image_storage._Slot:
+    def noting(slot: image_storage._Buffer, images: Tensor, indices: Tensor) -> image_storage._Buffer:
         filled = fill(slot, images, indices)
         parts.append(indices.tolist())
         return filled
 
-    monkeypatch.setattr(image_storage._Slot, "fill", noting)
+    monkeypatch.setattr(image_storage._Buffer, "fill", noting)
     return parts
 
 
@@ -63,22 +63,22 @@ def test_a_part_stays_until_the_next_is_asked_for() -> None:
 def test_the_thread_gathers_ahead_and_no_further_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
     last_with_room = threading.Event()
-    fill = image_storage._Slot.fill
+    fill = image_storage._Buffer.fill
 
-    def noting(slot: image_storage._Slot, images: Tensor, indices: Tensor) -> image_storage._Slot:
+    def noting(slot: image_storage._Buffer, images: Tensor, indices: Tensor) -> image_storage._Buffer:
         begun.append(int(indices[0]))
-        if len(begun) == N_SLOTS:
+        if len(begun) == N_BUFFERS:
             last_with_room.set()
         return fill(slot, images, indices)
 
-    monkeypatch.setattr(image_storage._Slot, "fill", noting)
+    monkeypatch.setattr(image_storage._Buffer, "fill", noting)
     parts = sent(torch.arange(40), [1] * 40)
     next(parts)
     assert last_with_room.wait(60), "the next parts are gathered though nobody has asked for them"
     next(parts)
     parts.close()  # type: ignore[attr-defined]  # a generator
-    assert begun[:N_SLOTS] == list(range(N_SLOTS))
-    assert len(begun) <= N_SLOTS + 1
+    assert begun[:N_BUFFERS] == list(range(N_BUFFERS))
+    assert len(begun) <= N_BUFFERS + 1
 
 
 def test_nothing_is_begun_before_the_first_part_is_asked_for(gathered: list[list[int]]) -> None:
@@ -94,7 +94,7 @@ def test_the_thread_ends_with_what_abandons_the_parts(gathered: list[list[int]])
             assert threads()
             raise KeyboardInterrupt
     assert not threads()
-    assert len(gathered) <= N_SLOTS
+    assert len(gathered) <= N_BUFFERS
 
 
 def test_nothing_holds_abandoned_parts_and_their_room() -> None:
@@ -143,10 +143,10 @@ def test_parts_arrive_whole_on_a_busy_device_without_the_training_waiting_for_it
     torch.cuda.set_sync_debug_mode("error")
     try:
         parts = []
-        for part in sent_ahead(images, order, [100] * 40, device):
+        for part in prefetch_images(images, order, [100] * 40, device):
             busy = (busy @ busy).tanh()  # what reads the part comes late
             parts.append(part.clone())
-        abandoned = sent_ahead(images, order, [100] * 40, device)
+        abandoned = prefetch_images(images, order, [100] * 40, device)
         next(abandoned)
         abandoned.close()  # type: ignore[attr-defined]  # a generator
     finally:

@@ -14,7 +14,7 @@ from mild_trainer.report import figures, report, summary
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History
 from mild_trainer.training.loop import run_rounds
-from mild_trainer.training.progress import Bars, Lines, Reporter
+from mild_trainer.training.progress import LogReporter, ProgressBarReporter, Reporter
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_histogram_without_components_or_cut_is_drawn(history: History) -> Non
     record = history.rounds[0]
     assert record.fit is not None
     uncut = {**record.summary, "threshold": {"rule": "bayes", "value": None, "cut": None}}
-    drawn = figures.histogram(replace(record.fit, densities=()), uncut, 0)
+    drawn = figures.draw_histogram(replace(record.fit, densities=()), uncut, 0)
     assert ">cut<" not in drawn
     assert ">samples<" in drawn
 
@@ -101,12 +101,12 @@ def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
     assert found["rounds"][0]["f1"] is None
     assert found["rounds"][0]["true_noise"] is None
     assert found["oracle"] is None
-    assert summary.rows(found)[0][3:8] == ("-",) * 5
+    assert summary.format_rows(found)[0][3:8] == ("-",) * 5
 
 
 def test_the_table_fits_80_columns(history: History) -> None:
     console = Console(file=io.StringIO(), width=80)
-    console.print(summary.table(summary.summarise(history)))
+    console.print(summary.build_table(summary.summarise(history)))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "…" not in text
@@ -116,14 +116,14 @@ def test_the_table_fits_80_columns(history: History) -> None:
 
 def test_lines_tell_every_step(history: History) -> None:
     stream = io.StringIO()
-    lines = Lines(Console(file=stream, width=120))
-    lines.round_started("round 0", 300, 8)
-    lines.epoch_done(history.rounds[0].epochs[0])
-    lines.round_done(history.rounds[0])
-    lines.round_done(replace(history.rounds[0], agreement=None))
-    lines.round_started("true clean set", 1, 1)
-    lines.comparison_done("true clean set", 0.5, 1.25)
-    lines.verified(AGREED)
+    lines = LogReporter(Console(file=stream, width=120))
+    lines.on_round_start("round 0", 300, 8)
+    lines.on_epoch_end(history.rounds[0].epochs[0])
+    lines.on_round_end(history.rounds[0])
+    lines.on_round_end(replace(history.rounds[0], agreement=None))
+    lines.on_round_start("true clean set", 1, 1)
+    lines.on_comparison_end("true clean set", 0.5, 1.25)
+    lines.on_verified(AGREED)
     text = stream.getvalue().splitlines()
     assert text[0] == "round 0: 8 epochs on 300 samples"
     assert text[1].startswith("round 0 epoch 0: loss ")
@@ -135,14 +135,14 @@ def test_lines_tell_every_step(history: History) -> None:
 
 def test_bars_reach_their_end(history: History) -> None:
     stream = io.StringIO()
-    with Bars(Console(file=stream, width=120, force_terminal=True)) as bars:
-        bars.round_started("round 0", 300, 2)
+    with ProgressBarReporter(Console(file=stream, width=120, force_terminal=True)) as bars:
+        bars.on_round_start("round 0", 300, 2)
         for epoch in (0, 1):
-            bars.epoch_done(EpochRecord(0, epoch, 1.0, 0.5, 0.5, 0.1))
-        bars.round_done(history.rounds[0])
-        bars.verified(AGREED)
-        bars.round_started("true clean set", 200, 3)
-        bars.comparison_done("true clean set", 0.5, 1.0)
+            bars.on_epoch_end(EpochRecord(0, epoch, 1.0, 0.5, 0.5, 0.1))
+        bars.on_round_end(history.rounds[0])
+        bars.on_verified(AGREED)
+        bars.on_round_start("true clean set", 200, 3)
+        bars.on_comparison_end("true clean set", 0.5, 1.0)
     assert "2/2" in stream.getvalue()
     assert "3/3" in stream.getvalue()
     assert "held-out agreement 0.500" in stream.getvalue()
@@ -151,9 +151,9 @@ def test_bars_reach_their_end(history: History) -> None:
 
 def test_silence_is_silent(history: History, capsys: pytest.CaptureFixture[str], digits: Dataset) -> None:
     silent = Reporter()
-    silent.verified(AGREED)
-    silent.round_started("round 0", 300, 2)
-    silent.epoch_done(history.rounds[0].epochs[0])
-    silent.round_done(history.rounds[0])
-    silent.comparison_done("true clean set", 0.5, 1.0)
+    silent.on_verified(AGREED)
+    silent.on_round_start("round 0", 300, 2)
+    silent.on_epoch_end(history.rounds[0].epochs[0])
+    silent.on_round_end(history.rounds[0])
+    silent.on_comparison_end("true clean set", 0.5, 1.0)
     assert capsys.readouterr().out == ""

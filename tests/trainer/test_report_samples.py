@@ -16,7 +16,7 @@ from mild_core.inspect.histograms import count_data_map
 from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.report import model_card, report, sample_sections, summary
-from mild_trainer.report.sample_sections import Samples, Suspicious
+from mild_trainer.report.sample_sections import ReportSamples, SuspiciousSample
 from mild_trainer.review.review_runs import ServiceRun
 from tests.trainer.trainings import by_itself
 
@@ -70,11 +70,11 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
         for row in correct:
             run.put_epoch(EpochBits(n_samples, np.packbits(row)))
         run.finish()
-    page = report.service_report(client, "mine")
+    page = report.render_service_run(client, "mine")
     assert "<title>Run mine</title>" in page
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
-    samples = sample_sections.gather(ServiceRun(client, "mine", None), None, None)
+    samples = sample_sections.gather_samples(ServiceRun(client, "mine", None), None, None)
     assert samples.counts.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
     assert samples.counts.dropped[0, 9] == 1
     assert samples.counts.kept[0, 0] == 30
@@ -83,7 +83,9 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
 def test_what_others_named_is_escaped() -> None:
     bad = "<script>alert('1')</script>"
     page = sample_sections.render(
-        Samples(NOTHING, "changes", np.array([[0, 1]]), (Suspicious("1", bad, bad, bad, "0.5", "yes", None),))
+        ReportSamples(
+            NOTHING, "changes", np.array([[0, 1]]), (SuspiciousSample("1", bad, bad, bad, "0.5", "yes", None),)
+        )
     )
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 3
@@ -100,15 +102,15 @@ def test_confusions_are_counted_and_many_classes_are_told_in_pairs() -> None:
 
 def test_a_large_picture_in_colour_is_made_smaller() -> None:
     pixels = np.zeros((400, 200, 3), dtype=np.uint8)
-    one = Suspicious("1", "", "", "", "", "no", pixels)
-    page = sample_sections.render(Samples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,)))
+    one = SuspiciousSample("1", "", "", "", "", "no", pixels)
+    page = sample_sections.render(ReportSamples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,)))
     content = re.findall(r"base64,([^']*)'", page)[0]
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (64, 128)
 
 
 def test_the_same_map_is_drawn_the_same() -> None:
     found = count_data_map(np.array([3, 3, 90]), np.array([0, 0, 4]), np.array([True, True, False]))
-    assert sample_sections.draw_sample_map(found, "changes") == sample_sections.draw_sample_map(found, "changes")
+    assert sample_sections.draw_data_map(found, "changes") == sample_sections.draw_data_map(found, "changes")
 
 
 def test_the_card_holds_what_was_measured(trained: Path) -> None:
@@ -140,5 +142,5 @@ def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(train
     assert '"value": 0.625' in card
     bare = {**numbers, "rounds": [], "baseline": {"test_accuracy": None}}
     assert '"results": []' in model_card.render(bare)
-    assert summary.planting(bare) is None
+    assert summary.describe_planting(bare) is None
     assert "<h2>Rounds</h2>" in report.render(bare)

@@ -14,8 +14,8 @@ from mild_core.errors import InvalidInput, SampleIndexError
 from mild_core.types import EpochBits
 from mild_trainer import cli
 from mild_trainer.errors import ReviewError
-from mild_trainer.review import review, review_runs
-from mild_trainer.review.review import Judged
+from mild_trainer.review import review_list, review_runs
+from mild_trainer.review.review_list import ScoredSamples
 from tests.live import serving
 from tests.trainer.trainings import by_itself
 
@@ -29,11 +29,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return by_itself(tmp_path_factory.mktemp("review") / "out", n_samples=150, n_epochs=8)
 
 
-def judged() -> Judged:
+def score_samples() -> ScoredSamples:
     posterior = np.array([0.9, 0.2, np.nan, 0.9, 0.5, 0.9], dtype=np.float32)
     scores = np.array([4.0, -3.0, np.nan, 5.0, 0.0, 5.0], dtype=np.float32)
     kept = np.array([False, True, False, True, True, False])
-    return Judged(scores, posterior, kept, Audit.from_marks([5], [False], 6))
+    return ScoredSamples(scores, posterior, kept, Audit.from_marks([5], [False], 6))
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -42,12 +42,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_likeliest_to_be_wrong_come_first_and_the_checked_ones_last() -> None:
-    assert review.ranked(judged(), "suspicious").tolist() == [0, 3, 4, 1, 2, 5]
-    assert review.ranked(judged(), "uncertain").tolist() == [4, 1, 3, 0, 2, 5]
+    assert review_list.rank_samples(score_samples(), "suspicious").tolist() == [0, 3, 4, 1, 2, 5]
+    assert review_list.rank_samples(score_samples(), "uncertain").tolist() == [4, 1, 3, 0, 2, 5]
 
 
 def test_a_random_order_is_drawn_from_its_seed() -> None:
-    orders = [review.ranked(judged(), "random", seed).tolist() for seed in (0, 0, 1, 2, 3)]
+    orders = [review_list.rank_samples(score_samples(), "random", seed).tolist() for seed in (0, 0, 1, 2, 3)]
     assert orders[0] == orders[1]
     assert len({tuple(order) for order in orders}) > 1
     assert all(sorted(order) == list(range(6)) and order[-1] == 5 for order in orders)
@@ -55,7 +55,13 @@ def test_a_random_order_is_drawn_from_its_seed() -> None:
 
 def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
-    review.write(path, [review.row(judged(), 5, "a,b", 3, 7), review.row(judged(), 2, None, None, None)])
+    review_list.write(
+        path,
+        [
+            review_list.format_row(score_samples(), 5, "a,b", 3, 7),
+            review_list.format_row(score_samples(), 2, None, None, None),
+        ],
+    )
     first, second = read(path)
     assert first == {
         "index": "5",
@@ -68,10 +74,10 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
         "mark": "wrong",
     }
     assert (second["index"], second["score"], second["mark"]) == ("2", "", "")
-    marks = review.read_marks(path, 6)
+    marks = review_list.read_marks(path, 6)
     assert (marks.n_known, marks.get_mark(5)) == (1, False)
     with pytest.raises(ReviewError, match="exists and may hold marks; give another --out"):
-        review.write(path, [])
+        review_list.write(path, [])
 
 
 @pytest.mark.parametrize(
@@ -90,17 +96,17 @@ def test_marks_that_cannot_be_read_are_refused(text: str, message: str, tmp_path
     path = tmp_path / "marks.csv"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ReviewError, match=message):
-        review.read_marks(path, 10)
+        review_list.read_marks(path, 10)
 
 
 def test_impossible_marks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "marks.csv"
     path.write_text("index,mark\n10,clean\n")
     with pytest.raises(SampleIndexError, match=r"10 is outside 0\.\.9"):
-        review.read_marks(path, 10)
+        review_list.read_marks(path, 10)
     path.write_text("index,mark\n1,clean\n1, Wrong \n")
     with pytest.raises(InvalidInput, match="marked both clean and mislabelled"):
-        review.read_marks(path, 10)
+        review_list.read_marks(path, 10)
 
 
 def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Path, tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
         line["mark"] = "clean" if i % 3 else "wrong"
     review_file = tmp_path / "marked.csv"
     with review_file.open("w", newline="") as file:
-        writer = csv.DictWriter(file, review.COLUMNS)
+        writer = csv.DictWriter(file, review_list.COLUMNS)
         writer.writeheader()
         writer.writerows(lines)
     measured = runner.invoke(cli.app, ["review", str(trained), "--marks", str(review_file)])
@@ -160,11 +166,11 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
             run.log_predictions(epoch, np.arange(N), classes, labels)
         run.finish()
     reviewed = review_runs.ServiceRun(client, "reviewed", None)
-    judged = reviewed.judged()
-    first = review.ranked(judged, "suspicious")
+    samples = reviewed.score_samples()
+    first = review_list.rank_samples(samples, "suspicious")
     lines = [
-        dict(zip(review.COLUMNS, line, strict=True))
-        for line in reviewed.lines(judged, np.append(first[:20], first[-1:]))
+        dict(zip(review_list.COLUMNS, line, strict=True))
+        for line in reviewed.list_rows(samples, np.append(first[:20], first[-1:]))
     ]
     assert all(int(line["index"]) >= 90 and line["kept"] == "no" for line in lines[:20])
     assert all(line["suggested_label"] == str((int(line["given_label"]) + 1) % 3) for line in lines[:20])
@@ -172,14 +178,14 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     assert (lines[-1]["kept"], lines[-1]["id"]) == ("yes", f"image-{first[-1]}")
     found = reviewed.mark(Audit.from_marks(range(N), clean.tolist(), N))
     assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
-    assert reviewed.judged().audit.n_known == N
-    summary, indices = reviewed.refit()
+    assert reviewed.score_samples().audit.n_known == N
+    summary, indices = reviewed.select_with_audit()
     assert indices.tolist() == np.flatnonzero(clean).tolist()
     assert summary["num_selected"] == 90
-    review.write_set(tmp_path / "set.npy", {**summary, "estimated": {"noise_rate": RATE}}, indices)
+    review_list.write_set(tmp_path / "set.npy", {**summary, "estimated": {"noise_rate": RATE}}, indices)
     assert "noise rate 0.250 (0.200 to 0.300)" in capsys.readouterr().err
     with pytest.raises(ReviewError, match=r"ends in '\.txt'"):
-        review.write_set(tmp_path / "set.txt", summary, indices)
+        review_list.write_set(tmp_path / "set.txt", summary, indices)
 
 
 def test_the_list_of_a_service_says_how_its_marks_are_sent_back(app: FastAPI, tmp_path: Path) -> None:
@@ -195,8 +201,8 @@ def test_an_open_run_is_reviewed_by_its_first_round(service: httpx.Client) -> No
     client = MildClient("http://service", http=service)
     with client.run("open", num_samples=10) as run:
         run.put_epoch(EpochBits(10, np.full(2, 0b11000000, dtype=np.uint8)))
-        judged = review_runs.ServiceRun(client, "open", None).judged()
-    assert judged.kept.all()
+        samples = review_runs.ServiceRun(client, "open", None).score_samples()
+    assert samples.kept.all()
 
 
 def test_the_folder_of_a_training_with_a_service_leads_to_its_run(tmp_path: Path) -> None:
@@ -218,10 +224,10 @@ def test_the_labels_are_left_out_where_the_data_is_gone(trained: Path, tmp_path:
     summary = json.loads((trained / "summary.json").read_text())
     summary["settings"] |= {"dataset": "npz", "data_dir": str(tmp_path / "gone.npz")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    assert review_runs.Training.read(tmp_path).labels() == (None, None)
+    assert review_runs.TrainingFolder.read(tmp_path).load_labels() == (None, None)
     summary["settings"] |= {"dataset": "digits", "data_dir": None}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    given, predicted = review_runs.Training.read(tmp_path).labels()
+    given, predicted = review_runs.TrainingFolder.read(tmp_path).load_labels()
     assert given is not None
     assert (given.shape, predicted) == ((150,), None)
 

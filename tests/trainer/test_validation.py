@@ -16,14 +16,14 @@ from mild_core.types import Observe, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
-from mild_trainer.planting import plant
+from mild_trainer.planting import plant_labels
 from mild_trainer.report import report, summary
 from mild_trainer.settings import TrainSettings, Use
-from mild_trainer.training.finetune import Finished
+from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import EpochRecord, History, RoundRecord
-from mild_trainer.training.loop import run_rounds, stopped
+from mild_trainer.training.loop import find_stop_reason, run_rounds
 from mild_trainer.training.progress import Reporter
-from mild_trainer.training.validation import hold_out
+from mild_trainer.training.validation import hold_out_samples
 from tests.trainer.trainings import Killed, KilledAfter, Uninterrupted
 
 
@@ -40,19 +40,19 @@ def held_out(history: History) -> bitmap.Bitmap:
 
 def test_every_class_is_held_out_in_proportion_and_not_along_the_labels_that_noise_broke() -> None:
     labels = np.repeat(np.arange(4), [400, 200, 200, 200])
-    held = bitmap.unpack(hold_out(labels, 0.1, seed=0), 1000)
+    held = bitmap.unpack(hold_out_samples(labels, 0.1, seed=0), 1000)
     assert [np.count_nonzero(held[labels == label]) for label in range(4)] == [40, 20, 20, 20]
     broken_first = np.random.default_rng(0).permutation(1000)[:400]
     assert np.count_nonzero(held[broken_first]) == pytest.approx(40, abs=15)
-    assert (hold_out(labels, 0.1, seed=1) != hold_out(labels, 0.1, seed=0)).any()
-    assert not hold_out(labels, 0.0, seed=0).any()
-    assert bitmap.popcount(hold_out(labels[:7], 0.5, seed=0)) == 4
+    assert (hold_out_samples(labels, 0.1, seed=1) != hold_out_samples(labels, 0.1, seed=0)).any()
+    assert not hold_out_samples(labels, 0.0, seed=0).any()
+    assert bitmap.popcount(hold_out_samples(labels[:7], 0.5, seed=0)) == 4
 
 
 @pytest.mark.parametrize(("n_samples", "share", "n_held"), [(200, 0.001, 0), (3, 0.5, 2)])
 def test_a_share_of_nobody_or_that_leaves_nobody_is_refused(n_samples: int, share: float, n_held: int) -> None:
     with pytest.raises(DataError, match=f"--validation {share} holds {n_held} of {n_samples} training samples out, at"):
-        hold_out(np.zeros(n_samples, dtype=np.int64), share, seed=0)
+        hold_out_samples(np.zeros(n_samples, dtype=np.int64), share, seed=0)
 
 
 @pytest.mark.parametrize("use", ["set", "weights"])
@@ -88,7 +88,7 @@ def test_who_is_held_out_is_no_member_not_observed_and_in_no_set(
 
 
 def test_nothing_that_is_trained_sees_those_held_out(validated: TrainSettings, digits: Dataset) -> None:
-    few = digits.limited(200, validated.seed)
+    few = digits.take_balanced(200, validated.seed)
     settings = replace(
         validated, limit=0, oracle=True, finish="mixmatch", finish_epochs=1, selection=SelectionOptions()
     )
@@ -105,7 +105,7 @@ def test_nothing_that_is_trained_sees_those_held_out(validated: TrainSettings, d
 def trained(history: History) -> list[object]:
     """Whatever depends on what was trained on."""
     finished = history.finished
-    assert isinstance(finished, Finished)
+    assert isinstance(finished, FinishResult)
     assert history.planted is not None
     return [
         history.oracle,
@@ -121,7 +121,7 @@ def trained(history: History) -> list[object]:
 def test_labels_are_planted_among_the_others_alone() -> None:
     given = np.arange(100) % 5
     held = bitmap.pack(np.arange(100) % 2 == 0)
-    planted = plant(given, 5, 0.5, seed=0, held_out=held)
+    planted = plant_labels(given, 5, 0.5, seed=0, held_out=held)
     assert planted.n_planted == 25
     assert not (planted.planted & held).any()
 
@@ -150,10 +150,10 @@ def test_the_rounds_end_when_the_accuracy_has_stopped_rising(
 ) -> None:
     settings = TrainSettings.for_dataset("digits", rounds=9, patience=patience)
     records = [a_record(number, accuracy) for number, accuracy in enumerate(accuracies)]
-    assert stopped(settings, records, None, 8) == said
+    assert find_stop_reason(settings, records, None, 8) == said
     agreeing = [*records[:-1], a_record(len(records) - 1, accuracies[-1], overlap=1.0)]
-    assert "clean sets agree" in (stopped(settings, agreeing, None, 8) or "")
-    at_the_cap = stopped(replace(settings, rounds=len(records)), records, None, 8)
+    assert "clean sets agree" in (find_stop_reason(settings, agreeing, None, 8) or "")
+    at_the_cap = find_stop_reason(replace(settings, rounds=len(records)), records, None, 8)
     assert at_the_cap == (said or f"all {len(records)} rounds are done")
 
 
@@ -168,7 +168,7 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     assert [each["validation_accuracy"] for each in numbers["rounds"]] == course
     best = course.index(max(course))
     assert numbers["validation"].items() >= {"share": 0.2, "num_samples": 40, "patience": 1, "best_round": best}.items()
-    sentence = summary.validation(numbers)
+    sentence = summary.describe_validation(numbers)
     assert sentence is not None
     assert sentence.startswith("Accuracy on the given labels of 40 held-out samples, round by round: ")
     error = (course[best] * (1 - course[best]) / 40) ** 0.5
@@ -176,7 +176,7 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     page = report.render(numbers)
     assert sentence in page
     assert "validation accuracy" in page
-    assert [row[1] for row in summary.rows(numbers) if row[0] == "all labels"] == ["160"]
+    assert [row[1] for row in summary.format_rows(numbers) if row[0] == "all labels"] == ["160"]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,9 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
 )
 def test_a_best_round_that_is_hardly_better_is_told_as_such(course: list[float], said: str) -> None:
     held = {"num_samples": 100, "best_round": course.index(max(course)), "standard_error": 0.03}
-    sentence = summary.validation({"validation": held, "rounds": [{"validation_accuracy": value} for value in course]})
+    sentence = summary.describe_validation(
+        {"validation": held, "rounds": [{"validation_accuracy": value} for value in course]}
+    )
     assert sentence is not None
     assert sentence.endswith(said)
 
@@ -200,8 +202,8 @@ def test_without_a_share_nobody_is_held_out(quick: TrainSettings, digits: Datase
     assert "validation_accuracy" not in history.rounds[0].epochs[0].metrics()
     numbers = summary.summarise(history)
     assert numbers["validation"] is None
-    assert summary.validation(numbers) is None
-    assert [row[1] for row in summary.rows({**numbers, "validation": None}) if row[0] == "all labels"] == ["200"]
+    assert summary.describe_validation(numbers) is None
+    assert [row[1] for row in summary.format_rows({**numbers, "validation": None}) if row[0] == "all labels"] == ["200"]
 
 
 class Audits(Reporter):
@@ -210,7 +212,7 @@ class Audits(Reporter):
     def __init__(self, client: MildClient, run_id: str, samples: list[int]) -> None:
         self.client, self.run_id, self.samples = client, run_id, samples
 
-    def epoch_done(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         if (record.round, record.epoch) == (0, 1):
             self.client.put_audit(self.run_id, self.samples, [True] * len(self.samples))
 

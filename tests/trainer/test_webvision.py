@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mild_trainer.data import Dataset, Wanted, load
+from mild_trainer.data import ClassFilter, Dataset, load
 from mild_trainer.errors import DataError
 
 NAMES = ["n01 tench", "n02 goldfish", "n03 shark"]
@@ -36,7 +36,7 @@ def greys(data: Dataset) -> list[int]:
 
 
 def test_reads_the_lists_at_one_size(root: Path) -> None:
-    data = load("webvision", root, Wanted(size=16))
+    data = load("webvision", root, ClassFilter(size=16))
     assert data.x_train.shape == (6, 16, 16, 3)
     assert data.y_train.tolist() == greys(data) == [0, 0, 1, 1, 2, 2]
     assert data.y_test.tolist() == [0, 1, 2]
@@ -44,13 +44,13 @@ def test_reads_the_lists_at_one_size(root: Path) -> None:
 
 
 def test_the_first_classes_are_the_mini_version(root: Path) -> None:
-    data = load("webvision", root, Wanted("2", 8))
+    data = load("webvision", root, ClassFilter("2", 8))
     assert (data.n_classes, data.y_train.tolist(), data.y_test.tolist()) == (2, [0, 0, 1, 1], [0, 1])
 
 
 def test_listed_classes_are_numbered_in_the_lists_order(root: Path) -> None:
     (root / "mine.txt").write_text("n03 shark\n\nn01\n")
-    data = load("webvision", root, Wanted(str(root / "mine.txt"), 8))
+    data = load("webvision", root, ClassFilter(str(root / "mine.txt"), 8))
     assert data.n_classes == 2
     assert data.y_train.tolist() == [1, 1, 0, 0]
     assert greys(data) == [0, 0, 2, 2]
@@ -72,7 +72,7 @@ def test_classes_that_are_not_there_are_refused(root: Path, classes: str, listed
         (root / classes).write_text(listed)
     chosen = classes if classes.isdecimal() else str(root / classes)
     with pytest.raises(DataError, match=message):
-        load("webvision", root, Wanted(chosen))
+        load("webvision", root, ClassFilter(chosen))
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_classes_that_are_not_there_are_refused(root: Path, classes: str, listed
 def test_a_damaged_list_is_refused(root: Path, name: str, content: bytes, message: str) -> None:
     (root / "info" / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        load("webvision", root, Wanted(size=8))
+        load("webvision", root, ClassFilter(size=8))
 
 
 def test_a_plain_folder_takes_classes_and_a_size_too(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for i, name in enumerate(("cat", "dog", "fox")):
             picture(tmp_path / part / name / "0.png", 80 * i, size=(10, 12))
-    data = load("folder", tmp_path, Wanted("2", 6))
+    data = load("folder", tmp_path, ClassFilter("2", 6))
     assert data.x_train.shape == (2, 6, 6, 3)
     assert data.n_classes == 2

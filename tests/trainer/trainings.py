@@ -38,12 +38,12 @@ class KilledAfter(Reporter):
     def __init__(self, epochs: int = 0, rounds: int = 0) -> None:
         self.epochs, self.rounds = epochs, rounds
 
-    def epoch_done(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         self.epochs -= 1
         if self.epochs == 0:
             raise Killed
 
-    def round_done(self, record: RoundRecord) -> None:
+    def on_round_end(self, record: RoundRecord) -> None:
         self.rounds -= 1
         if self.rounds == 0:
             raise Killed

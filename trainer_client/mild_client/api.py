@@ -267,11 +267,11 @@ class Calls(LogCalls, ResultCalls):
         return parse_object((yield from self.upload(dataclasses.replace(request, params={"of": of}))))
 
     def get_round(self, run_id: str, round: int) -> Call[JsonObject]:
-        """Return how far a round's epochs are, in the wire's names."""
+        """Return the state of a round and its epochs, as in the HTTP API."""
         return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}")))
 
     def get_epoch(self, run_id: str, round: int, epoch: int) -> Call[JsonObject]:
-        """Return how far an epoch is, and who is missing, in the wire's names."""
+        """Return the state of an epoch and its missing samples, as in the HTTP API."""
         return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/epochs/{epoch}")))
 
     def put_metrics(
@@ -289,7 +289,7 @@ class Calls(LogCalls, ResultCalls):
         used: Bitmap | None = None,
         core_version: str | None = None,
     ) -> Call[JsonObject]:
-        """Freeze a round and return its selection, in the wire's names.
+        """Freeze a round and return its selection, as in the HTTP API.
 
         Parameters
         ----------

@@ -91,7 +91,7 @@ _WAIT_MARGIN = 60.0
 
 
 class ResultCalls(ServiceCalls):
-    """Flows that read. Each takes `changes` to the run's options; nothing is stored."""
+    """Calls that read results. Each takes `changes` to the run's options, which are not stored."""
 
     def selection(
         self,
@@ -102,19 +102,19 @@ class ResultCalls(ServiceCalls):
         wait: float = 0,
         ids: bool = False,
     ) -> Call[JsonObject]:
-        """Return a round's selection with its indices, in the wire's names.
+        """Return a round's selection with its indices, as in the HTTP API.
 
         Parameters
         ----------
         run_id, round
-            Which; ``latest`` is the last one that is finished, or else round 0, and ``best`` the finished one with the
-            best F1 against the audit, or else with the best ``validation_accuracy``.
+            The round: ``latest`` is the last finished one, or else round 0; ``best`` is the finished one with the best
+            F1 against the audit, or else with the best ``validation_accuracy``.
         until_epoch
-            Last epoch of the round that counts; None: all do.
+            Last epoch of the round to use; None: all epochs.
         changes
-            Options to look at in place of the run's own.
+            Options that replace those of the run.
         wait
-            Seconds to wait for the round, which is then to be named, to be finished.
+            Seconds to wait until the round is finished; requires a round number.
         ids
             Whether to add external ids.
 
@@ -147,7 +147,7 @@ class ResultCalls(ServiceCalls):
     def fit(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[RoundFit | None]:
-        """Return what a round's clean set was read off; None where nothing was fitted."""
+        """Return the histogram and the fit of a round; None without a fit."""
         params = _build_params(until_epoch, changes)
         answer = parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
         histogram = answer["histogram"]
@@ -163,14 +163,14 @@ class ResultCalls(ServiceCalls):
     def sweep(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
-        """Return every cut of a round: what it keeps and how good that is, in the wire's names."""
+        """Return the number of samples and the quality at every cut of a round, as in the HTTP API."""
         params = _build_params(until_epoch, changes)
         return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
 
     def evaluation(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
-        """Return how good a round's clean set is by the audit, in the wire's names.
+        """Return the quality of a round's clean set against the audit, as in the HTTP API.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class ResultCalls(ServiceCalls):
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
     ) -> Call[JsonObject]:
-        """Return one sample's history, and why it was kept or dropped, in the wire's names."""
+        """Return one sample's history, and why it was kept or dropped, as in the HTTP API."""
         params = _build_params(until_epoch, changes, round=round)
         return parse_object((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
 
@@ -219,7 +219,7 @@ class ResultCalls(ServiceCalls):
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
     ) -> Call[list[JsonObject]]:
-        """Return every dropped sample with the class that logs predicted most often, in the wire's names."""
+        """Return every dropped sample with the class that its logs predicted most often, as in the HTTP API."""
         suggestions: list[JsonObject] = []
         while True:
             params = _build_params(

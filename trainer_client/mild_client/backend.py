@@ -1,9 +1,7 @@
-"""What a training job needs of a selection backend: one protocol, kept by the HTTP service and by `LocalSelector`.
+"""The protocol of selection backends, which a training job uses, and its data types.
 
-A job opens a run, puts one epoch's bits after each epoch, and finishes the round; the answer is the clean set that the
-next round trains on.
-
-Weights of samples in a loss: how likely each label is right, as far as that can be told.
+A job opens a run, sends the bits of each epoch, and finishes each round, whose result is the clean set that the next
+round trains on.
 """
 
 from collections.abc import Mapping
@@ -21,7 +19,7 @@ from mild_core.types import EpochBits, RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a run: the next epoch to be written, in its round."""
+    """Position in a run: the next epoch to be written, and its round."""
 
     round: int
     epoch: int
@@ -29,7 +27,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """An opened run: the round that takes epochs now, and the attempt that this writer holds."""
+    """State of an open run: the open round, and the attempt number of this writer."""
 
     round: int
     attempt: int
@@ -37,16 +35,16 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class RoundFit:
-    """What the clean set was read off, for a picture.
+    """The histogram and the fitted components of a selection, for a figure.
 
     Attributes
     ----------
     origin, width
         Bin ``j`` covers the metric ``origin + width * j``.
     counts
-        Samples per bin, n_bins long.
+        Number of samples in each bin, n_bins long.
     densities
-        Expected samples per bin of the clean and of the noisy component, each n_bins long; empty without a fit.
+        Expected number of samples in each bin, of the clean and of the noisy component; empty without a fit.
     """
 
     origin: float
@@ -55,8 +53,8 @@ class RoundFit:
     densities: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, selection: Selection) -> Self | None:
-        """Picture of a selection made in the process; None without a histogram."""
+    def from_selection(cls, selection: Selection) -> Self | None:
+        """Create the fit of a selection made in this process; None without a histogram."""
         histogram = selection.histogram
         if histogram is None:
             return None
@@ -71,18 +69,18 @@ class RoundFit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundResult:
-    """A finished round.
+    """Result of a finished round.
 
     Attributes
     ----------
     round
-        Its number.
+        Number of the round.
     n_samples
-        Samples of the run.
+        Number of samples of the run.
     selected
         Shape (n_bytes,), the clean set.
     summary
-        The selection in the wire's names: ``num_selected, metric, threshold, components, verdict, estimated, ...``.
+        The selection, as in the HTTP API: ``num_selected, metric, threshold, components, verdict, estimated, ...``.
     fit
         The histogram and its components; None where nothing was fitted.
     """
@@ -95,55 +93,55 @@ class RoundResult:
 
 
 class SelectionBackend(Protocol):
-    """Takes one run's bits and answers with clean sets. Rounds and epochs count from 0."""
+    """Takes the bits of one run and returns clean sets. Rounds and epochs count from 0."""
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Open the run, or continue it: epochs from `resume_from` on are dropped and written anew."""
+        """Open the run, or resume it: epochs from `resume_from` on are deleted and written again."""
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Say the given labels, shape (n_samples,), before the first epoch; the same ones again change nothing."""
+        """Store the given labels, shape (n_samples,), before the first epoch; repeating a call changes nothing."""
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Say who is mislabelled on purpose in round 0, before its first epoch; without a call it is nobody.
+        """Set the samples whose labels are broken on purpose in round 0, before its first epoch; by default none.
 
-        The same ones again change nothing, at any time.
+        Repeating a call changes nothing, at any time.
         """
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Say whom the model is trained on in `round`; without a call it is the previous round's clean set."""
+        """Set the training samples of `round`; by default the previous round's clean set."""
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Commit one epoch's bits; the same bits again change nothing."""
+        """Commit one epoch's bits; repeating a call changes nothing."""
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Attach an epoch's scalars: ``train_loss``, ``test_accuracy`` and the like."""
+        """Store an epoch's scalars, such as ``train_loss`` and ``test_accuracy``."""
 
     def finish(self, round: int) -> RoundResult:
-        """Freeze the round and return its clean set; repeated, it returns the same set."""
+        """Freeze the round and return its clean set; repeating a call returns the same set."""
 
     def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """How likely each sample's label is right after a finished round, shape (n_samples,); 0: not judged."""
+        """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score."""
 
 
-_UNTOLD = ("unimodal", "insufficient")
-"""Verdicts under which a fit is not believed, and nobody is dropped for it."""
+_UNRELIABLE_VERDICTS = ("unimodal", "insufficient")
+"""Verdicts of fits that are not used to drop samples."""
 
 
-def sample_weights(noisy_posterior: NDArray[np.float32], selected: Bitmap, verdict: str) -> NDArray[np.float32]:
-    """Return 1 - the probability of being mislabelled, shape (n_samples,); 0 where a sample was not judged.
+def compute_sample_weights(noisy_posterior: NDArray[np.float32], selected: Bitmap, verdict: str) -> NDArray[np.float32]:
+    """Return 1 - the probability of being mislabelled, shape (n_samples,); 0 for samples without one.
 
-    Where the verdict is that the fit tells nothing, the weights are the set's: 1 for who is kept, 0 for the others.
+    With an unreliable fit, the weights are 1 for the samples of the clean set and 0 for the others.
 
     Parameters
     ----------
     noisy_posterior
-        Shape (n_samples,); NaN where there is none.
+        Shape (n_samples,), the probability of being mislabelled; NaN where there is none.
     selected
         Shape (n_bytes,), the clean set.
     verdict
-        Of the same selection.
+        Verdict of the same selection.
     """
-    if verdict in _UNTOLD:
+    if verdict in _UNRELIABLE_VERDICTS:
         return bitmap.unpack(selected, noisy_posterior.size).astype(np.float32)
     weights: NDArray[np.float32] = np.nan_to_num(np.float32(1) - noisy_posterior, nan=0.0)
     return weights

@@ -228,17 +228,17 @@ def _next_position(state: Mapping[str, Any]) -> Position | None:
 
 
 def plan_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "never", **fields: Any) -> RunCalls:
-    """A run for a ``with`` block, which opens it; it counts round, epoch and attempt itself.
+    """Create a run for a ``with`` block, which opens it and keeps count of round, epoch and attempt.
 
-    A block that ends with an exception leaves the run open, with status ``failed``; no round is finished by accident.
+    A block that ends with an exception leaves the run open, with status ``failed``; no round is finished implicitly.
     A run has one writer: processes that write for it use the client's own calls, with its `attempt`.
 
     Parameters
     ----------
     run_id
-        The caller's name for it, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
+        Id of the run, ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}``.
     num_samples
-        Samples of the data set; a sample's index never changes over a run.
+        Number of samples of the data set; a sample's index never changes during a run.
     resume
         ``never``: a run that has epochs already is an error. ``allow``: it continues after its last whole epoch, and
         an earlier writer is refused from then on. ``must``: the same, and a run that does not exist is an error.
@@ -249,7 +249,7 @@ def plan_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "n
     Raises
     ------
     ParameterError
-        If `resume` is none of these, or `fields` names no field of a run.
+        If `resume` has another value, or `fields` names no field of a run.
     """
     if resume not in get_args(Resume):
         raise ParameterError(f"resume is {resume!r}; choose one of {', '.join(get_args(Resume))}")

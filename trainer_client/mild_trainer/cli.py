@@ -19,9 +19,9 @@ from mild_client.commands import command
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
-from mild_trainer.job import Job, Place
+from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import one_line_errors
-from mild_trainer.review.review import Order
+from mild_trainer.review.review_list import Order
 from mild_trainer.settings import TrainSettings
 
 
@@ -60,29 +60,29 @@ def review(
     ] = None,
 ) -> None:
     """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
-    from mild_trainer.review import review as lists
-    from mild_trainer.review.review_runs import opened
+    from mild_trainer.review import review_list
+    from mild_trainer.review.review_runs import open_reviewed_run
 
-    with one_line_errors(), opened(run, url, api_key) as reviewed:
+    with one_line_errors(), open_reviewed_run(run, url, api_key) as reviewed:
         if marks is not None:
-            judged = reviewed.judged()
-            found = lists.read_marks(marks, judged.kept.size)
-            typer.echo(json.dumps(reviewed.mark(found), indent=2))
+            samples = reviewed.score_samples()
+            audit = review_list.read_marks(marks, samples.kept.size)
+            typer.echo(json.dumps(reviewed.mark(audit), indent=2))
             if set_out is not None:
-                lists.write_set(set_out, *reviewed.refit())
+                review_list.write_set(set_out, *reviewed.select_with_audit())
             typer.echo(
                 "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
             )
             return
         if out.exists():
-            raise lists.exists(out)  # before all the work
-        judged = reviewed.judged()
-        first = lists.ranked(judged, order, seed)[:limit]
-        lists.write(out, reviewed.lines(judged, first))
-        where = "" if url is None else f" --url {url}"
+            raise review_list.make_exists_error(out)  # before all the work
+        samples = reviewed.score_samples()
+        first = review_list.rank_samples(samples, order, seed)[:limit]
+        review_list.write(out, reviewed.list_rows(samples, first))
+        url_option = "" if url is None else f" --url {url}"
         typer.echo(
-            f"{out}: {len(first)} of {judged.kept.size} samples; write clean or wrong into the column `mark`, "
-            f"then: mild review {run}{where} --marks {out}"
+            f"{out}: {len(first)} of {samples.kept.size} samples; write clean or wrong into the column `mark`, "
+            f"then: mild review {run}{url_option} --marks {out}"
         )
 
 
@@ -104,21 +104,25 @@ def sync(
     from mild_client.backends import sync as spools
 
     with one_line_errors():
-        found = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
-        if not found:
+        results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
+        if not results:
             typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
             return
         table = Table("run", "sent", "refused", "left", "bytes left", "spool")
-        for each in found:
-            numbers = (each.n_sent, each.n_refused, each.n_unsent, each.n_unsent_bytes)
-            table.add_row(each.run_id, *map(str, numbers), str(each.folder), style=None if each.is_done else "yellow")
+        for result in results:
+            numbers = (result.n_sent, result.n_refused, result.n_unsent, result.n_unsent_bytes)
+            table.add_row(
+                result.run_id, *map(str, numbers), str(result.folder), style=None if result.is_done else "yellow"
+            )
         Console().print(table)
-        for each in found:
-            if each.problem:
-                typer.echo(f"{each.folder}: {each.problem}", err=True)
-            if each.n_refused:
-                typer.echo(f"{each.folder / 'refused'} has what was refused, each with the reason beside it", err=True)
-        if not dry_run and not all(each.is_done for each in found):
+        for result in results:
+            if result.problem:
+                typer.echo(f"{result.folder}: {result.problem}", err=True)
+            if result.n_refused:
+                typer.echo(
+                    f"{result.folder / 'refused'} has what was refused, each with the reason beside it", err=True
+                )
+        if not dry_run and not all(result.is_done for result in results):
             raise typer.Exit(1)
 
 
@@ -129,8 +133,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(metadata.version("mild-selection"))
         raise typer.Exit
 
@@ -165,8 +169,12 @@ def train(
         resolved = TrainSettings.for_dataset(
             **{"dataset": "digits", **settings}, selection=SelectionOptions(**selection)
         )
-        place = Place(url, local, mode == "offline", api_key, spool_bytes) if mode != "disabled" else Place(local=True)
-        Job(resolved, out, place, run_id, resume).run(Console())
+        backend_options = (
+            BackendOptions(url, local, mode == "offline", api_key, spool_bytes)
+            if mode != "disabled"
+            else BackendOptions(local=True)
+        )
+        Job(resolved, out, backend_options, run_id, resume).run(Console())
 
 
 @app.command(name="presets")
@@ -195,7 +203,7 @@ def demo(
     """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
     with one_line_errors():
         resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
-        Job(resolved, out, Place(url, local, api_key=api_key), run_id, resume).run(Console())
+        Job(resolved, out, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
         if url is None and not local:
             again = command("mild-service", "serve", "--embedded", "--data-dir", out / "service" / "store")
             Console().print(
@@ -223,14 +231,14 @@ def select(
     ] = None,
 ) -> None:
     """Print the clean set of a file of correctness bits, as JSON."""
-    from mild_trainer.select_file import select_file
+    from mild_trainer.file_selection import select_from_file
 
     with one_line_errors():
-        typer.echo(_printed(select_file(file, SelectionOptions(**selection), plot)))
+        typer.echo(_printed(select_from_file(file, SelectionOptions(**selection), plot)))
 
 
 def _printed(answer: dict[str, Any]) -> str:
-    """JSON, indented but for the indices: they take one line, not one each."""
+    """JSON, indented but for the indices: they take one line, not one result."""
     head = json.dumps({name: value for name, value in answer.items() if name != "indices"}, indent=2)
     body = head.removesuffix("\n}")
     return f'{body},\n  "indices": {json.dumps(answer["indices"])}\n}}'

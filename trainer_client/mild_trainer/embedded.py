@@ -1,4 +1,4 @@
-"""The embedded service: a process of its own beside the training, for as long as the training runs."""
+"""The embedded service: a child process that runs as long as the training."""
 
 import os
 import queue
@@ -12,51 +12,51 @@ from typing import IO, Self
 
 from mild_trainer.errors import ServiceStartError
 
-_READY = "listening on "
+_READY_MARK = "listening on "
 
 
 class EmbeddedService:
     """Starts ``mild-service serve --embedded`` on a free port and stops it at the end of the ``with`` block.
 
-    Entering the block does not wait: the service comes up while the caller does something else, until `url` is read.
+    Entering the block does not wait for the service; reading `url` does.
 
     Parameters
     ----------
     folder
-        Where its store keeps its data, and the service its log.
+        Folder of the service's store and log.
     timeout
-        Seconds that it may take to come up.
+        Seconds that the service may take to start.
     command
-        What to start instead of the service.
-    patience
-        Seconds that it may take to end before it is killed.
+        Command to run instead of the service.
+    stop_timeout
+        Seconds that the service may take to stop before it is killed.
     """
 
     def __init__(
-        self, folder: Path, timeout: float = 60.0, command: list[str] | None = None, patience: float = 20.0
+        self, folder: Path, timeout: float = 60.0, command: list[str] | None = None, stop_timeout: float = 20.0
     ) -> None:
         store = ["serve", "--embedded", "--port", "0", "--data-dir", str(folder / "store")]
         self._url = ""
         self._folder = folder
         self._log = folder / "service.log"
-        self._timeout, self._patience = timeout, patience
+        self._timeout, self._stop_timeout = timeout, stop_timeout
         self._command = command or [sys.executable, "-m", "mild_service.cli", *store]
         self._process: subprocess.Popen[str] | None = None
-        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        keeper = [sys.executable, "-m", "mild_trainer.supervisor", str(self._folder / "keeper.lock")]
+        supervisor = [sys.executable, "-m", "mild_trainer.supervisor", str(self._folder / "keeper.lock")]
         with self._log.open("w") as errors:
             self._process = subprocess.Popen(
-                [*keeper, *self._command],
+                [*supervisor, *self._command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                start_new_session=True,  # ctrl-C is for the training, which then ends the service
+                start_new_session=True,  # ctrl-C reaches only the training, which then stops the service
             )
-        threading.Thread(target=_listen, args=(self._process.stdout, self._said), daemon=True).start()
+        threading.Thread(target=_read_address, args=(self._process.stdout, self._messages), daemon=True).start()
         return self
 
     def __exit__(
@@ -66,56 +66,56 @@ class EmbeddedService:
 
     @property
     def url(self) -> str:
-        """Where it listens; waits until it does.
+        """Address of the service; waits until it listens.
 
         Raises
         ------
         ServiceStartError
-            If it ends or stays silent instead of saying where it listens.
+            If it ends, or does not print its address in time.
         """
         if not self._url:
             try:
-                self._url = self._said.get(timeout=self._timeout)
+                self._url = self._messages.get(timeout=self._timeout)
             except queue.Empty:
-                raise self._failure(f"did not say within {self._timeout:g} s where it listens") from None
+                raise self._make_start_error(f"did not say within {self._timeout:g} s where it listens") from None
             if not self._url:
-                raise self._failure("ended before it listened")
+                raise self._make_start_error("ended before it listened")
         return self._url
 
-    def release(self) -> None:
-        """Tell the service to end, without waiting until it has."""
+    def request_stop(self) -> None:
+        """Ask the service to stop, without waiting for it."""
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
 
     def stop(self) -> None:
-        """Let the service end, and wait until it has."""
+        """Stop the service, and wait until it has stopped."""
         process = self._process
         if process is None:
             return
-        self.release()
+        self.request_stop()
         self._process = None
         try:
-            process.wait(timeout=self._patience)
+            process.wait(timeout=self._stop_timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def _failure(self, what: str) -> ServiceStartError:
+    def _make_start_error(self, problem: str) -> ServiceStartError:
         self.stop()
-        last = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
-        # Without the remedy behind the semicolon: the service's options are not the training's.
-        said = last[0].removeprefix("error: ").partition("; ")[0]
+        last_line = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
+        # Without the remedy after the semicolon, which names options of the service.
+        message = last_line[0].removeprefix("error: ").partition("; ")[0]
         return ServiceStartError(
-            f"the embedded service {what}: {said}; see {self._log}, "
+            f"the embedded service {problem}: {message}; see {self._log}, "
             "or choose another --out, or select without a service (--local) or with one that runs already (--url)"
         )
 
 
-def _listen(lines: IO[str], said: "queue.SimpleQueue[str]") -> None:
-    """Pass on the address once it is said, or nothing at the end; keep reading, so that the pipe never fills up."""
+def _read_address(lines: IO[str], message: "queue.SimpleQueue[str]") -> None:
+    """Put the printed address, and an empty message at the end; read on, so that the pipe never fills."""
     with lines:
         for line in lines:
-            if _READY in line:
-                said.put(line.partition(_READY)[2].split()[0])
-    said.put("")
+            if _READY_MARK in line:
+                message.put(line.partition(_READY_MARK)[2].split()[0])
+    message.put("")

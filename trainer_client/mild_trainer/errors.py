@@ -4,10 +4,10 @@
 
     MildError (mild_core)
     └── TrainerError
-        ├── DataError         a data set that is absent, corrupt or of the wrong shape
-        ├── CheckpointError   nothing to resume, or another run's checkpoint
-        ├── ReviewError       a list of samples to check that cannot be written or read
-        └── ServiceStartError the embedded service did not come up
+        ├── DataError         a data set is absent, damaged or of the wrong shape
+        ├── CheckpointError   there is no checkpoint, or it has other settings
+        ├── ReviewError       a run cannot be reviewed, or a list of samples cannot be written or read
+        └── ServiceStartError the embedded service did not start
 """
 
 from mild_core.errors import MildError
@@ -18,24 +18,24 @@ class TrainerError(MildError):
 
 
 class DataError(TrainerError):
-    """A data set that is absent, corrupt or of the wrong shape."""
+    """A data set is absent, damaged or of the wrong shape."""
 
     code = "data"
 
 
 class CheckpointError(TrainerError):
-    """Nothing to resume from, or the checkpoint of a run with other settings."""
+    """There is no checkpoint to resume from, or it has other settings."""
 
     code = "checkpoint"
 
 
 class ServiceStartError(TrainerError):
-    """The embedded service did not come up."""
+    """The embedded service did not start."""
 
     code = "service-start"
 
 
 class ReviewError(TrainerError):
-    """A run that cannot be reviewed, or a list of samples to check that cannot be written or read."""
+    """A run cannot be reviewed, or a list of samples to check cannot be written or read."""
 
     code = "review"

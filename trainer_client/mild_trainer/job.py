@@ -1,7 +1,4 @@
-"""A training as the command line runs it: options are checked, a service stands by, and the outcome is told.
-
-Whether ``torchrun`` has started this process: told without torch, which takes seconds to load.
-"""
+"""A training as run by the command line: checks, the backend or embedded service, the training, and the report."""
 
 import os
 import re
@@ -20,35 +17,29 @@ from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import CheckpointError, TrainerError
 from mild_trainer.settings import TrainSettings
 
-
-def is_rank() -> bool:
-    """Whether this process is one of several that train together (torch's own ``is_torchelastic_launched``)."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 if TYPE_CHECKING:
-    from mild_trainer.report.sample_sections import Samples
+    from mild_trainer.report.sample_sections import ReportSamples
     from mild_trainer.training.history import History
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a training's bits go, and where its sets are made.
+class BackendOptions:
+    """Options of the backend: where the bits are sent, and where the clean sets are selected.
 
     Attributes
     ----------
     url
-        The service; None: an embedded one, unless it is `local` or `offline`.
+        Address of the service; None starts an embedded one, unless `local` or `offline` is set.
     local
-        Whether to select in this process, and keep the bits to itself.
+        Whether to select in this process, without a service.
     offline
-        Whether to select in this process, and record all for the service to be sent to it later.
+        Whether to select in this process, and store the records to be sent to the service later.
     api_key
-        Key for the service at `url`; None takes the one in ``MILD_API_KEY``, if there is one.
+        Key for the service at `url`; None takes the one in ``MILD_API_KEY``, if it is set.
     spool_bytes
-        Most bytes to keep for a service that is away; None takes the default.
+        Largest number of unsent bytes; None takes the default.
     """
 
     url: str | None = None
@@ -59,11 +50,11 @@ class Place:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether a service is to be started for the training."""
+        """Whether the training starts an embedded service."""
         return self.url is None and not self.local and not self.offline
 
-    def backend(self, out: Path) -> LocalSelector | BackgroundBackend:
-        """What takes the bits of a training in `out`, unless a service is started for it."""
+    def create_backend(self, out: Path) -> LocalSelector | BackgroundBackend:
+        """Create the backend of a training in `out` without an embedded service."""
         if self.local:
             return LocalSelector(out / "bits")
         mode: Mode = "offline" if self.offline else "online"
@@ -77,119 +68,120 @@ class Job:
     Attributes
     ----------
     settings
-        What to train.
+        The settings of the training.
     out
-        Folder for everything that is written.
-    place
-        Where the bits go.
+        Folder for all output.
+    backend_options
+        Options of the backend.
     run_id
-        The run's name; None makes one up.
+        The run's id; None derives one from the time.
     resume
-        Go on from the checkpoint in `out`.
+        Whether to resume from the checkpoint in `out`.
     """
 
     settings: TrainSettings
     out: Path
-    place: Place
+    backend_options: BackendOptions
     run_id: str | None
     resume: bool
 
     def run(self, console: Console) -> None:
-        """Train, write the summary and the report, and print what came out.
+        """Train, write the summary and the report, and print the results.
 
         Raises
         ------
         ParameterError
             If options contradict each other or cannot be used.
         CheckpointError
-            If there is nothing to resume, or it is the checkpoint of something else.
+            If there is no checkpoint to resume from, or it has other settings.
         TrainerError
-            If the run exists already and is not to be resumed.
+            If the run exists already and `resume` is false.
         """
-        if not is_rank():
-            self._lead(console)
+        if not is_distributed():
+            self._run_first_rank(console)
             return
         from mild_trainer.training import distributed
 
-        with distributed.joined(self.settings.device) as mine:
-            if mine.is_first:
-                self._lead(console)
+        with distributed.join_process_group(self.settings.device) as rank:
+            if rank.is_first:
+                self._run_first_rank(console)
             else:
-                self._follow()
+                self._run_other_rank()
 
-    def _follow(self) -> None:
-        """Train as one of several ranks, but for the first, which alone speaks to a service and writes."""
-        from mild_trainer.training import loop, prepare
+    def _run_other_rank(self) -> None:
+        """Train on a rank other than the first; only the first rank calls the backend and writes files."""
+        from mild_trainer.training import loop, preparation
 
         loop.run_rounds(
             self.settings,
-            data=prepare.read(self.settings),
+            data=preparation.read_dataset(self.settings),
             out=self.out,
             resume=self.resume,
         )
 
-    def _lead(self, console: Console) -> None:
-        """Train alone, or as the first rank."""
-        self._check()
+    def _run_first_rank(self, console: Console) -> None:
+        """Train in a single process, or on the first rank."""
+        self._check_options()
         with ExitStack() as stack:
             service, client = None, None
-            if self.place.is_embedded:
+            if self.backend_options.is_embedded:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))
 
-            # All that takes long to load is loaded while the service comes up.
+            # Slow imports, while the service starts.
             from mild_trainer.report import model_card, report, summary
-            from mild_trainer.training import loop, prepare, progress
+            from mild_trainer.training import loop, preparation, progress
 
-            reporter: progress.Reporter = progress.Lines(console)
-            read = prepare.read(self.settings)
+            reporter: progress.Reporter = progress.LogReporter(console)
+            dataset = preparation.read_dataset(self.settings)
             backend: SelectionBackend
             if service is not None:
                 client = stack.enter_context(MildClient(service.url))
                 backend = HttpBackend(client)
             else:
-                backend = self.place.backend(self.out)
+                backend = self.backend_options.create_backend(self.out)
                 if isinstance(backend, BackgroundBackend):
                     stack.enter_context(backend)
             name = self.run_id or f"{self.settings.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-            with ExitStack() as drawn:
+            with ExitStack() as display_stack:
                 if console.is_terminal:
-                    reporter = drawn.enter_context(progress.Bars(console))
+                    reporter = display_stack.enter_context(progress.ProgressBarReporter(console))
                 try:
                     history = loop.run_rounds(
-                        self.settings, backend, read, reporter, run_id=name, out=self.out, resume=self.resume
+                        self.settings, backend, dataset, reporter, run_id=name, out=self.out, resume=self.resume
                     )
                 except RunExists as error:
                     raise TrainerError(
                         f"{error.existing_run}; choose another --run-id, or go on with --resume"
                     ) from None
-            numbers = summary.summarise(history)
-            written = summary.write(numbers, self.out)
-            clean_set = summary.write_clean_set(history, self.out)
-            samples = self._samples(history, client)
+            results = summary.summarise(history)
+            summary_path = summary.write(results, self.out)
+            clean_set_path = summary.write_clean_set(history, self.out)
+            samples = self._gather_samples(history, client)
             if service is not None:
-                service.release()  # it ends while the report is drawn
+                service.request_stop()  # it stops while the report is drawn
             if history.rounds:
-                model_card.write(numbers, self.out)
-            page = report.write(self.out / "report.html", numbers, samples)
-            _tell(console, history, numbers, (written, page), clean_set)
+                model_card.write(results, self.out)
+            page = report.write(self.out / "report.html", results, samples)
+            _print_results(console, history, results, (summary_path, page), clean_set_path)
 
-    def _samples(self, history: "History", client: MildClient | None) -> "Samples | None":
-        """What the report is to tell of single samples; None where ``mild report`` is to ask for it later.
+    def _gather_samples(self, history: "History", client: MildClient | None) -> "ReportSamples | None":
+        """Gather the samples of the report.
 
-        That is where a service elsewhere, which may be away, or other ranks would have to be waited for.
+        Return None where that would wait for a remote service, which may be unreachable, or for other ranks; ``mild
+        report`` adds them later.
         """
-        if is_rank() or not history.rounds or not (self.place.local or client is not None):
+        if is_distributed() or not history.rounds or not (self.backend_options.local or client is not None):
             return None
         from mild_trainer.report import sample_sections
-        from mild_trainer.review.review_runs import LocalRun, ServiceRun, Training
+        from mild_trainer.review.review_runs import LocalRun, ServiceRun, TrainingFolder
 
-        training = Training.read(self.out)
-        run = LocalRun(training) if client is None else ServiceRun(client, training.named(), training)
-        return sample_sections.gather(run, training, history.data)
+        training = TrainingFolder.read(self.out)
+        run = LocalRun(training) if client is None else ServiceRun(client, training.require_run_id(), training)
+        return sample_sections.gather_samples(run, training, history.data)
 
-    def _check(self) -> None:
-        """Refuse what cannot go well before anything is started or written."""
-        if self.place.local and self.place.url is not None:
+    def _check_options(self) -> None:
+        """Check the options before anything is started or written."""
+        if self.backend_options.local and self.backend_options.url is not None:
             raise ParameterError("--local and --url exclude each other; give one")
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
             raise ParameterError(
@@ -209,47 +201,55 @@ class Job:
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, --run-id is {self.run_id!r}; "
                 "leave --run-id out to go on with it, or give the other run's --out"
             )
-        if self.place.local and not stored.local:
+        if self.backend_options.local and not stored.local:
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, which a service selects for; "
                 "leave --local out to go on with it"
             )
-        if not self.place.local and stored.local:
+        if not self.backend_options.local and stored.local:
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, which selects in its own process; "
                 "go on with it with --local"
             )
 
 
-def _tell(
+def _print_results(
     console: Console,
     history: "History",
-    numbers: dict[str, Any],
-    written: tuple[Path, Path],
-    clean_set: Path | None,
+    results: dict[str, Any],
+    paths: tuple[Path, Path],
+    clean_set_path: Path | None,
 ) -> None:
     from mild_trainer.report import summary
 
-    console.print(summary.table(numbers))
+    console.print(summary.build_table(results))
     if history.verified is not None:
         console.print(
             f"{history.verified.summary_text}.",
             highlight=False,
             style=None if history.verified.carries_signal else "bold red",
         )
-    if planting := summary.planting(numbers):
+    if planting := summary.describe_planting(results):
         console.print(planting, highlight=False, soft_wrap=True)
-    if validation := summary.validation(numbers):
+    if validation := summary.describe_validation(results):
         console.print(validation, highlight=False, soft_wrap=True)
-    console.print(f"Rounds and finish took {history.passes.told}.", highlight=False, soft_wrap=True)
-    for alarm in summary.alarming(numbers):
+    console.print(f"Rounds and finish took {history.compute_cost.describe()}.", highlight=False, soft_wrap=True)
+    for alarm in summary.describe_alarms(results):
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)
-    console.print(f"Written: {written[0]} and {written[1]}", highlight=False, soft_wrap=True)
-    if clean_set is not None:
+    console.print(f"Written: {paths[0]} and {paths[1]}", highlight=False, soft_wrap=True)
+    if clean_set_path is not None:
         n_selected, n_samples = history.rounds[-1].n_selected, history.data.n_samples
         console.print(
-            f"The clean set: {clean_set}, the indices of {n_selected:,} of {n_samples:,} samples",
+            f"The clean set: {clean_set_path}, the indices of {n_selected:,} of {n_samples:,} samples",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def is_distributed() -> bool:
+    """Return whether ``torchrun`` has started this process, without importing torch.
+
+    The same as torch's ``is_torchelastic_launched``.
+    """
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -1,18 +1,16 @@
-"""Label noise, seeded: given true labels, the labels that a careless annotator would have given.
+"""Seeded label noise, and a stratified order of samples.
 
 Specifications: ``none``, or a kind and a rate in 0..1, as in ``symmetric:0.4``.
 
 - ``symmetric``: redraws over all classes, the true one included, as published; 10 classes at 0.4 are 0.36 wrong labels.
 - ``symmetric-exclusive``: redraws over the other classes.
 - ``pairflip``: the next class.
-- ``asymmetric``: the class that looks alike. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
+- ``asymmetric``: the most similar class. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
 - ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: the labels that people gave, read
   from a file by `mild_trainer.data.human_labels`; nothing is drawn here.
 - ``instance``: whether and into what depends on the image, through a random linear map of its pixels per class, with
   flip rates around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
-
-A random order, class after class: whoever takes every so many of it takes from every class in proportion.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +26,7 @@ from mild_core.errors import ParameterError
 
 Labels: TypeAlias = NDArray[np.int64]
 
-_CIFAR10_ALIKE = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
+_CIFAR10_SIMILAR_CLASSES = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
 
 # The 20 superclasses of CIFAR-100, five classes each, as in the data set's description (Krizhevsky 2009).
 _CIFAR100_SUPERCLASSES = (
@@ -70,8 +68,8 @@ def _pairflip(labels: Labels, n_classes: int, rng: np.random.Generator) -> Label
 def _asymmetric(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
     target = np.arange(n_classes)
     if n_classes == 10:
-        for source, alike in _CIFAR10_ALIKE.items():
-            target[source] = alike
+        for source, similar in _CIFAR10_SIMILAR_CLASSES.items():
+            target[source] = similar
     elif n_classes == 100:
         for group in _CIFAR100_SUPERCLASSES:
             target[list(group)] = np.roll(group, -1)
@@ -83,42 +81,42 @@ def _asymmetric(labels: Labels, n_classes: int, rng: np.random.Generator) -> Lab
     return target[labels]
 
 
-_KINDS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = {
+_TRANSITIONS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = {
     "symmetric": _symmetric,
     "symmetric-exclusive": _symmetric_exclusive,
     "pairflip": _pairflip,
     "asymmetric": _asymmetric,
 }
-HUMAN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+HUMAN_LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"cifar10n": ("aggre", "random1", "random2", "random3", "worse"), "cifar100n": ("noisy",)}
 )
-"""Labels that people gave, by data set."""
+"""Names of the human labels, by data set."""
 _INSTANCE = "instance"
 _RATE_SPREAD = 0.1
 """Standard deviation of the samples' flip rates under `instance` noise, as in Xia et al. 2020."""
 
 
-def _instance(
+def _draw_instance_noise(
     labels: Labels, n_classes: int, rate: float, images: NDArray[np.uint8], rng: np.random.Generator
 ) -> Labels:
-    """Labels that depend on the images: each sample has its own flip rate, and its pixels say into what it flips.
+    """Draw labels that depend on the images: each sample has its own flip rate, and its pixels determine the new label.
 
     The flip rates are normal around `rate`, truncated to 0..1. A class has a random linear map from pixels to classes;
-    a sample's chances of the wrong labels are the softmax of its standardised pixels under its class's map.
+    the probabilities of a sample's wrong labels are the softmax of its standardised pixels under its class's map.
     """
     low, high = -rate / _RATE_SPREAD, (1 - rate) / _RATE_SPREAD
     rates = np.asarray(truncnorm.rvs(low, high, rate, _RATE_SPREAD, len(labels), random_state=rng))
     noisy = labels.copy()
     for label in range(n_classes):
-        own = np.flatnonzero(labels == label)
-        pixels = images[own].reshape(len(own), -1).astype(np.float32)
+        members = np.flatnonzero(labels == label)
+        pixels = images[members].reshape(len(members), -1).astype(np.float32)
         pixels = (pixels - pixels.mean(axis=0)) / (pixels.std(axis=0) + 1.0)
         scores = pixels @ rng.standard_normal((pixels.shape[1], n_classes), dtype=np.float32)
         scores[:, label] = -np.inf
-        reached = softmax(scores, axis=1).cumsum(axis=1, dtype=np.float64)
-        drawn = (reached <= rng.random((len(own), 1)) * reached[:, -1:]).sum(axis=1)
-        flips = rng.random(len(own)) < rates[own]
-        noisy[own[flips]] = drawn[flips]
+        cumulative = softmax(scores, axis=1).cumsum(axis=1, dtype=np.float64)
+        new_labels = (cumulative <= rng.random((len(members), 1)) * cumulative[:, -1:]).sum(axis=1)
+        flips = rng.random(len(members)) < rates[members]
+        noisy[members[flips]] = new_labels[flips]
     return noisy
 
 
@@ -128,23 +126,24 @@ def parse(spec: str) -> tuple[str, float]:
     Raises
     ------
     ParameterError
-        If the kind is unknown, the rate is not a number in 0..1, or people gave no such labels.
+        If the kind is unknown, the rate is not a number in 0..1, or there are no such human labels.
     """
     kind, _, rate_text = spec.partition(":")
     if spec == "none":
         return kind, 0.0
-    if kind in HUMAN:
-        if rate_text not in HUMAN[kind]:
+    if kind in HUMAN_LABELS:
+        if rate_text not in HUMAN_LABELS[kind]:
             raise ParameterError(
-                f"noise is {spec!r}; {kind} has {', '.join(HUMAN[kind])}, such as {kind}:{HUMAN[kind][-1]}"
+                f"noise is {spec!r}; {kind} has {', '.join(HUMAN_LABELS[kind])}, such as "
+                f"{kind}:{HUMAN_LABELS[kind][-1]}"
             )
         return kind, 0.0
     try:
         rate = float(rate_text)
     except ValueError:
         rate = -1.0
-    if kind not in (*_KINDS, _INSTANCE) or not 0 <= rate <= 1:
-        kinds = ", ".join((*_KINDS, _INSTANCE))
+    if kind not in (*_TRANSITIONS, _INSTANCE) or not 0 <= rate <= 1:
+        kinds = ", ".join((*_TRANSITIONS, _INSTANCE))
         raise ParameterError(
             f"noise is {spec!r}; give none, or one of {kinds} and a rate in 0..1, such as symmetric:0.4"
         )
@@ -165,14 +164,14 @@ def apply(
     n_classes
         Labels are 0..n_classes-1.
     seed
-        Of the choice of samples and of the labels drawn.
+        Seed of the samples and of their labels.
     images
         Shape (n_samples, height, width, n_channels), which `instance` noise depends on.
 
     Raises
     ------
     ParameterError
-        If the specification cannot be read, or `instance` noise is asked for without images.
+        If the specification is invalid, or `instance` noise has no images.
 
     Notes
     -----
@@ -188,15 +187,15 @@ def apply(
             raise ParameterError(
                 "instance noise depends on the images and none are given; give them, or take another kind"
             )
-        noisy = _instance(labels, n_classes, rate, images, rng)
+        noisy = _draw_instance_noise(labels, n_classes, rate, images, rng)
         return noisy, noisy != labels
-    chosen = rng.permutation(len(labels))[: round(rate * len(labels))]
+    indices = rng.permutation(len(labels))[: round(rate * len(labels))]
     noisy = labels.copy()
-    noisy[chosen] = _KINDS[kind](labels[chosen], n_classes, rng)
+    noisy[indices] = _TRANSITIONS[kind](labels[indices], n_classes, rng)
     return noisy, noisy != labels
 
 
-def by_class(labels: Labels, seed: Sequence[int]) -> NDArray[np.int64]:
+def stratified_order(labels: Labels, seed: Sequence[int]) -> NDArray[np.int64]:
     """Return the indices of `labels`, shape (n_samples,), ordered by class and at random within each.
 
     Parameters
@@ -204,8 +203,12 @@ def by_class(labels: Labels, seed: Sequence[int]) -> NDArray[np.int64]:
     labels
         Shape (n_samples,).
     seed
-        Of the order, and what it is for: with the seed alone, its first samples would be those that label noise of the
-        same seed mislabels.
+        Seed of the order. It includes a number for the purpose: otherwise the first samples would be those that label
+        noise of the same seed mislabels.
+
+    Notes
+    -----
+    Every k-th sample of the order takes from all classes in proportion to their size.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     return order[np.argsort(labels[order], kind="stable")]

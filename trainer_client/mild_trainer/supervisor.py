@@ -1,8 +1,7 @@
-"""Runs one command for as long as whoever started it lives: ``python -m mild_trainer.supervisor LOCK COMMAND...``.
+"""Runs a command while its parent process lives: ``python -m mild_trainer.supervisor LOCK COMMAND...``.
 
-A trainer that is killed cannot stop its service any more. So the service runs under this small process, which ends it
-once its standard input closes, and that happens however the trainer ends. The lock keeps a successor waiting until
-the service before it has let go of the folder.
+A killed trainer cannot stop its service. So the service runs under this process, which terminates it once its standard
+input closes, however the trainer ends. The lock makes the next training wait until the service has released the folder.
 """
 
 import fcntl
@@ -14,19 +13,19 @@ from pathlib import Path
 
 
 def main(lock: Path, command: list[str]) -> int:
-    """Run `command` and return its exit status; end it when standard input closes."""
-    with lock.open("a") as held:
+    """Run `command` and return its exit status; terminate it when standard input closes."""
+    with lock.open("a") as lock_file:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"{lock.parent} is in use by another training; waiting until that ends", file=sys.stderr, flush=True)
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(lock_file, fcntl.LOCK_EX)
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+        threading.Thread(target=_terminate_after_input, args=(child,), daemon=True).start()
         return child.wait()
 
 
-def _end_with_input(child: "subprocess.Popen[bytes]") -> None:
+def _terminate_after_input(child: "subprocess.Popen[bytes]") -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
     child.terminate()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundResult, RunState, sample_weights
+from mild_client.backend import Position, RoundResult, RunState, compute_sample_weights
 from mild_client.client import MildClient
 from mild_client.errors import Conflict, ResumeError, RunExists
 from mild_core.bitmap import Bitmap
@@ -94,7 +94,7 @@ class HttpBackend:
     def weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score."""
         _, posterior = self._client.scores(self._spec.run_id, round=result.round)
-        return sample_weights(posterior, result.selected, result.summary["verdict"])
+        return compute_sample_weights(posterior, result.selected, result.summary["verdict"])
 
     def _check_new(self) -> None:
         run_id = self._spec.run_id

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.backend import Position, RoundFit, RoundResult, RunState, sample_weights
+from mild_client.backend import Position, RoundFit, RoundResult, RunState, compute_sample_weights
 from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
@@ -191,7 +191,7 @@ class LocalSelector:
             ).noisy_posterior
         if local_round.posterior is None:
             raise LocalStateError(f"round {result.round} was not finished here; finish it before asking for weights")
-        return sample_weights(local_round.posterior, result.selected, result.summary["verdict"])
+        return compute_sample_weights(local_round.posterior, result.selected, result.summary["verdict"])
 
     def collect_rounds(self) -> tuple[RoundBits, ...]:
         """Return the bits of every round that has epochs, oldest first.
@@ -277,4 +277,6 @@ class LocalSelector:
 
 
 def _make_result(round: int, selected: Selection) -> RoundResult:
-    return RoundResult(round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.of(selected))
+    return RoundResult(
+        round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.from_selection(selected)
+    )

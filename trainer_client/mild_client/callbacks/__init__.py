@@ -1,1 +1,1 @@
-"""Adapters to training frameworks, one a file; each needs its framework, and nothing else here does."""
+"""Callbacks for training frameworks, one module each; each module imports its framework."""

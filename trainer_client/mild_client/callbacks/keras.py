@@ -1,7 +1,7 @@
-"""Keras 3, whatever its backend: correctness bits from an evaluation pass over everyone after each epoch.
+"""Keras 3 callback, for any backend: correctness bits from an evaluation pass over all samples after each epoch.
 
-Its callbacks see neither logits nor which samples a batch holds, so the pass is made here: the run's `pass` is
-``eval``, and dropped samples are judged too.
+These callbacks see neither logits nor the samples of a batch, so the callback makes this pass itself: the run's `pass`
+is ``eval``, and dropped samples are evaluated too.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ from mild_core.types import EpochBits
 
 
 class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Puts each epoch's bits and finishes a round with each ``fit``; `result` is then the round's clean set.
+    """Sends each epoch's bits and finishes a round with each ``fit``; `result` is then the round's clean set.
 
     Parameters
     ----------
     backend
-        An open one.
+        An open backend.
     inputs
-        Of all samples, as ``model.predict`` takes them.
+        Inputs of all samples, as ``model.predict`` takes them.
     labels
-        Shape (n_samples,), the given ones as whole numbers.
+        Shape (n_samples,), the given labels as integers.
     round
         Round of the first ``fit``.
     batch_size
-        Of the evaluation pass.
+        Batch size of the evaluation pass.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has
         self._round, self._batch_size = round, batch_size
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Judge everyone and put the bits."""
+        """Evaluate all samples, and send the bits."""
         scores = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
         correct = np.asarray(scores).argmax(axis=-1) == self._labels
         self._backend.put_epoch(self._round, epoch, EpochBits(correct.size, bitmap.pack(correct)))

@@ -1,7 +1,7 @@
-"""Hugging Face's Trainer: correctness bits from an evaluation pass over everyone after each epoch.
+"""Callback of Hugging Face's Trainer: correctness bits from an evaluation pass over all samples after each epoch.
 
-Its callbacks see neither logits nor which samples a batch holds, so the pass is made here: the run's `pass` is
-``eval``, and dropped samples are judged too.
+These callbacks see neither logits nor the samples of a batch, so the callback makes this pass itself: the run's `pass`
+is ``eval``, and dropped samples are evaluated too.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from mild_core.types import EpochBits
 
 
 class MildCallback(TrainerCallback):
-    """Puts each epoch's bits and finishes a round with each ``train``; `result` is then the round's clean set.
+    """Sends each epoch's bits and finishes a round with each ``train``; `result` is then the round's clean set.
 
     Parameters
     ----------
     backend
-        An open one; only the first of several processes uses it.
+        An open backend; only the first of several processes uses it.
     dataset
-        The whole data set, in its own order, each sample with ``labels``.
+        The whole data set, in its own order; each sample has ``labels``.
     collate
-        From samples to a batch of the model's arguments: the trainer's own ``data_collator``.
+        Makes a batch of the model's arguments from samples: the trainer's own ``data_collator``.
     round
         Round of the first ``train``.
     """
@@ -46,7 +46,7 @@ class MildCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Judge everyone and put the bits."""
+        """Evaluate all samples, and send the bits."""
         if not state.is_world_process_zero:
             return
         model, device = kwargs["model"], args.device
@@ -54,7 +54,7 @@ class MildCallback(TrainerCallback):
         model.eval()
         loader = DataLoader(self._dataset, batch_size=args.per_device_eval_batch_size, collate_fn=self._collate)
         with torch.inference_mode():
-            correct = np.concatenate([self._judge(model, batch, device) for batch in loader])
+            correct = np.concatenate([self._evaluate_batch(model, batch, device) for batch in loader])
         model.train(was_training)
         epoch = round(state.epoch or 1) - 1
         self._backend.put_epoch(self._round, epoch, EpochBits(correct.size, bitmap.pack(correct)))
@@ -67,15 +67,15 @@ class MildCallback(TrainerCallback):
             self.result = self._backend.finish(self._round)
         self._round += 1
 
-    def _judge(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> Any:
+    def _evaluate_batch(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> Any:
         if "labels" not in batch:
             raise ParameterError(f"a batch holds {', '.join(batch)} and no labels; give the collator that adds them")
         logits = model(**{name: part.to(device) for name, part in batch.items()})["logits"]
         return (logits.argmax(-1).cpu() == batch["labels"].cpu()).numpy()
 
 
-def attached(trainer: Trainer, backend: SelectionBackend, round: int = 0) -> MildCallback:
-    """Add a callback to a trainer, with the trainer's own data set and collator."""
+def attach(trainer: Trainer, backend: SelectionBackend, round: int = 0) -> MildCallback:
+    """Add a `MildCallback` with the trainer's own data set and collator to a trainer, and return it."""
     assert trainer.train_dataset is not None, "a trainer has something to train on"
     callback = MildCallback(backend, trainer.train_dataset, trainer.data_collator, round)
     trainer.add_callback(callback)

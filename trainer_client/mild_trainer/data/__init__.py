@@ -1,17 +1,17 @@
-"""The data sets that the trainer reads, by name."""
+"""Loading of the trainer's data sets by name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from mild_trainer.data.dataset import Dataset, check
+from mild_trainer.data.dataset import Dataset, check_dataset
 from mild_trainer.data.files import load_npz
-from mild_trainer.data.folder import Wanted, load_folder, load_webvision
+from mild_trainer.data.folder import ClassFilter, load_folder, load_webvision
 from mild_trainer.data.published import load_cifar10, load_cifar100, load_digits, load_mnist
 
-__all__ = ["Dataset", "Wanted", "load"]
+__all__ = ["ClassFilter", "Dataset", "load"]
 
-_LOADERS: Mapping[str, Callable[[Path | None, Wanted], Dataset]] = MappingProxyType(
+_LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingProxyType(
     {
         "digits": lambda _, __: load_digits(),
         "cifar10": lambda data_dir, _: load_cifar10(data_dir),
@@ -24,12 +24,12 @@ _LOADERS: Mapping[str, Callable[[Path | None, Wanted], Dataset]] = MappingProxyT
 )
 
 
-def load(name: str, data_dir: Path | None = None, wanted: Wanted | None = None) -> Dataset:
-    """Return the data set `name`, what is `wanted` of the folder or file `data_dir` where it needs one.
+def load(name: str, data_dir: Path | None = None, class_filter: ClassFilter | None = None) -> Dataset:
+    """Load the data set `name` from the folder or file `data_dir`, and check it.
 
     Raises
     ------
     DataError
         If it is absent, damaged, or its parts do not belong together.
     """
-    return check(_LOADERS[name](data_dir, wanted or Wanted()))
+    return check_dataset(_LOADERS[name](data_dir, class_filter or ClassFilter()))

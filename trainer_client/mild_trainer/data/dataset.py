@@ -1,4 +1,4 @@
-"""A data set in memory: images as bytes, labels as integers."""
+"""`Dataset`: images as bytes and labels as integers, in memory."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -17,15 +17,15 @@ class Dataset:
     Attributes
     ----------
     name
-        What it is called in reports.
+        Name in reports.
     x_train, x_test
         Shape (n_samples, height, width, n_channels), uint8.
     y_train, y_test
-        Shape (n_samples,), int64, the labels as given.
+        Shape (n_samples,), int64, the given labels.
     n_classes
         Labels are 0..n_classes-1.
     y_train_clean
-        Shape (n_samples,), int64, the true labels where they are known.
+        Shape (n_samples,), int64, the true labels; None where unknown.
     """
 
     name: str
@@ -38,24 +38,27 @@ class Dataset:
 
     @property
     def n_samples(self) -> int:
-        """Training samples."""
+        """Number of training samples."""
         return len(self.y_train)
 
     @property
     def clean(self) -> NDArray[np.bool_] | None:
-        """Whose given label is true, shape (n_samples,); None where nobody knows."""
+        """Mask of the samples whose given label is right, shape (n_samples,); None where unknown."""
         return None if self.y_train_clean is None else self.y_train == self.y_train_clean
 
     def with_noise(self, spec: str, seed: int) -> Self:
-        """The same with labels broken on purpose; those given before count as true, unless the truth is known."""
-        given, _ = noise.apply(spec, self.y_train, self.n_classes, seed, self.x_train)
-        truth = self.y_train_clean
-        if truth is None and spec != "none":
-            truth = self.y_train
-        return replace(self, y_train=given, y_train_clean=truth)
+        """Return a copy with label noise; the earlier labels become the true labels, unless those are known."""
+        noisy_labels, _ = noise.apply(spec, self.y_train, self.n_classes, seed, self.x_train)
+        true_labels = self.y_train_clean
+        if true_labels is None and spec != "none":
+            true_labels = self.y_train
+        return replace(self, y_train=noisy_labels, y_train_clean=true_labels)
 
-    def normalisation(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation of the training bytes, shape (n_channels,) each; a constant channel gets 1."""
+    def compute_channel_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the mean and standard deviation of the training bytes, shape (n_channels,) each.
+
+        The standard deviation of a constant channel is 1.
+        """
         counts = [np.bincount(self.x_train[..., c].ravel(), minlength=256) for c in range(self.x_train.shape[-1])]
         values = np.arange(256, dtype=np.float64)
         shares = np.stack(counts) / max(1, self.x_train[..., 0].size)
@@ -63,8 +66,8 @@ class Dataset:
         std = np.sqrt(shares @ values**2 - mean**2)
         return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
 
-    def limited(self, n_samples: int, seed: int) -> Self:
-        """A subset of at most `n_samples` training samples, as even over the given classes as they allow.
+    def take_balanced(self, n_samples: int, seed: int) -> Self:
+        """Return a copy with at most `n_samples` training samples, as balanced over the given classes as possible.
 
         Raises
         ------
@@ -75,31 +78,31 @@ class Dataset:
             return self
         if n_samples < self.n_classes:
             raise DataError(f"--limit is {n_samples}, below the {self.n_classes} classes of {self.name}; give more")
-        return self.taken(np.sort(_balanced(self.y_train, n_samples, np.random.default_rng(seed))))
+        return self.take(np.sort(_draw_balanced(self.y_train, n_samples, np.random.default_rng(seed))))
 
-    def taken(self, chosen: NDArray[np.int64]) -> Self:
-        """The training samples of these indices, and the whole test set."""
-        clean = None if self.y_train_clean is None else self.y_train_clean[chosen]
-        return replace(self, x_train=self.x_train[chosen], y_train=self.y_train[chosen], y_train_clean=clean)
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """Return a copy with the training samples at `indices`, and the whole test set."""
+        clean = None if self.y_train_clean is None else self.y_train_clean[indices]
+        return replace(self, x_train=self.x_train[indices], y_train=self.y_train[indices], y_train_clean=clean)
 
 
-def _balanced(labels: NDArray[np.int64], n_samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of `n_samples` samples: everyone's turn within the own class comes in a random order."""
+def _draw_balanced(labels: NDArray[np.int64], n_samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the indices of `n_samples` samples, in turn from each class, in random order."""
     order = rng.permutation(len(labels))
-    turn = np.empty(len(labels), dtype=np.int64)
+    rank_in_class = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = order[labels[order] == label]
-        turn[members] = np.arange(len(members))
-    return order[np.argsort(turn[order], kind="stable")[:n_samples]]
+        rank_in_class[members] = np.arange(len(members))
+    return order[np.argsort(rank_in_class[order], kind="stable")[:n_samples]]
 
 
-def check(data: Dataset) -> Dataset:
-    """Return `data` if it can be trained on.
+def check_dataset(data: Dataset) -> Dataset:
+    """Return `data` after checking that it can be trained on.
 
     Raises
     ------
     DataError
-        If it is empty, its parts do not belong together, or a label lies outside its classes.
+        If it is empty, its arrays do not match, or a label lies outside its classes.
     """
     for part, images, labels in (("training", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
         if images.ndim != 4 or images.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Published data sets, fetched once and checked by their hash."""
+"""Download of published data sets, with a check of their hashes."""
 
 import tarfile
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from mild_trainer.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file to fetch.
+    """One file to download.
 
     Attributes
     ----------
     url
-        Where it is.
+        Address of the file.
     hash
-        Of the file, as ``algorithm:digits``.
+        Hash of the file, as ``algorithm:digits``.
     unpacks_to
-        The folder that an archive makes; empty for a file that is read as it is.
+        Folder in the archive; empty for a file that is not an archive.
     """
 
     url: str
@@ -58,29 +58,29 @@ SOURCES: Mapping[str, tuple[Source, ...]] = MappingProxyType(
         ),
     }
 )
-"""The hashes are those that the data sets' own pages and torchvision give."""
+"""Files of each data set; the hashes are those of the data sets' pages and of torchvision."""
 
 
 def download(dataset: str, data_dir: Path | None, sources: Mapping[str, tuple[Source, ...]] = SOURCES) -> None:
-    """Fetch what is not there yet into `data_dir`, with a progress bar.
+    """Download the missing files of a data set into `data_dir`, with a progress bar.
 
     Raises
     ------
     DataError
-        If the data set is not one that can be fetched, no folder is given, or a file cannot be fetched or has another
-        hash, in which case nothing of it is kept.
+        If the data set cannot be downloaded, no folder is given, or a file cannot be downloaded or has another hash;
+        such a file is not kept.
     """
     if dataset not in sources:
         raise DataError(f"{dataset} cannot be downloaded, only {', '.join(sources)}; leave out --download")
     if data_dir is None:
         raise DataError(f"{dataset} is downloaded into a folder and none was given; name it with --data-dir")
     for source in sources[dataset]:
-        there = data_dir / (source.unpacks_to or source.name)
-        if not there.exists():
-            _unpack(_fetch(source, data_dir), source)
+        path = data_dir / (source.unpacks_to or source.name)
+        if not path.exists():
+            _unpack(_download_file(source, data_dir), source)
 
 
-def _fetch(source: Source, folder: Path) -> Path:
+def _download_file(source: Source, folder: Path) -> Path:
     import pooch
 
     try:
@@ -99,17 +99,17 @@ def _fetch(source: Source, folder: Path) -> Path:
 def _unpack(archive: Path, source: Source) -> None:
     if source.unpacks_to:
         try:
-            with tarfile.open(archive) as opened:
-                members = [_plain(member) for member in opened]
-                # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters, and look at nothing of this name.
-                opened.extraction_filter = getattr(tarfile, "data_filter", None)
-                opened.extractall(archive.parent, members)
+            with tarfile.open(archive) as tar:
+                members = [_check_member(member) for member in tar]
+                # Python 3.11.0 to 3.11.3, such as Debian 12's, have no filters, and ignore this attribute.
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                tar.extractall(archive.parent, members)
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{archive} cannot be unpacked ({error}); remove it and try again") from None
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A member, if it is a file or a folder inside of the archive's own."""
+def _check_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return a member of an archive if it is a file or folder that stays inside of it."""
     path = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
         raise tarfile.TarError(f"{member.name!r} is no plain file or folder inside of it")

@@ -1,7 +1,4 @@
-"""Reading files that may be absent or damaged, with errors that say so.
-
-Images and labels in one ``.npz`` file.
-"""
+"""Reading of array files, with errors for absent and damaged files, and the ``npz`` data set."""
 
 import gzip
 import io
@@ -17,8 +14,8 @@ from numpy.typing import NDArray
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
-# All that CIFAR's pickles ask for, under the names of old and new numpy.
-_ALLOWED = {
+# The globals in CIFAR's pickles, under the names of old and new numpy.
+_ALLOWED_GLOBALS = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -26,17 +23,17 @@ _ALLOWED = {
     ("_codecs", "encode"): str.encode,
 }
 
-# How a .npy and an .npz (a zip archive, an empty one included) begin.
+# First bytes of a .npy file and of an .npz file (a zip archive, which may be empty).
 _MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 
 
-def folder(data_dir: Path | None, dataset: str) -> Path:
-    """Return `data_dir`.
+def check_folder(data_dir: Path | None, dataset: str) -> Path:
+    """Return `data_dir` after checking that it is a folder.
 
     Raises
     ------
     DataError
-        If it was not given or is no folder.
+        If it is None or no folder.
     """
     if data_dir is None:
         raise DataError(f"{dataset} is read from a folder and none was given; name it with --data-dir")
@@ -45,8 +42,8 @@ def folder(data_dir: Path | None, dataset: str) -> Path:
     return data_dir
 
 
-def read(path: Path, remedy: str) -> bytes:
-    """Return the contents of a file, unzipped where its name ends in ``.gz``.
+def read_file(path: Path, remedy: str) -> bytes:
+    """Return the content of a file, decompressed if its name ends in ``.gz``.
 
     Raises
     ------
@@ -62,8 +59,8 @@ def read(path: Path, remedy: str) -> bytes:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
-def read_arrays(path: Path, remedy: str, bare: str = "array") -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` file by name, or that of an ``.npy`` file under the name `bare`.
+def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file by name, or the array of an ``.npy`` file by `array_name`.
 
     Raises
     ------
@@ -73,19 +70,19 @@ def read_arrays(path: Path, remedy: str, bare: str = "array") -> dict[str, NDArr
     if path.is_dir():
         raise DataError(f"{path} is a folder; {remedy}")
     try:
-        with path.open("rb") as file:  # numpy leaves a damaged file open that it opened itself
+        with path.open("rb") as file:  # numpy does not close a damaged file that it has opened
             if not file.read(6).startswith(_MAGIC):
                 raise DataError(f"{path} is no .npy or .npz; {remedy}")
             file.seek(0)
             content = np.load(file, allow_pickle=False)
-            return {bare: content} if isinstance(content, np.ndarray) else dict(content)
+            return {array_name: content} if isinstance(content, np.ndarray) else dict(content)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {remedy}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
 
 
-def torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
+def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
     """Return the dictionary of arrays in a file that ``torch.save`` wrote.
 
     Raises
@@ -95,10 +92,10 @@ def torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
     """
     import torch
 
-    allowed: list[Any] = [(value, f"{module}.{name}") for (module, name), value in _ALLOWED.items()]
-    kinds: set[Any] = {type(np.dtype(kind)) for kind in "bBhHiIlLqQ"}
+    allowed: list[Any] = [(value, f"{module}.{name}") for (module, name), value in _ALLOWED_GLOBALS.items()]
+    dtypes: set[Any] = {type(np.dtype(kind)) for kind in "bBhHiIlLqQ"}
     try:
-        with torch.serialization.safe_globals([*allowed, *kinds]):
+        with torch.serialization.safe_globals([*allowed, *dtypes]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
@@ -107,27 +104,27 @@ def torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Builds arrays and plain values; a pickle that asks for anything else is refused before it can run."""
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickler of arrays and plain values, which refuses all other globals."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what the pickle asks for, where it is harmless."""
-        if (module, name) not in _ALLOWED:
+        """Return the global if it is allowed."""
+        if (module, name) not in _ALLOWED_GLOBALS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays and plain values are loaded")
-        return _ALLOWED[module, name]
+        return _ALLOWED_GLOBALS[module, name]
 
 
-def unpickle(path: Path, remedy: str) -> dict[bytes, Any]:
-    """Return the dictionary in one of CIFAR's pickles.
+def read_pickle(path: Path, remedy: str) -> dict[bytes, Any]:
+    """Return the dictionary of a CIFAR pickle.
 
     Raises
     ------
     DataError
         If it is absent, damaged, or holds anything but arrays and plain values.
     """
-    raw = read(path, remedy)
+    raw = read_file(path, remedy)
     try:
-        content = _ArraysOnly(io.BytesIO(raw), encoding="bytes").load()
+        content = _ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(content, dict):
@@ -142,7 +139,7 @@ _REMEDY = (
 
 
 def load_npz(path: Path | None) -> Dataset:
-    """Arrays ``x_train, y_train, x_test, y_test``, and ``y_train_clean`` where the truth is known.
+    """Load ``x_train, y_train, x_test, y_test`` and, where known, ``y_train_clean`` from an ``.npz`` file.
 
     Raises
     ------
@@ -155,24 +152,27 @@ def load_npz(path: Path | None) -> Dataset:
     missing = sorted({"x_train", "y_train", "x_test", "y_test"} - set(arrays))
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}, got {', '.join(sorted(arrays)) or 'nothing'}; {_REMEDY}")
-    y_train, y_test = _labels(path, "y_train", arrays["y_train"]), _labels(path, "y_test", arrays["y_test"])
+    y_train, y_test = (
+        _convert_labels(path, "y_train", arrays["y_train"]),
+        _convert_labels(path, "y_test", arrays["y_test"]),
+    )
     clean = arrays.get("y_train_clean")
     return Dataset(
         name=path.stem,
-        x_train=_images(arrays["x_train"]),
+        x_train=_add_channel_axis(arrays["x_train"]),
         y_train=y_train,
-        x_test=_images(arrays["x_test"]),
+        x_test=_add_channel_axis(arrays["x_test"]),
         y_test=y_test,
         n_classes=int(max(y_train.max(initial=0), y_test.max(initial=0))) + 1,
-        y_train_clean=None if clean is None else _labels(path, "y_train_clean", clean),
+        y_train_clean=None if clean is None else _convert_labels(path, "y_train_clean", clean),
     )
 
 
-def _images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _add_channel_axis(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images[..., None] if images.ndim == 3 else images
 
 
-def _labels(path: Path, name: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _convert_labels(path: Path, name: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}; {_REMEDY}")
     return labels.astype(np.int64)

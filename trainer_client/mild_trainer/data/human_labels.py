@@ -1,7 +1,7 @@
-"""CIFAR-10N and CIFAR-100N: labels that people gave (Wei et al. 2022, arXiv 2110.12088).
+"""CIFAR-10N and CIFAR-100N: human labels (Wei et al. 2022, arXiv 2110.12088).
 
-Read are the published ``CIFAR-10_human.pt`` and ``CIFAR-100_human.pt``, or an ``.npz`` of the same columns, whose names
-then begin with ``c10_`` and ``c100_``. Their order is checked against the true labels that they bring.
+The files are the published ``CIFAR-10_human.pt`` and ``CIFAR-100_human.pt``, or an ``.npz`` of the same columns, whose
+names then begin with ``c10_`` and ``c100_``. Their order is checked against the true labels in the same file.
 """
 
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ _NPZ = "cifar-n-labels.npz"
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a data set's labels are."""
+class _LabelFile:
+    """File and columns of a data set's human labels."""
 
     torch_file: str
     prefix: str
     columns: Mapping[str, str]
 
 
-_SOURCES: Mapping[str, _Source] = MappingProxyType(
+_LABEL_FILES: Mapping[str, _LabelFile] = MappingProxyType(
     {
-        "cifar10n": _Source(
+        "cifar10n": _LabelFile(
             "CIFAR-10_human.pt",
             "c10_",
             {
@@ -43,22 +43,22 @@ _SOURCES: Mapping[str, _Source] = MappingProxyType(
                 "worse": "worse_label",
             },
         ),
-        "cifar100n": _Source("CIFAR-100_human.pt", "c100_", {"noisy": "noisy_label"}),
+        "cifar100n": _LabelFile("CIFAR-100_human.pt", "c100_", {"noisy": "noisy_label"}),
     }
 )
 
 
-def relabelled(data: Dataset, spec: str, data_dir: Path | None) -> Dataset:
-    """Return the data set with people's labels; those that it had become the truth.
+def apply_human_labels(data: Dataset, spec: str, data_dir: Path | None) -> Dataset:
+    """Return the data set with human labels; its own labels become the true labels.
 
     Parameters
     ----------
     data
-        CIFAR-10 or CIFAR-100, whole and in its own order.
+        CIFAR-10 or CIFAR-100, complete and in its own order.
     spec
         Such as ``cifar10n:worse``.
     data_dir
-        The folder that holds the label file beside the images.
+        Folder of the images and the label file.
 
     Raises
     ------
@@ -66,37 +66,37 @@ def relabelled(data: Dataset, spec: str, data_dir: Path | None) -> Dataset:
         If there is no label file, it lacks a column, or it belongs to other images.
     """
     kind, _, name = spec.partition(":")
-    source = _SOURCES[kind]
-    path, columns = _read(files.folder(data_dir, kind), source)
-    given, clean = (_column(path, columns, column) for column in (source.columns[name], "clean_label"))
+    label_file = _LABEL_FILES[kind]
+    path, columns = _read_columns(files.check_folder(data_dir, kind), label_file)
+    human_labels, clean = (_get_column(path, columns, column) for column in (label_file.columns[name], "clean_label"))
     if clean.shape != data.y_train.shape or (clean != data.y_train).any():
         n_other = int((clean != data.y_train).sum()) if clean.shape == data.y_train.shape else data.n_samples
         raise DataError(
             f"{path}: its clean labels differ from those of {data.name} at {n_other} of {data.n_samples} samples, so "
             f"the labels belong to other images or another order; take --dataset {kind[:-1]} and its own label file"
         )
-    return replace(data, y_train=given, y_train_clean=data.y_train)
+    return replace(data, y_train=human_labels, y_train_clean=data.y_train)
 
 
-def is_human(spec: str) -> bool:
-    """Whether a noise specification asks for people's labels."""
-    return spec.partition(":")[0] in noise.HUMAN
+def is_human_noise(spec: str) -> bool:
+    """Return whether a noise specification names human labels."""
+    return spec.partition(":")[0] in noise.HUMAN_LABELS
 
 
-def _read(folder: Path, source: _Source) -> tuple[Path, Mapping[str, Any]]:
-    remedy = f"put {source.torch_file} of http://noisylabels.com, or {_NPZ}, into --data-dir"
-    path = folder / source.torch_file
+def _read_columns(folder: Path, label_file: _LabelFile) -> tuple[Path, Mapping[str, Any]]:
+    remedy = f"put {label_file.torch_file} of http://noisylabels.com, or {_NPZ}, into --data-dir"
+    path = folder / label_file.torch_file
     if path.exists():
-        return path, files.torch_arrays(path, remedy)
+        return path, files.read_torch_arrays(path, remedy)
     path = folder / _NPZ
     if not path.exists():
         raise DataError(f"{folder} holds no labels that people gave; {remedy}")
-    found = files.read_arrays(path, remedy)
-    prefix = source.prefix
-    return path, {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    arrays = files.read_arrays(path, remedy)
+    prefix = label_file.prefix
+    return path, {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _column(path: Path, columns: Mapping[str, Any], name: str) -> NDArray[np.int64]:
+def _get_column(path: Path, columns: Mapping[str, Any], name: str) -> NDArray[np.int64]:
     if name not in columns:
         raise DataError(f"{path} lacks {name}, got {', '.join(columns) or 'nothing'}; take the published file")
     return np.asarray(columns[name]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Class-imbalanced subsets: classes of unequal size, drawn from balanced data.
+"""Class-imbalanced subsets of balanced data.
 
 ``exp:0.01`` is long-tailed: sizes fall geometrically, the last class has a hundredth of the first (Cui et al. 2019,
 arXiv 1901.05555). ``step:0.01``: the second half of the classes has a hundredth each (Buda et al. 2018).
@@ -32,7 +32,7 @@ def parse(spec: str) -> tuple[str, float]:
     return kind, share
 
 
-def imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
+def make_imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
     """Return a subset with classes of unequal size, by the true classes where they are known.
 
     Parameters
@@ -42,7 +42,7 @@ def imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
     spec
         Kind and share, such as ``step:0.1``.
     seed
-        Of the choice within a class; at least one sample stays of each.
+        Seed of the draw within each class, of which at least one sample is kept.
 
     Raises
     ------
@@ -53,12 +53,12 @@ def imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
     if spec == "none":
         return data
     classes = data.y_train if data.y_train_clean is None else data.y_train_clean
-    # Not the stream that label noise of the same seed draws from.
+    # Independent of label noise with the same seed.
     order = np.random.default_rng([seed, 3]).permutation(data.n_samples)
-    chosen = []
+    indices = []
     for label in range(data.n_classes):
-        own = order[classes[order] == label]
-        place = label / max(1, data.n_classes - 1)
-        kept = share**place if kind == "exp" else (share if place >= 0.5 else 1.0)
-        chosen.append(own[: max(1, round(kept * len(own)))])
-    return data.taken(np.sort(np.concatenate(chosen)))
+        members = order[classes[order] == label]
+        position = label / max(1, data.n_classes - 1)
+        class_share = share**position if kind == "exp" else (share if position >= 0.5 else 1.0)
+        indices.append(members[: max(1, round(class_share * len(members)))])
+    return data.take(np.sort(np.concatenate(indices)))

@@ -1,4 +1,4 @@
-"""The page that every report stands on: it needs nothing else, and follows the reader's light or dark."""
+"""The HTML page of a report, self-contained and with light and dark colours, and its elements."""
 
 from collections.abc import Iterable
 from html import escape
@@ -51,28 +51,28 @@ $body
 """)
 
 
-def page(title: str, subtitle: str, body: str) -> str:
+def render_page(title: str, subtitle: str, body: str) -> str:
     """Return the whole page; `title` and `subtitle` are text, `body` is HTML."""
     return _PAGE.substitute(title=escape(title), subtitle=escape(subtitle), body=body)
 
 
-def cards(told: Iterable[tuple[str, str]]) -> str:
-    """Figures in large, each a name and a value."""
-    boxes = (f"<div class='card'><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in told)
+def render_cards(figures: Iterable[tuple[str, str]]) -> str:
+    """Render large figures, each a name and a value."""
+    boxes = (f"<div class='card'><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures)
     return f"<div class='cards'>{''.join(boxes)}</div>"
 
 
-def table(headings: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
-    """A table under `headings`, which are text; `rows` are HTML, see `row`."""
+def render_table(headings: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+    """Render a table with `headings`, which are text; `rows` are HTML, see `render_row`."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f"<div class='wide'><table{_classed(kind)}>{body}</table></div>"
+    return f"<div class='wide'><table{_format_class(kind)}>{body}</table></div>"
 
 
-def row(cells: Iterable[str], kind: str = "") -> str:
-    """A row of text."""
-    return f"<tr{_classed(kind)}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+def render_row(cells: Iterable[str], kind: str = "") -> str:
+    """Render a table row of text cells."""
+    return f"<tr{_format_class(kind)}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
-def _classed(kind: str) -> str:
+def _format_class(kind: str) -> str:
     return f" class='{kind}'" if kind else ""

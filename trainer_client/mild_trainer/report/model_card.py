@@ -1,4 +1,4 @@
-"""``README.md`` beside a training's weights: the facts of the run, and nothing that was not measured."""
+"""The model card: ``README.md`` next to a training's weights, with measured facts only."""
 
 import json
 from collections.abc import Mapping
@@ -8,32 +8,32 @@ from typing import Any
 from mild_trainer.report import summary
 
 
-def write(numbers: Mapping[str, Any], folder: Path) -> Path:
+def write(results: Mapping[str, Any], folder: Path) -> Path:
     """Write the card of a ``summary.json`` into `folder` and return its path."""
     path = folder / "README.md"
-    path.write_text(render(numbers), encoding="utf-8")
+    path.write_text(render(results), encoding="utf-8")
     return path
 
 
-def render(numbers: Mapping[str, Any]) -> str:
-    """Return the card as Markdown, under front matter as model hubs read it; values in it are JSON, which YAML is."""
-    data, settings = numbers["dataset"], numbers["settings"]
+def render(results: Mapping[str, Any]) -> str:
+    """Render the card as Markdown with front matter for model hubs, whose values are JSON, a subset of YAML."""
+    data, settings = results["dataset"], results["settings"]
     name = f"{settings['model']} on {data['name']}, noise {settings['noise']}"
-    published = {key: value for key, value in settings.items() if key != "data_dir"}  # a card is for others to read
+    published = {key: value for key, value in settings.items() if key != "data_dir"}  # a card may be published
     front = {
         "library_name": "pytorch",
         "pipeline_tag": "image-classification",
         "tags": ["mild-selection", "noisy-labels", settings["model"]],
-        "model-index": [{"name": name, "results": _results(numbers)}],
+        "model-index": [{"name": name, "results": _list_results(results)}],
     }
     head = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
-    facts = "\n".join(f"| {_cell(what)} | {_cell(value)} |" for what, value in _facts(numbers))
-    rounds = "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in summary.rows(numbers))
+    facts = "\n".join(f"| {_format_cell(what)} | {_format_cell(value)} |" for what, value in _list_facts(results))
+    rounds = "\n".join(f"| {' | '.join(map(_format_cell, row))} |" for row in summary.format_rows(results))
     return f"""---
 {head}
 ---
 
-# {_cell(name)}
+# {_format_cell(name)}
 
 Trained over rounds with mild-selection, which leaves samples out whose labels look wrong.
 
@@ -47,7 +47,7 @@ Trained over rounds with mild-selection, which leaves samples out whose labels l
 |{"---|" * len(summary.HEADINGS)}
 {rounds}
 
-No further round: {_cell(numbers["ended"])}.
+No further round: {_format_cell(results["ended"])}.
 
 ## Loading
 
@@ -71,46 +71,48 @@ model.eval()
 """
 
 
-def _facts(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    data, noise = numbers["dataset"], numbers["noise"]
+def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    data, noise = results["dataset"], results["noise"]
     facts = [
         ("data set", f"{data['name']}: {data['num_samples']:,} training and {data['num_test']:,} test images"),
         ("classes", str(data["num_classes"])),
         ("noise", noise["spec"]),
-        ("share of wrong labels, true", summary.number(noise["actual"])),
+        ("share of wrong labels, true", summary.format_number(noise["actual"])),
     ]
-    if numbers["rounds"]:
-        last = numbers["rounds"][-1]
+    if results["rounds"]:
+        last = results["rounds"][-1]
         estimates = last["selection"]["estimated"]
-        facts += [("rounds", str(len(numbers["rounds"]))), ("samples kept by the last", f"{last['selected']:,}")]
+        facts += [("rounds", str(len(results["rounds"]))), ("samples kept by the last", f"{last['selected']:,}")]
         facts += [("verdict", last["verdict"])]
-        facts += [(f"{name.replace('_', ' ')}, estimated", _interval(found)) for name, found in estimates.items()]
-        facts += [("test accuracy, last round", summary.number(last["test_accuracy"]))]
-    if numbers["finish"] is not None:
-        finish = numbers["finish"]
-        facts += [(f"test accuracy, {finish['method']} finish", summary.number(finish["test_accuracy"]))]
-    return [*facts, *((f"version of {name}", version) for name, version in numbers["versions"].items())]
+        facts += [
+            (f"{name.replace('_', ' ')}, estimated", _format_interval(interval)) for name, interval in estimates.items()
+        ]
+        facts += [("test accuracy, last round", summary.format_number(last["test_accuracy"]))]
+    if results["finish"] is not None:
+        finish = results["finish"]
+        facts += [(f"test accuracy, {finish['method']} finish", summary.format_number(finish["test_accuracy"]))]
+    return [*facts, *((f"version of {name}", version) for name, version in results["versions"].items())]
 
 
-def _interval(found: Mapping[str, float] | None) -> str:
-    return "-" if found is None else f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+def _format_interval(interval: Mapping[str, float] | None) -> str:
+    return "-" if interval is None else f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
-def _results(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the weights in the folder reached on the test set; empty where none were trained."""
-    told_last = numbers["finish"] or (numbers["rounds"][-1] if numbers["rounds"] else None)
-    if told_last is None:
+def _list_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the test accuracy of the weights in the folder; empty if none were trained."""
+    last_training = results["finish"] or (results["rounds"][-1] if results["rounds"] else None)
+    if last_training is None:
         return []
-    data = numbers["dataset"]["name"]
+    data = results["dataset"]["name"]
     return [
         {
             "task": {"type": "image-classification"},
             "dataset": {"name": data, "type": data},
-            "metrics": [{"type": "accuracy", "value": told_last["test_accuracy"]}],
+            "metrics": [{"type": "accuracy", "value": last_training["test_accuracy"]}],
         }
     ]
 
 
-def _cell(text: str) -> str:
-    """Text as it stands in a table: a bar or a line's end would break it, a tag would be one."""
+def _format_cell(text: str) -> str:
+    """Escape text for a table cell: bars, line ends and tags."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,9 +1,4 @@
-"""What a report tells of single samples: the data map, the dropped ones' labels, and the most suspicious ones.
-
-The data map of a report: how often samples were misclassified, and how often that changed.
-
-Given against predicted labels of the dropped samples: what was taken for what.
-"""
+"""The sections of a report about samples: data map, labels of the dropped samples, and the most suspicious ones."""
 
 import base64
 import io
@@ -21,50 +16,53 @@ from PIL import Image
 from mild_core.inspect.histograms import DataMap
 from mild_trainer.data import Dataset
 from mild_trainer.report import figures, html
-from mild_trainer.review.review import Judged, ranked, row
-from mild_trainer.review.review_runs import Reviewed, Training
+from mild_trainer.review.review_list import ScoredSamples, format_row, rank_samples
+from mild_trainer.review.review_runs import ReviewedRun, TrainingFolder
 
-_LARGEST = 120.0
+_MAX_DOT_AREA = 120.0
 """Area of the largest dot, in points squared."""
 
 
-def draw_sample_map(found: DataMap, changes: str) -> str:
-    """Draw the map as SVG: a dot for each cell with samples, larger where there are more; kept beside dropped.
+def draw_data_map(data_map: DataMap, changes: str) -> str:
+    """Draw the map as SVG: a dot for each cell with samples, larger for more samples; kept and dropped side by side.
 
     Parameters
     ----------
-    found
-        The counts.
+    data_map
+        The counts of samples.
     changes
-        What `found` counts upwards.
+        Label of the y axis.
     """
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     kept, dropped = figure.subplots(1, 2, sharex=True, sharey=True)
-    most = max(int(found.kept.max(initial=0)), int(found.dropped.max(initial=0)), 1)
+    max_count = max(int(data_map.kept.max(initial=0)), int(data_map.dropped.max(initial=0)), 1)
     for axes, counts, colour, name in (
-        (kept, found.kept, figures.CLEAN, "kept"),
-        (dropped, found.dropped, figures.NOISY, "dropped"),
+        (kept, data_map.kept, figures.CLEAN, "kept"),
+        (dropped, data_map.dropped, figures.NOISY, "dropped"),
     ):
-        _dots(axes, found, counts, most, colour)
+        _draw_dots(axes, data_map, counts, max_count, colour)
         axes.set_title(f"{int(counts.sum()):,} {name}", color=figures.INK, fontsize=10)
         axes.set_xlabel("misclassified epochs")
     kept.set_ylabel(changes, fontsize=8)
-    return figures.svg(figure, "Data map of the samples kept and dropped")
+    return figures.render_svg(figure, "Data map of the samples kept and dropped")
 
 
-def _dots(axes: Axes, found: DataMap, counts: NDArray[np.int64], most: int, colour: str) -> None:
-    figures.plain(axes)
+def _draw_dots(axes: Axes, data_map: DataMap, counts: NDArray[np.int64], max_count: int, colour: str) -> None:
+    figures.style_axes(axes)
     rows, columns = np.nonzero(counts)
-    x, y = (axis.low + axis.width * at + (axis.width - 1) / 2 for axis, at in ((found.x, columns), (found.y, rows)))
-    sizes = 4 + _LARGEST * np.log1p(counts[rows, columns]) / np.log1p(most)
+    x, y = (
+        axis.low + axis.width * positions + (axis.width - 1) / 2
+        for axis, positions in ((data_map.x, columns), (data_map.y, rows))
+    )
+    sizes = 4 + _MAX_DOT_AREA * np.log1p(counts[rows, columns]) / np.log1p(max_count)
     axes.scatter(x, y, s=sizes, color=colour, alpha=0.7, linewidths=0)
 
 
-_MOST_CLASSES, _MOST_PAIRS = 20, 30
+_MAX_CLASSES, _MAX_PAIRS = 20, 30
 
 
 def render_confusions(pairs: NDArray[np.int64]) -> str:
-    """Return a heat map as a table; with many classes, the commonest pairs.
+    """Render a heat map as a table; with many classes, the commonest pairs.
 
     Parameters
     ----------
@@ -74,42 +72,42 @@ def render_confusions(pairs: NDArray[np.int64]) -> str:
     if not len(pairs):
         return "<p>No dropped sample has both a given and a predicted label at hand.</p>"
     n_classes = int(pairs.max()) + 1
-    return _heat(pairs, n_classes) if n_classes <= _MOST_CLASSES else _commonest(pairs)
+    return _render_heat_map(pairs, n_classes) if n_classes <= _MAX_CLASSES else _render_commonest_pairs(pairs)
 
 
-def _heat(pairs: NDArray[np.int64], n_classes: int) -> str:
+def _render_heat_map(pairs: NDArray[np.int64], n_classes: int) -> str:
     counts = np.bincount(pairs[:, 0] * n_classes + pairs[:, 1], minlength=n_classes**2).reshape(n_classes, n_classes)
-    most = int(counts.max())
+    max_count = int(counts.max())
     rows = []
     for given in range(n_classes):
-        cells = "".join(_cell(int(count), most) for count in counts[given])
+        cells = "".join(_render_cell(int(count), max_count) for count in counts[given])
         rows.append(f"<tr class='heat'><th scope='row'>{given}</th>{cells}</tr>")
-    table = html.table(["given \\ predicted", *map(str, range(n_classes))], rows, "counts")
+    table = html.render_table(["given \\ predicted", *map(str, range(n_classes))], rows, "counts")
     return f"<p>{len(pairs):,} dropped samples; on the diagonal the network agrees with the given label.</p>{table}"
 
 
-def _cell(count: int, most: int) -> str:
-    strength = round(55 * count / most)
+def _render_cell(count: int, max_count: int) -> str:
+    strength = round(55 * count / max_count)
     shade = f" style='background: color-mix(in srgb, var(--accent) {strength}%, transparent)'" if count else ""
     return f"<td{shade}>{count or ''}</td>"
 
 
-def _commonest(pairs: NDArray[np.int64]) -> str:
-    commonest = Counter(map(tuple, pairs.tolist())).most_common(_MOST_PAIRS)
-    rows = (html.row((str(given), str(predicted), f"{count:,}")) for (given, predicted), count in commonest)
-    table = html.table(("given", "predicted", "samples"), rows, "counts")
+def _render_commonest_pairs(pairs: NDArray[np.int64]) -> str:
+    commonest = Counter(map(tuple, pairs.tolist())).most_common(_MAX_PAIRS)
+    rows = (html.render_row((str(given), str(predicted), f"{count:,}")) for (given, predicted), count in commonest)
+    table = html.render_table(("given", "predicted", "samples"), rows, "counts")
     return f"<p>The {len(commonest)} commonest pairs among {len(pairs):,} dropped samples.</p>{table}"
 
 
 N_SUSPICIOUS = 50
-_SIDE = 128
-"""Pixels beyond which a picture is made smaller: a page of large ones would not open."""
+_MAX_SIDE = 128
+"""Largest side of an image in pixels; larger images are scaled down."""
 _NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicious:
-    """One sample that should be looked at; what is not known is empty, and its picture None."""
+class SuspiciousSample:
+    """One suspicious sample; unknown values are empty, and an unknown image is None."""
 
     index: str
     name: str
@@ -117,105 +115,109 @@ class Suspicious:
     suggested: str
     posterior: str
     kept: str
-    picture: NDArray[np.uint8] | None
+    image: NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Samples:
-    """What is known of a run's samples.
+class ReportSamples:
+    """The data of a run's samples for a report.
 
     Attributes
     ----------
     counts, changes
-        The data map, and what it counts upwards.
+        The data map, and the label of its y axis.
     pairs
-        Given and predicted label of the dropped samples for which both are known, shape (n, 2).
+        Given and predicted labels of the dropped samples, where both are known, shape (n, 2).
     suspicious
-        The likeliest to be mislabelled first.
+        The most suspicious samples, in decreasing order.
     """
 
     counts: DataMap
     changes: str
     pairs: NDArray[np.int64]
-    suspicious: tuple[Suspicious, ...]
+    suspicious: tuple[SuspiciousSample, ...]
 
 
-def gather(run: Reviewed, training: Training | None, data: Dataset | None) -> Samples:
-    """Ask a run for its samples.
+def gather_samples(run: ReviewedRun, training: TrainingFolder | None, data: Dataset | None) -> ReportSamples:
+    """Gather the samples of a run.
 
     Parameters
     ----------
     run
         The run.
     training
-        The training whose last network predicts the labels; None takes what the run suggests.
+        The training, whose last network predicts the labels; None takes the run's suggestions.
     data
-        The training's data set with the labels as trained on; None where it is not at hand.
+        The training's data set with the labels of the training; None where it is not available.
     """
-    judged = run.judged()
-    predicted = None if training is None or data is None else training.predicted(data)
-    dropped = np.flatnonzero(~judged.kept)
-    first = ranked(judged, "suspicious")[:N_SUSPICIOUS]
+    samples = run.score_samples()
+    predicted = None if training is None or data is None else training.predict_labels(data)
+    dropped = np.flatnonzero(~samples.kept)
+    first = rank_samples(samples, "suspicious")[:N_SUSPICIOUS]
     if data is None:
-        lines = run.lines(judged, first)
-        pairs = _suggested(run.lines(judged, dropped))
+        lines = run.list_rows(samples, first)
+        pairs = _parse_label_pairs(run.list_rows(samples, dropped))
     else:
-        lines = [_line(judged, index, data, predicted) for index in first.tolist()]
+        lines = [_make_row(samples, index, data, predicted) for index in first.tolist()]
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)
-    pictures = [None] * len(lines) if data is None else _pictures(data, first)
+    images = [None] * len(lines) if data is None else _get_images(data, first)
     suspicious = tuple(
-        Suspicious(index, name, given, suggested, posterior, kept, picture)
-        for (index, name, given, suggested, _, posterior, kept, _), picture in zip(lines, pictures, strict=True)
+        SuspiciousSample(index, name, given, suggested, posterior, kept, image)
+        for (index, name, given, suggested, _, posterior, kept, _), image in zip(lines, images, strict=True)
     )
-    return Samples(run.counts(judged), run.changes, pairs, suspicious)
+    return ReportSamples(run.make_data_map(samples), run.change_label, pairs, suspicious)
 
 
-def _pictures(data: Dataset, indices: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
-    """Some samples' pixels, made as bright as a picture can be by the brightest of all samples."""
+def _get_images(data: Dataset, indices: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
+    """Return the samples' images, scaled to the brightness of the brightest of all images."""
     brightest = max(1, int(data.x_train.max()))
     return list((data.x_train[indices].astype(np.uint16) * 255 // brightest).astype(np.uint8))
 
 
-def _line(judged: Judged, index: int, data: Dataset, predicted: NDArray[np.int64] | None) -> tuple[str, ...]:
+def _make_row(
+    samples: ScoredSamples, index: int, data: Dataset, predicted: NDArray[np.int64] | None
+) -> tuple[str, ...]:
     given = int(data.y_train[index])
-    guess = None if predicted is None or predicted[index] == given else int(predicted[index])
-    return row(judged, index, None, given, guess)
+    suggested_label = None if predicted is None or predicted[index] == given else int(predicted[index])
+    return format_row(samples, index, None, given, suggested_label)
 
 
-def _suggested(lines: Sequence[tuple[str, ...]]) -> NDArray[np.int64]:
-    """Given and suggested label of the lines that have both, shape (n, 2)."""
-    found = [(int(given), int(suggested)) for _, _, given, suggested, *_ in lines if given and suggested]
-    return np.array(found, dtype=np.int64) if found else _NO_PAIRS
+def _parse_label_pairs(lines: Sequence[tuple[str, ...]]) -> NDArray[np.int64]:
+    """Return given and suggested labels of the rows that have both, shape (n, 2)."""
+    pairs = [(int(given), int(suggested)) for _, _, given, suggested, *_ in lines if given and suggested]
+    return np.array(pairs, dtype=np.int64) if pairs else _NO_PAIRS
 
 
-def render(samples: Samples) -> str:
-    """Return the sections as HTML."""
-    figures = "".join(_card(each) for each in samples.suspicious)
+def render(samples: ReportSamples) -> str:
+    """Render the sections as HTML."""
+    figures = "".join(_render_card(sample) for sample in samples.suspicious)
     return (
         "<h2>Data map</h2>"
         "<p>Each dot is the samples that were misclassified, and changed, so many times; the larger, the more of them."
-        f"</p><figure>{draw_sample_map(samples.counts, samples.changes)}</figure>"
+        f"</p><figure>{draw_data_map(samples.counts, samples.changes)}</figure>"
         "<h2>Given against predicted labels of the dropped samples</h2>"
         f"{render_confusions(samples.pairs)}"
         f"<h2>The {len(samples.suspicious)} most suspicious samples</h2><div class='samples'>{figures}</div>"
     )
 
 
-def _card(each: Suspicious) -> str:
-    name = f"{each.index} ({each.name})" if each.name else each.index
-    told = [f"given {escape(each.given)}"] if each.given else []
-    told += [f"predicted {escape(each.suggested)}"] if each.suggested else []
-    told += [f"wrong with probability {float(each.posterior):.3f}"] if each.posterior else []
-    told += ["kept" if each.kept == "yes" else "dropped"]
-    picture = "" if each.picture is None else f"<img alt='sample {escape(each.index)}' src='{_inline(each.picture)}'>"
-    return f"<figure>{picture}<figcaption><b>{escape(name)}</b>{'<br>'.join(told)}</figcaption></figure>"
+def _render_card(sample: SuspiciousSample) -> str:
+    name = f"{sample.index} ({sample.name})" if sample.name else sample.index
+    caption = [f"given {escape(sample.given)}"] if sample.given else []
+    caption += [f"predicted {escape(sample.suggested)}"] if sample.suggested else []
+    caption += [f"wrong with probability {float(sample.posterior):.3f}"] if sample.posterior else []
+    caption += ["kept" if sample.kept == "yes" else "dropped"]
+    image = (
+        "" if sample.image is None else f"<img alt='sample {escape(sample.index)}' src='{_encode_image(sample.image)}'>"
+    )
+    return f"<figure>{image}<figcaption><b>{escape(name)}</b>{'<br>'.join(caption)}</figcaption></figure>"
 
 
-def _inline(pixels: NDArray[np.uint8]) -> str:
-    """A picture of shape (height, width, n_channels) as a ``data:`` address; of odd channels the first."""
-    colours = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
-    picture = Image.fromarray(np.ascontiguousarray(colours))
-    picture.thumbnail((_SIDE, _SIDE))
+def _encode_image(pixels: NDArray[np.uint8]) -> str:
+    """Encode an image of shape (height, width, n_channels) as a ``data:`` address; not RGB: its first channel."""
+    channels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+    image = Image.fromarray(np.ascontiguousarray(channels))
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
     content = io.BytesIO()
-    picture.save(content, "PNG")
+    image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

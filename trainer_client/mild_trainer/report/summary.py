@@ -1,9 +1,4 @@
-"""A training in numbers: ``summary.json``, and the same as rows of a table.
-
-A training's ``summary.json`` in words and rows, as the terminal, the report and the model card tell it.
-
-The alarms (`mild_core.alarms`) of a training's rounds.
-"""
+"""The summary of a training: ``summary.json``, and its rows and sentences for terminal, report and model card."""
 
 import dataclasses
 import io
@@ -21,10 +16,10 @@ from rich.table import Table
 
 from mild_client.atomic_write import write_atomically
 from mild_core import bitmap
-from mild_core.alarms import find_alarms
+from mild_core.alarms import find_alarms as find_metric_alarms
 from mild_trainer.training.history import History, RoundRecord
-from mild_trainer.training.loop import validated
-from mild_trainer.training.progress import counted
+from mild_trainer.training.loop import get_validation_accuracies
+from mild_trainer.training.progress import format_count
 
 HEADINGS = (
     "round",
@@ -41,104 +36,115 @@ HEADINGS = (
 """Columns of the table of rounds."""
 
 
-def rows(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return one row a round, and one each for training on all labels, the finish, and the true clean set."""
-    found = [
+def format_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each round, and for training on all labels, the finish, and the true clean set."""
+    rows = [
         (
-            str(told["round"]),
-            f"{told['members']:,}",
-            f"{told['selected']:,}",
-            *(number(told[name]) for name in ("precision", "recall", "f1", "estimated_noise", "true_noise")),
-            number(told["test_accuracy"]),
-            str(told["verdict"]),
+            str(record["round"]),
+            f"{record['members']:,}",
+            f"{record['selected']:,}",
+            *(format_number(record[name]) for name in ("precision", "recall", "f1", "estimated_noise", "true_noise")),
+            format_number(record["test_accuracy"]),
+            str(record["verdict"]),
         )
-        for told in numbers["rounds"]
+        for record in results["rounds"]
     ]
-    n_samples, noise = numbers["dataset"]["num_samples"], numbers["noise"]["actual"]
-    if held := _validation(numbers):
-        n_samples -= held["num_samples"]
-    truth = ("", "", "") if noise is None else (number(1 - noise), number(1.0), number(_f1(noise)))
-    found.append(("all labels", f"{n_samples:,}", "", *truth, "", "", number(numbers["baseline"]["test_accuracy"]), ""))
-    finish, oracle = numbers["finish"], numbers["oracle"]
+    n_samples, noise = results["dataset"]["num_samples"], results["noise"]["actual"]
+    if validation := _get_validation(results):
+        n_samples -= validation["num_samples"]
+    truth = (
+        ("", "", "")
+        if noise is None
+        else (format_number(1 - noise), format_number(1.0), format_number(_compute_f1_of_all(noise)))
+    )
+    rows.append(
+        ("all labels", f"{n_samples:,}", "", *truth, "", "", format_number(results["baseline"]["test_accuracy"]), "")
+    )
+    finish, oracle = results["finish"], results["oracle"]
     if finish is not None:
-        found.append((finish["method"], f"{finish['n_kept']:,}", *[""] * 6, number(finish["test_accuracy"]), ""))
+        rows.append((finish["method"], f"{finish['n_kept']:,}", *[""] * 6, format_number(finish["test_accuracy"]), ""))
     if oracle is not None and noise is not None:
         n_clean = round((1 - noise) * n_samples)
         perfect = ("1.000",) * 3
-        found.append(("true clean", f"{n_clean:,}", "", *perfect, "", "", number(oracle["test_accuracy"]), ""))
-    return found
+        rows.append(("true clean", f"{n_clean:,}", "", *perfect, "", "", format_number(oracle["test_accuracy"]), ""))
+    return rows
 
 
-def planting(numbers: Mapping[str, Any]) -> str | None:
-    """What became of the planted samples, in a sentence; None where there are none."""
-    planted = numbers["planted"]
-    if planted is None or not numbers["rounds"]:
+def describe_planting(results: Mapping[str, Any]) -> str | None:
+    """Describe the planted samples in a sentence; None without any."""
+    planted = results["planted"]
+    if planted is None or not results["rounds"]:
         return None
-    last = numbers["rounds"][-1]["round"]
+    last = results["rounds"][-1]["round"]
     returned = f"; {planted['returned']:,} are in the set of round {last}, by their own labels" if last else ""
-    broken = counted(planted["num_samples"], "label")
+    broken = format_count(planted["num_samples"], "label")
     return f"{broken} broken on purpose in round 0, whose set leaves their samples out{returned}."
 
 
-def validation(numbers: Mapping[str, Any]) -> str | None:
-    """How the rounds compare by the samples that were held out, in a sentence; None where nobody was."""
-    held = _validation(numbers)
-    if held is None or not numbers["rounds"]:
+def describe_validation(results: Mapping[str, Any]) -> str | None:
+    """Compare the rounds by the held-out samples in a sentence; None without any."""
+    validation = _get_validation(results)
+    if validation is None or not results["rounds"]:
         return None
-    course = ", ".join(number(told["validation_accuracy"]) for told in numbers["rounds"])
-    who, error = counted(held["num_samples"], "held-out sample"), number(held["standard_error"])
-    best, last = (numbers["rounds"][at]["validation_accuracy"] for at in (held["best_round"], -1))
-    near = ", no more than a standard error above the last" if 0 < best - last <= held["standard_error"] else ""
+    accuracies = ", ".join(format_number(record["validation_accuracy"]) for record in results["rounds"])
+    samples, error = (
+        format_count(validation["num_samples"], "held-out sample"),
+        format_number(validation["standard_error"]),
+    )
+    best, last = (results["rounds"][at]["validation_accuracy"] for at in (validation["best_round"], -1))
+    comparison = (
+        ", no more than a standard error above the last" if 0 < best - last <= validation["standard_error"] else ""
+    )
     return (
-        f"Accuracy on the given labels of {who}, round by round: {course} (standard error {error}); best in round "
-        f"{held['best_round']}{near}."
+        f"Accuracy on the given labels of {samples}, round by round: {accuracies} (standard error {error}); "
+        f"best in round {validation['best_round']}{comparison}."
     )
 
 
-def alarming(numbers: Mapping[str, Any]) -> list[str]:
-    """Every round's alarms, a sentence each."""
-    return [f"Round {told['round']}: {said}." for told in numbers["rounds"] for said in told["alarms"]]
+def describe_alarms(results: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each alarm of each round."""
+    return [f"Round {record['round']}: {alarm}." for record in results["rounds"] for alarm in record["alarms"]]
 
 
-def number(value: float | None) -> str:
-    """Three decimals, or a dash for what is not known."""
+def format_number(value: float | None) -> str:
+    """Format with three decimals; None is a dash."""
     return "-" if value is None else f"{value:.3f}"
 
 
-def _validation(numbers: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What is told of the samples held out; summaries of earlier versions tell nothing."""
-    found: Mapping[str, Any] | None = numbers.get("validation")
-    return found
+def _get_validation(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the summary's validation section; None without it, as in earlier versions."""
+    validation: Mapping[str, Any] | None = results.get("validation")
+    return validation
 
 
-def _f1(noise: float) -> float:
-    """F1 of keeping everything: precision 1 - noise, recall 1."""
+def _compute_f1_of_all(noise: float) -> float:
+    """Return the F1 of keeping all samples: precision 1 - noise, recall 1."""
     return 2 * (1 - noise) / (2 - noise)
 
 
-def alarms(rounds: Sequence[RoundRecord]) -> list[str]:
-    """What is alarming after the last of `rounds`, a sentence each.
+def find_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
+    """Return the alarms after the last of `rounds`, as sentences.
 
-    Precision and recall are those against the truth, or else those that the run's audit measures; where neither is
-    known they raise no alarm.
+    Precision and recall are those against the true labels, or else against the run's audit; without either, they
+    raise no alarm.
     """
     accuracies = {
         "test accuracy": [record.test_accuracy for record in rounds],
-        "validation accuracy": validated(rounds),
+        "validation accuracy": get_validation_accuracies(rounds),
     }
-    return find_alarms(*_measured(rounds[-1]), accuracies)
+    return find_metric_alarms(*_get_precision_recall(rounds[-1]), accuracies)
 
 
-def _measured(record: RoundRecord) -> tuple[float | None, float | None]:
-    """Precision and recall of a round's set; None where nobody knows."""
+def _get_precision_recall(record: RoundRecord) -> tuple[float | None, float | None]:
+    """Return precision and recall of a round's clean set; None where unknown."""
     if record.agreement is not None:
         return record.agreement.precision, record.agreement.recall
-    audited = record.summary.get("measured") or {}
-    return audited.get("precision"), audited.get("recall")
+    audit_metrics = record.summary.get("measured") or {}
+    return audit_metrics.get("precision"), audit_metrics.get("recall")
 
 
 def summarise(history: History) -> dict[str, Any]:
-    """Return everything that ``summary.json`` holds, as JSON values."""
+    """Return the content of ``summary.json``, as JSON values."""
     data, settings = history.data, history.settings
     return {
         "settings": settings.as_json(),
@@ -182,7 +188,7 @@ def summarise(history: History) -> dict[str, Any]:
             "what": "samples held out of all training: no set holds them, and their given labels compare the rounds",
         },
         "rounds": [
-            {**_round(record, history.true_noise), "alarms": alarms(history.rounds[: i + 1])}
+            {**_summarise_round(record, history.true_noise), "alarms": find_alarms(history.rounds[: i + 1])}
             for i, record in enumerate(history.rounds)
         ],
         "ended": history.ended,
@@ -198,7 +204,7 @@ def summarise(history: History) -> dict[str, Any]:
             "what": "a fresh network trained after the last round; its weights are those of model.safetensors",
         },
         "passes": {
-            **dataclasses.asdict(history.passes),
+            **dataclasses.asdict(history.compute_cost),
             "what": "samples sent through a network and learnt from, in the rounds and in the finish, planting and "
             "observing included; comparisons, checks and tests are left out",
         },
@@ -211,7 +217,7 @@ def summarise(history: History) -> dict[str, Any]:
     }
 
 
-def _round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
+def _summarise_round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
     truth = record.agreement
     return {
         "round": record.round,
@@ -233,34 +239,34 @@ def _round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
     }
 
 
-def write(numbers: dict[str, Any], folder: Path) -> Path:
+def write(results: dict[str, Any], folder: Path) -> Path:
     """Write what `summarise` returned into `folder`, as ``summary.json``, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
-    path.write_text(json.dumps(numbers, indent=2) + "\n")
+    path.write_text(json.dumps(results, indent=2) + "\n")
     return path
 
 
 def write_clean_set(history: History, folder: Path) -> Path | None:
-    """Write the last round's set into `folder` as ``clean.npy``, and return its path; None where there was no round.
+    """Write the last round's clean set into `folder` as ``clean.npy``, and return its path; None without rounds.
 
-    The file holds the indices of the samples that were kept, ascending, as int64 of shape (n_selected,). Without a
-    round there is no set, and none is left there that an earlier training may have written.
+    The file has the indices of the kept samples, ascending, as int64 of shape (n_selected,). Without rounds, the file
+    of an earlier training is deleted.
     """
     path = folder / "clean.npy"
     if not history.rounds:
         path.unlink(missing_ok=True)
         return None
-    kept = bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
+    mask = bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
     content = io.BytesIO()
-    np.save(content, np.flatnonzero(kept).astype(np.int64), allow_pickle=False)
+    np.save(content, np.flatnonzero(mask).astype(np.int64), allow_pickle=False)
     write_atomically(path, content.getvalue())
     return path
 
 
-def table(numbers: dict[str, Any]) -> Table:
-    """Return the rows as a table that fits a terminal of 80 columns; the verdicts are left to the report."""
-    name, noise, settings = numbers["dataset"]["name"], numbers["noise"]["spec"], numbers["settings"]
+def build_table(results: dict[str, Any]) -> Table:
+    """Build the table for a terminal of 80 columns, without the verdicts."""
+    name, noise, settings = results["dataset"]["name"], results["noise"]["spec"], results["settings"]
     result = Table(
         title=f"{name}, noise {noise}, {settings['model']}, {settings['epochs']} epochs a round",
         title_justify="left",
@@ -269,6 +275,6 @@ def table(numbers: dict[str, Any]) -> Table:
     )
     for heading in HEADINGS[:-1]:
         result.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
-    for i, row in enumerate(rows(numbers)):
-        result.add_row(*row[:-1], end_section=i == len(numbers["rounds"]) - 1)
+    for i, row in enumerate(format_rows(results)):
+        result.add_row(*row[:-1], end_section=i == len(results["rounds"]) - 1)
     return result

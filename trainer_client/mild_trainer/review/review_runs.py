@@ -1,4 +1,4 @@
-"""The runs that can be reviewed: one of a service, and one whose bits lie in the folder of a training."""
+"""The runs of a review: a run of a service, or the bits in the folder of a training."""
 
 import contextlib
 import json
@@ -21,59 +21,59 @@ from mild_core.types import AuditUse, RoundBits
 from mild_trainer.data import Dataset
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import DataError, ReviewError
-from mild_trainer.review.review import Judged, row
+from mild_trainer.review.review_list import ScoredSamples, format_row
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import prepare
+from mild_trainer.training import preparation
 
 
-class Reviewed(Protocol):
+class ReviewedRun(Protocol):
     """A run under review.
 
     Attributes
     ----------
-    changes
-        What its data map counts upwards.
+    change_label
+        Label of the y axis of its data map.
     """
 
-    changes: ClassVar[str]
+    change_label: ClassVar[str]
 
-    def judged(self) -> Judged:
-        """All samples as the last finished round judges them."""
+    def score_samples(self) -> ScoredSamples:
+        """Return all samples with the scores and the clean set of the last finished round."""
 
-    def lines(self, judged: Judged, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """A line of the list for each of `indices`."""
+    def list_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return a row of the list for each of `indices`."""
 
-    def counts(self, judged: Judged) -> DataMap:
-        """How often samples were misclassified, and how often that changed."""
+    def make_data_map(self, samples: ScoredSamples) -> DataMap:
+        """Count how often samples were misclassified, and how often that changed."""
 
     def mark(self, marks: Audit) -> dict[str, Any]:
-        """Add marks to the audit, and measure the set by all of it, in the wire's names."""
+        """Add marks to the audit, and measure the clean set by the audit, as in the HTTP API."""
 
-    def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
+    def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """Return the selection calibrated by the audit, as in the HTTP API, and its sorted indices; stores nothing."""
 
 
 @contextlib.contextmanager
-def opened(run: str, url: str | None, api_key: str | None) -> Iterator[Reviewed]:
-    """The run for the ``with`` block; an embedded service is started where it holds the run.
+def open_reviewed_run(run: str, url: str | None, api_key: str | None) -> Iterator[ReviewedRun]:
+    """Open a run for the ``with`` block; starts the embedded service if that has the run.
 
     Parameters
     ----------
     run
-        Folder of a training, or a run's name at the service.
+        Folder of a training, or the id of a run of the service.
     url, api_key
-        Of the service.
+        Address of the service, and the key to send.
 
     Raises
     ------
     ReviewError
-        If there is no such training, or its service is not named.
+        If there is no such training, or `url` is needed.
     """
     folder = Path(run)
-    training = Training.read(folder) if folder.is_dir() else None
+    training = TrainingFolder.read(folder) if folder.is_dir() else None
     if url is not None:
         with MildClient(url, api_key=api_key) as client:
-            yield ServiceRun(client, run if training is None else training.named(), training)
+            yield ServiceRun(client, run if training is None else training.require_run_id(), training)
     elif training is None:
         raise ReviewError(f"{run} is no folder of a training; give one, or --url for a run of that name")
     elif training.run_id is None:
@@ -86,17 +86,17 @@ def opened(run: str, url: str | None, api_key: str | None) -> Iterator[Reviewed]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Training:
-    """What the folder of a training tells.
+class TrainingFolder:
+    """The folder of a finished training.
 
     Attributes
     ----------
     folder, settings
-        Where it is, and what was trained.
+        Path of the folder, and settings of the training.
     n_samples, n_rounds
-        Samples, and finished rounds.
+        ReportSamples, and finished rounds.
     run_id
-        The run's name at its service; None where the training selected by itself.
+        The run's id at its service; None where the training selected in its own process.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ class Training:
     run_id: str | None
 
     @classmethod
-    def read(cls, folder: Path) -> "Training":
+    def read(cls, folder: Path) -> "TrainingFolder":
         """Read ``summary.json``."""
         path = folder / "summary.json"
         try:
@@ -121,95 +121,95 @@ class Training:
             raise ReviewError(f"{folder} holds 0 finished rounds, at least 1 is needed; train one first")
         return cls(folder, settings, n_samples, len(rounds), rounds[-1]["selection"].get("run_id"))
 
-    def numbers(self) -> dict[str, Any]:
-        """All of ``summary.json``."""
+    def read_summary(self) -> dict[str, Any]:
+        """Read ``summary.json``."""
         numbers: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
         return numbers
 
-    def named(self) -> str:
-        """The run's name at its service."""
+    def require_run_id(self) -> str:
+        """Return the run's id at its service; raise ReviewError without a service."""
         if self.run_id is None:
             raise ReviewError(f"{self.folder} was trained without a service; leave --url out")
         return self.run_id
 
-    def labels(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-        """Given labels, and those that the last network predicts, shape (n_samples,); None without data or network."""
-        data = self.data()
-        return (None, None) if data is None else (data.y_train, self.predicted(data))
+    def load_labels(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+        """Return given and predicted labels, shape (n_samples,); None without the data or the network."""
+        data = self.load_data()
+        return (None, None) if data is None else (data.y_train, self.predict_labels(data))
 
-    def data(self) -> Dataset | None:
-        """The data set with the labels as trained on; None where it is not at hand."""
+    def load_data(self) -> Dataset | None:
+        """Load the data set with the labels of the training; None where it is not available."""
         settings = self.settings
         try:
-            return prepare.prepare(settings, prepare.read(replace(settings, download=False)))
+            return preparation.prepare_dataset(settings, preparation.read_dataset(replace(settings, download=False)))
         except DataError:
             return None
 
-    def predicted(self, data: Dataset) -> NDArray[np.int64] | None:
-        """Classes of `data` that the last network predicts, shape (n_samples,); None without a network."""
+    def predict_labels(self, data: Dataset) -> NDArray[np.int64] | None:
+        """Return the classes that the last network predicts, shape (n_samples,); None without a network."""
         weights = self.folder / "model.safetensors"
         if not weights.exists():
             return None
-        import safetensors.torch  # torch takes longer to load than a list without it to make
+        import safetensors.torch  # importing torch is slow, and other lists do not need it
 
         from mild_trainer.training.trainer import Trainer
 
         trainer = Trainer(self.settings, data)
-        safetensors.torch.load_model(trainer.trainee.model, weights)
-        return trainer.predictions()
+        safetensors.torch.load_model(trainer.train_state.model, weights)
+        return trainer.predict_labels()
 
 
 class LocalRun:
-    """A run whose bits lie in ``OUT/bits``; its audit is kept as ``OUT/audit.bits``."""
+    """A run whose bits are in ``OUT/bits``; its audit is stored as ``OUT/audit.bits``."""
 
-    changes: ClassVar[str] = "changes between memorised and misclassified"
+    change_label: ClassVar[str] = "changes between memorised and misclassified"
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainingFolder) -> None:
         self._training = training
         self._audit_path = training.folder / "audit.bits"
 
-    def judged(self) -> Judged:
-        """All samples as the last finished round judges them."""
-        selection = self._selection()
+    def score_samples(self) -> ScoredSamples:
+        """Return all samples with the scores and the clean set of the last finished round."""
+        selection = self._select()
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
-        return Judged(selection.scores, selection.noisy_posterior, kept, self._audit())
+        return ScoredSamples(selection.scores, selection.noisy_posterior, kept, self._read_audit())
 
-    def lines(self, judged: Judged, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """A line of the list for each of `indices`."""
-        return _lines(self._training, judged, indices)
+    def list_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return a row of the list for each of `indices`."""
+        return _format_rows(self._training, samples, indices)
 
-    def counts(self, judged: Judged) -> DataMap:
-        """How often samples were misclassified, and how often that changed."""
-        rounds, selection = self._selected()
+    def make_data_map(self, samples: ScoredSamples) -> DataMap:
+        """Count how often samples were misclassified, and how often that changed."""
+        rounds, selection = self._read_and_select()
         return build_data_map(build_sample_table(rounds, selection))
 
     def mark(self, marks: Audit) -> dict[str, Any]:
-        """Add marks to the audit, and measure the set by all of it, in the wire's names."""
-        selection, audit = self._selection(), self._audit().merge(marks)
+        """Add marks to the audit, and measure the clean set by the audit, as in the HTTP API."""
+        selection, audit = self._select(), self._read_audit().merge(marks)
         part = self._audit_path.with_suffix(".part")
         part.write_bytes(audit.to_body())
         part.replace(self._audit_path)
-        found = evaluate(selection.bitmap, selection.scores, audit)
-        counts = {"clean": found.clean, "kept": found.kept, "kept_clean": found.kept_clean}
-        return {"round": self._training.n_rounds - 1, **found.summary(), **counts}
+        evaluation = evaluate(selection.bitmap, selection.scores, audit)
+        counts = {"clean": evaluation.clean, "kept": evaluation.kept, "kept_clean": evaluation.kept_clean}
+        return {"round": self._training.n_rounds - 1, **evaluation.summary(), **counts}
 
-    def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
-        selection = self._selection("fit")
+    def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """Return the selection calibrated by the audit, as in the HTTP API, and its sorted indices; stores nothing."""
+        selection = self._select("fit")
         return selection.summary(), selection.indices
 
-    def _selection(self, audit: AuditUse = "measure") -> Selection:
-        return self._selected(audit)[1]
+    def _select(self, audit: AuditUse = "measure") -> Selection:
+        return self._read_and_select(audit)[1]
 
-    def _selected(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
+    def _read_and_select(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
         training, settings = self._training, self._training.settings
         options = replace(settings.selection, audit=audit)
         spec = RunSpec("review", training.n_samples, observe=settings.observe, selection=options)
         selector = LocalSelector(training.folder / "bits")
         rounds = selector.read_rounds(spec, training.n_rounds)
-        return rounds, select(rounds, options, Annotations(selector.labels, self._audit()))
+        return rounds, select(rounds, options, Annotations(selector.labels, self._read_audit()))
 
-    def _audit(self) -> Audit:
+    def _read_audit(self) -> Audit:
         n_samples = self._training.n_samples
         if not self._audit_path.exists():
             return Audit.empty(n_samples)
@@ -217,64 +217,66 @@ class LocalRun:
 
 
 class ServiceRun:
-    """A run of a service; the training's folder, where there is one, adds the labels."""
+    """A run of a service; the training's folder, if given, provides the labels."""
 
-    changes: ClassVar[str] = "changes from memorised to misclassified"
+    change_label: ClassVar[str] = "changes from memorised to misclassified"
 
-    def __init__(self, client: MildClient, run_id: str, training: Training | None) -> None:
+    def __init__(self, client: MildClient, run_id: str, training: TrainingFolder | None) -> None:
         self._client, self._run_id, self._training = client, run_id, training
 
-    def judged(self) -> Judged:
-        """All samples as the last finished round judges them."""
+    def score_samples(self) -> ScoredSamples:
+        """Return all samples with the scores and the clean set of the last finished round."""
         client, run_id = self._client, self._run_id
-        n_samples, number = client.get_run(run_id)["num_samples"], self._round()
+        n_samples, number = client.get_run(run_id)["num_samples"], self._find_last_round()
         scores, posterior = client.scores(run_id, round=number)
         kept = bitmap.unpack(client.selected(run_id, n_samples, number), n_samples)
-        return Judged(scores, posterior, kept, client.audit(run_id, n_samples))
+        return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples))
 
-    def lines(self, judged: Judged, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """A line of the list for each of `indices`."""
+    def list_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return a row of the list for each of `indices`."""
         if self._training is not None:
-            return _lines(self._training, judged, indices)
-        number = self._round()
-        suggested = {told["index"]: told for told in self._client.suggestions(self._run_id, number)}
-        found = []
+            return _format_rows(self._training, samples, indices)
+        number = self._find_last_round()
+        suggested = {sample["index"]: sample for sample in self._client.suggestions(self._run_id, number)}
+        rows = []
         for index in indices.tolist():
-            told = suggested.get(index) or self._client.sample(self._run_id, index, number)
-            found.append(row(judged, index, told["id"], told["label"], told.get("suggested")))
-        return found
+            sample = suggested.get(index) or self._client.sample(self._run_id, index, number)
+            rows.append(format_row(samples, index, sample["id"], sample["label"], sample.get("suggested")))
+        return rows
 
-    def counts(self, judged: Judged) -> DataMap:
-        """How often samples were misclassified, and how often they were forgotten, in proportion to all epochs."""
-        client, run_id, number = self._client, self._run_id, self._round()
+    def make_data_map(self, samples: ScoredSamples) -> DataMap:
+        """Count how often samples were misclassified, and forgotten, in proportion to all epochs."""
+        client, run_id, number = self._client, self._run_id, self._find_last_round()
         difference, _ = client.scores(run_id, round=number, changes={"metric": "mild-simple"})
         forgotten, _ = client.scores(run_id, round=number, changes={"metric": "forgetting"})
         n_epochs = client.selection(run_id, number)["epochs"]
-        seen = ~np.isnan(difference)
-        return count_data_map(np.rint((difference[seen] + n_epochs) / 2), np.rint(forgotten[seen]), judged.kept[seen])
+        has_score = ~np.isnan(difference)
+        return count_data_map(
+            np.rint((difference[has_score] + n_epochs) / 2), np.rint(forgotten[has_score]), samples.kept[has_score]
+        )
 
     def mark(self, marks: Audit) -> dict[str, Any]:
-        """Add marks to the audit, and measure the set by all of it, in the wire's names."""
-        known, clean = marks.masks
-        self._client.put_audit(self._run_id, np.flatnonzero(known).tolist(), clean[known].tolist())
-        return self._client.evaluation(self._run_id, self._round())
+        """Add marks to the audit, and measure the clean set by the audit, as in the HTTP API."""
+        is_marked, clean = marks.masks
+        self._client.put_audit(self._run_id, np.flatnonzero(is_marked).tolist(), clean[is_marked].tolist())
+        return self._client.evaluation(self._run_id, self._find_last_round())
 
-    def refit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """The selection that knows the audit, in the wire's names, and its sorted indices; nothing is stored."""
-        answer = self._client.selection(self._run_id, self._round(), changes={"audit": "fit"})
+    def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """Return the selection calibrated by the audit, as in the HTTP API, and its sorted indices; stores nothing."""
+        answer = self._client.selection(self._run_id, self._find_last_round(), changes={"audit": "fit"})
         return answer, np.array(answer.pop("indices"), dtype=np.int64)
 
-    def _round(self) -> int:
-        """The last finished round, or else the first one."""
+    def _find_last_round(self) -> int:
+        """Return the last finished round, or else round 0."""
         finished = [r["round"] for r in self._client.get_run(self._run_id)["rounds"] if r["state"] == "finished"]
         return max(finished, default=0)
 
 
-def _lines(training: Training, judged: Judged, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-    given, predicted = training.labels()
-    found = []
+def _format_rows(training: TrainingFolder, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+    given_labels, predicted = training.load_labels()
+    rows = []
     for index in indices.tolist():
-        label = None if given is None else int(given[index])
-        guess = None if predicted is None else int(predicted[index])
-        found.append(row(judged, index, None, label, None if guess == label else guess))
-    return found
+        label = None if given_labels is None else int(given_labels[index])
+        predicted_label = None if predicted is None else int(predicted[index])
+        rows.append(format_row(samples, index, None, label, None if predicted_label == label else predicted_label))
+    return rows

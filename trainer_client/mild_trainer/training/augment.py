@@ -1,4 +1,4 @@
-"""Batches of images on the training device, augmented there, wherever the images lie."""
+"""Batches of images, normalised and augmented on the training device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_trainer.settings import DataOn
-from mild_trainer.training.image_storage import placed
+from mild_trainer.training.image_storage import store_images
 
-# Pixel values cut at once: small batches are cut several at a time, so that they do not pay for launches.
+# Pixel values augmented at once: several small batches share the kernel launches.
 _SLAB_VALUES = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What a training changes in its images, anew whenever it sees them.
+    """Random changes of the training images, drawn for each image in each epoch.
 
     Attributes
     ----------
     pad
-        Largest shift of a random crop, in pixels; 0 crops nothing.
+        Largest shift of a random crop, in pixels; 0: no crop.
     flip
-        Whether half of the images are mirrored.
+        Whether to mirror half of the images.
     cutout
-        Height and width, in pixels, of the square that is cut out of every image around one of its pixels, drawn
-        uniformly; what lies beyond the border is not cut. 0 cuts nothing (DeVries and Taylor 2017, arXiv 1708.04552).
+        Side, in pixels, of the square that is cut out of every image, around a pixel drawn uniformly and clipped at the
+        border; 0: none (DeVries and Taylor 2017, arXiv 1708.04552).
     """
 
     pad: int = 0
@@ -36,13 +36,13 @@ class Augmentation:
 
 
 PLAIN = Augmentation()
-"""Images stay as they are."""
+"""No augmentation."""
 
 
 class DeviceImages:
-    """A data set whose batches come out on the device, with the labels to train on.
+    """A data set that yields batches of images and labels on the device.
 
-    The batches are the same, bit for bit, wherever the images lie.
+    The batches are the same, bit for bit, wherever the images are stored.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ class DeviceImages:
     labels
         Shape (n_samples,), int64.
     mean, std
-        Shape (n_channels,), what the bytes are normalised with.
+        Shape (n_channels,), for the normalisation of the bytes.
     device
-        Where the labels and the batches are.
+        Device of the labels and the batches.
     dtype
         Type of the batches.
     augmentation
-        What `augmented` does.
+        Changes made by `iter_augmented`.
     data_on
-        Where the images are kept; ``auto``: on the device if they fit.
+        Where the images are stored; ``auto``: on the device if they fit.
     """
 
     def __init__(
@@ -76,71 +76,71 @@ class DeviceImages:
         self.n_samples, self.height, self.width, self.n_channels = images.shape
         self.device, self.dtype, self.augmentation = device, dtype, augmentation
         self.labels = torch.from_numpy(labels).to(device)
-        self._pixels = placed(images, augmentation.pad, device, data_on)
+        self._storage = store_images(images, augmentation.pad, device, data_on)
         self._mean = torch.from_numpy(mean).to(device, dtype)
         self._inverse_std = torch.from_numpy(1 / std).to(device, dtype)
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width, device=device)
 
-    def augmented(
+    def iter_augmented(
         self, indices: Tensor, batch_size: int, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (indices, images, labels), each image augmented by its own draws, in the order of `indices`.
+        """Yield batches (indices, images, labels) of augmented images, in the order of `indices`.
 
         Parameters
         ----------
         indices
             Shape (n,), on the device.
         batch_size
-            Samples per batch; a single left-over sample joins the batch before it, since batch statistics need two.
+            Samples per batch; a single last sample joins the previous batch, since batch statistics need two.
         generator
-            Of the same device.
+            Random generator of the same device.
         """
-        slab_sizes = _sizes(len(indices), self._slab_batches(batch_size) * batch_size)
-        for slab, padded, places in self._pixels.parts(indices, slab_sizes):
+        slab_sizes = _split_sizes(len(indices), self._slab_batches(batch_size) * batch_size)
+        for slab, padded, rows_of_part in self._storage.iter_parts(indices, slab_sizes):
             n = len(slab)
-            rows = self._rows + self._shifts(n, generator)
+            rows = self._rows + self._draw_shifts(n, generator)
             columns = self._columns.expand(n, -1)
             if self.augmentation.flip:
                 mirrored = torch.rand((n, 1), device=self.device, generator=generator) < 0.5
                 columns = torch.where(mirrored, self._columns.flip(0), columns)
-            columns = columns + self._shifts(n, generator)
+            columns = columns + self._draw_shifts(n, generator)
             # One gather picks the samples, crops and mirrors; its result is channels-last in memory.
-            images = self._normalised(padded[places[:, None, None], rows[:, :, None], columns[:, None, :]])
+            images = self._normalise(padded[rows_of_part[:, None, None], rows[:, :, None], columns[:, None, :]])
             if self.augmentation.cutout:
-                images.masked_fill_(self._holes(n, generator), 0)
-            sizes = _sizes(n, batch_size)
+                images.masked_fill_(self._draw_holes(n, generator), 0)
+            sizes = _split_sizes(n, batch_size)
             yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
 
-    def plain(self, indices: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (indices, images, labels) as they are, in the order of `indices` or, without them, of everyone."""
+    def iter_plain(self, indices: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield batches (indices, images, labels) without augmentation, in the order of `indices` (None: all)."""
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.device)
         pad, n = self.augmentation.pad, len(indices)
         sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]
-        for batch, padded, places in self._pixels.parts(indices, sizes):
+        for batch, padded, rows_of_part in self._storage.iter_parts(indices, sizes):
             inner = padded[:, pad : pad + self.height, pad : pad + self.width]
-            yield batch, self._normalised(inner[places]), self.labels[batch]
+            yield batch, self._normalise(inner[rows_of_part]), self.labels[batch]
 
-    def _shifts(self, n: int, generator: torch.Generator) -> Tensor:
+    def _draw_shifts(self, n: int, generator: torch.Generator) -> Tensor:
         pad = self.augmentation.pad
         if not pad:
             return torch.zeros((n, 1), dtype=torch.int64, device=self.device)
         return torch.randint(0, 2 * pad + 1, (n, 1), device=self.device, generator=generator)
 
-    def _holes(self, n: int, generator: torch.Generator) -> Tensor:
-        """Which pixels are cut out, shape (n, 1, height, width)."""
-        rows, columns = (self._hole(places, n, generator) for places in (self._rows, self._columns))
+    def _draw_holes(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the mask of pixels that are cut out, shape (n, 1, height, width)."""
+        rows, columns = (self._draw_hole_range(positions, n, generator) for positions in (self._rows, self._columns))
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
-    def _hole(self, places: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """Which of the rows, or columns, a hole takes, shape (n, n_places)."""
+    def _draw_hole_range(self, positions: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the rows, or columns, that a hole takes, shape (n, n_positions)."""
         size = self.augmentation.cutout
-        firsts = torch.randint(0, len(places), (n, 1), device=self.device, generator=generator) - size // 2
-        return (places >= firsts) & (places < firsts + size)
+        starts = torch.randint(0, len(positions), (n, 1), device=self.device, generator=generator) - size // 2
+        return (positions >= starts) & (positions < starts + size)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        """Turn bytes (n, height, width, n_channels) into numbers (n, n_channels, height, width)."""
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Normalise bytes (n, height, width, n_channels) to floats (n, n_channels, height, width)."""
         return ((images.to(self.dtype) - self._mean) * self._inverse_std).permute(0, 3, 1, 2)
 
     def _slab_batches(self, batch_size: int) -> int:
@@ -148,8 +148,8 @@ class DeviceImages:
         return max(1, _SLAB_VALUES // values)
 
 
-def _sizes(n: int, size: int) -> list[int]:
-    """Cut `n` samples into parts of `size`; a single one left over joins the part before it."""
+def _split_sizes(n: int, size: int) -> list[int]:
+    """Return the sizes of parts of `n` samples; a single last sample joins the previous part."""
     sizes = [size] * (n // size)
     if n % size == 1 and sizes:
         sizes[-1] += 1

@@ -1,8 +1,8 @@
-"""Checkpoints: where an interrupted training goes on.
+"""Checkpoints, from which an interrupted training resumes.
 
-The order of the samples, the crops and a round's fresh weights are drawn from seeds that are functions of (seed, round,
-epoch), and the learning rate is a function of the step: so the position stands for them, and there is no scheduler to
-keep. Torch's own random state is kept for a model that draws from it, such as one with dropout. So a training goes on
+The order of the samples, the crops and a round's initial weights are drawn from seeds that are functions of (seed,
+round, epoch), and the learning rate is a function of the step: the position determines them, and no scheduler state is
+stored. Torch's random state is stored for models that draw from it, such as those with dropout. So a training resumes
 bit for bit, on the CPU and, with ``deterministic``, on a GPU.
 """
 
@@ -23,16 +23,16 @@ from mild_client import Position
 from mild_client.atomic_write import replace_atomically, write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.errors import CheckpointError
-from mild_trainer.planting import Planting
+from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, RoundRecord
 
 _NAME = "checkpoint.pt"
 
-# These change the last bits, so they are free only where nobody has asked for the same bits.
-_MACHINE = frozenset({"device", "compile", "threads"})
-# These do not change what is computed up to a given round, so a training may go on with other values.
-_FREE = frozenset(
+# Settings that change the last bits: they may change on resuming only without `deterministic`.
+_HARDWARE_SETTINGS = frozenset({"device", "compile", "threads"})
+# Settings that do not change the result up to a given round: they may change on resuming.
+_CHANGEABLE_SETTINGS = frozenset(
     {
         "rounds",
         "finish",
@@ -58,23 +58,23 @@ class Checkpoint:
     Attributes
     ----------
     run_id
-        The run's name at the backend.
+        The run's id at the backend.
     local
         Whether the backend selects in the training process, rather than a service.
     position
-        The epoch to go on with; one past a round's last where only its selection is left to be made.
+        The next epoch; after the last epoch of a round, its selection is next.
     rounds
-        Finished rounds.
+        FinishResult rounds.
     epochs
-        Epochs of the open round that are done.
+        Finished epochs of the open round.
     verified
-        The held-out agreement, where it was asked for.
+        The held-out agreement, if it was measured.
     model, optimiser
         Their state dictionaries.
     weights
-        Shape (n_samples,), of the open round's loss; None where the clean set is trained on.
+        Shape (n_samples,), weights of the losses in the open round; None where it trains on the clean set.
     planting
-        The labels of round 0, where some were broken on purpose.
+        The labels of round 0, if some were broken on purpose.
     random
         Torch's random state by device type.
     """
@@ -88,12 +88,12 @@ class Checkpoint:
     model: dict[str, Any]
     optimiser: dict[str, Any]
     weights: NDArray[np.float32] | None = None
-    planting: Planting | None = None
-    random: dict[str, Tensor] = field(default_factory=lambda: random_state())
+    planting: PlantedLabels | None = None
+    random: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
 
 
-def random_state() -> dict[str, Tensor]:
-    """The state of torch's random generators, of the processor and of a GPU that is in use."""
+def get_random_state() -> dict[str, Tensor]:
+    """Return the state of torch's random generators on the CPU and, if available, on the current GPU."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -101,14 +101,14 @@ def random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    """Undo `random_state`."""
+    """Restore the result of `get_random_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
 def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` into `folder`, whole or not at all: the one before stands until this one is on the disk."""
+    """Write `checkpoint` into `folder`, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     torch.save(
@@ -123,7 +123,7 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
             "model": checkpoint.model,
             "optimiser": checkpoint.optimiser,
             "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
-            "planting": _as_tensors(checkpoint.planting),
+            "planting": _to_tensors(checkpoint.planting),
             "random": checkpoint.random,
         },
         content,
@@ -132,14 +132,14 @@ def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
 
 
 def save_model(folder: Path, model: nn.Module) -> None:
-    """Write the weights of a trained network as ``model.safetensors``, whole or not at all."""
+    """Write the weights of a network to ``model.safetensors``, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "model.safetensors.part"
     part.unlink(missing_ok=True)
     part.touch()
-    usual = part.stat().st_mode
+    default_mode = part.stat().st_mode
     safetensors.torch.save_model(model, str(part))
-    part.chmod(usual)  # safetensors writes a file that only its owner may read
+    part.chmod(default_mode)  # safetensors writes a file that only its owner can read
     replace_atomically(part, folder / "model.safetensors")
 
 
@@ -149,7 +149,7 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If there is none, it is damaged, or it is that of a training with other settings.
+        If there is none, it is damaged, or its settings are different.
     """
     path = folder / _NAME
     if not path.exists():
@@ -158,12 +158,13 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise CheckpointError(f"{path} is damaged ({error}); leave out --resume to start anew") from error
-    before, now = json.loads(stored["settings"]), settings.as_json()
-    free = _FREE - _MACHINE if settings.deterministic else _FREE
-    for name in sorted(set(now) - free):
-        if before.get(name) != now[name]:
+    stored_settings, current_settings = json.loads(stored["settings"]), settings.as_json()
+    changeable = _CHANGEABLE_SETTINGS - _HARDWARE_SETTINGS if settings.deterministic else _CHANGEABLE_SETTINGS
+    for name in sorted(set(current_settings) - changeable):
+        if stored_settings.get(name) != current_settings[name]:
             raise CheckpointError(
-                f"{path} was written with {name} {before.get(name)}, got {now[name]}; resume with the same settings"
+                f"{path} was written with {name} {stored_settings.get(name)}, got {current_settings[name]}; "
+                "resume with the same settings"
             )
     return Checkpoint(
         run_id=stored["run_id"],
@@ -175,11 +176,11 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
         model=stored["model"],
         optimiser=stored["optimiser"],
         weights=None if stored["weights"] is None else stored["weights"].numpy(),
-        planting=None if stored["planting"] is None else Planting(*(part.numpy() for part in stored["planting"])),
+        planting=None if stored["planting"] is None else PlantedLabels(*(part.numpy() for part in stored["planting"])),
         random=stored["random"],
     )
 
 
-def _as_tensors(planting: Planting | None) -> list[Tensor] | None:
-    """Labels and planted samples as what torch stores without pickling."""
+def _to_tensors(planting: PlantedLabels | None) -> list[Tensor] | None:
+    """Convert labels and planted samples to tensors, which torch stores without pickling."""
     return None if planting is None else [torch.tensor(planting.labels), torch.tensor(planting.planted)]

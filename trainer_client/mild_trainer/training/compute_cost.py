@@ -1,38 +1,37 @@
-"""What a training costs in samples, whatever the machine: forward and backward passes."""
+"""The cost of a training in forward and backward passes, which does not depend on the hardware."""
 
 from dataclasses import dataclass
 from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
-class Passes:
-    """Samples sent through a network, and samples whose gradients came back; test samples are not counted.
+class ComputeCost:
+    """Number of samples in forward and in backward passes; test samples are not counted.
 
     Attributes
     ----------
     forward
-        Samples seen, in training and to record bits or guess labels.
+        Samples in forward passes: of training, of recording bits, and of guessing labels.
     backward
-        Samples learnt from.
+        Samples in backward passes.
     """
 
     forward: int = 0
     backward: int = 0
 
     @classmethod
-    def learnt(cls, n_samples: int) -> Self:
-        """One forward and one backward pass each."""
+    def of_training(cls, n_samples: int) -> Self:
+        """Return the cost of training on `n_samples`: a forward and a backward pass each."""
         return cls(n_samples, n_samples)
 
-    def __add__(self, other: "Passes") -> "Passes":
-        return Passes(self.forward + other.forward, self.backward + other.backward)
+    def __add__(self, other: "ComputeCost") -> "ComputeCost":
+        return ComputeCost(self.forward + other.forward, self.backward + other.backward)
 
     @property
     def total(self) -> int:
-        """Both together."""
+        """Sum of both."""
         return self.forward + self.backward
 
-    @property
-    def told(self) -> str:
-        """The counts, in words."""
+    def describe(self) -> str:
+        """Return the counts in words."""
         return f"{self.forward:,} forward and {self.backward:,} backward passes"

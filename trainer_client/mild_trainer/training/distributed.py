@@ -1,10 +1,8 @@
-"""Processes that train one network together, under ``torchrun``: who this one is, and what all of them must agree on.
+"""Training one network in several processes under ``torchrun``: shards, collectives, and a backend on rank 0.
 
-Every rank holds all images and runs the same code; each trains on its own share of every epoch, and of every batch of a
-finish. Gradients are averaged (DistributedDataParallel), bits are merged by the tracker, and rank 0 alone speaks to the
+Every rank has all images and runs the same code; each trains on its own shard of every epoch, and of every batch of a
+finish. Gradients are averaged (DistributedDataParallel), bits are merged by the tracker, and only rank 0 calls the
 backend and writes files.
-
-One backend for all ranks: rank 0 asks it, and all hear the answer.
 """
 
 import contextlib
@@ -24,76 +22,76 @@ from mild_core.types import EpochBits
 from mild_trainer.settings import DeviceName
 
 if distributed.is_available():
-    # DistributedDataParallel imports this, and its functions keep the group that there is then as a default. Imported
-    # once there is one, they hold it for ever: its threads still run while the interpreter is taken down, where one
-    # that is left with a tensor aborts the process.
+    # DistributedDataParallel imports this module, and its functions keep the process group of that time as a default.
+    # Imported after a group was created, they would keep it for ever: its threads would still run when the interpreter
+    # shuts down, where a thread with a tensor aborts the process.
     import torch.distributed.nn.functional
 
 T = TypeVar("T")
 
-_SMALLEST = 2
-"""Samples in a rank's share, since batch statistics need two."""
+_MIN_SHARD_SIZE = 2
+"""Smallest number of samples in a shard: batch statistics need two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """One process among those that train together.
+    """Rank of a process among those that train together.
 
     Attributes
     ----------
-    rank, world
-        Its number, from 0, and how many there are.
+    rank, world_size
+        Number of the process, from 0, and number of processes.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @classmethod
     def current(cls) -> "Ranks":
-        """As torch.distributed has it; alone where that was not set up."""
+        """Return the rank in torch.distributed; `SINGLE_PROCESS` where that is not initialised."""
         if not (distributed.is_available() and distributed.is_initialized()):
-            return ALONE
+            return SINGLE_PROCESS
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this process calls the backend and writes files."""
         return self.rank == 0
 
-    def device(self, name: str) -> torch.device:
-        """The device of that name that is this process' own."""
-        if name != "cuda" or self.world == 1:
+    def select_device(self, name: str) -> torch.device:
+        """Return this process' own device of the type `name`."""
+        if name != "cuda" or self.world_size == 1:
             return torch.device(name)
         device = torch.device(name, distributed.get_node_local_rank(self.rank))
         torch.cuda.set_device(device)
         return device
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
-        """What to train `model` through: it averages the gradients of all ranks."""
-        return model if self.world == 1 else DistributedDataParallel(model)
+    def wrap_model(self, model: nn.Module) -> nn.Module:
+        """Wrap `model` so that the gradients of all ranks are averaged."""
+        return model if self.world_size == 1 else DistributedDataParallel(model)
 
-    def padded_share(self, order: Tensor) -> Tensor:
-        """Part of an order that all ranks know, repeated from its start so that all parts are of one length."""
-        if self.world == 1:
+    def padded_shard(self, order: Tensor) -> Tensor:
+        """Return this rank's shard of `order`, padded from its start so that all shards have the same length."""
+        if self.world_size == 1:
             return order
-        n_each = max(_SMALLEST, -(-len(order) // self.world))
-        n_all = n_each * self.world
-        return order.repeat(-(-n_all // len(order)))[:n_all][self.rank :: self.world]
+        n_each = max(_MIN_SHARD_SIZE, -(-len(order) // self.world_size))
+        n_all = n_each * self.world_size
+        return order.repeat(-(-n_all // len(order)))[:n_all][self.rank :: self.world_size]
 
-    def share(self, indices: Tensor) -> Tensor:
-        """Part of some indices, each of which is some rank's; parts may differ by one in length."""
-        return indices if self.world == 1 else indices[self.rank :: self.world]
+    def shard(self, indices: Tensor) -> Tensor:
+        """Return this rank's shard of `indices`; shards are disjoint and may differ by one in length."""
+        return indices if self.world_size == 1 else indices[self.rank :: self.world_size]
 
-    def through(self, network: nn.Module, batch: Tensor) -> Tensor:
-        """What `network` makes of a batch that all ranks hold: each computes its share, and all hear of all.
+    def gathered_forward(self, network: nn.Module, batch: Tensor) -> Tensor:
+        """Compute the outputs of a batch that all ranks have: each computes its shard, and all outputs are gathered.
 
-        A loss of the whole batch can be made from it as in one process. Gradients flow back into a rank's own share,
-        and where `network` is `wrapped` their average over the ranks is the gradient of that loss.
+        A loss of the whole batch can be computed from them as in one process. Gradients flow back into a rank's own
+        shard; averaged over the ranks, as `wrap_model` does, they are the gradient of that loss.
 
         Parameters
         ----------
         network
-            Maps (n, …) to (n, n_values), each sample's by itself but for batch statistics, which are of a share.
+            Maps (n, …) to (n, n_values), sample by sample, except for batch statistics, which are those of a shard.
         batch
             Shape (n_batch, …), the same on all ranks.
 
@@ -102,66 +100,60 @@ class Ranks:
         values
             Shape (n_batch, n_values), the same on all ranks.
         """
-        if self.world == 1:
-            whole: Tensor = network(batch)
-            return whole
-        own = network(batch[self.padded_share(torch.arange(len(batch), device=batch.device))])
-        if own.requires_grad:
-            own.register_hook(lambda gradient: gradient * self.world)  # what an average divides by
-        shares = [torch.empty_like(own) for _ in range(self.world)]
-        distributed.all_gather(shares, own.detach())
-        padded = torch.stack(shares, 1).flatten(0, 1)
-        padded[self.rank :: self.world] = own
+        if self.world_size == 1:
+            values: Tensor = network(batch)
+            return values
+        output = network(batch[self.padded_shard(torch.arange(len(batch), device=batch.device))])
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient * self.world_size)  # undoes the division of the average
+        outputs = [torch.empty_like(output) for _ in range(self.world_size)]
+        distributed.all_gather(outputs, output.detach())
+        padded = torch.stack(outputs, 1).flatten(0, 1)
+        padded[self.rank :: self.world_size] = output
         return padded[: len(batch)]
 
-    def own(self, generator: torch.Generator) -> torch.Generator:
-        """Draws of this rank alone, which follow from those that all share."""
-        if self.world == 1:
+    def derive_generator(self, generator: torch.Generator) -> torch.Generator:
+        """Derive this rank's own generator from the one that all ranks have."""
+        if self.world_size == 1:
             return generator
-        mixed = (generator.initial_seed() ^ (self.rank * 0x9E3779B97F4A7C15)) % 2**63
-        return torch.Generator(generator.device).manual_seed(mixed)
+        seed = (generator.initial_seed() ^ (self.rank * 0x9E3779B97F4A7C15)) % 2**63
+        return torch.Generator(generator.device).manual_seed(seed)
 
-    def add(self, sums: Tensor) -> Tensor:
-        """The sum over all ranks, in place."""
-        if self.world > 1:
+    def sum_over_ranks(self, sums: Tensor) -> Tensor:
+        """Sum a tensor over all ranks, in place."""
+        if self.world_size > 1:
             distributed.all_reduce(sums)
         return sums
 
-    def align(self, model: nn.Module) -> None:
-        """Give all ranks the running statistics of rank 0; parameters are the same already."""
-        if self.world > 1:
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Copy the buffers (running statistics) of rank 0 to all ranks; parameters are equal already."""
+        if self.world_size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
-    def agree(self, value: T) -> T:
-        """Rank 0's value, everywhere."""
-        if self.world == 1:
+    def broadcast_object(self, value: T) -> T:
+        """Return rank 0's `value` on all ranks."""
+        if self.world_size == 1:
             return value
-        shared: list[Any] = [value]
-        distributed.broadcast_object_list(shared, src=0)
-        agreed: T = shared[0]
-        return agreed
+        objects: list[Any] = [value]
+        distributed.broadcast_object_list(objects, src=0)
+        broadcast: T = objects[0]
+        return broadcast
 
-    def ask(self, answer: Callable[[], T]) -> T:
-        """What rank 0 is answered, everywhere; an error there is raised everywhere.
-
-        Raises
-        ------
-        Exception
-            Whatever `answer` raises on rank 0.
-        """
-        if self.world == 1:
-            return answer()
+    def call_on_rank0(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0, and return its result, or raise its exception, on all ranks."""
+        if self.world_size == 1:
+            return function()
         outcome: _Outcome[T] = _Outcome()
         if self.is_first:
             try:
-                outcome = _Outcome(answer())
+                outcome = _Outcome(function())
             except Exception as error:
                 outcome = _Outcome(error=error)
-        told = self.agree(outcome)
-        if told.error is not None:
-            raise told.error
-        value: T = told.value  # type: ignore[assignment]  # None is an answer, too
+        outcome = self.broadcast_object(outcome)
+        if outcome.error is not None:
+            raise outcome.error
+        value: T = outcome.value  # type: ignore[assignment]  # None is a value, too
         return value
 
 
@@ -171,40 +163,34 @@ class _Outcome(Generic[T]):
     error: Exception | None = None
 
 
-ALONE = Ranks()
-"""The only process there is."""
+SINGLE_PROCESS = Ranks()
+"""Training in one process."""
 
 
 @contextlib.contextmanager
-def joined(device: DeviceName) -> Iterator[Ranks]:
-    """Be one of the processes that ``torchrun`` has started, for as long as the block runs.
-
-    Parameters
-    ----------
-    device
-        Where to train.
-    """
-    on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    distributed.init_process_group("nccl" if on_cuda else "gloo")
+def join_process_group(device: DeviceName) -> Iterator[Ranks]:
+    """Join the process group of ``torchrun`` for the ``with`` block; `device` decides between NCCL and Gloo."""
+    is_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    distributed.init_process_group("nccl" if is_cuda else "gloo")
     try:
         ranks = Ranks.current()
-        if on_cuda:
-            ranks.device("cuda")  # this rank's own, before anything is sent
+        if is_cuda:
+            ranks.select_device("cuda")  # this rank's own device, before the first collective
         yield ranks
-        distributed.barrier()  # whoever is done early stays: others may still be hearing the last answer
+        distributed.barrier()  # ranks that are done wait for those that still receive
     finally:
         distributed.destroy_process_group()
 
 
-class RankBackend:
-    """`SelectionBackend` that every rank calls, and rank 0's backend answers.
+class Rank0Backend:
+    """`SelectionBackend` that all ranks call, and that runs the backend of rank 0.
 
     Parameters
     ----------
     ranks
-        This process among the others.
+        This process.
     backend
-        Called on rank 0 alone.
+        Backend that is called on rank 0 only.
     """
 
     def __init__(self, ranks: Ranks, backend: SelectionBackend) -> None:
@@ -212,32 +198,32 @@ class RankBackend:
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
         """Open the run."""
-        return self._ranks.ask(lambda: self._backend.open(spec, resume_from))
+        return self._ranks.call_on_rank0(lambda: self._backend.open(spec, resume_from))
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Say the given labels."""
-        self._ranks.ask(lambda: self._backend.put_labels(labels))
+        """Store the given labels."""
+        self._ranks.call_on_rank0(lambda: self._backend.put_labels(labels))
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Say who is mislabelled on purpose in round 0."""
-        self._ranks.ask(lambda: self._backend.put_planted(planted))
+        """Set the samples whose labels are broken on purpose in round 0."""
+        self._ranks.call_on_rank0(lambda: self._backend.put_planted(planted))
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Say whom the model is trained on."""
-        self._ranks.ask(lambda: self._backend.put_members(round, members))
+        """Set the training samples of a round."""
+        self._ranks.call_on_rank0(lambda: self._backend.put_members(round, members))
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
         """Commit one epoch's bits, which are the same on all ranks."""
-        self._ranks.ask(lambda: self._backend.put_epoch(round, epoch, bits))
+        self._ranks.call_on_rank0(lambda: self._backend.put_epoch(round, epoch, bits))
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Attach an epoch's scalars."""
-        self._ranks.ask(lambda: self._backend.put_metrics(round, epoch, metrics))
+        """Store an epoch's scalars."""
+        self._ranks.call_on_rank0(lambda: self._backend.put_metrics(round, epoch, metrics))
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and return its clean set."""
-        return self._ranks.ask(lambda: self._backend.finish(round))
+        return self._ranks.call_on_rank0(lambda: self._backend.finish(round))
 
     def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """How likely each sample's label is right after a finished round, shape (n_samples,)."""
-        return self._ranks.ask(lambda: self._backend.weights(result))
+        """Return the probability that each label is right, after a finished round, shape (n_samples,)."""
+        return self._ranks.call_on_rank0(lambda: self._backend.weights(result))

@@ -1,4 +1,4 @@
-"""One epoch of training and one of evaluation, with nothing in them that waits for the device."""
+"""One epoch of training and of evaluation, without synchronising with the device."""
 
 import math
 import os
@@ -13,65 +13,65 @@ from mild_core.errors import ParameterError
 from mild_trainer.settings import DeviceName, Schedule, TrainSettings
 from mild_trainer.training import resnet
 from mild_trainer.training.augment import DeviceImages
-from mild_trainer.training.distributed import ALONE, Ranks
+from mild_trainer.training.distributed import SINGLE_PROCESS, Ranks
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where and in which arithmetic to train: bf16 autocast on CUDA, plain float32 elsewhere; and with whom."""
+class ComputeContext:
+    """Device, precision (bf16 autocast on CUDA, float32 elsewhere) and rank of a training."""
 
     device: torch.device
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     @classmethod
-    def choose(cls, settings: TrainSettings) -> "Machine":
-        """Return the machine that the settings ask for; ``auto`` is CUDA, else MPS, else the CPU.
+    def from_settings(cls, settings: TrainSettings) -> "ComputeContext":
+        """Return the context of the settings; the device ``auto`` is CUDA, else MPS, else the CPU.
 
         Raises
         ------
         ParameterError
-            If it is not there.
+            If the device is not available.
         """
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        there: dict[DeviceName, bool] = {
+        available: dict[DeviceName, bool] = {
             "cuda": torch.cuda.is_available(),
             "mps": torch.backends.mps.is_available(),
             "cpu": True,
         }
         name = settings.device
         if name == "auto":
-            name = next(candidate for candidate in there if there[candidate])
-        if not there[name]:
-            found = ", ".join(candidate for candidate in there if there[candidate])
-            raise ParameterError(f"device is {name} and torch finds only {found}; use one of those, or auto")
+            name = next(candidate for candidate in available if available[candidate])
+        if not available[name]:
+            names = ", ".join(candidate for candidate in available if available[candidate])
+            raise ParameterError(f"device is {name} and torch finds only {names}; use one of those, or auto")
         if name == "cuda":
             torch.set_float32_matmul_precision("high")
-        _repeat_exactly(settings.deterministic)
+        _set_deterministic(settings.deterministic)
         ranks = Ranks.current()
-        return cls(ranks.device(name), ranks)
+        return cls(ranks.select_device(name), ranks)
 
     @property
-    def on_cuda(self) -> bool:
-        """Whether it is a CUDA device."""
+    def is_cuda(self) -> bool:
+        """Whether the device is a CUDA device."""
         return self.device.type == "cuda"
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the images that are fed to the network."""
-        return torch.bfloat16 if self.on_cuda else torch.float32
+        """Type of the network's input."""
+        return torch.bfloat16 if self.is_cuda else torch.float32
 
-    def eval_batch(self, batch_size: int) -> int:
-        """Samples per evaluation step: a GPU wants more than in training, a processor's caches do not (measured)."""
-        return 4 * batch_size if self.on_cuda else batch_size
+    def eval_batch_size(self, batch_size: int) -> int:
+        """Return the batch size of evaluation: larger than in training on a GPU, where that was measured faster."""
+        return 4 * batch_size if self.is_cuda else batch_size
 
     def autocast(self) -> torch.autocast:
-        """Context of the forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.on_cuda)
+        """Return the context manager of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_cuda)
 
 
-def _repeat_exactly(deterministic: bool) -> None:
-    """Have torch choose algorithms that give the same bits every time, or the fastest ones."""
+def _set_deterministic(deterministic: bool) -> None:
+    """Let torch choose deterministic algorithms, or else the fastest ones."""
     if deterministic:
         os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS itself, when it starts
     torch.backends.cudnn.benchmark = not deterministic
@@ -79,48 +79,51 @@ def _repeat_exactly(deterministic: bool) -> None:
 
 
 def learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) -> float:
-    """Learning rate at `step` of 0..n_steps: falling like a cosine, or rising over the first fifth and then falling."""
-    done = step / n_steps
+    """Return the learning rate at `step` of 0..n_steps.
+
+    ``cosine`` falls from the peak to 0; ``one-cycle`` rises linearly over the first fifth and falls linearly to 0.
+    """
+    progress = step / n_steps
     if schedule == "constant":
         return peak
     if schedule == "one-cycle":
-        warm = 0.2
-        return peak * (done / warm if done < warm else (1 - done) / (1 - warm))
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+        warm_up = 0.2
+        return peak * (progress / warm_up if progress < warm_up else (1 - progress) / (1 - warm_up))
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Trainee:
-    """A network, its optimiser and where they are: what an epoch changes.
+class TrainState:
+    """The network, its optimiser and their device: the state that an epoch changes.
 
     Parameters
     ----------
     settings
-        Name the network and its optimiser.
+        Names the network, and has the parameters of the optimiser.
     machine
         Where they live.
     n_channels, n_classes
         Of the images and of the labels.
     """
 
-    def __init__(self, settings: TrainSettings, machine: Machine, n_channels: int, n_classes: int) -> None:
-        self.machine = machine
+    def __init__(self, settings: TrainSettings, context: ComputeContext, n_channels: int, n_classes: int) -> None:
+        self.context = context
         self._settings, self._n_channels, self._n_classes = settings, n_channels, n_classes
         self.model = resnet.build(settings.model, n_channels, n_classes)
-        self.model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
+        self.model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()
-        self.learner = machine.ranks.wrapped(self.model)
-        self.restart()
+        self.parallel_model = context.ranks.wrap_model(self.model)
+        self.reset_optimiser()
 
-    def renew(self, seed: int) -> None:
-        """Draw fresh weights, into the network that is there: a compiled one stays compiled."""
+    def reinitialise(self, seed: int) -> None:
+        """Draw new weights into the same module, so that a compiled network stays compiled, and reset the optimiser."""
         torch.manual_seed(seed)
-        drawn = resnet.build(self._settings.model, self._n_channels, self._n_classes)
-        self.model.load_state_dict(drawn.state_dict())
-        self.restart()
+        fresh_model = resnet.build(self._settings.model, self._n_channels, self._n_classes)
+        self.model.load_state_dict(fresh_model.state_dict())
+        self.reset_optimiser()
 
-    def restart(self) -> None:
-        """Keep the weights and forget the momentum."""
+    def reset_optimiser(self) -> None:
+        """Create a new optimiser, without momentum, for the same weights."""
         settings = self._settings
         self.optimiser = torch.optim.SGD(
             self.model.parameters(),
@@ -128,13 +131,13 @@ class Trainee:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             nesterov=settings.momentum > 0,
-            fused=self.machine.on_cuda,
-            foreach=not self.machine.on_cuda,
+            fused=self.context.is_cuda,
+            foreach=not self.context.is_cuda,
         )
 
 
 def train_epoch(
-    trainee: Trainee,
+    train_state: TrainState,
     images: DeviceImages,
     members: Tensor,
     settings: TrainSettings,
@@ -143,11 +146,11 @@ def train_epoch(
     tracker: CorrectnessTracker | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Train on the members once, in random order; each of several ranks on its share of every batch.
+    """Train on the members once, in random order; each rank on its shard of every batch.
 
     Parameters
     ----------
-    trainee
+    train_state
         The network and its optimiser, changed in place.
     images
         The data set.
@@ -160,31 +163,33 @@ def train_epoch(
     generator
         Draws the order and the augmentation.
     tracker
-        Takes the members' bits as the training pass makes them.
+        Records the members' bits of the training pass.
     weights
-        Shape (n_samples,), of every sample's loss, on the device; None: all weigh the same.
+        Shape (n_samples,), weights of the samples' losses, on the device; None: equal weights.
 
     Returns
     -------
     loss, accuracy
         Means over the members, still on the device.
     """
-    learner, optimiser, machine = trainee.learner, trainee.optimiser, trainee.machine
-    ranks = machine.ranks
-    learner.train()
-    order = ranks.padded_share(members[torch.randperm(len(members), device=machine.device, generator=generator)])
-    batch_size = max(2, settings.batch_size // ranks.world)
+    model, optimiser, context = train_state.parallel_model, train_state.optimiser, train_state.context
+    ranks = context.ranks
+    model.train()
+    order = ranks.padded_shard(members[torch.randperm(len(members), device=context.device, generator=generator)])
+    batch_size = max(2, settings.batch_size // ranks.world_size)
     n_batches = math.ceil(len(order) / batch_size)
-    loss_sum = torch.zeros((), device=machine.device)
-    n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
+    loss_sum = torch.zeros((), device=context.device)
+    n_correct = torch.zeros((), dtype=torch.int64, device=context.device)
 
-    for step, (indices, x, labels) in enumerate(images.augmented(order, batch_size, ranks.own(generator))):
+    for step, (indices, x, labels) in enumerate(
+        images.iter_augmented(order, batch_size, ranks.derive_generator(generator))
+    ):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(
                 settings.schedule, settings.lr, epoch * n_batches + step, settings.epochs * n_batches
             )
-        with machine.autocast():
-            logits = learner(x)
+        with context.autocast():
+            logits = model(x)
         loss = _loss(logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices])
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -192,50 +197,54 @@ def train_epoch(
 
         logits = logits.detach()
         loss_sum += loss.detach() * len(labels)
-        n_right += (logits.argmax(1) == labels).sum()
+        n_correct += (logits.argmax(1) == labels).sum()
         if tracker is not None:
             tracker.update(indices, logits, labels)
 
-    ranks.align(trainee.model)
-    loss_sum, right_sum, n_seen = ranks.add(torch.stack([loss_sum, n_right, torch.full_like(n_right, len(order))]))
-    return loss_sum / n_seen, right_sum / n_seen
+    ranks.broadcast_buffers(train_state.model)
+    loss_sum, correct_sum, n_seen = ranks.sum_over_ranks(
+        torch.stack([loss_sum, n_correct, torch.full_like(n_correct, len(order))])
+    )
+    return loss_sum / n_seen, correct_sum / n_seen
 
 
 def _loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
-    """Mean cross entropy of a batch, each sample's times its weight."""
+    """Return the mean cross entropy of a batch, weighted by sample."""
     if weights is None:
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    each = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-    return (each * weights).mean()
+    losses = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+    return (losses * weights).mean()
 
 
 @torch.inference_mode()
 def evaluate(
-    trainee: Trainee,
+    train_state: TrainState,
     images: DeviceImages,
     settings: TrainSettings,
     indices: Tensor | None = None,
     tracker: CorrectnessTracker | None = None,
 ) -> Tensor:
-    """Return the accuracy over `indices` (everyone without them), still on the device; the tracker takes the bits."""
-    machine = trainee.machine
-    trainee.model.eval()
-    n_right = torch.zeros((), dtype=torch.int64, device=machine.device)
+    """Return the accuracy over `indices` (None: all samples), on the device; `tracker` records the bits."""
+    context = train_state.context
+    train_state.model.eval()
+    n_correct = torch.zeros((), dtype=torch.int64, device=context.device)
     if indices is None:
-        indices = torch.arange(images.n_samples, device=machine.device)
-    for batch, x, labels in images.plain(machine.ranks.share(indices), machine.eval_batch(settings.batch_size)):
-        with machine.autocast():
-            logits = trainee.model(x)
-        n_right += (logits.argmax(1) == labels).sum()
+        indices = torch.arange(images.n_samples, device=context.device)
+    for batch, x, labels in images.iter_plain(
+        context.ranks.shard(indices), context.eval_batch_size(settings.batch_size)
+    ):
+        with context.autocast():
+            logits = train_state.model(x)
+        n_correct += (logits.argmax(1) == labels).sum()
         if tracker is not None:
             tracker.update(batch, logits, labels)
-    return machine.ranks.add(n_right) / max(1, len(indices))
+    return context.ranks.sum_over_ranks(n_correct) / max(1, len(indices))
 
 
 @torch.inference_mode()
-def predict(trainee: Trainee, images: DeviceImages, settings: TrainSettings) -> Tensor:
-    """Return everyone's predicted class, shape (n_samples,), on the device."""
-    trainee.model.eval()
-    with trainee.machine.autocast():
-        batches = images.plain(None, trainee.machine.eval_batch(settings.batch_size))
-        return torch.cat([trainee.model(x).argmax(1) for _, x, _ in batches])
+def predict(train_state: TrainState, images: DeviceImages, settings: TrainSettings) -> Tensor:
+    """Return the predicted class of all samples, shape (n_samples,), on the device."""
+    train_state.model.eval()
+    with train_state.context.autocast():
+        batches = images.iter_plain(None, train_state.context.eval_batch_size(settings.batch_size))
+        return torch.cat([train_state.model(x).argmax(1) for _, x, _ in batches])

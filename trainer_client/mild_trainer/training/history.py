@@ -1,7 +1,4 @@
-"""What a training leaves behind: records of its epochs and rounds.
-
-What only someone who knows the true labels can say about a clean set.
-"""
+"""The records of a training: epochs, rounds, and the metrics of a clean set against the true labels."""
 
 import base64
 import dataclasses
@@ -20,13 +17,13 @@ from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.compute_cost import Passes
-from mild_trainer.training.finetune import Finished
+from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.finetune import FinishResult
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """A selected set against the samples whose given label is true.
+class SetMetrics:
+    """Metrics of a clean set against the samples whose given labels are right.
 
     Attributes
     ----------
@@ -43,8 +40,8 @@ class Agreement:
     f1: float
 
     @classmethod
-    def of(cls, selected: NDArray[np.bool_], clean: NDArray[np.bool_]) -> "Agreement":
-        """Compare two masks of shape (n_samples,)."""
+    def compare(cls, selected: NDArray[np.bool_], clean: NDArray[np.bool_]) -> "SetMetrics":
+        """Compare the masks of the clean set and of the right labels, shape (n_samples,) each."""
         hits, n_selected, n_clean = (int(np.count_nonzero(m)) for m in (selected & clean, selected, clean))
         return cls(
             precision=hits / max(1, n_selected),
@@ -53,17 +50,17 @@ class Agreement:
         )
 
 
-def jaccard(a: Bitmap, b: Bitmap) -> float:
-    """Size of the intersection over that of the union; 1 for two empty sets."""
+def jaccard_similarity(a: Bitmap, b: Bitmap) -> float:
+    """Return the size of the intersection over that of the union; 1 for two empty sets."""
     union = bitmap.popcount(a | b)
     return bitmap.popcount(a & b) / union if union else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch's scalars: means over the members in training, and over the test set; seconds; samples passed.
+    """Scalars of one epoch: means over the training members and over the test set, seconds, and passes.
 
-    `validation_accuracy` is over the samples that are held out; None where nobody is.
+    `validation_accuracy` is that of the held-out samples; None without any.
     """
 
     round: int
@@ -76,17 +73,17 @@ class EpochRecord:
     backward: int = 0
     validation_accuracy: float | None = None
 
-    def with_planting(self, seconds: float, passes: Passes) -> Self:
-        """The same with what it took to choose the planted labels before it."""
+    def with_planting(self, seconds: float, cost: ComputeCost) -> Self:
+        """Return a copy that includes the time and the cost of planting labels before the epoch."""
         return dataclasses.replace(
             self,
             seconds=self.seconds + seconds,
-            forward=self.forward + passes.forward,
-            backward=self.backward + passes.backward,
+            forward=self.forward + cost.forward,
+            backward=self.backward + cost.backward,
         )
 
     def metrics(self) -> dict[str, float]:
-        """The scalars that a backend takes, by their names on the wire; infinities and NaN are left out."""
+        """Return the finite scalars for a backend, by their names in the HTTP API."""
         scalars = {
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
@@ -98,28 +95,28 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundRecord:
-    """One round.
+    """Record of one round.
 
     Attributes
     ----------
     round
-        Its number.
+        Number of the round.
     members
-        Shape (n_bytes,), whom the model was trained on.
+        Shape (n_bytes,), the training samples.
     selected
-        Shape (n_bytes,), the clean set that the round ended with.
+        Shape (n_bytes,), the clean set selected at the end of the round.
     epochs
-        Its epochs' scalars.
+        Records of its epochs.
     summary
-        The selection in the wire's names.
+        The selection, as in the HTTP API.
     fit
         The histogram and its components; None where nothing was fitted.
     agreement
-        The clean set against the truth; None where that is unknown.
+        Metrics against the true labels; None where those are unknown.
     overlap
-        Jaccard similarity of the clean set with the one before; in round 0 with everyone.
+        Jaccard similarity with the previous clean set; in round 0 with all samples.
     bits
-        One entry an epoch, where they were asked for.
+        Bits of each epoch, if they were to be kept.
     """
 
     round: int
@@ -128,18 +125,18 @@ class RoundRecord:
     epochs: tuple[EpochRecord, ...]
     summary: Mapping[str, Any]
     fit: RoundFit | None
-    agreement: Agreement | None
+    agreement: SetMetrics | None
     overlap: float
     bits: tuple[EpochBits, ...] = ()
 
     @property
     def n_members(self) -> int:
-        """Samples that the model was trained on."""
+        """Number of training samples."""
         return bitmap.popcount(self.members)
 
     @property
     def n_selected(self) -> int:
-        """Samples in the clean set."""
+        """Number of samples in the clean set."""
         return bitmap.popcount(self.selected)
 
     @property
@@ -149,17 +146,17 @@ class RoundRecord:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """Accuracy on the given labels of those held out after the last epoch; None where nobody is."""
+        """Accuracy on the given labels of the held-out samples after the last epoch; None without any."""
         return self.epochs[-1].validation_accuracy
 
     @property
     def estimated_noise(self) -> float | None:
-        """The selection's estimate of the share of wrong labels in the whole training set; None where it has none."""
+        """Estimated share of wrong labels in the whole training set; None without an estimate."""
         estimate = self.summary["estimated"].get("noise_rate")
         return None if estimate is None else float(estimate["value"])
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but `bits`, as JSON values."""
+        """Return all fields but `bits` as JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bits"}
         for name in ("members", "selected"):
             values[name] = base64.b64encode(values[name].tobytes()).decode()
@@ -170,12 +167,12 @@ class RoundRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Undo `to_json`."""
+        """Create a record from the result of `to_json`."""
         fit, agreement = values["fit"], values["agreement"]
         return cls(
             round=values["round"],
-            members=_decoded(values["members"]),
-            selected=_decoded(values["selected"]),
+            members=_decode_bitmap(values["members"]),
+            selected=_decode_bitmap(values["selected"]),
             epochs=tuple(EpochRecord(**epoch) for epoch in values["epochs"]),
             summary=values["summary"],
             fit=None
@@ -183,33 +180,33 @@ class RoundRecord:
             else RoundFit(
                 fit["origin"], fit["width"], tuple(fit["counts"]), tuple(tuple(density) for density in fit["densities"])
             ),
-            agreement=None if agreement is None else Agreement(**agreement),
+            agreement=None if agreement is None else SetMetrics(**agreement),
             overlap=values["overlap"],
         )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """A whole training.
+    """Record of a training.
 
     Attributes
     ----------
     settings, data
-        What was asked for; the data set with the labels as trained on.
+        The settings, and the data set with the labels of the training.
     rounds
-        One record a round; none where the labels were found to carry no signal.
+        One record for each round; empty where the labels carry no signal.
     oracle
-        Test accuracy of the same network trained on the truly clean samples alone; None where it was not trained.
+        Test accuracy of the same network trained on the samples with right labels; None if it was not trained.
     ended
         Why there was no further round.
     verified
-        The held-out agreement; None where it was not asked for.
+        The held-out agreement; None if it was not measured.
     planted
-        Shape (n_bytes,), whose label was broken on purpose in round 0; None: nobody's.
+        Shape (n_bytes,), the samples whose labels were broken on purpose in round 0; None without any.
     finished
-        What training on from the last set came to; None where it was not asked for.
+        Result of the finish; None without one.
     held_out
-        Shape (n_bytes,), who was held out of all training; None: nobody.
+        Shape (n_bytes,), the samples held out of all training; None without any.
     """
 
     settings: TrainSettings
@@ -219,37 +216,37 @@ class History:
     ended: str
     verified: HeldOutAgreement | None = None
     planted: Bitmap | None = None
-    finished: Finished | None = None
+    finished: FinishResult | None = None
     held_out: Bitmap | None = None
 
     @property
-    def passes(self) -> Passes:
-        """What the rounds and the finish cost, planting and observing included, comparisons and checks left out."""
-        epochs = (Passes(epoch.forward, epoch.backward) for record in self.rounds for epoch in record.epochs)
-        return sum(epochs, Passes() if self.finished is None else self.finished.passes)
+    def compute_cost(self) -> ComputeCost:
+        """Cost of the rounds and the finish, with planting and observing, without comparisons and checks."""
+        costs = (ComputeCost(epoch.forward, epoch.backward) for record in self.rounds for epoch in record.epochs)
+        return sum(costs, ComputeCost() if self.finished is None else self.finished.passes)
 
     @property
     def n_planted(self) -> int:
-        """Samples whose label was broken on purpose in round 0."""
+        """Number of samples whose labels were broken on purpose in round 0."""
         return 0 if self.planted is None else bitmap.popcount(self.planted)
 
     @property
     def n_returned(self) -> int:
-        """Planted samples in the last clean set, by their own labels."""
+        """Number of planted samples in the last clean set, with their given labels."""
         if self.planted is None or not self.rounds:
             return 0
         return bitmap.popcount(self.planted & self.rounds[-1].selected)
 
     @property
     def n_held_out(self) -> int:
-        """Samples that were held out of all training."""
+        """Number of samples held out of all training."""
         return 0 if self.held_out is None else bitmap.popcount(self.held_out)
 
     @property
     def best_round(self) -> int | None:
-        """The round with the best validation accuracy, of equals the first; None where nobody was held out."""
-        known = {record.round: record.validation_accuracy for record in self.rounds}
-        return max(known, key=lambda number: known[number] or 0.0) if self.n_held_out and known else None
+        """First round with the best validation accuracy; None without held-out samples."""
+        accuracies = {record.round: record.validation_accuracy for record in self.rounds}
+        return max(accuracies, key=lambda number: accuracies[number] or 0.0) if self.n_held_out and accuracies else None
 
     @property
     def validation_error(self) -> float | None:
@@ -261,7 +258,7 @@ class History:
 
     @property
     def true_noise(self) -> float | None:
-        """Share of wrong labels in the training set, without those held out; None where unknown."""
+        """Share of wrong labels in the training set, without the held-out samples; None where unknown."""
         clean = self.data.clean
         if clean is not None and self.held_out is not None:
             clean = clean[~bitmap.unpack(self.held_out, len(clean))]
@@ -269,9 +266,9 @@ class History:
 
     @property
     def baseline(self) -> float | None:
-        """Test accuracy of round 0, which trains on all labels, planted ones included; None without it."""
+        """Test accuracy of round 0, which trains on all labels, including planted ones; None without rounds."""
         return self.rounds[0].test_accuracy if self.rounds else None
 
 
-def _decoded(text: str) -> Bitmap:
+def _decode_bitmap(text: str) -> Bitmap:
     return np.frombuffer(base64.b64decode(text), dtype=np.uint8)

@@ -1,7 +1,4 @@
-"""Where the bytes of images lie: all of them on the device, or on the host, from where they are sent in time.
-
-Bytes on their way from the host to the device: a thread gathers the next parts while the training is at this one.
-"""
+"""Storage of image bytes: all of them on the device, or on the host, from where parts are prefetched by a thread."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,17 +16,17 @@ from torch.nn import functional
 from mild_core.errors import ParameterError
 from mild_trainer.settings import DataOn
 
-N_SLOTS = 3
-"""Parts under way: one that is trained on, one that is there, and one that is gathered or copied."""
-THREAD = "mild-images"
-"""What the thread's name begins with."""
+N_BUFFERS = 3
+"""Number of parts in memory: one in use, one on the device, and one being gathered or copied."""
+THREAD_PREFIX = "mild-images"
+"""Beginning of the thread's name."""
 
 
-def sent_ahead(images: Tensor, indices: Tensor, sizes: Sequence[int], device: torch.device) -> Iterator[Tensor]:
-    """Yield the images of `indices`, part by part, on the device; each part until the next one is asked for.
+def prefetch_images(images: Tensor, indices: Tensor, sizes: Sequence[int], device: torch.device) -> Iterator[Tensor]:
+    """Yield the images of `indices` on the device, part by part; each part is valid until the next one is requested.
 
-    The thread is there for as long as the iterator is: it ends with the last part, when the iterator is closed or
-    dropped, and with an error, which is raised here.
+    A thread gathers the next parts ahead of time. It ends with the last part, when the iterator is closed or deleted,
+    and with an error, which is raised here.
 
     Parameters
     ----------
@@ -40,164 +37,168 @@ def sent_ahead(images: Tensor, indices: Tensor, sizes: Sequence[int], device: to
     sizes
         Samples in each part, ``sum(sizes) == n``.
     device
-        Where they go. On CUDA they are copied from pinned memory, on a stream of their own.
+        Device of the parts. On CUDA they are copied from pinned memory, on a stream of their own.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # as torch has it
     shape = (max(sizes, default=0), *images.shape[1:])
-    slots = [_Slot(shape, device) if stream is None else _CudaSlot(shape, device, stream) for _ in sizes[:N_SLOTS]]
-    # A thread begins on GPU 0, whichever its process trains on.
-    executor = ThreadPoolExecutor(1, THREAD, *(() if stream is None else (torch.cuda.set_device, (stream.device,))))
-    coming: deque[Future[_Slot]] = deque()
+    buffers = [
+        _Buffer(shape, device) if stream is None else _CudaBuffer(shape, device, stream) for _ in sizes[:N_BUFFERS]
+    ]
+    # A new thread uses GPU 0, whichever GPU its process trains on.
+    executor = ThreadPoolExecutor(
+        1, THREAD_PREFIX, *(() if stream is None else (torch.cuda.set_device, (stream.device,)))
+    )
+    pending: deque[Future[_Buffer]] = deque()
     try:
         order = indices.to("cpu", non_blocking=stream is not None)
         if stream is not None:
-            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
-            arrived.record()
-            executor.submit(arrived.synchronize)  # the thread waits for the order, and the training does not
+            order_copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
+            order_copied.record()
+            executor.submit(order_copied.synchronize)  # only the thread waits for the order
         parts = iter(torch.split(order, list(sizes)))
-        for slot, part in zip(slots, islice(parts, len(slots)), strict=True):
-            coming.append(executor.submit(slot.fill, images, part))
-        while coming:
-            slot = coming.popleft().result()
-            yield slot.take()
-            slot.release()
-            coming.extend(executor.submit(slot.fill, images, part) for part in islice(parts, 1))
+        for buffer, part in zip(buffers, islice(parts, len(buffers)), strict=True):
+            pending.append(executor.submit(buffer.fill, images, part))
+        while pending:
+            buffer = pending.popleft().result()
+            yield buffer.to_device()
+            buffer.release()
+            pending.extend(executor.submit(buffer.fill, images, part) for part in islice(parts, 1))
     finally:
         executor.shutdown(cancel_futures=True)
-        if stream is not None:  # the slots' memory is the training's again, once no copy writes to it any more
+        if stream is not None:  # no copy may write to the buffers' memory once it is reused
             torch.cuda.current_stream(device).wait_stream(stream)
 
 
-class _Slot:
-    """Room for one part on the host, which goes to the device when its turn has come."""
+class _Buffer:
+    """Host memory for one part, which is copied to the device when it is used."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, pinned: bool = False) -> None:
         self._device = device
-        self._bytes = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        self._host_bytes = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         self._n = 0
 
-    @torch.inference_mode()  # it may have been made in that mode, which is each thread's own
+    @torch.inference_mode()  # the buffer may be an inference tensor, and the mode is per thread
     def fill(self, images: Tensor, indices: Tensor) -> Self:
-        """Gather, in the thread."""
+        """Gather the images of `indices`; called in the thread."""
         self._n = len(indices)
-        torch.index_select(images, 0, indices, out=self._bytes[: self._n])
+        torch.index_select(images, 0, indices, out=self._host_bytes[: self._n])
         return self
 
-    def take(self) -> Tensor:
-        """Return what was gathered, on the device."""
-        return self._bytes[: self._n].to(self._device)
+    def to_device(self) -> Tensor:
+        """Return the gathered images on the device."""
+        return self._host_bytes[: self._n].to(self._device)
 
     def release(self) -> None:
-        """All that reads it has been launched."""
+        """Allow refilling: all work that reads the buffer was launched."""
 
 
-class _CudaSlot(_Slot):
-    """Pinned room, and as much on the device, to which it is copied ahead of its turn; nobody but the thread waits."""
+class _CudaBuffer(_Buffer):
+    """Pinned host memory and device memory, between which the thread copies ahead of use."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, stream: torch.cuda.Stream) -> None:
         super().__init__(shape, device, pinned=True)
         self._stream = stream
-        self._there = torch.empty(shape, dtype=torch.uint8, device=device)
+        self._device_bytes = torch.empty(shape, dtype=torch.uint8, device=device)
         self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
         self._read = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as torch has it
-        self.release()  # whatever had this memory before may still be read
+        self.release()  # earlier contents of this memory may still be read
 
     @torch.inference_mode()
     def fill(self, images: Tensor, indices: Tensor) -> Self:
-        self._copied.synchronize()  # of what was gathered before
+        self._copied.synchronize()  # of the previous part
         super().fill(images, indices)
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._read)
-            self._there[: self._n].copy_(self._bytes[: self._n], non_blocking=True)
+            self._device_bytes[: self._n].copy_(self._host_bytes[: self._n], non_blocking=True)
             self._copied.record()
         return self
 
-    def take(self) -> Tensor:
+    def to_device(self) -> Tensor:
         torch.cuda.current_stream(self._device).wait_event(self._copied)
-        return self._there[: self._n]
+        return self._device_bytes[: self._n]
 
     def release(self) -> None:
         self._read.record()
 
 
-_SHARE = 0.5
-"""Of the device's free memory, that images may take; the rest is for the network and what it computes."""
+_MAX_MEMORY_SHARE = 0.5
+"""Largest share of the device's free memory that images may take; the network needs the rest."""
 
 
-class Pixels(Protocol):
-    """Images as bytes, with `pad` pixels of zeros around each."""
+class ImageStorage(Protocol):
+    """Images as bytes, each with a border of `pad` pixels of zeros."""
 
-    def parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (part, padded, places), on the device, for every part of `indices`, shape (n,), of these sizes.
+    def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield (part, padded, rows), on the device, for every part of `indices`, shape (n,), with these sizes.
 
-        ``padded[places]`` are the part's images in its order, shape (n_part, height + 2 pad, width + 2 pad,
-        n_channels), uint8; they stay until the next part is asked for.
+        ``padded[rows]`` are the part's images in its order, shape (n_part, height + 2 pad, width + 2 pad, n_channels),
+        uint8; they are valid until the next part is requested.
         """
 
 
-class DevicePixels:
+class DeviceImageStorage:
     """All images on the device."""
 
     def __init__(self, images: NDArray[np.uint8], pad: int, device: torch.device) -> None:
-        self._padded = _padded(torch.from_numpy(images).to(device), pad)
+        self._padded = _pad(torch.from_numpy(images).to(device), pad)
 
-    def parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield every part with all images: its places are its indices."""
+    def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield every part with all images; the rows are the indices."""
         for part in torch.split(indices, list(sizes)):
             yield part, self._padded, part
 
 
-class HostPixels:
+class HostImageStorage:
     """All images on the host, and some parts on the device."""
 
     def __init__(self, images: NDArray[np.uint8], pad: int, device: torch.device) -> None:
-        self._images, self._pad, self._device = torch.from_numpy(images).contiguous(), pad, device
+        self._images, self._pad_size, self._device = torch.from_numpy(images).contiguous(), pad, device
 
-    def parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield every part with its own images alone, which a thread sends ahead."""
-        sent = sent_ahead(self._images, indices, sizes, self._device)
-        for part, images in zip(torch.split(indices, list(sizes)), sent, strict=True):
-            yield part, _padded(images, self._pad), torch.arange(len(part), device=self._device)
+    def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield every part with its own images, which a thread prefetches."""
+        device_parts = prefetch_images(self._images, indices, sizes, self._device)
+        for part, images in zip(torch.split(indices, list(sizes)), device_parts, strict=True):
+            yield part, _pad(images, self._pad_size), torch.arange(len(part), device=self._device)
 
 
-def placed(images: NDArray[np.uint8], pad: int, device: torch.device, data_on: DataOn) -> Pixels:
-    """Put images where they are to be.
+def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data_on: DataOn) -> ImageStorage:
+    """Create the storage of images.
 
     Parameters
     ----------
     images
         Shape (n_samples, height, width, n_channels).
     pad
-        Pixels of zeros around each.
+        ImageStorage of zeros around each.
     device
-        The training's.
+        Device of the training.
     data_on
-        ``auto``: on the device if that leaves it room for the training.
+        ``auto``: on the device if that leaves enough memory for the training.
 
     Raises
     ------
     ParameterError
-        If they are to be on the device and do not fit.
+        If `data_on` is ``device`` and they do not fit.
     """
     n_samples, height, width, n_channels = images.shape
     n_bytes = images.nbytes + n_samples * (height + 2 * pad) * (width + 2 * pad) * n_channels  # both, while it pads
-    free = _free(device)
+    free = _measure_free_bytes(device)
     if data_on == "device" and n_bytes > free:
         raise ParameterError(
             f"data_on is device, and {n_samples:,} images take {n_bytes:,} bytes of the {free:,.0f} that are free "
             "there; give auto or host"
         )
-    on_device = data_on == "device" or (data_on == "auto" and n_bytes <= _SHARE * free)
-    return DevicePixels(images, pad, device) if on_device else HostPixels(images, pad, device)
+    on_device = data_on == "device" or (data_on == "auto" and n_bytes <= _MAX_MEMORY_SHARE * free)
+    return DeviceImageStorage(images, pad, device) if on_device else HostImageStorage(images, pad, device)
 
 
-def _free(device: torch.device) -> float:
-    """Bytes that a GPU has left, with those that torch keeps to hand out again; elsewhere there is no limit."""
+def _measure_free_bytes(device: torch.device) -> float:
+    """Return the free bytes of a GPU, including those that torch has reserved; infinity for other devices."""
     if device.type != "cuda":
         return inf
     free, _ = torch.cuda.mem_get_info(device)
     return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def _padded(images: Tensor, pad: int) -> Tensor:
+def _pad(images: Tensor, pad: int) -> Tensor:
     return functional.pad(images, (0, 0, pad, pad, pad, pad))

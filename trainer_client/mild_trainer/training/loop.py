@@ -1,7 +1,4 @@
-"""The loop over rounds: train on the members, record the bits, select, and train again on the selected.
-
-Why the rounds end: no signal, sets that agree, nobody left to train on, a plateau, or the cap.
-"""
+"""The loop over rounds: train on the members, record the bits, select the clean set, and train on that."""
 
 import time
 from collections.abc import Sequence
@@ -16,33 +13,33 @@ from mild_core.agreement import HeldOutAgreement
 from mild_core.alarms import find_plateau
 from mild_core.bitmap import Bitmap
 from mild_trainer.data import Dataset
-from mild_trainer.planting import Planting
+from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import checkpoint, prepare
+from mild_trainer.training import checkpoint, preparation
 from mild_trainer.training.checkpoint import Checkpoint
-from mild_trainer.training.distributed import RankBackend, Ranks
-from mild_trainer.training.finetune import Finished
-from mild_trainer.training.history import Agreement, EpochRecord, History, RoundRecord, jaccard
-from mild_trainer.training.progress import Reporter, counted
+from mild_trainer.training.distributed import Rank0Backend, Ranks
+from mild_trainer.training.finetune import FinishResult
+from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics, jaccard_similarity
+from mild_trainer.training.progress import Reporter, format_count
 from mild_trainer.training.trainer import Trainer
-from mild_trainer.training.verify import verify
+from mild_trainer.training.verification import verify_labels
 
 
-def stopped(
+def find_stop_reason(
     settings: TrainSettings, records: Sequence[RoundRecord], verified: HeldOutAgreement | None, n_next: int
 ) -> str | None:
-    """Say why there is to be no further round; None where there is.
+    """Return why there is no further round: no signal, sets that agree, an empty set, a plateau, or the cap; or None.
 
     Parameters
     ----------
     settings
-        With the thresholds.
+        Has the thresholds.
     records
-        Finished rounds, oldest first.
+        FinishResult rounds, oldest first.
     verified
-        The held-out agreement, where it was asked for.
+        The held-out agreement, if it was measured.
     n_next
-        Whom the next round would be trained on.
+        Number of training samples of the next round.
     """
     if verified is not None and not verified.carries_signal:
         return "networks trained on half of the samples do not predict the others' labels better than by chance"
@@ -52,10 +49,10 @@ def stopped(
     if len(records) > 1 and last.overlap >= settings.agree:
         return f"two consecutive clean sets agree (Jaccard {last.overlap:.3f}, asked {settings.agree:g})"
     if n_next < 2:
-        return f"round {last.round} kept {counted(n_next, 'sample')}, and training takes at least 2"
-    if (best := find_plateau(validated(records), settings.patience)) is not None:
+        return f"round {last.round} kept {format_count(n_next, 'sample')}, and training takes at least 2"
+    if (best := find_plateau(get_validation_accuracies(records), settings.patience)) is not None:
         return (
-            f"validation accuracy is at a plateau ({counted(settings.patience, 'round')} without a rise above "
+            f"validation accuracy is at a plateau ({format_count(settings.patience, 'round')} without a rise above "
             f"{best:.3f})"
         )
     if len(records) >= settings.rounds:
@@ -63,12 +60,12 @@ def stopped(
     return None
 
 
-def validated(records: Sequence[RoundRecord]) -> list[float]:
-    """Validation accuracy of each round; empty where nobody was held out."""
+def get_validation_accuracies(records: Sequence[RoundRecord]) -> list[float]:
+    """Return the validation accuracy of each round; empty without held-out samples."""
     return [record.validation_accuracy for record in records if record.validation_accuracy is not None]
 
 
-_ORACLE = "true clean set"
+_ORACLE_TITLE = "true clean set"
 
 
 def run_rounds(
@@ -81,29 +78,29 @@ def run_rounds(
     resume: bool = False,
     keep_bits: bool = False,
 ) -> History:
-    """Train over rounds and return what happened.
+    """Train over rounds and return the history.
 
-    Where torch.distributed is set up, all its processes call this with the same settings, each trains on its share,
-    and all return the same; `backend`, `reporter` and `out` are rank 0's.
+    Where torch.distributed is initialised, all of its processes call this with the same settings; each trains on its
+    shard, and all return the same history. `backend`, `reporter` and `out` are used on rank 0 only.
 
     Parameters
     ----------
     settings
         What to train.
     backend
-        Who makes the clean sets; None selects in this process.
+        Selects the clean sets; None: `LocalSelector`.
     data
-        The data set as read, before its labels are broken; None reads the one that the settings name.
+        The data set as read, before noise is applied; None reads that of the settings.
     reporter
-        Is told of every step.
+        Receives the progress; None reports nothing.
     run_id
-        The run's name at the backend; a resumed training keeps its own.
+        The run's id at the backend; a resumed training keeps its own.
     out
         Folder for checkpoints and the last model; None writes neither.
     resume
-        Go on from the checkpoint in `out`.
+        Whether to resume from the checkpoint in `out`.
     keep_bits
-        Whether the records of rounds trained in this call keep every epoch's bits.
+        Whether the records of rounds trained in this call include the bits of every epoch.
 
     Raises
     ------
@@ -113,18 +110,18 @@ def run_rounds(
         If there is nothing to resume from, or it belongs to other settings.
     """
     ranks = Ranks.current()
-    resumed = ranks.ask(lambda: checkpoint.load(out, settings) if resume and out is not None else None)
+    stored = ranks.call_on_rank0(lambda: checkpoint.load(out, settings) if resume and out is not None else None)
     if data is None:
-        data = prepare.read(settings)
-    data = prepare.prepare(settings, data)
+        data = preparation.read_dataset(settings)
+    data = preparation.prepare_dataset(settings, data)
     if not ranks.is_first:
         out, reporter = None, None
     backend = backend or LocalSelector(None if out is None else out / "bits")
-    return _Rounds(settings, data, backend, reporter or Reporter(), out, keep_bits, ranks).run(run_id, resumed)
+    return _TrainingLoop(settings, data, backend, reporter or Reporter(), out, keep_bits, ranks).run(run_id, stored)
 
 
-class _Rounds:
-    """One run of `run_rounds`."""
+class _TrainingLoop:
+    """State of one call of `run_rounds`."""
 
     def __init__(
         self,
@@ -139,49 +136,51 @@ class _Rounds:
         self.settings, self.data = settings, data
         self.reporter, self.out, self.keep_bits, self.ranks = reporter, out, keep_bits, ranks
         self.is_local = isinstance(backend, LocalSelector)
-        self.backend = backend if ranks.world == 1 else RankBackend(ranks, backend)
+        self.backend = backend if ranks.world_size == 1 else Rank0Backend(ranks, backend)
         self.trainer = Trainer(settings, data)
         self.clean = data.clean
         if self.clean is not None:
             self.clean = self.clean & bitmap.unpack(self.trainer.trainable, data.n_samples)
         self.run_id = ""
-        self.planting: Planting | None = None
+        self.planting: PlantedLabels | None = None
         self.planting_seconds = 0.0
         self.records: list[RoundRecord] = []
         self.epochs: list[EpochRecord] = []
         self.verified: HeldOutAgreement | None = None
         self.weights: NDArray[np.float32] | None = None
 
-    def run(self, run_id: str, resumed: Checkpoint | None) -> History:
-        self.run_id = self.ranks.agree(run_id if resumed is None else resumed.run_id)
-        self.backend.open(self.spec(), None if resumed is None else resumed.position)
-        # In as few bytes as they fit: they go over the wire, once.
+    def run(self, run_id: str, stored: Checkpoint | None) -> History:
+        self.run_id = self.ranks.broadcast_object(run_id if stored is None else stored.run_id)
+        self.backend.open(self.make_run_spec(), None if stored is None else stored.position)
+        # In the smallest type, as they are sent to the service.
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
-        if resumed is None:
+        if stored is None:
             if self.settings.verify:
-                self.verified = self.ranks.agree(verify(self.settings, self.data, self.trainer, self.reporter))
-                self.reporter.verified(self.verified)
-            if self.ended() is None:
-                self.plant()
-            self.trainer.begin(0)
-            self.save()
+                self.verified = self.ranks.broadcast_object(
+                    verify_labels(self.settings, self.data, self.trainer, self.reporter)
+                )
+                self.reporter.on_verified(self.verified)
+            if self.find_stop_reason() is None:
+                self.plant_labels()
+            self.trainer.initialise_round(0)
+            self.save_checkpoint()
         else:
-            self.restore(resumed)
+            self.restore_checkpoint(stored)
 
-        while (ended := self.ended()) is None:
-            record = self.round()
-            self.reporter.round_done(record)
+        while (ended := self.find_stop_reason()) is None:
+            record = self.train_round()
+            self.reporter.on_round_end(record)
             self.records.append(record)
             self.epochs = []
             if self.out is not None:
-                checkpoint.save_model(self.out, self.trainer.trainee.model)
+                checkpoint.save_model(self.out, self.trainer.train_state.model)
             if self.settings.weights == "fresh":
-                self.trainer.begin(len(self.records))
+                self.trainer.initialise_round(len(self.records))
             else:
-                self.trainer.trainee.restart()
-            self.save()
+                self.trainer.train_state.reset_optimiser()
+            self.save_checkpoint()
 
-        oracle, finished = self.oracle(), self.finish()
+        oracle, finished = self.train_oracle(), self.run_finish()
         return History(
             self.settings,
             self.data,
@@ -194,48 +193,48 @@ class _Rounds:
             self.trainer.held_out if self.trainer.held_out.any() else None,
         )
 
-    def plant(self) -> None:
-        """Break labels on purpose for round 0, and tell the backend."""
+    def plant_labels(self) -> None:
+        """Break labels on purpose for round 0, and send the planted samples to the backend."""
         started = time.perf_counter()
-        self.planting = self.ranks.agree(self.trainer.plant())
+        self.planting = self.ranks.broadcast_object(self.trainer.draw_planted_labels())
         if self.planting is not None:
             self.planting_seconds = time.perf_counter() - started
-            self.reporter.planted(self.planting.n_planted, self.planting_seconds)
-            self.trainer.use(self.planting)
+            self.reporter.on_planted(self.planting.n_planted, self.planting_seconds)
+            self.trainer.use_planted_labels(self.planting)
             self.backend.put_planted(self.planting.planted)
 
-    def ended(self) -> str | None:
-        """Why there is to be no further round; None where there is."""
-        return stopped(self.settings, self.records, self.verified, bitmap.popcount(self.members()))
+    def find_stop_reason(self) -> str | None:
+        """Return why there is no further round; None where there is one."""
+        return find_stop_reason(self.settings, self.records, self.verified, bitmap.popcount(self.next_members()))
 
-    def members(self) -> Bitmap:
-        """Whom the next round is trained on: all but those held out first, then the set, or who has a weight."""
+    def next_members(self) -> Bitmap:
+        """Return the training samples of the next round: at first all, later the clean set or those with a weight."""
         if not self.records:
             return self.trainer.trainable
-        chosen = self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
-        return chosen & self.trainer.trainable  # an audit may have put samples into the set that are held out
+        members = self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
+        return members & self.trainer.trainable  # an audit may have added held-out samples to the set
 
-    def round(self) -> RoundRecord:
-        """Train one round to its end, from the epochs on that are done, and select."""
+    def train_round(self) -> RoundRecord:
+        """Train the remaining epochs of the next round, and select its clean set."""
         number, n_samples, clean = len(self.records), self.data.n_samples, self.clean
-        members = self.members()
-        before = self.records[-1].selected if self.records else members
-        # A round has members by itself: everyone in round 0, the set of the round before later.
-        by_itself = before if number else bitmap.full(n_samples)
-        if not self.epochs and not np.array_equal(members, by_itself):
+        members = self.next_members()
+        previous = self.records[-1].selected if self.records else members
+        # Without a call, the members are all samples in round 0, and the previous set in later rounds.
+        default_members = previous if number else bitmap.full(n_samples)
+        if not self.epochs and not np.array_equal(members, default_members):
             self.backend.put_members(number, members)
-        self.reporter.round_started(f"round {number}", bitmap.popcount(members), self.settings.epochs_of(number))
-        kept = []
+        self.reporter.on_round_start(f"round {number}", bitmap.popcount(members), self.settings.epochs_of(number))
+        epoch_bits = []
         for epoch in range(len(self.epochs), self.settings.epochs_of(number)):
-            record, bits = self.trainer.epoch(number, epoch, members, self.weights)
+            record, bits = self.trainer.run_epoch(number, epoch, members, self.weights)
             if number == epoch == 0:
-                record = record.with_planting(self.planting_seconds, self.trainer.planting_passes)
+                record = record.with_planting(self.planting_seconds, self.trainer.planting_cost)
             self.backend.put_epoch(number, epoch, bits)
             self.backend.put_metrics(number, epoch, record.metrics())
-            self.reporter.epoch_done(record)
+            self.reporter.on_epoch_end(record)
             self.epochs.append(record)
-            kept.append(bits)
-            self.save()
+            epoch_bits.append(bits)
+            self.save_checkpoint()
         result = self.backend.finish(number)
         if self.settings.use == "weights":
             self.weights = self.backend.weights(result)
@@ -246,43 +245,43 @@ class _Rounds:
             epochs=tuple(self.epochs),
             summary=result.summary,
             fit=result.fit,
-            agreement=None if clean is None else Agreement.of(bitmap.unpack(result.selected, n_samples), clean),
-            overlap=self.overlap(number, before, result.selected),
-            bits=tuple(kept) if self.keep_bits else (),
+            agreement=None if clean is None else SetMetrics.compare(bitmap.unpack(result.selected, n_samples), clean),
+            overlap=self.compute_overlap(number, previous, result.selected),
+            bits=tuple(epoch_bits) if self.keep_bits else (),
         )
 
-    def overlap(self, number: int, before: Bitmap, selected: Bitmap) -> float:
-        """Jaccard similarity of two consecutive sets; in round 1 without those whom round 0 could not judge."""
+    def compute_overlap(self, number: int, previous: Bitmap, selected: Bitmap) -> float:
+        """Return the Jaccard similarity of two consecutive sets; in round 1 without the planted samples."""
         judged = bitmap.full(self.data.n_samples)
         if number == 1 and self.planting is not None:
             judged &= ~self.planting.planted
-        return jaccard(before & judged, selected & judged)
+        return jaccard_similarity(previous & judged, selected & judged)
 
-    def finish(self) -> Finished | None:
-        """Train a fresh network on from the last set; None where that was not asked for, or the set is too small."""
+    def run_finish(self) -> FinishResult | None:
+        """Train a new network on the last clean set; None if there is no finish, or the set is too small."""
         if self.settings.finish == "none" or not self.records:
             return None
-        kept = self.records[-1].selected & self.trainer.trainable
-        if bitmap.popcount(kept) < 2:
+        clean_set = self.records[-1].selected & self.trainer.trainable
+        if bitmap.popcount(clean_set) < 2:
             return None
-        finished = self.trainer.finish(kept)
-        self.reporter.finished(finished)
+        finished = self.trainer.run_finish(clean_set)
+        self.reporter.on_finish_end(finished)
         if self.out is not None:
-            checkpoint.save_model(self.out, self.trainer.trainee.model)
+            checkpoint.save_model(self.out, self.trainer.train_state.model)
         return finished
 
-    def oracle(self) -> float | None:
-        """Test accuracy of training on the true clean set; None where that is unknown, empty, or not asked for."""
+    def train_oracle(self) -> float | None:
+        """Return the test accuracy of training on the true clean set; None if it is unknown, empty, or disabled."""
         clean = self.clean
         if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
             return None
         started = time.perf_counter()
-        self.reporter.round_started(_ORACLE, int(clean.sum()), self.settings.epochs_of(0))
-        test_accuracy = self.trainer.train_alone(bitmap.pack(clean))
-        self.reporter.comparison_done(_ORACLE, test_accuracy, time.perf_counter() - started)
+        self.reporter.on_round_start(_ORACLE_TITLE, int(clean.sum()), self.settings.epochs_of(0))
+        test_accuracy = self.trainer.train_comparison(bitmap.pack(clean))
+        self.reporter.on_comparison_end(_ORACLE_TITLE, test_accuracy, time.perf_counter() - started)
         return test_accuracy
 
-    def spec(self) -> RunSpec:
+    def make_run_spec(self) -> RunSpec:
         settings = self.settings
         return RunSpec(
             run_id=self.run_id,
@@ -296,8 +295,8 @@ class _Rounds:
             tags={"dataset": self.data.name, "model": settings.model, "noise": settings.noise},
         )
 
-    def save(self) -> None:
-        """Write a checkpoint where one is due: between rounds always, between epochs as often as the settings say."""
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint if one is due: always between rounds, and every `checkpoint_every` epochs."""
         every, n_done = self.settings.checkpoint_every, len(self.epochs)
         between_rounds = n_done in (0, self.settings.epochs_of(len(self.records)))
         if self.out is None or not every or not (between_rounds or n_done % every == 0):
@@ -309,20 +308,20 @@ class _Rounds:
             rounds=tuple(self.records),
             epochs=tuple(self.epochs),
             verified=self.verified,
-            model=self.trainer.trainee.model.state_dict(),
-            optimiser=self.trainer.trainee.optimiser.state_dict(),
+            model=self.trainer.train_state.model.state_dict(),
+            optimiser=self.trainer.train_state.optimiser.state_dict(),
             weights=self.weights,
             planting=self.planting,
         )
         checkpoint.save(self.out, self.settings, state)
 
-    def restore(self, resumed: Checkpoint) -> None:
-        self.records, self.epochs, self.verified = [*resumed.rounds], [*resumed.epochs], resumed.verified
-        self.trainer.trainee.model.load_state_dict(resumed.model)
-        self.trainer.trainee.optimiser.load_state_dict(resumed.optimiser)
-        checkpoint.set_random_state(resumed.random)
-        self.weights = resumed.weights
-        self.planting = resumed.planting
+    def restore_checkpoint(self, stored: Checkpoint) -> None:
+        self.records, self.epochs, self.verified = [*stored.rounds], [*stored.epochs], stored.verified
+        self.trainer.train_state.model.load_state_dict(stored.model)
+        self.trainer.train_state.optimiser.load_state_dict(stored.optimiser)
+        checkpoint.set_random_state(stored.random)
+        self.weights = stored.weights
+        self.planting = stored.planting
         if self.planting is not None:
-            self.trainer.use(self.planting)
-            self.backend.put_planted(self.planting.planted)  # of a run that was lost before its first epoch
+            self.trainer.use_planted_labels(self.planting)
+            self.backend.put_planted(self.planting.planted)  # for a run that was lost before its first epoch

@@ -13,26 +13,26 @@ from torch import Tensor, nn
 from mild_trainer.settings import ModelName
 
 
-def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+def _make_conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, size, stride, padding=size // 2, bias=False)
 
 
-def _shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
+def _make_shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
     if n_in == n_out and stride == 1:
         return nn.Identity()
-    return nn.Sequential(_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
+    return nn.Sequential(_make_conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion: ClassVar[int] = 1
 
     def __init__(self, n_in: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = _conv(n_in, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv2, self.norm2 = _conv(width, width, 3), nn.BatchNorm2d(width)
-        self.shortcut = _shortcut(n_in, width, stride)
+        self.conv1, self.norm1 = _make_conv(n_in, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = _make_conv(width, width, 3), nn.BatchNorm2d(width)
+        self.shortcut = _make_shortcut(n_in, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n_batch, n_in, height, width) to (n_batch, width, height / stride, width / stride)."""
@@ -42,16 +42,16 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up to four times the width, beside a shortcut."""
+    """Convolutions of 1x1, 3x3, and 1x1 to four times the width, with a shortcut."""
 
     expansion: ClassVar[int] = 4
 
     def __init__(self, n_in: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1, self.norm1 = _conv(n_in, width, 1), nn.BatchNorm2d(width)
-        self.conv2, self.norm2 = _conv(width, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv3, self.norm3 = _conv(width, width * 4, 1), nn.BatchNorm2d(width * 4)
-        self.shortcut = _shortcut(n_in, width * 4, stride)
+        self.conv1, self.norm1 = _make_conv(n_in, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.norm2 = _make_conv(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.norm3 = _make_conv(width, width * 4, 1), nn.BatchNorm2d(width * 4)
+        self.shortcut = _make_shortcut(n_in, width * 4, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n_batch, n_in, height, width) to (n_batch, 4 * width, height / stride, width / stride)."""
@@ -62,13 +62,13 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, stages that halve the image and double the width, an average over what is left, and a linear layer."""
+    """A stem, stages that halve the image size and double the width, global average pooling, and a linear layer."""
 
     def __init__(
         self, block: type[BasicBlock | Bottleneck], depths: Sequence[int], width: int, n_channels: int, n_classes: int
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(n_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(_make_conv(n_channels, width, 3), nn.BatchNorm2d(width), nn.ReLU())
         blocks: list[nn.Module] = []
         n_in = width
         for stage, depth in enumerate(depths):
@@ -88,12 +88,12 @@ class ResNet(nn.Module):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Map images to what the linear layer reads, (n_batch, n_features)."""
+        """Map images to the input of the linear layer, (n_batch, n_features)."""
         means: Tensor = self.blocks(self.stem(x)).mean((2, 3))
         return means
 
 
-_SHAPES: dict[ModelName, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
+_ARCHITECTURES: dict[ModelName, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], int]] = {
     "resnet8": (BasicBlock, (1, 1, 1), 16),
     "resnet20": (BasicBlock, (3, 3, 3), 16),
     "resnet18": (BasicBlock, (2, 2, 2, 2), 64),
@@ -103,6 +103,6 @@ _SHAPES: dict[ModelName, tuple[type[BasicBlock | Bottleneck], tuple[int, ...], i
 
 
 def build(name: ModelName, n_channels: int, n_classes: int) -> ResNet:
-    """Return a network with fresh weights drawn from torch's global generator."""
-    block, depths, width = _SHAPES[name]
+    """Create a network with weights drawn from torch's global generator."""
+    block, depths, width = _ARCHITECTURES[name]
     return ResNet(block, depths, width, n_channels, n_classes)

@@ -1,9 +1,4 @@
-"""One finish: a fresh network trained by one method until its budget of passes is spent.
-
-Exponential moving average of a network's weights (Polyak and Juditsky 1992; Tarvainen and Valpola 2017).
-
-Plain training on the clean set.
-"""
+"""The training of a finish: a new network, trained by one method until its budget of passes is used up."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,23 +12,25 @@ from torch.nn import functional
 
 from mild_trainer.settings import FinishName, TrainSettings
 from mild_trainer.training.augment import DeviceImages
-from mild_trainer.training.compute_cost import Passes
-from mild_trainer.training.engine import Trainee, evaluate, learning_rate
+from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.engine import TrainState, evaluate, learning_rate
 from mild_trainer.training.finetune.contrastive import Contrastive
 from mild_trainer.training.finetune.mixmatch import MixMatch
 from mild_trainer.training.finetune.pool import Pool
 
 
-class Average:
-    """Follows a network's weights and running statistics.
+class WeightAverage:
+    """Exponential moving average of a network's weights and running statistics.
+
+    See Polyak and Juditsky 1992; Tarvainen and Valpola 2017.
 
     Parameters
     ----------
     model
-        The network, which keeps its own weights until `adopt`.
+        The network, which keeps its own weights until `copy_to_model`.
     decay
-        What is left of the old average after a step; in the first steps less, as the average starts from nothing:
-        (1 + step) / (10 + step).
+        Factor of the old average in each step; at most (1 + step) / (10 + step), so that the initial weights are soon
+        forgotten.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -44,116 +41,119 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Add the current weights to the average."""
         self._step += 1
         decay = min(self._decay, (1 + self._step) / (10 + self._step))
         torch._foreach_lerp_(self._averages, self._live, 1 - decay)
 
     @torch.no_grad()
-    def adopt(self) -> None:
-        """Give the network the averages as its weights."""
+    def copy_to_model(self) -> None:
+        """Copy the averages into the network."""
         torch._foreach_copy_(self._live, self._averages)
 
 
 class Supervised:
-    """Cross entropy on the kept samples' labels."""
+    """Training on the clean set: cross entropy on the labels of the kept samples."""
 
-    def __init__(self, settings: TrainSettings, trainee: Trainee, pool: Pool) -> None:
-        self._settings, self._trainee = settings, trainee
-        self._batches = pool.batches(pool.kept, settings.batch_size)
+    def __init__(self, settings: TrainSettings, train_state: TrainState, pool: Pool) -> None:
+        self._settings, self._train_state = settings, train_state
+        self._batches = pool.iter_batches(pool.kept, settings.batch_size)
 
-    def step(self, done: float) -> tuple[Tensor, Passes]:
-        """Return the loss of the next batch, and what it costs to step along it."""
-        machine = self._trainee.machine
+    def step(self, done: float) -> tuple[Tensor, ComputeCost]:
+        """Return the loss and the cost of the next batch."""
+        context = self._train_state.context
         (x,), labels = next(self._batches)
-        with machine.autocast():
-            logits = machine.ranks.through(self._trainee.learner, x)
+        with context.autocast():
+            logits = context.ranks.gathered_forward(self._train_state.parallel_model, x)
         loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self._settings.label_smoothing)
-        return loss, Passes.learnt(len(labels))
+        return loss, ComputeCost.of_training(len(labels))
 
 
-class Method(Protocol):
-    """Makes losses to step along."""
+class FinishMethod(Protocol):
+    """A method of training: computes the loss of each step."""
 
-    def step(self, done: float) -> tuple[Tensor, Passes]:
-        """Return the next batch's loss and its cost, `done` of 0..1 into the training."""
+    def step(self, done: float) -> tuple[Tensor, ComputeCost]:
+        """Return the loss and the cost of the next batch, at the share `done` of the training, in 0..1."""
 
 
-METHODS: Mapping[FinishName, Callable[[TrainSettings, Trainee, Pool], Method]] = MappingProxyType(
+METHODS: Mapping[FinishName, Callable[[TrainSettings, TrainState, Pool], FinishMethod]] = MappingProxyType(
     {"supervised": Supervised, "mixmatch": MixMatch, "contrastive": Contrastive}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """What a finish came to.
+class FinishResult:
+    """Result of a finish.
 
     Attributes
     ----------
     method
-        As it was trained: where nobody was dropped, ``supervised`` whatever was asked for.
+        The method used; ``supervised`` where no sample was dropped.
     n_kept, n_dropped
-        Samples with trusted labels, and without.
+        Number of samples with and without trusted labels.
     test_accuracy
-        Of the network at the end.
+        Accuracy of the network at the end.
     passes
-        What was spent.
+        Cost of the training.
     seconds
-        Wall clock.
+        Wall time.
     """
 
     method: FinishName
     n_kept: int
     n_dropped: int
     test_accuracy: float
-    passes: Passes
+    passes: ComputeCost
     seconds: float
 
 
-def finish(settings: TrainSettings, trainee: Trainee, pool: Pool, test_images: DeviceImages, seed: int) -> Finished:
-    """Train fresh weights by `settings.finish`, and test them.
+def train_finish(
+    settings: TrainSettings, train_state: TrainState, pool: Pool, test_images: DeviceImages, seed: int
+) -> FinishResult:
+    """Train new weights by the method `settings.finish`, and test them.
 
     Parameters
     ----------
     settings
-        Name the method; its optimiser and schedule are those of a round.
-    trainee
-        Its network is renewed and left as trained, with averaged weights where `settings.ema` asks for them.
+        Names the method; optimiser and schedule are those of a round.
+    train_state
+        Its network is reinitialised and trained in place; with `settings.ema`, it ends with the averaged weights.
     pool
-        At least two kept samples.
+        The samples, of which at least two are kept.
     test_images
-        What to test on.
+        The test set.
     seed
-        Of the fresh weights.
+        Seed of the new weights.
 
     Notes
     -----
     The budget is a forward and a backward pass of every sample of the data set for each of `settings.finish_epochs`
-    (those of a round where that is 0). It is spent whatever the set's size, so that methods compare at equal cost.
+    (those of a round where that is 0). It does not depend on the size of the clean set, so that methods compare at
+    equal cost.
     """
     started = time.perf_counter()
     epochs = settings.finish_epochs or settings.epochs
-    budget = Passes.learnt(epochs * pool.images.n_samples).total
-    trainee.renew(seed)
-    trainee.model.train()
+    budget = ComputeCost.of_training(epochs * pool.images.n_samples).total
+    train_state.reinitialise(seed)
+    train_state.model.train()
     name: FinishName = settings.finish if len(pool.dropped) else "supervised"
-    method = METHODS[name](settings, trainee, pool)
-    average = Average(trainee.model, settings.ema) if settings.ema else None
-    optimiser, spent = trainee.optimiser, Passes()
-    while spent.total < budget:
-        done = spent.total / budget
+    method = METHODS[name](settings, train_state, pool)
+    average = WeightAverage(train_state.model, settings.ema) if settings.ema else None
+    optimiser, cost_so_far = train_state.optimiser, ComputeCost()
+    while cost_so_far.total < budget:
+        done = cost_so_far.total / budget
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(settings.schedule, settings.lr, done, 1)
         loss, cost = method.step(done)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
-        spent += cost
+        cost_so_far += cost
         if average is not None:
             average.update()
     if average is not None:
-        average.adopt()
-    trainee.machine.ranks.align(trainee.model)
-    test_accuracy = float(evaluate(trainee, test_images, settings))
+        average.copy_to_model()
+    train_state.context.ranks.broadcast_buffers(train_state.model)
+    test_accuracy = float(evaluate(train_state, test_images, settings))
     seconds = time.perf_counter() - started
-    return Finished(name, len(pool.kept), len(pool.dropped), test_accuracy, spent, seconds)
+    return FinishResult(name, len(pool.kept), len(pool.dropped), test_accuracy, cost_so_far, seconds)

@@ -1,4 +1,4 @@
-"""What a finisher learns from: samples with trusted labels, samples without, and batches of either."""
+"""The data of a finish: samples with trusted labels, samples without, and batches of both."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,38 +11,38 @@ from torch import Tensor
 from mild_trainer.training.augment import DeviceImages
 
 Views: TypeAlias = tuple[tuple[Tensor, ...], Tensor]
-"""Augmented images of one batch, several times over, and its labels."""
+"""Several augmentations of the images of one batch, and their labels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """The samples, and what draws from them.
+    """The samples, and the random generators of their batches.
 
     Attributes
     ----------
     images
-        The data set on the device, with the labels as given.
+        The data set on the device, with the given labels.
     kept, dropped
-        Shape (n,), indices on the device: whose label is trusted, and whose is not.
+        Shape (n,), indices of the samples with and without trusted labels, on the device.
     n_classes
         Labels are 0..n_classes-1.
-    draws
-        Of the device: orders and augmentation.
+    generator
+        Generator of the device, for orders and augmentation.
     rng
-        Of the host: shares of mixed images. Drawn there, no step waits for the device.
+        Generator of the host, for the shares of mixed images: drawn there, they need no synchronisation.
     """
 
     images: DeviceImages
     kept: Tensor
     dropped: Tensor
     n_classes: int
-    draws: torch.Generator
+    generator: torch.Generator
     rng: np.random.Generator
 
-    def batches(self, indices: Tensor, batch_size: int, n_views: int = 1) -> Iterator[Views]:
-        """Yield batches of `indices` without end, each image augmented `n_views` times, in a new order every time."""
+    def iter_batches(self, indices: Tensor, batch_size: int, n_views: int = 1) -> Iterator[Views]:
+        """Yield batches of `indices` endlessly, reordered each time, with `n_views` augmentations of each image."""
         while True:
-            order = indices[torch.randperm(len(indices), device=indices.device, generator=self.draws)]
-            views = [self.images.augmented(order, batch_size, self.draws) for _ in range(n_views)]
+            order = indices[torch.randperm(len(indices), device=indices.device, generator=self.generator)]
+            views = [self.images.iter_augmented(order, batch_size, self.generator) for _ in range(n_views)]
             for batch in zip(*views, strict=True):
                 yield tuple(x for _, x, _ in batch), batch[0][2]

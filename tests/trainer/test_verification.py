@@ -14,7 +14,7 @@ from mild_trainer.report import report, summary
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import checkpoint
 from mild_trainer.training.loop import run_rounds
-from mild_trainer.training.verify import folds
+from mild_trainer.training.verification import assign_folds
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def verified(quick: TrainSettings) -> TrainSettings:
 
 def test_folds_halve_every_class_and_not_along_the_labels_that_noise_broke() -> None:
     labels = np.repeat(np.arange(4), 250)
-    fold = folds(labels, seed=0)
+    fold = assign_folds(labels, seed=0)
     assert [np.count_nonzero(fold[labels == label]) for label in range(4)] == [125] * 4
     broken_first = np.random.default_rng(0).permutation(1000)[:400]
     assert np.count_nonzero(fold[broken_first]) == pytest.approx(200, abs=40)
-    assert (folds(labels, seed=0) == fold).all()
-    assert (folds(labels, seed=1) != fold).any()
+    assert (assign_folds(labels, seed=0) == fold).all()
+    assert (assign_folds(labels, seed=1) != fold).any()
 
 
 def test_labels_with_signal_are_trained_on_as_ever(verified: TrainSettings, digits: Dataset) -> None:

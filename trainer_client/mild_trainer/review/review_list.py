@@ -1,4 +1,4 @@
-"""``mild review``: the samples of a run in the order in which people should check them, and what they found."""
+"""The list of ``mild review``: samples in the order of checking, as CSV, and the marks that people add."""
 
 import csv
 import sys
@@ -16,13 +16,13 @@ from mild_trainer.errors import ReviewError
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
 
 COLUMNS = ("index", "id", "given_label", "suggested_label", "score", "noisy_posterior", "kept", "mark")
-"""Of a list; a file of marks needs the first and the last."""
+"""Columns of a list; a file of marks needs the first and the last."""
 _MARKS = {"clean": True, "wrong": False}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """What is known of all samples of a run.
+class ScoredSamples:
+    """Scores and selection of all samples of a run.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Judged:
     kept
         Shape (n_samples,), booleans: the clean set.
     audit
-        What was checked before.
+        Marks of samples that were checked before.
     """
 
     scores: NDArray[np.float32]
@@ -40,48 +40,50 @@ class Judged:
     audit: Audit
 
 
-def ranked(judged: Judged, order: Order, seed: int = 0) -> NDArray[np.int64]:
-    """All samples in the order to check them in, shape (n_samples,); those that were checked come last.
+def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray[np.int64]:
+    """Return all samples in the order of checking, shape (n_samples,); samples that were checked come last.
 
     Parameters
     ----------
-    judged
-        The samples.
+    samples
+        The samples with their scores.
     order
-        ``suspicious``: the likeliest to be mislabelled first, by their probability, then by their score, the dropped
-        before the kept; ``uncertain``: the nearest to a probability of one half first; ``random``.
+        ``suspicious``: by decreasing probability of being mislabelled, then dropped before kept, then by score;
+        ``uncertain``: by the distance of the probability from one half; ``random``.
     seed
-        Of a random order.
+        Seed of a random order.
     """
-    known, _ = judged.audit.masks
-    # A sample without a figure was not judged: it comes behind those that were.
-    noisy = np.nan_to_num(judged.noisy_posterior.astype(np.float64), nan=-1.0)
-    score = np.nan_to_num(judged.scores.astype(np.float64), nan=-np.inf)
-    keys = {
-        "suspicious": (-score, judged.kept, -noisy),
+    is_marked, _ = samples.audit.masks
+    # Samples without scores come after those with scores.
+    noisy = np.nan_to_num(samples.noisy_posterior.astype(np.float64), nan=-1.0)
+    score = np.nan_to_num(samples.scores.astype(np.float64), nan=-np.inf)
+    sort_keys = {
+        "suspicious": (-score, samples.kept, -noisy),
         "uncertain": (-score, np.abs(noisy - 0.5)),
-        "random": (np.random.default_rng([seed, 3]).random(known.size),),
+        "random": (np.random.default_rng([seed, 3]).random(is_marked.size),),
     }[order]
-    return np.lexsort((*keys, known)).astype(np.int64)
+    return np.lexsort((*sort_keys, is_marked)).astype(np.int64)
 
 
-def row(judged: Judged, index: int, name: str | None, given: int | None, suggested: int | None) -> tuple[str, ...]:
-    """One line of a list, in the order of `COLUMNS`; what is not known is empty."""
-    mark = judged.audit.get_mark(index)
+def format_row(
+    samples: ScoredSamples, index: int, name: str | None, given: int | None, suggested: int | None
+) -> tuple[str, ...]:
+    """Format one row of a list, with the `COLUMNS`; unknown values are empty."""
+    mark = samples.audit.get_mark(index)
     return (
         str(index),
         name or "",
         "" if given is None else str(given),
         "" if suggested is None else str(suggested),
-        _number(judged.scores[index]),
-        _number(judged.noisy_posterior[index]),
-        "yes" if judged.kept[index] else "no",
+        _format_score(samples.scores[index]),
+        _format_score(samples.noisy_posterior[index]),
+        "yes" if samples.kept[index] else "no",
         "" if mark is None else "clean" if mark else "wrong",
     )
 
 
 def write(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
-    """Write a list.
+    """Write a list as CSV.
 
     Raises
     ------
@@ -92,21 +94,21 @@ def write(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
         with path.open("x", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *lines])
     except FileExistsError:
-        raise exists(path) from None
+        raise make_exists_error(path) from None
 
 
-def exists(path: Path) -> ReviewError:
-    """What is said of a list that is there already."""
+def make_exists_error(path: Path) -> ReviewError:
+    """Make the error of a list that exists already."""
     return ReviewError(f"{path} exists and may hold marks; give another --out, or remove it")
 
 
 def write_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -> None:
-    """Write a set's indices as ``.npy``, and say on stderr what it is.
+    """Write a clean set's indices as ``.npy``, and print a summary to stderr.
 
     Raises
     ------
     ReviewError
-        If the file is named otherwise.
+        If the suffix is not ``.npy``.
     """
     if path.suffix != ".npy":
         raise ReviewError(f"the set {path} ends in {path.suffix!r}; give a file that ends in .npy")
@@ -117,7 +119,7 @@ def write_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -
 
 
 def read_marks(path: Path, n_samples: int) -> Audit:
-    """Read the marks of a list: lines whose mark is ``clean`` or ``wrong``; empty marks are passed over.
+    """Read the marks ``clean`` and ``wrong`` of a list; empty marks are ignored.
 
     Raises
     ------
@@ -136,16 +138,16 @@ def read_marks(path: Path, n_samples: int) -> Audit:
                 raise ReviewError(
                     f"{path} lacks the column {sorted(missing)[0]!r}; give a list as mild review writes it"
                 )
-            marks = [_mark(path, reader.line_num, line) for line in reader]
+            marks = [_parse_mark(path, reader.line_num, line) for line in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ReviewError(f"{path} is no CSV ({error}); give a list as mild review writes it") from error
-    found = [mark for mark in marks if mark is not None]
-    if not found:
+    parsed_marks = [mark for mark in marks if mark is not None]
+    if not parsed_marks:
         raise ReviewError(f"{path} holds 0 marks, at least 1 is needed; write clean or wrong into the column `mark`")
-    return Audit.from_marks([index for index, _ in found], [clean for _, clean in found], n_samples)
+    return Audit.from_marks([index for index, _ in parsed_marks], [clean for _, clean in parsed_marks], n_samples)
 
 
-def _mark(path: Path, number: int, line: dict[str, Any]) -> tuple[int, bool] | None:
+def _parse_mark(path: Path, number: int, line: dict[str, Any]) -> tuple[int, bool] | None:
     text = (line["mark"] or "").strip().lower()
     if not text:
         return None
@@ -157,5 +159,5 @@ def _mark(path: Path, number: int, line: dict[str, Any]) -> tuple[int, bool] | N
     return int(index), _MARKS[text]
 
 
-def _number(value: np.floating) -> str:
+def _format_score(value: np.floating) -> str:
     return "" if np.isnan(value) else f"{value:.6g}"
