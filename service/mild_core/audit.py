@@ -1,7 +1,7 @@
 """Audits, in which given labels were checked, and the evaluation of a set on the checked samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError
+from mild_core.results import Measured
 from mild_core.types import SelectionOptions
 
 
@@ -267,13 +268,7 @@ class Evaluation:
 
     def summary(self) -> dict[str, float | int | None]:
         """Return the quantities as JSON values, with the number of samples that they were measured on."""
-        return {
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "auc": self.auc,
-            "known": self.known,
-        }
+        return asdict(Measured(self.precision, self.recall, self.f1, self.auc, self.known))
 
 
 def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:

@@ -1,7 +1,7 @@
 """What a selection says: the clean set, what it was read off, and what may be believed of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import Rule, SelectionOptions, Verdict
+from mild_core.fields import describe, described
+from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +40,37 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One Weibull component, on the scale of the fit's bins (0..n_bins-1); `mean` is its mean within them."""
+    """One Weibull component, on the scale of the fit's bins (0..n_bins-1)."""
 
-    weight: float
-    scale: float
-    shape: float
-    mean: float
+    weight: float = field(metadata=describe("Share of the samples."))
+    scale: float = field(metadata=describe("Scale parameter, in bins."))
+    shape: float = field(metadata=describe("Shape parameter."))
+    mean: float = field(metadata=describe("Mean within the bins."))
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """The cut that was made: samples with metric <= `value` are kept.
+    """The cut: samples with metric <= `value` are kept."""
 
-    `cut` is the same cut in bins of the fit's histogram (-1: nobody, None: no histogram was fitted).
-    """
-
-    rule: Rule
-    value: float | None
-    cut: int | None
+    rule: Rule = field(metadata=describe("The rule that made the cut."))
+    value: float | None = field(metadata=describe("Largest metric that is kept."))
+    cut: int | None = field(
+        metadata=describe("The same as the last bin that is kept; -1: no bin, null: no histogram was fitted.")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCut:
-    """What became of one class, where classes have a say.
+    """Selection within one class, where the options ask for it."""
 
-    Attributes
-    ----------
-    label
-        The class.
-    scored, kept
-        Its samples that were judged, and those among them that are kept.
-    cut
-        Last bin that is kept; -1: nobody, None: no histogram was fitted.
-    noise_rate
-        Of the class's own fit; None without one, or where the verdict is not ``separable``.
-    floored
-        Whether the floor of the class keeps samples that the rule would have dropped.
-    """
-
-    label: int
-    scored: int
-    kept: int
-    cut: int | None
-    noise_rate: float | None
-    floored: bool
+    label: int = field(metadata=describe("The class."))
+    scored: int = field(metadata=describe("Its samples that were judged."))
+    kept: int = field(metadata=describe("The kept samples among them."))
+    cut: int | None = field(metadata=describe("Last bin that is kept; -1: no bin, null: no histogram was fitted."))
+    noise_rate: float | None = field(
+        metadata=describe("Of the class's own fit; null without one, or where the verdict is not `separable`.")
+    )
+    floored: bool = field(metadata=describe("The floor keeps samples that the rule would have dropped."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +84,56 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class MemberOverlap:
-    """How far a set overlaps with the members of its round, among the scored samples.
+    """How far a set overlaps with the members of its round."""
 
-    Attributes
-    ----------
-    agreement
-        Share of the judged samples that are both kept and members, or neither.
-    by_chance
-        The same share where being kept had nothing to do with being a member.
-    """
+    agreement: float = field(
+        metadata=describe("Share of the judged samples that are both kept and members, or neither.")
+    )
+    by_chance: float = field(
+        metadata=describe("The same share where being kept had nothing to do with being a member.")
+    )
 
-    agreement: float
-    by_chance: float
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Quality of a set on the audited samples; null where that is not defined."""
+
+    precision: float | None = field(metadata=describe("Share of the kept that are clean."))
+    recall: float | None = field(metadata=describe("Share of the clean that are kept."))
+    f1: float | None = field(metadata=describe("Harmonic mean of the two."))
+    auc: float | None = field(
+        metadata=describe("Probability that a clean sample scores lower than a mislabelled one, ties counted half.")
+    )
+    known: int = field(metadata=describe("Audited samples, on which all of this rests."))
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionSummary:
+    """A selection without its arrays: the one declaration of its JSON."""
+
+    num_samples: int = field(metadata=describe("Samples of the run."))
+    num_selected: int = field(metadata=describe("Samples kept."))
+    metric: Metric = field(metadata=describe("Per-sample score; low is clean."))
+    fit: Fit = field(metadata=describe("How the mixture was fitted."))
+    evidence: Evidence = field(metadata=describe("Rounds that counted."))
+    threshold: Threshold = field(metadata=describe("The cut."))
+    components: list[Component] = field(metadata=describe("Clean first; empty where nothing was fitted."))
+    verdict: Verdict = field(metadata=describe("What was done, and why, is in `reasons`."))
+    reasons: list[str] = field(metadata=describe("One sentence each."))
+    estimated: Mapping[str, Estimate | None] = field(
+        metadata=describe("`noise_rate`, `precision`, `recall` under the fit; null where they are not identified.")
+    )
+    epochs: int = field(metadata=describe("Epochs that counted."))
+    unobserved: int = field(
+        metadata=describe("Samples seen in under half of the epochs in which they should have been; never kept.")
+    )
+    planted: int = field(
+        metadata=describe("Samples whose own label was never judged, since it was broken on purpose; never kept.")
+    )
+    member_overlap: MemberOverlap | None = described(
+        None, "How far the set overlaps with the members of its round; null where every sample is a member."
+    )
+    classes: list[ClassCut] | None = described(None, "With `per_class` or `min_keep_class`: every class, by its label.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,30 +216,22 @@ class Selection:
         return bitmap.to_indices(self.bitmap, self.n_samples)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the per-sample arrays, as JSON values, in the wire's names."""
-        return {
-            "num_samples": self.n_samples,
-            "num_selected": self.n_selected,
-            "metric": self.options.metric,
-            "fit": self.options.fit,
-            "evidence": self.options.evidence,
-            "threshold": {
-                "rule": self.threshold.rule,
-                "value": self.threshold.value,
-                "cut": self.threshold.cut,
-            },
-            "components": [
-                {"weight": c.weight, "scale": c.scale, "shape": c.shape, "mean": c.mean} for c in self.components
-            ],
-            "verdict": self.verdict,
-            "reasons": list(self.reasons),
-            "estimated": {
-                name: None if e is None else {"value": e.value, "low": e.low, "high": e.high}
-                for name, e in self.estimated.items()
-            },
-            "epochs": self.epochs,
-            "unobserved": self.unobserved,
-            "planted": self.planted,
-            "member_overlap": None if self.member_overlap is None else asdict(self.member_overlap),
-            **({"classes": [asdict(found) for found in self.classes]} if self.options.by_class else {}),
-        }
+        """Return `SelectionSummary` as JSON values; without ``classes`` where the options do not ask for them."""
+        summary = SelectionSummary(
+            num_samples=self.n_samples,
+            num_selected=self.n_selected,
+            metric=self.options.metric,
+            fit=self.options.fit,
+            evidence=self.options.evidence,
+            threshold=self.threshold,
+            components=list(self.components),
+            verdict=self.verdict,
+            reasons=list(self.reasons),
+            estimated=dict(self.estimated),
+            epochs=self.epochs,
+            unobserved=self.unobserved,
+            planted=self.planted,
+            member_overlap=self.member_overlap,
+            classes=list(self.classes) if self.options.by_class else None,
+        )
+        return {name: value for name, value in asdict(summary).items() if name != "classes" or value is not None}

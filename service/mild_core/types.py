@@ -215,7 +215,7 @@ class RunSpec:
     This is the one declaration of a run: the client sends it, the service checks and stores it, and answers with it.
     """
 
-    run_id: str
+    run_id: str = field(metadata=describe("The caller's name for the run."))
     num_samples: int = field(metadata=describe("Samples of the data set; a sample's index never changes over a run."))
     num_classes: int | None = described(None, "Classes, where known.", 1, 2**31)
     observe: Observe = described("all", "Which samples an epoch that carries one bitmap has observed.")

@@ -1,18 +1,18 @@
 """Status of rounds and epochs: which samples, shards and epochs are stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import anyio.to_thread
 import numpy as np
-from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.fields import describe
 from mild_service.config import Settings
 from mild_service.errors import StoreDamaged, StoreUnavailable
 from mild_service.limits import check_position
-from mild_service.models import Epoch, Round, Run, ShardRef
+from mild_service.models import Epoch, EpochKind, Round, Run, ShardRef
 from mild_service.store import Store, wrong_round_error
 
 EpochState: TypeAlias = Literal["absent", "partial", "committed"]
@@ -23,38 +23,24 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochStatus:
-    """Status of one epoch.
+    """Status of one epoch."""
 
-    Attributes
-    ----------
-    epoch
-        Its record; None if there is none.
-    n_correct, n_observed
-        Numbers of correct and observed samples.
-    n_expected
-        Number of samples that the run observes in every epoch.
-    n_missing, missing
-        Number of expected samples that are not stored, and the first 100 of them.
-    n_ranges, ranges
-        Number of ranges of consecutive missing samples, and the first 100 of them, shape (n, 2): first and last.
-    missing_shards
-        Shards that are not stored, ascending; empty if the epoch is not written in shards.
-    """
-
-    epoch: Epoch | None
-    n_correct: int
-    n_observed: int
-    n_expected: int
-    n_missing: int
-    missing: NDArray[np.int64]
-    n_ranges: int
-    ranges: NDArray[np.int64]
-    missing_shards: list[int]
-
-    @property
-    def state(self) -> EpochState:
-        """State of the epoch."""
-        return epoch_state(self.epoch)
+    state: EpochState = field(metadata=describe("State of the epoch."))
+    kind: EpochKind | None = field(metadata=describe("How its first writer writes it; null while it is absent."))
+    attempt: int | None = field(metadata=describe("Attempt that wrote it; null while it is absent."))
+    num_correct: int = field(metadata=describe("Correct samples."))
+    num_observed: int = field(metadata=describe("Observed samples."))
+    num_expected: int = field(metadata=describe("Samples that the run observes in every epoch."))
+    num_missing: int = field(
+        metadata=describe("Expected samples that are not stored: unobserved, once the epoch is committed.")
+    )
+    missing: list[int] = field(metadata=describe("The first 100 of them."))
+    num_missing_ranges: int = field(metadata=describe("Ranges of consecutive indices among the missing."))
+    missing_ranges: list[tuple[int, int]] = field(metadata=describe("The first 100 of them: first and last index."))
+    num_shards: int | None = field(metadata=describe("Null where the epoch is not written in shards."))
+    missing_shards: list[int] = field(metadata=describe("Shards that are not stored, ascending."))
+    digest: str | None
+    """Of the epoch's content, for its ETag; None while it is absent."""
 
 
 class StatusReader:
@@ -156,13 +142,17 @@ def _compute_status(
     n_ranges, ranges = bitmap.find_ranges(missing, _MAX_LISTED)
     n_shards = 0 if epoch is None else epoch.n_shards or 0
     return EpochStatus(
-        epoch=epoch,
-        n_correct=bitmap.popcount(correct),
-        n_observed=bitmap.popcount(observed),
-        n_expected=bitmap.popcount(expected),
-        n_missing=bitmap.popcount(missing),
-        missing=bitmap.first_indices(missing, _MAX_LISTED),
-        n_ranges=n_ranges,
-        ranges=ranges,
+        state=epoch_state(epoch),
+        kind=None if epoch is None else epoch.kind,
+        attempt=None if epoch is None else epoch.attempt,
+        num_correct=bitmap.popcount(correct),
+        num_observed=bitmap.popcount(observed),
+        num_expected=bitmap.popcount(expected),
+        num_missing=bitmap.popcount(missing),
+        missing=bitmap.first_indices(missing, _MAX_LISTED).tolist(),
+        num_missing_ranges=n_ranges,
+        missing_ranges=[(first, last) for first, last in ranges.tolist()],
+        num_shards=None if epoch is None else epoch.n_shards,
+        digest=None if epoch is None else epoch.digest,
         missing_shards=sorted(set(range(n_shards)) - {ref.shard for ref in refs}),
     )

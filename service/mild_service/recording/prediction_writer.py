@@ -2,16 +2,16 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, from_thread, to_thread
-from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.fields import describe
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import WrongPredictions
 from mild_service.annotations.external_ids import ExternalIds
@@ -52,31 +52,19 @@ _SHOWN = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedEpoch:
-    """What a log has done to an epoch.
+    """What a log did to an epoch."""
 
-    Attributes
-    ----------
-    round, epoch
-        Which.
-    outcome
-        ``same`` when the store knew all of it.
-    state
-        ``partial`` until everyone whom the run observes is in, or a log completes it.
-    n_correct, n_observed, n_expected
-        Samples.
-    n_missing, missing
-        Samples that are expected and not there, and the first 100 of them.
-    """
-
-    round: int
-    epoch: int
-    outcome: Literal["merged", "same"]
-    state: Literal["partial", "committed"]
-    n_correct: int
-    n_observed: int
-    n_expected: int
-    n_missing: int
-    missing: NDArray[np.int64]
+    round: int = field(metadata=describe("The round."))
+    epoch: int = field(metadata=describe("The epoch."))
+    outcome: Literal["merged", "same"] = field(metadata=describe("`same`: the store had all of it."))
+    state: Literal["partial", "committed"] = field(
+        metadata=describe("`partial` until all expected samples are in, or a log completes it.")
+    )
+    num_correct: int = field(metadata=describe("Correct samples."))
+    num_observed: int = field(metadata=describe("Observed samples."))
+    num_expected: int = field(metadata=describe("Samples that the run observes in every epoch."))
+    num_missing: int = field(metadata=describe("Expected samples that are not in."))
+    missing: list[int] = field(metadata=describe("The first 100 of them."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +229,7 @@ class PredictionWriter:
                 raise wrong_round_error(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._expected(run, round_)
             filled, bits, votes = await self._in_thread(partial(_filled, place, own, stored, expected))
-            committed = complete or filled.n_missing == 0
+            committed = complete or filled.num_missing == 0
             if old is not None and not old.partial:
                 if filled.outcome == "merged":
                     raise EpochConflict(
@@ -327,11 +315,11 @@ def _filled(
         epoch=place[1],
         outcome=outcome,
         state="partial",
-        n_correct=bitmap.popcount(correct),
-        n_observed=bitmap.popcount(observed),
-        n_expected=bitmap.popcount(expected),
-        n_missing=missing.size,
-        missing=missing[:_SHOWN],
+        num_correct=bitmap.popcount(correct),
+        num_observed=bitmap.popcount(observed),
+        num_expected=bitmap.popcount(expected),
+        num_missing=missing.size,
+        missing=missing[:_SHOWN].tolist(),
     )
     return filled, EpochBits(n_samples, correct, observed), votes
 

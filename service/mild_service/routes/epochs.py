@@ -1,6 +1,7 @@
 """Epochs of a round: ``/runs/{run_id}/rounds/{round}/epochs``, sent whole or in shards, and their status."""
 
-from typing import Annotated, Literal, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -27,6 +28,7 @@ from mild_service.web.dependencies import (
 from mild_service.web.openapi import BITMAP_ERRORS, ROUND_ERRORS, WRITE_ERRORS, bitmap_body
 from mild_service.web.problems import error_responses
 from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
+from mild_service.web.schemas import response_model
 
 
 class EpochView(BaseModel):
@@ -57,33 +59,12 @@ class ShardView(BaseModel):
     num_observed: int
 
 
-class FilledView(BaseModel):
-    """What a log has done to an epoch."""
-
-    round: int
-    epoch: int
-    outcome: Literal["merged", "same"] = Field(description="`same`: all of it was known.")
-    state: Literal["partial", "committed"]
-    num_correct: int
-    num_observed: int
-    num_expected: int = Field(description="Samples that the run observes in every epoch.")
-    num_missing: int
-    missing: list[int] = Field(description="The first 100 samples that are expected and not there.")
-
-    @classmethod
-    def of(cls, filled: MergedEpoch) -> Self:
-        """View of `filled`."""
-        return cls(
-            round=filled.round,
-            epoch=filled.epoch,
-            outcome=filled.outcome,
-            state=filled.state,
-            num_correct=filled.n_correct,
-            num_observed=filled.n_observed,
-            num_expected=filled.n_expected,
-            num_missing=filled.n_missing,
-            missing=filled.missing.tolist(),
-        )
+if TYPE_CHECKING:
+    MergedEpochView: TypeAlias = BaseModel
+    _StatusFields: TypeAlias = BaseModel
+else:
+    MergedEpochView = response_model(MergedEpoch)
+    _StatusFields = response_model(EpochStatus)
 
 
 class PostedView(BaseModel):
@@ -91,51 +72,20 @@ class PostedView(BaseModel):
 
     run_id: str
     records: int
-    epochs: list[FilledView]
+    epochs: list[MergedEpochView]
 
 
-class CoverageView(BaseModel):
-    """How far an epoch is."""
+class EpochStatusView(_StatusFields):
+    """Status of an epoch: which samples and shards are stored."""
 
     run_id: str
     round: int
     epoch: int
-    state: EpochState
-    kind: EpochKind | None = Field(description="How its first writer writes it; null while it is absent.")
-    attempt: int | None
-    num_correct: int
-    num_observed: int
-    num_expected: int = Field(description="Samples that the run observes in every epoch.")
-    num_missing: int = Field(description="Samples that are expected and not there: unobserved, once it is committed.")
-    missing: list[int] = Field(description="The first 100 of them.")
-    num_missing_ranges: int = Field(description="Stretches of neighbouring indices among the missing.")
-    missing_ranges: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
-        description="The first 100 of them: first and last index."
-    )
-    num_shards: int | None = Field(description="Null where the epoch is not written in shards.")
-    missing_shards: list[int]
 
     @classmethod
-    def of(cls, run_id: str, round_: int, epoch: int, coverage: EpochStatus) -> Self:
-        """View of `coverage`."""
-        held = coverage.epoch
-        return cls(
-            run_id=run_id,
-            round=round_,
-            epoch=epoch,
-            state=coverage.state,
-            kind=held and held.kind,
-            attempt=held and held.attempt,
-            num_correct=coverage.n_correct,
-            num_observed=coverage.n_observed,
-            num_expected=coverage.n_expected,
-            num_missing=coverage.n_missing,
-            missing=coverage.missing.tolist(),
-            num_missing_ranges=coverage.n_ranges,
-            missing_ranges=coverage.ranges.tolist(),
-            num_shards=held and held.n_shards,
-            missing_shards=coverage.missing_shards,
-        )
+    def of(cls, run_id: str, round_: int, epoch: int, status: EpochStatus) -> Self:
+        """View of `status`."""
+        return cls.model_validate({"run_id": run_id, "round": round_, "epoch": epoch, **asdict(status)})
 
 
 class EpochSummary(BaseModel):
@@ -285,7 +235,7 @@ async def put_shard(
 
 @router.get(
     "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
-    response_model=CoverageView,
+    response_model=EpochStatusView,
     responses=error_responses(*ROUND_ERRORS),
 )
 async def get_epoch(
@@ -295,12 +245,12 @@ async def get_epoch(
     runs: RunsDep,
     status_reader: StatusReaderDep,
     response: Response,
-) -> CoverageView:
+) -> EpochStatusView:
     """Status of an epoch: absent, partial or committed, with its missing samples and shards."""
     status = await status_reader.read_epoch(await runs.find(run_id), round_, epoch)
-    if status.epoch is not None:
-        response.headers.update(etag_header(status.epoch.digest))
-    return CoverageView.of(run_id, round_, epoch, status)
+    if status.digest is not None:
+        response.headers.update(etag_header(status.digest))
+    return EpochStatusView.of(run_id, round_, epoch, status)
 
 
 @router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=error_responses(*ROUND_ERRORS))

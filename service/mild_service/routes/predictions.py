@@ -21,7 +21,7 @@ from mild_service.errors import (
     UnsupportedMediaType,
 )
 from mild_service.ingest import FORMATS, NDJSON
-from mild_service.routes.epochs import FilledView, PostedView
+from mild_service.routes.epochs import PostedView
 from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
 from mild_service.web.problems import error_responses
@@ -75,6 +75,4 @@ async def post_predictions(
     run = await runs.find(run_id)
     media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
     posted = await predictions.post(run, media_type, bodies.stream(request, settings.max_log_bytes), complete, attempt)
-    return PostedView(
-        run_id=run_id, records=posted.n_records, epochs=[FilledView.of(filled) for filled in posted.epochs]
-    )
+    return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)

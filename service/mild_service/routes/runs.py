@@ -29,7 +29,7 @@ from mild_service.web.bodies import RequestModel, WholeNumber, limit_entries
 from mild_service.web.dependencies import CallerDep, RunId, RunsDep
 from mild_service.web.problems import error_responses
 from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
-from mild_service.web.schemas import SelectionRequest, request_fields, response_fields
+from mild_service.web.schemas import SelectionRequest, request_fields, response_model
 
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 else:
     _RequestFields = request_fields(RunSpec, without=("run_id", "selection"), types=_NARROWED)
     _PatchFields = request_fields(RunSpec, only=("tags", "ttl_seconds", "picture_url"), types=_NARROWED, optional=True)
-    _StateFields = response_fields(RunSpec)
+    _StateFields = response_model(RunSpec)
 
 
 class RunRequest(_RequestFields):

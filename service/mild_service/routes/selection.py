@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, InvalidInput, ParameterError, TrailingBitsError
-from mild_core.types import Evidence, Fit, Metric, RoundBits, Rule, SelectionOptions, Verdict
+from mild_core.results import Component, Estimate, Measured, SelectionSummary, Threshold
+from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
 from mild_service.annotations.external_ids import no_sample_ids_error
 from mild_service.errors import (
     BadRecord,
@@ -47,66 +48,23 @@ from mild_service.web.dependencies import (
 )
 from mild_service.web.problems import error_responses
 from mild_service.web.responses import Representation
+from mild_service.web.schemas import response_model
+
+if TYPE_CHECKING:
+    _SummaryFields: TypeAlias = BaseModel
+    ThresholdView: TypeAlias = BaseModel
+    ComponentView: TypeAlias = BaseModel
+    EstimateView: TypeAlias = BaseModel
+    MeasuredView: TypeAlias = BaseModel
+else:
+    _SummaryFields = response_model(SelectionSummary)
+    ThresholdView = response_model(Threshold)
+    ComponentView = response_model(Component)
+    EstimateView = response_model(Estimate)
+    MeasuredView = response_model(Measured)
 
 
-class ThresholdView(BaseModel):
-    """The cut: samples with metric <= `value` are kept; `cut` is the same in bins."""
-
-    rule: Rule
-    value: float | None
-    cut: int | None
-
-
-class ComponentView(BaseModel):
-    """One Weibull component, on the scale of the fit's bins."""
-
-    weight: float
-    scale: float
-    shape: float
-    mean: float
-
-
-class EstimateView(BaseModel):
-    """A quantity with a 90% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class MeasuredView(BaseModel):
-    """How good a set is on the audited samples; null where that is not defined."""
-
-    precision: float | None = Field(description="Share of the kept that are clean.")
-    recall: float | None = Field(description="Share of the clean that are kept.")
-    f1: float | None
-    auc: float | None = Field(
-        description="Probability that a clean sample scores lower than a mislabelled one, ties counted half."
-    )
-    known: int = Field(description="Audited samples, which all of this rests on.")
-
-
-class ClassView(BaseModel):
-    """What became of one class."""
-
-    label: int
-    scored: int = Field(description="Its samples that were judged.")
-    kept: int
-    cut: int | None = Field(description="Last bin that is kept; -1: nobody, null: nothing was fitted.")
-    noise_rate: float | None = Field(
-        description="Of the class's own fit; null without one, or where the verdict is not `separable`."
-    )
-    floored: bool = Field(description="The floor keeps samples that the rule would have dropped.")
-
-
-class MemberOverlapView(BaseModel):
-    """How far a set overlaps with the members of its round."""
-
-    agreement: float = Field(description="Share of the judged samples that are both kept and members, or neither.")
-    by_chance: float = Field(description="The same share where being kept had nothing to do with being a member.")
-
-
-class SelectionView(BaseModel):
+class SelectionView(_SummaryFields):
     """A clean index set, and what may be believed of it."""
 
     run_id: str | None
@@ -116,23 +74,6 @@ class SelectionView(BaseModel):
         "client; `computed`: computed for this request, and stored nowhere."
     )
     provisional: bool = Field(description="The round is still open.")
-    num_samples: int
-    num_selected: int
-    metric: Metric
-    fit: Fit
-    evidence: Evidence
-    threshold: ThresholdView
-    components: list[ComponentView]
-    verdict: Verdict
-    reasons: list[str]
-    estimated: dict[str, EstimateView | None]
-    epochs: int
-    unobserved: int
-    planted: int = Field(description="Samples whose own label was never judged, since it was broken on purpose.")
-    member_overlap: MemberOverlapView | None = Field(
-        None, description="How far the set overlaps with the members of its round; null where every sample is a member."
-    )
-    classes: list[ClassView] | None = Field(None, description="With `per_class` or `min_keep_class`: every class.")
     core_version: str
     client_core_version: str | None = Field(None, description="With `basis` client: what computed the set.")
     differs: int | None = Field(

@@ -5,9 +5,11 @@ The declarations are in `mild_core.types`.
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, Field, fields
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache, reduce
+from operator import or_
+from types import MappingProxyType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, FiniteFloat, create_model
@@ -63,13 +65,16 @@ def request_fields(
     return create_model(f"{cls.__name__}Fields", __base__=RequestModel, **definitions)
 
 
-def response_fields(cls: "type[DataclassInstance]", types: Mapping[str, Any] = _NONE) -> type[BaseModel]:
-    """Base model of a response with the fields of `cls`, all of them always there."""
+@cache
+def response_model(cls: "type[DataclassInstance]") -> type[BaseModel]:
+    """Model of a response with the name, documentation and described fields of `cls`, nested dataclasses included."""
     definitions: dict[str, Any] = {
-        field.name: (types.get(field.name) or field_types(cls)[field.name], PydanticField(**_field_info(field)))
+        field.name: (_response_type(field_types(cls)[field.name]), _response_field(field))
         for field in fields(cls)
+        if field.metadata
     }
-    return create_model(f"{cls.__name__}State", __config__=ConfigDict(populate_by_name=True), **definitions)
+    config = ConfigDict(populate_by_name=True, from_attributes=True)
+    return create_model(cls.__name__, __config__=config, __doc__=cls.__doc__, **definitions)
 
 
 def query_parameters(cls: "type[DataclassInstance]") -> Callable[..., Any]:
@@ -112,6 +117,22 @@ def _documented_type(annotation: Any, field: "Field[Any]") -> Any:
     limits = {"minimum": field.metadata["low"], "maximum": field.metadata["high"]}
     number = Annotated[FiniteFloat, PydanticField(json_schema_extra=limits)]
     return number if annotation is float else number | None
+
+
+def _response_type(annotation: Any) -> Any:
+    """`annotation` with a model in place of each dataclass."""
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return response_model(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is None or origin is Literal:
+        return annotation
+    replaced = tuple(map(_response_type, arguments))
+    return reduce(or_, replaced) if origin in (Union, UnionType) else origin[replaced]
+
+
+def _response_field(field: "Field[Any]") -> Any:
+    """A field with a default is optional: it is left out of some answers."""
+    return PydanticField(... if field.default is MISSING else field.default, **_field_info(field))
 
 
 def _field_info(field: "Field[Any]") -> dict[str, Any]:

@@ -95,7 +95,7 @@ async def test_what_others_add_while_a_log_is_read_stays(predictions: Prediction
     assert await observed(store, run) == [*range(10), *range(50, 60)]
     same = await post(predictions, run, range(5), meanwhile=lambda: post(predictions, run, range(60, 70)))
     assert same.epochs[0].outcome == "same"
-    assert same.epochs[0].n_observed == 30
+    assert same.epochs[0].num_observed == 30
 
 
 async def test_a_contradiction_that_comes_while_a_log_is_read_is_refused(
@@ -147,7 +147,7 @@ async def test_what_is_dropped_while_a_log_is_read_does_not_come_back(
         await store.rounds.resume(run, 0, 0)
 
     posted = await post(predictions, run, range(10), meanwhile=resume)
-    assert posted.epochs[0].n_observed == 10
+    assert posted.epochs[0].num_observed == 10
     assert (await round_0(store, run)).partial_epochs[0].attempt == 2
     with pytest.raises(StaleAttempt):
         await post(predictions, run, range(20), attempt=1)

@@ -241,7 +241,7 @@ async def test_coverage_is_of_one_instant(
     monkeypatch.setattr(store.shards, "read_refs", late_read)
     monkeypatch.setattr(store.shards, "read_bits", late_read_bits)
     coverage = await status_reader.read_epoch(run, 0, 0)
-    assert (coverage.state, coverage.n_observed, coverage.missing_shards) == ("committed", N, [])
+    assert (coverage.state, coverage.num_observed, coverage.missing_shards) == ("committed", N, [])
 
 
 async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
