@@ -2,7 +2,7 @@
 
 A field says what it is where it is declared::
 
-    p: float = described(0.5, "posterior: largest noisy posterior kept.", 0, 1)
+    p: float = declare_field(0.5, "posterior: largest noisy posterior kept.", 0, 1)
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def describe(
     return MappingProxyType({"text": text, "low": low, "high": high, "alias": alias, **more})
 
 
-def described(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+def declare_field(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
     """A dataclass field with a default and the metadata of `describe`."""
     return field(default=default, metadata=describe(text, low, high, **more))
 

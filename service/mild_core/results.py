@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.fields import describe, described
+from mild_core.fields import declare_field, describe
 from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions, Verdict
 
 
@@ -130,10 +130,12 @@ class SelectionSummary:
     planted: int = field(
         metadata=describe("Samples whose own label was never judged, since it was broken on purpose; never kept.")
     )
-    member_overlap: MemberOverlap | None = described(
+    member_overlap: MemberOverlap | None = declare_field(
         None, "How far the set overlaps with the members of its round; null where every sample is a member."
     )
-    classes: list[ClassCut] | None = described(None, "With `per_class` or `min_keep_class`: every class, by its label.")
+    classes: list[ClassCut] | None = declare_field(
+        None, "With `per_class` or `min_keep_class`: every class, by its label."
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
-from mild_core.fields import check_fields, describe, described, wire_name
+from mild_core.fields import check_fields, declare_field, describe, wire_name
 
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
@@ -161,25 +161,27 @@ class SelectionOptions:
     read names, types, defaults, limits and descriptions from here.
     """
 
-    metric: Metric = described("mild-simple", "Per-sample score; low is clean.")
-    fit: Fit = described("anchored", "How the mixture is fitted to the histogram of scores.")
-    evidence: Evidence = described(
+    metric: Metric = declare_field("mild-simple", "Per-sample score; low is clean.")
+    fit: Fit = declare_field("anchored", "How the mixture is fitted to the histogram of scores.")
+    evidence: Evidence = declare_field(
         "pooled", "pooled: all rounds so far, each with equal weight; latest: the last round alone."
     )
-    threshold: Rule = described("f1", "The rule that makes the cut.")
-    p: float = described(0.5, "posterior: largest noisy posterior kept.", 0, 1)
-    value: float | None = described(None, "value: largest metric kept.", -1e9, 1e9)
-    fraction: float | None = described(None, "fraction: share kept; without it the fit's estimate.", 0, 1)
-    target: float | None = described(None, "precision, recall: the estimate that the set is to reach.", 0, 1)
-    cost_ratio: float = described(
+    threshold: Rule = declare_field("f1", "The rule that makes the cut.")
+    p: float = declare_field(0.5, "posterior: largest noisy posterior kept.", 0, 1)
+    value: float | None = declare_field(None, "value: largest metric kept.", -1e9, 1e9)
+    fraction: float | None = declare_field(None, "fraction: share kept; without it the fit's estimate.", 0, 1)
+    target: float | None = declare_field(None, "precision, recall: the estimate that the set is to reach.", 0, 1)
+    cost_ratio: float = declare_field(
         1.0, "bayes: cost of keeping a wrong label over that of dropping a right one.", 1e-6, 1e6
     )
-    min_keep: float = described(0.01, "Share kept whatever the rule says; only a given value goes below it.", 0, 1)
-    per_class: bool = described(False, "A fit and a cut for each class, drawn to the fit of all samples; needs labels.")
-    min_keep_class: float = described(
+    min_keep: float = declare_field(0.01, "Share kept whatever the rule says; only a given value goes below it.", 0, 1)
+    per_class: bool = declare_field(
+        False, "A fit and a cut for each class, drawn to the fit of all samples; needs labels."
+    )
+    min_keep_class: float = declare_field(
         0.0, "Share kept of each class whatever the rule says; above 0 it needs labels.", 0, 1
     )
-    audit: AuditUse = described(
+    audit: AuditUse = declare_field(
         "measure",
         "measure: an audit measures the set, nothing else; fit: it calibrates the fit, and checked samples follow "
         "their mark.",
@@ -217,17 +219,19 @@ class RunSpec:
 
     run_id: str = field(metadata=describe("The caller's name for the run."))
     num_samples: int = field(metadata=describe("Samples of the data set; a sample's index never changes over a run."))
-    num_classes: int | None = described(None, "Classes, where known.", 1, 2**31)
-    observe: Observe = described("all", "Which samples an epoch that carries one bitmap has observed.")
-    forward_pass: Pass = described("eval", "Which forward pass makes the members' bits.", alias="pass")
+    num_classes: int | None = declare_field(None, "Classes, where known.", 1, 2**31)
+    observe: Observe = declare_field("all", "Which samples an epoch that carries one bitmap has observed.")
+    forward_pass: Pass = declare_field("eval", "Which forward pass makes the members' bits.", alias="pass")
     selection: SelectionOptions = field(
         default_factory=SelectionOptions, metadata=describe("How the clean set is selected.")
     )
-    expected_epochs: int | None = described(
+    expected_epochs: int | None = declare_field(
         None, "Planned epochs of a round, for progress displays.", 1, 2**31, changeable=True
     )
-    expected_rounds: int | None = described(None, "Planned rounds, for progress displays.", 1, 2**31, changeable=True)
-    picture_url: str | None = described(
+    expected_rounds: int | None = declare_field(
+        None, "Planned rounds, for progress displays.", 1, 2**31, changeable=True
+    )
+    picture_url: str | None = declare_field(
         None,
         "Where the dashboard finds pictures: https://…/{id}.png or …/{index}.png; empty: nowhere.",
         changeable=True,
@@ -235,7 +239,7 @@ class RunSpec:
     tags: Mapping[str, str] = field(
         default_factory=dict, metadata=describe("Free text, for listings.", changeable=True)
     )
-    ttl_seconds: int | None = described(
+    ttl_seconds: int | None = declare_field(
         None,
         "Seconds after the last write at which the run expires; without it the service's own time.",
         60,

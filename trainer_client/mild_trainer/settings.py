@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 
 from mild_core.alarms import PATIENCE
 from mild_core.errors import ParameterError
-from mild_core.fields import check_fields, described
+from mild_core.fields import check_fields, declare_field
 from mild_core.types import Observe, Pass, SelectionOptions
 from mild_trainer import noise
 from mild_trainer.data import imbalance
@@ -34,88 +34,94 @@ class TrainSettings:
     This is the one declaration of the settings: the command line, the checks and the documentation's test read it.
     """
 
-    dataset: DatasetName = described("digits", "Data set to train on.", group=DATA)
-    data_dir: Path | None = described(None, "Folder with the data set's files, or the .npz file.", group=DATA)
-    limit: int = described(
+    dataset: DatasetName = declare_field("digits", "Data set to train on.", group=DATA)
+    data_dir: Path | None = declare_field(None, "Folder with the data set's files, or the .npz file.", group=DATA)
+    limit: int = declare_field(
         0, "Train on at most so many samples, evenly over the classes; 0: all.", 0, 10**9, group=DATA
     )
-    classes: str = described(
+    classes: str = declare_field(
         "all", "Of a folder of images: so many classes from the first, or a file that lists them.", group=DATA
     )
-    image_size: int = described(
+    image_size: int = declare_field(
         0, "Of a folder of images: bring them to this height and width; 0: the first's.", 0, 4096, group=DATA
     )
-    download: bool = described(False, "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", group=DATA)
-    imbalance: str = described(
+    download: bool = declare_field(False, "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", group=DATA)
+    imbalance: str = declare_field(
         "none", "Make classes unequal: none, or exp (long-tailed) or step with :smallest share.", group=DATA
     )
-    noise: str = described(
+    noise: str = declare_field(
         "none",
         "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate; or take "
         "those that people gave: cifar10n:aggre, :random1 to 3 or :worse, cifar100n:noisy.",
         group=DATA,
     )
-    seed: int = described(0, "Seed of everything that is drawn.", 0, 2**63 - 1, group=TRAINING)
-    model: ModelName = described("resnet8", "Network.", group=TRAINING)
-    epochs: int = described(25, "Epochs of a round.", 1, 10_000, group=TRAINING)
-    first_epochs: int = described(0, "Epochs of round 0; 0: as of any other round.", 0, 10_000, group=TRAINING)
-    rounds: int = described(4, "Largest number of rounds.", 1, 1000, group=TRAINING)
-    observe: Observe = described(
+    seed: int = declare_field(0, "Seed of everything that is drawn.", 0, 2**63 - 1, group=TRAINING)
+    model: ModelName = declare_field("resnet8", "Network.", group=TRAINING)
+    epochs: int = declare_field(25, "Epochs of a round.", 1, 10_000, group=TRAINING)
+    first_epochs: int = declare_field(0, "Epochs of round 0; 0: as of any other round.", 0, 10_000, group=TRAINING)
+    rounds: int = declare_field(4, "Largest number of rounds.", 1, 1000, group=TRAINING)
+    observe: Observe = declare_field(
         "all", "Whose bits are recorded: all, mixed (members' from the training pass), members.", group=TRAINING
     )
-    weights: Weights = described(
+    weights: Weights = declare_field(
         "fresh", "Begin a round with fresh weights, or carry the last round's on.", group=TRAINING
     )
-    use: Use = described(
+    use: Use = declare_field(
         "set", "Train later rounds on the clean set, or on everyone, weighted by the probability.", group=TRAINING
     )
-    plant: float = described(
+    plant: float = declare_field(
         0.02, "Share of the labels to break on purpose in round 0, to see how such are learnt.", 0, 0.5, group=TRAINING
     )
-    plant_how: PlantHow = described("confused", "Plant labels along early confusions, or uniformly.", group=TRAINING)
-    batch_size: int = described(64, "Samples per step.", 2, 1 << 20, group=TRAINING)
-    lr: float = described(0.1, "Highest learning rate.", 0, 100, group=TRAINING)
-    momentum: float = described(0.9, "Nesterov momentum.", 0, 0.9999, group=TRAINING)
-    weight_decay: float = described(5e-4, "Weight decay.", 0, 10, group=TRAINING)
-    label_smoothing: float = described(0.0, "Label smoothing.", 0, 0.99, group=TRAINING)
-    schedule: Schedule = described("cosine", "Learning rate over a round.", group=TRAINING)
-    pad: int = described(1, "Largest shift of a random crop, in pixels.", 0, 64, group=DATA)
-    flip: bool = described(False, "Mirror half of the images.", group=DATA)
-    cutout: int = described(
+    plant_how: PlantHow = declare_field(
+        "confused", "Plant labels along early confusions, or uniformly.", group=TRAINING
+    )
+    batch_size: int = declare_field(64, "Samples per step.", 2, 1 << 20, group=TRAINING)
+    lr: float = declare_field(0.1, "Highest learning rate.", 0, 100, group=TRAINING)
+    momentum: float = declare_field(0.9, "Nesterov momentum.", 0, 0.9999, group=TRAINING)
+    weight_decay: float = declare_field(5e-4, "Weight decay.", 0, 10, group=TRAINING)
+    label_smoothing: float = declare_field(0.0, "Label smoothing.", 0, 0.99, group=TRAINING)
+    schedule: Schedule = declare_field("cosine", "Learning rate over a round.", group=TRAINING)
+    pad: int = declare_field(1, "Largest shift of a random crop, in pixels.", 0, 64, group=DATA)
+    flip: bool = declare_field(False, "Mirror half of the images.", group=DATA)
+    cutout: int = declare_field(
         0, "Cut a square of so many pixels a side out of every image, at random; 0: none.", 0, 4096, group=DATA
     )
-    finish: FinishName = described(
+    finish: FinishName = declare_field(
         "none", "After the last round, train a fresh network: on the set, or with the dropped too.", group=TRAINING
     )
-    finish_epochs: int = described(
+    finish_epochs: int = declare_field(
         0, "What the finish may cost, in epochs of all samples; 0: a round's.", 0, 10_000, group=TRAINING
     )
-    ema: float = described(
+    ema: float = declare_field(
         0.0, "Decay of the average of the finish's weights; 0 averages nothing.", 0, 0.99999, group=TRAINING
     )
-    agree: float = described(0.99, "End early once two clean sets have this Jaccard similarity.", 0, 1, group=TRAINING)
-    validation: float = described(
+    agree: float = declare_field(
+        0.99, "End early once two clean sets have this Jaccard similarity.", 0, 1, group=TRAINING
+    )
+    validation: float = declare_field(
         0.0,
         "Share of the training samples to hold out, noisy labels and all, to compare rounds by.",
         0,
         0.5,
         group=TRAINING,
     )
-    patience: int = described(
+    patience: int = declare_field(
         PATIENCE, "End once so many rounds have not raised the accuracy on those held out.", 1, 1000, group=TRAINING
     )
-    oracle: bool = described(False, "Train on the true clean set as well, for comparison.", group=TRAINING)
-    verify: bool = described(
+    oracle: bool = declare_field(False, "Train on the true clean set as well, for comparison.", group=TRAINING)
+    verify: bool = declare_field(
         False, "Train on two halves first, and stop if they cannot predict each other's labels.", group=TRAINING
     )
-    device: DeviceName = described("auto", "Where to train; auto takes CUDA, else MPS, else the CPU.", group=TRAINING)
-    compile: bool = described(False, "Compile the network (torch.compile).", group=TRAINING)
-    threads: int = described(0, "Processor threads; 0: torch's choice.", 0, 4096, group=TRAINING)
-    data_on: DataOn = described(
+    device: DeviceName = declare_field(
+        "auto", "Where to train; auto takes CUDA, else MPS, else the CPU.", group=TRAINING
+    )
+    compile: bool = declare_field(False, "Compile the network (torch.compile).", group=TRAINING)
+    threads: int = declare_field(0, "Processor threads; 0: torch's choice.", 0, 4096, group=TRAINING)
+    data_on: DataOn = declare_field(
         "auto", "Where images are kept; auto: on the device if half its free memory is enough.", group=TRAINING
     )
-    deterministic: bool = described(False, "The same bits again, on the same machine.", group=TRAINING)
-    checkpoint_every: int = described(1, "Epochs between checkpoints; 0 writes none.", 0, 10_000, group=TRAINING)
+    deterministic: bool = declare_field(False, "The same bits again, on the same machine.", group=TRAINING)
+    checkpoint_every: int = declare_field(1, "Epochs between checkpoints; 0 writes none.", 0, 10_000, group=TRAINING)
     selection: SelectionOptions = field(default_factory=SelectionOptions)
 
     @classmethod
