@@ -1,4 +1,4 @@
-"""External sample ids: checked and stored piece by piece, looked up, and put beside indices."""
+"""External sample ids: checking and storing them in pieces, and looking up ids and indices."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ from mild_service.store import PIECE_SAMPLES, Store
 T = TypeVar("T")
 Unit: TypeAlias = Literal["line", "row"]
 
-_READS = 20
+_ATTEMPTS = 20
 
 
 class ExternalIds:
@@ -30,9 +30,9 @@ class ExternalIds:
     Parameters
     ----------
     store
-        Where they are.
+        The store.
     cache_bytes
-        Memory for look-ups of the runs that were used last; ids do not change once a log has used them.
+        Maximum size of the cached indexes in bytes; ids do not change once a log has used them.
     """
 
     def __init__(self, store: Store, cache_bytes: int) -> None:
@@ -47,36 +47,38 @@ class ExternalIds:
         batches: AsyncIterator[Sequence[str]],
         condition: Precondition = NO_PRECONDITION,
     ) -> tuple[Literal["set", "same", "replaced"], str]:
-        """Store the ids of all samples, in their order; return also their digest.
+        """Store the ids of all samples, in the order of their indices; return the outcome and the digest of the ids.
 
-        Little more than a piece of them is in memory, and 36 bytes a sample to find out whether one is there twice.
-        `unit` is what the body numbers, in errors.
+        Memory is limited to about one piece of ids, and 36 bytes per sample to detect duplicates. `unit` is the unit in
+        which error messages number the ids.
 
         Raises
         ------
         SampleIdError
-            If one cannot be an id, or is there twice.
+            If an id is malformed or occurs twice.
         InvalidInput
-            If they are not one per sample.
+            If their number is not the number of samples.
         SampleIdsFrozen
-            If others are there, and epochs.
+            If different ids are stored and the run has epochs.
         PreconditionFailed
-            If those that are there are not as `condition` demands.
+            If the stored ids do not meet `condition`.
         """
-        condition.check("sample ids", None if run.ids is None else run.ids.digest)  # before the work, not only after it
+        condition.check(
+            "sample ids", None if run.ids is None else run.ids.digest
+        )  # before the upload, not only after it
         upload = secrets.token_hex(8)
-        kept = False
+        is_committed = False
         try:
             ref = await self._upload(run, upload, unit, batches)
-            outcome, kept = await self._commit(run, ref, condition)
+            outcome, is_committed = await self._commit(run, ref, condition)
             return outcome, ref.digest
         finally:
-            if not kept:
-                with suppress(StoreError):  # goes with the run at last
+            if not is_committed:
+                with suppress(StoreError):  # at the latest, it is deleted with the run
                     await self._store.sample_ids.delete(run, upload)
 
     async def get_index(self, run: Run) -> IdIndex:
-        """Which sample an id names.
+        """Return the index from ids to samples.
 
         Raises
         ------
@@ -85,24 +87,24 @@ class ExternalIds:
         """
         return await self._read(run, self._load)
 
-    async def find_index(self, run: Run, name: str) -> int:
-        """The sample that an id names.
+    async def find_index(self, run: Run, sample_id: str) -> int:
+        """Return the sample with an id.
 
         Raises
         ------
         NoSampleIds, SampleNotFound
-            If there is none.
+            If the run has no ids, or no sample has this id.
         """
-        found = int((await self.get_index(run)).find_indices([name])[0])
-        if found < 0:
+        index = int((await self.get_index(run)).find_indices([sample_id])[0])
+        if index < 0:
             raise SampleNotFound(
-                f"none of the {run.spec.num_samples} samples of run {run.run_id!r} has the id {name[:60]!r}; "
+                f"none of the {run.spec.num_samples} samples of run {run.run_id!r} has the id {sample_id[:60]!r}; "
                 f"GET /runs/{run.run_id}/sample-ids lists all"
             )
-        return found
+        return index
 
     async def get_ids(self, run: Run, indices: NDArray[np.int64]) -> list[str]:
-        """The ids of samples, in the order of `indices`, which ascend.
+        """Return the ids of samples, in the order of `indices`, which ascend.
 
         Raises
         ------
@@ -112,34 +114,34 @@ class ExternalIds:
 
         async def read(run: Run, ref: SampleIdsRef) -> list[str]:
             pieces = indices // PIECE_SAMPLES
-            out: list[str] = []
+            names: list[str] = []
             async for piece, ids in self._store.sample_ids.read_pieces(run, ref, np.unique(pieces).tolist()):
-                places = indices[slice(*np.searchsorted(pieces, (piece, piece + 1)))] - piece * PIECE_SAMPLES
-                out += map(ids.__getitem__, places.tolist())
-            return out
+                offsets = indices[slice(*np.searchsorted(pieces, (piece, piece + 1)))] - piece * PIECE_SAMPLES
+                names += map(ids.__getitem__, offsets.tolist())
+            return names
 
         return await self._read(run, read)
 
     async def _upload(self, run: Run, upload: str, unit: Unit, batches: AsyncIterator[Sequence[str]]) -> SampleIdsRef:
-        """Write all pieces, and return what will refer to them."""
+        """Write all pieces, and return the reference to them."""
         n_samples, digest = run.spec.num_samples, hashlib.sha256()
-        rest: list[str] = []
-        parts: list[NDArray[np.uint64]] = []
+        buffer: list[str] = []
+        digests: list[NDArray[np.uint64]] = []
         n_ids, n_pieces, piece_bytes = 0, 0, 0
         async for batch in batches:
             n_ids += len(batch)
             if n_ids > n_samples:
-                raise _wrong_number(run, f"{n_ids} or more")
-            parts.append(await anyio.to_thread.run_sync(_checked, batch, n_ids - len(batch) + 1, unit, digest))
-            rest += batch
-            while len(rest) >= PIECE_SAMPLES:
-                written = await self._store.sample_ids.write_piece(run, upload, n_pieces, rest[:PIECE_SAMPLES])
-                rest, n_pieces, piece_bytes = rest[PIECE_SAMPLES:], n_pieces + 1, max(piece_bytes, written)
+                raise _count_error(run, f"{n_ids} or more")
+            digests.append(await anyio.to_thread.run_sync(_check_ids, batch, n_ids - len(batch) + 1, unit, digest))
+            buffer += batch
+            while len(buffer) >= PIECE_SAMPLES:
+                written = await self._store.sample_ids.write_piece(run, upload, n_pieces, buffer[:PIECE_SAMPLES])
+                buffer, n_pieces, piece_bytes = buffer[PIECE_SAMPLES:], n_pieces + 1, max(piece_bytes, written)
         if n_ids != n_samples:
-            raise _wrong_number(run, str(n_ids))
-        if rest:
-            piece_bytes = max(piece_bytes, await self._store.sample_ids.write_piece(run, upload, n_pieces, rest))
-        index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
+            raise _count_error(run, str(n_ids))
+        if buffer:
+            piece_bytes = max(piece_bytes, await self._store.sample_ids.write_piece(run, upload, n_pieces, buffer))
+        index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(digests)))
         if duplicate := index.find_duplicate():
             first, second = duplicate
             raise sample_id_error(unit, second + 1, f"it is the same id as {unit} {first + 1}, ids are unique")
@@ -148,7 +150,7 @@ class ExternalIds:
     async def _commit(
         self, run: Run, ref: SampleIdsRef, condition: Precondition
     ) -> tuple[Literal["set", "same", "replaced"], bool]:
-        """Make an upload the run's ids; return also whether it is referred to now."""
+        """Commit an upload; return the outcome, and whether the run refers to the upload now."""
         while True:
             condition.check("sample ids", None if run.ids is None else run.ids.digest)
             if run.ids is not None and run.ids.digest == ref.digest:
@@ -168,21 +170,21 @@ class ExternalIds:
             run = await self._refresh(run)
 
     async def _load(self, run: Run, ref: SampleIdsRef) -> IdIndex:
-        async with self._loading:  # one at a time: so the memory is bounded, and nothing is loaded twice
+        async with self._loading:  # one at a time, which limits memory and avoids repeated work
             index = self._indices.get(ref.upload)
             if index is None:
                 n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
-                parts = [
+                digests = [
                     await anyio.to_thread.run_sync(hash_ids, ids)
                     async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces))
                 ]
-                index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(parts)))
+                index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(digests)))
                 self._indices.put(ref.upload, index)
             return index
 
     async def _read(self, run: Run, read: Callable[[Run, SampleIdsRef], Awaitable[T]]) -> T:
-        """Read the run's ids, again if they are replaced meanwhile."""
-        for _ in range(_READS):
+        """Read the run's ids, and again if they were replaced in the meantime."""
+        for _ in range(_ATTEMPTS):
             if run.ids is None:
                 raise no_sample_ids_error(run)
             try:
@@ -193,39 +195,39 @@ class ExternalIds:
                     raise
                 run = fresh
         raise StoreUnavailable(
-            f"the sample ids of run {run.run_id!r} were replaced while they were read, {_READS} times; ask again"
+            f"the sample ids of run {run.run_id!r} were replaced while they were read, {_ATTEMPTS} times; ask again"
         )
 
     async def _refresh(self, run: Run) -> Run:
-        """The run's record now; of a run that was opened anew the old one, whose writes and reads find nothing."""
+        """Read the record of the run again; if the run was deleted and opened again, return the old record."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
 
 
 def no_sample_ids_error(run: Run) -> NoSampleIds:
-    """The error for a run whose samples have no external ids."""
+    """Build the error for a run without external ids."""
     return NoSampleIds(
         f"run {run.run_id!r} has no sample ids; put one per sample with PUT /runs/{run.run_id}/sample-ids"
     )
 
 
-def sample_id_error(unit: Unit, number: int, says: str) -> SampleIdError:
-    """The error for one id of a body."""
-    error = SampleIdError(f"{unit} {number}: {says}; correct it and send all ids again, none was stored")
+def sample_id_error(unit: Unit, number: int, reason: str) -> SampleIdError:
+    """Build the error for one id of a body."""
+    error = SampleIdError(f"{unit} {number}: {reason}; correct it and send all ids again, none was stored")
     error.line = number
     return error
 
 
-def _checked(ids: Sequence[str], first: int, unit: Unit, digest: "hashlib._Hash") -> NDArray[np.uint64]:
-    """Digests of ids, once they have been checked; `first` is the number of the first."""
-    for number, name in enumerate(ids, first):
-        if says := find_id_error(name):
-            raise sample_id_error(unit, number, says)
+def _check_ids(ids: Sequence[str], first: int, unit: Unit, digest: "hashlib._Hash") -> NDArray[np.uint64]:
+    """Check ids and return their digests; `first` is the number of the first id."""
+    for number, sample_id in enumerate(ids, first):
+        if reason := find_id_error(sample_id):
+            raise sample_id_error(unit, number, reason)
     digest.update(("\n".join(ids) + "\n").encode())
     return hash_ids(ids)
 
 
-def _wrong_number(run: Run, got: str) -> InvalidInput:
+def _count_error(run: Run, got: str) -> InvalidInput:
     return InvalidInput(
         f"run {run.run_id!r} has {run.spec.num_samples} samples, got {got} ids; send one id per sample, in their order"
     )

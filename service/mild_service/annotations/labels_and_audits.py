@@ -1,4 +1,4 @@
-"""Labels and audits: checked, merged with what is there, and read while others replace them."""
+"""Given labels and audits of runs: checking, merging and reading them while others may replace them."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from mild_service.store import Store
 T = TypeVar("T")
 
 MAX_LABEL = 2**31 - 1
-_READS = 20
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class AuditUpdate:
-    """What has become of an audit.
+    """Result of changing an audit.
 
     Attributes
     ----------
     audit
-        All that is known now.
+        The audit after the change.
     added, replaced, removed
-        Samples that were not known before, those whose mark has changed, and those whose mark was taken back.
+        Numbers of samples whose mark is new, has changed, and was removed.
     """
 
     audit: Audit
@@ -41,7 +41,7 @@ class AuditUpdate:
 
 
 class LabelsAndAudits:
-    """What is known of a run's samples beside their bits."""
+    """Reads and writes the given labels and the audit of a run."""
 
     def __init__(self, store: Store, telemetry: Telemetry) -> None:
         self._store = store
@@ -55,11 +55,11 @@ class LabelsAndAudits:
         Raises
         ------
         InvalidInput
-            If their number or one of them is impossible.
+            If their number or one of their values is not valid.
         LabelsFrozen
-            If others are there, and epochs that were recorded with those.
+            If different labels are stored and the run has epochs.
         PreconditionFailed
-            If those that are there are not as `condition` demands.
+            If the stored labels do not meet `condition`.
         """
         await anyio.to_thread.run_sync(_check_labels, labels, run)
         while True:
@@ -71,22 +71,22 @@ class LabelsAndAudits:
                     "or open another run for these"
                 )
             if outcome != "moved":
-                said: Literal["set", "same", "replaced"] = outcome
+                result: Literal["set", "same", "replaced"] = outcome
                 if outcome == "set" and run.labels is not None:
-                    said = "replaced"
-                self._telemetry.annotations.labels("labels", said).inc()
-                return said, digest
+                    result = "replaced"
+                self._telemetry.annotations.labels("labels", result).inc()
+                return result, digest
             run = await self._refresh(run)
 
     async def put_audit(self, run: Run, change: AuditChange) -> AuditUpdate:
-        """Add marks to the run's audit, or take some back; where they contradict it, they are right.
+        """Add marks to the run's audit, or remove some; they replace contradicting ones.
 
-        Whoever writes at the same time loses nothing: marks are merged with those that are there when they are written.
+        Concurrent writers lose nothing: marks are merged with those that are stored at the time of the write.
 
         Raises
         ------
         InvalidInput
-            If there is no mark.
+            If there are no marks.
         """
         if not change.n_changed:
             raise InvalidInput(
@@ -94,46 +94,46 @@ class LabelsAndAudits:
                 "send the samples whose label was checked"
             )
         while True:
-            run, held = await self.read_audit(run)
-            left = held.remove(change.removed)
-            merged = left.merge(change.added)
+            run, stored_audit = await self.read_audit(run)
+            remaining_audit = stored_audit.remove(change.removed)
+            merged = remaining_audit.merge(change.added)
             outcome, _ = await self._store.annotations.put_audit(run, merged)
             if outcome != "moved":
                 self._telemetry.annotations.labels("audit", outcome).inc()
-                added = merged.n_known - left.n_known
-                removed = bitmap.popcount(held.known & change.removed)
-                return AuditUpdate(merged, added, held.count_contradictions(change.added), removed)
+                added = merged.n_known - remaining_audit.n_known
+                removed = bitmap.popcount(stored_audit.known & change.removed)
+                return AuditUpdate(merged, added, stored_audit.count_contradictions(change.added), removed)
             run = await self._refresh(run)
 
     async def read_audit(self, run: Run) -> tuple[Run, Audit]:
-        """All that is known, and the run with the reference to it; an empty audit where there is none.
+        """Read the audit; return the run with the current reference, and the audit, which is empty if there is none.
 
         Raises
         ------
         StoreDamaged
-            If a stored audit is lost.
+            If the stored audit is missing.
         """
         run, audit = await self._read(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
 
     async def read_label(self, run: Run, index: int) -> int | None:
-        """One sample's given label; None where no labels are stored.
+        """Read the given label of one sample; None if no labels are stored.
 
         Raises
         ------
         StoreDamaged
-            If stored labels are lost.
+            If the stored labels are missing.
         """
         _, label = await self._read(run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index))
         return label
 
     async def read_labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Some samples' given labels, which ascend; None where no labels are stored.
+        """Read the given labels of some samples, whose indices ascend; None if no labels are stored.
 
         Raises
         ------
         StoreDamaged
-            If stored labels are lost.
+            If the stored labels are missing.
         """
         _, labels = await self._read(
             run, "labels", lambda run, ref: self._store.annotations.read_labels(run, ref, samples)
@@ -143,8 +143,8 @@ class LabelsAndAudits:
     async def _read(
         self, run: Run, name: AnnotationName, read: Callable[[Run, AnnotationRef], Awaitable[T]]
     ) -> tuple[Run, T | None]:
-        """Read what the run refers to, again if it is replaced meanwhile."""
-        for _ in range(_READS):
+        """Read the content to which the run refers, and again if it was replaced in the meantime."""
+        for _ in range(_ATTEMPTS):
             ref = run.annotation_ref(name)
             if ref is None:
                 return run, None
@@ -155,11 +155,12 @@ class LabelsAndAudits:
                 if run.annotation_ref(name) == ref:
                     raise
         raise StoreUnavailable(
-            f"the {name} of run {run.run_id!r} were replaced while they were read, {_READS} times in a row; ask again"
+            f"the {name} of run {run.run_id!r} were replaced while they were read, {_ATTEMPTS} times in a row; "
+            "ask again"
         )
 
     async def _refresh(self, run: Run) -> Run:
-        """The run's record now; of a run that was opened anew the old one, whose writes and reads find nothing."""
+        """Read the record of the run again; if the run was deleted and opened again, return the old record."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
 

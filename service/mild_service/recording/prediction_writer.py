@@ -1,4 +1,4 @@
-"""The write path of prediction logs: records gathered into bits, and those merged into epochs that fill up."""
+"""Writing prediction logs: collecting records into bits and merging these into epochs."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -47,7 +47,7 @@ T = TypeVar("T")
 _BLOCK_BYTES = 1024 * 1024
 """Bytes of a body that are read in a worker thread at once."""
 _ATTEMPTS = 50
-_SHOWN = 100
+_MAX_LISTED = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,14 +69,14 @@ class MergedEpoch:
 
 @dataclass(frozen=True, slots=True)
 class LogResult:
-    """What a log has done."""
+    """Result of a log: its number of records, and the epochs it was merged into."""
 
     n_records: int
     epochs: list[MergedEpoch]
 
 
 class PredictionWriter:
-    """Prediction logs in, as bits."""
+    """Reads prediction logs and merges them into runs."""
 
     def __init__(
         self, store: Store, ids: ExternalIds, sandbox: Sandbox, settings: Settings, telemetry: Telemetry
@@ -86,7 +86,7 @@ class PredictionWriter:
         self._ids = ids
         self._settings = settings
         self._telemetry = telemetry
-        self._limiter = CapacityLimiter(settings.compute_threads)
+        self._thread_limiter = CapacityLimiter(settings.compute_threads)
         self._work_limiter = WorkLimiter(
             settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
         )
@@ -94,36 +94,50 @@ class PredictionWriter:
     async def post(
         self, run: Run, media_type: str, body: AsyncIterator[bytes], complete: bool, attempt: int | None
     ) -> LogResult:
-        """Merge a log into the run's open round; `attempt` None takes the current one.
+        """Merge a log into the run's open round.
 
-        Nothing is stored before the whole log was read and checked, against the store too. Then its epochs are merged
-        in ascending order, each at once; when that is cut short, the same log again completes it.
+        Nothing is stored until the whole log is read and checked, also against the store. Then its epochs are merged in
+        ascending order, each atomically. If this is interrupted, sending the same log again completes it.
+
+        Parameters
+        ----------
+        run
+            The run.
+        media_type, body
+            Format and content of the log.
+        complete
+            Whether the log completes its epochs, even if samples are missing.
+        attempt
+            The writer's attempt; None accepts the current one.
 
         Raises
         ------
         BadRecord, MalformedBody, LimitExceeded
             If the log cannot be used.
         EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
-            If the run does not take it.
+            If the run does not accept the log.
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
         names = None if run.ids is None else RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run))
         limits = self._limits(run.spec.num_samples, names)
         async with self._work_limiter.acquire():
-            log = LogAccumulator(limits, load_epoch=lambda place: from_thread.run(self._held, run, place), classes=True)
+            log = LogAccumulator(
+                limits, load_epoch=lambda key: from_thread.run(self._read_stored, run, key), classes=True
+            )
             await self._read(media_type, body, log)
             ids = run.ids if names is not None and names.used else None
-            epochs = [await self._merge(run, place, log, complete, attempt, ids) for place in log.epoch_keys]
+            epochs = [await self._merge(run, key, log, complete, attempt, ids) for key in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)
         return LogResult(log.n_records, epochs)
 
     async def read_standalone(
         self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None
     ) -> tuple[list[RoundBits], list[str] | None]:
-        """A log that belongs to no run, as evidence, and its external ids (None where it names samples by numbers).
+        """Read a log that belongs to no run; return its bits by round, and its external ids.
 
-        Without `n_samples` its samples are those that it names. Ids number samples in the order of their first records.
+        Without `n_samples`, the samples are those that the log names. External ids are numbered in the order of their
+        first records; they are None if the log names samples by numbers.
 
         Raises
         ------
@@ -132,14 +146,14 @@ class PredictionWriter:
         InvalidRequest
             If a round has no records.
         """
-        most = self._settings.max_samples
-        if n_samples is not None and not 1 <= n_samples <= most:
+        max_samples = self._settings.max_samples
+        if n_samples is not None and not 1 <= n_samples <= max_samples:
             raise LimitExceeded(
-                f"num_samples is {n_samples}, this service takes 1..{most}; send a number in that range"
+                f"num_samples is {n_samples}, this service takes 1..{max_samples}; send a number in that range"
             )
-        names = NewSampleResolver(n_samples or most, self._settings.max_log_cells)
+        names = NewSampleResolver(n_samples or max_samples, self._settings.max_log_cells)
         async with self._work_limiter.acquire():
-            log = LogAccumulator(self._limits(n_samples or most, names), infer=n_samples is None)
+            log = LogAccumulator(self._limits(n_samples or max_samples, names), infer=n_samples is None)
             await self._read(media_type, body, log)
             return await self._in_thread(partial(collect_rounds, log)), names.ids
 
@@ -155,9 +169,9 @@ class PredictionWriter:
         )
 
     async def _read(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:
-        """Read a body block by block, each in a worker thread; while it waits for bytes it holds none."""
+        """Read a body block by block, each in a worker thread; no thread is held while waiting for bytes."""
 
-        def take(batches: Iterator[Batch]) -> None:
+        def add_all(batches: Iterator[Batch]) -> None:
             for batch in batches:
                 log.add(batch)
 
@@ -166,182 +180,192 @@ class PredictionWriter:
             async for piece in body:
                 block += piece
                 if len(block) >= _BLOCK_BYTES:
-                    await self._in_thread(partial(take, reader.feed(bytes(block))))
+                    await self._in_thread(partial(add_all, reader.feed(bytes(block))))
                     block.clear()
-            await self._in_thread(partial(take, reader.feed(bytes(block))))
-            await self._in_thread(partial(take, reader.end()))
+            await self._in_thread(partial(add_all, reader.feed(bytes(block))))
+            await self._in_thread(partial(add_all, reader.end()))
 
-    async def _held(self, run: Run, place: EpochKey) -> StoredEpoch | None:
-        """What is stored of an epoch, when the first record of it comes."""
-        if place[0] != run.round:
-            raise wrong_round_error(run.run_id, place[0], run.round)
-        return (await self._standing(run, place))[2]
+    async def _read_stored(self, run: Run, key: EpochKey) -> StoredEpoch | None:
+        """Read the stored part of an epoch, at its first record in the log."""
+        if key[0] != run.round:
+            raise wrong_round_error(run.run_id, key[0], run.round)
+        return (await self._read_epoch(run, key))[2]
 
-    async def _standing(self, run: Run, place: EpochKey) -> tuple[Round, Epoch | None, StoredEpoch | None]:
-        """An epoch as it stands."""
-        number, n_samples = place[1], run.spec.num_samples
+    async def _read_epoch(self, run: Run, key: EpochKey) -> tuple[Round, Epoch | None, StoredEpoch | None]:
+        """Read the round, the record and the stored part of an epoch."""
+        number, n_samples = key[1], run.spec.num_samples
         for _ in range(_ATTEMPTS):
-            (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
+            (round_,) = await self._store.rounds.get(run, range(key[0], key[0] + 1))
             epoch = round_.all_epochs.get(number)
             if epoch is None:
                 return round_, None, None
             if epoch.kind != "logs":
                 how = "as a whole body" if epoch.kind == "whole" else "in shards"
                 raise EpochKindConflict(
-                    f"epoch {number} of round {place[0]} is written {how}, got a log; "
+                    f"epoch {number} of round {key[0]} is written {how}, got a log; "
                     "leave it out of the log, or drop the epoch with resume_from"
                 )
             try:
-                correct, observed = await self._store.bitmaps.read_epochs(run, place[0], [epoch])
+                correct, observed = await self._store.bitmaps.read_epochs(run, key[0], [epoch])
                 wrong_predictions = (
-                    await self._store.wrong_predictions.read(run, place[0], epoch)
+                    await self._store.wrong_predictions.read(run, key[0], epoch)
                     if epoch.has_wrong_predictions
                     else None
                 )
             except StoreDamaged:
-                damaged = epoch
-                (round_,) = await self._store.rounds.get(run, range(place[0], place[0] + 1))
-                if round_.all_epochs.get(number) == damaged:
+                damaged_epoch = epoch
+                (round_,) = await self._store.rounds.get(run, range(key[0], key[0] + 1))
+                if round_.all_epochs.get(number) == damaged_epoch:
                     raise
-                continue  # merged by somebody else, just now
+                continue  # a concurrent writer has merged it
             return (
                 round_,
                 epoch,
                 StoredEpoch(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, wrong_predictions),
             )
-        raise _too_busy(place)
+        raise _contention_error(key)
 
     async def _merge(
         self,
         run: Run,
-        place: EpochKey,
+        key: EpochKey,
         log: LogAccumulator,
         complete: bool,
         attempt: int | None,
         ids: SampleIdsRef | None,
     ) -> MergedEpoch:
-        own = await self._in_thread(
-            lambda: StoredEpoch(log.bits(place), closed=False, wrong_predictions=log.wrong_predictions(place))
+        log_part = await self._in_thread(
+            lambda: StoredEpoch(log.bits(key), closed=False, wrong_predictions=log.wrong_predictions(key))
         )
         for _ in range(_ATTEMPTS):
-            round_, old, stored = await self._standing(run, place)
+            round_, stored_record, stored_part = await self._read_epoch(run, key)
             if round_.finished:
-                raise wrong_round_error(run.run_id, place[0], (await self._store.runs.get(run.run_id)).round)
-            expected = await self._expected(run, round_)
-            filled, bits, votes = await self._in_thread(partial(_filled, place, own, stored, expected))
-            committed = complete or filled.num_missing == 0
-            if old is not None and not old.partial:
-                if filled.outcome == "merged":
+                raise wrong_round_error(run.run_id, key[0], (await self._store.runs.get(run.run_id)).round)
+            expected = await self._read_expected(run, round_)
+            merged, bits, wrong_predictions = await self._in_thread(
+                partial(_merge_epoch, key, log_part, stored_part, expected)
+            )
+            committed = complete or merged.num_missing == 0
+            if stored_record is not None and not stored_record.partial:
+                if merged.outcome == "merged":
                     raise EpochConflict(
-                        f"epoch {place[1]} of round {place[0]} was committed while the log was read, without some of "
+                        f"epoch {key[1]} of round {key[0]} was committed while the log was read, without some of "
                         "its samples; drop the epoch with resume_from"
                     )
                 committed = True
-            filled = replace(filled, state="committed" if committed else "partial")
-            if old is not None and filled.outcome == "same" and old.partial != committed:
+            merged = replace(merged, state="committed" if committed else "partial")
+            if stored_record is not None and merged.outcome == "same" and stored_record.partial != committed:
                 self._telemetry.epochs.labels("same").inc()
-                return filled
-            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs", votes))
+                return merged
+            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs", wrong_predictions))
             current = run.attempt if attempt is None else attempt
-            new = packed.record(place[1], current, "logs", partial=not committed)
+            record = packed.record(key[1], current, "logs", partial=not committed)
             try:
                 if await self._store.epochs.merge(
                     run,
-                    place[0],
-                    new,
+                    key[0],
+                    record,
                     packed.values,
-                    old,
+                    stored_record,
                     current,
                     round_.members,
                     wrong_predictions=packed.wrong_predictions,
                     ids=ids,
                 ):
-                    self._telemetry.epochs.labels(filled.state).inc()
-                    return filled
+                    self._telemetry.epochs.labels(merged.state).inc()
+                    return merged
             except StaleAttempt:
                 if attempt is not None:
                     raise
                 run = replace(run, attempt=(await self._store.runs.get(run.run_id)).attempt)
-        raise _too_busy(place)
+        raise _contention_error(key)
 
-    async def _expected(self, run: Run, round_: Round) -> Bitmap:
-        """Whom the run observes."""
+    async def _read_expected(self, run: Run, round_: Round) -> Bitmap:
+        """Read the samples that the run observes."""
         if run.spec.observe == "members" and round_.members is not None:
             return await self._store.bitmaps.read_set(run, round_.members)
         return bitmap.full(run.spec.num_samples)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         with phase("decode"):
-            return await to_thread.run_sync(work, limiter=self._limiter)
+            return await to_thread.run_sync(work, limiter=self._thread_limiter)
 
 
-def _too_busy(place: EpochKey) -> StoreUnavailable:
+def _contention_error(key: EpochKey) -> StoreUnavailable:
     return StoreUnavailable(
-        f"epoch {place[1]} of round {place[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
+        f"epoch {key[1]} of round {key[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
         "send the same log again in a second"
     )
 
 
-def _filled(
-    place: EpochKey, said: StoredEpoch, held: StoredEpoch | None, expected: Bitmap
+def _merge_epoch(
+    key: EpochKey, log_part: StoredEpoch, stored_part: StoredEpoch | None, expected: Bitmap
 ) -> tuple[MergedEpoch, EpochBits, WrongPredictions | None]:
-    """What a log makes of an epoch by what it has `said`.
+    """Merge the epoch of a log with what is stored.
 
     Raises
     ------
     EpochConflict
-        If it contradicts what has been stored since the log was read.
+        If the log contradicts what was stored after it was read.
     """
-    own, stored, votes = said.bits, None if held is None else held.bits, said.wrong_predictions
-    n_samples = own.n_samples
-    assert own.observed is not None, "epochs from logs say who was observed"
+    log_bits, stored_bits, wrong_predictions = (
+        log_part.bits,
+        None if stored_part is None else stored_part.bits,
+        log_part.wrong_predictions,
+    )
+    n_samples = log_bits.n_samples
+    assert log_bits.observed is not None, "epochs from logs say who was observed"
     outcome: Literal["merged", "same"] = "merged"
-    observed, correct = own.observed, own.correct
-    if held is not None and stored is not None:
-        assert stored.observed is not None, "epochs from logs say who was observed"
-        clash = own.observed & stored.observed & (own.correct ^ stored.correct)
+    observed, correct = log_bits.observed, log_bits.correct
+    if stored_part is not None and stored_bits is not None:
+        assert stored_bits.observed is not None, "epochs from logs say who was observed"
+        clash = log_bits.observed & stored_bits.observed & (log_bits.correct ^ stored_bits.correct)
         if clash.any():
             raise EpochConflict(
-                f"sample {bitmap.to_indices(clash, n_samples)[0]} of epoch {place[1]}, round {place[0]}, was stored "
+                f"sample {bitmap.to_indices(clash, n_samples)[0]} of epoch {key[1]}, round {key[0]}, was stored "
                 "with the other value while the log was read; send the same value, or drop the epoch with resume_from"
             )
-        observed, correct = own.observed | stored.observed, own.correct | stored.correct
-        votes = _joined(place, votes, held.wrong_predictions)
-        same = np.array_equal(observed, stored.observed) and _n_votes(votes) == _n_votes(held.wrong_predictions)
+        observed, correct = log_bits.observed | stored_bits.observed, log_bits.correct | stored_bits.correct
+        wrong_predictions = _merge_wrong_predictions(key, wrong_predictions, stored_part.wrong_predictions)
+        same = np.array_equal(observed, stored_bits.observed) and _count(wrong_predictions) == _count(
+            stored_part.wrong_predictions
+        )
         outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
-    filled = MergedEpoch(
-        round=place[0],
-        epoch=place[1],
+    merged = MergedEpoch(
+        round=key[0],
+        epoch=key[1],
         outcome=outcome,
         state="partial",
         num_correct=bitmap.popcount(correct),
         num_observed=bitmap.popcount(observed),
         num_expected=bitmap.popcount(expected),
         num_missing=missing.size,
-        missing=missing[:_SHOWN].tolist(),
+        missing=missing[:_MAX_LISTED].tolist(),
     )
-    return filled, EpochBits(n_samples, correct, observed), votes
+    return merged, EpochBits(n_samples, correct, observed), wrong_predictions
 
 
-def _n_votes(votes: WrongPredictions | None) -> int:
-    return 0 if votes is None else votes.n_predictions
+def _count(wrong_predictions: WrongPredictions | None) -> int:
+    return 0 if wrong_predictions is None else wrong_predictions.n_predictions
 
 
-def _joined(place: EpochKey, own: WrongPredictions | None, stored: WrongPredictions | None) -> WrongPredictions | None:
-    """What a log and the store know together.
+def _merge_wrong_predictions(
+    key: EpochKey, logged: WrongPredictions | None, stored: WrongPredictions | None
+) -> WrongPredictions | None:
+    """Merge the wrong predictions of a log with the stored ones.
 
     Raises
     ------
     EpochConflict
-        If they contradict each other, by now.
+        If they contradict each other.
     """
-    if own is None or stored is None:
-        return own or stored
-    clash = own.find_conflicts(stored)
+    if logged is None or stored is None:
+        return logged or stored
+    clash = logged.find_conflicts(stored)
     if clash.any():
         raise EpochConflict(
-            f"sample {int(np.argmax(clash))} of epoch {place[1]}, round {place[0]}, was stored with another predicted "
+            f"sample {int(np.argmax(clash))} of epoch {key[1]}, round {key[0]}, was stored with another predicted "
             "class while the log was read; send the same value, or drop the epoch with resume_from"
         )
-    return own.merge(stored)
+    return logged.merge(stored)

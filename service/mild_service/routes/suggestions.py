@@ -92,7 +92,7 @@ async def get_suggestions(
     samples, counted = suggestions.samples, suggestions.counted
     labels = await labels_and_audits.read_labels(run, samples)
     ids = None if run.ids is None else await sample_ids.get_ids(run, samples)
-    evidence = suggestions.inspection.evidence
+    evidence = suggestions.inspected.evidence
 
     def make_body() -> bytes:
         given_labels = counted.labels.astype("int64") - 1 if labels is None else labels

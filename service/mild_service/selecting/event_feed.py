@@ -1,7 +1,7 @@
-"""Events as they happen, for any number of watchers: one look at the store for all of them, ten times a second.
+"""Live events of runs for any number of watchers: the store is polled ten times a second for all of them together.
 
-Every replica looks by itself, so that each serves every run. Looking beats a blocking read here: runs lie in different
-slots of a cluster, which no single command spans, and between two looks no connection is held.
+Every process polls, so that each can serve every run. Polling is better than a blocking read, because runs are in
+different slots of a cluster, which no single command can span, and no connection is held between two polls.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from mild_service.store import EventBatch, Store
 
 logger = logging.getLogger(__name__)
 
-_PAUSE_SECONDS = 0.1
-_KEPT = 256
-"""Events of a run that are kept for watchers that lag a little; one that lags more reads the store for itself."""
+_POLL_SECONDS = 0.1
+_MAX_EVENTS = 256
+"""Latest events per run in memory; a watcher that lags further behind reads the store."""
 
 
 class EventTail:
-    """A run's latest events, shared by all who watch it in this process."""
+    """The latest events of a run, shared by all its watchers in this process."""
 
     def __init__(self, store: Store, run: Run) -> None:
         self.run = run
@@ -31,69 +31,69 @@ class EventTail:
         self.watchers = 0
         self.alive = True
         self._store = store
-        self._recent: deque[Event] = deque(maxlen=_KEPT)
+        self._recent: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._changed = asyncio.Event()
 
-    def add_batch(self, look: EventBatch) -> None:
-        """Take what a look at the store has found."""
-        if look.events:
-            self._recent.extend(look.events)
-            self.newest = look.events[-1].number
-        self.alive = look.alive
-        if look.events or not look.alive:
+    def add_batch(self, batch: EventBatch) -> None:
+        """Add the events of a poll and notify the watchers."""
+        if batch.events:
+            self._recent.extend(batch.events)
+            self.newest = batch.events[-1].number
+        self.alive = batch.alive
+        if batch.events or not batch.alive:
             self.notify()
 
     def notify(self) -> None:
-        """Let all watchers look up."""
+        """Wake all watchers."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def next_events(self, number: int, seconds: float) -> Sequence[Event]:
-        """The next events behind a number; none after `seconds`, or when the run is gone.
+        """Return the events after a number; wait for them up to `seconds`; empty on timeout or if the run is deleted.
 
-        Those that are not among the latest are read from the store. The first may have a number further on, where the
-        store does not keep older ones any more.
+        Events that are no longer in memory are read from the store. There may be a gap after `number` if the store no
+        longer has older events.
 
         Raises
         ------
         StoreUnavailable
-            If older events have to be read, and cannot be.
+            If older events cannot be read from the store.
         """
-        if events := self._at_hand(number):
+        if events := self._events_after(number):
             return events
         if number < self.newest:
-            (look,) = await self._store.events.read_after([(self.run, number)])
-            self.alive = look.alive
-            if look.events:
-                return look.events
+            (batch,) = await self._store.events.read_after([(self.run, number)])
+            self.alive = batch.alive
+            if batch.events:
+                return batch.events
         if self.alive:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), seconds)
-        return self._at_hand(number)
+        return self._events_after(number)
 
-    def _at_hand(self, number: int) -> Sequence[Event]:
+    def _events_after(self, number: int) -> Sequence[Event]:
         if not self._recent or self._recent[0].number > number + 1:
             return []
         return [event for event in self._recent if event.number > number]
 
 
 class EventFeed:
-    """The tails of all runs that are being watched in this process."""
+    """Polls the events of all runs that are watched in this process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._tails: dict[str, EventTail] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._poll_task: asyncio.Task[None] | None = None
         self.closing = False
 
     @asynccontextmanager
     async def watch(self, run: Run) -> AsyncIterator[EventTail]:
-        """A run's tail, as long as somebody watches it."""
+        """Context manager that watches a run and gives its latest events."""
         tail = self._tails.setdefault(run.uid, EventTail(self._store, run))
         tail.watchers += 1
-        if self._looking is None:
-            # in a context of its own: what it does belongs to none of the requests that it serves
-            self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
+        if self._poll_task is None:
+            # in its own context: polling belongs to none of the requests that it serves
+            self._poll_task = asyncio.create_task(self._poll(), context=contextvars.Context())
         try:
             yield tail
         finally:
@@ -102,29 +102,29 @@ class EventFeed:
                 self._tails.pop(run.uid, None)
 
     def close(self) -> None:
-        """Wake all watchers: they are to end."""
+        """Wake all watchers, which then end."""
         self.closing = True
         for tail in self._tails.values():
             tail.notify()
 
     async def aclose(self) -> None:
-        """End looking. Told to, never cancelled: a task that is just sending a command may swallow a cancellation."""
+        """Stop polling. It is not cancelled, because a task that is sending a command may swallow a cancellation."""
         self.close()
         self._tails.clear()
-        if self._looking is not None:
-            await self._looking
+        if self._poll_task is not None:
+            await self._poll_task
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         try:
             while self._tails:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
                 tails = list(self._tails.values())
                 try:
-                    looks = await self._store.events.read_after([(tail.run, tail.newest) for tail in tails])
+                    batches = await self._store.events.read_after([(tail.run, tail.newest) for tail in tails])
                 except StoreError as error:
-                    logger.warning("events could not be looked for: %s", error)
+                    logger.warning("events could not be read: %s", error)
                     continue
-                for tail, look in zip(tails, looks, strict=True):
-                    tail.add_batch(look)
+                for tail, batch in zip(tails, batches, strict=True):
+                    tail.add_batch(batch)
         finally:
-            self._looking = None
+            self._poll_task = None

@@ -1,4 +1,4 @@
-"""What a selection is computed from: which epochs count, and their bits, read as of one instant."""
+"""The evidence of a selection: the rounds and epochs from which it is computed, and their bits."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,25 +19,25 @@ from mild_service.store import Store
 T = TypeVar("T")
 
 CORE_VERSION = version("mild-selection")
-_READS = 20
+_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a selection is computed from, as it stood at one instant.
+    """The inputs of a selection, as they were at one point in time.
 
     Attributes
     ----------
     run
         The run.
     rounds
-        Oldest first; the last one is the one that is selected from.
+        Oldest first; the selection is for the last one.
     until_epoch
-        Last epoch of the last round that counts; None means all.
+        Last epoch of the last round that is used; None means all.
     options
-        Resolved options.
+        Options of the selection.
     finishing
-        Epochs that logs are still filling up count, as they stand: the round is being finished with them.
+        True while the round is being finished: partial epochs from logs are then used as they are.
     """
 
     run: Run
@@ -48,11 +48,11 @@ class Evidence:
 
     @property
     def round(self) -> Round:
-        """The round that is selected from."""
+        """The round for which is selected."""
         return self.rounds[-1]
 
     def epochs(self, round_: Round) -> list[Epoch]:
-        """Epochs of a round that count, ascending."""
+        """Return the epochs of a round that are used, ascending."""
         until = self.until_epoch if round_ is self.round else None
         return [
             epoch
@@ -62,7 +62,7 @@ class Evidence:
 
     @property
     def annotation_refs(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
-        """Labels and audit, where they have a say."""
+        """References to the labels and the audit, as far as the options use them."""
         return (
             self.run.labels if self.options.by_class else None,
             self.run.audit if self.options.audit == "fit" else None,
@@ -70,7 +70,7 @@ class Evidence:
 
     @property
     def digest(self) -> str:
-        """Of everything that decides the selection."""
+        """Digest of all inputs of the selection."""
         spec = self.run.spec
         parts: list[Any] = [CORE_VERSION, spec.num_samples, spec.observe, asdict(self.options)]
         parts += [ref and ref.digest for ref in self.annotation_refs]
@@ -81,7 +81,7 @@ class Evidence:
 
 
 class EvidenceReader:
-    """Gathers evidence, and reads it out of the store."""
+    """Collects evidence and reads its data from the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -93,18 +93,29 @@ class EvidenceReader:
         options: SelectionOptions,
         until_epoch: int | None = None,
         finishing: bool = False,
-        known: Round | None = None,
+        last_round: Round | None = None,
     ) -> Evidence:
-        """Read what a selection of round `number` would be computed from.
+        """Collect the evidence for a selection of round `number`.
 
-        `known` is that round where it has just been read; those before it are finished, so any instant does for them.
+        Parameters
+        ----------
+        run, number
+            The run and the round.
+        options
+            Options of the selection.
+        until_epoch
+            Last epoch of the round that is used; None means all.
+        finishing
+            True while the round is being finished.
+        last_round
+            The record of the round if the caller has just read it; None reads it. Earlier rounds never change.
 
         Raises
         ------
         RoundNotOpen
-            If the round has not begun.
+            If the round has not started.
         NoEpochs
-            If no epoch counts.
+            If the round has no epochs to use.
         """
         if number > run.round:
             raise RoundNotOpen(
@@ -112,20 +123,20 @@ class EvidenceReader:
                 f"finish the rounds before it first, or wait for it with round={number}&wait=60"
             )
         first = 0 if options.evidence == "pooled" else number
-        rounds = await self._store.rounds.get(run, range(first, number + (known is None)))
-        if known is not None:
-            rounds = [*rounds, known]
+        rounds = await self._store.rounds.get(run, range(first, number + (last_round is None)))
+        if last_round is not None:
+            rounds = [*rounds, last_round]
         evidence = Evidence(run, rounds, until_epoch, options, finishing)
         if not evidence.epochs(evidence.round):
-            upto = "" if until_epoch is None else f" up to epoch {until_epoch}"
+            suffix = "" if until_epoch is None else f" up to epoch {until_epoch}"
             raise NoEpochs(
-                f"round {number} of run {run.run_id!r} has no epochs{upto}, at least 1 is needed; put one with "
+                f"round {number} of run {run.run_id!r} has no epochs{suffix}, at least 1 is needed; put one with "
                 f"PUT /runs/{run.run_id}/rounds/{number}/epochs/0"
             )
         return evidence
 
     async def extend_to_all_rounds(self, evidence: Evidence) -> Evidence:
-        """The same with all rounds before, whether or not they count."""
+        """Return the evidence extended to all earlier rounds, whether or not they are used."""
         if evidence.rounds[0].number == 0:
             return evidence
         pooled = replace(evidence.options, evidence="pooled")
@@ -134,17 +145,17 @@ class EvidenceReader:
     async def read_consistently(
         self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]
     ) -> tuple[Evidence, T]:
-        """Read `evidence`, again if it changes meanwhile; return also what it is by then.
+        """Call `read` with `evidence`, again if the evidence has changed; return the latest evidence and the result.
 
         Raises
         ------
         StoreDamaged
             If committed bits are missing.
         StoreUnavailable
-            If epochs were replaced faster than they could be read.
+            If the evidence changed during every attempt.
         """
-        suspected = False
-        for _ in range(_READS):
+        was_unchanged = False
+        for _ in range(_ATTEMPTS):
             try:
                 return evidence, await read(evidence)
             except StoreDamaged:
@@ -152,63 +163,73 @@ class EvidenceReader:
                 fresh = await self.gather(
                     run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
                 )
-                unchanged = (
+                is_unchanged = (
                     fresh.round.version == evidence.round.version and fresh.annotation_refs == evidence.annotation_refs
                 )
-                if unchanged and suspected:  # not at once: the reading that failed may have been begun before a change
+                if is_unchanged and was_unchanged:  # not at the first failure, which may result from an earlier change
                     raise
-                suspected, evidence = unchanged, fresh
+                was_unchanged, evidence = is_unchanged, fresh
         raise StoreUnavailable(
-            f"round {evidence.round.number} of run {evidence.run.run_id!r} was changed while it was read, {_READS} "
+            f"round {evidence.round.number} of run {evidence.run.run_id!r} was changed while it was read, {_ATTEMPTS} "
             "times in a row; ask again once fewer epochs are being replaced"
         )
 
     async def load_bits(self, evidence: Evidence) -> list[RoundBits]:
-        """Read the bits of `evidence`, as the core takes them.
+        """Read the bits of `evidence`, one `RoundBits` per round.
 
         Raises
         ------
         StoreDamaged
-            If committed bits are not there (any more).
+            If committed bits are missing.
         """
-        return [await self._round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds]
+        return [
+            await self._read_round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds
+        ]
 
     async def load_annotations(self, evidence: Evidence) -> Annotations:
-        """Labels and audit, as far as they have a say.
+        """Read the labels and the audit, as far as the options use them.
 
         Raises
         ------
         StoreDamaged
-            If they are not there (any more).
+            If they are missing.
         """
-        run, truth = evidence.run, self._store.annotations
+        run, annotations = evidence.run, self._store.annotations
         labels, audit = evidence.annotation_refs
         return Annotations(
-            None if labels is None else await truth.read_labels(run, labels, np.arange(run.spec.num_samples)),
-            None if audit is None else await truth.read_audit(run, audit),
+            None if labels is None else await annotations.read_labels(run, labels, np.arange(run.spec.num_samples)),
+            None if audit is None else await annotations.read_audit(run, audit),
         )
 
     async def _refresh(self, run: Run) -> Run:
-        """The run's record now; of a run that was opened anew the old one, whose reads find nothing."""
+        """Read the record of the run again; if the run was deleted and opened again, return the old record."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
 
-    async def _round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
+    async def _read_round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
         spec = run.spec
         correct, observed = await self._store.bitmaps.read_epochs(run, round_.number, epochs)
         members, planted = [
             None if ref is None else await self._store.bitmaps.read_set(run, ref)
             for ref in (round_.members, round_.planted)
         ]
-        told = [epoch.planes == 2 for epoch in epochs]
-        rows = observed if all(told) else [row if t else None for row, t in zip(observed, told, strict=True)]
+        has_observed = [epoch.planes == 2 for epoch in epochs]
+        rows = (
+            observed
+            if all(has_observed)
+            else [row if t else None for row, t in zip(observed, has_observed, strict=True)]
+        )
         bits = RoundBits.of(spec.num_samples, correct, rows, members, spec.observe, planted)
         n_epochs = epochs[-1].number + 1
-        return bits if n_epochs == len(epochs) else _with_gaps(bits, [epoch.number for epoch in epochs], n_epochs)
+        return (
+            bits
+            if n_epochs == len(epochs)
+            else _insert_missing_epochs(bits, [epoch.number for epoch in epochs], n_epochs)
+        )
 
 
-def _with_gaps(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundBits:
-    """Spread epochs over n_epochs; one that is missing is one in which nobody was seen."""
+def _insert_missing_epochs(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundBits:
+    """Insert missing epochs as epochs without observed samples; `numbers` are the numbers of the epochs in `bits`."""
     correct = np.zeros((n_epochs, bits.correct.shape[1]), dtype=np.uint8)
     observed = np.zeros_like(correct)
     correct[numbers] = bits.correct

@@ -1,4 +1,4 @@
-"""What the model took dropped samples for: the class that it predicted most often, counted exactly."""
+"""Label suggestions for dropped samples: the class that the model predicted most often."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,59 +20,59 @@ from mild_service.store import Store
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionCounts:
-    """What the votes say of some samples.
+    """Counts of the predictions of some samples.
 
     Attributes
     ----------
     labels
-        Shape (n,): given labels plus 1, as logs told them beside a wrong prediction; 0 where they did not.
+        Shape (n,): given labels plus 1, as logs sent them with wrong predictions; 0 if unknown.
     tally
         Their suggested classes.
     n_observed
-        Shape (n,): epochs in which each was observed.
+        Shape (n,): number of epochs in which each sample was observed.
     """
 
     labels: ClassNumbers
     tally: MajorityVote
     n_observed: NDArray[np.int64]
 
-    def given_label(self, place: int, label: int | None) -> int | None:
-        """A sample's given label: `label`, as it was put, else as logs told it."""
-        told = int(self.labels[place]) - 1
-        return label if label is not None else None if told < 0 else told
+    def given_label(self, position: int, label: int | None) -> int | None:
+        """Return the given label of a sample: `label` if known, otherwise the label from logs; None if unknown."""
+        logged_label = int(self.labels[position]) - 1
+        return label if label is not None else None if logged_label < 0 else logged_label
 
-    def suggested_class(self, place: int, label: int | None) -> int | None:
-        """The class that it was mostly taken for; its given label where that is the one, None where nobody told."""
-        other = int(self.tally.suggested[place]) - 1
-        if other >= 0:
-            return other
-        return self.given_label(place, label) if self.tally.n_votes[place] else None
+    def suggested_class(self, position: int, label: int | None) -> int | None:
+        """Return the class predicted most often, which may be the given label; None if no predictions are known."""
+        suggested = int(self.tally.suggested[position]) - 1
+        if suggested >= 0:
+            return suggested
+        return self.given_label(position, label) if self.tally.n_votes[position] else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SuggestionPage:
-    """Some dropped samples.
+    """One page of dropped samples with their suggestions.
 
     Attributes
     ----------
-    inspection
-        The selection that dropped them.
+    inspected
+        The selection.
     n_dropped
-        All that are not in the set.
+        Number of all dropped samples.
     samples
-        Shape (n,): these of them, ascending.
+        Shape (n,): the dropped samples of this page, ascending.
     counted
-        What the votes say of `samples`.
+        Counts of the predictions of `samples`.
     """
 
-    inspection: InspectedSelection
+    inspected: InspectedSelection
     n_dropped: int
     samples: NDArray[np.int64]
     counted: PredictionCounts
 
 
 class LabelSuggester:
-    """Counts votes of the epochs that a selection was made of."""
+    """Counts predictions over the epochs of a selection."""
 
     def __init__(self, store: Store, selections: Selections) -> None:
         self._store = store
@@ -81,62 +81,64 @@ class LabelSuggester:
     async def suggest(
         self, run: Run, which: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None, offset: int, limit: int
     ) -> SuggestionPage:
-        """Up to `limit` of the samples that a selection drops, from the `offset`-th on.
+        """Suggest labels for up to `limit` dropped samples, starting at the `offset`-th.
 
-        Of the votes, what is in memory grows with epochs times `limit`, not with the run.
+        The memory for predictions is proportional to the number of epochs times `limit`, not to the size of the run.
 
         Raises
         ------
         RoundNotOpen, NoEpochs, RoundsNotComparable
             If there is nothing to select from.
         StoreDamaged
-            If votes are missing.
+            If wrong predictions are missing.
         """
-        before = None
+        failed_digest = None
         while True:
-            inspection = await self._selections.inspect(await self._selections.plan(run, which, changes, until_epoch))
+            inspected = await self._selections.inspect(await self._selections.plan(run, which, changes, until_epoch))
             try:
-                return await self._suggest(inspection, offset, limit)
-            except StoreDamaged:  # an epoch may have been replaced or dropped while it was read
-                if inspection.evidence.digest == before:
+                return await self._suggest(inspected, offset, limit)
+            except StoreDamaged:  # an epoch may have been replaced or deleted in the meantime
+                if inspected.evidence.digest == failed_digest:
                     raise
-                before = inspection.evidence.digest
+                failed_digest = inspected.evidence.digest
 
-    async def _suggest(self, inspection: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
-        n_samples = inspection.selection.n_samples
-        dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
+    async def _suggest(self, inspected: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
+        n_samples = inspected.selection.n_samples
+        dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspected.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
-        counted = await self.count_predictions(inspection.evidence, inspection.rounds, samples)
-        return SuggestionPage(inspection, dropped.size, samples, counted)
+        counted = await self.count_predictions(inspected.evidence, inspected.rounds, samples)
+        return SuggestionPage(inspected, dropped.size, samples, counted)
 
     async def count_predictions(
         self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
     ) -> PredictionCounts:
-        """Count the votes of some samples, ascending, over the epochs of `evidence`, whose bits are `rounds`.
+        """Count the predictions of some samples, ascending, over the epochs of `evidence`, whose bits are `rounds`.
 
         Raises
         ------
         StoreDamaged
-            If votes are missing.
+            If wrong predictions are missing.
         """
-        predicted, labels = await self._votes(evidence, samples)
-        pairs = np.array([_counts(bits, samples) for bits in rounds])
+        predicted, labels = await self._read_wrong_predictions(evidence, samples)
+        pairs = np.array([_count_epochs(bits, samples) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
         counted = await anyio.to_thread.run_sync(lambda: count_votes(predicted, n_correct))
         return PredictionCounts(labels.max(axis=0, initial=0), counted, n_observed)
 
-    async def _votes(self, evidence: Evidence, samples: NDArray[np.int64]) -> tuple[ClassNumbers, ClassNumbers]:
-        """Predicted classes and labels, shape (n_epochs, n) each; epochs without votes are left out."""
-        found = []
+    async def _read_wrong_predictions(
+        self, evidence: Evidence, samples: NDArray[np.int64]
+    ) -> tuple[ClassNumbers, ClassNumbers]:
+        """Read predicted classes and labels, shape (n_epochs, n) each; epochs without wrong predictions are omitted."""
+        parts = []
         for round_ in evidence.rounds:
             epochs = [epoch for epoch in evidence.epochs(round_) if epoch.has_wrong_predictions]
-            found.append(await self._store.wrong_predictions.read_some(evidence.run, round_.number, epochs, samples))
-        predicted, labels = (np.concatenate([pair[row] for pair in found]) for row in (0, 1))
+            parts.append(await self._store.wrong_predictions.read_some(evidence.run, round_.number, epochs, samples))
+        predicted, labels = (np.concatenate([pair[row] for pair in parts]) for row in (0, 1))
         return predicted, labels
 
 
-def _counts(bits: RoundBits, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Epochs of a round in which samples were right, and in which they were observed."""
+def _count_epochs(bits: RoundBits, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the epochs of a round in which samples were correct, and in which they were observed."""
     shift = (7 - samples % 8).astype(np.uint8)
 
     def count(plane: bitmap.Bitmap) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The samples of selections in columns, made once and kept while people turn their pages."""
+"""Cached tables of the samples of selections, for the pages of the dashboard."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -19,22 +19,22 @@ from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.label_suggestions import LabelSuggester, PredictionCounts
 from mild_service.selecting.selections import SelectionPlan, Selections
 
-_MAX_VOTES = 10_000_000
-"""Votes that are counted for a table of classes; of more dropped samples than this allows, some are drawn evenly."""
+_MAX_PREDICTIONS = 10_000_000
+"""Maximum predictions counted for a table of classes; of more dropped samples, an evenly spaced part is used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionTable:
-    """A selection with its samples in columns.
+    """A selection and the table of its samples.
 
     Attributes
     ----------
     evidence
         What it was computed from.
     selection
-        What was selected.
+        The selection.
     table
-        Its samples.
+        Its samples in columns.
     """
 
     evidence: Evidence
@@ -43,32 +43,32 @@ class SelectionTable:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the columns; the selection's own are among them."""
+        """Size of the columns in bytes, which include those of the selection."""
         return self.table.n_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GivenLabels:
-    """The given labels of a run's samples, shape (n_samples,)."""
+    """Given labels of all samples of a run, shape (n_samples,)."""
 
     values: NDArray[np.int32]
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the labels."""
+        """Size of the labels in bytes."""
         return self.values.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SuggestedLabels:
-    """What dropped samples were taken for, as far as another class than the given one was.
+    """Given and suggested labels of dropped samples whose suggestion differs from the given label.
 
     Attributes
     ----------
     given, suggested
-        Shape (n,) each: labels of those that have both.
+        Shape (n,) each: the given and the suggested labels.
     n_counted, n_dropped
-        Samples whose votes were counted, and all that are dropped.
+        Number of samples whose predictions were counted, and of all dropped samples.
     """
 
     given: NDArray[np.int64]
@@ -78,22 +78,22 @@ class SuggestedLabels:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the labels."""
+        """Size of the labels in bytes."""
         return self.given.nbytes + self.suggested.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleHistory:
-    """One sample: its history over all rounds, and what follows from it.
+    """The history of one sample over all rounds.
 
     Attributes
     ----------
     evidence
         What the selection was computed from.
-    told
+    explanation
         The history, and why the sample was kept or dropped.
     counted
-        What it was taken for.
+        Counts of its predictions.
     """
 
     evidence: Evidence
@@ -102,14 +102,14 @@ class SampleHistory:
 
 
 class SampleTables:
-    """Keeps the tables that were looked at last.
+    """Computes tables of samples and caches the latest ones.
 
     Parameters
     ----------
     selections, computer, labels_and_audits, suggester
-        Where they come from.
+        Sources of the tables.
     cache_bytes
-        Memory for them.
+        Maximum size of the cached tables in bytes.
     """
 
     def __init__(
@@ -125,50 +125,50 @@ class SampleTables:
         self._tables: LruCache[SelectionTable] = LruCache(cache_bytes)
         self._labels: LruCache[GivenLabels] = LruCache(cache_bytes // 4)
         self._suggested: LruCache[SuggestedLabels] = LruCache(cache_bytes // 4)
-        self._making = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def get(self, choice: SelectionPlan) -> SelectionTable:
-        """A selection's table. One is made at a time, so that memory is bounded and none is made twice."""
-        name = _name(choice)
-        if found := self._tables.get(name):
-            return found
-        async with self._making:
-            if found := self._tables.get(name):
-                return found
+        """Return the table of a selection. One is computed at a time, which limits memory and avoids repeated work."""
+        key = _cache_key(choice)
+        if cached := self._tables.get(key):
+            return cached
+        async with self._lock:
+            if cached := self._tables.get(key):
+                return cached
             inspection = await self._selections.inspect(choice)
-            made = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection)
-            tabled = SelectionTable(inspection.evidence, inspection.selection, made)
-            self._tables.put(name, tabled)
-            return tabled
+            table = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection)
+            selection_table = SelectionTable(inspection.evidence, inspection.selection, table)
+            self._tables.put(key, selection_table)
+            return selection_table
 
     async def get_labels(self, run: Run) -> NDArray[np.int32] | None:
-        """The given labels of all samples; None where none were put."""
+        """Return the given labels of all samples; None if the run has none."""
         if run.labels is None:
             return None
-        name = f"{run.uid}:{run.labels.digest}"
-        if found := self._labels.get(name):
-            return found.values
-        read = await self._labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
-        assert read is not None, "the run refers to labels, which are replaced and never taken away"
-        labels = GivenLabels(read.astype(np.int32))
-        self._labels.put(name, labels)
+        key = f"{run.uid}:{run.labels.digest}"
+        if cached := self._labels.get(key):
+            return cached.values
+        values = await self._labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
+        assert values is not None, "the run refers to labels, which are never deleted"
+        labels = GivenLabels(values.astype(np.int32))
+        self._labels.put(key, labels)
         return labels.values
 
     async def get_suggested_labels(self, choice: SelectionPlan) -> SuggestedLabels | None:
-        """What a selection's dropped samples were taken for; None where no epoch has votes."""
-        tabled = await self.get(choice)
-        evidence = tabled.evidence
+        """Return the label suggestions of all dropped samples; None if no epoch has wrong predictions."""
+        selection_table = await self.get(choice)
+        evidence = selection_table.evidence
         if not any(epoch.has_wrong_predictions for round_ in evidence.rounds for epoch in evidence.epochs(round_)):
             return None
-        name = f"{_name(choice)}:{evidence.run.labels and evidence.run.labels.digest}"
-        if found := self._suggested.get(name):
-            return found
-        async with self._making:
-            if found := self._suggested.get(name):
-                return found
-            dropped = np.flatnonzero(~tabled.table.kept)
-            most = max(1, _MAX_VOTES // tabled.table.n_epochs)
-            step = -(-dropped.size // most) if dropped.size else 1
+        key = f"{_cache_key(choice)}:{evidence.run.labels and evidence.run.labels.digest}"
+        if cached := self._suggested.get(key):
+            return cached
+        async with self._lock:
+            if cached := self._suggested.get(key):
+                return cached
+            dropped = np.flatnonzero(~selection_table.table.kept)
+            max_samples = max(1, _MAX_PREDICTIONS // selection_table.table.n_epochs)
+            step = -(-dropped.size // max_samples) if dropped.size else 1
             samples = dropped[::step]
 
             async def read(evidence: Evidence) -> PredictionCounts:
@@ -179,44 +179,44 @@ class SampleTables:
             evidence, counted = await self._computer.evidence.read_consistently(evidence, read)
             labels = await self._labels_and_audits.read_labels(evidence.run, samples)
             given = counted.labels.astype(np.int64) - 1 if labels is None else labels
-            other = (counted.tally.suggested > 0) & (given >= 0)
+            has_both = (counted.tally.suggested > 0) & (given >= 0)
             suggested = counted.tally.suggested.astype(np.int64) - 1
-            made = SuggestedLabels(given[other], suggested[other], samples.size, dropped.size)
-            self._suggested.put(name, made)
-            return made
+            result = SuggestedLabels(given[has_both], suggested[has_both], samples.size, dropped.size)
+            self._suggested.put(key, result)
+            return result
 
     async def get_history(self, choice: SelectionPlan, index: int) -> SampleHistory:
-        """One sample of a selection.
+        """Return the history of one sample of a selection.
 
         Raises
         ------
         SampleIndexError
             If there is no such sample.
         """
-        tabled = await self.get(choice)
-        if not 0 <= index < tabled.table.n_samples:
-            raise sample_index_error(index, tabled.table.n_samples)
-        n_counting = len(tabled.evidence.rounds)
+        selection_table = await self.get(choice)
+        if not 0 <= index < selection_table.table.n_samples:
+            raise sample_index_error(index, selection_table.table.n_samples)
+        n_used = len(selection_table.evidence.rounds)
 
-        async def read(every: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
-            rounds = await self._computer.evidence.load_bits(every)
-            counting = replace(every, rounds=every.rounds[-n_counting:])
-            return rounds, await self._suggester.count_predictions(counting, rounds[-n_counting:], np.array([index]))
+        async def read(all_rounds: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
+            rounds = await self._computer.evidence.load_bits(all_rounds)
+            counting = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
+            return rounds, await self._suggester.count_predictions(counting, rounds[-n_used:], np.array([index]))
 
-        every, (rounds, counted) = await self._computer.evidence.read_consistently(
-            await self._computer.evidence.extend_to_all_rounds(tabled.evidence), read
+        all_rounds, (rounds, counted) = await self._computer.evidence.read_consistently(
+            await self._computer.evidence.extend_to_all_rounds(selection_table.evidence), read
         )
-        told = await anyio.to_thread.run_sync(explain_sample, rounds, tabled.selection, index)
-        return SampleHistory(every, told, counted)
+        explanation = await anyio.to_thread.run_sync(explain_sample, rounds, selection_table.selection, index)
+        return SampleHistory(all_rounds, explanation, counted)
 
 
-def _name(choice: SelectionPlan) -> str:
-    """Of a selection: equal names have equal tables, whatever an audit that only measures says of them."""
+def _cache_key(choice: SelectionPlan) -> str:
+    """Return the cache key of a selection's table, which does not depend on an audit that only measures."""
     run, options = choice.run, choice.run.spec.selection
-    known = [
+    annotation_digests = [
         ref and ref.digest
         for ref, counts in ((run.labels, options.by_class), (run.audit, options.audit == "fit"))
         if counts
     ]
     digest = "stored" if choice.evidence is None else choice.evidence.digest
-    return ":".join(map(str, (run.uid, choice.round.number, choice.round.finished, digest, *known)))
+    return ":".join(map(str, (run.uid, choice.round.number, choice.round.finished, digest, *annotation_digests)))
