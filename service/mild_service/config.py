@@ -125,7 +125,7 @@ class Settings(BaseSettings):
         2**29,
         ge=2**27,
         le=2**40,
-        description="Most memory of a process that reads an Arrow or Parquet log, beside the log itself.",
+        description="Most memory of a process that reads an Arrow or Parquet log, in addition to the log itself.",
     )
     request_seconds: float = Field(
         120.0,

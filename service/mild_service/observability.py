@@ -125,7 +125,7 @@ current_trace: ContextVar[RequestTrace | None] = ContextVar("trace", default=Non
 """Trace of the request being served; None in background work."""
 
 
-class phase:  # noqa: N801  # reads as a verb: with phase("store")
+class phase:  # noqa: N801  # used like a function: with phase("store")
     """Context manager that times its block as a phase of the request being served, if there is one.
 
     A class, because entering a generator-based context manager takes longer than some phases.

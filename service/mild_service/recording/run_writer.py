@@ -283,7 +283,7 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
         first = incomplete[0]
         raise EpochGap(
             f"epoch {first.number} of round {round_.number} has {first.n_stored_shards} of {first.n_shards} shards; "
-            "put the others, or finish with allow_gaps to count whom they would have observed as unobserved"
+            "put the others, or finish with allow_gaps to count their samples as unobserved"
         )
     if missing := round_.missing_epochs:
         numbers = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")

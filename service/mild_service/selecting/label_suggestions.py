@@ -145,5 +145,5 @@ def _count_epochs(bits: RoundBits, samples: NDArray[np.int64]) -> tuple[NDArray[
         ones: NDArray[np.int64] = (plane[:, samples // 8] >> shift & 1).sum(axis=0, dtype=np.int64)
         return ones
 
-    everyone = np.full(samples.size, bits.n_epochs, dtype=np.int64)
-    return count(bits.correct), everyone if bits.observed is None else count(bits.observed)
+    all_epochs = np.full(samples.size, bits.n_epochs, dtype=np.int64)
+    return count(bits.correct), all_epochs if bits.observed is None else count(bits.observed)

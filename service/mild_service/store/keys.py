@@ -18,7 +18,7 @@ key (after the namespace)           type    holds
 ``:{run_id#c}:<uid>:ids:<c>``       hash    external ids of chunk c (c 0: tag ``{run_id}``), in pieces of 8,192 lines
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
 ``:{run_id}:<uid>:cached``          set     digests of these, so that they go with the run; expires after the last
-``:{run_id}:<uid>:lock:<digest>``   string  who is computing it; expires
+``:{run_id}:<uid>:lock:<digest>``   string  lock of its computation; expires
 ``:schema``                         string  version of all of this (`schema`)
 ``:credentials``                    hash    digest of an API key's secret -> JSON of the key; revoked ones stay, marked
 ``:credentials:used``               hash    key id -> when it was last used, ms
@@ -27,8 +27,8 @@ key (after the namespace)           type    holds
 ``:touched:{<tag>}``                string  empty, gone at once: written so that replicas can be waited for (`writes`)
 ==================================  ======  =========================================================================
 
-The braces are Redis Cluster's hash tag: everything but chunks >= 1 of a run lies in one slot, so one script can check
-and commit. Keys without braces are global: each lies in the slot of its name, and nothing is changed together with it.
+The braces are Redis Cluster's hash tag: all keys of a run except chunks >= 1 are in one slot, so that one script
+can check and commit. Keys without braces are global: each is in the slot of its name and is changed on its own.
 A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
 Fields of a chunk hash are immutable and named by their content: ``<epoch>:<attempt>:<digest>`` for an epoch and

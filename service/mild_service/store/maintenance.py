@@ -119,7 +119,7 @@ class RunTransfer:
                 pairs = [word for pair in fields.items() for word in pair]
                 answer = await context.scripts.run("import_run", [context.keys.run(run_id)], pairs)
             if answer[0] != "set":
-                raise RunExists(f"a run {run_id!r} was opened meanwhile; give another name")
+                raise RunExists(f"a run {run_id!r} was opened in the meantime; give another name")
         except BaseException:
             for key in written:
                 with translated():

@@ -62,9 +62,9 @@ class RoundStore:
             If the run does not accept this write.
         """
         ref = _set_ref(round_, members)
-        everyone = ref.n_members == run.spec.num_samples
-        record = "" if everyone else codec.write_set_ref(ref)
-        values = [b""] if everyone else codec.split_chunks([members])
+        is_full = ref.n_members == run.spec.num_samples
+        record = "" if is_full else codec.write_set_ref(ref)
+        values = [b""] if is_full else codec.split_chunks([members])
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
         names = self._writer.keys(run, round_)
         answer = await self._writer.write("put_members", names, arguments, run, round_, set_field(ref.digest), values)

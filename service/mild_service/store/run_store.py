@@ -18,8 +18,8 @@ _UNRECORDED_MS = 60_000
 """Minimum age of an index entry without a record before it is deleted: younger runs may still be in creation."""
 _SCAN_SIZE = 1000
 """Index entries that are read at once when a prefix is given."""
-_TOLD = {"ttl": "ttl_seconds", "config": "expectations"}
-"""Fields of the record by the names under which a change of them is told."""
+_EVENT_NAMES = {"ttl": "ttl_seconds", "config": "expectations"}
+"""Names of changed fields in events, where they differ from the names in the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,9 @@ class RunStore:
             pairs += ["config", codec.write_spec(replace(run.spec, **others))]
         context = self._context
         names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
-        told = ",".join(_TOLD.get(str(name), str(name)) for name in pairs[::2])
+        changed_names = ",".join(_EVENT_NAMES.get(str(name), str(name)) for name in pairs[::2])
         with translated():
-            answer = await context.scripts.run("patch_run", names, [run.uid, context.now(), told, *pairs])
+            answer = await context.scripts.run("patch_run", names, [run.uid, context.now(), changed_names, *pairs])
         if answer[0] != "set":
             raise refusal_error(answer, run.run_id, run.round, None)
 

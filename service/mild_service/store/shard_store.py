@@ -145,7 +145,7 @@ def _kind_error(round_: int, epoch: Epoch, of: int) -> EpochKindConflict:
     how = describe_kind(epoch.kind) if epoch.n_shards is None else f"in {epoch.n_shards} shards"
     return EpochKindConflict(
         f"epoch {epoch.number} of round {round_} is written {how}, got a shard of {of}; "
-        "send it in the same way, or begin it anew with ?replace=true"
+        "send it in the same way, or start it again with ?replace=true"
     )
 
 
