@@ -1,51 +1,80 @@
-"""README.md: what it tells to type at a service, and in Python without one, works as it stands."""
+"""README.md: its examples run, its results are those in benchmarks/results, and every link has a target."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
+import pytest
+import torch
 from fastapi import FastAPI
 
 from tests.live import serving
-from tests.waiting import PATIENCE
 
-EXAMPLES = re.findall(r"```(\w*)\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
-
-
-def test_the_curl_examples_run(app: FastAPI, tmp_path: Path) -> None:
-    blocks = [text for language, text in EXAMPLES if not language and "curl" in text]
-    assert len(blocks) == 3
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    with serving(app) as url:
-        for block in blocks:
-            # --fail-with-body, so that a refusal is told on stderr
-            script = block.replace("localhost:8000", url).replace("curl ", "curl -sS --fail-with-body ")
-            done = subprocess.run(
-                ["bash", "-c", script], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, check=True
-            )
-            assert "returned error" not in done.stderr, done
-        named = httpx.get(f"{url}/selection/my-logs?ids=true", headers={"Accept": "text/csv"}, timeout=PATIENCE).text
-    assert named.splitlines()[1:] == ["0,cat/1.png", "1,cat/2.png"]
-    assert np.load(tmp_path / "clean.npy").size == 50000
+README = Path("README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+RESULT_ROWS = re.findall(r"^\| \[[^]]+\]\((benchmarks/results/[^)]+)\) \|(.*)\|$", README, re.MULTILINE)
+COMPARED_METHODS = {
+    "benchmarks/results/digits.md": ("ours", "published", "published loop"),
+    "benchmarks/results/peers-cifar10.md": ("ours, one round", "mean loss, Gaussian mixture", "mean loss"),
+}
+"""Of each results file: the names of our method and of the compared one, and the latter's name in README.md."""
+N_SAMPLES, N_EPOCHS = 1000, 20
 
 
-def test_the_example_without_a_server_runs() -> None:
-    (example,) = (text for language, text in EXAMPLES if "from mild_core import select" in text)
+@pytest.fixture(scope="module")
+def correct() -> Any:
+    """Which samples a simulated network predicts as labelled, shape (n_epochs, n_samples); 300 labels are wrong."""
     rng = np.random.default_rng(0)
-    learnt = rng.poisson(np.where(np.arange(1000) < 700, 3, 25))
-    names: dict[str, Any] = {"bits": np.arange(20)[:, None] >= learnt}
-    exec(example.replace("correct = ...", "correct = bits"), names)
+    first_correct_epoch = rng.poisson(np.where(np.arange(N_SAMPLES) < 700, 3, 25))
+    return np.arange(N_EPOCHS)[:, None] >= first_correct_epoch
+
+
+def test_the_tracker_example_runs(app: FastAPI, correct: Any) -> None:
+    (example,) = (text for text in PYTHON if "CorrectnessTracker" in text)
+    labels = torch.zeros(N_SAMPLES, dtype=torch.int64)
+    epochs = iter(torch.from_numpy(correct))
+    names: dict[str, Any] = {
+        "dataset": range(N_SAMPLES),
+        "device": "cpu",
+        "loader": [(torch.arange(N_SAMPLES), None, labels)],
+        "training_step": lambda _images, _labels: torch.nn.functional.one_hot((~next(epochs)).long(), 2).float(),
+    }
+    with serving(app) as url:
+        exec(example.replace("http://localhost:8000", url), names)
+    assert names["selection"]["verdict"] == "separable"
+    assert 650 < len(names["selection"]["indices"]) < 750
+
+
+def test_the_example_without_a_service_runs(correct: Any) -> None:
+    (example,) = (text for text in PYTHON if "from mild_core import select" in text)
+    names: dict[str, Any] = {"correct": correct}
+    exec(example, names)
     selection = names["selection"]
     assert selection.verdict == "separable"
     assert selection.estimated["noise_rate"].low <= 0.3 <= selection.estimated["noise_rate"].high
 
 
-def test_every_link_leads_somewhere() -> None:
-    """Files are there, and so are the headings that are linked to, in README.md and in docs/."""
+@pytest.mark.parametrize(("path", "row"), RESULT_ROWS)
+def test_every_result_is_in_its_results_file(path: str, row: str) -> None:
+    noise, ours, compared, everything = (cell.strip() for cell in row.split("|"))
+    our_method, compared_method, compared_label = COMPARED_METHODS[path]
+    f1 = _read_f1(Path(path))
+    assert ours == f1[noise, our_method]
+    assert compared == f"{f1[noise, compared_method]}, {compared_label}"
+    assert everything == f1[noise, "keep everything"].split()[0]
+
+
+def test_the_results_table_is_complete_and_has_its_commands() -> None:
+    assert len(RESULT_ROWS) == len(re.findall(r"^\|.*benchmarks/results/", README, re.MULTILINE)) == 5
+    commands = [line for block in SHELL for line in block.splitlines() if line.startswith("python -m benchmarks.")]
+    stated = [Path(path).read_text().split("`")[1] for path in dict.fromkeys(path for path, _ in RESULT_ROWS)]
+    assert commands == stated
+
+
+def test_every_link_has_a_target() -> None:
+    """Files exist, and so do the headings that are linked to, in README.md and in docs/."""
     for page in [Path("README.md"), *Path("docs").glob("*.md"), Path("benchmarks/README.md")]:
         for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
             path = page.parent / target if target else page
@@ -53,6 +82,17 @@ def test_every_link_leads_somewhere() -> None:
             if anchor:
                 headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
                 assert anchor in [_anchor(heading) for heading in headings], f"{page}: {target}#{anchor}"
+
+
+def _read_f1(path: Path) -> dict[tuple[str, str], str]:
+    """Read the F1 scores of a results table, as printed, by noise and method."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in path.read_text().splitlines()
+        if line.startswith("|")
+    ]
+    column = next(position for position, name in enumerate(rows[0]) if name in ("F1", "F1 of the kept"))
+    return {(cells[0], cells[1]): cells[column] for cells in rows[2:]}
 
 
 def _anchor(heading: str) -> str:
