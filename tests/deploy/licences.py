@@ -1,4 +1,4 @@
-"""Licences of what is installed, and the document that lists them: ``python -m tests.deploy.licences`` renews it."""
+"""Licences of what is installed, and the table that lists them: ``python -m tests.deploy.licences`` rewrites it."""
 
 import re
 from importlib.metadata import Distribution, distributions
@@ -7,18 +7,7 @@ from pathlib import Path
 DOCUMENT = Path("docs/dependencies.md")
 UNNAMED = {"axe-playwright-python": "MIT", "namex": "Apache-2.0"}
 """What a package does not name: the licence in its repository."""
-HEAD = """# Dependencies and their licences
-
-What `constraints.txt` pins, with the licence that each distribution names in its metadata; all are permissive, or MPL,
-which holds for changes of the files themselves. A test compares this page with what is installed;
-`python -m tests.deploy.licences` writes it anew. What the service's image holds is the part of it that
-`mild-selection[service,formats,cli]` needs.
-
-Vendored: uPlot, MIT ([its licence](../service/mild_service/ui/static)), in the dashboard.
-
-| distribution | licence |
-|---|---|
-"""
+HEADER = "| distribution | licence |\n|---|---|\n"
 
 
 def normal(name: str) -> str:
@@ -45,11 +34,12 @@ def rows() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the document from what is installed; what is not keeps its row."""
-    known = rows() if DOCUMENT.exists() else {}
+    """Rewrite the document's table from what is installed; what is not installed keeps its row."""
+    known = rows()
     found = known | {normal(each.name): licence(each) for each in distributions()}
     lines = [f"| `{name}` | {found.get(name) or 'unknown'} |" for name in sorted(pinned())]
-    DOCUMENT.write_text(HEAD + "\n".join(lines) + "\n")
+    text, _, _ = DOCUMENT.read_text().partition(HEADER)
+    DOCUMENT.write_text(text + HEADER + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
