@@ -17,9 +17,9 @@ from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions, Verdi
 class Estimate:
     """A quantity with a 90% interval."""
 
-    value: float
-    low: float
-    high: float
+    value: float = field(metadata=describe("The estimate."))
+    low: float = field(metadata=describe("Lower end of the interval."))
+    high: float = field(metadata=describe("Upper end of the interval."))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

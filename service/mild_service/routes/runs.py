@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 else:
     _RequestFields = request_fields(RunSpec, without=("run_id", "selection"), types=_NARROWED)
     _PatchFields = request_fields(RunSpec, only=("tags", "ttl_seconds", "picture_url"), types=_NARROWED, optional=True)
-    _StateFields = response_model(RunSpec)
+    _StateFields = response_model(RunSpec, complete=True)
 
 
 class RunRequest(_RequestFields):
@@ -95,6 +95,7 @@ class RunView(_StateFields):
     """A run's state with every default resolved. Times are Unix time in seconds."""
 
     status: RunStatus
+    ttl_seconds: int = Field(description="The run expires so many seconds after its last write.")
     attempt: int = Field(description="Send it as `Mild-Attempt` with every write.")
     round: int = Field(description="The open round.")
     created_at: float

@@ -66,13 +66,17 @@ def request_fields(
 
 
 @cache
-def response_model(cls: "type[DataclassInstance]") -> type[BaseModel]:
-    """Model of a response with the name, documentation and described fields of `cls`, nested dataclasses included."""
-    definitions: dict[str, Any] = {
-        field.name: (_response_type(field_types(cls)[field.name]), _response_field(field))
-        for field in fields(cls)
-        if field.metadata
-    }
+def response_model(cls: "type[DataclassInstance]", complete: bool = False) -> type[BaseModel]:
+    """Model of a response with the name, documentation and described fields of `cls`, nested dataclasses included.
+
+    Fields with a default may be left out of an answer, unless it is `complete`.
+    """
+    definitions: dict[str, Any] = {}
+    for field in fields(cls):
+        if field.metadata:
+            default = ... if complete or field.default is MISSING else field.default
+            annotation = _response_type(field_types(cls)[field.name], complete)
+            definitions[field.name] = (annotation, PydanticField(default, **_field_info(field)))
     config = ConfigDict(populate_by_name=True, from_attributes=True)
     return create_model(cls.__name__, __config__=config, __doc__=cls.__doc__, **definitions)
 
@@ -119,20 +123,15 @@ def _documented_type(annotation: Any, field: "Field[Any]") -> Any:
     return number if annotation is float else number | None
 
 
-def _response_type(annotation: Any) -> Any:
+def _response_type(annotation: Any, complete: bool) -> Any:
     """`annotation` with a model in place of each dataclass."""
     if is_dataclass(annotation) and isinstance(annotation, type):
-        return response_model(annotation)
+        return response_model(annotation, complete)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal:
         return annotation
-    replaced = tuple(map(_response_type, arguments))
+    replaced = tuple(_response_type(argument, complete) for argument in arguments)
     return reduce(or_, replaced) if origin in (Union, UnionType) else origin[replaced]
-
-
-def _response_field(field: "Field[Any]") -> Any:
-    """A field with a default is optional: it is left out of some answers."""
-    return PydanticField(... if field.default is MISSING else field.default, **_field_info(field))
 
 
 def _field_info(field: "Field[Any]") -> dict[str, Any]:
