@@ -157,7 +157,7 @@ def _build_routes() -> Sequence[BaseRoute]:
     )
     for resource in resources:
         table.include_router(resource.router, dependencies=[Depends(reject_unknown_query)])
-    routes.install(table)
+    routes.add_pages(table)
     table.include_router(system.router)  # without the query check: probes and scrapers may add parameters
     return table.routes
 

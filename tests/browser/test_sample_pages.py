@@ -78,5 +78,5 @@ def test_a_sample_is_marked_and_the_mark_undone(page: Page, run: httpx.Client) -
     expect(page.get_by_text("Marked wrong.")).to_be_visible()
     assert run.get("/runs/a/audit").json()["clean"] == [False]
     page.get_by_role("button", name="Undo").press("Enter")
-    expect(page.get_by_text("Mark taken back.")).to_be_visible()
+    expect(page.get_by_text("Mark removed.")).to_be_visible()
     assert run.get("/runs/a/audit").json()["clean"] == []

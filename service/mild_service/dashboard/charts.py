@@ -1,4 +1,4 @@
-"""What is drawn as SVG here: cells, bars, ticks, all in percent of the drawing, so that its texts keep their size."""
+"""Geometry of the charts that are drawn as SVG, in percent of the drawing, so that texts keep their size."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _FAINTEST = 0.28
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A label beside an axis; `at` is in percent from its beginning."""
+    """A label of an axis; `at` is in percent from its beginning."""
 
     at: float
     text: str
@@ -24,18 +24,18 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell that has samples.
+    """One cell of a grid that has samples.
 
     Attributes
     ----------
     column, row
-        From the left, and from the bottom.
+        Numbers from the left and from the bottom.
     x, y, width, height
-        Percent of the drawing, from the upper left.
+        Position and size, in percent of the drawing from the upper left.
     kept, dropped
-        Samples.
+        Numbers of samples.
     strength
-        Opacity: the logarithm of how many they are.
+        Opacity, by the logarithm of the number of samples.
     """
 
     column: int
@@ -50,20 +50,20 @@ class Cell:
 
     @property
     def n(self) -> int:
-        """Samples of the cell."""
+        """Number of samples."""
         return self.kept + self.dropped
 
     @property
     def dropped_height(self) -> float:
-        """The part of its height that stands for the dropped ones."""
+        """The part of the height for dropped samples."""
         return self.height * self.dropped / self.n
 
 
-def cells(kept: Counts, dropped: Counts) -> list[Cell]:
-    """The cells of a grid that have samples, row by row from the bottom; both arrays have shape (n_rows, n_columns)."""
-    both = kept + dropped
-    n_rows, n_columns = both.shape
-    most = math.log1p(int(both.max(initial=1)))
+def grid_cells(kept: Counts, dropped: Counts) -> list[Cell]:
+    """Return the cells that have samples, row by row from the bottom; both arrays have shape (n_rows, n_columns)."""
+    counts = kept + dropped
+    n_rows, n_columns = counts.shape
+    max_log = math.log1p(int(counts.max(initial=1)))
     width, height = 100 / n_columns, 100 / n_rows
     return [
         Cell(
@@ -75,33 +75,33 @@ def cells(kept: Counts, dropped: Counts) -> list[Cell]:
             height=height,
             kept=int(kept[row, column]),
             dropped=int(dropped[row, column]),
-            strength=_FAINTEST + (1 - _FAINTEST) * math.log1p(int(both[row, column])) / most,
+            strength=_FAINTEST + (1 - _FAINTEST) * math.log1p(int(counts[row, column])) / max_log,
         )
-        for row, column in np.argwhere(both).tolist()
+        for row, column in np.argwhere(counts).tolist()
     ]
 
 
-def count_ticks(axis: Axis, wanted: int) -> list[Tick]:
-    """Labels of an axis of whole numbers, in the middle of the bins that hold them."""
-    most = axis.n_bins * axis.width - 1
-    step = _nice(max(most / wanted, 1))
-    whole = 100 / (axis.n_bins * axis.width)
-    bins = range(0, int(most) + 1, int(step))
-    return [Tick((axis.width * (value // axis.width) + axis.width / 2) * whole, f"{value:,}") for value in bins]
+def count_ticks(axis: Axis, n_ticks: int) -> list[Tick]:
+    """Return about `n_ticks` labels of an axis of whole numbers, in the middle of their bins."""
+    largest = axis.n_bins * axis.width - 1
+    step = _round_step(max(largest / n_ticks, 1))
+    scale = 100 / (axis.n_bins * axis.width)
+    values = range(0, int(largest) + 1, int(step))
+    return [Tick((axis.width * (value // axis.width) + axis.width / 2) * scale, f"{value:,}") for value in values]
 
 
-def value_ticks(low: float, high: float, wanted: int) -> list[Tick]:
-    """Labels of an axis of scores from `low` to `high`."""
+def value_ticks(low: float, high: float, n_ticks: int) -> list[Tick]:
+    """Return about `n_ticks` labels of an axis of scores from `low` to `high`."""
     if high <= low:
         return [Tick(50.0, f"{low:g}")]
-    step = _nice((high - low) / wanted)
+    step = _round_step((high - low) / n_ticks)
     first = math.ceil(low / step)
     last = math.floor(high / step)
     return [Tick(100 * (n * step - low) / (high - low), f"{n * step:g}") for n in range(first, last + 1)]
 
 
-def _nice(step: float) -> float:
-    """The next of 1, 2, 5, 10, …, or a tenth of those."""
+def _round_step(step: float) -> float:
+    """Round up to 1, 2 or 5 times a power of ten."""
     size = 10.0 ** math.floor(math.log10(step))
     return next(size * factor for factor in (1, 2, 5, 10) if size * factor >= step * (1 - 1e-9))
 
@@ -118,14 +118,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram of scores with the cut and one sample's place in it.
+    """A histogram of scores, with the cut and the score of one sample.
 
     Attributes
     ----------
     bars
         Bins that have samples.
     cut, sample
-        Percent from the left; None where there is none.
+        Percent from the left, or None.
     ticks
         Labels of the scores.
     """
@@ -137,15 +137,15 @@ class Distribution:
 
 
 def distribution(histogram: Histogram, threshold: Threshold, score: float | None) -> Distribution:
-    """Draw the histogram that a selection was read off; heights are square roots, so that few samples can be seen."""
+    """Lay out the histogram of a selection; heights are square roots, so that small counts are visible."""
     counts = np.sqrt(np.asarray(histogram.counts, dtype=np.float64))
     n_bins = counts.size
     high = float(counts.max(initial=0.0)) or 1.0
-    low = histogram.origin - histogram.width / 2  # a score stands in the middle of its bin
+    low = histogram.origin - histogram.width / 2  # a score is in the middle of its bin
     span = histogram.width * n_bins
     cut = n_bins if threshold.cut is None else threshold.cut + 1
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return 100 * min(max((value - low) / span, 0.0), 1.0)
 
     return Distribution(
@@ -154,31 +154,39 @@ def distribution(histogram: Histogram, threshold: Threshold, score: float | None
             for at in np.flatnonzero(counts).tolist()
         ],
         cut=None if threshold.cut is None else 100 * cut / n_bins,
-        sample=None if score is None else place(score),
+        sample=None if score is None else position(score),
         ticks=value_ticks(low, low + span, 6),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Equal epochs in a row of a sample's history, in percent of the strip; `kind` is a character of the history."""
+class Segment:
+    """Consecutive equal epochs in a sample's history, in percent of the strip; `kind` is a character of the history."""
 
     x: float
     width: float
     kind: str
 
 
-def stretches(history: str, single: int = 120) -> list[Stretch]:
-    """A sample's history in one round: an epoch by itself, or, of more than `single`, equal ones together."""
-    lengths = [1] * len(history) if len(history) <= single else _runs(history)
-    out, at = [], 0
+def history_segments(history: str, single: int = 120) -> list[Segment]:
+    """Return a segment per epoch of a sample's history in one round, or merge equal ones if there are many.
+
+    Parameters
+    ----------
+    history
+        A character per epoch.
+    single
+        Most epochs that get a segment each.
+    """
+    lengths = [1] * len(history) if len(history) <= single else _run_lengths(history)
+    segments, start = [], 0
     for length in lengths:
-        out.append(Stretch(100 * at / len(history), 100 * length / len(history), history[at]))
-        at += length
-    return out
+        segments.append(Segment(100 * start / len(history), 100 * length / len(history), history[start]))
+        start += length
+    return segments
 
 
-def _runs(history: str) -> Sequence[int]:
+def _run_lengths(history: str) -> Sequence[int]:
     letters: NDArray[np.uint8] = np.frombuffer(history.encode(), dtype=np.uint8)
     ends = np.concatenate((np.flatnonzero(np.diff(letters)) + 1, [letters.size]))
     lengths: list[int] = np.diff(ends, prepend=0).tolist()

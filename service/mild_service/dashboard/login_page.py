@@ -1,4 +1,4 @@
-"""``/ui/login`` and ``/ui/logout``: a key is shown once, and a session's cookie stands for it from then on."""
+"""Login and logout: ``/ui/login`` exchanges an API key for a session cookie."""
 
 from urllib.parse import parse_qs
 
@@ -15,21 +15,21 @@ from mild_service.web.dependencies import SettingsDep
 
 router = APIRouter(include_in_schema=False)
 
-_FORM = "application/x-www-form-urlencoded"
+
 _MAX_FORM_BYTES = 4096
 
 
 @router.get("/ui/login")
 async def show_login(request: Request) -> HTMLResponse:
-    """The form; whoever is logged in already is told so. `next` is the page to go on to."""
-    return await _page(request, request.query_params.get("next", ""))
+    """Show the form, or the current login. The query parameter `next` is the page to continue to."""
+    return await _login_page(request, request.query_params.get("next", ""))
 
 
 @router.post("/ui/login")
 async def log_in(request: Request, settings: SettingsDep) -> Response:
     """Begin a session with the key in the form."""
     check_same_site(request)
-    media_types.check_content_type(request, (_FORM,), _FORM)
+    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
     form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     secret = form.get("key", [""])[0].strip()
     authenticator = _authenticator(request)
@@ -40,11 +40,11 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
         client=request.client.host if request.client else None,
         request_id=request.state.request_id,
     )
-    wanted = form.get("next", [""])[0]
+    next_path = form.get("next", [""])[0]
     if key is None:
-        return await _page(request, wanted, failed=True)
-    answer = _go(request, wanted if _is_ours(wanted) else "/ui/")
-    answer.set_cookie(
+        return await _login_page(request, next_path, failed=True)
+    response = _redirect(request, next_path if _is_own_page(next_path) else "/ui/")
+    response.set_cookie(
         SESSION_COOKIE,
         await authenticator.begin_session(secret),
         max_age=settings.session_seconds,
@@ -53,7 +53,7 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
         httponly=True,
         samesite="strict",
     )
-    return answer
+    return response
 
 
 @router.post("/ui/logout")
@@ -62,25 +62,30 @@ async def log_out(request: Request) -> Response:
     check_same_site(request)
     if session := request.cookies.get(SESSION_COOKIE):
         await _authenticator(request).end_session(session)
-    answer = _go(request, "/ui/login")
-    answer.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
-    return answer
+    response = _redirect(request, "/ui/login")
+    response.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
+    return response
 
 
-async def _page(request: Request, wanted: str, failed: bool = False) -> HTMLResponse:
+async def _login_page(request: Request, next_path: str, failed: bool = False) -> HTMLResponse:
     authenticator, session = _authenticator(request), request.cookies.get(SESSION_COOKIE)
-    closed = await authenticator.requires_key()
-    key = await authenticator.find_by_session(session) if closed and session else None
-    context = {"closed": closed, "key": key, "failed": failed, "wanted": wanted if _is_ours(wanted) else ""}
+    requires_key = await authenticator.requires_key()
+    key = await authenticator.find_by_session(session) if requires_key and session else None
+    context = {
+        "requires_key": requires_key,
+        "key": key,
+        "failed": failed,
+        "next_path": next_path if _is_own_page(next_path) else "",
+    }
     return render(request, "login.html", context, 401 if failed else 200)
 
 
-def _is_ours(path: str) -> bool:
-    """Whether a path to go on to is one of our pages: a login must not send anybody elsewhere."""
+def _is_own_page(path: str) -> bool:
+    """Return whether a path is a page of the dashboard: a login must not redirect to another site."""
     return path.startswith("/ui/") and "\\" not in path and path.isprintable()
 
 
-def _go(request: Request, path: str) -> RedirectResponse:
+def _redirect(request: Request, path: str) -> RedirectResponse:
     return RedirectResponse(
         request.scope.get("root_path", "") + path, status_code=303, headers={"Cache-Control": "no-store"}
     )

@@ -1,7 +1,4 @@
-"""The course of a run: what is known of each epoch without reading a bit.
-
-What a reader of the dashboard should look at, a sentence each.
-"""
+"""Progress of a run on the dashboard: its learning curve and its alarms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +10,14 @@ from mild_service.selecting.selections import VALIDATION_METRIC
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """Epochs of all rounds, one behind the other.
+class LearningCurve:
+    """The learning curve of a run: the epochs of all rounds, one after the other.
 
     Attributes
     ----------
     rows
-        Round, epoch, share of the observed samples whose given label was predicted, then the accuracies; None where one
-        is missing.
+        Round, epoch, share of the observed samples whose given label was predicted, then the accuracies; None for
+        missing values.
     accuracies
         Names of the scalars that are accuracies.
     """
@@ -28,50 +25,50 @@ class Course:
     rows: list[list[float | None]]
     accuracies: list[str]
 
-    def drawn(self) -> dict[str, Any]:
-        """For the chart: a list per column."""
+    def chart_data(self) -> dict[str, Any]:
+        """Return the data of the chart, with a list per column."""
         columns = [list(column) for column in zip(*self.rows, strict=True)] or [[] for _ in range(3)]
         return {"columns": columns, "accuracies": self.accuracies}
 
 
-def course_of(run: Run, rounds: Sequence[Round]) -> Course:
-    """The course of the rounds of a run."""
-    scalars = {name for held in rounds for metrics in held.metrics.values() for name in metrics}
+def build_learning_curve(run: Run, rounds: Sequence[Round]) -> LearningCurve:
+    """Build the learning curve of a run from the stored counts of its epochs."""
+    scalars = {name for round_ in rounds for metrics in round_.metrics.values() for name in metrics}
     accuracies = sorted(name for name in scalars if "accuracy" in name)
     rows: list[list[float | None]] = []
-    for held in rounds:
-        members_only = run.spec.observe == "members" and held.members is not None
-        n_expected = held.members.n_members if held.members and members_only else run.spec.num_samples
-        for number in sorted({*held.epochs, *held.metrics}):
-            epoch, metrics = held.epochs.get(number), held.metrics.get(number, {})
+    for round_ in rounds:
+        members_only = run.spec.observe == "members" and round_.members is not None
+        n_expected = round_.members.n_members if round_.members and members_only else run.spec.num_samples
+        for number in sorted({*round_.epochs, *round_.metrics}):
+            epoch, metrics = round_.epochs.get(number), round_.metrics.get(number, {})
             share = None
             if epoch is not None and (n_observed := n_expected if epoch.n_observed is None else epoch.n_observed):
                 share = epoch.n_correct / n_observed
-            rows.append([held.number, number, share, *(metrics.get(name) for name in accuracies)])
-    return Course(rows, accuracies)
+            rows.append([round_.number, number, share, *(metrics.get(name) for name in accuracies)])
+    return LearningCurve(rows, accuracies)
 
 
-_SILENT_SECONDS = 3600.0
+_MAX_SILENT_SECONDS = 3600.0
 
 
-def of_run(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
-    """What is alarming about a run.
+def find_run_alarms(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
+    """Return the alarms of a run, a sentence each.
 
     Parameters
     ----------
     run, rounds
-        As they stand; the rounds may be the last few only.
+        The run, and its rounds or the last few of them.
     now
         Unix time in seconds.
     """
-    last = [held.metrics[max(held.metrics)] for held in rounds if held.finished and held.metrics]
+    last_metrics = [round_.metrics[max(round_.metrics)] for round_ in rounds if round_.finished and round_.metrics]
     accuracies = {
-        name: [metrics[scalar] for metrics in last if scalar in metrics]
+        name: [metrics[scalar] for metrics in last_metrics if scalar in metrics]
         for name, scalar in (("test accuracy", "test_accuracy"), ("validation accuracy", VALIDATION_METRIC))
     }
-    found = find_alarms(None, None, accuracies)
+    alarms = find_alarms(None, None, accuracies)
     if run.status == "failed":
-        found.append("the training has failed")
-    if run.status == "running" and now - run.updated_at > _SILENT_SECONDS:
-        found.append("nothing has come for more than an hour, though the run is not finished")
-    return found
+        alarms.append("the training has failed")
+    if run.status == "running" and now - run.updated_at > _MAX_SILENT_SECONDS:
+        alarms.append("no data for more than an hour, although the run is not finished")
+    return alarms

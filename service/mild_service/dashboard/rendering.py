@@ -1,11 +1,4 @@
-"""What every page is made with: templates, their filters, and what they know of the service and of who is looking.
-
-Numbers and times as people read them; Jinja's filters.
-
-Styles, scripts and fonts: under an address that names their content, so that browsers may keep them for good.
-
-The pages of one run, in the order of their tabs.
-"""
+"""Rendering of the pages: the templates, their filters, static assets, and the tabs of a run."""
 
 import hashlib
 import time
@@ -32,38 +25,38 @@ from mild_service.api_keys import ANONYMOUS, ApiKey
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 NONE = "–"
-"""Stands where there is no number."""
+"""Placeholder for a missing number."""
 
 
 def number(value: float | None) -> str:
-    """A count, with thousands apart."""
+    """Format a count, with separators of thousands."""
     return NONE if value is None else f"{value:,.0f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share."""
+    """Format a share as a percentage."""
     return NONE if value is None else f"{100 * value:.{digits}f}%"
 
 
 def score(value: float | None) -> str:
-    """A metric's value: whole numbers as such, others with a digit or two."""
+    """Format a metric's value with up to four significant digits."""
     return NONE if value is None else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def sentence(text: str) -> str:
-    """Words as a sentence."""
+    """Format a phrase as a sentence."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
 def interval(estimate: Mapping[str, float] | None, digits: int = 0) -> str:
-    """The interval of an estimate of a share."""
+    """Format the interval of an estimated share."""
     if estimate is None:
         return NONE
     return f"{100 * estimate['low']:.{digits}f}–{100 * estimate['high']:.{digits}f}%"
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, in its largest unit."""
+    """Format a time in the past by its largest unit."""
     for size, name in _UNITS:
         if seconds >= size:
             n = int(seconds // size)
@@ -72,17 +65,17 @@ def ago(seconds: float) -> str:
 
 
 def moment(at: float | None) -> str:
-    """Unix time in seconds as a date and time of day in UTC."""
+    """Format Unix time in seconds as a date and time in UTC."""
     return NONE if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def machine_moment(at: float) -> str:
-    """Unix time in seconds as ISO 8601, for `<time datetime>`."""
+    """Format Unix time in seconds as ISO 8601, for `<time datetime>`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
-    """A count with its noun: 1 round, 2 rounds."""
+    """Format a count with its noun: 1 round, 2 rounds."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
@@ -99,48 +92,48 @@ FILTERS: Mapping[str, Any] = {
 }
 
 
-FOLDER = Path(__file__).parent / "static"
-PATH = "/ui/static"
-_YEAR = "public, max-age=31536000, immutable"
+STATIC_DIR = Path(__file__).parent / "static"
+STATIC_PATH = "/ui/static"
+_CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
 @cache
-def version() -> str:
-    """Names the content of all assets together; modules then find each other by relative paths."""
+def assets_version() -> str:
+    """Return a digest of all assets. It is part of their paths, so that browsers may cache them for good."""
     digest = hashlib.sha256()
-    for path in sorted(FOLDER.rglob("*")):
+    for path in sorted(STATIC_DIR.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
-            digest.update(f"{path.relative_to(FOLDER).as_posix()}:{len(content)}:".encode() + content)
+            digest.update(f"{path.relative_to(STATIC_DIR).as_posix()}:{len(content)}:".encode() + content)
     return digest.hexdigest()[:12]
 
 
 class Assets(StaticFiles):
-    """Serves them. Under another version's address, as while replicas change, they are served but not kept."""
+    """Serves the assets. Under the path of another version, as during an update of replicas, they are not cached."""
 
     def __init__(self) -> None:
-        super().__init__(directory=FOLDER)
+        super().__init__(directory=STATIC_DIR)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """The file at ``<version>/<name>``."""
-        named, _, name = path.replace("\\", "/").partition("/")
+        """Return the file at ``<version>/<name>``."""
+        version, _, name = path.replace("\\", "/").partition("/")
         response = await super().get_response(name, scope)
-        response.headers["Cache-Control"] = _YEAR if named == version() else "no-cache"
+        response.headers["Cache-Control"] = _CACHE_FOREVER if version == assets_version() else "no-cache"
         return response
 
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """One of them.
+    """A tab of a run's pages.
 
     Attributes
     ----------
     name
-        What a page calls itself: ``{% set tab = "overview" %}``.
+        Name that its template sets: ``{% set tab = "overview" %}``.
     title
-        As shown.
+        Title on the page.
     path
-        Behind ``/ui/runs/{run_id}``.
+        Path after ``/ui/runs/{run_id}``.
     """
 
     name: str
@@ -168,16 +161,17 @@ def render(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """A page.
+    """Render a template.
 
-    Every template knows ``root`` (the path that the service lies under), ``asset(name)``, ``link(path, **query)``,
-    ``key`` (who is looking; None where nobody has to log in), ``now`` and ``service_version``, besides its `context`.
+    In addition to `context`, every template has ``root`` (the service's root path), ``asset(name)``,
+    ``link(path, **query)``, ``key`` (the caller's key; None if the service requires no key), ``now``,
+    ``service_version`` and ``tabs``.
     """
     root = request.scope.get("root_path", "")
     caller: ApiKey = getattr(request.state, "caller", ANONYMOUS)
-    known = {
+    shared_context = {
         "root": root,
-        "asset": lambda name: f"{root}{PATH}/{version()}/{name}",
+        "asset": lambda name: f"{root}{STATIC_PATH}/{assets_version()}/{name}",
         "link": lambda path, **query: root + link(path, **query),
         "key": None if caller is ANONYMOUS else caller,
         "now": time.time(),
@@ -187,35 +181,35 @@ def render(
     return _TEMPLATES.TemplateResponse(
         request,
         template,
-        {**known, **(context or {})},
+        {**shared_context, **(context or {})},
         status_code=status,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )
 
 
 def link(path: str, **query: Any) -> str:
-    """A path with a query; what is None or empty is left out."""
-    said = {name: value for name, value in query.items() if value not in (None, "")}
-    return f"{path}?{urlencode(said)}" if said else path
+    """Return a path with a query; parameters that are None or empty are left out."""
+    parameters = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
 def script_data(value: Any) -> Markup:
-    """A value as JSON for a ``<script type="application/json">``; nothing in it can end that element."""
+    """Return a value as JSON for a ``<script type="application/json">``, escaped so that it cannot end the element."""
     return Markup(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode().translate(_SCRIPT_ESCAPES))
 
 
-def _environment() -> Environment:
-    # Undefined names are errors: a page with a hole in it would pass for one without data.
-    made = Environment(
+def _make_environment() -> Environment:
+    # Undefined names are errors: otherwise a page would silently lack data.
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(FILTERS)
-    made.filters["script_data"] = script_data
-    return made
+    environment.filters.update(FILTERS)
+    environment.filters["script_data"] = script_data
+    return environment
 
 
-_TEMPLATES = Jinja2Templates(env=_environment())
+_TEMPLATES = Jinja2Templates(env=_make_environment())

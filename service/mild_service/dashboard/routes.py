@@ -1,7 +1,4 @@
-"""The dashboard as a part of the application: its routes, its assets, and its way of refusing.
-
-Problems as pages: whoever opens a page in a browser and may not see it gets one too, or the way to the login.
-"""
+"""Adds the dashboard to the application: its pages, its assets, and problems as pages."""
 
 import json
 from collections.abc import Mapping
@@ -13,22 +10,22 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mild_service.dashboard import analysis_pages, login_page, rendering, run_page, runs_page, sample_pages
+from mild_service.dashboard import login_page, rendering, run_page, runs_page, sample_pages, selection_pages
 from mild_service.dashboard.rendering import link, render
 from mild_service.web import media_types
 
-_PAGES = (login_page, runs_page, run_page, analysis_pages, sample_pages)
+_PAGES = (login_page, runs_page, run_page, selection_pages, sample_pages)
 
 
-def install(table: APIRouter) -> None:
-    """Add the pages and their assets to `table`."""
+def add_pages(table: APIRouter) -> None:
+    """Add the pages and their assets to a router."""
     for page in _PAGES:
         table.include_router(page.router)
-    table.mount(rendering.PATH, rendering.Assets(), name="ui-static")
+    table.mount(rendering.STATIC_PATH, rendering.Assets(), name="ui-static")
 
 
 class ProblemPages:
-    """Turns the problems of what lies under ``/ui/`` into pages, for those who accept HTML. Scripts get the JSON."""
+    """Renders problems under ``/ui/`` as pages, or redirects to the login, if the client accepts HTML."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -41,7 +38,7 @@ class ProblemPages:
         start: Message | None = None
         body = bytearray()
 
-        async def turned(message: Message) -> None:
+        async def send_as_page(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start":
                 if Headers(raw=message["headers"]).get("content-type") == media_types.PROBLEM:
@@ -50,11 +47,11 @@ class ProblemPages:
             elif start is not None:
                 body.extend(message.get("body", b""))
                 if not message.get("more_body"):
-                    await _page(Request(scope), json.loads(bytes(body)), start)(scope, receive, send)
+                    await _problem_page(Request(scope), json.loads(bytes(body)), start)(scope, receive, send)
                 return
             await send(message)
 
-        await self._app(scope, receive, turned)
+        await self._app(scope, receive, send_as_page)
 
 
 def _is_page(scope: Scope) -> bool:
@@ -62,14 +59,14 @@ def _is_page(scope: Scope) -> bool:
     return path.startswith("/ui") and "text/html" in Headers(scope=scope).get("accept", "")
 
 
-def _page(request: Request, problem: Mapping[str, Any], start: Message) -> Response:
+def _problem_page(request: Request, problem: Mapping[str, Any], start: Message) -> Response:
     status: int = problem["status"]
     if status == 401 and request.method in ("GET", "HEAD"):
         root = request.scope.get("root_path", "")
-        wanted = request.scope["path"].removeprefix(root)
+        path = request.scope["path"].removeprefix(root)
         query = request.scope["query_string"].decode("latin-1")
-        there = link(f"{root}/ui/login", next=f"{wanted}?{query}" if query else wanted)
-        return RedirectResponse(there, 303, headers={"Cache-Control": "no-store"})
+        location = link(f"{root}/ui/login", next=f"{path}?{query}" if query else path)
+        return RedirectResponse(location, 303, headers={"Cache-Control": "no-store"})
     retry = Headers(raw=start["headers"]).get("retry-after")
     headers = {"Retry-After": retry} if retry else {}
     return render(request, "problem.html", {"problem": problem}, status, headers)

@@ -1,9 +1,4 @@
-"""``/ui/runs/{run_id}``: one run at a glance, live while it trains.
-
-What the pages of one run share: which round they show, and the context of `run_base.html`.
-
-``/ui/runs/{run_id}/downloads``: the set in every form, and the requests that fetch it.
-"""
+"""The overview and the downloads of a run: ``/ui/runs/{run_id}`` and ``/ui/runs/{run_id}/downloads``."""
 
 import time
 from collections.abc import Mapping
@@ -15,9 +10,9 @@ from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
 from mild_service.api_keys import ApiKey
-from mild_service.dashboard.progress import course_of, of_run
+from mild_service.dashboard.code_snippets import download_snippet, mask_snippet, selection_snippets
+from mild_service.dashboard.progress import build_learning_curve, find_run_alarms
 from mild_service.dashboard.rendering import render
-from mild_service.dashboard.snippets import chosen_cut, in_form, mask
 from mild_service.errors import RoundNotOpen
 from mild_service.models import Round, Run
 from mild_service.recording.run_writer import RunWriter
@@ -27,38 +22,38 @@ from mild_service.web.dependencies import CallerDep, RoundNumber, RunId, RunsDep
 
 RoundQuery = Annotated[
     int | None,
-    Query(alias="round", ge=0, description="The round that the page shows; none: the latest that has a set."),
+    Query(alias="round", ge=0, description="The round that the page shows; by default the latest one with a set."),
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A run and the round that is looked at.
+class PageState:
+    """The run and the round that a page shows.
 
     Attributes
     ----------
     run
-        Its record.
+        The run.
     rounds
         All of its rounds.
     round
-        The one that the page shows.
-    asked
-        Its number where somebody has asked for it, which links go on to do.
+        The round that the page shows.
+    requested_round
+        Number of the round in the request, which links of the page keep; None if it names none.
     """
 
     run: Run
     rounds: list[Round]
     round: Round
-    asked: int | None
+    requested_round: int | None
 
     def context(self) -> dict[str, Any]:
-        """What `run_base.html` asks for."""
-        return {"run": self.run, "rounds": self.rounds, "round": self.round, "asked_round": self.asked}
+        """Return the context of the template `run_base.html`."""
+        return {"run": self.run, "rounds": self.rounds, "round": self.round, "requested_round": self.requested_round}
 
 
-async def shown(runs: RunWriter, run_id: str, asked: int | None) -> Shown:
-    """The run with the round that was asked for; without one the open round once it has epochs, else the last before.
+async def load_page_state(runs: RunWriter, run_id: str, requested_round: int | None) -> PageState:
+    """Load a run and its requested round; by default the open round if it has epochs, else the one before.
 
     Raises
     ------
@@ -69,22 +64,22 @@ async def shown(runs: RunWriter, run_id: str, asked: int | None) -> Shown:
     """
     run = await runs.find(run_id)
     rounds = await runs.read_rounds(run)
-    number = asked
+    number = requested_round
     if number is None:
         number = run.round if rounds[-1].epochs else max(run.round - 1, 0)
     if number > run.round:
         raise RoundNotOpen(
             f"round {number} of run {run_id!r} has not begun, round {run.round} is open; choose one of 0..{run.round}"
         )
-    return Shown(run, rounds, rounds[number], asked)
+    return PageState(run, rounds, rounds[number], requested_round)
 
 
-async def _page(run_id: RunId, runs: RunsDep, asked: RoundQuery = None) -> Shown:
-    return await shown(runs, run_id, asked)
+async def _page_state(run_id: RunId, runs: RunsDep, requested_round: RoundQuery = None) -> PageState:
+    return await load_page_state(runs, run_id, requested_round)
 
 
-PageDep = Annotated[Shown, Depends(_page)]
-"""What a page of a run shows, by its path and its `round`."""
+PageDep = Annotated[PageState, Depends(_page_state)]
+"""The run and the round that a page shows, from its path and its query parameter `round`."""
 
 
 router = APIRouter(include_in_schema=False)
@@ -97,14 +92,14 @@ async def show_run(
     selections: SelectionsDep,
     caller: CallerDep,
 ) -> HTMLResponse:
-    """The run's overview. What has to be computed first is left to the page to ask for."""
-    stored = page.round.finished and page.run.audit is None
+    """Show the overview of a run. A selection that has to be computed is loaded by the page itself."""
+    is_stored = page.round.finished and page.run.audit is None
     context = {
         **page.context(),
-        "course": course_of(page.run, page.rounds),
-        "alarms": of_run(page.run, page.rounds, time.time()),
+        "curve": build_learning_curve(page.run, page.rounds),
+        "alarms": find_run_alarms(page.run, page.rounds, time.time()),
         "overlaps": await selections.compute_overlaps(page.run, page.rounds),
-        "panel": await _panel(request, page, selections, caller) if stored else None,
+        "panel": await _build_panel(request, page, selections, caller) if is_stored else None,
     }
     return render(request, "run.html", context)
 
@@ -113,47 +108,48 @@ async def show_run(
 async def show_selection(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, selections: SelectionsDep, caller: CallerDep
 ) -> HTMLResponse:
-    """The part of the overview that tells of a round's set: computed while the page is there already."""
-    page = await shown(runs, run_id, round_)
-    context = {**page.context(), "panel": await _panel(request, page, selections, caller)}
+    """Show the part of the overview about a round's selection, which the page loads by itself."""
+    page = await load_page_state(runs, run_id, round_)
+    context = {**page.context(), "panel": await _build_panel(request, page, selections, caller)}
     return render(request, "selection.html", context)
 
 
-async def _panel(request: Request, page: Shown, selections: Selections, caller: ApiKey) -> dict[str, Any]:
-    """A round's set, and what could be set in its place."""
-    choice = await selections.plan(page.run, page.round.number, {})
-    document = await selections.read_summary(choice)
-    sweep = await selections.compute_sweep(choice)
-    fit = await selections.read_fit(choice)
+async def _build_panel(request: Request, page: PageState, selections: Selections, caller: ApiKey) -> dict[str, Any]:
+    """Build the panel of a round's selection: its summary, all cuts, and requests that fetch it."""
+    plan = await selections.plan(page.run, page.round.number, {})
+    summary = await selections.read_summary(plan)
+    sweep = await selections.compute_sweep(plan)
+    fit = await selections.read_fit(plan)
     return {
-        "set": document,
-        "alarms": find_alarms(*_measured(document), {}),
-        "drawn": {
+        "selection": summary,
+        "alarms": find_alarms(*_measured_quality(summary), {}),
+        "chart": {
             "metric": sweep["metric"],
             "threshold": sweep["threshold"],
             "histogram": fit["histogram"],
             "densities": fit["densities"],
-            **_columns(sweep),
+            **_cut_columns(sweep),
         },
-        "pieces": chosen_cut(str(request.base_url).rstrip("/"), page.run.run_id, page.round.number, caller),
+        "snippets": selection_snippets(str(request.base_url).rstrip("/"), page.run.run_id, page.round.number, caller),
     }
 
 
-def _measured(document: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    told = document.get("measured") or {}
-    return told.get("precision"), told.get("recall")
+def _measured_quality(summary: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    measured = summary.get("measured") or {}
+    return measured.get("precision"), measured.get("recall")
 
 
-def _columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """All cuts, a list for each of their numbers: a third of the bytes."""
+def _cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all cuts as a list per number, which takes a third of the bytes."""
     cuts = sweep["cuts"]
     estimated = {
         name: [cut["estimated"][name] for cut in cuts]
         for part in ("precision", "recall")
         for name in (part, f"{part}_low", f"{part}_high")
     }
-    known = bool(cuts) and cuts[0]["measured"] is not None
-    measured = {name: [cut["measured"][name] for cut in cuts] for name in ("precision", "recall")} if known else None
+    measured = None
+    if cuts and cuts[0]["measured"] is not None:
+        measured = {name: [cut["measured"][name] for cut in cuts] for name in ("precision", "recall")}
     return {
         "value": [cut["value"] for cut in cuts],
         "kept": [cut["num_kept"] for cut in cuts],
@@ -162,7 +158,7 @@ def _columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_FORMS = {
+_FORMATS = {
     media_types.JSON: (
         "JSON",
         "json",
@@ -171,21 +167,21 @@ _FORMS = {
     media_types.BITMAP: ("Bitmap", "bin", "One bit per sample, most significant first. The smallest."),
     media_types.NPY: ("NumPy", "npy", "Sorted int64 indices, for numpy.load."),
     media_types.ARROW: ("Arrow", "arrows", "An IPC stream with the column index, and id with ids=true."),
-    media_types.CSV: ("CSV", "csv", "A header line and an index per line, with ids=true the ids beside them."),
+    media_types.CSV: ("CSV", "csv", "A header line and an index per line, with ids=true also the ids."),
 }
 
 
 @router.get("/ui/runs/{run_id}/downloads", response_class=HTMLResponse)
 async def show_downloads(request: Request, page: PageDep, caller: CallerDep) -> HTMLResponse:
-    """The forms that the set comes in."""
+    """Show the formats of the set, with requests that fetch it."""
     base, number = str(request.base_url).rstrip("/"), page.round.number
-    forms: list[dict[str, Any]] = []
+    formats: list[dict[str, Any]] = []
     for media_type in responses.SELECTION_TYPES:
-        name, suffix, what = _FORMS[media_type]
-        file = f"{page.run.run_id}-round-{number}.{suffix}"
-        code = in_form(base, page.run.run_id, number, caller, media_type, file)
-        forms.append({"name": name, "media_type": media_type, "what": what, "file": file, "code": code})
-    pieces = [*chosen_cut(base, page.run.run_id, number, caller)[:1]]
-    pieces.append(("As a mask", mask(base, page.run.run_id, number, page.run.spec.num_samples)))
-    context = {**page.context(), "forms": forms, "pieces": pieces}
+        name, extension, description = _FORMATS[media_type]
+        file = f"{page.run.run_id}-round-{number}.{extension}"
+        code = download_snippet(base, page.run.run_id, number, caller, media_type, file)
+        formats.append({"name": name, "media_type": media_type, "what": description, "file": file, "code": code})
+    snippets = [*selection_snippets(base, page.run.run_id, number, caller)[:1]]
+    snippets.append(("As a mask", mask_snippet(base, page.run.run_id, number, page.run.spec.num_samples)))
+    context = {**page.context(), "formats": formats, "snippets": snippets}
     return render(request, "downloads.html", context)

@@ -1,4 +1,4 @@
-"""``/ui/``: all runs that the reader's key reaches, newest first."""
+"""The list of runs: ``/ui/`` shows the runs that the caller's key may access, newest first."""
 
 import asyncio
 import time
@@ -10,33 +10,34 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from mild_core.alarms import PATIENCE
-from mild_service.dashboard.progress import of_run
+from mild_service.dashboard.code_snippets import first_epoch_snippets
+from mild_service.dashboard.progress import find_run_alarms
 from mild_service.dashboard.rendering import link, render
-from mild_service.dashboard.snippets import first_epoch
 from mild_service.models import Round, Run, RunStatus
 from mild_service.recording.run_writer import RunWriter
 from mild_service.web.dependencies import CallerDep, RunsDep
 
 router = APIRouter(include_in_schema=False)
 
-_PAGE = 25
-_LOOKED_AT = 500
-_MOST_LOOKS = 20
-"""A search looks at this many times as many runs before it asks whether to go on."""
+_PAGE_SIZE = 25
+_BATCH_SIZE = 500
+"""Runs that a search reads at once."""
+_MAX_BATCHES = 20
+"""Batches that a search reads before it stops and offers to continue."""
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """What a reader looks for.
+class RunFilter:
+    """Conditions of a search for runs.
 
     Attributes
     ----------
     text
-        Part of the run's id, or of a tag's value, in any case; empty: any.
+        Part of the run's id or of a tag's value, ignoring case; empty for any.
     tag
-        ``name=value``, or a name alone; empty: any.
+        ``name=value``, or only a name; empty for any.
     status
-        None: any.
+        Status of the run; None for any.
     """
 
     text: str
@@ -46,46 +47,46 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.text or self.tag or self.status)
 
-    def lets_through(self, run: Run) -> bool:
-        """Whether a run is what the reader looks for."""
+    def matches(self, run: Run) -> bool:
+        """Return whether a run meets all conditions."""
         name, _, value = self.tag.partition("=")
-        tagged = not self.tag or (name in run.tags and ("=" not in self.tag or run.tags[name] == value))
+        matches_tag = not self.tag or (name in run.tags and ("=" not in self.tag or run.tags[name] == value))
         text = self.text.casefold()
-        named = any(text in held.casefold() for held in (run.run_id, *run.tags.values()))
-        return tagged and named and self.status in (None, run.status)
+        matches_text = any(text in value.casefold() for value in (run.run_id, *run.tags.values()))
+        return matches_tag and matches_text and self.status in (None, run.status)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RunRow:
     """A run in the list.
 
     Attributes
     ----------
     run
-        Its record.
+        The run.
     round
         The open round.
     n_finished
-        Finished rounds.
-    done
-        Share of the expected epochs of all expected rounds that is in; None where nothing is expected.
+        Number of finished rounds.
+    progress
+        Share of the expected epochs of all expected rounds that are stored; None if the run expects no number.
     selection
-        JSON of the last finished round's set; None before there is one.
+        Summary of the last finished round's selection; None before there is one.
     alarms
-        What to look at, a sentence each.
+        Alarms, a sentence each.
     """
 
     run: Run
     round: Round
     n_finished: int
-    done: float | None
+    progress: float | None
     selection: Mapping[str, Any] | None
     alarms: list[str]
 
 
 @router.get("/ui", response_class=RedirectResponse)
-async def go_home(request: Request) -> RedirectResponse:
-    """To the list."""
+async def redirect_to_runs(request: Request) -> RedirectResponse:
+    """Redirect to the list of runs."""
     return RedirectResponse(request.scope["root_path"] + "/ui/")
 
 
@@ -99,46 +100,47 @@ async def show_runs(
     status: Annotated[RunStatus | Literal[""], Query()] = "",
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{13}:[A-Za-z0-9._-]{1,64}$")] = None,
 ) -> HTMLResponse:
-    """The list, or how to send a first epoch where there is none."""
-    wanted = Filter(q.strip(), tag.strip(), status or None)
-    found, following, ended = await _find(runs, caller.prefix, wanted, cursor)
-    lines = await asyncio.gather(*(_line(runs, run) for run in found))
-    query = {"q": wanted.text, "tag": wanted.tag, "status": status}
+    """Show the list, or how to send a first epoch if there are no runs."""
+    run_filter = RunFilter(q.strip(), tag.strip(), status or None)
+    matching_runs, next_cursor, search_complete = await _search(runs, caller.prefix, run_filter, cursor)
+    rows = await asyncio.gather(*(_build_row(runs, run) for run in matching_runs))
+    query = {"q": run_filter.text, "tag": run_filter.tag, "status": status}
     context = {
-        "lines": lines,
-        "filter": wanted,
+        "rows": rows,
+        "filter": run_filter,
         "cursor": cursor,
-        "next_link": following and request.scope["root_path"] + link("/ui/", **query, cursor=following),
-        "ended": ended,
-        "pieces": first_epoch(str(request.base_url).rstrip("/"), caller),
+        "next_link": next_cursor and request.scope["root_path"] + link("/ui/", **query, cursor=next_cursor),
+        "search_complete": search_complete,
+        "snippets": first_epoch_snippets(str(request.base_url).rstrip("/"), caller),
     }
     return render(request, "runs.html", context)
 
 
-async def _find(runs: RunWriter, prefix: str, wanted: Filter, cursor: str | None) -> tuple[list[Run], str | None, bool]:
-    """A page of runs, where the next begins, and whether all runs were looked at that this page could have had."""
-    if not wanted:
-        page = await runs.list_page(_PAGE, cursor, prefix)
+async def _search(
+    runs: RunWriter, prefix: str, run_filter: RunFilter, cursor: str | None
+) -> tuple[list[Run], str | None, bool]:
+    """Return a page of runs, the cursor of the next page, and whether the page is full or all runs were searched."""
+    if not run_filter:
+        page = await runs.list_page(_PAGE_SIZE, cursor, prefix)
         return page.runs, page.next_cursor, True
-    found: list[Run] = []
-    for _ in range(_MOST_LOOKS):
-        page = await runs.list_page(_LOOKED_AT, cursor, prefix)
-        fitting = [run for run in page.runs if wanted.lets_through(run)]
-        found += fitting
+    matching_runs: list[Run] = []
+    for _ in range(_MAX_BATCHES):
+        page = await runs.list_page(_BATCH_SIZE, cursor, prefix)
+        matching_runs += [run for run in page.runs if run_filter.matches(run)]
         cursor = page.next_cursor
-        if len(found) > _PAGE:
-            return found[:_PAGE], found[_PAGE - 1].index_entry, True
+        if len(matching_runs) > _PAGE_SIZE:
+            return matching_runs[:_PAGE_SIZE], matching_runs[_PAGE_SIZE - 1].index_entry, True
         if cursor is None:
-            return found, None, True
-    return found, cursor, False
+            return matching_runs, None, True
+    return matching_runs, cursor, False
 
 
-async def _line(runs: RunWriter, run: Run) -> Line:
+async def _build_row(runs: RunWriter, run: Run) -> RunRow:
     rounds = await runs.read_rounds(run, first=max(run.round - 1 - PATIENCE, 0))
     spec = run.spec
-    done = None
+    progress = None
     if spec.expected_epochs and spec.expected_rounds:
         n_epochs = run.round * spec.expected_epochs + min(len(rounds[-1].epochs), spec.expected_epochs)
-        done = min(n_epochs / (spec.expected_epochs * spec.expected_rounds), 1.0)
-    selection = next((held.selection for held in reversed(rounds) if held.finished), None)
-    return Line(run, rounds[-1], run.round, done, selection, of_run(run, rounds, time.time()))
+        progress = min(n_epochs / (spec.expected_epochs * spec.expected_rounds), 1.0)
+    selection = next((round_.selection for round_ in reversed(rounds) if round_.finished), None)
+    return RunRow(run, rounds[-1], run.round, progress, selection, find_run_alarms(run, rounds, time.time()))

@@ -1,9 +1,4 @@
-"""``/ui/runs/{run_id}/samples``: the samples of a selection, filtered, in order, page by page.
-
-``/ui/runs/{run_id}/samples/{index}``: one sample's story, and the mark that somebody gives it.
-
-What the pages about samples share: the selection of the round that they show, and how they speak of samples.
-"""
+"""The pages about samples: ``/ui/runs/{run_id}/samples``, filtered and in order, and the page of one sample."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -18,10 +13,9 @@ from numpy.typing import NDArray
 from mild_core.audit import Audit, AuditChange
 from mild_core.inspect.sample_table import Mask, SampleFilter, SampleTable, Sort, find_backward, find_forward
 from mild_service.annotations.external_ids import ExternalIds
-from mild_service.api_keys import ApiKey
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, render
-from mild_service.dashboard.run_page import PageDep, RoundQuery, Shown
+from mild_service.dashboard.run_page import PageDep, PageState, RoundQuery
 from mild_service.errors import InvalidRequest, SampleNotFound
 from mild_service.image_urls import image_origin, image_url
 from mild_service.models import Run
@@ -39,48 +33,48 @@ from mild_service.web.dependencies import (
 )
 
 
-async def choice_of(page: Shown, selections: Selections) -> SelectionPlan | None:
-    """The selection of the round that a page shows; None where the round has no epochs yet."""
+async def plan_selection(page: PageState, selections: Selections) -> SelectionPlan | None:
+    """Plan the selection of the round that a page shows; return None if the round has no epochs."""
     if not page.round.epochs:
         return None
     return await selections.plan(page.run, page.round.number, {})
 
 
-async def tabled_of(page: Shown, selections: Selections, tables: SampleTables) -> SelectionTable | None:
-    """The same with its samples."""
-    choice = await choice_of(page, selections)
-    return None if choice is None else await tables.get(choice)
+async def load_table(page: PageState, selections: Selections, tables: SampleTables) -> SelectionTable | None:
+    """Load the sample table of the round that a page shows; return None if the round has no epochs."""
+    plan = await plan_selection(page, selections)
+    return None if plan is None else await tables.get(plan)
 
 
-def show_pictures(request: Request, run: Run) -> None:
-    """Let the page show pictures from where the run says that they are."""
-    request.state.pictures = image_origin(run.spec.picture_url)
+def allow_images(request: Request, run: Run) -> None:
+    """Allow the page to load images from the origin of the run's picture addresses."""
+    request.state.image_origin = image_origin(run.spec.picture_url)
 
 
-async def rows_of(
-    tabled: SelectionTable,
+async def build_rows(
+    selection_table: SelectionTable,
     samples: NDArray[np.integer],
     run: Run,
     sample_ids: ExternalIds,
     labels: NDArray[np.int32] | None,
     audit: Audit,
 ) -> list[dict[str, Any]]:
-    """Some samples as rows of a list."""
-    table = tabled.table
+    """Build the rows of a list of samples."""
+    table = selection_table.table
     ascending = np.sort(samples).astype(np.int64)
-    names = {}
+    ids = {}
     if run.ids is not None and ascending.size:
-        names = dict(zip(ascending.tolist(), await sample_ids.get_ids(run, ascending), strict=True))
+        ids = dict(zip(ascending.tolist(), await sample_ids.get_ids(run, ascending), strict=True))
     return [
         {
             "index": index,
-            "id": names.get(index),
-            "picture": image_url(run.spec.picture_url, index, names.get(index)),
+            "id": ids.get(index),
+            "picture": image_url(run.spec.picture_url, index, ids.get(index)),
             "label": None if labels is None else int(labels[index]),
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
-            "score": _number(table.scores[index]),
-            "noisy": _number(table.noisy_posterior[index]),
+            "score": _to_float(table.scores[index]),
+            "noisy": _to_float(table.noisy_posterior[index]),
             "misclassified": int(table.misclassified[index]),
             "observed": int(table.observed[index]),
             "transitions": int(table.transitions[index]),
@@ -90,22 +84,22 @@ async def rows_of(
     ]
 
 
-def _number(value: np.float32) -> float | None:
+def _to_float(value: np.float32) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
 router = APIRouter(include_in_schema=False)
 
-PAGE = 50
+PAGE_SIZE = 50
 _NUMBER = r"^(-?\d{1,9}(\.\d{1,6})?)?$"
 _RANGE = r"^(\d{1,9}(-\d{1,9})?)?$"
 _MAX_CLASSES = 1000
-"""Classes that a list to choose from has at most."""
+"""Most classes of the list in the form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What the form says; a field that is left empty asks for nothing."""
+    """Values of the filter form; an empty field does not filter."""
 
     state: Literal["", "kept", "dropped"]
     label: str
@@ -117,28 +111,28 @@ class Filters:
     sort: Sort
 
     @property
-    def said(self) -> dict[str, str]:
-        """All of it as a query; the order that is the default is left out."""
+    def query(self) -> dict[str, str]:
+        """The filters as query parameters, without the default order."""
         names = ("state", "label", "mark", "low", "high", "misclassified", "transitions")
         return {**{name: getattr(self, name) for name in names}, "sort": "" if self.sort == "-score" else self.sort}
 
     @property
-    def any(self) -> bool:
-        """Whether fewer than all samples are asked for."""
-        return any(value for name, value in self.said.items() if name != "sort")
+    def is_active(self) -> bool:
+        """Whether any field filters."""
+        return any(value for name, value in self.query.items() if name != "sort")
 
-    def wanted(self) -> SampleFilter:
-        """Those that the table itself can answer."""
+    def table_filter(self) -> SampleFilter:
+        """Return the filters on columns of the sample table."""
         return SampleFilter(
             kept=None if not self.state else self.state == "kept",
             score=(float(self.low) if self.low else None, float(self.high) if self.high else None),
-            misclassified=_range(self.misclassified),
-            transitions=_range(self.transitions),
+            misclassified=_parse_range(self.misclassified),
+            transitions=_parse_range(self.transitions),
         )
 
     def mask(self, table: SampleTable, labels: NDArray[np.int32] | None, audit: Audit) -> Mask:
-        """Who is asked for."""
-        mask = self.wanted().mask(table)
+        """Return which samples match all filters."""
+        mask = self.table_filter().mask(table)
         if self.label and labels is not None:
             mask &= labels == int(self.label)
         if self.mark:
@@ -147,7 +141,7 @@ class Filters:
         return mask
 
 
-async def _filters(
+async def _read_filters(
     state: Annotated[Literal["", "kept", "dropped"], Query()] = "",
     label: Annotated[str, Query(pattern=r"^\d{0,10}$")] = "",
     mark: Annotated[Literal["", "any", "clean", "wrong"], Query()] = "",
@@ -168,43 +162,45 @@ async def show_samples(
     tables: SampleTablesDep,
     labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
-    filters: Annotated[Filters, Depends(_filters)],
+    filters: Annotated[Filters, Depends(_read_filters)],
     after: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
     before: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
     find: Annotated[str, Query(max_length=512)] = "",
 ) -> Response:
-    """One page of the samples. `after` and `before` are places in the order, so that a page costs the same anywhere."""
-    if find and (index := await _find(page.run, sample_ids, find.strip())) is not None:
-        there = link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.asked)
-        return RedirectResponse(request.scope.get("root_path", "") + there, 303)
-    context: dict[str, Any] = {**page.context(), "filters": filters, "find": find, "found": None}
-    tabled = await tabled_of(page, selections, tables)
-    if tabled is not None:
-        show_pictures(request, page.run)
+    """Show a page of the samples. `after` and `before` are positions in the order, so that all pages cost the same."""
+    if find and (index := await _find_sample(page.run, sample_ids, find.strip())) is not None:
+        path = link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round)
+        return RedirectResponse(request.scope.get("root_path", "") + path, 303)
+    context: dict[str, Any] = {**page.context(), "filters": filters, "find": find, "sample_page": None}
+    selection_table = await load_table(page, selections, tables)
+    if selection_table is not None:
+        allow_images(request, page.run)
+        table = selection_table.table
         labels = await tables.get_labels(page.run)
         _, audit = await labels_and_audits.read_audit(page.run)
-        found = await anyio.to_thread.run_sync(
-            lambda: _turned(tabled.table, filters.mask(tabled.table, labels, audit), filters.sort, after, before)
+        sample_page = await anyio.to_thread.run_sync(
+            lambda: _select_page(table, filters.mask(table, labels, audit), filters.sort, after, before)
         )
-        samples, context["found"] = found.samples, found
-        context["rows"] = await rows_of(tabled, samples, page.run, sample_ids, labels, audit)
-        context["n_epochs"] = tabled.table.n_epochs
-        context["classes"] = None if labels is None else _classes(page.run, labels)
+        context["sample_page"] = sample_page
+        context["rows"] = await build_rows(selection_table, sample_page.samples, page.run, sample_ids, labels, audit)
+        context["n_epochs"] = table.n_epochs
+        context["classes"] = None if labels is None else _list_classes(page.run, labels)
     return render(request, "samples.html", context)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turned:
-    """A page of an order.
+class SamplePage:
+    """One page of the ordered samples.
 
     Attributes
     ----------
     samples
-        Those of the page.
+        Samples of the page.
     first, total
-        How many that are asked for lie before the page, and all of them.
+        Number of matching samples before the page, and in total.
     previous, next
-        Where the pages beside it are: the place that they end before, and that they begin with; None: there is none.
+        Position in the order before which the previous page ends, and at which the next page begins; None if there is
+        no such page.
     """
 
     samples: NDArray[np.integer]
@@ -214,30 +210,30 @@ class Turned:
     next: int | None
 
 
-def _turned(table: SampleTable, mask: Mask, sort: Sort, after: int | None, before: int | None) -> Turned:
+def _select_page(table: SampleTable, mask: Mask, sort: Sort, after: int | None, before: int | None) -> SamplePage:
     order = table.sort(sort)
     if before is not None:
-        places = find_backward(order, mask, min(before, order.size), PAGE)
-        if places.size < PAGE:  # a page at the beginning is a whole one
-            places = find_forward(order, mask, 0, PAGE)
+        positions = find_backward(order, mask, min(before, order.size), PAGE_SIZE)
+        if positions.size < PAGE_SIZE:  # the first page is always full
+            positions = find_forward(order, mask, 0, PAGE_SIZE)
     else:
-        places = find_forward(order, mask, after or 0, PAGE)
+        positions = find_forward(order, mask, after or 0, PAGE_SIZE)
     total = int(mask.sum())
-    if not places.size:
-        return Turned(order[:0], 0, total, None, None)
-    first = int(mask[order[: places[0]]].sum())
-    last = int(places[-1])
-    return Turned(
-        samples=order[places],
+    if not positions.size:
+        return SamplePage(order[:0], 0, total, None, None)
+    first = int(mask[order[: positions[0]]].sum())
+    last = int(positions[-1])
+    return SamplePage(
+        samples=order[positions],
         first=first,
         total=total,
-        previous=int(places[0]) if first else None,
-        next=last + 1 if first + places.size < total else None,
+        previous=int(positions[0]) if first else None,
+        next=last + 1 if first + positions.size < total else None,
     )
 
 
-async def _find(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
-    """The sample that a text names: by its external id, else by its index."""
+async def _find_sample(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
+    """Return the sample that a text names, by its external id or else by its index."""
     if run.ids is not None:
         try:
             return await sample_ids.find_index(run, text)
@@ -248,23 +244,23 @@ async def _find(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
     return None
 
 
-def _classes(run: Run, labels: NDArray[np.int32]) -> list[int] | None:
-    """The classes to choose from; None where there are too many."""
+def _list_classes(run: Run, labels: NDArray[np.int32]) -> list[int] | None:
+    """Return the classes of the list in the form; None if there are too many."""
     n_classes = run.spec.num_classes or int(labels.max()) + 1
     return list(range(n_classes)) if n_classes <= _MAX_CLASSES else None
 
 
-def _range(text: str) -> tuple[int, int] | None:
+def _parse_range(text: str) -> tuple[int, int] | None:
     first, _, last = text.partition("-")
     return (int(first), int(last or first)) if text else None
 
 
 Mark = Literal["clean", "wrong", "none"]
 Index = Annotated[int, Path(ge=0, lt=2**63, description="The sample.")]
-_FORM = "application/x-www-form-urlencoded"
+
 _MAX_FORM_BYTES = 4096
-_MEANS = {"clean": True, "wrong": False, "none": None}
-_NAMES = {meaning: name for name, meaning in _MEANS.items()}
+_MARK_VALUES = {"clean": True, "wrong": False, "none": None}
+_MARK_NAMES = {value: name for name, value in _MARK_VALUES.items()}
 
 
 @router.get("/ui/runs/{run_id}/samples/{index}", response_class=HTMLResponse)
@@ -277,38 +273,38 @@ async def show_sample(
     labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
-    was: Annotated[Mark | None, Query(description="The mark before the one that was just given.")] = None,
+    was: Annotated[Mark | None, Query(description="The mark before the latest one.")] = None,
 ) -> HTMLResponse:
-    """One sample."""
+    """Show one sample."""
     context: dict[str, Any] = {
         **page.context(),
         "index": index,
         "story": None,
         "was": was,
-        "may_mark": _may(caller),
+        "may_mark": caller.allows("write"),
     }
-    choice = await choice_of(page, selections)
-    if choice is not None:
-        story = await tables.get_history(choice, index)
-        tabled = await tables.get(choice)
+    plan = await plan_selection(page, selections)
+    if plan is not None:
+        story = await tables.get_history(plan, index)
+        selection = (await tables.get(plan)).selection
         run, audit = await labels_and_audits.read_audit(page.run)
         label = await labels_and_audits.read_label(run, index)
-        name = None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0]
-        show_pictures(request, run)
-        histogram = tabled.selection.histogram
+        sample_id = None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0]
+        allow_images(request, run)
+        histogram, threshold = selection.histogram, selection.threshold
         context |= {
             "story": story,
-            "told": story.explanation,
-            "id": name,
-            "picture": image_url(run.spec.picture_url, index, name),
+            "explanation": story.explanation,
+            "id": sample_id,
+            "picture": image_url(run.spec.picture_url, index, sample_id),
             "label": story.counted.given_label(0, label),
             "suggested": story.counted.suggested_class(0, label),
             "votes": int(story.counted.tally.n_votes[0]),
             "n_observed": int(story.counted.n_observed[0]),
-            "mark": _NAMES[audit.get_mark(index)],
-            "strips": [charts.stretches(history.bits) for history in story.explanation.rounds],
-            "drawn": histogram and charts.distribution(histogram, tabled.selection.threshold, story.explanation.score),
-            "threshold": tabled.selection.threshold,
+            "mark": _MARK_NAMES[audit.get_mark(index)],
+            "strips": [charts.history_segments(history.bits) for history in story.explanation.rounds],
+            "distribution": histogram and charts.distribution(histogram, threshold, story.explanation.score),
+            "threshold": threshold,
         }
     return render(request, "sample.html", context)
 
@@ -322,19 +318,15 @@ async def mark_sample(
     labels_and_audits: LabelsAndAuditsDep,
     round_: RoundQuery = None,
 ) -> RedirectResponse:
-    """Put the form's mark into the run's audit, and go back to the sample; marks of others at the same time stay."""
-    media_types.check_content_type(request, (_FORM,), _FORM)
+    """Add the form's mark to the run's audit, and redirect to the sample. Concurrent other marks are kept."""
+    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
     form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
-    given = form.get("mark", [""])[0]
-    if given not in _MEANS:
-        raise InvalidRequest(f"mark: it is {given[:40]!r}, give one of {', '.join(get_args(Mark))}")
+    mark = form.get("mark", [""])[0]
+    if mark not in _MARK_VALUES:
+        raise InvalidRequest(f"mark is {mark[:40]!r}; give one of {', '.join(get_args(Mark))}")
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
-    marks = AuditChange.from_marks([index], [_MEANS[given]], run.spec.num_samples)
-    before = _NAMES[audit.get_mark(index)]
-    await labels_and_audits.put_audit(run, marks)
-    there = link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before)
-    return RedirectResponse(request.scope.get("root_path", "") + there, 303, headers={"Cache-Control": "no-store"})
-
-
-def _may(caller: ApiKey) -> bool:
-    return caller.allows("write")
+    change = AuditChange.from_marks([index], [_MARK_VALUES[mark]], run.spec.num_samples)
+    before = _MARK_NAMES[audit.get_mark(index)]
+    await labels_and_audits.put_audit(run, change)
+    path = link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before)
+    return RedirectResponse(request.scope.get("root_path", "") + path, 303, headers={"Cache-Control": "no-store"})

@@ -111,7 +111,7 @@ class RequestContext:
 
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:{pictures}; font-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:{image_origin}; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _DOCS_POLICY = (
@@ -160,8 +160,8 @@ def _add_headers(scope: Scope, path: str, message: Message) -> None:
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"  # with less, browsers hide where our own forms come from
     # Pages of samples set the origin of their images; it is allowed for images only.
-    pictures = scope.get("state", {}).get("pictures")
-    page_policy = _PAGE_POLICY.format(pictures=f" {pictures}" if pictures else "")
+    image_origin = scope.get("state", {}).get("image_origin")
+    page_policy = _PAGE_POLICY.format(image_origin=f" {image_origin}" if image_origin else "")
     headers["Content-Security-Policy"] = page_policy if path.startswith("/ui") else _DATA_POLICY
     needed_key = scope.get("state", {}).get("caller", ANONYMOUS) is not ANONYMOUS or message["status"] == 401
     if needed_key and "Cache-Control" not in headers:

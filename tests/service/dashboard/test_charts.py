@@ -4,17 +4,17 @@ import pytest
 from mild_core.inspect.histograms import Axis
 from mild_core.results import Histogram, Threshold
 from mild_service.dashboard import charts
-from mild_service.dashboard.charts import stretches
+from mild_service.dashboard.charts import history_segments
 
 
 def test_cells_fill_the_drawing_and_the_fullest_is_strongest() -> None:
     kept, dropped = np.array([[0, 9], [1, 0]]), np.array([[0, 3], [0, 0]])
-    low, high = charts.cells(kept, dropped)
+    low, high = charts.grid_cells(kept, dropped)
     assert (low.x, low.y, low.width, low.height) == (50, 50, 50, 50)
     assert (low.n, low.dropped_height, low.strength) == (12, 12.5, 1.0)
     assert (high.x, high.y) == (0, 0)
     assert high.strength < low.strength
-    assert charts.cells(np.zeros((2, 2), dtype=int), np.zeros((2, 2), dtype=int)) == []
+    assert charts.grid_cells(np.zeros((2, 2), dtype=int), np.zeros((2, 2), dtype=int)) == []
 
 
 def test_ticks_stand_at_their_values() -> None:
@@ -42,7 +42,7 @@ def test_a_histogram_is_cut_behind_its_last_kept_bin() -> None:
 
 
 def test_a_strip_has_every_epoch_or_puts_equal_ones_together() -> None:
-    assert [part.kind for part in stretches("0110.")] == ["0", "1", "1", "0", "."]
-    together = stretches("0110.", single=4)
+    assert [part.kind for part in history_segments("0110.")] == ["0", "1", "1", "0", "."]
+    together = history_segments("0110.", single=4)
     assert [(part.kind, part.width) for part in together] == [("0", 20), ("1", 40), ("0", 20), (".", 20)]
     assert together[-1].x == pytest.approx(80)

@@ -19,10 +19,10 @@ def test_assets_are_kept_for_good_under_the_name_of_their_content(service: httpx
         answer = service.get(address)
         assert answer.status_code == 200
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-    other = service.get(f"{rendering.PATH}/0123456789ab/css/base.css")
+    other = service.get(f"{rendering.STATIC_PATH}/0123456789ab/css/base.css")
     assert (other.status_code, other.headers["cache-control"]) == (200, "no-cache")
-    assert service.get(f"{rendering.PATH}/{rendering.version()}/css/none.css").status_code == 404
-    assert service.get(f"{rendering.PATH}/{rendering.version()}/..%2f..%2f__init__.py").status_code == 404
+    assert service.get(f"{rendering.STATIC_PATH}/{rendering.assets_version()}/css/none.css").status_code == 404
+    assert service.get(f"{rendering.STATIC_PATH}/{rendering.assets_version()}/..%2f..%2f__init__.py").status_code == 404
 
 
 def test_a_problem_is_a_page_for_whoever_reads_pages(service: httpx.Client) -> None:

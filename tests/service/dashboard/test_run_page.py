@@ -13,8 +13,8 @@ from mild_core.alarms import find_alarms
 from mild_core.types import RunSpec
 from mild_service.api_keys import ANONYMOUS, generate_key
 from mild_service.dashboard import runs_page
-from mild_service.dashboard.progress import course_of, of_run
-from mild_service.dashboard.snippets import chosen_cut, first_epoch, in_form
+from mild_service.dashboard.code_snippets import download_snippet, first_epoch_snippets, selection_snippets
+from mild_service.dashboard.progress import build_learning_curve, find_run_alarms
 from mild_service.models import Epoch, Round, Run, SetRef
 from tests.service.recordings import put_epochs, recording
 
@@ -110,12 +110,12 @@ def test_runs_are_found_by_id_tag_and_status(service: httpx.Client) -> None:
 def test_a_search_through_very_many_runs_stops_and_goes_on(
     service: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs_page, "_LOOKED_AT", 2)
-    monkeypatch.setattr(runs_page, "_MOST_LOOKS", 2)
+    monkeypatch.setattr(runs_page, "_BATCH_SIZE", 2)
+    monkeypatch.setattr(runs_page, "_MAX_BATCHES", 2)
     for number in range(6):
         service.put(f"/runs/r-{number}", json={"num_samples": 8})
     page = service.get("/ui/?q=r-0").text
-    assert "older runs to look through" in page
+    assert "older runs have not been searched yet" in page
     following = re.search(r'rel="next" href="([^"]+)"', page)
     assert following is not None
     assert "/ui/runs/r-0" in service.get(following[1].replace("&amp;", "&")).text
@@ -133,27 +133,27 @@ def a_run(status: Any = "running", observe: Any = "all") -> Run:
 
 
 def test_the_course_needs_no_bits() -> None:
-    course = course_of(a_run(), [a_round(0, 0.5), a_round(1)])
+    course = build_learning_curve(a_run(), [a_round(0, 0.5), a_round(1)])
     assert course.accuracies == ["test_accuracy"]
     assert course.rows == [[0, 0, 0.5, None], [0, 1, 0.5, 0.5], [1, 0, 0.5, None], [1, 1, 0.5, None]]
-    assert course.drawn()["columns"][2] == [0.5] * 4
-    members = course_of(a_run(observe="members"), [a_round(0, members=SetRef(0, "d", 4))])
+    assert course.chart_data()["columns"][2] == [0.5] * 4
+    members = build_learning_curve(a_run(observe="members"), [a_round(0, members=SetRef(0, "d", 4))])
     assert members.rows[0][2] == 1.0
-    assert course_of(a_run(), []).drawn() == {"columns": [[], [], []], "accuracies": []}
+    assert build_learning_curve(a_run(), []).chart_data() == {"columns": [[], [], []], "accuracies": []}
 
 
 def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
     rounds = [a_round(number, 0.9) for number in range(3)]
-    assert of_run(a_run("finished"), rounds[:2], 1e6) == []
-    assert "plateau" in of_run(a_run("finished"), rounds, 1e6)[0]
+    assert find_run_alarms(a_run("finished"), rounds[:2], 1e6) == []
+    assert "plateau" in find_run_alarms(a_run("finished"), rounds, 1e6)[0]
     named = {"validation_accuracy": 0.5, "test_accuracy": 0.5}
     held = [a_round(number, metrics={0: {"validation_accuracy": 0.9}, 1: named}) for number in range(3)]
-    assert [sentence.split(" is ")[0] for sentence in of_run(a_run("finished"), held, 1e6)] == [
+    assert [sentence.split(" is ")[0] for sentence in find_run_alarms(a_run("finished"), held, 1e6)] == [
         "test accuracy", "validation accuracy"
     ]  # fmt: skip
-    assert "hour" in of_run(a_run(), [], 1e6)[0]
-    assert of_run(a_run(), [], 200.0) == []
-    assert "failed" in of_run(a_run("failed"), [], 1e6)[0]
+    assert "hour" in find_run_alarms(a_run(), [], 1e6)[0]
+    assert find_run_alarms(a_run(), [], 200.0) == []
+    assert "failed" in find_run_alarms(a_run("failed"), [], 1e6)[0]
     assert find_alarms(0.5, 0.2, {}) == [
         "measured precision 0.500 is below 0.90", "measured recall 0.200 is below 0.50"
     ]  # fmt: skip
@@ -162,13 +162,13 @@ def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
 def test_what_is_copied_works(service: httpx.Client, run: httpx.Client) -> None:
     keyed = generate_key("me", "write", "me-", 0.0, None)
     for caller in (ANONYMOUS, keyed):
-        for name, text in (*first_epoch("http://x", caller), *chosen_cut("http://x", "a", 0, caller)):
+        for name, text in (*first_epoch_snippets("http://x", caller), *selection_snippets("http://x", "a", 0, caller)):
             if name.startswith("Python"):
                 compile(text.replace("{value}", "-2.0"), name, "exec")
             else:
                 assert ("$MILD_API_KEY" in text) == (caller is keyed)
-    assert "/runs/me-my-run" in dict(first_epoch("http://x", keyed))["curl"]
-    assert in_form("http://x", "a", 0, ANONYMOUS, "text/csv", "f.csv") == (
+    assert "/runs/me-my-run" in dict(first_epoch_snippets("http://x", keyed))["curl"]
+    assert download_snippet("http://x", "a", 0, ANONYMOUS, "text/csv", "f.csv") == (
         "curl -H 'Accept: text/csv' \\\n  -o f.csv 'http://x/selection/a?round=0'"
     )
     shown = run.get("/ui/runs/a/downloads?round=0").text

@@ -84,7 +84,7 @@ def test_a_sample_is_found_by_its_id_and_by_its_index(run: httpx.Client) -> None
     for text in (IDS[17], "17"):
         answer = run.get("/ui/runs/a/samples", params={"find": text, "round": 0})
         assert (answer.status_code, answer.headers["location"]) == (303, "/ui/runs/a/samples/17?round=0")
-    assert "No sample is called that" in page(run, "/samples", find="<b>nobody</b>")
+    assert "No such sample" in page(run, "/samples", find="<b>nobody</b>")
 
 
 def test_a_sample_says_what_the_api_says(run: httpx.Client) -> None:
@@ -129,7 +129,7 @@ def test_classes_add_up_and_say_what_dropped_ones_were_taken_for(run: httpx.Clie
     text = page(run, "/classes", round=0)
     rows = re.findall(r'label=(\d)">\d</a></th>\s*<td class="num" data-label="Samples">(\d+)', text)
     assert {int(label): int(n) for label, n in rows} == dict(enumerate(np.bincount(LABELS).tolist()))
-    assert "What dropped samples were taken for" in text
+    assert "What dropped samples were predicted as" in text
     assert "known where prediction logs are posted" not in text
 
 

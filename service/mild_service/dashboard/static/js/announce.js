@@ -1,7 +1,7 @@
-// What screen readers are told of a change.
+// Announces changes to screen readers.
 
 export function announce(text) {
-  const place = document.querySelector("[data-announce]");
-  if (place.textContent === text) place.textContent = "";
-  requestAnimationFrame(() => (place.textContent = text));
+  const region = document.querySelector("[data-announce]");
+  if (region.textContent === text) region.textContent = "";
+  requestAnimationFrame(() => (region.textContent = text));
 }

@@ -1,4 +1,4 @@
-// Lines over epochs with uPlot, in the theme's colours and as wide as there is room.
+// Line charts over epochs with uPlot, in the theme's colours and as wide as their container.
 
 import { colour, onTheme } from "./theme.js";
 
@@ -6,36 +6,36 @@ const HEIGHT = 240;
 const percent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`);
 
 /**
- * Draw shares between 0 and 1 into `place`.
+ * Draw shares between 0 and 1 into `container`.
  *
- * `x` counts up; `lines` are {label, values, token, dash}; `marks` are {at, label}, lines that stand upright;
- * `ticks(width)` gives the positions to name, and `named(at)` their names; `told(i)` is called with the position that a
- * pointer is at, or null.
+ * `x` counts up; `lines` are {label, values, token, dash}; `marks` are {at, label}, vertical lines;
+ * `ticks(width)` returns the positions with labels, and `tickLabel(at)` their labels; `onHover(i)` is called with the
+ * position under the pointer, or null.
  */
-export function drawShares(place, { x, lines, marks, ticks, named }, told) {
+export function drawShares(container, { x, lines, marks, ticks, tickLabel }, onHover) {
   let plot = null;
   const make = () => {
     plot?.destroy();
-    plot = new uPlot(options(place, { lines, marks, ticks, named }, told), [x, ...lines.map((line) => line.values)], place);
+    plot = new uPlot(options(container, { lines, marks, ticks, tickLabel }, onHover), [x, ...lines.map((line) => line.values)], container);
   };
   make();
   onTheme(make);
-  new ResizeObserver(() => plot.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
+  new ResizeObserver(() => plot.setSize({ width: container.clientWidth, height: HEIGHT })).observe(container);
 }
 
-function options(place, { lines, marks, ticks, named }, told) {
+function options(container, { lines, marks, ticks, tickLabel }, onHover) {
   const font = `11px ${getComputedStyle(document.body).fontFamily}`;
   const axis = { stroke: colour("--ink-3"), font, grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
   return {
-    width: place.clientWidth,
+    width: container.clientWidth,
     height: HEIGHT,
     padding: [16, 12, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
     scales: { x: { time: false }, y: { range: [0, 1] } },
     axes: [
-      { ...axis, size: 30, grid: { show: false }, splits: () => ticks(place.clientWidth), values: (_, shown) => shown.map(named) },
-      { ...axis, size: 44, values: (_, shown) => shown.map((share) => `${Math.round(100 * share)}%`) },
+      { ...axis, size: 30, grid: { show: false }, splits: () => ticks(container.clientWidth), values: (_, positions) => positions.map(tickLabel) },
+      { ...axis, size: 44, values: (_, shares) => shares.map((share) => `${Math.round(100 * share)}%`) },
     ],
     series: [
       {},
@@ -50,7 +50,7 @@ function options(place, { lines, marks, ticks, named }, told) {
     ],
     hooks: {
       draw: [(plot) => marks.forEach((mark) => drawMark(plot, mark, font))],
-      setCursor: [(plot) => told(plot.cursor.idx ?? null)],
+      setCursor: [(plot) => onHover(plot.cursor.idx ?? null)],
     },
   };
 }

@@ -1,4 +1,4 @@
-// Buttons that copy: data-copy names the element whose text they take.
+// Copy buttons: data-copy is the id of the element whose text they copy.
 
 import { announce } from "./announce.js";
 
@@ -10,9 +10,9 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
   const text = document.getElementById(button.dataset.copy).textContent;
-  const done = await write(text);
-  announce(done ? "Copied" : "Could not copy: select the text instead");
-  button.classList.toggle("copied", done);
+  const copied = await write(text);
+  announce(copied ? "Copied" : "Could not copy: select the text instead");
+  button.classList.toggle("copied", copied);
   setTimeout(() => button.classList.remove("copied"), 1500);
 });
 
@@ -21,17 +21,17 @@ async function write(text) {
     await navigator.clipboard.writeText(text); // needs https or localhost
     return true;
   } catch {
-    return writeOldWay(text);
+    return writeWithSelection(text);
   }
 }
 
-function writeOldWay(text) {
+function writeWithSelection(text) {
   const area = document.createElement("textarea");
   area.value = text;
   area.className = "visually-hidden";
   document.body.append(area);
   area.select();
-  const done = document.execCommand("copy");
+  const copied = document.execCommand("copy");
   area.remove();
-  return done;
+  return copied;
 }

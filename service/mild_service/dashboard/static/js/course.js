@@ -1,4 +1,4 @@
-// The chart of what the model memorises, over all rounds.
+// The learning curve of a run, over all rounds.
 
 import { drawShares } from "./chart.js";
 
@@ -9,15 +9,15 @@ const STYLES = [
   { token: "--dropped", dash: [9, 3, 2, 3] },
 ];
 const percent = (value) => (value == null ? "–" : `${(100 * value).toFixed(1)}%`);
-const titled = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
+const toTitle = (name) => name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
 
-export function drawCourse() {
+export function drawLearningCurve() {
   const data = document.getElementById("course-data");
   if (!data) return;
   const { columns, accuracies } = JSON.parse(data.textContent);
   const [rounds, epochs, ...shares] = columns;
-  const labels = ["Memorised", ...accuracies.map(titled)].slice(0, STYLES.length);
-  // Between two rounds there is a gap, so that no line joins them.
+  const labels = ["Memorised", ...accuracies.map(toTitle)].slice(0, STYLES.length);
+  // A gap between two rounds keeps their lines apart.
   const x = [], marks = [], origin = [];
   const lines = labels.map((label, i) => ({ label, values: [], ...STYLES[i] }));
   rounds.forEach((round, i) => {
@@ -34,33 +34,33 @@ export function drawCourse() {
     lines.forEach((line, k) => line.values.push(shares[k][i]));
   });
   const legend = document.getElementById("course-legend");
-  const tell = (at) => {
+  const updateLegend = (at) => {
     const i = at == null || origin[at] == null ? rounds.length - 1 : origin[at];
-    legend.replaceChildren(place(`Round ${rounds[i]}, epoch ${epochs[i]}`), ...lines.map((line, k) => entry(line, shares[k][i], k)));
+    legend.replaceChildren(positionItem(`Round ${rounds[i]}, epoch ${epochs[i]}`), ...lines.map((line, k) => legendItem(line, shares[k][i], k)));
   };
-  tell(null);
-  const named = (at) => String(epochs[origin[at]]);
+  updateLegend(null);
+  const tickLabel = (at) => String(epochs[origin[at]]);
   const ticks = (width) => {
-    const pace = paceOf((x.length * 45) / width);
-    return x.filter((at) => origin[at] != null && epochs[origin[at]] % pace === 0);
+    const step = roundStep((x.length * 45) / width);
+    return x.filter((at) => origin[at] != null && epochs[origin[at]] % step === 0);
   };
-  drawShares(document.getElementById("course-chart"), { x, lines, marks, ticks, named }, tell);
+  drawShares(document.getElementById("course-chart"), { x, lines, marks, ticks, tickLabel }, updateLegend);
 }
 
-/** The least of 1, 2, 5, 10, 20, … that is not below `least`. */
-function paceOf(least) {
+/** The smallest of 1, 2, 5, 10, 20, … that is at least `least`. */
+function roundStep(least) {
   const power = 10 ** Math.floor(Math.log10(Math.max(least, 1)));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((pace) => pace >= least) ?? 1;
+  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least) ?? 1;
 }
 
-function place(text) {
+function positionItem(text) {
   const item = document.createElement("li");
   item.className = "legend-place";
   item.textContent = text;
   return item;
 }
 
-function entry(line, value, k) {
+function legendItem(line, value, k) {
   const item = document.createElement("li");
   const swatch = document.createElement("span");
   swatch.className = `swatch line-${k}`;

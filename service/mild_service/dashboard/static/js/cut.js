@@ -1,5 +1,5 @@
-// The histogram of scores with its cut, which can be dragged and moved with keys. Every number comes from the service's
-// sweep: what is shown for a cut is what the API answers for it.
+// The histogram of scores with its cut, which can be moved with the pointer or keys. All numbers come from the sweep of
+// the API, so the page shows what the API returns for a cut.
 
 import { announce } from "./announce.js";
 
@@ -14,36 +14,36 @@ const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share)
 const range = (low, high) => (low == null ? "not identified" : `${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)}%`);
 const short = (value) => String(Number(value.toFixed(2)));
 
-/** Make the histogram of the panel that is on the page, at `keep` bins where a reader has moved the cut before. */
-export function enableCut(keep = null) {
+/** Draw the histogram of the panel, if there is one; `cut` is the bin that a reader chose before. */
+export function enableCut(cut = null) {
   const data = document.getElementById("cut-data");
-  return data ? new Cut(JSON.parse(data.textContent), keep) : null;
+  return data ? new Cut(JSON.parse(data.textContent), cut) : null;
 }
 
 class Cut {
-  constructor(drawn, keep) {
-    this.drawn = drawn;
-    this.n = drawn.kept.length;
-    this.own = drawn.threshold.cut ?? this.n - 1;
-    this.at = keep == null ? this.own : Math.min(keep, this.n - 1);
-    this.place = document.getElementById("cut-chart");
+  constructor(data, cut) {
+    this.data = data;
+    this.n = data.kept.length;
+    this.own = data.threshold.cut ?? this.n - 1;
+    this.at = cut == null ? this.own : Math.min(cut, this.n - 1);
+    this.container = document.getElementById("cut-chart");
     this.reset = document.querySelector("[data-cut-reset]");
     this.reset.addEventListener("click", () => {
       this.move(this.own);
       this.slider.focus();
     });
-    new ResizeObserver(() => this.draw()).observe(this.place);
+    new ResizeObserver(() => this.draw()).observe(this.container);
     this.draw();
-    this.tell();
+    this.describe();
   }
 
-  /** The cut that a reader has chosen; null where it is the run's own. */
+  /** The cut that a reader has chosen; null for the run's own. */
   get chosen() {
     return this.at === this.own ? null : this.at;
   }
 
   draw() {
-    const width = this.place.clientWidth;
+    const width = this.container.clientWidth;
     if (!width || width === this.width) return;
     const focused = this.slider && document.activeElement === this.slider;
     this.width = width;
@@ -53,7 +53,7 @@ class Cut {
     svg.append(this.clips(), this.bars("kept"), this.bars("dropped"), ...this.curves(), ...this.axis());
     this.ownMark = element("line", { class: "cut-own", x1: this.x(this.own + 1), x2: this.x(this.own + 1), y1: TOP, y2: HEIGHT - BOTTOM });
     svg.append(this.ownMark, (this.slider = this.handle()));
-    this.place.replaceChildren(svg);
+    this.container.replaceChildren(svg);
     this.listen(svg);
     this.show();
     if (focused) this.slider.focus();
@@ -64,7 +64,7 @@ class Cut {
   }
 
   y(count) {
-    this.highest ??= Math.max(...this.drawn.histogram.counts, ...(this.drawn.densities ?? []).flat(), 1);
+    this.highest ??= Math.max(...this.data.histogram.counts, ...(this.data.densities ?? []).flat(), 1);
     return HEIGHT - BOTTOM - Math.sqrt(Math.max(count, 0) / this.highest) * (HEIGHT - TOP - BOTTOM);
   }
 
@@ -82,14 +82,14 @@ class Cut {
 
   bars(side) {
     const gap = this.step > 5 ? 1 : 0;
-    const path = this.drawn.histogram.counts
+    const path = this.data.histogram.counts
       .map((count, bin) => (count ? `M${this.x(bin) + gap / 2} ${HEIGHT - BOTTOM}V${this.y(count)}h${this.step - gap}V${HEIGHT - BOTTOM}z` : ""))
       .join("");
     return element("path", { d: path, class: `cut-bars ${side}`, "clip-path": `url(#cut-clip-${side})` });
   }
 
   curves() {
-    return (this.drawn.densities ?? []).map((density, i) =>
+    return (this.data.densities ?? []).map((density, i) =>
       element("path", {
         d: density.map((count, bin) => `${bin ? "L" : "M"}${this.x(bin + 0.5)} ${this.y(count)}`).join(""),
         class: `cut-curve ${i ? "dropped" : "kept"}`,
@@ -104,7 +104,7 @@ class Cut {
       const bin = Math.round((i * (this.n - 1)) / (ticks - 1));
       const anchor = i === 0 ? "start" : i === ticks - 1 ? "end" : "middle";
       const at = i === 0 ? SIDE : i === ticks - 1 ? this.width - SIDE : this.x(bin + 0.5);
-      parts.push(element("text", { class: "cut-tick", x: at, y: HEIGHT - BOTTOM + 16, "text-anchor": anchor }, short(this.drawn.value[bin])));
+      parts.push(element("text", { class: "cut-tick", x: at, y: HEIGHT - BOTTOM + 16, "text-anchor": anchor }, short(this.data.value[bin])));
     }
     const [right, wrong] = this.width < 460 ? ["likely right", "likely wrong"] : ["learned early: likely right", "never learned: likely wrong"];
     parts.push(element("text", { class: "cut-tick", x: SIDE, y: HEIGHT - 6 }, `← ${right}`));
@@ -147,14 +147,14 @@ class Cut {
     svg.addEventListener("pointermove", (event) => this.dragging && follow(event));
     for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => (this.dragging = false));
     this.slider.addEventListener("keydown", (event) => {
-      const leap = Math.max(1, Math.round(this.n / 10));
-      const to = {
+      const pageStep = Math.max(1, Math.round(this.n / 10));
+      const target = {
         ArrowRight: this.at + 1, ArrowUp: this.at + 1, ArrowLeft: this.at - 1, ArrowDown: this.at - 1,
-        PageUp: this.at + leap, PageDown: this.at - leap, Home: 0, End: this.n - 1, Escape: this.own,
+        PageUp: this.at + pageStep, PageDown: this.at - pageStep, Home: 0, End: this.n - 1, Escape: this.own,
       }[event.key];
-      if (to === undefined) return;
+      if (target === undefined) return;
       event.preventDefault();
-      this.move(to);
+      this.move(target);
     });
   }
 
@@ -163,7 +163,7 @@ class Cut {
     if (at === this.at) return;
     this.at = at;
     this.show();
-    this.tell();
+    this.describe();
   }
 
   show() {
@@ -171,53 +171,53 @@ class Cut {
     set(this.clip.kept, { x: 0, width: x });
     set(this.clip.dropped, { x, width: Math.max(this.width - x, 0) });
     this.ownMark.classList.toggle("moved", this.chosen != null);
-    set(this.slider, { transform: `translate(${x} 0)`, "aria-valuenow": this.at, "aria-valuetext": this.words() });
+    set(this.slider, { transform: `translate(${x} 0)`, "aria-valuenow": this.at, "aria-valuetext": this.valueText() });
   }
 
-  words() {
-    const { value, kept, estimated } = this.drawn;
+  valueText() {
+    const { value, kept, estimated } = this.data;
     const quality = estimated.precision[this.at] == null ? "" : `, precision about ${percent(estimated.precision[this.at], 0)}, recall about ${percent(estimated.recall[this.at], 0)}`;
     return `score up to ${short(value[this.at])}: ${number(kept[this.at])} kept${quality}`;
   }
 
-  tell() {
-    const { kept, value, estimated, measured, metric } = this.drawn;
+  describe() {
+    const { kept, value, estimated, measured, metric } = this.data;
     const at = this.at;
     const total = kept[this.n - 1];
-    out("kept", number(kept[at]));
-    out("share", `${percent(kept[at] / total)} of the judged, score ≤ ${short(value[at])}`);
+    setOutput("kept", number(kept[at]));
+    setOutput("share", `${percent(kept[at] / total)} of the judged samples, score ≤ ${short(value[at])}`);
     for (const name of ["precision", "recall"]) {
-      out(name, percent(estimated[name][at]));
-      out(`${name}-range`, range(estimated[`${name}_low`][at], estimated[`${name}_high`][at]));
-      if (measured) out(`measured-${name}`, name === "recall" ? `precision, recall ${percent(measured.recall[at])}` : percent(measured.precision[at]));
+      setOutput(name, percent(estimated[name][at]));
+      setOutput(`${name}-range`, range(estimated[`${name}_low`][at], estimated[`${name}_high`][at]));
+      if (measured) setOutput(`measured-${name}`, name === "recall" ? `precision, recall ${percent(measured.recall[at])}` : percent(measured.precision[at]));
     }
-    this.place.dataset.metric = metric;
-    this.place.dataset.value = value[at];
+    this.container.dataset.metric = metric;
+    this.container.dataset.value = value[at];
     this.reset.hidden = this.chosen == null;
     document.querySelector("[data-cut-title]").textContent = this.chosen == null ? "Fetch this set" : "Fetch the set with this cut";
-    this.request();
-    if (this.chosen != null && !this.dragging && document.activeElement !== this.slider) announce(this.words());
+    this.updateSnippets();
+    if (this.chosen != null && !this.dragging && document.activeElement !== this.slider) announce(this.valueText());
   }
 
-  request() {
+  updateSnippets() {
     for (const template of document.querySelectorAll("[data-cut-template]")) {
       const code = document.querySelector(`[data-tab="${template.dataset.cutTemplate}"] code`);
       code.dataset.own ??= code.textContent;
-      code.textContent = this.chosen == null ? code.dataset.own : template.content.textContent.replace("{value}", this.drawn.value[this.at]);
+      code.textContent = this.chosen == null ? code.dataset.own : template.content.textContent.replace("{value}", this.data.value[this.at]);
     }
   }
 }
 
-function out(name, text) {
-  const place = document.querySelector(`[data-out="${name}"]`);
-  if (place) place.textContent = text;
+function setOutput(name, text) {
+  const output = document.querySelector(`[data-out="${name}"]`);
+  if (output) output.textContent = text;
 }
 
 function element(name, attributes = {}, text = null) {
-  const made = document.createElementNS(SVG, name);
-  set(made, attributes);
-  if (text !== null) made.textContent = text;
-  return made;
+  const node = document.createElementNS(SVG, name);
+  set(node, attributes);
+  if (text !== null) node.textContent = text;
+  return node;
 }
 
 function set(element, attributes) {

@@ -1,4 +1,4 @@
-// A link cannot say which form it wants; a request can.
+// Downloads with an Accept header, which a link cannot send.
 
 import { announce } from "./announce.js";
 
@@ -8,22 +8,22 @@ document.addEventListener("click", async (event) => {
   event.preventDefault();
   link.setAttribute("aria-busy", "true");
   try {
-    const answer = await fetch(link.href, { headers: { Accept: link.dataset.download } });
-    if (!answer.ok) throw new Error((await answer.json()).detail);
-    save(await answer.blob(), link.download);
+    const response = await fetch(link.href, { headers: { Accept: link.dataset.download } });
+    if (!response.ok) throw new Error((await response.json()).detail);
+    save(await response.blob(), link.download);
     announce(`${link.download} is saved`);
   } catch (error) {
     announce(error.message);
-    location.assign(link.href); // whatever is wrong, the service says it best
+    location.assign(link.href); // shows the service's own error
   } finally {
     link.removeAttribute("aria-busy");
   }
 });
 
 function save(blob, name) {
-  const made = document.createElement("a");
-  made.href = URL.createObjectURL(blob);
-  made.download = name;
-  made.click();
-  setTimeout(() => URL.revokeObjectURL(made.href), 10_000);
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(blob);
+  anchor.download = name;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
 }

@@ -1,37 +1,37 @@
-// A run's events (server-sent): read with fetch, since that, unlike EventSource, can begin behind an event. When the
-// connection breaks it goes on behind the last event that was seen.
+// Follows the server-sent events of a run with fetch, which unlike EventSource can start after a given event. A broken
+// connection continues after the last event that was received.
 
-const FIRST_WAIT = 1000;
-const LONGEST_WAIT = 30000;
+const MIN_WAIT = 1000;
+const MAX_WAIT = 30000;
 
 /**
- * Call `onEvent({kind, data})` for each event behind `lastId`, and `onState("live" | "waiting" | "gone")`.
+ * Call `onEvent({kind, data})` for each event after `lastId`, and `onState("live" | "waiting" | "gone")`.
  */
 export async function follow(address, lastId, onEvent, onState) {
-  let wait = FIRST_WAIT;
+  let wait = MIN_WAIT;
   for (;;) {
     try {
       const headers = lastId ? { "Last-Event-ID": lastId } : {};
-      const answer = await fetch(address, { headers, cache: "no-store" });
-      if (answer.status === 401 || answer.status === 403 || answer.status === 404) return onState("gone");
-      if (!answer.ok) throw new Error(`status ${answer.status}`);
+      const response = await fetch(address, { headers, cache: "no-store" });
+      if (response.status === 401 || response.status === 403 || response.status === 404) return onState("gone");
+      if (!response.ok) throw new Error(`status ${response.status}`);
       onState("live");
-      wait = FIRST_WAIT;
-      for await (const event of eventsOf(answer.body)) {
+      wait = MIN_WAIT;
+      for await (const event of readEvents(response.body)) {
         if (event.id) lastId = event.id;
         onEvent(event);
         if (event.kind === "run-deleted") return onState("gone");
       }
     } catch {
-      // come back below
+      // reconnect below
     }
     onState("waiting");
     await new Promise((resolve) => setTimeout(resolve, wait));
-    wait = Math.min(2 * wait, LONGEST_WAIT);
+    wait = Math.min(2 * wait, MAX_WAIT);
   }
 }
 
-async function* eventsOf(body) {
+async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -41,13 +41,13 @@ async function* eventsOf(body) {
     const blocks = text.split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {
-      const event = parsed(block);
+      const event = parseEvent(block);
       if (event) yield event;
     }
   }
 }
 
-function parsed(block) {
+function parseEvent(block) {
   const fields = {};
   for (const line of block.split("\n")) {
     const at = line.indexOf(":");

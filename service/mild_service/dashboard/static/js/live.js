@@ -1,35 +1,35 @@
-// Keeps the parts of a page that are marked data-live as the server would write them now.
+// Reloads the parts of a page that are marked data-live.
 
 import { announce } from "./announce.js";
 
 const PAUSE = 400;
 
-/** A function that renews the page soon, however often it is called meanwhile; `done(document)` is told each time. */
-export function renewer(done) {
+/** Return a function that reloads the page soon, once for many calls; `onReload(document)` is called after each. */
+export function makeReloader(onReload) {
   let planned = false;
   let running = false;
-  const renew = async () => {
+  const reload = async () => {
     planned = false;
     running = true;
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
-      if (answer.redirected && new URL(answer.url).pathname.endsWith("/ui/login")) return location.assign(answer.url);
-      if (!answer.ok) return;
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-      for (const part of document.querySelectorAll("[data-live]")) swap(part, fresh.getElementById(part.id));
-      done(fresh);
+      const response = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+      if (response.redirected && new URL(response.url).pathname.endsWith("/ui/login")) return location.assign(response.url);
+      if (!response.ok) return;
+      const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+      for (const part of document.querySelectorAll("[data-live]")) replacePart(part, fresh.getElementById(part.id));
+      onReload(fresh);
     } finally {
       running = false;
-      if (planned) setTimeout(renew, PAUSE);
+      if (planned) setTimeout(reload, PAUSE);
     }
   };
   return () => {
-    if (!planned && !running) setTimeout(renew, PAUSE);
+    if (!planned && !running) setTimeout(reload, PAUSE);
     planned = true;
   };
 }
 
-function swap(part, fresh) {
+function replacePart(part, fresh) {
   if (!fresh || part.innerHTML === fresh.innerHTML) return;
   const open = new Set([...part.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent));
   part.replaceChildren(...fresh.childNodes);
@@ -38,13 +38,13 @@ function swap(part, fresh) {
   part.dispatchEvent(new CustomEvent("renewed", { bubbles: true }));
 }
 
-/** Say whether the page follows its run. */
+/** Show whether the page follows its run. */
 export function showState(state) {
-  const place = document.querySelector("[data-live-state]");
-  const words = { live: "Live", waiting: "Reconnecting", gone: "Not followed any more" };
-  if (place.dataset.state === state) return;
-  if (place.dataset.state !== "off") announce(words[state]);
-  place.dataset.state = state;
-  place.querySelector("[data-live-word]").textContent = words[state];
-  place.hidden = false;
+  const indicator = document.querySelector("[data-live-state]");
+  const words = { live: "Live", waiting: "Reconnecting", gone: "No longer live" };
+  if (indicator.dataset.state === state) return;
+  if (indicator.dataset.state !== "off") announce(words[state]);
+  indicator.dataset.state = state;
+  indicator.querySelector("[data-live-word]").textContent = words[state];
+  indicator.hidden = false;
 }

@@ -1,15 +1,15 @@
-// What every page has: theme, copy buttons, tabs.
+// Behaviour of every page: theme, copy buttons, tabs, relative times.
 
 import { enableCopy } from "./copy.js";
 import { enableTabs } from "./tabs.js";
-import { keepTimes } from "./times.js";
+import { updateTimes } from "./times.js";
 import { toggleTheme } from "./theme.js";
 
 const toggle = document.querySelector("[data-theme-toggle]");
 toggle.hidden = false;
 toggle.addEventListener("click", toggleTheme);
 enableTabs();
-keepTimes();
+updateTimes();
 enableCopy();
 
 // A menu closes with Escape, and when something else is clicked.

@@ -1,91 +1,91 @@
-// The overview of a run: its charts, and what changes while it trains.
+// The overview of a run: its charts, and updates while it trains.
 
 import { enableCopy } from "./copy.js";
-import { drawCourse } from "./course.js";
+import { drawLearningCurve } from "./course.js";
 import { enableCut } from "./cut.js";
 import { follow } from "./events.js";
-import { renewer, showState } from "./live.js";
+import { makeReloader, showState } from "./live.js";
 import { enableTabs } from "./tabs.js";
 
 const page = document.querySelector("[data-run]");
 const panel = document.getElementById("panel");
 let cut = enableCut();
-drawCourse();
+drawLearningCurve();
 
-/** Load the part about the set: only one request at a time, and the last wish is always met. */
+/** Load the panel of the selection. Only one request runs at a time; a call during a request repeats it. */
 let loading = false;
-let wanted = false;
+let reloadNeeded = false;
 async function loadPanel() {
   if (loading) {
-    wanted = true;
+    reloadNeeded = true;
     return;
   }
   loading = true;
   panel.setAttribute("aria-busy", "true");
   try {
-    const answer = await fetch(panel.dataset.panel, { cache: "no-store" });
-    if (answer.ok) fill(parsed(await answer.text()));
-    else if (!panel.querySelector("[data-selection]")) complain((await answer.json()).detail);
+    const response = await fetch(panel.dataset.panel, { cache: "no-store" });
+    if (response.ok) showPanel(parsePanel(await response.text()));
+    else if (!panel.querySelector("[data-selection]")) showError((await response.json()).detail);
   } catch {
-    if (!panel.querySelector("[data-selection]")) complain("The service did not answer.");
+    if (!panel.querySelector("[data-selection]")) showError("The service did not answer.");
   } finally {
     panel.removeAttribute("aria-busy");
     loading = false;
-    if (wanted) {
-      wanted = false;
+    if (reloadNeeded) {
+      reloadNeeded = false;
       loadPanel();
     }
   }
 }
 
-const parsed = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("[data-selection]");
+const parsePanel = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("[data-selection]");
 
-let filled = "";
-function fill(fresh) {
-  if (fresh.outerHTML === filled) return;
-  filled = fresh.outerHTML;
-  const chosen = cut?.chosen ?? null;
+let shownHtml = "";
+function showPanel(fresh) {
+  if (fresh.outerHTML === shownHtml) return;
+  shownHtml = fresh.outerHTML;
+  const chosenCut = cut?.chosen ?? null;
   const focused = panel.contains(document.activeElement) && document.activeElement.getAttribute("role") === "slider";
   panel.replaceChildren(fresh);
   enableTabs(panel);
   enableCopy(panel);
-  cut = enableCut(chosen);
+  cut = enableCut(chosenCut);
   if (focused) cut?.slider.focus({ preventScroll: true });
 }
 
-function complain(text) {
+function showError(text) {
   const card = document.createElement("div");
   card.className = "card";
   const detail = document.createElement("p");
   detail.setAttribute("role", "alert");
   detail.textContent = text;
-  const again = document.createElement("button");
-  again.type = "button";
-  again.className = "button";
-  again.textContent = "Try again";
-  again.addEventListener("click", loadPanel);
-  card.append(detail, again);
+  const retry = document.createElement("button");
+  retry.type = "button";
+  retry.className = "button";
+  retry.textContent = "Try again";
+  retry.addEventListener("click", loadPanel);
+  card.append(detail, retry);
   panel.replaceChildren(card);
 }
 
 if ("wanted" in panel.dataset) loadPanel();
 
-const renew = renewer((fresh) => {
-  const now = fresh.getElementById("panel");
-  const asked = new URL(location.href).searchParams.has("round");
-  if (!asked && now.dataset.panel !== panel.dataset.panel) {
-    // The next round has begun: its set takes the place of the one before.
-    if (now.dataset.panel) panel.dataset.panel = now.dataset.panel;
+const reload = makeReloader((fresh) => {
+  const freshPanel = fresh.getElementById("panel");
+  const hasRound = new URL(location.href).searchParams.has("round");
+  if (!hasRound && freshPanel.dataset.panel !== panel.dataset.panel) {
+    // The next round has begun: show its set.
+    if (freshPanel.dataset.panel) panel.dataset.panel = freshPanel.dataset.panel;
     document.getElementById("set-title").textContent = fresh.getElementById("set-title").textContent;
     cut = null;
   }
-  const known = now.querySelector("[data-selection]");
-  if (known) fill(known);
+  const selection = freshPanel.querySelector("[data-selection]");
+  if (selection) showPanel(selection);
   else if (panel.dataset.panel) loadPanel();
 });
 
 page.addEventListener("renewed", (event) => {
-  if (event.target.id === "live-course") drawCourse();
+  if (event.target.id === "live-course") drawLearningCurve();
 });
 
-follow(page.dataset.events, page.dataset.lastEvent, renew, showState);
+follow(page.dataset.events, page.dataset.lastEvent, reload, showState);

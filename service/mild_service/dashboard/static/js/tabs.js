@@ -10,7 +10,7 @@ function enable(group) {
   const list = document.createElement("div");
   list.className = "codes-tabs";
   list.setAttribute("role", "tablist");
-  const tabs = panels.map((panel) => tabOf(panel));
+  const tabs = panels.map((panel) => makeTab(panel));
   list.append(...tabs);
   group.prepend(list);
   const show = (chosen, focus) => {
@@ -32,7 +32,7 @@ function enable(group) {
   show(0, false);
 }
 
-function tabOf(panel) {
+function makeTab(panel) {
   const tab = document.createElement("button");
   tab.type = "button";
   tab.textContent = panel.dataset.tab;

@@ -1,7 +1,7 @@
-// Before anything is drawn, so that a chosen theme does not flash. localStorage may be forbidden.
+// Sets a saved theme before the page is drawn, to avoid a flash. localStorage may be forbidden.
 try {
-  const chosen = localStorage.getItem("mild-theme");
-  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+  const saved = localStorage.getItem("mild-theme");
+  if (saved === "light" || saved === "dark") document.documentElement.dataset.theme = saved;
 } catch {
-  // the system's theme then
+  // use the system's theme
 }

@@ -1,4 +1,4 @@
-// The theme: the system's until a person chooses. Charts ask for its colours and are told when it changes.
+// The theme: the system's unless the user chooses one. Charts read its colours and are notified of changes.
 
 const root = document.documentElement;
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -15,18 +15,18 @@ export function onTheme(listener) {
 }
 
 export function toggleTheme() {
-  const shown = root.dataset.theme ?? (dark.matches ? "dark" : "light");
-  root.dataset.theme = shown === "dark" ? "light" : "dark";
+  const current = root.dataset.theme ?? (dark.matches ? "dark" : "light");
+  root.dataset.theme = current === "dark" ? "light" : "dark";
   try {
     localStorage.setItem("mild-theme", root.dataset.theme);
   } catch {
-    // it lasts as long as the page
+    // the choice lasts until the page is left
   }
-  tell();
+  notify();
 }
 
-function tell() {
+function notify() {
   for (const listener of listeners) listener();
 }
 
-dark.addEventListener("change", tell);
+dark.addEventListener("change", notify);

@@ -1,4 +1,4 @@
-// "2 minutes ago" goes on counting while a page is open.
+// Updates relative times such as "2 minutes ago" while a page is open.
 
 const UNITS = [[86400, "day"], [3600, "hour"], [60, "minute"]];
 
@@ -10,7 +10,7 @@ function ago(seconds) {
   return "just now";
 }
 
-export function keepTimes() {
+export function updateTimes() {
   setInterval(() => {
     for (const time of document.querySelectorAll("time[data-ago]"))
       time.textContent = ago((Date.now() - Date.parse(time.dateTime)) / 1000);

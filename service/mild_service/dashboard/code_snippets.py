@@ -1,13 +1,13 @@
-"""Requests to copy, as curl and as Python: exactly what gives what a page shows."""
+"""Code to copy, for curl and Python, which fetches what a page shows."""
 
 from mild_service.api_keys import ANONYMOUS, ApiKey
 
-Piece = tuple[str, str]
+Snippet = tuple[str, str]
 """A name and the code."""
 
 
-def first_epoch(base: str, caller: ApiKey) -> list[Piece]:
-    """How to open a run of 8 samples and send an epoch of it."""
+def first_epoch_snippets(base: str, caller: ApiKey) -> list[Snippet]:
+    """Return code that opens a run of 8 samples and sends an epoch."""
     run = f"{caller.prefix}my-run"
     auth = "" if caller is ANONYMOUS else ' -H "Authorization: Bearer $MILD_API_KEY"'
     curl = (
@@ -26,29 +26,29 @@ def first_epoch(base: str, caller: ApiKey) -> list[Piece]:
     return [("Python", python), ("curl", curl)]
 
 
-def chosen_cut(base: str, run_id: str, round_: int, caller: ApiKey) -> list[Piece]:
-    """How to fetch a round's set, and, for scripts to fill in, the same with another cut in place of ``{value}``."""
+def selection_snippets(base: str, run_id: str, round_: int, caller: ApiKey) -> list[Snippet]:
+    """Return code that fetches a round's set, then the same with another cut, whose value replaces ``{value}``."""
     address = f"{base}/selection/{run_id}?round={round_}"
-    choice = 'choice={"threshold": "value", "value": {value}}'
-    start = _client(base)
+    options = 'choice={"threshold": "value", "value": {value}}'
+    client_code = _client_code(base)
     return [
-        ("Python", f'{start}    selection = client.selection("{run_id}", round={round_})'),
-        ("curl", f"curl {_authorised(caller)}'{address}'"),
-        ("Python, cut", f'{start}    selection = client.selection("{run_id}", round={round_}, {choice})'),
-        ("curl, cut", f"curl {_authorised(caller)}'{address}&threshold=value&value={{value}}'"),
+        ("Python", f'{client_code}    selection = client.selection("{run_id}", round={round_})'),
+        ("curl", f"curl {_auth_header(caller)}'{address}'"),
+        ("Python, cut", f'{client_code}    selection = client.selection("{run_id}", round={round_}, {options})'),
+        ("curl, cut", f"curl {_auth_header(caller)}'{address}&threshold=value&value={{value}}'"),
     ]
 
 
-def in_form(base: str, run_id: str, round_: int, caller: ApiKey, media_type: str, file: str) -> str:
-    """How to fetch a round's set in a form, with curl."""
+def download_snippet(base: str, run_id: str, round_: int, caller: ApiKey, media_type: str, file: str) -> str:
+    """Return a curl command that fetches a round's set in one media type."""
     return (
-        f"curl {_authorised(caller)}-H 'Accept: {media_type}' \\\n"
+        f"curl {_auth_header(caller)}-H 'Accept: {media_type}' \\\n"
         f"  -o {file} '{base}/selection/{run_id}?round={round_}'"
     )
 
 
-def mask(base: str, run_id: str, round_: int, n_samples: int) -> str:
-    """How to fetch a round's set as a mask, with Python."""
+def mask_snippet(base: str, run_id: str, round_: int, n_samples: int) -> str:
+    """Return Python code that fetches a round's set as a mask."""
     return (
         f"from mild_client import MildClient\nfrom mild_core import bitmap\n\n"
         f'with MildClient("{base}") as client:\n'
@@ -56,9 +56,9 @@ def mask(base: str, run_id: str, round_: int, n_samples: int) -> str:
     )
 
 
-def _client(base: str) -> str:
+def _client_code(base: str) -> str:
     return f'from mild_client import MildClient\n\nwith MildClient("{base}") as client:\n'
 
 
-def _authorised(caller: ApiKey) -> str:
+def _auth_header(caller: ApiKey) -> str:
     return "" if caller is ANONYMOUS else '-H "Authorization: Bearer $MILD_API_KEY" '

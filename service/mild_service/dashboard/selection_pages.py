@@ -1,0 +1,204 @@
+"""The pages about a selection: its data map, its classes, and its comparison with another selection."""
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+import numpy as np
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+from numpy.typing import NDArray
+
+from mild_core.inspect.histograms import (
+    Axis,
+    Comparison,
+    build_class_table,
+    build_data_map,
+    compare_selections,
+    find_confusions,
+)
+from mild_service.auth import hidden_run_error
+from mild_service.dashboard import charts
+from mild_service.dashboard.rendering import render
+from mild_service.dashboard.run_page import PageDep, load_page_state
+from mild_service.dashboard.sample_pages import allow_images, build_rows, load_table, plan_selection
+from mild_service.selecting.sample_tables import SelectionTable, SuggestedLabels
+from mild_service.web.dependencies import (
+    CallerDep,
+    LabelsAndAuditsDep,
+    RunsDep,
+    SampleIdsDep,
+    SampleTablesDep,
+    SelectionsDep,
+)
+
+router = APIRouter(include_in_schema=False)
+
+_MAP_COLUMNS, _MAP_ROWS = 36, 18
+
+
+@router.get("/ui/runs/{run_id}/map", response_class=HTMLResponse)
+async def show_map(
+    request: Request,
+    page: PageDep,
+    selections: SelectionsDep,
+    tables: SampleTablesDep,
+) -> HTMLResponse:
+    """Show the data map of the round's selection: misclassified epochs against transitions."""
+    context = {**page.context(), "data_map": None}
+    selection_table = await load_table(page, selections, tables)
+    if selection_table is not None:
+        data_map = build_data_map(selection_table.table, _MAP_COLUMNS, _MAP_ROWS)
+        context |= {
+            "data_map": data_map,
+            "n_epochs": selection_table.table.n_epochs,
+            "n_kept": int(data_map.kept.sum()),
+            "n_dropped": int(data_map.dropped.sum()),
+            "cells": [
+                (cell, _format_range(data_map.x, cell.column), _format_range(data_map.y, cell.row))
+                for cell in charts.grid_cells(data_map.kept, data_map.dropped)
+            ],
+            "x_ticks": charts.count_ticks(data_map.x, 8),
+            "y_ticks": charts.count_ticks(data_map.y, 5),
+        }
+    return render(request, "data_map.html", context)
+
+
+def _format_range(axis: Axis, number: int) -> str:
+    """Format the first and the last number in a bin, as the filters of the sample list take them."""
+    first = int(axis.edge(number))
+    last = int(axis.edge(number + 1)) - 1
+    return str(first) if first == last else f"{first}-{last}"
+
+
+_MAX_ROWS = 500
+"""Most classes in the list, the noisiest first."""
+_MAX_MATRIX_CLASSES = 20
+"""Most classes of the matrix of given and suggested labels."""
+_MAX_PAIRS = 50
+
+
+@router.get("/ui/runs/{run_id}/classes", response_class=HTMLResponse)
+async def show_classes(
+    request: Request,
+    page: PageDep,
+    selections: SelectionsDep,
+    tables: SampleTablesDep,
+) -> HTMLResponse:
+    """Show the round's selection class by class, and the classes that were predicted for dropped samples."""
+    context: dict[str, Any] = {**page.context(), "started": False, "rows": None, "pairs": None}
+    plan = await plan_selection(page, selections)
+    if plan is not None:
+        selection_table, labels = await tables.get(plan), await tables.get_labels(page.run)
+        context["started"] = True
+        if labels is not None:
+            rows = await anyio.to_thread.run_sync(_build_class_rows, selection_table, labels)
+            selection = selection_table.selection
+            context |= {"rows": rows[:_MAX_ROWS], "n_classes": len(rows), "floor": selection.options.min_keep}
+            context["verdict"] = selection.verdict
+        suggested = await tables.get_suggested_labels(plan)
+        if suggested is not None:
+            context |= _confusion_context(suggested)
+    return render(request, "classes.html", context)
+
+
+def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
+    """Build a row per class, the noisiest first."""
+    table, selection = build_class_table(selection_table.table, labels), selection_table.selection
+    cuts = {cut.label: cut for cut in selection.classes}
+    rows = []
+    for position, label in enumerate(table.classes.tolist()):
+        cut = cuts.get(label)
+        mean = float(table.noise[position])
+        pooled = mean if selection.verdict == "separable" and not np.isnan(mean) else None
+        rows.append(
+            {
+                "label": label,
+                "n_samples": int(table.n_samples[position]),
+                "n_kept": int(table.n_kept[position]),
+                "share": int(table.n_kept[position]) / int(table.n_samples[position]),
+                "noise": pooled if cut is None or cut.noise_rate is None else cut.noise_rate,
+                "floored": cut is not None and cut.floored,
+            }
+        )
+    return sorted(rows, key=lambda row: (-(row["noise"] or 0.0), row["share"], row["label"]))
+
+
+def _confusion_context(suggested: SuggestedLabels) -> dict[str, Any]:
+    """Return the context of suggested labels: a matrix if there are few classes, and the most frequent pairs."""
+    classes = np.union1d(suggested.given, suggested.suggested)
+    pairs = find_confusions(suggested.given, suggested.suggested, _MAX_PAIRS)
+    context: dict[str, Any] = {
+        "pairs": pairs,
+        "counted": suggested,
+        "n_other": int(suggested.given.size),
+        "matrix": None,
+    }
+    if 0 < classes.size <= _MAX_MATRIX_CLASSES:
+        counts = np.zeros((classes.size, classes.size), dtype=np.int64)
+        np.add.at(counts, tuple(np.searchsorted(classes, (suggested.given, suggested.suggested))), 1)
+        largest = int(counts.max())
+        context["columns"] = classes.tolist()
+        context["matrix"] = [
+            (label, [(count, -(-8 * count // largest)) for count in row.tolist()])
+            for label, row in zip(classes.tolist(), counts, strict=True)
+        ]
+    return context
+
+
+_MAX_MOVED = 10
+"""Most samples in the lists of those that moved in or out."""
+
+
+@router.get("/ui/runs/{run_id}/compare", response_class=HTMLResponse)
+async def show_comparison(
+    request: Request,
+    page: PageDep,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    tables: SampleTablesDep,
+    labels_and_audits: LabelsAndAuditsDep,
+    sample_ids: SampleIdsDep,
+    caller: CallerDep,
+    other: Annotated[str, Query(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = "",
+    other_round: Annotated[str, Query(pattern=r"^\d{0,9}$")] = "",
+) -> HTMLResponse:
+    """Compare the round's selection with another one, by default that of the round before."""
+    if other and not caller.covers(other):
+        raise hidden_run_error(other)
+    context: dict[str, Any] = {
+        **page.context(),
+        "other": other,
+        "other_round": other_round,
+        "comparison": None,
+        "first": None,
+    }
+    number = int(other_round) if other_round else None
+    if number is None and other in ("", page.run.run_id):
+        number = page.round.number - 1
+    if number is None or number >= 0:
+        first = await load_page_state(runs, other or page.run.run_id, number)
+        before, after = [await load_table(state, selections, tables) for state in (first, page)]
+        context["first"] = first
+        if before is not None and after is not None:
+            allow_images(request, page.run)
+            comparison = await anyio.to_thread.run_sync(compare_selections, before.table, after.table)
+            labels, (_, audit) = await tables.get_labels(page.run), await labels_and_audits.read_audit(page.run)
+            context |= {"comparison": comparison, **_comparison_chart(comparison)}
+            for name, moved in (("moved_in", comparison.moved_in), ("moved_out", comparison.moved_out)):
+                samples = moved[:_MAX_MOVED]
+                rows = await build_rows(after, samples, page.run, sample_ids, labels, audit)
+                scores_before = before.table.scores[samples].tolist()
+                context[name] = [
+                    {**row, "before": None if np.isnan(score) else score}
+                    for row, score in zip(rows, scores_before, strict=True)
+                ]
+    return render(request, "compare.html", context)
+
+
+def _comparison_chart(comparison: Comparison) -> dict[str, Any]:
+    x, y = comparison.x, comparison.y
+    return {
+        "cells": charts.grid_cells(comparison.scores, np.zeros_like(comparison.scores)),
+        "x_ticks": charts.value_ticks(x.low, x.edge(x.n_bins), 6),
+        "y_ticks": charts.value_ticks(y.low, y.edge(y.n_bins), 5),
+    }
