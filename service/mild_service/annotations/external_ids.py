@@ -227,7 +227,8 @@ def _check_ids(ids: Sequence[str], first: int, unit: Unit, digest: "hashlib._Has
     return hash_ids(ids)
 
 
-def _count_error(run: Run, got: str) -> InvalidInput:
+def _count_error(run: Run, received: str) -> InvalidInput:
     return InvalidInput(
-        f"run {run.run_id!r} has {run.spec.num_samples} samples, got {got} ids; send one id per sample, in their order"
+        f"run {run.run_id!r} has {run.spec.num_samples} samples, got {received} ids; "
+        "send one id per sample, in their order"
     )

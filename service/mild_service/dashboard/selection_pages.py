@@ -125,17 +125,17 @@ def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]
 
 def _confusion_context(suggested: SuggestedLabels) -> dict[str, Any]:
     """Return the context of suggested labels: a matrix if there are few classes, and the most frequent pairs."""
-    classes = np.union1d(suggested.given, suggested.suggested)
-    pairs = find_confusions(suggested.given, suggested.suggested, _MAX_PAIRS)
+    classes = np.union1d(suggested.given_labels, suggested.suggested_labels)
+    pairs = find_confusions(suggested.given_labels, suggested.suggested_labels, _MAX_PAIRS)
     context: dict[str, Any] = {
         "pairs": pairs,
         "counted": suggested,
-        "n_other": int(suggested.given.size),
+        "n_other": int(suggested.given_labels.size),
         "matrix": None,
     }
     if 0 < classes.size <= _MAX_MATRIX_CLASSES:
         counts = np.zeros((classes.size, classes.size), dtype=np.int64)
-        np.add.at(counts, tuple(np.searchsorted(classes, (suggested.given, suggested.suggested))), 1)
+        np.add.at(counts, tuple(np.searchsorted(classes, (suggested.given_labels, suggested.suggested_labels))), 1)
         largest = int(counts.max())
         context["columns"] = classes.tolist()
         context["matrix"] = [

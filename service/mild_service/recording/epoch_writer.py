@@ -163,4 +163,4 @@ class EpochWriter:
 def _parse(content: bytes, n_samples: int, sha256: str | None) -> tuple[EpochBits, PackedEpoch]:
     """Check and pack a body."""
     bits = EpochBits.from_body(content, n_samples)
-    return bits, PackedEpoch.of(bits, sha256=sha256)
+    return bits, PackedEpoch.from_bits(bits, sha256=sha256)

@@ -257,7 +257,7 @@ class PredictionWriter:
             if stored_record is not None and merged.outcome == "same" and stored_record.partial != committed:
                 self._telemetry.epochs.labels("same").inc()
                 return merged
-            packed = await self._in_thread(partial(PackedEpoch.of, bits, "logs", wrong_predictions))
+            packed = await self._in_thread(partial(PackedEpoch.from_bits, bits, "logs", wrong_predictions))
             current = run.attempt if attempt is None else attempt
             record = packed.record(key[1], current, "logs", partial=not committed)
             try:

@@ -109,4 +109,4 @@ def _parse(body: bytes, n_samples: int) -> PackedEpoch:
             f"a shard of {n_samples} samples takes {2 * size} bytes (observed, then correct), got {len(body)}; "
             "send both bitmaps over the whole data set, with the bits of this rank's samples set"
         )
-    return PackedEpoch.of(bits, "shards")
+    return PackedEpoch.from_bits(bits, "shards")

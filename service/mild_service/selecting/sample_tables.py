@@ -65,21 +65,21 @@ class SuggestedLabels:
 
     Attributes
     ----------
-    given, suggested
+    given_labels, suggested_labels
         Shape (n,) each: the given and the suggested labels.
     n_counted, n_dropped
         Number of samples whose predictions were counted, and of all dropped samples.
     """
 
-    given: NDArray[np.int64]
-    suggested: NDArray[np.int64]
+    given_labels: NDArray[np.int64]
+    suggested_labels: NDArray[np.int64]
     n_counted: int
     n_dropped: int
 
     @property
     def n_bytes(self) -> int:
         """Size of the labels in bytes."""
-        return self.given.nbytes + self.suggested.nbytes
+        return self.given_labels.nbytes + self.suggested_labels.nbytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,10 +178,10 @@ class SampleTables:
 
             evidence, counted = await self._computer.evidence.read_consistently(evidence, read)
             labels = await self._labels_and_audits.read_labels(evidence.run, samples)
-            given = counted.labels.astype(np.int64) - 1 if labels is None else labels
-            has_both = (counted.tally.suggested > 0) & (given >= 0)
+            given_labels = counted.labels.astype(np.int64) - 1 if labels is None else labels
+            has_both = (counted.tally.suggested > 0) & (given_labels >= 0)
             suggested = counted.tally.suggested.astype(np.int64) - 1
-            result = SuggestedLabels(given[has_both], suggested[has_both], samples.size, dropped.size)
+            result = SuggestedLabels(given_labels[has_both], suggested[has_both], samples.size, dropped.size)
             self._suggested.put(key, result)
             return result
 

@@ -96,14 +96,14 @@ class BitmapStore:
             If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
-        both = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
+        planes = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
         for chunk in range(codec.n_chunks(n_samples)):
             extent = codec.chunk_slice(chunk, n_samples)
             key = self._context.keys.chunk(run.run_id, run.uid, round_, chunk)
             for group in codec.group_by_size([2 * (extent.stop - extent.start)] * len(fields)):
                 for value in await self._fetch(run, key, [fields[position] for position in group]):
-                    both[:, extent] |= codec.read_planes(value, 2)
-        return both[0], both[1]
+                    planes[:, extent] |= codec.read_planes(value, 2)
+        return planes[0], planes[1]
 
     async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
         """Read a set of samples, shape (n_bytes,).

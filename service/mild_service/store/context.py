@@ -253,10 +253,10 @@ def run_not_found_error(run_id: str) -> RunNotFound:
     )
 
 
-def stale_attempt_error(run_id: str, current: int, got: int | None) -> StaleAttempt:
+def stale_attempt_error(run_id: str, current: int, received: int | None) -> StaleAttempt:
     """Build the error for a write by an attempt that is not the current one."""
     return StaleAttempt(
-        f"run {run_id!r} is at attempt {current}, got attempt {got}; a newer trainer has taken over: "
+        f"run {run_id!r} is at attempt {current}, got attempt {received}; a newer trainer has taken over: "
         f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
     )
 

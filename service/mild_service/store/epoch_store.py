@@ -73,8 +73,8 @@ class EpochStore:
             _members_argument(checked_members),
             condition.script_argument,
         ]
-        names = self._writer.keys(run, round_)
-        answer = await self._writer.write("commit_epoch", names, arguments, run, round_, field, packed.values)
+        script_keys = self._writer.keys(run, round_)
+        answer = await self._writer.write("commit_epoch", script_keys, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
@@ -159,9 +159,9 @@ class EpochStore:
             " ".join(merged_away),
             "*" if ids is None else codec.write_sample_ids_ref(ids),
         ]
-        names = self._writer.keys(run, round_)
+        script_keys = self._writer.keys(run, round_)
         await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)
-        answer = await self._writer.write("merge_epoch", names, arguments, run, round_, field, values)
+        answer = await self._writer.write("merge_epoch", script_keys, arguments, run, round_, field, values)
         if answer[0] == "renamed":
             raise EpochConflict(
                 f"the sample ids of run {run.run_id!r} were replaced while a log was read that names samples by them; "

@@ -150,14 +150,14 @@ class RunTransfer:
                 yield f"votes:{round_}:{chunk}", keys.wrong_predictions(run_id, uid, round_, chunk)
 
     async def _read_events(self, run: Run) -> AsyncIterator[Part]:
-        key, after = self._context.keys.events(run.run_id, run.uid), "-"
+        key, start = self._context.keys.events(run.run_id, run.uid), "-"
         while True:
             with translated():
-                entries: list[Any] = await self._context.redis.xrange(key, after, "+", _EVENTS_BATCH) or []
+                entries: list[Any] = await self._context.redis.xrange(key, start, "+", _EVENTS_BATCH) or []
             for number, fields in entries:
                 words = [blob(word).decode() for pair in fields.items() for word in pair]
                 yield Part(_EVENTS, blob(number), orjson.dumps(words))
-                after = f"({blob(number).decode()}"
+                start = f"({blob(number).decode()}"
             if len(entries) < _EVENTS_BATCH:
                 return
 

@@ -39,7 +39,7 @@ class PackedEpoch:
     wrong_predictions: Sequence[bytes] = ()
 
     @classmethod
-    def of(
+    def from_bits(
         cls,
         bits: EpochBits,
         kind: EpochKind = "whole",

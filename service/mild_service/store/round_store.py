@@ -66,8 +66,10 @@ class RoundStore:
         record = "" if is_full else codec.write_set_ref(ref)
         values = [b""] if is_full else codec.split_chunks([members])
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
-        names = self._writer.keys(run, round_)
-        answer = await self._writer.write("put_members", names, arguments, run, round_, set_field(ref.digest), values)
+        script_keys = self._writer.keys(run, round_)
+        answer = await self._writer.write(
+            "put_members", script_keys, arguments, run, round_, set_field(ref.digest), values
+        )
         match answer[0]:
             case "set" | "same":
                 return answer[0] == "set", ref.n_members
@@ -94,8 +96,8 @@ class RoundStore:
         record = codec.write_set_ref(ref) if ref.n_members else ""
         values = codec.split_chunks([planted]) if ref.n_members else [b""]
         arguments: list[Argument] = [run.uid, attempt_argument(attempt), self._context.now(), record]
-        names = self._writer.keys(run, 0)
-        answer = await self._writer.write("put_planted", names, arguments, run, 0, set_field(ref.digest), values)
+        script_keys = self._writer.keys(run, 0)
+        answer = await self._writer.write("put_planted", script_keys, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
                 return answer[0] == "set", ref.n_members
@@ -166,7 +168,7 @@ class RoundStore:
         """
         keys, number = self._context.keys, round_.number
         ref = _set_ref(number, selected)
-        names = [
+        script_keys = [
             keys.run(run.run_id),
             keys.round(run.run_id, run.uid, number),
             keys.chunk(run.run_id, run.uid, number, 0),
@@ -187,7 +189,7 @@ class RoundStore:
             "" if ref.n_members == run.spec.num_samples else codec.write_set_ref(ref),
         ]
         field, values = set_field(ref.digest), codec.split_chunks([selected])
-        answer = await self._writer.write("finish_round", names, arguments, run, number, field, values)
+        answer = await self._writer.write("finish_round", script_keys, arguments, run, number, field, values)
         if answer[0] not in ("set", "moved"):
             raise refusal_error(answer, run.run_id, number, attempt)
         return answer[0] == "set"

@@ -61,8 +61,8 @@ class ShardStore:
             codec.write_shard(name, packed.digest, packed.n_correct, packed.n_observed),
             int(replace),
         ]
-        names, field = self._writer.keys(run, round_), shard_field(number, shard, name)
-        answer = await self._writer.write("put_shard", names, arguments, run, round_, field, packed.values)
+        script_keys, field = self._writer.keys(run, round_), shard_field(number, shard, name)
+        answer = await self._writer.write("put_shard", script_keys, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":
                 return answer[0], codec.read_epoch(number, answer[1].encode())

@@ -130,7 +130,7 @@ async def test_an_epoch_that_is_put_whole_while_a_log_is_read_is_left_alone(
     predictions: PredictionWriter, store: Store, run: Run
 ) -> None:
     async def other() -> None:
-        packed = PackedEpoch.of(EpochBits(N, bitmap.full(N)))
+        packed = PackedEpoch.from_bits(EpochBits(N, bitmap.full(N)))
         await store.epochs.commit(run, 0, 0, packed, 1, False)
 
     with pytest.raises(EpochKindConflict):

@@ -191,5 +191,5 @@ async def test_large_bodies_are_checked_beside_the_event_loop(
     await runs.open(RunSpec("a", n_samples))
     body = bitmap.full(n_samples).tobytes()
     outcome, epoch = await put(epochs, 0, body)
-    expected = PackedEpoch.of(EpochBits.from_body(body, n_samples))
+    expected = PackedEpoch.from_bits(EpochBits.from_body(body, n_samples))
     assert (outcome, epoch.digest, epoch.n_correct) == ("committed", expected.digest, n_samples)

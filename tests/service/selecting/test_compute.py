@@ -56,7 +56,7 @@ async def opened(store: Store, bodies: Sequence[bytes], spec: RunSpec | None = N
     run, _ = await store.runs.open(replace(spec, ttl_seconds=600))
     for number, body in enumerate(bodies):
         if body:
-            packed = PackedEpoch.of(EpochBits.from_body(body, spec.num_samples))
+            packed = PackedEpoch.from_bits(EpochBits.from_body(body, spec.num_samples))
             await store.epochs.commit(run, 0, number, packed, 1, False)
     return run
 
@@ -140,7 +140,7 @@ async def test_the_digest_follows_everything_that_decides(here: Replica) -> None
         replace(evidence, run=replace(run, spec=replace(run.spec, observe="members"))),
     ]
     body = recording(N, 1, seed=9)[0]
-    await here.store.epochs.commit(run, 0, 3, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
+    await here.store.epochs.commit(run, 0, 3, PackedEpoch.from_bits(EpochBits.from_body(body, N)), 1, True)
     others.append(await here.computer.evidence.gather(run, 0, OPTIONS))
     assert len({each.digest for each in [evidence, *others]}) == 5
     same = await here.computer.evidence.gather(run, 0, OPTIONS)
@@ -150,7 +150,7 @@ async def test_the_digest_follows_everything_that_decides(here: Replica) -> None
 async def test_an_epoch_replaced_while_it_is_read_gives_the_newer_answer(here: Replica) -> None:
     run = await opened(here.store, recording(N, 10))
     stale = await here.computer.evidence.gather(run, 0, OPTIONS)
-    bits = PackedEpoch.of(EpochBits.from_body(recording(N, 1, seed=9)[0], N))
+    bits = PackedEpoch.from_bits(EpochBits.from_body(recording(N, 1, seed=9)[0], N))
     await here.store.epochs.commit(run, 0, 3, bits, 1, True)
     evidence, computed = await here.computer.compute(stale)
     assert evidence.digest == computed.digest != stale.digest
@@ -173,7 +173,7 @@ async def test_epochs_that_are_replaced_faster_than_they_are_read_are_no_damage(
 
     async def late_load(evidence: Evidence) -> list[RoundBits]:
         body = recording(N, 1, seed=next(seeds))[0]
-        await here.store.epochs.commit(run, 0, 1, PackedEpoch.of(EpochBits.from_body(body, N)), 1, True)
+        await here.store.epochs.commit(run, 0, 1, PackedEpoch.from_bits(EpochBits.from_body(body, N)), 1, True)
         return await load(evidence)
 
     monkeypatch.setattr(here.computer.evidence, "load_bits", late_load)
@@ -212,7 +212,7 @@ async def test_everyone_is_observed_unless_the_body_says(here: Replica) -> None:
     two = EpochBits(N, np.frombuffer(bodies[1], dtype=np.uint8) & observed, observed).to_body()
     run = await opened(here.store, [bodies[0]])
     assert (await evidence_bits(here, run)).observed is None
-    await here.store.epochs.commit(run, 0, 1, PackedEpoch.of(EpochBits.from_body(two, N)), 1, False)
+    await here.store.epochs.commit(run, 0, 1, PackedEpoch.from_bits(EpochBits.from_body(two, N)), 1, False)
     bits = await evidence_bits(here, run)
     assert bits.observed is not None
     np.testing.assert_array_equal(bits.observed, [bitmap.full(N), observed])
@@ -225,7 +225,7 @@ async def test_a_run_that_observes_members_sees_members_only(here: Replica) -> N
     members = bitmap.pack(np.arange(N) % 2 == 0)
     await here.store.rounds.put_members(run, 0, members, None)
     correct = np.frombuffer(recording(N, 1)[0], dtype=np.uint8) & members
-    await here.store.epochs.commit(run, 0, 0, PackedEpoch.of(EpochBits(N, correct)), 1, False)
+    await here.store.epochs.commit(run, 0, 0, PackedEpoch.from_bits(EpochBits(N, correct)), 1, False)
     bits = await evidence_bits(here, run)
     assert bits.observed is not None
     np.testing.assert_array_equal(bits.observed[0], members)

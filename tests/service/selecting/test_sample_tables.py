@@ -45,7 +45,7 @@ class Service:
     async def put(self, run_id: str, bodies: Sequence[bytes]) -> None:
         run = await self.store.runs.get(run_id)
         for number, body in enumerate(bodies):
-            packed = PackedEpoch.of(EpochBits.from_body(body, N))
+            packed = PackedEpoch.from_bits(EpochBits.from_body(body, N))
             await self.store.epochs.commit(run, 0, number, packed, 1, True)
 
     async def choice(self, run_id: str) -> SelectionPlan:

@@ -51,7 +51,7 @@ def random_bitmap(n_samples: int, seed: int = 0) -> bitmap.Bitmap:
 def epoch_bits(n_samples: int, seed: int = 0, planes: int = 1) -> PackedEpoch:
     """An epoch of random bits."""
     correct, observed = random_bitmap(n_samples, seed), random_bitmap(n_samples, seed + 1000)
-    return PackedEpoch.of(
+    return PackedEpoch.from_bits(
         EpochBits(n_samples, correct & observed, observed) if planes == 2 else EpochBits(n_samples, correct)
     )
 
@@ -76,6 +76,6 @@ async def merge(
 ) -> bool:
     """Put a log that calls all its samples correct into epoch 0."""
     bits = bitmap.from_indices(samples, run.spec.num_samples)
-    packed = PackedEpoch.of(EpochBits(run.spec.num_samples, bits, bits), "logs")
+    packed = PackedEpoch.from_bits(EpochBits(run.spec.num_samples, bits, bits), "logs")
     epoch = packed.record(0, attempt, "logs", partial)
     return await store.epochs.merge(run, 0, epoch, packed.values, old, attempt, None)

@@ -246,6 +246,6 @@ async def test_a_whole_body_takes_the_place_of_logs_only_when_told_to(store: Sto
 
 async def test_a_packed_epoch_counts_its_bits() -> None:
     observed, correct = random_bitmap(N, 1), random_bitmap(N, 1) & random_bitmap(N, 2)
-    packed = PackedEpoch.of(EpochBits(N, correct, observed))
+    packed = PackedEpoch.from_bits(EpochBits(N, correct, observed))
     assert (packed.planes, packed.n_observed) == (2, bitmap.popcount(observed))
     assert packed.values == [observed.tobytes() + correct.tobytes()]

@@ -25,7 +25,7 @@ async def put(
     store: Store, run: Run, shard: int, seed: int = 0, of: int = OF, attempt: int = 1, replace: bool = False
 ) -> tuple[ShardOutcome, Epoch]:
     """Put a rank's share of epoch 0, and nothing more."""
-    packed = PackedEpoch.of(share(epoch_of(run.spec.num_samples, seed), shard, of), "shards")
+    packed = PackedEpoch.from_bits(share(epoch_of(run.spec.num_samples, seed), shard, of), "shards")
     return await store.shards.put(run, 0, 0, shard, of, packed, attempt, replace)
 
 
@@ -242,7 +242,7 @@ async def test_a_crash_between_a_shards_chunks_and_its_record_leaves_nothing_tha
     store: Store, redis: Redis, settings: Settings
 ) -> None:
     run = await opened(store, LARGE)
-    packed = PackedEpoch.of(share(epoch_of(LARGE), 0, OF), "shards")
+    packed = PackedEpoch.from_bits(share(epoch_of(LARGE), 0, OF), "shards")
     await store.bitmaps.write_tail(run, 0, "0:0:dead", packed.values)  # and then the writer dies
     assert (await only_round(store, run)).partial_epochs == {}
     await put_all(store, run)
