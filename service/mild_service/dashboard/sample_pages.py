@@ -136,8 +136,8 @@ class Filters:
         if self.label and labels is not None:
             mask &= labels == int(self.label)
         if self.mark:
-            known, clean = audit.masks
-            mask &= known if self.mark == "any" else clean if self.mark == "clean" else known & ~clean
+            audited, clean = audit.masks
+            mask &= audited if self.mark == "any" else clean if self.mark == "clean" else audited & ~clean
         return mask
 
 

@@ -200,7 +200,7 @@ async def get_sample(
     choice = await selections.plan(run, which, changes, until_epoch)
     story = await tables.get_history(choice, index)
     run, audit = await labels_and_audits.read_audit(run)
-    label, told = await labels_and_audits.read_label(run, index), story.explanation
+    label, explanation = await labels_and_audits.read_label(run, index), story.explanation
     return SampleView(
         **_round_fields(story.evidence),
         index=index,
@@ -210,15 +210,15 @@ async def get_sample(
         audited=audit.get_mark(index),
         rounds=[
             HistoryView(round=number, member=history.member, planted=history.planted, history=history.bits)
-            for number, history in enumerate(told.rounds)
+            for number, history in enumerate(explanation.rounds)
         ],
-        epochs=told.epochs,
-        observed=told.observed,
-        misclassified=told.misclassified,
-        score=told.score,
-        noisy_posterior=told.noisy_posterior,
-        kept=told.kept,
-        why=told.why,
+        epochs=explanation.epochs,
+        observed=explanation.observed,
+        misclassified=explanation.misclassified,
+        score=explanation.score,
+        noisy_posterior=explanation.noisy_posterior,
+        kept=explanation.kept,
+        why=explanation.why,
     )
 
 

@@ -239,7 +239,7 @@ class AuthMiddleware:
             key = await self._authenticator.find_by_secret(secret.strip())
         if key is None:
             raise Unauthenticated(
-                "the API key or login is unknown, revoked or expired; ask whoever runs the service for another one"
+                "the API key or login is unknown, revoked or expired; ask the operator of the service for another one"
             )
         return key
 
