@@ -70,8 +70,8 @@ def loops(arguments: argparse.Namespace) -> tuple[TrainSettings, TrainSettings]:
         "limit": arguments.limit,
         "data_dir": arguments.data_dir,
     }
-    published = presets.settings("paper-cifar10-sym80", **common, model=arguments.model)
-    ours = presets.settings(
+    published = presets.make_settings("paper-cifar10-sym80", **common, model=arguments.model)
+    ours = presets.make_settings(
         "fast-cifar10", **common, model=arguments.model, batch_size=arguments.batch_size, lr=arguments.lr
     )
     share = arguments.share

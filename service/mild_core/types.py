@@ -32,7 +32,7 @@ class EpochBits:
     correct
         Shape (n_bytes,). Bit set: the model predicted the sample's given label.
     observed
-        Shape (n_bytes,), or None when everyone whom the run observes was seen.
+        Shape (n_bytes,), or None if all samples that the run observes were seen.
     """
 
     n_samples: int
@@ -90,14 +90,14 @@ class RoundBits:
     correct
         Shape (n_epochs, n_bytes).
     observed
-        Shape (n_epochs, n_bytes), or None when everyone was observed in every epoch.
+        Shape (n_epochs, n_bytes), or None if every sample was observed in every epoch.
     members
-        Shape (n_bytes,), whom the model was trained on; None means everyone.
+        Shape (n_bytes,), the samples that the model was trained on; None: all.
     expects
-        Who should have been observed: everyone, or the members only.
+        Samples that should have been observed: all, or the members only.
     planted
-        Shape (n_bytes,), whose label was broken on purpose in this round: their bits say how broken labels are learnt,
-        and nothing of their own one. None: nobody's.
+        Shape (n_bytes,), the samples whose label was changed on purpose in this round: their bits show how wrong labels
+        are learnt, and say nothing about their own label. None: no sample.
     """
 
     n_samples: int
@@ -117,7 +117,7 @@ class RoundBits:
         observe: Observe,
         planted: Bitmap | None = None,
     ) -> Self:
-        """A round's evidence, where an epoch may leave it to `observe` who was observed.
+        """Build a round's evidence from epochs that may leave it to `observe` which samples were observed.
 
         Parameters
         ----------
@@ -126,24 +126,24 @@ class RoundBits:
         correct
             Shape (n_epochs, n_bytes).
         observed
-            Shape (n_epochs, n_bytes), or per epoch a bitmap of shape (n_bytes,) or None: all whom the run observes were
-            seen. None stands for None in every epoch.
+            Shape (n_epochs, n_bytes), or for each epoch a bitmap of shape (n_bytes,) or None: all samples that the run
+            observes were seen. None stands for None in every epoch.
         members
-            Shape (n_bytes,), or None for everyone.
+            Shape (n_bytes,), or None for all samples.
         observe
-            ``members``: the run observes the round's members; else everyone.
+            ``members``: the run observes the round's members; else all samples.
         planted
-            Shape (n_bytes,), whose label was broken on purpose in this round.
+            Shape (n_bytes,), the samples whose label was changed on purpose in this round.
         """
         members_only = observe == "members"
         expected = members if members_only else None
         if not isinstance(observed, np.ndarray):
-            given = [None] * len(correct) if observed is None else observed
-            if expected is None and all(row is None for row in given):
+            masks = [None] * len(correct) if observed is None else observed
+            if expected is None and all(mask is None for mask in masks):
                 observed = None
             else:
-                whole = bitmap.full(n_samples) if expected is None else expected
-                rows = [whole if row is None else row for row in given]
+                default_mask = bitmap.full(n_samples) if expected is None else expected
+                rows = [default_mask if mask is None else mask for mask in masks]
                 observed = np.stack(rows) if rows else np.empty_like(correct)
         return cls(n_samples, correct, observed, members, "members" if members_only else "all", planted)
 

@@ -12,8 +12,8 @@ SMALL = ["--limit", "100", "--epochs", "1", "--rounds", "1", "--finish-epochs", 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_every_preset_is_a_training_and_documented(name: str) -> None:
-    settings = presets.settings(name)
-    for key, value in presets.PRESETS[name].given.items():
+    settings = presets.make_settings(name)
+    for key, value in presets.PRESETS[name].settings.items():
         assert getattr(settings, key) == value
     assert f"`{name}`" in Path("docs/trainer.md").read_text()
     listed = CliRunner().invoke(cli.app, ["presets"]).output
@@ -21,13 +21,13 @@ def test_every_preset_is_a_training_and_documented(name: str) -> None:
 
 
 def test_the_published_protocol_is_that_of_the_paper() -> None:
-    settings = presets.settings("paper-cifar10-sym80")
+    settings = presets.make_settings("paper-cifar10-sym80")
     assert (settings.model, settings.lr, settings.weight_decay) == ("resnet34", 0.01, 5e-3)
     assert settings.epochs_of(0) + 26 * settings.epochs_of(1) == 70 + 26 * 20
     assert settings.rounds == 27
     assert (settings.observe, settings.weights, settings.plant) == ("members", "carry", 0)
     assert settings.selection.threshold == "scale"
-    assert presets.settings("paper-cifar10-sym80", rounds=2, model=None).rounds == 2
+    assert presets.make_settings("paper-cifar10-sym80", rounds=2, model=None).rounds == 2
 
 
 def test_options_and_variables_win_over_a_preset(tmp_path: Path) -> None:
@@ -63,4 +63,4 @@ def test_an_unknown_preset_is_one_line_with_the_known_ones(tmp_path: Path) -> No
     assert result.exit_code == 2
     assert result.stderr.startswith("error: preset is 'best'; give one of paper-cifar10-sym50, ")
     with pytest.raises(ParameterError, match="preset is 'best'"):
-        presets.settings("best")
+        presets.make_settings("best")

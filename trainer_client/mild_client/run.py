@@ -253,10 +253,9 @@ def plan_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "n
     """
     if resume not in get_args(Resume):
         raise ParameterError(f"resume is {resume!r}; choose one of {', '.join(get_args(Resume))}")
-    known = [field.name for field in dataclasses.fields(RunSpec)]
-    unknown = [name for name in fields if name not in known]
-    if unknown:
-        raise ParameterError(f"{unknown[0]} is no field of a run; give some of {', '.join(known)}")
+    names = [field.name for field in dataclasses.fields(RunSpec)]
+    if unknown := [name for name in fields if name not in names]:
+        raise ParameterError(f"{unknown[0]} is no field of a run; give some of {', '.join(names)}")
     fields = {name: value for name, value in fields.items() if value is not None}
     return RunCalls(calls, RunSpec(run_id, num_samples, **fields), resume)
 

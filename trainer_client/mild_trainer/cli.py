@@ -1,11 +1,4 @@
-"""``mild``: train, show it on digits, select from a file, send logs and spools, report, list samples to check.
-
-``mild report``: the command line of reports.
-
-``mild review``: the command line of a review.
-
-``mild sync``: the command line of spools.
-"""
+"""The command ``mild``: train, demo, select, push, sync, report, review, presets."""
 
 import json
 from importlib import metadata
@@ -23,108 +16,6 @@ from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import one_line_errors
 from mild_trainer.review.review_list import Order
 from mild_trainer.settings import TrainSettings
-
-
-def report(
-    run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
-    url: o.Url = None,
-    api_key: o.ApiKey = None,
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
-) -> None:
-    """Write one page of a run: its rounds, its data map, and the samples whose labels look wrong, with pictures."""
-    from mild_trainer.report.report import write_run_report
-
-    with one_line_errors():
-        typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
-
-
-def review(
-    run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
-    url: o.Url = None,
-    api_key: o.ApiKey = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most samples in the list.")] = 200,
-    order: Annotated[
-        Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
-    ] = "suspicious",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of a random order.")] = 0,
-    out: Annotated[Path, typer.Option("--out", help="The list to write; it must not exist.")] = Path("review.csv"),
-    marks: Annotated[
-        Path | None, typer.Option("--marks", help="A list with `clean` or `wrong` in its column `mark`: read it back.")
-    ] = None,
-    set_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--set",
-            help="With --marks: write the set that knows all marks, and whose fit they calibrate, as .npy of indices.",
-        ),
-    ] = None,
-) -> None:
-    """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
-    from mild_trainer.review import review_list
-    from mild_trainer.review.review_runs import open_reviewed_run
-
-    with one_line_errors(), open_reviewed_run(run, url, api_key) as reviewed:
-        if marks is not None:
-            samples = reviewed.score_samples()
-            audit = review_list.read_marks(marks, samples.kept.size)
-            typer.echo(json.dumps(reviewed.mark(audit), indent=2))
-            if set_out is not None:
-                review_list.write_set(set_out, *reviewed.select_with_audit())
-            typer.echo(
-                "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
-            )
-            return
-        if out.exists():
-            raise review_list.make_exists_error(out)  # before all the work
-        samples = reviewed.score_samples()
-        first = review_list.rank_samples(samples, order, seed)[:limit]
-        review_list.write(out, reviewed.list_rows(samples, first))
-        url_option = "" if url is None else f" --url {url}"
-        typer.echo(
-            f"{out}: {len(first)} of {samples.kept.size} samples; write clean or wrong into the column `mark`, "
-            f"then: mild review {run}{url_option} --marks {out}"
-        )
-
-
-def sync(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="[DIR]", envvar="MILD_SPOOL_DIR", help="A spool, or a folder with spools somewhere in it."
-        ),
-    ] = Path(),
-    url: o.SyncUrl = None,
-    api_key: o.ApiKey = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to send, and send nothing.")] = False,
-) -> None:
-    """Send what trainings have kept while the service was away; exit with 1 if anything is refused or left."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from mild_client.backends import sync as spools
-
-    with one_line_errors():
-        results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
-        if not results:
-            typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
-            return
-        table = Table("run", "sent", "refused", "left", "bytes left", "spool")
-        for result in results:
-            numbers = (result.n_sent, result.n_refused, result.n_unsent, result.n_unsent_bytes)
-            table.add_row(
-                result.run_id, *map(str, numbers), str(result.folder), style=None if result.is_done else "yellow"
-            )
-        Console().print(table)
-        for result in results:
-            if result.problem:
-                typer.echo(f"{result.folder}: {result.problem}", err=True)
-            if result.n_refused:
-                typer.echo(
-                    f"{result.folder / 'refused'} has what was refused, each with the reason beside it", err=True
-                )
-        if not dry_run and not all(result.is_done for result in results):
-            raise typer.Exit(1)
-
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -180,7 +71,7 @@ def train(
 @app.command(name="presets")
 def list_presets() -> None:
     """Print the presets of `mild train`: their names, and the settings that each stands for."""
-    typer.echo(presets.table())
+    typer.echo(presets.format_table())
 
 
 _DEMO = {"dataset": "digits", "noise": "symmetric:0.4", "oracle": True}
@@ -269,9 +160,108 @@ def push(
         typer.echo(json.dumps(pushed, indent=2))
 
 
-app.command()(report)
-app.command()(review)
-app.command()(sync)
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
+    url: o.Url = None,
+    api_key: o.ApiKey = None,
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one page of a run: its rounds, its data map, and the samples whose labels look wrong, with pictures."""
+    from mild_trainer.report.report import write_run_report
+
+    with one_line_errors():
+        typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
+
+
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
+    url: o.Url = None,
+    api_key: o.ApiKey = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most samples in the list.")] = 200,
+    order: Annotated[
+        Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
+    ] = "suspicious",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of a random order.")] = 0,
+    out: Annotated[Path, typer.Option("--out", help="The list to write; it must not exist.")] = Path("review.csv"),
+    marks: Annotated[
+        Path | None, typer.Option("--marks", help="A list with `clean` or `wrong` in its column `mark`: read it back.")
+    ] = None,
+    set_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            help="With --marks: write the set that knows all marks, and whose fit they calibrate, as .npy of indices.",
+        ),
+    ] = None,
+) -> None:
+    """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
+    from mild_trainer.review import review_list
+    from mild_trainer.review.review_runs import open_reviewed_run
+
+    with one_line_errors(), open_reviewed_run(run, url, api_key) as reviewed:
+        if marks is not None:
+            samples = reviewed.score_samples()
+            audit = review_list.read_marks(marks, samples.kept.size)
+            typer.echo(json.dumps(reviewed.mark(audit), indent=2))
+            if set_out is not None:
+                review_list.write_set(set_out, *reviewed.select_with_audit())
+            typer.echo(
+                "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
+            )
+            return
+        if out.exists():
+            raise review_list.make_exists_error(out)  # before all the work
+        samples = reviewed.score_samples()
+        first = review_list.rank_samples(samples, order, seed)[:limit]
+        review_list.write(out, reviewed.list_rows(samples, first))
+        url_option = "" if url is None else f" --url {url}"
+        typer.echo(
+            f"{out}: {len(first)} of {samples.kept.size} samples; write clean or wrong into the column `mark`, "
+            f"then: mild review {run}{url_option} --marks {out}"
+        )
+
+
+@app.command()
+def sync(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="[DIR]", envvar="MILD_SPOOL_DIR", help="A spool, or a folder with spools somewhere in it."
+        ),
+    ] = Path(),
+    url: o.SyncUrl = None,
+    api_key: o.ApiKey = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to send, and send nothing.")] = False,
+) -> None:
+    """Send what trainings have kept while the service was away; exit with 1 if anything is refused or left."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mild_client.backends import sync as spools
+
+    with one_line_errors():
+        results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
+        if not results:
+            typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
+            return
+        table = Table("run", "sent", "refused", "left", "bytes left", "spool")
+        for result in results:
+            numbers = (result.n_sent, result.n_refused, result.n_unsent, result.n_unsent_bytes)
+            table.add_row(
+                result.run_id, *map(str, numbers), str(result.folder), style=None if result.is_done else "yellow"
+            )
+        Console().print(table)
+        for result in results:
+            if result.problem:
+                typer.echo(f"{result.folder}: {result.problem}", err=True)
+            if result.n_refused:
+                typer.echo(
+                    f"{result.folder / 'refused'} has what was refused, each with the reason beside it", err=True
+                )
+        if not dry_run and not all(result.is_done for result in results):
+            raise typer.Exit(1)
 
 
 def main() -> None:

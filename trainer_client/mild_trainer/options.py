@@ -37,7 +37,7 @@ def one_line_errors() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class FieldOptions:
-    """Options for the fields of a dataclass, with one parameter of a command for all of them.
+    """Options made of the fields of a dataclass, for `expand_options`.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class FieldOptions:
     defaults: Mapping[str, Any] | None = None
 
     def parameters(self) -> list[inspect.Parameter]:
-        """One keyword parameter for each option; None where it is not given."""
+        """Return a keyword parameter for each option; its default None means that the option is absent."""
         return [
             inspect.Parameter(
                 field.name,
@@ -85,17 +85,15 @@ class FieldOptions:
             return "by data set"
         if field.default is None:
             return False
-        return (
-            {True: "on", False: "off"}.get(field.default, str(field.default))
-            if isinstance(field.default, bool)
-            else str(field.default)
-        )
+        if isinstance(field.default, bool):
+            return "on" if field.default else "off"
+        return str(field.default)
 
 
 def expand_options(**groups: FieldOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let a command take the options of dataclasses, each group in one parameter of that name.
 
-    The parameter is a dict of the options that were given.
+    The parameter is a dict of the options on the command line, without those that are not there.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -107,8 +105,8 @@ def expand_options(**groups: FieldOptions) -> Callable[[Callable[..., None]], Ca
         @functools.wraps(command)
         def run(**values: Any) -> None:
             for name, options in expanded.items():
-                given = {each.name: values.pop(each.name) for each in options}
-                values[name] = {option: value for option, value in given.items() if value is not None}
+                group_values = {option.name: values.pop(option.name) for option in options}
+                values[name] = {option: value for option, value in group_values.items() if value is not None}
             command(**values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
@@ -132,10 +130,10 @@ def _option(
 
 
 def _take_preset(context: typer.Context, name: str | None) -> str | None:
-    """Let a preset's settings stand in for the defaults: what is given, or in the environment, wins."""
+    """Use a preset's settings as defaults; options and environment variables win."""
     if name is not None:
         with one_line_errors():
-            context.default_map = {**(context.default_map or {}), **presets.named(name).flat}
+            context.default_map = {**(context.default_map or {}), **presets.find_preset(name).flat}
     return name
 
 

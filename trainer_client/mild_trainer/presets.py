@@ -1,6 +1,6 @@
-"""Settings under a name: those of the published experiments, and our own.
+"""Named settings: those of the published experiments, and our own.
 
-A preset is one row here, and whatever is given beside it wins. The published ones follow MILD (arXiv 2306.11560): only
+A preset is one row here; settings given in addition to it win. The published ones follow MILD (arXiv 2306.11560): only
 members are scored, weights are carried on, the density is fitted and cut at the noisy component's scale, over 27
 stages. Two things differ from the paper: no part of the training set is held out for validation, and the weight decay
 is the same in every stage.
@@ -72,31 +72,31 @@ class Preset:
     ----------
     dataset
         What to train on.
-    given
+    settings
         Settings that differ from the data set's defaults.
-    what
-        Whose they are.
+    source
+        Where they come from.
     """
 
     dataset: DatasetName
-    given: Mapping[str, Any]
-    what: str
+    settings: Mapping[str, Any]
+    source: str
 
     @property
     def flat(self) -> dict[str, Any]:
         """Every setting by its option's name, those of the selection among them."""
-        given = {name: value for name, value in self.given.items() if name != "selection"}
-        selection = self.given.get("selection")
-        chosen = {} if selection is None else {f.name: getattr(selection, f.name) for f in fields(selection)}
+        settings = {name: value for name, value in self.settings.items() if name != "selection"}
+        selection = self.settings.get("selection")
+        options = {} if selection is None else {f.name: getattr(selection, f.name) for f in fields(selection)}
         return {
             "dataset": self.dataset,
-            **given,
-            **{name: value for name, value in chosen.items() if value is not None},
+            **settings,
+            **{name: value for name, value in options.items() if value is not None},
         }
 
 
-def _paper(noise: str, dataset: DatasetName = "cifar10", **given: Any) -> Preset:
-    return Preset(dataset, {**_PUBLISHED, "noise": noise, **given}, f"as published: {dataset}, {noise}")
+def _paper(noise: str, dataset: DatasetName = "cifar10", **settings: Any) -> Preset:
+    return Preset(dataset, {**_PUBLISHED, "noise": noise, **settings}, f"as published: {dataset}, {noise}")
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -116,7 +116,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 
-def named(name: str) -> Preset:
+def find_preset(name: str) -> Preset:
     """Return the preset `name`.
 
     Raises
@@ -129,27 +129,27 @@ def named(name: str) -> Preset:
     return PRESETS[name]
 
 
-def settings(name: str, **given: Any) -> TrainSettings:
-    """Return a preset's settings with `given` on top; what is None there counts as not given.
+def make_settings(name: str, **changes: Any) -> TrainSettings:
+    """Return a preset's settings with `changes` on top; a change to None is ignored.
 
     Raises
     ------
     ParameterError
         If there is no such preset, or a setting is outside its range.
     """
-    preset = named(name)
-    asked = {key: value for key, value in given.items() if value is not None}
-    return TrainSettings.for_dataset(**{"dataset": preset.dataset, **preset.given, **asked})
+    preset = find_preset(name)
+    overrides = {key: value for key, value in changes.items() if value is not None}
+    return TrainSettings.for_dataset(**{"dataset": preset.dataset, **preset.settings, **overrides})
 
 
-def table() -> str:
-    """Every preset in a line: its name, whose it is, and what it sets."""
+def format_table() -> str:
+    """Return each preset in two lines: its name and source, and what it sets."""
     lines = []
     for name, preset in PRESETS.items():
-        chosen = " ".join(f"--{key.replace('_', '-')} {_shown(value)}" for key, value in preset.flat.items())
-        lines.append(f"{name}: {preset.what}\n  {chosen}")
+        options = " ".join(f"--{key.replace('_', '-')} {_format_value(value)}" for key, value in preset.flat.items())
+        lines.append(f"{name}: {preset.source}\n  {options}")
     return "\n".join(lines)
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,7 +1,7 @@
 """Every setting of a training, and each data set's own defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
@@ -125,8 +125,8 @@ class TrainSettings:
     selection: SelectionOptions = field(default_factory=SelectionOptions)
 
     @classmethod
-    def for_dataset(cls, dataset: DatasetName, **given: Any) -> Self:
-        """Return the data set's defaults with `given` on top; what is None there counts as not given.
+    def for_dataset(cls, dataset: DatasetName, **settings: Any) -> Self:
+        """Return the data set's defaults with `settings` on top; None counts as not given.
 
         Where only members are observed nothing is planted by default: planted samples could never return.
 
@@ -135,10 +135,10 @@ class TrainSettings:
         ParameterError
             If a setting is outside its range.
         """
-        chosen = {name: value for name, value in given.items() if value is not None}
-        if chosen.get("observe") == "members":
-            chosen.setdefault("plant", 0.0)
-        return cls(**{"dataset": dataset, **DEFAULTS[dataset], **chosen}).checked()
+        overrides = {name: value for name, value in settings.items() if value is not None}
+        if overrides.get("observe") == "members":
+            overrides.setdefault("plant", 0.0)
+        return cls(**{"dataset": dataset, **DEFAULTS[dataset], **overrides}).checked()
 
     def checked(self) -> Self:
         """Return self.
@@ -178,8 +178,11 @@ class TrainSettings:
     def as_json(self) -> dict[str, Any]:
         """Every setting as a JSON value."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "selection"}
-        chosen = {f.name: getattr(self.selection, f.name) for f in fields(self.selection)}
-        return {**values, "data_dir": None if self.data_dir is None else str(self.data_dir), "selection": chosen}
+        return {
+            **values,
+            "data_dir": None if self.data_dir is None else str(self.data_dir),
+            "selection": asdict(self.selection),
+        }
 
 
 DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(

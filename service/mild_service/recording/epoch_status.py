@@ -36,7 +36,7 @@ class EpochStatus:
     )
     missing: list[int] = field(metadata=describe("The first 100 of them."))
     num_missing_ranges: int = field(metadata=describe("Ranges of consecutive indices among the missing."))
-    missing_ranges: list[tuple[int, int]] = field(metadata=describe("The first 100 of them: first and last index."))
+    missing_ranges: list[list[int]] = field(metadata=describe("The first 100 of them: first and last index."))
     num_shards: int | None = field(metadata=describe("Null where the epoch is not written in shards."))
     missing_shards: list[int] = field(metadata=describe("Shards that are not stored, ascending."))
     digest: str | None
@@ -151,7 +151,7 @@ def _compute_status(
         num_missing=bitmap.popcount(missing),
         missing=bitmap.first_indices(missing, _MAX_LISTED).tolist(),
         num_missing_ranges=n_ranges,
-        missing_ranges=[(first, last) for first, last in ranges.tolist()],
+        missing_ranges=ranges.tolist(),
         num_shards=None if epoch is None else epoch.n_shards,
         digest=None if epoch is None else epoch.digest,
         missing_shards=sorted(set(range(n_shards)) - {ref.shard for ref in refs}),

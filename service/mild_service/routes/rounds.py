@@ -88,7 +88,7 @@ class RoundView(BaseModel):
             num_planted=0 if round_.planted is None else round_.planted.n_members,
             num_epochs=len(round_.epochs),
             epochs=list(round_.epochs),
-            partial={epoch: held.n_observed or 0 for epoch, held in round_.partial_epochs.items()},
+            partial={epoch: record.n_observed or 0 for epoch, record in round_.partial_epochs.items()},
             metrics={epoch: dict(scalars) for epoch, scalars in round_.metrics.items()},
             num_selected=round_.selected.n_members if round_.selected else None,
             verdict=round_.selection["verdict"] if round_.selection else None,
