@@ -57,7 +57,7 @@ def record(client: MildClient, run_id: str, settings: TrainSettings, data: Datas
             for epoch in range(settings.epochs):
                 told, _ = trainer.run_epoch(number, epoch, members)
                 run.log_predictions(epoch, everyone, trainer.predict_labels(), labels, complete=True)
-                run.put_metrics(epoch, told.metrics())
+                run.put_metrics(epoch, told.to_metrics())
                 print(f"round {number} epoch {epoch}: {told.train_accuracy:.3f} {told.test_accuracy:.3f}", flush=True)
             run.finish()
             members = bitmap.pack(run.selected(number))

@@ -103,15 +103,15 @@ def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
     long = replace(ours, epochs=2 * ours.epochs)
     for name, mask in (("cross entropy, all labels", np.ones_like(data.clean)), ("true clean set", data.clean)):
         started = time.perf_counter()
-        accuracy = Trainer(long, data).train_comparison(bitmap.pack(mask))
+        accuracy = Trainer(long, data).train_comparison_network(bitmap.pack(mask))
         passes = ComputeCost.of_training(long.epochs * int(mask.sum()))
         add(Row(name, accuracy, passes, time.perf_counter() - started, f"{int(mask.sum()):,}"))
 
     started = time.perf_counter()
     history = run_rounds(ours, data=read)
-    finished = history.finished
+    finished = history.finish_result
     assert finished is not None
-    selecting = replace(history, finished=None).compute_cost
+    selecting = replace(history, finish_result=None).compute_cost
     seconds = time.perf_counter() - started
     add(
         Row(

@@ -48,7 +48,7 @@ class Step:
         torch.manual_seed(0)
         self.cuda = device == "cuda"
         self.n_batch = 512 if self.cuda else 128
-        model = resnet.build("resnet34" if self.cuda else "resnet8", 3, 10)
+        model = resnet.build_resnet("resnet34" if self.cuda else "resnet8", 3, 10)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the trainer
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.images = torch.randn(self.n_batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)

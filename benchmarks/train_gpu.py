@@ -174,10 +174,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         compile=arguments.compile,
         data_on=arguments.data_on,
     )
-    other = published(images, resnet.build(arguments.model, 3, 10), device, arguments.epochs, arguments.workers)
+    other = published(images, resnet.build_resnet(arguments.model, 3, 10), device, arguments.epochs, arguments.workers)
     mine = ours(images, settings, arguments.epochs)
     peak = matrix_peak(device, arguments.matrix)
-    used = operations(resnet.build(arguments.model, 3, 10)) * arguments.samples / mine
+    used = operations(resnet.build_resnet(arguments.model, 3, 10)) * arguments.samples / mine
     name = torch.cuda.get_device_name() if device.type == "cuda" else "the processor, as a rehearsal"
     lines = [
         "# Training throughput",

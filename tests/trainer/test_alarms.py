@@ -9,7 +9,7 @@ from mild_core import bitmap
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.report import report, summary
-from mild_trainer.report.summary import find_alarms
+from mild_trainer.report.summary import find_round_alarms
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics
 
@@ -38,17 +38,17 @@ def record(
     ],
 )
 def test_a_set_that_is_measured_to_be_bad_is_alarming(precision: float, recall: float, said: list[str]) -> None:
-    assert find_alarms([record(agreement=SetMetrics(precision, recall, 0.5))]) == said
-    assert find_alarms([record(measured={"precision": precision, "recall": recall})]) == said
+    assert find_round_alarms([record(agreement=SetMetrics(precision, recall, 0.5))]) == said
+    assert find_round_alarms([record(measured={"precision": precision, "recall": recall})]) == said
 
 
 def test_what_is_not_known_is_not_alarming() -> None:
-    assert find_alarms([record()]) == []
-    assert find_alarms([record(measured={"precision": None, "recall": None})]) == []
+    assert find_round_alarms([record()]) == []
+    assert find_round_alarms([record(measured={"precision": None, "recall": None})]) == []
 
 
 def test_the_truth_comes_before_an_audit() -> None:
-    assert find_alarms([record(agreement=SetMetrics(1.0, 1.0, 1.0), measured=MEASURED)]) == []
+    assert find_round_alarms([record(agreement=SetMetrics(1.0, 1.0, 1.0), measured=MEASURED)]) == []
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_the_truth_comes_before_an_audit() -> None:
     ],
 )
 def test_two_rounds_without_a_rise_are_a_plateau(accuracies: list[float], is_plateau: bool) -> None:
-    said = find_alarms([record(accuracy) for accuracy in accuracies])
+    said = find_round_alarms([record(accuracy) for accuracy in accuracies])
     assert ["plateau" in sentence for sentence in said] == [True] * is_plateau
 
 
 def test_either_accuracy_may_be_at_a_plateau() -> None:
     rising, flat = (0.1, 0.2, 0.3), (0.6, 0.5, 0.6)
-    assert find_alarms([record(a, validation_accuracy=b) for a, b in zip(rising, flat, strict=True)]) == [
+    assert find_round_alarms([record(a, validation_accuracy=b) for a, b in zip(rising, flat, strict=True)]) == [
         "validation accuracy is at a plateau: 2 rounds without a rise above 0.600"
     ]
-    assert find_alarms([record(a, validation_accuracy=b) for a, b in zip(flat, rising, strict=True)]) == [
+    assert find_round_alarms([record(a, validation_accuracy=b) for a, b in zip(flat, rising, strict=True)]) == [
         "test accuracy is at a plateau: 2 rounds without a rise above 0.600"
     ]
 
@@ -80,11 +80,11 @@ def test_either_accuracy_may_be_at_a_plateau() -> None:
 def test_alarms_are_in_the_summary_and_in_the_report(digits: Dataset) -> None:
     rounds = (record(), replace(record(measured=MEASURED), round=1))
     history = History(TrainSettings.for_dataset("digits"), digits, rounds, None, "all 2 rounds are done")
-    found = summary.summarise(history)["rounds"]
+    found = summary.summarise_training(history)["rounds"]
     assert found[0]["alarms"] == []
     assert found[1]["alarms"] == ["measured precision 0.850 is below 0.90", "measured recall 0.450 is below 0.50"]
-    assert "<p class='alarm'>Round 1: measured precision 0.850 is below 0.90.</p>" in report.render(
-        summary.summarise(history)
+    assert "<p class='alarm'>Round 1: measured precision 0.850 is below 0.90.</p>" in report.render_report(
+        summary.summarise_training(history)
     )
 
 

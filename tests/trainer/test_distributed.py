@@ -47,7 +47,7 @@ def two_ranks(rank: int, folder: Path) -> None:
     assert first.rounds[0].selected.tobytes() == whole.rounds[0].selected.tobytes()
     outcome = {
         "sets": [record.selected.tolist() for record in whole.rounds],
-        "finished": None if whole.finished is None else whole.finished.test_accuracy,
+        "finished": None if whole.finish_result is None else whole.finish_result.test_accuracy,
         "losses": [epoch.train_loss for record in whole.rounds for epoch in record.epochs],
         "observed": [bits.observed is None for record in whole.rounds for bits in record.bits],
     }
@@ -73,12 +73,12 @@ def test_two_ranks_agree_and_go_on_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_share_is_padded_so_that_all_ranks_take_as_many_steps() -> None:
     order = torch.randperm(101)
-    shares = [Ranks(rank, 4).padded_shard(order) for rank in range(4)]
+    shares = [Ranks(rank, 4).shard_with_padding(order) for rank in range(4)]
     assert [len(share) for share in shares] == [26] * 4
     assert set(torch.cat(shares).tolist()) == set(range(101))
-    assert [len(Ranks(rank, 4).padded_shard(torch.arange(3))) for rank in range(4)] == [2] * 4
+    assert [len(Ranks(rank, 4).shard_with_padding(torch.arange(3))) for rank in range(4)] == [2] * 4
     assert sorted(torch.cat([Ranks(rank, 4).shard(order) for rank in range(4)]).tolist()) == list(range(101))
-    assert torch.equal(SINGLE_PROCESS.padded_shard(order), order)
+    assert torch.equal(SINGLE_PROCESS.shard_with_padding(order), order)
 
 
 def test_ranks_draw_their_own_crops_and_all_the_same_order() -> None:

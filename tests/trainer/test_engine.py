@@ -12,7 +12,7 @@ from mild_core.errors import ParameterError
 from mild_trainer.data import Dataset
 from mild_trainer.settings import DataOn, TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, learning_rate, train_epoch
+from mild_trainer.training.engine import ComputeContext, TrainState, compute_learning_rate, evaluate, train_epoch
 
 CROPPED = Augmentation(pad=1)
 
@@ -108,7 +108,7 @@ def test_a_restart_keeps_weights_and_forgets_momentum(quick: TrainSettings, digi
 
 
 def test_the_learning_rate_falls_like_a_cosine() -> None:
-    rates = [learning_rate("cosine", 0.1, step, 100) for step in range(101)]
+    rates = [compute_learning_rate("cosine", 0.1, step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[50] == pytest.approx(0.05)
     assert rates[100] == pytest.approx(0)
@@ -116,14 +116,14 @@ def test_the_learning_rate_falls_like_a_cosine() -> None:
 
 
 def test_one_cycle_rises_over_a_fifth_and_falls_to_nothing() -> None:
-    rates = [learning_rate("one-cycle", 0.1, step, 100) for step in range(101)]
+    rates = [compute_learning_rate("one-cycle", 0.1, step, 100) for step in range(101)]
     assert rates[0] == 0
     assert max(rates) == rates[20] == pytest.approx(0.1)
     assert rates[100] == pytest.approx(0)
 
 
 def test_a_constant_rate_stays() -> None:
-    assert {learning_rate("constant", 0.1, step, 10) for step in range(11)} == {0.1}
+    assert {compute_learning_rate("constant", 0.1, step, 10) for step in range(11)} == {0.1}
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(quick: TrainSettings) -> None:

@@ -111,17 +111,17 @@ def test_partners_stay_within_their_group_and_shares_above_one_half() -> None:
 def test_a_run_counts_what_it_passed_through_the_network(quick: TrainSettings, digits: Dataset) -> None:
     settings = replace(quick, rounds=1, finish="supervised", finish_epochs=1)
     history = run_rounds(settings, data=digits)
-    assert history.finished is not None
+    assert history.finish_result is not None
     planting = ComputeCost(3 * 200, 2 * 200)
     watched = ComputeCost(2 * 4 * 200, 4 * 200)
-    assert history.compute_cost == planting + watched + history.finished.passes
+    assert history.compute_cost == planting + watched + history.finish_result.passes
 
 
 def test_a_set_of_one_is_not_trained_on(quick: TrainSettings, digits: Dataset) -> None:
     selection = replace(quick.selection, fraction=0.001, min_keep=0)
     history = run_rounds(replace(quick, rounds=1, finish="supervised", selection=selection), data=digits)
     assert history.rounds[0].n_selected < 2
-    assert history.finished is None
+    assert history.finish_result is None
 
 
 def test_the_command_tells_and_writes_the_finish(tmp_path: Path) -> None:

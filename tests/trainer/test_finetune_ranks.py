@@ -80,17 +80,17 @@ def two_ranks(rank: int, folder: Path) -> None:
     torch.save(found, folder / f"found-{rank}.pt")
     run_rounds(replace(SETTINGS, finish="none"), out=folder / "run")
     if rank == 1:
-        Supervised.step = last_step  # type: ignore[method-assign]  # of this process alone, which ends with it
+        Supervised.compute_loss = last_loss  # type: ignore[method-assign]  # of this process alone, which ends with it
     run_rounds(SETTINGS, out=folder / "run", resume=True)
 
 
-step = Supervised.step
+compute_loss = Supervised.compute_loss
 
 
-def last_step(self: Supervised, done: float) -> tuple[Tensor, ComputeCost]:
-    if done > 0.5:
+def last_loss(self: Supervised, progress: float) -> tuple[Tensor, ComputeCost]:
+    if progress > 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, done)
+    return compute_loss(self, progress)
 
 
 def test_two_ranks_finish_as_one_process_does(folder: Path) -> None:
@@ -111,6 +111,6 @@ def test_a_rank_that_dies_in_the_finish_ends_the_others_and_the_finish_can_be_re
     before = (out / "model.safetensors").read_bytes()
     assert {path.name for path in out.iterdir()} == {"bits", "checkpoint.pt", "model.safetensors"}
     history = run_rounds(SETTINGS, out=out, resume=True)
-    assert history.finished is not None
+    assert history.finish_result is not None
     assert len(history.rounds) == 1
     assert (out / "model.safetensors").read_bytes() != before

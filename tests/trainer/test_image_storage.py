@@ -11,7 +11,7 @@ from mild_trainer.data import Dataset
 from mild_trainer.settings import DataOn, TrainSettings
 from mild_trainer.training import augment
 from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict, train_epoch
+from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict_classes, train_epoch
 from mild_trainer.training.image_storage import THREAD_PREFIX, DeviceImageStorage, HostImageStorage, store_images
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -117,7 +117,10 @@ def epoch_on(data_on: DataOn, settings: TrainSettings, data: Dataset) -> list[to
     found: list[torch.Tensor] = []
     for epoch in range(2):
         found += train_epoch(train_state, images, members, settings, epoch, draws)
-        found += [evaluate(train_state, images, settings, tracker=tracker), predict(train_state, images, settings)]
+        found += [
+            evaluate(train_state, images, settings, tracker=tracker),
+            predict_classes(train_state, images, settings),
+        ]
         found.append(torch.from_numpy(tracker.take().correct))
     return [*found, *train_state.model.state_dict().values()]
 

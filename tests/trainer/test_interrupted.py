@@ -173,7 +173,7 @@ def test_no_checkpoint_is_written_where_none_is_wanted(quick: TrainSettings, dig
 
 def test_a_record_survives_its_way_through_json(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
     history = run_rounds(replace(quick, rounds=1), data=digits, out=tmp_path)
-    stored = checkpoint.load(tmp_path, replace(quick, rounds=1)).rounds[0]
+    stored = checkpoint.load_checkpoint(tmp_path, replace(quick, rounds=1)).rounds[0]
     record = history.rounds[0]
     assert stored.to_json() == record.to_json()
     assert (stored.fit, stored.agreement, stored.epochs) == (record.fit, record.agreement, record.epochs)
@@ -186,11 +186,11 @@ def test_what_changes_the_last_bits_is_fixed_where_the_same_bits_are_asked_for(
 ) -> None:
     free, exact = replace(quick, epochs=1, rounds=1), replace(quick, epochs=1, rounds=1, deterministic=True)
     run_rounds(free, data=digits, out=tmp_path / "free")
-    assert checkpoint.load(tmp_path / "free", replace(free, threads=7)).position.round == 1
+    assert checkpoint.load_checkpoint(tmp_path / "free", replace(free, threads=7)).position.round == 1
     run_rounds(exact, data=digits, out=tmp_path / "exact")
     assert torch.are_deterministic_algorithms_enabled()
     with pytest.raises(CheckpointError, match="written with threads 1, got 7"):
-        checkpoint.load(tmp_path / "exact", replace(exact, threads=7))
+        checkpoint.load_checkpoint(tmp_path / "exact", replace(exact, threads=7))
     run_rounds(free, data=digits)
     assert not torch.are_deterministic_algorithms_enabled()
 

@@ -27,10 +27,10 @@ def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
     assert record.test_accuracy > 0.8
     assert history.true_noise == pytest.approx(0.36, abs=0.01)
     assert record.estimated_noise == pytest.approx(0.36, abs=0.06)
-    assert history.oracle is not None
-    assert history.baseline is not None
-    assert history.oracle > history.baseline
-    assert history.ended == "the only round is done"
+    assert history.oracle_accuracy is not None
+    assert history.baseline_accuracy is not None
+    assert history.oracle_accuracy > history.baseline_accuracy
+    assert history.stop_reason == "the only round is done"
 
 
 @pytest.mark.parametrize("observe", ["all", "mixed", "members"])
@@ -57,7 +57,7 @@ def test_a_run_without_noise_or_truth_reports_neither(quick: TrainSettings, digi
     history = run_rounds(replace(quick, noise="none", rounds=1, epochs=1, oracle=True), data=digits)
     assert history.true_noise is None
     assert history.rounds[0].agreement is None
-    assert history.oracle is None
+    assert history.oracle_accuracy is None
 
 
 def test_a_known_truth_is_reported_though_no_label_was_broken(quick: TrainSettings, digits: Dataset) -> None:
@@ -72,12 +72,12 @@ def test_a_known_truth_is_reported_though_no_label_was_broken(quick: TrainSettin
 def test_ends_early_when_two_sets_agree(quick: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(quick, rounds=5, epochs=2, agree=0.99), selecting(150), digits)
     assert len(history.rounds) == 2
-    assert "two consecutive clean sets agree (Jaccard 1.000" in history.ended
+    assert "two consecutive clean sets agree (Jaccard 1.000" in history.stop_reason
 
 
 def test_ends_when_nobody_is_left_to_train_on(quick: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(quick, rounds=5, epochs=2), selecting(1), digits)
-    assert history.ended == "round 0 kept 1 sample, and training takes at least 2"
+    assert history.stop_reason == "round 0 kept 1 sample, and training takes at least 2"
 
 
 def test_two_samples_are_enough_to_go_on(quick: TrainSettings, digits: Dataset) -> None:
@@ -87,7 +87,7 @@ def test_two_samples_are_enough_to_go_on(quick: TrainSettings, digits: Dataset) 
 
 def test_no_oracle_without_clean_samples(quick: TrainSettings, digits: Dataset) -> None:
     settings = replace(quick, noise="symmetric-exclusive:1", rounds=1, epochs=1, oracle=True)
-    assert run_rounds(settings, data=digits).oracle is None
+    assert run_rounds(settings, data=digits).oracle_accuracy is None
 
 
 def test_the_same_settings_give_the_same_training(
@@ -124,4 +124,4 @@ def test_weighted_rounds_train_on_everyone_who_was_judged(weighted: TrainSetting
 
 def test_a_loss_that_is_no_number_is_not_sent() -> None:
     record = EpochRecord(0, 0, float("nan"), 0.5, 0.25, 1.0)
-    assert record.metrics() == {"train_accuracy": 0.5, "test_accuracy": 0.25}
+    assert record.to_metrics() == {"train_accuracy": 0.5, "test_accuracy": 0.25}

@@ -32,7 +32,7 @@ class Told(Reporter):
     def __init__(self) -> None:
         self.n_planted: list[int] = []
 
-    def on_planted(self, n_planted: int, seconds: float) -> None:
+    def on_labels_planted(self, n_planted: int, seconds: float) -> None:
         self.n_planted.append(n_planted)
 
 
@@ -80,7 +80,9 @@ def test_planting_is_drawn_once_and_alike(planting: TrainSettings, digits: Datas
     histories = [run_rounds(replace(planting, rounds=1), data=digits, out=tmp_path / str(n)) for n in range(2)]
     assert histories[0].planted is not None
     assert np.array_equal(histories[0].planted, histories[1].planted)  # type: ignore[arg-type]  # neither is None
-    stored = [checkpoint.load(tmp_path / str(n), replace(planting, rounds=1)).planting for n in range(2)]
+    stored = [
+        checkpoint.load_checkpoint(tmp_path / str(n), replace(planting, rounds=1)).planted_labels for n in range(2)
+    ]
     assert stored[0] is not None
     assert stored[1] is not None
     assert np.array_equal(stored[0].labels, stored[1].labels)
@@ -109,8 +111,8 @@ def test_resuming_at_any_epoch_has_the_same_wrong_labels(
 def test_without_planting_the_training_is_what_it_was(planting: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(planting, plant=0.0, rounds=1), data=digits)
     assert (history.planted, history.n_planted, history.n_returned) == (None, 0, 0)
-    assert summary.describe_planting(summary.summarise(history)) is None
-    assert summary.summarise(history)["planted"] is None
+    assert summary.describe_planting(summary.summarise_training(history)) is None
+    assert summary.summarise_training(history)["planted"] is None
 
 
 @pytest.mark.parametrize(("rounds", "said"), [(1, "leaves their samples out."), (2, "are in the set of round 1, by")])
@@ -118,17 +120,17 @@ def test_the_summary_and_the_report_say_how_many(
     rounds: int, said: str, planting: TrainSettings, digits: Dataset, tmp_path: Path
 ) -> None:
     history: History = run_rounds(replace(planting, rounds=rounds), data=digits)
-    found = summary.summarise(history)["planted"]
+    found = summary.summarise_training(history)["planted"]
     assert (found["fraction"], found["how"], found["num_samples"]) == (0.1, "confused", 20)
     assert found["returned"] == history.n_returned
-    sentence = summary.describe_planting(summary.summarise(history))
+    sentence = summary.describe_planting(summary.summarise_training(history))
     assert sentence is not None
     assert sentence.startswith("20 labels broken on purpose in round 0")
     assert said in sentence
-    assert "20 labels broken on purpose" in report.render(summary.summarise(history))
+    assert "20 labels broken on purpose" in report.render_report(summary.summarise_training(history))
 
 
 def test_the_true_clean_set_is_trained_on_its_own_labels(planting: TrainSettings, digits: Dataset) -> None:
     settings = replace(planting, noise="symmetric:0.4", rounds=1, oracle=True)
     with_planting, without = (run_rounds(replace(settings, plant=plant), data=digits) for plant in (0.1, 0.0))
-    assert with_planting.oracle == without.oracle
+    assert with_planting.oracle_accuracy == without.oracle_accuracy

@@ -38,7 +38,7 @@ class Links(HTMLParser):
 
 
 def test_the_page_needs_nothing_else(history: History, tmp_path: Path) -> None:
-    page = report.write(tmp_path / "report.html", summary.summarise(history)).read_text()
+    page = report.write_report(tmp_path / "report.html", summary.summarise_training(history)).read_text()
     links = Links()
     links.feed(page)
     assert [link for link in links.found if not link.startswith("#")] == []
@@ -52,25 +52,27 @@ def test_the_page_needs_nothing_else(history: History, tmp_path: Path) -> None:
 
 
 def test_names_are_escaped(history: History) -> None:
-    page = report.render(
-        summary.summarise(replace(history, data=replace(history.data, name="<script>alert(1)</script>")))
+    page = report.render_report(
+        summary.summarise_training(replace(history, data=replace(history.data, name="<script>alert(1)</script>")))
     )
     assert "<script>" not in page
 
 
 def test_a_setting_without_a_value_is_a_dash(history: History) -> None:
     assert history.settings.data_dir is None
-    assert "<dt>data_dir</dt><dd>-</dd>" in report.render(summary.summarise(history))
+    assert "<dt>data_dir</dt><dd>-</dd>" in report.render_report(summary.summarise_training(history))
 
 
 def test_the_same_training_draws_the_same_page(history: History) -> None:
-    assert report.render(summary.summarise(history)) == report.render(summary.summarise(history))
+    assert report.render_report(summary.summarise_training(history)) == report.render_report(
+        summary.summarise_training(history)
+    )
 
 
 def test_a_round_without_a_fit_says_so(history: History) -> None:
     bare = replace(history.rounds[0], fit=None, agreement=None)
-    untold = replace(history, rounds=(bare,), oracle=None, data=replace(history.data, y_train_clean=None))
-    page = report.render(summary.summarise(untold))
+    untold = replace(history, rounds=(bare,), oracle_accuracy=None, data=replace(history.data, y_train_clean=None))
+    page = report.render_report(summary.summarise_training(untold))
     assert "Nothing was fitted." in page
     assert "true clean" not in page
 
@@ -85,7 +87,7 @@ def test_a_histogram_without_components_or_cut_is_drawn(history: History) -> Non
 
 
 def test_the_summary_holds_every_number(history: History, tmp_path: Path) -> None:
-    found = json.loads(summary.write(summary.summarise(history), tmp_path).read_text())
+    found = json.loads(summary.write_summary(summary.summarise_training(history), tmp_path).read_text())
     assert [entry["round"] for entry in found["rounds"]] == [0, 1]
     assert found["rounds"][1]["members"] == history.rounds[1].n_members
     assert found["rounds"][0]["estimated_noise"] == history.rounds[0].estimated_noise
@@ -96,17 +98,17 @@ def test_the_summary_holds_every_number(history: History, tmp_path: Path) -> Non
 
 def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
     record = replace(history.rounds[0], agreement=None, summary={**history.rounds[0].summary, "estimated": {}})
-    unknown = replace(history, rounds=(record,), oracle=None, data=replace(history.data, y_train_clean=None))
-    found = summary.summarise(unknown)
+    unknown = replace(history, rounds=(record,), oracle_accuracy=None, data=replace(history.data, y_train_clean=None))
+    found = summary.summarise_training(unknown)
     assert found["rounds"][0]["f1"] is None
     assert found["rounds"][0]["true_noise"] is None
     assert found["oracle"] is None
-    assert summary.format_rows(found)[0][3:8] == ("-",) * 5
+    assert summary.format_table_rows(found)[0][3:8] == ("-",) * 5
 
 
 def test_the_table_fits_80_columns(history: History) -> None:
     console = Console(file=io.StringIO(), width=80)
-    console.print(summary.build_table(summary.summarise(history)))
+    console.print(summary.build_terminal_table(summary.summarise_training(history)))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "…" not in text
@@ -123,7 +125,7 @@ def test_lines_tell_every_step(history: History) -> None:
     lines.on_round_end(replace(history.rounds[0], agreement=None))
     lines.on_round_start("true clean set", 1, 1)
     lines.on_comparison_end("true clean set", 0.5, 1.25)
-    lines.on_verified(AGREED)
+    lines.on_agreement_measured(AGREED)
     text = stream.getvalue().splitlines()
     assert text[0] == "round 0: 8 epochs on 300 samples"
     assert text[1].startswith("round 0 epoch 0: loss ")
@@ -140,7 +142,7 @@ def test_bars_reach_their_end(history: History) -> None:
         for epoch in (0, 1):
             bars.on_epoch_end(EpochRecord(0, epoch, 1.0, 0.5, 0.5, 0.1))
         bars.on_round_end(history.rounds[0])
-        bars.on_verified(AGREED)
+        bars.on_agreement_measured(AGREED)
         bars.on_round_start("true clean set", 200, 3)
         bars.on_comparison_end("true clean set", 0.5, 1.0)
     assert "2/2" in stream.getvalue()
@@ -151,7 +153,7 @@ def test_bars_reach_their_end(history: History) -> None:
 
 def test_silence_is_silent(history: History, capsys: pytest.CaptureFixture[str], digits: Dataset) -> None:
     silent = Reporter()
-    silent.on_verified(AGREED)
+    silent.on_agreement_measured(AGREED)
     silent.on_round_start("round 0", 300, 2)
     silent.on_epoch_end(history.rounds[0].epochs[0])
     silent.on_round_end(history.rounds[0])

@@ -75,14 +75,14 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
     samples = sample_sections.gather_samples(ServiceRun(client, "mine", None), None, None)
-    assert samples.counts.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
-    assert samples.counts.dropped[0, 9] == 1
-    assert samples.counts.kept[0, 0] == 30
+    assert samples.data_map.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
+    assert samples.data_map.dropped[0, 9] == 1
+    assert samples.data_map.kept[0, 0] == 30
 
 
 def test_what_others_named_is_escaped() -> None:
     bad = "<script>alert('1')</script>"
-    page = sample_sections.render(
+    page = sample_sections.render_sample_sections(
         ReportSamples(
             NOTHING, "changes", np.array([[0, 1]]), (SuspiciousSample("1", bad, bad, bad, "0.5", "yes", None),)
         )
@@ -103,7 +103,9 @@ def test_confusions_are_counted_and_many_classes_are_told_in_pairs() -> None:
 def test_a_large_picture_in_colour_is_made_smaller() -> None:
     pixels = np.zeros((400, 200, 3), dtype=np.uint8)
     one = SuspiciousSample("1", "", "", "", "", "no", pixels)
-    page = sample_sections.render(ReportSamples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,)))
+    page = sample_sections.render_sample_sections(
+        ReportSamples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,))
+    )
     content = re.findall(r"base64,([^']*)'", page)[0]
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (64, 128)
 
@@ -137,10 +139,10 @@ def test_the_card_loads_the_weights_as_it_says(trained: Path, monkeypatch: pytes
 def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(trained: Path) -> None:
     numbers = json.loads((trained / "summary.json").read_text())
     finish = {"method": "mixmatch", "n_kept": 7, "test_accuracy": 0.625}
-    card = model_card.render({**numbers, "finish": finish})
+    card = model_card.render_model_card({**numbers, "finish": finish})
     assert "| test accuracy, mixmatch finish | 0.625 |" in card
     assert '"value": 0.625' in card
     bare = {**numbers, "rounds": [], "baseline": {"test_accuracy": None}}
-    assert '"results": []' in model_card.render(bare)
+    assert '"results": []' in model_card.render_model_card(bare)
     assert summary.describe_planting(bare) is None
-    assert "<h2>Rounds</h2>" in report.render(bare)
+    assert "<h2>Rounds</h2>" in report.render_report(bare)

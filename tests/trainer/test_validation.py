@@ -104,11 +104,11 @@ def test_nothing_that_is_trained_sees_those_held_out(validated: TrainSettings, d
 
 def trained(history: History) -> list[object]:
     """Whatever depends on what was trained on."""
-    finished = history.finished
+    finished = history.finish_result
     assert isinstance(finished, FinishResult)
     assert history.planted is not None
     return [
-        history.oracle,
+        history.oracle_accuracy,
         replace(finished, seconds=0.0),
         history.planted.tobytes(),
         *(
@@ -162,9 +162,9 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     course = [record.validation_accuracy or 0.0 for record in history.rounds]
     assert find_plateau(course, 1) is not None
     assert find_plateau(course[:-1], 1) is None
-    assert "validation accuracy is at a plateau" in history.ended
-    numbers = summary.summarise(history)
-    assert numbers["ended"] == history.ended
+    assert "validation accuracy is at a plateau" in history.stop_reason
+    numbers = summary.summarise_training(history)
+    assert numbers["ended"] == history.stop_reason
     assert [each["validation_accuracy"] for each in numbers["rounds"]] == course
     best = course.index(max(course))
     assert numbers["validation"].items() >= {"share": 0.2, "num_samples": 40, "patience": 1, "best_round": best}.items()
@@ -173,10 +173,10 @@ def test_a_training_ends_at_its_plateau_and_says_so(validated: TrainSettings, di
     assert sentence.startswith("Accuracy on the given labels of 40 held-out samples, round by round: ")
     error = (course[best] * (1 - course[best]) / 40) ** 0.5
     assert f" (standard error {error:.3f}); best in round {best}" in sentence
-    page = report.render(numbers)
+    page = report.render_report(numbers)
     assert sentence in page
     assert "validation accuracy" in page
-    assert [row[1] for row in summary.format_rows(numbers) if row[0] == "all labels"] == ["160"]
+    assert [row[1] for row in summary.format_table_rows(numbers) if row[0] == "all labels"] == ["160"]
 
 
 @pytest.mark.parametrize(
@@ -199,11 +199,13 @@ def test_a_best_round_that_is_hardly_better_is_told_as_such(course: list[float],
 def test_without_a_share_nobody_is_held_out(quick: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(replace(quick, rounds=1, epochs=1), data=digits)
     assert (history.held_out, history.n_held_out, history.best_round) == (None, 0, None)
-    assert "validation_accuracy" not in history.rounds[0].epochs[0].metrics()
-    numbers = summary.summarise(history)
+    assert "validation_accuracy" not in history.rounds[0].epochs[0].to_metrics()
+    numbers = summary.summarise_training(history)
     assert numbers["validation"] is None
     assert summary.describe_validation(numbers) is None
-    assert [row[1] for row in summary.format_rows({**numbers, "validation": None}) if row[0] == "all labels"] == ["200"]
+    assert [row[1] for row in summary.format_table_rows({**numbers, "validation": None}) if row[0] == "all labels"] == [
+        "200"
+    ]
 
 
 class Audits(Reporter):
@@ -230,8 +232,8 @@ def test_who_is_held_out_is_not_trained_on_even_where_an_audit_puts_them_into_th
     for record in history.rounds:
         assert not (record.members & held).any()
     assert client.get_run("audited")["rounds"][1]["num_members"] == history.rounds[1].n_members
-    assert history.finished is not None
-    assert history.finished.n_kept == bitmap.popcount(history.rounds[-1].selected & ~held)
+    assert history.finish_result is not None
+    assert history.finish_result.n_kept == bitmap.popcount(history.rounds[-1].selected & ~held)
 
 
 @pytest.mark.parametrize("n_epochs", [1, 3, 6])

@@ -35,13 +35,13 @@ def test_folds_halve_every_class_and_not_along_the_labels_that_noise_broke() -> 
 def test_labels_with_signal_are_trained_on_as_ever(verified: TrainSettings, digits: Dataset) -> None:
     history = run_rounds(verified, data=digits)
     plain = run_rounds(replace(verified, verify=False), data=digits)
-    assert history.verified is not None
-    assert history.verified.carries_signal
-    assert history.verified.n_samples == 1437
-    assert plain.verified is None
+    assert history.held_out_agreement is not None
+    assert history.held_out_agreement.carries_signal
+    assert history.held_out_agreement.n_samples == 1437
+    assert plain.held_out_agreement is None
     assert (history.rounds[0].selected == plain.rounds[0].selected).all()
     assert history.rounds[0].test_accuracy == plain.rounds[0].test_accuracy
-    assert "the labels carry signal" in report.render(summary.summarise(history))
+    assert "the labels carry signal" in report.render_report(summary.summarise_training(history))
 
 
 def test_random_labels_end_a_training_before_its_rounds(
@@ -49,18 +49,22 @@ def test_random_labels_end_a_training_before_its_rounds(
 ) -> None:
     settings = replace(verified, noise="symmetric:1", oracle=True)
     history = run_rounds(settings, data=digits, out=tmp_path)
-    assert history.verified is not None
-    assert not history.verified.carries_signal
-    assert abs(history.verified.agreement - 0.1) < 0.03
-    assert (history.rounds, history.baseline, history.oracle) == ((), None, None)
-    assert "better than by chance" in history.ended
-    found = summary.summarise(history)
+    assert history.held_out_agreement is not None
+    assert not history.held_out_agreement.carries_signal
+    assert abs(history.held_out_agreement.agreement - 0.1) < 0.03
+    assert (history.rounds, history.baseline_accuracy, history.oracle_accuracy) == ((), None, None)
+    assert "better than by chance" in history.stop_reason
+    found = summary.summarise_training(history)
     assert found["verified"]["carries_signal"] is False
     assert (found["rounds"], found["baseline"]["test_accuracy"]) == ([], None)
-    assert "CARRY NO SIGNAL" in report.render(summary.summarise(history))
+    assert "CARRY NO SIGNAL" in report.render_report(summary.summarise_training(history))
     again = run_rounds(settings, LocalSelector(tmp_path / "bits"), digits, out=tmp_path, resume=True)
-    assert (again.verified, again.rounds, again.ended) == (history.verified, (), history.ended)
-    assert checkpoint.load(tmp_path, settings).verified == history.verified
+    assert (again.held_out_agreement, again.rounds, again.stop_reason) == (
+        history.held_out_agreement,
+        (),
+        history.stop_reason,
+    )
+    assert checkpoint.load_checkpoint(tmp_path, settings).held_out_agreement == history.held_out_agreement
 
 
 def test_the_command_says_loudly_that_there_is_nothing_to_find(tmp_path: Path) -> None:

@@ -153,15 +153,15 @@ class Job:
                     raise TrainerError(
                         f"{error.existing_run}; choose another --run-id, or go on with --resume"
                     ) from None
-            results = summary.summarise(history)
-            summary_path = summary.write(results, self.out)
+            results = summary.summarise_training(history)
+            summary_path = summary.write_summary(results, self.out)
             clean_set_path = summary.write_clean_set(history, self.out)
             samples = self._gather_samples(history, client)
             if service is not None:
                 service.request_stop()  # it stops while the report is drawn
             if history.rounds:
-                model_card.write(results, self.out)
-            page = report.write(self.out / "report.html", results, samples)
+                model_card.write_model_card(results, self.out)
+            page = report.write_report(self.out / "report.html", results, samples)
             _print_results(console, history, results, (summary_path, page), clean_set_path)
 
     def _gather_samples(self, history: "History", client: MildClient | None) -> "ReportSamples | None":
@@ -195,18 +195,18 @@ class Job:
     def _check_checkpoint(self) -> None:
         from mild_trainer.training import checkpoint
 
-        stored = checkpoint.load(self.out, self.settings)
+        stored = checkpoint.load_checkpoint(self.out, self.settings)
         if self.run_id not in (None, stored.run_id):
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, --run-id is {self.run_id!r}; "
                 "leave --run-id out to go on with it, or give the other run's --out"
             )
-        if self.backend_options.local and not stored.local:
+        if self.backend_options.local and not stored.is_local:
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, which a service selects for; "
                 "leave --local out to go on with it"
             )
-        if not self.backend_options.local and stored.local:
+        if not self.backend_options.local and stored.is_local:
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, which selects in its own process; "
                 "go on with it with --local"
@@ -222,12 +222,12 @@ def _print_results(
 ) -> None:
     from mild_trainer.report import summary
 
-    console.print(summary.build_table(results))
-    if history.verified is not None:
+    console.print(summary.build_terminal_table(results))
+    if history.held_out_agreement is not None:
         console.print(
-            f"{history.verified.summary_text}.",
+            f"{history.held_out_agreement.summary_text}.",
             highlight=False,
-            style=None if history.verified.carries_signal else "bold red",
+            style=None if history.held_out_agreement.carries_signal else "bold red",
         )
     if planting := summary.describe_planting(results):
         console.print(planting, highlight=False, soft_wrap=True)
@@ -236,7 +236,7 @@ def _print_results(
     console.print(f"Rounds and finish took {history.compute_cost.describe()}.", highlight=False, soft_wrap=True)
     for alarm in summary.describe_alarms(results):
         console.print(alarm, highlight=False, style="yellow")
-    console.print(f"No further round: {history.ended}.", highlight=False, soft_wrap=True)
+    console.print(f"No further round: {history.stop_reason}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {paths[0]} and {paths[1]}", highlight=False, soft_wrap=True)
     if clean_set_path is not None:
         n_selected, n_samples = history.rounds[-1].n_selected, history.data.n_samples

@@ -1,4 +1,4 @@
-"""Figures of a training as SVG for light and dark pages, and the figure of one fit as a file."""
+"""Figures of a training as SVG for light and dark pages, and the histogram of one selection as a file."""
 
 import io
 import math
@@ -13,23 +13,44 @@ from matplotlib.figure import Figure
 
 from mild_client import RoundFit
 
-# Each has a contrast of at least 3 to 1 on white and on near-black.
+# Every colour has a contrast of at least 3 to 1 on white and on near-black.
 CLEAN, NOISY, INK, BARS = "#2a9d8f", "#e76f51", "#8b929c", "#7c8798"
 
 
 def draw_histogram(fit: RoundFit, summary: Mapping[str, Any], round: int) -> str:
-    """Draw a round's histogram of scores, the components and the cut, as SVG."""
+    """Return a round's histogram of scores, with the fitted components and the threshold, as an ``<svg>`` element.
+
+    Parameters
+    ----------
+    fit
+        The histogram and its components.
+    summary
+        The round's selection as JSON values, as in the HTTP API.
+    round
+        Number of the round, for the title.
+    """
     return render_svg(
-        _draw_fit(fit, summary), f"Histogram of scores in round {round} with the fitted components and the cut"
+        _create_histogram(fit, summary), f"Histogram of scores in round {round} with the fitted components and the cut"
     )
 
 
 def save_histogram(fit: RoundFit, summary: Mapping[str, Any], path: Path) -> None:
-    """Draw a selection's histogram, components and cut into a file on white; its suffix determines the format."""
-    _draw_fit(fit, summary).savefig(path, dpi=150, facecolor="white")
+    """Write a histogram of scores, with the fitted components and the threshold, to a file.
+
+    Parameters
+    ----------
+    fit
+        The histogram and its components.
+    summary
+        The selection as JSON values, as in the HTTP API.
+    path
+        The file, whose suffix determines the format.
+    """
+    _create_histogram(fit, summary).savefig(path, dpi=150, facecolor="white")
 
 
-def _draw_fit(fit: RoundFit, summary: Mapping[str, Any]) -> Figure:
+def _create_histogram(fit: RoundFit, summary: Mapping[str, Any]) -> Figure:
+    """Create the figure of a histogram of scores, its components and the threshold."""
     figure, axes = create_axes(6.4, 2.9)
     x = fit.origin + fit.width * np.arange(len(fit.counts))
     axes.bar(x, fit.counts, width=0.9 * fit.width, color=BARS, alpha=0.55, label="samples")
@@ -45,19 +66,29 @@ def _draw_fit(fit: RoundFit, summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_curves(rounds: Sequence[Mapping[str, Any]]) -> str:
-    """Draw training loss and accuracies over all epochs of a ``summary.json``, as SVG."""
+def draw_training_curves(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Return the training loss and the accuracies over all epochs, as an ``<svg>`` element.
+
+    Parameters
+    ----------
+    rounds
+        The rounds of a ``summary.json``.
+    """
     epochs = [epoch for record in rounds for epoch in record["epochs"]]
     figure, axes = create_axes(9.6, 3.0)
     x = np.arange(1, len(epochs) + 1)
-    axes.plot(x, _get_series(epochs, "train_accuracy"), color=NOISY, linewidth=1.5, label="training accuracy")
-    axes.plot(x, _get_series(epochs, "test_accuracy"), color=CLEAN, linewidth=2, label="test accuracy")
+    axes.plot(x, _get_epoch_values(epochs, "train_accuracy"), color=NOISY, linewidth=1.5, label="training accuracy")
+    axes.plot(x, _get_epoch_values(epochs, "test_accuracy"), color=CLEAN, linewidth=2, label="test accuracy")
     if any("validation_accuracy" in epoch for epoch in epochs):
-        axes.plot(x, _get_series(epochs, "validation_accuracy"), color=BARS, linewidth=1.5, label="validation accuracy")
+        axes.plot(
+            x, _get_epoch_values(epochs, "validation_accuracy"), color=BARS, linewidth=1.5, label="validation accuracy"
+        )
     accuracies = axes.get_lines()
     axes.set_ylim(0, 1.02)
     losses = axes.twinx()
-    losses.plot(x, _get_series(epochs, "train_loss"), color=INK, linewidth=1.2, linestyle=":", label="training loss")
+    losses.plot(
+        x, _get_epoch_values(epochs, "train_loss"), color=INK, linewidth=1.2, linestyle=":", label="training loss"
+    )
     losses.set_ylim(bottom=0)
     losses.set_ylabel("loss")
     style_axes(losses)
@@ -70,19 +101,19 @@ def draw_curves(rounds: Sequence[Mapping[str, Any]]) -> str:
     return render_svg(figure, "Training loss and every accuracy (training, test, validation) over all epochs")
 
 
-def _get_series(epochs: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Return a scalar of every epoch; NaN where the summary lacks it, as it was not finite."""
+def _get_epoch_values(epochs: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return the metric `name` of every epoch; NaN where the summary leaves it out because it was not finite."""
     return [epoch.get(name, math.nan) for epoch in epochs]
 
 
 def _limit_y_axis(axes: Axes, fit: RoundFit) -> None:
-    """Limit the y axis by the counts, so that a spike of a component does not flatten them."""
+    """Limit the y axis by the counts, so that a high peak of a component does not flatten the bars."""
     highest = max(fit.counts, default=0.0)
     axes.set_ylim(0, 1.15 * max(highest, 1.0))
 
 
 def create_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """Create a figure of `width` by `height` inches, readable on light and dark pages."""
+    """Create a figure of `width` by `height` inches and its axes, readable on light and dark pages."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     style_axes(axes)
@@ -90,7 +121,7 @@ def create_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def style_axes(axes: Axes) -> None:
-    """Give axes colours that are readable on light and dark pages."""
+    """Set colours of the axes that are readable on light and dark pages."""
     axes.set_facecolor("none")
     axes.spines[["top"]].set_visible(False)
     axes.spines[:].set_color(INK)
@@ -100,7 +131,7 @@ def style_axes(axes: Axes) -> None:
 
 
 def render_svg(figure: Figure, title: str) -> str:
-    """Return the figure as an ``<svg>`` element; the same figure gives the same text."""
+    """Return the figure as an ``<svg>`` element; equal figures with equal titles give equal text."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Title": title})

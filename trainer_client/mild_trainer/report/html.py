@@ -1,4 +1,4 @@
-"""The HTML page of a report, self-contained and with light and dark colours, and its elements."""
+"""The HTML page of a report, self-contained and with light and dark colours, and the elements of the page."""
 
 from collections.abc import Iterable
 from html import escape
@@ -52,27 +52,27 @@ $body
 
 
 def render_page(title: str, subtitle: str, body: str) -> str:
-    """Return the whole page; `title` and `subtitle` are text, `body` is HTML."""
+    """Return the whole page as HTML; `title` and `subtitle` are escaped, `body` is HTML already."""
     return _PAGE.substitute(title=escape(title), subtitle=escape(subtitle), body=body)
 
 
-def render_cards(figures: Iterable[tuple[str, str]]) -> str:
-    """Render large figures, each a name and a value."""
-    boxes = (f"<div class='card'><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in figures)
+def render_cards(cards: Iterable[tuple[str, str]]) -> str:
+    """Return boxes with one large value each as HTML; `cards` has the name and the value of each box."""
+    boxes = (f"<div class='card'><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in cards)
     return f"<div class='cards'>{''.join(boxes)}</div>"
 
 
-def render_table(headings: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
-    """Render a table with `headings`, which are text; `rows` are HTML, see `render_row`."""
+def render_table(headings: Iterable[str], rows: Iterable[str], css_class: str = "") -> str:
+    """Return a table as HTML; `headings` are escaped, `rows` are HTML already, as `render_row` returns it."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f"<div class='wide'><table{_format_class(kind)}>{body}</table></div>"
+    return f"<div class='wide'><table{_format_class_attribute(css_class)}>{body}</table></div>"
 
 
-def render_row(cells: Iterable[str], kind: str = "") -> str:
-    """Render a table row of text cells."""
-    return f"<tr{_format_class(kind)}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+def render_row(cells: Iterable[str], css_class: str = "") -> str:
+    """Return a table row as HTML; `cells` are escaped."""
+    return f"<tr{_format_class_attribute(css_class)}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
-def _format_class(kind: str) -> str:
-    return f" class='{kind}'" if kind else ""
+def _format_class_attribute(css_class: str) -> str:
+    return f" class='{css_class}'" if css_class else ""

@@ -8,27 +8,43 @@ from typing import Any
 from mild_trainer.report import summary
 
 
-def write(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write the card of a ``summary.json`` into `folder` and return its path."""
+def write_model_card(results: Mapping[str, Any], folder: Path) -> Path:
+    """Write the model card to ``README.md`` in `folder`, and return its path.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    folder
+        Folder of the training, with its weights.
+    """
     path = folder / "README.md"
-    path.write_text(render(results), encoding="utf-8")
+    path.write_text(render_model_card(results), encoding="utf-8")
     return path
 
 
-def render(results: Mapping[str, Any]) -> str:
-    """Render the card as Markdown with front matter for model hubs, whose values are JSON, a subset of YAML."""
+def render_model_card(results: Mapping[str, Any]) -> str:
+    """Return the model card of a training as Markdown, with front matter for model hubs.
+
+    The values of the front matter are JSON, which is a subset of YAML.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    """
     data, settings = results["dataset"], results["settings"]
     name = f"{settings['model']} on {data['name']}, noise {settings['noise']}"
     published = {key: value for key, value in settings.items() if key != "data_dir"}  # a card may be published
-    front = {
+    front_matter = {
         "library_name": "pytorch",
         "pipeline_tag": "image-classification",
         "tags": ["mild-selection", "noisy-labels", settings["model"]],
         "model-index": [{"name": name, "results": _list_results(results)}],
     }
-    head = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
+    head = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front_matter.items())
     facts = "\n".join(f"| {_format_cell(what)} | {_format_cell(value)} |" for what, value in _list_facts(results))
-    rounds = "\n".join(f"| {' | '.join(map(_format_cell, row))} |" for row in summary.format_rows(results))
+    rounds = "\n".join(f"| {' | '.join(map(_format_cell, row))} |" for row in summary.format_table_rows(results))
     return f"""---
 {head}
 ---
@@ -56,9 +72,9 @@ normalised by the mean and standard deviation of the training set's channels.
 
 ```python
 import safetensors.torch
-from mild_trainer.training.resnet import build
+from mild_trainer.training.resnet import build_resnet
 
-model = build("{settings["model"]}", n_channels={data["image"][-1]}, n_classes={data["num_classes"]})
+model = build_resnet("{settings["model"]}", n_channels={data["image"][-1]}, n_classes={data["num_classes"]})
 safetensors.torch.load_model(model, "model.safetensors")
 model.eval()
 ```
@@ -72,6 +88,7 @@ model.eval()
 
 
 def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values of the measured facts."""
     data, noise = results["dataset"], results["noise"]
     facts = [
         ("data set", f"{data['name']}: {data['num_samples']:,} training and {data['num_test']:,} test images"),
@@ -99,7 +116,7 @@ def _format_interval(interval: Mapping[str, float] | None) -> str:
 
 
 def _list_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the test accuracy of the weights in the folder; empty if none were trained."""
+    """Return the test accuracy of the weights, in the format of model hubs; an empty list if none were trained."""
     last_training = results["finish"] or (results["rounds"][-1] if results["rounds"] else None)
     if last_training is None:
         return []
@@ -114,5 +131,5 @@ def _list_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _format_cell(text: str) -> str:
-    """Escape text for a table cell: bars, line ends and tags."""
+    """Escape bars, line ends and tags for a cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,4 +1,4 @@
-"""``report.html``, a self-contained page: of a training, or of a run of a service without the training's settings."""
+"""``report.html``, a self-contained page about a training in a folder, or about a run of a service."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
@@ -12,15 +12,25 @@ from mild_trainer.report.sample_sections import ReportSamples
 from mild_trainer.review.review_runs import ServiceRun, TrainingFolder, open_reviewed_run
 
 
-def write(path: Path, results: Mapping[str, Any], samples: ReportSamples | None = None) -> Path:
-    """Write the page of a ``summary.json`` and return its path."""
+def write_report(path: Path, results: Mapping[str, Any], samples: ReportSamples | None = None) -> Path:
+    """Write the report of a training to `path`, and return the path.
+
+    Parameters
+    ----------
+    path
+        The HTML file, whose folder is created if it does not exist.
+    results
+        Content of ``summary.json``.
+    samples
+        The samples to show; None leaves their sections out.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(results, samples), encoding="utf-8")
+    path.write_text(render_report(results, samples), encoding="utf-8")
     return path
 
 
-def render(results: Mapping[str, Any], samples: ReportSamples | None = None) -> str:
-    """Render the page.
+def render_report(results: Mapping[str, Any], samples: ReportSamples | None = None) -> str:
+    """Return the report of a training as HTML.
 
     Parameters
     ----------
@@ -30,11 +40,11 @@ def render(results: Mapping[str, Any], samples: ReportSamples | None = None) -> 
         The samples to show; None leaves their sections out.
     """
     data, settings, rounds = results["dataset"], results["settings"], results["rounds"]
-    n_rounds, rows = len(rounds), summary.format_rows(results)
-    sentences = summary.describe_planting(results), summary.describe_validation(results), _describe_end(results)
+    n_rounds, rows = len(rounds), summary.format_table_rows(results)
+    sentences = summary.describe_planting(results), summary.describe_validation(results), _describe_stop_reason(results)
     sections = [
         _render_agreement(results["verified"]),
-        html.render_cards(_list_cards(results)) if rounds else "",
+        html.render_cards(_list_key_values(results)) if rounds else "",
         "<h2>Rounds</h2>",
         html.render_table(
             summary.HEADINGS,
@@ -42,9 +52,9 @@ def render(results: Mapping[str, Any], samples: ReportSamples | None = None) -> 
         ),
         *(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in summary.describe_alarms(results)),
         f"<p>{escape(' '.join(filter(None, sentences)))}</p>",
-        render_histograms((each["round"], each["selection"], _parse_fit(each)) for each in rounds),
-        "" if samples is None else sample_sections.render(samples),
-        f"<h2>Loss and accuracy</h2><figure>{figures.draw_curves(rounds)}</figure>",
+        render_histograms((record["round"], record["selection"], _parse_fit(record)) for record in rounds),
+        "" if samples is None else sample_sections.render_sample_sections(samples),
+        f"<h2>Loss and accuracy</h2><figure>{figures.draw_training_curves(rounds)}</figure>",
         f"<h2>Settings</h2><figure><dl>{_render_settings(results)}</dl></figure>",
     ]
     return html.render_page(
@@ -57,12 +67,19 @@ def render(results: Mapping[str, Any], samples: ReportSamples | None = None) -> 
 
 
 def render_histograms(rounds: Iterable[tuple[int, Mapping[str, Any], RoundFit | None]]) -> str:
-    """Render the section of fits; `rounds` has each round's number, selection and fit."""
+    """Return the section with the histograms of scores as HTML.
+
+    Parameters
+    ----------
+    rounds
+        Number, selection as JSON values, and fit of each round; the fit is None where nothing was fitted.
+    """
     fits = "".join(_render_fit(number, selection, fit) for number, selection, fit in rounds)
     return f"<h2>Scores, components and cuts</h2><div class='figures'>{fits}</div>"
 
 
 def _render_fit(number: int, selection: Mapping[str, Any], fit: RoundFit | None) -> str:
+    """Render one round's histogram, with the verdict and its reasons."""
     reasons = "; ".join(str(reason) for reason in selection["reasons"])
     svg = "<p>Nothing was fitted.</p>" if fit is None else figures.draw_histogram(fit, selection, number)
     return (
@@ -71,24 +88,26 @@ def _render_fit(number: int, selection: Mapping[str, Any], fit: RoundFit | None)
     )
 
 
-def _parse_fit(each: Mapping[str, Any]) -> RoundFit | None:
-    """Return a round's fit; None without it, as in summaries of earlier versions."""
-    fit = each.get("fit")
+def _parse_fit(record: Mapping[str, Any]) -> RoundFit | None:
+    """Return the fit of a round in ``summary.json``; None without a fit, as in summaries of earlier versions."""
+    fit = record.get("fit")
     return None if fit is None else RoundFit(fit["origin"], fit["width"], tuple(fit["counts"]), tuple(fit["densities"]))
 
 
-def _describe_end(results: Mapping[str, Any]) -> str:
+def _describe_stop_reason(results: Mapping[str, Any]) -> str:
     return f"No further round: {results['ended']}."
 
 
 def _render_agreement(agreement_json: Mapping[str, Any] | None) -> str:
+    """Render the held-out agreement; an empty string if it was not measured."""
     if agreement_json is None:
         return ""
     agreement = HeldOutAgreement(**{name: value for name, value in agreement_json.items() if name != "what"})
     return f"<p{'' if agreement.carries_signal else ' class=alarm'}>{escape(agreement.summary_text)}.</p>"
 
 
-def _list_cards(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _list_key_values(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values of the cards."""
     last, oracle = results["rounds"][-1], results["oracle"]
     cards = [
         ("samples kept", f"{last['selected']:,}"),
@@ -104,6 +123,7 @@ def _list_cards(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _render_settings(results: Mapping[str, Any]) -> str:
+    """Render the settings and versions as elements of a description list."""
     settings = dict(results["settings"])
     selection = {f"selection {name}": value for name, value in settings.pop("selection").items()}
     facts = {**settings, **selection, **results["versions"]}
@@ -114,12 +134,23 @@ def _render_settings(results: Mapping[str, Any]) -> str:
 
 
 def write_run_report(run: str, url: str | None, api_key: str | None, path: Path) -> Path:
-    """Write the report of a training's folder, or of a run of a service, and return its path.
+    """Write the report of a training in a folder, or of a run of a service, to `path`, and return the path.
+
+    Parameters
+    ----------
+    run
+        Folder of a training, or a run's id at the service.
+    url
+        Address of the service; None if the run is stored in the folder of the training.
+    api_key
+        Key for the service, if it needs one.
+    path
+        The HTML file, whose folder is created if it does not exist.
 
     Raises
     ------
     ReviewError
-        If there is no such training, or its service is not named.
+        If `url` is None, and `run` is not the folder of a training, or the training used a service outside its folder.
     """
     folder = Path(run)
     if not folder.is_dir() and url is not None:
@@ -131,13 +162,13 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
     with open_reviewed_run(run, url, api_key) as reviewed:
         training = TrainingFolder.read(folder)
         samples = sample_sections.gather_samples(reviewed, training, training.load_data())
-    return write(path, training.read_summary(), samples)
+    return write_report(path, training.read_summary(), samples)
 
 
 def render_service_run(client: MildClient, run_id: str) -> str:
-    """Render the page of a service's run."""
+    """Return the report of the run `run_id` of a service as HTML."""
     run = client.get_run(run_id)
-    numbers = [each["round"] for each in run["rounds"] if each["state"] == "finished"] or [0]
+    numbers = [record["round"] for record in run["rounds"] if record["state"] == "finished"] or [0]
     selections = [(number, client.selection(run_id, number), client.fit(run_id, number)) for number in numbers]
     rows = []
     for number, selection, _ in selections:
@@ -150,6 +181,6 @@ def render_service_run(client: MildClient, run_id: str) -> str:
         "<h2>Rounds</h2>",
         html.render_table(("round", "kept", "noise estimated", "verdict"), map(html.render_row, rows)),
         render_histograms(selections),
-        sample_sections.render(samples),
+        sample_sections.render_sample_sections(samples),
     )
     return html.render_page(f"Run {run_id}", f"{run['num_samples']:,} samples", "\n".join(body))

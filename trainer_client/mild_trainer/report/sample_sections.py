@@ -1,4 +1,4 @@
-"""The sections of a report about samples: data map, labels of the dropped samples, and the most suspicious ones."""
+"""The sections of a report about samples: data map, labels of dropped samples, and the most suspicious samples."""
 
 import base64
 import io
@@ -23,14 +23,16 @@ _MAX_DOT_AREA = 120.0
 """Area of the largest dot, in points squared."""
 
 
-def draw_data_map(data_map: DataMap, changes: str) -> str:
-    """Draw the map as SVG: a dot for each cell with samples, larger for more samples; kept and dropped side by side.
+def draw_data_map(data_map: DataMap, changes_label: str) -> str:
+    """Return the data map as an ``<svg>`` element, with the kept and the dropped samples side by side.
+
+    Every cell with samples is a dot, which is larger for more samples.
 
     Parameters
     ----------
     data_map
-        The counts of samples.
-    changes
+        Counts of samples by misclassified epochs and by changes.
+    changes_label
         Label of the y axis.
     """
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
@@ -43,11 +45,12 @@ def draw_data_map(data_map: DataMap, changes: str) -> str:
         _draw_dots(axes, data_map, counts, max_count, colour)
         axes.set_title(f"{int(counts.sum()):,} {name}", color=figures.INK, fontsize=10)
         axes.set_xlabel("misclassified epochs")
-    kept.set_ylabel(changes, fontsize=8)
+    kept.set_ylabel(changes_label, fontsize=8)
     return figures.render_svg(figure, "Data map of the samples kept and dropped")
 
 
 def _draw_dots(axes: Axes, data_map: DataMap, counts: NDArray[np.int64], max_count: int, colour: str) -> None:
+    """Draw a dot for each cell with samples; `max_count` samples have the largest dot."""
     figures.style_axes(axes)
     rows, columns = np.nonzero(counts)
     x, y = (
@@ -62,12 +65,14 @@ _MAX_CLASSES, _MAX_PAIRS = 20, 30
 
 
 def render_confusions(pairs: NDArray[np.int64]) -> str:
-    """Render a heat map as a table; with many classes, the commonest pairs.
+    """Return how often each given label was predicted as each class, as an HTML table.
+
+    The table is a heat map; with more than 20 classes, it lists the most frequent pairs instead.
 
     Parameters
     ----------
     pairs
-        Shape (n, 2): a sample's given and predicted label.
+        Shape (n, 2), given and predicted label of each sample.
     """
     if not len(pairs):
         return "<p>No dropped sample has both a given and a predicted label at hand.</p>"
@@ -76,23 +81,25 @@ def render_confusions(pairs: NDArray[np.int64]) -> str:
 
 
 def _render_heat_map(pairs: NDArray[np.int64], n_classes: int) -> str:
+    """Render the counts of all pairs of labels; a darker cell has more samples."""
     counts = np.bincount(pairs[:, 0] * n_classes + pairs[:, 1], minlength=n_classes**2).reshape(n_classes, n_classes)
     max_count = int(counts.max())
     rows = []
     for given in range(n_classes):
-        cells = "".join(_render_cell(int(count), max_count) for count in counts[given])
+        cells = "".join(_render_count_cell(int(count), max_count) for count in counts[given])
         rows.append(f"<tr class='heat'><th scope='row'>{given}</th>{cells}</tr>")
     table = html.render_table(["given \\ predicted", *map(str, range(n_classes))], rows, "counts")
     return f"<p>{len(pairs):,} dropped samples; on the diagonal the network agrees with the given label.</p>{table}"
 
 
-def _render_cell(count: int, max_count: int) -> str:
+def _render_count_cell(count: int, max_count: int) -> str:
     strength = round(55 * count / max_count)
     shade = f" style='background: color-mix(in srgb, var(--accent) {strength}%, transparent)'" if count else ""
     return f"<td{shade}>{count or ''}</td>"
 
 
 def _render_commonest_pairs(pairs: NDArray[np.int64]) -> str:
+    """Render the most frequent pairs of labels and their counts."""
     commonest = Counter(map(tuple, pairs.tolist())).most_common(_MAX_PAIRS)
     rows = (html.render_row((str(given), str(predicted), f"{count:,}")) for (given, predicted), count in commonest)
     table = html.render_table(("given", "predicted", "samples"), rows, "counts")
@@ -100,14 +107,15 @@ def _render_commonest_pairs(pairs: NDArray[np.int64]) -> str:
 
 
 N_SUSPICIOUS = 50
-_MAX_SIDE = 128
-"""Largest side of an image in pixels; larger images are scaled down."""
+"""Number of suspicious samples in a report."""
+_MAX_IMAGE_SIDE = 128
+"""Longest side of an image in pixels; larger images are scaled down."""
 _NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class SuspiciousSample:
-    """One suspicious sample; unknown values are empty, and an unknown image is None."""
+    """One suspicious sample, with its values as text; an unknown value is an empty string, an unknown image None."""
 
     index: str
     name: str
@@ -120,88 +128,92 @@ class SuspiciousSample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReportSamples:
-    """The data of a run's samples for a report.
+    """The samples of a run that a report shows.
 
     Attributes
     ----------
-    counts, changes
-        The data map, and the label of its y axis.
+    data_map
+        Counts of samples by misclassified epochs and by changes.
+    changes_label
+        Label of the data map's y axis.
     pairs
         Given and predicted labels of the dropped samples, where both are known, shape (n, 2).
     suspicious
         The most suspicious samples, in decreasing order.
     """
 
-    counts: DataMap
-    changes: str
+    data_map: DataMap
+    changes_label: str
     pairs: NDArray[np.int64]
     suspicious: tuple[SuspiciousSample, ...]
 
 
 def gather_samples(run: ReviewedRun, training: TrainingFolder | None, data: Dataset | None) -> ReportSamples:
-    """Gather the samples of a run.
+    """Gather the samples of a run that its report shows.
 
     Parameters
     ----------
     run
-        The run.
+        The run, whose samples are scored.
     training
-        The training, whose last network predicts the labels; None takes the run's suggestions.
+        The training, whose last network predicts the labels; None uses the labels that the run suggests.
     data
-        The training's data set with the labels of the training; None where it is not available.
+        The data set with the labels of the training; None where it is not available.
     """
     samples = run.score_samples()
     predicted = None if training is None or data is None else training.predict_labels(data)
     dropped = np.flatnonzero(~samples.kept)
-    first = rank_samples(samples, "suspicious")[:N_SUSPICIOUS]
+    first_indices = rank_samples(samples, "suspicious")[:N_SUSPICIOUS]
     if data is None:
-        lines = run.list_rows(samples, first)
+        rows = run.list_rows(samples, first_indices)
         pairs = _parse_label_pairs(run.list_rows(samples, dropped))
     else:
-        lines = [_make_row(samples, index, data, predicted) for index in first.tolist()]
+        rows = [_format_sample_row(samples, index, data, predicted) for index in first_indices.tolist()]
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)
-    images = [None] * len(lines) if data is None else _get_images(data, first)
+    images = [None] * len(rows) if data is None else _get_scaled_images(data, first_indices)
     suspicious = tuple(
         SuspiciousSample(index, name, given, suggested, posterior, kept, image)
-        for (index, name, given, suggested, _, posterior, kept, _), image in zip(lines, images, strict=True)
+        for (index, name, given, suggested, _, posterior, kept, _), image in zip(rows, images, strict=True)
     )
     return ReportSamples(run.make_data_map(samples), run.change_label, pairs, suspicious)
 
 
-def _get_images(data: Dataset, indices: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
-    """Return the samples' images, scaled to the brightness of the brightest of all images."""
+def _get_scaled_images(data: Dataset, indices: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
+    """Return the images of the samples, scaled so that the brightest pixel of the data set is white."""
     brightest = max(1, int(data.x_train.max()))
     return list((data.x_train[indices].astype(np.uint16) * 255 // brightest).astype(np.uint8))
 
 
-def _make_row(
+def _format_sample_row(
     samples: ScoredSamples, index: int, data: Dataset, predicted: NDArray[np.int64] | None
 ) -> tuple[str, ...]:
+    """Format one sample for the report, with the class that the last network predicts as the suggested label."""
     given = int(data.y_train[index])
     suggested_label = None if predicted is None or predicted[index] == given else int(predicted[index])
     return format_row(samples, index, None, given, suggested_label)
 
 
-def _parse_label_pairs(lines: Sequence[tuple[str, ...]]) -> NDArray[np.int64]:
-    """Return given and suggested labels of the rows that have both, shape (n, 2)."""
-    pairs = [(int(given), int(suggested)) for _, _, given, suggested, *_ in lines if given and suggested]
+def _parse_label_pairs(rows: Sequence[tuple[str, ...]]) -> NDArray[np.int64]:
+    """Return the given and the suggested labels of the rows that have both, shape (n, 2)."""
+    pairs = [(int(given), int(suggested)) for _, _, given, suggested, *_ in rows if given and suggested]
     return np.array(pairs, dtype=np.int64) if pairs else _NO_PAIRS
 
 
-def render(samples: ReportSamples) -> str:
-    """Render the sections as HTML."""
-    figures = "".join(_render_card(sample) for sample in samples.suspicious)
+def render_sample_sections(samples: ReportSamples) -> str:
+    """Return the sections about samples as HTML."""
+    cards = "".join(_render_sample_card(sample) for sample in samples.suspicious)
     return (
         "<h2>Data map</h2>"
         "<p>Each dot is the samples that were misclassified, and changed, so many times; the larger, the more of them."
-        f"</p><figure>{draw_data_map(samples.counts, samples.changes)}</figure>"
+        f"</p><figure>{draw_data_map(samples.data_map, samples.changes_label)}</figure>"
         "<h2>Given against predicted labels of the dropped samples</h2>"
         f"{render_confusions(samples.pairs)}"
-        f"<h2>The {len(samples.suspicious)} most suspicious samples</h2><div class='samples'>{figures}</div>"
+        f"<h2>The {len(samples.suspicious)} most suspicious samples</h2><div class='samples'>{cards}</div>"
     )
 
 
-def _render_card(sample: SuspiciousSample) -> str:
+def _render_sample_card(sample: SuspiciousSample) -> str:
+    """Render the image of a sample, if it is known, and its labels."""
     name = f"{sample.index} ({sample.name})" if sample.name else sample.index
     caption = [f"given {escape(sample.given)}"] if sample.given else []
     caption += [f"predicted {escape(sample.suggested)}"] if sample.suggested else []
@@ -214,10 +226,10 @@ def _render_card(sample: SuspiciousSample) -> str:
 
 
 def _encode_image(pixels: NDArray[np.uint8]) -> str:
-    """Encode an image of shape (height, width, n_channels) as a ``data:`` address; not RGB: its first channel."""
+    """Encode an image, shape (height, width, n_channels), as a ``data:`` URL: as RGB, or else its first channel."""
     channels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
     image = Image.fromarray(np.ascontiguousarray(channels))
-    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    image.thumbnail((_MAX_IMAGE_SIDE, _MAX_IMAGE_SIDE))
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from mild_client.atomic_write import write_atomically
 from mild_core import bitmap
-from mild_core.alarms import find_alarms as find_metric_alarms
+from mild_core.alarms import find_alarms
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -33,11 +33,19 @@ HEADINGS = (
     "test accuracy",
     "verdict",
 )
-"""Columns of the table of rounds."""
+"""Headings of the table of rounds."""
 
 
-def format_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row for each round, and for training on all labels, the finish, and the true clean set."""
+def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of the table of rounds, with a cell of text for each of `HEADINGS`.
+
+    After the rounds, the rows are training on all labels, the finish, and training on the true clean set.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    """
     rows = [
         (
             str(record["round"]),
@@ -52,13 +60,22 @@ def format_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     n_samples, noise = results["dataset"]["num_samples"], results["noise"]["actual"]
     if validation := _get_validation(results):
         n_samples -= validation["num_samples"]
-    truth = (
+    true_metrics = (
         ("", "", "")
         if noise is None
         else (format_number(1 - noise), format_number(1.0), format_number(_compute_f1_of_all(noise)))
     )
     rows.append(
-        ("all labels", f"{n_samples:,}", "", *truth, "", "", format_number(results["baseline"]["test_accuracy"]), "")
+        (
+            "all labels",
+            f"{n_samples:,}",
+            "",
+            *true_metrics,
+            "",
+            "",
+            format_number(results["baseline"]["test_accuracy"]),
+            "",
+        )
     )
     finish, oracle = results["finish"], results["oracle"]
     if finish is not None:
@@ -71,7 +88,7 @@ def format_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def describe_planting(results: Mapping[str, Any]) -> str | None:
-    """Describe the planted samples in a sentence; None without any."""
+    """Return a sentence about the planted samples of a ``summary.json``; None without planted samples."""
     planted = results["planted"]
     if planted is None or not results["rounds"]:
         return None
@@ -82,7 +99,7 @@ def describe_planting(results: Mapping[str, Any]) -> str | None:
 
 
 def describe_validation(results: Mapping[str, Any]) -> str | None:
-    """Compare the rounds by the held-out samples in a sentence; None without any."""
+    """Return a sentence that compares the validation accuracy of the rounds; None without held-out samples."""
     validation = _get_validation(results)
     if validation is None or not results["rounds"]:
         return None
@@ -102,49 +119,49 @@ def describe_validation(results: Mapping[str, Any]) -> str | None:
 
 
 def describe_alarms(results: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each alarm of each round."""
+    """Return a sentence for each alarm of each round of a ``summary.json``."""
     return [f"Round {record['round']}: {alarm}." for record in results["rounds"] for alarm in record["alarms"]]
 
 
 def format_number(value: float | None) -> str:
-    """Format with three decimals; None is a dash."""
+    """Return the number with three decimals; a dash for None."""
     return "-" if value is None else f"{value:.3f}"
 
 
 def _get_validation(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the summary's validation section; None without it, as in earlier versions."""
+    """Return the section ``validation`` of a summary; None without it, as in summaries of earlier versions."""
     validation: Mapping[str, Any] | None = results.get("validation")
     return validation
 
 
 def _compute_f1_of_all(noise: float) -> float:
-    """Return the F1 of keeping all samples: precision 1 - noise, recall 1."""
+    """Return the F1 of keeping all samples, where the precision is 1 - noise and the recall is 1."""
     return 2 * (1 - noise) / (2 - noise)
 
 
-def find_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
-    """Return the alarms after the last of `rounds`, as sentences.
+def find_round_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
+    """Return the alarms after the last of `rounds`, each a sentence without a full stop.
 
-    Precision and recall are those against the true labels, or else against the run's audit; without either, they
-    raise no alarm.
+    Precision and recall are measured against the true labels, or else on the audited samples. Where neither is known,
+    only the accuracies raise alarms.
     """
     accuracies = {
         "test accuracy": [record.test_accuracy for record in rounds],
         "validation accuracy": get_validation_accuracies(rounds),
     }
-    return find_metric_alarms(*_get_precision_recall(rounds[-1]), accuracies)
+    return find_alarms(*_get_precision_recall(rounds[-1]), accuracies)
 
 
 def _get_precision_recall(record: RoundRecord) -> tuple[float | None, float | None]:
-    """Return precision and recall of a round's clean set; None where unknown."""
+    """Return the precision and the recall of a round's clean set; None where they are unknown."""
     if record.agreement is not None:
         return record.agreement.precision, record.agreement.recall
     audit_metrics = record.summary.get("measured") or {}
     return audit_metrics.get("precision"), audit_metrics.get("recall")
 
 
-def summarise(history: History) -> dict[str, Any]:
-    """Return the content of ``summary.json``, as JSON values."""
+def summarise_training(history: History) -> dict[str, Any]:
+    """Return the content of ``summary.json`` for a training, as JSON values."""
     data, settings = history.data, history.settings
     return {
         "settings": settings.as_json(),
@@ -163,9 +180,9 @@ def summarise(history: History) -> dict[str, Any]:
         },
         "noise": {"spec": settings.noise, "actual": history.true_noise},
         "verified": None
-        if history.verified is None
+        if history.held_out_agreement is None
         else {
-            **dataclasses.asdict(history.verified),
+            **dataclasses.asdict(history.held_out_agreement),
             "what": "agreement of the given labels with networks that were trained on the other half of the samples",
         },
         "planted": None
@@ -184,22 +201,22 @@ def summarise(history: History) -> dict[str, Any]:
             "num_samples": history.n_held_out,
             "patience": settings.patience,
             "best_round": history.best_round,
-            "standard_error": history.validation_error,
+            "standard_error": history.validation_standard_error,
             "what": "samples held out of all training: no set holds them, and their given labels compare the rounds",
         },
         "rounds": [
-            {**_summarise_round(record, history.true_noise), "alarms": find_alarms(history.rounds[: i + 1])}
+            {**_summarise_round(record, history.true_noise), "alarms": find_round_alarms(history.rounds[: i + 1])}
             for i, record in enumerate(history.rounds)
         ],
-        "ended": history.ended,
+        "ended": history.stop_reason,
         "baseline": {
-            "test_accuracy": history.baseline,
+            "test_accuracy": history.baseline_accuracy,
             "what": "the same network and epochs on all labels, planted ones included, which is what round 0 trains on",
         },
         "finish": None
-        if history.finished is None
+        if history.finish_result is None
         else {
-            **dataclasses.asdict(history.finished),
+            **dataclasses.asdict(history.finish_result),
             "ema": settings.ema,
             "what": "a fresh network trained after the last round; its weights are those of model.safetensors",
         },
@@ -209,23 +226,23 @@ def summarise(history: History) -> dict[str, Any]:
             "observing included; comparisons, checks and tests are left out",
         },
         "oracle": None
-        if history.oracle is None
+        if history.oracle_accuracy is None
         else {
-            "test_accuracy": history.oracle,
+            "test_accuracy": history.oracle_accuracy,
             "what": "the same network and epochs on the truly clean samples alone",
         },
     }
 
 
 def _summarise_round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
-    truth = record.agreement
+    true_metrics = record.agreement
     return {
         "round": record.round,
         "members": record.n_members,
         "selected": record.n_selected,
-        "precision": None if truth is None else truth.precision,
-        "recall": None if truth is None else truth.recall,
-        "f1": None if truth is None else truth.f1,
+        "precision": None if true_metrics is None else true_metrics.precision,
+        "recall": None if true_metrics is None else true_metrics.recall,
+        "f1": None if true_metrics is None else true_metrics.f1,
         "estimated_noise": record.estimated_noise,
         "true_noise": true_noise,
         "test_accuracy": record.test_accuracy,
@@ -235,12 +252,12 @@ def _summarise_round(record: RoundRecord, true_noise: float | None) -> dict[str,
         "seconds": sum(epoch.seconds for epoch in record.epochs),
         "selection": dict(record.summary),
         "fit": None if record.fit is None else dataclasses.asdict(record.fit),
-        "epochs": [{"epoch": epoch.epoch, **epoch.metrics(), "seconds": epoch.seconds} for epoch in record.epochs],
+        "epochs": [{"epoch": epoch.epoch, **epoch.to_metrics(), "seconds": epoch.seconds} for epoch in record.epochs],
     }
 
 
-def write(results: dict[str, Any], folder: Path) -> Path:
-    """Write what `summarise` returned into `folder`, as ``summary.json``, and return its path."""
+def write_summary(results: dict[str, Any], folder: Path) -> Path:
+    """Write the result of `summarise_training` to ``summary.json`` in `folder`, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
     path.write_text(json.dumps(results, indent=2) + "\n")
@@ -248,10 +265,10 @@ def write(results: dict[str, Any], folder: Path) -> Path:
 
 
 def write_clean_set(history: History, folder: Path) -> Path | None:
-    """Write the last round's clean set into `folder` as ``clean.npy``, and return its path; None without rounds.
+    """Write the clean set of the last round to ``clean.npy`` in `folder`, and return its path.
 
-    The file has the indices of the kept samples, ascending, as int64 of shape (n_selected,). Without rounds, the file
-    of an earlier training is deleted.
+    The file has the indices of the kept samples, in ascending order, as int64 of shape (n_selected,). Without rounds,
+    delete the file of an earlier training and return None.
     """
     path = folder / "clean.npy"
     if not history.rounds:
@@ -264,17 +281,17 @@ def write_clean_set(history: History, folder: Path) -> Path | None:
     return path
 
 
-def build_table(results: dict[str, Any]) -> Table:
-    """Build the table for a terminal of 80 columns, without the verdicts."""
+def build_terminal_table(results: dict[str, Any]) -> Table:
+    """Return the table of rounds for a terminal of 80 columns, without the verdicts."""
     name, noise, settings = results["dataset"]["name"], results["noise"]["spec"], results["settings"]
-    result = Table(
+    table = Table(
         title=f"{name}, noise {noise}, {settings['model']}, {settings['epochs']} epochs a round",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,
     )
     for heading in HEADINGS[:-1]:
-        result.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
-    for i, row in enumerate(format_rows(results)):
-        result.add_row(*row[:-1], end_section=i == len(results["rounds"]) - 1)
-    return result
+        table.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
+    for i, row in enumerate(format_table_rows(results)):
+        table.add_row(*row[:-1], end_section=i == len(results["rounds"]) - 1)
+    return table

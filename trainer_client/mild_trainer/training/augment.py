@@ -11,23 +11,23 @@ from torch import Tensor
 from mild_trainer.settings import DataOn
 from mild_trainer.training.image_storage import store_images
 
-# Pixel values augmented at once: several small batches share the kernel launches.
+# Number of pixel values in a slab: several small batches that are augmented together, to launch fewer kernels.
 _SLAB_VALUES = 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random changes of the training images, drawn for each image in each epoch.
+    """Settings of the random changes to the training images, which are drawn for each image in each epoch.
 
     Attributes
     ----------
     pad
-        Largest shift of a random crop, in pixels; 0: no crop.
+        Largest shift of a random crop, in pixels; 0 for no crop.
     flip
         Whether to mirror half of the images.
     cutout
-        Side, in pixels, of the square that is cut out of every image, around a pixel drawn uniformly and clipped at the
-        border; 0: none (DeVries and Taylor 2017, arXiv 1708.04552).
+        Side of the square that is cut out of every image, in pixels; 0 for none. Its centre is drawn uniformly, and the
+        square is clipped at the border (DeVries and Taylor 2017, arXiv 1708.04552).
     """
 
     pad: int = 0
@@ -35,12 +35,12 @@ class Augmentation:
     cutout: int = 0
 
 
-PLAIN = Augmentation()
-"""No augmentation."""
+NO_AUGMENTATION = Augmentation()
+"""Leaves the images unchanged."""
 
 
 class DeviceImages:
-    """A data set that yields batches of images and labels on the device.
+    """A data set that yields batches of normalised images and their labels on the device.
 
     The batches are the same, bit for bit, wherever the images are stored.
 
@@ -51,15 +51,20 @@ class DeviceImages:
     labels
         Shape (n_samples,), int64.
     mean, std
-        Shape (n_channels,), for the normalisation of the bytes.
+        Shape (n_channels,), mean and standard deviation of the bytes, for the normalisation.
     device
         Device of the labels and the batches.
     dtype
-        Type of the batches.
+        Type of the images in the batches.
     augmentation
-        Changes made by `iter_augmented`.
+        Random changes that `iter_augmented` makes.
     data_on
-        Where the images are stored; ``auto``: on the device if they fit.
+        Where the images are stored; ``auto`` stores them on the device if they fit.
+
+    Raises
+    ------
+    ParameterError
+        If `data_on` is ``device`` and the images do not fit.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class DeviceImages:
         std: NDArray[np.float32],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
-        augmentation: Augmentation = PLAIN,
+        augmentation: Augmentation = NO_AUGMENTATION,
         data_on: DataOn = "auto",
     ) -> None:
         self.n_samples, self.height, self.width, self.n_channels = images.shape
@@ -90,13 +95,14 @@ class DeviceImages:
         Parameters
         ----------
         indices
-            Shape (n,), on the device.
+            Shape (n,), the samples, on the device.
         batch_size
-            Samples per batch; a single last sample joins the previous batch, since batch statistics need two.
+            Number of samples in a batch; a single last sample joins the previous batch, since batch statistics need
+            two.
         generator
-            Random generator of the same device.
+            Random generator of the same device, which draws the augmentation.
         """
-        slab_sizes = _split_sizes(len(indices), self._slab_batches(batch_size) * batch_size)
+        slab_sizes = _compute_part_sizes(len(indices), self._count_slab_batches(batch_size) * batch_size)
         for slab, padded, rows_of_part in self._storage.iter_parts(indices, slab_sizes):
             n = len(slab)
             rows = self._rows + self._draw_shifts(n, generator)
@@ -109,11 +115,19 @@ class DeviceImages:
             images = self._normalise(padded[rows_of_part[:, None, None], rows[:, :, None], columns[:, None, :]])
             if self.augmentation.cutout:
                 images.masked_fill_(self._draw_holes(n, generator), 0)
-            sizes = _split_sizes(n, batch_size)
+            sizes = _compute_part_sizes(n, batch_size)
             yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
 
     def iter_plain(self, indices: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield batches (indices, images, labels) without augmentation, in the order of `indices` (None: all)."""
+        """Yield batches (indices, images, labels) without augmentation, in the order of `indices`.
+
+        Parameters
+        ----------
+        indices
+            Shape (n,), the samples, on the device; None for all samples.
+        batch_size
+            Number of samples in a batch; the last batch may be smaller.
+        """
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.device)
         pad, n = self.augmentation.pad, len(indices)
@@ -123,18 +137,19 @@ class DeviceImages:
             yield batch, self._normalise(inner[rows_of_part]), self.labels[batch]
 
     def _draw_shifts(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the offset of each image's crop, in pixels from the border's edge, shape (n, 1)."""
         pad = self.augmentation.pad
         if not pad:
             return torch.zeros((n, 1), dtype=torch.int64, device=self.device)
         return torch.randint(0, 2 * pad + 1, (n, 1), device=self.device, generator=generator)
 
     def _draw_holes(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw the mask of pixels that are cut out, shape (n, 1, height, width)."""
+        """Draw the masks of the pixels to cut out, shape (n, 1, height, width)."""
         rows, columns = (self._draw_hole_range(positions, n, generator) for positions in (self._rows, self._columns))
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
     def _draw_hole_range(self, positions: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        """Draw the rows, or columns, that a hole takes, shape (n, n_positions)."""
+        """Draw the masks of the rows, or of the columns, that a hole covers, shape (n, n_positions)."""
         size = self.augmentation.cutout
         starts = torch.randint(0, len(positions), (n, 1), device=self.device, generator=generator) - size // 2
         return (positions >= starts) & (positions < starts + size)
@@ -143,16 +158,18 @@ class DeviceImages:
         """Normalise bytes (n, height, width, n_channels) to floats (n, n_channels, height, width)."""
         return ((images.to(self.dtype) - self._mean) * self._inverse_std).permute(0, 3, 1, 2)
 
-    def _slab_batches(self, batch_size: int) -> int:
+    def _count_slab_batches(self, batch_size: int) -> int:
+        """Return the number of batches in a slab."""
         values: int = batch_size * self.height * self.width * self.n_channels
         return max(1, _SLAB_VALUES // values)
 
 
-def _split_sizes(n: int, size: int) -> list[int]:
-    """Return the sizes of parts of `n` samples; a single last sample joins the previous part."""
-    sizes = [size] * (n // size)
-    if n % size == 1 and sizes:
+def _compute_part_sizes(n_samples: int, part_size: int) -> list[int]:
+    """Return the sizes of parts of `part_size` samples; a single last sample joins the previous part."""
+    sizes = [part_size] * (n_samples // part_size)
+    n_left = n_samples % part_size
+    if n_left == 1 and sizes:
         sizes[-1] += 1
-    elif n % size:
-        sizes.append(n % size)
+    elif n_left:
+        sizes.append(n_left)
     return sizes

@@ -27,11 +27,11 @@ from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, RoundRecord
 
-_NAME = "checkpoint.pt"
+_FILE_NAME = "checkpoint.pt"
 
 # Settings that change the last bits: they may change on resuming only without `deterministic`.
 _HARDWARE_SETTINGS = frozenset({"device", "compile", "threads"})
-# Settings that do not change the result up to a given round: they may change on resuming.
+# Settings that do not change the result of the rounds up to the checkpoint: they may change on resuming.
 _CHANGEABLE_SETTINGS = frozenset(
     {
         "rounds",
@@ -59,37 +59,37 @@ class Checkpoint:
     ----------
     run_id
         The run's id at the backend.
-    local
+    is_local
         Whether the backend selects in the training process, rather than a service.
     position
-        The next epoch; after the last epoch of a round, its selection is next.
+        The next epoch; after the last epoch of a round, the selection of its clean set is next.
     rounds
-        FinishResult rounds.
+        Records of the finished rounds.
     epochs
-        Finished epochs of the open round.
-    verified
-        The held-out agreement, if it was measured.
-    model, optimiser
-        Their state dictionaries.
+        Records of the open round's finished epochs.
+    held_out_agreement
+        The agreement of the given labels with held-out predictions; None if it was not measured.
+    model_state, optimiser_state
+        State dictionaries of the network and of the optimiser.
     weights
-        Shape (n_samples,), weights of the losses in the open round; None where it trains on the clean set.
-    planting
-        The labels of round 0, if some were broken on purpose.
-    random
-        Torch's random state by device type.
+        Shape (n_samples,), weights of the samples' losses in the open round; None where all weights are equal.
+    planted_labels
+        The labels of round 0; None if none was broken on purpose.
+    random_state
+        State of torch's random generators, by device type.
     """
 
     run_id: str
-    local: bool
+    is_local: bool
     position: Position
     rounds: tuple[RoundRecord, ...]
     epochs: tuple[EpochRecord, ...]
-    verified: HeldOutAgreement | None
-    model: dict[str, Any]
-    optimiser: dict[str, Any]
+    held_out_agreement: HeldOutAgreement | None
+    model_state: dict[str, Any]
+    optimiser_state: dict[str, Any]
     weights: NDArray[np.float32] | None = None
-    planting: PlantedLabels | None = None
-    random: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
+    planted_labels: PlantedLabels | None = None
+    random_state: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
 
 
 def get_random_state() -> dict[str, Tensor]:
@@ -101,38 +101,40 @@ def get_random_state() -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor]) -> None:
-    """Restore the result of `get_random_state`."""
+    """Set torch's random generators to a `state` that `get_random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def save(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` into `folder`, atomically."""
+def save_checkpoint(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` and the settings to ``checkpoint.pt`` in `folder`, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     torch.save(
         {
             "settings": json.dumps(settings.as_json()),
             "run_id": checkpoint.run_id,
-            "local": checkpoint.local,
+            "local": checkpoint.is_local,
             "position": dataclasses.asdict(checkpoint.position),
             "rounds": json.dumps([record.to_json() for record in checkpoint.rounds]),
             "epochs": json.dumps([dataclasses.asdict(record) for record in checkpoint.epochs]),
-            "verified": None if checkpoint.verified is None else dataclasses.asdict(checkpoint.verified),
-            "model": checkpoint.model,
-            "optimiser": checkpoint.optimiser,
+            "verified": None
+            if checkpoint.held_out_agreement is None
+            else dataclasses.asdict(checkpoint.held_out_agreement),
+            "model": checkpoint.model_state,
+            "optimiser": checkpoint.optimiser_state,
             "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
-            "planting": _to_tensors(checkpoint.planting),
-            "random": checkpoint.random,
+            "planting": _to_tensors(checkpoint.planted_labels),
+            "random": checkpoint.random_state,
         },
         content,
     )
-    write_atomically(folder / _NAME, content.getvalue())
+    write_atomically(folder / _FILE_NAME, content.getvalue())
 
 
 def save_model(folder: Path, model: nn.Module) -> None:
-    """Write the weights of a network to ``model.safetensors``, atomically."""
+    """Write the weights of a network to ``model.safetensors`` in `folder`, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / "model.safetensors.part"
     part.unlink(missing_ok=True)
@@ -143,15 +145,22 @@ def save_model(folder: Path, model: nn.Module) -> None:
     replace_atomically(part, folder / "model.safetensors")
 
 
-def load(folder: Path, settings: TrainSettings) -> Checkpoint:
-    """Read the checkpoint in `folder`, onto the CPU.
+def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
+    """Return the checkpoint in `folder`, with its tensors on the CPU.
+
+    Parameters
+    ----------
+    folder
+        The folder that was passed to `save_checkpoint`.
+    settings
+        Settings of the training that resumes.
 
     Raises
     ------
     CheckpointError
-        If there is none, it is damaged, or its settings are different.
+        If the folder has no checkpoint, the checkpoint is damaged, or it was written with other settings.
     """
-    path = folder / _NAME
+    path = folder / _FILE_NAME
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; leave out --resume to start anew")
     try:
@@ -168,19 +177,23 @@ def load(folder: Path, settings: TrainSettings) -> Checkpoint:
             )
     return Checkpoint(
         run_id=stored["run_id"],
-        local=stored["local"],
+        is_local=stored["local"],
         position=Position(**stored["position"]),
         rounds=tuple(RoundRecord.from_json(record) for record in json.loads(stored["rounds"])),
         epochs=tuple(EpochRecord(**record) for record in json.loads(stored["epochs"])),
-        verified=None if stored["verified"] is None else HeldOutAgreement(**stored["verified"]),
-        model=stored["model"],
-        optimiser=stored["optimiser"],
+        held_out_agreement=None if stored["verified"] is None else HeldOutAgreement(**stored["verified"]),
+        model_state=stored["model"],
+        optimiser_state=stored["optimiser"],
         weights=None if stored["weights"] is None else stored["weights"].numpy(),
-        planting=None if stored["planting"] is None else PlantedLabels(*(part.numpy() for part in stored["planting"])),
-        random=stored["random"],
+        planted_labels=None
+        if stored["planting"] is None
+        else PlantedLabels(*(part.numpy() for part in stored["planting"])),
+        random_state=stored["random"],
     )
 
 
-def _to_tensors(planting: PlantedLabels | None) -> list[Tensor] | None:
-    """Convert labels and planted samples to tensors, which torch stores without pickling."""
-    return None if planting is None else [torch.tensor(planting.labels), torch.tensor(planting.planted)]
+def _to_tensors(planted_labels: PlantedLabels | None) -> list[Tensor] | None:
+    """Convert the labels and the bitmap of planted samples to tensors, which torch stores without pickling."""
+    if planted_labels is None:
+        return None
+    return [torch.tensor(planted_labels.labels), torch.tensor(planted_labels.planted)]

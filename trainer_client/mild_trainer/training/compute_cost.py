@@ -6,12 +6,12 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class ComputeCost:
-    """Number of samples in forward and in backward passes; test samples are not counted.
+    """Numbers of samples that passed forward and backward through a network; test samples are not counted.
 
     Attributes
     ----------
     forward
-        Samples in forward passes: of training, of recording bits, and of guessing labels.
+        Samples in forward passes, to train, to record bits, and to guess labels.
     backward
         Samples in backward passes.
     """
@@ -21,7 +21,7 @@ class ComputeCost:
 
     @classmethod
     def of_training(cls, n_samples: int) -> Self:
-        """Return the cost of training on `n_samples`: a forward and a backward pass each."""
+        """Return the cost of training once on `n_samples` samples: one forward and one backward pass for each."""
         return cls(n_samples, n_samples)
 
     def __add__(self, other: "ComputeCost") -> "ComputeCost":
@@ -29,9 +29,9 @@ class ComputeCost:
 
     @property
     def total(self) -> int:
-        """Sum of both."""
+        """Sum of forward and backward passes."""
         return self.forward + self.backward
 
     def describe(self) -> str:
-        """Return the counts in words."""
+        """Return the counts as text, such as ``1,200 forward and 800 backward passes``."""
         return f"{self.forward:,} forward and {self.backward:,} backward passes"

@@ -35,12 +35,16 @@ _MIN_SHARD_SIZE = 2
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Rank of a process among those that train together.
+    """Rank of this process in distributed training, and the operations across all ranks.
+
+    With one process, no operation communicates.
 
     Attributes
     ----------
-    rank, world_size
-        Number of the process, from 0, and number of processes.
+    rank
+        Number of this process, from 0.
+    world_size
+        Number of processes.
     """
 
     rank: int = 0
@@ -48,7 +52,7 @@ class Ranks:
 
     @classmethod
     def current(cls) -> "Ranks":
-        """Return the rank in torch.distributed; `SINGLE_PROCESS` where that is not initialised."""
+        """Return the rank of this process in torch.distributed; `SINGLE_PROCESS` where that is not initialised."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return SINGLE_PROCESS
         return cls(distributed.get_rank(), distributed.get_world_size())
@@ -59,7 +63,7 @@ class Ranks:
         return self.rank == 0
 
     def select_device(self, name: str) -> torch.device:
-        """Return this process' own device of the type `name`."""
+        """Return this process' own device of the type `name`; with several processes, make a GPU the current device."""
         if name != "cuda" or self.world_size == 1:
             return torch.device(name)
         device = torch.device(name, distributed.get_node_local_rank(self.rank))
@@ -67,11 +71,11 @@ class Ranks:
         return device
 
     def wrap_model(self, model: nn.Module) -> nn.Module:
-        """Wrap `model` so that the gradients of all ranks are averaged."""
+        """Return `model` wrapped so that its gradients are averaged over all ranks."""
         return model if self.world_size == 1 else DistributedDataParallel(model)
 
-    def padded_shard(self, order: Tensor) -> Tensor:
-        """Return this rank's shard of `order`, padded from its start so that all shards have the same length."""
+    def shard_with_padding(self, order: Tensor) -> Tensor:
+        """Return this rank's shard of `order`; samples from the start of `order` make all shards equally long."""
         if self.world_size == 1:
             return order
         n_each = max(_MIN_SHARD_SIZE, -(-len(order) // self.world_size))
@@ -83,10 +87,10 @@ class Ranks:
         return indices if self.world_size == 1 else indices[self.rank :: self.world_size]
 
     def gathered_forward(self, network: nn.Module, batch: Tensor) -> Tensor:
-        """Compute the outputs of a batch that all ranks have: each computes its shard, and all outputs are gathered.
+        """Compute the outputs of a whole batch: each rank computes its shard, and all ranks gather all outputs.
 
-        A loss of the whole batch can be computed from them as in one process. Gradients flow back into a rank's own
-        shard; averaged over the ranks, as `wrap_model` does, they are the gradient of that loss.
+        A loss of the whole batch can be computed from the outputs as in one process. Gradients flow back only into the
+        rank's own shard. Averaged over the ranks, as `wrap_model` does, they are the gradient of that loss.
 
         Parameters
         ----------
@@ -103,7 +107,7 @@ class Ranks:
         if self.world_size == 1:
             values: Tensor = network(batch)
             return values
-        output = network(batch[self.padded_shard(torch.arange(len(batch), device=batch.device))])
+        output = network(batch[self.shard_with_padding(torch.arange(len(batch), device=batch.device))])
         if output.requires_grad:
             output.register_hook(lambda gradient: gradient * self.world_size)  # undoes the division of the average
         outputs = [torch.empty_like(output) for _ in range(self.world_size)]
@@ -113,26 +117,26 @@ class Ranks:
         return padded[: len(batch)]
 
     def derive_generator(self, generator: torch.Generator) -> torch.Generator:
-        """Derive this rank's own generator from the one that all ranks have."""
+        """Return a random generator of this rank alone, derived from the `generator` that all ranks share."""
         if self.world_size == 1:
             return generator
         seed = (generator.initial_seed() ^ (self.rank * 0x9E3779B97F4A7C15)) % 2**63
         return torch.Generator(generator.device).manual_seed(seed)
 
     def sum_over_ranks(self, sums: Tensor) -> Tensor:
-        """Sum a tensor over all ranks, in place."""
+        """Sum a tensor over all ranks, in place, and return it."""
         if self.world_size > 1:
             distributed.all_reduce(sums)
         return sums
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Copy the buffers (running statistics) of rank 0 to all ranks; parameters are equal already."""
+        """Copy the model's buffers (running statistics) from rank 0 to all ranks; the parameters are already equal."""
         if self.world_size > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
     def broadcast_object(self, value: T) -> T:
-        """Return rank 0's `value` on all ranks."""
+        """Return the `value` of rank 0 on all ranks; the values of other ranks are ignored."""
         if self.world_size == 1:
             return value
         objects: list[Any] = [value]
@@ -141,7 +145,7 @@ class Ranks:
         return broadcast
 
     def call_on_rank0(self, function: Callable[[], T]) -> T:
-        """Call `function` on rank 0, and return its result, or raise its exception, on all ranks."""
+        """Call `function` on rank 0 only, and return its result, or raise its exception, on all ranks."""
         if self.world_size == 1:
             return function()
         outcome: _Outcome[T] = _Outcome()
@@ -159,17 +163,19 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[T]):
+    """The result of a call, or the exception that it raised."""
+
     value: T | None = None
     error: Exception | None = None
 
 
 SINGLE_PROCESS = Ranks()
-"""Training in one process."""
+"""The rank of a training in one process."""
 
 
 @contextlib.contextmanager
 def join_process_group(device: DeviceName) -> Iterator[Ranks]:
-    """Join the process group of ``torchrun`` for the ``with`` block; `device` decides between NCCL and Gloo."""
+    """Join the process group of ``torchrun`` for the ``with`` block, with NCCL if `device` is a GPU, else with Gloo."""
     is_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     distributed.init_process_group("nccl" if is_cuda else "gloo")
     try:
@@ -183,14 +189,14 @@ def join_process_group(device: DeviceName) -> Iterator[Ranks]:
 
 
 class Rank0Backend:
-    """`SelectionBackend` that all ranks call, and that runs the backend of rank 0.
+    """A `SelectionBackend` that is called on all ranks, and calls another backend on rank 0 only.
 
     Parameters
     ----------
     ranks
-        This process.
+        Rank of this process.
     backend
-        Backend that is called on rank 0 only.
+        The backend to call on rank 0.
     """
 
     def __init__(self, ranks: Ranks, backend: SelectionBackend) -> None:
@@ -213,15 +219,15 @@ class Rank0Backend:
         self._ranks.call_on_rank0(lambda: self._backend.put_members(round, members))
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Commit one epoch's bits, which are the same on all ranks."""
+        """Store the correctness bits of one epoch, which are the same on all ranks."""
         self._ranks.call_on_rank0(lambda: self._backend.put_epoch(round, epoch, bits))
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store an epoch's scalars."""
+        """Store the scalar metrics of one epoch."""
         self._ranks.call_on_rank0(lambda: self._backend.put_metrics(round, epoch, metrics))
 
     def finish(self, round: int) -> RoundResult:
-        """Freeze the round and return its clean set."""
+        """End the round and return its clean set."""
         return self._ranks.call_on_rank0(lambda: self._backend.finish(round))
 
     def weights(self, result: RoundResult) -> NDArray[np.float32]:

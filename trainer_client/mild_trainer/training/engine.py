@@ -25,12 +25,14 @@ class ComputeContext:
 
     @classmethod
     def from_settings(cls, settings: TrainSettings) -> "ComputeContext":
-        """Return the context of the settings; the device ``auto`` is CUDA, else MPS, else the CPU.
+        """Apply the settings to torch, and return the context.
+
+        The device ``auto`` is CUDA if it is available, else MPS, else the CPU.
 
         Raises
         ------
         ParameterError
-            If the device is not available.
+            If the device of the settings is not available.
         """
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -47,7 +49,7 @@ class ComputeContext:
             raise ParameterError(f"device is {name} and torch finds only {names}; use one of those, or auto")
         if name == "cuda":
             torch.set_float32_matmul_precision("high")
-        _set_deterministic(settings.deterministic)
+        _configure_algorithms(settings.deterministic)
         ranks = Ranks.current()
         return cls(ranks.select_device(name), ranks)
 
@@ -58,30 +60,40 @@ class ComputeContext:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the network's input."""
+        """Type of the images that the network takes."""
         return torch.bfloat16 if self.is_cuda else torch.float32
 
-    def eval_batch_size(self, batch_size: int) -> int:
-        """Return the batch size of evaluation: larger than in training on a GPU, where that was measured faster."""
+    def get_eval_batch_size(self, batch_size: int) -> int:
+        """Return the batch size of evaluation, given that of training; on a GPU, a larger one was measured faster."""
         return 4 * batch_size if self.is_cuda else batch_size
 
     def autocast(self) -> torch.autocast:
-        """Return the context manager of a forward pass."""
+        """Return the context manager that sets the precision of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_cuda)
 
 
-def _set_deterministic(deterministic: bool) -> None:
-    """Let torch choose deterministic algorithms, or else the fastest ones."""
-    if deterministic:
+def _configure_algorithms(is_deterministic: bool) -> None:
+    """Make torch choose deterministic algorithms, or else the fastest ones."""
+    if is_deterministic:
         os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS itself, when it starts
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not is_deterministic
+    torch.use_deterministic_algorithms(is_deterministic)
 
 
-def learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) -> float:
-    """Return the learning rate at `step` of 0..n_steps.
+def compute_learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) -> float:
+    """Return the learning rate at one step of a training.
 
-    ``cosine`` falls from the peak to 0; ``one-cycle`` rises linearly over the first fifth and falls linearly to 0.
+    Parameters
+    ----------
+    schedule
+        ``constant`` stays at the peak. ``cosine`` falls from the peak to 0. ``one-cycle`` rises linearly from 0 over
+        the first fifth of the steps, and then falls linearly to 0.
+    peak
+        Highest learning rate.
+    step
+        Number of steps done, in 0..n_steps.
+    n_steps
+        Number of steps in the training.
     """
     progress = step / n_steps
     if schedule == "constant":
@@ -93,22 +105,33 @@ def learning_rate(schedule: Schedule, peak: float, step: float, n_steps: int) ->
 
 
 class TrainState:
-    """The network, its optimiser and their device: the state that an epoch changes.
+    """The network and its optimiser, which training changes in place.
 
     Parameters
     ----------
     settings
-        Names the network, and has the parameters of the optimiser.
-    machine
-        Where they live.
-    n_channels, n_classes
-        Of the images and of the labels.
+        Name of the network, and parameters of the optimiser.
+    context
+        Device, precision and rank of the training.
+    n_channels
+        Number of channels of the images.
+    n_classes
+        Number of classes of the labels.
+
+    Attributes
+    ----------
+    model
+        The network.
+    parallel_model
+        The network for training passes, which averages gradients over all ranks.
+    optimiser
+        The optimiser of the network's weights.
     """
 
     def __init__(self, settings: TrainSettings, context: ComputeContext, n_channels: int, n_classes: int) -> None:
         self.context = context
         self._settings, self._n_channels, self._n_classes = settings, n_channels, n_classes
-        self.model = resnet.build(settings.model, n_channels, n_classes)
+        self.model = resnet.build_resnet(settings.model, n_channels, n_classes)
         self.model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()
@@ -116,14 +139,17 @@ class TrainState:
         self.reset_optimiser()
 
     def reinitialise(self, seed: int) -> None:
-        """Draw new weights into the same module, so that a compiled network stays compiled, and reset the optimiser."""
+        """Draw new weights for the network from `seed`, and reset the optimiser.
+
+        The weights are copied into the same module, so that a compiled network stays compiled.
+        """
         torch.manual_seed(seed)
-        fresh_model = resnet.build(self._settings.model, self._n_channels, self._n_classes)
+        fresh_model = resnet.build_resnet(self._settings.model, self._n_channels, self._n_classes)
         self.model.load_state_dict(fresh_model.state_dict())
         self.reset_optimiser()
 
     def reset_optimiser(self) -> None:
-        """Create a new optimiser, without momentum, for the same weights."""
+        """Replace the optimiser with a new one, whose momentum buffers are empty; the network keeps its weights."""
         settings = self._settings
         self.optimiser = torch.optim.SGD(
             self.model.parameters(),
@@ -146,7 +172,7 @@ def train_epoch(
     tracker: CorrectnessTracker | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Train on the members once, in random order; each rank on its shard of every batch.
+    """Train once on every member, in random order; each rank trains on its shard of every batch.
 
     Parameters
     ----------
@@ -155,27 +181,27 @@ def train_epoch(
     images
         The data set.
     members
-        Shape (n_members,), indices on the device.
+        Shape (n_members,), indices of the training samples, on the device.
     settings
-        The training's settings.
+        Settings of the training, with the round's number of epochs.
     epoch
-        Number of the epoch in its round, for the learning rate.
+        Number of the epoch in its round, which determines the learning rate.
     generator
-        Draws the order and the augmentation.
+        Random generator of the device, which draws the order and the augmentation.
     tracker
-        Records the members' bits of the training pass.
+        Records whether the members are classified correctly in the training pass; None records nothing.
     weights
-        Shape (n_samples,), weights of the samples' losses, on the device; None: equal weights.
+        Shape (n_samples,), weights of the samples' losses, on the device; None for equal weights.
 
     Returns
     -------
     loss, accuracy
-        Means over the members, still on the device.
+        Means over the members in the training pass, as scalars on the device.
     """
     model, optimiser, context = train_state.parallel_model, train_state.optimiser, train_state.context
     ranks = context.ranks
     model.train()
-    order = ranks.padded_shard(members[torch.randperm(len(members), device=context.device, generator=generator)])
+    order = ranks.shard_with_padding(members[torch.randperm(len(members), device=context.device, generator=generator)])
     batch_size = max(2, settings.batch_size // ranks.world_size)
     n_batches = math.ceil(len(order) / batch_size)
     loss_sum = torch.zeros((), device=context.device)
@@ -185,12 +211,14 @@ def train_epoch(
         images.iter_augmented(order, batch_size, ranks.derive_generator(generator))
     ):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(
+            group["lr"] = compute_learning_rate(
                 settings.schedule, settings.lr, epoch * n_batches + step, settings.epochs * n_batches
             )
         with context.autocast():
             logits = model(x)
-        loss = _loss(logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices])
+        loss = _compute_loss(
+            logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices]
+        )
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
@@ -208,8 +236,8 @@ def train_epoch(
     return loss_sum / n_seen, correct_sum / n_seen
 
 
-def _loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
-    """Return the mean cross entropy of a batch, weighted by sample."""
+def _compute_loss(logits: Tensor, labels: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
+    """Return the mean cross entropy of a batch; `weights`, shape (n_batch,), multiply the losses of its samples."""
     if weights is None:
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     losses = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
@@ -224,14 +252,33 @@ def evaluate(
     indices: Tensor | None = None,
     tracker: CorrectnessTracker | None = None,
 ) -> Tensor:
-    """Return the accuracy over `indices` (None: all samples), on the device; `tracker` records the bits."""
+    """Measure the accuracy of the network without augmentation.
+
+    Parameters
+    ----------
+    train_state
+        The network, which is switched to evaluation mode.
+    images
+        The data set.
+    settings
+        Settings of the training, for the batch size.
+    indices
+        Shape (n,), the samples, on the device; None for all samples.
+    tracker
+        Records whether the samples are classified correctly; None records nothing.
+
+    Returns
+    -------
+    accuracy
+        Share of the samples that are classified correctly, as a scalar on the device; 0 without samples.
+    """
     context = train_state.context
     train_state.model.eval()
     n_correct = torch.zeros((), dtype=torch.int64, device=context.device)
     if indices is None:
         indices = torch.arange(images.n_samples, device=context.device)
     for batch, x, labels in images.iter_plain(
-        context.ranks.shard(indices), context.eval_batch_size(settings.batch_size)
+        context.ranks.shard(indices), context.get_eval_batch_size(settings.batch_size)
     ):
         with context.autocast():
             logits = train_state.model(x)
@@ -242,9 +289,9 @@ def evaluate(
 
 
 @torch.inference_mode()
-def predict(train_state: TrainState, images: DeviceImages, settings: TrainSettings) -> Tensor:
-    """Return the predicted class of all samples, shape (n_samples,), on the device."""
+def predict_classes(train_state: TrainState, images: DeviceImages, settings: TrainSettings) -> Tensor:
+    """Return the class that the network predicts for every sample, shape (n_samples,), on the device."""
     train_state.model.eval()
     with train_state.context.autocast():
-        batches = images.iter_plain(None, train_state.context.eval_batch_size(settings.batch_size))
+        batches = images.iter_plain(None, train_state.context.get_eval_batch_size(settings.batch_size))
         return torch.cat([train_state.model(x).argmax(1) for _, x, _ in batches])

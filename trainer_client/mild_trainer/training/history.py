@@ -32,7 +32,7 @@ class SetMetrics:
     recall
         Share of the clean samples that are selected; 0 where none is clean.
     f1
-        Their harmonic mean.
+        Harmonic mean of precision and recall.
     """
 
     precision: float
@@ -41,7 +41,7 @@ class SetMetrics:
 
     @classmethod
     def compare(cls, selected: NDArray[np.bool_], clean: NDArray[np.bool_]) -> "SetMetrics":
-        """Compare the masks of the clean set and of the right labels, shape (n_samples,) each."""
+        """Compute the metrics from the masks of the selected and of the clean samples, shape (n_samples,) each."""
         hits, n_selected, n_clean = (int(np.count_nonzero(m)) for m in (selected & clean, selected, clean))
         return cls(
             precision=hits / max(1, n_selected),
@@ -51,16 +51,29 @@ class SetMetrics:
 
 
 def jaccard_similarity(a: Bitmap, b: Bitmap) -> float:
-    """Return the size of the intersection over that of the union; 1 for two empty sets."""
+    """Return the size of the intersection of two sets, divided by that of their union; 1 for two empty sets."""
     union = bitmap.popcount(a | b)
     return bitmap.popcount(a & b) / union if union else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """Scalars of one epoch: means over the training members and over the test set, seconds, and passes.
+    """Metrics and costs of one epoch.
 
-    `validation_accuracy` is that of the held-out samples; None without any.
+    Attributes
+    ----------
+    round, epoch
+        Number of the round, and of the epoch in the round.
+    train_loss, train_accuracy
+        Means over the training samples.
+    test_accuracy
+        Accuracy on the test set.
+    seconds
+        Wall time.
+    forward, backward
+        Numbers of samples in forward and in backward passes.
+    validation_accuracy
+        Accuracy on the given labels of the held-out samples; None without held-out samples.
     """
 
     round: int
@@ -73,8 +86,8 @@ class EpochRecord:
     backward: int = 0
     validation_accuracy: float | None = None
 
-    def with_planting(self, seconds: float, cost: ComputeCost) -> Self:
-        """Return a copy that includes the time and the cost of planting labels before the epoch."""
+    def with_planting_cost(self, seconds: float, cost: ComputeCost) -> Self:
+        """Return a copy with the time and the cost of planting labels, which precedes the epoch, added."""
         return dataclasses.replace(
             self,
             seconds=self.seconds + seconds,
@@ -82,8 +95,8 @@ class EpochRecord:
             backward=self.backward + cost.backward,
         )
 
-    def metrics(self) -> dict[str, float]:
-        """Return the finite scalars for a backend, by their names in the HTTP API."""
+    def to_metrics(self) -> dict[str, float]:
+        """Return the finite metrics by their names in the HTTP API, for `SelectionBackend.put_metrics`."""
         scalars = {
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
@@ -95,7 +108,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundRecord:
-    """Record of one round.
+    """Members, clean set and metrics of one finished round.
 
     Attributes
     ----------
@@ -106,17 +119,17 @@ class RoundRecord:
     selected
         Shape (n_bytes,), the clean set selected at the end of the round.
     epochs
-        Records of its epochs.
+        Records of the round's epochs.
     summary
-        The selection, as in the HTTP API.
+        The selection as JSON values, as in the HTTP API.
     fit
-        The histogram and its components; None where nothing was fitted.
+        Histogram of the scores and the fitted components; None where nothing was fitted.
     agreement
-        Metrics against the true labels; None where those are unknown.
+        Metrics of the clean set against the true labels; None where the true labels are unknown.
     overlap
-        Jaccard similarity with the previous clean set; in round 0 with all samples.
+        Jaccard similarity of the clean set and the previous one; in round 0, of the clean set and the members.
     bits
-        Bits of each epoch, if they were to be kept.
+        Correctness bits of each epoch; empty if they were not kept.
     """
 
     round: int
@@ -146,7 +159,7 @@ class RoundRecord:
 
     @property
     def validation_accuracy(self) -> float | None:
-        """Accuracy on the given labels of the held-out samples after the last epoch; None without any."""
+        """Accuracy on the given labels of the held-out samples after the last epoch; None without held-out samples."""
         return self.epochs[-1].validation_accuracy
 
     @property
@@ -156,7 +169,7 @@ class RoundRecord:
         return None if estimate is None else float(estimate["value"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return all fields but `bits` as JSON values."""
+        """Return the record as JSON values, without `bits`."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bits"}
         for name in ("members", "selected"):
             values[name] = base64.b64encode(values[name].tobytes()).decode()
@@ -167,7 +180,7 @@ class RoundRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Create a record from the result of `to_json`."""
+        """Create a record from the `values` that `to_json` returned."""
         fit, agreement = values["fit"], values["agreement"]
         return cls(
             round=values["round"],
@@ -187,43 +200,43 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """Record of a training.
+    """Records and results of a whole training.
 
     Attributes
     ----------
     settings, data
-        The settings, and the data set with the labels of the training.
+        Settings of the training, and its data set with the given labels.
     rounds
         One record for each round; empty where the labels carry no signal.
-    oracle
-        Test accuracy of the same network trained on the samples with right labels; None if it was not trained.
-    ended
+    oracle_accuracy
+        Test accuracy of the same network trained on the samples with right labels; None if that was not trained.
+    stop_reason
         Why there was no further round.
-    verified
-        The held-out agreement; None if it was not measured.
+    held_out_agreement
+        The agreement of the given labels with held-out predictions; None if it was not measured.
     planted
-        Shape (n_bytes,), the samples whose labels were broken on purpose in round 0; None without any.
-    finished
-        Result of the finish; None without one.
+        Shape (n_bytes,), the samples whose labels were broken on purpose in round 0; None if no label was.
+    finish_result
+        Result of the training after the last round; None if there was none.
     held_out
-        Shape (n_bytes,), the samples held out of all training; None without any.
+        Shape (n_bytes,), the samples held out of all training; None if no sample was.
     """
 
     settings: TrainSettings
     data: Dataset
     rounds: tuple[RoundRecord, ...]
-    oracle: float | None
-    ended: str
-    verified: HeldOutAgreement | None = None
+    oracle_accuracy: float | None
+    stop_reason: str
+    held_out_agreement: HeldOutAgreement | None = None
     planted: Bitmap | None = None
-    finished: FinishResult | None = None
+    finish_result: FinishResult | None = None
     held_out: Bitmap | None = None
 
     @property
     def compute_cost(self) -> ComputeCost:
-        """Cost of the rounds and the finish, with planting and observing, without comparisons and checks."""
+        """Cost of the rounds and the finish, with planting and recording bits, but without comparisons and tests."""
         costs = (ComputeCost(epoch.forward, epoch.backward) for record in self.rounds for epoch in record.epochs)
-        return sum(costs, ComputeCost() if self.finished is None else self.finished.passes)
+        return sum(costs, ComputeCost() if self.finish_result is None else self.finish_result.passes)
 
     @property
     def n_planted(self) -> int:
@@ -244,13 +257,13 @@ class History:
 
     @property
     def best_round(self) -> int | None:
-        """First round with the best validation accuracy; None without held-out samples."""
+        """Number of the first round with the highest validation accuracy; None without held-out samples."""
         accuracies = {record.round: record.validation_accuracy for record in self.rounds}
         return max(accuracies, key=lambda number: accuracies[number] or 0.0) if self.n_held_out and accuracies else None
 
     @property
-    def validation_error(self) -> float | None:
-        """Standard error of the best validation accuracy; None without one."""
+    def validation_standard_error(self) -> float | None:
+        """Standard error of the highest validation accuracy; None without held-out samples."""
         if self.best_round is None:
             return None
         accuracy = self.rounds[self.best_round].validation_accuracy or 0.0
@@ -258,14 +271,14 @@ class History:
 
     @property
     def true_noise(self) -> float | None:
-        """Share of wrong labels in the training set, without the held-out samples; None where unknown."""
+        """Share of wrong labels among the samples that are not held out; None if the true labels are unknown."""
         clean = self.data.clean
         if clean is not None and self.held_out is not None:
             clean = clean[~bitmap.unpack(self.held_out, len(clean))]
         return None if clean is None else float(1 - clean.mean())
 
     @property
-    def baseline(self) -> float | None:
+    def baseline_accuracy(self) -> float | None:
         """Test accuracy of round 0, which trains on all labels, including planted ones; None without rounds."""
         return self.rounds[0].test_accuracy if self.rounds else None
 

@@ -17,27 +17,27 @@ from mild_core.errors import ParameterError
 from mild_trainer.settings import DataOn
 
 N_BUFFERS = 3
-"""Number of parts in memory: one in use, one on the device, and one being gathered or copied."""
+"""Number of parts in memory: one in use, one ready on the device, and one being gathered or copied."""
 THREAD_PREFIX = "mild-images"
-"""Beginning of the thread's name."""
+"""Beginning of the prefetching thread's name."""
 
 
 def prefetch_images(images: Tensor, indices: Tensor, sizes: Sequence[int], device: torch.device) -> Iterator[Tensor]:
     """Yield the images of `indices` on the device, part by part; each part is valid until the next one is requested.
 
-    A thread gathers the next parts ahead of time. It ends with the last part, when the iterator is closed or deleted,
-    and with an error, which is raised here.
+    A thread gathers the next parts ahead of time. The thread ends with the last part, when the iterator is closed or
+    deleted, and on an error, which the iterator raises.
 
     Parameters
     ----------
     images
         Shape (n_samples, height, width, n_channels), uint8, on the host.
     indices
-        Shape (n,), on the device.
+        Shape (n,), the samples, on the device.
     sizes
-        Samples in each part, ``sum(sizes) == n``.
+        Number of samples in each part, ``sum(sizes) == n``.
     device
-        Device of the parts. On CUDA they are copied from pinned memory, on a stream of their own.
+        Device of the parts. On CUDA, the parts are copied from pinned memory, on a separate stream.
     """
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # as torch has it
     shape = (max(sizes, default=0), *images.shape[1:])
@@ -70,7 +70,7 @@ def prefetch_images(images: Tensor, indices: Tensor, sizes: Sequence[int], devic
 
 
 class _Buffer:
-    """Host memory for one part, which is copied to the device when it is used."""
+    """Host memory for one part of the images, which is copied to the device when the part is used."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, pinned: bool = False) -> None:
         self._device = device
@@ -79,46 +79,46 @@ class _Buffer:
 
     @torch.inference_mode()  # the buffer may be an inference tensor, and the mode is per thread
     def fill(self, images: Tensor, indices: Tensor) -> Self:
-        """Gather the images of `indices`; called in the thread."""
+        """Copy the images of `indices` into the buffer, and return the buffer; called in the prefetching thread."""
         self._n = len(indices)
         torch.index_select(images, 0, indices, out=self._host_bytes[: self._n])
         return self
 
     def to_device(self) -> Tensor:
-        """Return the gathered images on the device."""
+        """Return the buffer's images on the device."""
         return self._host_bytes[: self._n].to(self._device)
 
     def release(self) -> None:
-        """Allow refilling: all work that reads the buffer was launched."""
+        """Allow the buffer to be filled again; called after all work that reads the images was launched."""
 
 
 class _CudaBuffer(_Buffer):
-    """Pinned host memory and device memory, between which the thread copies ahead of use."""
+    """Pinned host memory and device memory for one part, which the prefetching thread copies ahead of use."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, stream: torch.cuda.Stream) -> None:
         super().__init__(shape, device, pinned=True)
         self._stream = stream
         self._device_bytes = torch.empty(shape, dtype=torch.uint8, device=device)
-        self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
-        self._read = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as torch has it
+        self._copy_event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # as torch has it
+        self._read_event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as torch has it
         self.release()  # earlier contents of this memory may still be read
 
     @torch.inference_mode()
     def fill(self, images: Tensor, indices: Tensor) -> Self:
-        self._copied.synchronize()  # of the previous part
+        self._copy_event.synchronize()  # of the previous part
         super().fill(images, indices)
         with torch.cuda.stream(self._stream):
-            self._stream.wait_event(self._read)
+            self._stream.wait_event(self._read_event)
             self._device_bytes[: self._n].copy_(self._host_bytes[: self._n], non_blocking=True)
-            self._copied.record()
+            self._copy_event.record()
         return self
 
     def to_device(self) -> Tensor:
-        torch.cuda.current_stream(self._device).wait_event(self._copied)
+        torch.cuda.current_stream(self._device).wait_event(self._copy_event)
         return self._device_bytes[: self._n]
 
     def release(self) -> None:
-        self._read.record()
+        self._read_event.record()
 
 
 _MAX_MEMORY_SHARE = 0.5
@@ -126,59 +126,75 @@ _MAX_MEMORY_SHARE = 0.5
 
 
 class ImageStorage(Protocol):
-    """Images as bytes, each with a border of `pad` pixels of zeros."""
+    """Stored images, which are read part by part, each image with a border of zeros."""
 
     def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (part, padded, rows), on the device, for every part of `indices`, shape (n,), with these sizes.
+        """Yield (part, padded, rows) on the device for every part of `indices`.
 
-        ``padded[rows]`` are the part's images in its order, shape (n_part, height + 2 pad, width + 2 pad, n_channels),
-        uint8; they are valid until the next part is requested.
+        ``padded[rows]`` are the images of the samples `part`, in this order. They are valid until the next part is
+        requested.
+
+        Parameters
+        ----------
+        indices
+            Shape (n,), the samples, on the device.
+        sizes
+            Number of samples in each part, ``sum(sizes) == n``.
+
+        Yields
+        ------
+        part
+            Shape (n_part,), the part of `indices`.
+        padded
+            Shape (n_stored, height + 2 pad, width + 2 pad, n_channels), uint8, images with their borders.
+        rows
+            Shape (n_part,), positions of the part's images in `padded`.
         """
 
 
 class DeviceImageStorage:
-    """All images on the device."""
+    """Stores all images on the device."""
 
     def __init__(self, images: NDArray[np.uint8], pad: int, device: torch.device) -> None:
-        self._padded = _pad(torch.from_numpy(images).to(device), pad)
+        self._padded = _pad_images(torch.from_numpy(images).to(device), pad)
 
     def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield every part with all images; the rows are the indices."""
+        """Yield (part, padded, rows) for every part; `padded` has all images, so `rows` is the part itself."""
         for part in torch.split(indices, list(sizes)):
             yield part, self._padded, part
 
 
 class HostImageStorage:
-    """All images on the host, and some parts on the device."""
+    """Stores all images on the host, and prefetches parts of them to the device."""
 
     def __init__(self, images: NDArray[np.uint8], pad: int, device: torch.device) -> None:
         self._images, self._pad_size, self._device = torch.from_numpy(images).contiguous(), pad, device
 
     def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield every part with its own images, which a thread prefetches."""
+        """Yield (part, padded, rows) for every part; `padded` has only the images of the part."""
         device_parts = prefetch_images(self._images, indices, sizes, self._device)
         for part, images in zip(torch.split(indices, list(sizes)), device_parts, strict=True):
-            yield part, _pad(images, self._pad_size), torch.arange(len(part), device=self._device)
+            yield part, _pad_images(images, self._pad_size), torch.arange(len(part), device=self._device)
 
 
 def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data_on: DataOn) -> ImageStorage:
-    """Create the storage of images.
+    """Store images on the device or on the host.
 
     Parameters
     ----------
     images
-        Shape (n_samples, height, width, n_channels).
+        Shape (n_samples, height, width, n_channels), uint8.
     pad
-        ImageStorage of zeros around each.
+        Width of the border of zeros around every image, in pixels.
     device
         Device of the training.
     data_on
-        ``auto``: on the device if that leaves enough memory for the training.
+        ``device``, ``host``, or ``auto``: the device if that leaves enough memory for the training, else the host.
 
     Raises
     ------
     ParameterError
-        If `data_on` is ``device`` and they do not fit.
+        If `data_on` is ``device`` and the images do not fit.
     """
     n_samples, height, width, n_channels = images.shape
     n_bytes = images.nbytes + n_samples * (height + 2 * pad) * (width + 2 * pad) * n_channels  # both, while it pads
@@ -200,5 +216,6 @@ def _measure_free_bytes(device: torch.device) -> float:
     return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def _pad(images: Tensor, pad: int) -> Tensor:
+def _pad_images(images: Tensor, pad: int) -> Tensor:
+    """Add a border of `pad` pixels of zeros to every image."""
     return functional.pad(images, (0, 0, pad, pad, pad, pad))

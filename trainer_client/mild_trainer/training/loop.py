@@ -26,22 +26,25 @@ from mild_trainer.training.verification import verify_labels
 
 
 def find_stop_reason(
-    settings: TrainSettings, records: Sequence[RoundRecord], verified: HeldOutAgreement | None, n_next: int
+    settings: TrainSettings, records: Sequence[RoundRecord], held_out_agreement: HeldOutAgreement | None, n_next: int
 ) -> str | None:
-    """Return why there is no further round: no signal, sets that agree, an empty set, a plateau, or the cap; or None.
+    """Return why there is no further round, as a sentence without a full stop; None if there is a further round.
+
+    Training stops when the labels carry no signal, two consecutive clean sets agree, the clean set has fewer than two
+    samples, the validation accuracy is at a plateau, or the number of rounds is reached.
 
     Parameters
     ----------
     settings
-        Has the thresholds.
+        Settings of the training, with the limits for stopping.
     records
-        FinishResult rounds, oldest first.
-    verified
-        The held-out agreement, if it was measured.
+        Records of the finished rounds, oldest first.
+    held_out_agreement
+        The agreement of the given labels with held-out predictions; None if it was not measured.
     n_next
         Number of training samples of the next round.
     """
-    if verified is not None and not verified.carries_signal:
+    if held_out_agreement is not None and not held_out_agreement.carries_signal:
         return "networks trained on half of the samples do not predict the others' labels better than by chance"
     if not records:
         return None
@@ -78,7 +81,7 @@ def run_rounds(
     resume: bool = False,
     keep_bits: bool = False,
 ) -> History:
-    """Train over rounds and return the history.
+    """Train over rounds, each on the clean set that the previous round selected, and return the history.
 
     Where torch.distributed is initialised, all of its processes call this with the same settings; each trains on its
     shard, and all return the same history. `backend`, `reporter` and `out` are used on rank 0 only.
@@ -86,15 +89,15 @@ def run_rounds(
     Parameters
     ----------
     settings
-        What to train.
+        Settings of the training.
     backend
-        Selects the clean sets; None: `LocalSelector`.
+        Selects the clean sets; None for a `LocalSelector`.
     data
-        The data set as read, before noise is applied; None reads that of the settings.
+        The data set as read, before noise is applied; None reads the data set that the settings name.
     reporter
         Receives the progress; None reports nothing.
     run_id
-        The run's id at the backend; a resumed training keeps its own.
+        The run's id at the backend; a resumed training keeps the id in its checkpoint.
     out
         Folder for checkpoints and the last model; None writes neither.
     resume
@@ -107,21 +110,24 @@ def run_rounds(
     DataError
         If the data set is absent or damaged.
     CheckpointError
-        If there is nothing to resume from, or it belongs to other settings.
+        If `resume` is true and `out` has no checkpoint, a damaged one, or one that was written with other settings.
     """
     ranks = Ranks.current()
-    stored = ranks.call_on_rank0(lambda: checkpoint.load(out, settings) if resume and out is not None else None)
+    stored_checkpoint = ranks.call_on_rank0(
+        lambda: checkpoint.load_checkpoint(out, settings) if resume and out is not None else None
+    )
     if data is None:
         data = preparation.read_dataset(settings)
     data = preparation.prepare_dataset(settings, data)
     if not ranks.is_first:
         out, reporter = None, None
     backend = backend or LocalSelector(None if out is None else out / "bits")
-    return _TrainingLoop(settings, data, backend, reporter or Reporter(), out, keep_bits, ranks).run(run_id, stored)
+    loop = _TrainingLoop(settings, data, backend, reporter or Reporter(), out, keep_bits, ranks)
+    return loop.run(run_id, stored_checkpoint)
 
 
 class _TrainingLoop:
-    """State of one call of `run_rounds`."""
+    """One training over rounds, and its state."""
 
     def __init__(
         self,
@@ -142,32 +148,33 @@ class _TrainingLoop:
         if self.clean is not None:
             self.clean = self.clean & bitmap.unpack(self.trainer.trainable, data.n_samples)
         self.run_id = ""
-        self.planting: PlantedLabels | None = None
+        self.planted_labels: PlantedLabels | None = None
         self.planting_seconds = 0.0
         self.records: list[RoundRecord] = []
         self.epochs: list[EpochRecord] = []
-        self.verified: HeldOutAgreement | None = None
+        self.held_out_agreement: HeldOutAgreement | None = None
         self.weights: NDArray[np.float32] | None = None
 
-    def run(self, run_id: str, stored: Checkpoint | None) -> History:
-        self.run_id = self.ranks.broadcast_object(run_id if stored is None else stored.run_id)
-        self.backend.open(self.make_run_spec(), None if stored is None else stored.position)
+    def run(self, run_id: str, stored_checkpoint: Checkpoint | None) -> History:
+        """Run the whole training, from the beginning or from the stored checkpoint."""
+        self.run_id = self.ranks.broadcast_object(run_id if stored_checkpoint is None else stored_checkpoint.run_id)
+        self.backend.open(self.make_run_spec(), None if stored_checkpoint is None else stored_checkpoint.position)
         # In the smallest type, as they are sent to the service.
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
-        if stored is None:
+        if stored_checkpoint is None:
             if self.settings.verify:
-                self.verified = self.ranks.broadcast_object(
+                self.held_out_agreement = self.ranks.broadcast_object(
                     verify_labels(self.settings, self.data, self.trainer, self.reporter)
                 )
-                self.reporter.on_verified(self.verified)
+                self.reporter.on_agreement_measured(self.held_out_agreement)
             if self.find_stop_reason() is None:
                 self.plant_labels()
             self.trainer.initialise_round(0)
-            self.save_checkpoint()
+            self.save_checkpoint_if_due()
         else:
-            self.restore_checkpoint(stored)
+            self.restore_checkpoint(stored_checkpoint)
 
-        while (ended := self.find_stop_reason()) is None:
+        while (stop_reason := self.find_stop_reason()) is None:
             record = self.train_round()
             self.reporter.on_round_end(record)
             self.records.append(record)
@@ -178,46 +185,48 @@ class _TrainingLoop:
                 self.trainer.initialise_round(len(self.records))
             else:
                 self.trainer.train_state.reset_optimiser()
-            self.save_checkpoint()
+            self.save_checkpoint_if_due()
 
-        oracle, finished = self.train_oracle(), self.run_finish()
+        oracle_accuracy, finish_result = self.train_on_true_clean_set(), self.train_finish_network()
         return History(
             self.settings,
             self.data,
             tuple(self.records),
-            oracle,
-            ended,
-            self.verified,
-            None if self.planting is None else self.planting.planted,
-            finished,
+            oracle_accuracy,
+            stop_reason,
+            self.held_out_agreement,
+            None if self.planted_labels is None else self.planted_labels.planted,
+            finish_result,
             self.trainer.held_out if self.trainer.held_out.any() else None,
         )
 
     def plant_labels(self) -> None:
         """Break labels on purpose for round 0, and send the planted samples to the backend."""
         started = time.perf_counter()
-        self.planting = self.ranks.broadcast_object(self.trainer.draw_planted_labels())
-        if self.planting is not None:
+        self.planted_labels = self.ranks.broadcast_object(self.trainer.draw_planted_labels())
+        if self.planted_labels is not None:
             self.planting_seconds = time.perf_counter() - started
-            self.reporter.on_planted(self.planting.n_planted, self.planting_seconds)
-            self.trainer.use_planted_labels(self.planting)
-            self.backend.put_planted(self.planting.planted)
+            self.reporter.on_labels_planted(self.planted_labels.n_planted, self.planting_seconds)
+            self.trainer.use_planted_labels(self.planted_labels)
+            self.backend.put_planted(self.planted_labels.planted)
 
     def find_stop_reason(self) -> str | None:
-        """Return why there is no further round; None where there is one."""
-        return find_stop_reason(self.settings, self.records, self.verified, bitmap.popcount(self.next_members()))
+        """Return why there is no further round; None if there is a further round."""
+        return find_stop_reason(
+            self.settings, self.records, self.held_out_agreement, bitmap.popcount(self.get_next_members())
+        )
 
-    def next_members(self) -> Bitmap:
-        """Return the training samples of the next round: at first all, later the clean set or those with a weight."""
+    def get_next_members(self) -> Bitmap:
+        """Return the training samples of the next round: all in round 0, then the clean set or those with a weight."""
         if not self.records:
             return self.trainer.trainable
         members = self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
         return members & self.trainer.trainable  # an audit may have added held-out samples to the set
 
     def train_round(self) -> RoundRecord:
-        """Train the remaining epochs of the next round, and select its clean set."""
+        """Train the remaining epochs of the next round, select its clean set, and return its record."""
         number, n_samples, clean = len(self.records), self.data.n_samples, self.clean
-        members = self.next_members()
+        members = self.get_next_members()
         previous = self.records[-1].selected if self.records else members
         # Without a call, the members are all samples in round 0, and the previous set in later rounds.
         default_members = previous if number else bitmap.full(n_samples)
@@ -228,13 +237,13 @@ class _TrainingLoop:
         for epoch in range(len(self.epochs), self.settings.epochs_of(number)):
             record, bits = self.trainer.run_epoch(number, epoch, members, self.weights)
             if number == epoch == 0:
-                record = record.with_planting(self.planting_seconds, self.trainer.planting_cost)
+                record = record.with_planting_cost(self.planting_seconds, self.trainer.planting_cost)
             self.backend.put_epoch(number, epoch, bits)
-            self.backend.put_metrics(number, epoch, record.metrics())
+            self.backend.put_metrics(number, epoch, record.to_metrics())
             self.reporter.on_epoch_end(record)
             self.epochs.append(record)
             epoch_bits.append(bits)
-            self.save_checkpoint()
+            self.save_checkpoint_if_due()
         result = self.backend.finish(number)
         if self.settings.use == "weights":
             self.weights = self.backend.weights(result)
@@ -251,37 +260,41 @@ class _TrainingLoop:
         )
 
     def compute_overlap(self, number: int, previous: Bitmap, selected: Bitmap) -> float:
-        """Return the Jaccard similarity of two consecutive sets; in round 1 without the planted samples."""
-        judged = bitmap.full(self.data.n_samples)
-        if number == 1 and self.planting is not None:
-            judged &= ~self.planting.planted
-        return jaccard_similarity(previous & judged, selected & judged)
+        """Return the Jaccard similarity of two consecutive clean sets; in round 1 without the planted samples."""
+        compared = bitmap.full(self.data.n_samples)
+        if number == 1 and self.planted_labels is not None:
+            compared &= ~self.planted_labels.planted
+        return jaccard_similarity(previous & compared, selected & compared)
 
-    def run_finish(self) -> FinishResult | None:
-        """Train a new network on the last clean set; None if there is no finish, or the set is too small."""
+    def train_finish_network(self) -> FinishResult | None:
+        """Train a new network on the last clean set; return None if there is no finish, or the set is too small."""
         if self.settings.finish == "none" or not self.records:
             return None
         clean_set = self.records[-1].selected & self.trainer.trainable
         if bitmap.popcount(clean_set) < 2:
             return None
-        finished = self.trainer.run_finish(clean_set)
-        self.reporter.on_finish_end(finished)
+        finish_result = self.trainer.run_finish(clean_set)
+        self.reporter.on_finish_end(finish_result)
         if self.out is not None:
             checkpoint.save_model(self.out, self.trainer.train_state.model)
-        return finished
+        return finish_result
 
-    def train_oracle(self) -> float | None:
-        """Return the test accuracy of training on the true clean set; None if it is unknown, empty, or disabled."""
+    def train_on_true_clean_set(self) -> float | None:
+        """Train on the true clean set, and return the test accuracy.
+
+        Return None without training if the settings do not ask for it, or the set is unknown or too small.
+        """
         clean = self.clean
         if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
             return None
         started = time.perf_counter()
         self.reporter.on_round_start(_ORACLE_TITLE, int(clean.sum()), self.settings.epochs_of(0))
-        test_accuracy = self.trainer.train_comparison(bitmap.pack(clean))
+        test_accuracy = self.trainer.train_comparison_network(bitmap.pack(clean))
         self.reporter.on_comparison_end(_ORACLE_TITLE, test_accuracy, time.perf_counter() - started)
         return test_accuracy
 
     def make_run_spec(self) -> RunSpec:
+        """Describe the run to the backend."""
         settings = self.settings
         return RunSpec(
             run_id=self.run_id,
@@ -295,33 +308,35 @@ class _TrainingLoop:
             tags={"dataset": self.data.name, "model": settings.model, "noise": settings.noise},
         )
 
-    def save_checkpoint(self) -> None:
-        """Write a checkpoint if one is due: always between rounds, and every `checkpoint_every` epochs."""
+    def save_checkpoint_if_due(self) -> None:
+        """Write a checkpoint between rounds and every `checkpoint_every` epochs."""
         every, n_done = self.settings.checkpoint_every, len(self.epochs)
         between_rounds = n_done in (0, self.settings.epochs_of(len(self.records)))
         if self.out is None or not every or not (between_rounds or n_done % every == 0):
             return
         state = Checkpoint(
             run_id=self.run_id,
-            local=self.is_local,
+            is_local=self.is_local,
             position=Position(len(self.records), n_done),
             rounds=tuple(self.records),
             epochs=tuple(self.epochs),
-            verified=self.verified,
-            model=self.trainer.train_state.model.state_dict(),
-            optimiser=self.trainer.train_state.optimiser.state_dict(),
+            held_out_agreement=self.held_out_agreement,
+            model_state=self.trainer.train_state.model.state_dict(),
+            optimiser_state=self.trainer.train_state.optimiser.state_dict(),
             weights=self.weights,
-            planting=self.planting,
+            planted_labels=self.planted_labels,
         )
-        checkpoint.save(self.out, self.settings, state)
+        checkpoint.save_checkpoint(self.out, self.settings, state)
 
-    def restore_checkpoint(self, stored: Checkpoint) -> None:
-        self.records, self.epochs, self.verified = [*stored.rounds], [*stored.epochs], stored.verified
-        self.trainer.train_state.model.load_state_dict(stored.model)
-        self.trainer.train_state.optimiser.load_state_dict(stored.optimiser)
-        checkpoint.set_random_state(stored.random)
-        self.weights = stored.weights
-        self.planting = stored.planting
-        if self.planting is not None:
-            self.trainer.use_planted_labels(self.planting)
-            self.backend.put_planted(self.planting.planted)  # for a run that was lost before its first epoch
+    def restore_checkpoint(self, stored_checkpoint: Checkpoint) -> None:
+        """Set the state of the training, and torch's random state, to those of a checkpoint."""
+        self.records, self.epochs = [*stored_checkpoint.rounds], [*stored_checkpoint.epochs]
+        self.held_out_agreement = stored_checkpoint.held_out_agreement
+        self.trainer.train_state.model.load_state_dict(stored_checkpoint.model_state)
+        self.trainer.train_state.optimiser.load_state_dict(stored_checkpoint.optimiser_state)
+        checkpoint.set_random_state(stored_checkpoint.random_state)
+        self.weights = stored_checkpoint.weights
+        self.planted_labels = stored_checkpoint.planted_labels
+        if self.planted_labels is not None:
+            self.trainer.use_planted_labels(self.planted_labels)
+            self.backend.put_planted(self.planted_labels.planted)  # for a run that was lost before its first epoch

@@ -1,4 +1,4 @@
-"""Preparation of the training data: reading, choosing a subset, and applying label noise."""
+"""Preparation of the training data: reads the data set, takes a subset, and applies label noise."""
 
 from mild_trainer import data as datasets
 from mild_trainer.data import ClassFilter, Dataset, download, human_labels, imbalance
@@ -6,12 +6,12 @@ from mild_trainer.settings import TrainSettings
 
 
 def read_dataset(settings: TrainSettings) -> Dataset:
-    """Read the data set of the settings, after downloading it if they say so.
+    """Read the data set that the settings name; with `settings.download`, download it first.
 
     Raises
     ------
     DataError
-        If it is absent, damaged, or cannot be downloaded.
+        If the data set is absent or damaged, or cannot be downloaded.
     """
     if settings.download:
         download.download(settings.dataset, settings.data_dir)
@@ -19,12 +19,12 @@ def read_dataset(settings: TrainSettings) -> Dataset:
 
 
 def prepare_dataset(settings: TrainSettings, data: Dataset) -> Dataset:
-    """Apply human labels, choose the subset, and apply label noise, in this order.
+    """Return the data set that a training uses: with human labels, a subset, and label noise, as the settings say.
 
     Raises
     ------
     DataError
-        If human labels are missing or belong to other images, or the subset is too small.
+        If the human labels are missing or belong to other images, or the subset is too small.
     """
     if human_labels.is_human_noise(settings.noise):
         data = human_labels.apply_human_labels(data, settings.noise, settings.data_dir)

@@ -9,70 +9,72 @@ from mild_trainer.training.history import EpochRecord, RoundRecord
 
 
 class Reporter:
-    """Receives the steps of a training, and ignores them; subclasses override some methods."""
+    """Receives the progress of a training and reports nothing; subclasses override the methods they need."""
 
-    def on_planted(self, n_planted: int, seconds: float) -> None:
-        """Labels were broken on purpose for round 0, in `seconds`."""
+    def on_labels_planted(self, n_planted: int, seconds: float) -> None:
+        """Report that the labels of `n_planted` samples were broken on purpose for round 0, which took `seconds`."""
 
-    def on_verified(self, agreement: HeldOutAgreement) -> None:
-        """The held-out agreement was measured."""
+    def on_agreement_measured(self, agreement: HeldOutAgreement) -> None:
+        """Report the agreement of the given labels with held-out predictions."""
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
-        """`n_epochs` epochs on `n_members` samples begin, of a round or of a comparison."""
+        """Report that a round or a comparison begins: `n_epochs` epochs on `n_members` samples."""
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """An epoch has ended."""
+        """Report the metrics of an epoch that has ended."""
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """A round has ended with its clean set."""
+        """Report the clean set of a round that has ended."""
 
     def on_comparison_end(self, title: str, test_accuracy: float, seconds: float) -> None:
-        """A comparison was trained, in `seconds`."""
+        """Report the test accuracy of a network that was trained for comparison, in `seconds`."""
 
-    def on_finish_end(self, finished: FinishResult) -> None:
-        """A new network was trained after the last round."""
+    def on_finish_end(self, finish_result: FinishResult) -> None:
+        """Report the result of the training after the last round."""
 
 
 class LogReporter(Reporter):
-    """Writes one line for each step, for logs."""
+    """Writes a line of plain text for each step, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def on_planted(self, n_planted: int, seconds: float) -> None:
-        """Write the number of planted labels."""
-        self._write(_describe_planting(n_planted, seconds))
+    def on_labels_planted(self, n_planted: int, seconds: float) -> None:
+        """Write the number of planted samples and the time."""
+        self._write_line(_describe_planting(n_planted, seconds))
 
-    def on_verified(self, agreement: HeldOutAgreement) -> None:
+    def on_agreement_measured(self, agreement: HeldOutAgreement) -> None:
         """Write the held-out agreement."""
-        self._write(agreement.summary_text)
+        self._write_line(agreement.summary_text)
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
-        """Write the title and the size of the round."""
-        self._write(f"{title}: {format_count(n_epochs, 'epoch')} on {format_count(n_members, 'sample')}")
+        """Write the title, the number of epochs and the number of samples."""
+        self._write_line(f"{title}: {format_count(n_epochs, 'epoch')} on {format_count(n_members, 'sample')}")
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Write the epoch's scalars."""
-        self._write(f"round {record.round} epoch {record.epoch}: {_describe_epoch(record)}, {record.seconds:.1f} s")
+        """Write the metrics of the epoch."""
+        self._write_line(
+            f"round {record.round} epoch {record.epoch}: {_describe_epoch(record)}, {record.seconds:.1f} s"
+        )
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """Write the result of the selection."""
-        self._write(_describe_round(record))
+        """Write the result of the round's selection."""
+        self._write_line(_describe_round(record))
 
     def on_comparison_end(self, title: str, test_accuracy: float, seconds: float) -> None:
-        """Write the test accuracy."""
-        self._write(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s")
+        """Write the title, the test accuracy and the time."""
+        self._write_line(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s")
 
-    def on_finish_end(self, finished: FinishResult) -> None:
-        """Write the test accuracy and the cost."""
-        self._write(_describe_finish(finished))
+    def on_finish_end(self, finish_result: FinishResult) -> None:
+        """Write the method, the test accuracy and the cost."""
+        self._write_line(_describe_finish(finish_result))
 
-    def _write(self, line: str) -> None:
+    def _write_line(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
 class ProgressBarReporter(Reporter):
-    """Draws a progress bar for each round; a context manager, after which the bars are no longer updated."""
+    """Draws a progress bar for each round in a terminal, inside a ``with`` block."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -92,38 +94,38 @@ class ProgressBarReporter(Reporter):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def on_planted(self, n_planted: int, seconds: float) -> None:
-        """Write the number of planted labels."""
+    def on_labels_planted(self, n_planted: int, seconds: float) -> None:
+        """Write the number of planted samples and the time, above the bars."""
         self._progress.print(_describe_planting(n_planted, seconds), highlight=False)
 
-    def on_verified(self, agreement: HeldOutAgreement) -> None:
-        """Write the held-out agreement above the following bars."""
+    def on_agreement_measured(self, agreement: HeldOutAgreement) -> None:
+        """Write the held-out agreement, above the bars."""
         self._progress.print(agreement.summary_text, highlight=False)
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
-        """Add a bar."""
+        """Add a bar for the round or the comparison."""
         self._n_epochs = n_epochs
         self._task = self._progress.add_task(f"{title}, {format_count(n_members, 'sample')}", total=n_epochs, scores="")
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Advance the bar."""
+        """Advance the bar by one epoch, and show the epoch's metrics."""
         self._progress.update(self._task, completed=record.epoch + 1, scores=_describe_epoch(record))
 
     def on_round_end(self, record: RoundRecord) -> None:
-        """Write the result of the selection above the following bars."""
+        """Write the result of the round's selection, above the bars."""
         self._progress.print(_describe_round(record), highlight=False)
 
     def on_comparison_end(self, title: str, test_accuracy: float, seconds: float) -> None:
-        """Complete the bar."""
+        """Complete the bar, and show the test accuracy."""
         self._progress.update(self._task, completed=self._n_epochs, scores=f"test {test_accuracy:.3f}")
 
-    def on_finish_end(self, finished: FinishResult) -> None:
-        """Write the test accuracy and the cost."""
-        self._progress.print(_describe_finish(finished), highlight=False)
+    def on_finish_end(self, finish_result: FinishResult) -> None:
+        """Write the method, the test accuracy and the cost, above the bars."""
+        self._progress.print(_describe_finish(finish_result), highlight=False)
 
 
 def format_count(n: int, noun: str) -> str:
-    """Return the number and the noun, such as ``1 epoch`` or ``2 epochs``."""
+    """Return the number `n` with its noun in the singular or plural, such as ``1 epoch`` or ``2 epochs``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
@@ -131,9 +133,9 @@ def _describe_planting(n_planted: int, seconds: float) -> str:
     return f"round 0 trains {format_count(n_planted, 'sample')} on labels broken on purpose, drawn in {seconds:.1f} s"
 
 
-def _describe_finish(finished: FinishResult) -> str:
-    scores = f"test {finished.test_accuracy:.3f}, {finished.seconds:.1f} s"
-    return f"finish, {finished.method}: {scores}, {finished.passes.describe()}"
+def _describe_finish(finish_result: FinishResult) -> str:
+    scores = f"test {finish_result.test_accuracy:.3f}, {finish_result.seconds:.1f} s"
+    return f"finish, {finish_result.method}: {scores}, {finish_result.passes.describe()}"
 
 
 def _describe_epoch(record: EpochRecord) -> str:

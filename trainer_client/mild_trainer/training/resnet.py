@@ -24,7 +24,7 @@ def _make_shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut."""
+    """Residual block of two 3x3 convolutions with a shortcut."""
 
     expansion: ClassVar[int] = 1
 
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1x1, 3x3, and 1x1 to four times the width, with a shortcut."""
+    """Residual block of 1x1, 3x3, and 1x1 convolutions with a shortcut; its output has four times the width."""
 
     expansion: ClassVar[int] = 4
 
@@ -62,7 +62,23 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, stages that halve the image size and double the width, global average pooling, and a linear layer."""
+    """Residual network with global average pooling and a linear layer.
+
+    Every stage after the first halves the image size and doubles the width.
+
+    Parameters
+    ----------
+    block
+        Class of the residual blocks.
+    depths
+        Number of blocks in each stage.
+    width
+        Width of the first stage.
+    n_channels
+        Number of channels of the images.
+    n_classes
+        Number of classes.
+    """
 
     def __init__(
         self, block: type[BasicBlock | Bottleneck], depths: Sequence[int], width: int, n_channels: int, n_classes: int
@@ -84,11 +100,11 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n_batch, n_channels, height, width) to logits (n_batch, n_classes)."""
-        logits: Tensor = self.head(self.features(x))
+        logits: Tensor = self.head(self.compute_features(x))
         return logits
 
-    def features(self, x: Tensor) -> Tensor:
-        """Map images to the input of the linear layer, (n_batch, n_features)."""
+    def compute_features(self, x: Tensor) -> Tensor:
+        """Map images (n_batch, n_channels, height, width) to the linear layer's input (n_batch, n_features)."""
         means: Tensor = self.blocks(self.stem(x)).mean((2, 3))
         return means
 
@@ -102,7 +118,7 @@ _ARCHITECTURES: dict[ModelName, tuple[type[BasicBlock | Bottleneck], tuple[int, 
 }
 
 
-def build(name: ModelName, n_channels: int, n_classes: int) -> ResNet:
-    """Create a network with weights drawn from torch's global generator."""
+def build_resnet(name: ModelName, n_channels: int, n_classes: int) -> ResNet:
+    """Create the residual network `name`, with weights drawn from torch's global random generator."""
     block, depths, width = _ARCHITECTURES[name]
     return ResNet(block, depths, width, n_channels, n_classes)

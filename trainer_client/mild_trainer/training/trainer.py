@@ -1,4 +1,4 @@
-"""`Trainer`: a network and a data set on the device, with epochs that train, record the bits, and test."""
+"""`Trainer`: trains a network on one data set, epoch by epoch, records the correctness bits, and tests."""
 
 import time
 from dataclasses import replace
@@ -18,18 +18,18 @@ from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
 from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict, train_epoch
+from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict_classes, train_epoch
 from mild_trainer.training.finetune import FinishResult, train_finish
 from mild_trainer.training.finetune.pool import Pool
 from mild_trainer.training.history import EpochRecord
 from mild_trainer.training.validation import hold_out_samples
 
 WARM_UP_EPOCHS = 2
-"""Epochs of the network whose confusions are measured: it has learnt the classes, and hardly any wrong label."""
+"""Number of epochs after which class confusions are measured: the classes are learnt, wrong labels hardly yet."""
 
 
 class Trainer:
-    """Trains one network on subsets of one data set.
+    """Trains one network on subsets of one data set, and records which samples it classifies correctly.
 
     All random numbers are drawn from seeds that are functions of (seed, round, epoch), so an epoch gives the same
     result whether or not the training was interrupted before it.
@@ -37,7 +37,7 @@ class Trainer:
     Parameters
     ----------
     settings
-        What to train.
+        Settings of the training.
     data
         The data set with the given labels.
 
@@ -47,6 +47,10 @@ class Trainer:
         Shape (n_bytes,), the validation samples, which are never trained on.
     trainable
         Shape (n_bytes,), all other samples.
+    planting_cost
+        Cost of the predictions that planting used.
+    train_state
+        The network and its optimiser.
     """
 
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
@@ -70,47 +74,51 @@ class Trainer:
         self.train_state = TrainState(settings, self._context, data.x_train.shape[-1], data.n_classes)
 
     def initialise_round(self, round: int) -> None:
-        """Draw new weights for a round."""
+        """Draw the network's initial weights for a round, and reset the optimiser."""
         self.train_state.reinitialise(derive_seed(self._settings.seed, 0, round))
 
     def draw_planted_labels(self) -> PlantedLabels | None:
-        """Draw the labels that are broken on purpose in round 0; None without any."""
+        """Draw the labels of round 0, of which some are broken on purpose; None if the settings ask for none.
+
+        Planting by measured confusions trains the network for `WARM_UP_EPOCHS`, and leaves it so.
+        """
         settings, data = self._settings, self._data
         if data.n_classes < 2 or not round(settings.plant * len(self._trainable_indices)):
             return None
-        confused = settings.plant_how == "confused"
-        predicted = (
-            predict_early(self.train_state, self._images, settings, self._trainable_indices) if confused else None
-        )
+        predicted = None
+        if settings.plant_how == "confused":
+            predicted = predict_after_warm_up(self.train_state, self._images, settings, self._trainable_indices)
         return planting.plant_labels(
             data.y_train, data.n_classes, settings.plant, settings.seed, predicted, self.held_out
         )
 
-    def use_planted_labels(self, planted: PlantedLabels) -> None:
-        """Use the planted labels in round 0; later rounds use the given ones."""
+    def use_planted_labels(self, planted_labels: PlantedLabels) -> None:
+        """Train round 0 on `planted_labels`; later rounds train on the given labels."""
         if self._settings.plant_how == "confused":
             warm_up = ComputeCost.of_training(WARM_UP_EPOCHS * len(self._trainable_indices))
             self.planting_cost = warm_up + ComputeCost(forward=self._data.n_samples)
-        self._planted_labels = torch.from_numpy(planted.labels).to(self._context.device)
+        self._planted_labels = torch.from_numpy(planted_labels.labels).to(self._context.device)
 
     def run_epoch(
         self, round: int, epoch: int, members: Bitmap, weights: NDArray[np.float32] | None = None
     ) -> tuple[EpochRecord, EpochBits]:
-        """Train on the members once, and return the epoch's scalars and bits; synchronises with the device.
+        """Train once on every member, test, and return the metrics and the correctness bits of the epoch.
+
+        This waits for the device to finish.
 
         Parameters
         ----------
         round, epoch
-            Position in the run.
+            Number of the round, and of the epoch in the round.
         members
             Shape (n_bytes,), the training samples.
         weights
-            Shape (n_samples,), weights of the samples' losses, up to a common factor; None: equal weights.
+            Shape (n_samples,), weights of the samples' losses, up to a common factor; None for equal weights.
         """
-        settings, train_state, tracker = self._round_settings(round), self.train_state, self._tracker
+        settings, train_state, tracker = self._get_round_settings(round), self.train_state, self._tracker
         started = time.perf_counter()
         self._images.labels = self._given_labels if round or self._planted_labels is None else self._planted_labels
-        in_training = None if settings.observe == "all" else tracker
+        training_tracker = None if settings.observe == "all" else tracker
         generator = self._make_generator(round, epoch)
         member_indices = self._to_indices(members)
         loss, accuracy = train_epoch(
@@ -120,7 +128,7 @@ class Trainer:
             settings,
             epoch,
             generator,
-            in_training,
+            training_tracker,
             self._normalise_weights(weights, member_indices),
         )
         n_evaluated = 0
@@ -150,18 +158,24 @@ class Trainer:
         )
         return record, bits
 
-    def train_comparison(self, members: Bitmap) -> float:
-        """Train new weights on the members' given labels without recording bits, and return the test accuracy."""
+    def train_comparison_network(self, members: Bitmap) -> float:
+        """Train new weights on the given labels of the members, and return the test accuracy; no bits are recorded."""
         self.initialise_round(0)
         self._images.labels = self._given_labels
         member_indices = self._to_indices(members)
-        settings = self._round_settings(0)
+        settings = self._get_round_settings(0)
         for epoch in range(settings.epochs):
             train_epoch(self.train_state, self._images, member_indices, settings, epoch, self._make_generator(0, epoch))
         return float(evaluate(self.train_state, self._test_images, self._settings))
 
     def run_finish(self, selected: Bitmap) -> FinishResult:
-        """Train new weights after the last round, on the clean set and, by method, on the images of the others."""
+        """Train new weights after the last round, by the method `settings.finish`.
+
+        Parameters
+        ----------
+        selected
+            Shape (n_bytes,), the samples whose labels are trusted. Some methods also train on the images of the others.
+        """
         settings, device = self._settings, self._context.device
         self._images.labels = self._given_labels
         pool = Pool(
@@ -175,33 +189,49 @@ class Trainer:
         return train_finish(settings, self.train_state, pool, self._test_images, derive_seed(settings.seed, 3, 2))
 
     def predict_labels(self) -> NDArray[np.int64]:
-        """Return the classes that the network predicts for all samples, shape (n_samples,)."""
-        return predict(self.train_state, self._images, self._settings).cpu().numpy()
+        """Return the class that the network predicts for every sample, shape (n_samples,)."""
+        return predict_classes(self.train_state, self._images, self._settings).cpu().numpy()
 
     def _normalise_weights(self, weights: NDArray[np.float32] | None, member_indices: Tensor) -> Tensor | None:
-        """Scale the weights to a mean of one over the members, which keeps the size of the steps."""
+        """Scale the weights to a mean of one over the members, which keeps the size of the optimiser's steps."""
         if weights is None:
             return None
-        on_device = torch.from_numpy(weights).to(self._context.device)
-        return on_device / on_device[member_indices].mean()
+        device_weights = torch.from_numpy(weights).to(self._context.device)
+        return device_weights / device_weights[member_indices].mean()
 
-    def _round_settings(self, round: int) -> TrainSettings:
-        """Return the settings with the round's number of epochs, which the schedule depends on."""
+    def _get_round_settings(self, round: int) -> TrainSettings:
+        """Return the settings with the number of epochs of this round, which the learning rate depends on."""
         return replace(self._settings, epochs=self._settings.epochs_of(round))
 
     def _make_generator(self, round: int, epoch: int) -> torch.Generator:
+        """Create the random generator of one epoch, on the device."""
         return torch.Generator(self._context.device).manual_seed(derive_seed(self._settings.seed, 1, round, epoch))
 
-    def _to_indices(self, members: Bitmap) -> Tensor:
-        return torch.from_numpy(bitmap.to_indices(members, self._data.n_samples)).to(self._context.device)
+    def _to_indices(self, samples: Bitmap) -> Tensor:
+        """Convert a bitmap of samples to their indices, on the device."""
+        return torch.from_numpy(bitmap.to_indices(samples, self._data.n_samples)).to(self._context.device)
 
 
-def predict_early(
+def predict_after_warm_up(
     train_state: TrainState, images: DeviceImages, settings: TrainSettings, members: Tensor | None = None
 ) -> NDArray[np.int64]:
-    """Predict the classes by a network trained for `WARM_UP_EPOCHS` on the members (None: all), shape (n_samples,).
+    """Train new weights for `WARM_UP_EPOCHS`, and return the predicted class of every sample.
 
-    The train state keeps the weights of that network.
+    Parameters
+    ----------
+    train_state
+        The network, which keeps the new weights.
+    images
+        The data set.
+    settings
+        Settings of the training.
+    members
+        Shape (n_members,), indices of the training samples, on the device; None for all samples.
+
+    Returns
+    -------
+    predicted
+        Shape (n_samples,).
     """
     device = train_state.context.device
     train_state.reinitialise(derive_seed(settings.seed, 2, 0))
@@ -211,10 +241,10 @@ def predict_early(
     for epoch in range(WARM_UP_EPOCHS):
         generator = torch.Generator(device).manual_seed(derive_seed(settings.seed, 2, 1, epoch))
         train_epoch(train_state, images, members, warm_up_settings, epoch, generator)
-    predicted: NDArray[np.int64] = predict(train_state, images, settings).cpu().numpy()
+    predicted: NDArray[np.int64] = predict_classes(train_state, images, settings).cpu().numpy()
     return predicted
 
 
 def derive_seed(*keys: int) -> int:
-    """Derive a seed for one purpose, which is independent of the seeds for all others."""
+    """Return the seed that belongs to `keys`; the seeds of different keys are independent."""
     return int(np.random.SeedSequence(keys).generate_state(1, np.uint64)[0] >> np.uint64(1))

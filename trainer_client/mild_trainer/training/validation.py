@@ -14,7 +14,7 @@ from mild_trainer.noise import Labels, stratified_order
 
 
 def hold_out_samples(labels: Labels, share: float, seed: int) -> Bitmap:
-    """Draw samples of every class, in proportion to its size; return a bitmap of shape (n_bytes,).
+    """Draw the validation samples from every class, in proportion to the size of the class.
 
     Parameters
     ----------
@@ -25,10 +25,15 @@ def hold_out_samples(labels: Labels, share: float, seed: int) -> Bitmap:
     seed
         Seed of the draw.
 
+    Returns
+    -------
+    held_out
+        Bitmap of the validation samples, shape (n_bytes,).
+
     Raises
     ------
     DataError
-        If a positive `share` is less than one sample, or fewer than two samples would be left.
+        If a positive `share` is less than one sample, or leaves fewer than two samples to train on.
     """
     n_samples = len(labels)
     n_held_out = round(share * n_samples)

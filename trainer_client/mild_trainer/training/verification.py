@@ -20,42 +20,43 @@ _MIN_SAMPLES = 2 * _FOLDS
 
 
 def verify_labels(settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: Reporter) -> HeldOutAgreement:
-    """Train on each half of the samples as in a round, predict the other half, and measure the agreement.
+    """Measure how well networks trained on one half of the samples predict the given labels of the other half.
 
     Parameters
     ----------
     settings, data
-        The settings, and the data set with the given labels.
+        Settings of the training, and its data set with the given labels.
     trainer
-        It keeps the network of the last fold; `Trainer.initialise_round` draws new weights.
+        Trains the two networks, each as in round 0. Afterwards it has the weights of the second one, until
+        `Trainer.initialise_round` draws new ones.
     reporter
         Receives the progress.
 
     Raises
     ------
     DataError
-        If there are too few samples for two folds.
+        If the data set has too few samples for two folds.
     """
     if data.n_samples < _MIN_SAMPLES:
         raise DataError(
             f"{data.name} has {data.n_samples} training samples and held-out agreement takes at least {_MIN_SAMPLES}; "
             "leave out --verify"
         )
-    fold = assign_folds(data.y_train, settings.seed)
+    folds = assign_folds(data.y_train, settings.seed)
     predicted = np.empty_like(data.y_train)
     for number in range(_FOLDS):
-        title, in_other_fold = f"held-out fold {number}", fold != number
+        title, in_other_fold = f"held-out fold {number}", folds != number
         members = bitmap.pack(in_other_fold) & trainer.trainable
         started = time.perf_counter()
         reporter.on_round_start(title, bitmap.popcount(members), settings.epochs_of(0))
-        test_accuracy = trainer.train_comparison(members)
+        test_accuracy = trainer.train_comparison_network(members)
         predicted[~in_other_fold] = trainer.predict_labels()[~in_other_fold]
         reporter.on_comparison_end(title, test_accuracy, time.perf_counter() - started)
-    return measure_agreement(data.y_train, predicted, data.n_classes, fold)
+    return measure_agreement(data.y_train, predicted, data.n_classes, folds)
 
 
 def assign_folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Assign the samples of every class to the folds in turn, shape (n_samples,)."""
-    fold = np.empty(len(labels), dtype=np.int64)
-    fold[stratified_order(labels, (seed, 2))] = np.arange(len(labels)) % _FOLDS
-    return fold
+    """Assign the samples of every class to the folds in turn; return each sample's fold, shape (n_samples,)."""
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[stratified_order(labels, (seed, 2))] = np.arange(len(labels)) % _FOLDS
+    return folds

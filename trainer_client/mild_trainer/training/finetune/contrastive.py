@@ -20,14 +20,14 @@ ALPHA = 1.0
 """Parameter of the Beta distribution of mixing shares."""
 TEMPERATURE = 0.1
 """Temperature of the similarities between projections."""
-WEIGHT = 1.0
+CONTRASTIVE_WEIGHT = 1.0
 """Weight of the contrastive term."""
 N_PROJECTED = 64
 """Dimensions of the projections."""
 
 
 class _ProjectionModel(nn.Module):
-    """A network with a second head that projects its features for comparison."""
+    """A network with a second head, which projects the features to vectors that are compared."""
 
     def __init__(self, model: ResNet) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class _ProjectionModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to logits and projections, concatenated: (n_batch, n_classes + N_PROJECTED)."""
-        features = self.model.features(x)
+        features = self.model.compute_features(x)
         return torch.cat([self.model.head(features), self.projection(features)], 1)
 
 
 class Contrastive:
-    """Cross entropy on mixed labels, and a contrastive term between two views of kept and dropped samples."""
+    """Method of a finish: cross entropy on mixed labels, and a contrastive loss between two views of every image."""
 
     def __init__(self, settings: TrainSettings, train_state: TrainState, pool: Pool) -> None:
         self._settings, self._train_state, self._pool = settings, train_state, pool
@@ -55,8 +55,8 @@ class Contrastive:
         train_state.optimiser.add_param_group({"params": list(network.projection.parameters())})
         self._network = train_state.context.ranks.wrap_model(network)
 
-    def step(self, done: float) -> tuple[Tensor, ComputeCost]:
-        """Return the loss and the cost of the next batch."""
+    def compute_loss(self, progress: float) -> tuple[Tensor, ComputeCost]:
+        """Return the loss and the cost of the next batch; `progress` is not used."""
         pool, context = self._pool, self._train_state.context
         kept, labels = next(self._kept)
         dropped, _ = next(self._dropped)
@@ -82,5 +82,5 @@ class Contrastive:
         first_view, second_view = projected.chunk(2)
         similarities = first_view @ second_view.T / TEMPERATURE
         contrastive_losses = [functional.cross_entropy(rows, match_targets) for rows in (similarities, similarities.T)]
-        loss = torch.stack(label_losses).mean() + WEIGHT * torch.stack(contrastive_losses).mean()
+        loss = torch.stack(label_losses).mean() + CONTRASTIVE_WEIGHT * torch.stack(contrastive_losses).mean()
         return loss, ComputeCost.of_training(2 * (n_kept + n_dropped))

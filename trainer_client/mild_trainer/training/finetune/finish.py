@@ -1,4 +1,4 @@
-"""The training of a finish: a new network, trained by one method until its budget of passes is used up."""
+"""Training of a finish: a new network, trained by one method until its budget of passes is used up."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from torch.nn import functional
 from mild_trainer.settings import FinishName, TrainSettings
 from mild_trainer.training.augment import DeviceImages
 from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.engine import TrainState, evaluate, learning_rate
+from mild_trainer.training.engine import TrainState, compute_learning_rate, evaluate
 from mild_trainer.training.finetune.contrastive import Contrastive
 from mild_trainer.training.finetune.mixmatch import MixMatch
 from mild_trainer.training.finetune.pool import Pool
@@ -27,40 +27,40 @@ class WeightAverage:
     Parameters
     ----------
     model
-        The network, which keeps its own weights until `copy_to_model`.
+        The network, whose own weights stay until `copy_to_model` is called.
     decay
-        Factor of the old average in each step; at most (1 + step) / (10 + step), so that the initial weights are soon
-        forgotten.
+        Factor of the old average in each update, in 0..1. The factor is at most (1 + step) / (10 + step), so that the
+        initial weights soon lose their influence.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay, self._step = decay, 0
         # State dictionaries share the network's memory, and steps change it in place.
-        self._live = [value for value in model.state_dict().values() if value.is_floating_point()]
-        self._averages = [value.clone() for value in self._live]
+        self._weights = [value for value in model.state_dict().values() if value.is_floating_point()]
+        self._averages = [value.clone() for value in self._weights]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Add the current weights to the average."""
+        """Update the averages with the current weights of the network."""
         self._step += 1
         decay = min(self._decay, (1 + self._step) / (10 + self._step))
-        torch._foreach_lerp_(self._averages, self._live, 1 - decay)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
     @torch.no_grad()
     def copy_to_model(self) -> None:
         """Copy the averages into the network."""
-        torch._foreach_copy_(self._live, self._averages)
+        torch._foreach_copy_(self._weights, self._averages)
 
 
 class Supervised:
-    """Training on the clean set: cross entropy on the labels of the kept samples."""
+    """Method of a finish: cross entropy on the labels of the kept samples only."""
 
     def __init__(self, settings: TrainSettings, train_state: TrainState, pool: Pool) -> None:
         self._settings, self._train_state = settings, train_state
         self._batches = pool.iter_batches(pool.kept, settings.batch_size)
 
-    def step(self, done: float) -> tuple[Tensor, ComputeCost]:
-        """Return the loss and the cost of the next batch."""
+    def compute_loss(self, progress: float) -> tuple[Tensor, ComputeCost]:
+        """Return the loss and the cost of the next batch; `progress` is not used."""
         context = self._train_state.context
         (x,), labels = next(self._batches)
         with context.autocast():
@@ -70,10 +70,10 @@ class Supervised:
 
 
 class FinishMethod(Protocol):
-    """A method of training: computes the loss of each step."""
+    """Method of a finish, which computes the loss of each training step."""
 
-    def step(self, done: float) -> tuple[Tensor, ComputeCost]:
-        """Return the loss and the cost of the next batch, at the share `done` of the training, in 0..1."""
+    def compute_loss(self, progress: float) -> tuple[Tensor, ComputeCost]:
+        """Return the loss and the cost of the next batch, after the share `progress` of the training, in 0..1."""
 
 
 METHODS: Mapping[FinishName, Callable[[TrainSettings, TrainState, Pool], FinishMethod]] = MappingProxyType(
@@ -83,16 +83,16 @@ METHODS: Mapping[FinishName, Callable[[TrainSettings, TrainState, Pool], FinishM
 
 @dataclass(frozen=True, slots=True)
 class FinishResult:
-    """Result of a finish.
+    """Result of the training after the last round.
 
     Attributes
     ----------
     method
-        The method used; ``supervised`` where no sample was dropped.
+        The method that was used; ``supervised`` where no sample was dropped.
     n_kept, n_dropped
-        Number of samples with and without trusted labels.
+        Numbers of samples with and without trusted labels.
     test_accuracy
-        Accuracy of the network at the end.
+        Accuracy of the network on the test set, after the training.
     passes
         Cost of the training.
     seconds
@@ -110,16 +110,16 @@ class FinishResult:
 def train_finish(
     settings: TrainSettings, train_state: TrainState, pool: Pool, test_images: DeviceImages, seed: int
 ) -> FinishResult:
-    """Train new weights by the method `settings.finish`, and test them.
+    """Train new weights by the method `settings.finish` until the budget is used up, and test the network.
 
     Parameters
     ----------
     settings
-        Names the method; optimiser and schedule are those of a round.
+        Settings of the training; optimiser and learning rate schedule are those of a round.
     train_state
-        Its network is reinitialised and trained in place; with `settings.ema`, it ends with the averaged weights.
+        The network and its optimiser, changed in place. With `settings.ema`, the network gets the averaged weights.
     pool
-        The samples, of which at least two are kept.
+        The training samples, of which at least two are kept.
     test_images
         The test set.
     seed
@@ -127,9 +127,9 @@ def train_finish(
 
     Notes
     -----
-    The budget is a forward and a backward pass of every sample of the data set for each of `settings.finish_epochs`
-    (those of a round where that is 0). It does not depend on the size of the clean set, so that methods compare at
-    equal cost.
+    The budget is `settings.finish_epochs` forward and backward passes of every sample of the data set; where
+    `settings.finish_epochs` is 0, it is as many as `settings.epochs`. The budget does not depend on the size of the
+    clean set, so that methods are compared at equal cost.
     """
     started = time.perf_counter()
     epochs = settings.finish_epochs or settings.epochs
@@ -141,10 +141,10 @@ def train_finish(
     average = WeightAverage(train_state.model, settings.ema) if settings.ema else None
     optimiser, cost_so_far = train_state.optimiser, ComputeCost()
     while cost_so_far.total < budget:
-        done = cost_so_far.total / budget
+        progress = cost_so_far.total / budget
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings.schedule, settings.lr, done, 1)
-        loss, cost = method.step(done)
+            group["lr"] = compute_learning_rate(settings.schedule, settings.lr, progress, 1)
+        loss, cost = method.compute_loss(progress)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()

@@ -11,25 +11,25 @@ from torch import Tensor
 from mild_trainer.training.augment import DeviceImages
 
 Views: TypeAlias = tuple[tuple[Tensor, ...], Tensor]
-"""Several augmentations of the images of one batch, and their labels."""
+"""Several augmentations of one batch of images, each (n_batch, n_channels, height, width), and the labels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """The samples, and the random generators of their batches.
+    """The kept and dropped samples of a finish, and the random generators of their batches.
 
     Attributes
     ----------
     images
-        The data set on the device, with the given labels.
+        The data set, with the given labels.
     kept, dropped
         Shape (n,), indices of the samples with and without trusted labels, on the device.
     n_classes
-        Labels are 0..n_classes-1.
+        Number of classes; labels are 0..n_classes-1.
     generator
-        Generator of the device, for orders and augmentation.
+        Random generator of the device, which draws the order and the augmentation.
     rng
-        Generator of the host, for the shares of mixed images: drawn there, they need no synchronisation.
+        Random generator of the host, which draws the shares of mixed images without waiting for the device.
     """
 
     images: DeviceImages
@@ -40,7 +40,17 @@ class Pool:
     rng: np.random.Generator
 
     def iter_batches(self, indices: Tensor, batch_size: int, n_views: int = 1) -> Iterator[Views]:
-        """Yield batches of `indices` endlessly, reordered each time, with `n_views` augmentations of each image."""
+        """Yield batches without end; the samples are put in a new random order after each pass.
+
+        Parameters
+        ----------
+        indices
+            Shape (n,), the samples, on the device.
+        batch_size
+            Number of samples in a batch.
+        n_views
+            Number of augmentations of each image.
+        """
         while True:
             order = indices[torch.randperm(len(indices), device=indices.device, generator=self.generator)]
             views = [self.images.iter_augmented(order, batch_size, self.generator) for _ in range(n_views)]
