@@ -80,9 +80,9 @@ def read(media_type: str, body: bytes, limits: LogLimits, sandbox: Sandbox) -> L
     with closing(open_reader(media_type, limits, sandbox)) as reader:
         for start in range(0, len(body), BLOCK_BYTES):
             for batch in reader.feed(body[start : start + BLOCK_BYTES]):
-                log.add(batch)
+                log.add_batch(batch)
         for batch in reader.end():
-            log.add(batch)
+            log.add_batch(batch)
     return log
 
 

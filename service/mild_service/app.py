@@ -48,8 +48,8 @@ from mild_service.selecting.selections import Selections
 from mild_service.store import Store, open_store
 from mild_service.web import problems
 from mild_service.web.auth import AuthMiddleware, RouteRules
-from mild_service.web.dependencies import reject_unknown_query
-from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, allow_origins, read_origins
+from mild_service.web.dependencies import reject_unknown_query_parameters
+from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, allow_origins, parse_origins
 from mild_service.web.openapi import declare_security
 from mild_service.web.request_limits import BodyLimits, Deadline, RateLimiter
 
@@ -117,7 +117,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     problems.add_error_handlers(app)
     app.router.routes.extend(_build_routes())
     declare_security(app)
-    origins = read_origins(settings.cors_origins)
+    origins = parse_origins(settings.cors_origins)
     app.add_middleware(
         AuthMiddleware,
         authenticator=app.state.authenticator,
@@ -156,7 +156,7 @@ def _build_routes() -> Sequence[BaseRoute]:
         events,
     )
     for resource in resources:
-        table.include_router(resource.router, dependencies=[Depends(reject_unknown_query)])
+        table.include_router(resource.router, dependencies=[Depends(reject_unknown_query_parameters)])
     routes.add_pages(table)
     table.include_router(system.router)  # without the query check: probes and scrapers may add parameters
     return table.routes

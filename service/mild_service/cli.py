@@ -36,12 +36,12 @@ from mild_service.store.embedded import EmbeddedServer, open_data_dir
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment; `overrides` that are not None take precedence.
+    """Read the settings from the environment, over which `overrides` that are not None take precedence.
 
     Raises
     ------
     ConfigurationError
-        If a setting is invalid.
+        If a setting has an invalid value.
     """
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
@@ -53,8 +53,8 @@ def read_settings(**overrides: Any) -> Settings:
         ) from error
 
 
-def fail(message: str) -> NoReturn:
-    """Print an error and exit with 2."""
+def exit_with_error(message: str) -> NoReturn:
+    """Print an error message, and exit with status 2."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -66,7 +66,22 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder of the embedded store
 
 
 def run_in_store(action: Callable[[Store], Awaitable[T]], embedded: bool, data_dir: Path | None) -> T:
-    """Open the store that the settings name, and return the result of `action` on it."""
+    """Open a store, and return the result of `action` on it.
+
+    Parameters
+    ----------
+    action
+        Takes the store.
+    embedded
+        Whether to open the store in the data folder instead of the one that the settings name.
+    data_dir
+        The data folder, which implies `embedded`; None for that of the settings.
+
+    Raises
+    ------
+    ConfigurationError
+        If the settings name no store.
+    """
     settings = read_settings(data_dir=data_dir)
     if embedded or data_dir is not None:
         with open_data_dir(settings.data_dir) as url:
@@ -87,13 +102,13 @@ async def _run_action(settings: Settings, url: str, action: Callable[[Store], Aw
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print an error as one line and exit."""
+def report_errors() -> Iterator[None]:
+    """Configure logging, print a `MildError` of the block as one line, and exit with status 2."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:
         yield
     except MildError as error:
-        fail(str(error))
+        exit_with_error(str(error))
 
 
 keys_cli = typer.Typer(no_args_is_help=True, help="API keys: who may use the service.")
@@ -118,7 +133,7 @@ def create(
         await store.credentials.add(secret_digest(secret), key)
         return key
 
-    with one_line_errors():
+    with report_errors():
         key = run_in_store(create_key, embedded, data_dir)
         api_keys.log_audit_event("key-created", key)
         print(f"key {key.key_id} ({_describe_key(key, now)}); it is shown only now:", file=sys.stderr)
@@ -132,7 +147,7 @@ def list_keys(embedded: Embedded = False, data_dir: DataDir = None) -> None:
     async def read_keys(store: Store) -> list[ApiKey]:
         return await store.credentials.list_keys()
 
-    with one_line_errors():
+    with report_errors():
         keys, now = run_in_store(read_keys, embedded, data_dir), time.time()
         for key in keys:
             used = "never used" if key.used_at is None else f"last used {_format_time(key.used_at)}"
@@ -154,13 +169,14 @@ def revoke(
             raise InvalidRequest(f"there is no key {key_id!r}; see mild-service keys list")
         return key
 
-    with one_line_errors():
+    with report_errors():
         key = run_in_store(revoke_key, embedded, data_dir)
         api_keys.log_audit_event("key-revoked", key)
         print(f"key {key.key_id} ({key.name}) is revoked")
 
 
 def _describe_key(key: ApiKey, now: float) -> str:
+    """Return the name, the scope, the runs and the expiry of a key as one line."""
     runs = f"runs {key.prefix}*" if key.prefix else "all runs"
     expiry = "for good" if key.expires_at is None else f"until {_format_time(key.expires_at)}"
     return f"{key.name}, {key.scope}, {runs}, {expiry}"
@@ -182,9 +198,9 @@ def export_run(
     """Write a run, with all its rounds, to one file."""
 
     async def write_file(store: Store) -> int:
-        return await archive.export(store, run, file)
+        return await archive.export_run(store, run, file)
 
-    with one_line_errors():
+    with report_errors():
         print(f"{file}: run {run}, {run_in_store(write_file, embedded, data_dir)} bytes")
 
 
@@ -197,10 +213,10 @@ def import_run(
     """Write a file's run to the store; nothing is written if any of the file is damaged."""
 
     async def read_file(store: Store) -> Run:
-        return await archive.load(store, file, run_id)
+        return await archive.import_run(store, file, run_id)
 
-    with one_line_errors():
-        run_id = archive.check(file)["run_id"] if name is None else name
+    with report_errors():
+        run_id = archive.check_archive(file)["run_id"] if name is None else name
         if not _RUN_ID.fullmatch(run_id):
             raise InvalidRequest(f"{run_id!r} is not a run id; use letters, digits, '.', '_' and '-', up to 64")
         run = run_in_store(read_file, embedded, data_dir)
@@ -223,7 +239,7 @@ def examine(
     async def run_checks(store: Store) -> doctor.Report:
         return await doctor.examine(store, read_settings(data_dir=data_dir), repair)
 
-    with one_line_errors():
+    with report_errors():
         report = run_in_store(run_checks, embedded, data_dir)
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
@@ -244,7 +260,7 @@ cli.command("doctor")(examine)
 
 
 class _Server(uvicorn.Server):
-    """Prints the address that it listens on, and begins to drain before it closes the port."""
+    """uvicorn server that prints its address, and refuses new work for a while before it closes the port."""
 
     def __init__(self, config: uvicorn.Config, drain: Drain, drain_seconds: float) -> None:
         super().__init__(config)
@@ -254,7 +270,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or []:
-            print(f"listening on {_address(listener)}", flush=True)
+            print(f"listening on {_format_address(listener)}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._drain.begin()
@@ -285,8 +301,8 @@ def serve(
     """Serve until stopped (SIGTERM, or ctrl-C)."""
     # Without these handlers, the signal that uvicorn passes on after its shutdown would kill the process before
     # the embedded store is stopped.
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGINT, _exit)
+    signal.signal(signal.SIGTERM, _exit_on_signal)
+    signal.signal(signal.SIGINT, _exit_on_signal)
     overrides = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous or None}
     with ExitStack() as stack:
         try:
@@ -298,7 +314,7 @@ def serve(
             check_network_exposure(settings)
             listener = stack.enter_context(_open_listener(settings))
         except ConfigurationError as error:
-            fail(str(error))
+            exit_with_error(str(error))
         observability.configure_logging(settings.log_level, settings.log_format)
         process.tune_gc()
         config = uvicorn.Config(
@@ -315,11 +331,12 @@ def serve(
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line."""
     cli()
 
 
 def _open_listener(settings: Settings) -> socket.socket:
+    """Return a socket that is bound to the host and port of the settings."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         with ExitStack() as stack:
@@ -334,12 +351,13 @@ def _open_listener(settings: Settings) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
+def _format_address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-def _exit(signum: int, _: FrameType | None) -> NoReturn:
+def _exit_on_signal(signum: int, _: FrameType | None) -> NoReturn:
+    """Exit with status 0 after SIGTERM, and with 130 after ctrl-C."""
     sys.exit(0 if signum == signal.SIGTERM else 130)
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from mild_service.config import Settings
 from mild_service.observability import Telemetry
-from mild_service.web.problems import problem_catalogue
+from mild_service.web.problems import describe_problems
 from mild_trainer import cli
 
 COMPOSE = Path("docker-compose.yml")
@@ -243,7 +243,7 @@ def test_alerts_and_board_ask_for_metrics_and_problems_that_there_are() -> None:
     known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
     for expression in expressions():
         assert set(re.findall(r"\bmild_\w+", expression)) <= known, expression
-        assert set(re.findall(r'code="([^"]+)"', expression)) <= set(problem_catalogue()), expression
+        assert set(re.findall(r'code="([^"]+)"', expression)) <= set(describe_problems()), expression
 
 
 def test_every_alert_has_its_remedy() -> None:

@@ -114,7 +114,7 @@ def test_it_says_where_it_listens(host: str, flags: list[str], address: str, mon
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_signals_end_the_process_the_usual_way(signum: signal.Signals, code: int) -> None:
     with pytest.raises(SystemExit) as left:
-        cli._exit(signum, None)
+        cli._exit_on_signal(signum, None)
     assert left.value.code == code
 
 

@@ -1,4 +1,4 @@
-"""Geometry of the charts that are drawn as SVG, in percent of the drawing, so that texts keep their size."""
+"""Geometry of the SVG charts, in percent of the drawing, so that texts keep their size at every size of a chart."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _FAINTEST = 0.28
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A label of an axis; `at` is in percent from its beginning."""
+    """A label of an axis; `at` is its distance from the beginning of the axis in percent."""
 
     at: float
     text: str
@@ -59,8 +59,14 @@ class Cell:
         return self.height * self.dropped / self.n
 
 
-def grid_cells(kept: Counts, dropped: Counts) -> list[Cell]:
-    """Return the cells that have samples, row by row from the bottom; both arrays have shape (n_rows, n_columns)."""
+def make_cells(kept: Counts, dropped: Counts) -> list[Cell]:
+    """Return the cells of a grid that have samples, row by row from the bottom.
+
+    Parameters
+    ----------
+    kept, dropped
+        Numbers of samples; shape (n_rows, n_columns).
+    """
     counts = kept + dropped
     n_rows, n_columns = counts.shape
     max_log = math.log1p(int(counts.max(initial=1)))
@@ -81,27 +87,27 @@ def grid_cells(kept: Counts, dropped: Counts) -> list[Cell]:
     ]
 
 
-def count_ticks(axis: Axis, n_ticks: int) -> list[Tick]:
-    """Return about `n_ticks` labels of an axis of whole numbers, in the middle of their bins."""
+def make_count_ticks(axis: Axis, n_ticks: int) -> list[Tick]:
+    """Return about `n_ticks` labels of an axis of counts, each in the middle of its bin."""
     largest = axis.n_bins * axis.width - 1
-    step = _round_step(max(largest / n_ticks, 1))
+    step = _round_up_step(max(largest / n_ticks, 1))
     scale = 100 / (axis.n_bins * axis.width)
     values = range(0, int(largest) + 1, int(step))
     return [Tick((axis.width * (value // axis.width) + axis.width / 2) * scale, f"{value:,}") for value in values]
 
 
-def value_ticks(low: float, high: float, n_ticks: int) -> list[Tick]:
+def make_value_ticks(low: float, high: float, n_ticks: int) -> list[Tick]:
     """Return about `n_ticks` labels of an axis of scores from `low` to `high`."""
     if high <= low:
         return [Tick(50.0, f"{low:g}")]
-    step = _round_step((high - low) / n_ticks)
+    step = _round_up_step((high - low) / n_ticks)
     first = math.ceil(low / step)
     last = math.floor(high / step)
     return [Tick(100 * (n * step - low) / (high - low), f"{n * step:g}") for n in range(first, last + 1)]
 
 
-def _round_step(step: float) -> float:
-    """Round up to 1, 2 or 5 times a power of ten."""
+def _round_up_step(step: float) -> float:
+    """Round a step up to 1, 2 or 5 times a power of ten."""
     size = 10.0 ** math.floor(math.log10(step))
     return next(size * factor for factor in (1, 2, 5, 10) if size * factor >= step * (1 - 1e-9))
 
@@ -118,14 +124,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram of scores, with the cut and the score of one sample.
+    """Layout of a histogram of scores, with the cut and the score of one sample.
 
     Attributes
     ----------
     bars
         Bins that have samples.
     cut, sample
-        Percent from the left, or None.
+        Distance of the cut, and of the sample's score, from the left in percent; None if there is none.
     ticks
         Labels of the scores.
     """
@@ -136,8 +142,16 @@ class Distribution:
     ticks: list[Tick]
 
 
-def distribution(histogram: Histogram, threshold: Threshold, score: float | None) -> Distribution:
-    """Lay out the histogram of a selection; heights are square roots, so that small counts are visible."""
+def make_distribution(histogram: Histogram, threshold: Threshold, score: float | None) -> Distribution:
+    """Lay out the histogram of a selection. Heights are square roots of counts, so that small counts are visible.
+
+    Parameters
+    ----------
+    histogram, threshold
+        Histogram and cut of the selection.
+    score
+        Score of the sample to show; None for no sample.
+    """
     counts = np.sqrt(np.asarray(histogram.counts, dtype=np.float64))
     n_bins = counts.size
     high = float(counts.max(initial=0.0)) or 1.0
@@ -155,30 +169,30 @@ def distribution(histogram: Histogram, threshold: Threshold, score: float | None
         ],
         cut=None if threshold.cut is None else 100 * cut / n_bins,
         sample=None if score is None else position(score),
-        ticks=value_ticks(low, low + span, 6),
+        ticks=make_value_ticks(low, low + span, 6),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive equal epochs in a sample's history, in percent of the strip; `kind` is a character of the history."""
+    """Consecutive equal epochs of a sample's history, in percent of the strip; `kind` is their character."""
 
     x: float
     width: float
     kind: str
 
 
-def history_segments(history: str, single: int = 120) -> list[Segment]:
-    """Return a segment per epoch of a sample's history in one round, or merge equal ones if there are many.
+def make_history_segments(history: str, max_single: int = 120) -> list[Segment]:
+    """Return a segment per epoch of a sample's history in one round, or per run of equal epochs if there are many.
 
     Parameters
     ----------
     history
-        A character per epoch.
-    single
-        Most epochs that get a segment each.
+        One character per epoch, as in `HistoryView`.
+    max_single
+        Most epochs for which each gets its own segment.
     """
-    lengths = [1] * len(history) if len(history) <= single else _run_lengths(history)
+    lengths = [1] * len(history) if len(history) <= max_single else _find_run_lengths(history)
     segments, start = [], 0
     for length in lengths:
         segments.append(Segment(100 * start / len(history), 100 * length / len(history), history[start]))
@@ -186,7 +200,8 @@ def history_segments(history: str, single: int = 120) -> list[Segment]:
     return segments
 
 
-def _run_lengths(history: str) -> Sequence[int]:
+def _find_run_lengths(history: str) -> Sequence[int]:
+    """Return the lengths of the runs of equal characters."""
     letters: NDArray[np.uint8] = np.frombuffer(history.encode(), dtype=np.uint8)
     ends = np.concatenate((np.flatnonzero(np.diff(letters)) + 1, [letters.size]))
     lengths: list[int] = np.diff(ends, prepend=0).tolist()

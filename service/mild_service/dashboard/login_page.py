@@ -21,18 +21,18 @@ _MAX_FORM_BYTES = 4096
 
 @router.get("/ui/login")
 async def show_login(request: Request) -> HTMLResponse:
-    """Show the form, or the current login. The query parameter `next` is the page to continue to."""
-    return await _login_page(request, request.query_params.get("next", ""))
+    """Show the login form, or the current login. The query parameter `next` is the page to continue to."""
+    return await _render_login_page(request, request.query_params.get("next", ""))
 
 
 @router.post("/ui/login")
 async def log_in(request: Request, settings: SettingsDep) -> Response:
-    """Begin a session with the key in the form."""
+    """Begin a session with the API key in the form, and redirect to the next page."""
     check_same_site(request)
     media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
     form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     secret = form.get("key", [""])[0].strip()
-    authenticator = _authenticator(request)
+    authenticator = _get_authenticator(request)
     key = await authenticator.find_by_secret(secret) if await authenticator.requires_key() else None
     api_keys.log_audit_event(
         "login" if key else "failed-login",
@@ -42,8 +42,8 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
     )
     next_path = form.get("next", [""])[0]
     if key is None:
-        return await _login_page(request, next_path, failed=True)
-    response = _redirect(request, next_path if _is_own_page(next_path) else "/ui/")
+        return await _render_login_page(request, next_path, failed=True)
+    response = _redirect_to(request, next_path if _is_own_page(next_path) else "/ui/")
     response.set_cookie(
         SESSION_COOKIE,
         await authenticator.begin_session(secret),
@@ -58,17 +58,18 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
 
 @router.post("/ui/logout")
 async def log_out(request: Request) -> Response:
-    """End the session."""
+    """End the session, and redirect to the login form."""
     check_same_site(request)
     if session := request.cookies.get(SESSION_COOKIE):
-        await _authenticator(request).end_session(session)
-    response = _redirect(request, "/ui/login")
+        await _get_authenticator(request).end_session(session)
+    response = _redirect_to(request, "/ui/login")
     response.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
     return response
 
 
-async def _login_page(request: Request, next_path: str, failed: bool = False) -> HTMLResponse:
-    authenticator, session = _authenticator(request), request.cookies.get(SESSION_COOKIE)
+async def _render_login_page(request: Request, next_path: str, failed: bool = False) -> HTMLResponse:
+    """Render the page of the login; `failed` says that the last attempt failed."""
+    authenticator, session = _get_authenticator(request), request.cookies.get(SESSION_COOKIE)
     requires_key = await authenticator.requires_key()
     key = await authenticator.find_by_session(session) if requires_key and session else None
     context = {
@@ -85,12 +86,12 @@ def _is_own_page(path: str) -> bool:
     return path.startswith("/ui/") and "\\" not in path and path.isprintable()
 
 
-def _redirect(request: Request, path: str) -> RedirectResponse:
+def _redirect_to(request: Request, path: str) -> RedirectResponse:
     return RedirectResponse(
         request.scope.get("root_path", "") + path, status_code=303, headers={"Cache-Control": "no-store"}
     )
 
 
-def _authenticator(request: Request) -> Authenticator:
+def _get_authenticator(request: Request) -> Authenticator:
     authenticator: Authenticator = request.app.state.authenticator
     return authenticator

@@ -1,4 +1,4 @@
-"""Progress of a run on the dashboard: its learning curve and its alarms."""
+"""Progress of a run: its learning curve and its alarms, which the dashboard shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ class LearningCurve:
     Attributes
     ----------
     rows
-        Round, epoch, share of the observed samples whose given label was predicted, then the accuracies; None for
-        missing values.
+        Per epoch: the round, the epoch, the share of the observed samples whose given label was predicted, and the
+        accuracies. None stands for missing values.
     accuracies
-        Names of the scalars that are accuracies.
+        Names of the accuracies in `rows`.
     """
 
     rows: list[list[float | None]]
     accuracies: list[str]
 
     def chart_data(self) -> dict[str, Any]:
-        """Return the data of the chart, with a list per column."""
+        """Return the data of the chart: one list per column, and the names of the accuracies."""
         columns = [list(column) for column in zip(*self.rows, strict=True)] or [[] for _ in range(3)]
         return {"columns": columns, "accuracies": self.accuracies}
 
@@ -52,12 +52,12 @@ _MAX_SILENT_SECONDS = 3600.0
 
 
 def find_run_alarms(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
-    """Return the alarms of a run, a sentence each.
+    """Return the alarms of a run, one sentence each.
 
     Parameters
     ----------
     run, rounds
-        The run, and its rounds or the last few of them.
+        The run, and all or the last few of its rounds.
     now
         Unix time in seconds.
     """

@@ -28,35 +28,35 @@ NONE = "–"
 """Placeholder for a missing number."""
 
 
-def number(value: float | None) -> str:
-    """Format a count, with separators of thousands."""
+def format_number(value: float | None) -> str:
+    """Format a number as an integer with separators of thousands."""
     return NONE if value is None else f"{value:,.0f}"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def format_percent(value: float | None, digits: int = 1) -> str:
     """Format a share as a percentage."""
     return NONE if value is None else f"{100 * value:.{digits}f}%"
 
 
-def score(value: float | None) -> str:
-    """Format a metric's value with up to four significant digits."""
+def format_score(value: float | None) -> str:
+    """Format the value of a metric with up to four significant digits."""
     return NONE if value is None else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
-def sentence(text: str) -> str:
-    """Format a phrase as a sentence."""
+def format_sentence(text: str) -> str:
+    """Return a phrase as a sentence: with a capital letter and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def interval(estimate: Mapping[str, float] | None, digits: int = 0) -> str:
-    """Format the interval of an estimated share."""
+def format_interval(estimate: Mapping[str, float] | None, digits: int = 0) -> str:
+    """Format the interval from ``low`` to ``high`` of an estimated share as percentages."""
     if estimate is None:
         return NONE
     return f"{100 * estimate['low']:.{digits}f}–{100 * estimate['high']:.{digits}f}%"
 
 
-def ago(seconds: float) -> str:
-    """Format a time in the past by its largest unit."""
+def format_age(seconds: float) -> str:
+    """Format the time since an event by its largest unit, such as '2 hours ago'."""
     for size, name in _UNITS:
         if seconds >= size:
             n = int(seconds // size)
@@ -64,31 +64,31 @@ def ago(seconds: float) -> str:
     return "just now"
 
 
-def moment(at: float | None) -> str:
+def format_time(at: float | None) -> str:
     """Format Unix time in seconds as a date and time in UTC."""
     return NONE if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def machine_moment(at: float) -> str:
+def format_iso_time(at: float) -> str:
     """Format Unix time in seconds as ISO 8601, for `<time datetime>`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
-def plural(count: int, noun: str, several: str | None = None) -> str:
-    """Format a count with its noun: 1 round, 2 rounds."""
+def format_count(count: int, noun: str, several: str | None = None) -> str:
+    """Format a count with its noun, such as '1 round' or '2 rounds'; `several` is an irregular plural."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
 FILTERS: Mapping[str, Any] = {
-    "number": number,
-    "percent": percent,
-    "score": score,
-    "sentence": sentence,
-    "interval": interval,
-    "ago": ago,
-    "moment": moment,
-    "machine_moment": machine_moment,
-    "plural": plural,
+    "number": format_number,
+    "percent": format_percent,
+    "score": format_score,
+    "sentence": format_sentence,
+    "interval": format_interval,
+    "ago": format_age,
+    "moment": format_time,
+    "machine_moment": format_iso_time,
+    "plural": format_count,
 }
 
 
@@ -98,8 +98,8 @@ _CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
 @cache
-def assets_version() -> str:
-    """Return a digest of all assets. It is part of their paths, so that browsers may cache them for good."""
+def compute_assets_version() -> str:
+    """Return a digest of all assets, which is part of their paths, so that browsers may cache them forever."""
     digest = hashlib.sha256()
     for path in sorted(STATIC_DIR.rglob("*")):
         if path.is_file():
@@ -109,7 +109,7 @@ def assets_version() -> str:
 
 
 class Assets(StaticFiles):
-    """Serves the assets. Under the path of another version, as during an update of replicas, they are not cached."""
+    """Serves the assets. Those requested under another version, as during an update of replicas, are not cached."""
 
     def __init__(self) -> None:
         super().__init__(directory=STATIC_DIR)
@@ -118,7 +118,7 @@ class Assets(StaticFiles):
         """Return the file at ``<version>/<name>``."""
         version, _, name = path.replace("\\", "/").partition("/")
         response = await super().get_response(name, scope)
-        response.headers["Cache-Control"] = _CACHE_FOREVER if version == assets_version() else "no-cache"
+        response.headers["Cache-Control"] = _CACHE_FOREVER if version == compute_assets_version() else "no-cache"
         return response
 
 
@@ -161,7 +161,7 @@ def render(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> HTMLResponse:
-    """Render a template.
+    """Render a template as the response to a request.
 
     In addition to `context`, every template has ``root`` (the service's root path), ``asset(name)``,
     ``link(path, **query)``, ``key`` (the caller's key; None if the service requires no key), ``now``,
@@ -171,7 +171,7 @@ def render(
     caller: ApiKey = getattr(request.state, "caller", ANONYMOUS)
     shared_context = {
         "root": root,
-        "asset": lambda name: f"{root}{STATIC_PATH}/{assets_version()}/{name}",
+        "asset": lambda name: f"{root}{STATIC_PATH}/{compute_assets_version()}/{name}",
         "link": lambda path, **query: root + link(path, **query),
         "key": None if caller is ANONYMOUS else caller,
         "now": time.time(),
@@ -188,17 +188,18 @@ def render(
 
 
 def link(path: str, **query: Any) -> str:
-    """Return a path with a query; parameters that are None or empty are left out."""
+    """Return a path with a query string, without the parameters that are None or empty."""
     parameters = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
 def script_data(value: Any) -> Markup:
-    """Return a value as JSON for a ``<script type="application/json">``, escaped so that it cannot end the element."""
+    """Return a value as JSON for a ``<script type="application/json">`` element, which the JSON cannot end."""
     return Markup(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode().translate(_SCRIPT_ESCAPES))
 
 
 def _make_environment() -> Environment:
+    """Return Jinja's environment with the templates and the filters."""
     # Undefined names are errors: otherwise a page would silently lack data.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

@@ -17,22 +17,22 @@ from mild_service.web import media_types
 _PAGES = (login_page, runs_page, run_page, selection_pages, sample_pages)
 
 
-def add_pages(table: APIRouter) -> None:
+def add_pages(router: APIRouter) -> None:
     """Add the pages and their assets to a router."""
     for page in _PAGES:
-        table.include_router(page.router)
-    table.mount(rendering.STATIC_PATH, rendering.Assets(), name="ui-static")
+        router.include_router(page.router)
+    router.mount(rendering.STATIC_PATH, rendering.Assets(), name="ui-static")
 
 
 class ProblemPages:
-    """Renders problems under ``/ui/`` as pages, or redirects to the login, if the client accepts HTML."""
+    """Middleware that answers problems under ``/ui/`` with a page or a redirect to the login, if HTML is accepted."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or not _is_page(scope):
+        if scope["type"] != "http" or not _requests_page(scope):
             await self._app(scope, receive, send)
             return
         start: Message | None = None
@@ -47,19 +47,21 @@ class ProblemPages:
             elif start is not None:
                 body.extend(message.get("body", b""))
                 if not message.get("more_body"):
-                    await _problem_page(Request(scope), json.loads(bytes(body)), start)(scope, receive, send)
+                    await _render_problem(Request(scope), json.loads(bytes(body)), start)(scope, receive, send)
                 return
             await send(message)
 
         await self._app(scope, receive, send_as_page)
 
 
-def _is_page(scope: Scope) -> bool:
+def _requests_page(scope: Scope) -> bool:
+    """Return whether a request is for the dashboard and accepts HTML."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return path.startswith("/ui") and "text/html" in Headers(scope=scope).get("accept", "")
 
 
-def _problem_page(request: Request, problem: Mapping[str, Any], start: Message) -> Response:
+def _render_problem(request: Request, problem: Mapping[str, Any], start: Message) -> Response:
+    """Render a problem as a page, or redirect to the login; `start` is the message with the problem's headers."""
     status: int = problem["status"]
     if status == 401 and request.method in ("GET", "HEAD"):
         root = request.scope.get("root_path", "")

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
 from mild_service.api_keys import ApiKey
-from mild_service.dashboard.code_snippets import download_snippet, mask_snippet, selection_snippets
+from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets
 from mild_service.dashboard.progress import build_learning_curve, find_run_alarms
 from mild_service.dashboard.rendering import render
 from mild_service.errors import RoundNotOpen
@@ -28,7 +28,7 @@ RoundQuery = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class PageState:
-    """The run and the round that a page shows.
+    """The run and the round that a page is about.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class PageState:
     round
         The round that the page shows.
     requested_round
-        Number of the round in the request, which links of the page keep; None if it names none.
+        Number of the round in the request, which the links of the page contain too; None without such a number.
     """
 
     run: Run
@@ -47,20 +47,29 @@ class PageState:
     round: Round
     requested_round: int | None
 
-    def context(self) -> dict[str, Any]:
+    def template_context(self) -> dict[str, Any]:
         """Return the context of the template `run_base.html`."""
         return {"run": self.run, "rounds": self.rounds, "round": self.round, "requested_round": self.requested_round}
 
 
 async def load_page_state(runs: RunWriter, run_id: str, requested_round: int | None) -> PageState:
-    """Load a run and its requested round; by default the open round if it has epochs, else the one before.
+    """Load a run and the round that a page is about.
+
+    Parameters
+    ----------
+    runs
+        Reads the run and its rounds.
+    run_id
+        Id of the run.
+    requested_round
+        Number of the round; None for the open round if it has epochs, and else for the round before it.
 
     Raises
     ------
     RunNotFound
-        If there is no such run.
+        If the run does not exist.
     RoundNotOpen
-        If the round has not begun.
+        If the requested round has not begun.
     """
     run = await runs.find(run_id)
     rounds = await runs.read_rounds(run)
@@ -74,11 +83,11 @@ async def load_page_state(runs: RunWriter, run_id: str, requested_round: int | N
     return PageState(run, rounds, rounds[number], requested_round)
 
 
-async def _page_state(run_id: RunId, runs: RunsDep, requested_round: RoundQuery = None) -> PageState:
+async def _read_page_state(run_id: RunId, runs: RunsDep, requested_round: RoundQuery = None) -> PageState:
     return await load_page_state(runs, run_id, requested_round)
 
 
-PageDep = Annotated[PageState, Depends(_page_state)]
+PageDep = Annotated[PageState, Depends(_read_page_state)]
 """The run and the round that a page shows, from its path and its query parameter `round`."""
 
 
@@ -92,10 +101,10 @@ async def show_run(
     selections: SelectionsDep,
     caller: CallerDep,
 ) -> HTMLResponse:
-    """Show the overview of a run. A selection that has to be computed is loaded by the page itself."""
+    """Show the overview of a run. The page itself loads a selection that has to be computed."""
     is_stored = page.round.finished and page.run.audit is None
     context = {
-        **page.context(),
+        **page.template_context(),
         "curve": build_learning_curve(page.run, page.rounds),
         "alarms": find_run_alarms(page.run, page.rounds, time.time()),
         "overlaps": await selections.compute_overlaps(page.run, page.rounds),
@@ -108,39 +117,42 @@ async def show_run(
 async def show_selection(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, selections: SelectionsDep, caller: CallerDep
 ) -> HTMLResponse:
-    """Show the part of the overview about a round's selection, which the page loads by itself."""
+    """Show the part of the overview about a round's selection, which the page loads later."""
     page = await load_page_state(runs, run_id, round_)
-    context = {**page.context(), "panel": await _build_panel(request, page, selections, caller)}
+    context = {**page.template_context(), "panel": await _build_panel(request, page, selections, caller)}
     return render(request, "selection.html", context)
 
 
 async def _build_panel(request: Request, page: PageState, selections: Selections, caller: ApiKey) -> dict[str, Any]:
-    """Build the panel of a round's selection: its summary, all cuts, and requests that fetch it."""
+    """Return the values of a selection's panel: its summary, its alarms, its chart, and snippets that fetch it."""
     plan = await selections.plan(page.run, page.round.number, {})
     summary = await selections.read_summary(plan)
     sweep = await selections.compute_sweep(plan)
     fit = await selections.read_fit(plan)
     return {
         "selection": summary,
-        "alarms": find_alarms(*_measured_quality(summary), {}),
+        "alarms": find_alarms(*_get_measured_quality(summary), {}),
         "chart": {
             "metric": sweep["metric"],
             "threshold": sweep["threshold"],
             "histogram": fit["histogram"],
             "densities": fit["densities"],
-            **_cut_columns(sweep),
+            **_make_cut_columns(sweep),
         },
-        "snippets": selection_snippets(str(request.base_url).rstrip("/"), page.run.run_id, page.round.number, caller),
+        "snippets": make_selection_snippets(
+            str(request.base_url).rstrip("/"), page.run.run_id, page.round.number, caller
+        ),
     }
 
 
-def _measured_quality(summary: Mapping[str, Any]) -> tuple[float | None, float | None]:
+def _get_measured_quality(summary: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return the measured precision and recall of a selection; None where it has none."""
     measured = summary.get("measured") or {}
     return measured.get("precision"), measured.get("recall")
 
 
-def _cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all cuts as a list per number, which takes a third of the bytes."""
+def _make_cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cuts of a sweep as one list per quantity, which takes a third of the bytes of one object per cut."""
     cuts = sweep["cuts"]
     estimated = {
         name: [cut["estimated"][name] for cut in cuts]
@@ -173,15 +185,15 @@ _FORMATS = {
 
 @router.get("/ui/runs/{run_id}/downloads", response_class=HTMLResponse)
 async def show_downloads(request: Request, page: PageDep, caller: CallerDep) -> HTMLResponse:
-    """Show the formats of the set, with requests that fetch it."""
+    """Show the formats in which a round's set can be downloaded, with snippets that fetch it."""
     base, number = str(request.base_url).rstrip("/"), page.round.number
     formats: list[dict[str, Any]] = []
     for media_type in responses.SELECTION_TYPES:
         name, extension, description = _FORMATS[media_type]
         file = f"{page.run.run_id}-round-{number}.{extension}"
-        code = download_snippet(base, page.run.run_id, number, caller, media_type, file)
+        code = make_download_snippet(base, page.run.run_id, number, caller, media_type, file)
         formats.append({"name": name, "media_type": media_type, "what": description, "file": file, "code": code})
-    snippets = [*selection_snippets(base, page.run.run_id, number, caller)[:1]]
-    snippets.append(("As a mask", mask_snippet(base, page.run.run_id, number, page.run.spec.num_samples)))
-    context = {**page.context(), "formats": formats, "snippets": snippets}
+    snippets = [*make_selection_snippets(base, page.run.run_id, number, caller)[:1]]
+    snippets.append(("As a mask", make_mask_snippet(base, page.run.run_id, number, page.run.spec.num_samples)))
+    context = {**page.template_context(), "formats": formats, "snippets": snippets}
     return render(request, "downloads.html", context)

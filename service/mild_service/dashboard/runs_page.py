@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from mild_core.alarms import PATIENCE
-from mild_service.dashboard.code_snippets import first_epoch_snippets
+from mild_service.dashboard.code_snippets import make_first_epoch_snippets
 from mild_service.dashboard.progress import find_run_alarms
 from mild_service.dashboard.rendering import link, render
 from mild_service.models import Round, Run, RunStatus
@@ -21,14 +21,14 @@ router = APIRouter(include_in_schema=False)
 
 _PAGE_SIZE = 25
 _BATCH_SIZE = 500
-"""Runs that a search reads at once."""
+"""Number of runs that a search reads at once."""
 _MAX_BATCHES = 20
-"""Batches that a search reads before it stops and offers to continue."""
+"""Number of batches that a search reads before it stops and offers to continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Conditions of a search for runs.
+    """Conditions of a search for runs. It is false if it has none.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class RunFilter:
         return bool(self.text or self.tag or self.status)
 
     def matches(self, run: Run) -> bool:
-        """Return whether a run meets all conditions."""
+        """Return whether a run fulfils all conditions."""
         name, _, value = self.tag.partition("=")
         matches_tag = not self.tag or (name in run.tags and ("=" not in self.tag or run.tags[name] == value))
         text = self.text.casefold()
@@ -58,7 +58,7 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run in the list.
+    """A row of the list of runs.
 
     Attributes
     ----------
@@ -69,11 +69,11 @@ class RunRow:
     n_finished
         Number of finished rounds.
     progress
-        Share of the expected epochs of all expected rounds that are stored; None if the run expects no number.
+        Stored share of the epochs that the run expects in all rounds; None if it does not say how many.
     selection
-        Summary of the last finished round's selection; None before there is one.
+        Summary of the selection of the last finished round; None if no round is finished.
     alarms
-        Alarms, a sentence each.
+        Alarms, one sentence each.
     """
 
     run: Run
@@ -100,9 +100,9 @@ async def show_runs(
     status: Annotated[RunStatus | Literal[""], Query()] = "",
     cursor: Annotated[str | None, Query(pattern=r"^[0-9]{13}:[A-Za-z0-9._-]{1,64}$")] = None,
 ) -> HTMLResponse:
-    """Show the list, or how to send a first epoch if there are no runs."""
+    """Show the list of runs, or how to send a first epoch if there are no runs."""
     run_filter = RunFilter(q.strip(), tag.strip(), status or None)
-    matching_runs, next_cursor, search_complete = await _search(runs, caller.prefix, run_filter, cursor)
+    matching_runs, next_cursor, search_complete = await _search_runs(runs, caller.prefix, run_filter, cursor)
     rows = await asyncio.gather(*(_build_row(runs, run) for run in matching_runs))
     query = {"q": run_filter.text, "tag": run_filter.tag, "status": status}
     context = {
@@ -111,15 +111,22 @@ async def show_runs(
         "cursor": cursor,
         "next_link": next_cursor and request.scope["root_path"] + link("/ui/", **query, cursor=next_cursor),
         "search_complete": search_complete,
-        "snippets": first_epoch_snippets(str(request.base_url).rstrip("/"), caller),
+        "snippets": make_first_epoch_snippets(str(request.base_url).rstrip("/"), caller),
     }
     return render(request, "runs.html", context)
 
 
-async def _search(
+async def _search_runs(
     runs: RunWriter, prefix: str, run_filter: RunFilter, cursor: str | None
 ) -> tuple[list[Run], str | None, bool]:
-    """Return a page of runs, the cursor of the next page, and whether the page is full or all runs were searched."""
+    """Return a page of the runs that a filter matches.
+
+    Returns
+    -------
+    tuple
+        The runs, the cursor of the next page (None at the end), and whether the search is complete: False if it stopped
+        after `_MAX_BATCHES` batches without filling the page.
+    """
     if not run_filter:
         page = await runs.list_page(_PAGE_SIZE, cursor, prefix)
         return page.runs, page.next_cursor, True

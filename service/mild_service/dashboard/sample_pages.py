@@ -34,20 +34,20 @@ from mild_service.web.dependencies import (
 
 
 async def plan_selection(page: PageState, selections: Selections) -> SelectionPlan | None:
-    """Plan the selection of the round that a page shows; return None if the round has no epochs."""
+    """Return the plan of the selection that a page is about; None if its round has no epochs."""
     if not page.round.epochs:
         return None
     return await selections.plan(page.run, page.round.number, {})
 
 
 async def load_table(page: PageState, selections: Selections, tables: SampleTables) -> SelectionTable | None:
-    """Load the sample table of the round that a page shows; return None if the round has no epochs."""
+    """Return the sample table of the selection that a page is about; None if its round has no epochs."""
     plan = await plan_selection(page, selections)
     return None if plan is None else await tables.get(plan)
 
 
 def allow_images(request: Request, run: Run) -> None:
-    """Allow the page to load images from the origin of the run's picture addresses."""
+    """Allow the page that answers a request to load images from the origin of the run's picture addresses."""
     request.state.image_origin = image_origin(run.spec.picture_url)
 
 
@@ -59,7 +59,23 @@ async def build_rows(
     labels: NDArray[np.int32] | None,
     audit: Audit,
 ) -> list[dict[str, Any]]:
-    """Build the rows of a list of samples."""
+    """Return the values of each row in a list of samples.
+
+    Parameters
+    ----------
+    selection_table
+        Table of all samples of the selection.
+    samples
+        Samples to list, shape (n_rows,).
+    run
+        The run.
+    sample_ids
+        Reads the external ids of the samples.
+    labels
+        Given labels of all samples, shape (n_samples,); None if the run has no labels.
+    audit
+        The run's audit.
+    """
     table = selection_table.table
     ascending = np.sort(samples).astype(np.int64)
     ids = {}
@@ -94,7 +110,7 @@ PAGE_SIZE = 50
 _NUMBER = r"^(-?\d{1,9}(\.\d{1,6})?)?$"
 _RANGE = r"^(\d{1,9}(-\d{1,9})?)?$"
 _MAX_CLASSES = 1000
-"""Most classes of the list in the form."""
+"""Most classes that the filter form lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +128,13 @@ class Filters:
 
     @property
     def query(self) -> dict[str, str]:
-        """The filters as query parameters, without the default order."""
+        """The values of the form as query parameters; the default order is left empty."""
         names = ("state", "label", "mark", "low", "high", "misclassified", "transitions")
         return {**{name: getattr(self, name) for name in names}, "sort": "" if self.sort == "-score" else self.sort}
 
     @property
     def is_active(self) -> bool:
-        """Whether any field filters."""
+        """Whether any field but the order is set."""
         return any(value for name, value in self.query.items() if name != "sort")
 
     def table_filter(self) -> SampleFilter:
@@ -131,7 +147,17 @@ class Filters:
         )
 
     def mask(self, table: SampleTable, labels: NDArray[np.int32] | None, audit: Audit) -> Mask:
-        """Return which samples match all filters."""
+        """Return whether each sample matches all filters; shape (n_samples,).
+
+        Parameters
+        ----------
+        table
+            The sample table.
+        labels
+            Given labels, shape (n_samples,); None if the run has no labels, and the filter by label is then ignored.
+        audit
+            The run's audit.
+        """
         mask = self.table_filter().mask(table)
         if self.label and labels is not None:
             mask &= labels == int(self.label)
@@ -167,11 +193,11 @@ async def show_samples(
     before: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
     find: Annotated[str, Query(max_length=512)] = "",
 ) -> Response:
-    """Show a page of the samples. `after` and `before` are positions in the order, so that all pages cost the same."""
+    """Show a page of samples, which begins or ends at the position `after` or `before` of their order."""
     if find and (index := await _find_sample(page.run, sample_ids, find.strip())) is not None:
         path = link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round)
         return RedirectResponse(request.scope.get("root_path", "") + path, 303)
-    context: dict[str, Any] = {**page.context(), "filters": filters, "find": find, "sample_page": None}
+    context: dict[str, Any] = {**page.template_context(), "filters": filters, "find": find, "sample_page": None}
     selection_table = await load_table(page, selections, tables)
     if selection_table is not None:
         allow_images(request, page.run)
@@ -199,8 +225,8 @@ class SamplePage:
     first, total
         Number of matching samples before the page, and in total.
     previous, next
-        Position in the order before which the previous page ends, and at which the next page begins; None if there is
-        no such page.
+        Position in the order before which the previous page ends, and position at which the next page begins; None if
+        there is no such page.
     """
 
     samples: NDArray[np.integer]
@@ -211,6 +237,7 @@ class SamplePage:
 
 
 def _select_page(table: SampleTable, mask: Mask, sort: Sort, after: int | None, before: int | None) -> SamplePage:
+    """Return the page of the samples in `mask` from position `after` on, or before position `before`."""
     order = table.sort(sort)
     if before is not None:
         positions = find_backward(order, mask, min(before, order.size), PAGE_SIZE)
@@ -233,7 +260,7 @@ def _select_page(table: SampleTable, mask: Mask, sort: Sort, after: int | None, 
 
 
 async def _find_sample(run: Run, sample_ids: ExternalIds, text: str) -> int | None:
-    """Return the sample that a text names, by its external id or else by its index."""
+    """Return the sample whose external id, or else whose index, is `text`; None if there is none."""
     if run.ids is not None:
         try:
             return await sample_ids.find_index(run, text)
@@ -245,12 +272,13 @@ async def _find_sample(run: Run, sample_ids: ExternalIds, text: str) -> int | No
 
 
 def _list_classes(run: Run, labels: NDArray[np.int32]) -> list[int] | None:
-    """Return the classes of the list in the form; None if there are too many."""
+    """Return the classes that the filter form lists; None if there are too many."""
     n_classes = run.spec.num_classes or int(labels.max()) + 1
     return list(range(n_classes)) if n_classes <= _MAX_CLASSES else None
 
 
 def _parse_range(text: str) -> tuple[int, int] | None:
+    """Return the first and the last number of a range such as '3-5' or '3'; None for an empty text."""
     first, _, last = text.partition("-")
     return (int(first), int(last or first)) if text else None
 
@@ -275,9 +303,9 @@ async def show_sample(
     caller: CallerDep,
     was: Annotated[Mark | None, Query(description="The mark before the latest one.")] = None,
 ) -> HTMLResponse:
-    """Show one sample."""
+    """Show the history, the score and the labels of one sample."""
     context: dict[str, Any] = {
-        **page.context(),
+        **page.template_context(),
         "index": index,
         "story": None,
         "was": was,
@@ -285,7 +313,7 @@ async def show_sample(
     }
     plan = await plan_selection(page, selections)
     if plan is not None:
-        story = await tables.get_history(plan, index)
+        history = await tables.get_history(plan, index)
         selection = (await tables.get(plan)).selection
         run, audit = await labels_and_audits.read_audit(page.run)
         label = await labels_and_audits.read_label(run, index)
@@ -293,17 +321,19 @@ async def show_sample(
         allow_images(request, run)
         histogram, threshold = selection.histogram, selection.threshold
         context |= {
-            "story": story,
-            "explanation": story.explanation,
+            "story": history,
+            "explanation": history.explanation,
             "id": sample_id,
             "picture": image_url(run.spec.picture_url, index, sample_id),
-            "label": story.counted.given_label(0, label),
-            "suggested": story.counted.suggested_class(0, label),
-            "votes": int(story.counted.tally.n_votes[0]),
-            "n_observed": int(story.counted.n_observed[0]),
+            "label": history.counted.given_label(0, label),
+            "suggested": history.counted.suggested_class(0, label),
+            "votes": int(history.counted.tally.n_votes[0]),
+            "n_observed": int(history.counted.n_observed[0]),
             "mark": _MARK_NAMES[audit.get_mark(index)],
-            "strips": [charts.history_segments(history.bits) for history in story.explanation.rounds],
-            "distribution": histogram and charts.distribution(histogram, threshold, story.explanation.score),
+            "strips": [
+                charts.make_history_segments(round_history.bits) for round_history in history.explanation.rounds
+            ],
+            "distribution": histogram and charts.make_distribution(histogram, threshold, history.explanation.score),
             "threshold": threshold,
         }
     return render(request, "sample.html", context)
@@ -318,7 +348,7 @@ async def mark_sample(
     labels_and_audits: LabelsAndAuditsDep,
     round_: RoundQuery = None,
 ) -> RedirectResponse:
-    """Add the form's mark to the run's audit, and redirect to the sample. Concurrent other marks are kept."""
+    """Add the mark in the form to the run's audit, and redirect to the page of the sample."""
     media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
     form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
     mark = form.get("mark", [""])[0]

@@ -44,7 +44,7 @@ async def show_map(
     tables: SampleTablesDep,
 ) -> HTMLResponse:
     """Show the data map of the round's selection: misclassified epochs against transitions."""
-    context = {**page.context(), "data_map": None}
+    context = {**page.template_context(), "data_map": None}
     selection_table = await load_table(page, selections, tables)
     if selection_table is not None:
         data_map = build_data_map(selection_table.table, _MAP_COLUMNS, _MAP_ROWS)
@@ -55,25 +55,25 @@ async def show_map(
             "n_dropped": int(data_map.dropped.sum()),
             "cells": [
                 (cell, _format_range(data_map.x, cell.column), _format_range(data_map.y, cell.row))
-                for cell in charts.grid_cells(data_map.kept, data_map.dropped)
+                for cell in charts.make_cells(data_map.kept, data_map.dropped)
             ],
-            "x_ticks": charts.count_ticks(data_map.x, 8),
-            "y_ticks": charts.count_ticks(data_map.y, 5),
+            "x_ticks": charts.make_count_ticks(data_map.x, 8),
+            "y_ticks": charts.make_count_ticks(data_map.y, 5),
         }
     return render(request, "data_map.html", context)
 
 
 def _format_range(axis: Axis, number: int) -> str:
-    """Format the first and the last number in a bin, as the filters of the sample list take them."""
+    """Format the first and the last count in a bin as the filters of the sample list take them, such as '3-5'."""
     first = int(axis.edge(number))
     last = int(axis.edge(number + 1)) - 1
     return str(first) if first == last else f"{first}-{last}"
 
 
 _MAX_ROWS = 500
-"""Most classes in the list, the noisiest first."""
+"""Most classes in the list, which begins with the noisiest class."""
 _MAX_MATRIX_CLASSES = 20
-"""Most classes of the matrix of given and suggested labels."""
+"""Most classes for which the matrix of given and suggested labels is shown."""
 _MAX_PAIRS = 50
 
 
@@ -85,7 +85,7 @@ async def show_classes(
     tables: SampleTablesDep,
 ) -> HTMLResponse:
     """Show the round's selection class by class, and the classes that were predicted for dropped samples."""
-    context: dict[str, Any] = {**page.context(), "started": False, "rows": None, "pairs": None}
+    context: dict[str, Any] = {**page.template_context(), "started": False, "rows": None, "pairs": None}
     plan = await plan_selection(page, selections)
     if plan is not None:
         selection_table, labels = await tables.get(plan), await tables.get_labels(page.run)
@@ -97,12 +97,12 @@ async def show_classes(
             context["verdict"] = selection.verdict
         suggested = await tables.get_suggested_labels(plan)
         if suggested is not None:
-            context |= _confusion_context(suggested)
+            context |= _build_confusion_context(suggested)
     return render(request, "classes.html", context)
 
 
 def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
-    """Build a row per class, the noisiest first."""
+    """Return the values of each row in the list of classes, beginning with the noisiest class."""
     table, selection = build_class_table(selection_table.table, labels), selection_table.selection
     cuts = {cut.label: cut for cut in selection.classes}
     rows = []
@@ -123,8 +123,8 @@ def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]
     return sorted(rows, key=lambda row: (-(row["noise"] or 0.0), row["share"], row["label"]))
 
 
-def _confusion_context(suggested: SuggestedLabels) -> dict[str, Any]:
-    """Return the context of suggested labels: a matrix if there are few classes, and the most frequent pairs."""
+def _build_confusion_context(suggested: SuggestedLabels) -> dict[str, Any]:
+    """Return the context for suggested labels: the most frequent pairs, and a matrix if there are few classes."""
     classes = np.union1d(suggested.given_labels, suggested.suggested_labels)
     pairs = find_confusions(suggested.given_labels, suggested.suggested_labels, _MAX_PAIRS)
     context: dict[str, Any] = {
@@ -146,7 +146,7 @@ def _confusion_context(suggested: SuggestedLabels) -> dict[str, Any]:
 
 
 _MAX_MOVED = 10
-"""Most samples in the lists of those that moved in or out."""
+"""Most samples in the lists of those that moved into the set or out of it."""
 
 
 @router.get("/ui/runs/{run_id}/compare", response_class=HTMLResponse)
@@ -162,11 +162,11 @@ async def show_comparison(
     other: Annotated[str, Query(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = "",
     other_round: Annotated[str, Query(pattern=r"^\d{0,9}$")] = "",
 ) -> HTMLResponse:
-    """Compare the round's selection with another one, by default that of the round before."""
+    """Show a comparison of the round's selection with another one, by default that of the round before."""
     if other and not caller.covers(other):
         raise hidden_run_error(other)
     context: dict[str, Any] = {
-        **page.context(),
+        **page.template_context(),
         "other": other,
         "other_round": other_round,
         "comparison": None,
@@ -183,7 +183,7 @@ async def show_comparison(
             allow_images(request, page.run)
             comparison = await anyio.to_thread.run_sync(compare_selections, before.table, after.table)
             labels, (_, audit) = await tables.get_labels(page.run), await labels_and_audits.read_audit(page.run)
-            context |= {"comparison": comparison, **_comparison_chart(comparison)}
+            context |= {"comparison": comparison, **_build_comparison_chart(comparison)}
             for name, moved in (("moved_in", comparison.moved_in), ("moved_out", comparison.moved_out)):
                 samples = moved[:_MAX_MOVED]
                 rows = await build_rows(after, samples, page.run, sample_ids, labels, audit)
@@ -195,10 +195,11 @@ async def show_comparison(
     return render(request, "compare.html", context)
 
 
-def _comparison_chart(comparison: Comparison) -> dict[str, Any]:
+def _build_comparison_chart(comparison: Comparison) -> dict[str, Any]:
+    """Return the cells and the ticks of the chart of both selections' scores."""
     x, y = comparison.x, comparison.y
     return {
-        "cells": charts.grid_cells(comparison.scores, np.zeros_like(comparison.scores)),
-        "x_ticks": charts.value_ticks(x.low, x.edge(x.n_bins), 6),
-        "y_ticks": charts.value_ticks(y.low, y.edge(y.n_bins), 5),
+        "cells": charts.make_cells(comparison.scores, np.zeros_like(comparison.scores)),
+        "x_ticks": charts.make_value_ticks(x.low, x.edge(x.n_bins), 6),
+        "y_ticks": charts.make_value_ticks(y.low, y.edge(y.n_bins), 5),
     }

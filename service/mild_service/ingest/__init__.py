@@ -1,4 +1,4 @@
-"""Prediction logs: a byte stream in one of six formats is read into batches of columns, and those into bits."""
+"""Prediction logs: readers turn a byte stream in one of six formats into batches of columns, and those into bits."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _SANDBOXED = ("arrow_stream", "parquet")
-"""Formats that a C++ library reads by offsets and lengths in the body, and that are read in a process of their own."""
+"""Formats of a C++ library that trusts offsets and lengths in the body; a separate process reads each such body."""
 
 NDJSON = "application/x-ndjson"
 FORMATS = {
@@ -45,14 +45,23 @@ FORMATS = {
 
 
 def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reader:
-    """Return a reader of one body; `sandbox` reads the formats that must not be read in this process.
+    """Return a reader of one body in the format of its media type.
+
+    Parameters
+    ----------
+    media_type
+        One of `FORMATS`.
+    limits
+        Limits of the log.
+    sandbox
+        Reads Arrow and Parquet bodies, in separate processes.
 
     Raises
     ------
     UnsupportedMediaType
-        If the type is none of `FORMATS`, or needs pyarrow and it is not installed.
+        If `media_type` is none of `FORMATS`, or requires pyarrow, which is not installed.
     Overloaded
-        If the body cannot be written to a temporary file.
+        If a temporary file for the body cannot be created.
     """
     name = FORMATS.get(media_type)
     if name is None:

@@ -31,21 +31,34 @@ class ClassAccumulator:
         self._labels = np.zeros(n_samples, dtype=np.uint32)
         self._predicted: dict[EpochKey, ClassNumbers] = {}
 
-    def begin(self, key: EpochKey, stored: WrongPredictions | None) -> None:
-        """Begin an epoch with its stored predictions, before its first record."""
+    def begin_epoch(self, key: EpochKey, stored: WrongPredictions | None) -> None:
+        """Begin an epoch with its stored wrong predictions (None if there are none), before its first record."""
         self._predicted[key] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
 
-    def add(
-        self, batch: Batch, key: EpochKey, records: slice | Numbers, in_log: NDArray[np.bool_], closed: bool
+    def add_records(
+        self, batch: Batch, key: EpochKey, records: slice | Numbers, is_in_log: NDArray[np.bool_], is_committed: bool
     ) -> None:
-        """Add records of one epoch; `in_log` marks those whose sample the log has named before.
+        """Add the predicted classes and given labels of one epoch's records.
+
+        Parameters
+        ----------
+        batch
+            The batch with the records.
+        key
+            Round and epoch.
+        records
+            Positions of the records in the batch.
+        is_in_log
+            Whether an earlier record of the log has the same sample; shape (n_records,).
+        is_committed
+            Whether the epoch is committed, and accepts no new predictions.
 
         Raises
         ------
         BadRecord
-            If one contradicts an earlier one.
+            If a record contradicts an earlier one.
         EpochConflict
-            If one contradicts the stored predictions.
+            If a record contradicts the stored predictions.
         """
         if batch.predicted is None or batch.labels is None:
             return
@@ -58,43 +71,52 @@ class ClassAccumulator:
             raise record_error(batch.rows.unit, int(numbers[position]), "label", detail)
         if not predicted.any():
             return
-        epoch_classes = self._predicted[key] = _widen(self._predicted[key], int(predicted.max()))
+        epoch_classes = self._predicted[key] = _widen_classes(self._predicted[key], int(predicted.max()))
         before = epoch_classes[samples]
-        if closed and (new := (predicted != 0) & (before == 0)).any():
+        if is_committed and (new := (predicted != 0) & (before == 0)).any():
             position = int(np.argmax(new))
             raise conflict_error(
                 batch.rows.unit,
                 int(numbers[position]),
-                f"{_describe(key, samples[position], predicted[position])}, which is not in the store; "
+                f"{_describe_prediction(key, samples[position], predicted[position])}, which is not in the store; "
                 "drop the epoch with resume_from",
             )
         if clash := _write_classes(epoch_classes, samples, predicted):
             position, earlier = clash
-            detail = f"{_describe(key, samples[position], predicted[position])}, and predicted={earlier - 1}"
-            if before[position] and not in_log[position]:
+            detail = f"{_describe_prediction(key, samples[position], predicted[position])}, and predicted={earlier - 1}"
+            if before[position] and not is_in_log[position]:
                 raise conflict_error(
                     batch.rows.unit, int(numbers[position]), f"{detail} in the store; send the same value"
                 )
             raise record_error(batch.rows.unit, int(numbers[position]), "predicted", f"{detail} in an earlier record")
 
-    def wrong_predictions(self, key: EpochKey, is_wrong: NDArray[np.bool_]) -> WrongPredictions:
-        """Return the log's own wrong predictions of an epoch; `is_wrong` marks the samples that it has as wrong."""
+    def get_wrong_predictions(self, key: EpochKey, is_wrong: NDArray[np.bool_]) -> WrongPredictions:
+        """Return the wrong predictions of an epoch that are in the log itself.
+
+        Parameters
+        ----------
+        key
+            Round and epoch.
+        is_wrong
+            Whether the log has a wrong prediction of each sample; shape (n_samples,).
+        """
         predicted = np.where(is_wrong, self._predicted[key], 0)
         return WrongPredictions(predicted, np.where(predicted != 0, self._labels, 0))
 
 
-def _describe(key: EpochKey, sample: int, predicted: int) -> str:
+def _describe_prediction(key: EpochKey, sample: int, predicted: int) -> str:
+    """Describe a prediction for an error message; `predicted` is the class plus 1."""
     return f"sample {sample} of epoch {key[1]}, round {key[0]}, has predicted={predicted - 1}"
 
 
-def _widen(classes: ClassNumbers, largest: int) -> ClassNumbers:
-    """Return `classes` in the smallest type that holds them and `largest`."""
+def _widen_classes(classes: ClassNumbers, largest: int) -> ClassNumbers:
+    """Return `classes` in the smallest data type that holds their maximum and `largest`."""
     largest = max(largest, int(classes.max()))
     return classes.astype(next(width for width in _WIDTHS if largest <= np.iinfo(width).max), copy=False)
 
 
 def _write_classes(classes: ClassNumbers, samples: Numbers, values: Numbers) -> tuple[int, int] | None:
-    """Write the values that are not 0; return the position and earlier value of the first contradiction, or None."""
+    """Write the non-zero values; return the position and the earlier value of the first contradiction, or None."""
     before, is_given = classes[samples], values != 0
     if not (is_given & (before != 0) & (before != values)).any():
         classes[samples[is_given]] = values[is_given]
@@ -111,28 +133,28 @@ def _write_classes(classes: ClassNumbers, samples: Numbers, values: Numbers) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredEpoch:
-    """The stored part of an epoch.
+    """The part of an epoch that is in the store.
 
     Attributes
     ----------
     bits
-        Observed and correct samples.
-    closed
+        Bitmaps of the observed and the correct samples.
+    is_committed
         Whether the epoch is committed: it then accepts the same records again, but no new ones.
     wrong_predictions
         Its wrong predictions; None if none are stored.
     """
 
     bits: EpochBits
-    closed: bool
+    is_committed: bool
     wrong_predictions: WrongPredictions | None = None
 
 
 LoadEpoch: TypeAlias = Callable[[EpochKey], StoredEpoch | None]
-"""Returns the stored part of an epoch, or None. May raise the reason why the epoch accepts no records."""
+"""Function that returns the stored part of an epoch or None, or raises an error if the epoch accepts no records."""
 
 _WRONG, _CORRECT, _VALUE, _IN_LOG = 1, 2, 3, 4
-"""Bits of a mark: the value of a sample (`_VALUE` masks it), and whether the log itself gives it."""
+"""Bits of a mark: the value of a sample (`_VALUE` is its mask), and whether the value is in the log itself."""
 
 
 class LogAccumulator:
@@ -143,51 +165,55 @@ class LogAccumulator:
     limits
         Limits of the log.
     load_epoch
-        Called once for each epoch, at its first record.
-    infer
-        Whether the samples are those up to the greatest index in the log.
-    classes
-        Whether to keep wrong predictions.
+        Loads the stored part of an epoch; called at the first record of each epoch.
+    infer_samples
+        Whether the number of samples is the greatest index in the log plus 1, instead of that of `limits`.
+    keep_classes
+        Whether to accumulate wrong predictions too.
     """
 
     def __init__(
-        self, limits: LogLimits, load_epoch: LoadEpoch | None = None, infer: bool = False, classes: bool = False
+        self,
+        limits: LogLimits,
+        load_epoch: LoadEpoch | None = None,
+        infer_samples: bool = False,
+        keep_classes: bool = False,
     ) -> None:
         self.limits = limits
         self._load_epoch = load_epoch or (lambda key: None)
         self._marks: dict[EpochKey, NDArray[np.uint8]] = {}
-        self._closed: set[EpochKey] = set()
-        self._width = 0 if infer else limits.n_samples
+        self._committed: set[EpochKey] = set()
+        self._width = 0 if infer_samples else limits.n_samples
         self.n_samples = self._width
         self.n_records = 0
-        self._classes = ClassAccumulator(limits.n_samples) if classes else None
+        self._classes = ClassAccumulator(limits.n_samples) if keep_classes else None
         self._with_classes: set[EpochKey] = set()
 
     @property
     def epoch_keys(self) -> list[EpochKey]:
-        """Rounds and epochs in the log, ascending."""
+        """The rounds and epochs in the log, in ascending order."""
         return sorted(self._marks)
 
-    def bits(self, key: EpochKey) -> EpochBits:
-        """Return the bits that the log itself gives of an epoch."""
+    def get_bits(self, key: EpochKey) -> EpochBits:
+        """Return the bits of an epoch that are in the log itself, without those from the store."""
         marks = self._marks[key][: self.n_samples]
         return EpochBits(self.n_samples, bitmap.pack(marks == _IN_LOG | _CORRECT), bitmap.pack(marks >= _IN_LOG))
 
-    def wrong_predictions(self, key: EpochKey) -> WrongPredictions | None:
-        """Return the wrong predictions that the log itself gives of an epoch; None if it gives no predictions."""
+    def get_wrong_predictions(self, key: EpochKey) -> WrongPredictions | None:
+        """Return the wrong predictions of an epoch that are in the log itself; None if the log has no predictions."""
         if self._classes is None or key not in self._with_classes:
             return None
-        return self._classes.wrong_predictions(key, self._marks[key] == _IN_LOG | _WRONG)
+        return self._classes.get_wrong_predictions(key, self._marks[key] == _IN_LOG | _WRONG)
 
-    def add(self, batch: Batch) -> None:
-        """Add records.
+    def add_batch(self, batch: Batch) -> None:
+        """Add the records of a batch.
 
         Raises
         ------
         BadRecord
-            If one contradicts an earlier one of this log.
+            If a record contradicts an earlier record of this log.
         EpochConflict
-            If one contradicts the stored epoch.
+            If a record contradicts the stored epoch.
         LimitExceeded
             If there are too many records, or too many epochs times samples.
         """
@@ -197,20 +223,21 @@ class LogAccumulator:
                 f"the log has {self.n_records} records or more, at most {self.limits.n_records} are read at once; "
                 "send it in parts, or have MILD_MAX_LOG_RECORDS raised"
             )
-        self._grow(int(batch.samples.max()) + 1)
+        self._extend_marks(int(batch.samples.max()) + 1)
         for key, records in _split_by_epoch(batch, self.limits.n_epochs):
             self._add_records(batch, key, records)
 
-    def _grow(self, n_samples: int) -> None:
-        """Extend all epochs to at least `n_samples` samples."""
+    def _extend_marks(self, n_samples: int) -> None:
+        """Extend the marks of all epochs to at least `n_samples` samples."""
         self.n_samples = max(self.n_samples, n_samples)
         if n_samples > self._width:
             self._width = min(max(n_samples, 2 * self._width), self.limits.n_samples)
-            self._check_cells(len(self._marks))
+            self._check_cell_limit(len(self._marks))
             for key, marks in self._marks.items():
                 self._marks[key] = np.concatenate([marks, np.zeros(self._width - marks.size, dtype=np.uint8)])
 
-    def _check_cells(self, n_epochs: int) -> None:
+    def _check_cell_limit(self, n_epochs: int) -> None:
+        """Raise `LimitExceeded` if the marks of `n_epochs` epochs take too much memory."""
         if n_epochs * self._width > self.limits.n_cells:
             raise LimitExceeded(
                 f"the log touches {n_epochs} epochs or more of {self._width} samples, at most {self.limits.n_cells} "
@@ -218,13 +245,14 @@ class LogAccumulator:
             )
 
     def _add_records(self, batch: Batch, key: EpochKey, records: slice | Numbers) -> None:
+        """Add the records of one epoch, at these positions in the batch."""
         samples = batch.samples[records]
         values = np.where(batch.correct[records], np.uint8(_CORRECT), np.uint8(_WRONG))
         marks = self._marks.get(key)
         if marks is None:
             marks = self._marks[key] = self._begin_epoch(batch, key, int(batch.rows.numbers[records][0]))
         stored_values = marks[samples] & np.uint8(_VALUE)
-        if key in self._closed and not stored_values.all():
+        if key in self._committed and not stored_values.all():
             first = int(np.argmin(stored_values))
             raise conflict_error(
                 batch.rows.unit,
@@ -232,7 +260,7 @@ class LogAccumulator:
                 f"sample {samples[first]} is not in epoch {key[1]} of round {key[0]}, which is committed already; "
                 "send all records of an epoch before it is completed, or drop the epoch with resume_from",
             )
-        in_log = marks[samples] >= _IN_LOG
+        is_in_log = marks[samples] >= _IN_LOG
         contradicts = (stored_values != 0) & (stored_values != values)
         if not contradicts.any():
             marks[samples] = values | _IN_LOG
@@ -241,11 +269,11 @@ class LogAccumulator:
             self._raise_contradiction(batch, key, records, values, stored_values)
         if self._classes is not None and batch.predicted is not None:
             self._with_classes.add(key)
-            self._classes.add(batch, key, records, in_log, key in self._closed)
+            self._classes.add_records(batch, key, records, is_in_log, key in self._committed)
 
     def _begin_epoch(self, batch: Batch, key: EpochKey, number: int) -> NDArray[np.uint8]:
-        """Return the marks of an epoch's stored part."""
-        self._check_cells(len(self._marks) + 1)
+        """Load the stored part of an epoch, and return its marks; `number` is the line or row of its first record."""
+        self._check_cell_limit(len(self._marks) + 1)
         marks = np.zeros(self._width, dtype=np.uint8)
         try:
             stored = self._load_epoch(key)
@@ -257,10 +285,10 @@ class LogAccumulator:
             assert stored.bits.observed is not None, "epochs from logs have an observed bitmap"
             marks[:] = np.unpackbits(stored.bits.observed, count=self._width)
             marks += np.unpackbits(stored.bits.correct, count=self._width)
-            if stored.closed:
-                self._closed.add(key)
+            if stored.is_committed:
+                self._committed.add(key)
         if self._classes is not None:
-            self._classes.begin(key, None if stored is None else stored.wrong_predictions)
+            self._classes.begin_epoch(key, None if stored is None else stored.wrong_predictions)
         return marks
 
     def _raise_contradiction(
@@ -294,7 +322,7 @@ class LogAccumulator:
 
 
 def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, slice | Numbers]]:
-    """Yield the records of each epoch, in their order."""
+    """Yield the key of each epoch in a batch, and the positions of its records in the order of the log."""
     keys = batch.rounds * n_epochs + batch.epochs
     least, most = int(keys.min()), int(keys.max())
     if least == most:
@@ -308,14 +336,14 @@ def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, sli
 
 
 def collect_rounds(log: LogAccumulator) -> list[RoundBits]:
-    """Return the bits of a log without a run, for rounds from 0 on; in epochs without records nothing is observed.
+    """Return the bits of all rounds of a log without a run. In epochs without records, no sample is observed.
 
     Raises
     ------
     InvalidRequest
-        If a round has no records.
+        If the log has no records, or none of a round below the last one.
     LimitExceeded
-        If rounds have too many epochs times samples.
+        If a round has too many epochs times samples.
     """
     if not log.epoch_keys:
         raise InvalidRequest("the log has 0 records, at least 1 is needed; send one record per sample and epoch")
@@ -337,7 +365,7 @@ def _collect_round(log: LogAccumulator, number: int) -> RoundBits:
     shape = (n_epochs, bitmap.n_bytes(log.n_samples))
     correct, observed = np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)
     for epoch in epochs:
-        bits = log.bits((number, epoch))
+        bits = log.get_bits((number, epoch))
         assert bits.observed is not None, "a log has an observed bitmap"
         correct[epoch], observed[epoch] = bits.correct, bits.observed
     all_observed = bool((observed == bitmap.full(log.n_samples)).all())

@@ -16,7 +16,7 @@ from mild_service.ingest.columns import FIELDS, Column, Flags, RowNumbers
 
 
 def read_arrow_stream(source: Any) -> Iterator[Any]:
-    """Yield the record batches of an Arrow IPC stream in one of pyarrow's files."""
+    """Yield the record batches of an Arrow IPC stream; `source` is a pyarrow file."""
     schema = pyarrow.ipc.open_stream(source).schema
     columns = _select_columns(schema.names, "stream")
     source.seek(0)
@@ -27,7 +27,7 @@ def read_arrow_stream(source: Any) -> Iterator[Any]:
 
 
 def read_parquet(source: Any) -> Iterator[Any]:
-    """Yield the record batches of a Parquet file in one of pyarrow's files."""
+    """Yield the record batches of a Parquet file; `source` is a pyarrow file."""
     metadata = parquet.read_metadata(source)
     columns = _select_columns(metadata.schema.to_arrow_schema().names, "file")
     source.seek(0)
@@ -38,31 +38,42 @@ def read_parquet(source: Any) -> Iterator[Any]:
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False)
 
 
-def _select_columns(names: list[str], what: str) -> list[str]:
+def _select_columns(names: list[str], container: str) -> list[str]:
+    """Return the names that are fields of a record; error messages call their container `container`."""
     columns = [name for name in names if name in FIELDS]
     if len(columns) != len(set(columns)):
-        raise MalformedBody(f"the {what} names a column twice: {', '.join(columns)}; name it once")
+        raise MalformedBody(f"the {container} names a column twice: {', '.join(columns)}; name it once")
     return columns
 
 
-def make_block(rows: RowNumbers, table: Any, ids: bool) -> Block:
-    """Convert a record batch; with `ids`, samples may be strings.
+def make_block(rows: RowNumbers, table: Any, allow_ids: bool) -> Block:
+    """Convert a record batch to a block.
+
+    Parameters
+    ----------
+    rows
+        Numbers of the rows in the log, for error messages.
+    table
+        The record batch of pyarrow.
+    allow_ids
+        Whether the column ``sample`` may hold external ids (strings).
 
     Raises
     ------
     BadRecord
-        If a column has another type, a number has more than 64 bits, or a string is longer than an id.
+        If a column has an unsuitable type, a number needs more than 64 bits, or a string is longer than an id.
     """
     names = [name for name in FIELDS if name in table.schema.names]
-    return Block(table.num_rows, {name: _convert_column(rows, name, table.column(name), ids) for name in names})
+    return Block(table.num_rows, {name: _convert_column(rows, name, table.column(name), allow_ids) for name in names})
 
 
-def _convert_column(rows: RowNumbers, name: str, values: Any, ids: bool) -> Column | TextColumn:
+def _convert_column(rows: RowNumbers, name: str, values: Any, allow_ids: bool) -> Column | TextColumn:
+    """Convert a pyarrow array to integers, or to texts if it is the column ``sample`` and holds external ids."""
     types = pyarrow.types
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type
     if (
         name == "sample"
-        and ids
+        and allow_ids
         and (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
     ):
         return _convert_texts(rows, values)
@@ -70,62 +81,70 @@ def _convert_column(rows: RowNumbers, name: str, values: Any, ids: bool) -> Colu
 
 
 def _convert_texts(rows: RowNumbers, values: Any) -> TextColumn:
-    """Convert external ids. Dictionary-encoded texts are decoded once each: few bytes may stand for many long ids."""
+    """Convert external ids to texts.
+
+    Each dictionary-encoded text is decoded once only, since few bytes may stand for many long ids.
+    """
     values.validate(full=True)  # the sender chooses the offsets of the texts
     if not pyarrow.types.is_dictionary(values.type):
-        _check_length(rows, _byte_lengths(values))
+        _check_id_lengths(rows, _measure_texts(values))
         return TextColumn(values.to_pylist())
     codes, absent = _to_numbers(values.indices)
     present = np.flatnonzero(~absent) if absent is not None else np.arange(codes.size)
     used_codes, inverse = np.unique(codes[present].astype(np.int64), return_inverse=True)
     positions = np.full(codes.size, -1, dtype=np.int64)
     positions[present] = inverse
-    _check_length(rows, np.append(_byte_lengths(values.dictionary)[used_codes], 0)[positions])
+    _check_id_lengths(rows, np.append(_measure_texts(values.dictionary)[used_codes], 0)[positions])
     indices = pyarrow.Array.from_buffers(pyarrow.int64(), used_codes.size, [None, pyarrow.py_buffer(used_codes)])
     return TextColumn(cast("list[str | None]", values.dictionary.take(indices).to_pylist()), positions)
 
 
-def _check_length(rows: RowNumbers, n_bytes: NDArray[np.int64]) -> None:
-    rows.check(n_bytes > MAX_ID_BYTES, "sample", f"it has more than {MAX_ID_BYTES} bytes in UTF-8, an id has no more")
+def _check_id_lengths(rows: RowNumbers, n_bytes: NDArray[np.int64]) -> None:
+    """Raise `BadRecord` for the first row whose id is too long; `n_bytes` has shape (n_rows,)."""
+    rows.reject_faulty(
+        n_bytes > MAX_ID_BYTES, "sample", f"it has more than {MAX_ID_BYTES} bytes in UTF-8, an id has no more"
+    )
 
 
-def _byte_lengths(values: Any) -> NDArray[np.int64]:
-    """Return the length of each text in bytes, 0 for none; shape (n_texts,)."""
+def _measure_texts(values: Any) -> NDArray[np.int64]:
+    """Return the length of each text in UTF-8 bytes, 0 for an absent text; shape (n_texts,)."""
     if not pyarrow.types.is_string_view(values.type):
         return _to_numbers(pyarrow.compute.binary_length(values))[0].astype(np.int64)
     views = np.frombuffer(values.buffers()[1], dtype=np.int32)[4 * values.offset :: 4][: len(values)]
-    return np.where(_absent(values), 0, views).astype(np.int64)
+    return np.where(_find_absent(values), 0, views).astype(np.int64)
 
 
 def _convert_integers(rows: RowNumbers, name: str, values: Any) -> Column:
+    """Convert a pyarrow array of integers, or of booleans if it is the column ``correct``."""
     kind, types = values.type, pyarrow.types
     if types.is_null(kind):
         return Column(np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=bool))
     if not (types.is_integer(kind) or (name == "correct" and types.is_boolean(kind))):
         expected = "booleans or integers are" if name == "correct" else "integers are"
         hint = ", or external ids once the run has sample ids" if name == "sample" else ""
-        raise rows.error(0, name, f"the column holds {kind}, {expected} needed{hint}")
+        raise rows.make_error(0, name, f"the column holds {kind}, {expected} needed{hint}")
     numbers, absent = _to_numbers(values.cast(pyarrow.uint8()) if types.is_boolean(kind) else values)
     if types.is_uint64(kind):
-        rows.check(numbers > np.uint64(2**63 - 1), name, "an integer of 64 bits is needed", numbers)
+        rows.reject_faulty(numbers > np.uint64(2**63 - 1), name, "an integer of 64 bits is needed", numbers)
     return Column(numbers, absent)
 
 
 def _to_numbers(values: Any) -> tuple[NDArray[Any], Flags | None]:
-    """Return an array of integers, with 0 for absent ones, and which are absent (None: none)."""
+    """Return integers with 0 for absent values, and which values are absent (None if all are present)."""
     if not values.null_count:
-        return _raw(values), None
-    absent = _absent(values)
-    return np.where(absent, 0, _raw(values)), absent
+        return _view_integers(values), None
+    absent = _find_absent(values)
+    return np.where(absent, 0, _view_integers(values)), absent
 
 
-def _absent(values: Any) -> Flags:
-    absent: Flags = _raw(values.is_null().cast(pyarrow.uint8())) != 0
+def _find_absent(values: Any) -> Flags:
+    """Return whether each value is absent; shape (n_values,)."""
+    absent: Flags = _view_integers(values.is_null().cast(pyarrow.uint8())) != 0
     return absent
 
 
-def _raw(values: Any) -> NDArray[Any]:
-    """View an array's buffer as numbers; pyarrow's own conversion imports pandas, in every forked process."""
+def _view_integers(values: Any) -> NDArray[Any]:
+    """Return a numpy view of a pyarrow array of integers, without `to_numpy`, which imports pandas in each process."""
     kind = values.type.to_pandas_dtype()
     buffer = values.buffers()[1]
     return np.zeros(0, kind) if buffer is None else np.frombuffer(buffer, kind)[values.offset :][: len(values)]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mild_service.ingest.columns import Batch, LogLimits, RowNumbers, abbreviate, batch_from_records
+from mild_service.ingest.columns import Batch, LogLimits, RowNumbers, abbreviate, make_batch_from_records
 from mild_service.ingest.ndjson import NdjsonReader, decode_lines
 
 _LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
@@ -22,50 +22,53 @@ _GUIDS = {
 
 
 class CartographyReader(NdjsonReader):
-    """Reads Cartography's JSON lines: NDJSON with one sample per line instead of one record."""
+    """Reads Cartography's JSON lines, which hold all epochs of a sample."""
 
-    def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
+    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
         rows, lines = decode_lines(first, block)
         guid_types = _NUMBERS if self._limits.resolver is None else _ANY
         numbered_records = [
             (position, record)
             for position, line in enumerate(lines)
-            for record in _records(rows, position, line, guid_types)
+            for record in _split_epochs(rows, position, line, guid_types)
         ]
         if numbered_records:
             positions, records = zip(*numbered_records, strict=True)
-            yield batch_from_records(RowNumbers("line", rows.numbers[list(positions)]), records, self._limits)
+            yield make_batch_from_records(RowNumbers("line", rows.numbers[list(positions)]), records, self._limits)
 
 
-def _records(rows: RowNumbers, position: int, line: Any, guid_types: tuple[type, ...]) -> Iterator[dict[str, Any]]:
-    """Yield the records of one line, with the field names of the other formats."""
+def _split_epochs(rows: RowNumbers, position: int, line: Any, guid_types: tuple[type, ...]) -> Iterator[dict[str, Any]]:
+    """Yield a record for each epoch in a line, with the field names of the other formats."""
     if type(line) is not dict:
-        raise rows.error(position, None, f"got {abbreviate(line)}, an object such as {_EXAMPLE} is needed")
+        raise rows.make_error(position, None, f"got {abbreviate(line)}, an object such as {_EXAMPLE} is needed")
     if type(line.get("gold")) is not int:
-        raise rows.error(position, "gold", f"got {abbreviate(line.get('gold'))}, an integer is needed")
+        raise rows.make_error(position, "gold", f"got {abbreviate(line.get('gold'))}, an integer is needed")
     if type(line.get("guid")) not in guid_types:
-        raise rows.error(position, "guid", f"got {abbreviate(line.get('guid'))}, {_GUIDS[guid_types]} is needed")
+        raise rows.make_error(position, "guid", f"got {abbreviate(line.get('guid'))}, {_GUIDS[guid_types]} is needed")
     epochs = [match for match in map(_LOGITS.fullmatch, line) if match]
     if not epochs:
-        raise rows.error(position, None, f"it has no logits_epoch_<number>; an object such as {_EXAMPLE} is needed")
+        raise rows.make_error(
+            position, None, f"it has no logits_epoch_<number>; an object such as {_EXAMPLE} is needed"
+        )
     for match in epochs:
         yield {
             "round": line.get("round"),
             "epoch": int(match[1]),
             "sample": line["guid"],
-            "predicted": _argmax(rows, position, match[0], line[match[0]], line["gold"]),
+            "predicted": _find_prediction(rows, position, match[0], line[match[0]], line["gold"]),
             "label": line["gold"],
         }
 
 
-def _argmax(rows: RowNumbers, position: int, name: str, logits: Any, gold: int) -> int:
+def _find_prediction(rows: RowNumbers, position: int, name: str, logits: Any, gold: int) -> int:
+    """Return the class with the greatest logit."""
     if type(logits) is not list or not logits or not set(map(type, logits)) <= {int, float}:
-        raise rows.error(position, name, f"got {abbreviate(logits)}, a list of numbers is needed, one per class")
+        raise rows.make_error(position, name, f"got {abbreviate(logits)}, a list of numbers is needed, one per class")
     if not 0 <= gold < len(logits):
-        raise rows.error(position, "gold", f"got {gold}, one of the {len(logits)} classes of {name} is needed")
+        raise rows.make_error(position, "gold", f"got {gold}, one of the {len(logits)} classes of {name} is needed")
     return logits.index(max(logits))
 
 
 def open_reader(limits: LogLimits) -> CartographyReader:
-    """Return a reader of one body."""
+    """Return a reader of one log in this format."""
     return CartographyReader(limits)

@@ -31,19 +31,19 @@ Header: TypeAlias = dict[str, Any]
 
 
 class ChannelError(Exception):
-    """The other side closed the channel too early, or sent an invalid message."""
+    """The process at the other end closed the channel too early, or sent an invalid message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextColumn:
-    """A column of strings: the text of each row, or None. With `positions`, the text of a row is at its position.
+    """A column of strings, some of which may be absent.
 
     Attributes
     ----------
     texts
-        Texts of the rows; with `positions`, the distinct texts.
+        Text of each row, None if absent; with `positions`, the distinct texts.
     positions
-        Position of each row's text in `texts`, -1 for none; shape (n_rows,).
+        Position of each row's text in `texts`, -1 if absent; shape (n_rows,). None if `texts` has one text per row.
     """
 
     texts: list[str | None]
@@ -52,25 +52,25 @@ class TextColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Some rows: columns by name, of integers (of any width, not checked) or of texts."""
+    """Consecutive rows of a table: columns by name, of texts or of integers whose values are not checked."""
 
     n_rows: int
     columns: Mapping[str, Column | TextColumn]
 
 
 def send_header(channel: socket.socket, header: Header) -> None:
-    """Send a message without columns."""
+    """Send the header of a message, to which columns may follow."""
     message = orjson.dumps(header)
     channel.sendall(_LENGTH.pack(len(message)) + message)
 
 
 def send_error(channel: socket.socket, error: MildError) -> None:
-    """Send the error why the body cannot be read."""
+    """Send the error for a body that cannot be read, in place of a block."""
     send_header(channel, {"refused": error.code, "detail": str(error)[:4000], "line": error.line})
 
 
 def send_block(channel: socket.socket, block: Block) -> None:
-    """Send some rows."""
+    """Send a block: a header with its size and columns, then the arrays."""
     columns: list[tuple[str, str | int, bool]] = []
     parts: list[bytes | NDArray[Any] | None] = []
     for name, column in block.columns.items():
@@ -88,7 +88,13 @@ def send_block(channel: socket.socket, block: Block) -> None:
 
 
 def receive_header(channel: socket.socket) -> Header:
-    """Receive the header of a message; may raise `ChannelError`."""
+    """Receive the header of a message.
+
+    Raises
+    ------
+    ChannelError
+        If the other end closed the channel, or sent something else.
+    """
     (n_bytes,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
     try:
         if n_bytes <= _HEADER_BYTES and isinstance(header := orjson.loads(_receive_exactly(channel, n_bytes)), dict):
@@ -99,18 +105,18 @@ def receive_header(channel: socket.socket) -> Header:
 
 
 def receive_block(channel: socket.socket) -> Block | None:
-    """Receive some rows; None after the last ones.
+    """Receive the next block; return None after the last one.
 
     Raises
     ------
     BadRecord, LimitExceeded, MalformedBody
-        If the other side cannot read the body.
+        If the other end sent this error, since it cannot read the body.
     ChannelError
-        If the other side closed the channel, or sent an invalid message.
+        If the other end closed the channel, or sent an invalid message.
     """
     header = receive_header(channel)
     if "refused" in header:
-        raise _received_error(header)
+        raise _decode_error(header)
     n_rows, columns = header.get("rows"), header.get("columns")
     if n_rows is None:
         return None
@@ -129,7 +135,8 @@ def receive_block(channel: socket.socket) -> Block | None:
     return Block(n_rows, received)
 
 
-def _received_error(header: Header) -> MildError:
+def _decode_error(header: Header) -> MildError:
+    """Return the error that `send_error` has sent."""
     kind, line = _ERRORS.get(str(header["refused"])), header.get("line")
     if kind is None or not (line is None or type(line) is int):
         raise ChannelError("an unknown refusal")
@@ -177,6 +184,7 @@ def _receive_exactly(channel: socket.socket, n_bytes: int) -> bytes:
 
 
 def _receive_into(channel: socket.socket, buffer: memoryview) -> None:
+    """Receive bytes until the buffer is full."""
     while buffer:
         try:
             n_bytes = channel.recv_into(buffer)

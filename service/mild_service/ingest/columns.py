@@ -1,4 +1,4 @@
-"""Batches of records as columns, which the readers of all formats return, and the checks of their values."""
+"""Batches of records as columns, which the readers of all formats yield, and the checks of their values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -41,7 +41,7 @@ class LogLimits:
     n_cells
         Most samples times epochs: each takes a byte of memory.
     resolver
-        Resolves external ids; None if samples are named by numbers only.
+        Maps external ids to samples; None if the log may name samples by numbers only.
     """
 
     n_samples: int
@@ -55,25 +55,58 @@ class LogLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowNumbers:
-    """Number of each record's line (in formats of lines) or row, counted from 1; shape (n_records,)."""
+    """Where each record of a batch is in the log.
+
+    Attributes
+    ----------
+    unit
+        Whether `numbers` count lines, or rows of a format without lines.
+    numbers
+        Line or row of each record, from 1; shape (n_records,).
+    """
 
     unit: Unit
     numbers: Numbers
 
-    def error(self, position: int, column: str | None, reason: str) -> BadRecord:
-        """Return the error for the record at `position`."""
+    def make_error(self, position: int, column: str | None, reason: str) -> BadRecord:
+        """Return the error for the record at `position` of the batch; `column` is the field at fault, if it is one."""
         return record_error(self.unit, int(self.numbers[position]), column, reason)
 
-    def check(self, is_faulty: Flags, column: str, reason: str, values: Numbers | None = None) -> None:
-        """Raise `BadRecord` for the first faulty record, if there is one."""
+    def reject_faulty(self, is_faulty: Flags, column: str, reason: str, values: Numbers | None = None) -> None:
+        """Raise an error for the first faulty record, if any record is faulty.
+
+        Parameters
+        ----------
+        is_faulty
+            Whether each record is faulty; shape (n_records,).
+        column
+            Field at fault.
+        reason
+            What is wrong, for the error message.
+        values
+            Values of the field, of which the message quotes the first faulty one; None to quote none.
+
+        Raises
+        ------
+        BadRecord
+            If any record is faulty.
+        """
         if is_faulty.any():
             first = int(np.argmax(is_faulty))
-            raise self.error(first, column, reason if values is None else f"got {values[first]}, {reason}")
+            raise self.make_error(first, column, reason if values is None else f"got {values[first]}, {reason}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """One field of the records: integers of shape (n_records,), and which of them are absent (None: none)."""
+    """One field of the records of a batch.
+
+    Attributes
+    ----------
+    values
+        Integers of shape (n_records,).
+    absent
+        Whether each record lacks the field; shape (n_records,). None if all records have it.
+    """
 
     values: Numbers
     absent: Flags | None = None
@@ -86,7 +119,7 @@ class Batch:
     Attributes
     ----------
     rows
-        Their lines or rows in the log.
+        Where the records are in the log.
     rounds, epochs, samples
         Numbers within the limits.
     correct
@@ -105,20 +138,33 @@ class Batch:
 
 
 class Reader(Protocol):
-    """Reads a body chunk by chunk. All methods may raise `BadRecord`, or `MalformedBody` if no record is to blame."""
+    """Reads a log chunk by chunk.
+
+    All methods raise `BadRecord` if a record is invalid, or `MalformedBody` if the log as a whole is.
+    """
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """Yield the records that `data` completes."""
+        """Read the next bytes of the log, and yield the records that are complete with them."""
 
     def end(self) -> Iterator[Batch]:
-        """Yield the remaining records after the end of the body."""
+        """Yield the remaining records. Called once, after the last `feed`."""
 
     def close(self) -> None:
-        """Release the reader's resources, also before the end of the body."""
+        """Release the reader's resources. May be called before the end of the log."""
 
 
 def record_error(unit: Unit, number: int, column: str | None, reason: str) -> BadRecord:
-    """Return the error for one record."""
+    """Return the error for an invalid record.
+
+    Parameters
+    ----------
+    unit, number
+        Line or row of the record.
+    column
+        Field at fault; None if it is not a single field.
+    reason
+        What is wrong, for the error message.
+    """
     where = f"{unit} {number}" + ("" if column is None else f", column {column}")
     error = BadRecord(f"{where}: {reason}; correct it and send the whole log again, nothing of it was stored")
     error.line = number
@@ -126,19 +172,28 @@ def record_error(unit: Unit, number: int, column: str | None, reason: str) -> Ba
 
 
 def conflict_error(unit: Unit, number: int, reason: str) -> EpochConflict:
-    """Return the error for a record that contradicts the stored epoch."""
+    """Return the error for the record at line or row `number`, which contradicts the stored epoch."""
     error = EpochConflict(f"{unit} {number}: {reason}")
     error.line = number
     return error
 
 
 def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
-    """Convert Python values of JSON's types to a column; None counts as absent.
+    """Convert decoded JSON values to a column.
+
+    Parameters
+    ----------
+    rows
+        Where the records are in the log.
+    name
+        Name of the field. The values of ``correct`` may also be booleans.
+    values
+        Value of each record; None if absent.
 
     Raises
     ------
     BadRecord
-        If a value is not an integer of 64 bits (or, for `correct`, not a boolean).
+        If a value is not an integer of at most 64 bits.
     """
     types = set(map(type, values))
     allowed = {int, bool} if name == "correct" else {int}
@@ -148,32 +203,32 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
             first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
             expected = "true, false, 1 or 0" if name == "correct" else "an integer"
             hint = ", or an external id once the run has sample ids" if name == "sample" else ""
-            raise rows.error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
+            raise rows.make_error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
         absent = np.array([value is None for value in values])
         values = [0 if value is None else value for value in values]
     try:
         return Column(np.array(values, dtype=np.int64), absent)
     except OverflowError:
         first = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
-        raise rows.error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
+        raise rows.make_error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
 
 
 def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
-    """Convert Python values to a column of samples: numbers are indices, strings external ids.
+    """Convert decoded JSON values to the column ``sample``, in which integers are indices and strings external ids.
 
     Raises
     ------
     BadRecord
-        If a value is neither, or names no sample.
+        If a value is neither an integer nor a string, or if no sample has this id.
     """
     types = set(map(type, values))
     if resolver is None or str not in types:
-        return check_numbers(rows, make_column(rows, "sample", values), resolver)
+        return check_sample_numbers(rows, make_column(rows, "sample", values), resolver)
     texts = np.array([type(value) is str for value in values])
     column = Column(np.zeros(len(values), dtype=np.int64))
     if types != {str}:
         numbers = make_column(rows, "sample", [None if type(value) is str else value for value in values])
-        absent = _absent(rows, numbers) & ~texts
+        absent = _find_absent(rows, numbers) & ~texts
         if not (absent | texts).all():
             _locate_errors(rows, (~(absent | texts)).nonzero()[0], resolver.accept_numbers)
         column = Column(numbers.values, absent)
@@ -184,29 +239,38 @@ def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: Sample
     return column
 
 
-def check_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
-    """Return a column of samples named by numbers, after checking that the log may name samples by numbers.
+def check_sample_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
+    """Return `column` after checking that the log may name samples by numbers.
 
     Raises
     ------
     BadRecord
-        If the log has named other samples by external ids, and must not mix them.
+        If the log has named other samples by external ids, and must not mix both.
     """
-    if resolver is not None and rows.numbers.size and not _absent(rows, column).all():
+    if resolver is not None and rows.numbers.size and not _find_absent(rows, column).all():
         _locate_errors(rows, np.zeros(1, dtype=np.int64), resolver.accept_numbers)
     return column
 
 
 def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T]) -> T:
-    """Call `resolve`; its error becomes one of the record among those at `positions`."""
+    """Return the result of `resolve`, which takes the records at `positions`; turn its error into a `BadRecord`."""
     try:
         return resolve()
     except SampleNameError as error:
-        raise rows.error(int(positions[error.position]), "sample", str(error)) from None
+        raise rows.make_error(int(positions[error.position]), "sample", str(error)) from None
 
 
 def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimits) -> Batch:
-    """Check columns and make a batch of them.
+    """Check the values of columns, and return them as a batch.
+
+    Parameters
+    ----------
+    rows
+        Where the records are in the log.
+    columns
+        Columns by the name of their field.
+    limits
+        Limits of the log.
 
     Raises
     ------
@@ -215,7 +279,7 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
     """
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
     for name in ("epoch", "sample"):
-        rows.check(_absent(rows, columns.get(name)), name, "it is missing")
+        rows.reject_faulty(_find_absent(rows, columns.get(name)), name, "it is missing")
     rounds = _check_range(rows, "round", columns.get("round", zeros), limits.n_rounds)
     epochs = _check_range(rows, "epoch", columns["epoch"], limits.n_epochs)
     samples = _check_range(rows, "sample", columns["sample"], limits.n_samples)
@@ -231,17 +295,17 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
     )
 
 
-def batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: LogLimits) -> Batch:
-    """Make a batch of decoded JSON records.
+def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: LogLimits) -> Batch:
+    """Check decoded JSON records, and return them as a batch.
 
     Raises
     ------
     BadRecord
-        If one is not an object, or has wrong values.
+        If a record is not an object, or if one of its fields is missing or invalid.
     """
     if set(map(type, records)) != {dict}:
         first = next(i for i, record in enumerate(records) if type(record) is not dict)
-        raise rows.error(first, None, f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed")
+        raise rows.make_error(first, None, f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed")
     fields = _collect_fields(records)
     columns = {name: make_column(rows, name, values) for name, values in fields.items() if name != "sample"}
     if "sample" in fields:
@@ -250,12 +314,13 @@ def batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: LogLimi
 
 
 def abbreviate(value: object) -> str:
-    """Return a value as text of at most 61 characters, to quote it in an error."""
+    """Return the `repr` of a value, shortened to at most 61 characters, to quote it in an error message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _collect_fields(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values of each field, with None for records without it."""
     first = records[0].keys()
     if first <= set(FIELDS) and set(map(len, records)) == {len(first)}:
         with suppress(KeyError):  # the usual log: all records have the same fields
@@ -263,37 +328,43 @@ def _collect_fields(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [record.get(name) for record in records] for name in FIELDS}
 
 
-def _absent(rows: RowNumbers, column: Column | None) -> Flags:
+def _find_absent(rows: RowNumbers, column: Column | None) -> Flags:
+    """Return whether each record lacks a field; shape (n_records,). The column is None if all records lack it."""
     if column is None:
         return np.ones(rows.numbers.size, dtype=bool)
     return np.zeros(rows.numbers.size, dtype=bool) if column.absent is None else column.absent
 
 
-def _check_range(rows: RowNumbers, name: str, column: Column, n: int) -> Numbers:
+def _check_range(rows: RowNumbers, name: str, column: Column, limit: int) -> Numbers:
+    """Return the values of a column after checking that they are in 0..limit - 1."""
     values = column.values
-    rows.check((values < 0) | (values >= n), name, f"a number in 0..{n - 1} is needed", values)
+    rows.reject_faulty((values < 0) | (values >= limit), name, f"a number in 0..{limit - 1} is needed", values)
     return values
 
 
 def _read_outcomes(rows: RowNumbers, columns: Mapping[str, Column]) -> tuple[Flags, Numbers | None, Numbers | None]:
     """Return whether each prediction was correct, the predicted classes plus 1, and the given labels plus 1."""
     stated, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
-    has_correct, has_predicted = ~_absent(rows, stated), ~_absent(rows, predicted)
-    rows.check(
+    has_correct, has_predicted = ~_find_absent(rows, stated), ~_find_absent(rows, predicted)
+    rows.reject_faulty(
         has_correct & has_predicted,
         "correct",
         "correct and predicted are both given; give correct, or predicted and label",
     )
-    rows.check(~has_correct & ~has_predicted, "correct", "it is missing; give correct, or predicted and label")
-    rows.check(has_predicted & _absent(rows, label), "label", "it is missing next to predicted; give correct, or both")
+    rows.reject_faulty(~has_correct & ~has_predicted, "correct", "it is missing; give correct, or predicted and label")
+    rows.reject_faulty(
+        has_predicted & _find_absent(rows, label), "label", "it is missing next to predicted; give correct, or both"
+    )
     correct = np.zeros(rows.numbers.size, dtype=bool)
     if stated is not None:
-        rows.check((stated.values < 0) | (stated.values > 1), "correct", "true, false, 1 or 0 is needed", stated.values)
+        rows.reject_faulty(
+            (stated.values < 0) | (stated.values > 1), "correct", "true, false, 1 or 0 is needed", stated.values
+        )
         correct |= stated.values.astype(bool)
     if predicted is None or label is None or not has_predicted.any():
         return correct, None, None
     for name, column in (("predicted", predicted), ("label", label)):
         outside = (column.values < 0) | (column.values > MAX_CLASS)
-        rows.check(outside, name, f"a class number in 0..{MAX_CLASS} is needed", column.values)
+        rows.reject_faulty(outside, name, f"a class number in 0..{MAX_CLASS} is needed", column.values)
     correct |= has_predicted & (predicted.values == label.values)
     return correct, np.where(has_predicted, predicted.values + 1, 0), np.where(has_predicted, label.values + 1, 0)

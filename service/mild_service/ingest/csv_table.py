@@ -1,7 +1,7 @@
-"""CSV logs with a header line: comma-separated, a record per line.
+"""CSV logs with a header line and one record per line.
 
-pyarrow reads plain blocks. Blocks with quotes, blank lines or wrong cells are read line by line, so that errors name
-their line; without pyarrow all blocks are.
+pyarrow reads blocks without quotes, blank lines and invalid cells. Other blocks are read line by line, so that error
+messages name the line. Without pyarrow, all blocks are read line by line.
 """
 
 import csv
@@ -17,7 +17,7 @@ from mild_service.ingest.columns import (
     LogLimits,
     RowNumbers,
     abbreviate,
-    check_numbers,
+    check_sample_numbers,
     make_batch,
     make_column,
     make_sample_column,
@@ -32,7 +32,7 @@ _BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False
 
 
 class CsvReader:
-    """Reads CSV; blank lines are skipped, an empty cell counts as absent."""
+    """Reads a CSV log. Blank lines are skipped, and empty cells count as absent."""
 
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
@@ -40,14 +40,14 @@ class CsvReader:
         self._names: list[str] | None = None
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """Yield the records that `data` completes."""
+        """Read the next bytes of the log, and yield the records that are complete with them."""
         for first, block in self._lines.feed(data):
-            yield from self._batches(first, block)
+            yield from self._parse_batches(first, block)
 
     def end(self) -> Iterator[Batch]:
-        """Yield the last line if it has no line end; check that there was a header."""
+        """Yield the record of a last line without a line end, and check that there was a header."""
         for first, block in self._lines.end():
-            yield from self._batches(first, block)
+            yield from self._parse_batches(first, block)
         if self._names is None:
             raise record_error(
                 "line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}"
@@ -56,7 +56,7 @@ class CsvReader:
     def close(self) -> None:
         """Do nothing: the reader holds no resources."""
 
-    def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
+    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
         if self._names is None:
             first, block = self._read_header(first, block)
         if self._names is None or not block:
@@ -71,16 +71,17 @@ class CsvReader:
             yield make_batch(rows, columns, self._limits)
 
     def _read_header(self, first: int, block: bytes) -> tuple[int, bytes]:
-        """Read the header from a block; return the rest of the block and the number of its first line."""
+        """Read the header from a block; return the number of the line after it, and the rest of the block."""
         while block and self._names is None:
             line, _, block = block.partition(b"\n")
             if line.strip():
-                self._names = _check_header(first, _split_line(first, line.removeprefix(b"\xef\xbb\xbf")))
+                self._names = _check_header(first, _split_cells(first, line.removeprefix(b"\xef\xbb\xbf")))
             first += 1
         return first, block
 
 
 def _check_header(line: int, names: list[str]) -> list[str]:
+    """Return the names of the columns without spaces, after checking that they are complete and unique."""
     names = [name.strip() for name in names]
     for name in FIELDS:
         if names.count(name) > 1:
@@ -94,22 +95,22 @@ def _check_header(line: int, names: list[str]) -> list[str]:
 
 
 def _needs_slow_path(block: bytes) -> bool:
-    """Return whether a block has quotes, or hexadecimal numbers or lone carriage returns, which pyarrow accepts."""
+    """Return whether a block has quotes, hexadecimal numbers or lone carriage returns; pyarrow accepts the last two."""
     return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != block.count(b"\r\n")
 
 
 def _read_with_pyarrow(
     names: Sequence[str], block: bytes, rows: RowNumbers, resolver: SampleResolver | None
 ) -> dict[str, Column] | None:
-    """Read all columns with pyarrow; return None if the block is not plain."""
+    """Read all columns with pyarrow; return None if pyarrow cannot read the block."""
     if find_spec("pyarrow") is None:
         return None
     import pyarrow
 
     types = {name: pyarrow.bool_() if name == "correct" else pyarrow.int64() for name in FIELDS if name in names}
-    table = None if resolver is not None and resolver.cells_are_ids else _table(names, block, types)
+    table = None if resolver is not None and resolver.cells_are_ids else _read_table(names, block, types)
     if table is None and resolver is not None:
-        table = _table(names, block, {**types, "sample": pyarrow.string()})
+        table = _read_table(names, block, {**types, "sample": pyarrow.string()})
     if table is None or table.num_rows != rows.numbers.size:
         return None
     columns = {name: Column(table[name].cast(pyarrow.int64()).to_numpy()) for name in types if name != "sample"}
@@ -118,12 +119,12 @@ def _read_with_pyarrow(
             rows, [_parse_sample(cell, resolver) for cell in table["sample"].to_pylist()], resolver
         )
     else:
-        columns["sample"] = check_numbers(rows, Column(table["sample"].to_numpy()), resolver)
+        columns["sample"] = check_sample_numbers(rows, Column(table["sample"].to_numpy()), resolver)
     return columns
 
 
-def _table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
-    """Read a block as pyarrow's table with columns of these types; return None if a cell has another type."""
+def _read_table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
+    """Read a block as a pyarrow table with columns of these types; return None if a cell has another type."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -151,13 +152,13 @@ def _table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
 def _read_lines(
     names: Sequence[str], block: bytes, rows: RowNumbers, resolver: SampleResolver | None
 ) -> tuple[RowNumbers, dict[str, Column]]:
-    """Read all columns line by line."""
+    """Read all columns line by line; return them with the numbers of the lines that are not blank."""
     lines = block.split(b"\n")
     filled = [position for position, line in enumerate(lines) if line.strip()]
     rows = RowNumbers("line", rows.numbers[filled])
     records = []
     for number, position in zip(rows.numbers, filled, strict=True):
-        cells = _split_line(int(number), lines[position])
+        cells = _split_cells(int(number), lines[position])
         if len(cells) != len(names):
             raise record_error("line", int(number), None, f"it has {len(cells)} cells, the header names {len(names)}")
         records.append(cells)
@@ -173,7 +174,8 @@ def _read_lines(
     return rows, columns
 
 
-def _split_line(number: int, line: bytes) -> list[str]:
+def _split_cells(number: int, line: bytes) -> list[str]:
+    """Return the cells of the line with this number."""
     try:
         return next(csv.reader([line.decode().rstrip("\r")], strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
@@ -182,6 +184,7 @@ def _split_line(number: int, line: bytes) -> list[str]:
 
 
 def _parse_cell(name: str, text: str) -> int | str | None:
+    """Return the integer in a cell; None if the cell is empty, and its text if it holds something else."""
     if not text:
         return None
     if name == "correct":
@@ -190,11 +193,12 @@ def _parse_cell(name: str, text: str) -> int | str | None:
 
 
 def _parse_sample(text: str, resolver: SampleResolver | None) -> int | str | None:
+    """Return the index or the external id in a cell; None if the cell is empty."""
     if resolver is not None and resolver.cells_are_ids:
         return text.strip() or None
     return _parse_cell("sample", text.strip())
 
 
 def open_reader(limits: LogLimits) -> CsvReader:
-    """Return a reader of one body."""
+    """Return a reader of one log in this format."""
     return CsvReader(limits)

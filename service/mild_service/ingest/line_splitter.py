@@ -8,7 +8,7 @@ from mild_service.ingest.columns import Numbers, record_error
 
 
 class LineSplitter:
-    """Splits a stream into blocks of complete lines.
+    """Splits a byte stream into blocks of complete lines.
 
     Parameters
     ----------
@@ -25,7 +25,13 @@ class LineSplitter:
         self._next_number = 1
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield blocks: the number of the first line, and complete lines without the last line end."""
+        """Read the next bytes of the stream, and yield the complete lines in blocks.
+
+        Yields
+        ------
+        tuple
+            The number of the block's first line, and the lines, without a line end after the last one.
+        """
         data = self._rest + data
         start = 0
         while (end := data.rfind(b"\n", start, start + self._block_bytes)) >= 0 or (
@@ -39,11 +45,12 @@ class LineSplitter:
         self._check_length(self._next_number, len(self._rest))
 
     def end(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the last line if it has no line end."""
+        """Yield a last line without a line end, as `feed` does."""
         if self._rest:
             yield self._number_block(self._rest)
 
     def _number_block(self, block: bytes) -> tuple[int, bytes]:
+        """Return the number of the block's first line, and the block, after checking the lengths of its lines."""
         first = self._next_number
         self._next_number += block.count(b"\n") + 1
         if len(block) > self._record_bytes:
@@ -58,5 +65,5 @@ class LineSplitter:
 
 
 def line_numbers(first: int, n_lines: int) -> Numbers:
-    """Return the numbers of consecutive lines, shape (n_lines,)."""
+    """Return the numbers of `n_lines` consecutive lines from `first` on; shape (n_lines,)."""
     return np.arange(first, first + n_lines, dtype=np.int64)

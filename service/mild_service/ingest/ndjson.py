@@ -11,43 +11,50 @@ from mild_service.ingest.columns import (
     LogLimits,
     RowNumbers,
     abbreviate,
-    batch_from_records,
+    make_batch_from_records,
     record_error,
 )
 from mild_service.ingest.line_splitter import LineSplitter, line_numbers
 
 _BLOCK_BYTES = 256 * 1024
-"""Some thousand objects: larger blocks are slower, since they do not fit into the processor's caches."""
+"""Size of a block of some thousand objects. Larger blocks are slower: they do not fit into the processor's caches."""
 
 
 class NdjsonReader:
-    """Reads NDJSON; blank lines are skipped."""
+    """Reads an NDJSON log. Blank lines are skipped."""
 
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
         self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """Yield the records that `data` completes."""
+        """Read the next bytes of the log, and yield the records that are complete with them."""
         for first, block in self._lines.feed(data):
-            yield from self._batches(first, block)
+            yield from self._parse_batches(first, block)
 
     def end(self) -> Iterator[Batch]:
-        """Yield the last line if it has no line end."""
+        """Yield the record of a last line without a line end."""
         for first, block in self._lines.end():
-            yield from self._batches(first, block)
+            yield from self._parse_batches(first, block)
 
     def close(self) -> None:
         """Do nothing: the reader holds no resources."""
 
-    def _batches(self, first: int, block: bytes) -> Iterator[Batch]:
+    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
         rows, records = decode_lines(first, block)
         if records:
-            yield batch_from_records(rows, records, self._limits)
+            yield make_batch_from_records(rows, records, self._limits)
 
 
 def decode_lines(first: int, block: bytes) -> tuple[RowNumbers, list[Any]]:
-    """Parse each line that is not blank, and return the values with the numbers of their lines.
+    """Parse the lines of a block as JSON, and return their values with the numbers of the lines; skip blank lines.
+
+    Parameters
+    ----------
+    first
+        Number of the first line.
+    block
+        The lines.
 
     Raises
     ------
@@ -74,5 +81,5 @@ def _parse_line(number: int, line: bytes) -> Any:
 
 
 def open_reader(limits: LogLimits) -> NdjsonReader:
-    """Return a reader of one body."""
+    """Return a reader of one log in this format."""
     return NdjsonReader(limits)

@@ -1,4 +1,4 @@
-"""Resolvers of external ids in logs to sample indices."""
+"""Map external ids in logs to sample indices."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
@@ -10,11 +10,11 @@ from mild_core.sample_ids import IdIndex, find_id_error
 from mild_service.errors import LimitExceeded
 
 _ENTRY_BYTES = 150
-"""Memory that an id takes besides its text."""
+"""Bytes of memory that an id takes in addition to its text."""
 
 
 class SampleNameError(Exception):
-    """The reason why the id at `position` of the ids to resolve names no sample."""
+    """The id at `position` of the ids to resolve names no sample; the message is the reason."""
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(reason)
@@ -27,20 +27,26 @@ class SampleResolver(Protocol):
     Attributes
     ----------
     cells_are_ids
-        Whether a CSV cell that looks like a number is an id, since CSV does not distinguish them.
+        Whether a number in a CSV cell is an external id, since CSV does not distinguish numbers from strings.
     """
 
     cells_are_ids: bool
 
     def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the samples that ids name, shape (n_ids,); may raise `SampleNameError`."""
+        """Return the index of the sample that each id names, shape (n_ids,); may raise `SampleNameError`."""
 
     def accept_numbers(self) -> None:
-        """Note that the log also names samples by numbers; may raise `SampleNameError`."""
+        """Accept that the log names samples by numbers, or raise `SampleNameError` if it must not."""
 
 
 class RunSampleResolver:
-    """Resolves the ids of a run, which are loaded at first use. A log may also name samples by their indices."""
+    """Maps the external ids of a run to samples. A log may also name samples by their indices.
+
+    Parameters
+    ----------
+    load
+        Loads the ids of the run; called at the first id.
+    """
 
     cells_are_ids = True
 
@@ -49,12 +55,12 @@ class RunSampleResolver:
         self._index: IdIndex | None = None
 
     @property
-    def used(self) -> bool:
+    def is_used(self) -> bool:
         """Whether the log has named a sample by an id."""
         return self._index is not None
 
     def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the samples that ids name, shape (n_ids,)."""
+        """Return the sample that each id names, shape (n_ids,); raise `SampleNameError` if an id names none."""
         if self._index is None:
             self._index = self._load()
         samples = self._index.find_indices(ids)
@@ -66,18 +72,18 @@ class RunSampleResolver:
         return samples
 
     def accept_numbers(self) -> None:
-        """Do nothing: numbers are indices."""
+        """Do nothing: numbers are always accepted, as indices."""
 
 
 class NewSampleResolver:
-    """Resolves the ids of a log without a run: samples are numbered in the order in which their ids first appear.
+    """Maps the external ids of a log without a run to samples, numbered in the order in which ids first appear.
 
     Parameters
     ----------
     n_samples
         Most samples.
     n_bytes
-        Most memory for the ids.
+        Most bytes of memory for the ids.
     """
 
     cells_are_ids = False
@@ -95,7 +101,7 @@ class NewSampleResolver:
         return list(self._indices) if self._kind == "ids" else None
 
     def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the samples that ids name, shape (n_ids,); new ids get the next numbers."""
+        """Return the index of the sample that each id names, shape (n_ids,); new ids get the next indices."""
         self._set_kind("ids", repr(ids[0][:60]))
         indices = self._indices
         n_before = len(indices)
@@ -105,10 +111,11 @@ class NewSampleResolver:
         return samples
 
     def accept_numbers(self) -> None:
-        """Refuse numbers in a log with ids: both would stand for the same indices."""
+        """Raise `SampleNameError` if the log has ids: numbers and ids would stand for the same indices."""
         self._set_kind("numbers", "a number")
 
     def _set_kind(self, kind: Literal["ids", "numbers"], got: str) -> None:
+        """Set how the log names samples; raise `SampleNameError`, which quotes `got`, if it did otherwise before."""
         self._kind = self._kind or kind
         if self._kind != kind:
             raise SampleNameError(
@@ -116,6 +123,7 @@ class NewSampleResolver:
             )
 
     def _check_new_ids(self, ids: Sequence[str], samples: NDArray[np.int64], n_before: int) -> None:
+        """Check the form, the number and the memory of the ids that are new since there were `n_before`."""
         if len(self._indices) > self._n_samples:
             first = int(np.argmax(samples >= self._n_samples))
             raise SampleNameError(

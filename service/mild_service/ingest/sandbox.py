@@ -1,4 +1,4 @@
-"""Reads untrusted Arrow and Parquet bodies in processes of their own, so that a hostile body crashes only its reader.
+"""Reads each untrusted Arrow or Parquet body in a separate process, so that a hostile body crashes only this process.
 
 A worker starts with the first such body, and forks a process for each. Forking takes a few milliseconds, starting
 Python with pyarrow some tenths of a second. The worker has no threads, so forking is safe; it does not read bodies.
@@ -24,7 +24,7 @@ from mild_service.ingest.columns import (
     Column,
     LogLimits,
     RowNumbers,
-    check_numbers,
+    check_sample_numbers,
     make_batch,
     make_sample_column,
 )
@@ -51,7 +51,7 @@ _ENVIRONMENT = {
 
 
 class SandboxedRead:
-    """One body that a process is reading.
+    """A body that a separate process is reading.
 
     Parameters
     ----------
@@ -69,17 +69,17 @@ class SandboxedRead:
         self._n_bytes = n_bytes
         self._seconds = seconds
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield all rows.
+    def read_blocks(self) -> Iterator[Block]:
+        """Yield all rows of the body in blocks.
 
         Raises
         ------
         BadRecord, LimitExceeded
-            If the body cannot be used.
+            If a record is invalid, or if the body exceeds a limit.
         MalformedBody
-            If it cannot be read, or if it crashed the process that read it.
+            If the body cannot be read, or crashed the process that read it.
         DeadlineExceeded
-            If it took too long.
+            If reading the body took too long.
         Overloaded
             If the process was killed from outside.
         """
@@ -87,16 +87,17 @@ class SandboxedRead:
             while (block := receive_block(self._channel)) is not None:
                 yield block
         except ChannelError as error:
-            raise self._exit_error(error) from error
+            raise self._make_exit_error(error) from error
 
     def close(self) -> None:
-        """Close the sockets, which ends the process. May be called from another thread while `blocks` is running."""
+        """Close the sockets, which ends the process. Another thread may call this while `read_blocks` is running."""
         for endpoint in (self._channel, self._exit_channel):
             with suppress(OSError):
                 endpoint.shutdown(socket.SHUT_RDWR)
             endpoint.close()
 
-    def _exit_error(self, error: ChannelError) -> MildError:
+    def _make_exit_error(self, error: ChannelError) -> MildError:
+        """Return the error for a process that ended before it had sent all rows, by its exit code."""
         try:
             self._exit_channel.settimeout(_EXIT_CODE_SECONDS)
             code = int(self._exit_channel.recv(16))
@@ -122,7 +123,7 @@ class SandboxedRead:
 
 
 class Sandbox:
-    """Reads bodies, each in a process of its own with a memory and a time limit.
+    """Reads each body in a separate process with a limit of memory and time.
 
     Parameters
     ----------
@@ -145,22 +146,22 @@ class Sandbox:
         assert self._process is not None, "no body has been read"
         return self._process.pid
 
-    def read(self, form: str, body: IO[bytes], ids: bool) -> SandboxedRead:
-        """Begin to read a body.
+    def start_read(self, format_name: str, body: IO[bytes], allow_ids: bool) -> SandboxedRead:
+        """Start a process that reads a body.
 
         Parameters
         ----------
-        form
+        format_name
             ``arrow_stream`` or ``parquet``.
         body
-            The file that holds it.
-        ids
-            Whether samples may be strings.
+            File with the body.
+        allow_ids
+            Whether the column ``sample`` may hold external ids (strings).
 
         Raises
         ------
         Overloaded
-            If no process can be started.
+            If the process cannot be started.
         """
         ours, theirs = socket.socketpair()
         exit_channel, worker_end = socket.socketpair()
@@ -169,7 +170,9 @@ class Sandbox:
                 # Longer than the process may run: a last resort in case it hangs.
                 ours.settimeout(2 * self._seconds)
                 self._send_to_worker(body, theirs, worker_end)
-                send_header(ours, {"form": form, "ids": ids, "n_bytes": self._n_bytes, "seconds": self._seconds})
+                send_header(
+                    ours, {"form": format_name, "ids": allow_ids, "n_bytes": self._n_bytes, "seconds": self._seconds}
+                )
             except OSError as error:
                 ours.close()
                 exit_channel.close()
@@ -179,27 +182,29 @@ class Sandbox:
         return SandboxedRead(ours, exit_channel, self._n_bytes, self._seconds)
 
     def close(self) -> None:
-        """Stop the worker. It also stops by itself when this process ends."""
+        """Stop the worker, which also stops when this process ends."""
         with self._lock:
-            self._stop()
+            self._stop_worker()
 
     def _send_to_worker(self, *files: IO[bytes] | socket.socket) -> None:
+        """Send file descriptors to the worker, after starting it if it is not running."""
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 logger.warning(
                     "the sandbox's worker ended with exit code %d: starting another", self._process.returncode
                 )
-                self._stop()
+                self._stop_worker()
             if self._control is None:
-                self._control = self._start()
+                self._control = self._start_worker()
             try:
                 _send_files(self._control, files)
             except OSError:  # it has just ended
-                self._stop()
-                self._control = self._start()
+                self._stop_worker()
+                self._control = self._start_worker()
                 _send_files(self._control, files)
 
-    def _start(self) -> socket.socket:
+    def _start_worker(self) -> socket.socket:
+        """Start the worker, and return the socket over which it receives file descriptors."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -215,7 +220,7 @@ class Sandbox:
                 raise
         return ours
 
-    def _stop(self) -> None:
+    def _stop_worker(self) -> None:
         if self._control is not None:
             self._control.close()  # the worker then stops
         if self._process is not None:
@@ -232,16 +237,16 @@ def _send_files(control: socket.socket, files: Sequence[IO[bytes] | socket.socke
 
 
 class SandboxReader:
-    """Writes a body to a temporary file, and reads it in the sandbox at its end; a record's number is its row, from 1.
+    """Writes a log to a temporary file, which the sandbox reads when it is complete. Rows are numbered from 1.
 
     Parameters
     ----------
     limits
-        Of the log.
-    form
-        The format, as `Sandbox.read` knows it.
+        Limits of the log.
+    format_name
+        ``arrow_stream`` or ``parquet``.
     sandbox
-        Reads the file.
+        Starts the process that reads the file.
 
     Raises
     ------
@@ -249,64 +254,65 @@ class SandboxReader:
         If the file cannot be written.
     """
 
-    def __init__(self, limits: LogLimits, form: str, sandbox: Sandbox) -> None:
+    def __init__(self, limits: LogLimits, format_name: str, sandbox: Sandbox) -> None:
         self._limits = limits
-        self._form = form
+        self._format_name = format_name
         self._sandbox = sandbox
         self._read: SandboxedRead | None = None
         try:
             self._file = tempfile.TemporaryFile(prefix="mild-log-")  # noqa: SIM115  # closed by close
         except OSError as error:
-            raise _spool_error(error) from error
+            raise _make_disk_error(error) from error
 
     def feed(self, data: bytes) -> Iterator[Batch]:
-        """Write `data` to the file; yields nothing."""
+        """Write the next bytes of the log to the file, and yield nothing."""
         try:
             self._file.write(data)
         except OSError as error:
-            raise _spool_error(error) from error
+            raise _make_disk_error(error) from error
         yield from ()
 
     def end(self) -> Iterator[Batch]:
-        """Yield all records."""
+        """Read the file, and yield all records."""
         try:
             self._file.flush()
         except OSError as error:
-            raise _spool_error(error) from error
-        self._read = self._sandbox.read(self._form, self._file, self._limits.resolver is not None)
+            raise _make_disk_error(error) from error
+        self._read = self._sandbox.start_read(self._format_name, self._file, self._limits.resolver is not None)
         n_read = 0
-        for block in self._read.blocks():
+        for block in self._read.read_blocks():
             rows = RowNumbers("row", line_numbers(n_read + 1, block.n_rows))
-            yield make_batch(rows, _columns(rows, block, self._limits.resolver), self._limits)
+            yield make_batch(rows, _resolve_columns(rows, block, self._limits.resolver), self._limits)
             n_read += block.n_rows
 
     def close(self) -> None:
-        """Stop reading, and remove the file."""
+        """Stop the process that reads the file, and delete the file."""
         if self._read is not None:
             self._read.close()
         with suppress(OSError):  # buffered data may not fit on the disk
             self._file.close()
 
 
-def _spool_error(error: OSError) -> Overloaded:
+def _make_disk_error(error: OSError) -> Overloaded:
     return Overloaded(
         f"the body could not be written to the service's temporary folder ({error.strerror or error}); try again "
         "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more space"
     )
 
 
-def _columns(rows: RowNumbers, block: Block, resolver: SampleResolver | None) -> dict[str, Column]:
+def _resolve_columns(rows: RowNumbers, block: Block, resolver: SampleResolver | None) -> dict[str, Column]:
+    """Return the columns of a block with sample indices in place of external ids."""
     columns = {}
     for name, column in block.columns.items():
         if isinstance(column, Column):
-            columns[name] = check_numbers(rows, column, resolver) if name == "sample" else column
+            columns[name] = check_sample_numbers(rows, column, resolver) if name == "sample" else column
         else:
-            columns[name] = make_sample_column(rows, _expand(column), resolver)
+            columns[name] = make_sample_column(rows, _expand_texts(column), resolver)
     return columns
 
 
-def _expand(column: TextColumn) -> list[str | None]:
-    """Return the text of each row."""
+def _expand_texts(column: TextColumn) -> list[str | None]:
+    """Return the text of each row; None if absent."""
     if column.positions is None:
         return column.texts
     texts = [*column.texts, None]

@@ -37,7 +37,7 @@ FORMATS: dict[str, tuple[str, TableReader]] = {
 
 
 def main() -> None:
-    """Fork a process for every body until the service ends."""
+    """Run the worker: fork a process for every body until the service ends."""
     control = socket.socket(fileno=int(sys.argv[1]))
     _warm_up()
     wakeup, wakeup_sender = socket.socketpair()
@@ -68,7 +68,17 @@ def main() -> None:
 
 
 def send_blocks(body: int, channel: socket.socket, job: dict[str, Any]) -> None:
-    """Send a body's columns, or the error why it cannot be read; `job` has the arguments of `Sandbox.read`."""
+    """Read a body and send its rows, or the error if it cannot be read.
+
+    Parameters
+    ----------
+    body
+        Descriptor of the file with the body.
+    channel
+        Receives the blocks.
+    job
+        Header that `Sandbox.start_read` has sent: the format, whether ids are allowed, and the limits.
+    """
     try:
         for block in read_blocks(body, job["form"], job["ids"]):
             send_block(channel, block)
@@ -86,22 +96,33 @@ def send_blocks(body: int, channel: socket.socket, job: dict[str, Any]) -> None:
         send_header(channel, {})
 
 
-def read_blocks(body: int, form: str, ids: bool) -> Iterator[Block]:
-    """Yield the rows of a body in a file.
+def read_blocks(body: int, format_name: str, allow_ids: bool) -> Iterator[Block]:
+    """Yield the rows of a body in blocks.
+
+    Parameters
+    ----------
+    body
+        Descriptor of the file with the body.
+    format_name
+        One of `FORMATS`.
+    allow_ids
+        Whether the column ``sample`` may hold external ids (strings).
 
     Raises
     ------
-    BadRecord, MalformedBody
-        If it cannot be used.
+    BadRecord
+        If a column is unsuitable.
+    MalformedBody
+        If the body is not valid in this format.
     """
-    name, tables = FORMATS[form]
+    name, tables = FORMATS[format_name]
     n_read = 0
     try:
-        for table in tables(_source(body)):
+        for table in tables(_map_body(body)):
             table.validate()
             for start in range(0, table.num_rows, BATCH_ROWS):
                 part = table.slice(start, BATCH_ROWS)
-                yield make_block(RowNumbers("row", line_numbers(n_read + 1, part.num_rows)), part, ids)
+                yield make_block(RowNumbers("row", line_numbers(n_read + 1, part.num_rows)), part, allow_ids)
                 n_read += part.num_rows
     except (MildError, MemoryError):
         raise
@@ -110,7 +131,7 @@ def read_blocks(body: int, form: str, ids: bool) -> Iterator[Block]:
 
 
 def _warm_up() -> None:
-    """Make pyarrow initialise before forking: otherwise each process spends 0.1 s on it.
+    """Initialise pyarrow before forking: otherwise each process spends 0.1 s on it.
 
     The table is made from buffers, since making it from Python values imports pandas if it is installed, and forking
     then takes three times as long.
@@ -120,18 +141,18 @@ def _warm_up() -> None:
     with tempfile.TemporaryFile() as file:
         pyarrow.parquet.write_table(table, file)
         file.flush()
-        list(read_blocks(file.fileno(), "parquet", ids=True))
+        list(read_blocks(file.fileno(), "parquet", allow_ids=True))
 
 
-def _source(body: int) -> Any:
-    """Map the file into memory, so that nothing is allocated for lengths that a header only claims."""
+def _map_body(body: int) -> Any:
+    """Map the file of a body into memory, so that no memory is allocated for lengths that a header claims falsely."""
     if os.fstat(body).st_size == 0:
         return pyarrow.BufferReader(b"")
     return pyarrow.BufferReader(pyarrow.py_buffer(mmap.mmap(body, 0, access=mmap.ACCESS_READ)))
 
 
 def _read_and_exit(body: int, number: int) -> None:
-    """Read one body in this process, and exit."""
+    """Send the rows of one body over the channel with descriptor `number`, and exit this process."""
     code = 1
     try:
         channel = socket.socket(fileno=number)

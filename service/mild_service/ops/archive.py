@@ -1,8 +1,8 @@
-"""A run as one file, for export and import.
+"""Export of a run to one file, and import of such a file.
 
 The file begins with the line ``mild-run 1`` and a line of JSON. Each field follows as the lengths of its key, name and
-value (2, 2 and 8 bytes, big-endian) and these three. The file ends with three lengths of zero and the SHA-256 of
-everything before it.
+value (2, 2 and 8 bytes, big-endian), and then these three themselves. The file ends with three lengths of zero and the
+SHA-256 of everything before it.
 """
 
 import hashlib
@@ -24,18 +24,32 @@ _MAGIC = b"mild-run 1\n"
 _LENGTHS = struct.Struct("!HHQ")
 _RECORD = "run"
 _MAX_VALUE_BYTES = 2**28
-"""Far above the largest value: a damaged length must not take all memory."""
+"""Most bytes of a value, far more than the largest has: a damaged length must not take all memory."""
 
 
-async def export(store: Store, run_id: str, path: Path) -> int:
-    """Write a run to a file, which appears when it is complete; return its size in bytes.
+async def export_run(store: Store, run_id: str, path: Path) -> int:
+    """Write a run to a file, which appears only when it is complete.
+
+    Parameters
+    ----------
+    store
+        Store with the run.
+    run_id
+        Id of the run.
+    path
+        Path of the file.
+
+    Returns
+    -------
+    int
+        Size of the file in bytes.
 
     Raises
     ------
     RunNotFound
-        If there is no such run.
+        If the run does not exist.
     RunChanging
-        If the run was written to at the same time.
+        If the run was changed at the same time.
     ArchiveDamaged
         If the file exists.
     """
@@ -66,17 +80,26 @@ async def export(store: Store, run_id: str, path: Path) -> int:
     return size
 
 
-async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
-    """Write a file's run to the store, under its own id or `run_id`, after checking the whole file.
+async def import_run(store: Store, path: Path, run_id: str | None = None) -> Run:
+    """Check a file that `export_run` has written, and write its run to the store.
+
+    Parameters
+    ----------
+    store
+        Store to write to.
+    path
+        Path of the file.
+    run_id
+        New id of the run; None for its old one.
 
     Raises
     ------
     ArchiveDamaged
-        If the file is not such a file, is damaged, or was written by a later version.
+        If the file is not an exported run, is damaged, or was written by a later version.
     RunIsThere
-        If a run with that id exists.
+        If a run with this id exists.
     """
-    header = check(path)
+    header = check_archive(path)
     with path.open("rb") as file:
         _read_header(file, path)
         fields = _read_fields(file, path)
@@ -97,13 +120,13 @@ async def load(store: Store, path: Path, run_id: str | None = None) -> Run:
         return await store.transfer.write(run_id or header["run_id"], record, remaining_parts())
 
 
-def check(path: Path) -> Mapping[str, Any]:
-    """Check a whole file, and return its header.
+def check_archive(path: Path) -> Mapping[str, Any]:
+    """Check a whole file that `export_run` has written, and return its header.
 
     Raises
     ------
     ArchiveDamaged
-        If it is not such a file, is damaged, or was written by a later version.
+        If the file is not an exported run, is damaged, or was written by a later version.
     """
     with path.open("rb") as file:
         header = _read_header(file, path)
@@ -123,6 +146,7 @@ def check(path: Path) -> Mapping[str, Any]:
 
 
 def _read_header(file: IO[bytes], path: Path) -> Mapping[str, Any]:
+    """Return the header at the beginning of a file, after checking it."""
     if file.read(len(_MAGIC)) != _MAGIC:
         raise ArchiveDamaged(f"{path} is not a run written by mild-service export; give one that is")
     try:
@@ -139,7 +163,7 @@ def _read_header(file: IO[bytes], path: Path) -> Mapping[str, Any]:
 
 
 def _read_fields(file: IO[bytes], path: Path) -> Iterator[Part]:
-    """Yield the fields up to the end mark."""
+    """Yield the fields that follow the header of a file."""
     while True:
         lengths = file.read(_LENGTHS.size)
         if len(lengths) < _LENGTHS.size:

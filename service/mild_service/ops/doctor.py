@@ -16,14 +16,26 @@ _OLDEST_VERSION = (7, 0)
 _MAX_SKEW_SECONDS = 2.0
 _MAX_FRAGMENTATION = 1.5
 _MIN_FRAGMENTED_BYTES = 100 * 2**20
-"""Used memory below which the fragmentation ratio means nothing."""
+"""Used memory below which the fragmentation ratio is not meaningful."""
 _GRACE_SECONDS = 30.0
 """Time that Kubernetes gives a process to stop before it kills it, by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check: `where`, `what` was found, and the remedy (empty if all is well)."""
+    """The result of one check.
+
+    Attributes
+    ----------
+    level
+        ``ok``, or how serious the problem is.
+    where
+        The server, or the part of the service, that was checked.
+    what
+        What the check has found.
+    remedy
+        What to do; empty if all is well.
+    """
 
     level: Level
     where: str
@@ -44,13 +56,23 @@ class Report:
         return all(finding.level == "ok" for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report in JSON's types."""
+        """Return the report as a dict of JSON's types."""
         findings = [{name: getattr(f, name) for name in ("level", "where", "what", "remedy")} for f in self.findings]
         return {"well": self.is_well, "repaired": self.repaired, "findings": findings}
 
 
 async def examine(store: Store, settings: Settings, repair: bool = False) -> Report:
-    """Check the store's servers, its keys, and the settings; `repair` removes keys that nothing refers to."""
+    """Check the store's servers, its keys, and the settings.
+
+    Parameters
+    ----------
+    store
+        The store.
+    settings
+        Settings of the service.
+    repair
+        Whether to remove keys that nothing refers to, and to list runs that no list contains.
+    """
     findings: list[Finding] = []
     for status in await store.servers.read_status():
         findings += [*_check_version_and_clock(status), *_check_persistence(status), *_check_memory(status, settings)]
@@ -76,7 +98,7 @@ def _check_version_and_clock(status: ServerStatus) -> Iterator[Finding]:
 
 
 def _check_persistence(status: ServerStatus) -> Iterator[Finding]:
-    """Check whether acknowledged writes are on disk."""
+    """Check whether the server writes acknowledged changes to disk."""
     if not int(status.info.get("aof_enabled", 0)):
         yield Finding("error", status.name, "no append-only file: a restart loses runs", "set `appendonly yes`")
     elif (how := status.config.get("appendfsync", "always")) != "always":

@@ -12,11 +12,11 @@ _HEAD_BYTES = 64 * 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with limits for the head of a request, and for a body that continues after the response.
+    """uvicorn's HTTP/1.1 protocol with limits for the head of a request, and for a body that outlasts the response.
 
-    Each has `timeout_seconds`, after which the connection is closed; a head that is too long closes it at once. The
-    rest of a body after an early response is read and discarded until then, since closing a connection while the other
-    side is sending may lose the response.
+    The connection is closed if either takes longer than `timeout_seconds`, or at once if the head is too long. The rest
+    of a body after an early response is read and discarded, since closing a connection while the client is sending may
+    lose the response.
     """
 
     timeout_seconds = 10.0
@@ -25,7 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its parent
-        """Wait for the first request."""
+        """Start the timer for the head of the first request."""
         super().connection_made(transport)
         self._start_timer()
 
@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Wait for the rest of a request's head."""
+        """Start the timer for the rest of a request's head."""
         super().on_message_begin()
         self._in_head = True
         self._start_timer()
@@ -54,12 +54,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Wait for the next request, for the usual time."""
+        """Stop the timer: uvicorn limits the time until the next request."""
         self._stop_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the rest of a body that the application has not read."""
+        """Start the timer for the rest of a body that the application has not read."""
         if self.cycle.response_complete and self.cycle.more_body:
             self._start_timer()
         super().on_response_complete()
@@ -75,20 +75,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def make_protocol(timeout_seconds: float) -> type[BoundedProtocol]:
-    """Return the protocol with a timeout, as a class, which uvicorn requires."""
+    """Return a subclass of `BoundedProtocol` with this timeout: uvicorn takes a class, not an object."""
     return type("BoundedProtocol", (BoundedProtocol,), {"timeout_seconds": timeout_seconds})
 
 
 class Drain:
-    """State of the shutdown: whether the service still accepts requests."""
+    """State of the shutdown: whether the service has begun to refuse new work.
+
+    Parameters
+    ----------
+    feed
+        Event feed, which ends when the shutdown begins.
+    """
 
     def __init__(self, feed: EventFeed) -> None:
         self._feed = feed
-        self.begun = False
+        self.has_begun = False
 
     def begin(self) -> None:
         """Make the readiness probe fail, and end long polls and event streams."""
-        self.begun = True
+        self.has_begun = True
         self._feed.close()
 
 
@@ -96,7 +102,7 @@ _GC_THRESHOLD = 10_000
 """New objects between two runs of the cycle collector. Python's default of 700 is reached within a few requests, which
 leave hardly any cycles; no cycle was seen to hold a body."""
 _SWITCH_SECONDS = 0.0005
-"""How long a computing thread may keep the interpreter from the event loop; Python's default is ten times as long.
+"""Longest time that a computing thread may block the event loop; Python's default is ten times as long.
 
 The loop releases the interpreter at every system call, several times per request, and has to wait for it each time
 while sets are computed."""

@@ -56,8 +56,11 @@ class RequestBody(Protocol):
     def sha256(self) -> str | None:
         """SHA-256 of the whole body in hex, once it is read; None if it was not computed."""
 
-    async def read_up_to(self, n_bytes: int) -> bytes:
-        """Return the whole body, or its first ``n_bytes + 1`` bytes if it is longer. Can be called again, with more."""
+    async def read_limited(self, limit: int) -> bytes:
+        """Return the whole body if it has at most `limit` bytes, else its first ``limit + 1`` bytes.
+
+        A later call with a higher limit returns more.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class EpochWriter:
             # A round that the cached record does not have may have started since, with its own members.
             is_current = cached_run is None or put.round > cached_run.round
             run = await self._store.runs.get(put.run_id) if cached_run is None or is_current else cached_run
-            content = await body.read_up_to(2 * bitmap.n_bytes(run.spec.num_samples))
+            content = await body.read_limited(2 * bitmap.n_bytes(run.spec.num_samples))
             check_position(self._settings, put.round, put.epoch)
             try:
                 commitment, epoch = await self._commit(run, put, content, body.sha256)

@@ -123,10 +123,10 @@ class PredictionWriter:
         limits = self._limits(run.spec.num_samples, names)
         async with self._work_limiter.acquire():
             log = LogAccumulator(
-                limits, load_epoch=lambda key: from_thread.run(self._read_stored, run, key), classes=True
+                limits, load_epoch=lambda key: from_thread.run(self._read_stored, run, key), keep_classes=True
             )
             await self._read(media_type, body, log)
-            ids = run.ids if names is not None and names.used else None
+            ids = run.ids if names is not None and names.is_used else None
             epochs = [await self._merge(run, key, log, complete, attempt, ids) for key in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)
         return LogResult(log.n_records, epochs)
@@ -153,7 +153,7 @@ class PredictionWriter:
             )
         names = NewSampleResolver(n_samples or max_samples, self._settings.max_log_cells)
         async with self._work_limiter.acquire():
-            log = LogAccumulator(self._limits(n_samples or max_samples, names), infer=n_samples is None)
+            log = LogAccumulator(self._limits(n_samples or max_samples, names), infer_samples=n_samples is None)
             await self._read(media_type, body, log)
             return await self._in_thread(partial(collect_rounds, log)), names.ids
 
@@ -173,7 +173,7 @@ class PredictionWriter:
 
         def add_all(batches: Iterator[Batch]) -> None:
             for batch in batches:
-                log.add(batch)
+                log.add_batch(batch)
 
         with closing(open_reader(media_type, log.limits, self._sandbox)) as reader:
             block = bytearray()
@@ -235,7 +235,7 @@ class PredictionWriter:
         ids: SampleIdsRef | None,
     ) -> MergedEpoch:
         log_part = await self._in_thread(
-            lambda: StoredEpoch(log.bits(key), closed=False, wrong_predictions=log.wrong_predictions(key))
+            lambda: StoredEpoch(log.get_bits(key), is_committed=False, wrong_predictions=log.get_wrong_predictions(key))
         )
         for _ in range(_ATTEMPTS):
             round_, stored_record, stored_part = await self._read_epoch(run, key)

@@ -32,13 +32,19 @@ from mild_service.web.bodies import RequestModel
 from mild_service.web.dependencies import Attempt, LabelsAndAuditsDep, RunId, RunsDep, SettingsDep, StatusReaderDep
 from mild_service.web.openapi import BITMAP_ERRORS
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import PreconditionDep, etag_header, negotiate, respond, with_preconditions
+from mild_service.web.responses import (
+    PreconditionDep,
+    add_precondition_headers,
+    make_etag_header,
+    make_response,
+    negotiate,
+)
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class LabelsRequest(RequestModel):
-    """The given labels."""
+    """The given labels of a run."""
 
     labels: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="One class index per sample.")
 
@@ -51,7 +57,7 @@ class LabelsView(BaseModel):
 
 
 class AuditRequest(RequestModel):
-    """Samples whose label was checked."""
+    """Audited samples: those whose given label was checked."""
 
     indices: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="Sample indices, in any order.")
     clean: Annotated[list[bool | None], Field(fail_fast=True)] = Field(
@@ -71,7 +77,7 @@ class AuditedView(BaseModel):
 
 
 class AuditView(BaseModel):
-    """A run's audit, all marks together."""
+    """All marks of a run's audit."""
 
     run_id: str
     num_known: int
@@ -106,7 +112,7 @@ _BINARY = {"type": "string", "format": "binary"}
     "/runs/{run_id}/labels",
     response_model=LabelsView,
     responses=error_responses(*_BODY_ERRORS, RunNotFound, LabelsFrozen, PreconditionFailed, StoreFull),
-    openapi_extra=with_preconditions(
+    openapi_extra=add_precondition_headers(
         {
             "requestBody": {
                 "required": True,
@@ -131,18 +137,18 @@ async def put_labels(
     run = await runs.find(run_id)
     labels = await _read_labels(request, settings)
     outcome, digest = await labels_and_audits.put_labels(run, labels, condition)
-    response.headers.update(etag_header(digest))
+    response.headers.update(make_etag_header(digest))
     return LabelsView(run_id=run_id, outcome=outcome)
 
 
 async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integer]:
-    """Read the labels in a body, shape (n_samples,), from JSON or npy."""
+    """Return the labels in a JSON or npy body, shape (n_labels,)."""
     allowed = (media_types.JSON, media_types.NPY)
     if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
         labels = (await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)).labels
         return np.array(labels, dtype=np.int64)
     limit = settings.max_body_bytes
-    body = await bodies.read(request, limit)
+    body = await bodies.read_body(request, limit)
     if len(body) > limit:
         raise BodyTooLarge(
             f"the body has more than {limit} bytes, which is the limit; send labels in a smaller integer type"
@@ -200,21 +206,22 @@ async def put_audit(
     responses={
         200: {
             "content": {media_types.BITMAP: {"schema": _BINARY}},
-            "description": "The audit; empty where there is none",
+            "description": "The audit; empty if no sample was audited",
         },
         **error_responses(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
 async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
-    """All marks of the run's audit: JSON, or two bitmaps (known, then clean)."""
+    """Return all marks of the run's audit, as JSON or as two bitmaps (known, then clean)."""
     representation = negotiate(request, (media_types.JSON, media_types.BITMAP))
     _, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     if representation.media_type == media_types.BITMAP:
-        return await respond(representation, audit.to_body)
-    return await respond(representation, lambda: _encode_audit(run_id, audit))
+        return await make_response(representation, audit.to_body)
+    return await make_response(representation, lambda: _encode_audit(run_id, audit))
 
 
 def _encode_audit(run_id: str, audit: Audit) -> bytes:
+    """Encode an audit as JSON."""
     known, clean = audit.masks
     document = {
         "run_id": run_id,
@@ -239,14 +246,14 @@ def _encode_audit(run_id: str, audit: Audit) -> bytes:
         RoundFinished,
         StoreFull,
     ),
-    openapi_extra=sample_sets.describe_body("The planted samples' bitmap."),
+    openapi_extra=sample_sets.describe_set_body("The planted samples' bitmap."),
 )
 async def put_planted(
     request: Request, run_id: RunId, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
 ) -> PlantedView:
-    """Name the samples that were mislabelled on purpose in round 0, before its first epoch: they bound the noise rate.
+    """Set the samples that were mislabelled on purpose in round 0, before its first epoch. They bound the noise rate.
 
-    Round 0 does not judge them, since its bits are about the broken label; later rounds do.
+    Round 0 does not judge these samples, since its bits are about the wrong label; later rounds do.
     """
     run = await runs.find(run_id)
     planted = await sample_sets.read_set(request, run.spec.num_samples, settings, "planted samples")
@@ -258,16 +265,16 @@ async def put_planted(
     "/runs/{run_id}/planted",
     response_model=PlantedDetail,
     responses={
-        **sample_sets.describe_response("The planted samples; none where none were put"),
+        **sample_sets.describe_set_response("The planted samples; empty if none were set"),
         **error_responses(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
 async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_reader: StatusReaderDep) -> Response:
-    """The samples that were mislabelled on purpose in round 0: JSON, a bitmap, or indices as npy."""
+    """Return the samples that were mislabelled on purpose in round 0, as JSON, a bitmap, or indices in npy."""
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     planted = await status_reader.read_planted(run)
-    return await respond(
+    return await make_response(
         representation,
         lambda: sample_sets.encode_set(
             representation.media_type, planted, run.spec.num_samples, {"run_id": run_id}, "num_planted"

@@ -25,14 +25,14 @@ from mild_service.web.dependencies import (
     ShardsDep,
     StatusReaderDep,
 )
-from mild_service.web.openapi import BITMAP_ERRORS, ROUND_ERRORS, WRITE_ERRORS, bitmap_body
+from mild_service.web.openapi import BITMAP_ERRORS, ROUND_ERRORS, WRITE_ERRORS, describe_bitmap_body
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
-from mild_service.web.schemas import response_model
+from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
+from mild_service.web.schemas import make_response_model
 
 
 class EpochView(BaseModel):
-    """What an epoch's PUT has done."""
+    """Result of a PUT of an epoch."""
 
     run_id: str
     round: int
@@ -40,22 +40,24 @@ class EpochView(BaseModel):
     outcome: CommitOutcome
     attempt: int
     num_correct: int
-    num_observed: int | None = Field(description="Null when the body holds one bitmap: then `observe` says who.")
+    num_observed: int | None = Field(
+        description="Null if the body has one bitmap; the run's `observe` then says which samples were observed."
+    )
 
 
 class ShardView(BaseModel):
-    """What a shard's PUT has done."""
+    """Result of a PUT of a shard."""
 
     run_id: str
     round: int
     epoch: int
     shard: int
-    outcome: ShardOutcome = Field(description="`same`: the store had it.")
-    state: EpochState = Field(description="Of the epoch: `committed` once all shards are in.")
+    outcome: ShardOutcome = Field(description="`same` if the store had the shard already.")
+    state: EpochState = Field(description="State of the epoch: `committed` once all shards are stored.")
     attempt: int
     num_shards: int
     num_missing_shards: int
-    num_correct: int = Field(description="Samples of this shard.")
+    num_correct: int = Field(description="Correct samples of this shard.")
     num_observed: int
 
 
@@ -63,12 +65,12 @@ if TYPE_CHECKING:
     MergedEpochView: TypeAlias = BaseModel
     _StatusFields: TypeAlias = BaseModel
 else:
-    MergedEpochView = response_model(MergedEpoch)
-    _StatusFields = response_model(EpochStatus)
+    MergedEpochView = make_response_model(MergedEpoch)
+    _StatusFields = make_response_model(EpochStatus)
 
 
 class PostedView(BaseModel):
-    """What a log has done."""
+    """Result of a POST of a prediction log."""
 
     run_id: str
     records: int
@@ -83,27 +85,27 @@ class EpochStatusView(_StatusFields):
     epoch: int
 
     @classmethod
-    def of(cls, run_id: str, round_: int, epoch: int, status: EpochStatus) -> Self:
-        """View of `status`."""
+    def from_status(cls, run_id: str, round_: int, epoch: int, status: EpochStatus) -> Self:
+        """Return the view of an epoch's status."""
         return cls.model_validate({"run_id": run_id, "round": round_, "epoch": epoch, **asdict(status)})
 
 
 class EpochSummary(BaseModel):
-    """One epoch in a round's coverage, as its record counts it."""
+    """Status of an epoch by its stored counts, in the status of a round."""
 
     epoch: int
     state: EpochState
     kind: EpochKind
     num_correct: int
     num_observed: int = Field(
-        description="While shards are coming a sum over them, in which a sample counts as often as it was seen."
+        description="Until all shards are stored, the sum over the shards, which may count a sample several times."
     )
     num_shards: int | None
     num_missing_shards: int | None
 
     @classmethod
-    def of(cls, epoch: Epoch, n_expected: int) -> Self:
-        """View of `epoch`."""
+    def from_epoch(cls, epoch: Epoch, n_expected: int) -> Self:
+        """Return the summary of an epoch of a run that observes `n_expected` samples in every epoch."""
         n_shards, n_in = epoch.n_shards, epoch.n_stored_shards
         return cls(
             epoch=epoch.number,
@@ -117,7 +119,7 @@ class EpochSummary(BaseModel):
 
 
 class RoundCoverageView(BaseModel):
-    """How far the epochs of a round are."""
+    """Status of a round and of its epochs."""
 
     run_id: str
     round: int
@@ -125,11 +127,11 @@ class RoundCoverageView(BaseModel):
     num_expected: int = Field(description="Samples that the run observes in every epoch.")
     num_planted: int = Field(description="Samples whose label was broken on purpose in this round.")
     epochs: list[EpochSummary] = Field(description="Ascending.")
-    missing_epochs: list[int] = Field(description="Epochs that lack below the greatest that there is.")
+    missing_epochs: list[int] = Field(description="Numbers below the greatest epoch for which there is no epoch.")
 
     @classmethod
-    def of(cls, run: Run, round_: Round) -> Self:
-        """View of `round_`."""
+    def from_round(cls, run: Run, round_: Round) -> Self:
+        """Return the view of a round."""
         members_only = run.spec.observe == "members" and round_.members is not None
         n_expected = round_.members.n_members if members_only and round_.members else run.spec.num_samples
         return cls(
@@ -138,7 +140,7 @@ class RoundCoverageView(BaseModel):
             state="finished" if round_.finished else "open",
             num_expected=n_expected,
             num_planted=0 if round_.planted is None else round_.planted.n_members,
-            epochs=[EpochSummary.of(epoch, n_expected) for epoch in round_.all_epochs.values()],
+            epochs=[EpochSummary.from_epoch(epoch, n_expected) for epoch in round_.all_epochs.values()],
             missing_epochs=round_.missing_epochs,
         )
 
@@ -151,12 +153,14 @@ router = APIRouter(tags=["rounds"])
     response_model=EpochView,
     responses={
         201: {"model": EpochView, "description": "Committed"},
-        200: {"description": "It was there with the same content, or was replaced"},
+        200: {"description": "The epoch was stored with the same content, or was replaced"},
         **error_responses(
             *WRITE_ERRORS, *BITMAP_ERRORS, CorrectNotObservedError, EpochConflict, EpochKindConflict, PreconditionFailed
         ),
     },
-    openapi_extra=with_preconditions(bitmap_body("One bitmap (correct), or two in a row (observed, correct).")),
+    openapi_extra=add_precondition_headers(
+        describe_bitmap_body("One bitmap (correct), or two in a row (observed, correct).")
+    ),
 )
 async def put_epoch(
     request: Request,
@@ -169,11 +173,11 @@ async def put_epoch(
     attempt: Attempt = None,
     replace: Replace = False,
 ) -> EpochView:
-    """Commit one epoch's bits, all of them or none."""
+    """Store the bits of one epoch, all of them or none."""
     media_types.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
     put = EpochPut(run_id, round_, epoch, attempt, replace, condition)
     outcome, stored_epoch = await epochs.put(put, bodies.RequestBody(request))
-    response.headers.update(etag_header(stored_epoch.digest))
+    response.headers.update(make_etag_header(stored_epoch.digest))
     response.status_code = 201 if outcome == "committed" else 200
     return EpochView(
         run_id=run_id,
@@ -191,10 +195,10 @@ async def put_epoch(
     response_model=ShardView,
     responses={
         201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
-        200: {"description": "It was there with the same content, or was replaced"},
+        200: {"description": "The shard was stored with the same content, or was replaced"},
         **error_responses(*WRITE_ERRORS, *BITMAP_ERRORS, CorrectNotObservedError, EpochConflict, EpochKindConflict),
     },
-    openapi_extra=bitmap_body("Two bitmaps in a row over all samples: observed by this writer, then correct."),
+    openapi_extra=describe_bitmap_body("Two bitmaps in a row over all samples: observed by this writer, then correct."),
 )
 async def put_shard(
     request: Request,
@@ -202,7 +206,7 @@ async def put_shard(
     round_: RoundNumber,
     epoch: EpochNumber,
     shard: ShardNumber,
-    of: Annotated[int, Query(description="In how many shards the epoch is written; its first shard fixes that.")],
+    of: Annotated[int, Query(description="Number of shards of the epoch, which its first shard sets.")],
     runs: RunsDep,
     shards: ShardsDep,
     response: Response,
@@ -246,17 +250,17 @@ async def get_epoch(
     status_reader: StatusReaderDep,
     response: Response,
 ) -> EpochStatusView:
-    """Status of an epoch: absent, partial or committed, with its missing samples and shards."""
+    """Return the status of an epoch (absent, partial or committed), with its missing samples and shards."""
     status = await status_reader.read_epoch(await runs.find(run_id), round_, epoch)
     if status.digest is not None:
-        response.headers.update(etag_header(status.digest))
-    return EpochStatusView.of(run_id, round_, epoch, status)
+        response.headers.update(make_etag_header(status.digest))
+    return EpochStatusView.from_status(run_id, round_, epoch, status)
 
 
 @router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=error_responses(*ROUND_ERRORS))
 async def get_round(
     run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
 ) -> RoundCoverageView:
-    """Status of each epoch of a round, from stored counts: cheap for a run of any size."""
+    """Return the status of each epoch of a round, from stored counts, which is fast for runs of any size."""
     run = await runs.find(run_id)
-    return RoundCoverageView.of(run, await status_reader.read_round(run, round_))
+    return RoundCoverageView.from_round(run, await status_reader.read_round(run, round_))

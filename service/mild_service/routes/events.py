@@ -45,7 +45,7 @@ LastEventId = Annotated[
 
 
 async def _reserve_stream(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
-    """Reserve one of the streams that may be open at once, until the response has ended."""
+    """Reserve one of the service's event streams until the response has ended; raise `Overloaded` if all are open."""
     telemetry: Telemetry = request.app.state.telemetry
     if request.app.state.streams.locked():
         raise Overloaded(
@@ -78,7 +78,7 @@ async def get_events(
     revalidate_key: RevalidateKeyDep,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
-    """The events of a run as they happen, until the run is deleted; first those after `Last-Event-ID`."""
+    """Stream the events of a run until the run is deleted: the stored ones after `Last-Event-ID`, then new ones."""
     run = await runs.find(run_id)
     last_number = _parse_event_id(run, last_event_id)
     # A proxy must forward events at once, and no cache may store them.
@@ -88,7 +88,7 @@ async def get_events(
 
 
 def _parse_event_id(run: Run, last_event_id: str | None) -> int | None:
-    """Return the number in an event id, 0 without an id; None if the id is of a deleted run of the same name."""
+    """Return the number in an event id: 0 without an id, None if the id is of a deleted run of the same name."""
     if not last_event_id:
         return 0
     match = _EVENT_ID.fullmatch(last_event_id)
@@ -116,7 +116,7 @@ async def _stream_events(
                 return  # the client reconnects, to a replica that reaches the store
             if events and (is_unknown or events[0].number > last_sent + 1):
                 number = events[0].number - 1
-                yield _format_loss(run, number, None if is_unknown else number - last_sent)
+                yield _format_lost_events(run, number, None if is_unknown else number - last_sent)
                 is_unknown = False
             for event in events:
                 yield _format_event(run, event)
@@ -130,11 +130,13 @@ async def _stream_events(
 
 
 def _format_event(run: Run, event: Event) -> bytes:
+    """Format an event as a server-sent event."""
     data = {"run_id": run.run_id, "at": event.at, **event.fields}
     return format_sse_event(event=event.kind, data_str=_to_json(data), id=f"{run.uid}-{event.number}")
 
 
-def _format_loss(run: Run, number: int, n_missed: int | None) -> bytes:
+def _format_lost_events(run: Run, number: int, n_missed: int | None) -> bytes:
+    """Format the notice that `n_missed` events up to `number` are no longer stored; None if they cannot be counted."""
     data = {"run_id": run.run_id, "num_missed": n_missed}
     return format_sse_event(event="events-lost", data_str=_to_json(data), id=f"{run.uid}-{number}")
 

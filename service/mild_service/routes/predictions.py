@@ -74,5 +74,7 @@ async def post_predictions(
     """
     run = await runs.find(run_id)
     media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
-    posted = await predictions.post(run, media_type, bodies.stream(request, settings.max_log_bytes), complete, attempt)
+    posted = await predictions.post(
+        run, media_type, bodies.stream_body(request, settings.max_log_bytes), complete, attempt
+    )
     return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)

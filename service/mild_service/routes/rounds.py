@@ -23,7 +23,7 @@ from mild_service.models import Round
 from mild_service.recording.run_writer import ClientSet
 from mild_service.routes.selection import FitView, SelectionView
 from mild_service.web import bodies, media_types, responses, sample_sets
-from mild_service.web.bodies import MAX_ENTRIES, RequestModel, limit_entries
+from mild_service.web.bodies import MAX_ENTRIES, RequestModel, check_entry_count
 from mild_service.web.dependencies import (
     Attempt,
     Changes,
@@ -39,29 +39,29 @@ from mild_service.web.dependencies import (
 )
 from mild_service.web.openapi import BITMAP_ERRORS, BODY_ERRORS, ROUND_ERRORS, WRITE_ERRORS
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import negotiate, respond
+from mild_service.web.responses import make_response, negotiate
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Scalar = Annotated[FiniteFloat, Field(strict=True)]
 Scalars = Annotated[
     dict[MetricName, Scalar],
     Field(min_length=1, json_schema_extra={"additionalProperties": False, "maxProperties": MAX_ENTRIES}),
-    BeforeValidator(limit_entries),
+    BeforeValidator(check_entry_count),
 ]
 
 
 class FinishRequest(RequestModel):
-    """Optional details of finishing a round."""
+    """Optional body of the request that finishes a round."""
 
     allow_gaps: bool = Field(False, description="Count missing epochs as unobserved instead of refusing.")
-    selected: str | None = Field(None, description="Base64 of the bitmap that an offline client has used already.")
+    selected: str | None = Field(None, description="Base64 of the bitmap that an offline client has computed and used.")
     core_version: str | None = Field(
         None, max_length=64, description="Version of mild-selection that computed `selected`."
     )
 
 
 class RoundView(BaseModel):
-    """A round's state."""
+    """State of a round."""
 
     round: int
     state: Literal["open", "finished"]
@@ -70,7 +70,7 @@ class RoundView(BaseModel):
     num_epochs: int
     epochs: list[int] = Field(description="Committed epochs, ascending.")
     partial: dict[int, int] = Field(
-        description="Epochs that logs or shards are still filling up, with the samples in (over shards, summed)."
+        description="Incomplete epochs of logs or shards, with the number of stored samples (summed over shards)."
     )
     metrics: dict[int, dict[str, float]] = Field(description="Scalars by epoch.")
     num_selected: int | None = Field(description="Size of the set; null while the round is open.")
@@ -79,8 +79,8 @@ class RoundView(BaseModel):
     finished_at: float | None
 
     @classmethod
-    def of(cls, round_: Round, n_samples: int) -> Self:
-        """View of `round_`."""
+    def from_round(cls, round_: Round, n_samples: int) -> Self:
+        """Return the view of a round of a run with `n_samples` samples."""
         return cls(
             round=round_.number,
             state="finished" if round_.finished else "open",
@@ -98,7 +98,7 @@ class RoundView(BaseModel):
 
 
 class MembersView(BaseModel):
-    """What a members' PUT has done."""
+    """Result of a PUT of members."""
 
     run_id: str
     round: int
@@ -107,7 +107,7 @@ class MembersView(BaseModel):
 
 
 class MembersDetail(BaseModel):
-    """Whom the model is trained on in a round."""
+    """Samples that the model is trained on in a round."""
 
     run_id: str
     round: int
@@ -116,7 +116,7 @@ class MembersDetail(BaseModel):
 
 
 class MetricsView(BaseModel):
-    """What a metrics' PUT has done."""
+    """Result of a PUT of metrics."""
 
     run_id: str
     round: int
@@ -132,7 +132,7 @@ router = APIRouter(tags=["rounds"])
     response_model=MetricsView,
     responses={
         201: {"model": MetricsView, "description": "Stored"},
-        200: {"description": "They were there with the same values, or were replaced"},
+        200: {"description": "They were stored with the same values, or were replaced"},
         **error_responses(*WRITE_ERRORS, *BODY_ERRORS, MetricsConflict),
     },
 )
@@ -183,7 +183,7 @@ async def finish(
     allow_gaps: bool = False,
     attempt: Attempt = None,
 ) -> Response:
-    """Freeze the round, store its set, open the next round. A repeated request returns the stored set."""
+    """Finish the round, store its set, and open the next round. A repeated request returns the stored set."""
     representation = responses.negotiate_selection(request)
     run = await runs.find(run_id)
     limit = settings.max_document_bytes + 4 * bitmap.n_bytes(run.spec.num_samples) // 3
@@ -196,9 +196,9 @@ async def finish(
         selected = bodies.decode_bitmap(body.selected, run.spec.num_samples, "selected")
         client_set = ClientSet(selected, body.core_version or "unknown")
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
-    choice = await selections.plan(await runs.find(run_id), round_, {})
-    answer = await selections.load(choice, measure=representation.media_type == media_types.JSON)
-    return await responses.selection_response(answer, representation)
+    plan = await selections.plan(await runs.find(run_id), round_, {})
+    result = await selections.load(plan, measure=representation.media_type == media_types.JSON)
+    return await responses.make_selection_response(result, representation)
 
 
 @router.get(
@@ -214,16 +214,16 @@ async def get_fit(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
-    """The fit behind the round's set: histogram, components, cut and verdict."""
-    choice = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.read_fit(choice)), media_type=media_types.JSON)
+    """Return the fit behind the round's set: histogram, components, cut and verdict."""
+    plan = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
+    return Response(orjson.dumps(await selections.read_fit(plan)), media_type=media_types.JSON)
 
 
 @router.put(
     "/runs/{run_id}/rounds/{round}/members",
     response_model=MembersView,
     responses=error_responses(*WRITE_ERRORS, *BITMAP_ERRORS, InvalidInput, SampleIndexError, MembersFrozen),
-    openapi_extra=sample_sets.describe_body("The members' bitmap."),
+    openapi_extra=sample_sets.describe_set_body("The members' bitmap."),
 )
 async def put_members(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
@@ -239,19 +239,19 @@ async def put_members(
     "/runs/{run_id}/rounds/{round}/members",
     response_model=MembersDetail,
     responses={
-        **sample_sets.describe_response("The members; all samples unless they were set or an earlier round chose"),
+        **sample_sets.describe_set_response("The members; all samples unless they were set or an earlier round chose"),
         **error_responses(*ROUND_ERRORS, NotAcceptable),
     },
 )
 async def get_members(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
 ) -> Response:
-    """The samples that the model is trained on in a round: JSON, a bitmap, or indices as npy."""
+    """Return the samples that the model is trained on in a round, as JSON, a bitmap, or indices in npy."""
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
     fields = {"run_id": run_id, "round": round_}
-    return await respond(
+    return await make_response(
         representation,
         lambda: sample_sets.encode_set(representation.media_type, members, run.spec.num_samples, fields, "num_members"),
     )

@@ -1,4 +1,4 @@
-"""Runs: ``/runs``, opened, resumed, listed, changed and deleted."""
+"""Opens, resumes, lists, changes and deletes runs: ``/runs``."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
@@ -25,28 +25,28 @@ from mild_service.errors import (
 from mild_service.image_urls import MAX_URL_LENGTH
 from mild_service.models import Run, RunStatus
 from mild_service.routes.rounds import RoundView
-from mild_service.web.bodies import RequestModel, WholeNumber, limit_entries
+from mild_service.web.bodies import RequestModel, WholeNumber, check_entry_count
 from mild_service.web.dependencies import CallerDep, RunId, RunsDep
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
-from mild_service.web.schemas import SelectionRequest, request_fields, response_model
+from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
+from mild_service.web.schemas import SelectionRequest, make_request_model, make_response_model
 
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
-    BeforeValidator(limit_entries),
+    BeforeValidator(check_entry_count),
 ]
 PictureUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
 
 
 class ResumeFrom(RequestModel):
-    """Where a restarted trainer goes on: the open round's epochs from here on are dropped."""
+    """The first epoch that a restarted trainer repeats. This and all later epochs of the open round are deleted."""
 
     round: WholeNumber
     epoch: WholeNumber
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Round and epoch."""
+    def position(self) -> tuple[int, int]:
+        """The round and the epoch, as a tuple."""
         return self.round, self.epoch
 
 
@@ -57,36 +57,38 @@ if TYPE_CHECKING:
     _PatchFields: TypeAlias = RequestModel
     _StateFields: TypeAlias = BaseModel
 else:
-    _RequestFields = request_fields(RunSpec, without=("run_id", "selection"), types=_NARROWED)
-    _PatchFields = request_fields(RunSpec, only=("tags", "ttl_seconds", "picture_url"), types=_NARROWED, optional=True)
-    _StateFields = response_model(RunSpec, complete=True)
+    _RequestFields = make_request_model(RunSpec, exclude=("run_id", "selection"), types=_NARROWED)
+    _PatchFields = make_request_model(
+        RunSpec, include=("tags", "ttl_seconds", "picture_url"), types=_NARROWED, all_optional=True
+    )
+    _StateFields = make_response_model(RunSpec, all_required=True)
 
 
 class RunRequest(_RequestFields):
-    """Opens a run, or opens it again: then what is left out is taken from the run."""
+    """Request to open a run. If the run exists, absent fields keep the values of the run."""
 
     selection: SelectionRequest = Field(default_factory=SelectionRequest)
     resume_from: ResumeFrom | None = None
 
-    def spec(self, run_id: str) -> RunSpec:
-        """The run that is asked for; what the request leaves out has its default."""
+    def make_spec(self, run_id: str) -> RunSpec:
+        """Return the run that the request describes, with defaults for absent fields."""
         values = {field.name: getattr(self, field.name) for field in fields(RunSpec) if field.name != "run_id"}
-        values |= {"tags": values["tags"] or {}, "selection": self.selection.options()}
+        values |= {"tags": values["tags"] or {}, "selection": self.selection.make_options()}
         return RunSpec(run_id, **values)
 
     def sent_fields(self) -> frozenset[str]:
-        """Names of the fields that the request holds, options of the selection as ``selection.metric``."""
+        """Return the names of the fields that the request contains, those of the selection as ``selection.metric``."""
         sent = {name for name in self.model_fields_set if getattr(self, name) is not None}
         return frozenset(sent | {f"selection.{name}" for name in self.selection.sent_options()})
 
 
 class RunPatch(_PatchFields):
-    """What may be changed of a run; what is left out or null stays."""
+    """Changes of a run. Fields that are absent or null stay as they are."""
 
     status: RunStatus | None = None
 
-    def changes(self) -> dict[str, Any]:
-        """New values of the run's fields, by name."""
+    def changed_fields(self) -> dict[str, Any]:
+        """Return the new values of the run's fields, by name."""
         changes: dict[str, Any] = self.model_dump(exclude={"status"}, exclude_none=True)
         return changes
 
@@ -95,7 +97,7 @@ class RunView(_StateFields):
     """A run's state with every default resolved. Times are Unix time in seconds."""
 
     status: RunStatus
-    ttl_seconds: int = Field(description="The run expires so many seconds after its last write.")
+    ttl_seconds: int = Field(description="Seconds after its last write at which the run expires.")
     attempt: int = Field(description="Send it as `Mild-Attempt` with every write.")
     round: int = Field(description="The open round.")
     created_at: float
@@ -103,10 +105,12 @@ class RunView(_StateFields):
     expires_at: float
 
     @classmethod
-    def of(cls, run: Run, **more: Any) -> Self:
-        """View of `run`."""
+    def from_run(cls, run: Run, **further_fields: Any) -> Self:
+        """Return the view of a run, with further fields of a subclass."""
         spec = {field.name: getattr(run.spec, field.name) for field in fields(RunSpec)}
-        return cls.model_validate({**spec, **{name: getattr(run, name) for name in RunView.__annotations__}, **more})
+        return cls.model_validate(
+            {**spec, **{name: getattr(run, name) for name in RunView.__annotations__}, **further_fields}
+        )
 
 
 class RunDetail(RunView):
@@ -116,10 +120,10 @@ class RunDetail(RunView):
 
 
 class RunPage(BaseModel):
-    """Some runs, newest first."""
+    """A page of runs, newest first."""
 
     runs: list[RunView]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
+    next_cursor: str | None = Field(description="Value of `cursor` for the next page; null on the last page.")
 
 
 router = APIRouter(tags=["runs"])
@@ -145,17 +149,17 @@ _JSON_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidReques
             PreconditionFailed,
         ),
     },
-    openapi_extra=with_preconditions({}),
+    openapi_extra=add_precondition_headers({}),
 )
 async def open_run(
     run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: PreconditionDep
 ) -> RunView:
     """Open a run, or resume it with `resume_from`."""
-    resume_from = None if body.resume_from is None else body.resume_from.place
-    run, created = await runs.open(body.spec(run_id), body.sent_fields(), resume_from, caller, condition)
-    response.headers.update(etag_header(run.uid))
+    resume_from = None if body.resume_from is None else body.resume_from.position
+    run, created = await runs.open(body.make_spec(run_id), body.sent_fields(), resume_from, caller, condition)
+    response.headers.update(make_etag_header(run.uid))
     response.status_code = 201 if created else 200
-    return RunView.of(run)
+    return RunView.from_run(run)
 
 
 @router.get("/runs", response_model=RunPage, responses=error_responses(InvalidRequest))
@@ -167,15 +171,15 @@ async def list_runs(
 ) -> RunPage:
     """List the runs that the key may access, newest first. A page may be shorter than `limit` if runs just expired."""
     page = await runs.list_page(limit, cursor, caller.prefix)
-    return RunPage(runs=[RunView.of(run) for run in page.runs], next_cursor=page.next_cursor)
+    return RunPage(runs=[RunView.from_run(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
 @router.get("/runs/{run_id}", response_model=RunDetail, responses=error_responses(RunNotFound, InvalidRequest))
 async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
-    """A run's state with its rounds."""
+    """Return a run's state with its rounds."""
     run = await runs.find(run_id)
     rounds = await runs.read_rounds(run)
-    return RunDetail.of(run, rounds=[RoundView.of(round_, run.spec.num_samples) for round_ in rounds])
+    return RunDetail.from_run(run, rounds=[RoundView.from_round(round_, run.spec.num_samples) for round_ in rounds])
 
 
 @router.patch(
@@ -184,8 +188,8 @@ async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
     responses=error_responses(*_JSON_ERRORS, ParameterError, RunNotFound, StoreFull),
 )
 async def patch_run(run_id: RunId, body: RunPatch, runs: RunsDep) -> RunView:
-    """Change a run's tags, status, time to live or picture address; fields that are left out stay as they are."""
-    return RunView.of(await runs.patch(run_id, body.changes(), body.status))
+    """Change a run's tags, status, time to live or picture address; absent fields stay as they are."""
+    return RunView.from_run(await runs.patch(run_id, body.changed_fields(), body.status))
 
 
 @router.delete("/runs/{run_id}", status_code=204, responses=error_responses(RunNotFound, InvalidRequest))

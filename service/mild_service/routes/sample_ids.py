@@ -32,7 +32,7 @@ from mild_service.ingest.line_splitter import LineSplitter
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import RunId, RunsDep, SampleIdsDep, SettingsDep
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import PreconditionDep, etag_header, with_preconditions
+from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
 
 
 class IdsPut(BaseModel):
@@ -76,7 +76,7 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
         PreconditionFailed,
         StoreFull,
     ),
-    openapi_extra=with_preconditions(
+    openapi_extra=add_precondition_headers(
         {
             "requestBody": {
                 "required": True,
@@ -108,7 +108,7 @@ async def put_sample_ids(
     unit: Unit = "row" if media_type == media_types.JSON else "line"
     ids = _read_ids(request, media_type, settings)
     outcome, digest = await sample_ids.put(run, unit, ids, condition)
-    response.headers.update(etag_header(digest))
+    response.headers.update(make_etag_header(digest))
     return IdsPut(run_id=run_id, outcome=outcome, num_samples=run.spec.num_samples)
 
 
@@ -117,7 +117,7 @@ async def put_sample_ids(
     response_model=IdsView,
     responses={
         200: {"content": {media_types.TEXT: _TEXT_SCHEMA}, "description": "Some ids"},
-        304: {"description": "The caller has this representation already (`If-None-Match`)"},
+        304: {"description": "The client has this representation already (`If-None-Match`)"},
         **error_responses(InvalidRequest, RunNotFound, SampleNotFound, NoSampleIds, NotAcceptable),
     },
 )
@@ -129,19 +129,24 @@ async def get_sample_ids(
     offset: Annotated[int, Query(ge=0, lt=2**63, description="First sample.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
     name: Annotated[
-        str | None, Query(alias="id", max_length=MAX_ID_BYTES, description="Only this one: `offset` is its sample.")
+        str | None,
+        Query(
+            alias="id",
+            max_length=MAX_ID_BYTES,
+            description="Return only this id; `offset` is then the index of its sample.",
+        ),
     ] = None,
 ) -> Response:
-    """The samples' external ids, or the sample that has a given id."""
+    """Return the external ids of samples, or the sample that has a given id."""
     representation = responses.negotiate(request, (media_types.JSON, media_types.TEXT))
     run = await runs.find(run_id)
     if run.ids is None:
         raise no_sample_ids_error(run)
     if name is not None:
         offset, limit = await sample_ids.find_index(run, name), 1
-    etag = responses.representation_etag(f"ids:{run.uid}:{run.ids.digest}:{offset}:{limit}", representation)
-    if responses.is_current(request, etag):
-        return Response(status_code=304, headers=responses.representation_headers(etag))
+    etag = responses.make_etag(f"ids:{run.uid}:{run.ids.digest}:{offset}:{limit}", representation)
+    if responses.is_not_modified(request, etag):
+        return Response(status_code=304, headers=responses.make_cache_headers(etag))
     n_samples = run.spec.num_samples
     ids = await sample_ids.get_ids(run, np.arange(min(offset, n_samples), min(offset + limit, n_samples)))
 
@@ -150,7 +155,7 @@ async def get_sample_ids(
             return "".join(f"{name}\n" for name in ids).encode()
         return orjson.dumps({"run_id": run_id, "num_samples": n_samples, "offset": offset, "sample_ids": ids})
 
-    return await responses.respond(representation, make_body, etag)
+    return await responses.make_response(representation, make_body, etag)
 
 
 _ARRAY_REMEDY = "send one id per line of text, or have MILD_MAX_JSON_BYTES raised"
@@ -159,15 +164,15 @@ _BLOCK_ROWS = 8192
 
 
 async def _read_ids(request: Request, media_type: str, settings: Settings) -> AsyncIterator[Sequence[str]]:
-    """Yield the ids in a body, block by block; a JSON array is read as a whole first."""
+    """Yield the ids in a body, block by block; a JSON array is first read as a whole."""
     if media_type == media_types.JSON:
-        ids = _parse_array(await bodies.read_json_bytes(request, settings.max_json_bytes, _ARRAY_REMEDY))
+        ids = _parse_json_array(await bodies.read_json_bytes(request, settings.max_json_bytes, _ARRAY_REMEDY))
         for start in range(0, len(ids), _BLOCK_ROWS):
             yield _check_strings(ids[start : start + _BLOCK_ROWS], start + 1, "row")
         return
-    parse = _parse_json_lines if media_type == media_types.NDJSON else _decode_lines
+    parse = _parse_json_lines if media_type == media_types.NDJSON else _parse_text_lines
     lines = LineSplitter(settings.max_record_bytes, _BLOCK_BYTES)
-    async for chunk in bodies.stream(request, settings.max_log_bytes):
+    async for chunk in bodies.stream_body(request, settings.max_log_bytes):
         for block in await to_thread.run_sync(_parse_blocks, lines.feed(chunk), parse):
             yield block
     for block in await to_thread.run_sync(_parse_blocks, lines.end(), parse):
@@ -177,12 +182,14 @@ async def _read_ids(request: Request, media_type: str, settings: Settings) -> As
 def _parse_blocks(
     blocks: Iterator[tuple[int, bytes]], parse: Callable[[int, list[bytes]], Sequence[str]]
 ) -> list[Sequence[str]]:
-    return [parse(first, block.split(b"\n")) for first, block in blocks]
+    """Parse numbered blocks of lines with `parse`, which takes the number of the first line and the lines."""
+    return [parse(first_number, block.split(b"\n")) for first_number, block in blocks]
 
 
-def _decode_lines(first: int, lines: list[bytes]) -> Sequence[str]:
+def _parse_text_lines(first_number: int, lines: list[bytes]) -> Sequence[str]:
+    """Return the ids in lines of text; `first_number` is the number of the first line."""
     ids = []
-    for number, line in enumerate(lines, first):
+    for number, line in enumerate(lines, first_number):
         try:
             ids.append(line.removesuffix(b"\r").decode())
         except UnicodeDecodeError as error:
@@ -190,17 +197,19 @@ def _decode_lines(first: int, lines: list[bytes]) -> Sequence[str]:
     return ids
 
 
-def _parse_json_lines(first: int, lines: list[bytes]) -> Sequence[str]:
+def _parse_json_lines(first_number: int, lines: list[bytes]) -> Sequence[str]:
+    """Return the ids in lines of a JSON string each; `first_number` is the number of the first line."""
     values = []
-    for number, line in enumerate(lines, first):
+    for number, line in enumerate(lines, first_number):
         try:
             values.append(orjson.loads(line))
         except orjson.JSONDecodeError as error:
             raise sample_id_error("line", number, f"it is not JSON ({error}), a string in quotes is needed") from error
-    return _check_strings(values, first, "line")
+    return _check_strings(values, first_number, "line")
 
 
-def _parse_array(body: bytes) -> list[Any]:
+def _parse_json_array(body: bytes) -> list[Any]:
+    """Return the items of a JSON array, without checking their types."""
     try:
         values = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -210,8 +219,9 @@ def _parse_array(body: bytes) -> list[Any]:
     return values
 
 
-def _check_strings(values: Sequence[Any], first: int, unit: Unit) -> Sequence[str]:
+def _check_strings(values: Sequence[Any], first_number: int, unit: Unit) -> Sequence[str]:
+    """Return `values` after checking that all are strings; `first_number` is the line or row of the first one."""
     if set(map(type, values)) <= {str}:
         return cast(Sequence[str], values)
-    number, value = next((n, value) for n, value in enumerate(values, first) if type(value) is not str)
+    number, value = next((n, value) for n, value in enumerate(values, first_number) if type(value) is not str)
     raise sample_id_error(unit, number, f"got {str(value)[:60]}, a string is needed")

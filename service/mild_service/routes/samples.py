@@ -37,11 +37,11 @@ from mild_service.web.dependencies import (
     WhichRound,
 )
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import encode_npy, negotiate, respond
+from mild_service.web.responses import encode_npy, make_response, negotiate
 
 
 class EvaluationView(MeasuredView):
-    """A round's set against the audit, with the counts behind the figures."""
+    """Quality of a round's set by the audit, with the counts behind the figures."""
 
     run_id: str
     round: int
@@ -52,7 +52,7 @@ class EvaluationView(MeasuredView):
 
 
 class ScoresView(BaseModel):
-    """Scores and posteriors of the samples `offset`, `offset` + 1, …; null where there is none."""
+    """Scores and posteriors of the samples from `offset` on; null where a sample has none."""
 
     run_id: str
     round: int
@@ -65,27 +65,31 @@ class ScoresView(BaseModel):
 
 
 class HistoryView(BaseModel):
-    """A sample in one round."""
+    """History of a sample in one round."""
 
     round: int
     member: bool = Field(description="Whether the model was trained on it.")
-    planted: bool = Field(description="Whether its label was broken on purpose: the bits are about that label.")
-    history: str = Field(description="A character per epoch: 1 memorised, 0 misclassified, . not observed.")
+    planted: bool = Field(
+        description="Whether its label was made wrong on purpose; the history is then about the wrong label."
+    )
+    history: str = Field(description="One character per epoch: `1` memorised, `0` misclassified, `.` not observed.")
 
 
 class SampleView(BaseModel):
-    """What is known of one sample, and why it was kept or dropped."""
+    """History, score and labels of one sample, and the reason why it was kept or dropped."""
 
     run_id: str
     round: int
     provisional: bool
     index: int
-    id: str | None = Field(description="Its external id; null where no ids were put.")
-    label: int | None = Field(description="Its given label; null where no labels were put.")
+    id: str | None = Field(description="Its external id; null if the run has no ids.")
+    label: int | None = Field(description="Its given label; null if the run has no labels.")
     suggested: int | None = Field(
-        description="The class that logs predicted most often; null where they predicted none, or put no label."
+        description="The class that logs predicted most often; null if there are no predictions, or no label."
     )
-    audited: bool | None = Field(description="Whether the audit found its label to be true; null if it was not asked.")
+    audited: bool | None = Field(
+        description="Whether its label is true by the audit; null if the sample was not audited."
+    )
     rounds: list[HistoryView]
     epochs: int = Field(description="Epochs of the rounds that count.")
     observed: int = Field(description="Those among them in which it was observed.")
@@ -97,7 +101,7 @@ class SampleView(BaseModel):
 
 
 class ImpliedView(BaseModel):
-    """What the fitted mixture implies of a cut, with 90% intervals; null where it says nothing that can be believed."""
+    """Quality of a cut by the fitted mixture, with 90% intervals; null where the mixture is not identified."""
 
     precision: float | None
     precision_low: float | None
@@ -108,7 +112,7 @@ class ImpliedView(BaseModel):
 
 
 class CutMeasuredView(BaseModel):
-    """What the audit says of a cut."""
+    """Quality of a cut by the audit."""
 
     precision: float | None
     recall: float | None
@@ -116,7 +120,7 @@ class CutMeasuredView(BaseModel):
 
 
 class CutView(BaseModel):
-    """One cut: samples with a metric up to `value` would be kept."""
+    """One cut. It keeps the samples whose metric is at most `value`."""
 
     cut: int
     value: float
@@ -126,7 +130,7 @@ class CutView(BaseModel):
 
 
 class SweepView(BaseModel):
-    """Every cut of the histogram, from the one that keeps the fewest on."""
+    """Every cut of the histogram, beginning with the cut that keeps the fewest samples."""
 
     run_id: str
     round: int
@@ -169,13 +173,13 @@ async def get_scores(
     offset: Annotated[int, Query(ge=0, lt=2**63, description="First sample.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
-    """Every sample's score and its probability of being mislabelled: JSON, or an array of two rows."""
+    """Return every sample's score and probability of being mislabelled, as JSON or an npy array of two rows."""
     representation = negotiate(request, (media_types.JSON, media_types.NPY))
-    choice = await selections.plan(await runs.find(run_id), which, changes, until_epoch)
-    inspection = await selections.inspect(choice)
+    plan = await selections.plan(await runs.find(run_id), which, changes, until_epoch)
+    inspection = await selections.inspect(plan)
     page = slice(offset, offset + limit)
     encode = _encode_scores_npy if representation.media_type == media_types.NPY else _encode_scores_json
-    return await respond(representation, lambda: encode(inspection, page))
+    return await make_response(representation, lambda: encode(inspection, page))
 
 
 @router.get(
@@ -195,22 +199,27 @@ async def get_sample(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> SampleView:
-    """One sample: its history over all rounds, its score, and why it was kept or dropped, in words."""
+    """Return a sample's history over all rounds, its score, and why it was kept or dropped, in words."""
     run = await runs.find(run_id)
-    choice = await selections.plan(run, which, changes, until_epoch)
-    story = await tables.get_history(choice, index)
+    plan = await selections.plan(run, which, changes, until_epoch)
+    history = await tables.get_history(plan, index)
     run, audit = await labels_and_audits.read_audit(run)
-    label, explanation = await labels_and_audits.read_label(run, index), story.explanation
+    label, explanation = await labels_and_audits.read_label(run, index), history.explanation
     return SampleView(
-        **_round_fields(story.evidence),
+        **_make_round_fields(history.evidence),
         index=index,
         id=None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0],
         label=label,
-        suggested=story.counted.suggested_class(0, label),
+        suggested=history.counted.suggested_class(0, label),
         audited=audit.get_mark(index),
         rounds=[
-            HistoryView(round=number, member=history.member, planted=history.planted, history=history.bits)
-            for number, history in enumerate(explanation.rounds)
+            HistoryView(
+                round=number,
+                member=round_history.member,
+                planted=round_history.planted,
+                history=round_history.bits,
+            )
+            for number, round_history in enumerate(explanation.rounds)
         ],
         epochs=explanation.epochs,
         observed=explanation.observed,
@@ -231,9 +240,9 @@ async def get_sweep(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
-    """Every possible cut: how many samples it keeps, and its estimated and measured quality."""
-    choice = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.compute_sweep(choice)), media_type=media_types.JSON)
+    """Return every possible cut with the number of samples that it keeps, and its estimated and measured quality."""
+    plan = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
+    return Response(orjson.dumps(await selections.compute_sweep(plan)), media_type=media_types.JSON)
 
 
 @router.get(
@@ -250,7 +259,7 @@ async def get_evaluation(
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> Response:
-    """The round's set, or the set of other options, evaluated by the audit."""
+    """Return the quality of the round's set, or of the set of other options, by the audit."""
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     if not audit.n_known:
         raise NoAudit(
@@ -258,11 +267,12 @@ async def get_evaluation(
             f"check some labels and send the result with PUT /runs/{run_id}/audit"
         )
     inspection = await selections.inspect(await selections.plan(run, round_, changes, until_epoch))
-    document = await to_thread.run_sync(lambda: orjson.dumps(_evaluate(inspection, audit)))
+    document = await to_thread.run_sync(lambda: orjson.dumps(_evaluate_selection(inspection, audit)))
     return Response(document, media_type=media_types.JSON)
 
 
-def _round_fields(evidence: Evidence) -> dict[str, Any]:
+def _make_round_fields(evidence: Evidence) -> dict[str, Any]:
+    """Return the fields of a response that identify the round."""
     return {
         "run_id": evidence.run.run_id,
         "round": evidence.round.number,
@@ -278,7 +288,7 @@ def _encode_scores_npy(inspection: InspectedSelection, page: slice) -> bytes:
 def _encode_scores_json(inspection: InspectedSelection, page: slice) -> bytes:
     selection = inspection.selection
     document = {
-        **_round_fields(inspection.evidence),
+        **_make_round_fields(inspection.evidence),
         "metric": selection.options.metric,
         "num_samples": selection.n_samples,
         "offset": page.start,
@@ -288,10 +298,11 @@ def _encode_scores_json(inspection: InspectedSelection, page: slice) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # NaN becomes null
 
 
-def _evaluate(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
+def _evaluate_selection(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
+    """Return the fields of `EvaluationView`."""
     evaluation = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
     return {
-        **_round_fields(inspection.evidence),
+        **_make_round_fields(inspection.evidence),
         **evaluation.summary(),
         "clean": evaluation.clean,
         "kept": evaluation.kept,

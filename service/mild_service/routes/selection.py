@@ -31,7 +31,7 @@ from mild_service.errors import (
 from mild_service.ingest import FORMATS
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT
-from mild_service.routes.stateless_selection import StatelessRequest, inlined_body_schema, read_rounds
+from mild_service.routes.stateless_selection import StatelessRequest, inline_body_schema, parse_rounds
 from mild_service.selecting.selections import Selections
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import (
@@ -48,7 +48,7 @@ from mild_service.web.dependencies import (
 )
 from mild_service.web.problems import error_responses
 from mild_service.web.responses import Representation
-from mild_service.web.schemas import response_model
+from mild_service.web.schemas import make_response_model
 
 if TYPE_CHECKING:
     _SummaryFields: TypeAlias = BaseModel
@@ -57,29 +57,29 @@ if TYPE_CHECKING:
     EstimateView: TypeAlias = BaseModel
     MeasuredView: TypeAlias = BaseModel
 else:
-    _SummaryFields = response_model(SelectionSummary)
-    ThresholdView = response_model(Threshold)
-    ComponentView = response_model(Component)
-    EstimateView = response_model(Estimate)
-    MeasuredView = response_model(Measured)
+    _SummaryFields = make_response_model(SelectionSummary)
+    ThresholdView = make_response_model(Threshold)
+    ComponentView = make_response_model(Component)
+    EstimateView = make_response_model(Estimate)
+    MeasuredView = make_response_model(Measured)
 
 
 class SelectionView(_SummaryFields):
-    """A clean index set, and what may be believed of it."""
+    """A clean index set, and its estimated and measured quality."""
 
     run_id: str | None
     round: int
     basis: Basis = Field(
-        description="`stored`: the set that the round was finished with; `client`: the same, brought by an offline "
-        "client; `computed`: computed for this request, and stored nowhere."
+        description="`stored`: the set that the round was finished with; `client`: the same, sent by an offline "
+        "client; `computed`: computed for this request, and not stored."
     )
     provisional: bool = Field(description="The round is still open.")
     core_version: str
-    client_core_version: str | None = Field(None, description="With `basis` client: what computed the set.")
+    client_core_version: str | None = Field(None, description="With `basis` client: version that computed the set.")
     differs: int | None = Field(
         None, description="With `basis` client: samples on which the service's own set differs."
     )
-    measured: MeasuredView | None = Field(None, description="Where there is an audit: how good the set is.")
+    measured: MeasuredView | None = Field(None, description="Quality of the set by the audit; null without an audit.")
     indices: list[int]
     ids: list[str] | None = Field(
         None, description="With `ids=true`, or from a log that names samples by ids: the external id of each index."
@@ -87,7 +87,7 @@ class SelectionView(_SummaryFields):
 
 
 class HistogramView(BaseModel):
-    """Bin `j` covers the metric `origin + width * j`."""
+    """Histogram of the metric. Bin `j` contains the value `origin + width * j`."""
 
     origin: float
     width: float
@@ -95,7 +95,7 @@ class HistogramView(BaseModel):
 
 
 class CurvesView(BaseModel):
-    """Noise rate, precision and recall, a row each, where the first 0, 1, 2, … bins are kept."""
+    """Estimated noise rate, precision and recall (a row each) if the first 0, 1, 2, … bins are kept."""
 
     value: list[list[float]]
     low: list[list[float]]
@@ -103,7 +103,7 @@ class CurvesView(BaseModel):
 
 
 class FitView(BaseModel):
-    """What a selection was read off."""
+    """The fitted mixture behind a selection."""
 
     run_id: str
     round: int
@@ -133,7 +133,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     response_model=SelectionView,
     responses={
         **_RESPONSES,
-        304: {"description": "The caller has this representation already (`If-None-Match`)"},
+        304: {"description": "The client has this representation already (`If-None-Match`)"},
         **error_responses(
             InvalidRequest,
             LimitExceeded,
@@ -163,11 +163,11 @@ async def get_selection(
     ] = None,
     ids: Annotated[bool, Query(description="Return the samples' external ids with their indices.")] = False,
 ) -> Response:
-    """The clean index set: the stored one if the round is finished, else a provisional one.
+    """Return the clean index set: the stored one if the round is finished, else a provisional one.
 
-    With selection options, or `until_epoch`, it is computed with those; nothing is stored.
+    With selection options or `until_epoch`, the set is computed with these and not stored.
     """
-    representation = responses.negotiate_selection(request, ids)
+    representation = responses.negotiate_selection(request, with_ids=ids)
     run = await runs.find(run_id)
     if ids and run.ids is None:
         raise no_sample_ids_error(run)
@@ -176,16 +176,16 @@ async def get_selection(
             raise InvalidRequest(f"wait needs an explicit round, got round={which}; name one, such as round=0&wait=30")
         run = await selections.wait_for_round(run, which, wait)
         await revalidate_key()
-    choice = await selections.plan(run, which, changes, until_epoch)
+    plan = await selections.plan(run, which, changes, until_epoch)
     ids_digest = f":{run.ids.digest}" if ids and run.ids else ""
-    etag = responses.representation_etag(choice.identity + ids_digest, representation)
-    if responses.is_current(request, etag):
-        return Response(status_code=304, headers=responses.representation_headers(etag))
-    answer = await selections.load(choice, measure=representation.media_type == media_types.JSON)
+    etag = responses.make_etag(plan.identity + ids_digest, representation)
+    if responses.is_not_modified(request, etag):
+        return Response(status_code=304, headers=responses.make_cache_headers(etag))
+    result = await selections.load(plan, measure=representation.media_type == media_types.JSON)
     if ids_digest:
-        kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(answer.bitmap, answer.n_samples))
-        answer = replace(answer, identity=answer.identity + ids_digest, ids=kept_ids)
-    return await responses.selection_response(answer, representation)
+        kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(result.bitmap, result.n_samples))
+        result = replace(result, identity=result.identity + ids_digest, ids=kept_ids)
+    return await responses.make_selection_response(result, representation)
 
 
 @router.post(
@@ -212,7 +212,7 @@ async def get_selection(
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {**LOG_CONTENT, media_types.JSON: {"schema": inlined_body_schema()}},
+            "content": {**LOG_CONTENT, media_types.JSON: {"schema": inline_body_schema()}},
         }
     },
 )
@@ -226,29 +226,29 @@ async def select_stateless(
         int | None, Query(description="Samples of a log; by default those up to the greatest index in it.")
     ] = None,
 ) -> Response:
-    """The clean index set of bits or of a prediction log in the request; nothing is stored.
+    """Return the clean index set of the bits or the prediction log in the request. Nothing is stored.
 
     Selection options in the query override those in the body.
     """
     representation = responses.negotiate_selection(request)
     media_type = media_types.check_content_type(request, tuple(FORMATS), media_types.JSON)
     options = SelectionOptions()
-    log = bodies.stream(request, settings.max_log_bytes)
+    log = bodies.stream_body(request, settings.max_log_bytes)
     if media_type == media_types.JSON:
         body = await bodies.read_json_bytes(request, settings.max_json_bytes)
         if not body.lstrip().startswith(b"["):
             bits = bodies.parse_json(body, StatelessRequest)
             if num_samples is not None:
                 raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON with the bits")
-            options = bits.options.options()
-            rounds = await to_thread.run_sync(read_rounds, bits, settings)
-            return await _select(selections, rounds, options, changes, representation)
-        log = _stream_one(body)
+            options = bits.options.make_options()
+            rounds = await to_thread.run_sync(parse_rounds, bits, settings)
+            return await _select_and_respond(selections, rounds, options, changes, representation)
+        log = _stream_bytes(body)
     rounds, sample_ids = await predictions.read_standalone(media_type, log, num_samples)
-    return await _select(selections, rounds, options, changes, representation, sample_ids)
+    return await _select_and_respond(selections, rounds, options, changes, representation, sample_ids)
 
 
-async def _select(
+async def _select_and_respond(
     selections: Selections,
     rounds: list[RoundBits],
     options: SelectionOptions,
@@ -256,9 +256,11 @@ async def _select(
     representation: Representation,
     ids: Sequence[str] | None = None,
 ) -> Response:
-    answer = await selections.select_stateless(rounds, replace(options, **changes).checked(), ids)
-    return await responses.selection_response(answer, representation)
+    """Return the response with the set of `rounds`, in which `changes` replace `options`."""
+    result = await selections.select_stateless(rounds, replace(options, **changes).checked(), ids)
+    return await responses.make_selection_response(result, representation)
 
 
-async def _stream_one(body: bytes) -> AsyncIterator[bytes]:
+async def _stream_bytes(body: bytes) -> AsyncIterator[bytes]:
+    """Yield `body` as a stream of one chunk."""
     yield body

@@ -16,12 +16,12 @@ from mild_service.web.bodies import RequestModel, WholeNumber, decode_bitmap
 from mild_service.web.schemas import SelectionRequest
 
 Row = str | list[Any]
-"""Base64 of a bitmap, or 0 and 1 per sample; `_parse_row` checks the entries, which is faster than pydantic."""
+"""A bitmap in base64, or 0 or 1 for each sample. `_parse_row` checks the entries, which is faster than pydantic."""
 Rows = Annotated[list[Row], Field(fail_fast=True)]
 
 
 class StatelessRound(RequestModel):
-    """Bits of one round: per epoch base64 of a bitmap, or a list of 0 and 1 per sample."""
+    """Bits of one round. The row of an epoch is a bitmap in base64, or a list of 0 or 1 for each sample."""
 
     correct: Rows
     observed: Rows | None = None
@@ -30,10 +30,10 @@ class StatelessRound(RequestModel):
 
 
 class StatelessRequest(RequestModel):
-    """Bits to select from: `rounds`, or `correct` (and `observed`) of a single round."""
+    """Bits to select samples by: `rounds`, or `correct` (and `observed`) of a single round."""
 
     num_samples: WholeNumber | None = Field(
-        None, description="Needed when bitmaps are given; else the length of the lists."
+        None, description="Required with bitmaps; by default the length of the lists."
     )
     rounds: list[StatelessRound] | None = None
     correct: Rows | None = None
@@ -42,17 +42,28 @@ class StatelessRequest(RequestModel):
     options: SelectionRequest = Field(default_factory=SelectionRequest)
 
 
-def read_rounds(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
-    """Convert the bits in a request.
+def parse_rounds(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
+    """Convert the body of a request to the bits of its rounds.
+
+    Parameters
+    ----------
+    body
+        The validated body.
+    settings
+        Gives the limits.
 
     Raises
     ------
     InvalidRequest
-        If fields contradict each other or rows are missing.
+        If fields contradict each other, or if rows are missing.
     LimitExceeded
         If there are too many samples, rounds or epochs.
-    BitmapLengthError, TrailingBitsError, CorrectNotObservedError
-        If bits are impossible.
+    BitmapLengthError
+        If a bitmap or a list has another length than the number of samples.
+    TrailingBitsError
+        If bits after the last sample are set.
+    CorrectNotObservedError
+        If a sample is correct in an epoch in which it was not observed.
     """
     rounds = _list_rounds(body)
     n_samples = _count_samples(body.num_samples, rounds)
@@ -61,7 +72,7 @@ def read_rounds(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
     return [_parse_round(number, round_, n_samples, body.observe, settings) for number, round_ in enumerate(rounds)]
 
 
-def inlined_body_schema() -> dict[str, Any]:
+def inline_body_schema() -> dict[str, Any]:
     """Return the JSON schema of the body without references, as OpenAPI needs it in a list of content types."""
     schema = StatelessRequest.model_json_schema()
     definitions = schema.pop("$defs")
@@ -80,6 +91,7 @@ def inlined_body_schema() -> dict[str, Any]:
 
 
 def _list_rounds(body: StatelessRequest) -> list[StatelessRound]:
+    """Return the rounds in a body, also if it has the fields of a single round."""
     if (body.rounds is None) == (body.correct is None):
         raise InvalidRequest("give `rounds`, or `correct` of a single round, got both or neither")
     if body.rounds is None:
@@ -90,6 +102,7 @@ def _list_rounds(body: StatelessRequest) -> list[StatelessRound]:
 
 
 def _count_samples(num_samples: int | None, rounds: Sequence[StatelessRound]) -> int:
+    """Return the number of samples that the body states, or else the length of its first list."""
     rows = [row for round_ in rounds for row in round_.correct]
     if not rows or not all(round_.correct for round_ in rounds):
         raise InvalidRequest("a round has 0 epochs, at least 1 is needed; give a row of `correct` per epoch")
@@ -130,15 +143,15 @@ def _parse_round(
     return bits
 
 
-def _parse_rows(rows: Sequence[Row], n_samples: int, what: str) -> Bitmap:
-    return np.stack([_parse_row(row, n_samples, f"{what}[{position}]") for position, row in enumerate(rows)])
+def _parse_rows(rows: Sequence[Row], n_samples: int, name: str) -> Bitmap:
+    return np.stack([_parse_row(row, n_samples, f"{name}[{position}]") for position, row in enumerate(rows)])
 
 
-def _parse_row(row: Row, n_samples: int, what: str) -> Bitmap:
+def _parse_row(row: Row, n_samples: int, name: str) -> Bitmap:
     if isinstance(row, str):
-        return decode_bitmap(row, n_samples, what)
+        return decode_bitmap(row, n_samples, name)
     if len(row) != n_samples:
-        raise BitmapLengthError(f"{what} has {len(row)} entries, {n_samples} are needed; give one per sample")
+        raise BitmapLengthError(f"{name} has {len(row)} entries, {n_samples} are needed; give one per sample")
     if not (set(map(type, row)) <= {int, bool} and set(row) <= {0, 1}):
-        raise InvalidRequest(f"{what} holds values other than 0 and 1 (or true and false); give one bit per sample")
+        raise InvalidRequest(f"{name} holds values other than 0 and 1 (or true and false); give one bit per sample")
     return bitmap.pack(row)

@@ -23,7 +23,7 @@ from mild_service.web.dependencies import (
     WhichRound,
 )
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import negotiate, respond
+from mild_service.web.responses import make_response, negotiate
 
 router = APIRouter(tags=["samples"])
 
@@ -34,20 +34,20 @@ class SuggestionView(BaseModel):
     """A dropped sample, and the class that was predicted for it most often."""
 
     index: int
-    id: str | None = Field(description="Its external id; null where no ids were put.")
+    id: str | None = Field(description="Its external id; null if the run has no ids.")
     label: int | None = Field(
-        description="Its given label: as sent, else as logs give it with a wrong prediction; null if it is unknown."
+        description="Its given label: that of the run, or else that of logs with a wrong prediction; null if unknown."
     )
     suggested: int | None = Field(
-        description="The class that was predicted in most epochs, ties going to the given label, then to the lowest; "
-        "null where that is the given label and the label is unknown, or where there are no predictions."
+        description="The class that was predicted in most epochs; of several, the given label or else the lowest class. "
+        "Null if there are no predictions, or if it is the given label and that is unknown."
     )
-    votes: int = Field(description="Epochs in which it was predicted.")
-    share: float | None = Field(description="Their share of the epochs in which the sample was observed.")
+    votes: int = Field(description="Epochs in which `suggested` was predicted.")
+    share: float | None = Field(description="`votes` as a share of the epochs in which the sample was observed.")
 
 
 class SuggestionsView(BaseModel):
-    """Dropped samples by index, from the `offset`-th on."""
+    """Dropped samples in order of their index, from position `offset` on."""
 
     run_id: str
     round: int
@@ -85,7 +85,7 @@ async def get_suggestions(
     offset: Annotated[int, Query(ge=0, lt=2**63, description="Dropped samples to skip.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
-    """Dropped samples with the class that logs predicted most often, over the epochs that the set is based on."""
+    """Return dropped samples with the class that logs predicted most often in the epochs of the selection."""
     representation = negotiate(request, (media_types.JSON, media_types.CSV))
     run = await runs.find(run_id)
     suggestions = await suggester.suggest(run, which, changes, until_epoch, offset, limit)
@@ -97,7 +97,7 @@ async def get_suggestions(
     def make_body() -> bytes:
         given_labels = counted.labels.astype("int64") - 1 if labels is None else labels
         rows = [
-            _make_row(*values)
+            _make_suggestion(*values)
             for values in zip(
                 samples.tolist(),
                 itertools.repeat(None, samples.size) if ids is None else ids,
@@ -120,12 +120,13 @@ async def get_suggestions(
         }
         return orjson.dumps(document)
 
-    return await respond(representation, make_body)
+    return await make_response(representation, make_body)
 
 
-def _make_row(
+def _make_suggestion(
     index: int, sample_id: str | None, label: int, suggested: int, votes: int, observed: int
 ) -> dict[str, Any]:
+    """Return the fields of `SuggestionView`; a `label` of -1 is unknown, `suggested` is a class plus 1 or 0."""
     given_label = None if label < 0 else label
     return {
         "index": index,
@@ -138,6 +139,7 @@ def _make_row(
 
 
 def _encode_csv(rows: list[dict[str, Any]]) -> bytes:
+    """Encode the rows as CSV with a header line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(SuggestionView.model_fields), lineterminator="\n")
     writer.writeheader()

@@ -12,7 +12,7 @@ from mild_service.errors import ShuttingDown
 from mild_service.selecting.evidence import CORE_VERSION
 from mild_service.web.client_versions import API_VERSION, OLDEST_CLIENT
 from mild_service.web.dependencies import SettingsDep
-from mild_service.web.problems import RouteNotFound, error_responses, problem_catalogue
+from mild_service.web.problems import RouteNotFound, describe_problems, error_responses
 
 router = APIRouter(tags=["service"])
 
@@ -29,14 +29,14 @@ class Versions(BaseModel):
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Whether the process answers."""
+    """Report that the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/ready", responses=error_responses(ShuttingDown))
 async def ready(request: Request) -> dict[str, str]:
-    """Whether the process and its store answer; 503 once the process is shutting down."""
-    if request.app.state.drain.begun:
+    """Report that the process and its store answer; the status is 503 once the process is shutting down."""
+    if request.app.state.drain.has_begun:
         raise ShuttingDown("this process is shutting down; send the request to another one")
     await request.app.state.ping()
     return {"status": "ready"}
@@ -44,7 +44,7 @@ async def ready(request: Request) -> dict[str, str]:
 
 @router.get("/version")
 async def versions(settings: SettingsDep) -> Versions:
-    """Versions of the service, its numerics and its API, the oldest supported client, and the limits."""
+    """Return the versions of the service, its numerics and its API, the oldest supported client, and the limits."""
     return Versions(
         service=__version__,
         core=CORE_VERSION,
@@ -56,20 +56,20 @@ async def versions(settings: SettingsDep) -> Versions:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Metrics in Prometheus' text format."""
+    """Return the metrics in Prometheus' text format."""
     return Response(generate_latest(request.app.state.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/problems")
 async def problems() -> dict[str, dict[str, Any]]:
-    """Every problem that the service may answer with, by its code."""
-    return problem_catalogue()
+    """Return every problem that the service may answer with, by its code."""
+    return describe_problems()
 
 
 @router.get("/problems/{code}", responses=error_responses(RouteNotFound))
 async def problem(code: str) -> dict[str, Any]:
-    """A problem's meaning, its status, and whether the request may be tried again."""
-    catalogue = problem_catalogue()
+    """Return a problem's meaning, its status, and whether the request may succeed later."""
+    catalogue = describe_problems()
     if code not in catalogue:
         raise RouteNotFound(f"there is no problem {code[:64]!r}; GET /problems lists all problems")
     return catalogue[code]

@@ -18,34 +18,34 @@ from mild_service.api_keys import ANONYMOUS, ApiKey, Scope
 from mild_service.auth import Authenticator, hidden_run_error
 from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
 from mild_service.web import problems
-from mild_service.web.client_versions import check_client
-from mild_service.web.csrf import check_not_rebound, check_same_site
+from mild_service.web.client_versions import check_client_version
+from mild_service.web.csrf import check_dns_rebinding, check_same_site
 from mild_service.web.request_limits import RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a route requires.
+    """The access that a route requires.
 
     Attributes
     ----------
     scope
-        Lowest scope of the key; None if no key is needed.
-    creates
-        Whether the route creates the run that its path names. A run outside the key's prefix is then refused with
-        `Forbidden`; all other routes answer as if the run did not exist.
+        Lowest sufficient scope of the API key; None if the route needs no key.
+    creates_run
+        Whether the route creates the run that its path names. If the run is outside the key's prefix, such a route
+        raises `Forbidden`; all other routes answer as if the run did not exist.
     """
 
     scope: Scope | None
-    creates: bool = False
+    creates_run: bool = False
 
 
 OPEN, READ, WRITE, ADMIN = Rule(None), Rule("read"), Rule("write"), Rule("admin")
 METRICS = Rule("admin")
-"""Placeholder for the rule that the setting `metrics_access` names."""
+"""Placeholder, which `RouteRules` replaces by the scope of the setting `metrics_access`."""
 
 RULES: Mapping[str, Rule] = {
-    "PUT /runs/{run_id}": Rule("write", creates=True),
+    "PUT /runs/{run_id}": Rule("write", creates_run=True),
     "GET /runs": READ,
     "GET /runs/{run_id}": READ,
     "PATCH /runs/{run_id}": WRITE,
@@ -111,12 +111,12 @@ class RouteRules:
 
     Parameters
     ----------
-    metrics
+    metrics_scope
         Scope that `/metrics` requires.
     """
 
-    def __init__(self, metrics: Scope | Literal["open"]) -> None:
-        metrics_rule = Rule(None if metrics == "open" else metrics)
+    def __init__(self, metrics_scope: Scope | Literal["open"]) -> None:
+        metrics_rule = Rule(None if metrics_scope == "open" else metrics_scope)
         # Grouped by method and number of slashes (None: any number), so that few patterns are tried per request.
         self._rules: dict[tuple[str, int | None], list[tuple[re.Pattern[str], str, Rule]]] = {}
         for name, rule in RULES.items():
@@ -124,13 +124,23 @@ class RouteRules:
             rules = self._rules.setdefault((method, None if ":path" in template else template.count("/")), [])
             rules.append((compile_path(template)[0], template, metrics_rule if rule is METRICS else rule))
 
-    def find(self, connection: Connection) -> tuple[Rule | None, str, str | None]:
-        """Return the rule of a request, the path of its route, and the id of the run that it names.
+    def find_rule(self, connection: Connection) -> tuple[Rule | None, str, str | None]:
+        """Return the access rule of a request, the path template of its route, and the run id in its path.
 
-        The rule is None if there is no such route: the response is then a 404 or a 405.
+        Parameters
+        ----------
+        connection
+            ASGI scope of the request.
+
+        Returns
+        -------
+        tuple
+            The rule, the template and the run id. The rule is None if no route takes the request, whose response is
+            then a 404 or 405. The template is ``none`` if `RULES` does not list the route. The run id is None if the
+            path has none.
         """
         method = "GET" if connection["method"] == "HEAD" else connection["method"]
-        path = _path(connection)
+        path = _path_below_root(connection)
         candidates = (*self._rules.get((method, path.count("/")), ()), *self._rules.get((method, None), ()))
         for pattern, template, rule in candidates:
             if match := pattern.match(path):
@@ -141,8 +151,8 @@ class RouteRules:
         return None, "none", None
 
 
-def _path(connection: Connection) -> str:
-    """Return the path as the router sees it; behind a proxy it may begin with the root path."""
+def _path_below_root(connection: Connection) -> str:
+    """Return the path of a request without the root path, with which it may begin behind a proxy."""
     path: str = connection["path"]
     root: str = connection.get("root_path", "")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
@@ -153,16 +163,18 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AuthMiddleware:
-    """Authenticates a request and passes it on with the caller in its state, or answers with a problem.
+    """Checks the key, the rate and the scope of each request, and answers with a problem if one is insufficient.
+
+    An accepted request is passed on with the caller's key in ``request.state.caller``.
 
     Parameters
     ----------
     app
-        The next application.
+        The next ASGI application.
     authenticator
-        Looks up keys and sessions.
+        Finds the key of a secret or of a session.
     route_rules
-        Gives the rule of each route.
+        Finds the access rule of each request.
     rate_limiter
         Limits the requests of each key.
     origins
@@ -188,7 +200,7 @@ class AuthMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        rule, route, run_id = self._route_rules.find(scope)
+        rule, route, run_id = self._route_rules.find_rule(scope)
         state = scope.setdefault("state", {})
         state["caller"] = ANONYMOUS
         if rule is None or rule.scope is None:
@@ -206,21 +218,23 @@ class AuthMiddleware:
         refusal: MildError | None = None
         try:
             try:
-                check_client(request.headers.get("user-agent", ""))
+                check_client_version(request.headers.get("user-agent", ""))
                 state["caller"] = key = await self._authenticate(request)
                 self._check_rate(key)
                 _check_access(key, rule, run_id)
                 state["revalidate_key"] = partial(self._revalidate_key, request)
             except MildError as error:
                 refusal = error
-                await problems.error_response(request, error, _headers(error))(scope, receive, send_and_record)
+                await problems.make_error_response(request, error, _error_headers(error))(
+                    scope, receive, send_and_record
+                )
             else:
                 await self._app(scope, receive, send_and_record)
         finally:
             _log_access(request, state["caller"], route, run_id, status, refusal)
 
     async def _authenticate(self, request: Request) -> ApiKey:
-        """Return the key that a request is made with; raise `Unauthenticated` or `CrossSite`."""
+        """Return the API key of a request, from its header or its session; `ANONYMOUS` if no key is required."""
         if not await self._authenticator.requires_key():
             self._check_origin(request)
             return ANONYMOUS
@@ -248,14 +262,15 @@ class AuthMiddleware:
         await self._authenticate(request)
 
     def _check_origin(self, request: Request) -> None:
-        """Refuse writes from pages of other sites, which could use their visitor's browser if no key is needed."""
+        """Raise `CrossSite` if a web page of another site sends a write to a service that requires no key."""
         origin = request.headers.get("origin")
         from_browser = origin is not None or "sec-fetch-site" in request.headers
         if from_browser and request.method not in _SAFE_METHODS and origin not in self._origins:
             check_same_site(request)
-            check_not_rebound(request)
+            check_dns_rebinding(request)
 
     def _check_rate(self, key: ApiKey) -> None:
+        """Raise `RateLimited` if the key has sent too many requests."""
         wait = 0.0 if key is ANONYMOUS else self._rate_limiter.take_token(key.key_id)
         if wait:
             seconds = math.ceil(wait)
@@ -267,12 +282,12 @@ class AuthMiddleware:
 
 
 def _check_access(key: ApiKey, rule: Rule, run_id: str | None) -> None:
-    """Refuse what the key does not allow: a run outside its prefix looks like a run that does not exist."""
+    """Raise an error if the key lacks the scope of the rule, or if the run is outside the key's prefix."""
     if rule.scope is not None and not key.allows(rule.scope):
         raise Forbidden(f"this needs a key with scope {rule.scope}, {key.name!r} has {key.scope}; use another key")
     if run_id is None or key.covers(run_id):
         return
-    if rule.creates:
+    if rule.creates_run:
         raise Forbidden(
             f"the key {key.name!r} reaches runs whose ids start with {key.prefix!r}, got {run_id[:64]!r}; "
             "choose such an id"
@@ -280,7 +295,8 @@ def _check_access(key: ApiKey, rule: Rule, run_id: str | None) -> None:
     raise hidden_run_error(run_id[:64])
 
 
-def _headers(error: MildError) -> dict[str, str]:
+def _error_headers(error: MildError) -> dict[str, str]:
+    """Return the response headers that the HTTP status of an error requires."""
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": 'Bearer realm="mild-service"'}
     return {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else {}
@@ -289,7 +305,7 @@ def _headers(error: MildError) -> dict[str, str]:
 def _log_access(
     request: Request, key: ApiKey, route: str, run_id: str | None, status: int, refusal: MildError | None
 ) -> None:
-    """Write a line to the audit log. Without keys, only deletions and refusals are logged."""
+    """Log a request in the audit log; requests without a key are logged only if they delete or are refused."""
     deleted = request.method == "DELETE" and status < 300
     denied = isinstance(refusal, AccessError)
     if key is ANONYMOUS and not (deleted or denied):

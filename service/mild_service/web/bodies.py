@@ -29,40 +29,55 @@ JSON_REMEDY = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES ra
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
-def limit_entries(value: object) -> object:
-    """Refuse objects with too many entries before validation: a million unknown fields give a million errors."""
+def check_entry_count(value: object) -> object:
+    """Return `value` unchanged, after checking that a dict has at most `MAX_ENTRIES` entries.
+
+    It runs before pydantic's validation, which would otherwise create one error for each of a million unknown fields.
+
+    Raises
+    ------
+    ValueError
+        If `value` is a dict with more entries.
+    """
     if isinstance(value, dict) and len(value) > MAX_ENTRIES:
         raise ValueError(f"{len(value)} entries, at most {MAX_ENTRIES} are read")
     return value
 
 
 def _to_integer(value: object) -> object:
-    """Convert 60.0 to 60: JSON and its schemas do not distinguish them."""
+    """Convert a float without a fraction, such as 60.0, to an int: JSON schemas do not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WholeNumber = Annotated[int, BeforeValidator(_to_integer)]
-"""An integer, also written with a fraction of zero."""
+"""An integer; a JSON number such as 60.0 is accepted too."""
 
 
 class RequestModel(BaseModel):
-    """Base of JSON requests: unknown fields and numbers in strings are refused."""
+    """Base class of JSON request bodies. Unknown fields and numbers in strings are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _limit_entries(cls, value: object) -> object:
-        return limit_entries(value)
+    def _check_entry_count(cls, value: object) -> object:
+        return check_entry_count(value)
 
 
 class RequestBody:
-    """A request's body: decompressed, its digest checked, and received only as far as it is read.
+    """The decompressed body of a request. It is received only as far as it is read.
+
+    The Content-Digest header is checked when the end of the body is reached.
+
+    Parameters
+    ----------
+    request
+        The request, whose body has not been read yet.
 
     Raises
     ------
     UnsupportedMediaType
-        If its content coding is neither ``gzip`` nor ``zstd``.
+        If the content coding of the body is neither ``gzip`` nor ``zstd``.
     """
 
     def __init__(self, request: Request) -> None:
@@ -75,31 +90,47 @@ class RequestBody:
         self.sha256: str | None = None
         """Digest of the whole body in hex, if it came uncompressed and with a Content-Digest; else None."""
 
-    async def read_up_to(self, n_bytes: int) -> bytes:
-        """Return the body, or the first ``n_bytes + 1`` bytes of a longer one. A later call may read further.
+    async def read_limited(self, limit: int) -> bytes:
+        """Return the whole body if it has at most `limit` bytes, else its first ``limit + 1`` bytes.
+
+        The extra byte tells the caller that the body is too long. A later call with a higher limit returns more.
+
+        Parameters
+        ----------
+        limit
+            Most bytes, after decompression.
 
         Raises
         ------
         MalformedBody
-            If it cannot be decompressed.
+            If the body cannot be decompressed.
         DigestMismatch
-            If it does not match its Content-Digest.
+            If the body does not match its Content-Digest.
         """
-        if self._n_buffered <= n_bytes:
+        if self._n_buffered <= limit:
             async for chunk in self._inflated:
                 self._buffer.append(chunk)
                 self._n_buffered += len(chunk)
-                if self._n_buffered > n_bytes:
+                if self._n_buffered > limit:
                     break
         self._buffer = [b"".join(self._buffer)]
-        return self._buffer[0][: n_bytes + 1]
+        return self._buffer[0][: limit + 1]
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yield the body in chunks without buffering. Faults of the whole body are raised after the last chunk."""
+        """Yield the decompressed body in chunks, without keeping them.
+
+        Raises
+        ------
+        MalformedBody
+            If the body cannot be decompressed.
+        DigestMismatch
+            After the last chunk, if the body does not match its Content-Digest.
+        """
         async for chunk in self._inflated:
             yield chunk
 
     async def _inflate(self) -> AsyncIterator[bytes]:
+        """Yield the decompressed chunks of the body, then check its digest."""
         digest = hashlib.sha256()
         async for chunk in self._stream:
             if self._digest is not None:
@@ -116,28 +147,28 @@ class RequestBody:
             self.sha256 = digest.hexdigest() if self._inflater is None else None
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """Read and decompress a body and check its digest.
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the decompressed body of a request, or its first ``limit + 1`` bytes if it is longer than `limit`.
 
-    Returns at most ``limit + 1`` bytes: the caller raises the error for a body that is longer than `limit`.
+    The caller raises the error for a body that is too long.
 
     Raises
     ------
     UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `RequestBody`.
+        As `RequestBody` and its `read_limited`.
     """
-    return await RequestBody(request).read_up_to(limit)
+    return await RequestBody(request).read_limited(limit)
 
 
-async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Yield a body in chunks. Faults of the whole body, such as its digest, are raised after the last chunk.
+async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Yield the decompressed body of a request in chunks.
 
     Raises
     ------
     BodyTooLarge
-        If it has more than `limit` bytes after decompression.
+        If the body has more than `limit` bytes after decompression.
     UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `RequestBody`.
+        As `RequestBody` and its `stream`. A wrong digest is raised after the last chunk.
     """
     n_bytes = 0
     async for chunk in RequestBody(request).stream():
@@ -151,15 +182,17 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 
 async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
-    """Read up to `count` concatenated bitmaps.
+    """Return a body of up to `count` concatenated bitmaps of `n_samples` samples each.
+
+    The caller checks that the length is that of one or several whole bitmaps.
 
     Raises
     ------
     BitmapLengthError
-        If the body is longer; the rest is not received.
+        If the body is longer than `count` bitmaps; the rest of it is not received.
     """
     limit = count * bitmap.n_bytes(n_samples)
-    body = await read(request, limit)
+    body = await read_body(request, limit)
     if len(body) > limit:
         allowed = " or ".join(str(n * bitmap.n_bytes(n_samples)) for n in range(1, count + 1))
         raise BitmapLengthError(
@@ -170,39 +203,52 @@ async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
 
 
 async def read_json(request: Request, model: type[Model], limit: int, remedy: str = JSON_REMEDY) -> Model:
-    """Read and validate a JSON body; an empty one counts as ``{}``.
+    """Read a JSON body and validate it with a pydantic model. An empty body counts as ``{}``.
+
+    Parameters
+    ----------
+    request
+        The request.
+    model
+        Class of the model.
+    limit
+        Most bytes of the body.
+    remedy
+        End of the error message for a body that is too long.
 
     Raises
     ------
-    BodyTooLarge, MalformedBody
-        If it is too long, or not JSON.
+    BodyTooLarge
+        If the body has more than `limit` bytes.
     RequestValidationError
-        If it does not validate.
+        If the body is not JSON, or does not match the model.
     """
     return parse_json(await read_json_bytes(request, limit, remedy), model)
 
 
 async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMEDY) -> bytes:
-    """Read a JSON body without parsing it. Parsing blocks the event loop, so the body must be short.
+    """Return a JSON body without parsing it.
+
+    Parsing blocks the event loop, so `limit` must be low enough for that. `remedy` ends the error message.
 
     Raises
     ------
     BodyTooLarge
-        If it is longer than `limit`.
+        If the body has more than `limit` bytes.
     """
-    body = await read(request, limit)
+    body = await read_body(request, limit)
     if len(body) > limit:
         raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
     return body
 
 
 def parse_json(body: bytes, model: type[Model]) -> Model:
-    """Parse and validate a JSON body; an empty one counts as ``{}``.
+    """Parse a JSON body and validate it with a pydantic model. An empty body counts as ``{}``.
 
     Raises
     ------
     RequestValidationError
-        If it is not JSON, or does not validate.
+        If the body is not JSON, or does not match the model.
     """
     try:
         return model.model_validate_json(body or b"{}")
@@ -211,26 +257,29 @@ def parse_json(body: bytes, model: type[Model]) -> Model:
         raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in entries]) from error
 
 
-def decode_bitmap(text: str, n_samples: int, what: str) -> Bitmap:
-    """Decode a bitmap from base64; `what` names it in errors.
+def decode_bitmap(text: str, n_samples: int, name: str) -> Bitmap:
+    """Decode the bitmap of `n_samples` samples that a text holds in base64. Error messages call it `name`.
 
     Raises
     ------
     InvalidRequest
-        If it is not base64.
-    BitmapLengthError, TrailingBitsError
-        If it is not a bitmap of `n_samples` samples.
+        If the text is not base64.
+    BitmapLengthError
+        If the bitmap has another length.
+    TrailingBitsError
+        If bits after the last sample are set.
     """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(
-            f"{what} is not base64 ({error}); encode the bitmap's bytes with standard base64"
+            f"{name} is not base64 ({error}); encode the bitmap's bytes with standard base64"
         ) from error
-    return bitmap.check(data, n_samples, what)
+    return bitmap.check(data, n_samples, name)
 
 
 def _check_digest(header: str, digest: bytes) -> None:
+    """Raise `DigestMismatch` if a Content-Digest header has a SHA-256 other than `digest`."""
     match = _SHA256.search(header)
     if match is None:
         return  # digests of other algorithms are ignored (RFC 9530)
@@ -241,24 +290,24 @@ def _check_digest(header: str, digest: bytes) -> None:
         )
 
 
-def parse_npy(body: bytes, what: str, kinds: str = "iu") -> NDArray[Any]:
+def parse_npy(body: bytes, name: str, kinds: str = "iu") -> NDArray[Any]:
     """Parse a one-dimensional array in numpy's npy format without copying it or trusting its header.
 
     Parameters
     ----------
     body
         The npy file.
-    what
-        Names the array in errors.
+    name
+        What error messages call the array.
     kinds
-        Allowed kinds of its data type (numpy's letters).
+        Allowed kinds of the data type, as the letters of `numpy.dtype.kind`.
 
     Raises
     ------
     MalformedBody
         If the body is not an npy file, or is damaged.
     InvalidRequest
-        If the array has another shape or data type.
+        If the array has more than one dimension, or a data type of another kind.
     """
     stream = io.BytesIO(body)
     try:
@@ -269,11 +318,11 @@ def parse_npy(body: bytes, what: str, kinds: str = "iu") -> NDArray[Any]:
         raise MalformedBody(f"the body is no npy file ({error}); write it with numpy.save") from error
     if dtype.kind not in kinds or len(shape) != 1:
         allowed = "integers, or booleans," if "b" in kinds else "integers"
-        raise InvalidRequest(f"{what} are {dtype} of shape {shape}; send {allowed} in one dimension")
+        raise InvalidRequest(f"{name} are {dtype} of shape {shape}; send {allowed} in one dimension")
     data = stream.read()
     if len(data) != shape[0] * dtype.itemsize:
         raise MalformedBody(
-            f"the npy file announces {shape[0]} {what} of {dtype.itemsize} bytes, but {len(data)} bytes follow; "
+            f"the npy file announces {shape[0]} {name} of {dtype.itemsize} bytes, but {len(data)} bytes follow; "
             "write it again"
         )
     return np.frombuffer(data, dtype=dtype)

@@ -7,18 +7,18 @@ from mild_service.errors import ClientTooOld
 API_VERSION = 1
 OLDEST_CLIENT = "0.1.0"
 
-_CLIENT = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
+_CLIENT_PATTERN = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
 
 
-def check_client(user_agent: str) -> None:
-    """Check the version of mild-client that a User-Agent header names; other clients are not checked.
+def check_client_version(user_agent: str) -> None:
+    """Check that a User-Agent header does not name an unsupported version of mild-client; other clients may have any.
 
     Raises
     ------
     ClientTooOld
-        If it is older than `OLDEST_CLIENT`.
+        If the header names a mild-client that is older than `OLDEST_CLIENT`.
     """
-    match = _CLIENT.match(user_agent)
+    match = _CLIENT_PATTERN.match(user_agent)
     if match and _parse_version(match[1]) < _parse_version(OLDEST_CLIENT):
         raise ClientTooOld(
             f"this is mild-client {match[1]}, the service supports {OLDEST_CLIENT} and newer ones; "

@@ -24,7 +24,7 @@ _LEVELS = {"gzip": 1, "zstd": 3}
 
 
 class Inflater(Protocol):
-    """Decompresses a body chunk by chunk. Both methods may raise `MalformedBody`."""
+    """Decompresses a body chunk by chunk. Both methods raise `MalformedBody` if it is not validly compressed."""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the decompressed bytes of `chunk`, in parts of bounded size."""
@@ -34,12 +34,12 @@ class Inflater(Protocol):
 
 
 def make_inflater(coding: str) -> Inflater | None:
-    """Return an inflater for one body; None for the coding ``identity``.
+    """Return an object that decompresses one body; None for the coding ``identity``.
 
     Raises
     ------
     UnsupportedMediaType
-        If the coding is unknown.
+        If `coding` is not one of `CODINGS`.
     """
     if coding not in CODINGS:
         raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, zstd, or none")
@@ -47,7 +47,7 @@ def make_inflater(coding: str) -> Inflater | None:
 
 
 def compress(body: bytes, coding: Coding) -> bytes:
-    """Compress a body with a coding."""
+    """Return a body compressed with a content coding."""
     if coding == "zstd":
         return zstandard.ZstdCompressor(level=_LEVELS["zstd"]).compress(body)
     if coding == "gzip":
@@ -101,6 +101,7 @@ class _ZstdInflater:
             raise _truncated_error("zstd")
 
     def _decompress(self, data: bytes) -> bytes:
+        """Decompress `data`, in which frames may end and begin."""
         parts = []
         try:
             while data:

@@ -9,12 +9,12 @@ from mild_service.errors import CrossSite
 
 
 def check_same_site(request: Request) -> None:
-    """Refuse a browser's request that was not sent by a page of this service, judged by Sec-Fetch-Site and Origin.
+    """Check that a page of this service sent a browser's request, by its headers Sec-Fetch-Site and Origin.
 
     Raises
     ------
     CrossSite
-        If it was sent by another page, or if the browser sends neither header.
+        If a page of another site sent the request, or if the request has neither header.
     """
     fetch_site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     own_origin = f"{request.url.scheme}://{request.url.netloc}"
@@ -29,10 +29,11 @@ def check_same_site(request: Request) -> None:
     )
 
 
-def check_not_rebound(request: Request) -> None:
-    """Refuse a request to a public host name, whose owner may have pointed it at this machine (DNS rebinding).
+def check_dns_rebinding(request: Request) -> None:
+    """Refuse a request to a public host name, to protect a service that requires no key from DNS rebinding.
 
-    A browser takes such a page for one of this service. IP addresses and names without a dot are safe.
+    The owner of a public name may point it at this machine, and a browser then takes the owner's page for a page of
+    this service. IP addresses and names without a dot are safe.
 
     Raises
     ------
@@ -40,14 +41,14 @@ def check_not_rebound(request: Request) -> None:
         If the Host header is a name with a dot.
     """
     host = _parse_origin(f"http://{request.headers.get('host', '')}")[1] or ""
-    if "." in host and not _is_address(host):
+    if "." in host and not _is_ip_address(host):
         raise CrossSite(
             f"this service requires no key, and anyone may have pointed the name {host[:100]!r} at it; open the page "
             "by its address or as localhost, name its origin in MILD_CORS_ORIGINS, or make a key"
         )
 
 
-def _is_address(host: str) -> bool:
+def _is_ip_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -56,7 +57,7 @@ def _is_address(host: str) -> bool:
 
 
 def _parse_origin(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of a URL; none of them if it is invalid."""
+    """Return the scheme, host and port of a URL; an empty scheme and twice None if the URL is invalid."""
     try:
         parts = URL(url)
         return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

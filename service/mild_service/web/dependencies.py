@@ -1,4 +1,4 @@
-"""Dependencies of the routes: services, settings, and parameters that several routes share.
+"""FastAPI dependencies of the routes: services, settings, and parameters that several routes share.
 
 All dependencies are coroutines, since FastAPI runs plain functions in a worker thread, which costs each request time.
 """
@@ -25,7 +25,7 @@ from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.label_suggestions import LabelSuggester
 from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import RoundChoice, Selections
-from mild_service.web.schemas import query_parameters
+from mild_service.web.schemas import make_query_dependency
 
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
 RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
@@ -36,127 +36,127 @@ Attempt = Annotated[
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
 ]
 RevalidateKey: TypeAlias = Callable[[], Awaitable[None]]
-"""Raises `Unauthenticated` if the caller's key has become invalid; called during long responses."""
+"""Function that raises `Unauthenticated` if the caller's key has become invalid; called during long responses."""
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 
 
-async def _runs(request: Request) -> RunWriter:
+async def _get_runs(request: Request) -> RunWriter:
     runs: RunWriter = request.app.state.runs
     return runs
 
 
-async def _selections(request: Request) -> Selections:
+async def _get_selections(request: Request) -> Selections:
     selections: Selections = request.app.state.selections
     return selections
 
 
-async def _labels_and_audits(request: Request) -> LabelsAndAudits:
+async def _get_labels_and_audits(request: Request) -> LabelsAndAudits:
     labels_and_audits: LabelsAndAudits = request.app.state.labels_and_audits
     return labels_and_audits
 
 
-async def _predictions(request: Request) -> PredictionWriter:
+async def _get_predictions(request: Request) -> PredictionWriter:
     predictions: PredictionWriter = request.app.state.predictions
     return predictions
 
 
-async def _feed(request: Request) -> EventFeed:
+async def _get_event_feed(request: Request) -> EventFeed:
     feed: EventFeed = request.app.state.event_feed
     return feed
 
 
-async def _epochs(request: Request) -> EpochWriter:
+async def _get_epochs(request: Request) -> EpochWriter:
     epochs: EpochWriter = request.app.state.epochs
     return epochs
 
 
-async def _shards(request: Request) -> ShardWriter:
+async def _get_shards(request: Request) -> ShardWriter:
     shards: ShardWriter = request.app.state.shards
     return shards
 
 
-async def _status_reader(request: Request) -> StatusReader:
+async def _get_status_reader(request: Request) -> StatusReader:
     status_reader: StatusReader = request.app.state.status_reader
     return status_reader
 
 
-async def _sample_ids(request: Request) -> ExternalIds:
+async def _get_sample_ids(request: Request) -> ExternalIds:
     sample_ids: ExternalIds = request.app.state.sample_ids
     return sample_ids
 
 
-async def _suggester(request: Request) -> LabelSuggester:
+async def _get_suggester(request: Request) -> LabelSuggester:
     suggester: LabelSuggester = request.app.state.suggester
     return suggester
 
 
-async def _tables(request: Request) -> SampleTables:
+async def _get_sample_tables(request: Request) -> SampleTables:
     tables: SampleTables = request.app.state.sample_tables
     return tables
 
 
-async def _settings(request: Request) -> Settings:
+async def _get_settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-async def _caller(request: Request) -> ApiKey:
+async def _get_caller(request: Request) -> ApiKey:
     caller: ApiKey = request.state.caller
     return caller
 
 
-async def _revalidate_key(request: Request) -> RevalidateKey:
+async def _get_revalidate_key(request: Request) -> RevalidateKey:
     revalidate_key: RevalidateKey = request.state.revalidate_key
     return revalidate_key
 
 
-async def reject_unknown_query(request: Request) -> None:
-    """Refuse unknown query parameters: a misspelt one would silently leave the default in force.
+async def reject_unknown_query_parameters(request: Request) -> None:
+    """Check that the route takes all query parameters of a request: a misspelt one would be ignored silently.
 
     Raises
     ------
     InvalidRequest
-        If the route does not have one of the request's parameters.
+        If the query has a parameter that the route does not take.
     """
     if not request.query_params:
         return
-    allowed = _query_names(request.scope["route"].dependant)
+    allowed = _list_query_names(request.scope["route"].dependant)
     unknown = [name for name in request.query_params if name not in allowed]
     if unknown:
         takes = f"takes {', '.join(allowed)}" if allowed else "takes none"
         raise InvalidRequest(f"query.{unknown[0]}: unknown parameter, this route {takes}; check the spelling")
 
 
-def _query_names(dependant: Dependant) -> list[str]:
-    """Return the query parameters of a route and of its dependencies, in OpenAPI's order.
+def _list_query_names(dependant: Dependant) -> list[str]:
+    """Return the names of the query parameters of a route and of its dependencies, in OpenAPI's order.
 
-    They are not read from the OpenAPI document, since generating it blocks the process.
+    The OpenAPI document has the names too, but generating it blocks the process.
     """
     names = [parameter.alias for parameter in dependant.query_params]
-    return names + [name for dependency in dependant.dependencies for name in _query_names(dependency)]
+    return names + [name for dependency in dependant.dependencies for name in _list_query_names(dependency)]
 
 
-RunsDep = Annotated[RunWriter, Depends(_runs)]
-SelectionsDep = Annotated[Selections, Depends(_selections)]
-LabelsAndAuditsDep = Annotated[LabelsAndAudits, Depends(_labels_and_audits)]
-PredictionsDep = Annotated[PredictionWriter, Depends(_predictions)]
-EventFeedDep = Annotated[EventFeed, Depends(_feed)]
-EpochsDep = Annotated[EpochWriter, Depends(_epochs)]
-ShardsDep = Annotated[ShardWriter, Depends(_shards)]
-StatusReaderDep = Annotated[StatusReader, Depends(_status_reader)]
-SampleIdsDep = Annotated[ExternalIds, Depends(_sample_ids)]
-CallerDep = Annotated[ApiKey, Depends(_caller)]
-RevalidateKeyDep = Annotated[RevalidateKey, Depends(_revalidate_key)]
-SuggesterDep = Annotated[LabelSuggester, Depends(_suggester)]
-SampleTablesDep = Annotated[SampleTables, Depends(_tables)]
-SettingsDep = Annotated[Settings, Depends(_settings)]
+RunsDep = Annotated[RunWriter, Depends(_get_runs)]
+SelectionsDep = Annotated[Selections, Depends(_get_selections)]
+LabelsAndAuditsDep = Annotated[LabelsAndAudits, Depends(_get_labels_and_audits)]
+PredictionsDep = Annotated[PredictionWriter, Depends(_get_predictions)]
+EventFeedDep = Annotated[EventFeed, Depends(_get_event_feed)]
+EpochsDep = Annotated[EpochWriter, Depends(_get_epochs)]
+ShardsDep = Annotated[ShardWriter, Depends(_get_shards)]
+StatusReaderDep = Annotated[StatusReader, Depends(_get_status_reader)]
+SampleIdsDep = Annotated[ExternalIds, Depends(_get_sample_ids)]
+CallerDep = Annotated[ApiKey, Depends(_get_caller)]
+RevalidateKeyDep = Annotated[RevalidateKey, Depends(_get_revalidate_key)]
+SuggesterDep = Annotated[LabelSuggester, Depends(_get_suggester)]
+SampleTablesDep = Annotated[SampleTables, Depends(_get_sample_tables)]
+SettingsDep = Annotated[Settings, Depends(_get_settings)]
 
 
-Changes = Annotated[dict[str, Any], Depends(query_parameters(SelectionOptions))]
-"""Options of the selection to look at in place of the run's; nothing is stored."""
+Changes = Annotated[dict[str, Any], Depends(make_query_dependency(SelectionOptions))]
+"""Selection options in the query, which replace those of the run for this request only."""
 
 
-async def _parse_round(
+async def _parse_round_choice(
     round_: Annotated[
         str,
         Query(
@@ -172,6 +172,6 @@ async def _parse_round(
     return "best" if round_ == "best" else int(round_)
 
 
-WhichRound = Annotated[RoundChoice, Depends(_parse_round)]
+WhichRound = Annotated[RoundChoice, Depends(_parse_round_choice)]
 
 UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]

@@ -17,12 +17,12 @@ PROBLEM = "application/problem+json"
 
 
 def check_content_type(request: Request, allowed: tuple[str, ...], default: str) -> str:
-    """Return the body's content type without parameters; `default` if the request has none.
+    """Return the content type of a request without its parameters, or `default` if the header is absent.
 
     Raises
     ------
     UnsupportedMediaType
-        If it is not one of `allowed`.
+        If the content type is not one of `allowed`.
     """
     content_type = request.headers.get("content-type", default).partition(";")[0].strip().lower()
     if content_type not in allowed:

@@ -29,7 +29,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
-    """Gives each request an id, measures, counts and logs it, and answers errors that no handler has caught."""
+    """Gives each request an id, counts and logs it with its duration, and answers exceptions that no handler caught."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class RequestContext:
         client_id = Headers(scope=scope).get("x-request-id", "")
         trace = observability.RequestTrace(
             request_id=client_id if _REQUEST_ID.fullmatch(client_id) else secrets.token_hex(8),
-            observe=self._observe,
+            observe=self._observe_phase,
         )
         scope.setdefault("state", {})["request_id"] = trace.request_id
         status, n_in, n_out, started = 0, 0, 0, time.perf_counter()
@@ -70,19 +70,20 @@ class RequestContext:
         try:
             await self._app(scope, receive_and_count, send_and_count)
         except Exception as error:
-            response = problems.internal_error_response(Request(scope), error)
+            response = problems.make_internal_error_response(Request(scope), error)
             if status:
-                raise  # closes the connection, so that the client does not take a part for the whole response
+                raise  # closes the connection, so that the client does not take the part sent for the whole response
             await response(scope, receive, send_and_count)
         finally:
-            self._record(scope, status, n_in, n_out, time.perf_counter() - started)
+            self._record_request(scope, status, n_in, n_out, time.perf_counter() - started)
             observability.current_trace.reset(token)
 
-    def _observe(self, phase: observability.Phase, seconds: float) -> None:
+    def _observe_phase(self, phase: observability.Phase, seconds: float) -> None:
+        """Add the duration of one phase of a request to the metrics."""
         self._phases[phase].observe(seconds)
 
-    def _record(self, scope: Scope, status: int, n_in: int, n_out: int, seconds: float) -> None:
-        """Count and log a request that has ended; status 0 means that the client went away before the response."""
+    def _record_request(self, scope: Scope, status: int, n_in: int, n_out: int, seconds: float) -> None:
+        """Count and log a request that has ended; its status is 0 if the client disconnected before the response."""
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._telemetry.count_request(method, route, status, seconds, n_in, n_out)
@@ -124,7 +125,7 @@ _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 
 class SecurityHeaders:
-    """Adds security headers to every response, and keeps responses that needed a key out of shared caches."""
+    """Adds security headers to every response, and forbids shared caches to store responses that needed a key."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -140,13 +141,13 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             nonlocal docs_start
             if message["type"] == "http.response.start":
-                _add_headers(scope, path, message)
+                _add_security_headers(scope, path, message)
                 if path == "/docs":
                     docs_start = message
                     return
             elif docs_start is not None:
                 # FastAPI sends the page in one message; scripts in later messages would not be allowed.
-                scripts = " ".join(map(_hash_source, _SCRIPT.findall(message.get("body", b""))))
+                scripts = " ".join(map(_hash_script, _SCRIPT.findall(message.get("body", b""))))
                 MutableHeaders(scope=docs_start)["Content-Security-Policy"] = _DOCS_POLICY.format(scripts=scripts)
                 await send(docs_start)
                 docs_start = None
@@ -155,7 +156,8 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def _add_headers(scope: Scope, path: str, message: Message) -> None:
+def _add_security_headers(scope: Scope, path: str, message: Message) -> None:
+    """Add the headers to the message that starts the response for `path`."""
     headers = MutableHeaders(scope=message)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"  # with less, browsers hide where our own forms come from
@@ -168,18 +170,18 @@ def _add_headers(scope: Scope, path: str, message: Message) -> None:
         headers["Cache-Control"] = "private, no-cache" if "ETag" in headers else "no-store"
 
 
-def _hash_source(script: bytes) -> str:
-    """Return the source expression that allows an inline script (Content Security Policy, level 3)."""
+def _hash_script(script: bytes) -> str:
+    """Return the hash that allows an inline script in a Content Security Policy (level 3)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"
 
 
-def read_origins(text: str) -> list[str]:
-    """Parse a list of web origins, separated by commas or spaces.
+def parse_origins(text: str) -> list[str]:
+    """Parse web origins that are separated by commas or spaces.
 
     Raises
     ------
     ConfigurationError
-        If one is not an origin, or is a wildcard.
+        If one of them is not an origin, or contains a wildcard.
     """
     origins = text.replace(",", " ").split()
     for origin in origins:
@@ -191,7 +193,7 @@ def read_origins(text: str) -> list[str]:
 
 
 def allow_origins(app: FastAPI, origins: list[str]) -> None:
-    """Let pages of these origins call `app` with an API key; their browsers send no cookies."""
+    """Allow web pages of `origins` to call `app` (CORS), with an API key but without cookies."""
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -203,7 +205,7 @@ def allow_origins(app: FastAPI, origins: list[str]) -> None:
 
 
 class RootPath:
-    """Sets the root path of every request, whether or not the proxy strips it from the path."""
+    """Sets the root path of every request, whether or not a proxy has removed it from the request's path."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app

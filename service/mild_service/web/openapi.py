@@ -25,7 +25,7 @@ from mild_service.errors import (
 )
 from mild_service.web import media_types
 from mild_service.web.auth import RULES, SESSION_COOKIE, Rule
-from mild_service.web.problems import status_of
+from mild_service.web.problems import get_http_status
 
 _SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key; not needed where the service runs open."},
@@ -34,7 +34,7 @@ _SCHEMES = {
 
 
 def declare_security(app: FastAPI) -> None:
-    """Add the keys that routes need, and the errors of access control, to the OpenAPI document of `app`."""
+    """Add the scopes that routes require, and the errors of access control, to the OpenAPI document of `app`."""
     generate: Callable[[], dict[str, Any]] = app.openapi
 
     def generate_with_security() -> dict[str, Any]:
@@ -46,32 +46,34 @@ def declare_security(app: FastAPI) -> None:
                 for method, operation in methods.items():
                     rule = RULES.get(f"{method.upper()} {path}")
                     if rule is not None and rule.scope is not None:
-                        _declare_operation(operation, method, path, rule)
+                        _declare_operation_security(operation, method, path, rule)
         return document
 
     app.openapi = generate_with_security  # type: ignore[method-assign]  # as FastAPI documents it
 
 
-def _declare_operation(operation: dict[str, Any], method: str, path: str, rule: Rule) -> None:
+def _declare_operation_security(operation: dict[str, Any], method: str, path: str, rule: Rule) -> None:
+    """Add the scope of a rule, and the errors of access control, to one operation of the document."""
     operation["security"] = [{"key": [rule.scope]}, {"session": [rule.scope]}]
     errors: list[type[MildError]] = [Unauthenticated, Forbidden, RateLimited]
     if method != "get":
         errors.append(CrossSite)
-    if "{run_id}" in path and not rule.creates:
+    if "{run_id}" in path and not rule.creates_run:
         errors.append(RunNotFound)
     for error in errors:
-        _add_error(operation["responses"], error)
+        _add_error_response(operation["responses"], error)
 
 
-def _add_error(responses: dict[str, Any], error: type[MildError]) -> None:
+def _add_error_response(responses: dict[str, Any], error: type[MildError]) -> None:
+    """Add an error to the responses of an operation, if they do not have it yet."""
     content = {media_types.PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    entry = responses.setdefault(str(status_of(error)), {"description": "", "content": content})
+    entry = responses.setdefault(str(get_http_status(error)), {"description": "", "content": content})
     if f"`{error.code}`" not in entry["description"]:
         entry["description"] += f"{', ' if entry['description'] else ''}`{error.code}`"
 
 
 ROUND_ERRORS = (InvalidRequest, LimitExceeded, RunNotFound, RoundNotOpen)
-"""Errors of a path that names no round or epoch."""
+"""Errors of a path whose run or round does not exist, or whose numbers are out of range."""
 WRITE_ERRORS = (*ROUND_ERRORS, StaleAttempt, RoundFinished, StoreFull)
 """Errors of a write to a round."""
 BODY_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType)
@@ -80,7 +82,15 @@ BITMAP_ERRORS = (*BODY_ERRORS, DigestMismatch, BitmapLengthError, TrailingBitsEr
 """Errors of a body that is not a bitmap of the run."""
 
 
-def bitmap_body(description: str, **content: Any) -> dict[str, Any]:
-    """Describe a request body of bitmaps, as a route's `openapi_extra`; `content` adds media types."""
+def describe_bitmap_body(description: str, **content: Any) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route whose body is one or more bitmaps.
+
+    Parameters
+    ----------
+    description
+        What the bitmaps are.
+    content
+        OpenAPI description of further media types, by name.
+    """
     schema = {"type": "string", "format": "binary", "description": description}
     return {"requestBody": {"required": True, "content": {media_types.BITMAP: {"schema": schema}, **content}}}

@@ -72,7 +72,7 @@ class InternalError(MildError):
     title = "Internal error"
 
 
-_BY_STATUS: Mapping[int, type[MildError]] = {
+_ERRORS_BY_STATUS: Mapping[int, type[MildError]] = {
     400: errors.MalformedBody,
     404: RouteNotFound,
     405: MethodNotAllowed,
@@ -94,29 +94,29 @@ class Problem(BaseModel):
     request_id: str = Field(description="Id of this request in the service's log.")
 
 
-def status_of(error: type[MildError]) -> int:
-    """Return the HTTP status of an error."""
+def get_http_status(error: type[MildError]) -> int:
+    """Return the HTTP status of an error type."""
     if error in (RouteNotFound, MethodNotAllowed):
         return 404 if error is RouteNotFound else 405
     return next(STATUSES[ancestor] for ancestor in error.__mro__ if ancestor in STATUSES)
 
 
-def problem_catalogue() -> dict[str, dict[str, Any]]:
-    """Return every problem by its code: title, status, retryable and description."""
+def describe_problems() -> dict[str, dict[str, Any]]:
+    """Return the type, title, status, retryability and description of every problem, by its code."""
     return {
-        kind.code: {
-            "type": f"/problems/{kind.code}",
-            "title": kind.title,
-            "status": status_of(kind),
-            "retryable": kind.retryable,
-            "description": (kind.__doc__ or "").strip(),
+        error_type.code: {
+            "type": f"/problems/{error_type.code}",
+            "title": error_type.title,
+            "status": get_http_status(error_type),
+            "retryable": error_type.retryable,
+            "description": (error_type.__doc__ or "").strip(),
         }
-        for kind in sorted(_error_types(), key=lambda kind: kind.code)
+        for error_type in sorted(_list_error_types(), key=lambda error_type: error_type.code)
     }
 
 
-def error_responses(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
-    """Describe the problems that a route may answer with, for its `responses` in OpenAPI."""
+def error_responses(*error_types: type[MildError]) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that describe these errors, and those common to all routes, in OpenAPI."""
     by_status: dict[int | str, dict[str, Any]] = {}
     common: tuple[type[MildError], ...] = (
         errors.StoreUnavailable,
@@ -124,32 +124,46 @@ def error_responses(*kinds: type[MildError]) -> dict[int | str, dict[str, Any]]:
         errors.ClientTooOld,
         InternalError,
     )
-    body_errors = (errors.SlowBody,) if errors.BodyTooLarge in kinds else ()
-    for kind in kinds + body_errors + common:
+    body_errors = (errors.SlowBody,) if errors.BodyTooLarge in error_types else ()
+    for error_type in error_types + body_errors + common:
         entry = by_status.setdefault(
-            status_of(kind), {"model": Problem, "content": {media_types.PROBLEM: {}}, "description": ""}
+            get_http_status(error_type), {"model": Problem, "content": {media_types.PROBLEM: {}}, "description": ""}
         )
-        entry["description"] += f"{', ' if entry['description'] else ''}`{kind.code}`"
+        entry["description"] += f"{', ' if entry['description'] else ''}`{error_type.code}`"
     return by_status
 
 
-def problem_response(
+def make_problem_response(
     request: Request,
-    kind: type[MildError],
+    error_type: type[MildError],
     detail: str,
     headers: Mapping[str, str] | None = None,
     line: int | None = None,
 ) -> Response:
-    """Return a problem as a response, and count it."""
-    status = status_of(kind)
+    """Return a response whose body describes a problem, and count the problem in the metrics.
+
+    Parameters
+    ----------
+    request
+        The request.
+    error_type
+        Gives the code, the title and the status.
+    detail
+        What is wrong with this request, and the remedy.
+    headers
+        Further headers of the response.
+    line
+        Line or row of the record at fault, for a log.
+    """
+    status = get_http_status(error_type)
     telemetry: Telemetry = request.app.state.telemetry
-    telemetry.problems.labels(kind.code).inc()
+    telemetry.problems.labels(error_type.code).inc()
     problem = Problem(
-        type=f"/problems/{kind.code}",
-        title=kind.title,
+        type=f"/problems/{error_type.code}",
+        title=error_type.title,
         status=status,
         detail=detail,
-        retryable=kind.retryable,
+        retryable=error_type.retryable,
         line=line,
         request_id=request.state.request_id,
     )
@@ -161,23 +175,23 @@ def problem_response(
     return Response(content, status, headers, media_type=media_types.PROBLEM)
 
 
-def error_response(request: Request, error: MildError, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an error as a response; errors of the service itself are logged."""
-    if status_of(type(error)) >= 500:
+def make_error_response(request: Request, error: MildError, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response to an error of the service; errors with a status of 500 or more are also logged."""
+    if get_http_status(type(error)) >= 500:
         logger.error("request %s: %s: %s", request.state.request_id, error.code, error)
-    return problem_response(request, type(error), str(error), headers, error.line)
+    return make_problem_response(request, type(error), str(error), headers, error.line)
 
 
-def internal_error_response(request: Request, error: Exception) -> Response:
-    """Return the response to an unexpected error, and log its cause under the request id."""
+def make_internal_error_response(request: Request, error: Exception) -> Response:
+    """Return the response to an unexpected exception, and log the exception with the id of the request."""
     logger.error("request %s failed: %r", request.state.request_id, error, exc_info=error)
-    return problem_response(
+    return make_problem_response(
         request, InternalError, f"the service failed; its log has the cause under request {request.state.request_id}"
     )
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every error with a problem."""
+    """Make `app` answer every exception with a problem (RFC 9457)."""
     app.add_exception_handler(MildError, _handle_mild_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
@@ -186,7 +200,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _handle_mild_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MildError)
-    return error_response(request, error)
+    return make_error_response(request, error)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:
@@ -194,32 +208,34 @@ async def _handle_validation_error(request: Request, error: Exception) -> Respon
     entries = error.errors()
     if isinstance(error.body, bytes):
         content_type = request.headers.get("content-type", "none")
-        return problem_response(
+        return make_problem_response(
             request,
             errors.UnsupportedMediaType,
             f"this body is read as application/json, got content type {content_type!r}",
         )
     if any(entry["type"] == "json_invalid" for entry in entries):
-        return problem_response(
-            request, errors.MalformedBody, f"the body is not JSON: {_reason(entries[0])}; send valid JSON"
+        return make_problem_response(
+            request,
+            errors.MalformedBody,
+            f"the body is not JSON: {_describe_validation_error(entries[0])}; send valid JSON",
         )
-    return problem_response(request, errors.InvalidRequest, format_validation_errors(entries))
+    return make_problem_response(request, errors.InvalidRequest, format_validation_errors(entries))
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    kind = _BY_STATUS.get(error.status_code, InternalError)
+    error_type = _ERRORS_BY_STATUS.get(error.status_code, InternalError)
     detail, headers = error.detail, dict(error.headers or {})
-    if kind is RouteNotFound:
+    if error_type is RouteNotFound:
         detail = f"no route has the path {request.url.path!r}; see /docs for those that there are"
-    elif kind is MethodNotAllowed:
-        headers["Allow"] = _allowed_methods(request) or headers.get("Allow", "")
+    elif error_type is MethodNotAllowed:
+        headers["Allow"] = _find_allowed_methods(request) or headers.get("Allow", "")
         detail = f"{request.url.path!r} does not take {request.method}, but {headers['Allow']}"
-    return problem_response(request, kind, detail, headers)
+    return make_problem_response(request, error_type, detail, headers)
 
 
-def _allowed_methods(request: Request) -> str:
-    """Return all methods of a path; the framework names only those of the first route that has it."""
+def _find_allowed_methods(request: Request) -> str:
+    """Return all methods of the request's path; the framework names only those of the first matching route."""
     paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     matching = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
@@ -227,34 +243,38 @@ def _allowed_methods(request: Request) -> str:
 
 
 async def _handle_disconnect(request: Request, error: Exception) -> Response:
-    return problem_response(
+    return make_problem_response(
         request, errors.MalformedBody, "the connection was closed before the body had ended; send it again"
     )
 
 
 def format_validation_errors(entries: Iterable[Any]) -> str:
-    """Format up to five validation errors as one line: the field, what is allowed, and what was received."""
+    """Format up to five of pydantic's validation errors as one line: field, allowed values and received value."""
     parts = []
     for entry in list(entries)[:5]:
         field = ".".join(str(part) for part in entry["loc"]) or "body"
         received = "" if entry["type"] == "missing" else f", got {reprlib.repr(entry['input'])}"
-        parts.append(f"{field}: {_reason(entry)}{received}")
+        parts.append(f"{field}: {_describe_validation_error(entry)}{received}")
     return "; ".join(parts) + "; see /docs for what this route takes"
 
 
-def _reason(entry: Mapping[str, Any]) -> str:
+def _describe_validation_error(entry: Mapping[str, Any]) -> str:
+    """Return the message of one of pydantic's validation errors."""
     return str(entry.get("ctx", {}).get("error") or entry["msg"])
 
 
-def _error_types() -> set[type[MildError]]:
-    """Return the errors that are raised: the leaves of the tree, and those inner nodes that are raised themselves."""
-    kinds: list[type[MildError]] = [RouteNotFound, MethodNotAllowed, InternalError]
-    kinds += [value for module in (core, errors) for value in vars(module).values() if _is_request_error(value)]
-    inner = {parent for kind in kinds for parent in kind.__mro__[1:]} - {core.InvalidInput, errors.StoreUnavailable}
-    return set(kinds) - inner
+def _list_error_types() -> set[type[MildError]]:
+    """Return all error types that are raised: those without subclasses, and two more that are raised themselves."""
+    error_types: list[type[MildError]] = [RouteNotFound, MethodNotAllowed, InternalError]
+    error_types += [value for module in (core, errors) for value in vars(module).values() if _is_request_error(value)]
+    inner = {parent for error_type in error_types for parent in error_type.__mro__[1:]} - {
+        core.InvalidInput,
+        errors.StoreUnavailable,
+    }
+    return set(error_types) - inner
 
 
 def _is_request_error(value: object) -> TypeGuard[type[MildError]]:
-    """Return whether `value` is an error of a request, not one of a command or of the start-up."""
+    """Return whether `value` is an error type of requests, not one of commands or of the start-up."""
     ends_process = (errors.CommandError, errors.ConfigurationError)
     return isinstance(value, type) and issubclass(value, MildError) and not issubclass(value, ends_process)

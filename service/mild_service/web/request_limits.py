@@ -16,13 +16,13 @@ from mild_service.errors import DeadlineExceeded
 from mild_service.web import problems
 
 _LOG_ROUTES = re.compile(r"^POST .*/(predictions|selection)$|^PUT .*/sample-ids$")
-"""Routes that stream their body, and so take long ones."""
+"""Routes that process their body as a stream, so that it may be long."""
 _BITMAP_ROUTES = re.compile(r"/(epochs/[^/]+|shards/[^/]+|members|labels|audit|planted|finish)$")
 """Routes whose body grows with the number of samples. All others take JSON documents."""
 
 
 class BodyLimits:
-    """Refuses a body that is larger than its route's limit, or that is sent too slowly."""
+    """Middleware that refuses a body that is larger than the limit of its route, or that is sent too slowly."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -33,7 +33,7 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit, setting = _size_limit(scope["method"], scope["path"], self._settings)
+        limit, setting = _find_size_limit(scope["method"], scope["path"], self._settings)
         length = Headers(scope=scope).get("content-length", "")
         declared = int(length) if length.isdecimal() else 0
         n_read, waited, complete = 0, 0.0, False
@@ -54,7 +54,17 @@ class BodyLimits:
         await self._app(scope, receive_within_limits, send)
 
     async def _receive_in_time(self, receive: Receive, n_read: int, waited: float) -> Message:
-        """Receive the next message. The sender may pause, but has to send at the lowest allowed rate on average."""
+        """Return the next message, or raise the HTTP error 408 if the body pauses for too long or is too slow.
+
+        Parameters
+        ----------
+        receive
+            ASGI's function that returns the next message.
+        n_read
+            Bytes of the body so far.
+        waited
+            Seconds spent waiting for the body so far.
+        """
         pause, rate = self._settings.body_pause_seconds, self._settings.min_body_rate
         try:
             async with asyncio.timeout(min(pause, pause + n_read / rate - waited)):
@@ -68,8 +78,8 @@ class BodyLimits:
             ) from None
 
 
-def _size_limit(method: str, path: str, settings: Settings) -> tuple[int, str]:
-    """Return the most bytes that a route takes, and the name of the setting."""
+def _find_size_limit(method: str, path: str, settings: Settings) -> tuple[int, str]:
+    """Return the most bytes of a body that a route takes, and the name of the setting for it."""
     if _LOG_ROUTES.search(f"{method} {path}"):
         return settings.max_log_bytes, "MILD_MAX_LOG_BYTES"
     if _BITMAP_ROUTES.search(path) or settings.max_body_bytes <= settings.max_document_bytes:
@@ -78,6 +88,7 @@ def _size_limit(method: str, path: str, settings: Settings) -> tuple[int, str]:
 
 
 def _check_size(n_bytes: int, limit: int, setting: str) -> None:
+    """Raise the HTTP error 413 if a body exceeds its limit, which is set by `setting`."""
     if n_bytes > limit:
         raise HTTPException(
             413,
@@ -87,10 +98,10 @@ def _check_size(n_bytes: int, limit: int, setting: str) -> None:
 
 
 class Deadline:
-    """Ends the work on a request that takes longer than `seconds`.
+    """Middleware that cancels the work on a request after `seconds`.
 
-    The clock does not run while the service waits for the body, and starts from zero with every message of it. It
-    stops when the response starts.
+    The clock does not run while the service waits for the body, and starts from zero with every message of the body.
+    It stops when the response starts.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -128,7 +139,7 @@ class Deadline:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            response = problems.problem_response(
+            response = problems.make_problem_response(
                 Request(scope),
                 DeadlineExceeded,
                 f"the service worked on this request for {self._seconds:g} s, which is the limit, and gave up; "
@@ -165,7 +176,7 @@ def _cancel_repeatedly(deadline: asyncio.Timeout, seconds: float) -> Iterator[No
 
 
 def _end_if_expired(deadline: asyncio.Timeout) -> None:
-    """Cancel a task that has lost its first cancellation."""
+    """Raise `CancelledError` if the deadline has passed, for a task that has lost its first cancellation."""
     if deadline.expired():
         raise asyncio.CancelledError
 
@@ -191,21 +202,30 @@ class RateLimiter:
         self.rate = rate
         self._burst = burst
         self._clock = clock
-        self._levels: dict[str, tuple[float, float]] = {}
+        self._buckets: dict[str, tuple[float, float]] = {}
 
     def take_token(self, key_id: str) -> float:
-        """Take a token from a key's bucket; return 0, or the seconds until there is a token if it is empty."""
+        """Take a token from the bucket of a key.
+
+        Returns
+        -------
+        float
+            0 if there was a token, else the seconds until there will be one.
+        """
         if not self.rate:
             return 0.0
         now = self._clock()
-        level = self._level(key_id, now)
+        level = self._count_tokens(key_id, now)
         if level < 1:
             return (1 - level) / self.rate
-        if len(self._levels) >= _MAX_BUCKETS:
-            self._levels = {key: level for key, level in self._levels.items() if self._level(key, now) < self._burst}
-        self._levels[key_id] = (level - 1, now)
+        if len(self._buckets) >= _MAX_BUCKETS:
+            self._buckets = {
+                key: level for key, level in self._buckets.items() if self._count_tokens(key, now) < self._burst
+            }
+        self._buckets[key_id] = (level - 1, now)
         return 0.0
 
-    def _level(self, key_id: str, now: float) -> float:
-        level, since = self._levels.get(key_id, (float(self._burst), now))
+    def _count_tokens(self, key_id: str, now: float) -> float:
+        """Return the tokens in the bucket of a key at the time `now`."""
+        level, since = self._buckets.get(key_id, (float(self._burst), now))
         return min(self._burst, level + (now - since) * self.rate)

@@ -38,47 +38,66 @@ class Representation:
     coding: Coding
 
 
-def negotiate(request: Request, offered: Sequence[str]) -> Representation:
-    """Choose the representation that the client prefers; of equally preferred media types, the first of `offered`.
+def negotiate(request: Request, offered_types: Sequence[str]) -> Representation:
+    """Choose the media type and the content coding of a response by the request's Accept headers.
+
+    Parameters
+    ----------
+    request
+        The request.
+    offered_types
+        Media types that the route can send. Of those that the client prefers equally, the first is chosen.
 
     Raises
     ------
     NotAcceptable
-        If the client accepts none of `offered`, or no supported coding.
+        If the client accepts none of `offered_types`, or no supported coding.
     """
     accept = request.headers.get("accept") or "*/*"
     qualities = _parse_qualities(accept)
-    media_type = max(offered, key=lambda media_type: _media_quality(media_type, qualities))
-    if _media_quality(media_type, qualities) <= 0:
-        raise NotAcceptable(f"none of {', '.join(offered)} is accepted by {accept[:200]!r}; accept one of them")
+    media_type = max(offered_types, key=lambda media_type: _find_quality(media_type, qualities))
+    if _find_quality(media_type, qualities) <= 0:
+        raise NotAcceptable(f"none of {', '.join(offered_types)} is accepted by {accept[:200]!r}; accept one of them")
     return Representation(media_type, _choose_coding(request.headers.get("accept-encoding", "identity"), media_type))
 
 
-def representation_etag(identity: str, representation: Representation) -> str:
-    """Return a strong ETag of the content that `identity` names, in this representation."""
+def make_etag(identity: str, representation: Representation) -> str:
+    """Return the strong ETag of the content that `identity` identifies, in one representation."""
     text = f"{__version__}|{representation.media_type}|{representation.coding}|{identity}"
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
-def is_current(request: Request, etag: str) -> bool:
-    """Return whether the client already has the representation with this ETag (If-None-Match)."""
+def is_not_modified(request: Request, etag: str) -> bool:
+    """Return whether the client already has the representation with this ETag, by its header If-None-Match."""
     etags = [value.strip().removeprefix("W/") for value in request.headers.get("if-none-match", "").split(",")]
     return "*" in etags or etag in etags
 
 
-def representation_headers(etag: str | None = None) -> dict[str, str]:
-    """Return the headers of a negotiated response and, with an ETag, of its 304."""
+def make_cache_headers(etag: str | None = None) -> dict[str, str]:
+    """Return the headers Vary and, if there is an ETag, ETag and Cache-Control of a negotiated response or its 304."""
     vary = {"Vary": "Accept, Accept-Encoding"}
     return vary if etag is None else {**vary, "ETag": etag, "Cache-Control": "private, no-cache"}
 
 
-async def respond(
+async def make_response(
     representation: Representation,
     make_body: Callable[[], bytes],
     etag: str | None = None,
     extra_headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a response whose body is made, compressed and digested in a worker thread."""
+    """Return a response whose body is made, compressed and hashed in a worker thread.
+
+    Parameters
+    ----------
+    representation
+        Media type and content coding of the response.
+    make_body
+        Returns the uncompressed body.
+    etag
+        ETag of the representation; None if it has none.
+    extra_headers
+        Further headers.
+    """
 
     def make_content() -> tuple[bytes, str]:
         content = compress(make_body(), representation.coding)
@@ -86,14 +105,14 @@ async def respond(
 
     with phase("encode"):
         content, digest = await to_thread.run_sync(make_content)
-    headers = {**representation_headers(etag), "Content-Digest": f"sha-256=:{digest}:", **(extra_headers or {})}
+    headers = {**make_cache_headers(etag), "Content-Digest": f"sha-256=:{digest}:", **(extra_headers or {})}
     if representation.coding != "identity":
         headers["Content-Encoding"] = representation.coding
     return Response(content, headers=headers, media_type=representation.media_type)
 
 
 def _choose_coding(accept: str, media_type: str) -> Coding:
-    """Choose a coding by the header Accept-Encoding. Bitmaps hardly compress, and are compressed only if need be."""
+    """Choose a coding by the header Accept-Encoding. Bitmaps hardly compress, so they prefer ``identity``."""
     listed = _parse_qualities(accept)
     default = listed.get("*", 0.0)
     qualities = {coding: listed.get(coding, default) for coding in CODINGS}
@@ -110,7 +129,7 @@ def _choose_coding(accept: str, media_type: str) -> Coding:
 
 
 def _parse_qualities(header: str) -> dict[str, float]:
-    """Parse an Accept header into the highest quality of each name."""
+    """Return the highest quality of each name in an Accept header (RFC 9110)."""
     qualities: dict[str, float] = {}
     for name, quality in map(_parse_element, header.split(",")):
         qualities[name] = max(quality, qualities.get(name, 0.0))
@@ -118,6 +137,7 @@ def _parse_qualities(header: str) -> dict[str, float]:
 
 
 def _parse_element(element: str) -> tuple[str, float]:
+    """Return the name and the quality of one element of an Accept header."""
     name, *parameters = (part.strip().lower() for part in element.split(";"))
     for parameter in parameters:
         key, _, value = parameter.partition("=")
@@ -127,11 +147,11 @@ def _parse_element(element: str) -> tuple[str, float]:
 
 
 def _parse_quality(text: str) -> float:
-    """Parse a quality value, at most 1; an invalid one counts as 0."""
+    """Parse a quality value, of which at most 1 counts; an invalid one counts as 0."""
     return min(1.0, float(text)) if text.isascii() and text.replace(".", "", 1).isdecimal() and len(text) <= 5 else 0.0
 
 
-def _media_quality(media_type: str, qualities: Mapping[str, float]) -> float:
+def _find_quality(media_type: str, qualities: Mapping[str, float]) -> float:
     """Return the quality of a media type, by the most specific range that matches it."""
     family = media_type.partition("/")[0]
     return next((qualities[name] for name in (media_type, f"{family}/*", "*/*") if name in qualities), 0.0)
@@ -161,36 +181,43 @@ SELECTION_CONTENT: Mapping[str, Any] = {
 """A selection's media types besides JSON, for OpenAPI."""
 
 
-def negotiate_selection(request: Request, ids: bool = False) -> Representation:
-    """Choose the representation of a selection; with `ids`, one that can hold external ids.
+def negotiate_selection(request: Request, with_ids: bool = False) -> Representation:
+    """Choose the representation of a selection by the request's Accept headers.
+
+    Parameters
+    ----------
+    request
+        The request.
+    with_ids
+        Whether the response contains external ids, which not all media types can hold.
 
     Raises
     ------
     NotAcceptable
-        If the client accepts none of a selection's media types.
+        If the client accepts none of these media types, or no supported coding.
     """
     without_ids = (media_types.BITMAP, media_types.NPY)
-    return negotiate(request, [name for name in SELECTION_TYPES if not ids or name not in without_ids])
+    return negotiate(request, [name for name in SELECTION_TYPES if not with_ids or name not in without_ids])
 
 
-async def selection_response(answer: SelectionResult, representation: Representation) -> Response:
-    """Return a selection as a response."""
-    etag = representation_etag(answer.identity, representation) if answer.identity else None
-    return await respond(representation, lambda: _encode_selection(answer, representation.media_type), etag)
+async def make_selection_response(result: SelectionResult, representation: Representation) -> Response:
+    """Return a selection as a response, with an ETag if the selection has an identity."""
+    etag = make_etag(result.identity, representation) if result.identity else None
+    return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
 
 
-def _encode_selection(answer: SelectionResult, media_type: str) -> bytes:
+def _encode_selection(result: SelectionResult, media_type: str) -> bytes:
     if media_type == media_types.BITMAP:
-        return answer.bitmap.tobytes()
-    indices = bitmap.to_indices(answer.bitmap, answer.n_samples)
+        return result.bitmap.tobytes()
+    indices = bitmap.to_indices(result.bitmap, result.n_samples)
     if media_type == media_types.NPY:
         return encode_npy(indices)
     if media_type == media_types.ARROW:
-        return _encode_arrow(indices, answer.ids)
+        return _encode_arrow(indices, result.ids)
     if media_type == media_types.CSV:
-        return _encode_csv(indices, answer.ids)
-    ids = {} if answer.ids is None else {"ids": answer.ids}
-    return orjson.dumps({**answer.document, "indices": indices, **ids}, option=orjson.OPT_SERIALIZE_NUMPY)
+        return _encode_csv(indices, result.ids)
+    ids = {} if result.ids is None else {"ids": result.ids}
+    return orjson.dumps({**result.document, "indices": indices, **ids}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def encode_npy(array: NDArray[Any]) -> bytes:
@@ -201,6 +228,7 @@ def encode_npy(array: NDArray[Any]) -> bytes:
 
 
 def _encode_arrow(indices: NDArray[np.int64], ids: Sequence[str] | None) -> bytes:
+    """Encode indices, and ids unless they are None, as an Arrow IPC stream."""
     import pyarrow
 
     columns = {"index": indices, **({} if ids is None else {"id": pyarrow.array(ids, pyarrow.large_string())})}
@@ -211,6 +239,7 @@ def _encode_arrow(indices: NDArray[np.int64], ids: Sequence[str] | None) -> byte
 
 
 def _encode_csv(indices: NDArray[np.int64], ids: Sequence[str] | None) -> bytes:
+    """Encode indices, and ids unless they are None, as CSV with a header line."""
     if ids is None:
         return b"\n".join([b"index", *(str(index).encode() for index in indices.tolist()), b""])
     text = io.StringIO()
@@ -221,9 +250,9 @@ def _encode_csv(indices: NDArray[np.int64], ids: Sequence[str] | None) -> bytes:
 
 
 _DIGEST_ETAG = re.compile(r'"([0-9a-f]{1,64})"')
-"""The ETags of stored content; no other can match."""
+"""Form of the ETags of stored content."""
 _NO_DIGEST = "none"
-"""Stands for ETags that no stored content has."""
+"""Digest that no stored content has, for a header without a possible ETag."""
 _MAX_LENGTHS = {"If-Match": 8192, "If-None-Match": 64}
 """Most characters of each header."""
 _DESCRIPTIONS = {
@@ -233,6 +262,7 @@ _DESCRIPTIONS = {
 
 
 async def _read_precondition(request: Request) -> Precondition:
+    """Return the precondition in the headers If-Match and If-None-Match of a write."""
     # Not declared as parameters: FastAPI's validation of each would slow down every epoch's PUT.
     if_match, if_none_match = (request.headers.get(name) for name in _MAX_LENGTHS)
     if if_match is if_none_match is None:
@@ -259,8 +289,8 @@ PreconditionDep = Annotated[Precondition, Depends(_read_precondition)]
 """The precondition of a write, from If-Match and If-None-Match."""
 
 
-def with_preconditions(openapi_extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the headers of preconditions to the `openapi_extra` of a route."""
+def add_precondition_headers(openapi_extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route with the headers If-Match and If-None-Match added."""
     headers = [
         {
             "name": name.lower(),
@@ -274,6 +304,6 @@ def with_preconditions(openapi_extra: Mapping[str, Any]) -> dict[str, Any]:
     return {**openapi_extra, "parameters": headers}
 
 
-def etag_header(digest: str) -> dict[str, str]:
-    """Return the header ETag of stored content."""
+def make_etag_header(digest: str) -> dict[str, str]:
+    """Return the header ETag of stored content with this digest."""
     return {"ETag": f'"{digest}"'}

@@ -13,10 +13,10 @@ from mild_service.config import Settings
 from mild_service.errors import BodyTooLarge, InvalidRequest
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.bodies import RequestModel
-from mild_service.web.openapi import bitmap_body
+from mild_service.web.openapi import describe_bitmap_body
 
 MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
-"""Media types of a set in a response."""
+"""Media types of a set of samples in a response."""
 
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -29,9 +29,9 @@ class IndicesRequest(RequestModel):
     )
 
 
-def describe_body(description: str) -> dict[str, Any]:
-    """Describe a set as a request body, for a route's `openapi_extra`."""
-    return bitmap_body(
+def describe_set_body(description: str) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route whose request body is a set of samples."""
+    return describe_bitmap_body(
         description,
         **{
             media_types.JSON: {"schema": IndicesRequest.model_json_schema()},
@@ -40,8 +40,8 @@ def describe_body(description: str) -> dict[str, Any]:
     )
 
 
-def describe_response(description: str) -> dict[int | str, dict[str, Any]]:
-    """Describe a set as a response, for a route's `responses`."""
+def describe_set_response(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route whose response is a set of samples."""
     content = {
         media_types.BITMAP: {"schema": {**_BINARY, "description": "The set's bitmap."}},
         media_types.NPY: {"schema": {**_BINARY, "description": "Sorted int64 indices."}},
@@ -49,35 +49,60 @@ def describe_response(description: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": content, "description": description}}
 
 
-async def read_set(request: Request, n_samples: int, settings: Settings, what: str) -> Bitmap:
-    """Read the set in a request body, shape (n_bytes,); `what` names it in errors.
+async def read_set(request: Request, n_samples: int, settings: Settings, name: str) -> Bitmap:
+    """Return the set of samples in a request body as a bitmap, shape (n_bytes,).
+
+    Parameters
+    ----------
+    request
+        The request.
+    n_samples
+        Samples of the run.
+    settings
+        Gives the limits of the body.
+    name
+        What error messages call the set.
 
     Raises
     ------
     UnsupportedMediaType, BodyTooLarge, MalformedBody, InvalidRequest
-        If the body cannot be read, or does not hold indices or bits.
+        If the body cannot be read, or contains neither indices nor bits.
     BitmapLengthError, TrailingBitsError, SampleIndexError
-        If it does not fit `n_samples`.
+        If the indices or bits do not fit `n_samples`.
     """
     media_type = media_types.check_content_type(
         request, (media_types.BITMAP, media_types.JSON, media_types.NPY), media_types.BITMAP
     )
     if media_type == media_types.BITMAP:
-        return bitmap.check(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, f"{what} bitmap")
+        return bitmap.check(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, f"{name} bitmap")
     limit = settings.max_json_bytes if media_type == media_types.JSON else settings.max_body_bytes
-    body = await bodies.read(request, limit)
+    body = await bodies.read_body(request, limit)
     if len(body) > limit:
         size = bitmap.n_bytes(n_samples)
         raise BodyTooLarge(
-            f"the body has more than {limit} bytes, which is the limit; send the {what} as a bitmap of {size} bytes"
+            f"the body has more than {limit} bytes, which is the limit; send the {name} as a bitmap of {size} bytes"
         )
     if media_type == media_types.JSON:
-        return await to_thread.run_sync(_parse_json, body, n_samples)
-    return await to_thread.run_sync(_parse_npy, body, n_samples, what)
+        return await to_thread.run_sync(_parse_json_set, body, n_samples)
+    return await to_thread.run_sync(_parse_npy_set, body, n_samples, name)
 
 
 def encode_set(media_type: str, samples: Bitmap, n_samples: int, fields: dict[str, Any], size_field: str) -> bytes:
-    """Encode a set in one of the `MEDIA_TYPES`; in JSON, after `fields` and with its size in `size_field`."""
+    """Encode a set of samples in one of the `MEDIA_TYPES`.
+
+    Parameters
+    ----------
+    media_type
+        The media type.
+    samples
+        Bitmap of the set, shape (n_bytes,).
+    n_samples
+        Samples of the run.
+    fields
+        Further fields of the JSON object.
+    size_field
+        Name of the JSON field for the size of the set.
+    """
     if media_type == media_types.BITMAP:
         return samples.tobytes()
     indices = bitmap.to_indices(samples, n_samples)
@@ -87,14 +112,14 @@ def encode_set(media_type: str, samples: Bitmap, n_samples: int, fields: dict[st
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _parse_json(body: bytes, n_samples: int) -> Bitmap:
+def _parse_json_set(body: bytes, n_samples: int) -> Bitmap:
     return bitmap.from_indices(bodies.parse_json(body, IndicesRequest).indices, n_samples)
 
 
-def _parse_npy(body: bytes, n_samples: int, what: str) -> Bitmap:
-    array = bodies.parse_npy(body, what, "iub")
+def _parse_npy_set(body: bytes, n_samples: int, name: str) -> Bitmap:
+    array = bodies.parse_npy(body, name, "iub")
     if array.dtype.kind != "b":
         return bitmap.from_indices(array, n_samples)
     if array.size != n_samples:
-        raise InvalidRequest(f"{what} are {array.size} booleans, the run has {n_samples} samples; send one for each")
+        raise InvalidRequest(f"{name} are {array.size} booleans, the run has {n_samples} samples; send one for each")
     return bitmap.pack(array)

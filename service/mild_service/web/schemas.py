@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def request_fields(
+def make_request_model(
     cls: "type[DataclassInstance]",
-    only: Collection[str] | None = None,
-    without: Collection[str] = (),
+    include: Collection[str] | None = None,
+    exclude: Collection[str] = (),
     types: Mapping[str, Any] = _NONE,
-    optional: bool = False,
+    all_optional: bool = False,
 ) -> type[RequestModel]:
-    """Base model of a request with the fields of `cls`.
+    """Make a base class for JSON requests with the fields of a dataclass.
 
     Whole numbers are checked against their limits here. The limits of other numbers are only documented: the
     dataclass checks them itself, and its message names the remedy.
@@ -41,20 +41,20 @@ def request_fields(
     ----------
     cls
         A dataclass whose fields have `mild_core.fields.describe` for metadata.
-    only, without
-        Names of the fields to take, or to leave out.
+    include, exclude
+        Names of the only fields to take (None for all), and of fields to leave out.
     types
-        Types of fields that the web narrows further, by name.
-    optional
-        Whether each field may be left out, or be null, whatever its own default is.
+        Types of fields that requests restrict further than the dataclass, by name.
+    all_optional
+        Whether every field may be absent or null, whatever its default in the dataclass is.
     """
     definitions: dict[str, Any] = {}
     for field in fields(cls):
-        if field.name in without or (only is not None and field.name not in only):
+        if field.name in exclude or (include is not None and field.name not in include):
             continue
         annotation = types.get(field.name) or _request_type(field_types(cls)[field.name], field)
         info = _field_info(field)
-        if optional:
+        if all_optional:
             definitions[field.name] = (annotation | None, PydanticField(None, **info))
         elif field.default_factory is not MISSING:
             make = annotation if field.name in types and isinstance(annotation, type) else field.default_factory
@@ -66,23 +66,28 @@ def request_fields(
 
 
 @cache
-def response_model(cls: "type[DataclassInstance]", complete: bool = False) -> type[BaseModel]:
-    """Model of a response with the name, documentation and described fields of `cls`, nested dataclasses included.
+def make_response_model(cls: "type[DataclassInstance]", all_required: bool = False) -> type[BaseModel]:
+    """Make a response model with the name, docstring and described fields of a dataclass, nested ones included.
 
-    Fields with a default may be left out of an answer, unless it is `complete`.
+    Parameters
+    ----------
+    cls
+        A dataclass. Only its fields with `mild_core.fields.describe` as metadata are taken.
+    all_required
+        Whether every field is in each response. Otherwise, fields with a default may be absent.
     """
     definitions: dict[str, Any] = {}
     for field in fields(cls):
         if field.metadata:
-            default = ... if complete or field.default is MISSING else field.default
-            annotation = _response_type(field_types(cls)[field.name], complete)
+            default = ... if all_required or field.default is MISSING else field.default
+            annotation = _response_type(field_types(cls)[field.name], all_required)
             definitions[field.name] = (annotation, PydanticField(default, **_field_info(field)))
     config = ConfigDict(populate_by_name=True, from_attributes=True)
     return create_model(cls.__name__, __config__=config, __doc__=cls.__doc__, **definitions)
 
 
-def query_parameters(cls: "type[DataclassInstance]") -> Callable[..., Any]:
-    """A dependency that reads the fields of `cls` from the query and returns a dict of those that are there."""
+def make_query_dependency(cls: "type[DataclassInstance]") -> Callable[..., Any]:
+    """Return a FastAPI dependency that reads the fields of `cls` from the query, as a dict of those that it has."""
     types = field_types(cls)
 
     async def read(**sent: Any) -> dict[str, Any]:
@@ -104,7 +109,7 @@ def query_parameters(cls: "type[DataclassInstance]") -> Callable[..., Any]:
 
 
 def _request_type(annotation: Any, field: "Field[Any]") -> Any:
-    """Type of a field in a JSON request: 60.0 is read as 60, and limits of whole numbers hold."""
+    """Return the type of a field in a JSON request, in which 60.0 counts as 60 and limits of integers are checked."""
     low, high = field.metadata.get("low"), field.metadata.get("high")
     bounded = Annotated[WholeNumber, PydanticField(ge=low, le=high)]
     if annotation is int:
@@ -115,7 +120,7 @@ def _request_type(annotation: Any, field: "Field[Any]") -> Any:
 
 
 def _documented_type(annotation: Any, field: "Field[Any]") -> Any:
-    """Type of a field whose limits the dataclass checks: finite, with the limits in OpenAPI."""
+    """Return the type of a field with its limits in OpenAPI only, since the dataclass checks them."""
     if annotation not in (float, float | None):
         return annotation
     limits = {"minimum": field.metadata["low"], "maximum": field.metadata["high"]}
@@ -123,18 +128,19 @@ def _documented_type(annotation: Any, field: "Field[Any]") -> Any:
     return number if annotation is float else number | None
 
 
-def _response_type(annotation: Any, complete: bool) -> Any:
-    """`annotation` with a model in place of each dataclass."""
+def _response_type(annotation: Any, all_required: bool) -> Any:
+    """Return `annotation` with a response model in place of each dataclass."""
     if is_dataclass(annotation) and isinstance(annotation, type):
-        return response_model(annotation, complete)
+        return make_response_model(annotation, all_required)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is None or origin is Literal:
         return annotation
-    replaced = tuple(_response_type(argument, complete) for argument in arguments)
+    replaced = tuple(_response_type(argument, all_required) for argument in arguments)
     return reduce(or_, replaced) if origin in (Union, UnionType) else origin[replaced]
 
 
 def _field_info(field: "Field[Any]") -> dict[str, Any]:
+    """Return the description and the alias of a field, as arguments of pydantic's `Field`."""
     info = {"description": field.metadata.get("text")}
     return info | ({"alias": alias} if (alias := field.metadata.get("alias")) else {})
 
@@ -142,22 +148,22 @@ def _field_info(field: "Field[Any]") -> dict[str, Any]:
 if TYPE_CHECKING:
     _OptionFields = RequestModel
 else:
-    _OptionFields = request_fields(SelectionOptions)
+    _OptionFields = make_request_model(SelectionOptions)
 
 
 class SelectionRequest(_OptionFields):
-    """Options of a selection; what is left out has its default."""
+    """Options of a selection. Options that are absent have their defaults."""
 
     def sent_options(self) -> dict[str, Any]:
-        """The options that the request holds, by name."""
+        """Return the options that the request contains, by name."""
         return self.model_dump(exclude_unset=True)
 
-    def options(self) -> SelectionOptions:
-        """All options, checked.
+    def make_options(self) -> SelectionOptions:
+        """Return all options, with defaults for those that the request does not contain.
 
         Raises
         ------
         ParameterError
-            If one is out of its range.
+            If an option is out of its range.
         """
         return SelectionOptions(**self.model_dump()).checked()

@@ -9,7 +9,7 @@ from typing import Any
 
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.web.problems import problem_catalogue
+from mild_service.web.problems import describe_problems
 
 Json = dict[str, Any]
 
@@ -21,7 +21,7 @@ def promised(document: Json) -> Json:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
-    return {"routes": routes, "problems": {code: problem["status"] for code, problem in problem_catalogue().items()}}
+    return {"routes": routes, "problems": {code: problem["status"] for code, problem in describe_problems().items()}}
 
 
 def _route(operation: Json, document: Json) -> Json:

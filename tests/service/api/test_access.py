@@ -57,7 +57,7 @@ def test_what_changes_a_run_needs_more_than_reading() -> None:
         if "{run_id}" in path:
             least: Scope = {"GET": "read", "DELETE": "admin"}.get(method, "write")  # type: ignore[assignment]
             assert rule.scope == least, route
-        assert rule.creates == (route == "PUT /runs/{run_id}")
+        assert rule.creates_run == (route == "PUT /runs/{run_id}")
 
 
 @dataclass
@@ -104,7 +104,7 @@ def expected(rule: Rule, path: str, kind: str) -> str:
     if kind in ("no key", "revoked", "expired"):
         return "unauthenticated"
     if kind == "other prefix":
-        return "in" if "{run_id}" not in path else "forbidden" if rule.creates else "run-not-found"
+        return "in" if "{run_id}" not in path else "forbidden" if rule.creates_run else "run-not-found"
     return "in" if SCOPES.index(kind) >= SCOPES.index(rule.scope) else "forbidden"
 
 

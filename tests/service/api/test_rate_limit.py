@@ -38,5 +38,5 @@ def test_full_buckets_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     clock.now = 2.0
     limiter.take_token("0")
     limiter.take_token("0")
-    assert len(limiter._levels) == 1
+    assert len(limiter._buckets) == 1
     assert limiter.take_token("0") == 1.0

@@ -182,7 +182,7 @@ def test_a_run_goes_on_after_the_store_was_killed(settings: Settings, tmp_path: 
 
 
 def test_every_error_has_a_status() -> None:
-    for problem in problems.problem_catalogue().values():
+    for problem in problems.describe_problems().values():
         assert 400 <= problem["status"] < 600
 
 

@@ -21,8 +21,11 @@ def test_assets_are_kept_for_good_under_the_name_of_their_content(service: httpx
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
     other = service.get(f"{rendering.STATIC_PATH}/0123456789ab/css/base.css")
     assert (other.status_code, other.headers["cache-control"]) == (200, "no-cache")
-    assert service.get(f"{rendering.STATIC_PATH}/{rendering.assets_version()}/css/none.css").status_code == 404
-    assert service.get(f"{rendering.STATIC_PATH}/{rendering.assets_version()}/..%2f..%2f__init__.py").status_code == 404
+    assert service.get(f"{rendering.STATIC_PATH}/{rendering.compute_assets_version()}/css/none.css").status_code == 404
+    assert (
+        service.get(f"{rendering.STATIC_PATH}/{rendering.compute_assets_version()}/..%2f..%2f__init__.py").status_code
+        == 404
+    )
 
 
 def test_a_problem_is_a_page_for_whoever_reads_pages(service: httpx.Client) -> None:
@@ -53,19 +56,19 @@ def test_a_link_leaves_out_what_is_not_said() -> None:
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
-        (rendering.number(1281167), "1,281,167"),
-        (rendering.number(None), "–"),
-        (rendering.percent(0.4039), "40.4%"),
-        (rendering.interval({"value": 0.4, "low": 0.384, "high": 0.45}), "38–45%"),
-        (rendering.interval(None), "–"),
-        (rendering.ago(3), "just now"),
-        (rendering.ago(60), "1 minute ago"),
-        (rendering.ago(7201), "2 hours ago"),
-        (rendering.ago(200_000), "2 days ago"),
-        (rendering.moment(0), "1970-01-01 00:00 UTC"),
-        (rendering.machine_moment(0), "1970-01-01T00:00:00+00:00"),
-        (rendering.plural(1, "round"), "1 round"),
-        (rendering.plural(2000, "round"), "2,000 rounds"),
+        (rendering.format_number(1281167), "1,281,167"),
+        (rendering.format_number(None), "–"),
+        (rendering.format_percent(0.4039), "40.4%"),
+        (rendering.format_interval({"value": 0.4, "low": 0.384, "high": 0.45}), "38–45%"),
+        (rendering.format_interval(None), "–"),
+        (rendering.format_age(3), "just now"),
+        (rendering.format_age(60), "1 minute ago"),
+        (rendering.format_age(7201), "2 hours ago"),
+        (rendering.format_age(200_000), "2 days ago"),
+        (rendering.format_time(0), "1970-01-01 00:00 UTC"),
+        (rendering.format_iso_time(0), "1970-01-01T00:00:00+00:00"),
+        (rendering.format_count(1, "round"), "1 round"),
+        (rendering.format_count(2000, "round"), "2,000 rounds"),
     ],
 )
 def test_numbers_are_written_as_people_read_them(shown: str, text: str) -> None:

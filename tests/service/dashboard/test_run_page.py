@@ -13,7 +13,11 @@ from mild_core.alarms import find_alarms
 from mild_core.types import RunSpec
 from mild_service.api_keys import ANONYMOUS, generate_key
 from mild_service.dashboard import runs_page
-from mild_service.dashboard.code_snippets import download_snippet, first_epoch_snippets, selection_snippets
+from mild_service.dashboard.code_snippets import (
+    make_download_snippet,
+    make_first_epoch_snippets,
+    make_selection_snippets,
+)
 from mild_service.dashboard.progress import build_learning_curve, find_run_alarms
 from mild_service.models import Epoch, Round, Run, SetRef
 from tests.service.recordings import put_epochs, recording
@@ -162,13 +166,16 @@ def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
 def test_what_is_copied_works(service: httpx.Client, run: httpx.Client) -> None:
     keyed = generate_key("me", "write", "me-", 0.0, None)
     for caller in (ANONYMOUS, keyed):
-        for name, text in (*first_epoch_snippets("http://x", caller), *selection_snippets("http://x", "a", 0, caller)):
+        for name, text in (
+            *make_first_epoch_snippets("http://x", caller),
+            *make_selection_snippets("http://x", "a", 0, caller),
+        ):
             if name.startswith("Python"):
                 compile(text.replace("{value}", "-2.0"), name, "exec")
             else:
                 assert ("$MILD_API_KEY" in text) == (caller is keyed)
-    assert "/runs/me-my-run" in dict(first_epoch_snippets("http://x", keyed))["curl"]
-    assert download_snippet("http://x", "a", 0, ANONYMOUS, "text/csv", "f.csv") == (
+    assert "/runs/me-my-run" in dict(make_first_epoch_snippets("http://x", keyed))["curl"]
+    assert make_download_snippet("http://x", "a", 0, ANONYMOUS, "text/csv", "f.csv") == (
         "curl -H 'Accept: text/csv' \\\n  -o f.csv 'http://x/selection/a?round=0'"
     )
     shown = run.get("/ui/runs/a/downloads?round=0").text

@@ -38,13 +38,13 @@ def test_a_log_says_what_its_records_say(blocks: list[list[tuple[int, int, int]]
     for block in blocks:
         said = [(r, e, s, (r + e + s) % 2 == 0) for r, e, s in block]
         if said:
-            log.add(batch(said))
+            log.add_batch(batch(said))
         for r, e, s, correct in said:
             seen.setdefault((r, e), {})[s] = correct
     assert log.epoch_keys == sorted(seen)
     assert log.n_records == sum(map(len, blocks))
     for place, values in seen.items():
-        bits = log.bits(place)
+        bits = log.get_bits(place)
         assert bits.observed is not None
         assert bitmap.to_indices(bits.observed, N).tolist() == sorted(values)
         assert bitmap.to_indices(bits.correct, N).tolist() == sorted(s for s, correct in values.items() if correct)
@@ -56,33 +56,33 @@ def test_a_contradiction_names_the_later_record(apart: bool) -> None:
     said = [(0, 0, 5, True), (0, 1, 5, False), (0, 0, 7, True), (0, 0, 5, True)]
     later = [(0, 0, 7, True), (0, 0, 5, False)]
     if apart:
-        log.add(batch(said))
+        log.add_batch(batch(said))
     last = batch(later, first=5) if apart else batch([*said, *later])
     with pytest.raises(BadRecord, match=r"sample 5 of epoch 0, round 0, .*=false, .*=true in an earlier line") as bad:
-        log.add(last)
+        log.add_batch(last)
     assert bad.value.line == 6
 
 
 def test_what_is_stored_contradicts_too_but_is_not_said_by_the_log() -> None:
-    stored = StoredEpoch(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=False)
+    stored = StoredEpoch(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), is_committed=False)
     log = LogAccumulator(LIMITS, load_epoch=lambda place: stored if place == (0, 0) else None)
-    log.add(batch([(0, 0, 1, True), (0, 0, 3, True), (0, 1, 2, True)]))
-    bits = log.bits((0, 0))
+    log.add_batch(batch([(0, 0, 1, True), (0, 0, 3, True), (0, 1, 2, True)]))
+    bits = log.get_bits((0, 0))
     assert bits.observed is not None
     assert bitmap.to_indices(bits.observed, N).tolist() == bitmap.to_indices(bits.correct, N).tolist() == [1, 3]
     with pytest.raises(EpochConflict, match=r"line 8: sample 2 .*correct=false in the store") as clash:
-        log.add(batch([(0, 0, 2, True)], first=8))
+        log.add_batch(batch([(0, 0, 2, True)], first=8))
     assert clash.value.line == 8
     with pytest.raises(BadRecord, match="earlier line"):
-        log.add(batch([(0, 0, 1, False)], first=9))
+        log.add_batch(batch([(0, 0, 1, False)], first=9))
 
 
 def test_a_committed_epoch_takes_the_same_records_and_no_others() -> None:
-    stored = StoredEpoch(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), closed=True)
+    stored = StoredEpoch(EpochBits(N, bitmap.from_indices([1], N), bitmap.from_indices([1, 2], N)), is_committed=True)
     log = LogAccumulator(LIMITS, load_epoch=lambda place: stored)
-    log.add(batch([(0, 0, 1, True), (0, 0, 2, False), (0, 0, 1, True)]))
+    log.add_batch(batch([(0, 0, 1, True), (0, 0, 2, False), (0, 0, 1, True)]))
     with pytest.raises(EpochConflict, match=r"line 5: sample 3 is not in epoch 0 .*committed") as clash:
-        log.add(batch([(0, 0, 1, True), (0, 0, 3, False)], first=4))
+        log.add_batch(batch([(0, 0, 1, True), (0, 0, 3, False)], first=4))
     assert clash.value.line == 5
 
 
@@ -93,24 +93,24 @@ def test_an_epoch_that_takes_no_records_says_at_which_line() -> None:
 
     log = LogAccumulator(LIMITS, held)
     with pytest.raises(EpochKindConflict, match="line 2: epoch 4 is whole") as kind:
-        log.add(batch([(0, 0, 1, True), (0, 4, 1, True), (0, 4, 2, True)]))
+        log.add_batch(batch([(0, 0, 1, True), (0, 4, 1, True), (0, 4, 2, True)]))
     assert kind.value.line == 2
 
 
 def test_a_log_that_stands_alone_has_as_many_samples_as_it_names() -> None:
-    log = LogAccumulator(replace(LIMITS, n_samples=1000), infer=True)
-    log.add(batch([(0, 0, 3, True)]))
-    log.add(batch([(0, 1, 9, True), (0, 0, 12, True)]))
+    log = LogAccumulator(replace(LIMITS, n_samples=1000), infer_samples=True)
+    log.add_batch(batch([(0, 0, 3, True)]))
+    log.add_batch(batch([(0, 1, 9, True), (0, 0, 12, True)]))
     assert log.n_samples == 13
-    bits = log.bits((0, 0))
+    bits = log.get_bits((0, 0))
     assert bitmap.to_indices(bits.correct, 13).tolist() == [3, 12]
 
 
 def test_records_and_room_are_bounded() -> None:
     with pytest.raises(LimitExceeded, match="1001 records or more, at most 1000"):
-        LogAccumulator(LIMITS).add(batch([(0, 0, 0, True)] * 1001))
+        LogAccumulator(LIMITS).add_batch(batch([(0, 0, 0, True)] * 1001))
     with pytest.raises(LimitExceeded, match="41 epochs or more of 20 samples, at most 800"):
-        LogAccumulator(LIMITS).add(batch([(0, epoch, 0, True) for epoch in range(41)]))
-    wide = LogAccumulator(replace(LIMITS, n_samples=10**6), infer=True)
+        LogAccumulator(LIMITS).add_batch(batch([(0, epoch, 0, True) for epoch in range(41)]))
+    wide = LogAccumulator(replace(LIMITS, n_samples=10**6), infer_samples=True)
     with pytest.raises(LimitExceeded, match="999999 samples"):
-        wide.add(batch([(0, 0, 999_998, True)]))
+        wide.add_batch(batch([(0, 0, 999_998, True)]))

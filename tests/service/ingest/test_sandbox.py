@@ -47,8 +47,8 @@ def long_body() -> bytes:
 
 
 def n_rows(sandbox: Sandbox, body: bytes) -> int:
-    with spooled(body) as file, closing(sandbox.read("parquet", file, ids=False)) as reading:
-        return sum(block.n_rows for block in reading.blocks())
+    with spooled(body) as file, closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading:
+        return sum(block.n_rows for block in reading.read_blocks())
 
 
 def children(pid: int) -> list[int]:
@@ -73,8 +73,8 @@ def test_a_file_that_crashes_pyarrow_is_malformed(sandbox: Sandbox) -> None:
 def test_a_process_that_ends_in_the_middle_of_a_body_is_noticed(
     sandbox: Sandbox, signum: signal.Signals, error: type[MildError]
 ) -> None:
-    with spooled(long_body()) as file, closing(sandbox.read("parquet", file, ids=False)) as reading:
-        blocks = reading.blocks()
+    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading:
+        blocks = reading.read_blocks()
         next(blocks)
         (reader,) = children(sandbox.pid)
         os.kill(reader, signum)
@@ -87,12 +87,12 @@ def test_a_body_that_takes_too_long_is_given_up() -> None:
     with (
         closing(Sandbox(2**27, seconds=1)) as sandbox,
         spooled(long_body()) as file,
-        closing(sandbox.read("parquet", file, ids=False)) as reading,
+        closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading,
     ):
         wait_until(lambda: bool(children(sandbox.pid)))
         wait_until(lambda: not children(sandbox.pid))  # as nobody takes what it has to say
         with pytest.raises(DeadlineExceeded, match=r"for 1 s.*MILD_REQUEST_SECONDS"):
-            list(reading.blocks())
+            list(reading.read_blocks())
 
 
 def test_a_worker_that_has_ended_is_started_again(sandbox: Sandbox) -> None:
@@ -105,8 +105,8 @@ def test_a_worker_that_has_ended_is_started_again(sandbox: Sandbox) -> None:
 
 
 def test_a_body_whose_worker_ends_is_to_be_sent_again(sandbox: Sandbox) -> None:
-    with spooled(long_body()) as file, closing(sandbox.read("parquet", file, ids=False)) as reading:
-        blocks = reading.blocks()
+    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading:
+        blocks = reading.read_blocks()
         next(blocks)
         (reader,) = children(sandbox.pid)
         os.kill(sandbox.pid, signal.SIGKILL)
@@ -126,8 +126,8 @@ def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> Non
     script = (
         "import sys; from mild_service.ingest.sandbox import Sandbox\n"
         "sandbox = Sandbox(2**27, 60)\n"  # once nobody holds it any more, it ends
-        f"reading = sandbox.read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), False)\n"
-        "blocks = reading.blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
+        f"reading = sandbox.start_read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), False)\n"
+        "blocks = reading.read_blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
@@ -147,8 +147,8 @@ def alive(pid: int) -> bool:
 
 def test_closing_a_read_does_not_wait(sandbox: Sandbox) -> None:
     with spooled(long_body()) as file:
-        reading = sandbox.read("parquet", file, ids=False)
-        blocks = reading.blocks()
+        reading = sandbox.start_read("parquet", file, allow_ids=False)
+        blocks = reading.read_blocks()
         next(blocks)
         os.kill(children(sandbox.pid)[0], signal.SIGSTOP)
         ended = threading.Event()

@@ -43,11 +43,11 @@ async def content(store: Store, run_id: str) -> list[Part]:
 @pytest.mark.parametrize("n_samples", [N, LARGE])
 async def test_a_run_comes_back_from_its_file_whole(store: Store, clock: Clock, tmp_path: Path, n_samples: int) -> None:
     run = await filled(store, n_samples)
-    size = await archive.export(store, "a", tmp_path / "a.mild")
+    size = await archive.export_run(store, "a", tmp_path / "a.mild")
     assert size == len((tmp_path / "a.mild").read_bytes())
     assert names(tmp_path) == ["a.mild"]
     clock.now += 100_000
-    copy = await archive.load(store, tmp_path / "a.mild", "b")
+    copy = await archive.import_run(store, tmp_path / "a.mild", "b")
     assert (copy.spec, copy.uid == run.uid) == (replace(run.spec, run_id="b"), False)
     assert copy.expires_at == clock.now + run.ttl_seconds
     (round_,) = await store.rounds.get(copy, range(1))
@@ -61,15 +61,15 @@ async def test_a_run_comes_back_from_its_file_whole(store: Store, clock: Clock, 
 
 async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(store: Store, dump: Dump, tmp_path: Path) -> None:
     await filled(store)
-    await archive.export(store, "a", tmp_path / "a.mild")
+    await archive.export_run(store, "a", tmp_path / "a.mild")
     before = dump()
     with pytest.raises(RunExists, match="give another name"):
-        await archive.load(store, tmp_path / "a.mild")
+        await archive.import_run(store, tmp_path / "a.mild")
     assert dump() == before
     with pytest.raises(ArchiveDamaged, match="exists"):
-        await archive.export(store, "a", tmp_path / "a.mild")
+        await archive.export_run(store, "a", tmp_path / "a.mild")
     with pytest.raises(RunNotFound):
-        await archive.export(store, "none", tmp_path / "none.mild")
+        await archive.export_run(store, "none", tmp_path / "none.mild")
     assert names(tmp_path) == ["a.mild"]
 
 
@@ -87,12 +87,12 @@ async def test_a_run_that_is_written_to_meanwhile_is_refused(store: Store) -> No
 async def test_a_file_with_another_byte_is_refused(store: Store, dump: Dump, tmp_path: Path, where: int) -> None:
     await filled(store)
     path = tmp_path / "a.mild"
-    await archive.export(store, "a", path)
+    await archive.export_run(store, "a", path)
     body, before = bytearray(path.read_bytes()), dump()
     body[where] ^= 0x10
     path.write_bytes(body)
     with pytest.raises(ArchiveDamaged, match=r"damaged|is not a run"):
-        await archive.load(store, path, "b")
+        await archive.import_run(store, path, "b")
     assert dump() == before
 
 
@@ -100,17 +100,17 @@ async def test_a_file_with_another_byte_is_refused(store: Store, dump: Dump, tmp
 async def test_a_file_that_is_cut_off_is_refused(store: Store, tmp_path: Path, n_bytes: int) -> None:
     await filled(store)
     path = tmp_path / "a.mild"
-    await archive.export(store, "a", path)
+    await archive.export_run(store, "a", path)
     path.write_bytes(path.read_bytes()[:n_bytes])
     with pytest.raises(ArchiveDamaged):
-        archive.check(path)
+        archive.check_archive(path)
 
 
 async def test_a_file_of_a_later_version_is_refused(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "a.mild"
     path.write_bytes(b"mild-run 1\n" + orjson.dumps({"run_id": "a", "schema": 99, "version": "9.0"}) + b"\n")
     with pytest.raises(ArchiveDamaged, match=r"version 9\.0; this service knows those up to 1: upgrade it"):
-        archive.check(path)
+        archive.check_archive(path)
 
 
 async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Store, dump: Dump) -> None:
