@@ -39,7 +39,7 @@ class SuggestionView(BaseModel):
         description="Its given label: that of the run, or else that of logs with a wrong prediction; null if unknown."
     )
     suggested: int | None = Field(
-        description="The class that was predicted in most epochs; of several, the given label or else the lowest class. "
+        description="The class that was predicted in most epochs; if tied, the given label or else the lowest class. "
         "Null if there are no predictions, or if it is the given label and that is unknown."
     )
     votes: int = Field(description="Epochs in which `suggested` was predicted.")
