@@ -94,6 +94,7 @@ def run_in_store(action: Callable[[Store], Awaitable[T]], embedded: bool, data_d
 
 
 async def _run_action(settings: Settings, url: str, action: Callable[[Store], Awaitable[T]]) -> T:
+    """Return the result of `action` on the store at `url`, which is closed afterwards."""
     store = open_store(settings, url)
     try:
         return await action(store)

@@ -143,6 +143,7 @@ async def _search_runs(
 
 
 async def _build_row(runs: RunWriter, run: Run) -> RunRow:
+    """Read the last rounds of a run, and return its row of the list."""
     rounds = await runs.read_rounds(run, first=max(run.round - 1 - PATIENCE, 0))
     spec = run.spec
     progress = None

@@ -177,6 +177,7 @@ async def _read_filters(
     transitions: Annotated[str, Query(pattern=_RANGE)] = "",
     sort: Annotated[Literal["", "index", "score", "-score"], Query()] = "",
 ) -> Filters:
+    """Return the values of the filter form in the query."""
     return Filters(state, label, mark, low, high, misclassified, transitions, sort or "-score")
 
 

@@ -309,10 +309,11 @@ class LogAccumulator:
             strict=True,
         ):
             if first_values.setdefault(sample, stored or value) != value:
-                raise self._contradiction_error(batch, key, number, sample, value)
+                raise self._make_contradiction_error(batch, key, number, sample, value)
         raise AssertionError("a contradiction has a record")
 
-    def _contradiction_error(self, batch: Batch, key: EpochKey, number: int, sample: int, value: int) -> MildError:
+    def _make_contradiction_error(self, batch: Batch, key: EpochKey, number: int, sample: int, value: int) -> MildError:
+        """Return the error for the record at line or row `number`, which contradicts the store or the log."""
         got, earlier = ("true", "false") if value == _CORRECT else ("false", "true")
         detail = f"sample {sample} of epoch {key[1]}, round {key[0]}, has correct={got}, and correct={earlier}"
         if 0 < self._marks[key][sample] < _IN_LOG:
@@ -351,6 +352,7 @@ def collect_rounds(log: LogAccumulator) -> list[RoundBits]:
 
 
 def _collect_round(log: LogAccumulator, number: int) -> RoundBits:
+    """Return the bits of one round, with an epoch for every number up to the last one."""
     epochs = [epoch for round_, epoch in log.epoch_keys if round_ == number]
     if not epochs:
         raise InvalidRequest(

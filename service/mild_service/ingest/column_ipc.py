@@ -153,6 +153,7 @@ def _receive_column(channel: socket.socket, n_rows: int, kind: object, absent: o
 
 
 def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positions: object) -> TextColumn:
+    """Receive a column of texts that take `n_bytes` bytes as JSON; raise `ChannelError` if it is invalid."""
     if not 0 <= n_bytes <= n_rows * _TEXT_BYTES + 2:
         raise ChannelError("texts of impossible length")
     try:

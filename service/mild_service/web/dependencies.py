@@ -167,6 +167,7 @@ async def _parse_round_choice(
         ),
     ] = "latest",
 ) -> RoundChoice:
+    """Return the query parameter `round` as a number, or as one of the two names."""
     if round_ == "latest":
         return "latest"
     return "best" if round_ == "best" else int(round_)

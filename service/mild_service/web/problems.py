@@ -204,6 +204,7 @@ async def _handle_mild_error(request: Request, error: Exception) -> Response:
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:
+    """Answer a request that FastAPI could not validate."""
     assert isinstance(error, RequestValidationError)
     entries = error.errors()
     if isinstance(error.body, bytes):
@@ -223,6 +224,7 @@ async def _handle_validation_error(request: Request, error: Exception) -> Respon
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
+    """Answer a request for which the framework or a middleware raised an HTTP status."""
     assert isinstance(error, HTTPException)
     error_type = _ERRORS_BY_STATUS.get(error.status_code, InternalError)
     detail, headers = error.detail, dict(error.headers or {})
