@@ -26,7 +26,7 @@ def selecting(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> 
     for number, n_members in enumerate((n_samples, *later)):
         watched = {"all": n_samples, "mixed": n_samples - n_members, "members": 0}[settings.observe]
         each = ComputeCost.of_training(n_members) + ComputeCost(forward=watched)
-        n_epochs = settings.epochs_of(number)
+        n_epochs = settings.count_epochs(number)
         spent += ComputeCost(n_epochs * each.forward, n_epochs * each.backward)
     return spent
 

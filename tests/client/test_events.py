@@ -104,4 +104,4 @@ def test_lines_may_come_in_any_pieces(size: int) -> None:
         Event("epoch-committed", {"epoch": 3}, "uid-3"),
     ]
     assert stream.retry_seconds == 0.005
-    assert stream.next_request().headers["Last-Event-ID"] == "uid-3"
+    assert stream.build_connect_request().headers["Last-Event-ID"] == "uid-3"

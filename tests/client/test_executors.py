@@ -11,7 +11,7 @@ import pytest
 from mild_client import AsyncMildClient, AsyncRun, MildClient, Position, Retry, Run, RunSpec
 from mild_client.api import Calls
 from mild_client.errors import ClientError
-from mild_client.run import RunCalls, plan_run
+from mild_client.run import RunCalls, create_run_calls
 from mild_core.types import EpochBits, SelectionOptions
 from tests.client.wire import HANG_UP, VERSION, Reply, serving
 
@@ -109,5 +109,5 @@ def test_every_call_is_there_with_its_documentation_and_parameters(kind: type, c
 
 def test_a_run_has_the_documentation_and_parameters_of_its_plan() -> None:
     for kind in (MildClient, AsyncMildClient):
-        assert kind.run.__doc__ == plan_run.__doc__
+        assert kind.run.__doc__ == create_run_calls.__doc__
         assert list(inspect.signature(kind.run).parameters)[1:3] == ["run_id", "num_samples"]

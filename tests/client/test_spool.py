@@ -127,7 +127,7 @@ def test_what_is_refused_is_kept_with_the_reason(folder: Path) -> None:
         spool.append(epoch(0))
         spool.append(epoch(1))
         assert spool.peek() is not None
-        kept = spool.set_aside("epoch 0 holds other bits (epoch-conflict, status 409)")
+        kept = spool.copy_to_refused("epoch 0 holds other bits (epoch-conflict, status 409)")
         spool.advance()
         assert kept.read_bytes() == epoch(0).encode()
         assert kept.with_suffix(".txt").read_text() == "epoch 0 holds other bits (epoch-conflict, status 409)\n"

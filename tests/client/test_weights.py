@@ -21,7 +21,7 @@ def finished(backend: SelectionBackend, run_id: str) -> NDArray[np.float32]:
     for epoch in range(12):
         correct = bitmap.pack(rng.random(N) < easy) & observed
         backend.put_epoch(0, epoch, EpochBits(N, correct, observed))
-    return backend.weights(backend.finish(0))
+    return backend.compute_weights(backend.finish(0))
 
 
 def test_the_service_and_the_process_give_the_same_weights(service: httpx.Client) -> None:
@@ -50,4 +50,4 @@ def test_a_round_that_was_not_finished_has_no_weights() -> None:
     first.put_epoch(0, 0, EpochBits(N, bitmap.full(N)))
     result = first.finish(0)
     with pytest.raises(LocalStateError, match="round 0 was not finished here"):
-        second.weights(result)
+        second.compute_weights(result)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mild_trainer.data.download import SOURCES, Source, download
+from mild_trainer.data.download import SOURCES, Source, download_dataset
 from mild_trainer.errors import DataError
 
 
@@ -46,10 +46,10 @@ def test_fetches_unpacks_and_does_not_fetch_again(served: tuple[str, Path], tmp_
     url, folder = served
     found = packed(folder / "set.tar.gz", "batches/one", b"images")
     sources = {"set": (Source(f"{url}/set.tar.gz", found, "batches"),)}
-    download("set", tmp_path / "data", sources)
+    download_dataset("set", tmp_path / "data", sources)
     assert (tmp_path / "data" / "batches" / "one").read_bytes() == b"images"
     (folder / "set.tar.gz").unlink()
-    download("set", tmp_path / "data", sources)
+    download_dataset("set", tmp_path / "data", sources)
 
 
 def test_another_hash_is_refused_and_nothing_is_kept(served: tuple[str, Path], tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_another_hash_is_refused_and_nothing_is_kept(served: tuple[str, Path], t
     (folder / "idx.gz").write_bytes(b"something else")
     sources = {"set": (Source(f"{url}/idx.gz", "md5:" + "0" * 32),)}
     with pytest.raises(DataError, match=r"idx\.gz has another hash than md5:0+ .*try again"):
-        download("set", tmp_path / "data", sources)
+        download_dataset("set", tmp_path / "data", sources)
     assert not any((tmp_path / "data").iterdir())
 
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_reached_is_said_with_what_to_do(served: tuple[str, Path]
     url, _ = served
     sources = {"set": (Source(f"{url}/absent.gz", "md5:" + "0" * 32),)}
     with pytest.raises(DataError, match=r"absent\.gz cannot be downloaded .*put absent\.gz into .*data by hand"):
-        download("set", tmp_path / "data", sources)
+        download_dataset("set", tmp_path / "data", sources)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside"])
@@ -73,15 +73,15 @@ def test_an_archive_that_reaches_outside_is_refused(served: tuple[str, Path], tm
     url, folder = served
     found = packed(folder / "set.tar.gz", name, b"")
     with pytest.raises(DataError, match="cannot be unpacked"):
-        download("set", tmp_path / "data", {"set": (Source(f"{url}/set.tar.gz", found, "batches"),)})
+        download_dataset("set", tmp_path / "data", {"set": (Source(f"{url}/set.tar.gz", found, "batches"),)})
     assert not (tmp_path / "outside").exists()
 
 
 def test_only_what_is_published_with_a_folder_to_put_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="digits cannot be downloaded, only cifar10, cifar100, mnist"):
-        download("digits", tmp_path)
+        download_dataset("digits", tmp_path)
     with pytest.raises(DataError, match="downloaded into a folder and none was given; name it with --data-dir"):
-        download("mnist", None)
+        download_dataset("mnist", None)
 
 
 def test_every_source_has_a_hash_and_a_name() -> None:

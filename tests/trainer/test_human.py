@@ -71,6 +71,6 @@ def test_a_file_that_would_run_code_or_is_damaged_is_refused(cifar: Dataset, tmp
 
 
 def test_labels_that_nobody_gave_are_refused_with_those_there_are() -> None:
-    assert noise.parse("cifar100n:noisy") == ("cifar100n", 0.0)
+    assert noise.parse_noise("cifar100n:noisy") == ("cifar100n", 0.0)
     with pytest.raises(ParameterError, match="cifar10n has aggre, random1, random2, random3, worse"):
-        noise.parse("cifar10n:best")
+        noise.parse_noise("cifar10n:best")

@@ -44,4 +44,4 @@ def test_a_class_never_vanishes_and_none_changes_nothing(balanced: Dataset) -> N
 @pytest.mark.parametrize("spec", ["exp", "exp:0", "exp:2", "step:x", "tail:0.1", "exp:nan"])
 def test_what_cannot_be_read_is_refused_with_an_example(spec: str) -> None:
     with pytest.raises(ParameterError, match=r"give none, or exp or step .* such as exp:0\.01"):
-        imbalance.parse(spec)
+        imbalance.parse_imbalance(spec)

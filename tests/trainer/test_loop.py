@@ -109,7 +109,7 @@ def test_weighted_rounds_train_on_everyone_who_was_judged(weighted: TrainSetting
     backend = LocalSelector()
     history = run_rounds(weighted, backend, digits)
     first, second = history.rounds
-    given = backend.weights(RoundResult(0, 200, first.selected, first.summary, None))
+    given = backend.compute_weights(RoundResult(0, 200, first.selected, first.summary, None))
     assert len(np.unique(given)) > 4
     assert (bitmap.unpack(second.members, 200) == (given > 0)).all()
     assert second.n_members > first.n_selected

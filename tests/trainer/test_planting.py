@@ -22,8 +22,8 @@ def test_uniform_planting_draws_from_all_other_classes() -> None:
 
 
 def test_planting_along_confusions_draws_what_annotators_draw() -> None:
-    flipped, _ = noise.apply("pairflip:0.4", GIVEN, 10, seed=0)
-    planting = plant_labels(flipped, 10, 0.1, seed=0, predicted=GIVEN)
+    flipped, _ = noise.apply_noise("pairflip:0.4", GIVEN, 10, seed=0)
+    planting = plant_labels(flipped, 10, 0.1, seed=0, predicted_labels=GIVEN)
     chosen = bitmap.unpack(planting.planted, GIVEN.size)
     assert (flipped[chosen] == GIVEN[chosen]).all(), "whose label is wrong already is spared"
     assert ((planting.labels - flipped)[chosen] % 10 == 1).mean() > 0.97
@@ -47,6 +47,6 @@ def test_the_same_seed_plants_the_same() -> None:
 
 
 def test_noise_of_the_same_seed_is_planted_in_no_other_share() -> None:
-    flipped, wrong = noise.apply("pairflip:0.4", GIVEN, 10, seed=3)
+    flipped, wrong = noise.apply_noise("pairflip:0.4", GIVEN, 10, seed=3)
     planting = plant_labels(flipped, 10, 0.2, seed=3)
     assert 0.35 < wrong[bitmap.unpack(planting.planted, GIVEN.size)].mean() < 0.45

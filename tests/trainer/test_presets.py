@@ -23,7 +23,7 @@ def test_every_preset_is_a_training_and_documented(name: str) -> None:
 def test_the_published_protocol_is_that_of_the_paper() -> None:
     settings = presets.make_settings("paper-cifar10-sym80")
     assert (settings.model, settings.lr, settings.weight_decay) == ("resnet34", 0.01, 5e-3)
-    assert settings.epochs_of(0) + 26 * settings.epochs_of(1) == 70 + 26 * 20
+    assert settings.count_epochs(0) + 26 * settings.count_epochs(1) == 70 + 26 * 20
     assert settings.rounds == 27
     assert (settings.observe, settings.weights, settings.plant) == ("members", "carry", 0)
     assert settings.selection.threshold == "scale"

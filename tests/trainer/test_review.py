@@ -55,7 +55,7 @@ def test_a_random_order_is_drawn_from_its_seed() -> None:
 
 def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
-    review_list.write(
+    review_list.write_list(
         path,
         [
             review_list.format_row(score_samples(), 5, "a,b", 3, 7),
@@ -77,7 +77,7 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
     marks = review_list.read_marks(path, 6)
     assert (marks.n_known, marks.get_mark(5)) == (1, False)
     with pytest.raises(ReviewError, match="exists and may hold marks; give another --out"):
-        review_list.write(path, [])
+        review_list.write_list(path, [])
 
 
 @pytest.mark.parametrize(
@@ -170,22 +170,22 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     first = review_list.rank_samples(samples, "suspicious")
     lines = [
         dict(zip(review_list.COLUMNS, line, strict=True))
-        for line in reviewed.list_rows(samples, np.append(first[:20], first[-1:]))
+        for line in reviewed.format_rows(samples, np.append(first[:20], first[-1:]))
     ]
     assert all(int(line["index"]) >= 90 and line["kept"] == "no" for line in lines[:20])
     assert all(line["suggested_label"] == str((int(line["given_label"]) + 1) % 3) for line in lines[:20])
     assert lines[0]["id"] == f"image-{lines[0]['index']}"
     assert (lines[-1]["kept"], lines[-1]["id"]) == ("yes", f"image-{first[-1]}")
-    found = reviewed.mark(Audit.from_marks(range(N), clean.tolist(), N))
+    found = reviewed.add_marks(Audit.from_marks(range(N), clean.tolist(), N))
     assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
     assert reviewed.score_samples().audit.n_known == N
     summary, indices = reviewed.select_with_audit()
     assert indices.tolist() == np.flatnonzero(clean).tolist()
     assert summary["num_selected"] == 90
-    review_list.write_set(tmp_path / "set.npy", {**summary, "estimated": {"noise_rate": RATE}}, indices)
+    review_list.write_clean_set(tmp_path / "set.npy", {**summary, "estimated": {"noise_rate": RATE}}, indices)
     assert "noise rate 0.250 (0.200 to 0.300)" in capsys.readouterr().err
     with pytest.raises(ReviewError, match=r"ends in '\.txt'"):
-        review_list.write_set(tmp_path / "set.txt", summary, indices)
+        review_list.write_clean_set(tmp_path / "set.txt", summary, indices)
 
 
 def test_the_list_of_a_service_says_how_its_marks_are_sent_back(app: FastAPI, tmp_path: Path) -> None:

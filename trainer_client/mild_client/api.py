@@ -1,4 +1,4 @@
-"""The calls of the HTTP API, one method for each route, for both clients; those that read are in `api_results`."""
+"""The calls of the HTTP API for both clients, one method a route; `api_results` has the calls that read results."""
 
 import base64
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client import logs
-from mild_client.api_results import ResultCalls, ServiceCalls, parse_object
+from mild_client.api_results import ResultCalls, ServiceCalls, parse_json_object
 from mild_client.backend import Position
 from mild_client.errors import NotFound
 from mild_client.events import EventStream
@@ -32,9 +32,9 @@ _IDS_PER_PAGE = 100_000
 
 
 class LogCalls(ServiceCalls):
-    """Calls that send prediction logs, split by the service's limits.
+    """Calls that send prediction logs, split into requests within the service's limits.
 
-    They are idempotent, as a record that is stored already changes nothing.
+    The calls may be repeated: a record that is stored already changes nothing.
     """
 
     def log_predictions(
@@ -48,10 +48,20 @@ class LogCalls(ServiceCalls):
         complete: bool = False,
         attempt: int | None = None,
     ) -> Call[JsonObject]:
-        """Merge predictions into an epoch and return its state; each array has shape (n_records,).
+        """Send predictions of some samples for an epoch, and return the number of records and the state of the epoch.
 
-        `samples` are indices or external ids. Several calls may fill one epoch; it is committed once all observed
-        samples are in, or when a call passes `complete`. Large logs are sent in several requests.
+        Several calls may fill one epoch. Large logs are sent in several requests.
+
+        Parameters
+        ----------
+        run_id, round, epoch, attempt
+            The epoch, and the number of this writer (None: the current one).
+        samples
+            Shape (n_records,), indices or external ids of the samples.
+        predicted, labels
+            Shape (n_records,), the predicted classes and the given labels.
+        complete
+            Whether to commit the epoch now. Otherwise the service commits the epoch once it has all observed samples.
         """
         limits = yield from self.limits()
         parts = logs.split_arrays((round, epoch), samples, predicted, labels, limits)
@@ -60,9 +70,20 @@ class LogCalls(ServiceCalls):
     def post_records(
         self, run_id: str, records: Iterable[Mapping[str, Any]], complete: bool = False, attempt: int | None = None
     ) -> Call[JsonObject]:
-        """Merge records into their epochs: ``epoch``, ``sample``, and ``correct``, or ``predicted`` and ``label``.
+        """Send prediction records, and return their number and the states of their epochs.
 
-        They are read one by one and sent in several requests; the service takes each request as a whole or not at all.
+        The records are read one by one and sent in several requests. The service stores either all records of a
+        request or none.
+
+        Parameters
+        ----------
+        run_id, attempt
+            The run, and the number of this writer (None: the current one).
+        records
+            Each has ``epoch``, ``sample``, and either ``correct`` or ``predicted`` and ``label``. ``round`` is 0 by
+            default.
+        complete
+            Whether to commit the epochs even if samples are missing.
         """
         limits = yield from self.limits()
         return (yield from self._post_log(run_id, logs.split_records(records, limits), complete, attempt))
@@ -75,27 +96,38 @@ class LogCalls(ServiceCalls):
         media_type: str | None = None,
         attempt: int | None = None,
     ) -> Call[JsonObject]:
-        """Stream a log file to a run, and return the state of its epochs.
+        """Send a log file to a run, and return the number of records and the states of their epochs.
 
-        The format is that of `media_type`, or else of the extension: .json, .ndjson, .jsonl, .csv, .arrows or .parquet,
-        followed by .gz or .zst where the file is compressed. A file longer than the service takes in one request is
-        split between lines.
+        A file that is too long for one request is split between lines.
+
+        Parameters
+        ----------
+        run_id, attempt
+            The run, and the number of this writer (None: the current one).
+        file
+            Path of the file, which is read in pieces.
+        complete
+            Whether to commit the epochs even if samples are missing.
+        media_type
+            Content type of the file. None takes that of the extension: .json, .ndjson, .jsonl, .csv, .arrows or
+            .parquet, followed by .gz or .zst if the file is compressed.
 
         Raises
         ------
         ParameterError
-            If the extension does not tell the format.
+            If `media_type` is None and the extension is unknown.
         TooLarge
-            If it is too long for one request and cannot be split.
+            If the file is too long for one request and its format cannot be split.
         """
         limits = yield from self.limits()
         return (yield from self._post_log(run_id, logs.split_file(Path(file), media_type, limits), complete, attempt))
 
     def _post_log(self, run_id: str, parts: Iterator[LogPart], complete: bool, attempt: int | None) -> Call[JsonObject]:
-        """Post a log part by part.
+        """Send the parts of a log one by one, and return the number of records and the states of their epochs.
 
-        A part with ``complete`` commits the epochs that it names, and later parts may name them too. So only the last
-        part has it; for epochs of other parts that are still partial then, a small part is posted with ``complete``.
+        A request with ``complete`` commits all epochs of its records, and later parts may have records of the same
+        epochs. So only the last part is sent with ``complete``. For other epochs that are still partial after it, one
+        record of each is sent again with ``complete``.
         """
         n_records, epochs, partial_epochs = 0, dict[EpochKey, JsonObject](), dict[EpochKey, LogPart]()
         part = next(parts, None)
@@ -103,7 +135,7 @@ class LogCalls(ServiceCalls):
             following = next(parts, None)
             answer = yield from self._post_part(run_id, part, complete and following is None, attempt)
             n_records += answer["records"]
-            epochs_part = part.epochs_part()
+            epochs_part = part.make_epochs_part()
             for epoch in answer["epochs"]:
                 key = epoch["round"], epoch["epoch"]
                 epochs[key] = epoch
@@ -126,27 +158,34 @@ class LogCalls(ServiceCalls):
             part.content,
             read_timeout=_LOG_TIMEOUT,
         )
-        return parse_object((yield request))
+        return parse_json_object((yield request))
 
 
 class Calls(LogCalls, ResultCalls):
     """All calls of `MildClient` and `AsyncMildClient`."""
 
     def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> Call[JsonObject]:
-        """Open a run, or open it again with the same properties; return its state."""
+        """Open a run, or resume an existing run of the same properties, and return its state.
+
+        Epochs from `resume_from` on are deleted, to be written again. Without `resume_from`, no epoch is deleted.
+        """
         body: JsonObject = {name: value for name, value in spec.as_json().items() if name != "run_id"}
         if resume_from is not None:
             body["resume_from"] = {"round": resume_from.round, "epoch": resume_from.epoch}
-        return parse_object((yield Request.with_json("PUT", f"/runs/{spec.run_id}", body)))
+        return parse_json_object((yield Request.with_json("PUT", f"/runs/{spec.run_id}", body)))
 
     def list_runs(self, limit: int = 50, cursor: str | None = None) -> Call[JsonObject]:
-        """Return one page of ``runs``, newest first, and the ``next_cursor`` of the next page, None at the end."""
+        """Return one page of the runs, newest first, as in the HTTP API.
+
+        `limit` is the number of runs of a page, and `cursor` the ``next_cursor`` of the previous page. The
+        ``next_cursor`` of the last page is None.
+        """
         params: dict[str, str | int] = {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
-        return parse_object((yield Request("GET", "/runs", params)))
+        return parse_json_object((yield Request("GET", "/runs", params)))
 
     def get_run(self, run_id: str) -> Call[JsonObject]:
-        """Return a run's state and its rounds."""
-        return parse_object((yield Request("GET", f"/runs/{run_id}")))
+        """Return the state of a run and of its rounds, as in the HTTP API."""
+        return parse_json_object((yield Request("GET", f"/runs/{run_id}")))
 
     def patch_run(
         self,
@@ -156,10 +195,19 @@ class Calls(LogCalls, ResultCalls):
         ttl_seconds: int | None = None,
         picture_url: str | None = None,
     ) -> Call[JsonObject]:
-        """Change a run's tags, status, time to live or image address, and return its state; None changes nothing.
+        """Change the properties of a run that are not None, and return the state of the run.
 
-        The dashboard shows images from an address such as ``https://host/{id}.png``, with ``{id}`` or ``{index}`` in
-        it; an empty address removes them.
+        Parameters
+        ----------
+        run_id
+            The run.
+        tags, status
+            New tags, and the new status.
+        ttl_seconds
+            Time in seconds until the run is deleted.
+        picture_url
+            Address of the samples' images for the dashboard, with ``{id}`` or ``{index}`` in it, such as
+            ``https://host/{id}.png``. An empty address removes the images.
         """
         changes = {
             "tags": tags and dict(tags),
@@ -168,7 +216,7 @@ class Calls(LogCalls, ResultCalls):
             "picture_url": picture_url,
         }
         body = {name: value for name, value in changes.items() if value is not None}
-        return parse_object((yield Request.with_json("PATCH", f"/runs/{run_id}", body)))
+        return parse_json_object((yield Request.with_json("PATCH", f"/runs/{run_id}", body)))
 
     def delete_run(self, run_id: str) -> Call[None]:
         """Delete a run and all of its data, if it exists."""
@@ -179,68 +227,74 @@ class Calls(LogCalls, ResultCalls):
                 raise
 
     def put_labels(self, run_id: str, labels: NDArray[np.integer]) -> Call[None]:
-        """Store the given labels, shape (n_samples,); they cannot change after the first epoch."""
+        """Store the given labels, shape (n_samples,). They cannot change after the first epoch."""
         body = io.BytesIO()
         np.save(body, labels, allow_pickle=False)
         yield from self.upload(Request.with_body("PUT", f"/runs/{run_id}/labels", body.getvalue(), NPY))
 
     def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> Call[JsonObject]:
-        """Store the samples' external ids, in the samples' order; they cannot change after the first epoch."""
+        """Store the external ids of all samples, in index order. They cannot change after the first epoch."""
         lines = "\n".join(map(json.dumps, ids)).encode()
-        return parse_object((yield Request.with_body("PUT", f"/runs/{run_id}/sample-ids", lines, NDJSON)))
+        return parse_json_object((yield Request.with_body("PUT", f"/runs/{run_id}/sample-ids", lines, NDJSON)))
 
     def sample_ids(self, run_id: str) -> Call[list[str]]:
-        """Return all external ids, in the samples' order.
+        """Return the external ids of all samples, in index order.
 
         Raises
         ------
         Conflict
-            If the run has none (``no-sample-ids``).
+            If the run has no external ids (``no-sample-ids``).
         """
         ids: list[str] = []
         while True:
             params = {"offset": len(ids), "limit": _IDS_PER_PAGE}
-            page = parse_object((yield Request("GET", f"/runs/{run_id}/sample-ids", params)))["sample_ids"]
+            page = parse_json_object((yield Request("GET", f"/runs/{run_id}/sample-ids", params)))["sample_ids"]
             ids += page
             if len(page) < _IDS_PER_PAGE:
                 return ids
 
     def put_audit(self, run_id: str, indices: Sequence[int], clean: Sequence[bool]) -> Call[JsonObject]:
-        """Mark whether the given labels of some samples are right; return how many marks are new or changed."""
+        """Store for the samples at `indices` whether the given label is right (`clean`), and return the changes.
+
+        The result counts the marks that are new or changed, as in the HTTP API.
+        """
         body = {"indices": list(indices), "clean": list(clean)}
-        return parse_object((yield from self.upload(Request.with_json("PUT", f"/runs/{run_id}/audit", body))))
+        return parse_json_object((yield from self.upload(Request.with_json("PUT", f"/runs/{run_id}/audit", body))))
 
     def audit(self, run_id: str, n_samples: int) -> Call[Audit]:
-        """Return the audit of a run: all of its marks."""
+        """Return the audit of a run: for each checked sample, whether its given label is right."""
         response = yield Request("GET", f"/runs/{run_id}/audit", headers={"Accept": BITMAP})
         return Audit.from_body(response.content, n_samples)
 
     def put_planted(self, run_id: str, planted: Bitmap, attempt: int | None = None) -> Call[None]:
-        """Set the samples whose labels are broken on purpose in round 0, before its first epoch; shape (n_bytes,)."""
+        """Store the bitmap, shape (n_bytes,), of the samples that round 0 trains on with planted (wrong) labels.
+
+        Call it before the first epoch of round 0.
+        """
         yield from self.upload(Request.with_body("PUT", f"/runs/{run_id}/planted", planted.tobytes(), BITMAP, attempt))
 
     def planted(self, run_id: str, n_samples: int) -> Call[Bitmap]:
-        """Return the samples whose labels were broken on purpose in round 0, shape (n_bytes,)."""
+        """Return the bitmap, shape (n_bytes,), of the samples that round 0 trained on with planted (wrong) labels."""
         response = yield Request("GET", f"/runs/{run_id}/planted", headers={"Accept": BITMAP})
         return bitmap.check(response.content, n_samples, "planted samples of the service")
 
     def put_members(self, run_id: str, round: int, members: Bitmap, attempt: int | None = None) -> Call[None]:
-        """Set the training samples of a round that has no epochs yet; `members` has shape (n_bytes,)."""
+        """Store the bitmap, shape (n_bytes,), of the samples that a round trains on; the round must have no epochs."""
         path = f"/runs/{run_id}/rounds/{round}/members"
         yield from self.upload(Request.with_body("PUT", path, members.tobytes(), BITMAP, attempt))
 
     def members(self, run_id: str, n_samples: int, round: int) -> Call[Bitmap]:
-        """Return the training samples of a round, shape (n_bytes,)."""
+        """Return the bitmap, shape (n_bytes,), of the samples that a round trains on."""
         response = yield Request("GET", f"/runs/{run_id}/rounds/{round}/members", headers={"Accept": BITMAP})
         return bitmap.check(response.content, n_samples, "members")
 
     def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> Call[None]:
-        """Commit one epoch's bits.
+        """Store the correctness bits of all samples for one epoch, and commit the epoch.
 
         Raises
         ------
         TooLarge
-            If the service takes no body of that size; an epoch cannot be split.
+            If the bits are larger than the service accepts in one request.
         """
         path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}"
         yield from self.upload(Request.with_body("PUT", path, bits.to_body(), BITMAP, attempt))
@@ -248,14 +302,23 @@ class Calls(LogCalls, ResultCalls):
     def put_shard(
         self, run_id: str, round: int, epoch: int, shard: int, of: int, bits: EpochBits, attempt: int | None = None
     ) -> Call[JsonObject]:
-        """Put one rank's part of an epoch, `shard` of 0 to `of` - 1; the epoch is committed once all are in.
+        """Store one rank's part of an epoch, and return the state of the epoch.
 
-        `bits` cover all samples of the run, and have `observed`: the samples that this rank has seen.
+        The epoch is committed once all shards are stored.
+
+        Parameters
+        ----------
+        run_id, round, epoch, attempt
+            The epoch, and the number of this writer (None: the current one).
+        shard, of
+            Number of this shard, from 0 to `of` - 1, and the number of shards.
+        bits
+            Bits over all samples of the run. `observed` marks the samples that this rank has seen.
 
         Raises
         ------
         ParameterError
-            If `observed` is missing.
+            If `bits.observed` is None.
         """
         if bits.observed is None:
             raise ParameterError(
@@ -264,20 +327,20 @@ class Calls(LogCalls, ResultCalls):
             )
         path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}"
         request = Request.with_body("PUT", path, bits.to_body(), BITMAP, attempt)
-        return parse_object((yield from self.upload(dataclasses.replace(request, params={"of": of}))))
+        return parse_json_object((yield from self.upload(dataclasses.replace(request, params={"of": of}))))
 
     def get_round(self, run_id: str, round: int) -> Call[JsonObject]:
         """Return the state of a round and its epochs, as in the HTTP API."""
-        return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}")))
+        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}")))
 
     def get_epoch(self, run_id: str, round: int, epoch: int) -> Call[JsonObject]:
-        """Return the state of an epoch and its missing samples, as in the HTTP API."""
-        return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/epochs/{epoch}")))
+        """Return the state of an epoch and the samples that it lacks, as in the HTTP API."""
+        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/epochs/{epoch}")))
 
     def put_metrics(
         self, run_id: str, round: int, epoch: int, metrics: Mapping[str, float], attempt: int | None = None
     ) -> Call[None]:
-        """Attach scalars to an epoch."""
+        """Store scalars, such as ``train_loss``, with an epoch."""
         yield Request.with_json("PUT", f"/runs/{run_id}/rounds/{round}/metrics/{epoch}", dict(metrics), attempt)
 
     def finish(
@@ -294,31 +357,31 @@ class Calls(LogCalls, ResultCalls):
         Parameters
         ----------
         run_id, round, attempt
-            The round, and the writing attempt.
+            The round, and the number of this writer (None: the current one).
         allow_gaps
-            Whether missing epochs count as unobserved.
+            Whether missing epochs count as unobserved. Otherwise they are an error.
         used
-            Shape (n_bytes,), the clean set that was selected without the service and used already. It is stored, and
-            ``differs`` in the result counts the samples in which the service's own set differs.
+            Shape (n_bytes,), a clean set that was selected without the service and is in use already. The service
+            stores it, and ``differs`` in the result counts the samples in which the service's own set differs.
         core_version
             Version of this package that selected `used`.
         """
         path, params = f"/runs/{run_id}/rounds/{round}/finish", {"allow_gaps": "true"} if allow_gaps else {}
         if used is None:
-            return parse_object((yield Request("POST", path, params, build_attempt_header(attempt))))
+            return parse_json_object((yield Request("POST", path, params, build_attempt_header(attempt))))
         body = {"selected": base64.b64encode(used.tobytes()).decode(), "core_version": core_version}
         request = Request.with_json("POST", path, body, attempt)
-        return parse_object((yield from self.upload(dataclasses.replace(request, params=params))))
+        return parse_json_object((yield from self.upload(dataclasses.replace(request, params=params))))
 
     def events(self, run_id: str, last_event_id: str | None = None) -> EventStream:
         """Iterate over the events of a run as they happen, until the run is deleted.
 
-        The first ones are the stored events since `last_event_id`, or all stored events. A lost connection is opened
-        again, after the last event that was read.
+        The stored events after `last_event_id` come first; None stands for all stored events. After a lost connection,
+        the iteration continues with the event after the last one read.
 
         Raises
         ------
         NotFound
-            If there is no such run.
+            If the run does not exist.
         """
         return EventStream(run_id, last_event_id)

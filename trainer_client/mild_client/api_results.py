@@ -1,4 +1,4 @@
-"""The calls that read the results of a round, and the base of all calls: the service's versions and limits."""
+"""The calls that read results, and `ServiceCalls`, their base, which knows the service's versions and limits."""
 
 import base64
 import dataclasses
@@ -24,31 +24,37 @@ _SMALL_BYTES = 1024
 
 
 class ServiceCalls:
-    """Calls about the service, and uploads within its limits."""
+    """Calls about the service itself, and uploads that check its limits first."""
 
     def __init__(self) -> None:
         self._limits: Mapping[str, float] | None = None
 
     def ready(self) -> Call[None]:
-        """Wait until the service and its store answer, as long as the client's `Retry` allows."""
+        """Wait until the service and its store answer, or until the deadline of the client's `Retry`."""
         yield Request("GET", "/ready")
 
     def version(self) -> Call[JsonObject]:
-        """Return the service's versions and its published limits, as in the HTTP API."""
-        versions = parse_object((yield Request("GET", "/version")))
+        """Return the versions and the limits of the service, as in the HTTP API."""
+        versions = parse_json_object((yield Request("GET", "/version")))
         if self._limits is None:
             warn_if_outdated(versions)
         self._limits = versions.get("limits", {})  # without published limits the service refuses what is too large
         return versions
 
     def limits(self) -> Call[Mapping[str, float]]:
-        """Return the service's limits by name, such as ``max_body_bytes``; they are fetched once."""
+        """Return the limits of the service by name, such as ``max_body_bytes``; only the first call fetches them."""
         if self._limits is None:
             yield from self.version()
         return self._limits or {}
 
     def upload(self, request: Request) -> Call[httpx.Response]:
-        """Send a body that cannot be split; raise TooLarge if the service takes none of its size."""
+        """Send a request with a body that cannot be split, and return the response.
+
+        Raises
+        ------
+        TooLarge
+            If the body is larger than the service accepts; nothing is sent.
+        """
         assert isinstance(request.content, bytes)
         n_bytes = len(request.content)
         if n_bytes > _SMALL_BYTES:
@@ -62,13 +68,13 @@ class ServiceCalls:
         return (yield request)
 
 
-def parse_object(response: httpx.Response) -> JsonObject:
+def parse_json_object(response: httpx.Response) -> JsonObject:
     """Parse the JSON object of a response.
 
     Raises
     ------
     BadRequest
-        If it is not a JSON object (``unexpected-answer``).
+        If the response is not a JSON object (``unexpected-answer``).
     """
     try:
         answer = response.json()
@@ -91,7 +97,7 @@ _WAIT_MARGIN = 60.0
 
 
 class ResultCalls(ServiceCalls):
-    """Calls that read results. Each takes `changes` to the run's options, which are not stored."""
+    """Calls that read results, each with `changes` to the run's options for this request only."""
 
     def selection(
         self,
@@ -102,26 +108,26 @@ class ResultCalls(ServiceCalls):
         wait: float = 0,
         ids: bool = False,
     ) -> Call[JsonObject]:
-        """Return a round's selection with its indices, as in the HTTP API.
+        """Return the selection of a round with the indices of its clean set, as in the HTTP API.
 
         Parameters
         ----------
         run_id, round
-            The round: ``latest`` is the last finished one, or else round 0; ``best`` is the finished one with the best
-            F1 against the audit, or else with the best ``validation_accuracy``.
+            The round. ``latest`` is the last finished round, or round 0 if none is finished. ``best`` is the finished
+            round with the best F1 against the audit, or, without an audit, with the best ``validation_accuracy``.
         until_epoch
-            Last epoch of the round to use; None: all epochs.
+            Last epoch of the round to use; None for all epochs.
         changes
-            Options that replace those of the run.
+            Options, by name, that replace those of the run in this request.
         wait
-            Seconds to wait until the round is finished; requires a round number.
+            Longest time in seconds to wait until the round is finished; `round` must then be a number.
         ids
-            Whether to add external ids.
+            Whether to add the external ids of the samples.
 
         Raises
         ------
         Conflict
-            If nothing tells which round is the best (``rounds-not-comparable``), or there is nothing to select from.
+            If the rounds cannot be compared for ``best`` (``rounds-not-comparable``), or the round has no epochs.
         """
         params = _build_params(until_epoch, changes, round=round)
         if wait:
@@ -129,7 +135,7 @@ class ResultCalls(ServiceCalls):
         if ids:
             params["ids"] = "true"
         read_timeout = wait + _WAIT_MARGIN if wait else None
-        return parse_object((yield Request("GET", f"/selection/{run_id}", params, read_timeout=read_timeout)))
+        return parse_json_object((yield Request("GET", f"/selection/{run_id}", params, read_timeout=read_timeout)))
 
     def selected(
         self,
@@ -139,7 +145,7 @@ class ResultCalls(ServiceCalls):
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
     ) -> Call[Bitmap]:
-        """Return a round's clean set, shape (n_bytes,)."""
+        """Return the clean set of a round as a bitmap, shape (n_bytes,); see `selection` for the parameters."""
         params = _build_params(until_epoch, changes, round=round)
         response = yield Request("GET", f"/selection/{run_id}", params, {"Accept": BITMAP})
         return bitmap.check(response.content, n_samples, "selection")
@@ -147,9 +153,12 @@ class ResultCalls(ServiceCalls):
     def fit(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[RoundFit | None]:
-        """Return the histogram and the fit of a round; None without a fit."""
+        """Return the histogram of a round's scores and the fitted components; None if there is no histogram.
+
+        See `selection` for the parameters.
+        """
         params = _build_params(until_epoch, changes)
-        answer = parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
+        answer = parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
         histogram = answer["histogram"]
         if histogram is None:
             return None
@@ -163,22 +172,27 @@ class ResultCalls(ServiceCalls):
     def sweep(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
-        """Return the number of samples and the quality at every cut of a round, as in the HTTP API."""
+        """Return the size and the quality of the clean set at every possible threshold of a round, as in the HTTP API.
+
+        See `selection` for the parameters.
+        """
         params = _build_params(until_epoch, changes)
-        return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
+        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
 
     def evaluation(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
-        """Return the quality of a round's clean set against the audit, as in the HTTP API.
+        """Return the quality of a round's clean set, measured on the audited samples, as in the HTTP API.
+
+        See `selection` for the parameters.
 
         Raises
         ------
         Conflict
-            If there is no audit (``no-audit``).
+            If the run has no audit (``no-audit``).
         """
         params = _build_params(until_epoch, changes)
-        return parse_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation", params)))
+        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation", params)))
 
     def scores(
         self,
@@ -187,7 +201,10 @@ class ResultCalls(ServiceCalls):
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
     ) -> Call[NDArray[np.float32]]:
-        """Return every sample's score and probability of being mislabelled, shape (2, n_samples); NaN: none."""
+        """Return each sample's score and its probability of being mislabelled, shape (2, n_samples).
+
+        A value is NaN where the sample has no score. See `selection` for the parameters.
+        """
         pages: list[NDArray[np.float32]] = []
         while not pages or pages[-1].shape[1] == _SCORES_PER_PAGE:
             params = _build_params(
@@ -208,9 +225,12 @@ class ResultCalls(ServiceCalls):
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
     ) -> Call[JsonObject]:
-        """Return one sample's history, and why it was kept or dropped, as in the HTTP API."""
+        """Return the history of one sample, and why it was kept or dropped, as in the HTTP API.
+
+        See `selection` for the parameters.
+        """
         params = _build_params(until_epoch, changes, round=round)
-        return parse_object((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
+        return parse_json_object((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
 
     def suggestions(
         self,
@@ -219,13 +239,16 @@ class ResultCalls(ServiceCalls):
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
     ) -> Call[list[JsonObject]]:
-        """Return every dropped sample with the class that its logs predicted most often, as in the HTTP API."""
+        """Return every dropped sample with the class that was predicted for it most often, as in the HTTP API.
+
+        See `selection` for the parameters.
+        """
         suggestions: list[JsonObject] = []
         while True:
             params = _build_params(
                 until_epoch, changes, round=round, offset=len(suggestions), limit=_SUGGESTIONS_PER_PAGE
             )
-            page = parse_object((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
+            page = parse_json_object((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
             suggestions += page
             if len(page) < _SUGGESTIONS_PER_PAGE:
                 return suggestions
@@ -236,7 +259,17 @@ class ResultCalls(ServiceCalls):
         observed: NDArray[np.bool_] | None = None,
         options: SelectionOptions | None = None,
     ) -> Call[JsonObject]:
-        """Return the selection of one round's bits, each array of shape (n_epochs, n_samples); nothing is stored."""
+        """Return the selection from the bits of one round, as in the HTTP API, without storing anything.
+
+        Parameters
+        ----------
+        correct
+            Booleans of shape (n_epochs, n_samples): whether the model predicted the sample's given label.
+        observed
+            Booleans of the same shape: whether the sample was evaluated. None stands for all.
+        options
+            How the clean set is chosen; None takes the defaults.
+        """
         body: JsonObject = {
             "num_samples": correct.shape[1],
             "correct": _encode_rows(correct),
@@ -244,15 +277,17 @@ class ResultCalls(ServiceCalls):
         }
         if observed is not None:
             body["observed"] = _encode_rows(observed)
-        return parse_object((yield from self.upload(Request.with_json("POST", "/selection", body))))
+        return parse_json_object((yield from self.upload(Request.with_json("POST", "/selection", body))))
 
 
-def _build_params(until_epoch: int | None, changes: OptionChanges | None, **more: Any) -> dict[str, Any]:
-    params = {**more, **(changes or {})}
+def _build_params(until_epoch: int | None, changes: OptionChanges | None, **params: Any) -> dict[str, Any]:
+    """Return query parameters: `params`, `changes`, and `until_epoch` unless that is None."""
+    params |= changes or {}
     if until_epoch is not None:
         params["until_epoch"] = until_epoch
     return params
 
 
 def _encode_rows(rows: NDArray[np.bool_]) -> list[str]:
+    """Pack each row into a bitmap in base64."""
     return [base64.b64encode(row).decode() for row in bitmap.pack(rows)]

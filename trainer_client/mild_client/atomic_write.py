@@ -1,26 +1,26 @@
-"""Atomic and durable writing of files."""
+"""Atomic replacement of files, flushed to the disk."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content`, as a whole or not at all, and flush it to the disk."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    replace_atomically(part, path)
+    """Replace the file at `path` by `content`, completely or not at all, and flush it to the disk."""
+    temporary_path = path.with_name(f"{path.name}.part")
+    temporary_path.write_bytes(content)
+    replace_atomically(temporary_path, path)
 
 
-def replace_atomically(part: Path, path: Path) -> None:
-    """Flush the file `part` to the disk, and rename it to `path`."""
-    with part.open("r+b") as file:
+def replace_atomically(temporary_path: Path, path: Path) -> None:
+    """Flush the file at `temporary_path` to the disk, and rename it to `path`."""
+    with temporary_path.open("r+b") as file:
         os.fsync(file.fileno())
-    part.replace(path)
+    temporary_path.replace(path)
     fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk; does nothing where the system cannot flush folders."""
+    """Flush the entries of a folder to the disk, if the system can flush folders."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""The protocol of selection backends, which a training job uses, and its data types.
+"""`SelectionBackend`, the protocol between a training job and its selection, and the data types of the protocol.
 
 A job opens a run, sends the bits of each epoch, and finishes each round, whose result is the clean set that the next
 round trains on.
@@ -19,7 +19,7 @@ from mild_core.types import EpochBits, RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Position in a run: the next epoch to be written, and its round."""
+    """Position in a run: the next epoch to write, and its round."""
 
     round: int
     epoch: int
@@ -27,7 +27,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """State of an open run: the open round, and the attempt number of this writer."""
+    """State of an open run: the open round, and the number of this writer."""
 
     round: int
     attempt: int
@@ -35,16 +35,16 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class RoundFit:
-    """The histogram and the fitted components of a selection, for a figure.
+    """Histogram of the scores and fitted components of a selection, for a figure.
 
     Attributes
     ----------
     origin, width
         Bin ``j`` covers the metric ``origin + width * j``.
     counts
-        Number of samples in each bin, n_bins long.
+        Number of samples in each bin, length n_bins.
     densities
-        Expected number of samples in each bin, of the clean and of the noisy component; empty without a fit.
+        Expected number of samples in each bin for the clean and for the noisy component; empty without a fit.
     """
 
     origin: float
@@ -54,7 +54,7 @@ class RoundFit:
 
     @classmethod
     def from_selection(cls, selection: Selection) -> Self | None:
-        """Create the fit of a selection made in this process; None without a histogram."""
+        """Return histogram and components of a selection made in this process; None if it has no histogram."""
         histogram = selection.histogram
         if histogram is None:
             return None
@@ -78,11 +78,11 @@ class RoundResult:
     n_samples
         Number of samples of the run.
     selected
-        Shape (n_bytes,), the clean set.
+        Shape (n_bytes,), the bitmap of the clean set.
     summary
         The selection, as in the HTTP API: ``num_selected, metric, threshold, components, verdict, estimated, ...``.
     fit
-        The histogram and its components; None where nothing was fitted.
+        Histogram and fitted components; None if the selection has no histogram.
     """
 
     round: int
@@ -93,34 +93,44 @@ class RoundResult:
 
 
 class SelectionBackend(Protocol):
-    """Takes the bits of one run and returns clean sets. Rounds and epochs count from 0."""
+    """Receives the correctness bits of one run and returns clean sets. Rounds and epochs count from 0."""
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Open the run, or resume it: epochs from `resume_from` on are deleted and written again."""
+        """Open a new run, or resume the run at `resume_from`, the next epoch to write; later epochs are deleted."""
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Store the given labels, shape (n_samples,), before the first epoch; repeating a call changes nothing."""
+        """Store the given labels, shape (n_samples,), before the first epoch.
+
+        Repeating a call changes nothing.
+        """
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Set the samples whose labels are broken on purpose in round 0, before its first epoch; by default none.
+        """Store which samples round 0 trains on with planted (wrong) labels, before its first epoch.
 
-        Repeating a call changes nothing, at any time.
+        `planted` is a bitmap, shape (n_bytes,). Without this call no label is planted. Repeating a call changes
+        nothing, at any time.
         """
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Set the training samples of `round`; by default the previous round's clean set."""
+        """Store the bitmap, shape (n_bytes,), of the samples that `round` trains on.
+
+        Without this call, they are the clean set of the previous round.
+        """
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Commit one epoch's bits; repeating a call changes nothing."""
+        """Store the correctness bits of all samples for one epoch; repeating a call changes nothing."""
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store an epoch's scalars, such as ``train_loss`` and ``test_accuracy``."""
+        """Store scalars of an epoch, such as ``train_loss`` and ``test_accuracy``."""
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and return its clean set; repeating a call returns the same set."""
 
-    def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score."""
+    def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """Return the probability that each sample's given label is right, shape (n_samples,).
+
+        The probability is 0 where the sample has no score. `result` is that of a finished round.
+        """
 
 
 _UNRELIABLE_VERDICTS = ("unimodal", "insufficient")
@@ -128,18 +138,19 @@ _UNRELIABLE_VERDICTS = ("unimodal", "insufficient")
 
 
 def compute_sample_weights(noisy_posterior: NDArray[np.float32], selected: Bitmap, verdict: str) -> NDArray[np.float32]:
-    """Return 1 - the probability of being mislabelled, shape (n_samples,); 0 for samples without one.
+    """Return the probability that each sample's given label is right, shape (n_samples,).
 
-    With an unreliable fit, the weights are 1 for the samples of the clean set and 0 for the others.
+    The probability is 0 where the sample has no score. If the fit is unreliable, the weights are 1 for the samples of
+    the clean set and 0 for the others.
 
     Parameters
     ----------
     noisy_posterior
-        Shape (n_samples,), the probability of being mislabelled; NaN where there is none.
+        Shape (n_samples,), the probability of being mislabelled; NaN where the sample has no score.
     selected
-        Shape (n_bytes,), the clean set.
+        Shape (n_bytes,), the bitmap of the clean set.
     verdict
-        Verdict of the same selection.
+        Verdict on the fit of the same selection, such as ``unimodal``.
     """
     if verdict in _UNRELIABLE_VERDICTS:
         return bitmap.unpack(selected, noisy_posterior.size).astype(np.float32)

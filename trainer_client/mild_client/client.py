@@ -11,12 +11,12 @@ from mild_client.executors import (
     AsyncExecutor,
     BlockingCaller,
     Executor,
-    async_event_method,
-    async_method,
-    blocking_event_method,
-    blocking_method,
+    make_async_event_method,
+    make_async_method,
+    make_blocking_event_method,
+    make_blocking_method,
 )
-from mild_client.run import async_run_method, blocking_run_method, plan_run
+from mild_client.run import create_run_calls, make_async_run_method, make_blocking_run_method
 from mild_client.transport import Retry, Transport
 
 
@@ -28,23 +28,23 @@ class MildClient(BlockingCaller[Calls]):
     url
         The service's address, such as ``http://localhost:8000``.
     http
-        HTTP client to use; it is not closed. None: create one.
+        HTTP client to use, which `close` leaves open. None creates one.
     retry
         When to repeat a request, and when to give up.
     timeout
         Seconds that one response may take.
     api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
+        API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
 
     Raises
     ------
     ParameterError
-        If `url` is not an HTTP address, or the key cannot be sent.
+        If `url` is not an HTTP address, or the key has a character that a header cannot carry.
 
     Notes
     -----
-    The first failed attempt of a request is logged as a warning. A service that has never answered is waited for only
-    until `Retry.first_deadline`, so that a wrong address fails soon.
+    The first failed attempt of a request is logged as a warning. Until the service has answered once, requests give up
+    after `Retry.first_deadline`, so that a wrong address fails soon.
     """
 
     def __init__(
@@ -71,47 +71,47 @@ class MildClient(BlockingCaller[Calls]):
         self.close()
 
     def close(self) -> None:
-        """Close the connections, unless `http` was passed."""
+        """Close the connections, unless `http` was passed to the constructor."""
         if self._owns_http:
             self._http.close()
 
-    run = blocking_run_method(plan_run)
-    open_run = blocking_method(Calls.open_run)
-    list_runs = blocking_method(Calls.list_runs)
-    get_run = blocking_method(Calls.get_run)
-    patch_run = blocking_method(Calls.patch_run)
-    delete_run = blocking_method(Calls.delete_run)
-    put_labels = blocking_method(Calls.put_labels)
-    put_sample_ids = blocking_method(Calls.put_sample_ids)
-    sample_ids = blocking_method(Calls.sample_ids)
-    put_audit = blocking_method(Calls.put_audit)
-    audit = blocking_method(Calls.audit)
-    put_planted = blocking_method(Calls.put_planted)
-    planted = blocking_method(Calls.planted)
-    put_members = blocking_method(Calls.put_members)
-    members = blocking_method(Calls.members)
-    put_epoch = blocking_method(Calls.put_epoch)
-    put_shard = blocking_method(Calls.put_shard)
-    get_round = blocking_method(Calls.get_round)
-    get_epoch = blocking_method(Calls.get_epoch)
-    put_metrics = blocking_method(Calls.put_metrics)
-    log_predictions = blocking_method(Calls.log_predictions)
-    post_records = blocking_method(Calls.post_records)
-    push = blocking_method(Calls.push)
-    finish = blocking_method(Calls.finish)
-    selection = blocking_method(Calls.selection)
-    selected = blocking_method(Calls.selected)
-    fit = blocking_method(Calls.fit)
-    sweep = blocking_method(Calls.sweep)
-    evaluation = blocking_method(Calls.evaluation)
-    scores = blocking_method(Calls.scores)
-    sample = blocking_method(Calls.sample)
-    suggestions = blocking_method(Calls.suggestions)
-    select = blocking_method(Calls.select)
-    events = blocking_event_method(Calls.events)
-    ready = blocking_method(Calls.ready)
-    version = blocking_method(Calls.version)
-    limits = blocking_method(Calls.limits)
+    run = make_blocking_run_method(create_run_calls)
+    open_run = make_blocking_method(Calls.open_run)
+    list_runs = make_blocking_method(Calls.list_runs)
+    get_run = make_blocking_method(Calls.get_run)
+    patch_run = make_blocking_method(Calls.patch_run)
+    delete_run = make_blocking_method(Calls.delete_run)
+    put_labels = make_blocking_method(Calls.put_labels)
+    put_sample_ids = make_blocking_method(Calls.put_sample_ids)
+    sample_ids = make_blocking_method(Calls.sample_ids)
+    put_audit = make_blocking_method(Calls.put_audit)
+    audit = make_blocking_method(Calls.audit)
+    put_planted = make_blocking_method(Calls.put_planted)
+    planted = make_blocking_method(Calls.planted)
+    put_members = make_blocking_method(Calls.put_members)
+    members = make_blocking_method(Calls.members)
+    put_epoch = make_blocking_method(Calls.put_epoch)
+    put_shard = make_blocking_method(Calls.put_shard)
+    get_round = make_blocking_method(Calls.get_round)
+    get_epoch = make_blocking_method(Calls.get_epoch)
+    put_metrics = make_blocking_method(Calls.put_metrics)
+    log_predictions = make_blocking_method(Calls.log_predictions)
+    post_records = make_blocking_method(Calls.post_records)
+    push = make_blocking_method(Calls.push)
+    finish = make_blocking_method(Calls.finish)
+    selection = make_blocking_method(Calls.selection)
+    selected = make_blocking_method(Calls.selected)
+    fit = make_blocking_method(Calls.fit)
+    sweep = make_blocking_method(Calls.sweep)
+    evaluation = make_blocking_method(Calls.evaluation)
+    scores = make_blocking_method(Calls.scores)
+    sample = make_blocking_method(Calls.sample)
+    suggestions = make_blocking_method(Calls.suggestions)
+    select = make_blocking_method(Calls.select)
+    events = make_blocking_event_method(Calls.events)
+    ready = make_blocking_method(Calls.ready)
+    version = make_blocking_method(Calls.version)
+    limits = make_blocking_method(Calls.limits)
 
 
 class AsyncMildClient(AsyncCaller[Calls]):
@@ -141,48 +141,49 @@ class AsyncMildClient(AsyncCaller[Calls]):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, unless `http` was passed."""
+        """Close the connections, unless `http` was passed to the constructor."""
         if self._owns_http:
             await self._http.aclose()
 
-    run = async_run_method(plan_run)
-    open_run = async_method(Calls.open_run)
-    list_runs = async_method(Calls.list_runs)
-    get_run = async_method(Calls.get_run)
-    patch_run = async_method(Calls.patch_run)
-    delete_run = async_method(Calls.delete_run)
-    put_labels = async_method(Calls.put_labels)
-    put_sample_ids = async_method(Calls.put_sample_ids)
-    sample_ids = async_method(Calls.sample_ids)
-    put_audit = async_method(Calls.put_audit)
-    audit = async_method(Calls.audit)
-    put_planted = async_method(Calls.put_planted)
-    planted = async_method(Calls.planted)
-    put_members = async_method(Calls.put_members)
-    members = async_method(Calls.members)
-    put_epoch = async_method(Calls.put_epoch)
-    put_shard = async_method(Calls.put_shard)
-    get_round = async_method(Calls.get_round)
-    get_epoch = async_method(Calls.get_epoch)
-    put_metrics = async_method(Calls.put_metrics)
-    log_predictions = async_method(Calls.log_predictions)
-    post_records = async_method(Calls.post_records)
-    push = async_method(Calls.push)
-    finish = async_method(Calls.finish)
-    selection = async_method(Calls.selection)
-    selected = async_method(Calls.selected)
-    fit = async_method(Calls.fit)
-    sweep = async_method(Calls.sweep)
-    evaluation = async_method(Calls.evaluation)
-    scores = async_method(Calls.scores)
-    sample = async_method(Calls.sample)
-    suggestions = async_method(Calls.suggestions)
-    select = async_method(Calls.select)
-    events = async_event_method(Calls.events)
-    ready = async_method(Calls.ready)
-    version = async_method(Calls.version)
-    limits = async_method(Calls.limits)
+    run = make_async_run_method(create_run_calls)
+    open_run = make_async_method(Calls.open_run)
+    list_runs = make_async_method(Calls.list_runs)
+    get_run = make_async_method(Calls.get_run)
+    patch_run = make_async_method(Calls.patch_run)
+    delete_run = make_async_method(Calls.delete_run)
+    put_labels = make_async_method(Calls.put_labels)
+    put_sample_ids = make_async_method(Calls.put_sample_ids)
+    sample_ids = make_async_method(Calls.sample_ids)
+    put_audit = make_async_method(Calls.put_audit)
+    audit = make_async_method(Calls.audit)
+    put_planted = make_async_method(Calls.put_planted)
+    planted = make_async_method(Calls.planted)
+    put_members = make_async_method(Calls.put_members)
+    members = make_async_method(Calls.members)
+    put_epoch = make_async_method(Calls.put_epoch)
+    put_shard = make_async_method(Calls.put_shard)
+    get_round = make_async_method(Calls.get_round)
+    get_epoch = make_async_method(Calls.get_epoch)
+    put_metrics = make_async_method(Calls.put_metrics)
+    log_predictions = make_async_method(Calls.log_predictions)
+    post_records = make_async_method(Calls.post_records)
+    push = make_async_method(Calls.push)
+    finish = make_async_method(Calls.finish)
+    selection = make_async_method(Calls.selection)
+    selected = make_async_method(Calls.selected)
+    fit = make_async_method(Calls.fit)
+    sweep = make_async_method(Calls.sweep)
+    evaluation = make_async_method(Calls.evaluation)
+    scores = make_async_method(Calls.scores)
+    sample = make_async_method(Calls.sample)
+    suggestions = make_async_method(Calls.suggestions)
+    select = make_async_method(Calls.select)
+    events = make_async_event_method(Calls.events)
+    ready = make_async_method(Calls.ready)
+    version = make_async_method(Calls.version)
+    limits = make_async_method(Calls.limits)
 
 
 def _make_timeout(seconds: float) -> httpx.Timeout:
+    """Return the timeouts of a request: `seconds`, and 5 s for connecting."""
     return httpx.Timeout(seconds, connect=5.0)

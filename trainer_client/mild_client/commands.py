@@ -1,4 +1,4 @@
-"""Command lines in messages: they run as printed in the user's shell, with or without an activated environment."""
+"""Command lines for messages, which the user can run as printed, with or without an activated environment."""
 
 import shlex
 import shutil
@@ -9,11 +9,18 @@ from pathlib import Path
 _MODULES = {"mild": "mild_trainer.cli", "mild-service": "mild_service.cli"}
 
 
-def command(name: str, *arguments: str | Path) -> str:
+def format_command(name: str, *arguments: str | Path) -> str:
     """Return a command line that runs the script `name` of this installation from the working folder.
 
-    It begins with the bare name where ``PATH`` finds this installation's script, else with the script's path, such as
-    ``.venv/bin/mild``. Without a script it runs the module.
+    The line begins with `name` if ``PATH`` finds this installation's script, and with the path of the script, such as
+    ``.venv/bin/mild``, if not. If the script does not exist, the line runs the module.
+
+    Parameters
+    ----------
+    name
+        ``mild`` or ``mild-service``.
+    *arguments
+        Arguments of the command, which are quoted for the shell.
     """
     on_path = shutil.which(name)
     script = shutil.which(name, path=sysconfig.get_path("scripts"))
@@ -22,11 +29,11 @@ def command(name: str, *arguments: str | Path) -> str:
     elif on_path is not None and Path(on_path).samefile(script):
         words = [name]
     else:
-        words = [_from_here(Path(script))]
+        words = [_shorten_path(Path(script))]
     return shlex.join([*words, *map(str, arguments)])
 
 
-def _from_here(script: Path) -> str:
-    """The path relative to the working folder if that is above the script's folder, else the absolute path."""
+def _shorten_path(script: Path) -> str:
+    """Return the path relative to the working folder if the script is below it, and the absolute path if not."""
     here = Path.cwd()
     return str(script.relative_to(here) if here in script.parent.parents else script)

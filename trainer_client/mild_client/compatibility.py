@@ -1,4 +1,4 @@
-"""The version of this client, and whether the service supports it."""
+"""The version of this client, and the check that the service supports it."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ VERSION = version("mild-selection")
 
 
 def warn_if_outdated(versions: Mapping[str, object]) -> None:
-    """Log a warning if the service supports only newer clients."""
+    """Log a warning if this client is older than the oldest client in `versions`, those of the service."""
     oldest = str(versions.get("oldest_client", "0"))
     if _parse_version(oldest) > _parse_version(VERSION):
         logger.warning(
@@ -20,4 +20,5 @@ def warn_if_outdated(versions: Mapping[str, object]) -> None:
 
 
 def _parse_version(version: str) -> list[int]:
+    """Return the first three numbers of a version."""
     return [int(part) for part in re.findall(r"[0-9]+", version)[:3]]

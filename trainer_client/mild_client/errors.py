@@ -4,20 +4,20 @@
 
     MildError (mild_core)
     └── ClientError
-        ├── LocalStateError        a call that the state of a local run does not allow
-        ├── SpoolError             a spool on disk that cannot be used: in use, full, damaged, or of another version
+        ├── LocalStateError        the state of a local run does not allow the call
+        ├── SpoolError             a spool on disk is in use, full, damaged, or of another version
         │   ├── SpoolInUse         another process writes to it or sends from it
         │   └── SpoolFull          the limit is reached, or the disk is full; nothing more is stored
-        ├── RunExists              a run of that name has epochs, and `resume` is not allowed
+        ├── RunExists              a run of that name has epochs already, and resuming was not allowed
         ├── RunMissing             the run to resume does not exist
-        ├── ResumeError            a run cannot be resumed where its trainer stopped: earlier epochs are missing
-        ├── TooLarge               a body larger than the service takes, which cannot be split
+        ├── ResumeError            a run cannot be resumed, as earlier epochs are missing
+        ├── TooLarge               a body is larger than the service accepts, and cannot be split
         ├── ServiceUnreachable     no answer within the deadline
-        └── ServiceError           the service refused; carries code, status, detail, retryable, request_id
+        └── ServiceError           the service refused a request; has code, status, detail, retryable, request_id
             ├── NotAllowed         401, 403
             ├── NotFound           404
             ├── Conflict           409
-            │   └── StaleAttempt   a newer attempt of the same run has taken over
+            │   └── StaleAttempt   another writer has taken over the run
             ├── Unavailable        408, 429, 5xx, until the deadline passed
             └── BadRequest         any other refusal: the request is invalid
 """
@@ -30,7 +30,7 @@ class ClientError(MildError):
 
 
 class LocalStateError(ClientError):
-    """A call that the state of a local run does not allow."""
+    """The state of a local run does not allow the call."""
 
     code = "local-state"
 
@@ -76,13 +76,13 @@ class RunMissing(ClientError):
 
 
 class TooLarge(ClientError):
-    """A body is larger than the service takes, and cannot be split; nothing was sent."""
+    """A body is larger than the service accepts, and cannot be split; nothing was sent."""
 
     code = "too-large"
 
 
 class ResumeError(ClientError):
-    """A run cannot be resumed where its trainer stopped, as earlier epochs are missing."""
+    """A run cannot be resumed at the requested position, as earlier epochs are missing."""
 
     code = "resume"
 
@@ -104,11 +104,11 @@ class ServiceError(ClientError):
     status
         HTTP status.
     detail
-        Limit, value and remedy, in the service's words.
+        Message of the service: limit, value and remedy.
     retryable
         Whether the same request may succeed later.
     request_id
-        Id to quote to the operator of the service; None without one.
+        Id of the request in the logs of the service; None if the response has none.
     """
 
     def __init__(self, code: str, status: int, detail: str, retryable: bool, request_id: str | None) -> None:
@@ -130,7 +130,7 @@ class NotAllowed(ServiceError):
 
 
 class NotFound(ServiceError):
-    """No such run, round, epoch or route."""
+    """The run, round, epoch or route does not exist."""
 
 
 class Conflict(ServiceError):
@@ -138,7 +138,7 @@ class Conflict(ServiceError):
 
 
 class StaleAttempt(Conflict):
-    """A newer attempt has taken the run over; this trainer should stop."""
+    """Another writer has taken over the run; this trainer should stop."""
 
 
 class Unavailable(ServiceError):

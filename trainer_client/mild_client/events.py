@@ -1,4 +1,4 @@
-"""The events of a run: parsing of its server-sent event stream, which continues over several connections."""
+"""The events of a run, and the parser of its stream of server-sent events."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,12 @@ class Event:
     Attributes
     ----------
     kind
-        Kind of event, such as ``epoch-committed``. Kinds may be added; ignore unknown ones.
+        Kind of event, such as ``epoch-committed``. Ignore unknown kinds, as new ones may be added.
     data
-        ``run_id``, usually ``at`` (Unix time in seconds), and the fields of the kind, as in the HTTP API.
+        ``run_id``, for most kinds ``at`` (Unix time in seconds), and the fields of the kind, as in the HTTP API.
     id
-        Value for ``last_event_id`` to continue after this event; empty for the last event of a run.
+        Value of ``last_event_id`` with which a new stream continues after this event. Empty for the last event of a
+        run.
     """
 
     kind: str
@@ -31,14 +32,14 @@ class Event:
 
 
 class EventStream:
-    """Parser of a run's event stream, over any number of connections; does no I/O.
+    """Parser of a run's events, which continues over several connections; does no I/O.
 
     Attributes
     ----------
     retry_seconds
-        Seconds to wait before the next connection, as the service asks.
+        Seconds to wait before the next connection, set by the service.
     has_ended
-        Whether the run was deleted, after which there are no events.
+        Whether the run was deleted. No events follow.
     """
 
     def __init__(self, run_id: str, last_event_id: str | None) -> None:
@@ -49,8 +50,11 @@ class EventStream:
         self._buffer = b""
         self._fields: dict[str, str] = {}
 
-    def next_request(self) -> Request:
-        """Return the request of a new connection, for the events after the last one read."""
+    def build_connect_request(self) -> Request:
+        """Build the request of a new connection, which asks for the events after the last one read.
+
+        An event that the previous connection sent only in part is discarded. The service sends it again.
+        """
         self._buffer, self._fields = b"", {}
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if self._last_event_id:
@@ -58,7 +62,10 @@ class EventStream:
         return Request("GET", self._path, headers=headers, read_timeout=_READ_TIMEOUT)
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        """Yield the events that `chunk` completes. An event that was cut off is sent again on the next connection."""
+        """Parse the next bytes of the response, and yield each event that is complete.
+
+        The rest of `chunk` is kept for the next call.
+        """
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         for line in lines:
             text = line.decode().removesuffix("\r")
@@ -66,9 +73,10 @@ class EventStream:
                 name, _, value = text.partition(":")
                 self._fields[name] = value.removeprefix(" ")
             else:
-                yield from self._dispatch()
+                yield from self._complete_event()
 
-    def _dispatch(self) -> Iterator[Event]:
+    def _complete_event(self) -> Iterator[Event]:
+        """Yield the event of the fields read so far, unless they have no data, and clear the fields."""
         fields, self._fields = self._fields, {}
         if fields.get("retry", "").isdecimal():
             self.retry_seconds = int(fields["retry"]) / 1000

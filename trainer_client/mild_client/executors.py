@@ -1,4 +1,4 @@
-"""Executors, which run calls and are the only part that does I/O: blocking with httpx.Client, or asynchronous."""
+"""Executors, which run calls and do all I/O of the client, blocking or asynchronous."""
 
 import contextlib
 import functools
@@ -20,14 +20,14 @@ C_co = TypeVar("C_co", covariant=True)
 
 
 class Executor:
-    """Runs calls with blocking I/O."""
+    """Runs calls with blocking I/O, over an httpx.Client."""
 
     def __init__(self, transport: Transport, http: httpx.Client) -> None:
         self._transport = transport
         self._http = http
 
     def run(self, call: Call[T], deadline: float | None = None) -> T:
-        """Send the requests of `call` and return its result; `deadline` overrides that of `Retry`."""
+        """Send the requests of `call` and return its result; `deadline` in seconds overrides that of `Retry`."""
         steps = CallSteps(call)
         while (request := steps.next_request()) is not None:
             try:
@@ -37,9 +37,9 @@ class Executor:
         return steps.result
 
     def iter_events(self, stream: EventStream) -> Iterator[Event]:
-        """Iterate over the events of a stream; a lost connection is opened again."""
+        """Iterate over the events of a stream, and reconnect after a lost connection."""
         while not stream.has_ended:
-            response = self._send(stream.next_request(), stream=True)
+            response = self._send(stream.build_connect_request(), stream=True)
             with contextlib.closing(response), contextlib.suppress(httpx.TransportError):
                 for chunk in response.iter_raw():
                     yield from stream.feed(chunk)
@@ -47,7 +47,8 @@ class Executor:
                 self._transport.retry.sleep(self._transport.draw_reconnect_delay(stream.retry_seconds))
 
     def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
-        retry_state = self._transport.start_request(request, deadline)
+        """Send a request until it succeeds or must not be repeated; with `stream`, leave the response body unread."""
+        retry_state = self._transport.create_retry_state(request, deadline)
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
@@ -70,14 +71,14 @@ class Executor:
 
 
 class AsyncExecutor:
-    """Runs calls with asynchronous I/O."""
+    """Runs calls with asynchronous I/O, over an httpx.AsyncClient."""
 
     def __init__(self, transport: Transport, http: httpx.AsyncClient) -> None:
         self._transport = transport
         self._http = http
 
     async def run(self, call: Call[T], deadline: float | None = None) -> T:
-        """Send the requests of `call` and return its result; `deadline` overrides that of `Retry`."""
+        """Send the requests of `call` and return its result; `deadline` in seconds overrides that of `Retry`."""
         steps = CallSteps(call)
         while (request := steps.next_request()) is not None:
             try:
@@ -87,9 +88,9 @@ class AsyncExecutor:
         return steps.result
 
     async def iter_events(self, stream: EventStream) -> AsyncIterator[Event]:
-        """Iterate over the events of a stream; a lost connection is opened again."""
+        """Iterate over the events of a stream, and reconnect after a lost connection."""
         while not stream.has_ended:
-            response = await self._send(stream.next_request(), stream=True)
+            response = await self._send(stream.build_connect_request(), stream=True)
             async with contextlib.aclosing(response):
                 with contextlib.suppress(httpx.TransportError):
                     async for chunk in response.aiter_raw():
@@ -99,7 +100,8 @@ class AsyncExecutor:
                 await self._transport.retry.async_sleep(self._transport.draw_reconnect_delay(stream.retry_seconds))
 
     async def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
-        retry_state = self._transport.start_request(request, deadline)
+        """Send a request until it succeeds or must not be repeated; with `stream`, leave the response body unread."""
+        retry_state = self._transport.create_retry_state(request, deadline)
         while True:
             outcome: httpx.Response | httpx.TransportError
             try:
@@ -143,21 +145,23 @@ def _build_request(
 
 
 class BlockingCaller(Generic[C_co]):
-    """Base of classes whose methods run the calls of `_calls` blocking."""
+    """Base of classes whose methods run the calls of `_calls` with blocking I/O."""
 
     _executor: Executor
     _calls: C_co
 
 
 class AsyncCaller(Generic[C_co]):
-    """Base of classes whose methods run the calls of `_calls` asynchronously."""
+    """Base of classes whose methods run the calls of `_calls` with asynchronous I/O."""
 
     _executor: AsyncExecutor
     _calls: C_co
 
 
-def blocking_method(function: Callable[Concatenate[C, P], Call[T]]) -> Callable[Concatenate[BlockingCaller[C], P], T]:
-    """Make a method that runs the call of `function`, with its parameters, docstring and result."""
+def make_blocking_method(
+    function: Callable[Concatenate[C, P], Call[T]],
+) -> Callable[Concatenate[BlockingCaller[C], P], T]:
+    """Make a method with the parameters and docstring of `function` that runs the call and returns its result."""
 
     @functools.wraps(function)
     def method(self: BlockingCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -166,10 +170,10 @@ def blocking_method(function: Callable[Concatenate[C, P], Call[T]]) -> Callable[
     return method
 
 
-def async_method(
+def make_async_method(
     function: Callable[Concatenate[C, P], Call[T]],
 ) -> Callable[Concatenate[AsyncCaller[C], P], Coroutine[Any, Any, T]]:
-    """Make an asynchronous method that runs the call of `function`, with its parameters, docstring and result."""
+    """Make a coroutine method with the parameters and docstring of `function` that runs the call."""
 
     @functools.wraps(function)
     async def method(self: AsyncCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -178,10 +182,10 @@ def async_method(
     return method
 
 
-def blocking_event_method(
+def make_blocking_event_method(
     function: Callable[Concatenate[C, P], EventStream],
 ) -> Callable[Concatenate[BlockingCaller[C], P], Iterator[Event]]:
-    """Make a method that iterates over the stream of `function`, with its parameters and docstring."""
+    """Make a method with the parameters and docstring of `function` that iterates over its events."""
 
     @functools.wraps(function)
     def method(self: BlockingCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
@@ -190,10 +194,10 @@ def blocking_event_method(
     return method
 
 
-def async_event_method(
+def make_async_event_method(
     function: Callable[Concatenate[C, P], EventStream],
 ) -> Callable[Concatenate[AsyncCaller[C], P], AsyncIterator[Event]]:
-    """Make an asynchronous method that iterates over the stream of `function`, with its parameters and docstring."""
+    """Make a method with the parameters and docstring of `function` that iterates asynchronously over its events."""
 
     @functools.wraps(function)
     def method(self: AsyncCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:

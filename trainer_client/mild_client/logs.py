@@ -1,4 +1,4 @@
-"""Prediction logs as request bodies: arrays, records and files, split into parts within the service's limits."""
+"""Conversion of prediction logs (arrays, records and files) into request bodies within the service's limits."""
 
 import gzip
 import hashlib
@@ -32,7 +32,7 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
         ".parquet": "application/vnd.apache.parquet",
     }
 )
-"""A log's content type by its file's extension."""
+"""Content type of a log by the extension of its file."""
 _ENCODINGS = {".gz": "gzip", ".zst": "zstd"}
 
 _PART_BYTES = 8 * 1024 * 1024
@@ -47,14 +47,14 @@ _SEARCH_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class LogPart:
-    """One request body.
+    """Part of a prediction log that is sent as one request body.
 
     Attributes
     ----------
     content, media_type, encoding
-        The body, its type and its compression (``gzip``, ``zstd``; None: uncompressed).
+        The body, its content type, and its compression: ``gzip``, ``zstd`` or None.
     epochs_body
-        A smaller body with one record for each epoch of the part; None: use `content`.
+        A smaller body with one record of each epoch in the part. None if there is no smaller body than `content`.
     """
 
     content: bytes | FileSlice
@@ -63,31 +63,42 @@ class LogPart:
     epochs_body: bytes | None = None
 
     def build_headers(self) -> dict[str, str]:
-        """Return the headers of the body; the digest of a `FileSlice` is added when it is sent."""
+        """Return the headers of the body. Those of a `FileSlice` lack its digest, which is added when it is sent."""
         digest = {}
         if isinstance(self.content, bytes):
             digest["Content-Digest"] = format_digest(hashlib.sha256(self.content).digest())
         encoding = {"Content-Encoding": self.encoding} if self.encoding else {}
         return {"Content-Type": self.media_type, **encoding, **digest}
 
-    def epochs_part(self) -> "LogPart":
-        """Return the smallest part that names the same epochs."""
+    def make_epochs_part(self) -> "LogPart":
+        """Return a part with one record of each epoch in this part, or this part if there is no smaller one."""
         return self if self.epochs_body is None else LogPart(self.epochs_body, self.media_type)
 
 
 def split_arrays(
-    key: EpochKey,
+    epoch_key: EpochKey,
     samples: NDArray[np.integer] | NDArray[np.str_],
     predicted: NDArray[np.integer],
     labels: NDArray[np.integer],
     limits: Mapping[str, float],
 ) -> Iterator[LogPart]:
-    """Yield one epoch's records in parts; each array has shape (n_records,), `samples` are indices or external ids.
+    """Convert the predictions of one epoch into records, and yield them in parts.
+
+    Parameters
+    ----------
+    epoch_key
+        Round and epoch.
+    samples
+        Shape (n_records,), indices or external ids of the samples.
+    predicted, labels
+        Shape (n_records,), the predicted classes and the given labels.
+    limits
+        Limits of the service by name. ``max_log_bytes`` and ``max_log_records`` bound a part; an absent limit does not.
 
     Raises
     ------
     ParameterError
-        If the arrays differ in length, or have another type.
+        If the arrays differ in length, or an array has another type than integers or (for `samples`) strings.
     """
     for name, array, kinds in (("samples", samples, "iuU"), ("predicted", predicted, "iu"), ("labels", labels, "iu")):
         if array.shape != samples.shape or array.ndim != 1 or array.dtype.kind not in kinds:
@@ -96,7 +107,7 @@ def split_arrays(
                 "shape (n_records,), as many as there are samples"
             )
     names = [json.dumps(name) for name in samples.tolist()] if samples.dtype.kind == "U" else samples.tolist()
-    line = f'{{"round":{key[0]},"epoch":{key[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
+    line = f'{{"round":{epoch_key[0]},"epoch":{epoch_key[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
     max_line_bytes = (
         len(line) + 2 * _MAX_DIGITS + (max(map(len, names), default=0) if samples.dtype.kind == "U" else _MAX_DIGITS)
     )
@@ -109,27 +120,42 @@ def split_arrays(
 
 
 def split_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[LogPart]:
-    """Yield records in parts.
+    """Encode records as lines of JSON, and yield them grouped into parts, each the body of one request.
 
-    Each has ``epoch``, ``sample``, and ``correct``, or ``predicted`` and ``label``; ``round`` is 0 by default.
+    Parameters
+    ----------
+    records
+        Each has ``epoch``, ``sample``, and either ``correct`` or ``predicted`` and ``label``. ``round`` is 0 by
+        default.
+    limits
+        Limits of the service by name. ``max_log_bytes`` and ``max_log_records`` bound a part; an absent limit does not.
 
     Raises
     ------
     ParameterError
-        If a record cannot be encoded as JSON, or has no epoch.
+        If a record cannot be encoded as JSON, or has no ``epoch``.
     """
     return _group_lines(map(_encode_record, records), limits)
 
 
 def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> Iterator[LogPart]:
-    """Yield a log file as one part, or split between lines where it is too long for one request.
+    """Yield a log file as one part, or as several parts of whole lines if it is too long for one request.
+
+    Parameters
+    ----------
+    path
+        The file.
+    media_type
+        Content type of the file. None takes that of the extension.
+    limits
+        Limits of the service by name. ``max_log_bytes`` bounds a part; without it, there is one part.
 
     Raises
     ------
     ParameterError
-        If the extension does not tell the format.
+        If `media_type` is None and the extension is unknown.
     TooLarge
-        If it is too long and cannot be split.
+        If the file is too long for one request, and is compressed or has a format without lines.
     """
     encoding = _ENCODINGS.get(path.suffix.lower())
     name = path.with_suffix("") if encoding else path
@@ -153,6 +179,7 @@ def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) 
 
 
 def _encode_record(record: Mapping[str, Any]) -> tuple[EpochKey, bytes]:
+    """Return the round and epoch of a record, and the record as a line of JSON."""
     try:
         line = (
             json.dumps(dict(record), separators=(",", ":"), allow_nan=False, default=_to_python_scalar).encode() + b"\n"
@@ -166,14 +193,14 @@ def _encode_record(record: Mapping[str, Any]) -> tuple[EpochKey, bytes]:
 
 
 def _to_python_scalar(value: object) -> object:
-    """Convert a numpy scalar, for `json.dumps`."""
+    """Convert a numpy scalar to a Python scalar, for `json.dumps`."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r} is no number")
 
 
 def _group_lines(lines: Iterable[tuple[EpochKey, bytes]], limits: Mapping[str, float]) -> Iterator[LogPart]:
-    """Group lines into parts within the service's limits that fit into memory."""
+    """Group encoded records into parts within the limits."""
     max_bytes, max_lines = _read_limits(limits)
     body, epoch_lines, n_lines = bytearray(), dict[EpochKey, bytes](), 0
     for key, line in lines:
@@ -188,12 +215,13 @@ def _group_lines(lines: Iterable[tuple[EpochKey, bytes]], limits: Mapping[str, f
 
 
 def _read_limits(limits: Mapping[str, float]) -> tuple[int, int]:
-    """Return the largest number of bytes and of lines of a part."""
+    """Return the largest number of bytes and of lines of a part built in memory."""
     n_bytes = int(min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES)))
     return n_bytes, int(limits.get("max_log_records", n_bytes))
 
 
 def _make_part(body: bytes | bytearray, epochs_body: bytes) -> LogPart:
+    """Make a part of JSON lines, compressed unless `body` is short."""
     if len(body) < _MIN_GZIP_BYTES:
         return LogPart(bytes(body), NDJSON, epochs_body=epochs_body)
     # mtime 0: the same records give the same bytes at any time
@@ -201,7 +229,7 @@ def _make_part(body: bytes | bytearray, epochs_body: bytes) -> LogPart:
 
 
 def _split_lines(path: Path, n_bytes: int, media_type: str, limit: int) -> Iterator[LogPart]:
-    """Yield parts of at most `limit` bytes, split between lines; every part of a CSV begins with its header."""
+    """Yield parts of whole lines, of at most `limit` bytes each; each part of a CSV begins with its header."""
     with path.open("rb") as file:
         header = file.readline() if media_type == _CSV else b""
         start = file.tell()
@@ -214,7 +242,7 @@ def _split_lines(path: Path, n_bytes: int, media_type: str, limit: int) -> Itera
 
 
 def _find_line_end(file: BinaryIO, start: int, stop: int) -> int:
-    """Return the position after the last line that ends in ``start..stop``; raise TooLarge if none does."""
+    """Return the position after the last line that ends between `start` and `stop`; raise TooLarge if none does."""
     end = stop
     while end > start:
         first = max(start, end - _SEARCH_BYTES)

@@ -28,9 +28,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FileSlice:
-    """A request body: bytes `start` to `stop` of a file, after a `prefix`.
+    """A request body that is read from a file: `prefix`, then the bytes from `start` up to `stop`.
 
-    It is streamed from the disk on every attempt, and never held in memory as a whole.
+    The body is read in chunks on every attempt, and never held in memory as a whole.
     """
 
     path: Path
@@ -40,22 +40,22 @@ class FileSlice:
 
     @property
     def n_bytes(self) -> int:
-        """Length of the body."""
+        """Length of the body in bytes."""
         return len(self.prefix) + self.stop - self.start
 
     def compute_digest(self) -> bytes:
-        """Return the SHA-256 of the body; reads all of it."""
+        """Read the whole body and return its SHA-256."""
         sha256 = hashlib.sha256()
         for chunk in self.iter_chunks():
             sha256.update(chunk)
         return sha256.digest()
 
     def build_headers(self) -> dict[str, str]:
-        """Return the headers with the body's length and digest; reads all of it."""
+        """Read the whole body and return the headers with its length and digest."""
         return {"Content-Length": str(self.n_bytes), "Content-Digest": format_digest(self.compute_digest())}
 
     def iter_chunks(self) -> Iterator[bytes]:
-        """Iterate over the body in chunks."""
+        """Iterate over the body in chunks of at most 1 MiB."""
         yield self.prefix
         n_left = self.stop - self.start
         with self.path.open("rb") as file:
@@ -65,7 +65,7 @@ class FileSlice:
                 yield chunk
 
     async def aiter_chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over the body in chunks, each read in a worker thread."""
+        """Iterate over the body in chunks of at most 1 MiB, each read in a worker thread."""
         chunks = self.iter_chunks()
         while (chunk := await anyio.to_thread.run_sync(next, chunks, None)) is not None:
             yield chunk
@@ -73,7 +73,7 @@ class FileSlice:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One idempotent request: the executors may repeat it.
+    """One HTTP request, which the executors may repeat because it is idempotent.
 
     Attributes
     ----------
@@ -84,9 +84,9 @@ class Request:
     headers
         Headers in addition to those of every request.
     content
-        The body; None: no body.
+        The body; None without a body.
     read_timeout
-        Seconds that the response may take; None: the timeout of the HTTP client.
+        Seconds that the response may take; None takes the timeout of the HTTP client.
     """
 
     method: str
@@ -98,7 +98,7 @@ class Request:
 
     @classmethod
     def with_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
-        """Create a request with a body and its digest (RFC 9530), which the service checks."""
+        """Create a request with a body and its digest (RFC 9530), which the service verifies."""
         digest = format_digest(hashlib.sha256(content).digest())
         headers = {"Content-Type": media_type, "Content-Digest": digest, **build_attempt_header(attempt)}
         return cls(method, path, headers=headers, content=content)
@@ -111,7 +111,7 @@ class Request:
 
 
 Call: TypeAlias = Generator[Request, httpx.Response, T]
-"""Yields requests and is sent their successful responses; an error is thrown into it where it yielded."""
+"""Generator that yields requests and receives their successful responses; an error is raised at the ``yield``."""
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object with the names of the HTTP API."""
@@ -123,7 +123,7 @@ class CallSteps(Generic[T]):
     Attributes
     ----------
     result
-        What the call returned; set once `next_request` has returned None.
+        Return value of the call; set once `next_request` has returned None.
     """
 
     result: T
@@ -133,7 +133,7 @@ class CallSteps(Generic[T]):
         self._advance: Callable[[], Request] = functools.partial(next, call)
 
     def next_request(self) -> Request | None:
-        """Return the next request to send; None at the end of the call."""
+        """Run the call up to its next request and return the request; None once the call has ended."""
         try:
             return self._advance()
         except StopIteration as stop:
@@ -141,19 +141,19 @@ class CallSteps(Generic[T]):
             return None
 
     def set_response(self, response: httpx.Response) -> None:
-        """Pass the successful response of the last request to the call."""
+        """Set the successful response of the last request, with which the call continues."""
         self._advance = functools.partial(self._call.send, response)
 
     def set_error(self, error: Exception) -> None:
-        """Raise `error` in the call, where it yielded the last request."""
+        """Set the error of the last request, which is raised in the call."""
         self._advance = functools.partial(self._call.throw, error)
 
 
 def format_digest(sha256: bytes) -> str:
-    """Format a digest as the value of ``Content-Digest`` (RFC 9530)."""
+    """Format a SHA-256 digest as the value of ``Content-Digest`` (RFC 9530)."""
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def build_attempt_header(attempt: int | None) -> dict[str, str]:
-    """Return the header with the writing attempt; empty for None, which stands for the current attempt."""
+    """Return the header with the number of the writer; empty for None, which stands for the current writer."""
     return {} if attempt is None else {"Mild-Attempt": str(attempt)}

@@ -1,4 +1,4 @@
-"""Writing to one run, blocking and asynchronous: `Run` and `AsyncRun` keep count of round, epoch and attempt."""
+"""`Run` and `AsyncRun`, which write to one run and keep count of its round, epoch and attempt."""
 
 import dataclasses
 import functools
@@ -23,7 +23,14 @@ from mild_client.errors import (
     StaleAttempt,
     Unavailable,
 )
-from mild_client.executors import AsyncCaller, AsyncExecutor, BlockingCaller, Executor, async_method, blocking_method
+from mild_client.executors import (
+    AsyncCaller,
+    AsyncExecutor,
+    BlockingCaller,
+    Executor,
+    make_async_method,
+    make_blocking_method,
+)
 from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -36,7 +43,7 @@ Resume: TypeAlias = Literal["allow", "must", "never"]
 
 
 class RunCalls:
-    """The calls of `Run` and `AsyncRun`.
+    """The calls of `Run` and `AsyncRun`, without I/O.
 
     Attributes
     ----------
@@ -45,7 +52,7 @@ class RunCalls:
     round, epoch
         Position of the next epoch.
     attempt
-        Number of this writer, sent with its requests; None before the run is open.
+        Number of this writer, which its requests carry. None before the run is open.
     """
 
     def __init__(self, calls: Calls, spec: RunSpec, resume: Resume) -> None:
@@ -57,20 +64,20 @@ class RunCalls:
         self._is_finished = False
 
     def open(self) -> Call[None]:
-        """Open the run, or resume it after its last epoch, as `resume` says.
+        """Open the run, or resume it at its first missing epoch.
 
         Raises
         ------
         RunExists
-            If the run has epochs or finished rounds, and is not to be resumed.
+            If the run has epochs or finished rounds, and `resume` is ``never``.
         RunMissing
-            If there is no run, and one must be resumed.
+            If the run does not exist, and `resume` is ``must``.
         Conflict
-            If the run was opened with other properties (``run-conflict``).
+            If the run was opened before with other properties (``run-conflict``).
         """
         yield from self._calls.limits()  # the first request; warns if this client is too old
         stored = yield from self._fetch_run()
-        position = None if stored is None else _next_position(stored)
+        position = None if stored is None else _find_next_position(stored)
         if position is not None and self._resume == "never":
             raise RunExists(
                 f"run {self.spec.run_id!r} exists already and is at round {position.round}, epoch {position.epoch}"
@@ -87,17 +94,18 @@ class RunCalls:
         observed: NDArray[np.bool_] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Call[None]:
-        """Commit the next epoch.
+        """Send the correctness bits of the next epoch, and add 1 to `epoch`.
 
         Parameters
         ----------
         correct
-            Shape (n_samples,), booleans: whether the model predicted each sample's given label. Or packed bits, such
-            as `CorrectnessTracker.end_epoch` returns.
+            Booleans of shape (n_samples,): whether the model predicted each sample's given label. The packed bits that
+            `CorrectnessTracker.end_epoch` returns are accepted too.
         observed
-            Shape (n_samples,), booleans: the samples that were evaluated; None: all that the run observes.
+            Booleans of shape (n_samples,): whether each sample was evaluated. None stands for all samples that the run
+            observes.
         metrics
-            Scalars of the epoch, such as ``train_loss``.
+            Scalars of the epoch by name, such as ``train_loss``.
 
         Raises
         ------
@@ -122,10 +130,20 @@ class RunCalls:
         labels: NDArray[np.integer],
         complete: bool = False,
     ) -> Call[JsonObject]:
-        """Merge predictions into an epoch of the open round; each array has shape (n_records,).
+        """Send predictions of some samples for an epoch of the open round, and return the states of the epochs.
 
-        `samples` are indices or external ids. Several calls may fill one epoch; it is committed once all observed
-        samples are in, or when a call passes `complete`. A record that is stored already changes nothing.
+        Several calls may fill one epoch. A record that is stored already changes nothing.
+
+        Parameters
+        ----------
+        epoch
+            Number of the epoch.
+        samples
+            Shape (n_records,), indices or external ids of the samples.
+        predicted, labels
+            Shape (n_records,), the predicted classes and the given labels.
+        complete
+            Whether to commit the epoch now. Otherwise the service commits the epoch once it has all observed samples.
         """
         answer = yield from self._calls.log_predictions(
             self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, self._require_attempt()
@@ -135,47 +153,62 @@ class RunCalls:
         return answer
 
     def put_metrics(self, epoch: int, metrics: Mapping[str, float]) -> Call[None]:
-        """Attach scalars to an epoch of the open round."""
+        """Store scalars, such as ``train_loss``, with an epoch of the open round."""
         yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, self._require_attempt())
 
     def put_planted(self, planted: Bitmap) -> Call[None]:
-        """Set the samples whose labels are broken on purpose in round 0, before its first epoch; shape (n_bytes,)."""
+        """Store the bitmap, shape (n_bytes,), of the samples that round 0 trains on with planted (wrong) labels.
+
+        Call it before the first epoch of round 0.
+        """
         yield from self._calls.put_planted(self.spec.run_id, planted, self._require_attempt())
 
     def put_members(self, members: Bitmap) -> Call[None]:
-        """Set the training samples of the open round, before its first epoch; `members` has shape (n_bytes,)."""
+        """Store the bitmap, shape (n_bytes,), of the samples that the open round trains on.
+
+        Call it before the first epoch of the round.
+        """
         yield from self._calls.put_members(self.spec.run_id, self.round, members, self._require_attempt())
 
     def finish(self, allow_gaps: bool = False) -> Call[JsonObject]:
-        """Freeze the open round, begin the next one, and return the selection as in the HTTP API."""
+        """Freeze the open round, begin the next one, and return the selection as in the HTTP API.
+
+        With `allow_gaps`, missing epochs of the round count as unobserved; without it, they are an error.
+        """
         selection = yield from self._calls.finish(self.spec.run_id, self.round, self._require_attempt(), allow_gaps)
         self.round, self.epoch, self._is_finished = self.round + 1, 0, True
         return selection
 
     def selection(self, round: int | str = "latest") -> Call[JsonObject]:
-        """Return a round's selection with its indices; the open round's is provisional.
+        """Return the selection of a round with the indices of its clean set, as in the HTTP API.
 
-        `round` is a number, ``latest`` or ``best`` (by the audit, or else by ``validation_accuracy``).
+        The selection of the open round is provisional.
+
+        Parameters
+        ----------
+        round
+            A number, ``latest``, or ``best``: the finished round with the best F1 against the audit, or, without an
+            audit, with the best ``validation_accuracy``.
 
         Raises
         ------
         Conflict
-            If nothing tells which round is the best (``rounds-not-comparable``), or there is nothing to select from.
+            If the rounds cannot be compared for ``best`` (``rounds-not-comparable``), or the round has no epochs.
         """
         return (yield from self._calls.selection(self.spec.run_id, round))
 
     def selected(self, round: int | str = "latest") -> Call[NDArray[np.bool_]]:
-        """Return a round's clean set as a mask, shape (n_samples,); `round` is as for `selection`."""
+        """Return the clean set of a round as a mask, shape (n_samples,); `round` has the values of `selection`."""
         n_samples = self.spec.num_samples
         selected = yield from self._calls.selected(self.spec.run_id, n_samples, round)
         return bitmap.unpack(selected, n_samples)
 
     def close(self, error: BaseException | None = None) -> Call[None]:
-        """Set the run's status; rounds are finished by `finish` alone.
+        """Set the status of the run at the end of a ``with`` block; no round is finished.
 
-        The status becomes ``finished`` if the round of the last epoch is finished, and ``failed`` if an `error` ended
-        the block: the run stays open, and can be resumed. Nothing is done where another writer has taken the run over,
-        or the service cannot be reached.
+        The status becomes ``failed`` if an `error` ended the block, after which the run can be resumed. It becomes
+        ``finished`` if the round of the last epoch is finished. It does not change if another writer has taken over
+        the run, or the service cannot be reached.
         """
         if isinstance(error, (StaleAttempt, ServiceUnreachable, Unavailable)) or self.attempt is None:
             return
@@ -190,6 +223,7 @@ class RunCalls:
             logger.warning("run %s could not be marked as %s: %s", self.spec.run_id, status, failure)
 
     def _fetch_run(self) -> Call[JsonObject | None]:
+        """Return the state of the run; None if the run does not exist and `resume` allows a new one."""
         try:
             return (yield from self._calls.get_run(self.spec.run_id))
         except NotFound as error:
@@ -218,8 +252,8 @@ class RunCalls:
         )
 
 
-def _next_position(state: Mapping[str, Any]) -> Position | None:
-    """Return the position of the first missing epoch; None where nothing was written yet."""
+def _find_next_position(state: Mapping[str, Any]) -> Position | None:
+    """Return the position of the first missing epoch; None if the run has no epochs."""
     last_round = state["rounds"][-1]
     if state["round"] == 0 and not last_round["epochs"] and not last_round["partial"]:
         return None
@@ -227,11 +261,13 @@ def _next_position(state: Mapping[str, Any]) -> Position | None:
     return Position(state["round"], next(e for e in range(len(epochs) + 1) if e not in epochs))
 
 
-def plan_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "never", **fields: Any) -> RunCalls:
-    """Create a run for a ``with`` block, which opens it and keeps count of round, epoch and attempt.
+def create_run_calls(
+    calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "never", **fields: Any
+) -> RunCalls:
+    """Create a run object for a ``with`` block; the block opens the run and counts its rounds and epochs.
 
-    A block that ends with an exception leaves the run open, with status ``failed``; no round is finished implicitly.
-    A run has one writer: processes that write for it use the client's own calls, with its `attempt`.
+    A block that ends with an exception leaves the run open, with status ``failed``. No round is finished implicitly.
+    A run has one writer. Other processes of a training write with the client's own calls, and pass `attempt`.
 
     Parameters
     ----------
@@ -240,16 +276,17 @@ def plan_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "n
     num_samples
         Number of samples of the data set; a sample's index never changes during a run.
     resume
-        ``never``: a run that has epochs already is an error. ``allow``: it continues after its last whole epoch, and
-        an earlier writer is refused from then on. ``must``: the same, and a run that does not exist is an error.
+        What to do with a run that has epochs already. ``never``: raise RunExists. ``allow``: continue after its last
+        complete epoch, and refuse earlier writers from then on. ``must``: the same, and raise RunMissing if the run
+        does not exist.
     **fields
-        Other fields of `RunSpec`, such as ``num_classes``, ``observe``, ``selection``, ``tags``; None takes the
+        Other fields of `RunSpec`, such as ``num_classes``, ``observe``, ``selection``, ``tags``. None takes the
         default.
 
     Raises
     ------
     ParameterError
-        If `resume` has another value, or `fields` names no field of a run.
+        If `resume` has another value, or a name in `fields` is not a field of `RunSpec`.
     """
     if resume not in get_args(Resume):
         raise ParameterError(f"resume is {resume!r}; choose one of {', '.join(get_args(Resume))}")
@@ -267,33 +304,33 @@ _CLOSE_DEADLINE = 5.0
 
 
 class _RunProperties:
-    """Identity and position of a run."""
+    """Read-only properties of `Run` and `AsyncRun`: the id and the position of the run."""
 
     _calls: RunCalls
 
     @property
     def run_id(self) -> str:
-        """The run's name."""
+        """Id of the run."""
         return self._calls.spec.run_id
 
     @property
     def round(self) -> int:
-        """The open round."""
+        """Number of the open round."""
         return self._calls.round
 
     @property
     def epoch(self) -> int:
-        """The next epoch's number."""
+        """Number of the next epoch."""
         return self._calls.epoch
 
     @property
     def attempt(self) -> int | None:
-        """Number of this writer, sent with its requests; None before the run is open."""
+        """Number of this writer, which its requests carry; None before the run is open."""
         return self._calls.attempt
 
 
 class Run(_RunProperties, BlockingCaller[RunCalls]):
-    """A run that is open within a ``with`` block; created by `MildClient.run`."""
+    """Writer of a run that is open within a ``with`` block; created by `MildClient.run`."""
 
     def __init__(self, executor: Executor, calls: RunCalls) -> None:
         self._executor = executor
@@ -308,18 +345,18 @@ class Run(_RunProperties, BlockingCaller[RunCalls]):
     ) -> None:
         self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
 
-    put_epoch = blocking_method(RunCalls.put_epoch)
-    log_predictions = blocking_method(RunCalls.log_predictions)
-    put_metrics = blocking_method(RunCalls.put_metrics)
-    put_planted = blocking_method(RunCalls.put_planted)
-    put_members = blocking_method(RunCalls.put_members)
-    finish = blocking_method(RunCalls.finish)
-    selection = blocking_method(RunCalls.selection)
-    selected = blocking_method(RunCalls.selected)
+    put_epoch = make_blocking_method(RunCalls.put_epoch)
+    log_predictions = make_blocking_method(RunCalls.log_predictions)
+    put_metrics = make_blocking_method(RunCalls.put_metrics)
+    put_planted = make_blocking_method(RunCalls.put_planted)
+    put_members = make_blocking_method(RunCalls.put_members)
+    finish = make_blocking_method(RunCalls.finish)
+    selection = make_blocking_method(RunCalls.selection)
+    selected = make_blocking_method(RunCalls.selected)
 
 
 class AsyncRun(_RunProperties, AsyncCaller[RunCalls]):
-    """A run that is open within an ``async with`` block; created by `AsyncMildClient.run`."""
+    """Writer of a run that is open within an ``async with`` block; created by `AsyncMildClient.run`."""
 
     def __init__(self, executor: AsyncExecutor, calls: RunCalls) -> None:
         self._executor = executor
@@ -335,35 +372,35 @@ class AsyncRun(_RunProperties, AsyncCaller[RunCalls]):
         with anyio.move_on_after(2 * _CLOSE_DEADLINE, shield=True):  # also in a cancelled task
             await self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
 
-    put_epoch = async_method(RunCalls.put_epoch)
-    log_predictions = async_method(RunCalls.log_predictions)
-    put_metrics = async_method(RunCalls.put_metrics)
-    put_planted = async_method(RunCalls.put_planted)
-    put_members = async_method(RunCalls.put_members)
-    finish = async_method(RunCalls.finish)
-    selection = async_method(RunCalls.selection)
-    selected = async_method(RunCalls.selected)
+    put_epoch = make_async_method(RunCalls.put_epoch)
+    log_predictions = make_async_method(RunCalls.log_predictions)
+    put_metrics = make_async_method(RunCalls.put_metrics)
+    put_planted = make_async_method(RunCalls.put_planted)
+    put_members = make_async_method(RunCalls.put_members)
+    finish = make_async_method(RunCalls.finish)
+    selection = make_async_method(RunCalls.selection)
+    selected = make_async_method(RunCalls.selected)
 
 
-def blocking_run_method(
-    plan: Callable[Concatenate[Calls, P], RunCalls],
+def make_blocking_run_method(
+    create_calls: Callable[Concatenate[Calls, P], RunCalls],
 ) -> Callable[Concatenate[BlockingCaller[Calls], P], Run]:
-    """Make a method that creates a `Run` of what `plan` returns, with its parameters and docstring."""
+    """Make a method with the parameters and docstring of `create_calls` that wraps its result in a `Run`."""
 
-    @functools.wraps(plan)
+    @functools.wraps(create_calls)
     def method(self: BlockingCaller[Calls], /, *args: P.args, **kwargs: P.kwargs) -> Run:
-        return Run(self._executor, plan(self._calls, *args, **kwargs))
+        return Run(self._executor, create_calls(self._calls, *args, **kwargs))
 
     return method
 
 
-def async_run_method(
-    plan: Callable[Concatenate[Calls, P], RunCalls],
+def make_async_run_method(
+    create_calls: Callable[Concatenate[Calls, P], RunCalls],
 ) -> Callable[Concatenate[AsyncCaller[Calls], P], AsyncRun]:
-    """Make a method that creates an `AsyncRun` of what `plan` returns, with its parameters and docstring."""
+    """Make a method with the parameters and docstring of `create_calls` that wraps its result in an `AsyncRun`."""
 
-    @functools.wraps(plan)
+    @functools.wraps(create_calls)
     def method(self: AsyncCaller[Calls], /, *args: P.args, **kwargs: P.kwargs) -> AsyncRun:
-        return AsyncRun(self._executor, plan(self._calls, *args, **kwargs))
+        return AsyncRun(self._executor, create_calls(self._calls, *args, **kwargs))
 
     return method

@@ -1,4 +1,4 @@
-"""The tracker, which records the correctness bits of any PyTorch training loop."""
+"""`CorrectnessTracker`, which records correctness bits in any PyTorch training loop."""
 
 import numpy as np
 import torch
@@ -14,24 +14,24 @@ _WRONG, _RIGHT = 1, 2
 
 
 class CorrectnessTracker:
-    """Records for each sample whether its given label was predicted, on the device and without synchronising with it.
+    """Records on the device, without synchronising, whether the model predicts each sample's given label.
 
     Parameters
     ----------
     n_samples
-        Number of samples of the whole data set, whether trained on or not.
+        Number of samples of the whole data set, including those that are not trained on.
     device
         Device of the logits.
     run
-        Backend that takes each epoch's bits; None leaves them to the caller. Pass it on one rank only.
+        Backend to which `end_epoch` sends the bits; None sends nothing. Pass it on one rank only.
     round
         Round of the first epoch.
     epoch
-        Number of the first epoch, where a run is resumed.
+        Number of the first epoch; above 0 if a run is resumed.
     merge
-        Whether the processes of torch.distributed, where it is initialised, merge their bits: then all of them must
-        end their epochs, and all get the same bits. A sample that several processes have seen, such as a sampler's
-        padding, is correct if any of them predicted its label.
+        Whether all ranks of an initialised torch.distributed merge their bits. All ranks must then call `take` or
+        `end_epoch`, and all get the same bits. A sample that several ranks have seen, such as the padding of a
+        sampler, is correct if any of them predicted its label.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class CorrectnessTracker:
         # One byte a sample: 0 not seen, 1 seen and wrong, 2 predicted right. One scatter of the maximum then
         # records both facts, and a sample seen twice is right if any copy was. Padded to whole bytes of the bitmap.
         self._state = torch.zeros(bitmap.n_bytes(n_samples) * 8, dtype=torch.uint8, device=device)
-        self._weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
+        self._bit_values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
 
     def update(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Record one batch.
@@ -71,8 +71,8 @@ class CorrectnessTracker:
         Parameters
         ----------
         indices
-            Shape (n_batch,), int64, the samples' indices in the data set. They are checked on the host; on the device
-            they are not, since a check would synchronise.
+            Shape (n_batch,), int64, indices of the samples in the data set. Their range is checked only if they are on
+            the host, as a check on the device would synchronise.
         logits
             Shape (n_batch, n_classes), on the tracker's device.
         labels
@@ -91,29 +91,32 @@ class CorrectnessTracker:
                 "give n indices, (n, n_classes) logits and n labels of the same batch"
             )
         if indices.device.type == "cpu":
-            self._check_range(indices)
+            self._check_indices(indices)
         outcome = (logits.argmax(1) == labels).to(torch.uint8).add_(_WRONG)
         self._state.scatter_reduce_(0, indices.to(self._state.device, non_blocking=True), outcome, "amax")
 
     def take(self) -> EpochBits:
-        """Merge the ranks' bits and pack them on the device, fetch the bytes, and reset the tracker.
+        """Return the bits recorded since the last call, merged over all ranks, and reset the tracker.
 
-        The result has `observed` only where some samples were not seen.
+        `observed` of the result is None if all samples were seen.
         """
         if self._merge and distributed.is_available() and distributed.is_initialized():
             # The states' maximum is both bitmaps' OR, and NCCL knows no OR.
             distributed.all_reduce(self._state, distributed.ReduceOp.MAX)
-        observed, correct = self._fetch()
+        observed, correct = self._fetch_bits()
         all_observed = bitmap.popcount(observed) == self.n_samples
         return EpochBits(self.n_samples, correct, None if all_observed else observed)
 
     def take_shard(self) -> EpochBits:
-        """Return this process' own bits with `observed`, a shard of the epoch, and reset the tracker."""
-        observed, correct = self._fetch()
+        """Return the bits of this rank alone, with `observed`, and reset the tracker.
+
+        The result is a shard of the epoch, for `MildClient.put_shard`.
+        """
+        observed, correct = self._fetch_bits()
         return EpochBits(self.n_samples, correct, observed)
 
     def end_epoch(self) -> EpochBits:
-        """End the epoch: send its bits to the run, if there is one, and return them."""
+        """Send the bits of the epoch to the run, if there is one, and return them; the next epoch begins."""
         bits = self.take()
         if self._run is not None:
             self._run.put_epoch(self.round, self.epoch, bits)
@@ -121,21 +124,23 @@ class CorrectnessTracker:
         return bits
 
     def start_round(self, round: int) -> None:
-        """Set the round, and the epoch to 0."""
+        """Set the number of the round, and the number of the epoch to 0."""
         self.round, self.epoch = round, 0
 
-    def _fetch(self) -> NDArray[np.uint8]:
-        """Pack on the device and fetch observed and correct bits, shape (2, n_bytes)."""
+    def _fetch_bits(self) -> NDArray[np.uint8]:
+        """Return the packed observed and correct bits, shape (2, n_bytes), and reset the tracker."""
         rows = self._state.view(-1, 8)
-        packed: NDArray[np.uint8] = torch.stack([self._pack(rows >= _WRONG), self._pack(rows == _RIGHT)]).cpu().numpy()
+        packed: NDArray[np.uint8] = (
+            torch.stack([self._pack_bits(rows >= _WRONG), self._pack_bits(rows == _RIGHT)]).cpu().numpy()
+        )
         self._state.zero_()
         return packed
 
-    def _pack(self, rows: Tensor) -> Tensor:
-        """Pack (n_bytes, 8) booleans into (n_bytes,) bytes."""
-        return (rows * self._weights).sum(1, dtype=torch.uint8)
+    def _pack_bits(self, rows: Tensor) -> Tensor:
+        """Pack booleans of shape (n_bytes, 8) into bytes of shape (n_bytes,), on the device."""
+        return (rows * self._bit_values).sum(1, dtype=torch.uint8)
 
-    def _check_range(self, indices: Tensor) -> None:
+    def _check_indices(self, indices: Tensor) -> None:
         if not indices.numel():
             return
         low, high = (int(bound) for bound in indices.aminmax())

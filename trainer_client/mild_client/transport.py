@@ -1,4 +1,4 @@
-"""What both executors share: the service's address and headers, retries, and errors made of refusals."""
+"""The parts that both executors share: address and headers of the service, retries, and errors of responses."""
 
 import logging
 import math
@@ -43,15 +43,15 @@ class Retry:
     Attributes
     ----------
     deadline
-        Seconds after the first attempt beyond which no further one begins.
+        Seconds after the first attempt, after which no further attempt begins.
     first_deadline
-        The same for a client that has never had a response: long enough for a service that is starting, and short for
-        a wrong address.
+        The same until the first response to this client: long enough for a service that is starting, and short
+        enough to report a wrong address.
     first_pause, longest_pause
-        Seconds of the first and of the longest pause. Pauses double, and each is drawn from 0 to its length, so that
-        clients that failed together do not return together.
+        Seconds of the first and of the longest pause. The length doubles with each failure. The pause itself is drawn
+        from 0 to this length, so that clients that failed at the same time do not all retry at the same time.
     sleep, async_sleep, clock, jitter
-        Replaced by tests: the pauses, the time in seconds, and random numbers in 0..1.
+        Functions that pause, return the time in seconds, and draw a random number in 0..1; replaceable for tests.
     """
 
     deadline: float = 120.0
@@ -64,13 +64,13 @@ class Retry:
     jitter: Callable[[], float] = random.random
 
     def draw_pause(self, n_failures: int, retry_after: float) -> float:
-        """Draw the seconds to wait after `n_failures`; at least `retry_after`, which the service asked for."""
+        """Draw the seconds to wait after `n_failures`, at least the `retry_after` seconds that the service asks for."""
         longest: float = min(self.longest_pause, self.first_pause * 2 ** min(n_failures - 1, 32))
         return retry_after + longest * self.jitter()
 
 
 class Transport:
-    """The service's address, the headers of every request, and the retries.
+    """Address of the service, headers of every request, and the settings of retries.
 
     Parameters
     ----------
@@ -79,12 +79,12 @@ class Transport:
     retry
         When to repeat a request, and when to give up.
     api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
+        API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
 
     Raises
     ------
     ParameterError
-        If `url` is not an HTTP address, or the key cannot be sent.
+        If `url` is not an HTTP address, or the key has a character that a header cannot carry.
     """
 
     def __init__(self, url: str, retry: Retry, api_key: str | None = None) -> None:
@@ -94,20 +94,26 @@ class Transport:
         self._headers = {**_HEADERS, **build_authorization_header(api_key)}
 
     def build_headers(self, request: Request) -> dict[str, str]:
-        """Return all headers of a request but those of the connection."""
+        """Return the headers of the client and of `request`, without those that httpx adds."""
         return {**self._headers, **request.headers}
 
-    def start_request(self, request: Request, deadline: float | None = None) -> "RetryState":
-        """Return the retry state of a request that has not been sent yet."""
+    def create_retry_state(self, request: Request, deadline: float | None = None) -> "RetryState":
+        """Create the retry state of a request before its first attempt.
+
+        `deadline` in seconds overrides that of `Retry`.
+        """
         return RetryState(self, f"{request.method} {self.url}{request.path}", deadline)
 
     def draw_reconnect_delay(self, retry_seconds: float) -> float:
-        """Draw the seconds before a new connection, at least `retry_seconds`: other clients reconnect too."""
+        """Draw the seconds to wait before reconnecting, between `retry_seconds` and twice that.
+
+        The random part spreads the reconnects of several clients.
+        """
         return retry_seconds * (1 + self.retry.jitter())
 
 
 class RetryState:
-    """Counts the attempts of one request, and decides on the next one."""
+    """Counts the attempts of one request, and decides whether and when to repeat it."""
 
     def __init__(self, transport: Transport, request_line: str, deadline: float | None) -> None:
         self._transport = transport
@@ -117,12 +123,12 @@ class RetryState:
         self._n_attempts = 0
 
     def next_delay(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
-        """Return the seconds to wait before the next attempt; None where `outcome` is a successful response.
+        """Count an attempt, and return the seconds to wait before the next one; None after a successful response.
 
         Raises
         ------
         ServiceError
-            If the service refuses, and another attempt is useless or would begin after the deadline.
+            If the response is an error, and another attempt is useless or would begin after the deadline.
         ServiceUnreachable
             If there is no response, and another attempt would begin after the deadline.
         """
@@ -134,7 +140,7 @@ class RetryState:
             transport.has_answered = True
             if outcome.is_success:
                 return None
-            failure = make_error(outcome)
+            failure = make_service_error(outcome)
             if outcome.status_code not in RETRIED_STATUSES:
                 raise failure
             problem = f"cannot serve now ({failure})"
@@ -157,6 +163,7 @@ class RetryState:
 
     @property
     def _deadline(self) -> float:
+        """Seconds after the first attempt, after which no further attempt begins."""
         if self._own_deadline is not None:
             return self._own_deadline
         retry = self._transport.retry
@@ -164,12 +171,12 @@ class RetryState:
 
 
 def build_authorization_header(api_key: str | None) -> dict[str, str]:
-    """Return the header with `api_key`, or else with the key in ``MILD_API_KEY``; empty where neither is set.
+    """Return the header with `api_key`, or with the key in ``MILD_API_KEY``; empty if neither is set.
 
     Raises
     ------
     ParameterError
-        If the key cannot be sent in a header. The error does not show it.
+        If the key has a space or a character that is not printable ASCII. The message does not show the key.
     """
     key = (api_key or os.environ.get("MILD_API_KEY", "")).strip()
     if not key:
@@ -182,8 +189,8 @@ def build_authorization_header(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def make_error(response: httpx.Response) -> ServiceError:
-    """Make the error of a refusing response: a problem document (RFC 9457), or whatever a proxy sent."""
+def make_service_error(response: httpx.Response) -> ServiceError:
+    """Convert an error response, a problem document (RFC 9457) or any response of a proxy, into a ServiceError."""
     status = response.status_code
     problem = _parse_problem(response)
     code = str(problem.get("type", f"/problems/status-{status}")).rpartition("/")[2]
@@ -198,7 +205,7 @@ def make_error(response: httpx.Response) -> ServiceError:
 
 
 def make_unexpected_answer_error(response: httpx.Response) -> ServiceError:
-    """Make the error of a successful response that the service cannot have sent."""
+    """Make the error for a successful response that does not come from the selection service."""
     return errors.BadRequest(
         code="unexpected-answer",
         status=response.status_code,
@@ -210,12 +217,13 @@ def make_unexpected_answer_error(response: httpx.Response) -> ServiceError:
 
 
 def parse_retry_after(response: httpx.Response) -> float:
-    """Return the seconds in ``Retry-After``; 0 without the header, or where it holds a date."""
+    """Return the seconds in the header ``Retry-After``; 0 if the header is absent or is a date."""
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else 0.0
 
 
 def _parse_problem(response: httpx.Response) -> Mapping[str, Any]:
+    """Return the problem document of a response; empty if the body is not a JSON object."""
     try:
         problem = response.json()
     except ValueError:
@@ -232,7 +240,7 @@ def _choose_error_class(status: int, code: str) -> type[ServiceError]:
 
 
 def _normalise_url(url: str) -> str:
-    """Return `url` without a trailing slash, if it is an HTTP address."""
+    """Return `url` without a trailing slash; raise ParameterError if it is not an HTTP address."""
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
@@ -245,6 +253,6 @@ def _normalise_url(url: str) -> str:
 
 
 def _describe_error(error: httpx.TransportError) -> str:
-    """Return the system's message without its number, such as ``connection refused``, or else the error's class."""
+    """Return the error message without its number, such as ``connection refused``, or the class of the error."""
     message = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return message[0].lower() + message[1:] if message else type(error).__name__

@@ -1,4 +1,4 @@
-"""The command ``mild``: train, demo, select, push, sync, report, review, presets."""
+"""The command ``mild`` and its subcommands."""
 
 import json
 from importlib import metadata
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mild_client.commands import command
+from mild_client.commands import format_command
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
 from mild_trainer.job import BackendOptions, Job
-from mild_trainer.options import one_line_errors
+from mild_trainer.options import exit_on_error
 from mild_trainer.review.review_list import Order
 from mild_trainer.settings import TrainSettings
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 
 
 def _show_version(is_requested: bool) -> None:
+    """Print the version and exit, if `is_requested`."""
     if is_requested:
         typer.echo(metadata.version("mild-selection"))
         raise typer.Exit
@@ -56,7 +57,7 @@ def train(
     resume: o.Resume = False,
 ) -> None:
     """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
-    with one_line_errors():
+    with exit_on_error():
         resolved = TrainSettings.for_dataset(
             **{"dataset": "digits", **settings}, selection=SelectionOptions(**selection)
         )
@@ -92,13 +93,15 @@ def demo(
     resume: o.Resume = False,
 ) -> None:
     """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
-    with one_line_errors():
+    with exit_on_error():
         resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
         Job(resolved, out, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
         if url is None and not local:
-            again = command("mild-service", "serve", "--embedded", "--data-dir", out / "service" / "store")
+            serve_command = format_command(
+                "mild-service", "serve", "--embedded", "--data-dir", out / "service" / "store"
+            )
             Console().print(
-                f"Look at the run again in a browser, at http://127.0.0.1:8000, with: {again}",
+                f"Look at the run again in a browser, at http://127.0.0.1:8000, with: {serve_command}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -124,15 +127,15 @@ def select(
     """Print the clean set of a file of correctness bits, as JSON."""
     from mild_trainer.file_selection import select_from_file
 
-    with one_line_errors():
-        typer.echo(_printed(select_from_file(file, SelectionOptions(**selection), plot)))
+    with exit_on_error():
+        typer.echo(_format_selection(select_from_file(file, SelectionOptions(**selection), plot)))
 
 
-def _printed(answer: dict[str, Any]) -> str:
-    """JSON, indented but for the indices: they take one line, not one result."""
-    head = json.dumps({name: value for name, value in answer.items() if name != "indices"}, indent=2)
+def _format_selection(selection: dict[str, Any]) -> str:
+    """Return a selection as indented JSON, with all indices in one line."""
+    head = json.dumps({name: value for name, value in selection.items() if name != "indices"}, indent=2)
     body = head.removesuffix("\n}")
-    return f'{body},\n  "indices": {json.dumps(answer["indices"])}\n}}'
+    return f'{body},\n  "indices": {json.dumps(selection["indices"])}\n}}'
 
 
 @app.command()
@@ -155,7 +158,7 @@ def push(
     from mild_client import MildClient
     from mild_client.logs import CARTOGRAPHY
 
-    with one_line_errors(), MildClient(url, api_key=api_key) as client:
+    with exit_on_error(), MildClient(url, api_key=api_key) as client:
         pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None)
         typer.echo(json.dumps(pushed, indent=2))
 
@@ -170,7 +173,7 @@ def report(
     """Write one page of a run: its rounds, its data map, and the samples whose labels look wrong, with pictures."""
     from mild_trainer.report.report import write_run_report
 
-    with one_line_errors():
+    with exit_on_error():
         typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
 
 
@@ -200,13 +203,13 @@ def review(
     from mild_trainer.review import review_list
     from mild_trainer.review.review_runs import open_reviewed_run
 
-    with one_line_errors(), open_reviewed_run(run, url, api_key) as reviewed:
+    with exit_on_error(), open_reviewed_run(run, url, api_key) as reviewed:
         if marks is not None:
             samples = reviewed.score_samples()
             audit = review_list.read_marks(marks, samples.kept.size)
-            typer.echo(json.dumps(reviewed.mark(audit), indent=2))
+            typer.echo(json.dumps(reviewed.add_marks(audit), indent=2))
             if set_out is not None:
-                review_list.write_set(set_out, *reviewed.select_with_audit())
+                review_list.write_clean_set(set_out, *reviewed.select_with_audit())
             typer.echo(
                 "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
             )
@@ -215,7 +218,7 @@ def review(
             raise review_list.make_exists_error(out)  # before all the work
         samples = reviewed.score_samples()
         first = review_list.rank_samples(samples, order, seed)[:limit]
-        review_list.write(out, reviewed.list_rows(samples, first))
+        review_list.write_list(out, reviewed.format_rows(samples, first))
         url_option = "" if url is None else f" --url {url}"
         typer.echo(
             f"{out}: {len(first)} of {samples.kept.size} samples; write clean or wrong into the column `mark`, "
@@ -241,7 +244,7 @@ def sync(
 
     from mild_client.backends import sync as spools
 
-    with one_line_errors():
+    with exit_on_error():
         results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
         if not results:
             typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")

@@ -1,4 +1,4 @@
-"""The embedded service: a child process that runs as long as the training."""
+"""`EmbeddedService`, a service in a child process that runs as long as the training."""
 
 import os
 import queue
@@ -16,14 +16,14 @@ _READY_MARK = "listening on "
 
 
 class EmbeddedService:
-    """Starts ``mild-service serve --embedded`` on a free port and stops it at the end of the ``with`` block.
+    """Runs ``mild-service serve --embedded`` on a free port within a ``with`` block.
 
-    Entering the block does not wait for the service; reading `url` does.
+    The start of the block does not wait for the service, but reading `url` does.
 
     Parameters
     ----------
     folder
-        Folder of the service's store and log.
+        Folder for the store and the log of the service.
     timeout
         Seconds that the service may take to start.
     command
@@ -66,12 +66,12 @@ class EmbeddedService:
 
     @property
     def url(self) -> str:
-        """Address of the service; waits until it listens.
+        """Address of the service; reading it waits until the service listens.
 
         Raises
         ------
         ServiceStartError
-            If it ends, or does not print its address in time.
+            If the service ends, or does not print its address within `timeout`.
         """
         if not self._url:
             try:
@@ -102,6 +102,7 @@ class EmbeddedService:
             process.wait()
 
     def _make_start_error(self, problem: str) -> ServiceStartError:
+        """Stop the service, and make an error of `problem` and the last line of the log."""
         self.stop()
         last_line = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
         # Without the remedy after the semicolon, which names options of the service.
@@ -112,10 +113,13 @@ class EmbeddedService:
         )
 
 
-def _read_address(lines: IO[str], message: "queue.SimpleQueue[str]") -> None:
-    """Put the printed address, and an empty message at the end; read on, so that the pipe never fills."""
+def _read_address(lines: IO[str], messages: "queue.SimpleQueue[str]") -> None:
+    """Put the address that the service prints into `messages`, and an empty text when its output ends.
+
+    All output is read, so that the pipe never fills.
+    """
     with lines:
         for line in lines:
             if _READY_MARK in line:
-                message.put(line.partition(_READY_MARK)[2].split()[0])
-    message.put("")
+                messages.put(line.partition(_READY_MARK)[2].split()[0])
+    messages.put("")

@@ -1,4 +1,4 @@
-"""Selection from a file of correctness bits, for ``mild select``."""
+"""Selection from a file of correctness bits, the work of ``mild select``."""
 
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,19 @@ _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = None) -> dict[str, Any]:
-    """Return the selection from a ``.npy`` or ``.npz`` file, as in the HTTP API, with its indices.
+    """Select the clean set from a ``.npy`` or ``.npz`` file, and return the selection as in the HTTP API.
 
     Parameters
     ----------
     path
-        An array ``correct`` of shape (n_epochs, n_samples); an ``.npz`` may add ``observed`` of the same shape,
-        ``planted`` (a mask of the labels broken on purpose), and ``labels`` with ``clean`` (true labels or a mask) to
-        measure the set against; `labels` are also what fits and floors per class go by.
+        File with an array ``correct`` of shape (n_epochs, n_samples). An ``.npz`` may add ``observed`` of the same
+        shape, and arrays of shape (n_samples,): ``planted``, the mask of the labels made wrong on purpose; ``labels``,
+        the given labels, which options by class need; and ``clean``, the true labels or the mask of the right labels,
+        to measure the clean set.
     options
         How the clean set is chosen.
     plot
-        File for a plot of histogram, components and cut; None draws none.
+        File for a plot of histogram, components and threshold; None draws no plot.
 
     Raises
     ------
@@ -76,13 +77,14 @@ def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = 
 
 
 def _check_bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return a matrix of 0 and 1 as booleans; raise DataError if it is another array."""
     if array.ndim != 2 or not array.size or array.dtype.kind not in "biu" or array.max() > 1 or array.min() < 0:
         raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; {_REMEDY}")
     return array.astype(bool)
 
 
 def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Bitmap | None:
-    """Return the samples whose labels were broken on purpose, shape (n_bytes,)."""
+    """Return the bitmap, shape (n_bytes,), of the samples with planted labels; None if the file has none."""
     if "planted" not in arrays:
         return None
     array = arrays["planted"]
@@ -94,7 +96,7 @@ def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -
 
 
 def _read_labels(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.integer] | None:
-    """Return the given labels, shape (n_samples,)."""
+    """Return the given labels, shape (n_samples,); None if the file has none."""
     labels = arrays.get("labels")
     if labels is not None and (labels.shape != (n_samples,) or labels.dtype.kind not in "iu"):
         raise DataError(
@@ -104,7 +106,10 @@ def _read_labels(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) ->
 
 
 def _read_clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.bool_] | None:
-    """Return the mask of right labels: from `clean` as a mask, or as true labels to compare with `labels`."""
+    """Return the mask of the right labels, shape (n_samples,); None if the file has no ``clean``.
+
+    The array ``clean`` is the mask itself, or the true labels, which are compared with ``labels``.
+    """
     clean, labels = arrays.get("clean"), arrays.get("labels")
     if clean is None:
         return None

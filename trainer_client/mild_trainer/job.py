@@ -1,4 +1,4 @@
-"""A training as run by the command line: checks, the backend or embedded service, the training, and the report."""
+"""`Job`, a training from the command line: it checks options, creates the backend, trains, and writes the report."""
 
 import os
 import re
@@ -26,7 +26,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
-    """Options of the backend: where the bits are sent, and where the clean sets are selected.
+    """Options that choose the selection backend of a training.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class BackendOptions:
     local
         Whether to select in this process, without a service.
     offline
-        Whether to select in this process, and store the records to be sent to the service later.
+        Whether to select in this process, and store records that ``mild sync`` sends to a service later.
     api_key
-        Key for the service at `url`; None takes the one in ``MILD_API_KEY``, if it is set.
+        API key for the service at `url`. None takes the key in ``MILD_API_KEY``, if that is set.
     spool_bytes
-        Largest number of unsent bytes; None takes the default.
+        Largest number of unsent bytes in the spool; None takes the default.
     """
 
     url: str | None = None
@@ -50,11 +50,11 @@ class BackendOptions:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the training starts an embedded service."""
+        """Whether the training runs an embedded service."""
         return self.url is None and not self.local and not self.offline
 
     def create_backend(self, out: Path) -> LocalSelector | BackgroundBackend:
-        """Create the backend of a training in `out` without an embedded service."""
+        """Create the backend of a training without an embedded service; its files are below the folder `out`."""
         if self.local:
             return LocalSelector(out / "bits")
         mode: Mode = "offline" if self.offline else "online"
@@ -63,18 +63,18 @@ class BackendOptions:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One call of ``mild train``.
+    """One training, as started by ``mild train``.
 
     Attributes
     ----------
     settings
         The settings of the training.
     out
-        Folder for all output.
+        Folder for all files of the training.
     backend_options
         Options of the backend.
     run_id
-        The run's id; None derives one from the time.
+        Id of the run; None derives one from the data set and the time.
     resume
         Whether to resume from the checkpoint in `out`.
     """
@@ -93,9 +93,9 @@ class Job:
         ParameterError
             If options contradict each other or cannot be used.
         CheckpointError
-            If there is no checkpoint to resume from, or it has other settings.
+            If `out` has no checkpoint to resume from, or the checkpoint has other settings.
         TrainerError
-            If the run exists already and `resume` is false.
+            If the run exists already and `resume` is False.
         """
         if not is_distributed():
             self._run_first_rank(console)
@@ -109,7 +109,7 @@ class Job:
                 self._run_other_rank()
 
     def _run_other_rank(self) -> None:
-        """Train on a rank other than the first; only the first rank calls the backend and writes files."""
+        """Train on a rank other than the first, which neither calls the backend nor writes files."""
         from mild_trainer.training import loop, preparation
 
         loop.run_rounds(
@@ -120,7 +120,7 @@ class Job:
         )
 
     def _run_first_rank(self, console: Console) -> None:
-        """Train in a single process, or on the first rank."""
+        """Train in a single process or on the first rank, write the results, and print them."""
         self._check_options()
         with ExitStack() as stack:
             service, client = None, None
@@ -165,10 +165,10 @@ class Job:
             _print_results(console, history, results, (summary_path, page), clean_set_path)
 
     def _gather_samples(self, history: "History", client: MildClient | None) -> "ReportSamples | None":
-        """Gather the samples of the report.
+        """Return the samples that the report shows.
 
-        Return None where that would wait for a remote service, which may be unreachable, or for other ranks; ``mild
-        report`` adds them later.
+        The result is None if gathering them would wait for a remote service, which may be unreachable, or for other
+        ranks. ``mild report`` adds the samples later.
         """
         if is_distributed() or not history.rounds or not (self.backend_options.local or client is not None):
             return None
@@ -180,7 +180,7 @@ class Job:
         return sample_sections.gather_samples(run, training, history.data)
 
     def _check_options(self) -> None:
-        """Check the options before anything is started or written."""
+        """Raise ParameterError or CheckpointError if options are invalid, before anything is started or written."""
         if self.backend_options.local and self.backend_options.url is not None:
             raise ParameterError("--local and --url exclude each other; give one")
         if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
@@ -193,6 +193,7 @@ class Job:
             self._check_checkpoint()
 
     def _check_checkpoint(self) -> None:
+        """Raise CheckpointError if the checkpoint in `out` does not match the options."""
         from mild_trainer.training import checkpoint
 
         stored = checkpoint.load_checkpoint(self.out, self.settings)
@@ -220,6 +221,7 @@ def _print_results(
     paths: tuple[Path, Path],
     clean_set_path: Path | None,
 ) -> None:
+    """Print the table of rounds, remarks on the training, and the paths of the files."""
     from mild_trainer.report import summary
 
     console.print(summary.build_terminal_table(results))
@@ -250,6 +252,6 @@ def _print_results(
 def is_distributed() -> bool:
     """Return whether ``torchrun`` has started this process, without importing torch.
 
-    The same as torch's ``is_torchelastic_launched``.
+    The result is that of ``torch.distributed.is_torchelastic_launched``.
     """
     return "TORCHELASTIC_RUN_ID" in os.environ

@@ -1,16 +1,17 @@
 """Seeded label noise, and a stratified order of samples.
 
-Specifications: ``none``, or a kind and a rate in 0..1, as in ``symmetric:0.4``.
+A specification is ``none``, or a kind and a rate in 0..1, such as ``symmetric:0.4``. The kinds are:
 
-- ``symmetric``: redraws over all classes, the true one included, as published; 10 classes at 0.4 are 0.36 wrong labels.
-- ``symmetric-exclusive``: redraws over the other classes.
+- ``symmetric``: a random class, which may be the true one, as published. At 0.4, 36% of the labels of 10 classes are
+  wrong.
+- ``symmetric-exclusive``: a random class other than the true one.
 - ``pairflip``: the next class.
 - ``asymmetric``: the most similar class. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
-- ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: the labels that people gave, read
-  from a file by `mild_trainer.data.human_labels`; nothing is drawn here.
-- ``instance``: whether and into what depends on the image, through a random linear map of its pixels per class, with
-  flip rates around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
+- ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: human labels, which
+  `mild_trainer.data.human_labels` reads from a file; nothing is drawn here.
+- ``instance``: a class that depends on the image, through a random linear map of its pixels for each true class. The
+  flip rates of the samples vary around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,19 +54,23 @@ _CIFAR100_SUPERCLASSES = (
 )
 
 
-def _symmetric(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+def _redraw_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+    """Draw a label for each sample from all classes."""
     return rng.integers(0, n_classes, len(labels))
 
 
-def _symmetric_exclusive(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+def _flip_to_other_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+    """Draw a label for each sample from the classes other than its own."""
     return (labels + rng.integers(1, n_classes, len(labels))) % n_classes
 
 
-def _pairflip(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+def _flip_to_next_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+    """Replace each label by the next class."""
     return (labels + 1) % n_classes
 
 
-def _asymmetric(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+def _flip_to_similar_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
+    """Replace each label by its similar class in CIFAR-10, or by the next class of its superclass in CIFAR-100."""
     target = np.arange(n_classes)
     if n_classes == 10:
         for source, similar in _CIFAR10_SIMILAR_CLASSES.items():
@@ -82,18 +87,18 @@ def _asymmetric(labels: Labels, n_classes: int, rng: np.random.Generator) -> Lab
 
 
 _TRANSITIONS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = {
-    "symmetric": _symmetric,
-    "symmetric-exclusive": _symmetric_exclusive,
-    "pairflip": _pairflip,
-    "asymmetric": _asymmetric,
+    "symmetric": _redraw_class,
+    "symmetric-exclusive": _flip_to_other_class,
+    "pairflip": _flip_to_next_class,
+    "asymmetric": _flip_to_similar_class,
 }
 HUMAN_LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"cifar10n": ("aggre", "random1", "random2", "random3", "worse"), "cifar100n": ("noisy",)}
 )
-"""Names of the human labels, by data set."""
+"""Names of the human labels of each data set."""
 _INSTANCE = "instance"
 _RATE_SPREAD = 0.1
-"""Standard deviation of the samples' flip rates under `instance` noise, as in Xia et al. 2020."""
+"""Standard deviation of the flip rates of samples with `instance` noise, as in Xia et al. 2020."""
 
 
 def _draw_instance_noise(
@@ -101,8 +106,9 @@ def _draw_instance_noise(
 ) -> Labels:
     """Draw labels that depend on the images: each sample has its own flip rate, and its pixels determine the new label.
 
-    The flip rates are normal around `rate`, truncated to 0..1. A class has a random linear map from pixels to classes;
-    the probabilities of a sample's wrong labels are the softmax of its standardised pixels under its class's map.
+    The flip rates are drawn from a normal distribution around `rate`, truncated to 0..1. Each class has a random linear
+    map from pixels to classes. The softmax of this map of a sample's standardised pixels gives the probabilities of its
+    wrong labels.
     """
     low, high = -rate / _RATE_SPREAD, (1 - rate) / _RATE_SPREAD
     rates = np.asarray(truncnorm.rvs(low, high, rate, _RATE_SPREAD, len(labels), random_state=rng))
@@ -120,13 +126,15 @@ def _draw_instance_noise(
     return noisy
 
 
-def parse(spec: str) -> tuple[str, float]:
-    """Split a specification into its kind and rate; ``none`` and people's labels, which nothing is drawn for, have 0.
+def parse_noise(spec: str) -> tuple[str, float]:
+    """Split a specification into its kind and its rate.
+
+    The rate of ``none`` and of human labels is 0, as nothing is drawn for them.
 
     Raises
     ------
     ParameterError
-        If the kind is unknown, the rate is not a number in 0..1, or there are no such human labels.
+        If the kind or the name of the human labels is unknown, or the rate is not a number in 0..1.
     """
     kind, _, rate_text = spec.partition(":")
     if spec == "none":
@@ -150,35 +158,35 @@ def parse(spec: str) -> tuple[str, float]:
     return kind, rate
 
 
-def apply(
+def apply_noise(
     spec: str, labels: Labels, n_classes: int, seed: int, images: NDArray[np.uint8] | None = None
 ) -> tuple[Labels, NDArray[np.bool_]]:
-    """Return noisy labels and the mask of those that are wrong, shape (n_samples,) each.
+    """Return noisy labels and the mask of the wrong ones among them, shape (n_samples,) each.
 
     Parameters
     ----------
     spec
-        Kind and rate, such as ``pairflip:0.4``.
+        Specification of the noise, such as ``pairflip:0.4``.
     labels
         Shape (n_samples,), the true labels.
     n_classes
         Labels are 0..n_classes-1.
     seed
-        Seed of the samples and of their labels.
+        Seed of the draw of the samples and of their labels.
     images
-        Shape (n_samples, height, width, n_channels), which `instance` noise depends on.
+        Shape (n_samples, height, width, n_channels), required for `instance` noise only.
 
     Raises
     ------
     ParameterError
-        If the specification is invalid, or `instance` noise has no images.
+        If the specification is invalid, or `images` is None with `instance` noise.
 
     Notes
     -----
-    The rate is exact: ``round(rate * n_samples)`` samples, drawn without replacement, have their label replaced; with
-    `instance` noise it is an expectation.
+    Exactly ``round(rate * n_samples)`` samples, drawn without replacement, have their label replaced. With `instance`
+    noise, this is the expected number.
     """
-    kind, rate = parse(spec)
+    kind, rate = parse_noise(spec)
     if not rate:
         return labels.copy(), np.zeros(len(labels), dtype=bool)
     rng = np.random.default_rng(seed)
@@ -195,20 +203,20 @@ def apply(
     return noisy, noisy != labels
 
 
-def stratified_order(labels: Labels, seed: Sequence[int]) -> NDArray[np.int64]:
-    """Return the indices of `labels`, shape (n_samples,), ordered by class and at random within each.
+def draw_stratified_order(labels: Labels, seed: Sequence[int]) -> NDArray[np.int64]:
+    """Return the indices of the samples, shape (n_samples,), ordered by class, and at random within each class.
 
     Parameters
     ----------
     labels
-        Shape (n_samples,).
+        Shape (n_samples,), the classes to order by.
     seed
-        Seed of the order. It includes a number for the purpose: otherwise the first samples would be those that label
-        noise of the same seed mislabels.
+        Seed of the order: the seed of the training, and a number for the purpose. Without the second number, the first
+        samples of the order would be those that label noise of the same seed mislabels.
 
     Notes
     -----
-    Every k-th sample of the order takes from all classes in proportion to their size.
+    Every k-th sample of the order gives a subset in which the classes have their proportions in the data.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     return order[np.argsort(labels[order], kind="stable")]

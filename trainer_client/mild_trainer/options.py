@@ -1,6 +1,6 @@
-"""Command-line options: those of settings are made of the dataclass that declares them.
+"""Command-line options of ``mild``; the options of settings are generated from the fields of dataclasses.
 
-Each option has an environment variable, ``MILD_`` and its name.
+Each option has an environment variable, whose name is ``MILD_`` and the name of the option.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ _SELECTION, _RUN = "Selection", "Run"
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Print what went wrong as one line and exit with 2."""
+def exit_on_error() -> Iterator[None]:
+    """Print an error that the block raises as one line, and exit with status 2."""
     try:
         yield
     except (MildError, OSError) as error:
@@ -37,16 +37,16 @@ def one_line_errors() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class FieldOptions:
-    """Options made of the fields of a dataclass, for `expand_options`.
+    """Group of options generated from the fields of a dataclass, for `expand_options`.
 
     Attributes
     ----------
     cls
-        The dataclass; its described fields become options.
+        The dataclass, whose fields made by `declare_field` become options.
     only, without
-        Names of the fields to take, or to leave out.
+        Names of the fields to use, and to leave out. None for `only` uses all fields.
     defaults
-        Defaults of this command, by field name, for the help; other options show the field's own.
+        Defaults that the help of this command shows, by field name. Other options show the default of the field.
     """
 
     cls: "type[DataclassInstance]"
@@ -54,20 +54,21 @@ class FieldOptions:
     without: Collection[str] = ()
     defaults: Mapping[str, Any] | None = None
 
-    def parameters(self) -> list[inspect.Parameter]:
-        """Return a keyword parameter for each option; its default None means that the option is absent."""
+    def make_parameters(self) -> list[inspect.Parameter]:
+        """Return a keyword parameter for each option, whose value is None if the option is not given."""
         return [
             inspect.Parameter(
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[field_types(self.cls)[field.name] | None, self._option(field)],
+                annotation=Annotated[field_types(self.cls)[field.name] | None, self._make_option(field)],
             )
             for field in fields(self.cls)
             if field.metadata and field.name not in self.without and (self.only is None or field.name in self.only)
         ]
 
-    def _option(self, field: Field[Any]) -> Any:
+    def _make_option(self, field: Field[Any]) -> Any:
+        """Make the typer option of a field."""
         name = field.name.replace("_", "-")
         is_switch = field_types(self.cls)[field.name] is bool
         return typer.Option(
@@ -75,10 +76,11 @@ class FieldOptions:
             envvar=f"MILD_{field.name.upper()}",
             help=field.metadata["text"],
             rich_help_panel=field.metadata.get("group", _SELECTION),
-            show_default=self._shown_default(field),
+            show_default=self._format_default(field),
         )
 
-    def _shown_default(self, field: Field[Any]) -> str | bool:
+    def _format_default(self, field: Field[Any]) -> str | bool:
+        """Return the default that the help shows; False shows none."""
         if self.defaults and field.name in self.defaults:
             return str(self.defaults[field.name])
         if self.cls is TrainSettings and any(field.name in defaults for defaults in DEFAULTS.values()):
@@ -91,16 +93,17 @@ class FieldOptions:
 
 
 def expand_options(**groups: FieldOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Let a command take the options of dataclasses, each group in one parameter of that name.
+    """Return a decorator that adds groups of options to a typer command.
 
-    The parameter is a dict of the options on the command line, without those that are not there.
+    The command has a parameter with the name of each group. It receives a dict of the options of the group that the
+    user has given.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        expanded = {name: group.parameters() for name, group in groups.items()}
-        named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
-        parameters = [each for one in named for each in expanded.get(one.name, [one])]
+        declared = inspect.signature(command, eval_str=True).parameters.values()
+        expanded = {name: group.make_parameters() for name, group in groups.items()}
+        keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in declared]
+        parameters = [option for parameter in keyword_only for option in expanded.get(parameter.name, [parameter])]
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
@@ -110,15 +113,16 @@ def expand_options(**groups: FieldOptions) -> Callable[[Callable[..., None]], Ca
             command(**values)
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
 
 
-def _option(
+def _make_option(
     variable: str, text: str, panel: str, flag: str | None = None, default: bool | str = True
 ) -> typer.models.OptionInfo:
+    """Make an option of the environment variable ``MILD_<variable>``, whose flag has the same name by default."""
     option: typer.models.OptionInfo = typer.Option(
         flag or f"--{variable.lower().replace('_', '-')}",
         envvar=f"MILD_{variable}",
@@ -129,11 +133,11 @@ def _option(
     return option
 
 
-def _take_preset(context: typer.Context, name: str | None) -> str | None:
-    """Use a preset's settings as defaults; options and environment variables win."""
+def _apply_preset(context: typer.Context, name: str | None) -> str | None:
+    """Use the settings of a preset as defaults, which options and environment variables override."""
     if name is not None:
-        with one_line_errors():
-            context.default_map = {**(context.default_map or {}), **presets.find_preset(name).flat}
+        with exit_on_error():
+            context.default_map = {**(context.default_map or {}), **presets.find_preset(name).option_values}
     return name
 
 
@@ -146,11 +150,11 @@ Preset: TypeAlias = Annotated[
         show_default=False,
         rich_help_panel=DATA,
         is_eager=True,
-        callback=_take_preset,
+        callback=_apply_preset,
     ),
 ]
 Url: TypeAlias = Annotated[
-    str | None, _option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
+    str | None, _make_option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
 ]
 SyncUrl: TypeAlias = Annotated[
     str | None,
@@ -158,10 +162,12 @@ SyncUrl: TypeAlias = Annotated[
 ]
 ModeOption: TypeAlias = Annotated[
     Mode,
-    _option("MODE", "online; offline: record for `mild sync`, without a service; disabled: the same as --local.", _RUN),
+    _make_option(
+        "MODE", "online; offline: record for `mild sync`, without a service; disabled: the same as --local.", _RUN
+    ),
 ]
 SpoolBytes: TypeAlias = Annotated[
-    int | None, _option("SPOOL_BYTES", "Most bytes to keep for a service that is away.", _RUN, default="10 GiB")
+    int | None, _make_option("SPOOL_BYTES", "Most bytes to keep for a service that is away.", _RUN, default="10 GiB")
 ]
 ApiKey: TypeAlias = Annotated[
     str | None,
@@ -178,9 +184,9 @@ Local: TypeAlias = Annotated[
     typer.Option("--local", envvar="MILD_LOCAL", help="Select in this process, with no service.", rich_help_panel=_RUN),
 ]
 RunId: TypeAlias = Annotated[
-    str | None, _option("RUN_ID", "The run's name at the service; drawn from the time without it.", _RUN)
+    str | None, _make_option("RUN_ID", "The run's name at the service; drawn from the time without it.", _RUN)
 ]
-Out: TypeAlias = Annotated[Path, _option("OUT", "Folder for the summary, the report and checkpoints.", _RUN)]
+Out: TypeAlias = Annotated[Path, _make_option("OUT", "Folder for the summary, the report and checkpoints.", _RUN)]
 Resume: TypeAlias = Annotated[
     bool,
     typer.Option(

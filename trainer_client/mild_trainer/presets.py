@@ -1,9 +1,9 @@
-"""Named settings: those of the published experiments, and our own.
+"""Presets: named settings of the published experiments and of this project.
 
-A preset is one row here; settings given in addition to it win. The published ones follow MILD (arXiv 2306.11560): only
-members are scored, weights are carried on, the density is fitted and cut at the noisy component's scale, over 27
-stages. Two things differ from the paper: no part of the training set is held out for validation, and the weight decay
-is the same in every stage.
+Options that are given in addition to a preset override it. The published presets follow MILD (arXiv 2306.11560): only
+members are scored, weights are carried from round to round, the density is fitted and cut at the scale of the noisy
+component, over 27 stages. Two things differ from the paper: no part of the training set is held out for validation,
+and the weight decay is the same in every stage.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ PUBLISHED_LOOP: Mapping[str, Any] = MappingProxyType(
         "selection": SelectionOptions(fit="density", threshold="scale", evidence="latest"),
     }
 )
-"""How the published loop chooses and goes on, whatever it trains."""
+"""Settings of the published method that do not depend on the data set or the network."""
 
 _PUBLISHED: Mapping[str, Any] = MappingProxyType(
     {
@@ -66,16 +66,16 @@ _FAST: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One row of the table.
+    """Named settings for one data set.
 
     Attributes
     ----------
     dataset
-        What to train on.
+        Data set to train on.
     settings
         Settings that differ from the data set's defaults.
     source
-        Where they come from.
+        Origin of the settings, in words.
     """
 
     dataset: DatasetName
@@ -83,8 +83,8 @@ class Preset:
     source: str
 
     @property
-    def flat(self) -> dict[str, Any]:
-        """Every setting by its option's name, those of the selection among them."""
+    def option_values(self) -> dict[str, Any]:
+        """Values of all options that the preset sets, by name, including those of the selection."""
         settings = {name: value for name, value in self.settings.items() if name != "selection"}
         selection = self.settings.get("selection")
         options = {} if selection is None else {f.name: getattr(selection, f.name) for f in fields(selection)}
@@ -95,18 +95,19 @@ class Preset:
         }
 
 
-def _paper(noise: str, dataset: DatasetName = "cifar10", **settings: Any) -> Preset:
+def _make_published_preset(noise: str, dataset: DatasetName = "cifar10", **settings: Any) -> Preset:
+    """Make a preset of the published method with a kind of label noise; `settings` override its settings."""
     return Preset(dataset, {**_PUBLISHED, "noise": noise, **settings}, f"as published: {dataset}, {noise}")
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        "paper-cifar10-sym50": _paper("symmetric:0.5", first_epochs=10),
-        "paper-cifar10-sym80": _paper("symmetric:0.8"),
-        "paper-cifar10-asym40": _paper("asymmetric:0.4"),
-        "paper-cifar100-sym50": _paper("symmetric:0.5", "cifar100", epochs=50),
-        "paper-cifar100-sym80": _paper("symmetric:0.8", "cifar100", epochs=50),
-        "paper-cifar100-pairflip40": _paper("pairflip:0.4", "cifar100", epochs=50),
+        "paper-cifar10-sym50": _make_published_preset("symmetric:0.5", first_epochs=10),
+        "paper-cifar10-sym80": _make_published_preset("symmetric:0.8"),
+        "paper-cifar10-asym40": _make_published_preset("asymmetric:0.4"),
+        "paper-cifar100-sym50": _make_published_preset("symmetric:0.5", "cifar100", epochs=50),
+        "paper-cifar100-sym80": _make_published_preset("symmetric:0.8", "cifar100", epochs=50),
+        "paper-cifar100-pairflip40": _make_published_preset("pairflip:0.4", "cifar100", epochs=50),
         "fast-cifar10": Preset("cifar10", _FAST, "ours: two short rounds, then MixMatch; not tuned on a GPU yet"),
         "fast-cifar100": Preset("cifar100", _FAST, "ours: two short rounds, then MixMatch; not tuned on a GPU yet"),
         "best-digits": Preset(
@@ -122,7 +123,7 @@ def find_preset(name: str) -> Preset:
     Raises
     ------
     ParameterError
-        If there is none.
+        If there is no preset of that name.
     """
     if name not in PRESETS:
         raise ParameterError(f"preset is {name!r}; give one of {', '.join(PRESETS)}")
@@ -130,12 +131,12 @@ def find_preset(name: str) -> Preset:
 
 
 def make_settings(name: str, **changes: Any) -> TrainSettings:
-    """Return a preset's settings with `changes` on top; a change to None is ignored.
+    """Return the settings of a preset, overridden by the `changes` that are not None.
 
     Raises
     ------
     ParameterError
-        If there is no such preset, or a setting is outside its range.
+        If there is no preset of that name, or a setting is outside its range.
     """
     preset = find_preset(name)
     overrides = {key: value for key, value in changes.items() if value is not None}
@@ -143,13 +144,16 @@ def make_settings(name: str, **changes: Any) -> TrainSettings:
 
 
 def format_table() -> str:
-    """Return each preset in two lines: its name and source, and what it sets."""
+    """Return a text of two lines for each preset: its name and source, and the options that it sets."""
     lines = []
     for name, preset in PRESETS.items():
-        options = " ".join(f"--{key.replace('_', '-')} {_format_value(value)}" for key, value in preset.flat.items())
+        options = " ".join(
+            f"--{key.replace('_', '-')} {_format_value(value)}" for key, value in preset.option_values.items()
+        )
         lines.append(f"{name}: {preset.source}\n  {options}")
     return "\n".join(lines)
 
 
 def _format_value(value: object) -> str:
+    """Return a value as text, a boolean in lower case."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Every setting of a training, and each data set's own defaults."""
+"""`TrainSettings`, all settings of a training, and their defaults for each data set."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -24,14 +24,14 @@ DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 DataOn: TypeAlias = Literal["auto", "device", "host"]
 
 DATA, TRAINING = "Data", "Training"
-"""Groups of the settings in the help."""
+"""Groups of settings in the help of the command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """What a training is, in full; `for_dataset` fills in the data set's own defaults.
+    """All settings of a training; `for_dataset` fills in the defaults of a data set.
 
-    This is the one declaration of the settings: the command line, the checks and the documentation's test read it.
+    The settings are declared only here: the command line, the checks and the test of the documentation read the fields.
     """
 
     dataset: DatasetName = declare_field("digits", "Data set to train on.", group=DATA)
@@ -126,9 +126,10 @@ class TrainSettings:
 
     @classmethod
     def for_dataset(cls, dataset: DatasetName, **settings: Any) -> Self:
-        """Return the data set's defaults with `settings` on top; None counts as not given.
+        """Return the settings of a data set: its defaults, overridden by the `settings` that are not None.
 
-        Where only members are observed nothing is planted by default: planted samples could never return.
+        If only members are observed, no label is planted by default, as planted samples could never become members
+        again.
 
         Raises
         ------
@@ -141,16 +142,16 @@ class TrainSettings:
         return cls(**{"dataset": dataset, **DEFAULTS[dataset], **overrides}).checked()
 
     def checked(self) -> Self:
-        """Return self.
+        """Return self after checking all settings.
 
         Raises
         ------
         ParameterError
-            If a setting is outside its range.
+            If a setting is outside its range, or two settings contradict each other.
         """
         check_fields(self)
-        noise.parse(self.noise)
-        imbalance.parse(self.imbalance)
+        noise.parse_noise(self.noise)
+        imbalance.parse_imbalance(self.imbalance)
         self.selection.checked()
         if self.plant and self.observe == "members":
             raise ParameterError(
@@ -159,24 +160,24 @@ class TrainSettings:
             )
         return self
 
-    def epochs_of(self, round: int) -> int:
-        """Epochs of a round."""
+    def count_epochs(self, round: int) -> int:
+        """Return the number of epochs of a round."""
         return self.epochs if round else self.first_epochs or self.epochs
 
     @property
     def forward_pass(self) -> Pass:
-        """The pass that makes the members' bits."""
+        """Forward pass that the bits of members come from: ``train`` or ``eval``."""
         return "eval" if self.observe == "all" else "train"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Undo `as_json`."""
+        """Create settings from the result of `as_json`."""
         folder = values["data_dir"]
         data_dir, selection = None if folder is None else Path(folder), SelectionOptions(**values["selection"])
         return cls(**{**values, "data_dir": data_dir, "selection": selection})
 
     def as_json(self) -> dict[str, Any]:
-        """Every setting as a JSON value."""
+        """Return all settings by name, as JSON values."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "selection"}
         return {
             **values,

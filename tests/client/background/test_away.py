@@ -25,7 +25,7 @@ def test_a_service_that_is_there_has_everything_and_makes_the_sets(
         first = put(backend, epochs)
         assert first.summary["basis"] == "stored"
         assert backend.finish(0) is first
-        weights = backend.weights(first)
+        weights = backend.compute_weights(first)
         backend.put_members(1, first.selected)
         put(backend, epochs, round=1)
         assert backend.n_unsent == 0
@@ -46,7 +46,7 @@ def test_a_service_that_is_away_for_a_whole_training_gets_everything_later(
         backend.open(SPEC)
         used = put(backend, epochs)
         assert used.selected.tobytes() == local_set(epochs)
-        weights = backend.weights(used)
+        weights = backend.compute_weights(used)
     assert "recorded without the service" in caplog.text
     assert f"mild sync {spools / 'a-run'}" in caplog.text
     assert [(each.run_id, each.n_unsent) for each in inspect_spools(spools)] == [("a-run", 27)]
@@ -62,7 +62,7 @@ def test_a_service_that_is_away_for_a_whole_training_gets_everything_later(
 def _local_weights(epochs: list[EpochBits]) -> NDArray[np.float32]:
     selector = LocalSelector()
     selector.open(SPEC)
-    return selector.weights(put(selector, epochs))
+    return selector.compute_weights(put(selector, epochs))
 
 
 def test_a_service_that_goes_and_comes_back_gets_everything_in_order(

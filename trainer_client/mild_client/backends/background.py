@@ -1,4 +1,4 @@
-"""`BackgroundBackend`: selection by a service that may be unreachable, with a spool and a local selector."""
+"""`BackgroundBackend`, with which training continues while the service is unreachable."""
 
 import atexit
 import contextlib
@@ -25,7 +25,7 @@ from mild_client.backends.uploader import (
     make_open_record,
 )
 from mild_client.client import MildClient
-from mild_client.commands import command
+from mild_client.commands import format_command
 from mild_client.errors import (
     ClientError,
     LocalStateError,
@@ -51,12 +51,12 @@ DEFAULT_SPOOL_BYTES = 10 << 30
 
 
 def resolve_mode(mode: str | None) -> Mode:
-    """Return `mode`, or else that of ``MILD_MODE``, or else ``online``.
+    """Return `mode`; if it is None, return the mode in ``MILD_MODE``, or ``online`` if that is not set.
 
     Raises
     ------
     ParameterError
-        If it is not a mode.
+        If the mode is not ``online``, ``offline`` or ``disabled``.
     """
     name = mode or os.environ.get("MILD_MODE") or "online"
     for valid_mode in get_args(Mode):
@@ -67,17 +67,17 @@ def resolve_mode(mode: str | None) -> Mode:
 
 
 def resolve_spool_dir(folder: Path | None) -> Path:
-    """Return the folder of all spools: `folder`, or else that of ``MILD_SPOOL_DIR``, or else ``mild-spool``."""
+    """Return the folder of all spools: `folder`, or that in ``MILD_SPOOL_DIR``, or ``mild-spool``."""
     return folder or Path(os.environ.get("MILD_SPOOL_DIR") or DEFAULT_SPOOL_DIR)
 
 
 def resolve_spool_bytes(limit: int | None) -> int:
-    """Return the largest number of unsent bytes of a run: `limit`, or else ``MILD_SPOOL_BYTES``, or else 10 GiB.
+    """Return the largest number of unsent bytes of a run: `limit`, or that in ``MILD_SPOOL_BYTES``, or 10 GiB.
 
     Raises
     ------
     ParameterError
-        If it is not a number of bytes.
+        If the limit is not a whole number of bytes.
     """
     text = str(limit) if limit is not None else os.environ.get("MILD_SPOOL_BYTES") or str(DEFAULT_SPOOL_BYTES)
     if not text.isdecimal():
@@ -86,32 +86,33 @@ def resolve_spool_bytes(limit: int | None) -> int:
 
 
 class BackgroundBackend:
-    """`SelectionBackend` with which a failure of the service neither blocks nor ends the training.
+    """`SelectionBackend` with which training continues when the service fails or does not answer.
 
     Every record is written to a spool on disk, and a thread sends it to the service. At the end of a round, the service
-    selects the clean set if it has all records; if it is unreachable or takes longer than `patience`, the set is
-    selected in this process from the same bits, used, and sent to the service later. Usable as a context manager.
+    selects the clean set if it has all records. If the service is unreachable or takes longer than `patience`, the set
+    is selected in this process from the same bits, and sent to the service later. A context manager, which calls
+    `close`.
 
     Parameters
     ----------
     url
-        The service's address; only the mode ``online`` needs one.
+        Address of the service; required only in the mode ``online``.
     folder
-        Folder of the spools of all runs, one folder per run; None: ``MILD_SPOOL_DIR``, or ``mild-spool``.
+        Folder with the spools of all runs, one folder per run. None takes ``MILD_SPOOL_DIR``, or ``mild-spool``.
     mode
-        ``online``; ``offline``: records stay in the spool, for `sync` to send; ``disabled``: nothing is written or
-        sent, and the sets are selected in this process. None: ``MILD_MODE``, or ``online``.
+        ``online`` sends the records. ``offline`` leaves them in the spool, for ``mild sync`` to send. ``disabled``
+        writes and sends nothing, and selects the clean sets in this process. None takes ``MILD_MODE``, or ``online``.
     api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
+        API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
     spool_bytes
-        Largest number of unsent bytes of one run; None: ``MILD_SPOOL_BYTES``, or 10 GiB. Beyond it, the run's records
-        are no longer stored, and the training continues.
+        Largest number of unsent bytes of one run. None takes ``MILD_SPOOL_BYTES``, or 10 GiB. Once it is reached, no
+        more records of the run are stored, and the training continues.
     patience
-        Seconds to wait for the service's set at the end of a round.
+        Seconds to wait for the service's clean set at the end of a round.
     drain
         Seconds that `close`, and the end of the process, may take to send the remaining records.
     http
-        HTTP client to use; it is not closed. None: create own ones.
+        HTTP client to use, which `close` leaves open. None creates clients.
 
     Raises
     ------
@@ -120,8 +121,8 @@ class BackgroundBackend:
 
     Notes
     -----
-    Two failures still end the training: a refusal by the service at `open` (such as an existing run, or a missing
-    key), and later another trainer that has taken the run over (`StaleAttempt`), as two trainers would overwrite each
+    Two failures still end the training: an error response of the service to `open` (such as an existing run, or a
+    missing key), and `StaleAttempt`, if another trainer has taken over the run, as two trainers would overwrite each
     other's files.
     """
 
@@ -144,12 +145,12 @@ class BackgroundBackend:
         self._limit = resolve_spool_bytes(spool_bytes)
         self._patience, self._drain = patience, drain
         self._local = LocalSelector()
-        self._client = self._connect(Retry(_SHORT_DEADLINE, _SHORT_DEADLINE)) if self.mode == "online" else None
+        self._client = self._create_client(Retry(_SHORT_DEADLINE, _SHORT_DEADLINE)) if self.mode == "online" else None
         self._spool: Spool | None = None
         self._upload_thread: UploadThread | None = None
         self._remote: HttpBackend | None = None
-        self._finished: dict[int, RoundResult] = {}
-        self._from_service: set[int] = set()
+        self._results: dict[int, RoundResult] = {}
+        self._rounds_from_service: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -159,25 +160,27 @@ class BackgroundBackend:
 
     @property
     def n_unsent(self) -> int:
-        """Number of unsent records."""
+        """Number of records that are not sent yet."""
         return 0 if self._spool is None else self._spool.n_unsent
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Open the run, or take it over at `resume_from`; in the spool alone if the service is unreachable.
+        """Open a new run, or resume the run at `resume_from`, the next epoch to write.
+
+        If the service is unreachable, the run is opened in the spool only, and at the service later.
 
         Raises
         ------
         RunExists
             If the run exists, at the service or in the spool, and `resume_from` is None.
         ResumeError
-            If epochs before `resume_from` are missing.
+            If epochs before `resume_from` are missing in the spool folder or at the service.
         ServiceError
-            If the service refuses.
+            If the service refuses to open the run.
         SpoolError
-            If the spool cannot be written, or is in use.
+            If the spool cannot be written, or another process uses it.
         """
-        self._finished.clear()
-        self._from_service.clear()
+        self._results.clear()
+        self._rounds_from_service.clear()
         if self.mode == "disabled":
             return self._local.open(spec, resume_from)
         folder = self._folder / spec.run_id
@@ -189,7 +192,7 @@ class BackgroundBackend:
                 )
             self._local = LocalSelector(folder / "bits")
             state = self._local.open(spec, resume_from) if resume_from is not None else RunState(0, 1)
-            if not self._try_open(spec, resume_from):
+            if not self._try_open_at_service(spec, resume_from):
                 if resume_from is None and not self._spool.is_fresh:
                     raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
                 self._spool.append(make_open_record(spec, resume_from))
@@ -199,73 +202,81 @@ class BackgroundBackend:
             self.close()
             raise
         if self.mode == "online":
-            self._upload_thread = UploadThread(self._spool, self._connect)
+            self._upload_thread = UploadThread(self._spool, self._create_client)
         atexit.register(self.close)
         return state
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Store the given labels."""
+        """Store the given labels, shape (n_samples,), and send them later."""
         self._local.put_labels(labels)
-        self._append(make_labels_record(labels))
+        self._append_record(make_labels_record(labels))
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Set the samples whose labels are broken on purpose in round 0."""
+        """Store which samples round 0 trains on with planted (wrong) labels, as a bitmap of shape (n_bytes,)."""
         self._local.put_planted(planted)
-        self._append(Record("planted", {}, planted.tobytes()))
+        self._append_record(Record("planted", {}, planted.tobytes()))
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Set the training samples of a round."""
+        """Store the bitmap, shape (n_bytes,), of the samples that a round trains on."""
         self._local.put_members(round, members)
-        self._append(Record("members", {"round": round}, members.tobytes()))
+        self._append_record(Record("members", {"round": round}, members.tobytes()))
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Store one epoch's bits, to be sent.
+        """Store the correctness bits of all samples for one epoch, and send them later.
 
         Raises
         ------
         StaleAttempt
-            If another trainer has taken the run over.
+            If another trainer has taken over the run.
         """
-        self._check_current()
+        self._check_attempt()
         self._local.put_epoch(round, epoch, bits)
-        self._append(Record("epoch", {"round": round, "epoch": epoch}, bits.to_body()))
+        self._append_record(Record("epoch", {"round": round, "epoch": epoch}, bits.to_body()))
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store an epoch's scalars, to be sent."""
-        self._append(Record("metrics", {"round": round, "epoch": epoch, "metrics": dict(metrics)}), is_durable=False)
+        """Store scalars of an epoch, such as ``train_loss``, and send them later."""
+        self._append_record(
+            Record("metrics", {"round": round, "epoch": epoch, "metrics": dict(metrics)}), is_durable=False
+        )
 
     def finish(self, round: int) -> RoundResult:
-        """Freeze the round with the service's set, or, if there is none, with one selected in this process.
+        """Freeze the round, and return the clean set of the service, or, if there is none, of this process.
 
         Raises
         ------
         StaleAttempt
-            If another trainer has taken the run over.
+            If another trainer has taken over the run.
         """
-        if round in self._finished:
-            return self._finished[round]
+        if round in self._results:
+            return self._results[round]
         result = self._fetch_result(round)
-        self._check_current()
+        self._check_attempt()
         if result is not None:
             self._local.adopt_result(result)
-            self._from_service.add(round)
-            self._finished[round] = result
+            self._rounds_from_service.add(round)
+            self._results[round] = result
             return result
-        self._finished[round] = result = self._local.finish(round)
-        self._append(make_finish_record(result))
+        self._results[round] = result = self._local.finish(round)
+        self._append_record(make_finish_record(result))
         # Explicit, as the service may have frozen the round with its own set before its response was lost.
-        self._append(Record("members", {"round": round + 1}, result.selected.tobytes()))
+        self._append_record(Record("members", {"round": round + 1}, result.selected.tobytes()))
         return result
 
-    def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score."""
-        if result.round in self._from_service and self._remote is not None:
+    def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """Return the probability that each sample's given label is right, shape (n_samples,).
+
+        The probability is 0 where the sample has no score. `result` is that of a finished round.
+        """
+        if result.round in self._rounds_from_service and self._remote is not None:
             with contextlib.suppress(*TEMPORARY_ERRORS):
-                return self._remote.weights(result)
-        return self._local.weights(result)
+                return self._remote.compute_weights(result)
+        return self._local.compute_weights(result)
 
     def flush(self, seconds: float) -> bool:
-        """Wait up to `seconds` until all is sent, or the service does not answer; return whether all is sent."""
+        """Wait until all records are sent, and return whether they are.
+
+        The wait ends after `seconds`, or as soon as the service does not answer.
+        """
         return self._upload_thread.flush(seconds) if self._upload_thread is not None else not self.n_unsent
 
     def close(self) -> None:
@@ -282,22 +293,23 @@ class BackgroundBackend:
             self._client.close()
 
     def describe_unsent(self) -> str:
-        """Describe the unsent records and the command that sends them; empty if there are none."""
+        """Return a sentence with the unsent records and the command that sends them; empty if all are sent."""
         spool = self._spool
         if spool is None or not spool.n_unsent:
             return ""
         url_option = () if self._url else ("--url", "URL")
         return (
             f"{spool.n_unsent} records ({spool.n_unsent_bytes} bytes) are not sent yet and are kept; send them with: "
-            f"{command('mild', 'sync', spool.folder, *url_option)}"
+            f"{format_command('mild', 'sync', spool.folder, *url_option)}"
         )
 
-    def _connect(self, retry: Retry) -> MildClient:
+    def _create_client(self, retry: Retry) -> MildClient:
+        """Create a client of the service with its own retries."""
         assert self._url is not None
         return MildClient(self._url, self._http, retry, timeout=self._patience, api_key=self._api_key)
 
-    def _try_open(self, spec: RunSpec, resume_from: Position | None) -> bool:
-        """Open the run at the service, after sending older records; return whether the service answered."""
+    def _try_open_at_service(self, spec: RunSpec, resume_from: Position | None) -> bool:
+        """Send older records and open the run at the service; return False if the service cannot be reached."""
         if self._client is None or self._spool is None:
             return False
         if self._spool.n_unsent and not self._send_unsent(self._spool):
@@ -313,13 +325,15 @@ class BackgroundBackend:
         return True
 
     def _send_unsent(self, spool: Spool) -> bool:
-        upload_thread = UploadThread(spool, self._connect)
+        """Send the records of an earlier process within `patience`; return whether all are sent."""
+        upload_thread = UploadThread(spool, self._create_client)
         try:
             return upload_thread.flush(self._patience)
         finally:
             upload_thread.close(self._patience)
 
-    def _append(self, record: Record, is_durable: bool = True) -> None:
+    def _append_record(self, record: Record, is_durable: bool = True) -> None:
+        """Add a record to the spool and wake the upload thread; a full spool only logs an error."""
         if self.mode == "disabled":
             return
         if self._spool is None or self._spool.is_closed:
@@ -339,7 +353,7 @@ class BackgroundBackend:
             self._upload_thread.notify()
 
     def _fetch_result(self, round: int) -> RoundResult | None:
-        """Return the service's result of a round; None if it is unreachable, slow, or lacks records."""
+        """Finish a round at the service and return the result; None if the service is slow or lacks records."""
         upload_thread, spool, client = self._upload_thread, self._spool, self._client
         if upload_thread is None or spool is None or client is None or spool.is_full:
             return None
@@ -356,6 +370,7 @@ class BackgroundBackend:
             logger.warning("run %s: round %d is selected in this process: %s", spool.run_id, round, error)
             return None
 
-    def _check_current(self) -> None:
+    def _check_attempt(self) -> None:
+        """Raise StaleAttempt if another trainer has taken over the run."""
         if self._upload_thread is not None and self._upload_thread.stale_error is not None:
             raise self._upload_thread.stale_error

@@ -1,4 +1,4 @@
-"""`HttpBackend`: selection by the service, over HTTP."""
+"""`HttpBackend`, with which the service selects, over HTTP."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from mild_core.types import EpochBits, RunSpec
 
 
 class HttpBackend:
-    """`SelectionBackend` for one run of a service; it keeps the attempt number of this trainer.
+    """`SelectionBackend` that sends the bits of one run to the service, and returns the service's clean sets.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ class HttpBackend:
         self._attempt: int | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Open the run, or take it over at `resume_from`.
+        """Open a new run, or resume the run at `resume_from`, the next epoch to write.
 
-        A trainer that was stopped after finishing a round and before its checkpoint resumes at the end of that round:
-        the service has opened the next round, and `finish` returns the stored set.
+        If a trainer was stopped after it finished a round and before it wrote its checkpoint, `resume_from` lies in the
+        finished round. The run is then open in the next round, and `finish` returns the stored clean set.
 
         Raises
         ------
@@ -49,37 +49,37 @@ class HttpBackend:
             answer = self._client.open_run(spec, resume_from)
         self._attempt = int(answer["attempt"])
         if resume_from is None:
-            self._check_new()
+            self._check_run_is_new()
         else:
-            self._check_epochs(resume_from)
+            self._check_earlier_epochs(resume_from)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
     def use_attempt(self, spec: RunSpec, attempt: int) -> None:
-        """Write to a run that is open already, as `attempt`."""
+        """Write to a run that is open already, with the writer number `attempt`, instead of opening it."""
         self._spec, self._attempt = spec, attempt
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Store the given labels."""
+        """Store the given labels, shape (n_samples,), before the first epoch."""
         self._client.put_labels(self._spec.run_id, labels)
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Set the samples whose labels are broken on purpose in round 0."""
+        """Store which samples round 0 trains on with planted (wrong) labels, as a bitmap of shape (n_bytes,)."""
         self._client.put_planted(self._spec.run_id, planted, self._attempt)
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Set the training samples of a round."""
+        """Store the bitmap, shape (n_bytes,), of the samples that a round trains on."""
         self._client.put_members(self._spec.run_id, round, members, self._attempt)
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Commit one epoch's bits."""
+        """Store the correctness bits of all samples for one epoch."""
         self._client.put_epoch(self._spec.run_id, round, epoch, bits, self._attempt)
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store an epoch's scalars."""
+        """Store scalars of an epoch, such as ``train_loss``."""
         self._client.put_metrics(self._spec.run_id, round, epoch, metrics, self._attempt)
 
     def finish(self, round: int) -> RoundResult:
-        """Freeze the round and fetch its clean set."""
+        """Freeze the round and return the clean set that the service selects from it."""
         run_id, n_samples = self._spec.run_id, self._spec.num_samples
         summary = self._client.finish(run_id, round, self._attempt)
         summary.pop("indices", None)
@@ -91,12 +91,16 @@ class HttpBackend:
             fit=self._client.fit(run_id, round),
         )
 
-    def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score."""
+    def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """Return the probability that each sample's given label is right, shape (n_samples,).
+
+        The probability is 0 where the sample has no score. `result` is that of a finished round.
+        """
         _, posterior = self._client.scores(self._spec.run_id, round=result.round)
         return compute_sample_weights(posterior, result.selected, result.summary["verdict"])
 
-    def _check_new(self) -> None:
+    def _check_run_is_new(self) -> None:
+        """Raise RunExists if the run has epochs or finished rounds."""
         run_id = self._spec.run_id
         last = self._client.get_run(run_id)["rounds"][-1]
         number, n_epochs = last["round"], last["num_epochs"]
@@ -104,7 +108,8 @@ class HttpBackend:
             position = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
             raise RunExists(f"run {run_id!r} exists already and is at {position}")
 
-    def _check_epochs(self, position: Position) -> None:
+    def _check_earlier_epochs(self, position: Position) -> None:
+        """Raise ResumeError if the service lacks epochs of the round before `position`."""
         run_id = self._spec.run_id
         stored_epochs = self._client.get_run(run_id)["rounds"][position.round]["epochs"]
         if stored_epochs != list(range(position.epoch)):

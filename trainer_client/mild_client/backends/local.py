@@ -1,4 +1,4 @@
-"""`LocalSelector`: selection in the training process by `mild_core`, without a service."""
+"""`LocalSelector`, which selects in the training process, without a service."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,8 @@ SelectFunction: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions, Ann
 
 @dataclass
 class _LocalRound:
+    """Bits of one round, and once it is finished, its result and the probabilities of being mislabelled."""
+
     members: Bitmap | None = None
     planted: Bitmap | None = None
     epochs: dict[int, EpochBits] = field(default_factory=dict)
@@ -34,16 +36,16 @@ class _LocalRound:
 
 
 class LocalSelector:
-    """`SelectionBackend` that keeps a run's bits in memory and selects in this process.
+    """`SelectionBackend` that keeps the bits of a run in memory and selects in this process.
 
     Parameters
     ----------
     folder
-        Folder in which the bits are also stored, so that an interrupted training can resume: one file each, in the
-        format of the HTTP API (``round-0/epoch-3.bits``, ``round-0/planted.bits``, ``round-1/members.bits``). None
-        keeps them in memory only.
+        Folder in which the bits are also stored, so that an interrupted training can resume. Each bitmap is a file in
+        the format of the HTTP API (``round-0/epoch-3.bits``, ``round-0/planted.bits``, ``round-1/members.bits``). None
+        keeps the bits in memory only.
     select
-        Function that selects the clean set from rounds of bits.
+        Function that selects a clean set from the bits of all rounds.
     """
 
     def __init__(self, folder: Path | None = None, select: SelectFunction = selection.select) -> None:
@@ -54,7 +56,7 @@ class LocalSelector:
         self._annotations: Annotations | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Begin an empty run, or load the epochs before `resume_from`.
+        """Begin an empty run, or load the epochs before `resume_from`, the next epoch to write, from the folder.
 
         Raises
         ------
@@ -71,12 +73,12 @@ class LocalSelector:
         return RunState(round=len(self._rounds) - 1, attempt=1)
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Set the given labels, shape (n_samples,), which fits and minimum shares per class need.
+        """Store the given labels, shape (n_samples,), which are needed for fits and minimum shares per class.
 
         Raises
         ------
         ParameterError
-            If there is not one label per sample.
+            If the array does not have one label per sample.
         """
         if labels.shape != (self._spec.num_samples,):
             raise ParameterError(
@@ -94,7 +96,9 @@ class LocalSelector:
         return None if self._annotations is None else self._annotations.labels
 
     def put_planted(self, planted: Bitmap) -> None:
-        """Set the samples whose labels are broken on purpose in round 0; repeating a call changes nothing.
+        """Store which samples round 0 trains on with planted (wrong) labels, as a bitmap of shape (n_bytes,).
+
+        Repeating a call changes nothing.
 
         Raises
         ------
@@ -114,7 +118,7 @@ class LocalSelector:
         self._write_file(_PLANTED, planted.tobytes())
 
     def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
-        """Read the first `n_rounds` rounds of the folder, without changing it.
+        """Return the bits of the first `n_rounds` rounds of the folder, without changing the folder.
 
         Raises
         ------
@@ -122,21 +126,21 @@ class LocalSelector:
             If epochs of these rounds are missing from the folder.
         """
         self._spec = spec
-        self._rounds = self._read_folder(Position(n_rounds, 0), prune=False)
+        self._rounds = self._read_folder(Position(n_rounds, 0), delete_later_epochs=False)
         return self.collect_rounds()
 
     def put_members(self, round: int, members: Bitmap) -> None:
-        """Set the training samples of `round`, which must be the open one."""
+        """Store the bitmap, shape (n_bytes,), of the samples that `round`, the open round, trains on."""
         self._get_open_round(round).members = bitmap.check(members, self._spec.num_samples, "members bitmap")
         self._write_file(f"round-{round}/members.bits", members.tobytes())
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Store one epoch's bits; the round must be the open one.
+        """Store the correctness bits of all samples for one epoch of the open round.
 
         Raises
         ------
         CorrectNotObservedError
-            If the run observes members only, and another sample is marked as correct.
+            If the run observes members only, and a sample that is no member is marked as correct.
         """
         current = self._get_open_round(round)
         if self._spec.observe == "members" and bits.observed is None and current.members is not None:
@@ -150,10 +154,10 @@ class LocalSelector:
         self._write_file(f"round-{round}/epoch-{epoch}.bits", bits.to_body())
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Do nothing: scalars are not stored locally."""
+        """Do nothing, as scalars of an epoch are not stored locally."""
 
     def finish(self, round: int) -> RoundResult:
-        """Select the clean set from all rounds up to this one, and open the next round.
+        """Select the clean set from the bits up to this round, open the next round, and return the result.
 
         Raises
         ------
@@ -166,23 +170,26 @@ class LocalSelector:
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
         selected = self._select(self.collect_rounds(), self._spec.selection, self._annotations)
-        current.result, current.posterior = _make_result(round, selected), selected.noisy_posterior
+        current.result, current.posterior = _make_round_result(round, selected), selected.noisy_posterior
         self._begin_next_round(current.result)
         return current.result
 
     def adopt_result(self, result: RoundResult) -> None:
-        """Finish the open round with the service's result for the same bits, and open the next round."""
+        """Finish the open round with a result that the service has selected, and open the next round."""
         current = self._get_open_round(result.round)
         current.result = result
         self._begin_next_round(result)
 
-    def weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """Return the probability that each label is right, after a finished round, shape (n_samples,); 0: no score.
+    def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
+        """Return the probability that each sample's given label is right, shape (n_samples,).
+
+        The probability is 0 where the sample has no score. `result` is that of a finished round.
+
 
         Raises
         ------
         LocalStateError
-            If the round is not finished here, or was finished by `adopt_result` and is not the last one.
+            If the round is not finished, or was finished by `adopt_result` and is not the last finished round.
         """
         local_round = self._rounds[result.round] if result.round < len(self._rounds) else _LocalRound()
         if local_round.posterior is None and local_round.result is not None and result.round == len(self._rounds) - 2:
@@ -194,21 +201,23 @@ class LocalSelector:
         return compute_sample_weights(local_round.posterior, result.selected, result.summary["verdict"])
 
     def collect_rounds(self) -> tuple[RoundBits, ...]:
-        """Return the bits of every round that has epochs, oldest first.
+        """Return the bits of all rounds that have epochs, in the order of the rounds.
 
         Raises
         ------
         LocalStateError
-            If the open round has a gap in its epochs, or no round has any.
+            If a round lacks an epoch before its last one, or no round has epochs.
         """
         rounds = [r for r in self._rounds if r.epochs] or self._rounds
         return tuple(self._make_round_bits(number, r) for number, r in enumerate(rounds))
 
     def _begin_next_round(self, result: RoundResult) -> None:
+        """Open the next round, with the clean set of `result` as its training samples."""
         self._write_file(f"round-{result.round + 1}/members.bits", result.selected.tobytes())
         self._rounds.append(_LocalRound(members=result.selected))
 
     def _make_round_bits(self, number: int, local_round: _LocalRound) -> RoundBits:
+        """Stack the epochs of a round; raise LocalStateError if one is missing."""
         n_epochs = len(local_round.epochs)
         missing = sorted(set(range(max(local_round.epochs, default=0) + 1)) - set(local_round.epochs))
         if missing:
@@ -223,6 +232,7 @@ class LocalSelector:
         )
 
     def _get_open_round(self, round: int) -> _LocalRound:
+        """Return `round`; raise LocalStateError if it is not the open round."""
         if round != len(self._rounds) - 1:
             raise LocalStateError(
                 f"round {round} is not open, round {len(self._rounds) - 1} is; finished rounds never change"
@@ -230,22 +240,23 @@ class LocalSelector:
         return self._rounds[round]
 
     def _delete_files(self) -> None:
-        """Delete the files of an earlier run, so that resuming does not read them."""
+        """Delete the files of an earlier run in the folder, so that resuming does not read them."""
         if self._folder is not None:
             for path in (*self._folder.glob("round-*/*.bits"), self._folder / _LABELS):
                 path.unlink(missing_ok=True)
 
     def _write_file(self, name: str, body: bytes) -> None:
+        """Replace a file of the folder by `body`; do nothing without a folder."""
         if self._folder is None:
             return
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(body)
-        part.replace(path)
+        temporary_path = path.with_suffix(".part")
+        temporary_path.write_bytes(body)
+        temporary_path.replace(path)
 
-    def _read_folder(self, until: Position, prune: bool = True) -> list[_LocalRound]:
-        """Read the rounds as they were before epoch `until` was written; `prune` deletes later epochs."""
+    def _read_folder(self, until: Position, delete_later_epochs: bool = True) -> list[_LocalRound]:
+        """Read the rounds up to `until`, the next epoch to write, and with `delete_later_epochs` delete later files."""
         if self._folder is None:
             raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
         n_samples = self._spec.num_samples
@@ -260,7 +271,7 @@ class LocalSelector:
                 epoch = int(path.stem.removeprefix("epoch-"))
                 if number < until.round or epoch < until.epoch:
                     local_round.epochs[epoch] = EpochBits.from_body(path.read_bytes(), n_samples)
-                elif prune:
+                elif delete_later_epochs:
                     path.unlink()
             rounds.append(local_round)
         labels = self._folder / _LABELS
@@ -276,7 +287,7 @@ class LocalSelector:
         return rounds
 
 
-def _make_result(round: int, selected: Selection) -> RoundResult:
+def _make_round_result(round: int, selected: Selection) -> RoundResult:
     return RoundResult(
         round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.from_selection(selected)
     )

@@ -1,16 +1,16 @@
-"""A spool: the records of one run on disk, appended by the trainer and sent to the service in their order.
+"""`Spool`, a queue on disk of the records of one run, which the trainer appends and a thread sends.
 
 ::
 
-    FOLDER/                 one run's, named after it
-      spool.json            version of this layout, run, number of samples, the service's address
+    FOLDER/                 spool of one run, named after the run
+      spool.json            version of this layout, run, number of samples, address of the service
       lock                  held by the process that writes or sends
       00000000.log, ...     segments of records (`spool_records`), appended to and never changed
-      sent.json             position of the next record to send, and the attempt number sent with it
-      refused/              records that were refused or damaged, each with a text file of the reason
+      sent.json             position of the next record to send, and the attempt number to send with it
+      refused/              refused or damaged records, each with a text file that gives the reason
 
-A killed process leaves at worst an incomplete record at the end of the last segment; the next process moves it to
-``refused/``. Segments are deleted once they are sent. The lock is released by the system, however its process ends.
+A killed process leaves at worst an incomplete record at the end of the last segment, which the next process moves to
+``refused/``. Sent segments are deleted. The system releases the lock when the process ends, even if it was killed.
 """
 
 import contextlib
@@ -32,12 +32,12 @@ except ImportError:  # Windows: without the lock, it is up to the user that a sp
 
 
 class SpoolLock:
-    """Exclusive lock of a folder, until `release`.
+    """Exclusive lock of a folder by this process, until `release`.
 
     Raises
     ------
     SpoolInUse
-        If another process holds it.
+        If another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ _SEGMENT_BYTES = 4 << 20
 
 
 class Spool:
-    """One run's spool, locked by this process until `close`. One thread may write while another one sends.
+    """Spool of one run, locked by this process until `close`; one thread may append while another one sends.
 
     Parameters
     ----------
@@ -74,14 +74,14 @@ class Spool:
     limit
         Largest number of bytes of unsent records.
     segment_bytes
-        Size from which on a new segment is begun.
+        Size in bytes at which a new segment begins.
 
     Raises
     ------
     SpoolInUse
-        If another process, or another object of this process, has locked it.
+        If another process, or another object of this process, has locked the spool.
     SpoolError
-        If it does not exist (see `create`), is damaged, or has another version.
+        If the spool does not exist (see `create`), is damaged, or has another version.
     """
 
     def __init__(self, folder: Path, limit: int = 1 << 40, segment_bytes: int = _SEGMENT_BYTES) -> None:
@@ -89,13 +89,13 @@ class Spool:
         self.is_full = False
         self.is_closed = False
         self._mutex = threading.Lock()
-        self._metadata = _metadata(folder)
+        self._metadata = _read_metadata(folder)
         self._lock = SpoolLock(folder)
         self._segment_file: IO[bytes] | None = None
         self._peeked: tuple[Record, int] | None = None
         try:
             self._segment, self._offset, self.attempt = self._read_progress()
-            self._last, self._size = self._segment, 0
+            self._last_segment, self._last_segment_size = self._segment, 0
             self.n_unsent = self.n_unsent_bytes = 0
             self._count_unsent()
         except BaseException:
@@ -104,7 +104,16 @@ class Spool:
 
     @classmethod
     def create(cls, folder: Path, run_id: str, n_samples: int, url: str | None, limit: int) -> Self:
-        """Create a run's spool, or open the existing one; `url` replaces its stored address.
+        """Create the spool of a run, or open the existing one.
+
+        Parameters
+        ----------
+        folder, run_id, n_samples
+            Folder of the spool, and the id and the number of samples of the run.
+        url
+            Address of the service, which replaces the stored one; None keeps the stored address.
+        limit
+            Largest number of bytes of unsent records.
 
         Raises
         ------
@@ -132,7 +141,7 @@ class Spool:
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
+        """Id of the run."""
         return str(self._metadata["run_id"])
 
     @property
@@ -142,22 +151,27 @@ class Spool:
 
     @property
     def url(self) -> str | None:
-        """Address of the service; None if unknown."""
+        """Stored address of the service; None if there is none."""
         url = self._metadata["url"]
         return None if url is None else str(url)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing was ever written to it."""
-        return self.attempt is None and (self._segment, self._offset, self._last, self._size) == (0, 0, 0, 0)
+        """Whether the spool has never had a record, and the run was never opened at the service."""
+        return self.attempt is None and (self._segment, self._offset, self._last_segment, self._last_segment_size) == (
+            0,
+            0,
+            0,
+            0,
+        )
 
     def append(self, record: Record, is_durable: bool = True) -> None:
-        """Append a record, and if `is_durable`, flush it to the disk before returning.
+        """Append a record, and flush it to the disk if `is_durable`.
 
         Raises
         ------
         SpoolFull
-            If the limit is reached or the disk is full; the spool takes nothing more then.
+            If the limit is reached or the disk is full. Later calls fail too.
         """
         content = record.encode()
         with self._mutex:
@@ -170,38 +184,47 @@ class Spool:
                     f"{record.name} takes {len(content)} more; raise MILD_SPOOL_BYTES, or bring the service back"
                 )
             try:
-                self._write(content, is_durable)
+                self._write_bytes(content, is_durable)
             except OSError as error:
                 self.is_full = True
                 raise SpoolFull(f"{self.folder} cannot be written ({error}); make room on the disk") from error
-            self._size += len(content)
+            self._last_segment_size += len(content)
             self.n_unsent += 1
             self.n_unsent_bytes += len(content)
 
     def peek(self) -> Record | None:
-        """Return the oldest unsent record, or None; damaged bytes before it are moved to ``refused/``."""
+        """Return the oldest unsent record, or None if all are sent; move damaged bytes before it to ``refused/``."""
         while True:
             with self._mutex:
                 if self.is_closed:
                     return None
                 if self._peeked is not None:
                     return self._peeked[0]
-                if self._segment < self._last and self._offset >= self._path(self._segment).stat().st_size:
-                    self._next_segment()
+                if (
+                    self._segment < self._last_segment
+                    and self._offset >= self._segment_path(self._segment).stat().st_size
+                ):
+                    self._delete_sent_segment()
                     continue
-                size = self._size if self._segment == self._last else self._path(self._segment).stat().st_size
+                size = (
+                    self._last_segment_size
+                    if self._segment == self._last_segment
+                    else self._segment_path(self._segment).stat().st_size
+                )
                 if self._offset >= size:
                     return None
-                with self._path(self._segment).open("rb") as file:
+                with self._segment_path(self._segment).open("rb") as file:
                     entry = read_record(file, self._offset, size)
                     if entry.record is None:
-                        self._store_damaged_bytes(file, entry.end)
+                        self._copy_damaged_bytes(
+                            file, self._segment, self._offset, entry.end, "damaged: its checksum is wrong"
+                        )
                         self._offset = entry.end
                         continue
                 self._peeked = (entry.record, entry.end)
 
     def advance(self) -> None:
-        """Mark the record of `peek` as sent."""
+        """Mark the record that `peek` returned as sent."""
         with self._mutex:
             if self._peeked is None or self.is_closed:
                 return
@@ -213,12 +236,12 @@ class Spool:
         self._write_progress()  # outside the mutex, so that writers do not wait for the disk
 
     def set_attempt(self, attempt: int) -> None:
-        """Store the attempt number to send with the records from now on."""
+        """Store the attempt number that is sent with the following records."""
         self.attempt = attempt
         self._write_progress()
 
-    def set_aside(self, reason: str) -> Path:
-        """Copy the record of `peek` to ``refused/`` with the reason, and return its path; call `advance` next."""
+    def copy_to_refused(self, reason: str) -> Path:
+        """Copy the record that `peek` returned, and the `reason`, to ``refused/``, and return the path of the copy."""
         assert self._peeked is not None
         record, _ = self._peeked
         return self._write_refused(f"{self._segment:08d}-{self._offset:010d}-{record.name}", record.encode(), reason)
@@ -229,17 +252,17 @@ class Spool:
         return sum(1 for _ in (self.folder / "refused").glob("*.txt"))
 
     def close(self) -> None:
-        """Release the lock, and delete the last segment if all of it is sent."""
+        """Release the lock, and delete the last segment if all records are sent."""
         with self._mutex:
             if self.is_closed:
                 return
             self.is_closed = True
             if self._segment_file is not None:
                 self._segment_file.close()
-            if not self.n_unsent and self._path(self._last).exists():
-                self._segment, self._offset = self._last + 1, 0
+            if not self.n_unsent and self._segment_path(self._last_segment).exists():
+                self._segment, self._offset = self._last_segment + 1, 0
                 self._write_progress()
-                self._path(self._last).unlink()
+                self._segment_path(self._last_segment).unlink()
             self._lock.release()
 
     def __enter__(self) -> Self:
@@ -248,14 +271,15 @@ class Spool:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _write(self, content: bytes, is_durable: bool) -> None:
-        if self._size >= self._segment_bytes:
-            self._last, self._size = self._last + 1, 0
+    def _write_bytes(self, content: bytes, is_durable: bool) -> None:
+        """Append bytes to the last segment, or to a new one if the last one is large enough."""
+        if self._last_segment_size >= self._segment_bytes:
+            self._last_segment, self._last_segment_size = self._last_segment + 1, 0
             if self._segment_file is not None:
                 self._segment_file.close()
                 self._segment_file = None
         if self._segment_file is None:
-            self._segment_file = self._path(self._last).open("ab", buffering=0)
+            self._segment_file = self._segment_path(self._last_segment).open("ab", buffering=0)
             fsync_folder(self.folder)
         n_written = 0
         try:
@@ -263,59 +287,61 @@ class Spool:
                 n_written += self._segment_file.write(content[n_written:])
         except OSError:
             with contextlib.suppress(OSError):  # otherwise an incomplete record stays, which readers detect
-                self._segment_file.truncate(self._size)
+                self._segment_file.truncate(self._last_segment_size)
             raise
         if is_durable:
             os.fsync(self._segment_file.fileno())
 
-    def _path(self, segment: int) -> Path:
+    def _segment_path(self, segment: int) -> Path:
         return self.folder / f"{segment:08d}.log"
 
-    def _next_segment(self) -> None:
-        sent_path = self._path(self._segment)
+    def _delete_sent_segment(self) -> None:
+        """Continue with the next segment, and delete the current one, all of which is sent."""
+        sent_path = self._segment_path(self._segment)
         self._segment, self._offset = self._segment + 1, 0
         self._write_progress()
         sent_path.unlink(missing_ok=True)
 
     def _count_unsent(self) -> None:
-        """Count the unsent records, and cut an incomplete record off the last segment."""
+        """Count the unsent records, delete sent segments, and move an incomplete last record to ``refused/``."""
         numbers = sorted(int(path.stem) for path in self.folder.glob("*.log"))
         for number in numbers:
             if number < self._segment:
-                self._path(number).unlink()
+                self._segment_path(number).unlink()
         numbers = [number for number in numbers if number >= self._segment]
         if numbers and numbers[0] > self._segment:
             self._segment, self._offset = numbers[0], 0
-        self._last = max([self._segment, *numbers])
+        self._last_segment = max([self._segment, *numbers])
         for number in numbers:
-            size, offset = self._path(number).stat().st_size, self._offset if number == self._segment else 0
-            with self._path(number).open("rb") as file:
+            size, offset = self._segment_path(number).stat().st_size, self._offset if number == self._segment else 0
+            with self._segment_path(number).open("rb") as file:
                 while offset < size:
                     entry = read_record(file, offset, size)
                     if entry.record is not None:
                         self.n_unsent += 1
                         self.n_unsent_bytes += entry.end - offset
-                    elif number == self._last and entry.end == size:
-                        self._store_damaged(file, number, offset, size, "cut short: its writer ended while it wrote")
-                        os.truncate(self._path(number), offset)
+                    elif number == self._last_segment and entry.end == size:
+                        self._copy_damaged_bytes(
+                            file, number, offset, size, "cut short: its writer ended while it wrote"
+                        )
+                        os.truncate(self._segment_path(number), offset)
                         size = offset
                         break
                     offset = entry.end
-            if number == self._last:
-                self._size = size
-        if self._size < self._offset:  # the disk has lost bytes that were sent
-            self._offset = self._size
+            if number == self._last_segment:
+                self._last_segment_size = size
+        if self._last_segment_size < self._offset:  # the disk has lost bytes that were sent
+            self._offset = self._last_segment_size
 
-    def _store_damaged_bytes(self, file: IO[bytes], end: int) -> None:
-        self._store_damaged(file, self._segment, self._offset, end, "damaged: its checksum is wrong")
-
-    def _store_damaged(self, file: IO[bytes], segment: int, offset: int, end: int, reason: str) -> None:
+    def _copy_damaged_bytes(self, file: IO[bytes], segment: int, offset: int, end: int, reason: str) -> None:
+        """Copy the bytes from `offset` to `end` of a segment to ``refused/``, and log a warning."""
         file.seek(offset)
         path = self._write_refused(f"{segment:08d}-{offset:010d}-damaged", file.read(end - offset), reason)
         n_bytes = end - offset
         logger.warning("run %s: %d bytes of its spool are no record (%s): %s", self.run_id, n_bytes, reason, path)
 
     def _write_refused(self, name: str, content: bytes, reason: str) -> Path:
+        """Write bytes and the reason to ``refused/``, and return the path of the bytes."""
         folder = self.folder / "refused"
         folder.mkdir(exist_ok=True)
         path = folder / f"{name}.record"
@@ -324,6 +350,7 @@ class Spool:
         return path
 
     def _read_progress(self) -> tuple[int, int, int | None]:
+        """Return segment and offset of the next record to send, and the attempt number, from ``sent.json``."""
         path = self.folder / "sent.json"
         if not path.exists():
             return 0, 0, None
@@ -334,11 +361,13 @@ class Spool:
             raise SpoolError(f"{path} is damaged ({error}); delete it to send all that is there again") from error
 
     def _write_progress(self) -> None:
+        """Write segment and offset of the next record to send, and the attempt number, to ``sent.json``."""
         sent = {"segment": self._segment, "offset": self._offset, "attempt": self.attempt}
         write_atomically(self.folder / "sent.json", _encode_json(sent))
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """Read ``spool.json``; raise SpoolError if it is absent, damaged, or of another version."""
     path = folder / MARKER_NAME
     try:
         metadata = json.loads(path.read_bytes())

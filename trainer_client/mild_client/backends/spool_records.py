@@ -26,16 +26,16 @@ _LENGTHS = struct.Struct(">IQ")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One write to the service.
+    """One write to the service, as stored in a spool.
 
     Attributes
     ----------
     kind
-        What is written.
+        What the record writes, such as ``epoch``.
     meta
-        Its parameters as JSON values, such as ``round``, ``epoch`` and ``metrics``.
+        Parameters of the write as JSON values, such as ``round``, ``epoch`` and ``metrics``.
     body
-        Its arrays, in the format of the HTTP API.
+        Arrays of the write, in the format of the HTTP API.
     """
 
     kind: Kind
@@ -44,11 +44,11 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Name for messages and files, such as ``epoch-0-3``."""
+        """Name of the record in messages and file names, such as ``epoch-0-3``."""
         return "-".join([self.kind, *(str(self.meta[key]) for key in ("round", "epoch") if key in self.meta)])
 
     def encode(self) -> bytes:
-        """Encode the record as stored on disk."""
+        """Return the record in the format of the module docstring."""
         meta = json.dumps({"kind": self.kind, **self.meta}, separators=(",", ":")).encode()
         lengths = _LENGTHS.pack(len(meta), len(self.body))
         checksum = zlib.crc32(self.body, zlib.crc32(meta, zlib.crc32(lengths)))
@@ -57,7 +57,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """Result of `read_record`: a record, or None for damaged bytes, and the `end` of either."""
+    """Result of `read_record`: a record, or None for damaged bytes, and the offset at which either ends."""
 
     record: Record | None
     end: int
@@ -66,7 +66,8 @@ class ReadResult:
 def read_record(file: BinaryIO, offset: int, size: int) -> ReadResult:
     """Read the record at `offset` of a file of `size` bytes.
 
-    Damaged bytes, of a writer that was killed or of a bad disk, reach up to the next record or to the end of the file.
+    If the bytes there are damaged, by a killed writer or a bad disk, the result has no record, and `end` is the offset
+    of the next record or of the end of the file.
     """
     file.seek(offset)
     head = file.read(_HEAD.size)
@@ -76,14 +77,15 @@ def read_record(file: BinaryIO, offset: int, size: int) -> ReadResult:
         if magic == MAGIC and end <= size:
             meta, body = file.read(n_meta), file.read(n_body)
             is_intact = zlib.crc32(body, zlib.crc32(meta, zlib.crc32(head[4:16]))) == checksum
-            if is_intact and (record := _decode(meta, body)) is not None:
+            if is_intact and (record := _decode_record(meta, body)) is not None:
                 return ReadResult(record, end)
     file.seek(offset + 1)
     distance = file.read(size - offset - 1).find(MAGIC)
     return ReadResult(None, size if distance < 0 else offset + 1 + distance)
 
 
-def _decode(meta: bytes, body: bytes) -> Record | None:
+def _decode_record(meta: bytes, body: bytes) -> Record | None:
+    """Return the record of a JSON object and a body; None if the JSON object is not that of a record."""
     try:
         values = json.loads(meta)
         kind = values.pop("kind")

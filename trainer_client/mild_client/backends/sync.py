@@ -1,4 +1,4 @@
-"""Sending the records of spools to the service, after a crash, an outage, or an offline training."""
+"""Sending of the records left in spools by a crash, an outage, or an offline training."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class SyncResult:
     Attributes
     ----------
     folder, run_id
-        The spool, and its run.
+        Folder of the spool, and id of its run.
     n_sent
-        Number of records sent now.
+        Number of records that were sent.
     n_refused
         Number of records in ``refused/``, including earlier ones.
     n_unsent, n_unsent_bytes
@@ -39,17 +39,17 @@ class SyncResult:
 
     @property
     def is_done(self) -> bool:
-        """Whether the service has everything."""
+        """Whether the service has accepted all records of the spool."""
         return not (self.n_refused or self.n_unsent or self.problem)
 
 
 def find_spools(root: Path) -> list[Path]:
-    """Return the folders of all spools in `root` and below, sorted by name.
+    """Return the folders of all spools in `root` and its subfolders, sorted by path.
 
     Raises
     ------
     ParameterError
-        If `root` is no folder.
+        If `root` is not a folder.
     """
     if not root.is_dir():
         raise ParameterError(f"{root} is no folder; give one with spools in it, such as the --out of a training")
@@ -59,26 +59,26 @@ def find_spools(root: Path) -> list[Path]:
 def sync_spools(
     root: Path, url: str | None = None, api_key: str | None = None, connect: Callable[[str], MildClient] | None = None
 ) -> Iterator[SyncResult]:
-    """Send the records of all spools in `root` and below, each in its order, and yield the result of each spool.
+    """Send the records of all spools in `root` and its subfolders, and yield a result for each spool.
 
-    Refused records are moved to the spool's ``refused/`` with the reason, and the others are sent. A spool in use by a
-    training or another sync is skipped. Sending a record twice changes nothing.
+    The records of a spool are sent in their order. Refused records are moved to its ``refused/`` with the reason, and
+    the others are sent. A spool that another process uses is skipped, and its result has a `problem`.
 
     Parameters
     ----------
     root
-        A spool, or a folder with spools in it.
+        A spool, or a folder that has spools in it or in its subfolders.
     url
-        Address of the service; None: the address stored in each spool.
+        Address of the service; None takes the address stored in each spool.
     api_key
-        Key to send; None takes the one in ``MILD_API_KEY``, if it is set.
+        API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
     connect
-        Creates the client for an address; None: `MildClient`.
+        Function that creates the client of an address; None creates a `MildClient`.
 
     Raises
     ------
     ParameterError
-        If `root` is no folder, or an address or the key is invalid.
+        If `root` is not a folder, or an address or the key is invalid.
     """
     clients: dict[str, MildClient] = {}
     try:
@@ -87,46 +87,49 @@ def sync_spools(
                 with Spool(folder) as spool:
                     address = url or spool.url
                     if address is None:
-                        yield _summarise(spool, 0, "it names no service; give --url")
+                        yield _make_result(spool, 0, "it names no service; give --url")
                         continue
                     if address not in clients:
                         clients[address] = connect(address) if connect else MildClient(address, api_key=api_key)
-                    yield _send(spool, clients[address])
+                    yield _send_records(spool, clients[address])
             except SpoolError as error:
-                yield _report_unreadable(folder, error)
+                yield _make_unreadable_result(folder, error)
     finally:
         for client in clients.values():
             client.close()
 
 
 def inspect_spools(root: Path) -> Iterator[SyncResult]:
-    """Yield the state of all spools in `root` and below, without sending anything."""
+    """Yield a result for each spool in `root` and its subfolders, without sending anything."""
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                yield _summarise(spool, 0, "")
+                yield _make_result(spool, 0, "")
         except SpoolError as error:
-            yield _report_unreadable(folder, error)
+            yield _make_unreadable_result(folder, error)
 
 
-def _send(spool: Spool, client: MildClient) -> SyncResult:
+def _send_records(spool: Spool, client: MildClient) -> SyncResult:
+    """Send the records of a spool until all are sent, or one cannot be sent now."""
     uploader = Uploader(client, spool)
     n_sent = 0
     while spool.peek() is not None:
         try:
             refusal: MildError | None = upload_next(spool, uploader)
         except TEMPORARY_ERRORS as error:
-            return _summarise(spool, n_sent, str(error))
+            return _make_result(spool, n_sent, str(error))
         n_sent += refusal is None
-    return _summarise(spool, n_sent, "")
+    return _make_result(spool, n_sent, "")
 
 
-def _summarise(spool: Spool, n_sent: int, problem: str) -> SyncResult:
+def _make_result(spool: Spool, n_sent: int, problem: str) -> SyncResult:
+    """Make the result of a spool; `problem` is dropped if all records are sent."""
     n_unsent = spool.n_unsent
     return SyncResult(
         spool.folder, spool.run_id, n_sent, spool.n_refused, n_unsent, spool.n_unsent_bytes, problem if n_unsent else ""
     )
 
 
-def _report_unreadable(folder: Path, error: SpoolError) -> SyncResult:
+def _make_unreadable_result(folder: Path, error: SpoolError) -> SyncResult:
+    """Make the result of a spool that cannot be opened."""
     return SyncResult(folder, folder.name, problem=str(error))

@@ -1,4 +1,4 @@
-"""Uploads the records of a spool to the service, in their order, from a thread of its own if needed."""
+"""Upload of the records of a spool to the service, in their order, by the caller or by a thread."""
 
 import dataclasses
 import io
@@ -27,7 +27,7 @@ from mild_core.types import EpochBits, RunSpec
 logger = logging.getLogger(__name__)
 
 TEMPORARY_ERRORS = (ServiceUnreachable, Unavailable, NotAllowed)
-"""Errors after which a record stays in the spool, to be sent later or with another key."""
+"""Errors after which a record stays in the spool, as sending it may succeed later or with another key."""
 _RETRY_SECONDS = 10.0
 
 
@@ -45,19 +45,19 @@ def make_labels_record(labels: NDArray[np.integer]) -> Record:
 
 
 def make_finish_record(result: RoundResult) -> Record:
-    """Make the record of a round that was finished without the service, with the clean set used since."""
+    """Make the record of a round that was finished without the service, with the clean set that it returned."""
     return Record("finish", {"round": result.round, "core_version": VERSION}, result.selected.tobytes())
 
 
 class Uploader:
-    """Sends the records of one run to the service.
+    """Sends single records of one run to the service.
 
     Parameters
     ----------
     client
         Client of the service.
     spool
-        The records, and the attempt number that the service has given.
+        Spool of the run, which stores the attempt number from the service.
     """
 
     def __init__(self, client: MildClient, spool: Spool) -> None:
@@ -67,16 +67,16 @@ class Uploader:
             self._backend.use_attempt(RunSpec(spool.run_id, spool.n_samples), spool.attempt)
 
     def send(self, record: Record) -> None:
-        """Send one record; a record that was sent before changes nothing.
+        """Send one record; sending it twice changes nothing.
 
         Raises
         ------
         MildError
-            If it cannot be sent now (one of `TEMPORARY_ERRORS`), or is refused.
+            If the record cannot be sent now (one of `TEMPORARY_ERRORS`), or the service refuses it.
         """
         meta = record.meta
         if record.kind == "open":
-            self._open(meta)
+            self._send_open(meta)
             return
         if self._spool.attempt is None:
             raise LocalStateError(
@@ -86,25 +86,27 @@ class Uploader:
             case "labels":
                 self._backend.put_labels(np.load(io.BytesIO(record.body), allow_pickle=False))
             case "planted":
-                self._backend.put_planted(self._bits(record))
+                self._backend.put_planted(self._read_bitmap(record))
             case "members":
-                self._backend.put_members(meta["round"], self._bits(record))
+                self._backend.put_members(meta["round"], self._read_bitmap(record))
             case "epoch":
                 bits = EpochBits.from_body(record.body, self._spool.n_samples)
                 self._backend.put_epoch(meta["round"], meta["epoch"], bits)
             case "metrics":
                 self._backend.put_metrics(meta["round"], meta["epoch"], meta["metrics"])
             case "finish":
-                self._finish(meta, self._bits(record))
+                self._send_finish(meta, self._read_bitmap(record))
 
-    def _open(self, meta: Any) -> None:
+    def _send_open(self, meta: Any) -> None:
+        """Open or resume the run, and store its attempt number in the spool."""
         spec = RunSpec.from_json(meta["spec"])
         position = meta["resume_from"]
         self._spool.attempt = None  # records after a refused opening belong to no run
         state = self._backend.open(spec, None if position is None else Position(**position))
         self._spool.set_attempt(state.attempt)
 
-    def _finish(self, meta: Any, used: Bitmap) -> None:
+    def _send_finish(self, meta: Any, used: Bitmap) -> None:
+        """Finish a round with the clean set that was `used`; log a warning if the service selects another one."""
         run_id, number, version = self._spool.run_id, meta["round"], meta["core_version"]
         answer = self._client.finish(run_id, number, self._spool.attempt, used=used, core_version=version)
         if answer.get("differs"):
@@ -118,17 +120,20 @@ class Uploader:
                 answer.get("core_version"),
             )
 
-    def _bits(self, record: Record) -> Bitmap:
+    def _read_bitmap(self, record: Record) -> Bitmap:
+        """Return the body of a record as a bitmap of all samples, shape (n_bytes,)."""
         return bitmap.check(record.body, self._spool.n_samples, record.name)
 
 
 def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
-    """Send a spool's oldest record, or move it to ``refused/`` if it is refused; return the refusal, or None.
+    """Send the oldest record of a spool, and return None, or the error if the service refuses the record.
+
+    A refused record is moved to ``refused/``.
 
     Raises
     ------
     ServiceUnreachable, Unavailable, NotAllowed
-        If it cannot be sent now; the record stays in the spool.
+        If the record cannot be sent now. It stays in the spool.
     """
     record = spool.peek()
     if record is None:
@@ -139,7 +144,7 @@ def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
     except TEMPORARY_ERRORS:
         raise
     except MildError as error:
-        path = spool.set_aside(str(error))
+        path = spool.copy_to_refused(str(error))
         logger.warning("run %s: %s was refused and is kept as %s: %s", spool.run_id, record.name, path, error)
         refusal = error
     spool.advance()
@@ -147,21 +152,21 @@ def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
 
 
 class _StopRequested(Exception):
-    """The thread is to stop, and the service does not answer."""
+    """The thread should stop, and the service does not answer."""
 
 
 class UploadThread:
-    """Thread that sends the records of a spool, one after the other.
+    """Thread that sends the records of a spool in their order.
 
-    At most one record is in memory, the others are on disk. While the service does not answer, the same record is sent
-    again after pauses (`Retry`), without a deadline.
+    Only the record that is being sent is in memory. While the service does not answer, it is sent again after pauses
+    (`Retry`), without a deadline.
 
     Parameters
     ----------
     spool
-        The records; close it after this thread.
+        Spool of the run. Close it after this thread.
     connect
-        Creates the client of the service, with the given retries.
+        Function that creates a client of the service with the given retries.
 
     Attributes
     ----------
@@ -170,7 +175,7 @@ class UploadThread:
     n_refused
         Number of refused records.
     stale_error
-        The refusal after which another trainer has the run; None before.
+        Error that says that another trainer has taken over the run; None if there is none.
     """
 
     def __init__(self, spool: Spool, connect: Callable[[Retry], MildClient]) -> None:
@@ -186,18 +191,24 @@ class UploadThread:
         self._thread.start()
 
     def notify(self) -> None:
-        """Wake the thread after a record was added to the spool."""
+        """Tell the thread that a record was appended to the spool."""
         with self._changed:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait up to `seconds` until all is sent, or the service does not answer; return whether all is sent."""
+        """Wait until all records are sent, and return whether they are.
+
+        The wait ends after `seconds`, or as soon as the service does not answer.
+        """
         with self._changed:
             self._changed.wait_for(self._is_idle, seconds)
         return not self._spool.n_unsent
 
     def close(self, seconds: float) -> None:
-        """Send the remaining records within `seconds`, and stop; an unreachable service is tried once more."""
+        """Stop the thread after the remaining records are sent, and wait up to `seconds` for it.
+
+        If the service does not answer, one more attempt is made.
+        """
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
@@ -206,9 +217,11 @@ class UploadThread:
             self._client.close()
 
     def _is_idle(self) -> bool:
+        """Return whether all records are sent, or none can be sent now."""
         return not self._spool.n_unsent or self.is_unreachable or not self._thread.is_alive()
 
     def _run(self) -> None:
+        """Send records until the thread should stop, or an error other than a temporary one occurs."""
         try:
             while self._wait_for_record():
                 try:
@@ -233,12 +246,13 @@ class UploadThread:
         self.notify()
 
     def _wait_for_record(self) -> bool:
-        """Wait for a record; return False if all is sent and the thread is to stop."""
+        """Wait for an unsent record; return False if all are sent and the thread should stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._spool.n_unsent or self._is_stopping)
             return bool(self._spool.n_unsent)
 
     def _record_outcome(self, refusal: Exception | None) -> None:
+        """Note that the service has answered, with or without refusing the record."""
         with self._changed:
             self.is_unreachable = False
             if refusal is not None:
@@ -248,7 +262,7 @@ class UploadThread:
             self._changed.notify_all()
 
     def _wait_before_retry(self, seconds: float) -> None:
-        """Wait before the next attempt; raise _StopRequested if the thread is to stop."""
+        """Wait up to `seconds` before the next attempt; raise _StopRequested if the thread should stop."""
         with self._changed:
             if self._is_stopping:
                 raise _StopRequested

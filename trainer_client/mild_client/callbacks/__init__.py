@@ -1,1 +1,1 @@
-"""Callbacks for training frameworks, one module each; each module imports its framework."""
+"""Callbacks for training frameworks, one module for each framework, which the module imports."""

@@ -1,7 +1,7 @@
-"""Keras 3 callback, for any backend: correctness bits from an evaluation pass over all samples after each epoch.
+"""Keras 3 callback, which evaluates all samples after each epoch to get the correctness bits.
 
-These callbacks see neither logits nor the samples of a batch, so the callback makes this pass itself: the run's `pass`
-is ``eval``, and dropped samples are evaluated too.
+The framework passes neither logits nor sample indices to callbacks, so the callback evaluates the model itself. The
+run's `pass` is therefore ``eval``, and dropped samples are evaluated too.
 """
 
 from typing import Any
@@ -17,12 +17,14 @@ from mild_core.types import EpochBits
 
 
 class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
-    """Sends each epoch's bits and finishes a round with each ``fit``; `result` is then the round's clean set.
+    """Sends the bits of each epoch to a backend, and finishes a round at the end of each ``fit``.
+
+    After ``fit``, `result` has the clean set of the round.
 
     Parameters
     ----------
     backend
-        An open backend.
+        Backend whose run is open.
     inputs
         Inputs of all samples, as ``model.predict`` takes them.
     labels
@@ -49,12 +51,12 @@ class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has
         self._round, self._batch_size = round, batch_size
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Evaluate all samples, and send the bits."""
+        """Evaluate all samples, and send the bits of the epoch."""
         scores = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
         correct = np.asarray(scores).argmax(axis=-1) == self._labels
         self._backend.put_epoch(self._round, epoch, EpochBits(correct.size, bitmap.pack(correct)))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Finish the round."""
+        """Finish the round, and set `result`."""
         self.result = self._backend.finish(self._round)
         self._round += 1

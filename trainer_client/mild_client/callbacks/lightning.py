@@ -1,4 +1,4 @@
-"""Lightning callback: correctness bits from the training pass itself, without another forward pass."""
+"""Lightning callback, which gets the correctness bits from the training pass, without another forward pass."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -14,26 +14,28 @@ Unpack: TypeAlias = Callable[[Any], tuple[Tensor, Tensor]]
 
 
 def get_indices_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return the first and the last part of a batch ``(indices, inputs, labels)``."""
+    """Return the indices and the labels of a batch ``(indices, inputs, labels)``."""
     return batch[0], batch[-1]
 
 
 class MildCallback(lightning.Callback):
-    """Sends each epoch's bits and finishes a round with each ``fit``; `result` is then the round's clean set.
+    """Sends the bits of each epoch to a backend, and finishes a round at the end of each ``fit``.
 
-    The module's ``training_step`` returns ``{"loss": loss, "logits": logits}``, and the batches carry the samples'
-    indices in the whole data set.
+    After ``fit``, `result` has the clean set of the round.
+
+    The module's ``training_step`` returns ``{"loss": loss, "logits": logits}``, and the batches contain the
+    indices of the samples in the whole data set.
 
     Parameters
     ----------
     backend
-        An open backend; only the first of several processes uses it.
+        Backend whose run is open; only rank 0 uses it.
     n_samples
         Number of samples of the whole data set.
     round
         Round of the first ``fit``.
     unpack
-        Returns the indices and labels of a batch, shape (n_batch,) each.
+        Function that returns the indices and labels of a batch, shape (n_batch,) each.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class MildCallback(lightning.Callback):
         self._tracker: CorrectnessTracker | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begin a round, or resume it at the epoch of the checkpoint."""
+        """Create the tracker of the round, which begins at the epoch of the checkpoint or at 0."""
         self._tracker = CorrectnessTracker(
             self._n_samples,
             pl_module.device,
@@ -56,7 +58,7 @@ class MildCallback(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record one batch.
+        """Record the predictions of one batch.
 
         Raises
         ------
@@ -70,12 +72,12 @@ class MildCallback(lightning.Callback):
         self._tracker.update(indices, outputs["logits"].detach(), labels)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Send the epoch's bits."""
+        """Send the bits of the epoch."""
         assert self._tracker is not None, "an epoch ends after the start"
         self._tracker.end_epoch()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Finish the round; every process gets the result."""
+        """Finish the round on rank 0, and set `result` on all ranks."""
         result = self._backend.finish(self._round) if trainer.is_global_zero else None
         self.result = trainer.strategy.broadcast(result)
         self._round += 1

@@ -1,7 +1,7 @@
-"""Callback of Hugging Face's Trainer: correctness bits from an evaluation pass over all samples after each epoch.
+"""Callback of Hugging Face's Trainer, which evaluates all samples after each epoch to get the correctness bits.
 
-These callbacks see neither logits nor the samples of a batch, so the callback makes this pass itself: the run's `pass`
-is ``eval``, and dropped samples are evaluated too.
+The framework passes neither logits nor sample indices to callbacks, so the callback evaluates the model itself. The
+run's `pass` is therefore ``eval``, and dropped samples are evaluated too.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,18 @@ from mild_core.types import EpochBits
 
 
 class MildCallback(TrainerCallback):
-    """Sends each epoch's bits and finishes a round with each ``train``; `result` is then the round's clean set.
+    """Sends the bits of each epoch to a backend, and finishes a round at the end of each ``train``.
+
+    After ``train``, `result` has the clean set of the round.
 
     Parameters
     ----------
     backend
-        An open backend; only the first of several processes uses it.
+        Backend whose run is open; only rank 0 uses it.
     dataset
-        The whole data set, in its own order; each sample has ``labels``.
+        The whole data set, in the order of the sample indices; each sample has ``labels``.
     collate
-        Makes a batch of the model's arguments from samples: the trainer's own ``data_collator``.
+        Function that makes a batch of the model's arguments from samples, such as the trainer's ``data_collator``.
     round
         Round of the first ``train``.
     """
@@ -46,7 +48,7 @@ class MildCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Evaluate all samples, and send the bits."""
+        """Evaluate all samples on rank 0, and send the bits of the epoch."""
         if not state.is_world_process_zero:
             return
         model, device = kwargs["model"], args.device
@@ -62,12 +64,13 @@ class MildCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Finish the round."""
+        """Finish the round on rank 0, and set `result` there."""
         if state.is_world_process_zero:
             self.result = self._backend.finish(self._round)
         self._round += 1
 
     def _evaluate_batch(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> Any:
+        """Return whether the model predicts each given label of a batch, a boolean array of shape (n_batch,)."""
         if "labels" not in batch:
             raise ParameterError(f"a batch holds {', '.join(batch)} and no labels; give the collator that adds them")
         logits = model(**{name: part.to(device) for name, part in batch.items()})["logits"]
@@ -75,7 +78,7 @@ class MildCallback(TrainerCallback):
 
 
 def attach(trainer: Trainer, backend: SelectionBackend, round: int = 0) -> MildCallback:
-    """Add a `MildCallback` with the trainer's own data set and collator to a trainer, and return it."""
+    """Add a `MildCallback` to `trainer`, with the data set and collator of the trainer, and return the callback."""
     assert trainer.train_dataset is not None, "a trainer has something to train on"
     callback = MildCallback(backend, trainer.train_dataset, trainer.data_collator, round)
     trainer.add_callback(callback)

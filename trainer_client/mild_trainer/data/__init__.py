@@ -25,11 +25,20 @@ _LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingP
 
 
 def load(name: str, data_dir: Path | None = None, class_filter: ClassFilter | None = None) -> Dataset:
-    """Load the data set `name` from the folder or file `data_dir`, and check it.
+    """Load a data set by name, and check that it can be trained on.
+
+    Parameters
+    ----------
+    name
+        Name of the data set, such as ``cifar10``.
+    data_dir
+        Folder of its files, or the ``.npz`` file. Not used by ``digits``.
+    class_filter
+        Classes and image size to load, for folders of images; None takes all classes.
 
     Raises
     ------
     DataError
-        If it is absent, damaged, or its parts do not belong together.
+        If the data set is absent or damaged, or its arrays do not match.
     """
     return check_dataset(_LOADERS[name](data_dir, class_filter or ClassFilter()))

@@ -1,4 +1,4 @@
-"""`Dataset`: images as bytes and labels as integers, in memory."""
+"""`Dataset`, which holds images as bytes and labels as integers in memory."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -25,7 +25,7 @@ class Dataset:
     n_classes
         Labels are 0..n_classes-1.
     y_train_clean
-        Shape (n_samples,), int64, the true labels; None where unknown.
+        Shape (n_samples,), int64, the true labels of the training samples; None if they are unknown.
     """
 
     name: str
@@ -43,12 +43,15 @@ class Dataset:
 
     @property
     def clean(self) -> NDArray[np.bool_] | None:
-        """Mask of the samples whose given label is right, shape (n_samples,); None where unknown."""
+        """Mask of the samples whose given label is right, shape (n_samples,); None if the true labels are unknown."""
         return None if self.y_train_clean is None else self.y_train == self.y_train_clean
 
     def with_noise(self, spec: str, seed: int) -> Self:
-        """Return a copy with label noise; the earlier labels become the true labels, unless those are known."""
-        noisy_labels, _ = noise.apply(spec, self.y_train, self.n_classes, seed, self.x_train)
+        """Return a copy with label noise; the labels before the noise become the true labels, unless those are known.
+
+        `spec` is a specification such as ``symmetric:0.4``, of the forms in `mild_trainer.noise`.
+        """
+        noisy_labels, _ = noise.apply_noise(spec, self.y_train, self.n_classes, seed, self.x_train)
         true_labels = self.y_train_clean
         if true_labels is None and spec != "none":
             true_labels = self.y_train
@@ -67,12 +70,12 @@ class Dataset:
         return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)
 
     def take_balanced(self, n_samples: int, seed: int) -> Self:
-        """Return a copy with at most `n_samples` training samples, as balanced over the given classes as possible.
+        """Return a copy with at most `n_samples` random training samples, drawn evenly from the given classes.
 
         Raises
         ------
         DataError
-            If `n_samples` is below the number of classes.
+            If `n_samples` is smaller than the number of classes.
         """
         if n_samples >= self.n_samples:
             return self
@@ -81,13 +84,13 @@ class Dataset:
         return self.take(np.sort(_draw_balanced(self.y_train, n_samples, np.random.default_rng(seed))))
 
     def take(self, indices: NDArray[np.int64]) -> Self:
-        """Return a copy with the training samples at `indices`, and the whole test set."""
+        """Return a copy with the training samples at `indices` and the complete test set."""
         clean = None if self.y_train_clean is None else self.y_train_clean[indices]
         return replace(self, x_train=self.x_train[indices], y_train=self.y_train[indices], y_train_clean=clean)
 
 
 def _draw_balanced(labels: NDArray[np.int64], n_samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw the indices of `n_samples` samples, in turn from each class, in random order."""
+    """Draw the indices of `n_samples` samples, one from each class in turn."""
     order = rng.permutation(len(labels))
     rank_in_class = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -102,7 +105,7 @@ def check_dataset(data: Dataset) -> Dataset:
     Raises
     ------
     DataError
-        If it is empty, its arrays do not match, or a label lies outside its classes.
+        If a part has no samples, arrays do not match or are of another type, or a label lies outside the classes.
     """
     for part, images, labels in (("training", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
         if images.ndim != 4 or images.dtype != np.uint8:

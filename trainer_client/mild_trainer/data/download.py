@@ -1,4 +1,4 @@
-"""Download of published data sets, with a check of their hashes."""
+"""Download of published data sets, with verified hashes."""
 
 import tarfile
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from mild_trainer.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file to download.
+    """One file of a published data set.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class Source:
     hash
         Hash of the file, as ``algorithm:digits``.
     unpacks_to
-        Folder in the archive; empty for a file that is not an archive.
+        Name of the folder in the archive; empty if the file is not an archive.
     """
 
     url: str
@@ -29,7 +29,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """Name of the file."""
         return self.url.rsplit("/", 1)[-1]
 
 
@@ -58,17 +58,26 @@ SOURCES: Mapping[str, tuple[Source, ...]] = MappingProxyType(
         ),
     }
 )
-"""Files of each data set; the hashes are those of the data sets' pages and of torchvision."""
+"""Files of each data set; the hashes are those of torchvision and of the data sets' pages."""
 
 
-def download(dataset: str, data_dir: Path | None, sources: Mapping[str, tuple[Source, ...]] = SOURCES) -> None:
-    """Download the missing files of a data set into `data_dir`, with a progress bar.
+def download_dataset(dataset: str, data_dir: Path | None, sources: Mapping[str, tuple[Source, ...]] = SOURCES) -> None:
+    """Download the missing files of a data set into `data_dir`, and unpack archives.
+
+    Parameters
+    ----------
+    dataset
+        Name of the data set.
+    data_dir
+        Folder for the files.
+    sources
+        Files to download, by data set.
 
     Raises
     ------
     DataError
-        If the data set cannot be downloaded, no folder is given, or a file cannot be downloaded or has another hash;
-        such a file is not kept.
+        If `sources` lacks the data set, `data_dir` is None, or a file cannot be downloaded or has another hash. Such
+        a file is not kept.
     """
     if dataset not in sources:
         raise DataError(f"{dataset} cannot be downloaded, only {', '.join(sources)}; leave out --download")
@@ -81,6 +90,7 @@ def download(dataset: str, data_dir: Path | None, sources: Mapping[str, tuple[So
 
 
 def _download_file(source: Source, folder: Path) -> Path:
+    """Download a file into `folder` with a progress bar, verify its hash, and return its path."""
     import pooch
 
     try:
@@ -97,6 +107,7 @@ def _download_file(source: Source, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, source: Source) -> None:
+    """Unpack an archive into its folder; do nothing with another file."""
     if source.unpacks_to:
         try:
             with tarfile.open(archive) as tar:
@@ -109,7 +120,7 @@ def _unpack(archive: Path, source: Source) -> None:
 
 
 def _check_member(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Return a member of an archive if it is a file or folder that stays inside of it."""
+    """Return a member of an archive; raise TarError unless it is a file or folder within the archive."""
     path = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
         raise tarfile.TarError(f"{member.name!r} is no plain file or folder inside of it")

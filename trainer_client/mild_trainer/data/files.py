@@ -1,4 +1,4 @@
-"""Reading of array files, with errors for absent and damaged files, and the ``npz`` data set."""
+"""Reading of array files with helpful errors, and the ``npz`` data set."""
 
 import gzip
 import io
@@ -28,12 +28,12 @@ _MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 
 
 def check_folder(data_dir: Path | None, dataset: str) -> Path:
-    """Return `data_dir` after checking that it is a folder.
+    """Return `data_dir` after checking that it is a folder; `dataset` is the name of the data set in messages.
 
     Raises
     ------
     DataError
-        If it is None or no folder.
+        If `data_dir` is None or not a folder.
     """
     if data_dir is None:
         raise DataError(f"{dataset} is read from a folder and none was given; name it with --data-dir")
@@ -45,10 +45,17 @@ def check_folder(data_dir: Path | None, dataset: str) -> Path:
 def read_file(path: Path, remedy: str) -> bytes:
     """Return the content of a file, decompressed if its name ends in ``.gz``.
 
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        Last part of the error message, which says where to get the file.
+
     Raises
     ------
     DataError
-        If it is absent or damaged; `remedy` says where to get it.
+        If the file is absent or damaged.
     """
     try:
         content = path.read_bytes()
@@ -60,7 +67,16 @@ def read_file(path: Path, remedy: str) -> bytes:
 
 
 def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` file by name, or the array of an ``.npy`` file by `array_name`.
+    """Return the arrays of an ``.npz`` file by name, or the array of an ``.npy`` file under `array_name`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        Last part of the error message, which says where to get the file.
+    array_name
+        Name for the array of an ``.npy`` file.
 
     Raises
     ------
@@ -85,10 +101,17 @@ def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str,
 def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
     """Return the dictionary of arrays in a file that ``torch.save`` wrote.
 
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        Last part of the error message, which says where to get the file.
+
     Raises
     ------
     DataError
-        If it is damaged, or holds anything but arrays and plain values.
+        If the file is damaged, or holds objects other than arrays and plain values.
     """
     import torch
 
@@ -105,22 +128,29 @@ def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler of arrays and plain values, which refuses all other globals."""
+    """Unpickler that loads only arrays and plain values, so that a pickle cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the global if it is allowed."""
+        """Return the class or function `name` of `module` if it is allowed; raise UnpicklingError if not."""
         if (module, name) not in _ALLOWED_GLOBALS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only arrays and plain values are loaded")
         return _ALLOWED_GLOBALS[module, name]
 
 
 def read_pickle(path: Path, remedy: str) -> dict[bytes, Any]:
-    """Return the dictionary of a CIFAR pickle.
+    """Return the dictionary in a pickle file of CIFAR.
+
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        Last part of the error message, which says where to get the file.
 
     Raises
     ------
     DataError
-        If it is absent, damaged, or holds anything but arrays and plain values.
+        If the file is absent or damaged, or holds objects other than arrays and plain values.
     """
     raw = read_file(path, remedy)
     try:
@@ -139,12 +169,14 @@ _REMEDY = (
 
 
 def load_npz(path: Path | None) -> Dataset:
-    """Load ``x_train, y_train, x_test, y_test`` and, where known, ``y_train_clean`` from an ``.npz`` file.
+    """Load a data set from the arrays ``x_train, y_train, x_test, y_test`` of an ``.npz`` file.
+
+    An array ``y_train_clean`` may add the true labels of the training samples.
 
     Raises
     ------
     DataError
-        If the file is absent or damaged, or an array is missing or of another type.
+        If `path` is None, the file is absent or damaged, or an array is missing or of another type.
     """
     if path is None:
         raise DataError("the npz data set is read from a file and none was given; name it with --data-dir")
@@ -169,10 +201,12 @@ def load_npz(path: Path | None) -> Dataset:
 
 
 def _add_channel_axis(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images of shape (n, height, width, n_channels), with one channel if `images` has no such axis."""
     return images[..., None] if images.ndim == 3 else images
 
 
 def _convert_labels(path: Path, name: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return labels as int64; raise DataError if they are not integers or have several axes."""
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}; {_REMEDY}")
     return labels.astype(np.int64)

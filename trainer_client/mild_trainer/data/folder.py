@@ -1,9 +1,10 @@
-"""Data sets in folders of images: any ``train/<class>/*.png`` with ``test/`` or ``val/``, and WebVision 1.0.
+"""Data sets in folders of images: ``train/<class>/*.png`` with ``test/`` or ``val/``, and WebVision 1.0.
 
-WebVision (Li et al. 2017, arXiv 1708.02862) has web images, labelled by the query that found them. Its folder has
-``info/train_filelist_google.txt`` and ``info/val_filelist.txt``, lines of a path and a class; ``info/synsets.txt``, one
-line for each class; training images in the folder itself, validation images in ``val_images_256/``. `--classes 50` is
-the usual mini version: the first 50 classes, of Google alone.
+WebVision (Li et al. 2017, arXiv 1708.02862) has web images, labelled by the query that found them. In its folder,
+``info/train_filelist_google.txt`` and ``info/val_filelist.txt`` have lines of a path and a class, and
+``info/synsets.txt`` has one line for each class. The paths of training images begin in the folder itself, those of
+validation images in ``val_images_256/``. `--classes 50` gives the usual mini version, the first 50 classes of Google's
+images.
 """
 
 from collections.abc import Sequence
@@ -19,34 +20,42 @@ from mild_trainer.errors import DataError
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Return an image's width and height.
+    """Return the width and the height of an image.
 
     Raises
     ------
     DataError
-        If it cannot be read.
+        If the image cannot be read.
     """
     image = _read_image(path, None)
     return image.shape[1], image.shape[0]
 
 
 def read_images(
-    paths: Sequence[tuple[Path, int]], size: tuple[int, int]
+    labelled_paths: Sequence[tuple[Path, int]], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read images as RGB, shape (n, height, width, 3), resized to `size` (width, height), and return their classes.
+    """Read images as RGB in one size, and return them with their classes, shapes (n, height, width, 3) and (n,).
+
+    Parameters
+    ----------
+    labelled_paths
+        Path and class of each image.
+    size
+        Width and height that the images are resized to.
 
     Raises
     ------
     DataError
         If an image cannot be read.
     """
-    images = np.empty((len(paths), size[1], size[0], 3), dtype=np.uint8)
-    for i, (path, _) in enumerate(paths):
+    images = np.empty((len(labelled_paths), size[1], size[0], 3), dtype=np.uint8)
+    for i, (path, _) in enumerate(labelled_paths):
         images[i] = _read_image(path, size)
-    return images, np.array([label for _, label in paths], dtype=np.int64)
+    return images, np.array([label for _, label in labelled_paths], dtype=np.int64)
 
 
 def _read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """Read an image as RGB, resized to `size` (width, height) unless that is None."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -59,26 +68,26 @@ def _read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class ClassFilter:
-    """The classes and the size of the images to load.
+    """The classes to load from a folder of images, and the size of the images.
 
     Attributes
     ----------
     classes
-        ``all``; a number of classes, from the first on; or a file whose lines begin with the names.
+        ``all``, the number of classes to take from the first on, or a file whose lines begin with the names of classes.
     size
-        Height and width that images are resized to; 0: the default of the loader.
+        Height and width that images are resized to; 0 takes the default of the loader.
     """
 
     classes: str = "all"
     size: int = 0
 
     def select_indices(self, names: Sequence[str]) -> list[int]:
-        """Return the positions of the selected classes in `names`, in the order of the selection.
+        """Return the positions of the selected classes in `names`, the names of all classes, in the order of `classes`.
 
         Raises
         ------
         DataError
-            If there are fewer classes, the file cannot be read, or it names an unknown class.
+            If `names` has fewer classes, the file cannot be read, or the file has an unknown class or repeats one.
         """
         if self.classes == "all":
             return list(range(len(names)))
@@ -107,7 +116,7 @@ _FOLDER_REMEDY = "lay it out as train/<class>/<image> and test/<class>/<image> (
 
 
 def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
-    """Load the selected classes of an image folder, as RGB and in one size, by default that of the first image.
+    """Load the selected classes of a folder of images, as RGB, in the size of the filter or of the first image.
 
     Raises
     ------
@@ -115,16 +124,16 @@ def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
         If a folder or its images are missing, or an image cannot be read.
     """
     root = files.check_folder(data_dir, "the images")
-    held_out = "test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val"
+    test_folder = "test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val"
     classes = _list_classes(root / "train")
-    if _list_classes(root / held_out) != classes:
+    if _list_classes(root / test_folder) != classes:
         raise DataError(
             f"{root}: train has the classes {_format_names(classes)}, "
-            f"{held_out} has {_format_names(_list_classes(root / held_out))}; {_FOLDER_REMEDY}"
+            f"{test_folder} has {_format_names(_list_classes(root / test_folder))}; {_FOLDER_REMEDY}"
         )
-    classes = [classes[place] for place in class_filter.select_indices(classes)]
+    classes = [classes[position] for position in class_filter.select_indices(classes)]
     train = _list_images(root / "train", classes)
-    test = _list_images(root / held_out, classes)
+    test = _list_images(root / test_folder, classes)
     size = (class_filter.size, class_filter.size) if class_filter.size else read_image_size(train[0][0])
     x_train, y_train = read_images(train, size)
     x_test, y_test = read_images(test, size)
@@ -132,10 +141,12 @@ def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
 
 
 def _format_names(classes: Sequence[str]) -> str:
+    """Return the names of at most five classes, and the number of the others."""
     return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
 
 
 def _list_classes(folder: Path) -> list[str]:
+    """Return the names of the subfolders, sorted; raise DataError if there are none."""
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     if not classes:
         raise DataError(f"{folder} holds no class folders; {_FOLDER_REMEDY}")
@@ -143,7 +154,7 @@ def _list_classes(folder: Path) -> list[str]:
 
 
 def _list_images(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """List every image with its class, in a fixed order, so that a sample's index never changes."""
+    """Return path and class of every image, in a fixed order, so that the index of a sample never changes."""
     images = [
         (path, label)
         for label, name in enumerate(classes)
@@ -160,7 +171,7 @@ _DEFAULT_SIZE = 128
 
 
 def load_webvision(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
-    """Load Google's training images, and the validation images as the test set.
+    """Load WebVision with the training images of Google, and its validation images as the test set.
 
     Raises
     ------
@@ -180,6 +191,7 @@ def load_webvision(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
 
 
 def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not blank."""
     try:
         text = files.read_file(path, _WEBVISION_REMEDY).decode()
     except UnicodeDecodeError as error:
@@ -188,7 +200,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_image_list(path: Path, parent: Path, new_labels: dict[int, int]) -> list[tuple[Path, int]]:
-    """Read the images of a list that are of the selected classes, with their new labels."""
+    """Return path and new label of the images in a list whose class is a key of `new_labels`."""
     images = []
     for number, line in enumerate(_read_lines(path), start=1):
         name, _, label = line.rpartition(" ")

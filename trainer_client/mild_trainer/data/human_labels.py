@@ -1,7 +1,7 @@
-"""CIFAR-10N and CIFAR-100N: human labels (Wei et al. 2022, arXiv 2110.12088).
+"""Human labels of CIFAR-10N and CIFAR-100N (Wei et al. 2022, arXiv 2110.12088).
 
-The files are the published ``CIFAR-10_human.pt`` and ``CIFAR-100_human.pt``, or an ``.npz`` of the same columns, whose
-names then begin with ``c10_`` and ``c100_``. Their order is checked against the true labels in the same file.
+The files are the published ``CIFAR-10_human.pt`` and ``CIFAR-100_human.pt``, or an ``.npz`` of the same columns, with
+names that begin with ``c10_`` and ``c100_``. The true labels in the same file verify the order of the samples.
 """
 
 from collections.abc import Mapping
@@ -49,21 +49,21 @@ _LABEL_FILES: Mapping[str, _LabelFile] = MappingProxyType(
 
 
 def apply_human_labels(data: Dataset, spec: str, data_dir: Path | None) -> Dataset:
-    """Return the data set with human labels; its own labels become the true labels.
+    """Return the data set with human labels, and with its original labels as the true labels.
 
     Parameters
     ----------
     data
-        CIFAR-10 or CIFAR-100, complete and in its own order.
+        CIFAR-10 or CIFAR-100, complete and in the published order.
     spec
-        Such as ``cifar10n:worse``.
+        Data set and name of the human labels, such as ``cifar10n:worse``.
     data_dir
         Folder of the images and the label file.
 
     Raises
     ------
     DataError
-        If there is no label file, it lacks a column, or it belongs to other images.
+        If there is no label file, or the file lacks a column or belongs to other images.
     """
     kind, _, name = spec.partition(":")
     label_file = _LABEL_FILES[kind]
@@ -79,11 +79,12 @@ def apply_human_labels(data: Dataset, spec: str, data_dir: Path | None) -> Datas
 
 
 def is_human_noise(spec: str) -> bool:
-    """Return whether a noise specification names human labels."""
+    """Return whether a noise specification, such as ``cifar10n:worse``, stands for human labels."""
     return spec.partition(":")[0] in noise.HUMAN_LABELS
 
 
 def _read_columns(folder: Path, label_file: _LabelFile) -> tuple[Path, Mapping[str, Any]]:
+    """Return the path of the label file in `folder`, and its columns by name."""
     remedy = f"put {label_file.torch_file} of http://noisylabels.com, or {_NPZ}, into --data-dir"
     path = folder / label_file.torch_file
     if path.exists():
@@ -97,6 +98,7 @@ def _read_columns(folder: Path, label_file: _LabelFile) -> tuple[Path, Mapping[s
 
 
 def _get_column(path: Path, columns: Mapping[str, Any], name: str) -> NDArray[np.int64]:
+    """Return a column as int64; raise DataError if it is missing."""
     if name not in columns:
         raise DataError(f"{path} lacks {name}, got {', '.join(columns) or 'nothing'}; take the published file")
     return np.asarray(columns[name]).astype(np.int64)

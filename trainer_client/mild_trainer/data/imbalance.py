@@ -1,7 +1,8 @@
-"""Class-imbalanced subsets of balanced data.
+"""Class-imbalanced subsets of balanced data sets.
 
-``exp:0.01`` is long-tailed: sizes fall geometrically, the last class has a hundredth of the first (Cui et al. 2019,
-arXiv 1901.05555). ``step:0.01``: the second half of the classes has a hundredth each (Buda et al. 2018).
+With ``exp:0.01`` (long-tailed), the sizes of the classes fall geometrically, and the last class has a hundredth of the
+samples of the first one (Cui et al. 2019, arXiv 1901.05555). With ``step:0.01``, each class of the second half has a
+hundredth (Buda et al. 2018).
 """
 
 import numpy as np
@@ -10,8 +11,10 @@ from mild_core.errors import ParameterError
 from mild_trainer.data.dataset import Dataset
 
 
-def parse(spec: str) -> tuple[str, float]:
-    """Split a specification into its kind and the smallest class's share of the largest; ``none`` has the share 1.
+def parse_imbalance(spec: str) -> tuple[str, float]:
+    """Split a specification into its kind and the size of the smallest class as a share of the largest.
+
+    The share of ``none`` is 1.
 
     Raises
     ------
@@ -33,23 +36,23 @@ def parse(spec: str) -> tuple[str, float]:
 
 
 def make_imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
-    """Return a subset with classes of unequal size, by the true classes where they are known.
+    """Return a random subset whose classes have unequal sizes; true labels, if known, define the classes.
 
     Parameters
     ----------
     data
-        Classes of about equal size.
+        Data set with classes of about equal size.
     spec
         Kind and share, such as ``step:0.1``.
     seed
-        Seed of the draw within each class, of which at least one sample is kept.
+        Seed of the draw. At least one sample of each class is kept.
 
     Raises
     ------
     ParameterError
-        If the specification cannot be read.
+        If the specification is invalid.
     """
-    kind, share = parse(spec)
+    kind, share = parse_imbalance(spec)
     if spec == "none":
         return data
     classes = data.y_train if data.y_train_clean is None else data.y_train_clean

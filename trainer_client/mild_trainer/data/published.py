@@ -1,6 +1,6 @@
 """Published data sets: CIFAR-10 and CIFAR-100 (Krizhevsky 2009), MNIST (LeCun et al. 1998), and digits.
 
-Digits are 8x8 pixels of 17 grey levels, shipped with scikit-learn (UCI, Alpaydin and Kaynak 1998).
+The digits are images of 8x8 pixels with 17 grey levels, shipped with scikit-learn (UCI, Alpaydin and Kaynak 1998).
 """
 
 import math
@@ -25,7 +25,7 @@ def load_cifar10(data_dir: Path | None) -> Dataset:
     Raises
     ------
     DataError
-        If a file is absent, damaged or of another length.
+        If a file is absent or damaged, or has another number of images.
     """
     root = _find_folder(data_dir, "cifar-10-batches-py")
     remedy = _CIFAR_REMEDY.format("cifar-10-python.tar.gz")
@@ -40,7 +40,7 @@ def load_cifar100(data_dir: Path | None) -> Dataset:
     Raises
     ------
     DataError
-        If a file is absent, damaged or of another length.
+        If a file is absent or damaged, or has another number of images.
     """
     root = _find_folder(data_dir, "cifar-100-python")
     remedy = _CIFAR_REMEDY.format("cifar-100-python.tar.gz")
@@ -50,6 +50,7 @@ def load_cifar100(data_dir: Path | None) -> Dataset:
 
 
 def _find_folder(data_dir: Path | None, name: str) -> Path:
+    """Return the subfolder `name` of `data_dir`, or `data_dir` itself if it has no such subfolder."""
     parent = files.check_folder(data_dir, name)
     return parent / name if (parent / name).is_dir() else parent
 
@@ -57,6 +58,7 @@ def _find_folder(data_dir: Path | None, name: str) -> Path:
 def _read_batches(
     root: Path, names: Sequence[str], n_samples: int, label_key: bytes, remedy: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read CIFAR files of `n_samples` images each; return images, shape (n, 32, 32, 3), and labels, shape (n,)."""
     batches = [_read_batch(root / name, n_samples, label_key, remedy) for name in names]
     images = np.concatenate([images for images, _ in batches])
     return (
@@ -68,6 +70,7 @@ def _read_batches(
 def _read_batch(
     path: Path, n_samples: int, label_key: bytes, remedy: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read one CIFAR file; return images, shape (n_samples, 3072), and labels, shape (n_samples,)."""
     content = files.read_pickle(path, remedy)
     images, labels = content.get(b"data"), content.get(label_key)
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or not isinstance(labels, list):
@@ -87,7 +90,7 @@ _MNIST_REMEDY = (
 
 
 def load_mnist(data_dir: Path | None) -> Dataset:
-    """Load MNIST, or a data set in the same idx files, which may be gzipped.
+    """Load MNIST, or another data set in idx files of the same names, gzipped or not.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def _read_mnist_labels(root: Path, part: str) -> NDArray[np.int64]:
 
 
 def _read_idx(root: Path, name: str, n_dims: int) -> NDArray[np.uint8]:
-    """Read an idx file: two zero bytes, the type, the number of dimensions, each as 4 bytes, then the values."""
+    """Read the array of an idx file: two zero bytes, the type, `n_dims`, each dimension as 4 bytes, and the values."""
     gzip_path = root / f"{name}.gz"
     path = gzip_path if gzip_path.exists() else root / name
     content = files.read_file(path, _MNIST_REMEDY)

@@ -165,8 +165,8 @@ def gather_samples(run: ReviewedRun, training: TrainingFolder | None, data: Data
     dropped = np.flatnonzero(~samples.kept)
     first_indices = rank_samples(samples, "suspicious")[:N_SUSPICIOUS]
     if data is None:
-        rows = run.list_rows(samples, first_indices)
-        pairs = _parse_label_pairs(run.list_rows(samples, dropped))
+        rows = run.format_rows(samples, first_indices)
+        pairs = _parse_label_pairs(run.format_rows(samples, dropped))
     else:
         rows = [_format_sample_row(samples, index, data, predicted) for index in first_indices.tolist()]
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)

@@ -1,4 +1,4 @@
-"""The list of ``mild review``: samples in the order of checking, as CSV, and the marks that people add."""
+"""The list of ``mild review``: a CSV of samples to check, and the marks that people add to it."""
 
 import csv
 import sys
@@ -16,7 +16,7 @@ from mild_trainer.errors import ReviewError
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
 
 COLUMNS = ("index", "id", "given_label", "suggested_label", "score", "noisy_posterior", "kept", "mark")
-"""Columns of a list; a file of marks needs the first and the last."""
+"""Columns of a list. A list of marks needs only ``index`` and ``mark``."""
 _MARKS = {"clean": True, "wrong": False}
 
 
@@ -27,11 +27,11 @@ class ScoredSamples:
     Attributes
     ----------
     scores, noisy_posterior
-        Shape (n_samples,); NaN where there is none.
+        Shape (n_samples,), scores and probabilities of being mislabelled; NaN where the sample has none.
     kept
-        Shape (n_samples,), booleans: the clean set.
+        Booleans of shape (n_samples,): whether the sample is in the clean set.
     audit
-        Marks of samples that were checked before.
+        Marks of the samples that are checked already.
     """
 
     scores: NDArray[np.float32]
@@ -41,15 +41,17 @@ class ScoredSamples:
 
 
 def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray[np.int64]:
-    """Return all samples in the order of checking, shape (n_samples,); samples that were checked come last.
+    """Return the indices of all samples in the order in which to check them, shape (n_samples,).
+
+    Samples that are checked already come last.
 
     Parameters
     ----------
     samples
         The samples with their scores.
     order
-        ``suspicious``: by decreasing probability of being mislabelled, then dropped before kept, then by score;
-        ``uncertain``: by the distance of the probability from one half; ``random``.
+        ``suspicious``: by decreasing probability of being mislabelled, then dropped before kept, then by score.
+        ``uncertain``: by the distance of this probability from one half. ``random``: in random order.
     seed
         Seed of a random order.
     """
@@ -66,15 +68,15 @@ def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray
 
 
 def format_row(
-    samples: ScoredSamples, index: int, name: str | None, given: int | None, suggested: int | None
+    samples: ScoredSamples, index: int, sample_id: str | None, given_label: int | None, suggested_label: int | None
 ) -> tuple[str, ...]:
-    """Format one row of a list, with the `COLUMNS`; unknown values are empty."""
+    """Return the row of the sample at `index`, one text for each of `COLUMNS`; a value that is None is empty."""
     mark = samples.audit.get_mark(index)
     return (
         str(index),
-        name or "",
-        "" if given is None else str(given),
-        "" if suggested is None else str(suggested),
+        sample_id or "",
+        "" if given_label is None else str(given_label),
+        "" if suggested_label is None else str(suggested_label),
         _format_score(samples.scores[index]),
         _format_score(samples.noisy_posterior[index]),
         "yes" if samples.kept[index] else "no",
@@ -82,33 +84,42 @@ def format_row(
     )
 
 
-def write(path: Path, lines: Sequence[tuple[str, ...]]) -> None:
-    """Write a list as CSV.
+def write_list(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+    """Write the rows of a list, with a header, to a new CSV file.
 
     Raises
     ------
     ReviewError
-        If the file exists: it may hold marks.
+        If the file exists, as it may hold marks.
     """
     try:
         with path.open("x", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *lines])
+            csv.writer(file).writerows([COLUMNS, *rows])
     except FileExistsError:
         raise make_exists_error(path) from None
 
 
 def make_exists_error(path: Path) -> ReviewError:
-    """Make the error of a list that exists already."""
+    """Make the error for a list that exists already and must not be overwritten."""
     return ReviewError(f"{path} exists and may hold marks; give another --out, or remove it")
 
 
-def write_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -> None:
-    """Write a clean set's indices as ``.npy``, and print a summary to stderr.
+def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -> None:
+    """Write the indices of a clean set as ``.npy``, and print one line about the set to stderr.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    summary
+        The selection, as in the HTTP API.
+    indices
+        Shape (n_selected,), indices of the clean set.
 
     Raises
     ------
     ReviewError
-        If the suffix is not ``.npy``.
+        If the suffix of `path` is not ``.npy``.
     """
     if path.suffix != ".npy":
         raise ReviewError(f"the set {path} ends in {path.suffix!r}; give a file that ends in .npy")
@@ -119,16 +130,16 @@ def write_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -
 
 
 def read_marks(path: Path, n_samples: int) -> Audit:
-    """Read the marks ``clean`` and ``wrong`` of a list; empty marks are ignored.
+    """Read the marks ``clean`` and ``wrong`` of a list of samples; rows without a mark are skipped.
 
     Raises
     ------
     ReviewError
-        If a column is missing, a line cannot be read, or there is no mark.
+        If a column is missing, a row is invalid, or no row has a mark.
     SampleIndexError
         If an index lies outside ``0..n_samples-1``.
     InvalidInput
-        If a sample is marked both ways.
+        If a sample is marked both ``clean`` and ``wrong``.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
@@ -138,26 +149,28 @@ def read_marks(path: Path, n_samples: int) -> Audit:
                 raise ReviewError(
                     f"{path} lacks the column {sorted(missing)[0]!r}; give a list as mild review writes it"
                 )
-            marks = [_parse_mark(path, reader.line_num, line) for line in reader]
+            marks = [_parse_mark(path, reader.line_num, row) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise ReviewError(f"{path} is no CSV ({error}); give a list as mild review writes it") from error
     parsed_marks = [mark for mark in marks if mark is not None]
     if not parsed_marks:
         raise ReviewError(f"{path} holds 0 marks, at least 1 is needed; write clean or wrong into the column `mark`")
-    return Audit.from_marks([index for index, _ in parsed_marks], [clean for _, clean in parsed_marks], n_samples)
+    return Audit.from_marks([index for index, _ in parsed_marks], [is_clean for _, is_clean in parsed_marks], n_samples)
 
 
-def _parse_mark(path: Path, number: int, line: dict[str, Any]) -> tuple[int, bool] | None:
-    text = (line["mark"] or "").strip().lower()
+def _parse_mark(path: Path, line_number: int, row: dict[str, Any]) -> tuple[int, bool] | None:
+    """Return the index of a row and whether it is marked as clean; None without a mark."""
+    text = (row["mark"] or "").strip().lower()
     if not text:
         return None
     if text not in _MARKS:
-        raise ReviewError(f"{path} line {number}: mark is {text!r}; write clean or wrong, or leave it empty")
-    index = (line["index"] or "").strip()
+        raise ReviewError(f"{path} line {line_number}: mark is {text!r}; write clean or wrong, or leave it empty")
+    index = (row["index"] or "").strip()
     if not (index.isascii() and index.isdigit()):
-        raise ReviewError(f"{path} line {number}: index is {index!r}; give the sample's number")
+        raise ReviewError(f"{path} line {line_number}: index is {index!r}; give the sample's number")
     return int(index), _MARKS[text]
 
 
 def _format_score(value: np.floating) -> str:
+    """Return a score with six digits; empty for NaN."""
     return "" if np.isnan(value) else f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""The runs of a review: a run of a service, or the bits in the folder of a training."""
+"""Access to the run of a review, at a service or in the folder of a training."""
 
 import contextlib
 import json
@@ -27,47 +27,51 @@ from mild_trainer.training import preparation
 
 
 class ReviewedRun(Protocol):
-    """A run under review.
+    """Run whose samples are reviewed.
 
     Attributes
     ----------
     change_label
-        Label of the y axis of its data map.
+        Label of the y axis of the data map.
     """
 
     change_label: ClassVar[str]
 
     def score_samples(self) -> ScoredSamples:
-        """Return all samples with the scores and the clean set of the last finished round."""
+        """Return scores, clean set and audit of the last finished round, for all samples."""
 
-    def list_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """Return a row of the list for each of `indices`."""
+    def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return the row of the list for each sample of `indices`."""
 
     def make_data_map(self, samples: ScoredSamples) -> DataMap:
-        """Count how often samples were misclassified, and how often that changed."""
+        """Return the numbers of samples by how often they were misclassified and how often that changed."""
 
-    def mark(self, marks: Audit) -> dict[str, Any]:
-        """Add marks to the audit, and measure the clean set by the audit, as in the HTTP API."""
+    def add_marks(self, marks: Audit) -> dict[str, Any]:
+        """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
 
     def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the selection calibrated by the audit, as in the HTTP API, and its sorted indices; stores nothing."""
+        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
+
+        Nothing is stored.
+        """
 
 
 @contextlib.contextmanager
 def open_reviewed_run(run: str, url: str | None, api_key: str | None) -> Iterator[ReviewedRun]:
-    """Open a run for the ``with`` block; starts the embedded service if that has the run.
+    """Open a run for a ``with`` block, and start the embedded service if it has the run.
 
     Parameters
     ----------
     run
-        Folder of a training, or the id of a run of the service.
+        Folder of a training, or the id of a run at the service.
     url, api_key
-        Address of the service, and the key to send.
+        Address of the service, and the API key to send.
 
     Raises
     ------
     ReviewError
-        If there is no such training, or `url` is needed.
+        If `run` is not the folder of a training and `url` is None, or the training used a service that is not
+        embedded and `url` is None.
     """
     folder = Path(run)
     training = TrainingFolder.read(folder) if folder.is_dir() else None
@@ -94,9 +98,9 @@ class TrainingFolder:
     folder, settings
         Path of the folder, and settings of the training.
     n_samples, n_rounds
-        ReportSamples, and finished rounds.
+        Numbers of samples and of finished rounds.
     run_id
-        The run's id at its service; None where the training selected in its own process.
+        Id of the run at the service; None if the training selected in its own process.
     """
 
     folder: Path
@@ -107,7 +111,7 @@ class TrainingFolder:
 
     @classmethod
     def read(cls, folder: Path) -> "TrainingFolder":
-        """Read ``summary.json``."""
+        """Read the folder of a training from its ``summary.json``; raise ReviewError if that is absent or damaged."""
         path = folder / "summary.json"
         try:
             summary = json.loads(path.read_text())
@@ -122,23 +126,26 @@ class TrainingFolder:
         return cls(folder, settings, n_samples, len(rounds), rounds[-1]["selection"].get("run_id"))
 
     def read_summary(self) -> dict[str, Any]:
-        """Read ``summary.json``."""
-        numbers: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
-        return numbers
+        """Return the content of ``summary.json``."""
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
 
     def require_run_id(self) -> str:
-        """Return the run's id at its service; raise ReviewError without a service."""
+        """Return the id of the run at the service; raise ReviewError if the training used no service."""
         if self.run_id is None:
             raise ReviewError(f"{self.folder} was trained without a service; leave --url out")
         return self.run_id
 
     def load_labels(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-        """Return given and predicted labels, shape (n_samples,); None without the data or the network."""
+        """Return given and predicted labels, shape (n_samples,) each.
+
+        Both are None without the data set, and the predicted labels are None without a network.
+        """
         data = self.load_data()
         return (None, None) if data is None else (data.y_train, self.predict_labels(data))
 
     def load_data(self) -> Dataset | None:
-        """Load the data set with the labels of the training; None where it is not available."""
+        """Return the data set with the labels of the training; None if its files are not available."""
         settings = self.settings
         try:
             return preparation.prepare_dataset(settings, preparation.read_dataset(replace(settings, download=False)))
@@ -146,7 +153,7 @@ class TrainingFolder:
             return None
 
     def predict_labels(self, data: Dataset) -> NDArray[np.int64] | None:
-        """Return the classes that the last network predicts, shape (n_samples,); None without a network."""
+        """Return the classes that the last network predicts for `data`, shape (n_samples,); None without a network."""
         weights = self.folder / "model.safetensors"
         if not weights.exists():
             return None
@@ -160,7 +167,7 @@ class TrainingFolder:
 
 
 class LocalRun:
-    """A run whose bits are in ``OUT/bits``; its audit is stored as ``OUT/audit.bits``."""
+    """`ReviewedRun` of a training without a service, with bits in ``OUT/bits`` and its audit in ``OUT/audit.bits``."""
 
     change_label: ClassVar[str] = "changes between memorised and misclassified"
 
@@ -169,39 +176,44 @@ class LocalRun:
         self._audit_path = training.folder / "audit.bits"
 
     def score_samples(self) -> ScoredSamples:
-        """Return all samples with the scores and the clean set of the last finished round."""
+        """Return scores, clean set and audit of the last finished round, for all samples."""
         selection = self._select()
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
         return ScoredSamples(selection.scores, selection.noisy_posterior, kept, self._read_audit())
 
-    def list_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """Return a row of the list for each of `indices`."""
-        return _format_rows(self._training, samples, indices)
+    def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return the row of the list for each sample of `indices`."""
+        return _format_training_rows(self._training, samples, indices)
 
     def make_data_map(self, samples: ScoredSamples) -> DataMap:
-        """Count how often samples were misclassified, and how often that changed."""
+        """Return the numbers of samples by how often they were misclassified and how often that changed."""
         rounds, selection = self._read_and_select()
         return build_data_map(build_sample_table(rounds, selection))
 
-    def mark(self, marks: Audit) -> dict[str, Any]:
-        """Add marks to the audit, and measure the clean set by the audit, as in the HTTP API."""
+    def add_marks(self, marks: Audit) -> dict[str, Any]:
+        """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
         selection, audit = self._select(), self._read_audit().merge(marks)
-        part = self._audit_path.with_suffix(".part")
-        part.write_bytes(audit.to_body())
-        part.replace(self._audit_path)
+        temporary_path = self._audit_path.with_suffix(".part")
+        temporary_path.write_bytes(audit.to_body())
+        temporary_path.replace(self._audit_path)
         evaluation = evaluate(selection.bitmap, selection.scores, audit)
         counts = {"clean": evaluation.clean, "kept": evaluation.kept, "kept_clean": evaluation.kept_clean}
         return {"round": self._training.n_rounds - 1, **evaluation.summary(), **counts}
 
     def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the selection calibrated by the audit, as in the HTTP API, and its sorted indices; stores nothing."""
+        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
+
+        Nothing is stored.
+        """
         selection = self._select("fit")
         return selection.summary(), selection.indices
 
     def _select(self, audit: AuditUse = "measure") -> Selection:
+        """Select the clean set from the stored bits."""
         return self._read_and_select(audit)[1]
 
     def _read_and_select(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
+        """Return the stored bits of all rounds, and the selection from them."""
         training, settings = self._training, self._training.settings
         options = replace(settings.selection, audit=audit)
         spec = RunSpec("review", training.n_samples, observe=settings.observe, selection=options)
@@ -217,7 +229,7 @@ class LocalRun:
 
 
 class ServiceRun:
-    """A run of a service; the training's folder, if given, provides the labels."""
+    """`ReviewedRun` of a service; the folder of the training, if there is one, provides the labels."""
 
     change_label: ClassVar[str] = "changes from memorised to misclassified"
 
@@ -225,17 +237,17 @@ class ServiceRun:
         self._client, self._run_id, self._training = client, run_id, training
 
     def score_samples(self) -> ScoredSamples:
-        """Return all samples with the scores and the clean set of the last finished round."""
+        """Return scores, clean set and audit of the last finished round, for all samples."""
         client, run_id = self._client, self._run_id
         n_samples, number = client.get_run(run_id)["num_samples"], self._find_last_round()
         scores, posterior = client.scores(run_id, round=number)
         kept = bitmap.unpack(client.selected(run_id, n_samples, number), n_samples)
         return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples))
 
-    def list_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """Return a row of the list for each of `indices`."""
+    def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return the row of the list for each sample of `indices`."""
         if self._training is not None:
-            return _format_rows(self._training, samples, indices)
+            return _format_training_rows(self._training, samples, indices)
         number = self._find_last_round()
         suggested = {sample["index"]: sample for sample in self._client.suggestions(self._run_id, number)}
         rows = []
@@ -245,7 +257,7 @@ class ServiceRun:
         return rows
 
     def make_data_map(self, samples: ScoredSamples) -> DataMap:
-        """Count how often samples were misclassified, and forgotten, in proportion to all epochs."""
+        """Return the numbers of samples by how often they were misclassified and how often they were forgotten."""
         client, run_id, number = self._client, self._run_id, self._find_last_round()
         difference, _ = client.scores(run_id, round=number, changes={"metric": "mild-simple"})
         forgotten, _ = client.scores(run_id, round=number, changes={"metric": "forgetting"})
@@ -255,24 +267,30 @@ class ServiceRun:
             np.rint((difference[has_score] + n_epochs) / 2), np.rint(forgotten[has_score]), samples.kept[has_score]
         )
 
-    def mark(self, marks: Audit) -> dict[str, Any]:
-        """Add marks to the audit, and measure the clean set by the audit, as in the HTTP API."""
+    def add_marks(self, marks: Audit) -> dict[str, Any]:
+        """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
         is_marked, clean = marks.masks
         self._client.put_audit(self._run_id, np.flatnonzero(is_marked).tolist(), clean[is_marked].tolist())
         return self._client.evaluation(self._run_id, self._find_last_round())
 
     def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the selection calibrated by the audit, as in the HTTP API, and its sorted indices; stores nothing."""
+        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
+
+        Nothing is stored.
+        """
         answer = self._client.selection(self._run_id, self._find_last_round(), changes={"audit": "fit"})
         return answer, np.array(answer.pop("indices"), dtype=np.int64)
 
     def _find_last_round(self) -> int:
-        """Return the last finished round, or else round 0."""
+        """Return the number of the last finished round, or 0 if no round is finished."""
         finished = [r["round"] for r in self._client.get_run(self._run_id)["rounds"] if r["state"] == "finished"]
         return max(finished, default=0)
 
 
-def _format_rows(training: TrainingFolder, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
+def _format_training_rows(
+    training: TrainingFolder, samples: ScoredSamples, indices: NDArray[np.int64]
+) -> list[tuple[str, ...]]:
+    """Format rows with the given labels of a training, and with other labels that its network suggests."""
     given_labels, predicted = training.load_labels()
     rows = []
     for index in indices.tolist():

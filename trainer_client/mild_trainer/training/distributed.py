@@ -230,6 +230,6 @@ class Rank0Backend:
         """End the round and return its clean set."""
         return self._ranks.call_on_rank0(lambda: self._backend.finish(round))
 
-    def weights(self, result: RoundResult) -> NDArray[np.float32]:
+    def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each label is right, after a finished round, shape (n_samples,)."""
-        return self._ranks.call_on_rank0(lambda: self._backend.weights(result))
+        return self._ranks.call_on_rank0(lambda: self._backend.compute_weights(result))

@@ -232,9 +232,9 @@ class _TrainingLoop:
         default_members = previous if number else bitmap.full(n_samples)
         if not self.epochs and not np.array_equal(members, default_members):
             self.backend.put_members(number, members)
-        self.reporter.on_round_start(f"round {number}", bitmap.popcount(members), self.settings.epochs_of(number))
+        self.reporter.on_round_start(f"round {number}", bitmap.popcount(members), self.settings.count_epochs(number))
         epoch_bits = []
-        for epoch in range(len(self.epochs), self.settings.epochs_of(number)):
+        for epoch in range(len(self.epochs), self.settings.count_epochs(number)):
             record, bits = self.trainer.run_epoch(number, epoch, members, self.weights)
             if number == epoch == 0:
                 record = record.with_planting_cost(self.planting_seconds, self.trainer.planting_cost)
@@ -246,7 +246,7 @@ class _TrainingLoop:
             self.save_checkpoint_if_due()
         result = self.backend.finish(number)
         if self.settings.use == "weights":
-            self.weights = self.backend.weights(result)
+            self.weights = self.backend.compute_weights(result)
         return RoundRecord(
             round=number,
             members=members,
@@ -288,7 +288,7 @@ class _TrainingLoop:
         if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
             return None
         started = time.perf_counter()
-        self.reporter.on_round_start(_ORACLE_TITLE, int(clean.sum()), self.settings.epochs_of(0))
+        self.reporter.on_round_start(_ORACLE_TITLE, int(clean.sum()), self.settings.count_epochs(0))
         test_accuracy = self.trainer.train_comparison_network(bitmap.pack(clean))
         self.reporter.on_comparison_end(_ORACLE_TITLE, test_accuracy, time.perf_counter() - started)
         return test_accuracy
@@ -311,7 +311,7 @@ class _TrainingLoop:
     def save_checkpoint_if_due(self) -> None:
         """Write a checkpoint between rounds and every `checkpoint_every` epochs."""
         every, n_done = self.settings.checkpoint_every, len(self.epochs)
-        between_rounds = n_done in (0, self.settings.epochs_of(len(self.records)))
+        between_rounds = n_done in (0, self.settings.count_epochs(len(self.records)))
         if self.out is None or not every or not (between_rounds or n_done % every == 0):
             return
         state = Checkpoint(

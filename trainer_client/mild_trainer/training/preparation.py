@@ -14,7 +14,7 @@ def read_dataset(settings: TrainSettings) -> Dataset:
         If the data set is absent or damaged, or cannot be downloaded.
     """
     if settings.download:
-        download.download(settings.dataset, settings.data_dir)
+        download.download_dataset(settings.dataset, settings.data_dir)
     return datasets.load(settings.dataset, settings.data_dir, ClassFilter(settings.classes, settings.image_size))
 
 

@@ -201,7 +201,7 @@ class Trainer:
 
     def _get_round_settings(self, round: int) -> TrainSettings:
         """Return the settings with the number of epochs of this round, which the learning rate depends on."""
-        return replace(self._settings, epochs=self._settings.epochs_of(round))
+        return replace(self._settings, epochs=self._settings.count_epochs(round))
 
     def _make_generator(self, round: int, epoch: int) -> torch.Generator:
         """Create the random generator of one epoch, on the device."""

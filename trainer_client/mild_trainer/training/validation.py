@@ -10,7 +10,7 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_trainer.errors import DataError
-from mild_trainer.noise import Labels, stratified_order
+from mild_trainer.noise import Labels, draw_stratified_order
 
 
 def hold_out_samples(labels: Labels, share: float, seed: int) -> Bitmap:
@@ -43,4 +43,4 @@ def hold_out_samples(labels: Labels, share: float, seed: int) -> Bitmap:
             "2 have to be left; give another share, or 0"
         )
     positions = (np.arange(n_held_out) + 0.5) * (n_samples / max(n_held_out, 1))
-    return bitmap.from_indices(stratified_order(labels, (seed, 4))[positions.astype(np.int64)], n_samples)
+    return bitmap.from_indices(draw_stratified_order(labels, (seed, 4))[positions.astype(np.int64)], n_samples)

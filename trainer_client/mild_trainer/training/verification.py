@@ -9,7 +9,7 @@ from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement, measure_agreement
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
-from mild_trainer.noise import stratified_order
+from mild_trainer.noise import draw_stratified_order
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.progress import Reporter
 from mild_trainer.training.trainer import Trainer
@@ -48,7 +48,7 @@ def verify_labels(settings: TrainSettings, data: Dataset, trainer: Trainer, repo
         title, in_other_fold = f"held-out fold {number}", folds != number
         members = bitmap.pack(in_other_fold) & trainer.trainable
         started = time.perf_counter()
-        reporter.on_round_start(title, bitmap.popcount(members), settings.epochs_of(0))
+        reporter.on_round_start(title, bitmap.popcount(members), settings.count_epochs(0))
         test_accuracy = trainer.train_comparison_network(members)
         predicted[~in_other_fold] = trainer.predict_labels()[~in_other_fold]
         reporter.on_comparison_end(title, test_accuracy, time.perf_counter() - started)
@@ -58,5 +58,5 @@ def verify_labels(settings: TrainSettings, data: Dataset, trainer: Trainer, repo
 def assign_folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """Assign the samples of every class to the folds in turn; return each sample's fold, shape (n_samples,)."""
     folds = np.empty(len(labels), dtype=np.int64)
-    folds[stratified_order(labels, (seed, 2))] = np.arange(len(labels)) % _FOLDS
+    folds[draw_stratified_order(labels, (seed, 2))] = np.arange(len(labels)) % _FOLDS
     return folds
