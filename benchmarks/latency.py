@@ -22,7 +22,7 @@ from redis import Redis
 from benchmarks.serving import service, store
 from benchmarks.timing import interleaved, machine, seconds
 from mild_core import bitmap
-from mild_service.store.error_translation import blobs, words
+from mild_service.store.error_translation import to_bytes_list, to_texts
 
 RESULTS = Path(__file__).parent / "results"
 RUN = "/runs/imagenet"
@@ -54,13 +54,13 @@ class Fetched:
     def __init__(self, redis: Redis, at_once: int = 50) -> None:
         self._redis = redis
         self._fields: list[tuple[str, list[str]]] = []
-        for key in sorted(words(redis.scan_iter("*:chunk:*", count=1000))):
-            names = words(redis.hkeys(key))
+        for key in sorted(to_texts(redis.scan_iter("*:chunk:*", count=1000))):
+            names = to_texts(redis.hkeys(key))
             self._fields += [(key, names[start : start + at_once]) for start in range(0, len(names), at_once)]
 
     def __call__(self) -> int:
         """Fetch them; return how many bytes they are."""
-        values = (value for key, names in self._fields for value in blobs(self._redis.hmget(key, list(names))))
+        values = (value for key, names in self._fields for value in to_bytes_list(self._redis.hmget(key, list(names))))
         return sum(len(value or b"") for value in values)
 
 

@@ -31,20 +31,20 @@ _SECRET = re.compile(r"[!-~]{20,512}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key without its secret.
+    """An API key, without its secret.
 
     Attributes
     ----------
     key_id
-        Identifier in lists and in the audit log.
+        Identifier of the key in lists and in the audit log.
     name
-        Free text for people.
+        Name of the key, chosen by its creator.
     scope
-        What the key permits.
+        Scope of the requests that the key permits.
     prefix
         Prefix of the ids of the runs that the key gives access to; empty for all runs.
     created_at, expires_at, revoked_at, used_at
-        Unix time in seconds; None if it has not happened, or never will.
+        Unix time in seconds; None if the key does not expire, was not revoked or was not used.
     """
 
     key_id: str
@@ -57,22 +57,22 @@ class ApiKey:
     used_at: float | None = None
 
     def allows(self, scope: Scope) -> bool:
-        """Whether the key permits requests that need `scope`."""
+        """Return whether the key permits requests that need `scope`."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
     def covers(self, run_id: str) -> bool:
-        """Whether the id of a run starts with the key's prefix."""
+        """Return whether the key gives access to a run, whose id then starts with the key's prefix."""
         return run_id.startswith(self.prefix)
 
     def state(self, now: float) -> Literal["live", "revoked", "expired"]:
-        """State of the key at Unix time `now` in seconds."""
+        """Return the state of the key at Unix time `now` in seconds."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "live"
 
 
 ANONYMOUS = ApiKey("anonymous", "anonymous", "admin")
-"""The caller of every request where no key is required."""
+"""The key of every caller if the service requires no key."""
 
 
 def generate_secret() -> str:
@@ -83,6 +83,13 @@ def generate_secret() -> str:
 def generate_key(name: str, scope: Scope, prefix: str, created_at: float, expires_at: float | None) -> ApiKey:
     """Return a new key with a random id.
 
+    Parameters
+    ----------
+    name, scope, prefix
+        As in `ApiKey`.
+    created_at, expires_at
+        Unix time in seconds; `expires_at` is None if the key does not expire.
+
     Raises
     ------
     InvalidRequest
@@ -92,36 +99,37 @@ def generate_key(name: str, scope: Scope, prefix: str, created_at: float, expire
     return ApiKey(secrets.token_hex(6), name, scope, prefix, created_at, expires_at)
 
 
-def secret_digest(secret: str) -> str:
-    """Return the digest that is stored and looked up instead of a secret.
+def hash_secret(secret: str) -> str:
+    """Return the SHA-256 of a secret in hex, which is stored and looked up in place of the secret.
 
     A plain SHA-256 is enough: a secret with 256 random bits cannot be guessed, and the time of a lookup by digest does
-    not depend on how much of a wrong secret is right.
+    not reveal how many characters of a wrong secret are right.
     """
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 def parse_static_keys(text: str) -> Mapping[str, ApiKey]:
-    """Parse the setting of static keys; return the keys by the digest of their secret.
+    """Parse the setting MILD_API_KEYS; return the keys by the digests of their secrets.
 
-    Entries are separated by commas or spaces. Each is ``name:scope:prefix:key``, or a key alone, which has the scope
-    admin for all runs.
+    Entries are separated by commas or spaces. An entry is ``name:scope:prefix:secret``, or only a secret, whose key has
+    the scope admin for all runs.
 
     Raises
     ------
     ConfigurationError
-        If an entry is malformed. The message does not quote it.
+        If an entry is malformed, or repeats a name or a secret. The message does not quote the entry.
     """
     keys: dict[str, ApiKey] = {}
     for position, entry in enumerate(text.replace(",", " ").split(), start=1):
         secret, key = _parse_entry(entry, position)
-        if secret_digest(secret) in keys or key.key_id in {other.key_id for other in keys.values()}:
+        if hash_secret(secret) in keys or key.key_id in {other.key_id for other in keys.values()}:
             raise ConfigurationError(f"entry {position} of MILD_API_KEYS repeats a name or a key; leave it out")
-        keys[secret_digest(secret)] = key
+        keys[hash_secret(secret)] = key
     return keys
 
 
 def _parse_entry(entry: str, position: int) -> tuple[str, ApiKey]:
+    """Return the secret and the key of one entry; `position` is its number for error messages."""
     parts = entry.split(":")
     secret = parts[-1]
     if len(parts) not in (1, 4) or not _SECRET.fullmatch(secret):
@@ -131,7 +139,7 @@ def _parse_entry(entry: str, position: int) -> tuple[str, ApiKey]:
             "\"import secrets; print('mild_' + secrets.token_urlsafe(32))\""
         )
     if len(parts) == 1:
-        name = f"static-{secret_digest(secret)[:8]}"
+        name = f"static-{hash_secret(secret)[:8]}"
         return secret, ApiKey(name, name, "admin")
     name, scope, prefix, _ = parts
     try:
@@ -142,6 +150,7 @@ def _parse_entry(entry: str, position: int) -> tuple[str, ApiKey]:
 
 
 def _check_key(name: str, scope: str, prefix: str) -> Scope:
+    """Check the fields of a key, and return its scope."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"the name of a key is {name!r}; give 1 to 64 letters, digits or any of '._@-', a letter or digit first"
@@ -155,7 +164,17 @@ def _check_key(name: str, scope: str, prefix: str) -> Scope:
 
 
 def log_audit_event(event: str, key: ApiKey | None, **details: str | int | None) -> None:
-    """Write a line to the audit log: the event, the key and the details that are not empty."""
+    """Write a line to the audit log.
+
+    Parameters
+    ----------
+    event
+        Name of the event.
+    key
+        The key of the caller; None if the caller has no valid key.
+    details
+        Further fields of the line; those that are None or empty are omitted.
+    """
     if not audit_logger.isEnabledFor(logging.INFO):
         return
     key_fields = (

@@ -67,12 +67,12 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     settings
         Settings of the service; None reads them from the environment.
     store
-        Store to use; None opens the one at ``settings.store_url``. It is closed when the application shuts down.
+        Store of runs; None opens the store at ``settings.store_url``. Closed when the application shuts down.
 
     Raises
     ------
     ConfigurationError
-        If neither a store nor its URL is given.
+        If neither `store` nor ``settings.store_url`` is given, or the settings contradict each other.
     """
     settings = settings or Settings()
     store = store or _open_store(settings)
@@ -163,6 +163,7 @@ def _build_routes() -> Sequence[BaseRoute]:
 
 
 def _open_store(settings: Settings) -> Store:
+    """Open the store that the settings name."""
     if settings.store_url is None:
         raise ConfigurationError(
             "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), "
@@ -173,6 +174,7 @@ def _open_store(settings: Settings) -> Store:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Run the background tasks while the application serves requests; then end them and close the store."""
     # Stopped by an event, not cancelled: before Python 3.12 a task that is sending a command swallows a cancellation.
     stop_event = asyncio.Event()
     migration_task = asyncio.create_task(_migrate_store(app, stop_event))
@@ -205,7 +207,7 @@ async def _migrate_store(app: FastAPI, stop_event: asyncio.Event) -> None:
 
 
 async def _sweep_expired_runs(app: FastAPI, stop_event: asyncio.Event) -> None:
-    """Delete expired runs periodically and check the capacity; all replicas do this without interfering."""
+    """Delete expired runs and check the store's memory periodically. Several replicas can do this at the same time."""
     seconds = app.state.settings.sweep_seconds
     while seconds > 0:
         with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Authentication by API keys and sessions, and the check that an unprotected service is not exposed to the network."""
+"""Authentication by API keys and sessions, and the check that a service without keys is not exposed to the network."""
 
 import ipaddress
 import secrets
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import anyio
 
-from mild_service.api_keys import ApiKey, parse_static_keys, secret_digest
+from mild_service.api_keys import ApiKey, hash_secret, parse_static_keys
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, RunNotFound, StoreError
 from mild_service.store import Store, open_store, run_not_found_error
@@ -22,14 +22,17 @@ _USED_INTERVAL_SECONDS = 60.0
 
 
 class Authenticator:
-    """Finds the key of a secret or a session; static keys in memory, keys of ``mild-service keys`` in the store.
+    """Finds the API key that belongs to a secret or a session.
+
+    Static keys are in memory. Keys that were created by ``mild-service keys`` are in the store, and cached for a short
+    time.
 
     Parameters
     ----------
     store
         Store of keys and sessions.
     settings
-        Provides the static keys and whether a key is required.
+        Provides the static keys, whether a key is required, and the lifetimes of sessions and of cached keys.
     clock, monotonic
         Functions that return Unix time and monotonic time, in seconds.
 
@@ -59,50 +62,52 @@ class Authenticator:
         self._cached_keys: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
 
     async def requires_key(self) -> bool:
-        """Whether requests need a key. Once they do, they do until the process ends.
+        """Return whether requests need a key. After the first True, the answer stays True until the process ends.
 
         Raises
         ------
         StoreUnavailable
-            If it depends on the keys in the store and the store does not answer; access is then denied.
+            If the answer depends on whether the store has keys, and the store does not answer. Deny access then.
         """
         if not (self._key_required or self._disabled) and self._monotonic() >= self._next_check:
-            self._key_required = await self._store.credentials.has_any()
+            self._key_required = await self._store.credentials.has_keys()
             self._next_check = self._monotonic() + self._cache_seconds
         return self._key_required
 
     async def find_by_secret(self, secret: str) -> ApiKey | None:
-        """Return the valid key with this secret; None if there is none."""
-        return await self._find_by_digest(secret_digest(secret))
+        """Return the key with this secret; None if no key has it, or the key is revoked or expired."""
+        return await self._find_by_digest(hash_secret(secret))
 
     async def find_by_session(self, session: str) -> ApiKey | None:
-        """Return the valid key with which a session was created; None if the key or the session has ended."""
-        key_digest = await self._store.sessions.get_key_digest(secret_digest(session))
+        """Return the key with which a session was created; None if the session has ended or the key is not valid."""
+        key_digest = await self._store.sessions.get_key_digest(hash_secret(session))
         return None if key_digest is None else await self._find_by_digest(key_digest)
 
     async def begin_session(self, secret: str) -> str:
-        """Create a session for a verified secret; return the session's id."""
+        """Create a session for a secret that was verified before; return the id of the session."""
         session = secrets.token_urlsafe(32)
-        await self._store.sessions.create(secret_digest(session), secret_digest(secret), self._session_seconds)
+        await self._store.sessions.create(hash_secret(session), hash_secret(secret), self._session_seconds)
         return session
 
     async def end_session(self, session: str) -> None:
-        """Delete a session."""
-        await self._store.sessions.delete(secret_digest(session))
+        """End the session with this id."""
+        await self._store.sessions.delete(hash_secret(session))
 
     async def _find_by_digest(self, digest: str) -> ApiKey | None:
-        key = self._static_keys.get(digest) or self._get_cached(digest)
+        """Return the valid key whose secret has this digest; None if there is no such key."""
+        key = self._static_keys.get(digest) or self._get_cached_key(digest)
         if key is None:
             key = await self._store.credentials.get(digest)
             if key is not None:
                 await self._add_to_cache(digest, key)
         return key if key is not None and key.state(self._clock()) == "live" else None
 
-    def _get_cached(self, digest: str) -> ApiKey | None:
-        until, key = self._cached_keys.get(digest, (0.0, None))
-        return key if self._monotonic() < until else None
+    def _get_cached_key(self, digest: str) -> ApiKey | None:
+        expiry, key = self._cached_keys.get(digest, (0.0, None))
+        return key if self._monotonic() < expiry else None
 
     async def _add_to_cache(self, digest: str, key: ApiKey) -> None:
+        """Cache a valid key, and store the time of its use unless a recent time is stored already."""
         used_at = self._cached_keys.pop(digest, (0.0, key))[1].used_at
         now = self._clock()
         if key.state(now) != "live":
@@ -117,22 +122,22 @@ class Authenticator:
 
 
 def hidden_run_error(run_id: str) -> RunNotFound:
-    """Build the error for a run outside the key's prefix: the same as for a run that does not exist."""
+    """Build the error for a run outside the key's prefix, which equals that for a run that does not exist."""
     return run_not_found_error(run_id)
 
 
 def check_network_exposure(settings: Settings) -> None:
-    """Check that a service that is reachable from other machines requires a key or permits anonymous access explicitly.
+    """Check that a service that other machines can reach requires a key, unless the settings permit anonymous access.
 
     Parameters
     ----------
     settings
-        Settings with the URL of a store.
+        Settings of the service, with the URL of its store.
 
     Raises
     ------
     ConfigurationError
-        If no key is required, or if this cannot be determined.
+        If no key is required, or the store does not answer whether it has keys.
     """
     if settings.allow_anonymous or is_loopback(settings.host):
         return
@@ -152,6 +157,7 @@ def check_network_exposure(settings: Settings) -> None:
 
 
 async def _requires_key(settings: Settings) -> bool:
+    """Return whether a service with these settings requires a key."""
     assert settings.store_url is not None
     store = open_store(settings, settings.store_url)
     try:
@@ -161,7 +167,7 @@ async def _requires_key(settings: Settings) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is reachable from this machine only."""
+    """Return whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from mild_core.errors import MildError
 from mild_service import __version__, api_keys, observability
-from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, secret_digest
+from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, hash_secret
 from mild_service.app import create_app
 from mild_service.auth import check_network_exposure
 from mild_service.config import Settings
@@ -131,7 +131,7 @@ def create(
 
     async def create_key(store: Store) -> ApiKey:
         key = generate_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
-        await store.credentials.add(secret_digest(secret), key)
+        await store.credentials.add(hash_secret(secret), key)
         return key
 
     with report_errors():

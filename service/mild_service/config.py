@@ -167,6 +167,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_request_timeout(self) -> Self:
+        """Check that a request may take longer than the longest wait."""
         if self.request_seconds <= self.max_wait_seconds:
             raise ValueError(
                 f"request_seconds is {self.request_seconds:g} and would cut off long-polls of max_wait_seconds, "
@@ -176,6 +177,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_store_timeout(self) -> Self:
+        """Check that a command may take longer than the wait for replicas."""
         if self.store_timeout <= self.store_replica_seconds:
             raise ValueError(
                 f"store_timeout is {self.store_timeout:g} and would cut off writes that wait for replicas for "
@@ -184,11 +186,14 @@ class Settings(BaseSettings):
         return self
 
     def limits(self) -> dict[str, int | float]:
-        """All ``max_…`` settings by name, as `GET /version` publishes them for clients."""
+        """Return all ``max_…`` settings by name, which `GET /version` publishes for clients."""
         return {name: value for name, value in self if name.startswith("max_")}
 
 
-def child_environment(additions: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a child process: with `additions`, without the settings, which contain secrets."""
+def build_child_environment(additions: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables for a child process.
+
+    They are those of this process, without the settings of the service, which contain secrets, and with `additions`.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MILD_")}
     return {**inherited, **additions}

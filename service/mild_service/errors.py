@@ -7,11 +7,11 @@
     │   ├── InvalidRequest             a field, path or query value that does not validate
     │   ├── LimitExceeded              a number past one of the service's limits
     │   ├── BadRecord                  a record of a prediction log that cannot be used
-    │   └── DigestMismatch             the body is not what its Content-Digest says
+    │   └── DigestMismatch             the body does not have the digest in its Content-Digest
     ├── MalformedBody                  a body that cannot be parsed at all
     ├── BodyTooLarge                   more bytes than the limit
     ├── SlowBody                       a body that arrives too slowly
-    ├── ClientTooOld                   a version of our client that is no longer supported
+    ├── ClientTooOld                   a version of the project's client that is no longer supported
     ├── UnsupportedMediaType           a content type or encoding that the route does not accept
     ├── NotAcceptable                  no representation that the client accepts
     ├── RunNotFound                    no such run (or it has expired)
@@ -76,14 +76,14 @@ class LimitExceeded(InvalidInput):
 
 
 class BadRecord(InvalidInput):
-    """A record of a prediction log cannot be used; the problem's `line` says which."""
+    """A record of a prediction log cannot be used; the attribute `line` is the number of the record."""
 
     code = "bad-record"
     title = "Record cannot be used"
 
 
 class DigestMismatch(InvalidInput):
-    """The body is not what its Content-Digest says."""
+    """The body does not have the digest in its header Content-Digest."""
 
     code = "digest-mismatch"
     title = "Body does not match its digest"
@@ -133,7 +133,7 @@ class NotAcceptable(MildError):
 
 
 class RunNotFound(MildError):
-    """No such run, or it has expired."""
+    """The run does not exist, or has expired."""
 
     code = "run-not-found"
     title = "Run not found"
@@ -175,7 +175,7 @@ class CrossSite(AccessError):
 
 
 class RateLimited(AccessError):
-    """The key has sent more requests than its rate permits; `Retry-After` says when the next one is accepted."""
+    """The key has sent more requests than its rate permits; a new request is accepted after `retry_after` seconds."""
 
     code = "rate-limited"
     title = "Too many requests"
@@ -194,7 +194,7 @@ class PreconditionFailed(MildError):
 
 
 class Overloaded(MildError):
-    """The service is at its limit of concurrent work of this type; try again."""
+    """The service has reached its limit of concurrent work of this type; try again."""
 
     code = "overloaded"
     title = "Service is busy"
@@ -210,7 +210,7 @@ class DeadlineExceeded(MildError):
 
 
 class ShuttingDown(MildError):
-    """The process is shutting down; use another one, or wait for its successor."""
+    """The process is shutting down; try another process, or try again later."""
 
     code = "shutting-down"
     title = "Service is shutting down"
@@ -352,7 +352,7 @@ class NoSampleIds(Conflict):
 
 
 class NoAudit(Conflict):
-    """The run has no audit to measure by."""
+    """The run has no audit by which a selection could be evaluated."""
 
     code = "no-audit"
     title = "Run has no audit"
@@ -366,7 +366,7 @@ class RoundsNotComparable(Conflict):
 
 
 class NoEpochs(Conflict):
-    """The round has no epoch to select from."""
+    """The round has no epoch from which a selection could be computed."""
 
     code = "no-epochs"
     title = "Round has no epochs"
@@ -380,7 +380,7 @@ class RunLimit(Conflict):
 
 
 class EpochGap(Conflict):
-    """The round lacks epochs."""
+    """Epochs or shards of the round are missing."""
 
     code = "epoch-gap"
     title = "Epochs are missing"
@@ -391,21 +391,21 @@ class CommandError(MildError):
 
 
 class ArchiveDamaged(CommandError):
-    """A file is not a complete archive written by `mild-service export`."""
+    """The file is not a complete archive written by `mild-service export`."""
 
     code = "archive-damaged"
     title = "File cannot be used"
 
 
 class RunExists(CommandError):
-    """A run with the name of the import exists."""
+    """A run with the id of the imported run exists."""
 
     code = "run-is-there"
     title = "Run is there"
 
 
 class RunChanging(CommandError):
-    """A run was modified during its export."""
+    """The run was modified during its export."""
 
     code = "run-changing"
     title = "Run is being written to"

@@ -14,12 +14,12 @@ _REMEDY = "give https://host/path/{id}.png, or a path of this service's own orig
 
 
 def check_image_url(template: str) -> str:
-    """Check a URL template and return it.
+    """Check the URL template of a run's images, and return the template.
 
     Raises
     ------
     ParameterError
-        If pages may not load images from this URL, or it has no placeholder for the sample.
+        If pages may not load images from this URL, or the template has no ``{id}`` or ``{index}``.
     """
     if len(template) > MAX_URL_LENGTH:
         raise ParameterError(
@@ -47,23 +47,39 @@ def check_image_url(template: str) -> str:
     return template
 
 
-def image_origin(template: str | None) -> str | None:
-    """Return the origin that a page must allow as an image source; None if it is the page's own origin."""
+def find_image_origin(template: str | None) -> str | None:
+    """Return the web origin of the images, which a page must allow as an image source.
+
+    The result is None if the page needs no permission: without a template, or for images of its own origin.
+    """
     if template is None or template.startswith("/"):
         return None
     parts = urlsplit(template)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def image_url(template: str | None, index: int, sample_id: str | None) -> str | None:
-    """Return the URL of a sample's image; None without a template, or if it needs an external id that is missing."""
+def fill_image_url(template: str | None, index: int, sample_id: str | None) -> str | None:
+    """Return the URL of a sample's image.
+
+    Parameters
+    ----------
+    template
+        URL template of the run; None if the run has none.
+    index, sample_id
+        Index of the sample, and its external id; None if the run has no external ids.
+
+    Returns
+    -------
+    str or None
+        None without a template, or if the template needs an external id and `sample_id` is None.
+    """
     if template is None or (sample_id is None and "{id}" in template):
         return None
     return template.replace("{index}", str(index)).replace("{id}", quote(sample_id or "", safe="/"))
 
 
 def _is_local_http(scheme: str, template: str) -> bool:
-    """Whether a URL is http on the reader's own machine, which browsers trust."""
+    """Return whether a URL has the scheme http and a loopback host, which browsers treat as secure."""
     host = urlsplit(template).hostname or ""
     if scheme != "http":
         return False

@@ -5,12 +5,12 @@ from mild_service.errors import LimitExceeded
 
 
 def check_position(settings: Settings, round_: int, epoch: int = 0) -> None:
-    """Check that the numbers of a round and of one of its epochs are within the limits.
+    """Check that the number of a round, and of an epoch within the round, are within the limits of the settings.
 
     Raises
     ------
     LimitExceeded
-        If one of them exceeds its limit.
+        If one of the numbers is negative or exceeds its limit.
     """
     check_range("round", round_, 0, settings.max_rounds - 1, "MILD_MAX_ROUNDS")
     check_range("epoch", epoch, 0, settings.max_epochs - 1, "MILD_MAX_EPOCHS")

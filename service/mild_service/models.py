@@ -38,7 +38,7 @@ class Epoch:
     number
         Number of the epoch within its round, from 0.
     attempt
-        The attempt that wrote it; together with `digest` it names the field that holds the bits.
+        Attempt that wrote the epoch. Number, attempt and digest name the field that holds the bits.
     digest
         Digest of the content.
     planes
@@ -70,7 +70,7 @@ class Epoch:
 
     @property
     def is_missing_shards(self) -> bool:
-        """Whether some of its shards have not been stored yet."""
+        """Whether some shards of the epoch are not stored yet."""
         return self.n_shards != self.n_stored_shards
 
 
@@ -95,7 +95,7 @@ class ShardRef:
 
 @dataclass(frozen=True, slots=True)
 class SetRef:
-    """Reference to a stored set of samples: the round whose chunks hold it, its digest and its size."""
+    """Reference to a stored set of samples: the round whose chunks hold the set, its digest and its size."""
 
     round: int
     digest: str
@@ -104,7 +104,7 @@ class SetRef:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRef:
-    """Reference to stored labels or a stored audit: its version and the digest of its content."""
+    """Reference to stored labels or a stored audit: the version, and the digest of the content."""
 
     version: int
     digest: str
@@ -172,25 +172,25 @@ class Round:
 
     @property
     def missing_epochs(self) -> list[int]:
-        """Numbers in ``0..max`` for which there is no epoch."""
+        """Numbers below that of the last epoch for which there is no epoch, ascending."""
         present = self.all_epochs
         return sorted(set(range(max(present, default=-1) + 1)) - set(present))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's record.
+    """The record of one run.
 
     Attributes
     ----------
     spec
-        What the run was opened with, with every default resolved.
+        Fields with which the run was opened, with all defaults filled in.
     uid
         Random id drawn when the run is created, so that a run that is deleted and opened again never reads old data.
     status
         Status given when the run was opened, or last patched.
     attempt
-        The current attempt; only its writes are accepted.
+        The current attempt; writes of other attempts are refused.
     round
         Number of the open round.
     created_at, updated_at, expires_at
@@ -218,7 +218,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """Name of the run, chosen by the client."""
+        """Id of the run, which the client has chosen."""
         return self.spec.run_id
 
     @property
@@ -228,7 +228,7 @@ class Run:
 
     @property
     def ttl_seconds(self) -> int:
-        """Seconds after the last write at which the run expires; a stored run always has them."""
+        """Number of seconds after the last write at which the run expires."""
         return self.spec.ttl_seconds or 0
 
     @property
@@ -237,13 +237,13 @@ class Run:
         return f"{round(self.created_at * 1000):013d}:{self.run_id}"
 
     def annotation_ref(self, name: AnnotationName) -> AnnotationRef | None:
-        """Reference to the labels or the audit, by name; None if there are none."""
+        """Return the reference to the labels or to the audit; None if the run has none."""
         return self.labels if name == "labels" else self.audit
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event in the history of a run.
+    """One change in the history of a run.
 
     Attributes
     ----------
@@ -302,17 +302,21 @@ class Precondition:
 
     @property
     def script_argument(self) -> str:
-        """The precondition as a Lua script reads it: empty (none), ``!`` (absent), ``*`` (any content) or digests."""
+        """The precondition as an argument of a Lua script.
+
+        ``!`` means that nothing may be stored, ``*`` that any content must be stored, and digests between blanks that
+        one of them must be stored. The argument is empty without a precondition.
+        """
         if self.must_be_absent:
             return "!"
         return "" if self.digests is None else " ".join(sorted(self.digests)) or "*"
 
-    def check(self, what: str, stored_digest: str | None) -> None:
-        """Compare the precondition with what is stored.
+    def check(self, resource: str, stored_digest: str | None) -> None:
+        """Check that the stored content meets the precondition.
 
         Parameters
         ----------
-        what
+        resource
             Name of the resource, for the error message.
         stored_digest
             Digest of the stored content; None if nothing is stored.
@@ -323,16 +327,17 @@ class Precondition:
             If the precondition is not met.
         """
         if self.must_be_absent and stored_digest is not None:
-            raise precondition_error(what, self, stored_digest)
+            raise precondition_error(resource, self, stored_digest)
         if self.digests is not None and (stored_digest is None or (self.digests and stored_digest not in self.digests)):
-            raise precondition_error(what, self, stored_digest)
+            raise precondition_error(resource, self, stored_digest)
 
 
 NO_PRECONDITION = Precondition()
+"""Precondition that every stored content meets."""
 
 
-def precondition_error(what: str, precondition: Precondition, stored_digest: str | None) -> PreconditionFailed:
+def precondition_error(resource: str, precondition: Precondition, stored_digest: str | None) -> PreconditionFailed:
     """Build the error for a write whose precondition is not met."""
     current = "there is nothing yet" if stored_digest is None else f'the ETag "{stored_digest}" is there'
     demand = "If-None-Match: * wants nothing there" if precondition.must_be_absent else "If-Match names another"
-    return PreconditionFailed(f"of {what} {current}, {demand}; look at what is there, and send the condition again")
+    return PreconditionFailed(f"of {resource} {current}, {demand}; look at what is there, and send the condition again")

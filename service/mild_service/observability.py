@@ -64,8 +64,18 @@ class Telemetry:
     def count_request(
         self, method: str, route: str, status: int, seconds: float, received_bytes: int, sent_bytes: int
     ) -> None:
-        """Count a request. Label lookups are cached per method, route and status, of which there are few."""
-        metrics = self._request_metrics.get((method, route, status))
+        """Add an answered request to the metrics.
+
+        Parameters
+        ----------
+        method, route, status
+            HTTP method, path template of the route, and status of the response.
+        seconds
+            Time from the request to the end of the response.
+        received_bytes, sent_bytes
+            Sizes of the bodies of request and response.
+        """
+        metrics = self._request_metrics.get((method, route, status))  # cached, since looking up labels takes time
         if metrics is None:
             metrics = self._request_metrics[method, route, status] = (
                 self.requests.labels(method, route, status),
@@ -84,14 +94,21 @@ Phase: TypeAlias = Literal["decode", "store", "compute", "encode"]
 
 
 class RequestTrace:
-    """Id of a request and the durations of its phases.
+    """The id of a request, and the durations of its phases.
+
+    Parameters
+    ----------
+    request_id
+        Identifier of the request.
+    observe
+        Function that is called with the name and the duration in seconds of every phase at its end.
 
     Attributes
     ----------
     request_id
         Identifier of the request in logs and problems.
     seconds
-        Duration by phase; concurrent work of one phase counts once.
+        Duration of each phase so far, in seconds; concurrent work of one phase counts once.
     """
 
     def __init__(self, request_id: str, observe: Callable[[Phase, float], None]) -> None:
@@ -101,14 +118,14 @@ class RequestTrace:
         self._running: set[Phase] = set()
 
     def start_phase(self, name: Phase) -> float | None:
-        """Start a phase; return its start time for `end_phase`, None if the phase is already running."""
+        """Start a phase; return its start time for `end_phase`, or None if the phase is running already."""
         if name in self._running:
             return None
         self._running.add(name)
         return time.perf_counter()
 
     def end_phase(self, name: Phase, started: float | None) -> None:
-        """End a phase that was started at `started`; None does nothing."""
+        """End a phase, given the result of `start_phase`; do nothing if that was None."""
         if started is not None:
             self._running.discard(name)
             duration = time.perf_counter() - started
@@ -126,9 +143,10 @@ current_trace: ContextVar[RequestTrace | None] = ContextVar("trace", default=Non
 
 
 class phase:  # noqa: N801  # used like a function: with phase("store")
-    """Context manager that times its block as a phase of the request being served, if there is one.
+    """Context manager that measures the time of its block as a phase of the current request.
 
-    A class, because entering a generator-based context manager takes longer than some phases.
+    Without a current request, it does nothing. It is a class, because a generator-based context manager takes longer to
+    enter than some phases take.
     """
 
     __slots__ = ("_name", "_started", "_trace")
@@ -155,7 +173,7 @@ _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
     "request_id",
     "color_message",
 }
-"""Standard attributes of a log record; all others were passed as ``extra``."""
+"""Attributes that every log record has; all other attributes were passed as ``extra``."""
 
 
 class TextFormatter(logging.Formatter):
@@ -171,7 +189,7 @@ class TextFormatter(logging.Formatter):
         return "\n".join(filter(None, [line if request_id is None else f"{line} [request {request_id}]", traceback]))
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802  # logging's name
-        """Return the time of the record, in the same form as the other formats."""
+        """Return the time of the record in ISO 8601, as in the other formats."""
         return _format_time(record)
 
 
@@ -203,11 +221,11 @@ class LogfmtFormatter(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the formatted record."""
-        return " ".join(f"{name}={_quote(value)}" for name, value in self.record_fields(record).items())
+        return " ".join(f"{name}={_quote_value(value)}" for name, value in self.record_fields(record).items())
 
 
 def configure_logging(level: str, log_format: LogFormat) -> None:
-    """Send all logs, including those of the web server, to stderr in the given level and format."""
+    """Write all logs of at least this level, including those of the web server, to stderr in the given format."""
     handler = logging.StreamHandler()
     handler.addFilter(_add_request_id)
     handler.setFormatter({"text": TextFormatter, "json": JsonFormatter, "logfmt": LogfmtFormatter}[log_format]())
@@ -215,6 +233,7 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
+    """Add the id of the current request to a record; a logging filter that accepts every record."""
     trace = current_trace.get()
     if trace is not None and not hasattr(record, "request_id"):
         record.request_id = trace.request_id
@@ -222,9 +241,11 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 def _format_time(record: logging.LogRecord) -> str:
+    """Return the time of a record in ISO 8601, in UTC with milliseconds."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _quote(value: object) -> str:
+def _quote_value(value: object) -> str:
+    """Return a value as text, quoted like JSON if it has blanks, quotes or equals signs."""
     text = str(value)
     return text if _UNQUOTED.fullmatch(text) else json.dumps(text)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import anyio
 
-from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, secret_digest
+from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, hash_secret
 from mild_service.config import Settings
 from mild_service.store import Store, open_store
 from tests.inprocess import InProcess
@@ -28,11 +28,11 @@ class Keyring:
 
     def add(self, secret: str, key: ApiKey) -> None:
         """Store a key."""
-        self._portal.call(self._store.credentials.add, secret_digest(secret), key)
+        self._portal.call(self._store.credentials.add, hash_secret(secret), key)
 
     def revoke(self, secret: str) -> None:
         """Revoke a key."""
-        key = self._portal.call(self._store.credentials.get, secret_digest(secret))
+        key = self._portal.call(self._store.credentials.get, hash_secret(secret))
         assert key is not None
         self._portal.call(self._store.credentials.revoke, key.key_id)
 
@@ -57,5 +57,5 @@ def in_store(settings: Settings, work: Callable[[Store], Awaitable[object]]) -> 
 def make(settings: Settings, scope: Scope, prefix: str = "") -> tuple[str, Callable[[], None]]:
     """A key's secret, and what revokes it."""
     secret, key = generate_secret(), generate_key(scope, scope, prefix, 0.0, None)
-    in_store(settings, lambda store: store.credentials.add(secret_digest(secret), key))
+    in_store(settings, lambda store: store.credentials.add(hash_secret(secret), key))
     return secret, lambda: in_store(settings, lambda store: store.credentials.revoke(key.key_id))

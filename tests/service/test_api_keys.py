@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from mild_service.api_keys import SCOPES, ApiKey, generate_key, generate_secret, parse_static_keys, secret_digest
+from mild_service.api_keys import SCOPES, ApiKey, generate_key, generate_secret, hash_secret, parse_static_keys
 from mild_service.errors import ConfigurationError, InvalidRequest
 
 SECRET = "s3cret-and-long-enough"
@@ -38,9 +38,9 @@ def test_what_could_be_no_key_is_refused(name: str, scope: str, prefix: str) -> 
 
 def test_static_keys_are_bare_or_say_what_they_may() -> None:
     keys = parse_static_keys(f"{SECRET}, ci:write:ci-:{SECRET}2\nboard:read::{SECRET}3")
-    assert set(keys) == {secret_digest(SECRET), secret_digest(SECRET + "2"), secret_digest(SECRET + "3")}
+    assert set(keys) == {hash_secret(SECRET), hash_secret(SECRET + "2"), hash_secret(SECRET + "3")}
     bare, ci, board = keys.values()
-    assert (bare.scope, bare.prefix, bare.name) == ("admin", "", f"static-{secret_digest(SECRET)[:8]}")
+    assert (bare.scope, bare.prefix, bare.name) == ("admin", "", f"static-{hash_secret(SECRET)[:8]}")
     assert (ci.key_id, ci.name, ci.scope, ci.prefix) == ("static-ci", "ci", "write", "ci-")
     assert (board.scope, board.prefix) == ("read", "")
     assert parse_static_keys(" , ") == {}

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from mild_service import auth
-from mild_service.api_keys import ApiKey, generate_key, generate_secret, secret_digest
+from mild_service.api_keys import ApiKey, generate_key, generate_secret, hash_secret
 from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
@@ -24,7 +24,7 @@ def authenticator(store: Store, settings: Settings, clock: Clock) -> Authenticat
 
 async def made(store: Store, expires_at: float | None = None) -> tuple[str, ApiKey]:
     secret, key = generate_secret(), generate_key("n", "write", "a-", 1.0, expires_at)
-    await store.credentials.add(secret_digest(secret), key)
+    await store.credentials.add(hash_secret(secret), key)
     return secret, key
 
 

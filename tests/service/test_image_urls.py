@@ -1,7 +1,7 @@
 import pytest
 
 from mild_core.errors import ParameterError
-from mild_service.image_urls import check_image_url, image_origin, image_url
+from mild_service.image_urls import check_image_url, fill_image_url, find_image_origin
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from mild_service.image_urls import check_image_url, image_origin, image_url
 )
 def test_an_address_is_taken_with_its_origin(template: str, origin: str | None) -> None:
     assert check_image_url(template) == template
-    assert image_origin(template) == origin
+    assert find_image_origin(template) == origin
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_what_could_widen_the_policy_or_leads_nowhere_is_refused(template: str) 
 
 def test_ids_cannot_leave_their_place() -> None:
     template = "https://images.example/{id}.png?i={index}"
-    assert image_url(template, 7, "cat/1 ?#&") == "https://images.example/cat/1%20%3F%23%26.png?i=7"
-    assert image_url(template, 7, None) is None
-    assert image_url(None, 7, "a") is None
-    assert image_url("/p/{index}.png", 7, None) == "/p/7.png"
+    assert fill_image_url(template, 7, "cat/1 ?#&") == "https://images.example/cat/1%20%3F%23%26.png?i=7"
+    assert fill_image_url(template, 7, None) is None
+    assert fill_image_url(None, 7, "a") is None
+    assert fill_image_url("/p/{index}.png", 7, None) == "/p/7.png"

@@ -20,19 +20,20 @@ from mild_service.store import PIECE_SAMPLES, Store
 
 T = TypeVar("T")
 Unit: TypeAlias = Literal["line", "row"]
+"""Unit in which error messages number the ids of a body."""
 
 _ATTEMPTS = 20
 
 
 class ExternalIds:
-    """The external ids of runs' samples.
+    """Stores the external ids of samples, and translates between ids and sample indices.
 
     Parameters
     ----------
     store
         The store.
     cache_bytes
-        Maximum size of the cached indexes in bytes; ids do not change once a log has used them.
+        Maximum size of the cached indexes from ids to samples, in bytes.
     """
 
     def __init__(self, store: Store, cache_bytes: int) -> None:
@@ -45,32 +46,42 @@ class ExternalIds:
         run: Run,
         unit: Unit,
         batches: AsyncIterator[Sequence[str]],
-        condition: Precondition = NO_PRECONDITION,
+        precondition: Precondition = NO_PRECONDITION,
     ) -> tuple[Literal["set", "same", "replaced"], str]:
-        """Store the ids of all samples, in the order of their indices; return the outcome and the digest of the ids.
+        """Check and store the ids of all samples; return the outcome and the digest of the ids.
 
-        Memory is limited to about one piece of ids, and 36 bytes per sample to detect duplicates. `unit` is the unit in
-        which error messages number the ids.
+        Memory is limited to about one piece of ids, and 36 bytes per sample to detect duplicates.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        unit
+            Unit in which error messages number the ids.
+        batches
+            The ids in the order of the sample indices, in batches of any size.
+        precondition
+            Precondition on the digest of the stored ids.
 
         Raises
         ------
         SampleIdError
             If an id is malformed or occurs twice.
         InvalidInput
-            If their number is not the number of samples.
+            If the number of ids is not the number of samples.
         SampleIdsFrozen
             If different ids are stored and the run has epochs.
         PreconditionFailed
-            If the stored ids do not meet `condition`.
+            If the stored ids do not meet `precondition`.
         """
-        condition.check(
+        precondition.check(
             "sample ids", None if run.ids is None else run.ids.digest
         )  # before the upload, not only after it
         upload = secrets.token_hex(8)
         is_committed = False
         try:
             ref = await self._upload(run, upload, unit, batches)
-            outcome, is_committed = await self._commit(run, ref, condition)
+            outcome, is_committed = await self._commit(run, ref, precondition)
             return outcome, ref.digest
         finally:
             if not is_committed:
@@ -78,22 +89,24 @@ class ExternalIds:
                     await self._store.sample_ids.delete(run, upload)
 
     async def get_index(self, run: Run) -> IdIndex:
-        """Return the index from ids to samples.
+        """Return the index from external ids to samples.
 
         Raises
         ------
         NoSampleIds
-            If the run has none.
+            If the run has no external ids.
         """
-        return await self._read(run, self._load)
+        return await self._read_current(run, self._load_index)
 
     async def find_index(self, run: Run, sample_id: str) -> int:
-        """Return the sample with an id.
+        """Return the index of the sample with this external id.
 
         Raises
         ------
-        NoSampleIds, SampleNotFound
-            If the run has no ids, or no sample has this id.
+        NoSampleIds
+            If the run has no external ids.
+        SampleNotFound
+            If no sample has this id.
         """
         index = int((await self.get_index(run)).find_indices([sample_id])[0])
         if index < 0:
@@ -104,15 +117,15 @@ class ExternalIds:
         return index
 
     async def get_ids(self, run: Run, indices: NDArray[np.int64]) -> list[str]:
-        """Return the ids of samples, in the order of `indices`, which ascend.
+        """Return the external ids of the samples with these ascending indices, in the same order.
 
         Raises
         ------
         NoSampleIds
-            If the run has none.
+            If the run has no external ids.
         """
 
-        async def read(run: Run, ref: SampleIdsRef) -> list[str]:
+        async def read_ids(run: Run, ref: SampleIdsRef) -> list[str]:
             pieces = indices // PIECE_SAMPLES
             names: list[str] = []
             async for piece, ids in self._store.sample_ids.read_pieces(run, ref, np.unique(pieces).tolist()):
@@ -120,10 +133,10 @@ class ExternalIds:
                 names += map(ids.__getitem__, offsets.tolist())
             return names
 
-        return await self._read(run, read)
+        return await self._read_current(run, read_ids)
 
     async def _upload(self, run: Run, upload: str, unit: Unit, batches: AsyncIterator[Sequence[str]]) -> SampleIdsRef:
-        """Write all pieces, and return the reference to them."""
+        """Check the ids and write them in pieces; return the reference to the upload."""
         n_samples, digest = run.spec.num_samples, hashlib.sha256()
         buffer: list[str] = []
         digests: list[NDArray[np.uint64]] = []
@@ -148,11 +161,11 @@ class ExternalIds:
         return SampleIdsRef(upload, digest.hexdigest()[:32], piece_bytes)
 
     async def _commit(
-        self, run: Run, ref: SampleIdsRef, condition: Precondition
+        self, run: Run, ref: SampleIdsRef, precondition: Precondition
     ) -> tuple[Literal["set", "same", "replaced"], bool]:
-        """Commit an upload; return the outcome, and whether the run refers to the upload now."""
+        """Commit an upload; return the outcome, and whether the record of the run refers to the upload now."""
         while True:
-            condition.check("sample ids", None if run.ids is None else run.ids.digest)
+            precondition.check("sample ids", None if run.ids is None else run.ids.digest)
             if run.ids is not None and run.ids.digest == ref.digest:
                 return "same", False
             outcome = await self._store.sample_ids.commit(run, ref)
@@ -169,7 +182,8 @@ class ExternalIds:
                 return "replaced", True
             run = await self._refresh(run)
 
-    async def _load(self, run: Run, ref: SampleIdsRef) -> IdIndex:
+    async def _load_index(self, run: Run, ref: SampleIdsRef) -> IdIndex:
+        """Return the index of an upload from the cache, or build it from the stored ids."""
         async with self._loading:  # one at a time, which limits memory and avoids repeated work
             index = self._indices.get(ref.upload)
             if index is None:
@@ -182,8 +196,8 @@ class ExternalIds:
                 self._indices.put(ref.upload, index)
             return index
 
-    async def _read(self, run: Run, read: Callable[[Run, SampleIdsRef], Awaitable[T]]) -> T:
-        """Read the run's ids, and again if they were replaced in the meantime."""
+    async def _read_current(self, run: Run, read: Callable[[Run, SampleIdsRef], Awaitable[T]]) -> T:
+        """Call `read` with the ids to which the run refers; repeat if they were replaced in the meantime."""
         for _ in range(_ATTEMPTS):
             if run.ids is None:
                 raise no_sample_ids_error(run)
@@ -199,7 +213,7 @@ class ExternalIds:
         )
 
     async def _refresh(self, run: Run) -> Run:
-        """Read the record of the run again; if the run was deleted and opened again, return the old record."""
+        """Return the current record of a run, or `run` if the run was deleted and created again."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
 
@@ -212,15 +226,23 @@ def no_sample_ids_error(run: Run) -> NoSampleIds:
 
 
 def sample_id_error(unit: Unit, number: int, reason: str) -> SampleIdError:
-    """Build the error for one id of a body."""
+    """Build the error for one id of a body.
+
+    Parameters
+    ----------
+    unit, number
+        Unit and number of the id in the body, from 1.
+    reason
+        Why the id is refused.
+    """
     error = SampleIdError(f"{unit} {number}: {reason}; correct it and send all ids again, none was stored")
     error.line = number
     return error
 
 
-def _check_ids(ids: Sequence[str], first: int, unit: Unit, digest: "hashlib._Hash") -> NDArray[np.uint64]:
-    """Check ids and return their digests; `first` is the number of the first id."""
-    for number, sample_id in enumerate(ids, first):
+def _check_ids(ids: Sequence[str], first_number: int, unit: Unit, digest: "hashlib._Hash") -> NDArray[np.uint64]:
+    """Check a batch of ids, add them to `digest`, and return the hash of each id."""
+    for number, sample_id in enumerate(ids, first_number):
         if reason := find_id_error(sample_id):
             raise sample_id_error(unit, number, reason)
     digest.update(("\n".join(ids) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Given labels and audits of runs: checking, merging and reading them while others may replace them."""
+"""Given labels and audits of runs: checking, merging, storing and reading them, also under concurrent writes."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from mild_service.store import Store
 T = TypeVar("T")
 
 MAX_LABEL = 2**31 - 1
+"""Largest label of a run that does not declare its number of classes."""
 _ATTEMPTS = 20
 
 
@@ -48,22 +49,31 @@ class LabelsAndAudits:
         self._telemetry = telemetry
 
     async def put_labels(
-        self, run: Run, labels: NDArray[np.integer], condition: Precondition = NO_PRECONDITION
+        self, run: Run, labels: NDArray[np.integer], precondition: Precondition = NO_PRECONDITION
     ) -> tuple[Literal["set", "same", "replaced"], str]:
-        """Store the given labels, shape (n_samples,); return also their digest.
+        """Check and store the given labels; return the outcome and the digest of the labels.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        labels
+            Shape (n_samples,), the classes in 0..num_classes-1.
+        precondition
+            Precondition on the digest of the stored labels.
 
         Raises
         ------
         InvalidInput
-            If their number or one of their values is not valid.
+            If the number of labels or a label is not valid.
         LabelsFrozen
             If different labels are stored and the run has epochs.
         PreconditionFailed
-            If the stored labels do not meet `condition`.
+            If the stored labels do not meet `precondition`.
         """
         await anyio.to_thread.run_sync(_check_labels, labels, run)
         while True:
-            condition.check("labels", None if run.labels is None else run.labels.digest)
+            precondition.check("labels", None if run.labels is None else run.labels.digest)
             outcome, digest = await self._store.annotations.put_labels(run, labels)
             if outcome == "frozen":
                 raise LabelsFrozen(
@@ -79,14 +89,14 @@ class LabelsAndAudits:
             run = await self._refresh(run)
 
     async def put_audit(self, run: Run, change: AuditChange) -> AuditUpdate:
-        """Add marks to the run's audit, or remove some; they replace contradicting ones.
+        """Add marks to the audit of a run, or remove marks. A new mark of a sample replaces the stored one.
 
-        Concurrent writers lose nothing: marks are merged with those that are stored at the time of the write.
+        Concurrent writers lose no marks: the change is applied to the audit that is stored at the time of the write.
 
         Raises
         ------
         InvalidInput
-            If there are no marks.
+            If `change` adds and removes no marks.
         """
         if not change.n_changed:
             raise InvalidInput(
@@ -106,44 +116,65 @@ class LabelsAndAudits:
             run = await self._refresh(run)
 
     async def read_audit(self, run: Run) -> tuple[Run, Audit]:
-        """Read the audit; return the run with the current reference, and the audit, which is empty if there is none.
+        """Read the audit of a run.
+
+        Returns
+        -------
+        run
+            A record of the run that refers to the returned audit.
+        audit
+            The audit; empty if the run has none.
 
         Raises
         ------
         StoreDamaged
-            If the stored audit is missing.
+            If the audit is missing in the store.
         """
-        run, audit = await self._read(run, "audit", self._store.annotations.read_audit)
+        run, audit = await self._read_current(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
 
     async def read_label(self, run: Run, index: int) -> int | None:
-        """Read the given label of one sample; None if no labels are stored.
+        """Read the given label of one sample; return None if the run has no labels.
 
         Raises
         ------
         StoreDamaged
-            If the stored labels are missing.
+            If the labels are missing in the store.
         """
-        _, label = await self._read(run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index))
+        _, label = await self._read_current(
+            run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index)
+        )
         return label
 
     async def read_labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Read the given labels of some samples, whose indices ascend; None if no labels are stored.
+        """Read the given labels of some samples.
+
+        Parameters
+        ----------
+        run
+            The run.
+        samples
+            Shape (n,), ascending indices of the samples.
+
+        Returns
+        -------
+        array or None
+            Shape (n,), the labels; None if the run has no labels.
 
         Raises
         ------
         StoreDamaged
-            If the stored labels are missing.
+            If the labels are missing in the store.
         """
-        _, labels = await self._read(
+        _, labels = await self._read_current(
             run, "labels", lambda run, ref: self._store.annotations.read_labels(run, ref, samples)
         )
         return labels
 
-    async def _read(
+    async def _read_current(
         self, run: Run, name: AnnotationName, read: Callable[[Run, AnnotationRef], Awaitable[T]]
     ) -> tuple[Run, T | None]:
-        """Read the content to which the run refers, and again if it was replaced in the meantime."""
+        """Read the labels or the audit to which the run refers; repeat if they were replaced in the meantime."""
         for _ in range(_ATTEMPTS):
             ref = run.annotation_ref(name)
             if ref is None:
@@ -160,12 +191,13 @@ class LabelsAndAudits:
         )
 
     async def _refresh(self, run: Run) -> Run:
-        """Read the record of the run again; if the run was deleted and opened again, return the old record."""
+        """Return the current record of a run, or `run` if the run was deleted and created again."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
 
 
 def _check_labels(labels: NDArray[np.integer], run: Run) -> None:
+    """Check the number of labels, and that each label is a class of the run."""
     spec = run.spec
     if labels.shape != (spec.num_samples,):
         raise InvalidInput(

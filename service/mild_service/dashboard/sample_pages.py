@@ -17,7 +17,7 @@ from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, render
 from mild_service.dashboard.run_page import PageDep, PageState, RoundQuery
 from mild_service.errors import InvalidRequest, SampleNotFound
-from mild_service.image_urls import image_origin, image_url
+from mild_service.image_urls import fill_image_url, find_image_origin
 from mild_service.models import Run
 from mild_service.selecting.sample_tables import SampleTables, SelectionTable
 from mild_service.selecting.selections import SelectionPlan, Selections
@@ -48,7 +48,7 @@ async def load_table(page: PageState, selections: Selections, tables: SampleTabl
 
 def allow_images(request: Request, run: Run) -> None:
     """Allow the page that answers a request to load images from the origin of the run's picture addresses."""
-    request.state.image_origin = image_origin(run.spec.picture_url)
+    request.state.image_origin = find_image_origin(run.spec.picture_url)
 
 
 async def build_rows(
@@ -85,7 +85,7 @@ async def build_rows(
         {
             "index": index,
             "id": ids.get(index),
-            "picture": image_url(run.spec.picture_url, index, ids.get(index)),
+            "picture": fill_image_url(run.spec.picture_url, index, ids.get(index)),
             "label": None if labels is None else int(labels[index]),
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
@@ -325,11 +325,11 @@ async def show_sample(
             "story": history,
             "explanation": history.explanation,
             "id": sample_id,
-            "picture": image_url(run.spec.picture_url, index, sample_id),
-            "label": history.counted.given_label(0, label),
-            "suggested": history.counted.suggested_class(0, label),
-            "votes": int(history.counted.tally.n_votes[0]),
-            "n_observed": int(history.counted.n_observed[0]),
+            "picture": fill_image_url(run.spec.picture_url, index, sample_id),
+            "label": history.counts.given_label(0, label),
+            "suggested": history.counts.suggested_class(0, label),
+            "votes": int(history.counts.tally.n_votes[0]),
+            "n_observed": int(history.counts.n_observed[0]),
             "mark": _MARK_NAMES[audit.get_mark(index)],
             "strips": [
                 charts.make_history_segments(round_history.bits) for round_history in history.explanation.rounds

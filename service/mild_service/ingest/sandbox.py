@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import IO
 
 from mild_core.errors import MildError
-from mild_service.config import child_environment
+from mild_service.config import build_child_environment
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest.column_ipc import Block, ChannelError, TextColumn, receive_block, send_header
 from mild_service.ingest.columns import (
@@ -210,7 +210,7 @@ class Sandbox:
             try:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "mild_service.ingest.sandbox_worker", str(theirs.fileno())],
-                    env=child_environment(_ENVIRONMENT),
+                    env=build_child_environment(_ENVIRONMENT),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # ctrl-C goes to the service only, which stops the worker

@@ -17,7 +17,7 @@ import orjson
 from mild_service import __version__
 from mild_service.errors import ArchiveDamaged
 from mild_service.models import Run
-from mild_service.store import Part, Store
+from mild_service.store import RunField, Store
 from mild_service.store.servers import SCHEMA_VERSION
 
 _MAGIC = b"mild-run 1\n"
@@ -66,7 +66,7 @@ async def export_run(store: Store, run_id: str, path: Path) -> int:
 
             head = {"run_id": run_id, "schema": SCHEMA_VERSION, "version": __version__}
             write(_MAGIC + orjson.dumps(head, option=orjson.OPT_APPEND_NEWLINE))
-            async for field in store.transfer.read(run_id):
+            async for field in store.transfer.export_run(run_id):
                 place = field.key.encode()
                 write(_LENGTHS.pack(len(place), len(field.field), len(field.value)) + place + field.field)
                 write(field.value)
@@ -104,20 +104,20 @@ async def import_run(store: Store, path: Path, run_id: str | None = None) -> Run
         _read_header(file, path)
         fields = _read_fields(file, path)
         record: dict[bytes, bytes] = {}
-        rest: list[Part] = []
+        rest: list[RunField] = []
         for part in fields:
             if part.key != _RECORD:
                 rest.append(part)
                 break
             record[part.field] = part.value
 
-        async def remaining_parts() -> AsyncIterator[Part]:
+        async def remaining_parts() -> AsyncIterator[RunField]:
             for part in rest:
                 yield part
             for part in fields:
                 yield part
 
-        return await store.transfer.write(run_id or header["run_id"], record, remaining_parts())
+        return await store.transfer.import_run(run_id or header["run_id"], record, remaining_parts())
 
 
 def check_archive(path: Path) -> Mapping[str, Any]:
@@ -162,7 +162,7 @@ def _read_header(file: IO[bytes], path: Path) -> Mapping[str, Any]:
     return head
 
 
-def _read_fields(file: IO[bytes], path: Path) -> Iterator[Part]:
+def _read_fields(file: IO[bytes], path: Path) -> Iterator[RunField]:
     """Yield the fields that follow the header of a file."""
     while True:
         lengths = file.read(_LENGTHS.size)
@@ -177,4 +177,4 @@ def _read_fields(file: IO[bytes], path: Path) -> Iterator[Part]:
         if len(body) < n_place + n_field + n_value:
             raise ArchiveDamaged(f"{path} is damaged: it is incomplete; copy it again")
         place, field = body[:n_place], body[n_place : n_place + n_field]
-        yield Part(place.decode(errors="replace"), field, body[n_place + n_field :])
+        yield RunField(place.decode(errors="replace"), field, body[n_place + n_field :])

@@ -55,12 +55,12 @@ class Capacity:
         self._warned = False
 
     async def check(self, spec: RunSpec) -> None:
-        """Check that a run fits into the store's memory, unless it exists already.
+        """Check that a new run fits into the store's memory. A run that exists already is always accepted.
 
         Raises
         ------
         StoreFull
-            If the memory is not sufficient.
+            If the estimated size of the run exceeds the available memory.
         """
         memory = await self.measure(spec.run_id, spec.num_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
@@ -76,9 +76,23 @@ class Capacity:
             "delete runs (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
         )
 
-    async def measure(self, run_id: str = "", spread: bool = True) -> Memory | None:
-        """Read the memory and its effective limit, update the metrics, and warn if it is short; None if unknown."""
-        memory = await self._store.servers.read_memory(run_id, spread)
+    async def measure(self, run_id: str = "", is_spread: bool = True) -> Memory | None:
+        """Read the store's memory, update the metrics, and log a warning if the memory is nearly full.
+
+        Parameters
+        ----------
+        run_id
+            Run whose servers are read; ignored if `is_spread`.
+        is_spread
+            Whether to read all servers of a cluster, or only the one that holds the run.
+
+        Returns
+        -------
+        Memory or None
+            Used memory and the smaller of the limits of the store and the settings; None if the store does not permit
+            reading its memory.
+        """
+        memory = await self._store.servers.read_memory(run_id, is_spread)
         if memory is None:
             return None
         limits = [limit for limit in (memory.limit, self._limit) if limit]
@@ -99,7 +113,7 @@ class Capacity:
 
 @dataclass(slots=True)
 class QuotaSlot:
-    """Reservation of a run for a key; released unless the run was `created`."""
+    """Reservation of a run for a key. It is released at the end unless the caller has set `created`."""
 
     created: bool = False
 
@@ -114,6 +128,8 @@ class RunQuota:
     @asynccontextmanager
     async def reserve(self, caller: ApiKey, run_id: str) -> AsyncIterator[QuotaSlot]:
         """Context manager that reserves one of the key's runs while a run is opened.
+
+        Set `created` of the yielded slot if the run was created.
 
         Raises
         ------
@@ -133,5 +149,5 @@ class RunQuota:
         try:
             yield slot
         finally:
-            if outcome == "taken" and not slot.created:
+            if outcome == "reserved" and not slot.created:
                 await self._store.quotas.release(caller.key_id, run_id)

@@ -18,6 +18,7 @@ from mild_service.store import Store, wrong_round_error
 EpochState: TypeAlias = Literal["absent", "partial", "committed"]
 
 _MAX_LISTED = 100
+"""Maximum number of missing samples, and of missing ranges, in a status."""
 _ATTEMPTS = 20
 
 
@@ -40,7 +41,7 @@ class EpochStatus:
     num_shards: int | None = field(metadata=describe("Null where the epoch is not written in shards."))
     missing_shards: list[int] = field(metadata=describe("Shards that are not stored, ascending."))
     digest: str | None
-    """Of the epoch's content, for its ETag; None while it is absent."""
+    """Digest of the epoch's content, for the ETag; None while the epoch is absent."""
 
 
 class StatusReader:
@@ -51,12 +52,14 @@ class StatusReader:
         self._settings = settings
 
     async def read_round(self, run: Run, number: int) -> Round:
-        """Read a round.
+        """Read the record of a round.
 
         Raises
         ------
-        LimitExceeded, RoundNotOpen
-            If there is no such round.
+        LimitExceeded
+            If `number` exceeds the limit on rounds.
+        RoundNotOpen
+            If the round has not started.
         """
         check_position(self._settings, number)
         if number > run.round:
@@ -65,27 +68,36 @@ class StatusReader:
         return round_
 
     async def read_members(self, run: Run, round_: Round) -> Bitmap:
-        """Read the samples that the model is trained on, shape (n_bytes,)."""
+        """Read the samples on which the model is trained in a round, as a bitmap of shape (n_bytes,)."""
         if round_.members is None:
             return bitmap.full(run.spec.num_samples)
         return await self._store.bitmaps.read_set(run, round_.members)
 
     async def read_planted(self, run: Run) -> Bitmap:
-        """Read the samples that were mislabelled on purpose in round 0, shape (n_bytes,)."""
+        """Read the samples that were mislabelled on purpose in round 0, as a bitmap of shape (n_bytes,)."""
         round_ = await self.read_round(run, 0)
         if round_.planted is None:
             return np.zeros(bitmap.n_bytes(run.spec.num_samples), dtype=np.uint8)
         return await self._store.bitmaps.read_set(run, round_.planted)
 
     async def read_epoch(self, run: Run, number: int, epoch: int) -> EpochStatus:
-        """Read the status of an epoch from its bits, or from those of its shards.
+        """Compute the status of an epoch from its bits, or from the bits of its shards.
+
+        Parameters
+        ----------
+        run
+            The run.
+        number, epoch
+            Number of the round, and of the epoch within the round.
 
         Raises
         ------
-        LimitExceeded, RoundNotOpen
-            If there is no such round or epoch.
+        LimitExceeded
+            If one of the numbers exceeds its limit.
+        RoundNotOpen
+            If the round has not started.
         StoreDamaged
-            If committed bits are missing.
+            If committed bits are missing in the store.
         StoreUnavailable
             If the epoch was changed during every attempt to read it.
         """
@@ -105,7 +117,7 @@ class StatusReader:
             if run.spec.observe == "members":
                 expected = await self.read_members(run, round_)
             try:
-                observed, correct = await self._bits(run, number, record, refs, expected)
+                observed, correct = await self._read_bits(run, number, record, refs, expected)
             except StoreDamaged:
                 if record == damaged_record:
                     raise
@@ -116,10 +128,10 @@ class StatusReader:
             f"epoch {epoch} of round {number} was changed {_ATTEMPTS} times while it was read; ask again in a second"
         )
 
-    async def _bits(
+    async def _read_bits(
         self, run: Run, number: int, epoch: Epoch | None, refs: list[ShardRef], expected: Bitmap
     ) -> tuple[Bitmap, Bitmap]:
-        """Read the observed and the correct samples, shape (n_bytes,) each."""
+        """Read the observed and the correct samples of an epoch, shape (n_bytes,) each."""
         if epoch is None:
             return np.zeros_like(expected), np.zeros_like(expected)
         if epoch.partial and epoch.kind == "shards":
@@ -129,7 +141,7 @@ class StatusReader:
 
 
 def epoch_state(epoch: Epoch | None) -> EpochState:
-    """Return the state of an epoch."""
+    """Return the state of an epoch; None is an epoch that is not stored."""
     if epoch is None:
         return "absent"
     return "partial" if epoch.partial else "committed"
@@ -138,6 +150,7 @@ def epoch_state(epoch: Epoch | None) -> EpochState:
 def _compute_status(
     epoch: Epoch | None, refs: list[ShardRef], observed: Bitmap, correct: Bitmap, expected: Bitmap
 ) -> EpochStatus:
+    """Compute the status of an epoch from its record, its shards and its bits."""
     missing = expected & ~observed
     n_ranges, ranges = bitmap.find_ranges(missing, _MAX_LISTED)
     n_shards = 0 if epoch is None else epoch.n_shards or 0

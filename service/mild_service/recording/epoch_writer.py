@@ -1,4 +1,4 @@
-"""Writing whole epochs, in one exchange with the store if the record of the run is cached."""
+"""Writing whole epochs. If the record of the run is cached, this takes one exchange with the store."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -31,21 +31,21 @@ class RunCache:
         self._runs: OrderedDict[str, Run] = OrderedDict()
 
     def get(self, run_id: str) -> Run | None:
-        """Return a record, without its tags and possibly outdated; None if it is not cached."""
+        """Return the cached record of a run, without tags and possibly outdated; None if it is not cached."""
         run = self._runs.get(run_id)
         if run is not None:
             self._runs.move_to_end(run_id)
         return run
 
     def put(self, run: Run) -> None:
-        """Cache a record; evict the least recently used one if the cache is full."""
+        """Add the record of a run; evict the least recently used record if the cache is full."""
         self._runs[run.run_id] = replace(run, spec=replace(run.spec, tags={}))
         self._runs.move_to_end(run.run_id)
         if len(self._runs) > self._max_runs:
             self._runs.popitem(last=False)
 
     def remove(self, run_id: str) -> None:
-        """Remove a record."""
+        """Remove the record of a run, if it is cached."""
         self._runs.pop(run_id, None)
 
 
@@ -54,28 +54,28 @@ class RequestBody(Protocol):
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the whole body in hex, once it is read; None if it was not computed."""
+        """SHA-256 of the body in hex; None if the body was not read completely or not hashed."""
 
     async def read_limited(self, limit: int) -> bytes:
         """Return the whole body if it has at most `limit` bytes, else its first ``limit + 1`` bytes.
 
-        A later call with a higher limit returns more.
+        The additional byte shows that the body is too long. A later call with a higher limit returns more.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class EpochPut:
-    """Parameters of writing one epoch.
+class EpochWrite:
+    """A request to write one epoch, without its body.
 
     Attributes
     ----------
     run_id, round, epoch
-        Where the epoch is written.
+        Run, number of the round, and number of the epoch within the round.
     attempt
         The writer's attempt; None accepts the current one.
     replace
-        Whether different content is replaced.
-    condition
+        Whether a stored epoch with different content is replaced.
+    precondition
         Precondition on the digest of the stored epoch.
     """
 
@@ -84,7 +84,7 @@ class EpochPut:
     epoch: int
     attempt: int | None = None
     replace: bool = False
-    condition: Precondition = NO_PRECONDITION
+    precondition: Precondition = NO_PRECONDITION
 
 
 class EpochWriter:
@@ -96,57 +96,60 @@ class EpochWriter:
         self._telemetry = telemetry
         self._run_cache = RunCache()
 
-    async def put(self, put: EpochPut, body: RequestBody) -> tuple[CommitOutcome, Epoch]:
-        """Commit the body of one epoch atomically.
+    async def put(self, write: EpochWrite, body: RequestBody) -> tuple[CommitOutcome, Epoch]:
+        """Commit the body of one epoch atomically; return the outcome and the stored record of the epoch.
 
-        The decision is based on the cached record of the run; a refusal is checked again with the current record. The
-        store's script checks every commit against the current record.
+        The body is checked with the cached record of the run, and a refusal is repeated with the current record. The
+        script that commits the epoch always checks the current record.
 
         Raises
         ------
         RunNotFound
-            If there is no such run.
+            If the run does not exist.
         LimitExceeded, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
             If the numbers or the body are not valid.
         Conflict, PreconditionFailed
             If the state of the run does not permit the write.
         """
         while True:
-            cached_run = self._run_cache.get(put.run_id)
+            cached_run = self._run_cache.get(write.run_id)
             # A round that the cached record does not have may have started since, with its own members.
-            is_current = cached_run is None or put.round > cached_run.round
-            run = await self._store.runs.get(put.run_id) if cached_run is None or is_current else cached_run
+            is_current = cached_run is None or write.round > cached_run.round
+            run = await self._store.runs.get(write.run_id) if cached_run is None or is_current else cached_run
             content = await body.read_limited(2 * bitmap.n_bytes(run.spec.num_samples))
-            check_position(self._settings, put.round, put.epoch)
+            check_position(self._settings, write.round, write.epoch)
             try:
-                commitment, epoch = await self._commit(run, put, content, body.sha256)
+                outcome, epoch = await self._commit(run, write, content, body.sha256)
             except StoreError:
                 raise
             except MildError as refusal:
-                self._run_cache.remove(put.run_id)
-                is_overtaken = put.attempt is None and isinstance(refusal, StaleAttempt)
+                self._run_cache.remove(write.run_id)
+                is_overtaken = write.attempt is None and isinstance(refusal, StaleAttempt)
                 if is_current and not is_overtaken:
                     raise
                 continue
             if is_current:
                 self._run_cache.put(run)
-            self._telemetry.epochs.labels(commitment).inc()
+            self._telemetry.epochs.labels(outcome).inc()
             self._telemetry.epoch_bytes.inc(len(content))
-            return commitment, epoch
+            return outcome, epoch
 
-    async def _commit(self, run: Run, put: EpochPut, content: bytes, sha256: str | None) -> tuple[CommitOutcome, Epoch]:
-        bits, packed = await offload(len(content), lambda: _parse(content, run.spec.num_samples, sha256))
-        attempt = run.attempt if put.attempt is None else put.attempt
+    async def _commit(
+        self, run: Run, write: EpochWrite, content: bytes, sha256: str | None
+    ) -> tuple[CommitOutcome, Epoch]:
+        """Pack and commit a body, again if the members of the round have changed in the meantime."""
+        bits, packed = await offload(len(content), lambda: _parse_body(content, run.spec.num_samples, sha256))
+        attempt = run.attempt if write.attempt is None else write.attempt
         while True:
-            members = await self._check_members(run, put.round, bits)
-            commitment, epoch = await self._store.epochs.commit(
-                run, put.round, put.epoch, packed, attempt, put.replace, members, put.condition
+            members = await self._check_members(run, write.round, bits)
+            outcome, epoch = await self._store.epochs.commit(
+                run, write.round, write.epoch, packed, attempt, write.replace, members, write.precondition
             )
-            if commitment != "moved":
-                return commitment, epoch
+            if outcome != "moved":
+                return outcome, epoch
 
     async def _check_members(self, run: Run, round_: int, bits: EpochBits) -> SetRef | Literal["unchecked"] | None:
-        """Check that correct samples are members, if only members are observed; return the members."""
+        """Check that all correct samples are members, if the run observes only members; return the checked members."""
         if run.spec.observe != "members" or bits.observed is not None or round_ > run.round:
             return "unchecked"
         (current_round,) = await self._store.rounds.get(run, range(round_, round_ + 1))
@@ -163,7 +166,7 @@ class EpochWriter:
         return current_round.members
 
 
-def _parse(content: bytes, n_samples: int, sha256: str | None) -> tuple[EpochBits, PackedEpoch]:
-    """Check and pack a body."""
+def _parse_body(content: bytes, n_samples: int, sha256: str | None) -> tuple[EpochBits, PackedEpoch]:
+    """Check and pack the body of an epoch."""
     bits = EpochBits.from_body(content, n_samples)
     return bits, PackedEpoch.from_bits(bits, sha256=sha256)

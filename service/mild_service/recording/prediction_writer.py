@@ -1,4 +1,4 @@
-"""Writing prediction logs: collecting records into bits and merging these into epochs."""
+"""Writing prediction logs: collecting records into bits, and merging the bits into epochs."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
@@ -45,14 +45,14 @@ from mild_service.store import PackedEpoch, Store, stale_attempt_error, wrong_ro
 T = TypeVar("T")
 
 _BLOCK_BYTES = 1024 * 1024
-"""Bytes of a body that are read in a worker thread at once."""
+"""Size of the blocks of a body that are parsed in a worker thread."""
 _ATTEMPTS = 50
 _MAX_LISTED = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MergedEpoch:
-    """What a log did to an epoch."""
+    """Result of merging a log into one epoch."""
 
     round: int = field(metadata=describe("The round."))
     epoch: int = field(metadata=describe("The epoch."))
@@ -69,7 +69,7 @@ class MergedEpoch:
 
 @dataclass(frozen=True, slots=True)
 class LogResult:
-    """Result of a log: its number of records, and the epochs it was merged into."""
+    """Result of merging a log into a run: the number of records, and one entry per epoch of the log."""
 
     n_records: int
     epochs: list[MergedEpoch]
@@ -91,60 +91,71 @@ class PredictionWriter:
             settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
         )
 
-    async def post(
+    async def merge_log(
         self, run: Run, media_type: str, body: AsyncIterator[bytes], complete: bool, attempt: int | None
     ) -> LogResult:
-        """Merge a log into the run's open round.
+        """Merge a log into the open round of a run.
 
-        Nothing is stored until the whole log is read and checked, also against the store. Then its epochs are merged in
-        ascending order, each atomically. If this is interrupted, sending the same log again completes it.
+        Nothing is stored until the whole log was read and checked, also against the stored epochs. Then the epochs of
+        the log are merged in ascending order, each atomically. After an interruption, send the same log again.
 
         Parameters
         ----------
         run
-            The run.
+            The current record of the run.
         media_type, body
             Format and content of the log.
         complete
-            Whether the log completes its epochs, even if samples are missing.
+            Whether to commit the epochs of the log even if samples are missing.
         attempt
             The writer's attempt; None accepts the current one.
 
         Raises
         ------
         BadRecord, MalformedBody, LimitExceeded
-            If the log cannot be used.
+            If the log is malformed or exceeds a limit.
         EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
             If the run does not accept the log.
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
         names = None if run.ids is None else RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run))
-        limits = self._limits(run.spec.num_samples, names)
+        limits = self._build_limits(run.spec.num_samples, names)
         async with self._work_limiter.acquire():
             log = LogAccumulator(
-                limits, load_epoch=lambda key: from_thread.run(self._read_stored, run, key), keep_classes=True
+                limits, load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key), keep_classes=True
             )
-            await self._read(media_type, body, log)
+            await self._read_body(media_type, body, log)
             ids = run.ids if names is not None and names.is_used else None
-            epochs = [await self._merge(run, key, log, complete, attempt, ids) for key in log.epoch_keys]
+            epochs = [await self._store_epoch(run, key, log, complete, attempt, ids) for key in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)
         return LogResult(log.n_records, epochs)
 
     async def read_standalone(
         self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None
     ) -> tuple[list[RoundBits], list[str] | None]:
-        """Read a log that belongs to no run; return its bits by round, and its external ids.
+        """Read a log that belongs to no run.
 
-        Without `n_samples`, the samples are those that the log names. External ids are numbered in the order of their
-        first records; they are None if the log names samples by numbers.
+        Parameters
+        ----------
+        media_type, body
+            Format and content of the log.
+        n_samples
+            Number of samples; None takes the samples that the log names.
+
+        Returns
+        -------
+        rounds
+            Bits of each round of the log.
+        ids
+            External ids by sample index, in the order of their first records; None if the log names samples by number.
 
         Raises
         ------
         BadRecord, MalformedBody, LimitExceeded
-            If the log cannot be used.
+            If the log is malformed or exceeds a limit.
         InvalidRequest
-            If a round has no records.
+            If a round before the last one of the log has no records.
         """
         max_samples = self._settings.max_samples
         if n_samples is not None and not 1 <= n_samples <= max_samples:
@@ -153,11 +164,11 @@ class PredictionWriter:
             )
         names = NewSampleResolver(n_samples or max_samples, self._settings.max_log_cells)
         async with self._work_limiter.acquire():
-            log = LogAccumulator(self._limits(n_samples or max_samples, names), infer_samples=n_samples is None)
-            await self._read(media_type, body, log)
-            return await self._in_thread(partial(collect_rounds, log)), names.ids
+            log = LogAccumulator(self._build_limits(n_samples or max_samples, names), infer_samples=n_samples is None)
+            await self._read_body(media_type, body, log)
+            return await self._run_in_thread(partial(collect_rounds, log)), names.ids
 
-    def _limits(self, n_samples: int, names: SampleResolver | None) -> LogLimits:
+    def _build_limits(self, n_samples: int, names: SampleResolver | None) -> LogLimits:
         return LogLimits(
             n_samples=n_samples,
             n_rounds=self._settings.max_rounds,
@@ -168,8 +179,8 @@ class PredictionWriter:
             resolver=names,
         )
 
-    async def _read(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:
-        """Read a body block by block, each in a worker thread; no thread is held while waiting for bytes."""
+    async def _read_body(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:
+        """Add the records of a body to `log`, block by block in worker threads. No thread waits for the body."""
 
         def add_all(batches: Iterator[Batch]) -> None:
             for batch in batches:
@@ -180,13 +191,13 @@ class PredictionWriter:
             async for piece in body:
                 block += piece
                 if len(block) >= _BLOCK_BYTES:
-                    await self._in_thread(partial(add_all, reader.feed(bytes(block))))
+                    await self._run_in_thread(partial(add_all, reader.feed(bytes(block))))
                     block.clear()
-            await self._in_thread(partial(add_all, reader.feed(bytes(block))))
-            await self._in_thread(partial(add_all, reader.end()))
+            await self._run_in_thread(partial(add_all, reader.feed(bytes(block))))
+            await self._run_in_thread(partial(add_all, reader.end()))
 
-    async def _read_stored(self, run: Run, key: EpochKey) -> StoredEpoch | None:
-        """Read the stored part of an epoch, at its first record in the log."""
+    async def _read_stored_part(self, run: Run, key: EpochKey) -> StoredEpoch | None:
+        """Read the stored part of an epoch of the log, after a check that its round is open."""
         if key[0] != run.round:
             raise wrong_round_error(run.run_id, key[0], run.round)
         return (await self._read_epoch(run, key))[2]
@@ -225,7 +236,7 @@ class PredictionWriter:
             )
         raise _contention_error(key)
 
-    async def _merge(
+    async def _store_epoch(
         self,
         run: Run,
         key: EpochKey,
@@ -234,7 +245,8 @@ class PredictionWriter:
         attempt: int | None,
         ids: SampleIdsRef | None,
     ) -> MergedEpoch:
-        log_part = await self._in_thread(
+        """Merge one epoch of a log with its stored part, and commit the result; repeat after concurrent changes."""
+        log_part = await self._run_in_thread(
             lambda: StoredEpoch(log.get_bits(key), is_committed=False, wrong_predictions=log.get_wrong_predictions(key))
         )
         for _ in range(_ATTEMPTS):
@@ -242,7 +254,7 @@ class PredictionWriter:
             if round_.finished:
                 raise wrong_round_error(run.run_id, key[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._read_expected(run, round_)
-            merged, bits, wrong_predictions = await self._in_thread(
+            merged, bits, wrong_predictions = await self._run_in_thread(
                 partial(_merge_epoch, key, log_part, stored_part, expected)
             )
             committed = complete or merged.num_missing == 0
@@ -257,9 +269,9 @@ class PredictionWriter:
             if stored_record is not None and merged.outcome == "same" and stored_record.partial != committed:
                 self._telemetry.epochs.labels("same").inc()
                 return merged
-            packed = await self._in_thread(partial(PackedEpoch.from_bits, bits, "logs", wrong_predictions))
+            packed = await self._run_in_thread(partial(PackedEpoch.from_bits, bits, "logs", wrong_predictions))
             current = run.attempt if attempt is None else attempt
-            record = packed.record(key[1], current, "logs", partial=not committed)
+            record = packed.make_record(key[1], current, "logs", partial=not committed)
             try:
                 if await self._store.epochs.merge(
                     run,
@@ -281,12 +293,13 @@ class PredictionWriter:
         raise _contention_error(key)
 
     async def _read_expected(self, run: Run, round_: Round) -> Bitmap:
-        """Read the samples that the run observes."""
+        """Read the samples that the run observes in every epoch of a round, shape (n_bytes,)."""
         if run.spec.observe == "members" and round_.members is not None:
             return await self._store.bitmaps.read_set(run, round_.members)
         return bitmap.full(run.spec.num_samples)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
+        """Run `work` in one of the worker threads for logs, and measure its time."""
         with phase("decode"):
             return await to_thread.run_sync(work, limiter=self._thread_limiter)
 
@@ -301,12 +314,12 @@ def _contention_error(key: EpochKey) -> StoreUnavailable:
 def _merge_epoch(
     key: EpochKey, log_part: StoredEpoch, stored_part: StoredEpoch | None, expected: Bitmap
 ) -> tuple[MergedEpoch, EpochBits, WrongPredictions | None]:
-    """Merge the epoch of a log with what is stored.
+    """Merge one epoch of a log with its stored part.
 
     Raises
     ------
     EpochConflict
-        If the log contradicts what was stored after it was read.
+        If the log contradicts bits that were stored while the log was read.
     """
     log_bits, stored_bits, wrong_predictions = (
         log_part.bits,
@@ -314,11 +327,11 @@ def _merge_epoch(
         log_part.wrong_predictions,
     )
     n_samples = log_bits.n_samples
-    assert log_bits.observed is not None, "epochs from logs say who was observed"
+    assert log_bits.observed is not None, "epochs from logs have an observed bitmap"
     outcome: Literal["merged", "same"] = "merged"
     observed, correct = log_bits.observed, log_bits.correct
     if stored_part is not None and stored_bits is not None:
-        assert stored_bits.observed is not None, "epochs from logs say who was observed"
+        assert stored_bits.observed is not None, "epochs from logs have an observed bitmap"
         clash = log_bits.observed & stored_bits.observed & (log_bits.correct ^ stored_bits.correct)
         if clash.any():
             raise EpochConflict(
@@ -327,9 +340,8 @@ def _merge_epoch(
             )
         observed, correct = log_bits.observed | stored_bits.observed, log_bits.correct | stored_bits.correct
         wrong_predictions = _merge_wrong_predictions(key, wrong_predictions, stored_part.wrong_predictions)
-        same = np.array_equal(observed, stored_bits.observed) and _count(wrong_predictions) == _count(
-            stored_part.wrong_predictions
-        )
+        n_stored, n_merged = _count_predictions(stored_part.wrong_predictions), _count_predictions(wrong_predictions)
+        same = np.array_equal(observed, stored_bits.observed) and n_merged == n_stored
         outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
     merged = MergedEpoch(
@@ -346,7 +358,7 @@ def _merge_epoch(
     return merged, EpochBits(n_samples, correct, observed), wrong_predictions
 
 
-def _count(wrong_predictions: WrongPredictions | None) -> int:
+def _count_predictions(wrong_predictions: WrongPredictions | None) -> int:
     return 0 if wrong_predictions is None else wrong_predictions.n_predictions
 
 
@@ -358,7 +370,7 @@ def _merge_wrong_predictions(
     Raises
     ------
     EpochConflict
-        If they contradict each other.
+        If a sample has different predicted classes or labels in the two.
     """
     if logged is None or stored is None:
         return logged or stored

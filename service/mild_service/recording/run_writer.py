@@ -37,14 +37,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClientSet:
-    """The selection that an offline client has used, and the version of the core that computed it."""
+    """The selection that an offline client has computed and used, and the version of the core of that client."""
 
     bitmap: Bitmap
     core_version: str
 
 
 class RunWriter:
-    """Changes runs and rounds, after checking limits and preconditions."""
+    """Changes runs and rounds, after checks of limits and preconditions."""
 
     def __init__(self, store: Store, computer: SelectionComputer, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
@@ -57,26 +57,26 @@ class RunWriter:
     async def open(
         self,
         spec: RunSpec,
-        sent: Collection[str] = (),
+        sent_fields: Collection[str] = (),
         resume_from: tuple[int, int] | None = None,
         caller: ApiKey = ANONYMOUS,
-        condition: Precondition = NO_PRECONDITION,
+        precondition: Precondition = NO_PRECONDITION,
     ) -> tuple[Run, bool]:
-        """Open a run, or resume it; return its record and whether it was created.
+        """Create a run, or reopen an existing one; return the record of the run and whether it was created.
 
         Parameters
         ----------
         spec
             The requested run.
-        sent
-            Names of the fields that the client sent, options of the selection as ``selection.metric``. An existing run
-            must have the same values, except for changeable fields, which are updated.
+        sent_fields
+            Names of the fields that the client has sent; an option of the selection is named as ``selection.metric``.
+            An existing run must have the same values, except for changeable fields, which are updated.
         resume_from
-            Round and epoch to continue at; later epochs of the open round are dropped.
+            Round and epoch at which to continue: this epoch and all later ones of the open round are deleted.
         caller
-            The key that a new run counts for.
-        condition
-            On the run's uid, so that a write reaches no run that was deleted and opened again.
+            The key to which a new run is counted.
+        precondition
+            Precondition on the uid of the run, which changes if the run is deleted and created again.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class RunWriter:
         RunLimit
             If the key has reached its maximum number of runs.
         PreconditionFailed
-            If the run does not meet `condition`.
+            If the run does not meet `precondition`.
         StoreFull
             If the store has not enough memory for the run.
         """
@@ -103,37 +103,39 @@ class RunWriter:
             ttl_seconds=spec.ttl_seconds or self._settings.ttl_seconds,
         )
         run_id = spec.run_id
-        if condition.digests is not None:
-            await self._check_existing(run_id, condition)
+        if precondition.digests is not None:
+            await self._check_existing(run_id, precondition)
         await self._capacity.check(spec)
         while True:
             async with self._quota.reserve(caller, run_id) as slot:
                 run, slot.created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])
             if slot.created:
                 return run, True
-            condition.check(f"run {run_id!r}", run.uid)
-            _check_immutable_fields(run, spec, sent)
+            precondition.check(f"run {run_id!r}", run.uid)
+            _check_immutable_fields(run, spec, sent_fields)
             try:
-                return await self._reopen(run, spec, sent, resume_from), False
+                return await self._reopen(run, spec, sent_fields, resume_from), False
             except RunNotFound:
                 continue  # deleted just now: create it
 
     async def check_capacity(self) -> None:
-        """Update the memory metrics, and log a warning if the store is nearly full."""
+        """Update the metrics of the store's memory, and log a warning if the memory is nearly full."""
         await self._capacity.measure()
 
-    async def _check_existing(self, run_id: str, condition: Precondition) -> None:
-        """Check a precondition that requires the run to exist, before opening would create it."""
+    async def _check_existing(self, run_id: str, precondition: Precondition) -> None:
+        """Check a precondition that requires the run to exist, so that opening does not create the run."""
         uid = None
         with suppress(RunNotFound):
             uid = (await self.find(run_id)).uid
-        condition.check(f"run {run_id!r}", uid)
+        precondition.check(f"run {run_id!r}", uid)
 
-    async def _reopen(self, run: Run, spec: RunSpec, sent: Collection[str], resume_from: tuple[int, int] | None) -> Run:
+    async def _reopen(
+        self, run: Run, spec: RunSpec, sent_fields: Collection[str], resume_from: tuple[int, int] | None
+    ) -> Run:
         """Resume an existing run and update its changeable fields; return its record."""
         if resume_from is not None:
             await self._store.rounds.resume(run, *resume_from)
-        changes = {name: getattr(spec, name) for name in CHANGEABLE_FIELDS if name in sent}
+        changes = {name: getattr(spec, name) for name in CHANGEABLE_FIELDS if name in sent_fields}
         if changes:
             await self._store.runs.patch(run, changes)
         return await self._store.runs.get(run.run_id)
@@ -149,18 +151,29 @@ class RunWriter:
         return await self._store.runs.get(run_id)
 
     async def read_rounds(self, run: Run, first: int = 0) -> list[Round]:
-        """Read all rounds of a run from `first` on."""
+        """Read the rounds of a run from number `first` to the open one."""
         return await self._store.rounds.get(run, range(first, run.round + 1))
 
     async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
-        """List up to `limit` runs whose ids start with `prefix`, newest first."""
+        """List up to `limit` runs after `cursor` whose ids start with `prefix`, newest first."""
         return await self._store.runs.list_page(limit, cursor, prefix)
 
     async def patch(self, run_id: str, changes: Mapping[str, Any], status: RunStatus | None) -> Run:
-        """Change fields of a run's spec by name, and its status; an empty `picture_url` removes the URL.
+        """Change fields of a run's spec and its status; return the new record of the run.
+
+        Parameters
+        ----------
+        run_id
+            Id of the run.
+        changes
+            New values by the name of the field in `RunSpec`. An empty `picture_url` removes the URL.
+        status
+            New status; None keeps the current one.
 
         Raises
         ------
+        RunNotFound
+            If the run does not exist.
         ParameterError
             If pages may not load images from `picture_url`.
         """
@@ -171,12 +184,26 @@ class RunWriter:
         return await self.find(run_id)
 
     async def delete(self, run_id: str) -> None:
-        """Delete a run with all its data."""
+        """Delete a run with all its data.
+
+        Raises
+        ------
+        RunNotFound
+            If the run does not exist.
+        """
         run = await self.find(run_id)
         await self._store.runs.delete(run_id, run.uid)
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the members of the open round; return whether this changed anything, and the number of members."""
+        """Check and set the members of the open round. Parameters and returned values as in `RoundStore.put_members`.
+
+        Raises
+        ------
+        LimitExceeded, InvalidInput
+            If the number of the round exceeds the limit, or the set is empty.
+        Conflict
+            If the state of the run does not permit the write.
+        """
         check_position(self._settings, round_)
         if not members.any():
             raise InvalidInput(
@@ -186,28 +213,54 @@ class RunWriter:
         return await self._store.rounds.put_members(run, round_, members, attempt)
 
     async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the planted samples of round 0; return whether this changed anything, and their number."""
+        """Set the planted samples of round 0, as `RoundStore.put_planted` does."""
         return await self._store.rounds.put_planted(run, planted, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> CommitOutcome:
-        """Store the metrics of an epoch."""
+        """Check the numbers and store the metrics of an epoch, as `RoundStore.put_metrics` does.
+
+        Raises
+        ------
+        LimitExceeded
+            If one of the numbers exceeds its limit.
+        Conflict
+            If the state of the run does not permit the write.
+        """
         check_position(self._settings, round_, epoch)
         return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
 
     async def finish(
         self, run: Run, number: int, allow_gaps: bool, attempt: int | None, client_set: ClientSet | None
     ) -> None:
-        """Freeze a round with its selection and open the next; a finished round stays as it is.
+        """Freeze a round with its selection, and open the next round. A finished round stays as it is.
 
-        The selection is computed first. One script then stores it and freezes the round, provided that nothing has
-        changed in the meantime. So a crash at any point leaves the round either open, or finished with its selection.
+        The selection is computed first. Then one script stores the selection and freezes the round, provided that
+        nothing has changed in the meantime. So a crash at any point leaves the round either open, or finished with its
+        selection.
+
+        Parameters
+        ----------
+        run, number
+            The run, and the number of the round.
+        allow_gaps
+            Whether samples of missing epochs and shards count as unobserved; otherwise they are an error.
+        attempt
+            The writer's attempt; None accepts the current one.
+        client_set
+            Set to store instead of the computed one; None stores the computed one.
 
         Raises
         ------
-        RoundNotOpen, NoEpochs, EpochGap, StaleAttempt
-            If the round cannot be finished.
+        LimitExceeded
+            If `number` exceeds the limit on rounds.
+        RoundNotOpen
+            If the round has not started.
+        NoEpochs, EpochGap
+            If the round has no epochs, or epochs or shards are missing and `allow_gaps` is False.
+        StaleAttempt
+            If `attempt` is not the current attempt.
         """
         check_position(self._settings, number)
         while (run := await self.find(run.run_id)).round <= number:
@@ -228,7 +281,7 @@ class RunWriter:
                 continue  # finished by another request
 
     async def _merge_shards(self, run: Run, number: int, allow_gaps: bool, attempt: int | None) -> None:
-        """Commit epochs whose shards are all stored, or, if gaps are allowed, whose shards are partly stored.
+        """Commit the epochs that are written in shards; incomplete ones only if gaps are allowed.
 
         Raises
         ------
@@ -243,6 +296,7 @@ class RunWriter:
             await self._store.shards.merge(run, number, epoch, attempt)
 
     async def _collect_garbage(self, run: Run, number: int) -> None:
+        """Delete the data of a finished round to which no record refers; only log errors of the store."""
         try:
             (round_,) = await self._store.rounds.get(run, range(number, number + 1))
             await self._store.bitmaps.collect_garbage(run, round_)
@@ -254,7 +308,7 @@ class RunWriter:
 def _choose_set(
     run: Run, number: int, computed: ComputedSelection, client_set: ClientSet | None
 ) -> tuple[Bitmap, dict[str, Any]]:
-    """Return the set to store and its JSON."""
+    """Return the set to store, which is the client's set if there is one, and the JSON of the selection."""
     head = {"run_id": run.run_id, "round": number, "basis": "stored", "provisional": False}
     document = {**head, **computed.summary, "core_version": CORE_VERSION}
     if client_set is None:
@@ -272,11 +326,12 @@ def _choose_set(
 
 
 def _unmerged_epochs(round_: Round) -> list[Epoch]:
-    """Return the epochs whose shards are not merged yet."""
+    """Return the epochs of a round whose shards are not merged yet."""
     return [epoch for epoch in round_.partial_epochs.values() if epoch.kind == "shards"]
 
 
 def _check_gaps(round_: Round, allow_gaps: bool) -> None:
+    """Check that no epochs or shards of a round are missing, unless gaps are allowed."""
     if allow_gaps:
         return
     if incomplete := [epoch for epoch in _unmerged_epochs(round_) if epoch.is_missing_shards]:
@@ -293,17 +348,17 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
         )
 
 
-def _check_immutable_fields(run: Run, spec: RunSpec, sent: Collection[str]) -> None:
-    """Compare the immutable fields that were sent with those that the run was opened with."""
+def _check_immutable_fields(run: Run, spec: RunSpec, sent_fields: Collection[str]) -> None:
+    """Check that the immutable fields that the client has sent equal those of the existing run."""
     pairs = [
         (wire_name(field), getattr(run.spec, field.name), getattr(spec, field.name))
         for field in fields(RunSpec)
-        if field.name in sent and field.name not in (*CHANGEABLE_FIELDS, "selection")
+        if field.name in sent_fields and field.name not in (*CHANGEABLE_FIELDS, "selection")
     ]
     pairs += [
         (f"selection.{field.name}", getattr(run.spec.selection, field.name), getattr(spec.selection, field.name))
         for field in fields(SelectionOptions)
-        if f"selection.{field.name}" in sent
+        if f"selection.{field.name}" in sent_fields
     ]
     for name, stored, requested in pairs:
         if stored != requested:

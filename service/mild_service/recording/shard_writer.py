@@ -23,7 +23,7 @@ class ShardResult:
     Attributes
     ----------
     outcome
-        ``same`` if the shard was stored already.
+        ``same`` if the shard was stored already with the same content.
     epoch
         The current record of the epoch.
     n_correct, n_observed
@@ -50,15 +50,28 @@ class ShardWriter:
         round_: int,
         number: int,
         shard: int,
-        of: int,
+        n_shards: int,
         body: bytes,
         attempt: int | None,
         replaces: bool,
     ) -> ShardResult:
-        """Store one shard of an epoch, and commit the epoch if all its shards are stored.
+        """Store one shard of an epoch, and commit the epoch once all its shards are stored.
 
-        If this is interrupted before the commit, sending any shard of the epoch again, or finishing the round,
-        completes it. `attempt` is the writer's; None accepts the current one.
+        If this is interrupted before the commit, the epoch is committed when any of its shards is sent again, or when
+        the round is finished.
+
+        Parameters
+        ----------
+        run, round_, number
+            The run, its open round, and the number of the epoch.
+        shard, n_shards
+            Number of the shard, from 0, and the total number of shards.
+        body
+            Two bitmaps over all samples: observed, then correct, with bits for the samples of this shard only.
+        attempt
+            The writer's attempt; None accepts the current one.
+        replaces
+            Whether a stored epoch or shard with different content is replaced.
 
         Raises
         ------
@@ -66,18 +79,22 @@ class ShardWriter:
             If the numbers or the body are not valid.
         Conflict
             If the state of the run does not permit the write.
+        StoreUnavailable
+            If other writers have changed the epoch during every attempt to merge its shards.
         """
         check_position(self._settings, round_, number)
-        check_range("of", of, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
-        if shard >= of:
-            raise InvalidRequest(f"shard is {shard}, an epoch of {of} shards has 0..{of - 1}; number them from 0 on")
+        check_range("of", n_shards, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
+        if shard >= n_shards:
+            raise InvalidRequest(
+                f"shard is {shard}, an epoch of {n_shards} shards has 0..{n_shards - 1}; number them from 0 on"
+            )
         n_samples = run.spec.num_samples
-        packed = await offload(len(body), lambda: _parse(body, n_samples))
+        packed = await offload(len(body), lambda: _parse_body(body, n_samples))
         first_outcome: ShardOutcome | None = None
         for _ in range(_ATTEMPTS):
             try:
                 outcome, epoch = await self._store.shards.put(
-                    run, round_, number, shard, of, packed, run.attempt if attempt is None else attempt, replaces
+                    run, round_, number, shard, n_shards, packed, run.attempt if attempt is None else attempt, replaces
                 )
                 first_outcome = first_outcome or outcome  # a repeated put below returns "same"
                 if epoch.partial and not epoch.is_missing_shards:
@@ -100,7 +117,7 @@ class ShardWriter:
         )
 
 
-def _parse(body: bytes, n_samples: int) -> PackedEpoch:
+def _parse_body(body: bytes, n_samples: int) -> PackedEpoch:
     """Check and pack the body of a shard."""
     bits = EpochBits.from_body(body, n_samples)
     if bits.observed is None:

@@ -10,7 +10,7 @@ from mild_core.errors import CorrectNotObservedError
 from mild_service.errors import EpochConflict, EpochKindConflict, PreconditionFailed
 from mild_service.models import CommitOutcome, Epoch, EpochKind, Round, Run, ShardOutcome
 from mild_service.recording.epoch_status import EpochState, EpochStatus, epoch_state
-from mild_service.recording.epoch_writer import EpochPut
+from mild_service.recording.epoch_writer import EpochWrite
 from mild_service.recording.prediction_writer import MergedEpoch
 from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import (
@@ -175,7 +175,7 @@ async def put_epoch(
 ) -> EpochView:
     """Store the bits of one epoch, all of them or none."""
     media_types.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
-    put = EpochPut(run_id, round_, epoch, attempt, replace, condition)
+    put = EpochWrite(run_id, round_, epoch, attempt, replace, condition)
     outcome, stored_epoch = await epochs.put(put, bodies.RequestBody(request))
     response.headers.update(make_etag_header(stored_epoch.digest))
     response.status_code = 201 if outcome == "committed" else 200

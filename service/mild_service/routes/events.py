@@ -110,7 +110,7 @@ async def _stream_events(
     async with feed.watch(run) as tail:
         while not feed.closing and (remaining := deadline - time.monotonic()) > 0:
             try:
-                events = await tail.next_events(last_sent, min(settings.heartbeat_seconds, remaining))
+                events = await tail.wait_for_events(last_sent, min(settings.heartbeat_seconds, remaining))
                 await revalidate_key()
             except (StoreError, AccessError):
                 return  # the client reconnects, to a replica that reaches the store
@@ -121,7 +121,7 @@ async def _stream_events(
             for event in events:
                 yield _format_event(run, event)
                 last_sent = event.number
-            if not events and not tail.alive:
+            if not events and not tail.is_alive:
                 yield format_sse_event(event="run-deleted", data_str=_to_json({"run_id": run.run_id}))
                 return
             if not events:

@@ -74,7 +74,7 @@ async def post_predictions(
     """
     run = await runs.find(run_id)
     media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
-    posted = await predictions.post(
+    posted = await predictions.merge_log(
         run, media_type, bodies.stream_body(request, settings.max_log_bytes), complete, attempt
     )
     return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)

@@ -197,7 +197,7 @@ async def finish(
         client_set = ClientSet(selected, body.core_version or "unknown")
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     plan = await selections.plan(await runs.find(run_id), round_, {})
-    result = await selections.load(plan, measure=representation.media_type == media_types.JSON)
+    result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
     return await responses.make_selection_response(result, representation)
 
 

@@ -210,7 +210,7 @@ async def get_sample(
         index=index,
         id=None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0],
         label=label,
-        suggested=history.counted.suggested_class(0, label),
+        suggested=history.counts.suggested_class(0, label),
         audited=audit.get_mark(index),
         rounds=[
             HistoryView(

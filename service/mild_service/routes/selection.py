@@ -181,7 +181,7 @@ async def get_selection(
     etag = responses.make_etag(plan.identity + ids_digest, representation)
     if responses.is_not_modified(request, etag):
         return Response(status_code=304, headers=responses.make_cache_headers(etag))
-    result = await selections.load(plan, measure=representation.media_type == media_types.JSON)
+    result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
     if ids_digest:
         kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(result.bitmap, result.n_samples))
         result = replace(result, identity=result.identity + ids_digest, ids=kept_ids)

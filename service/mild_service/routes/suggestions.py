@@ -89,10 +89,10 @@ async def get_suggestions(
     representation = negotiate(request, (media_types.JSON, media_types.CSV))
     run = await runs.find(run_id)
     suggestions = await suggester.suggest(run, which, changes, until_epoch, offset, limit)
-    samples, counted = suggestions.samples, suggestions.counted
+    samples, counted = suggestions.samples, suggestions.counts
     labels = await labels_and_audits.read_labels(run, samples)
     ids = None if run.ids is None else await sample_ids.get_ids(run, samples)
-    evidence = suggestions.inspected.evidence
+    evidence = suggestions.inspection.evidence
 
     def make_body() -> bytes:
         given_labels = counted.labels.astype("int64") - 1 if labels is None else labels

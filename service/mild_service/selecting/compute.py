@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionDetail:
-    """The input bits of a selection, and the selection with its numbers per sample."""
+    """A selection with its scores per sample, and the bits of the rounds from which it was computed."""
 
     rounds: Sequence[RoundBits]
     selection: Selection
@@ -55,31 +55,39 @@ class SelectionComputer:
         self._closing = False
 
     async def compute(self, evidence: Evidence) -> tuple[Evidence, ComputedSelection]:
-        """Return the selection, and the evidence from which it was computed.
+        """Return the selection for `evidence`, from the cache or computed, and the evidence that was used.
 
         The returned evidence is newer than `evidence` if an epoch was replaced or deleted in the meantime.
 
         Raises
         ------
         StoreDamaged, StoreUnavailable
-            As `EvidenceReader.read_consistently`.
+            Under the conditions of `EvidenceReader.read_consistently`.
         """
         return await self.evidence.read_consistently(evidence, self._compute_shared)
 
     async def compute_detail(self, evidence: Evidence) -> tuple[Evidence, SelectionDetail]:
-        """Return the bits and the numbers per sample, and the evidence from which they were computed.
+        """Compute a selection with its scores per sample; return the evidence that was used, and the result.
 
-        They are many times larger than a set, so they are not cached, but concurrent requests share one computation.
+        The scores are many times larger than the set and not cached, but concurrent requests share one computation.
 
         Raises
         ------
         StoreDamaged, StoreUnavailable
-            As `compute`.
+            Under the conditions of `EvidenceReader.read_consistently`.
         """
         return await self.evidence.read_consistently(evidence, self._compute_detail_shared)
 
     async def compute_stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> ComputedSelection:
-        """Compute a selection from bits that are not stored."""
+        """Compute a selection from bits that are not stored.
+
+        Parameters
+        ----------
+        rounds
+            Bits of the rounds, oldest first; the selection is made for the last round.
+        options
+            Options of the selection.
+        """
         self._telemetry.selections.labels("stateless").inc()
         async with self._work_limiter.acquire():
             return await self._compute_in_thread(rounds, options, "")
@@ -90,6 +98,7 @@ class SelectionComputer:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _compute_shared(self, evidence: Evidence) -> ComputedSelection:
+        """Return the selection, computed once for all concurrent callers in this process."""
         digest = evidence.digest
         return await self._run_once(("set", evidence.run.uid, digest), lambda: self._get_or_compute(evidence, digest))
 
@@ -117,6 +126,7 @@ class SelectionComputer:
         return await asyncio.shield(task)  # a cancelled caller does not cancel the work of the others
 
     async def _get_or_compute(self, evidence: Evidence, digest: str) -> ComputedSelection:
+        """Return the selection from the cache; otherwise compute it, or wait until another process has done so."""
         while not self._closing:
             if cached := await self._store.selection_cache.get(evidence.run, digest):
                 self._telemetry.selections.labels("cache").inc()
@@ -149,17 +159,18 @@ class SelectionComputer:
         digest: str,
         annotations: Annotations | None = None,
     ) -> ComputedSelection:
-        return await self._run_in_thread(lambda: _compute(rounds, options, digest, annotations))
+        return await self._run_in_thread(lambda: _select(rounds, options, digest, annotations))
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
-        """Run `work` in one of the computation threads, and measure it."""
+        """Run `work` in one of the computation threads, and measure its time."""
         with self._telemetry.compute_seconds.time(), phase("compute"):
             return await anyio.to_thread.run_sync(work, limiter=self._thread_limiter)
 
 
-def _compute(
+def _select(
     rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, annotations: Annotations | None
 ) -> ComputedSelection:
+    """Compute a selection and convert it to the form that is cached and sent."""
     selected = selection.select(rounds, options, annotations)
     return ComputedSelection(
         digest, to_json_types(selected.summary()), to_json_types(serialize_fit(selected)), selected.bitmap
@@ -167,7 +178,7 @@ def _compute(
 
 
 def serialize_fit(selected: Selection) -> dict[str, Any]:
-    """Return the fit of a selection as values for JSON."""
+    """Return the fit of a selection by field, for `to_json_types`."""
     summary = selected.summary()
     histogram = selected.histogram and {
         "origin": selected.histogram.origin,
@@ -183,6 +194,6 @@ def serialize_fit(selected: Selection) -> dict[str, Any]:
 
 
 def to_json_types(value: dict[str, Any]) -> dict[str, Any]:
-    """Convert to JSON types, so that a computed and a cached response are the same bytes."""
+    """Convert arrays and numpy numbers to JSON values, so that computed and cached responses have equal bytes."""
     converted: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
     return converted

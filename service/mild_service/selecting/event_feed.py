@@ -1,7 +1,7 @@
-"""Live events of runs for any number of watchers: the store is polled ten times a second for all of them together.
+"""Live events of runs. One task per process polls the store ten times a second for all watchers together.
 
-Every process polls, so that each can serve every run. Polling is better than a blocking read, because runs are in
-different slots of a cluster, which no single command can span, and no connection is held between two polls.
+Polling is better than a blocking read: runs are in different slots of a cluster, which no single command can span, and
+no connection is in use between two polls.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 _MAX_EVENTS = 256
-"""Latest events per run in memory; a watcher that lags further behind reads the store."""
+"""Number of latest events per run in memory; a watcher that needs older events reads them from the store."""
 
 
 class EventTail:
@@ -27,20 +27,20 @@ class EventTail:
 
     def __init__(self, store: Store, run: Run) -> None:
         self.run = run
-        self.newest = run.n_events
-        self.watchers = 0
-        self.alive = True
+        self.newest_number = run.n_events
+        self.n_watchers = 0
+        self.is_alive = True
         self._store = store
-        self._recent: deque[Event] = deque(maxlen=_MAX_EVENTS)
+        self._latest_events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._changed = asyncio.Event()
 
     def add_batch(self, batch: EventBatch) -> None:
         """Add the events of a poll and notify the watchers."""
         if batch.events:
-            self._recent.extend(batch.events)
-            self.newest = batch.events[-1].number
-        self.alive = batch.alive
-        if batch.events or not batch.alive:
+            self._latest_events.extend(batch.events)
+            self.newest_number = batch.events[-1].number
+        self.is_alive = batch.is_alive
+        if batch.events or not batch.is_alive:
             self.notify()
 
     def notify(self) -> None:
@@ -48,33 +48,39 @@ class EventTail:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def next_events(self, number: int, seconds: float) -> Sequence[Event]:
-        """Return the events after a number; wait for them up to `seconds`; empty on timeout or if the run is deleted.
+    async def wait_for_events(self, last_number: int, seconds: float) -> Sequence[Event]:
+        """Return the events after `last_number`; if there are none yet, wait for them up to `seconds`.
 
-        Events that are no longer in memory are read from the store. There may be a gap after `number` if the store no
-        longer has older events.
+        Events that are no longer in memory are read from the store. Events are missing after `last_number` if the store
+        no longer has them.
+
+        Returns
+        -------
+        sequence
+            Ascending by number; empty if no event came in time, or the run was deleted or has expired.
 
         Raises
         ------
         StoreUnavailable
             If older events cannot be read from the store.
         """
-        if events := self._events_after(number):
+        if events := self._find_events_after(last_number):
             return events
-        if number < self.newest:
-            (batch,) = await self._store.events.read_after([(self.run, number)])
-            self.alive = batch.alive
+        if last_number < self.newest_number:
+            (batch,) = await self._store.events.read_after([(self.run, last_number)])
+            self.is_alive = batch.is_alive
             if batch.events:
                 return batch.events
-        if self.alive:
+        if self.is_alive:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), seconds)
-        return self._events_after(number)
+        return self._find_events_after(last_number)
 
-    def _events_after(self, number: int) -> Sequence[Event]:
-        if not self._recent or self._recent[0].number > number + 1:
+    def _find_events_after(self, last_number: int) -> Sequence[Event]:
+        """Return the events after `last_number` in memory; empty if the first of them is no longer in memory."""
+        if not self._latest_events or self._latest_events[0].number > last_number + 1:
             return []
-        return [event for event in self._recent if event.number > number]
+        return [event for event in self._latest_events if event.number > last_number]
 
 
 class EventFeed:
@@ -88,39 +94,43 @@ class EventFeed:
 
     @asynccontextmanager
     async def watch(self, run: Run) -> AsyncIterator[EventTail]:
-        """Context manager that watches a run and gives its latest events."""
+        """Context manager that watches a run for the duration of the block, and yields its latest events."""
         tail = self._tails.setdefault(run.uid, EventTail(self._store, run))
-        tail.watchers += 1
+        tail.n_watchers += 1
         if self._poll_task is None:
             # in its own context: polling belongs to none of the requests that it serves
             self._poll_task = asyncio.create_task(self._poll(), context=contextvars.Context())
         try:
             yield tail
         finally:
-            tail.watchers -= 1
-            if not tail.watchers:
+            tail.n_watchers -= 1
+            if not tail.n_watchers:
                 self._tails.pop(run.uid, None)
 
     def close(self) -> None:
-        """Wake all watchers, which then end."""
+        """Wake all watchers, which end because `closing` is set."""
         self.closing = True
         for tail in self._tails.values():
             tail.notify()
 
     async def aclose(self) -> None:
-        """Stop polling. It is not cancelled, because a task that is sending a command may swallow a cancellation."""
+        """Stop polling, and wait until the polling task has ended.
+
+        The task is not cancelled, because a task that is sending a command may ignore a cancellation.
+        """
         self.close()
         self._tails.clear()
         if self._poll_task is not None:
             await self._poll_task
 
     async def _poll(self) -> None:
+        """Read the new events of all watched runs periodically, until no run is watched."""
         try:
             while self._tails:
                 await asyncio.sleep(_POLL_SECONDS)
                 tails = list(self._tails.values())
                 try:
-                    batches = await self._store.events.read_after([(tail.run, tail.newest) for tail in tails])
+                    batches = await self._store.events.read_after([(tail.run, tail.newest_number) for tail in tails])
                 except StoreError as error:
                     logger.warning("events could not be read: %s", error)
                     continue

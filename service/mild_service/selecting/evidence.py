@@ -24,20 +24,20 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The inputs of a selection, as they were at one point in time.
+    """The inputs of a selection at one point in time: records of rounds and epochs, without their bits.
 
     Attributes
     ----------
     run
         The run.
     rounds
-        Oldest first; the selection is for the last one.
+        Rounds whose epochs are used, oldest first; the selection is made for the last round.
     until_epoch
-        Last epoch of the last round that is used; None means all.
+        Last epoch that is used in the last round; None uses all epochs.
     options
         Options of the selection.
     finishing
-        True while the round is being finished: partial epochs from logs are then used as they are.
+        True while the round is being finished; partial epochs from logs are then used too.
     """
 
     run: Run
@@ -48,21 +48,22 @@ class Evidence:
 
     @property
     def round(self) -> Round:
-        """The round for which is selected."""
+        """The round for which the selection is made."""
         return self.rounds[-1]
 
-    def epochs(self, round_: Round) -> list[Epoch]:
-        """Return the epochs of a round that are used, ascending."""
-        until = self.until_epoch if round_ is self.round else None
+    def used_epochs(self, round_: Round) -> list[Epoch]:
+        """Return the epochs of a round that the selection uses, ascending."""
+        last_epoch = self.until_epoch if round_ is self.round else None
         return [
             epoch
             for number, epoch in round_.all_epochs.items()
-            if (until is None or number <= until) and (not epoch.partial or (self.finishing and epoch.kind == "logs"))
+            if (last_epoch is None or number <= last_epoch)
+            and (not epoch.partial or (self.finishing and epoch.kind == "logs"))
         ]
 
     @property
     def annotation_refs(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
-        """References to the labels and the audit, as far as the options use them."""
+        """References to the labels and to the audit; None for the one that the options do not use."""
         return (
             self.run.labels if self.options.by_class else None,
             self.run.audit if self.options.audit == "fit" else None,
@@ -70,18 +71,18 @@ class Evidence:
 
     @property
     def digest(self) -> str:
-        """Digest of all inputs of the selection."""
+        """Digest of all inputs of the selection, including the version of the core."""
         spec = self.run.spec
         parts: list[Any] = [CORE_VERSION, spec.num_samples, spec.observe, asdict(self.options)]
         parts += [ref and ref.digest for ref in self.annotation_refs]
         for round_ in self.rounds:
             sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
-            parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.epochs(round_)]])
+            parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.used_epochs(round_)]])
         return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
 
 
 class EvidenceReader:
-    """Collects evidence and reads its data from the store."""
+    """Collects the evidence of selections, and reads its bits and annotations from the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -95,27 +96,27 @@ class EvidenceReader:
         finishing: bool = False,
         last_round: Round | None = None,
     ) -> Evidence:
-        """Collect the evidence for a selection of round `number`.
+        """Collect the evidence for a selection of one round.
 
         Parameters
         ----------
         run, number
-            The run and the round.
+            The run, and the number of the round.
         options
             Options of the selection.
         until_epoch
-            Last epoch of the round that is used; None means all.
+            Last epoch that is used in the round; None uses all epochs.
         finishing
-            True while the round is being finished.
+            Whether the round is being finished, so that partial epochs from logs are used too.
         last_round
-            The record of the round if the caller has just read it; None reads it. Earlier rounds never change.
+            Record of the round if the caller has just read it; None reads the record.
 
         Raises
         ------
         RoundNotOpen
             If the round has not started.
         NoEpochs
-            If the round has no epochs to use.
+            If the round has no epochs that can be used.
         """
         if number > run.round:
             raise RoundNotOpen(
@@ -127,7 +128,7 @@ class EvidenceReader:
         if last_round is not None:
             rounds = [*rounds, last_round]
         evidence = Evidence(run, rounds, until_epoch, options, finishing)
-        if not evidence.epochs(evidence.round):
+        if not evidence.used_epochs(evidence.round):
             suffix = "" if until_epoch is None else f" up to epoch {until_epoch}"
             raise NoEpochs(
                 f"round {number} of run {run.run_id!r} has no epochs{suffix}, at least 1 is needed; put one with "
@@ -136,7 +137,7 @@ class EvidenceReader:
         return evidence
 
     async def extend_to_all_rounds(self, evidence: Evidence) -> Evidence:
-        """Return the evidence extended to all earlier rounds, whether or not they are used."""
+        """Return the evidence with all earlier rounds added, even those that the options do not use."""
         if evidence.rounds[0].number == 0:
             return evidence
         pooled = replace(evidence.options, evidence="pooled")
@@ -145,12 +146,19 @@ class EvidenceReader:
     async def read_consistently(
         self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]
     ) -> tuple[Evidence, T]:
-        """Call `read` with `evidence`, again if the evidence has changed; return the latest evidence and the result.
+        """Call `read` with the evidence, and repeat with new evidence if epochs were replaced in the meantime.
+
+        Returns
+        -------
+        evidence
+            The evidence with which `read` succeeded.
+        result
+            The result of `read`.
 
         Raises
         ------
         StoreDamaged
-            If committed bits are missing.
+            If committed bits are missing in the store.
         StoreUnavailable
             If the evidence changed during every attempt.
         """
@@ -175,15 +183,16 @@ class EvidenceReader:
         )
 
     async def load_bits(self, evidence: Evidence) -> list[RoundBits]:
-        """Read the bits of `evidence`, one `RoundBits` per round.
+        """Read the bits of the evidence, one `RoundBits` per round, oldest first.
 
         Raises
         ------
         StoreDamaged
-            If committed bits are missing.
+            If committed bits are missing in the store.
         """
         return [
-            await self._read_round_bits(evidence.run, round_, evidence.epochs(round_)) for round_ in evidence.rounds
+            await self._read_round_bits(evidence.run, round_, evidence.used_epochs(round_))
+            for round_ in evidence.rounds
         ]
 
     async def load_annotations(self, evidence: Evidence) -> Annotations:
@@ -192,7 +201,7 @@ class EvidenceReader:
         Raises
         ------
         StoreDamaged
-            If they are missing.
+            If the labels or the audit are missing in the store.
         """
         run, annotations = evidence.run, self._store.annotations
         labels, audit = evidence.annotation_refs
@@ -202,11 +211,12 @@ class EvidenceReader:
         )
 
     async def _refresh(self, run: Run) -> Run:
-        """Read the record of the run again; if the run was deleted and opened again, return the old record."""
+        """Return the current record of a run, or `run` if the run was deleted and created again."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
 
     async def _read_round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
+        """Read the bits of one round; missing epochs become epochs without observed samples."""
         spec = run.spec
         correct, observed = await self._store.bitmaps.read_epochs(run, round_.number, epochs)
         members, planted = [
@@ -217,7 +227,7 @@ class EvidenceReader:
         rows = (
             observed
             if all(has_observed)
-            else [row if t else None for row, t in zip(observed, has_observed, strict=True)]
+            else [row if is_stored else None for row, is_stored in zip(observed, has_observed, strict=True)]
         )
         bits = RoundBits.of(spec.num_samples, correct, rows, members, spec.observe, planted)
         n_epochs = epochs[-1].number + 1
@@ -229,7 +239,10 @@ class EvidenceReader:
 
 
 def _insert_missing_epochs(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundBits:
-    """Insert missing epochs as epochs without observed samples; `numbers` are the numbers of the epochs in `bits`."""
+    """Insert missing epochs as epochs without observed samples.
+
+    `numbers` are the numbers of the epochs in `bits`, and `n_epochs` is the number of epochs of the result.
+    """
     correct = np.zeros((n_epochs, bits.correct.shape[1]), dtype=np.uint8)
     observed = np.zeros_like(correct)
     correct[numbers] = bits.correct

@@ -25,9 +25,9 @@ class PredictionCounts:
     Attributes
     ----------
     labels
-        Shape (n,): given labels plus 1, as logs sent them with wrong predictions; 0 if unknown.
+        Shape (n,): the given labels in the logs, plus 1; 0 where no log has the label of the sample.
     tally
-        Their suggested classes.
+        Majority vote over the predicted classes of each sample.
     n_observed
         Shape (n,): number of epochs in which each sample was observed.
     """
@@ -37,12 +37,19 @@ class PredictionCounts:
     n_observed: NDArray[np.int64]
 
     def given_label(self, position: int, label: int | None) -> int | None:
-        """Return the given label of a sample: `label` if known, otherwise the label from logs; None if unknown."""
+        """Return the given label of the sample at `position`: `label`, or the label in the logs if that is None.
+
+        The result is None if neither is known.
+        """
         logged_label = int(self.labels[position]) - 1
         return label if label is not None else None if logged_label < 0 else logged_label
 
     def suggested_class(self, position: int, label: int | None) -> int | None:
-        """Return the class predicted most often, which may be the given label; None if no predictions are known."""
+        """Return the class that the model predicted most often for the sample at `position`.
+
+        The class may be the given label: `label`, or the label in the logs if that is None. The result is None if no
+        predictions of the sample are known.
+        """
         suggested = int(self.tally.suggested[position]) - 1
         if suggested >= 0:
             return suggested
@@ -55,84 +62,107 @@ class SuggestionPage:
 
     Attributes
     ----------
-    inspected
-        The selection.
+    inspection
+        The selection with its scores per sample.
     n_dropped
         Number of all dropped samples.
     samples
         Shape (n,): the dropped samples of this page, ascending.
-    counted
+    counts
         Counts of the predictions of `samples`.
     """
 
-    inspected: InspectedSelection
+    inspection: InspectedSelection
     n_dropped: int
     samples: NDArray[np.int64]
-    counted: PredictionCounts
+    counts: PredictionCounts
 
 
 class LabelSuggester:
-    """Counts predictions over the epochs of a selection."""
+    """Suggests labels by counting the predictions over the epochs of a selection."""
 
     def __init__(self, store: Store, selections: Selections) -> None:
         self._store = store
         self._selections = selections
 
     async def suggest(
-        self, run: Run, which: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None, offset: int, limit: int
+        self,
+        run: Run,
+        round_choice: RoundChoice,
+        changes: Mapping[str, Any],
+        until_epoch: int | None,
+        offset: int,
+        limit: int,
     ) -> SuggestionPage:
-        """Suggest labels for up to `limit` dropped samples, starting at the `offset`-th.
+        """Suggest labels for one page of the samples that a selection drops.
 
         The memory for predictions is proportional to the number of epochs times `limit`, not to the size of the run.
+
+        Parameters
+        ----------
+        run, round_choice, changes, until_epoch
+            The selection, as in `Selections.plan`.
+        offset
+            Number of dropped samples before the page.
+        limit
+            Maximum number of dropped samples on the page.
 
         Raises
         ------
         RoundNotOpen, NoEpochs, RoundsNotComparable
-            If there is nothing to select from.
+            Under the conditions of `Selections.plan`.
         StoreDamaged
-            If wrong predictions are missing.
+            If wrong predictions are missing in the store.
         """
         failed_digest = None
         while True:
-            inspected = await self._selections.inspect(await self._selections.plan(run, which, changes, until_epoch))
+            plan = await self._selections.plan(run, round_choice, changes, until_epoch)
+            inspection = await self._selections.inspect(plan)
             try:
-                return await self._suggest(inspected, offset, limit)
+                return await self._suggest_page(inspection, offset, limit)
             except StoreDamaged:  # an epoch may have been replaced or deleted in the meantime
-                if inspected.evidence.digest == failed_digest:
+                if inspection.evidence.digest == failed_digest:
                     raise
-                failed_digest = inspected.evidence.digest
+                failed_digest = inspection.evidence.digest
 
-    async def _suggest(self, inspected: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
-        n_samples = inspected.selection.n_samples
-        dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspected.selection.bitmap, n_samples)
+    async def _suggest_page(self, inspection: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
+        n_samples = inspection.selection.n_samples
+        dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
-        counted = await self.count_predictions(inspected.evidence, inspected.rounds, samples)
-        return SuggestionPage(inspected, dropped.size, samples, counted)
+        counts = await self.count_predictions(inspection.evidence, inspection.rounds, samples)
+        return SuggestionPage(inspection, dropped.size, samples, counts)
 
     async def count_predictions(
         self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
     ) -> PredictionCounts:
-        """Count the predictions of some samples, ascending, over the epochs of `evidence`, whose bits are `rounds`.
+        """Count the predictions of some samples over the epochs of a selection.
+
+        Parameters
+        ----------
+        evidence, rounds
+            Evidence of the selection, and its bits.
+        samples
+            Shape (n,), ascending indices of the samples.
 
         Raises
         ------
         StoreDamaged
-            If wrong predictions are missing.
+            If wrong predictions are missing in the store.
         """
         predicted, labels = await self._read_wrong_predictions(evidence, samples)
         pairs = np.array([_count_epochs(bits, samples) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
-        counted = await anyio.to_thread.run_sync(lambda: count_votes(predicted, n_correct))
-        return PredictionCounts(labels.max(axis=0, initial=0), counted, n_observed)
+        tally = await anyio.to_thread.run_sync(lambda: count_votes(predicted, n_correct))
+        return PredictionCounts(labels.max(axis=0, initial=0), tally, n_observed)
 
     async def _read_wrong_predictions(
         self, evidence: Evidence, samples: NDArray[np.int64]
     ) -> tuple[ClassNumbers, ClassNumbers]:
-        """Read predicted classes and labels, shape (n_epochs, n) each; epochs without wrong predictions are omitted."""
+        """Read predicted classes and labels, shape (n_epochs, n) each, of the epochs that have wrong predictions."""
         parts = []
         for round_ in evidence.rounds:
-            epochs = [epoch for epoch in evidence.epochs(round_) if epoch.has_wrong_predictions]
-            parts.append(await self._store.wrong_predictions.read_some(evidence.run, round_.number, epochs, samples))
+            epochs = [epoch for epoch in evidence.used_epochs(round_) if epoch.has_wrong_predictions]
+            parts.append(await self._store.wrong_predictions.read_samples(evidence.run, round_.number, epochs, samples))
         predicted, labels = (np.concatenate([pair[row] for pair in parts]) for row in (0, 1))
         return predicted, labels
 
@@ -141,9 +171,9 @@ def _count_epochs(bits: RoundBits, samples: NDArray[np.int64]) -> tuple[NDArray[
     """Count the epochs of a round in which samples were correct, and in which they were observed."""
     shift = (7 - samples % 8).astype(np.uint8)
 
-    def count(plane: bitmap.Bitmap) -> NDArray[np.int64]:
+    def count_ones(plane: bitmap.Bitmap) -> NDArray[np.int64]:
         ones: NDArray[np.int64] = (plane[:, samples // 8] >> shift & 1).sum(axis=0, dtype=np.int64)
         return ones
 
     all_epochs = np.full(samples.size, bits.n_epochs, dtype=np.int64)
-    return count(bits.correct), all_epochs if bits.observed is None else count(bits.observed)
+    return count_ones(bits.correct), all_epochs if bits.observed is None else count_ones(bits.observed)

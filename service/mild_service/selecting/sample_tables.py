@@ -20,7 +20,9 @@ from mild_service.selecting.label_suggestions import LabelSuggester, PredictionC
 from mild_service.selecting.selections import SelectionPlan, Selections
 
 _MAX_PREDICTIONS = 10_000_000
-"""Maximum predictions counted for a table of classes; of more dropped samples, an evenly spaced part is used."""
+"""Maximum number of predictions that are counted for the label suggestions of all dropped samples.
+
+Of more dropped samples, an evenly spaced part is used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,11 +32,11 @@ class SelectionTable:
     Attributes
     ----------
     evidence
-        What it was computed from.
+        Evidence from which the selection was computed.
     selection
         The selection.
     table
-        Its samples in columns.
+        All samples of the selection, in columns.
     """
 
     evidence: Evidence
@@ -43,7 +45,7 @@ class SelectionTable:
 
     @property
     def n_bytes(self) -> int:
-        """Size of the columns in bytes, which include those of the selection."""
+        """Size of the columns in bytes, including the columns of the selection."""
         return self.table.n_bytes
 
 
@@ -89,16 +91,16 @@ class SampleHistory:
     Attributes
     ----------
     evidence
-        What the selection was computed from.
+        Evidence of all rounds of the run up to that of the selection.
     explanation
         The history, and why the sample was kept or dropped.
-    counted
-        Counts of its predictions.
+    counts
+        Counts of the predictions of the sample.
     """
 
     evidence: Evidence
     explanation: Explanation
-    counted: PredictionCounts
+    counts: PredictionCounts
 
 
 class SampleTables:
@@ -107,7 +109,7 @@ class SampleTables:
     Parameters
     ----------
     selections, computer, labels_and_audits, suggester
-        Sources of the tables.
+        Sources of the selections, bits, labels and suggestions.
     cache_bytes
         Maximum size of the cached tables in bytes.
     """
@@ -127,22 +129,25 @@ class SampleTables:
         self._suggested: LruCache[SuggestedLabels] = LruCache(cache_bytes // 4)
         self._lock = asyncio.Lock()
 
-    async def get(self, choice: SelectionPlan) -> SelectionTable:
-        """Return the table of a selection. One is computed at a time, which limits memory and avoids repeated work."""
-        key = _cache_key(choice)
+    async def get(self, plan: SelectionPlan) -> SelectionTable:
+        """Return the table of a selection, from the cache or computed.
+
+        One table is computed at a time, which limits memory and avoids repeated work.
+        """
+        key = _cache_key(plan)
         if cached := self._tables.get(key):
             return cached
         async with self._lock:
             if cached := self._tables.get(key):
                 return cached
-            inspection = await self._selections.inspect(choice)
+            inspection = await self._selections.inspect(plan)
             table = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection)
             selection_table = SelectionTable(inspection.evidence, inspection.selection, table)
             self._tables.put(key, selection_table)
             return selection_table
 
     async def get_labels(self, run: Run) -> NDArray[np.int32] | None:
-        """Return the given labels of all samples; None if the run has none."""
+        """Return the given labels of all samples, shape (n_samples,); None if the run has no labels."""
         if run.labels is None:
             return None
         key = f"{run.uid}:{run.labels.digest}"
@@ -154,13 +159,13 @@ class SampleTables:
         self._labels.put(key, labels)
         return labels.values
 
-    async def get_suggested_labels(self, choice: SelectionPlan) -> SuggestedLabels | None:
+    async def get_suggested_labels(self, plan: SelectionPlan) -> SuggestedLabels | None:
         """Return the label suggestions of all dropped samples; None if no epoch has wrong predictions."""
-        selection_table = await self.get(choice)
+        selection_table = await self.get(plan)
         evidence = selection_table.evidence
-        if not any(epoch.has_wrong_predictions for round_ in evidence.rounds for epoch in evidence.epochs(round_)):
+        if not any(epoch.has_wrong_predictions for round_ in evidence.rounds for epoch in evidence.used_epochs(round_)):
             return None
-        key = f"{_cache_key(choice)}:{evidence.run.labels and evidence.run.labels.digest}"
+        key = f"{_cache_key(plan)}:{evidence.run.labels and evidence.run.labels.digest}"
         if cached := self._suggested.get(key):
             return cached
         async with self._lock:
@@ -171,52 +176,52 @@ class SampleTables:
             step = -(-dropped.size // max_samples) if dropped.size else 1
             samples = dropped[::step]
 
-            async def read(evidence: Evidence) -> PredictionCounts:
+            async def count_predictions(evidence: Evidence) -> PredictionCounts:
                 return await self._suggester.count_predictions(
                     evidence, await self._computer.evidence.load_bits(evidence), samples
                 )
 
-            evidence, counted = await self._computer.evidence.read_consistently(evidence, read)
+            evidence, counts = await self._computer.evidence.read_consistently(evidence, count_predictions)
             labels = await self._labels_and_audits.read_labels(evidence.run, samples)
-            given_labels = counted.labels.astype(np.int64) - 1 if labels is None else labels
-            has_both = (counted.tally.suggested > 0) & (given_labels >= 0)
-            suggested = counted.tally.suggested.astype(np.int64) - 1
+            given_labels = counts.labels.astype(np.int64) - 1 if labels is None else labels
+            has_both = (counts.tally.suggested > 0) & (given_labels >= 0)
+            suggested = counts.tally.suggested.astype(np.int64) - 1
             result = SuggestedLabels(given_labels[has_both], suggested[has_both], samples.size, dropped.size)
             self._suggested.put(key, result)
             return result
 
-    async def get_history(self, choice: SelectionPlan, index: int) -> SampleHistory:
+    async def get_history(self, plan: SelectionPlan, index: int) -> SampleHistory:
         """Return the history of one sample of a selection.
 
         Raises
         ------
         SampleIndexError
-            If there is no such sample.
+            If the run has no sample with this index.
         """
-        selection_table = await self.get(choice)
+        selection_table = await self.get(plan)
         if not 0 <= index < selection_table.table.n_samples:
             raise sample_index_error(index, selection_table.table.n_samples)
         n_used = len(selection_table.evidence.rounds)
 
-        async def read(all_rounds: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
+        async def read_all_rounds(all_rounds: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
             rounds = await self._computer.evidence.load_bits(all_rounds)
-            counting = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
-            return rounds, await self._suggester.count_predictions(counting, rounds[-n_used:], np.array([index]))
+            used_rounds = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
+            return rounds, await self._suggester.count_predictions(used_rounds, rounds[-n_used:], np.array([index]))
 
-        all_rounds, (rounds, counted) = await self._computer.evidence.read_consistently(
-            await self._computer.evidence.extend_to_all_rounds(selection_table.evidence), read
+        all_rounds, (rounds, counts) = await self._computer.evidence.read_consistently(
+            await self._computer.evidence.extend_to_all_rounds(selection_table.evidence), read_all_rounds
         )
         explanation = await anyio.to_thread.run_sync(explain_sample, rounds, selection_table.selection, index)
-        return SampleHistory(all_rounds, explanation, counted)
+        return SampleHistory(all_rounds, explanation, counts)
 
 
-def _cache_key(choice: SelectionPlan) -> str:
-    """Return the cache key of a selection's table, which does not depend on an audit that only measures."""
-    run, options = choice.run, choice.run.spec.selection
+def _cache_key(plan: SelectionPlan) -> str:
+    """Return the cache key of a selection's table; labels and audit are part of it only if the selection uses them."""
+    run, options = plan.run, plan.run.spec.selection
     annotation_digests = [
         ref and ref.digest
-        for ref, counts in ((run.labels, options.by_class), (run.audit, options.audit == "fit"))
-        if counts
+        for ref, is_used in ((run.labels, options.by_class), (run.audit, options.audit == "fit"))
+        if is_used
     ]
-    digest = "stored" if choice.evidence is None else choice.evidence.digest
-    return ":".join(map(str, (run.uid, choice.round.number, choice.round.finished, digest, *annotation_digests)))
+    digest = "stored" if plan.evidence is None else plan.evidence.digest
+    return ":".join(map(str, (run.uid, plan.round.number, plan.round.finished, digest, *annotation_digests)))

@@ -1,6 +1,6 @@
-"""Reading selections: stored or computed ones, the best round of a run, and the sweep over all cuts.
+"""Reading selections: stored and computed ones, the best round of a run, and the sweep over all cuts.
 
-A selection is planned first, which gives its identity (for ETags), and only then loaded or computed.
+A selection is planned first, which determines its identity for ETags, and only then loaded or computed.
 """
 
 import time
@@ -29,6 +29,7 @@ from mild_service.selecting.evidence import CORE_VERSION, Evidence
 from mild_service.store import Store
 
 RoundChoice: TypeAlias = int | Literal["latest", "best"]
+"""Number of a round, or which of the finished rounds to take."""
 
 VALIDATION_METRIC = "validation_accuracy"
 """Metric of an epoch by which rounds are compared: the accuracy on held-out labels."""
@@ -38,18 +39,18 @@ _BEST_ROUND_CACHE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SelectionResult:
-    """A selection as it is sent.
+    """A selection in the form in which it is sent.
 
     Attributes
     ----------
     identity
-        Equal identities have equal content; empty for bits that are not stored.
+        Text that changes whenever the content changes, for ETags; empty for bits that are not stored.
     document
-        Its JSON, without `indices`.
+        JSON of the selection, without `indices`.
     n_samples, bitmap
-        Number of samples, and the kept ones, shape (n_bytes,).
+        Number of samples, and the kept samples as a bitmap of shape (n_bytes,).
     ids
-        External ids of the kept samples, if requested.
+        External ids of the kept samples; None if they were not requested.
     """
 
     identity: str
@@ -61,16 +62,16 @@ class SelectionResult:
 
 @dataclass(frozen=True, slots=True)
 class SelectionPlan:
-    """A selection that is determined, but neither loaded nor computed yet.
+    """A selection whose inputs are determined, but which is neither loaded nor computed yet.
 
     Attributes
     ----------
     run
         The run.
     round
-        The round for which is selected.
+        The round for which the selection is made.
     identity
-        Equal identities have equal content.
+        Text that changes whenever the content changes, for ETags.
     evidence
         Evidence for the computation; None if the stored set of the round is used.
     """
@@ -83,16 +84,16 @@ class SelectionPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InspectedSelection:
-    """A selection with its numbers per sample.
+    """A selection with its scores per sample, and the bits from which it was computed.
 
     Attributes
     ----------
     evidence
         The evidence from which it was computed.
     rounds
-        Bits of the evidence, oldest first.
+        Bits of the rounds of the evidence, oldest first.
     selection
-        Scores and posteriors as computed now; the set is the stored one if the plan asks for it.
+        Computed scores and posteriors. The set is the stored one if the plan uses the stored set.
     """
 
     evidence: Evidence
@@ -101,8 +102,8 @@ class InspectedSelection:
 
 
 @dataclass(frozen=True, slots=True)
-class _Best:
-    """Cached number of the best round of a run."""
+class _BestRound:
+    """Number of the best round of a run, with its size in the cache."""
 
     number: int
     n_bytes: int = 256
@@ -126,27 +127,39 @@ class Selections:
         self._settings = settings
         self._telemetry = telemetry
         self._feed = feed
-        self._best_rounds: LruCache[_Best] = LruCache(_BEST_ROUND_CACHE_BYTES)
+        self._best_rounds: LruCache[_BestRound] = LruCache(_BEST_ROUND_CACHE_BYTES)
 
     async def plan(
-        self, run: Run, which: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None = None
+        self, run: Run, round_choice: RoundChoice, changes: Mapping[str, Any], until_epoch: int | None = None
     ) -> SelectionPlan:
-        """Plan a selection: a finished round's stored set, unless `changes` or `until_epoch` require a computation.
+        """Determine the round and the inputs of a selection, without loading or computing the selection.
 
-        The best round is determined by the stored sets, independently of `changes`.
+        The stored set of a finished round is used unless `changes` or `until_epoch` require a computation.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        round_choice
+            Number of the round, ``latest`` or ``best``. The best round is determined by the stored sets, independently
+            of `changes`.
+        changes
+            Options of the selection that differ from those of the run, by name.
+        until_epoch
+            Last epoch that is used in the round; None uses all epochs.
 
         Raises
         ------
         ParameterError
             If `changes` are not valid options of a selection.
         RoundNotOpen, NoEpochs
-            If the round has no epochs or has not started.
+            If the round has not started, or has no epochs that can be used.
         RoundsNotComparable
             If the best round is requested and rounds cannot be compared.
         """
-        if which == "best":
-            run, which = await self._find_best(run)
-        number = max(run.round - 1, 0) if which == "latest" else which
+        if round_choice == "best":
+            run, round_choice = await self._find_best(run)
+        number = max(run.round - 1, 0) if round_choice == "latest" else round_choice
         options = replace(run.spec.selection, **changes).checked()
         stored_round = None
         # An audit can change after a round is finished: a selection that uses it is computed from its current state.
@@ -159,100 +172,118 @@ class Selections:
         return SelectionPlan(run, evidence.round, _make_identity(run, number, evidence), evidence)
 
     async def _find_best(self, run: Run) -> tuple[Run, int]:
-        """Return the run with its current audit, and the number of the best finished round."""
+        """Return a record of the run with its current audit, and the number of the best finished round."""
         run, audit = await self._labels_and_audits.read_audit(run)
         # Finished rounds do not change, so the best one depends only on their number and on the audit.
         key = f"{run.uid}:{run.round}:{'' if run.audit is None else run.audit.digest}"
         if (best := self._best_rounds.get(key)) is None:
             rounds = await self._store.rounds.get(run, range(run.round))
-            best = _Best(await find_best_round(run, rounds, audit, lambda round_: self._read_measurable(run, round_)))
+            best = _BestRound(
+                await find_best_round(run, rounds, audit, lambda round_: self._read_measurable(run, round_))
+            )
             self._best_rounds.put(key, best)
         return run, best.number
 
     async def _read_measurable(self, run: Run, round_: Round) -> Bitmap:
-        """Read the set of a finished round that is compared with the audit."""
+        """Read the set of a finished round as it is compared with the audit."""
         assert round_.selected is not None, "a finished round has its set"
         if run.spec.selection.audit == "fit":  # audited samples follow their mark in the stored set
-            choice = SelectionPlan(run, round_, _make_identity(run, round_.number, None), None)
-            return (await self.inspect(choice)).selection.measurable
+            plan = SelectionPlan(run, round_, _make_identity(run, round_.number, None), None)
+            return (await self.inspect(plan)).selection.measurable
         return await self._store.bitmaps.read_set(run, round_.selected)
 
-    async def read_summary(self, choice: SelectionPlan) -> Mapping[str, Any]:
-        """Return the JSON of a selection, without loading its set if that is not necessary."""
-        if choice.evidence is None and choice.run.audit is None and choice.round.selection is not None:
-            return choice.round.selection
-        return (await self.load(choice)).document
+    async def read_summary(self, plan: SelectionPlan) -> Mapping[str, Any]:
+        """Return the JSON of a selection. The set is loaded only if an audit or a computation requires it."""
+        if plan.evidence is None and plan.run.audit is None and plan.round.selection is not None:
+            return plan.round.selection
+        return (await self.load(plan)).document
 
-    async def load(self, choice: SelectionPlan, measure: bool = True) -> SelectionResult:
-        """Load or compute a selection; with `measure` and an audit, the JSON includes its evaluation."""
-        if not measure or choice.run.audit is None:
-            return await self._load(choice)
-        run, audit = await self._labels_and_audits.read_audit(choice.run)
-        inspection = await self.inspect(choice)
-        selection, evidence = inspection.selection, choice.evidence and inspection.evidence
+    async def load(self, plan: SelectionPlan, with_evaluation: bool = True) -> SelectionResult:
+        """Load or compute a selection.
+
+        Parameters
+        ----------
+        plan
+            The planned selection.
+        with_evaluation
+            Whether the JSON includes an evaluation by the audit, if the run has an audit.
+        """
+        if not with_evaluation or plan.run.audit is None:
+            return await self._load_unevaluated(plan)
+        run, audit = await self._labels_and_audits.read_audit(plan.run)
+        inspection = await self.inspect(plan)
+        selection, evidence = inspection.selection, plan.evidence and inspection.evidence
         document = (
-            choice.round.selection if evidence is None else _serialize(evidence, to_json_types(selection.summary()))
+            plan.round.selection
+            if evidence is None
+            else _serialize_computed(evidence, to_json_types(selection.summary()))
         )
         assert document is not None, "a finished round has its selection"
         measured = evaluate(selection.measurable, selection.scores, audit).summary()
         return SelectionResult(
-            _make_identity(run, choice.round.number, evidence),
+            _make_identity(run, plan.round.number, evidence),
             {**document, "measured": measured},
             selection.n_samples,
             selection.bitmap,
         )
 
-    async def _load(self, choice: SelectionPlan) -> SelectionResult:
+    async def _load_unevaluated(self, plan: SelectionPlan) -> SelectionResult:
         """Load or compute a selection without an evaluation."""
-        run, round_ = choice.run, choice.round
-        if choice.evidence is None:
+        run, round_ = plan.run, plan.round
+        if plan.evidence is None:
             assert round_.selection is not None, "a finished round has its selection"
             assert round_.selected is not None, "a finished round has its set"
             self._telemetry.selections.labels("stored").inc()
             members = await self._store.bitmaps.read_set(run, round_.selected)
-            return SelectionResult(choice.identity, round_.selection, run.spec.num_samples, members)
-        evidence, computed = await self._computer.compute(choice.evidence)
+            return SelectionResult(plan.identity, round_.selection, run.spec.num_samples, members)
+        evidence, computed = await self._computer.compute(plan.evidence)
         identity = _make_identity(run, round_.number, evidence)
-        return SelectionResult(identity, _serialize(evidence, computed.summary), run.spec.num_samples, computed.bitmap)
+        return SelectionResult(
+            identity, _serialize_computed(evidence, computed.summary), run.spec.num_samples, computed.bitmap
+        )
 
-    async def inspect(self, choice: SelectionPlan) -> InspectedSelection:
-        """Return a selection with its numbers per sample, and the set that `choice` plans."""
-        run, number = choice.run, choice.round.number
-        evidence = choice.evidence or await self._computer.evidence.gather(run, number, run.spec.selection)
+    async def inspect(self, plan: SelectionPlan) -> InspectedSelection:
+        """Compute a selection with its scores per sample; the set is the stored one if `plan` uses the stored set."""
+        run, number = plan.run, plan.round.number
+        evidence = plan.evidence or await self._computer.evidence.gather(run, number, run.spec.selection)
         evidence, detail = await self._computer.compute_detail(evidence)
         selection = detail.selection
-        if choice.evidence is None and choice.round.selected is not None:
-            selection = replace(selection, bitmap=await self._store.bitmaps.read_set(run, choice.round.selected))
+        if plan.evidence is None and plan.round.selected is not None:
+            selection = replace(selection, bitmap=await self._store.bitmaps.read_set(run, plan.round.selected))
         return InspectedSelection(evidence, detail.rounds, selection)
 
-    async def read_fit(self, choice: SelectionPlan) -> Mapping[str, Any]:
+    async def read_fit(self, plan: SelectionPlan) -> Mapping[str, Any]:
         """Return the fit of a selection: histogram, densities, components, threshold, verdict and estimates."""
-        if choice.evidence is None:
-            assert choice.round.fit is not None, "a finished round has its fit"
-            head = {"run_id": choice.run.run_id, "round": choice.round.number, "provisional": False}
-            return {**head, **choice.round.fit}
-        evidence, computed = await self._computer.compute(choice.evidence)
+        if plan.evidence is None:
+            assert plan.round.fit is not None, "a finished round has its fit"
+            head = {"run_id": plan.run.run_id, "round": plan.round.number, "provisional": False}
+            return {**head, **plan.round.fit}
+        evidence, computed = await self._computer.compute(plan.evidence)
         return {**_common_fields(evidence), **computed.fit}
 
-    async def compute_sweep(self, choice: SelectionPlan) -> Mapping[str, Any]:
-        """Evaluate all possible cuts of a selection; return JSON values.
+    async def compute_sweep(self, plan: SelectionPlan) -> Mapping[str, Any]:
+        """Evaluate a selection at every possible cut; return JSON values as `serialize_sweep` does.
 
-        Estimates are read from the fit; only the evaluation by an audit needs the samples.
+        Estimates are read from the fit; only an evaluation by an audit needs the scores per sample.
         """
-        _, audit = await self._labels_and_audits.read_audit(choice.run)
-        fit = await self.read_fit(choice)
+        _, audit = await self._labels_and_audits.read_audit(plan.run)
+        fit = await self.read_fit(plan)
         measured, by_mark = None, False
         if audit.n_known or "curves" not in fit:  # rounds finished by earlier versions have no curves
-            inspection = await self.inspect(choice)
+            inspection = await self.inspect(plan)
             fit = {**_common_fields(inspection.evidence), **to_json_types(serialize_fit(inspection.selection))}
             measured = await to_thread.run_sync(evaluate_cuts, inspection.selection, audit)
             by_mark = inspection.selection.options.audit == "fit"
         return await to_thread.run_sync(serialize_sweep, fit, measured, by_mark)
 
     async def compute_overlaps(self, run: Run, rounds: Sequence[Round]) -> dict[int, float | None]:
-        """Compute the Jaccard similarity of each round's set with that of the round before; None if one is missing.
+        """Compute the Jaccard similarity between the set of each round and the set of the round before.
 
-        For a run with many rounds, only the last `_MAX_OVERLAPS` are computed.
+        Returns
+        -------
+        dict
+            Similarity in 0..1 by number of the round. None where one of the two sets is missing, and for all but the
+            last `_MAX_OVERLAPS` rounds.
         """
         overlaps: dict[int, float | None] = dict.fromkeys(round_.number for round_ in rounds)
         previous: Bitmap | None = None
@@ -267,7 +298,17 @@ class Selections:
     async def select_stateless(
         self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None
     ) -> SelectionResult:
-        """Compute a selection from bits that are not stored; `ids` are the external sample ids, if there are any."""
+        """Compute a selection from bits that are not stored.
+
+        Parameters
+        ----------
+        rounds
+            Bits of the rounds, oldest first; the selection is made for the last round.
+        options
+            Options of the selection.
+        ids
+            External ids of all samples; None if the samples have no external ids.
+        """
         computed = await self._computer.compute_stateless(rounds, options)
         head = {"run_id": None, "round": len(rounds) - 1, "basis": "computed", "provisional": False}
         n_samples = rounds[0].n_samples
@@ -279,9 +320,9 @@ class Selections:
         )
 
     async def wait_for_round(self, run: Run, number: int, seconds: float) -> Run:
-        """Wait until a round is finished, up to `seconds`; return the record of the run.
+        """Wait up to `seconds` until a round is finished; return the record of the run.
 
-        It returns early if the service shuts down. It holds no connection to the store while waiting.
+        The wait ends early if the service shuts down. No connection to the store is in use while waiting.
 
         Raises
         ------
@@ -300,8 +341,8 @@ class Selections:
             return run
         async with self._feed.watch(run) as tail:
             last_seen = run.n_events
-            while tail.alive and not self._feed.closing and (remaining := deadline - time.monotonic()) > 0:
-                events = await tail.next_events(last_seen, remaining)
+            while tail.is_alive and not self._feed.closing and (remaining := deadline - time.monotonic()) > 0:
+                events = await tail.wait_for_events(last_seen, remaining)
                 if any(event.kind == "round-finished" and event.fields["round"] >= number for event in events):
                     break
                 last_seen = events[-1].number if events else last_seen
@@ -309,14 +350,14 @@ class Selections:
 
 
 def _make_identity(run: Run, number: int, evidence: Evidence | None) -> str:
-    """Return the identity of a selection; without `evidence`, that of the round's stored set."""
+    """Return the identity of a computed selection, or, if `evidence` is None, of the stored set of the round."""
     stored = f"stored:{run.uid}:{number}"
     base = f"computed:{number}:{evidence.round.finished}:{evidence.digest}" if evidence else stored
     return base if run.audit is None else f"{base}:{run.audit.digest}"
 
 
 def _common_fields(evidence: Evidence) -> dict[str, Any]:
-    """Return the fields with which every document starts."""
+    """Return the fields with which the JSON of every computed selection starts."""
     return {
         "run_id": evidence.run.run_id,
         "round": evidence.round.number,
@@ -324,7 +365,7 @@ def _common_fields(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _serialize(evidence: Evidence, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _serialize_computed(evidence: Evidence, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON of a computed selection."""
     return {
         **_common_fields(evidence),
@@ -335,12 +376,12 @@ def _serialize(evidence: Evidence, summary: Mapping[str, Any]) -> dict[str, Any]
 
 
 async def find_best_round(
-    run: Run, rounds: Sequence[Round], audit: Audit, measurable: Callable[[Round], Awaitable[Bitmap]]
+    run: Run, rounds: Sequence[Round], audit: Audit, read_kept: Callable[[Round], Awaitable[Bitmap]]
 ) -> int:
-    """Return the number of the best finished round; the first one of equals.
+    """Return the number of the best finished round; of equally good rounds, the first.
 
-    With an audit that contains a clean sample, selections are compared by their F1. Without one, rounds are compared by
-    their last `VALIDATION_METRIC`, if all of them have it.
+    If the audit has a clean sample, rounds are compared by the F1 of their selections. Otherwise, they are compared by
+    their last `VALIDATION_METRIC`, which every round must have.
 
     Parameters
     ----------
@@ -348,13 +389,13 @@ async def find_best_round(
         The run, and its finished rounds.
     audit
         The audit; empty if there is none.
-    measurable
-        Function that reads the set of a round that is compared with the audit, shape (n_bytes,).
+    read_kept
+        Function that reads the set of a round to compare with the audit, shape (n_bytes,).
 
     Raises
     ------
     RoundsNotComparable
-        If there are no finished rounds, or neither an audit nor the metric.
+        If there are no finished rounds, or if the audit has no clean sample and a round lacks the metric.
     """
     if not rounds:
         raise RoundsNotComparable(
@@ -362,8 +403,10 @@ async def find_best_round(
             "finish a round, or ask for round=latest"
         )
     if audit.n_clean:
-        return _first_maximum({round_.number: evaluate(await measurable(round_), None, audit).f1 for round_ in rounds})
-    accuracies = {round_.number: _last_validation(round_) for round_ in rounds}
+        return _find_first_maximum(
+            {round_.number: evaluate(await read_kept(round_), None, audit).f1 for round_ in rounds}
+        )
+    accuracies = {round_.number: _find_last_validation(round_) for round_ in rounds}
     if None in accuracies.values():
         n_validated = sum(value is not None for value in accuracies.values())
         raise RoundsNotComparable(
@@ -371,15 +414,16 @@ async def find_best_round(
             f"{VALIDATION_METRIC} and all need one, or 1 audited sample that is clean, got 0; put what was checked "
             f"with PUT /runs/{run.run_id}/audit, or {VALIDATION_METRIC} among the metrics of every round's last epoch"
         )
-    return _first_maximum(accuracies)
+    return _find_first_maximum(accuracies)
 
 
-def _first_maximum(values: Mapping[int, float | None]) -> int:
+def _find_first_maximum(values: Mapping[int, float | None]) -> int:
+    """Return the smallest round number with the highest value; None counts as 0."""
     return max(sorted(values), key=lambda number: values[number] or 0.0)
 
 
-def _last_validation(round_: Round) -> float | None:
-    """Return the last `VALIDATION_METRIC` of a round; None if it has none."""
+def _find_last_validation(round_: Round) -> float | None:
+    """Return the last `VALIDATION_METRIC` of a round; None if no epoch of the round has this metric."""
     values = [metrics[VALIDATION_METRIC] for metrics in round_.metrics.values() if VALIDATION_METRIC in metrics]
     return values[-1] if values else None
 
@@ -387,16 +431,16 @@ def _last_validation(round_: Round) -> float | None:
 def serialize_sweep(
     fit: Mapping[str, Any], measured: Sequence[Evaluation] | None = None, by_mark: bool = False
 ) -> dict[str, Any]:
-    """Return the sweep of a selection as JSON values.
+    """Evaluate a fit at every possible cut; return JSON values.
 
     Parameters
     ----------
     fit
-        As returned by `Selections.read_fit`.
+        The fit of the selection, as returned by `Selections.read_fit`.
     measured
-        Evaluation of each cut by an audit; None without an audit.
+        Evaluation of each cut by an audit; None if the run has no audit.
     by_mark
-        Whether audited samples are kept by their mark, independently of the cut.
+        Whether audited samples are kept or dropped by their mark, independently of the cut.
     """
     curves, histogram = fit["curves"], fit["histogram"]
     cuts = sweep_cuts(

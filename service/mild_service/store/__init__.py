@@ -13,10 +13,10 @@ from mild_service.store.connection import connect
 from mild_service.store.context import StoreContext, run_not_found_error, stale_attempt_error, wrong_round_error
 from mild_service.store.credentials import CredentialStore, QuotaStore, SessionStore
 from mild_service.store.epoch_store import EpochStore
-from mild_service.store.error_translation import translated
+from mild_service.store.error_translation import translate_errors
 from mild_service.store.event_store import EventBatch, EventStore
 from mild_service.store.keys import Keys
-from mild_service.store.maintenance import OrphanCleanup, Part, RunTransfer
+from mild_service.store.maintenance import OrphanCleanup, RunField, RunTransfer
 from mild_service.store.packed_epoch import PackedEpoch
 from mild_service.store.round_store import RoundStore
 from mild_service.store.run_store import RunPage, RunStore
@@ -32,7 +32,7 @@ __all__ = [
     "PIECE_SAMPLES",
     "EventBatch",
     "PackedEpoch",
-    "Part",
+    "RunField",
     "RunPage",
     "Store",
     "open_store",
@@ -72,9 +72,9 @@ class Store:
     credentials, sessions, quotas
         API keys, sessions created with them, and the runs that each key has created.
     servers
-        State of the Redis servers.
+        Memory, settings and clocks of the Redis servers.
     cleanup
-        Finds and removes data that belongs to no run.
+        Search for data that belongs to no run, and its removal.
     """
 
     def __init__(self, context: StoreContext, cache_seconds: int) -> None:
@@ -104,9 +104,9 @@ class Store:
         Raises
         ------
         StoreUnavailable
-            If it does not.
+            If the store does not answer.
         """
-        with translated():
+        with translate_errors():
             await self._redis.ping()
 
     async def migrate(self) -> None:
@@ -115,7 +115,7 @@ class Store:
         Raises
         ------
         StoreNewer
-            If it was written by a newer version of the service.
+            If the store was written by a newer version of the service.
         StoreUnavailable
             If the store does not answer.
         """
@@ -128,7 +128,22 @@ class Store:
 
 
 def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
-    """Return the store at `url`; nothing is sent before the first call of a method."""
+    """Return the store at `url`. Nothing is sent to the server before the first call of a method.
+
+    Parameters
+    ----------
+    settings
+        Provides the namespace of the keys, the limits and the timeouts.
+    url
+        URL of a Redis or Valkey server, or of a cluster.
+    clock
+        Function that returns Unix time in seconds.
+
+    Raises
+    ------
+    ConfigurationError
+        If the URL is malformed.
+    """
     redis = connect(settings, url)
     context = StoreContext(
         redis,

@@ -12,33 +12,58 @@ from mild_service.errors import StoreDamaged
 from mild_service.models import AnnotationName, AnnotationRef, Run
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, refusal_error
-from mild_service.store.error_translation import blob, translated
+from mild_service.store.error_translation import to_bytes, translate_errors
 from mild_service.store.keys import annotation_field
 
 PutOutcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
-"""``moved``: other content was stored in the meantime; ``frozen``: an epoch has fixed it. Only ``set`` changes data."""
+"""Outcome of storing labels or an audit; only ``set`` changes data.
+
+``same`` means that the content is stored already, ``moved`` that other content was stored in the meantime, and
+``frozen`` that the run has epochs, so that labels can no longer change."""
 
 _WIDTHS = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"))
 
 
 class AnnotationStore:
-    """Reads and writes labels and audits; a write replaces the content to which `run` refers."""
+    """Reads and writes labels and audits.
+
+    A write replaces the content to which the given record of the run refers, and no other content.
+    """
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> tuple[PutOutcome, str]:
-        """Store given labels, shape (n_samples,), in 0..2**32-1, with the smallest sufficient integer width."""
+        """Store given labels with the smallest sufficient integer width; return the outcome and their digest.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        labels
+            Shape (n_samples,), values in 0..2**32-1.
+
+        Raises
+        ------
+        RunNotFound
+            If the run was deleted in the meantime.
+        """
         dtype = next(width for width in _WIDTHS if labels.max() <= np.iinfo(width).max)
         packed = labels.astype(dtype)
         starts = range(0, packed.size, codec.CHUNK_SAMPLES)
-        return await self._put(
+        return await self._put_values(
             run, "labels", [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts]
         )
 
     async def put_audit(self, run: Run, audit: Audit) -> tuple[PutOutcome, str]:
-        """Store an audit."""
-        return await self._put(run, "audit", codec.split_chunks([audit.known, audit.clean]))
+        """Store an audit; return the outcome and the digest of the audit.
+
+        Raises
+        ------
+        RunNotFound
+            If the run was deleted in the meantime.
+        """
+        return await self._put_values(run, "audit", codec.split_chunks([audit.known, audit.clean]))
 
     async def read_label(self, run: Run, ref: AnnotationRef, index: int) -> int:
         """Read the given label of one sample.
@@ -46,25 +71,37 @@ class AnnotationStore:
         Raises
         ------
         StoreDamaged
-            If it is missing.
+            If the labels are missing in the store.
         """
         chunk, offset = divmod(index, codec.CHUNK_SAMPLES)
-        value = await self._read(run, "labels", ref, chunk)
+        value = await self._read_chunk(run, "labels", ref, chunk)
         width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         return int.from_bytes(value[offset * width : (offset + 1) * width], "little")
 
     async def read_labels(self, run: Run, ref: AnnotationRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Read the given labels of some samples, whose indices ascend.
+        """Read the given labels of some samples.
+
+        Parameters
+        ----------
+        run, ref
+            The run, and the reference to its labels.
+        samples
+            Shape (n,), ascending indices of the samples.
+
+        Returns
+        -------
+        array
+            Shape (n,), the labels.
 
         Raises
         ------
         StoreDamaged
-            If they are missing.
+            If the labels are missing in the store.
         """
         labels = np.empty(samples.size, dtype=np.int64)
         chunks = samples // codec.CHUNK_SAMPLES
         for chunk in np.unique(chunks).tolist():
-            value = await self._read(run, "labels", ref, chunk)
+            value = await self._read_chunk(run, "labels", ref, chunk)
             width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
             positions = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
             labels[positions] = np.frombuffer(value, dtype=f"<u{width}")[
@@ -78,15 +115,15 @@ class AnnotationStore:
         Raises
         ------
         StoreDamaged
-            If it is missing.
+            If the audit is missing in the store.
         """
         n_samples = run.spec.num_samples
-        values = [await self._read(run, "audit", ref, chunk) for chunk in range(codec.n_chunks(n_samples))]
-        known, clean = np.concatenate([codec.read_planes(value, 2) for value in values], axis=1)
+        values = [await self._read_chunk(run, "audit", ref, chunk) for chunk in range(codec.count_chunks(n_samples))]
+        known, clean = np.concatenate([codec.decode_planes(value, 2) for value in values], axis=1)
         return Audit(n_samples, known, clean)
 
-    async def _put(self, run: Run, name: AnnotationName, values: Sequence[bytes]) -> tuple[PutOutcome, str]:
-        """Store one value per chunk and refer to them from the run's record; return the outcome and their digest."""
+    async def _put_values(self, run: Run, name: AnnotationName, values: Sequence[bytes]) -> tuple[PutOutcome, str]:
+        """Store one value per chunk and set the run's reference; return the outcome and the digest of the values."""
         context, old = self._context, run.annotation_ref(name)
         digest = hashlib.sha256(b"".join(values)).hexdigest()[:32]
         if old is not None and old.digest == digest:
@@ -96,48 +133,48 @@ class AnnotationStore:
         keys = [
             context.keys.run(run.run_id),
             context.keys.epochs(run.run_id, run.uid, 0),
-            self._key(run, 0),
+            self._chunk_key(run, 0),
             context.keys.events(run.run_id, run.uid),
         ]
         arguments: list[Argument] = [
             run.uid,
             context.now(),
             name,
-            "" if old is None else codec.write_annotation_ref(old),
+            "" if old is None else codec.encode_annotation_ref(old),
             old_field,
-            codec.write_annotation_ref(new),
+            codec.encode_annotation_ref(new),
             int(name == "labels"),
         ]
-        with translated():
+        with translate_errors():
             # Checked before chunks >= 1 are written to other slots: a refused write must leave nothing behind.
             answer = await context.scripts.run("put_annotation", keys, arguments)
             if answer[0] == "clear":
                 for chunk in range(1, len(values)):
                     await context.writer.send(
-                        (self._key(run, chunk), ("HSET", self._key(run, chunk), field, values[chunk]))
+                        (self._chunk_key(run, chunk), ("HSET", self._chunk_key(run, chunk), field, values[chunk]))
                     )
                 answer = await context.scripts.run("put_annotation", keys, [*arguments, field, values[0]])
                 for chunk in range(1, len(values)):
                     if answer[0] == "gone":
-                        await context.redis.unlink(self._key(run, chunk))
+                        await context.redis.unlink(self._chunk_key(run, chunk))
                     elif answer[0] == "set" and old_field:
-                        await context.redis.hdel(self._key(run, chunk), old_field)
+                        await context.redis.hdel(self._chunk_key(run, chunk), old_field)
         match answer[0]:
             case "set" | "moved" | "frozen":
                 return answer[0], digest
         raise refusal_error(answer, run.run_id, run.round, None)
 
-    async def _read(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> bytes:
-        """Read the value of one chunk."""
-        key, field = self._key(run, chunk), annotation_field(name, ref)
-        with translated():
+    async def _read_chunk(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> bytes:
+        """Read the value of one chunk of labels or of an audit."""
+        key, field = self._chunk_key(run, chunk), annotation_field(name, ref)
+        with translate_errors():
             value = await self._context.redis.hget(key, field)
         if value is None:
             raise StoreDamaged(
                 f"{field} is missing in {key}; the store must not evict keys (maxmemory-policy noeviction) and must "
                 "keep its append-only file"
             )
-        return blob(value)
+        return to_bytes(value)
 
-    def _key(self, run: Run, chunk: int) -> str:
+    def _chunk_key(self, run: Run, chunk: int) -> str:
         return self._context.keys.annotations(run.run_id, run.uid, chunk)

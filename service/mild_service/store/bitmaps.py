@@ -10,20 +10,31 @@ from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, Round, Run, SetRef
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, run_not_found_error
-from mild_service.store.error_translation import blobs, pairs, translated, words
+from mild_service.store.error_translation import pairs_to_dict, to_bytes_list, to_texts, translate_errors
 from mild_service.store.keys import epoch_field, set_field
 
 
 class BitmapStore:
-    """Reads and deletes bitmaps in the chunk hashes of a run."""
+    """Reads and deletes bitmaps in the chunk hashes of a run.
+
+    The tail of a field is its chunks from 1 on. In a cluster, they may be on other servers than chunk 0.
+    """
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def write_tail(self, run: Run, round_: int, field: str, values: Sequence[bytes]) -> None:
-        """Write chunks >= 1 of a field; the script that commits the field writes chunk 0."""
+        """Write the tail of a field; chunk 0 is written by the script that commits the field.
+
+        Parameters
+        ----------
+        run, round_, field
+            Run, number of the round and name of the field.
+        values
+            One value per chunk, including chunk 0.
+        """
         tail = values[1:]
-        with translated():
+        with translate_errors():
             for group in codec.group_by_size([len(value) for value in tail]):
                 names = [self._context.keys.chunk(run.run_id, run.uid, round_, position + 1) for position in group]
                 await self._context.writer.send(
@@ -31,23 +42,23 @@ class BitmapStore:
                 )
 
     async def delete_tail(self, run: Run, round_: int, fields: Sequence[str]) -> None:
-        """Delete chunks >= 1 of fields that no record will name again."""
-        tail = range(1, codec.n_chunks(run.spec.num_samples))
+        """Delete the tails of fields whose records were replaced."""
+        tail = range(1, codec.count_chunks(run.spec.num_samples))
         if fields and tail:
-            with translated():
+            with translate_errors():
                 pipeline = self._context.redis.pipeline(transaction=False)
                 for chunk in tail:
                     pipeline.hdel(self._context.keys.chunk(run.run_id, run.uid, round_, chunk), *fields)
                 await pipeline.execute()
 
-    async def unlink_tail(self, run: Run, round_: int) -> None:
-        """Delete chunks >= 1 of a round whose run no longer exists."""
-        with translated():
-            for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
+    async def delete_round_tail(self, run: Run, round_: int) -> None:
+        """Delete the tails of all fields of a round whose run no longer exists."""
+        with translate_errors():
+            for chunk in range(1, codec.count_chunks(run.spec.num_samples)):
                 await self._context.redis.unlink(self._context.keys.chunk(run.run_id, run.uid, round_, chunk))
 
     async def read_epochs(self, run: Run, round_: int, epochs: Sequence[Epoch]) -> tuple[Bitmap, Bitmap]:
-        """Read committed epochs, in the given order.
+        """Read the bits of committed epochs, in the given order.
 
         Returns
         -------
@@ -57,7 +68,7 @@ class BitmapStore:
         Raises
         ------
         StoreDamaged
-            If a field that a record names is missing.
+            If a field to which a record refers is missing in the store.
         RunNotFound
             If the run was deleted in the meantime.
         """
@@ -67,42 +78,44 @@ class BitmapStore:
         if any(epoch.planes == 2 for epoch in epochs):
             observed = observed.copy()
         fields = [epoch_field(epoch.number, epoch.attempt, epoch.digest) for epoch in epochs]
-        for chunk in range(codec.n_chunks(n_samples)):
+        for chunk in range(codec.count_chunks(n_samples)):
             extent = codec.chunk_slice(chunk, n_samples)
             width = extent.stop - extent.start
             key = self._context.keys.chunk(run.run_id, run.uid, round_, chunk)
             for group in codec.group_by_size([epoch.planes * width for epoch in epochs]):
-                values = await self._fetch(run, key, [fields[position] for position in group])
+                values = await self._read_fields(run, key, [fields[position] for position in group])
                 for position, value in zip(group, values, strict=True):
-                    planes = codec.read_planes(value, epochs[position].planes)
+                    planes = codec.decode_planes(value, epochs[position].planes)
                     correct[position, extent] = planes[-1]
                     if len(planes) == 2:
                         observed[position, extent] = planes[0]
         return correct, observed
 
     async def read_union(self, run: Run, round_: int, fields: Sequence[str]) -> tuple[Bitmap, Bitmap]:
-        """Read fields of two bitmaps each (observed, correct) and return their union.
+        """Read fields of two bitmaps each (observed, correct), and return the union of the fields.
+
+        At most one reply is in memory at a time.
 
         Returns
         -------
         observed, correct
-            Shape (n_bytes,) each. At most one reply is in memory at a time.
+            Shape (n_bytes,) each.
 
         Raises
         ------
         StoreDamaged
-            If a field is missing.
+            If a field is missing in the store.
         RunNotFound
             If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
         planes = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
-        for chunk in range(codec.n_chunks(n_samples)):
+        for chunk in range(codec.count_chunks(n_samples)):
             extent = codec.chunk_slice(chunk, n_samples)
             key = self._context.keys.chunk(run.run_id, run.uid, round_, chunk)
             for group in codec.group_by_size([2 * (extent.stop - extent.start)] * len(fields)):
-                for value in await self._fetch(run, key, [fields[position] for position in group]):
-                    planes[:, extent] |= codec.read_planes(value, 2)
+                for value in await self._read_fields(run, key, [fields[position] for position in group]):
+                    planes[:, extent] |= codec.decode_planes(value, 2)
         return planes[0], planes[1]
 
     async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
@@ -111,22 +124,22 @@ class BitmapStore:
         Raises
         ------
         StoreDamaged
-            If it is missing.
+            If the set is missing in the store.
         RunNotFound
             If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
         members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
-        for chunk in range(codec.n_chunks(n_samples)):
+        for chunk in range(codec.count_chunks(n_samples)):
             key = self._context.keys.chunk(run.run_id, run.uid, ref.round, chunk)
-            (value,) = await self._fetch(run, key, [set_field(ref.digest)])
+            (value,) = await self._read_fields(run, key, [set_field(ref.digest)])
             members[codec.chunk_slice(chunk, n_samples)] = np.frombuffer(value, dtype=np.uint8)
         return members
 
     async def collect_garbage(self, run: Run, round_: Round) -> int:
-        """Delete the fields of chunks >= 1 that no record of a finished round names; return their number.
+        """Delete the fields of chunks >= 1 to which no record of a finished round refers; return their number.
 
-        In an open round this is not possible, because a field is written before the record that names it.
+        The round must be finished: in an open round, a field is written before the record that refers to the field.
         """
         assert round_.finished, "only a finished round has garbage"
         named_fields = {epoch_field(e.number, e.attempt, e.digest) for e in round_.epochs.values()}
@@ -134,22 +147,23 @@ class BitmapStore:
             set_field(ref.digest) for ref in (round_.members, round_.planted, round_.selected) if ref is not None
         }
         removed = 0
-        with translated():
-            for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
+        with translate_errors():
+            for chunk in range(1, codec.count_chunks(run.spec.num_samples)):
                 key = self._context.keys.chunk(run.run_id, run.uid, round_.number, chunk)
-                names = words(await self._context.redis.hkeys(key))
+                names = to_texts(await self._context.redis.hkeys(key))
                 if unnamed := [name for name in names if name not in named_fields]:
                     removed += await self._context.redis.hdel(key, *unnamed)
         return removed
 
-    async def _fetch(self, run: Run, key: str, fields: Sequence[str]) -> list[bytes]:
-        with translated():
-            values = blobs(await self._context.redis.hmget(key, list(fields)))
+    async def _read_fields(self, run: Run, key: str, fields: Sequence[str]) -> list[bytes]:
+        """Read fields of a chunk hash; raise `StoreDamaged`, or `RunNotFound` for a deleted run, if one is missing."""
+        with translate_errors():
+            values = to_bytes_list(await self._context.redis.hmget(key, list(fields)))
         missing = [field for field, value in zip(fields, values, strict=True) if value is None]
         if missing:
             record = self._context.keys.run(run.run_id)
-            with translated():
-                uid, deleting = blobs(await self._context.redis.hmget(record, ["uid", "deleting"]))
+            with translate_errors():
+                uid, deleting = to_bytes_list(await self._context.redis.hmget(record, ["uid", "deleting"]))
             if uid != run.uid.encode() or deleting is not None:
                 raise run_not_found_error(run.run_id)
             raise StoreDamaged(
@@ -160,7 +174,7 @@ class BitmapStore:
 
 
 class BitmapWriter:
-    """Writes bitmaps together with the script that commits them."""
+    """Runs scripts that write a bitmap and commit it."""
 
     def __init__(self, context: StoreContext, bitmaps: BitmapStore) -> None:
         self._context = context
@@ -176,13 +190,26 @@ class BitmapWriter:
         field: str,
         values: Sequence[bytes],
     ) -> list[str]:
-        """Run a script that writes a field, and return its reply.
+        """Run a script that writes a field of the chunk hashes, and return the reply of the script.
 
-        On a single server, the script writes all chunks. If chunks >= 1 may be on other servers, they are written
-        first; before that the script is run once to check whether it accepts the write, since a refused write must
-        leave nothing behind.
+        On a single server, the script writes all chunks. If chunks >= 1 may be on other servers, the script is run
+        twice: first only to check whether the write is accepted, since a refused write must leave nothing behind; then,
+        after these chunks were written, to write chunk 0 and commit.
+
+        Parameters
+        ----------
+        script
+            Name of the script.
+        names
+            Keys of the script, without those of chunks >= 1.
+        arguments
+            Arguments of the script, without the field and its values.
+        run, round_
+            Run and number of the round.
+        field, values
+            Name of the field, and one value per chunk.
         """
-        with translated():
+        with translate_errors():
             if not self._context.sharded:
                 tail = [self._context.keys.chunk(run.run_id, run.uid, round_, chunk) for chunk in range(1, len(values))]
                 return await self._context.scripts.run(script, [*names, *tail], [*arguments, field, *values])
@@ -193,13 +220,13 @@ class BitmapWriter:
                 await self._bitmaps.write_tail(run, round_, field, values)
             answer = await self._context.scripts.run(script, names, [*arguments, field, values[0]])
         if len(values) > 1 and answer[0] == "gone":
-            await self._bitmaps.unlink_tail(run, round_)
-        if len(values) > 1 and answer[0] == "finished":  # and its cleanup may have run before these were written
+            await self._bitmaps.delete_round_tail(run, round_)
+        if len(values) > 1 and answer[0] == "finished":  # its cleanup may have run before these chunks were written
             await self._bitmaps.collect_garbage(run, *await read_rounds(self._context, run, range(round_, round_ + 1)))
         return answer
 
-    def keys(self, run: Run, round_: int) -> list[str]:
-        """Keys of the scripts that write epochs and sets: run, round, epochs, chunk 0, shards, events."""
+    def script_keys(self, run: Run, round_: int) -> list[str]:
+        """Return the keys of the scripts that write epochs and sets: run, round, epochs, chunk 0, shards, events."""
         keys = self._context.keys
         return [
             keys.run(run.run_id),
@@ -212,7 +239,7 @@ class BitmapWriter:
 
 
 async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[Round]:
-    """Read rounds atomically.
+    """Read the rounds with these numbers atomically, ascending.
 
     Raises
     ------
@@ -225,11 +252,11 @@ async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[R
     ]
     if not names:
         return []
-    with translated():
+    with translate_errors():
         replies = await context.scripts.read("read_rounds", names)
     if not all(replies[::3]):
         raise run_not_found_error(run.run_id)
     return [
-        codec.read_round(number, *(pairs(reply) for reply in replies[3 * position : 3 * position + 3]))
+        codec.decode_round(number, *(pairs_to_dict(reply) for reply in replies[3 * position : 3 * position + 3]))
         for position, number in enumerate(numbers)
     ]

@@ -41,11 +41,11 @@ class CommandUnit:
 
     @property
     def replies(self) -> list[Any]:
-        """Reply or error of each command."""
+        """The reply or the error of each command."""
         return [command.result for command in self.commands]
 
-    def retryable_error(self) -> RedisError | None:
-        """Return the first error that justifies a new attempt; None if there is none."""
+    def find_retryable_error(self) -> RedisError | None:
+        """Return the first error after which the unit can be sent again; None if there is no such error."""
         return next((reply for reply in self.replies if isinstance(reply, _RETRYABLE)), None)
 
 
@@ -57,7 +57,7 @@ class Cluster(RedisCluster):
     nodes
         Some nodes of the cluster, from which the others are discovered.
     max_exchanges
-        Maximum number of concurrent exchanges, each with any number of nodes; further ones wait.
+        Maximum number of concurrent exchanges, each with any number of nodes; further exchanges wait.
     options
         Options of `RedisCluster`.
     """
@@ -70,10 +70,16 @@ class Cluster(RedisCluster):
         """Send a command to the node of its key; redis-py handles commands without a key."""
         if kwargs.get("target_nodes") or args[0] in self.command_flags:
             return await super().execute_command(*args, **kwargs)
-        return await self._execute(CommandUnit(self._slot(args), [PipelineCommand(0, *args, **kwargs)]))
+        return await self._execute_unit(CommandUnit(self.find_slot(args), [PipelineCommand(0, *args, **kwargs)]))
 
     async def ping(self, **_: Any) -> bool:
-        """Ping the masters in random order until one answers: losing one shard must not stop work on the others."""
+        """Ping the masters in random order until one answers, since the loss of one shard must not stop the others.
+
+        Raises
+        ------
+        ConnectionError, TimeoutError
+            If no master answers.
+        """
         async with self._exchange_slots:
             await self.initialize()
             masters = self.get_primaries()
@@ -85,12 +91,18 @@ class Cluster(RedisCluster):
             await self.nodes_manager.initialize()
         raise last_error
 
-    async def execute_at(self, key: str, *command: Any) -> Any:
-        """Send a command without a key to the node of `key`."""
-        return await self._execute(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
+    async def execute_at_key(self, key: str, *command: Any) -> Any:
+        """Send a command that has no key to the node that holds `key`, and return the reply."""
+        return await self._execute_unit(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
 
     async def execute_on_masters(self, *command: Any) -> list[Any]:
-        """Send a command without a key to all masters; return their replies."""
+        """Send a command that has no key to all masters, and return their replies.
+
+        Raises
+        ------
+        ConnectionError, TimeoutError
+            If a master does not answer at the last attempt.
+        """
         async with self._exchange_slots:
             await self.initialize()
             for attempt in range(_ATTEMPTS):
@@ -111,20 +123,23 @@ class Cluster(RedisCluster):
             )
         return Pipeline(self)  # type: ignore[abstract]  # redis-py's annotations only
 
-    async def _execute(self, unit: CommandUnit) -> Any:
-        await self.exchange([unit])
+    async def _execute_unit(self, unit: CommandUnit) -> Any:
+        """Send a unit of one command; return its reply or raise its error."""
+        await self.execute_units([unit])
         (reply,) = unit.replies
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    async def exchange(self, units: Sequence[CommandUnit]) -> None:
-        """Send units to their nodes concurrently, and retry until each has its replies.
+    async def execute_units(self, units: Sequence[CommandUnit]) -> None:
+        """Send units to their nodes concurrently, and retry the units whose error permits it.
+
+        The replies are stored in the units.
 
         Raises
         ------
         RedisError
-            If the errors outlast all attempts; the commands may have taken effect.
+            If a unit still has such an error after the last attempt. Its commands may have taken effect.
         """
         pending = units
         async with self._exchange_slots:
@@ -136,24 +151,25 @@ class Cluster(RedisCluster):
                 by_node: dict[ClusterNode, list[CommandUnit]] = {}
                 for unit in pending:
                     by_node.setdefault(self.nodes_manager.get_node_from_slot(unit.slot), []).append(unit)
-                await asyncio.gather(*(_send(node, units) for node, units in by_node.items()))
-                pending = [unit for unit in pending if unit.retryable_error()]
+                await asyncio.gather(*(_send_to_node(node, units) for node, units in by_node.items()))
+                pending = [unit for unit in pending if unit.find_retryable_error()]
                 if not pending:
                     return
-        error = pending[0].retryable_error()
+        error = pending[0].find_retryable_error()
         assert error is not None, "a pending unit has an error"
         raise error
 
     async def _update_slots(self, units: Sequence[CommandUnit]) -> None:
-        """Update which nodes have the slots."""
-        errors = [unit.retryable_error() for unit in units]
+        """Update the assignment of slots to nodes after the errors of `units`."""
+        errors = [unit.find_retryable_error() for unit in units]
         moved = [error for error in errors if isinstance(error, MovedError)]
         if len(moved) < len(errors):
             await self.nodes_manager.initialize()
         for error in moved:
             await self.nodes_manager.move_slot(error)  # the node that redirected knows best
 
-    def _slot(self, command: Sequence[Any]) -> int:
+    def find_slot(self, command: Sequence[Any]) -> int:
+        """Return the slot of a command's first key."""
         return self.keyslot(command[3 if command[0] in ("EVAL", "EVALSHA") else 1])
 
 
@@ -167,8 +183,10 @@ class Pipeline(AsyncRedisClusterCommands):
         self._units: list[CommandUnit] = []
 
     def execute_command(self, *args: Any, **kwargs: Any) -> Self:
-        """Add a command."""
-        self._units.append(CommandUnit(self._cluster._slot(args), [PipelineCommand(len(self._units), *args, **kwargs)]))
+        """Add a command to the pipeline; nothing is sent yet."""
+        self._units.append(
+            CommandUnit(self._cluster.find_slot(args), [PipelineCommand(len(self._units), *args, **kwargs)])
+        )
         return self
 
     async def execute(self) -> list[Any]:
@@ -179,7 +197,7 @@ class Pipeline(AsyncRedisClusterCommands):
         RedisError
             The first error among the replies.
         """
-        await self._cluster.exchange(self._units)
+        await self._cluster.execute_units(self._units)
         replies = [reply for unit in self._units for reply in unit.replies]
         for reply in replies:
             if isinstance(reply, Exception):
@@ -187,7 +205,8 @@ class Pipeline(AsyncRedisClusterCommands):
         return replies
 
 
-async def _send(node: ClusterNode, units: Sequence[CommandUnit]) -> None:
+async def _send_to_node(node: ClusterNode, units: Sequence[CommandUnit]) -> None:
+    """Send units to a node over one connection; errors become the results of their commands."""
     commands = [command for unit in units for command in unit.commands]
     try:
         await node.execute_pipeline(commands)

@@ -19,35 +19,36 @@ from mild_service.errors import StoreNewer
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef, SetRef, ShardRef
 
 Fields = Mapping[bytes, bytes]
-
+"""Fields of a Redis hash and their values."""
 
 _RECORD_FIELDS = ("run_id", "tags", "ttl_seconds")
-"""Fields of a run's spec that its record holds by themselves."""
-_LATER_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure"}
-_LATER = {"picture_url": None}
-"""Fields that came after schema 1, by what stands for leaving them out: a replica of the version before can read a run
-that does without them."""
+"""Fields of a `RunSpec` that are stored separately from its JSON."""
+_ADDED_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure"}
+_ADDED_FIELDS = {"picture_url": None}
+"""Fields that were added after schema 1, with their defaults. A default is not stored, so that replicas of the previous
+version can read the runs that do not use these fields."""
 
 
-def write_spec(spec: RunSpec) -> bytes:
-    """The fields of a run that are not in its record by themselves, as JSON."""
+def encode_spec(spec: RunSpec) -> bytes:
+    """Encode a run's spec as JSON, without the fields that are stored separately."""
     values = {name: value for name, value in spec.as_json().items() if name not in _RECORD_FIELDS}
     options = values.pop("selection")
-    return orjson.dumps(_without(values, _LATER) | {"selection": _without(options, _LATER_OPTIONS)})
+    return orjson.dumps(_omit_defaults(values, _ADDED_FIELDS) | {"selection": _omit_defaults(options, _ADDED_OPTIONS)})
 
 
-def _without(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in later or value != later[name]}
+def _omit_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` without those that equal their default."""
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 @lru_cache(maxsize=1024)
-def read_spec(run_id: str, value: bytes) -> RunSpec:
-    """What `write_spec` wrote, without tags and time to live.
+def decode_spec(run_id: str, value: bytes) -> RunSpec:
+    """Decode the JSON of a run's spec; tags and time to live, which are stored separately, have their defaults.
 
     Raises
     ------
     StoreNewer
-        If there is a field that this version does not know.
+        If the JSON has a field that this version does not know.
     """
     try:
         return RunSpec.from_json({"run_id": run_id, **orjson.loads(value)})
@@ -55,11 +56,11 @@ def read_spec(run_id: str, value: bytes) -> RunSpec:
         raise StoreNewer(f"a run was opened by a later version of the service ({error}); upgrade this one") from error
 
 
-def read_run(run_id: str, fields: Fields) -> Run:
-    """Decode a run's record."""
+def decode_run(run_id: str, fields: Fields) -> Run:
+    """Decode the record of a run."""
     return Run(
         spec=replace(
-            read_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
+            decode_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
         ),
         uid=fields[b"uid"].decode(),
         status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
@@ -68,54 +69,54 @@ def read_run(run_id: str, fields: Fields) -> Run:
         created_at=int(fields[b"created"]) / 1000,
         updated_at=int(fields[b"updated"]) / 1000,
         expires_at=int(fields[b"expires"]) / 1000,
-        labels=read_annotation_ref(fields.get(b"labels")),
-        audit=read_annotation_ref(fields.get(b"audit")),
+        labels=decode_annotation_ref(fields.get(b"labels")),
+        audit=decode_annotation_ref(fields.get(b"audit")),
         n_events=int(fields.get(b"events", 0)),
-        ids=read_sample_ids_ref(fields.get(b"ids")),
+        ids=decode_sample_ids_ref(fields.get(b"ids")),
     )
 
 
-def write_set_ref(ref: SetRef | None) -> str:
-    """Encode a reference to a set; None, which means all members or no planted samples, becomes empty."""
+def encode_set_ref(ref: SetRef | None) -> str:
+    """Encode a reference to a set of samples; None, which means all members or no planted samples, becomes empty."""
     return "" if ref is None else f"{ref.round}:{ref.digest}:{ref.n_members}"
 
 
-def read_set_ref(value: bytes) -> SetRef | None:
-    """Decode a reference to a set; None, which means all members or no planted samples, if empty."""
+def decode_set_ref(value: bytes) -> SetRef | None:
+    """Decode a reference to a set of samples; return None, which means all members or no planted samples, if empty."""
     if not value:
         return None
     round_, digest, n_members = value.decode().split(":")
     return SetRef(int(round_), digest, int(n_members))
 
 
-def write_annotation_ref(ref: AnnotationRef) -> str:
+def encode_annotation_ref(ref: AnnotationRef) -> str:
     """Encode a reference to labels or to an audit."""
     return f"{ref.version}:{ref.digest}"
 
 
-def read_annotation_ref(value: bytes | None) -> AnnotationRef | None:
-    """Decode a reference to labels or to an audit."""
+def decode_annotation_ref(value: bytes | None) -> AnnotationRef | None:
+    """Decode a reference to labels or to an audit; return None if the record has none."""
     if value is None:
         return None
     version, digest = value.decode().split(":")
     return AnnotationRef(int(version), digest)
 
 
-def write_sample_ids_ref(ref: SampleIdsRef) -> str:
+def encode_sample_ids_ref(ref: SampleIdsRef) -> str:
     """Encode a reference to external ids."""
     return f"{ref.upload}:{ref.digest}:{ref.piece_bytes}"
 
 
-def read_sample_ids_ref(value: bytes | None) -> SampleIdsRef | None:
-    """Decode a reference to external ids."""
+def decode_sample_ids_ref(value: bytes | None) -> SampleIdsRef | None:
+    """Decode a reference to external ids; return None if the record has none."""
     if value is None:
         return None
     upload, digest, piece_bytes = value.decode().split(":")
     return SampleIdsRef(upload, digest, int(piece_bytes))
 
 
-def write_epoch(epoch: Epoch) -> str:
-    """Encode a commit record."""
+def encode_epoch(epoch: Epoch) -> str:
+    """Encode the commit record of an epoch."""
     observed = "" if epoch.n_observed is None else epoch.n_observed
     counts = f"{epoch.planes}:{epoch.n_correct}:{observed}"
     shards = (
@@ -128,10 +129,10 @@ def write_epoch(epoch: Epoch) -> str:
 
 
 @lru_cache(maxsize=2**14)
-def read_epoch(number: int, value: bytes) -> Epoch:
-    """Decode a commit record; cached, since checks whether a selection has changed decode the same records again."""
+def decode_epoch(number: int, value: bytes) -> Epoch:
+    """Decode the commit record of an epoch. Cached, because the same records are decoded again at every read."""
     attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
-    n_in, _, n_shards = shards.partition("/")
+    n_stored_shards, _, n_shards = shards.partition("/")
     return Epoch(
         number=number,
         attempt=int(attempt),
@@ -142,40 +143,40 @@ def read_epoch(number: int, value: bytes) -> Epoch:
         kind=kind,  # type: ignore[arg-type]  # written from the same literals
         partial=state == "partial",
         n_shards=int(n_shards) if n_shards else None,
-        n_stored_shards=int(n_in) if n_shards else None,
+        n_stored_shards=int(n_stored_shards) if n_shards else None,
         has_wrong_predictions=shards == "v",
     )
 
 
-def write_shard(name: str, packed_digest: str, n_correct: int, n_observed: int) -> str:
-    """Encode a shard's record."""
-    return f"{name}:{packed_digest}:{n_correct}:{n_observed}"
+def encode_shard(name: str, digest: str, n_correct: int, n_observed: int) -> str:
+    """Encode the record of a shard."""
+    return f"{name}:{digest}:{n_correct}:{n_observed}"
 
 
-def read_shard(shard: int, value: bytes) -> ShardRef:
-    """Decode a shard's record."""
+def decode_shard(shard: int, value: bytes) -> ShardRef:
+    """Decode the record of a shard."""
     name, digest, *_ = value.decode().split(":")
     return ShardRef(shard, name, digest)
 
 
-def read_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
-    """Decode a round from its record, commit records and metrics."""
+def decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
+    """Decode a round from its record, the commit records of its epochs, and its metrics."""
     finished = fields[b"state"] == b"finished"
-    records = {n: read_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
+    records = {n: decode_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
     return Round(
         number=number,
         finished=finished,
         version=int(fields[b"version"]),
-        members=read_set_ref(fields[b"members"]),
+        members=decode_set_ref(fields[b"members"]),
         epochs={n: epoch for n, epoch in records.items() if not epoch.partial},
         partial_epochs={n: epoch for n, epoch in records.items() if epoch.partial},
         metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,
-        selected=read_set_ref(fields[b"set"]) if finished else None,
+        selected=decode_set_ref(fields[b"set"]) if finished else None,
         selection=orjson.loads(fields[b"selection"]) if finished else None,
         fit=orjson.loads(fields[b"fit"]) if finished else None,
-        planted=read_set_ref(fields.get(b"planted", b"")),
+        planted=decode_set_ref(fields.get(b"planted", b"")),
     )
 
 
@@ -185,13 +186,14 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 
 
 CHUNK_BYTES = 128 * 1024
+"""Bytes of a bitmap in one chunk; the last chunk may be shorter."""
 CHUNK_SAMPLES = CHUNK_BYTES * 8
 REPLY_BYTES = 8 * 1024 * 1024
 """Maximum bytes of values that one command or pipeline reads or writes."""
 
 
-def n_chunks(n_samples: int) -> int:
-    """Number of chunks of a bitmap of `n_samples` samples; at least 1."""
+def count_chunks(n_samples: int) -> int:
+    """Return the number of chunks of a bitmap of `n_samples` samples, at least 1."""
     return max(1, -(-n_samples // CHUNK_SAMPLES))
 
 
@@ -219,6 +221,6 @@ def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
         yield range(start, len(sizes))
 
 
-def read_planes(value: bytes, planes: int) -> Bitmap:
-    """Return the planes in one value, shape (planes, n_bytes of the chunk)."""
-    return np.frombuffer(value, dtype=np.uint8).reshape(planes, -1)
+def decode_planes(value: bytes, n_planes: int) -> Bitmap:
+    """Split the value of one chunk into its bitmaps, shape (n_planes, n_bytes of the chunk)."""
+    return np.frombuffer(value, dtype=np.uint8).reshape(n_planes, -1)

@@ -36,8 +36,8 @@ class Address:
         Hosts and ports; for a cluster, some nodes, from which the others are discovered. Empty for a socket.
     socket
         Path of a Unix socket; empty otherwise.
-    cluster, tls
-        Whether it is a Redis Cluster, and whether connections are encrypted.
+    is_cluster, uses_tls
+        Whether the store is a Redis Cluster, and whether connections are encrypted.
     db
         Number of the database; a cluster has only 0.
     username, password
@@ -48,8 +48,8 @@ class Address:
 
     nodes: tuple[tuple[str, int], ...] = ()
     socket: str = ""
-    cluster: bool = False
-    tls: bool = False
+    is_cluster: bool = False
+    uses_tls: bool = False
     db: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -57,7 +57,7 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Parse the URL of a store.
+    """Parse the URL of a store, and check the files that its TLS options name.
 
     Raises
     ------
@@ -67,37 +67,39 @@ def parse_url(url: str) -> Address:
     try:
         parts = urlsplit(url)
     except ValueError:
-        _refuse("its brackets or characters make no host")
+        _reject_url("its brackets or characters make no host")
     if parts.scheme not in _SCHEMES:
-        _refuse(f"its scheme is none of {', '.join(_SCHEMES)}")
+        _reject_url(f"its scheme is none of {', '.join(_SCHEMES)}")
     if "@" in parts.path + parts.query + parts.fragment or parts.fragment:
-        _refuse("it holds an @ or # behind the host; percent-encode what is special in user and password (%40, %23)")
+        _reject_url(
+            "it holds an @ or # behind the host; percent-encode what is special in user and password (%40, %23)"
+        )
     options = _parse_options(parts)
     db = options.pop("db", None)
     user, at, hosts = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     if at and not password:
-        _refuse("its user has no password; write user:password@host, or :password@host without a user")
+        _reject_url("its user has no password; write user:password@host, or :password@host without a user")
     username, secret = unquote(name) or None, unquote(password) or None
     if parts.scheme == "unix":
         if hosts or not parts.path.strip("/"):
-            _refuse("a socket is a path behind three slashes")
+            _reject_url("a socket is a path behind three slashes")
         return Address(socket=unquote(parts.path), db=_parse_db(db or "0"), username=username, password=secret)
-    cluster, tls = parts.scheme.endswith("+cluster"), parts.scheme.startswith("rediss")
-    if "," in hosts and not cluster:
-        _refuse(f"it names several hosts; those of a cluster take {parts.scheme}+cluster://")
-    number = _parse_db(db or parts.path.strip("/") or "0")
-    if cluster and number:
-        _refuse(f"a cluster has no database but 0, got {number}")
+    is_cluster, uses_tls = parts.scheme.endswith("+cluster"), parts.scheme.startswith("rediss")
+    if "," in hosts and not is_cluster:
+        _reject_url(f"it names several hosts; those of a cluster take {parts.scheme}+cluster://")
+    db_number = _parse_db(db or parts.path.strip("/") or "0")
+    if is_cluster and db_number:
+        _reject_url(f"a cluster has no database but 0, got {db_number}")
     nodes = tuple(_parse_node(host) for host in hosts.split(","))
     return Address(
         nodes,
-        cluster=cluster,
-        tls=tls,
-        db=number,
+        is_cluster=is_cluster,
+        uses_tls=uses_tls,
+        db=db_number,
         username=username,
         password=secret,
-        tls_options=_parse_tls_options(options, tls),
+        tls_options=_parse_tls_options(options, uses_tls),
     )
 
 
@@ -106,25 +108,25 @@ def _parse_options(parts: SplitResult) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in allowed:
-            _refuse(f"its option {name!r} is not known; {parts.scheme}:// takes {', '.join(allowed)}")
+            _reject_url(f"its option {name!r} is not known; {parts.scheme}:// takes {', '.join(allowed)}")
     return options
 
 
-def _parse_tls_options(options: Mapping[str, str], tls: bool) -> dict[str, str | bool]:
-    if options and not tls:
-        _refuse(f"its option {next(iter(options))!r} needs TLS, which is rediss:// or rediss+cluster://")
+def _parse_tls_options(options: Mapping[str, str], uses_tls: bool) -> dict[str, str | bool]:
+    if options and not uses_tls:
+        _reject_url(f"its option {next(iter(options))!r} needs TLS, which is rediss:// or rediss+cluster://")
     tls_options: dict[str, str | bool] = {}
     for name, value in options.items():
         if name == _HOSTNAME_CHECK_OPTION:
             if value.lower() not in _BOOLEAN_VALUES:
-                _refuse(f"its option {name!r} is neither true nor false")
+                _reject_url(f"its option {name!r} is neither true nor false")
             tls_options[name] = _BOOLEAN_VALUES[value.lower()]
         elif Path(value).is_file():
             tls_options[name] = value
         else:
-            _refuse(f"its option {name!r} names no file, got {value!r}")
+            _reject_url(f"its option {name!r} names no file, got {value!r}")
     if ("ssl_certfile" in tls_options) != ("ssl_keyfile" in tls_options):
-        _refuse("a client's certificate needs both 'ssl_certfile' and 'ssl_keyfile'")
+        _reject_url("a client's certificate needs both 'ssl_certfile' and 'ssl_keyfile'")
     return tls_options
 
 
@@ -134,20 +136,20 @@ def _parse_node(host: str) -> tuple[str, int]:
         name, port = host, str(_DEFAULT_PORT)
     name = name.strip("[]")
     if not name:
-        _refuse("it names no host, or an empty one between commas")
+        _reject_url("it names no host, or an empty one between commas")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        _refuse("what stands behind a host's colon is no port from 1 to 65535; is there an @ missing?")
+        _reject_url("what stands behind a host's colon is no port from 1 to 65535; is there an @ missing?")
     return name, int(port)
 
 
 def _parse_db(value: str) -> int:
     if not (value.isascii() and value.isdigit()):
-        _refuse("its database is not a number")
+        _reject_url("its database is not a number")
     return int(value)
 
 
-def _refuse(reason: str) -> NoReturn:
-    """Raise the error for a malformed URL."""
+def _reject_url(reason: str) -> NoReturn:
+    """Raise the error for a malformed URL, which `reason` describes without quoting the URL."""
     raise ConfigurationError(
         f"cannot read the store's address: {reason}; set MILD_STORE_URL to something like redis://localhost:6379/0, "
         "rediss://user:password@host:6379/0?ssl_ca_certs=/etc/ssl/ca.pem, unix:///run/redis.sock or "
@@ -159,7 +161,7 @@ Client: TypeAlias = Redis | Cluster
 
 
 def connect(settings: Settings, url: str) -> Client:
-    """Return a client for `url`; nothing is sent before its first command.
+    """Return a client for the store at `url`. Nothing is sent to the server before the first command.
 
     Commands wait for a free connection, and retries bridge a restart of the store. With the defaults of redis-py the
     first command after a restart fails, and so does the 101st concurrent command.
@@ -184,9 +186,9 @@ def connect(settings: Settings, url: str) -> Client:
         "client_name": "mild-service",
         **address.tls_options,
     }
-    if address.cluster:
+    if address.is_cluster:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
-        return Cluster(nodes, settings.store_connections, ssl=address.tls, **options)
+        return Cluster(nodes, settings.store_connections, ssl=address.uses_tls, **options)
     pool = BlockingConnectionPool(
         max_connections=settings.store_connections,
         timeout=settings.store_timeout,
@@ -198,7 +200,8 @@ def connect(settings: Settings, url: str) -> Client:
 
 
 def _connection_options(address: Address) -> dict[str, Any]:
+    """Return the class and the arguments of connections to a single server."""
     if address.socket:
         return {"connection_class": UnixDomainSocketConnection, "path": address.socket}
     ((host, port),) = address.nodes
-    return {"connection_class": SSLConnection if address.tls else Connection, "host": host, "port": port}
+    return {"connection_class": SSLConnection if address.uses_tls else Connection, "host": host, "port": port}

@@ -1,4 +1,4 @@
-"""What all parts of the store share: the client, key names, Lua scripts, replicated writes and common errors."""
+"""The client, key names, Lua scripts, replicated writes and common errors that all parts of the store share."""
 
 import hashlib
 import time
@@ -69,12 +69,12 @@ class ReplicatedWriter:
         self._wait_command = ("WAIT", n_replicas, round(seconds * 1000))
 
     async def send(self, *commands: Command) -> list[Any]:
-        """Send writes together and return the replies once enough replicas have all of them.
+        """Send writes together, and return their replies once enough replicas have all of the writes.
 
         Raises
         ------
         StoreUnreplicated
-            If too few replicas have them in time. They are written on the master and may be lost with it.
+            If too few replicas have the writes in time. The master has them, but they are lost if it fails.
         RedisError
             If the server rejects a command.
         """
@@ -91,6 +91,7 @@ class ReplicatedWriter:
         return self._check_replies(await pipeline.execute(raise_on_error=False), len(commands))
 
     async def _send_by_slot(self, cluster: Cluster, commands: Sequence[Command]) -> list[Any]:
+        """Send each write, and the wait for its replicas, over the connection of its slot."""
         units = [
             CommandUnit(
                 cluster.keyslot(key),
@@ -98,14 +99,17 @@ class ReplicatedWriter:
             )
             for key, arguments in commands
         ]
-        await cluster.exchange(units)
+        await cluster.execute_units(units)
         return [reply for unit in units for reply in self._check_replies(unit.replies, 1)]
 
     def _wait_commands(self, key: str) -> list[Sequence[Argument]]:
-        """Commands that wait for the replicas; sent after a write, on the same connection."""
-        return [("EVAL", _NO_EFFECT_WRITE, 1, self._keys.touched(key)), self._wait_command] if self._n_replicas else []
+        """Return the commands that wait for the replicas. They follow a write to `key` on the same connection."""
+        return (
+            [("EVAL", _NO_EFFECT_WRITE, 1, self._keys.same_slot(key)), self._wait_command] if self._n_replicas else []
+        )
 
     def _check_replies(self, replies: Sequence[Any], n_commands: int) -> list[Any]:
+        """Return the replies to the writes; raise if a write failed or too few replicas have it."""
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -118,7 +122,7 @@ class ReplicatedWriter:
 
 
 class Scripts:
-    """Runs the Lua scripts; those that write return a list of words, of which the first is the outcome."""
+    """Runs the Lua scripts. A script that writes returns a list of texts, the first of which is the outcome."""
 
     names = (
         "open_run",
@@ -144,21 +148,30 @@ class Scripts:
         "read_shards",
     )
 
-    def __init__(self, redis: Client, writes: ReplicatedWriter, max_events: int) -> None:
+    def __init__(self, redis: Client, writer: ReplicatedWriter, max_events: int) -> None:
         self._redis = redis
-        self._writes = writes
+        self._writer = writer
         self._sources = {name: _read_source(name, max_events) for name in self.names}
         self._digests = {name: hashlib.sha1(source.encode()).hexdigest() for name, source in self._sources.items()}
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
-        """Run a script that writes and return its reply as words."""
+        """Run a script that writes, and return the reply as a list of texts.
+
+        Parameters
+        ----------
+        name
+            Name of the script, without the suffix ``.lua``.
+        keys, arguments
+            ``KEYS`` and ``ARGV`` of the script. All keys must be in one slot.
+        """
         return [bytes(word).decode() for word in await self._evaluate(name, keys, arguments)]
 
     async def read(self, name: str, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> list[Any]:
-        """Run a script that only reads and return its reply."""
+        """Run a script that only reads, and return the reply unchanged. Parameters as in `run`."""
         return list(await self._evaluate(name, keys, arguments))
 
     async def _evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script by its digest, or with its source if the server does not know the script."""
         script_arguments = (len(keys), *keys, *arguments)
         try:
             return await self._send(name, keys[0], ("EVALSHA", self._digests[name], *script_arguments))
@@ -170,13 +183,13 @@ class Scripts:
     async def _send(self, name: str, key: str, command: Sequence[Argument]) -> Any:
         if name in _READ_ONLY or name in _WITHOUT_REPLICATION:
             return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
-        (answer,) = await self._writes.send((key, command))
+        (answer,) = await self._writer.send((key, command))
         return answer
 
 
 @cache
 def _read_source(name: str, max_events: int) -> str:
-    """Read a script and prepend what it needs: flags, ``append_event.lua`` and ``guard.lua``."""
+    """Read the source of a script, with its flags, ``append_event.lua`` and ``guard.lua`` prepended as needed."""
     folder = files("mild_service.store") / "lua"
     body = (folder / f"{name}.lua").read_text()
     if name in _READ_ONLY:
@@ -189,18 +202,18 @@ def _read_source(name: str, max_events: int) -> str:
 
 @dataclass(frozen=True)
 class StoreContext:
-    """The client and everything that the parts of the store share.
+    """The client, key names, scripts and settings that all parts of the store share.
 
     Attributes
     ----------
     redis, keys, scripts
-        The client, the key names, the scripts.
+        The client, the key names and the Lua scripts.
     clock
         Function that returns Unix time in seconds.
     max_events
         Maximum number of events that are kept per run.
     sharded
-        True if keys with different hash tags may be on different servers, which no script can span.
+        Whether keys with different hash tags may be on different servers, so that no script can access both.
     n_replicas, replica_seconds
         Number of replicas that must have a write before it is acknowledged, and the maximum time to wait for them.
     writer
@@ -228,13 +241,21 @@ class StoreContext:
         return int(self.clock() * 1000)
 
 
-def attempt_argument(attempt: int | None) -> Argument:
-    """Return an attempt as a script argument; None becomes an empty string, which means any attempt."""
+def encode_attempt(attempt: int | None) -> Argument:
+    """Encode an attempt as a script argument; None, which accepts any attempt, becomes empty."""
     return "" if attempt is None else attempt
 
 
 def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | None) -> MildError:
-    """Build the error for a write that ``guard.lua`` rejected; `answer` is the reply of the script."""
+    """Build the error for a write that ``guard.lua`` has rejected.
+
+    Parameters
+    ----------
+    answer
+        Reply of the script: the reason and its values.
+    run_id, round_, attempt
+        Run, round and attempt of the write; `attempt` is None if the write accepted any attempt.
+    """
     reason, *values = answer
     match reason:
         case "stale":
@@ -253,21 +274,21 @@ def run_not_found_error(run_id: str) -> RunNotFound:
     )
 
 
-def stale_attempt_error(run_id: str, current: int, received: int | None) -> StaleAttempt:
+def stale_attempt_error(run_id: str, current_attempt: int, received_attempt: int | None) -> StaleAttempt:
     """Build the error for a write by an attempt that is not the current one."""
     return StaleAttempt(
-        f"run {run_id!r} is at attempt {current}, got attempt {received}; a newer trainer has taken over: "
-        f"end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
+        f"run {run_id!r} is at attempt {current_attempt}, got attempt {received_attempt}; "
+        f"a newer trainer has taken over: end this one, or take over in turn with PUT /runs/{run_id} and resume_from"
     )
 
 
-def wrong_round_error(run_id: str, round_: int, open_: int) -> RoundFinished | RoundNotOpen:
+def wrong_round_error(run_id: str, round_: int, open_round: int) -> RoundFinished | RoundNotOpen:
     """Build the error for a write to a round that is not open."""
-    if round_ < open_:
+    if round_ < open_round:
         return RoundFinished(
-            f"round {round_} of run {run_id!r} is finished and never changes, round {open_} is open; "
+            f"round {round_} of run {run_id!r} is finished and never changes, round {open_round} is open; "
             "write to the open round"
         )
     return RoundNotOpen(
-        f"round {round_} of run {run_id!r} has not begun, round {open_} is open; finish the rounds before it first"
+        f"round {round_} of run {run_id!r} has not begun, round {open_round} is open; finish the rounds before it first"
     )

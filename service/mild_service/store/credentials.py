@@ -7,7 +7,7 @@ import orjson
 
 from mild_service.api_keys import ApiKey
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import blob, table, translated, words
+from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_texts, translate_errors
 
 _NEW_RUN_MS = 60_000
 """A run that was reserved this recently may still be in creation."""
@@ -15,41 +15,41 @@ _BATCH_SIZE = 500
 
 
 class CredentialStore:
-    """Stores API keys. A revoked key is marked, not deleted, so that a service with keys never appears to have none."""
+    """Stores API keys. A revoked key is marked and kept, so that a service that once had keys always requires one."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def has_any(self) -> bool:
-        """Whether any key was ever created, including revoked and expired ones."""
-        with translated():
+    async def has_keys(self) -> bool:
+        """Return whether a key was ever created, even if all keys are revoked or expired."""
+        with translate_errors():
             return bool(await self._context.redis.exists(self._context.keys.credentials))
 
     async def add(self, digest: str, key: ApiKey) -> None:
         """Store a key under the digest of its secret."""
-        with translated():
+        with translate_errors():
             stored = self._context.keys.credentials
             await self._context.writer.send((stored, ("HSET", stored, digest, _encode_key(key))))
 
     async def get(self, digest: str) -> ApiKey | None:
-        """Return the key whose secret has this digest; None if there is none."""
-        with translated():
+        """Return the key whose secret has this digest, also a revoked or expired one; None if there is no such key."""
+        with translate_errors():
             value = await self._context.redis.hget(self._context.keys.credentials, digest)
-        return None if value is None else _decode_key(blob(value))
+        return None if value is None else _decode_key(to_bytes(value))
 
     async def list_keys(self) -> list[ApiKey]:
-        """Return all keys, including revoked and expired ones, with the times of their last use, oldest first."""
-        with translated():
-            used = table(await self._context.redis.hgetall(self._context.keys.credentials_used))
+        """Return all keys, also revoked and expired ones, with the times of their last use, oldest first."""
+        with translate_errors():
+            used = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.credentials_used))
         keys = [
             replace(key, used_at=int(used[name]) / 1000) if (name := key.key_id.encode()) in used else key
-            for key in (await self._keys_by_digest()).values()
+            for key in (await self._read_keys_by_digest()).values()
         ]
         return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
     async def revoke(self, key_id: str) -> ApiKey | None:
-        """Mark a key as revoked and return it; None if there is none. Revoking it again changes nothing."""
-        for digest, key in (await self._keys_by_digest()).items():
+        """Mark a key as revoked and return the key; None if there is no such key. A revoked key stays as it is."""
+        for digest, key in (await self._read_keys_by_digest()).items():
             if key.key_id == key_id:
                 revoked = key if key.revoked_at else replace(key, revoked_at=self._context.clock())
                 await self.add(digest, revoked)
@@ -57,70 +57,94 @@ class CredentialStore:
         return None
 
     async def mark_used(self, key_id: str) -> None:
-        """Record that a key was used now."""
-        with translated():
+        """Store the current time as the time of a key's last use."""
+        with translate_errors():
             await self._context.redis.hset(self._context.keys.credentials_used, key_id, str(self._context.now()))
 
-    async def _keys_by_digest(self) -> dict[str, ApiKey]:
-        with translated():
-            stored = table(await self._context.redis.hgetall(self._context.keys.credentials))
+    async def _read_keys_by_digest(self) -> dict[str, ApiKey]:
+        """Return all keys by the digests of their secrets."""
+        with translate_errors():
+            stored = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.credentials))
         return {digest.decode(): _decode_key(value) for digest, value in stored.items()}
 
 
 class SessionStore:
-    """Stores dashboard sessions."""
+    """Stores the sessions of the dashboard."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     async def create(self, digest: str, key_digest: str, seconds: int) -> None:
-        """Store a session that expires after `seconds`."""
-        with translated():
+        """Store a session that expires after `seconds`.
+
+        Parameters
+        ----------
+        digest
+            Digest of the session's id.
+        key_digest
+            Digest of the secret of the key with which the session is created.
+        seconds
+            Lifetime of the session.
+        """
+        with translate_errors():
             await self._context.redis.set(self._context.keys.session(digest), key_digest, ex=seconds)
 
     async def get_key_digest(self, digest: str) -> str | None:
-        """Return the digest of the key with which a session was created; None if the session has ended."""
-        with translated():
+        """Return the digest of the key with which a session was created.
+
+        Returns
+        -------
+        str or None
+            None if the session has ended or never existed.
+        """
+        with translate_errors():
             value = await self._context.redis.get(self._context.keys.session(digest))
-        return None if value is None else blob(value).decode()
+        return None if value is None else to_bytes(value).decode()
 
     async def delete(self, digest: str) -> None:
-        """Delete a session."""
-        with translated():
+        """Delete the session with this digest of its id."""
+        with translate_errors():
             await self._context.redis.unlink(self._context.keys.session(digest))
 
 
 class QuotaStore:
-    """Counts the runs of each key. Deleted and expired runs are removed once the limit is reached."""
+    """Counts the runs that each key has created. Deleted and expired runs are subtracted once the limit is reached."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def reserve(self, key_id: str, run_id: str, limit: int) -> Literal["taken", "held", "full"]:
+    async def reserve(self, key_id: str, run_id: str, limit: int) -> Literal["reserved", "existing", "full"]:
         """Reserve one of the `limit` runs of a key for a run that is about to be created.
 
         The run is added before the runs are counted, so that concurrent requests never exceed the limit.
+
+        Returns
+        -------
+        str
+            ``reserved`` if the run now counts for the key, ``existing`` if the run counted before, and ``full`` if the
+            key has `limit` runs already.
         """
         redis, quota_key = self._context.redis, self._context.keys.quota(key_id)
-        with translated():
+        with translate_errors():
             if not await redis.zadd(quota_key, {run_id: self._context.now()}, nx=True):
-                return "held"
+                return "existing"
             if await redis.zcard(quota_key) > limit:
                 await self._remove_deleted_runs(quota_key)
                 if await redis.zcard(quota_key) > limit:
                     await redis.zrem(quota_key, run_id)
                     return "full"
-        return "taken"
+        return "reserved"
 
     async def release(self, key_id: str, run_id: str) -> None:
-        """Release the reservation of a run."""
-        with translated():
+        """Release the reservation of a run that was not created."""
+        with translate_errors():
             await self._context.redis.zrem(self._context.keys.quota(key_id), run_id)
 
     async def _remove_deleted_runs(self, quota_key: str) -> None:
+        """Remove the runs that no longer exist from the runs of a key."""
         redis, now = self._context.redis, self._context.now()
         entries = await redis.zrangebyscore(quota_key, "-inf", now - _NEW_RUN_MS)
-        run_ids = words(cast("list[bytes]", entries))  # without scores, which the client's type allows for
+        run_ids = to_texts(cast("list[bytes]", entries))  # without scores, which the client's type allows for
         for start in range(0, len(run_ids), _BATCH_SIZE):
             names = run_ids[start : start + _BATCH_SIZE]
             pipeline = redis.pipeline(transaction=False)

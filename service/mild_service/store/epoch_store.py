@@ -1,4 +1,4 @@
-"""Epochs of open rounds: committing whole ones and merging partial ones."""
+"""Epochs of open rounds: committing whole epochs and merging partial ones."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,7 +17,7 @@ from mild_service.models import (
 )
 from mild_service.store import codec
 from mild_service.store.bitmaps import BitmapStore, BitmapWriter
-from mild_service.store.context import Argument, StoreContext, attempt_argument, refusal_error
+from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
 from mild_service.store.keys import epoch_field
 from mild_service.store.packed_epoch import PackedEpoch
 from mild_service.store.wrong_prediction_store import WrongPredictionStore
@@ -43,23 +43,36 @@ class EpochStore:
         attempt: int,
         replace: bool,
         checked_members: SetRef | Literal["unchecked"] | None = "unchecked",
-        condition: Precondition = NO_PRECONDITION,
+        precondition: Precondition = NO_PRECONDITION,
     ) -> tuple[CommitOutcome | Literal["moved"], Epoch]:
-        """Commit an epoch atomically.
+        """Commit a whole epoch atomically; return the outcome and the stored record of the epoch.
 
-        `checked_members` are the members that the bits were checked against; if the round now has other members,
-        nothing is written and the outcome is ``moved``.
+        Parameters
+        ----------
+        run, round_, number
+            The run, its open round, and the number of the epoch.
+        packed
+            The bits of the epoch.
+        attempt
+            The writer's attempt.
+        replace
+            Whether a stored epoch with different content is replaced.
+        checked_members
+            The members against which the bits were checked. If the round has other members by now, nothing is written
+            and the outcome is ``moved``.
+        precondition
+            Precondition on the digest of the stored epoch.
 
         Raises
         ------
         EpochConflict, EpochKindConflict
             If the epoch has different content, or is written in another way, and `replace` is False.
         PreconditionFailed
-            If the stored epoch does not meet `condition`.
+            If the stored epoch does not meet `precondition`.
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not accept this write.
         """
-        epoch = packed.record(number, attempt)
+        epoch = packed.make_record(number, attempt)
         field = epoch_field(number, attempt, packed.digest)
         arguments: list[Argument] = [
             run.uid,
@@ -68,29 +81,29 @@ class EpochStore:
             self._context.now(),
             number,
             packed.digest,
-            codec.write_epoch(epoch),
+            codec.encode_epoch(epoch),
             int(replace),
-            _members_argument(checked_members),
-            condition.script_argument,
+            _encode_members(checked_members),
+            precondition.script_argument,
         ]
-        script_keys = self._writer.keys(run, round_)
+        script_keys = self._writer.script_keys(run, round_)
         answer = await self._writer.write("commit_epoch", script_keys, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
             case "same":
-                return "same", codec.read_epoch(number, answer[1].encode())
+                return "same", codec.decode_epoch(number, answer[1].encode())
             case "unmet":
-                stored_digest = codec.read_epoch(number, answer[1].encode()).digest if answer[1] else None
-                raise precondition_error(f"epoch {number} of round {round_}", condition, stored_digest)
+                stored_digest = codec.decode_epoch(number, answer[1].encode()).digest if answer[1] else None
+                raise precondition_error(f"epoch {number} of round {round_}", precondition, stored_digest)
             case "kind":
-                stored = codec.read_epoch(number, answer[1].encode())
+                stored = codec.decode_epoch(number, answer[1].encode())
                 raise EpochKindConflict(
                     f"epoch {number} of round {round_} is written {describe_kind(stored.kind)}, got a whole body; "
                     "send the rest of it in the same way, or replace the epoch with ?replace=true"
                 )
             case "conflict":
-                stored = codec.read_epoch(number, answer[1].encode())
+                stored = codec.decode_epoch(number, answer[1].encode())
                 raise EpochConflict(
                     f"epoch {number} of round {round_} holds other content (sha-256 {stored.digest[:12]}…, attempt "
                     f"{stored.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
@@ -110,7 +123,7 @@ class EpochStore:
         wrong_predictions: Sequence[bytes] = (),
         ids: SampleIdsRef | None = None,
     ) -> bool:
-        """Replace `old` by `epoch` atomically.
+        """Replace the record and the bits of an epoch atomically, unless the stored record is no longer `old`.
 
         Parameters
         ----------
@@ -121,17 +134,17 @@ class EpochStore:
         values
             Bits of the epoch, one value per chunk.
         old
-            The record that is replaced; None if there is none yet.
+            The record that is replaced; None if the epoch is not stored yet.
         attempt
             The writer's attempt; None accepts the current one.
         checked_members
-            The members that the merge was based on.
+            The members against which the bits were checked.
         shards
             Fields that were merged into the epoch and are deleted.
         wrong_predictions
-            Wrong predictions, one value per chunk; empty if there are none.
+            Wrong predictions, one value per chunk; empty if the epoch has no wrong predictions.
         ids
-            The sample ids that the log used; None if it used none.
+            The sample ids by which the log names samples; None if the log names samples by number.
 
         Returns
         -------
@@ -149,17 +162,17 @@ class EpochStore:
         merged_away = [*shards] if old is None else [epoch_field(old.number, old.attempt, old.digest), *shards]
         arguments: list[Argument] = [
             run.uid,
-            attempt_argument(attempt),
+            encode_attempt(attempt),
             round_,
             self._context.now(),
             epoch.number,
-            "" if old is None else codec.write_epoch(old),
-            codec.write_epoch(epoch),
-            _members_argument(checked_members),
+            "" if old is None else codec.encode_epoch(old),
+            codec.encode_epoch(epoch),
+            _encode_members(checked_members),
             " ".join(merged_away),
-            "*" if ids is None else codec.write_sample_ids_ref(ids),
+            "*" if ids is None else codec.encode_sample_ids_ref(ids),
         ]
-        script_keys = self._writer.keys(run, round_)
+        script_keys = self._writer.script_keys(run, round_)
         await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)
         answer = await self._writer.write("merge_epoch", script_keys, arguments, run, round_, field, values)
         if answer[0] == "renamed":
@@ -180,11 +193,11 @@ class EpochStore:
         return answer[0] == "merged"
 
 
-def _members_argument(members: SetRef | Literal["unchecked"] | None) -> str:
-    """Return the members that bits were checked against as a script argument."""
-    return "*" if members == "unchecked" else codec.write_set_ref(members)
+def _encode_members(members: SetRef | Literal["unchecked"] | None) -> str:
+    """Encode the members against which bits were checked as a script argument."""
+    return "*" if members == "unchecked" else codec.encode_set_ref(members)
 
 
 def describe_kind(kind: EpochKind) -> str:
-    """Describe in words how an epoch is written."""
+    """Return how an epoch is written in words, for error messages."""
     return {"whole": "as a whole body", "logs": "by logs", "shards": "in shards"}[kind]

@@ -1,4 +1,4 @@
-"""Translation of Redis errors to errors of the service, timing of the store, and conversion of replies to bytes."""
+"""Translation of Redis errors to errors of the service, timing of the store, and conversion of replies."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,7 +11,7 @@ CONNECTION_ERRORS = (ConnectionError, TimeoutError, RuntimeError)
 """Errors of a lost connection; transports of uvloop raise RuntimeError when they are closed."""
 
 
-class translated(phase):  # noqa: N801  # as its parent
+class translate_errors(phase):  # noqa: N801  # as its parent
     """Context manager that times its block as the phase ``store`` and translates Redis errors to `StoreError`."""
 
     __slots__ = ()
@@ -47,26 +47,26 @@ def _translate(error: RedisError | RedisClusterException) -> StoreError:
     return StoreUnavailable(f"the store refused a command: {error}; see its log, then try again")
 
 
-def blob(reply: bytes | str) -> bytes:
-    """Return a value as bytes."""
+def to_bytes(reply: bytes | str) -> bytes:
+    """Return a reply as bytes; text is encoded as UTF-8."""
     return reply if isinstance(reply, bytes) else reply.encode()
 
 
-def blobs(reply: Iterable[bytes | str | None]) -> list[bytes | None]:
-    """Return values as bytes, None for missing ones."""
-    return [None if value is None else blob(value) for value in reply]
+def to_bytes_list(reply: Iterable[bytes | str | None]) -> list[bytes | None]:
+    """Return the values of a reply as bytes, with None for missing values."""
+    return [None if value is None else to_bytes(value) for value in reply]
 
 
-def words(reply: Iterable[bytes | str]) -> list[str]:
-    """Return values as text."""
-    return [blob(value).decode() for value in reply]
+def to_texts(reply: Iterable[bytes | str]) -> list[str]:
+    """Return the values of a reply as text."""
+    return [to_bytes(value).decode() for value in reply]
 
 
-def table(reply: Mapping[bytes | str, bytes | str]) -> dict[bytes, bytes]:
-    """Return a hash with names and values as bytes."""
-    return {blob(name): blob(value) for name, value in reply.items()}
+def to_bytes_dict(reply: Mapping[bytes | str, bytes | str]) -> dict[bytes, bytes]:
+    """Return a hash as a dictionary of bytes, by field."""
+    return {to_bytes(name): to_bytes(value) for name, value in reply.items()}
 
 
-def pairs(reply: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return a hash from a script's reply, a list of alternating names and values."""
+def pairs_to_dict(reply: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return a hash that a script has returned as a list of alternating fields and values as a dictionary."""
     return dict(zip(reply[::2], reply[1::2], strict=True))

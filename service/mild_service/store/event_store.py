@@ -9,7 +9,7 @@ import orjson
 from mild_service.models import Event, EventKind, Run
 from mild_service.store import codec
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import blob, blobs, translated
+from mild_service.store.error_translation import to_bytes, to_bytes_list, translate_errors
 
 BATCH_SIZE = 256
 """Maximum number of events that are read at once."""
@@ -21,13 +21,13 @@ class EventBatch:
 
     Attributes
     ----------
-    alive
-        False if the run is deleted or has expired.
+    is_alive
+        False if the run was deleted or has expired.
     events
         Up to `BATCH_SIZE` events after the requested number, ascending.
     """
 
-    alive: bool
+    is_alive: bool
     events: Sequence[Event]
 
 
@@ -38,65 +38,77 @@ class EventStore:
         self._context = context
 
     async def read_after(self, positions: Iterable[tuple[Run, int]]) -> list[EventBatch]:
-        """Read the events of each run after the given number, in one exchange with the store."""
+        """Read the next events of several runs, in one exchange with the store.
+
+        Parameters
+        ----------
+        positions
+            The runs, each with the number of the last event that is known already.
+
+        Returns
+        -------
+        list
+            One batch per run, in the order of `positions`.
+        """
         keys, runs = self._context.keys, []
-        with translated():
+        with translate_errors():
             pipeline = self._context.redis.pipeline(transaction=False)
-            for run, after in positions:
+            for run, last_number in positions:
                 runs.append(run)
-                pipeline.xrange(keys.events(run.run_id, run.uid), f"{after + 1}-0", "+", BATCH_SIZE)
+                pipeline.xrange(keys.events(run.run_id, run.uid), f"{last_number + 1}-0", "+", BATCH_SIZE)
                 pipeline.hmget(keys.run(run.run_id), ["uid", "deleting", "expires"])
             replies = await pipeline.execute()
         return [
-            EventBatch(self._alive(run, blobs(record)), [_event(run, entry) for entry in entries])
+            EventBatch(self._is_alive(run, to_bytes_list(record)), [_decode_event(run, entry) for entry in entries])
             for run, entries, record in zip(runs, replies[::2], replies[1::2], strict=True)
         ]
 
-    def _alive(self, run: Run, record: Sequence[bytes | None]) -> bool:
+    def _is_alive(self, run: Run, record: Sequence[bytes | None]) -> bool:
+        """Return whether a run exists, given the fields uid, deleting and expires of its record."""
         uid, deleting, expires = record
         return uid == run.uid.encode() and deleting is None and int(expires or 0) > self._context.now()
 
 
-def _event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event:
-    """Decode an entry of the stream."""
+def _decode_event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event:
+    """Decode an entry of a run's event stream."""
     name, fields = entry
     kind: EventKind = fields[b"kind"].decode()  # type: ignore[assignment]  # written by our own scripts
-    read_fields = _FIELD_READERS.get(kind)
+    decode_fields = _FIELD_DECODERS.get(kind)
     return Event(
-        number=int(blob(name).partition(b"-")[0]),
+        number=int(to_bytes(name).partition(b"-")[0]),
         kind=kind,
         at=int(fields[b"at"]) / 1000,
-        fields={} if read_fields is None else read_fields(run, fields),
+        fields={} if decode_fields is None else decode_fields(run, fields),
     )
 
 
-def _read_position(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _decode_position(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {name: int(fields[name.encode()]) for name in ("round", "epoch") if name.encode() in fields}
 
 
-def _read_resumed_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_read_position(fields), "attempt": int(fields[b"attempt"]), "num_dropped": int(fields[b"dropped"])}
+def _decode_resumed_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {**_decode_position(fields), "attempt": int(fields[b"attempt"]), "num_dropped": int(fields[b"dropped"])}
 
 
-def _read_patched_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _decode_patched_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     return {"changed": fields[b"changed"].decode().split(",")}
 
 
-def _read_members_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_read_position(fields), "num_members": _count_members(run, fields)}
+def _decode_members_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {**_decode_position(fields), "num_members": _count_members(run, fields)}
 
 
-def _read_planted_fields(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    planted = codec.read_set_ref(fields[b"planted"])
+def _decode_planted_fields(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    planted = codec.decode_set_ref(fields[b"planted"])
     return {"num_planted": 0 if planted is None else planted.n_members}
 
 
-def _read_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    epoch = codec.read_epoch(int(fields[b"epoch"]), fields[b"record"])
+def _decode_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    epoch = codec.decode_epoch(int(fields[b"epoch"]), fields[b"record"])
     n_expected = _count_members(run, fields) if run.spec.observe == "members" else run.spec.num_samples
     n_observed = n_expected if epoch.n_observed is None else epoch.n_observed
     return {
-        **_read_position(fields),
+        **_decode_position(fields),
         "outcome": fields[b"outcome"].decode(),
         "attempt": epoch.attempt,
         "num_correct": epoch.n_correct,
@@ -105,29 +117,29 @@ def _read_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any
     }
 
 
-def _read_metrics_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_read_position(fields), "metrics": orjson.loads(fields[b"metrics"])}
+def _decode_metrics_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {**_decode_position(fields), "metrics": orjson.loads(fields[b"metrics"])}
 
 
-def _read_finished_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+def _decode_finished_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     selection = orjson.loads(fields[b"selection"])
     names = ("basis", "verdict", "num_selected", "num_samples", "estimated")
-    return {**_read_position(fields), **{name: selection[name] for name in names}}
+    return {**_decode_position(fields), **{name: selection[name] for name in names}}
 
 
 def _count_members(run: Run, fields: Mapping[bytes, bytes]) -> int:
-    members = codec.read_set_ref(fields[b"members"])
+    members = codec.decode_set_ref(fields[b"members"])
     return run.spec.num_samples if members is None else members.n_members
 
 
-_FIELD_READERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, Any]]] = {
-    "run-resumed": _read_resumed_fields,
-    "run-patched": _read_patched_fields,
-    "members-set": _read_members_fields,
-    "planted-set": _read_planted_fields,
-    "epoch-committed": _read_epoch_fields,
-    "epoch-partial": _read_epoch_fields,
-    "metrics-posted": _read_metrics_fields,
-    "round-finished": _read_finished_fields,
+_FIELD_DECODERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, Any]]] = {
+    "run-resumed": _decode_resumed_fields,
+    "run-patched": _decode_patched_fields,
+    "members-set": _decode_members_fields,
+    "planted-set": _decode_planted_fields,
+    "epoch-committed": _decode_epoch_fields,
+    "epoch-partial": _decode_epoch_fields,
+    "metrics-posted": _decode_metrics_fields,
+    "round-finished": _decode_finished_fields,
 }
-"""Functions that read the fields of an event, by kind; other kinds have no fields."""
+"""Functions that decode the fields of an event, by kind; events of other kinds have no fields."""

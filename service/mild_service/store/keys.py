@@ -17,14 +17,14 @@ key (after the namespace)           type    holds
 ``:{run_id#c}:<uid>:truth:<c>``     hash    chunk c >= 1 of the same fields
 ``:{run_id#c}:<uid>:ids:<c>``       hash    external ids of chunk c (c 0: tag ``{run_id}``), in pieces of 8,192 lines
 ``:{run_id}:<uid>:cache:<digest>``  hash    a computed selection: summary, fit, ``bits:<c>``; expires
-``:{run_id}:<uid>:cached``          set     digests of these, so that they go with the run; expires after the last
+``:{run_id}:<uid>:cached``          set     digests of these, to delete them with the run; expires after the last
 ``:{run_id}:<uid>:lock:<digest>``   string  lock of its computation; expires
-``:schema``                         string  version of all of this (`schema`)
+``:schema``                         string  version of these names and formats (`servers`)
 ``:credentials``                    hash    digest of an API key's secret -> JSON of the key; revoked ones stay, marked
 ``:credentials:used``               hash    key id -> when it was last used, ms
-``:session:<digest>``               string  digest of the key that a session was begun with; expires
+``:session:<digest>``               string  digest of the key that has opened a session; expires
 ``:quota:<key_id>``                 zset    ids of the runs that a key has created, by time
-``:touched:{<tag>}``                string  empty, gone at once: written so that replicas can be waited for (`writes`)
+``:touched:{<tag>}``                string  empty, deleted at once: a write for ``WAIT`` to wait for (`context`)
 ==================================  ======  =========================================================================
 
 The braces are Redis Cluster's hash tag: all keys of a run except chunks >= 1 are in one slot, so that one script
@@ -51,109 +51,109 @@ class Keys:
 
     @property
     def runs(self) -> str:
-        """Index of all runs."""
+        """Key of the index of all runs."""
         return f"{self.namespace}:runs"
 
     @property
     def schema(self) -> str:
-        """Schema version of the store."""
+        """Key of the store's schema version."""
         return f"{self.namespace}:schema"
 
     def run(self, run_id: str) -> str:
-        """Record of a run."""
+        """Return the key of a run's record."""
         return f"{self.namespace}:{{{run_id}}}:run"
 
     def round(self, run_id: str, uid: str, round_: int) -> str:
-        """Record of a round."""
+        """Return the key of a round's record."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:round:{round_}"
 
     def epochs(self, run_id: str, uid: str, round_: int) -> str:
-        """Commit records of a round."""
+        """Return the key of the commit records of a round's epochs."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:epochs:{round_}"
 
     def shards(self, run_id: str, uid: str, round_: int) -> str:
-        """Records of the shards of a round's epochs."""
+        """Return the key of the records of the shards of a round's epochs."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:shards:{round_}"
 
     def metrics(self, run_id: str, uid: str, round_: int) -> str:
-        """Scalars of a round."""
+        """Return the key of a round's metrics."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:metrics:{round_}"
 
     def chunk(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
-        """One chunk of every bitmap of a round."""
+        """Return the key of one chunk of all bitmaps of a round."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:chunk:{round_}:{chunk}"
 
     def wrong_predictions(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
-        """One chunk of a round's wrong predictions."""
+        """Return the key of one chunk of a round's wrong predictions."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:votes:{round_}:{chunk}"
 
     def annotations(self, run_id: str, uid: str, chunk: int) -> str:
-        """One chunk of a run's labels and of its audit."""
+        """Return the key of one chunk of a run's labels and audit."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:truth:{chunk}"
 
     def events(self, run_id: str, uid: str) -> str:
-        """A run's latest events."""
+        """Return the key of a run's latest events."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:events"
 
     def sample_ids(self, run_id: str, uid: str, chunk: int) -> str:
-        """One chunk of a run's external ids."""
+        """Return the key of one chunk of a run's external ids."""
         tag = f"{run_id}#{chunk}" if chunk else run_id
         return f"{self.namespace}:{{{tag}}}:{uid}:ids:{chunk}"
 
-    def cache(self, run_id: str, uid: str, digest: str) -> str:
-        """A computed selection."""
+    def cached_selection(self, run_id: str, uid: str, digest: str) -> str:
+        """Return the key of a cached selection."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:cache:{digest}"
 
-    def cached(self, run_id: str, uid: str) -> str:
-        """Digests of the computed selections."""
+    def cached_digests(self, run_id: str, uid: str) -> str:
+        """Return the key of the digests of a run's cached selections."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:cached"
 
-    def lock(self, run_id: str, uid: str, digest: str) -> str:
-        """Lock of a computation of a selection."""
+    def selection_lock(self, run_id: str, uid: str, digest: str) -> str:
+        """Return the key of the lock of a selection's computation."""
         return f"{self.namespace}:{{{run_id}}}:{uid}:lock:{digest}"
 
     @property
     def credentials(self) -> str:
-        """API keys by the digest of their secret."""
+        """Key of the API keys by the digests of their secrets."""
         return f"{self.namespace}:credentials"
 
     @property
     def credentials_used(self) -> str:
-        """When each API key was last used."""
+        """Key of the times at which the API keys were last used."""
         return f"{self.namespace}:credentials:used"
 
     def session(self, digest: str) -> str:
-        """A session, by the digest of its id."""
+        """Return the key of a session with this digest of its id."""
         return f"{self.namespace}:session:{digest}"
 
     def quota(self, key_id: str) -> str:
-        """Runs that an API key has created."""
+        """Return the key of the runs that an API key has created."""
         return f"{self.namespace}:quota:{key_id}"
 
-    def touched(self, key: str) -> str:
-        """Return a key in the same slot as `key`: with its hash tag, or, without braces, its whole name as the tag."""
+    def same_slot(self, key: str) -> str:
+        """Return a key in the same slot as `key`. A key without a hash tag becomes the hash tag as a whole."""
         _, brace, rest = key.partition("{")
         return f"{self.namespace}:touched:{{{rest.partition('}')[0] if brace else key}}}"
 
 
 def epoch_field(epoch: int, attempt: int, digest: str) -> str:
-    """Field of an epoch in a chunk hash."""
+    """Return the name of an epoch's field in a chunk hash."""
     return f"{epoch}:{attempt}:{digest}"
 
 
 def shard_field(epoch: int, shard: int, name: str) -> str:
-    """Field of one shard in a chunk hash."""
+    """Return the name of a shard's field in a chunk hash."""
     return f"{epoch}:{shard}:{name}"
 
 
 def set_field(digest: str) -> str:
-    """Field of a set of samples in a chunk hash."""
+    """Return the name of the field of a set of samples in a chunk hash."""
     return f"set:{digest}"
 
 
 def annotation_field(name: AnnotationName, ref: AnnotationRef) -> str:
-    """Field of labels or of an audit in a truth hash."""
+    """Return the name of the field of labels or of an audit in a truth hash."""
     return f"{name}:{ref.version}:{ref.digest}"

@@ -12,7 +12,7 @@ from mild_core.types import EpochBits
 from mild_core.wrong_predictions import WrongPredictions
 from mild_service.models import Epoch, EpochKind
 from mild_service.store import codec
-from mild_service.store.wrong_prediction_store import pack as pack_wrong_predictions
+from mild_service.store.wrong_prediction_store import pack_wrong_predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class PackedEpoch:
     digest
         Digest of the content.
     planes, n_correct, n_observed
-        As in `Epoch`.
+        Number of bitmaps, of correct and of observed samples, as in `Epoch`.
     values
-        One value per chunk.
+        Bits of the epoch, one value per chunk.
     wrong_predictions
         One value per chunk; empty if none are known.
     """
@@ -46,7 +46,9 @@ class PackedEpoch:
         wrong_predictions: WrongPredictions | None = None,
         sha256: str | None = None,
     ) -> Self:
-        """Pack `bits`. For a large run, call it in a worker thread, since it hashes and counts all bits.
+        """Hash, count and split the bits of an epoch.
+
+        Call this in a worker thread if the run is large, since the time is proportional to the number of samples.
 
         Parameters
         ----------
@@ -82,7 +84,17 @@ class PackedEpoch:
             wrong_predictions=fields,
         )
 
-    def record(self, number: int, attempt: int, kind: EpochKind = "whole", partial: bool = False) -> Epoch:
-        """Return the commit record of these bits."""
+    def make_record(self, number: int, attempt: int, kind: EpochKind = "whole", partial: bool = False) -> Epoch:
+        """Return the commit record of these bits.
+
+        Parameters
+        ----------
+        number, attempt
+            Number of the epoch, and the writer's attempt.
+        kind
+            How the epoch is written.
+        partial
+            Whether logs or shards are still being added.
+        """
         epoch = Epoch(number, attempt, self.digest, self.planes, self.n_correct, self.n_observed, kind, partial)
         return replace(epoch, has_wrong_predictions=bool(self.wrong_predictions))

@@ -12,8 +12,8 @@ from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
 from mild_service.models import CommitOutcome, Round, Run, SetRef
 from mild_service.store import codec
 from mild_service.store.bitmaps import BitmapWriter, read_rounds
-from mild_service.store.context import Argument, StoreContext, attempt_argument, refusal_error
-from mild_service.store.error_translation import translated
+from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
+from mild_service.store.error_translation import translate_errors
 from mild_service.store.keys import set_field
 
 
@@ -25,7 +25,7 @@ class RoundStore:
         self._writer = writer
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
-        """Read rounds atomically.
+        """Read the rounds with these numbers atomically, ascending.
 
         Raises
         ------
@@ -35,24 +35,42 @@ class RoundStore:
         return await read_rounds(self._context, run, numbers)
 
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
-        """Delete the open round's epochs from `epoch` on, start a new attempt and return its number.
+        """Delete the open round's epochs from `epoch` on, start a new attempt, and return the number of the attempt.
 
         Raises
         ------
         RoundFinished, RoundNotOpen
-            If `round_` is not the open one.
+            If `round_` is not the open round.
+        RunNotFound
+            If the run was deleted in the meantime.
         """
         keys = self._context.keys
-        *names, events = self._writer.keys(run, round_)
+        *names, events = self._writer.script_keys(run, round_)
         names += [keys.metrics(run.run_id, run.uid, round_), events]
-        with translated():
+        with translate_errors():
             answer = await self._context.scripts.run("resume_run", names, [run.uid, round_, self._context.now(), epoch])
         if answer[0] != "resumed":
             raise refusal_error(answer, run.run_id, round_, None)
         return int(answer[1])
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the members of the open round; return whether this changed anything, and the number of members.
+        """Set the members of the open round: the samples that the model is trained on.
+
+        Parameters
+        ----------
+        run, round_
+            The run and its open round.
+        members
+            Shape (n_bytes,), the members as a bitmap.
+        attempt
+            The writer's attempt; None accepts the current one.
+
+        Returns
+        -------
+        bool
+            False if the round has the same members already.
+        int
+            Number of members.
 
         Raises
         ------
@@ -61,12 +79,12 @@ class RoundStore:
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not accept this write.
         """
-        ref = _set_ref(round_, members)
+        ref = _make_set_ref(round_, members)
         is_full = ref.n_members == run.spec.num_samples
-        record = "" if is_full else codec.write_set_ref(ref)
+        record = "" if is_full else codec.encode_set_ref(ref)
         values = [b""] if is_full else codec.split_chunks([members])
-        arguments: list[Argument] = [run.uid, attempt_argument(attempt), round_, self._context.now(), record]
-        script_keys = self._writer.keys(run, round_)
+        arguments: list[Argument] = [run.uid, encode_attempt(attempt), round_, self._context.now(), record]
+        script_keys = self._writer.script_keys(run, round_)
         answer = await self._writer.write(
             "put_members", script_keys, arguments, run, round_, set_field(ref.digest), values
         )
@@ -81,9 +99,25 @@ class RoundStore:
         raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the planted samples of round 0; return whether this changed anything, and their number.
+        """Set the planted samples of round 0: the samples that were mislabelled on purpose.
 
-        Planted samples were mislabelled on purpose. The same set is accepted again at any time.
+        The same set is accepted again at any time.
+
+        Parameters
+        ----------
+        run
+            The run.
+        planted
+            Shape (n_bytes,), the planted samples as a bitmap; an empty set removes them.
+        attempt
+            The writer's attempt; None accepts the current one.
+
+        Returns
+        -------
+        bool
+            False if round 0 has the same planted samples already.
+        int
+            Number of planted samples.
 
         Raises
         ------
@@ -92,11 +126,11 @@ class RoundStore:
         StaleAttempt, RoundFinished, RunNotFound
             If the run does not accept this write.
         """
-        ref = _set_ref(0, planted)
-        record = codec.write_set_ref(ref) if ref.n_members else ""
+        ref = _make_set_ref(0, planted)
+        record = codec.encode_set_ref(ref) if ref.n_members else ""
         values = codec.split_chunks([planted]) if ref.n_members else [b""]
-        arguments: list[Argument] = [run.uid, attempt_argument(attempt), self._context.now(), record]
-        script_keys = self._writer.keys(run, 0)
+        arguments: list[Argument] = [run.uid, encode_attempt(attempt), self._context.now(), record]
+        script_keys = self._writer.script_keys(run, 0)
         answer = await self._writer.write("put_planted", script_keys, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
@@ -111,7 +145,18 @@ class RoundStore:
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> CommitOutcome:
-        """Store the metrics of an epoch.
+        """Store the metrics of an epoch of the open round.
+
+        Parameters
+        ----------
+        run, round_, epoch
+            The run, its open round, and the number of the epoch.
+        metrics
+            Values by name.
+        attempt
+            The writer's attempt; None accepts the current one.
+        replace
+            Whether different stored metrics are replaced.
 
         Raises
         ------
@@ -129,14 +174,14 @@ class RoundStore:
         value = codec.canonical_json(metrics)
         arguments: list[Argument] = [
             run.uid,
-            attempt_argument(attempt),
+            encode_attempt(attempt),
             round_,
             self._context.now(),
             epoch,
             value,
             int(replace),
         ]
-        with translated():
+        with translate_errors():
             answer = await self._context.scripts.run("put_metrics", names, arguments)
         match answer[0]:
             case "committed" | "same" | "replaced":
@@ -157,9 +202,23 @@ class RoundStore:
         fit: Mapping[str, Any],
         attempt: int | None,
     ) -> bool:
-        """Freeze a round with its selection and open the next.
+        """Freeze a round with its selection, and open the next round.
 
-        Return False, with nothing changed, if the round is no longer as it was read in `round_`.
+        Parameters
+        ----------
+        run, round_
+            The run, and the record of its open round from which the selection was computed.
+        selected
+            Shape (n_bytes,), the kept samples as a bitmap. They become the members of the next round.
+        selection, fit
+            JSON of the selection, and of its fit.
+        attempt
+            The writer's attempt; None accepts the current one.
+
+        Returns
+        -------
+        bool
+            False, with nothing changed, if the round was changed after `round_` was read.
 
         Raises
         ------
@@ -167,7 +226,7 @@ class RoundStore:
             If the run does not accept this write.
         """
         keys, number = self._context.keys, round_.number
-        ref = _set_ref(number, selected)
+        ref = _make_set_ref(number, selected)
         script_keys = [
             keys.run(run.run_id),
             keys.round(run.run_id, run.uid, number),
@@ -178,15 +237,15 @@ class RoundStore:
         ]
         arguments: list[Argument] = [
             run.uid,
-            attempt_argument(attempt),
+            encode_attempt(attempt),
             number,
             self._context.now(),
             round_.version,
-            codec.write_set_ref(ref),
+            codec.encode_set_ref(ref),
             orjson.dumps(dict(selection)),
             orjson.dumps(dict(fit)),
             number + 1,
-            "" if ref.n_members == run.spec.num_samples else codec.write_set_ref(ref),
+            "" if ref.n_members == run.spec.num_samples else codec.encode_set_ref(ref),
         ]
         field, values = set_field(ref.digest), codec.split_chunks([selected])
         answer = await self._writer.write("finish_round", script_keys, arguments, run, number, field, values)
@@ -195,6 +254,6 @@ class RoundStore:
         return answer[0] == "set"
 
 
-def _set_ref(round_: int, members: Bitmap) -> SetRef:
-    """Return the reference to a set."""
+def _make_set_ref(round_: int, members: Bitmap) -> SetRef:
+    """Return the reference to a set of samples in the chunks of a round."""
     return SetRef(round_, hashlib.sha256(members.tobytes()).hexdigest()[:32], bitmap.popcount(members))

@@ -12,7 +12,7 @@ from mild_service.errors import RunNotFound
 from mild_service.models import Run, RunStatus
 from mild_service.store import codec
 from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
-from mild_service.store.error_translation import blob, table, translated, words
+from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_texts, translate_errors
 
 _UNRECORDED_MS = 60_000
 """Minimum age of an index entry without a record before it is deleted: younger runs may still be in creation."""
@@ -37,9 +37,14 @@ class RunStore:
         self._context = context
 
     async def open(self, spec: RunSpec, resume_round: int | None = None) -> tuple[Run, bool]:
-        """Create a run unless it exists; return its record and whether it was created.
+        """Create a run unless it exists; return the record of the run and whether the run was created.
 
-        `spec` has its time to live.
+        Parameters
+        ----------
+        spec
+            The requested run. Its time to live must be set.
+        resume_round
+            Round that the caller will resume next; None if the caller resumes no round. A new run has only round 0.
 
         Raises
         ------
@@ -47,7 +52,7 @@ class RunStore:
             If the run does not exist and `resume_round` is not 0; nothing is created.
         """
         context, run_id, ttl_seconds = self._context, spec.run_id, spec.ttl_seconds or 0
-        with translated():
+        with translate_errors():
             while True:
                 now, uid = context.now(), secrets.token_hex(8)
                 answer = await context.scripts.run(
@@ -56,7 +61,7 @@ class RunStore:
                     [
                         now,
                         uid,
-                        codec.write_spec(spec),
+                        codec.encode_spec(spec),
                         orjson.dumps(dict(spec.tags)),
                         ttl_seconds,
                         "running",
@@ -85,55 +90,82 @@ class RunStore:
         RunNotFound
             If the run does not exist, has expired or is being deleted.
         """
-        with translated():
-            fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))
+        with translate_errors():
+            fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
         if not self._is_active(fields):
             raise run_not_found_error(run_id)
-        return codec.read_run(run_id, fields)
+        return codec.decode_run(run_id, fields)
 
     async def find_inactive(self, run_id: str) -> Run | None:
-        """Read the record of a run that has expired or is being deleted; None if there is none."""
-        with translated():
-            fields = table(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-        return codec.read_run(run_id, fields) if fields and not self._is_active(fields) else None
+        """Read the record of a run that has expired or is being deleted; return None if there is no such record."""
+        with translate_errors():
+            fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
+        return codec.decode_run(run_id, fields) if fields and not self._is_active(fields) else None
 
     async def exists(self, run_id: str) -> bool:
-        """Whether a run with this id exists."""
-        with translated():
+        """Return whether a run with this id exists, has not expired and is not being deleted."""
+        with translate_errors():
             deleting, expires = await self._context.redis.hmget(self._context.keys.run(run_id), ["deleting", "expires"])
         return deleting is None and expires is not None and int(expires) > self._context.now()
 
     async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
-        """List up to `limit` runs after `cursor` whose ids start with `prefix`, newest first."""
+        """List runs, newest first.
+
+        Parameters
+        ----------
+        limit
+            Maximum number of runs on the page.
+        cursor
+            `next_cursor` of the previous page; None for the first page.
+        prefix
+            Only runs whose ids start with this text are listed.
+        """
         context = self._context
-        with translated():
+        with translate_errors():
             entries = await self._read_entries(limit, cursor, prefix)
             pipeline = context.redis.pipeline(transaction=False)
             for entry in entries:
-                pipeline.hgetall(context.keys.run(_run_id(entry)))
-            records = [table(reply) for reply in await pipeline.execute()]
+                pipeline.hgetall(context.keys.run(_parse_run_id(entry)))
+            records = [to_bytes_dict(reply) for reply in await pipeline.execute()]
         runs = [
-            codec.read_run(_run_id(entry), fields)
+            codec.decode_run(_parse_run_id(entry), fields)
             for entry, fields in zip(entries, records, strict=True)
             if self._is_active(fields)
         ]
         return RunPage(runs, entries[-1] if len(entries) == limit else None)
 
     async def _read_entries(self, limit: int, cursor: str | None, prefix: str) -> list[str]:
-        """Read the index entries of a page. The index is sorted by age, so a prefix is applied as a filter."""
+        """Read the index entries of one page. The index is sorted by age, so the prefix is applied as a filter."""
         entries: list[str] = []
         batch_size = _SCAN_SIZE if prefix else limit
         while len(entries) < limit:
             start = "+" if cursor is None else f"({cursor}"
-            batch = words(await self._context.redis.zrevrangebylex(self._context.keys.runs, start, "-", 0, batch_size))
-            entries += [entry for entry in batch if _run_id(entry).startswith(prefix)]
+            batch = to_texts(
+                await self._context.redis.zrevrangebylex(self._context.keys.runs, start, "-", 0, batch_size)
+            )
+            entries += [entry for entry in batch if _parse_run_id(entry).startswith(prefix)]
             if len(batch) < batch_size:
                 break
             cursor = batch[-1]
         return entries[:limit]
 
     async def patch(self, run: Run, changes: Mapping[str, Any], status: RunStatus | None = None) -> None:
-        """Change fields of a run's spec by name, and its status; None leaves it as it is."""
+        """Change fields of a run's spec and, unless `status` is None, the status of the run.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        changes
+            New values by the name of the field in `RunSpec`.
+        status
+            New status; None keeps the current one.
+
+        Raises
+        ------
+        RunNotFound
+            If the run was deleted in the meantime.
+        """
         pairs: list[str | bytes | int] = []
         if "tags" in changes:
             pairs += ["tags", orjson.dumps(dict(changes["tags"]))]
@@ -143,31 +175,33 @@ class RunStore:
             pairs += ["ttl", changes["ttl_seconds"]]
         others = {name: value for name, value in changes.items() if name not in ("tags", "ttl_seconds")}
         if others:
-            pairs += ["config", codec.write_spec(replace(run.spec, **others))]
+            pairs += ["config", codec.encode_spec(replace(run.spec, **others))]
         context = self._context
         names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
         changed_names = ",".join(_EVENT_NAMES.get(str(name), str(name)) for name in pairs[::2])
-        with translated():
+        with translate_errors():
             answer = await context.scripts.run("patch_run", names, [run.uid, context.now(), changed_names, *pairs])
         if answer[0] != "set":
             raise refusal_error(answer, run.run_id, run.round, None)
 
     async def delete(self, run_id: str, uid: str, expired_only: bool = False) -> bool:
-        """Delete a run with all its data; return whether the run existed.
+        """Delete a run with all its data; return whether the run was deleted by this call.
 
-        The record is marked first and deleted last, so that an interrupted deletion is completed by the next sweep, or
-        when the run is opened again.
+        With `expired_only`, a run that has not expired is kept.
+
+        The record is marked first and deleted last. An interrupted deletion is completed by the next sweep, or when the
+        run is opened again.
         """
         context = self._context
         key = context.keys.run(run_id)
-        with translated():
+        with translate_errors():
             answer = await context.scripts.run("mark_deleted", [key], [uid, context.now() if expired_only else ""])
             if answer[0] != "set":
                 return False
-            fields = table(await context.redis.hgetall(key))
+            fields = to_bytes_dict(await context.redis.hgetall(key))
             if not fields:
                 return False  # a concurrent deletion has just completed
-            run = codec.read_run(run_id, fields)
+            run = codec.decode_run(run_id, fields)
             for round_ in range(run.round + 1):
                 await context.redis.unlink(
                     context.keys.round(run_id, uid, round_),
@@ -176,18 +210,18 @@ class RunStore:
                     context.keys.metrics(run_id, uid, round_),
                     context.keys.chunk(run_id, uid, round_, 0),
                 )
-                for chunk in range(1, codec.n_chunks(run.spec.num_samples)):
+                for chunk in range(1, codec.count_chunks(run.spec.num_samples)):
                     await context.redis.unlink(context.keys.chunk(run_id, uid, round_, chunk))
-                for chunk in range(codec.n_chunks(run.spec.num_samples)):
+                for chunk in range(codec.count_chunks(run.spec.num_samples)):
                     await context.redis.unlink(context.keys.wrong_predictions(run_id, uid, round_, chunk))
-            for chunk in range(codec.n_chunks(run.spec.num_samples)):
+            for chunk in range(codec.count_chunks(run.spec.num_samples)):
                 await context.redis.unlink(context.keys.annotations(run_id, uid, chunk))
                 await context.redis.unlink(context.keys.sample_ids(run_id, uid, chunk))
-            digests = words(await context.redis.smembers(context.keys.cached(run_id, uid)))
+            digests = to_texts(await context.redis.smembers(context.keys.cached_digests(run_id, uid)))
             await context.redis.unlink(
                 context.keys.events(run_id, uid),
-                context.keys.cached(run_id, uid),
-                *(context.keys.cache(run_id, uid, digest) for digest in digests),
+                context.keys.cached_digests(run_id, uid),
+                *(context.keys.cached_selection(run_id, uid, digest) for digest in digests),
             )
             # In this order: the sweep deletes an entry without a record, but never finds a record without an entry.
             await context.scripts.run("delete_record", [key], [uid])
@@ -198,11 +232,11 @@ class RunStore:
         """Delete expired runs and complete interrupted deletions; return the number of deleted runs."""
         context = self._context
         swept = 0
-        with translated():
+        with translate_errors():
             async for entry, _ in context.redis.zscan_iter(context.keys.runs):
-                name = blob(entry).decode()
-                run_id = _run_id(name)
-                fields = table(await context.redis.hgetall(context.keys.run(run_id)))
+                name = to_bytes(entry).decode()
+                run_id = _parse_run_id(name)
+                fields = to_bytes_dict(await context.redis.hgetall(context.keys.run(run_id)))
                 if not fields:
                     if int(name.partition(":")[0]) + _UNRECORDED_MS < context.now():
                         await context.redis.zrem(context.keys.runs, name)
@@ -211,8 +245,10 @@ class RunStore:
         return swept
 
     def _is_active(self, fields: codec.Fields) -> bool:
+        """Return whether a record exists, has not expired and is not being deleted."""
         return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._context.now()
 
 
-def _run_id(entry: str) -> str:
+def _parse_run_id(entry: str) -> str:
+    """Return the run id in an entry of the index of runs."""
     return entry.partition(":")[2]

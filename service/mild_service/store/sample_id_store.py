@@ -7,15 +7,18 @@ from mild_service.errors import StoreDamaged
 from mild_service.models import Run, SampleIdsRef
 from mild_service.store import codec
 from mild_service.store.context import StoreContext, refusal_error
-from mild_service.store.error_translation import blobs, translated
+from mild_service.store.error_translation import to_bytes_list, translate_errors
 
 PIECE_SAMPLES = 8192
-"""Ids per piece; a piece has at most 4 MiB, as an id has at most 512 bytes."""
+"""Number of ids per piece; a piece has at most 4 MiB, since an id has at most 512 bytes."""
 
 _PIECES_PER_CHUNK = codec.CHUNK_SAMPLES // PIECE_SAMPLES
 
 CommitOutcome: TypeAlias = Literal["set", "moved", "frozen"]
-"""``moved``: other ids were stored in the meantime; ``frozen``: an epoch has fixed them. Only ``set`` changes data."""
+"""Outcome of committing an upload; only ``set`` changes data.
+
+``moved`` means that other ids were stored in the meantime, and ``frozen`` that the run has epochs, so that its ids can
+no longer change."""
 
 
 class SampleIdStore:
@@ -25,21 +28,39 @@ class SampleIdStore:
         self._context = context
 
     async def write_piece(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
-        """Write a piece of an upload; return its size in bytes."""
+        """Write a piece of an upload, and return the size of the piece in bytes.
+
+        Parameters
+        ----------
+        run
+            The run.
+        upload
+            Random name of the upload.
+        piece
+            Number of the piece, from 0.
+        ids
+            `PIECE_SAMPLES` ids, or the rest in the last piece.
+        """
         value = "\n".join(ids).encode()
-        with translated():
-            key = self._key(run, piece)
+        with translate_errors():
+            key = self._chunk_key(run, piece)
             await self._context.writer.send((key, ("HSET", key, f"{upload}:{piece}", value)))
         return len(value)
 
     async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
-        """Refer to an upload from the run's record, replacing the ids to which `run` refers."""
+        """Make the run's record refer to a complete upload instead of the ids to which `run` refers.
+
+        Raises
+        ------
+        RunNotFound
+            If the run was deleted in the meantime.
+        """
         context = self._context
         names = [context.keys.run(run.run_id), context.keys.epochs(run.run_id, run.uid, 0)]
-        old = "" if run.ids is None else codec.write_sample_ids_ref(run.ids)
-        with translated():
+        old = "" if run.ids is None else codec.encode_sample_ids_ref(run.ids)
+        with translate_errors():
             answer = await context.scripts.run(
-                "put_sample_ids", names, [run.uid, context.now(), old, codec.write_sample_ids_ref(ref)]
+                "put_sample_ids", names, [run.uid, context.now(), old, codec.encode_sample_ids_ref(ref)]
             )
         match answer[0]:
             case "set" | "moved" | "frozen":
@@ -49,26 +70,37 @@ class SampleIdStore:
     async def delete(self, run: Run, upload: str) -> None:
         """Delete an upload to which no record refers."""
         n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
-        with translated():
+        with translate_errors():
             for start in range(0, n_pieces, _PIECES_PER_CHUNK):
                 pieces = range(start, min(start + _PIECES_PER_CHUNK, n_pieces))
-                await self._context.redis.hdel(self._key(run, start), *(f"{upload}:{piece}" for piece in pieces))
+                await self._context.redis.hdel(self._chunk_key(run, start), *(f"{upload}:{piece}" for piece in pieces))
 
     async def read_pieces(
         self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]
     ) -> AsyncIterator[tuple[int, list[str]]]:
-        """Yield pieces with their numbers, ascending; several are read at once, up to the maximum size of a reply.
+        """Yield the number and the ids of each piece, ascending by number.
+
+        Several pieces are read at once, up to the maximum size of a reply.
+
+        Parameters
+        ----------
+        run, ref
+            The run, and the reference to its ids.
+        pieces
+            Numbers of the pieces to read.
 
         Raises
         ------
         StoreDamaged
-            If a piece is missing.
+            If a piece is missing in the store.
         """
         group_size = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
         for group in _group_by_chunk(sorted(pieces), group_size):
-            key = self._key(run, group[0])
-            with translated():
-                values = blobs(await self._context.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group]))
+            key = self._chunk_key(run, group[0])
+            with translate_errors():
+                values = to_bytes_list(
+                    await self._context.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group])
+                )
             for piece, value in zip(group, values, strict=True):
                 if value is None:
                     raise StoreDamaged(
@@ -77,7 +109,7 @@ class SampleIdStore:
                     )
                 yield piece, value.decode().split("\n")
 
-    def _key(self, run: Run, piece: int) -> str:
+    def _chunk_key(self, run: Run, piece: int) -> str:
         return self._context.keys.sample_ids(run.run_id, run.uid, piece // _PIECES_PER_CHUNK)
 
 

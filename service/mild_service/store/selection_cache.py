@@ -13,30 +13,31 @@ from mild_service.errors import StoreError, StoreFull
 from mild_service.models import ComputedSelection, Run
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext
-from mild_service.store.error_translation import blobs, translated
+from mild_service.store.error_translation import to_bytes_list, translate_errors
 
 _LOCK_MS = 5_000
+"""Lifetime of a lock that is not renewed."""
 
 
 class SelectionCache:
-    """Computed selections of runs, by the digest of their inputs."""
+    """Cache of computed selections, by run and digest of all inputs; entries expire after `seconds`."""
 
     def __init__(self, context: StoreContext, seconds: int) -> None:
         self._context = context
         self._seconds = seconds
 
     async def get(self, run: Run, digest: str) -> ComputedSelection | None:
-        """Return a computed selection; None if it is not cached."""
-        key = self._context.keys.cache(run.run_id, run.uid, digest)
+        """Return the cached selection with this digest of its inputs; None if the selection is not cached."""
+        key = self._context.keys.cached_selection(run.run_id, run.uid, digest)
         n_samples = run.spec.num_samples
-        names = [f"bits:{chunk}" for chunk in range(codec.n_chunks(n_samples))]
+        names = [f"bits:{chunk}" for chunk in range(codec.count_chunks(n_samples))]
         members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
-        with translated():
-            summary, fit = blobs(await self._context.redis.hmget(key, ["summary", "fit"]))
+        with translate_errors():
+            summary, fit = to_bytes_list(await self._context.redis.hmget(key, ["summary", "fit"]))
             if summary is None or fit is None:
                 return None
             for group in codec.group_by_size([codec.CHUNK_BYTES] * len(names)):
-                values = blobs(await self._context.redis.hmget(key, [names[position] for position in group]))
+                values = to_bytes_list(await self._context.redis.hmget(key, [names[position] for position in group]))
                 for position, value in zip(group, values, strict=True):
                     if value is None:
                         return None  # expired just now
@@ -44,15 +45,15 @@ class SelectionCache:
         return ComputedSelection(digest, orjson.loads(summary), orjson.loads(fit), members)
 
     async def put(self, run: Run, computed: ComputedSelection) -> None:
-        """Store a computed selection, unless its run was deleted."""
-        key = self._context.keys.cache(run.run_id, run.uid, computed.digest)
-        names = [key, self._context.keys.cached(run.run_id, run.uid), self._context.keys.run(run.run_id)]
+        """Add a computed selection to the cache, unless the run was deleted."""
+        key = self._context.keys.cached_selection(run.run_id, run.uid, computed.digest)
+        names = [key, self._context.keys.cached_digests(run.run_id, run.uid), self._context.keys.run(run.run_id)]
         values = codec.split_chunks([computed.bitmap])
         groups = codec.group_by_size([len(value) for value in values])
         parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
         # Last: an entry with a summary is complete.
         parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
-        with translated():
+        with translate_errors():
             for part in parts:
                 await self._context.scripts.run(
                     "cache_selection", names, [self._seconds, computed.digest, run.uid, *part]
@@ -60,14 +61,19 @@ class SelectionCache:
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
-        """Context manager that takes the lock of a computation; yields False if another process holds it.
+        """Context manager that takes the lock of a computation, and yields whether this process has the lock.
 
-        The lock is renewed while it is held, and expires when its holder dies. If two processes hold it, the only cost
-        is repeated work.
+        The lock is renewed until the block ends, and expires if this process dies. It only saves work: a selection that
+        two processes compute at the same time is the same.
+
+        Parameters
+        ----------
+        run, digest
+            The run, and the digest of all inputs of the computation.
         """
-        key = self._context.keys.lock(run.run_id, run.uid, digest)
+        key = self._context.keys.selection_lock(run.run_id, run.uid, digest)
         owner = secrets.token_hex(8)
-        if not await self._acquire(key, owner):
+        if not await self._acquire_lock(key, owner):
             yield False
             return
         released = asyncio.Event()
@@ -80,18 +86,20 @@ class SelectionCache:
             await self.renew(key, owner, milliseconds=0)
 
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
-        """Extend a lock if `owner` still holds it; 0 milliseconds release it. Errors are ignored: the lock expires."""
-        with suppress(StoreError), translated():
+        """Extend a lock if `owner` still has the lock; 0 milliseconds release it. Errors of the store are ignored."""
+        with suppress(StoreError), translate_errors():
             await self._context.scripts.run("renew_lock", [key], [owner, milliseconds])
 
-    async def _acquire(self, key: str, owner: str) -> bool:
+    async def _acquire_lock(self, key: str, owner: str) -> bool:
+        """Take a lock that is free; return whether `owner` may compute."""
         try:
-            with translated():
+            with translate_errors():
                 return bool(await self._context.redis.set(key, owner, nx=True, px=_LOCK_MS))
         except StoreFull:
             return True  # in a full store, compute without the lock
 
     async def _keep_renewing(self, key: str, owner: str, released: asyncio.Event) -> None:
+        """Renew a lock periodically until `released` is set."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(released.wait(), _LOCK_MS / 3000)

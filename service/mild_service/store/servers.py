@@ -16,7 +16,7 @@ from mild_service.errors import StoreNewer
 from mild_service.store import codec
 from mild_service.store.cluster import Cluster
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import blob, translated
+from mild_service.store.error_translation import to_bytes, translate_errors
 
 SCHEMA_VERSION = 1
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy", "save")
@@ -24,7 +24,7 @@ _SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy", "save")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Memory of a server in bytes; `limit` is None if there is no limit."""
+    """Used memory and memory limit of the store in bytes; `limit` is None if there is no limit."""
 
     used: int
     limit: int | None
@@ -32,18 +32,18 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """Information about one server.
+    """State of one server: its ``INFO``, its settings and its clock.
 
     Attributes
     ----------
     name
-        Its address, or ``store`` if there is only one.
+        Address of the server; ``store`` if there is only one server.
     info
-        Its reply to ``INFO``.
+        Reply of the server to ``INFO``.
     config
-        Relevant settings, as far as the server shows them.
+        Settings of persistence and eviction by name; without those that the server does not show.
     clock_skew
-        Its clock minus the clock of this machine, in seconds.
+        Clock of the server minus the clock of this machine, in seconds.
     """
 
     name: str
@@ -53,8 +53,8 @@ class ServerStatus:
 
     @property
     def memory(self) -> Memory:
-        """Memory of the server."""
-        return _memory(self.info)
+        """Used memory and memory limit of the server."""
+        return _parse_memory(self.info)
 
 
 class ServerMonitor:
@@ -63,41 +63,43 @@ class ServerMonitor:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def read_memory(self, run_id: str, spread: bool) -> Memory | None:
+    async def read_memory(self, run_id: str, is_spread: bool) -> Memory | None:
         """Read the memory of the servers that hold a run.
 
         Parameters
         ----------
         run_id
             The run.
-        spread
-            True if the keys of the run are on all servers of a cluster.
+        is_spread
+            Whether the keys of the run are on all servers of a cluster, or on one only.
 
         Returns
         -------
         Memory or None
-            Sums over the servers; None if the ACL user may not run ``INFO``.
+            Sums over these servers; None if the ACL user may not run ``INFO``.
         """
         redis = self._context.redis
-        with translated():
+        with translate_errors():
             try:
                 if not isinstance(redis, Cluster):
-                    return _memory(await redis.info("memory"))
+                    return _parse_memory(await redis.info("memory"))
                 command = ("INFO", "memory")
                 key = self._context.keys.run(run_id)
                 replies = (
-                    await redis.execute_on_masters(*command) if spread else [await redis.execute_at(key, *command)]
+                    await redis.execute_on_masters(*command)
+                    if is_spread
+                    else [await redis.execute_at_key(key, *command)]
                 )
             except NoPermissionError:  # an ACL user without `+info`
                 return None
-        memories = [_memory(info) for info in replies]
+        memories = [_parse_memory(info) for info in replies]
         limits = [memory.limit for memory in memories]
         total = sum(limit for limit in limits if limit is not None)
         return Memory(sum(memory.used for memory in memories), None if None in limits else total)
 
     async def read_status(self) -> list[ServerStatus]:
-        """Read the status of each server."""
-        with translated():
+        """Read the state of every server that holds keys."""
+        with translate_errors():
             return [await self._read_server(name, server) for name, server in await list_servers(self._context)]
 
     async def _read_server(self, name: str, server: Redis | ClusterNode) -> ServerStatus:
@@ -108,13 +110,13 @@ class ServerMonitor:
                 reply = await server.execute_command("CONFIG GET", setting)
             except (NoPermissionError, ResponseError):  # an ACL user, or a provider that hides them
                 continue
-            config |= {_text(name): _text(value) for name, value in dict(reply).items()}
+            config |= {_decode(name): _decode(value) for name, value in dict(reply).items()}
         seconds, micros = await server.execute_command("TIME")
         return ServerStatus(name, info, config, int(seconds) + int(micros) / 1e6 - self._context.clock())
 
 
 async def list_servers(context: StoreContext) -> list[tuple[str, Redis | ClusterNode]]:
-    """List the servers that hold keys, each with its name."""
+    """Return the name and the client of every server that holds keys."""
     redis = context.redis
     if not isinstance(redis, Cluster):
         return [("store", redis)]
@@ -122,23 +124,23 @@ async def list_servers(context: StoreContext) -> list[tuple[str, Redis | Cluster
     return [(f"{node.host}:{node.port}", node) for node in redis.get_primaries()]
 
 
-def _memory(info: Mapping[str, Any]) -> Memory:
+def _parse_memory(info: Mapping[str, Any]) -> Memory:
     return Memory(int(info["used_memory"]), int(info.get("maxmemory", 0)) or None)
 
 
-def _text(value: bytes | str) -> str:
+def _decode(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
 async def migrate(context: StoreContext) -> int:
-    """Migrate the store to `SCHEMA_VERSION`; return its previous version. Every replica does this at its start.
+    """Migrate the store to `SCHEMA_VERSION`, and return the previous version. Every replica does this at its start.
 
     Raises
     ------
     StoreNewer
         If the store was written by a newer version of the service.
     """
-    with translated():
+    with translate_errors():
         stored_version = await context.redis.get(context.keys.schema)
         version = 0 if stored_version is None else int(stored_version)
         if version > SCHEMA_VERSION:
@@ -152,18 +154,18 @@ async def migrate(context: StoreContext) -> int:
     return version
 
 
-async def _pin_options(context: StoreContext) -> None:
-    """0 to 1: spell out each run's options, so that no later default changes what a run was opened with."""
+async def _store_default_options(context: StoreContext) -> None:
+    """Migrate from schema 0 to 1: store every option of each run, so that new defaults do not change existing runs."""
     async for entry, _ in context.redis.zscan_iter(context.keys.runs):
-        run_id = blob(entry).decode().partition(":")[2]
+        run_id = to_bytes(entry).decode().partition(":")[2]
         key = context.keys.run(run_id)
         stored_config = await context.redis.hget(key, "config")
         if stored_config is None:
             continue
-        pinned = codec.write_spec(codec.read_spec(run_id, blob(stored_config)))
-        if pinned != blob(stored_config):
-            await context.scripts.run("replace_config", [key], [blob(stored_config), pinned])
+        full_config = codec.encode_spec(codec.decode_spec(run_id, to_bytes(stored_config)))
+        if full_config != to_bytes(stored_config):
+            await context.scripts.run("replace_config", [key], [to_bytes(stored_config), full_config])
 
 
-_MIGRATIONS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_pin_options,)
-"""Migrations, from version 0 on."""
+_MIGRATIONS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_store_default_options,)
+"""Migrations in order; the first migrates from version 0 to 1."""

@@ -1,7 +1,7 @@
 """Epochs that are written in shards, which are merged once all are stored.
 
-Shards are independent, so that any number of ranks can write at the same time; only the merge is a compare-and-swap, of
-which one writer wins.
+Shards are independent, so any number of ranks can write at the same time. Only the merge depends on the stored record:
+of several concurrent merges, one succeeds.
 """
 
 import hashlib
@@ -16,11 +16,9 @@ from mild_service.store import codec
 from mild_service.store.bitmaps import BitmapStore, BitmapWriter
 from mild_service.store.context import Argument, StoreContext, refusal_error
 from mild_service.store.epoch_store import EpochStore, describe_kind
-from mild_service.store.error_translation import blobs, translated
+from mild_service.store.error_translation import to_bytes_list, translate_errors
 from mild_service.store.keys import shard_field
 from mild_service.store.packed_epoch import PackedEpoch
-
-_TRIES = 50
 
 
 class ShardStore:
@@ -33,9 +31,37 @@ class ShardStore:
         self._epochs = epochs
 
     async def put(
-        self, run: Run, round_: int, number: int, shard: int, of: int, packed: PackedEpoch, attempt: int, replace: bool
+        self,
+        run: Run,
+        round_: int,
+        number: int,
+        shard: int,
+        n_shards: int,
+        packed: PackedEpoch,
+        attempt: int,
+        replace: bool,
     ) -> tuple[ShardOutcome, Epoch]:
-        """Store a shard; return the outcome and the record of the epoch, which is not merged yet.
+        """Store one shard of an epoch, without merging the shards.
+
+        Parameters
+        ----------
+        run, round_, number
+            The run, its open round, and the number of the epoch.
+        shard, n_shards
+            Number of the shard, from 0, and the total number of shards.
+        packed
+            Observed and correct samples of the shard.
+        attempt
+            The writer's attempt.
+        replace
+            Whether a stored epoch or shard with different content is replaced.
+
+        Returns
+        -------
+        outcome
+            ``same`` if the shard was stored already.
+        epoch
+            The record of the epoch, with the number of stored shards.
 
         Raises
         ------
@@ -45,7 +71,7 @@ class ShardStore:
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not accept this write.
         """
-        assert packed.n_observed is not None, "a shard says who was observed"
+        assert packed.n_observed is not None, "a shard has an observed bitmap"
         name = secrets.token_hex(8)
         arguments: list[Argument] = [
             run.uid,
@@ -54,56 +80,75 @@ class ShardStore:
             self._context.now(),
             number,
             shard,
-            of,
+            n_shards,
             packed.digest,
             packed.n_correct,
             packed.n_observed,
-            codec.write_shard(name, packed.digest, packed.n_correct, packed.n_observed),
+            codec.encode_shard(name, packed.digest, packed.n_correct, packed.n_observed),
             int(replace),
         ]
-        script_keys, field = self._writer.keys(run, round_), shard_field(number, shard, name)
+        script_keys, field = self._writer.script_keys(run, round_), shard_field(number, shard, name)
         answer = await self._writer.write("put_shard", script_keys, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":
-                return answer[0], codec.read_epoch(number, answer[1].encode())
+                return answer[0], codec.decode_epoch(number, answer[1].encode())
             case "kind":
-                raise _kind_error(round_, codec.read_epoch(number, answer[1].encode()), of)
+                raise _kind_error(round_, codec.decode_epoch(number, answer[1].encode()), n_shards)
             case "conflict":
-                raise _conflict_error(round_, codec.read_epoch(number, answer[1].encode()), shard, packed, answer[2])
+                raise _conflict_error(round_, codec.decode_epoch(number, answer[1].encode()), shard, packed, answer[2])
         raise refusal_error(answer, run.run_id, round_, attempt)
 
     async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
-        """Return references to the stored shards of an epoch; None if its record is no longer `epoch`."""
+        """Return references to the stored shards of an epoch; None if the stored record is no longer `epoch`."""
         keys = self._context.keys
-        with translated():
+        with translate_errors():
             names = [keys.epochs(run.run_id, run.uid, round_), keys.shards(run.run_id, run.uid, round_)]
             record, *shard_records = await self._context.scripts.read(
                 "read_shards", names, [epoch.number, epoch.n_shards or 0]
             )
-        if record != codec.write_epoch(epoch).encode():
+        if record != codec.encode_epoch(epoch).encode():
             return None
-        records = enumerate(blobs(shard_records))
-        return [codec.read_shard(shard, value) for shard, value in records if value is not None]
+        records = enumerate(to_bytes_list(shard_records))
+        return [codec.decode_shard(shard, value) for shard, value in records if value is not None]
 
     async def read_bits(self, run: Run, round_: int, number: int, refs: Sequence[ShardRef]) -> tuple[Bitmap, Bitmap]:
-        """Return the union of shards: observed and correct, shape (n_bytes,) each.
+        """Read the union of shards of one epoch.
+
+        Returns
+        -------
+        observed, correct
+            Shape (n_bytes,) each.
 
         Raises
         ------
         StoreDamaged
-            If a shard is missing.
+            If a shard is missing in the store.
         """
-        return await self._bitmaps.read_union(run, round_, _fields(number, refs))
+        return await self._bitmaps.read_union(run, round_, _list_fields(number, refs))
 
     async def merge(self, run: Run, round_: int, epoch: Epoch, attempt: int | None) -> Epoch | None:
-        """Commit `epoch` as the union of its stored shards; None if its record is no longer `epoch`.
+        """Commit an epoch as the union of its stored shards.
+
+        Parameters
+        ----------
+        run, round_
+            The run and its open round.
+        epoch
+            The stored record of the epoch.
+        attempt
+            The writer's attempt; None accepts the current one.
+
+        Returns
+        -------
+        Epoch or None
+            The new record; None, with nothing changed, if the stored record is no longer `epoch`.
 
         Raises
         ------
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not accept this write.
         StoreDamaged
-            If a shard's bits are missing.
+            If a shard is missing in the store.
         """
         refs = await self.read_refs(run, round_, epoch)
         if refs is None:
@@ -117,7 +162,7 @@ class ShardStore:
         merged = Epoch(
             number=epoch.number,
             attempt=run.attempt if attempt is None else attempt,
-            digest=_digest(refs),
+            digest=_digest_shards(refs),
             planes=2,
             n_correct=bitmap.popcount(correct),
             n_observed=bitmap.popcount(observed),
@@ -126,32 +171,33 @@ class ShardStore:
             n_stored_shards=epoch.n_stored_shards,
         )
         values = codec.split_chunks([observed, correct])
-        fields = _fields(epoch.number, refs)
+        fields = _list_fields(epoch.number, refs)
         replaced = await self._epochs.merge(run, round_, merged, values, epoch, attempt, shards=fields)
         return merged if replaced else None
 
 
-def _fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
+def _list_fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
+    """Return the names of the fields that hold the shards of an epoch."""
     return [shard_field(number, ref.shard, ref.name) for ref in refs]
 
 
-def _digest(refs: Sequence[ShardRef]) -> str:
+def _digest_shards(refs: Sequence[ShardRef]) -> str:
     """Return the digest of an epoch that was merged from shards."""
     content = ",".join(f"{ref.shard}:{ref.digest}" for ref in refs)
     return hashlib.sha256(f"shards {content}".encode()).hexdigest()[:32]
 
 
-def _kind_error(round_: int, epoch: Epoch, of: int) -> EpochKindConflict:
+def _kind_error(round_: int, epoch: Epoch, n_shards: int) -> EpochKindConflict:
     how = describe_kind(epoch.kind) if epoch.n_shards is None else f"in {epoch.n_shards} shards"
     return EpochKindConflict(
-        f"epoch {epoch.number} of round {round_} is written {how}, got a shard of {of}; "
+        f"epoch {epoch.number} of round {round_} is written {how}, got a shard of {n_shards}; "
         "send it in the same way, or start it again with ?replace=true"
     )
 
 
 def _conflict_error(round_: int, epoch: Epoch, shard: int, packed: PackedEpoch, record: str) -> EpochConflict:
     if record:
-        stored_shard = codec.read_shard(shard, record.encode())
+        stored_shard = codec.decode_shard(shard, record.encode())
         state = f"holds other content (sha-256 {stored_shard.digest[:12]}…), got {packed.digest[:12]}…"
     else:
         state = f"did not come before the epoch was committed with {epoch.n_stored_shards} of {epoch.n_shards} shards"

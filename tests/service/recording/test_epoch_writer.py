@@ -17,7 +17,7 @@ from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreUnavailable
 from mild_service.models import Run
 from mild_service.observability import Telemetry
-from mild_service.recording.epoch_writer import EpochPut, EpochWriter, RunCache
+from mild_service.recording.epoch_writer import EpochWrite, EpochWriter, RunCache
 from mild_service.store import Store
 from tests.inprocess import running
 from tests.service.conftest import Clock
@@ -147,13 +147,13 @@ async def counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[],
 @pytest.mark.anyio
 async def test_a_run_is_looked_up_once_for_all_its_epochs(epochs: EpochWriter, counted: Callable[[], int]) -> None:
     for number in range(10):
-        outcome, _ = await epochs.put(EpochPut("a", 0, number), Whole(bits(N, number)))
+        outcome, _ = await epochs.put(EpochWrite("a", 0, number), Whole(bits(N, number)))
         assert outcome == "committed"
     assert counted() == 1
     with pytest.raises(TrailingBitsError):
-        await epochs.put(EpochPut("a", 0, 10), Whole(b"\xff" * 13))
+        await epochs.put(EpochWrite("a", 0, 10), Whole(b"\xff" * 13))
     assert counted() == 2  # refused by the present record, not by the one that was known
-    await epochs.put(EpochPut("a", 0, 10), Whole(bits(N)))
+    await epochs.put(EpochWrite("a", 0, 10), Whole(bits(N)))
     assert counted() == 3
 
 
@@ -161,13 +161,13 @@ async def test_a_run_is_looked_up_once_for_all_its_epochs(epochs: EpochWriter, c
 async def test_a_run_expires_though_it_is_known(
     epochs: EpochWriter, store: Store, clock: Clock, counted: Callable[[], int]
 ) -> None:
-    await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
+    await epochs.put(EpochWrite("a", 0, 0), Whole(bits(N)))
     clock.now += 61
     with pytest.raises(RunNotFound):
-        await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
+        await epochs.put(EpochWrite("a", 0, 1), Whole(bits(N)))
     new, created = await store.runs.open(RunSpec("a", N, ttl_seconds=60))
     assert created
-    await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
+    await epochs.put(EpochWrite("a", 0, 0), Whole(bits(N)))
     (round_,) = await store.rounds.get(new, range(1))
     assert list(round_.epochs) == [0]
 
@@ -176,7 +176,7 @@ async def test_a_run_expires_though_it_is_known(
 async def test_a_store_that_fails_says_nothing_of_the_record(
     epochs: EpochWriter, store: Store, counted: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await epochs.put(EpochPut("a", 0, 0), Whole(bits(N)))
+    await epochs.put(EpochWrite("a", 0, 0), Whole(bits(N)))
 
     async def fail(*_: object) -> None:
         raise StoreUnavailable("gone for a moment")
@@ -184,8 +184,8 @@ async def test_a_store_that_fails_says_nothing_of_the_record(
     with monkeypatch.context() as patch:
         patch.setattr(store.epochs, "commit", fail)
         with pytest.raises(StoreUnavailable):
-            await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
-    await epochs.put(EpochPut("a", 0, 1), Whole(bits(N)))
+            await epochs.put(EpochWrite("a", 0, 1), Whole(bits(N)))
+    await epochs.put(EpochWrite("a", 0, 1), Whole(bits(N)))
     assert counted() == 1
 
 

@@ -72,7 +72,7 @@ async def post(
     meanwhile: Meanwhile | None = None,
 ) -> LogResult:
     log = as_ndjson([{"epoch": e, "sample": s, "correct": correct} for e in range(epochs) for s in samples])
-    return await predictions.post(run, NDJSON, body(log, meanwhile), complete, attempt)
+    return await predictions.merge_log(run, NDJSON, body(log, meanwhile), complete, attempt)
 
 
 async def round_0(store: Store, run: Run) -> Round:

@@ -14,7 +14,7 @@ from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StaleAttempt
 from mild_service.models import CommitOutcome, Epoch, Round, Run
 from mild_service.observability import Telemetry
-from mild_service.recording.epoch_writer import EpochPut, EpochWriter
+from mild_service.recording.epoch_writer import EpochWrite, EpochWriter
 from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.store import PackedEpoch, Store, open_store
@@ -49,7 +49,7 @@ def epochs(store: Store, settings: Settings) -> EpochWriter:
 
 
 async def put(epochs: EpochWriter, number: int, body: bytes, attempt: int | None = None) -> tuple[CommitOutcome, Epoch]:
-    return await epochs.put(EpochPut("a", 0, number, attempt), Whole(body))
+    return await epochs.put(EpochWrite("a", 0, number, attempt), Whole(body))
 
 
 async def opened(runs: RunWriter, epochs: EpochWriter, n_epochs: int = 10, **fields: Any) -> Run:

@@ -102,7 +102,7 @@ async def test_a_lock_that_its_holder_took_to_the_grave_is_taken_over(
 ) -> None:
     run = await opened(here.store, recording(N, 10))
     evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
-    redis.set(Keys(settings.store_namespace).lock("a", run.uid, evidence.digest), "dead", px=200)
+    redis.set(Keys(settings.store_namespace).selection_lock("a", run.uid, evidence.digest), "dead", px=200)
     _, computed = await here.computer.compute(evidence)
     assert computed.summary["num_selected"] > 0
 
@@ -122,7 +122,7 @@ async def test_what_is_computed_elsewhere_is_given_up_at_the_end(
 ) -> None:
     run = await opened(here.store, recording(N, 10))
     evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
-    redis.set(Keys(settings.store_namespace).lock("a", run.uid, evidence.digest), "busy", px=60_000)
+    redis.set(Keys(settings.store_namespace).selection_lock("a", run.uid, evidence.digest), "busy", px=60_000)
     waiting = asyncio.create_task(here.computer.compute(evidence))
     await asyncio.sleep(0.05)
     await here.computer.aclose()

@@ -133,7 +133,7 @@ async def test_a_story_is_of_the_samples_of_the_run(service: Service) -> None:
     story = await service.tables.get_history(choice, 7)
     history = "".join(str(int(bitmap.get_sample_bits(row, 7))) for row in bits(BODIES).correct)
     assert [each.bits for each in story.explanation.rounds] == [history]
-    assert story.counted.suggested_class(0, 2) == 2
+    assert story.counts.suggested_class(0, 2) == 2
     with pytest.raises(SampleIndexError, match=r"400 is outside 0\.\.399"):
         await service.tables.get_history(choice, N)
 

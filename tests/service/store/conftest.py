@@ -77,5 +77,5 @@ async def merge(
     """Put a log that calls all its samples correct into epoch 0."""
     bits = bitmap.from_indices(samples, run.spec.num_samples)
     packed = PackedEpoch.from_bits(EpochBits(run.spec.num_samples, bits, bits), "logs")
-    epoch = packed.record(0, attempt, "logs", partial)
+    epoch = packed.make_record(0, attempt, "logs", partial)
     return await store.epochs.merge(run, 0, epoch, packed.values, old, attempt, None)

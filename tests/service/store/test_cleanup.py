@@ -23,12 +23,12 @@ async def test_orphans_are_found_and_repaired_while_writers_are_at_work(
     redis.hset(keys.sample_ids("a", run.uid, 0), "upload:0", b"cut short")
     redis.zrem(keys.runs, run.index_entry)
     assert await store.cleanup.scan() == OrphanReport([], 0, ["a"])  # within the hour: somebody may be at work
-    found = await store.cleanup.scan(staged_seconds=0)
+    found = await store.cleanup.scan(idle_seconds=0)
     assert (len(found.keys), found.fields, found.unlisted) == (2, 1, ["a"])
-    found = await store.cleanup.scan(repair=True, staged_seconds=0)
+    found = await store.cleanup.scan(repair=True, idle_seconds=0)
     assert (len(found.keys), found.fields, found.unlisted) == (2, 1, ["a"])
     assert dump() == before
-    assert await store.cleanup.scan(staged_seconds=0) == OrphanReport([], 0, [])
+    assert await store.cleanup.scan(idle_seconds=0) == OrphanReport([], 0, [])
 
 
 async def test_what_a_dropped_epoch_has_left_goes_and_what_was_written_just_now_stays(
@@ -42,7 +42,7 @@ async def test_what_a_dropped_epoch_has_left_goes_and_what_was_written_just_now_
     assert redis.hlen(key) == 2
     assert (await sharded_store.cleanup.scan(repair=True)).fields == 0  # within the hour
     assert redis.hlen(key) == 2
-    assert (await sharded_store.cleanup.scan(repair=True, staged_seconds=0)).fields == 2  # of chunks 1 and 2
+    assert (await sharded_store.cleanup.scan(repair=True, idle_seconds=0)).fields == 2  # of chunks 1 and 2
     assert redis.hlen(key) == 1
     run = await sharded_store.runs.get("a")
     (round_,) = await sharded_store.rounds.get(run, range(1))

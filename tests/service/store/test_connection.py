@@ -13,7 +13,7 @@ from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
 from mild_service.store import Store, open_store
 from mild_service.store.embedded import EmbeddedServer
-from mild_service.store.error_translation import translated
+from mild_service.store.error_translation import translate_errors
 from tests.service.store.conftest import epoch_bits
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +86,7 @@ def test_a_connection_that_was_cut_is_made_anew_under_the_loop_that_serves(tmp_p
     ],
 )
 def test_errors_of_the_client_become_the_services(fault: Exception, expected: type[Exception]) -> None:
-    with pytest.raises(expected), translated():
+    with pytest.raises(expected), translate_errors():
         raise fault
 
 

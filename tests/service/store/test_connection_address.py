@@ -26,14 +26,14 @@ HOSTS = (("a", 6379), ("b", 7000))
         ("redis://[::1]", Address((("::1", 6379),))),
         ("redis://[::1]:7000", Address((("::1", 7000),))),
         ("redis://:p%40s@h/1", Address((("h", 6379),), db=1, password="p@s")),
-        ("rediss://me:secret@h:1", Address((("h", 1),), tls=True, username="me", password="secret")),
+        ("rediss://me:secret@h:1", Address((("h", 1),), uses_tls=True, username="me", password="secret")),
         ("unix:///run/redis.sock", Address(socket="/run/redis.sock")),
         ("unix://me:secret@/a%20b?db=2", Address(socket="/a b", db=2, username="me", password="secret")),
-        ("redis+cluster://a,b:7000", Address(HOSTS, cluster=True)),
-        ("redis+cluster://me:x@a,b:7000/0", Address(HOSTS, cluster=True, username="me", password="x")),
+        ("redis+cluster://a,b:7000", Address(HOSTS, is_cluster=True)),
+        ("redis+cluster://me:x@a,b:7000/0", Address(HOSTS, is_cluster=True, username="me", password="x")),
         (
             "rediss+cluster://a,b:7000?ssl_check_hostname=no",
-            Address(HOSTS, cluster=True, tls=True, tls_options={"ssl_check_hostname": False}),
+            Address(HOSTS, is_cluster=True, uses_tls=True, tls_options={"ssl_check_hostname": False}),
         ),
     ],
 )

@@ -63,5 +63,5 @@ KEYS = Keys()
 @pytest.mark.parametrize(
     "key", [KEYS.runs, KEYS.credentials, KEYS.run("a.b-c"), KEYS.chunk("a", "0f", 2, 0), KEYS.chunk("a", "0f", 2, 7)]
 )
-def test_what_is_written_to_wait_for_replicas_lies_beside_the_write(key: str) -> None:
-    assert key_slot(KEYS.touched(key).encode()) == key_slot(key.encode())
+def test_the_write_that_waits_for_replicas_is_in_the_slot_of_the_key(key: str) -> None:
+    assert key_slot(KEYS.same_slot(key).encode()) == key_slot(key.encode())

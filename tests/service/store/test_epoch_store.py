@@ -20,7 +20,7 @@ from mild_service.errors import (
 )
 from mild_service.store import PackedEpoch, Store
 from mild_service.store.codec import CHUNK_SAMPLES
-from mild_service.store.error_translation import words
+from mild_service.store.error_translation import to_texts
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, random_bitmap
@@ -129,7 +129,7 @@ async def test_a_crash_before_the_commit_leaves_nothing_of_the_epoch(
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 5), 1, False))[0] == "committed"
     await finish(store, run, random_bitmap(LARGE, 9))
     assert await store.bitmaps.collect_garbage(run, await only_round(store, run)) == 2
-    names = words(redis.hkeys(Keys(settings.store_namespace).chunk("a", run.uid, 0, 2)))
+    names = to_texts(redis.hkeys(Keys(settings.store_namespace).chunk("a", run.uid, 0, 2)))
     assert sorted(name.partition(":")[0] for name in names) == ["0", "set"]
     correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     assert correct.shape == (0, bitmap.n_bytes(LARGE))

@@ -52,20 +52,20 @@ async def test_runs_are_looked_at_together_each_from_its_own_place(store: Store)
     first, second, third = await store.events.read_after([(run, 2), (other, 0), (other, 1)])
     assert [event.number for event in first.events] == [3, 4]
     assert [event.kind for event in second.events] == ["run-opened"]
-    assert third.alive
+    assert third.is_alive
     assert not third.events
 
 
 async def test_a_run_that_has_expired_or_was_replaced_is_not_alive(store: Store, clock: Clock) -> None:
     run = await opened(store)
-    assert (await store.events.read_after([(run, 0)]))[0].alive
+    assert (await store.events.read_after([(run, 0)]))[0].is_alive
     clock.now += 601
-    assert not (await store.events.read_after([(run, 0)]))[0].alive
+    assert not (await store.events.read_after([(run, 0)]))[0].is_alive
     again = await opened(store)
     assert again.uid != run.uid
     old, new = await store.events.read_after([(run, 0), (again, 0)])
-    assert (old.alive, list(old.events)) == (False, [])
-    assert (new.alive, len(new.events)) == (True, 1)
+    assert (old.is_alive, list(old.events)) == (False, [])
+    assert (new.is_alive, len(new.events)) == (True, 1)
 
 
 async def test_a_run_keeps_its_latest_events_only(settings: Settings) -> None:

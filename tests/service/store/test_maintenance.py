@@ -12,7 +12,7 @@ from mild_service.errors import ArchiveDamaged, RunChanging, RunExists, RunNotFo
 from mild_service.models import Run
 from mild_service.ops import archive
 from mild_service.store import Store, servers
-from mild_service.store.maintenance import Part
+from mild_service.store.maintenance import RunField
 from tests.service.conftest import Clock, Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, opened, random_bitmap
 
@@ -34,10 +34,10 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-async def content(store: Store, run_id: str) -> list[Part]:
+async def content(store: Store, run_id: str) -> list[RunField]:
     """All of a run but its uid and its times."""
     moved = (b"uid", b"expires")
-    return [part async for part in store.transfer.read(run_id) if part.key != "run" or part.field not in moved]
+    return [part async for part in store.transfer.export_run(run_id) if part.key != "run" or part.field not in moved]
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
@@ -75,7 +75,7 @@ async def test_a_name_that_is_taken_is_refused_and_nothing_is_left(store: Store,
 
 async def test_a_run_that_is_written_to_meanwhile_is_refused(store: Store) -> None:
     run = await filled(store)
-    parts = store.transfer.read("a")
+    parts = store.transfer.export_run("a")
     await anext(parts)
     await store.epochs.commit(run, 0, 3, epoch_bits(N, 3), 1, False)
     with pytest.raises(RunChanging, match="written to while"):
@@ -115,7 +115,7 @@ async def test_a_file_of_a_later_version_is_refused(store: Store, tmp_path: Path
 
 async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Store, dump: Dump) -> None:
     await filled(store)
-    parts = [part async for part in store.transfer.read("a")]
+    parts = [part async for part in store.transfer.export_run("a")]
     record = {part.field: part.value for part in parts if part.key == "run"}
     before = dump()
 
@@ -123,10 +123,10 @@ async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Stor
         for part in parts:
             if part.key != "run":
                 yield part
-        yield Part("credentials", b"x", b"y")
+        yield RunField("credentials", b"x", b"y")
 
     with pytest.raises(StoreDamaged, match="which no run has"):
-        await store.transfer.write("b", record, others())  # type: ignore[arg-type]  # a generator is an iterator
+        await store.transfer.import_run("b", record, others())  # type: ignore[arg-type]  # a generator is an iterator
     assert dump() == before
 
 

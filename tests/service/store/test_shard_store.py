@@ -10,8 +10,8 @@ from mild_service.config import Settings
 from mild_service.errors import EpochConflict, EpochKindConflict, RoundFinished, RunNotFound, StaleAttempt, StoreDamaged
 from mild_service.models import Epoch, Run, ShardOutcome
 from mild_service.store import PackedEpoch, Store
-from mild_service.store.codec import n_chunks
-from mild_service.store.error_translation import words
+from mild_service.store.codec import count_chunks
+from mild_service.store.error_translation import to_texts
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
 from tests.service.shares import epoch_of, share
@@ -41,8 +41,8 @@ async def put_all(store: Store, run: Run, seed: int = 0, of: int = OF, **more: A
 def fields(redis: Redis, settings: Settings, run: Run) -> list[list[str]]:
     """The names of all that is in each chunk."""
     keys = Keys(settings.store_namespace)
-    of = range(n_chunks(run.spec.num_samples))
-    return [words(redis.hkeys(keys.chunk(run.run_id, run.uid, 0, chunk))) for chunk in of]
+    of = range(count_chunks(run.spec.num_samples))
+    return [to_texts(redis.hkeys(keys.chunk(run.run_id, run.uid, 0, chunk))) for chunk in of]
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
@@ -63,7 +63,7 @@ async def test_shards_are_merged_into_an_epoch_and_leave_nothing_else(
     bits, observed = await store.bitmaps.read_epochs(run, 0, [merged])
     np.testing.assert_array_equal(bitmap.unpack(bits[0], n_samples), correct)
     np.testing.assert_array_equal(observed[0], bitmap.full(n_samples))
-    assert fields(redis, settings, run) == [[f"0:1:{merged.digest}"]] * n_chunks(n_samples)
+    assert fields(redis, settings, run) == [[f"0:1:{merged.digest}"]] * count_chunks(n_samples)
 
 
 async def test_the_order_of_shards_decides_nothing(store: Store) -> None:
@@ -201,7 +201,7 @@ async def test_of_many_that_merge_at_once_one_does(
     round_ = await only_round(store, run)
     assert len(merged) == 1
     assert (round_.epochs, round_.version) == ({0: merged[0]}, version + 1)
-    assert fields(redis, settings, run) == [[f"0:1:{merged[0].digest}"]] * n_chunks(n_samples)
+    assert fields(redis, settings, run) == [[f"0:1:{merged[0].digest}"]] * count_chunks(n_samples)
 
 
 async def test_a_shard_replaced_while_the_others_are_merged_is_not_lost(
