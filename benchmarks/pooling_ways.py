@@ -154,7 +154,7 @@ def _before(trace: Trace, number: int) -> Floats:
     n_epochs = number * trace.epochs
     shares = seen.sum(axis=0) / np.maximum((~np.isnan(trace.misclassified[:number])).sum(axis=0), 1)
     counts, mixture = _fitted(shares, n_epochs)
-    return np.full(shares.size, 0.5) if mixture is None else mixture.noisy_posterior()[counts]
+    return np.full(shares.size, 0.5) if mixture is None else mixture.compute_noisy_posterior()[counts]
 
 
 def fitted_ratios(trace: Trace) -> Judged:

@@ -26,7 +26,7 @@ from benchmarks.timing import machine
 from mild_core import verdict
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import FAMILIES, TINY, Floats
-from mild_core.threshold import f1_cut
+from mild_core.threshold import find_f1_cut
 from mild_core.types import Fit, SelectionOptions
 
 RESULTS = Path(__file__).parent / "results"
@@ -74,7 +74,7 @@ def f1_of_cuts(clean_and_noisy: Floats) -> Floats:
 
 def decided(fit: Mixture) -> int:
     """The product's own cut."""
-    return fit.masses.shape[1] - 1 if verdict.judge_fit(fit)[0] == "unimodal" else f1_cut(fit)
+    return fit.masses.shape[1] - 1 if verdict.judge_fit(fit)[0] == "unimodal" else find_f1_cut(fit)
 
 
 def cause_of_miss(truth: Truth, way: Way, fit: Mixture, counts: Floats, floor: Sequence[float]) -> str:
@@ -97,10 +97,10 @@ def outcomes(truth: Truth, way: Way, n_samples: int, rng: np.random.Generator) -
 
     def outcome(name: str, mixture: Mixture, cut: int, errors: tuple[float, float, float], cause: str) -> Outcome:
         regret = float(scores.max() - scores[cut + 1])
-        regret_unjudged = float(scores.max() - scores[f1_cut(mixture) + 1])
-        return Outcome(truth, verdict.component_distance(ideal), name, errors, regret, regret_unjudged, cause)
+        regret_unjudged = float(scores.max() - scores[find_f1_cut(mixture) + 1])
+        return Outcome(truth, verdict.measure_component_distance(ideal), name, errors, regret, regret_unjudged, cause)
 
-    found = [outcome(FLOOR, ideal, f1_cut(ideal), floor, "")]
+    found = [outcome(FLOOR, ideal, find_f1_cut(ideal), floor, "")]
     for kind in get_args(Fit):
         fit = fit_mixture(counts, kind)
         clean, noisy = (float(error) for error in np.abs(fit.scales / ideal.scales - 1))

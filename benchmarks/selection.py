@@ -130,7 +130,7 @@ def _mixture(family: str) -> Way:
     def way(sequence: Trace) -> NDArray[np.bool_]:
         scores = score_samples(sequence.rounds, "mild-simple")
         counts = np.bincount(scores.bins, minlength=scores.n_bins).astype(np.float64)
-        return scores.scored & (scores.values <= scores.value_at(best_cut(family, counts)) + 1e-6)
+        return scores.scored & (scores.values <= scores.get_cut_value(best_cut(family, counts)) + 1e-6)
 
     return way
 

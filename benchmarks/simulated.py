@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import norm, weibull_min
 
 from mild_core.mixture.mixture import Mixture
-from mild_core.mixture.weibull import FAMILIES, TINY, Floats, component_masses, make_likelihood
+from mild_core.mixture.weibull import FAMILIES, TINY, Floats, compute_component_masses, make_likelihood
 from mild_core.types import Fit
 
 Way: TypeAlias = Literal["truncated", "piled up"]
@@ -41,7 +41,7 @@ class Truth:
         kind = MATCHING[way]
         scales, shapes = np.array(self.scales), np.array(self.shapes)
         (open_top,) = FAMILIES[kind].tops
-        masses = component_masses(np.log(scales), np.log(shapes), self.n_epochs + 1, open_top=open_top)
+        masses = compute_component_masses(np.log(scales), np.log(shapes), self.n_epochs + 1, open_top=open_top)
         means = masses @ np.arange(self.n_epochs + 1)
         weights = np.array([1 - self.weight, self.weight])
         return Mixture(kind, weights, scales, shapes, means, masses, np.nan, open_top)

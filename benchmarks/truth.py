@@ -25,5 +25,5 @@ def best_f1(suspicion: NDArray[Any], clean: Mask) -> float:
 
 def auc(suspicion: NDArray[Any], clean: Mask) -> float:
     """Probability that a clean sample is less suspicious than a mislabelled one; 0.5, as by chance, without either."""
-    found = audit.auc(suspicion[clean], suspicion[~clean])
+    found = audit.compute_auc(suspicion[clean], suspicion[~clean])
     return 0.5 if found is None else found

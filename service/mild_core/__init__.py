@@ -22,7 +22,7 @@ __all__ = ["Audit", "RoundBits", "Selection", "SelectionOptions", "pack", "selec
 
 
 def __getattr__(name: str) -> Any:
-    """Import `select` on first use: it needs scipy, which a training job that only records does not load."""
+    """Import `select` on first use, since it needs scipy, which a training job that only records does not load."""
     if name == "select":
         from mild_core.selection import select
 

@@ -1,4 +1,4 @@
-"""Held-out agreement: whether networks predict the labels of samples that they were not trained on beyond chance.
+"""Held-out agreement: whether networks predict, better than chance, the labels of samples not used in their training.
 
 The bits of a training cannot tell random labels from partly wrong ones, since a network memorises both. Memorisation
 does not carry over to held-out samples, so predictions agree with random labels by chance only.
@@ -17,14 +17,14 @@ REQUIRED_ERRORS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class HeldOutAgreement:
-    """How often held-out predictions agree with the given labels.
+    """How often held-out predictions agree with the given labels, compared with chance.
 
     Attributes
     ----------
     n_samples
         Number of held-out samples.
     agreement
-        Share of them whose given label was predicted.
+        Share of the held-out samples whose given label was predicted.
     chance
         Expected share for labels that are independent of the predictions.
     standard_error
@@ -44,7 +44,7 @@ class HeldOutAgreement:
 
     @property
     def summary_text(self) -> str:
-        """The result in one sentence."""
+        """The agreement, chance and the conclusion in one sentence."""
         conclusion = (
             "the labels carry signal" if self.carries_signal else "THE LABELS CARRY NO SIGNAL THAT COULD BE FOUND"
         )
@@ -55,19 +55,22 @@ class HeldOutAgreement:
 
 
 def measure_agreement(
-    labels: NDArray[np.integer], predicted: NDArray[np.integer], n_classes: int, fold: NDArray[np.integer] | None = None
+    labels: NDArray[np.integer],
+    predicted_labels: NDArray[np.integer],
+    n_classes: int,
+    folds: NDArray[np.integer] | None = None,
 ) -> HeldOutAgreement:
-    """Compare given labels with the predictions of networks that were trained on other samples.
+    """Measure how often held-out predictions agree with the given labels, and compare that with chance.
 
     Parameters
     ----------
     labels
         Shape (n_samples,), the given labels, in ``0..n_classes-1``.
-    predicted
-        Shape (n_samples,), the predicted labels, in ``0..n_classes-1``.
+    predicted_labels
+        Shape (n_samples,), in ``0..n_classes-1``, predicted by networks that were not trained on the sample.
     n_classes
         Number of classes.
-    fold
+    folds
         Shape (n_samples,), number of the network that predicted each sample, from 0 on; None for a single network.
 
     Raises
@@ -82,23 +85,23 @@ def measure_agreement(
     has mean ``s / n`` and variance ``(n^2 s - n sum g p (g + p) + s^2) / (n^2 (n - 1))``, as for Cohen's kappa (Fleiss,
     Cohen and Everitt 1969). So neither uneven classes nor a network that predicts mostly one of them raise `z`.
     """
-    if not labels.size or labels.shape != predicted.shape or (fold is not None and fold.shape != labels.shape):
-        shapes = ", ".join(str(array.shape) for array in (labels, predicted, fold) if array is not None)
+    if not labels.size or labels.shape != predicted_labels.shape or (folds is not None and folds.shape != labels.shape):
+        shapes = ", ".join(str(array.shape) for array in (labels, predicted_labels, folds) if array is not None)
         raise InvalidInput(
             f"labels, predictions and folds have the shapes {shapes}; give one of each for at least 1 sample"
         )
-    fold = np.zeros(labels.shape, dtype=np.int64) if fold is None else fold
+    folds = np.zeros(labels.shape, dtype=np.int64) if folds is None else folds
     expected = variance = 0.0
-    for number in np.unique(fold):
-        in_fold = fold == number
-        fold_mean, fold_variance = _compute_chance_agreement(labels[in_fold], predicted[in_fold], n_classes)
+    for fold in np.unique(folds):
+        in_fold = folds == fold
+        fold_mean, fold_variance = _compute_chance_agreement(labels[in_fold], predicted_labels[in_fold], n_classes)
         expected, variance = expected + fold_mean, variance + fold_variance
     n_samples = labels.size
-    excess = float((labels == predicted).sum()) - expected
+    excess = float((labels == predicted_labels).sum()) - expected
     z = excess / variance**0.5 if variance > 0 else 0.0
     return HeldOutAgreement(
         n_samples=n_samples,
-        agreement=float((labels == predicted).mean()),
+        agreement=float((labels == predicted_labels).mean()),
         chance=expected / n_samples,
         standard_error=variance**0.5 / n_samples,
         z=z,
@@ -107,11 +110,11 @@ def measure_agreement(
 
 
 def _compute_chance_agreement(
-    labels: NDArray[np.integer], predicted: NDArray[np.integer], n_classes: int
+    labels: NDArray[np.integer], predicted_labels: NDArray[np.integer], n_classes: int
 ) -> tuple[float, float]:
-    """Compute mean and variance of the number of agreements under shuffled labels."""
+    """Compute mean and variance of the number of agreements if the labels of one fold are shuffled."""
     n = labels.size
-    g, p = (np.bincount(classes, minlength=n_classes).astype(np.float64) for classes in (labels, predicted))
+    g, p = (np.bincount(classes, minlength=n_classes).astype(np.float64) for classes in (labels, predicted_labels))
     s = float(g @ p)
     if n == 1:
         return s, 0.0

@@ -16,14 +16,15 @@ MIN_RISE = 0.002
 
 
 def find_alarms(precision: float | None, recall: float | None, accuracies: Mapping[str, Sequence[float]]) -> list[str]:
-    """List the alarms after the last of several rounds, one sentence each.
+    """Return one sentence for every alarm that holds after the last round; empty without an alarm.
 
     Parameters
     ----------
     precision, recall
-        Measured on the set of the last round; None where it was not measured, which raises no alarm.
+        Measured precision and recall of the selection of the last round. A value of None, which stands for "not
+        measured", raises no alarm.
     accuracies
-        Accuracy at the end of every round, oldest first, by name, such as ``test accuracy``.
+        Accuracies at the end of every round, oldest first, by the name of the accuracy, such as ``test accuracy``.
     """
     messages = []
     if precision is not None and precision < MIN_PRECISION:
@@ -37,7 +38,9 @@ def find_alarms(precision: float | None, recall: float | None, accuracies: Mappi
 
 
 def find_plateau(accuracies: Sequence[float], patience: int = PATIENCE) -> float | None:
-    """Return the best accuracy before the last `patience` rounds if none of these exceeds it by `MIN_RISE`, else None.
+    """Return the accuracy at which a training has reached a plateau, or None if it has not.
+
+    A plateau is reached if none of the last `patience` rounds exceeds the best earlier accuracy by `MIN_RISE`.
 
     Parameters
     ----------
@@ -45,6 +48,11 @@ def find_plateau(accuracies: Sequence[float], patience: int = PATIENCE) -> float
         Accuracy at the end of every round, oldest first.
     patience
         Number of rounds without a rise that make a plateau, at least 1.
+
+    Returns
+    -------
+    float | None
+        The best accuracy before the last `patience` rounds; None if there is no plateau, or no earlier round.
     """
     earlier, latest = accuracies[:-patience], accuracies[-patience:]
     if not earlier or max(latest) >= max(earlier) + MIN_RISE:

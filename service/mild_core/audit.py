@@ -1,4 +1,4 @@
-"""Audits, in which given labels were checked, and the evaluation of a set on the checked samples."""
+"""Audits: given labels that a person checked, and the evaluation of a selected set on the checked samples."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,16 +16,16 @@ from mild_core.types import SelectionOptions
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """Checked labels, packed.
+    """Marks of checked samples as bitmaps: whether the given label of the sample is true.
 
     Attributes
     ----------
     n_samples
-        Samples of the run.
+        Number of samples of the run.
     known
-        Shape (n_bytes,), samples whose label was checked.
+        Shape (n_bytes,), the checked samples.
     clean
-        Shape (n_bytes,), checked samples whose given label is true.
+        Shape (n_bytes,), the checked samples whose given label is true.
     """
 
     n_samples: int
@@ -45,11 +45,11 @@ class Audit:
         Parameters
         ----------
         indices
-            The samples, in any order; repeats count once.
+            Indices of the checked samples, in any order; a repeated index with the same mark counts once.
         clean
-            For each of them, whether its given label is true.
+            Whether the given label of each of these samples is true.
         n_samples
-            Samples of the run.
+            Number of samples of the run.
 
         Raises
         ------
@@ -76,14 +76,14 @@ class Audit:
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:
-        """Parse two consecutive bitmaps: known, then clean.
+        """Create an audit from two consecutive bitmaps: known, then clean.
 
         Raises
         ------
         BitmapLengthError, TrailingBitsError
             If `body` is not two bitmaps of `n_samples` samples.
         InvalidInput
-            If a sample is clean without being known.
+            If a sample has its clean bit set, but not its known bit.
         """
         size = bitmap.n_bytes(n_samples)
         if len(body) != 2 * size:
@@ -91,8 +91,8 @@ class Audit:
                 f"an audit of {n_samples} samples takes {2 * size} bytes (known, then clean), got {len(body)}; "
                 "pack one bit per sample of the whole data set, twice"
             )
-        known = bitmap.check(body[:size], n_samples, "known bitmap")
-        clean = bitmap.check(body[size:], n_samples, "clean bitmap")
+        known = bitmap.validate(body[:size], n_samples, "known bitmap")
+        clean = bitmap.validate(body[size:], n_samples, "clean bitmap")
         if (unchecked := clean & ~known).any():
             raise InvalidInput(
                 f"{bitmap.popcount(unchecked)} samples are clean but not known, the first is sample "
@@ -106,19 +106,19 @@ class Audit:
         return self.known.tobytes() + self.clean.tobytes()
 
     def merge(self, newer: "Audit") -> Self:
-        """Combine two audits of the same samples; `newer` has precedence where they contradict each other."""
+        """Return the marks of both audits; a sample that both audits mark has the mark of `newer`."""
         return type(self)(self.n_samples, self.known | newer.known, (self.clean & ~newer.known) | newer.clean)
 
     def remove(self, samples: Bitmap) -> Self:
-        """Drop the marks of some samples, shape (n_bytes,)."""
+        """Return the audit without the marks of `samples`, a bitmap of shape (n_bytes,)."""
         return type(self)(self.n_samples, self.known & ~samples, self.clean & ~samples)
 
     def count_contradictions(self, other: "Audit") -> int:
-        """Count the samples that both audits mark, differently."""
+        """Count the samples that one audit marks as clean and the other as mislabelled."""
         return bitmap.popcount(self.known & other.known & (self.clean ^ other.clean))
 
     def get_mark(self, index: int) -> bool | None:
-        """Return whether the given label of a sample is true; None if it was not checked."""
+        """Return whether the given label of the sample `index` is true; None if the sample was not checked."""
         known, clean = (bool(bitmap.get_sample_bits(bits, index)) for bits in (self.known, self.clean))
         return clean if known else None
 
@@ -140,14 +140,14 @@ class Audit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AuditChange:
-    """Marks to add to an audit, and marks to remove from it.
+    """Change of an audit: marks to add, and marks to remove.
 
     Attributes
     ----------
     added
         The marks to add.
     removed
-        Shape (n_bytes,), samples whose mark is removed.
+        Shape (n_bytes,), samples whose mark is to be removed.
     """
 
     added: Audit
@@ -155,14 +155,23 @@ class AuditChange:
 
     @classmethod
     def from_marks(cls, indices: Sequence[int], clean: Sequence[bool | None], n_samples: int) -> Self:
-        """Create a change from one mark per sample, as in `Audit.from_marks`; None removes the mark of a sample.
+        """Create a change from one mark per sample.
+
+        Parameters
+        ----------
+        indices
+            Indices of the samples, in any order.
+        clean
+            Whether the given label of each of these samples is true; None to remove the mark of the sample.
+        n_samples
+            Number of samples of the run.
 
         Raises
         ------
         SampleIndexError
             If an index lies outside ``0..n_samples-1``.
         InvalidInput
-            As in `Audit.from_marks`, or if the mark of a sample is both added and removed.
+            If the numbers of marks and indices differ, or a sample has different marks.
         """
         if len(indices) != len(clean):
             raise InvalidInput(
@@ -196,30 +205,31 @@ class AuditChange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotations:
-    """What is known of the samples of a run besides their bits.
+    """Given labels and audit of a run; None for what is missing.
 
     Attributes
     ----------
     labels
         Shape (n_samples,), the given labels.
     audit
-        The checked labels.
+        The marks of the checked samples.
     """
 
     labels: NDArray[np.integer] | None = None
     audit: Audit | None = None
 
     def restrict_to_options(self, n_samples: int, options: SelectionOptions) -> "Annotations":
-        """Return the annotations that a selection with these options uses.
+        """Return only the annotations that a selection with `options` uses.
 
         Raises
         ------
         ParameterError
-            If required labels are missing, or labels or audit are of another number of samples.
+            If the options need labels and there are none, or the labels or the audit that the options use have another
+            number of samples than `n_samples`.
         """
-        labels = self.labels if options.by_class else None
+        labels = self.labels if options.needs_labels else None
         audit = self.audit if options.audit == "fit" else None
-        if options.by_class and labels is None:
+        if options.needs_labels and labels is None:
             name = "per_class" if options.per_class else "min_keep_class"
             raise ParameterError(f"{name} needs the given labels, and there are none; give one label per sample")
         if labels is not None and labels.shape != (n_samples,):
@@ -235,10 +245,14 @@ class Evaluation:
 
     Attributes
     ----------
-    known, clean
-        Checked samples, and those among them whose label is true.
-    kept, kept_clean
-        Checked samples in the set, and those among them whose label is true.
+    known
+        Number of checked samples.
+    clean
+        Number of checked samples whose given label is true.
+    kept
+        Number of checked samples in the set.
+    kept_clean
+        Number of checked samples in the set whose given label is true.
     auc
         Probability that a clean checked sample has a lower score than a mislabelled one, ties counted half; None
         without scored samples of both kinds.
@@ -267,21 +281,21 @@ class Evaluation:
         return 2 * self.kept_clean / total if total else None
 
     def summary(self) -> dict[str, float | int | None]:
-        """Return the quantities as JSON values, with the number of samples that they were measured on."""
+        """Return precision, recall, F1 score, AUC and number of checked samples as JSON values."""
         return asdict(Measured(self.precision, self.recall, self.f1, self.auc, self.known))
 
 
-def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
-    """Evaluate a set on the checked samples of an audit.
+def evaluate_selection(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
+    """Evaluate a selected set on the checked samples of an audit.
 
     Parameters
     ----------
     selected
         Shape (n_bytes,), the kept samples.
     scores
-        Shape (n_samples,), low is clean; NaN where a sample has none. None leaves the AUC out.
+        Shape (n_samples,), low is clean; NaN where a sample has no score. Without scores, the AUC is None.
     audit
-        Checked labels of the same samples.
+        Audit of the same samples.
     """
     return Evaluation(
         known=audit.n_known,
@@ -292,17 +306,29 @@ def evaluate(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit
     )
 
 
-def auc(clean: NDArray[np.floating], noisy: NDArray[np.floating]) -> float | None:
-    """Probability that a score of `clean` is below one of `noisy`, ties counted half; None if either is empty."""
-    if not clean.size or not noisy.size:
+def compute_auc(clean_scores: NDArray[np.floating], noisy_scores: NDArray[np.floating]) -> float | None:
+    """Compute the probability that a clean sample has a lower score than a mislabelled one, ties counted half.
+
+    Parameters
+    ----------
+    clean_scores, noisy_scores
+        Scores of the clean samples, shape (n_clean,), and of the mislabelled ones, shape (n_noisy,).
+
+    Returns
+    -------
+    float | None
+        In 0..1; None if there are no clean or no mislabelled samples.
+    """
+    if not clean_scores.size or not noisy_scores.size:
         return None
-    sorted_noisy = np.sort(noisy)
-    n_at_most = np.searchsorted(sorted_noisy, clean, side="right")
-    n_below = np.searchsorted(sorted_noisy, clean, side="left")
-    return float(1.0 - (n_at_most + n_below).mean() / (2 * noisy.size))
+    sorted_noisy = np.sort(noisy_scores)
+    n_at_most = np.searchsorted(sorted_noisy, clean_scores, side="right")
+    n_below = np.searchsorted(sorted_noisy, clean_scores, side="left")
+    return float(1.0 - (n_at_most + n_below).mean() / (2 * noisy_scores.size))
 
 
 def _compute_audit_auc(scores: NDArray[np.floating], audit: Audit) -> float | None:
+    """Compute the AUC of the checked samples that have a score."""
     known, clean = audit.masks
     has_score = ~np.isnan(scores)
-    return auc(scores[has_score & clean], scores[has_score & known & ~clean])
+    return compute_auc(scores[has_score & clean], scores[has_score & known & ~clean])

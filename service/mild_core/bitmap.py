@@ -18,7 +18,7 @@ Bitmap: TypeAlias = NDArray[np.uint8]
 
 
 def n_bytes(n_samples: int) -> int:
-    """Number of bytes of a bitmap of `n_samples` samples."""
+    """Return the number of bytes of a bitmap of `n_samples` samples."""
     return (n_samples + 7) // 8
 
 
@@ -33,7 +33,7 @@ def unpack(bitmap: Bitmap, n_samples: int) -> NDArray[np.bool_]:
 
 
 def popcount(bitmap: Bitmap) -> int:
-    """Number of set bits, over all axes."""
+    """Count the set bits of a bitmap of any shape."""
     flat = np.ascontiguousarray(bitmap).reshape(-1)
     n_word_bytes = flat.size // 8 * 8  # a 64-bit word is counted as fast as a byte
     words, rest = flat[:n_word_bytes].view(np.uint64), flat[n_word_bytes:]
@@ -73,17 +73,17 @@ def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -
 
 
 def get_sample_bits(bitmap: Bitmap, index: int) -> NDArray[np.bool_]:
-    """Read the bits of one sample from a bitmap of shape (..., n_bytes), shape (...)."""
+    """Return the bits of the sample `index` from bitmaps of shape (..., n_bytes), as booleans of shape (...)."""
     return (bitmap[..., index // 8] >> (7 - index % 8) & 1).astype(bool)
 
 
 def to_indices(bitmap: Bitmap, n_samples: int) -> NDArray[np.int64]:
-    """Return the sorted indices of the set bits, shape (popcount,)."""
+    """Return the indices of the set bits of a bitmap of shape (n_bytes,), ascending."""
     return np.flatnonzero(unpack(bitmap, n_samples))
 
 
 def first_indices(bitmap: Bitmap, limit: int) -> NDArray[np.int64]:
-    """Return the sorted indices of the first `limit` set bits of a bitmap of shape (n_bytes,), without unpacking it."""
+    """Return the indices of the first `limit` set bits, ascending, without unpacking the bitmap, shape (n_bytes,)."""
     byte_indices = np.flatnonzero(bitmap)[:limit]  # each of these bytes has at least one bit set
     bit_positions = np.flatnonzero(np.unpackbits(bitmap[byte_indices]))[:limit]
     return byte_indices[bit_positions // 8] * 8 + bit_positions % 8
@@ -94,8 +94,10 @@ def find_ranges(bitmap: Bitmap, limit: int) -> tuple[int, NDArray[np.int64]]:
 
     Returns
     -------
-    n_ranges, ends
-        Number of ranges, and the first and last index of the first `limit` ones, shape (min(n_ranges, limit), 2).
+    n_ranges
+        Number of all ranges.
+    ends
+        First and last index of each of the first `limit` ranges, shape (min(n_ranges, limit), 2).
     """
     previous, following = np.right_shift(bitmap, 1, dtype=np.uint8), np.left_shift(bitmap, 1, dtype=np.uint8)
     previous[1:] |= bitmap[:-1] << 7
@@ -104,16 +106,16 @@ def find_ranges(bitmap: Bitmap, limit: int) -> tuple[int, NDArray[np.int64]]:
     return popcount(starts), np.stack([first_indices(starts, limit), first_indices(stops, limit)], axis=1)
 
 
-def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
-    """Validate one bitmap and return it as an array of shape (n_bytes,), without a copy.
+def validate(data: bytes | Bitmap, n_samples: int, name: str = "bitmap") -> Bitmap:
+    """Check the length and the padding of one bitmap, and return the bitmap as an array of shape (n_bytes,).
 
     Parameters
     ----------
     data
-        The bitmap.
+        The bitmap; the array returned shares its memory.
     n_samples
-        Samples that it must have a bit for.
-    what
+        Number of samples that the bitmap must have a bit for.
+    name
         Name of the bitmap in error messages.
 
     Raises
@@ -126,18 +128,18 @@ def check(data: bytes | Bitmap, n_samples: int, what: str = "bitmap") -> Bitmap:
     bitmap = np.frombuffer(data, dtype=np.uint8) if isinstance(data, bytes) else data
     if bitmap.shape != (n_bytes(n_samples),):
         raise BitmapLengthError(
-            f"{what} of {n_samples} samples takes {n_bytes(n_samples)} bytes (one bit each), got {bitmap.size}; "
+            f"{name} of {n_samples} samples takes {n_bytes(n_samples)} bytes (one bit each), got {bitmap.size}; "
             "pack one bit per sample, most significant bit first"
         )
     if n_samples % 8 and bitmap[-1] & (0xFF >> n_samples % 8):
         raise TrailingBitsError(
-            f"the last byte of the {what} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie after "
+            f"the last byte of the {name} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie after "
             f"sample {n_samples - 1} and must be zero; zero the padding, or check the bit order (numpy.packbits')"
         )
     return bitmap
 
 
-def jaccard(first: Bitmap, second: Bitmap) -> float:
-    """Jaccard similarity of two sets: samples in both over samples in either; 1 where both are empty."""
+def compute_jaccard(first: Bitmap, second: Bitmap) -> float:
+    """Compute the Jaccard similarity of two sets: samples in both over samples in either; 1 if both are empty."""
     n_union = popcount(first | second)
     return popcount(first & second) / n_union if n_union else 1.0

@@ -1,8 +1,11 @@
 """Per-class cuts: a fit, a cut and a minimum of kept samples for every class.
 
 Classes differ in how hard they are and in how often their label is wrong, and one cut for all drops most samples of the
-hard ones. A class of twenty samples has too little data for a fit, so the fit of each class is drawn to the fit of all
-samples (`mixture.fit_groups`), the more so the fewer samples the class has.
+hard ones. A class of twenty samples has too little data for a fit, so the fit of a class is drawn towards the fit of
+all samples, the more the fewer samples the class has (`mixture.fit_groups`).
+
+A cell is a pair of the observed and the misclassified epochs of a sample (`scores.PartialObservation`). Where all
+samples were observed in every epoch, the cells are the bins of the histogram.
 """
 
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups
 from mild_core.mixture.weibull import Floats
 from mild_core.results import ClassCut, Threshold
-from mild_core.threshold import apply_min_keep, choose_cut, fraction_cut
+from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
 from mild_core.types import SelectionOptions, Verdict
 
 MAX_CLASSES = 10_000
@@ -28,17 +31,19 @@ class ClassGroups:
     Attributes
     ----------
     labels
-        Shape (n_classes,), ascending.
-    class_index
-        Shape (n_scored,), index into `labels` of every scored sample.
-    counts, cells
-        Histograms and samples per cell of every class, shape (n_classes, n_bins) and (n_classes, n_cells).
+        Shape (n_classes,), the labels that occur, ascending.
+    class_indices
+        Shape (n_scored,), position of the label of every scored sample in `labels`.
+    counts
+        Shape (n_classes, n_bins), number of samples of every class in every bin.
+    cell_counts
+        Shape (n_classes, n_cells), number of samples of every class in every cell.
     """
 
     labels: NDArray[np.int64]
-    class_index: NDArray[np.intp]
+    class_indices: NDArray[np.intp]
     counts: Floats
-    cells: Floats
+    cell_counts: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,11 +53,11 @@ class ClassCuts:
     Attributes
     ----------
     fits
-        One per class; empty where classes have no fits of their own.
+        One fit per class; empty where classes have no fits of their own.
     cuts
-        Shape (n_classes,), last bin that is kept.
+        Shape (n_classes,), last bin that is kept of every class; -1 if no bin is.
     floored
-        Shape (n_classes,), classes whose cut was raised to keep their minimum share.
+        Shape (n_classes,), whether the cut of a class was raised to keep its minimum share.
     """
 
     fits: Sequence[Mixture]
@@ -61,35 +66,39 @@ class ClassCuts:
 
 
 def group_by_class(
-    labels: NDArray[np.integer], bins: NDArray[np.integer], n_bins: int, cell: NDArray[np.integer], n_cells: int
+    labels: NDArray[np.integer],
+    bins: NDArray[np.integer],
+    n_bins: int,
+    cell_indices: NDArray[np.integer],
+    n_cells: int,
 ) -> ClassGroups:
-    """Group scored samples by their given label.
+    """Group scored samples by their given label, and count the samples of every class per bin and per cell.
 
     Parameters
     ----------
-    labels, bins, cell
-        Shape (n_scored,), label, bin and cell of every scored sample.
+    labels, bins, cell_indices
+        Shape (n_scored,) each: given label, bin and cell of every scored sample.
     n_bins, n_cells
-        Number of bins of the histogram and of cells of the fit.
+        Number of bins, and number of cells.
 
     Raises
     ------
     ParameterError
-        If there are more than `MAX_CLASSES` classes.
+        If the labels have more than `MAX_CLASSES` classes.
     """
-    classes, class_index = np.unique(labels, return_inverse=True)
+    classes, class_indices = np.unique(labels, return_inverse=True)
     if classes.size > MAX_CLASSES:
         raise ParameterError(
             f"the labels have {classes.size} classes, at most {MAX_CLASSES} are fitted; leave out per_class and "
             "min_keep_class"
         )
-    counts, cells = (
-        np.bincount(class_index * width + column, minlength=classes.size * width)
+    counts, cell_counts = (
+        np.bincount(class_indices * width + column, minlength=classes.size * width)
         .reshape(classes.size, width)
         .astype(np.float64)
-        for column, width in ((bins, n_bins), (cell, n_cells))
+        for column, width in ((bins, n_bins), (cell_indices, n_cells))
     )
-    return ClassGroups(classes.astype(np.int64), class_index, counts, cells)
+    return ClassGroups(classes.astype(np.int64), class_indices, counts, cell_counts)
 
 
 def cut_classes(
@@ -99,18 +108,20 @@ def cut_classes(
     mixture: Mixture | None,
     cell_likelihood: Floats | None,
 ) -> ClassCuts:
-    """Cut every class.
+    """Choose the cut of every class.
 
     Parameters
     ----------
     groups
-        At least one class.
+        The scored samples by class, at least one class.
     options
-        Whether every class has its own cut, and the minimum shares; these do not apply to a cut by ``value``.
+        The threshold rule, whether every class has its own cut (`per_class`), and the minimum shares. The minimum
+        shares do not apply to the rule ``value``.
     threshold
-        The cut of all samples together, for classes without a cut of their own; a cut of None keeps all samples.
+        The cut of all samples together, which classes without a cut of their own use. If its `cut` is None, these
+        classes keep all samples.
     mixture
-        The fit of all samples together; None where the verdict allows no cut by a fit.
+        The fit of all samples together; None if the verdict allows no cut by a fit.
     cell_likelihood
         As in `fit_mixture`.
     """
@@ -123,24 +134,25 @@ def cut_classes(
     if options.per_class:
         min_keep = max(min_keep, options.min_keep)
         if options.threshold == "fraction" and options.fraction is not None:
-            cuts = np.array([fraction_cut(counts, options.fraction) for counts in groups.counts])
+            cuts = np.array([find_fraction_cut(counts, options.fraction) for counts in groups.counts])
         elif mixture is not None:
-            fits = fit_groups(mixture, groups.cells, cell_likelihood)
+            fits = fit_groups(mixture, groups.cell_counts, cell_likelihood)
             cuts = _choose_f1_cuts(fits, groups) if options.threshold == "f1" else _choose_cuts(fits, groups, options)
     raised = np.array([apply_min_keep(int(cut), n, min_keep) for cut, n in zip(cuts, groups.counts, strict=True)])
     return ClassCuts(fits, raised, raised > cuts)
 
 
 def _choose_cuts(fits: Sequence[Mixture], groups: ClassGroups, options: SelectionOptions) -> NDArray[np.int64]:
-    """Apply the rule of the options to every class separately; a target is met by every class."""
+    """Apply the threshold rule to every class separately, so that every class reaches a target."""
     return np.array([choose_cut(fit, counts, options) for fit, counts in zip(fits, groups.counts, strict=True)])
 
 
 def _choose_f1_cuts(fits: Sequence[Mixture], groups: ClassGroups) -> NDArray[np.int64]:
-    """Find the cuts with the largest expected F1 score of all classes together.
+    """Choose the cuts with the largest expected F1 score of all classes together.
 
-    F1 is a ratio of sums over the classes, so its best cuts maximise ``2 clean - F1 * kept`` of every class (Dinkelbach
-    1967). The F1 of a single class would not do: a class of mostly mislabelled samples reaches its best by keeping all.
+    F1 is a ratio of sums over the classes, so the best cuts maximise ``2 clean - F1 * kept`` of every class (Dinkelbach
+    1967). The F1 of each class alone is unsuitable: a class of mostly mislabelled samples has the largest F1 if all of
+    its samples are kept.
     """
     sizes = groups.counts.sum(axis=1)
     densities = np.stack([fit.densities for fit in fits]) * sizes[:, None, None]
@@ -160,10 +172,22 @@ def _choose_f1_cuts(fits: Sequence[Mixture], groups: ClassGroups) -> NDArray[np.
 def describe_classes(
     groups: ClassGroups, class_cuts: ClassCuts, kept: NDArray[np.bool_], verdict: Verdict, *, has_cut: bool
 ) -> tuple[ClassCut, ...]:
-    """Summarise every class in plain numbers; `kept` marks the kept scored samples, shape (n_scored,)."""
+    """Return the cut and the numbers of samples of every class, by ascending label.
+
+    Parameters
+    ----------
+    groups, class_cuts
+        The scored samples by class, and their cuts.
+    kept
+        Shape (n_scored,), whether each scored sample is kept.
+    verdict
+        The verdict on the fit of all samples; noise rates are None unless it is ``separable``.
+    has_cut
+        Whether a cut was made; else the cut of every class is None.
+    """
     n_classes = groups.labels.size
-    n_scored = np.bincount(groups.class_index, minlength=n_classes)
-    n_kept = np.bincount(groups.class_index[kept], minlength=n_classes)
+    n_scored = np.bincount(groups.class_indices, minlength=n_classes)
+    n_kept = np.bincount(groups.class_indices[kept], minlength=n_classes)
     noise_rates: list[float | None] = [None] * n_classes
     if class_cuts.fits and verdict == "separable":
         noise_rates = [float(fit.weights[1]) for fit in class_cuts.fits]

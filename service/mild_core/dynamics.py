@@ -81,7 +81,7 @@ def count_dynamics(bits: RoundBits) -> Dynamics:
     Returns
     -------
     Dynamics
-        Counts of shape (n_samples,). Working memory is that of one block, whatever the number of samples.
+        Counts of shape (n_samples,). The working memory is that of one block for any number of samples.
     """
     n_samples, n_epochs = bits.n_samples, bits.n_epochs
     padded = bitmap.n_bytes(n_samples) * 8
@@ -90,11 +90,11 @@ def count_dynamics(bits: RoundBits) -> Dynamics:
     first = np.zeros(bitmap.n_bytes(n_samples), dtype=np.uint8)
     last = np.zeros_like(first)
     for block, samples in _iter_blocks(n_samples):
-        rows = _Rows(bits.correct, block)
+        rows = _BlockRows(bits.correct, block)
         if bits.observed is None:
-            counters = _count_complete(rows)
+            counters = _count_complete_block(rows)
         else:
-            counters = _count_with_gaps(rows, _Rows(bits.observed, block))
+            counters = _count_block_with_gaps(rows, _BlockRows(bits.observed, block))
             counters.observed.write(observed[samples])
         counters.memorised.write(memorised[samples])
         counters.forgotten.write(forgotten[samples])
@@ -111,15 +111,15 @@ def count_dynamics(bits: RoundBits) -> Dynamics:
 
 
 def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
-    """Count the epochs before each sample is first memorised, shape (n_samples,); `n_epochs` if it never is.
+    """Count the epochs before each sample is memorised for the first time, shape (n_samples,).
 
-    Unobserved epochs count as misclassified ones.
+    A sample that is never memorised has the count `n_epochs`. Unobserved epochs count as misclassified ones.
     """
     n_unlearned = np.zeros(bitmap.n_bytes(bits.n_samples) * 8, dtype=np.uint16)
     for block, samples in _iter_blocks(bits.n_samples):
-        rows = _Rows(bits.correct, block)
+        rows = _BlockRows(bits.correct, block)
         is_learned = np.zeros(rows.n_words, dtype=np.uint64)
-        counter = _Counter(rows.n_words)
+        counter = _BitSlicedCounter(rows.n_words)
         for correct in rows:
             is_learned |= correct
             counter.add(~is_learned)
@@ -128,15 +128,15 @@ def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
 
 
 def _iter_blocks(n_samples: int) -> Iterator[tuple[slice, slice]]:
-    """Yield every block as a slice of bytes and as the slice of its samples."""
+    """Yield the slice of bytes and the slice of samples of every block."""
     n_bytes = bitmap.n_bytes(n_samples)
     for start in range(0, n_bytes, BLOCK_BYTES):
         stop = min(start + BLOCK_BYTES, n_bytes)
         yield slice(start, stop), slice(start * 8, stop * 8)
 
 
-class _Rows:
-    """Iterator over the epochs of one block; each row is a bitmap of 64-bit words, shape (n_words,)."""
+class _BlockRows:
+    """The epochs of one block; iteration yields one bitmap of 64-bit words per epoch, shape (n_words,)."""
 
     def __init__(self, packed: NDArray[np.uint8], block: slice) -> None:
         self._packed = packed[:, block]
@@ -150,8 +150,8 @@ class _Rows:
             yield words
 
 
-class _Counter:
-    """Bit-sliced counter that sums bitmaps column by column."""
+class _BitSlicedCounter:
+    """Counter of the set bits of every column over many bitmaps (see the module's docstring)."""
 
     def __init__(self, n_words: int) -> None:
         self._n_words = n_words
@@ -160,17 +160,17 @@ class _Counter:
 
     def add(self, row: _Words) -> None:
         """Add one bitmap; the counter keeps the array, so the caller must not modify it afterwards."""
-        self._add(0, row)
+        self._add_at_level(0, row)
 
-    def _add(self, level: int, row: _Words) -> None:
-        """Add a bitmap of weight ``2**level``; every second one at a level is merged and its carry moves up."""
+    def _add_at_level(self, level: int, row: _Words) -> None:
+        """Add a bitmap of weight ``2**level``: keep it pending, or merge it with a pending one and carry upwards."""
         while level < len(self._planes):
             pending = self._pending[level]
             if pending is None:
                 self._pending[level] = row
                 return
             self._pending[level] = None
-            self._planes[level], row = _add_three(self._planes[level], pending, row)
+            self._planes[level], row = _add_bitmaps(self._planes[level], pending, row)
             level += 1
         self._planes.append(row)
         self._pending.append(None)
@@ -183,20 +183,20 @@ class _Counter:
             pending = self._pending[level]
             if pending is not None:
                 self._pending[level] = None
-                self._planes[level], carry = _add_three(self._planes[level], pending, zero)
-                self._add(level + 1, carry)
+                self._planes[level], carry = _add_bitmaps(self._planes[level], pending, zero)
+                self._add_at_level(level + 1, carry)
             level += 1
 
     def write(self, out: _Counts) -> None:
-        """Write the sums to `out`, shape (n_columns,)."""
+        """Write the count of every column to `out`, shape (n_columns,)."""
         self._merge_pending()
         for shift in range(0, len(self._planes), 8):
-            byte_counts = _interleave(self._planes[shift : shift + 8])[: out.size]
+            byte_counts = _transpose_planes(self._planes[shift : shift + 8])[: out.size]
             out[:] = byte_counts if shift == 0 else out | (byte_counts.astype(np.uint16) << shift)
 
 
-def _add_three(a: _Words, b: _Words, c: _Words) -> tuple[_Words, _Words]:
-    """Full adder: add three bitmaps column by column and return the sum and the carry."""
+def _add_bitmaps(a: _Words, b: _Words, c: _Words) -> tuple[_Words, _Words]:
+    """Add three bitmaps column by column (a full adder), and return the sum bits and the carry bits."""
     total = a ^ b
     carry = a & b
     carry |= total & c
@@ -204,8 +204,8 @@ def _add_three(a: _Words, b: _Words, c: _Words) -> tuple[_Words, _Words]:
     return total, carry
 
 
-def _interleave(planes: list[_Words]) -> NDArray[np.uint8]:
-    """Convert up to eight bit planes to one byte per column, by an 8 x 8 bit transpose at every byte position."""
+def _transpose_planes(planes: list[_Words]) -> NDArray[np.uint8]:
+    """Convert up to eight bit planes to one byte per column, by a transpose of 8 x 8 bits at every byte position."""
     n_bytes = planes[0].size * 8
     grid = np.zeros((n_bytes, 8), dtype=np.uint8)
     for level, plane in enumerate(planes):
@@ -220,20 +220,20 @@ def _interleave(planes: list[_Words]) -> NDArray[np.uint8]:
     return x.view(np.uint8).reshape(n_bytes, 8)[:, ::-1].reshape(-1)
 
 
-class _Counters:
+class _BlockCounters:
     """Counters of one block, with the first and the last observed bit of every sample."""
 
     def __init__(self, n_words: int) -> None:
-        self.observed = _Counter(n_words)
-        self.memorised = _Counter(n_words)
-        self.forgotten = _Counter(n_words)
+        self.observed = _BitSlicedCounter(n_words)
+        self.memorised = _BitSlicedCounter(n_words)
+        self.forgotten = _BitSlicedCounter(n_words)
         self.first: _Words = np.zeros(n_words, dtype=np.uint64)
         self.last: _Words = np.zeros(n_words, dtype=np.uint64)
 
 
-def _count_complete(rows: _Rows) -> _Counters:
+def _count_complete_block(rows: _BlockRows) -> _BlockCounters:
     """Count a block in which every sample was observed in every epoch."""
-    counters = _Counters(rows.n_words)
+    counters = _BlockCounters(rows.n_words)
     for epoch, correct in enumerate(rows):
         if epoch == 0:
             counters.first = correct
@@ -244,9 +244,9 @@ def _count_complete(rows: _Rows) -> _Counters:
     return counters
 
 
-def _count_with_gaps(rows: _Rows, observed_rows: _Rows) -> _Counters:
-    """Count a block with unobserved epochs; a transition lies between two consecutive observed epochs."""
-    counters = _Counters(rows.n_words)
+def _count_block_with_gaps(rows: _BlockRows, observed_rows: _BlockRows) -> _BlockCounters:
+    """Count a block in which samples have unobserved epochs; forgetting compares consecutive observed epochs."""
+    counters = _BlockCounters(rows.n_words)
     was_observed = np.zeros(rows.n_words, dtype=np.uint64)
     for correct, observed in zip(rows, observed_rows, strict=True):
         counters.first |= correct & ~was_observed

@@ -21,7 +21,16 @@ from typing import ClassVar
 class MildError(Exception):
     """Base class of all errors that this project raises.
 
-    `line` is the line (or row) of the record that caused the error, where the input is a log of records.
+    Attributes
+    ----------
+    code
+        Stable name of the error, as in the service's ``/problems/<code>``.
+    title
+        The error in a few words, the same for all errors of a class.
+    retryable
+        Whether the same call may succeed later.
+    line
+        Line (or row) of the record that caused the error, where the input is a log of records; else None.
     """
 
     code: str = "error"
@@ -66,7 +75,7 @@ class SampleIndexError(InvalidInput):
 
 
 class SampleIdError(InvalidInput):
-    """An external sample id is empty, too long or a duplicate; `line` is its line."""
+    """An external sample id is malformed, too long or a duplicate; `line` is the line of the id."""
 
     code = "sample-id"
     title = "Sample id cannot be used"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mild_core.mixture.mixture import Mixture, fit_mixture, refit
+from mild_core.mixture.mixture import Mixture, fit_mixture, refit_histograms
 from mild_core.mixture.weibull import Floats
 from mild_core.results import Curves, Estimate
 from mild_core.types import Fit
@@ -33,14 +33,14 @@ def estimate_curves(
     cell_likelihood: Floats | None = None,
     checked_counts: Floats | None = None,
 ) -> Curves:
-    """Estimate noise rate, precision and recall of keeping bins ``0..cut``, for every cut.
+    """Estimate noise rate, precision and recall of every cut, each with a 90% interval.
 
     Parameters
     ----------
     mixture
         The fit in use.
     counts, cell_likelihood, checked_counts
-        The data that it was fitted to, as in `fit_mixture`. The resamples are complete histograms in any case.
+        The data of the fit, as in `fit_mixture`. The bootstrap resamples whole bins even where these data have cells.
     """
     rng = np.random.default_rng(0)
     n_samples = int(counts.sum())
@@ -49,7 +49,7 @@ def estimate_curves(
     fixed_counts = np.zeros_like(density) if resampled_checks is None else resampled_checks.sum(axis=0)
     n_drawn = n_samples - int(fixed_counts.sum())  # checked samples are not resampled
     resamples = fixed_counts + rng.multinomial(n_drawn, density / density.sum(), size=N_BOOTSTRAP)
-    draws = np.array([_compute_quality(fit) for fit in refit(mixture, resamples, resampled_checks)])
+    draws = np.array([_compute_quality(fit) for fit in refit_histograms(mixture, resamples, resampled_checks)])
     alternatives = np.array(
         [
             _compute_quality(fit_mixture(counts, kind, cell_likelihood, checked_counts))
@@ -65,7 +65,15 @@ def estimate_curves(
 
 
 def read_estimates(curves: Curves, cut: int) -> Mapping[str, Estimate | None]:
-    """Read the estimates of keeping bins ``0..cut`` off the curves; a cut of -1 keeps no sample."""
+    """Return the estimates of one cut by the name of the quantity (`QUANTITIES`).
+
+    Parameters
+    ----------
+    curves
+        Estimates of all cuts.
+    cut
+        Last bin that is kept; -1 for no bin.
+    """
     columns = zip(curves.value[:, cut + 1], curves.low[:, cut + 1], curves.high[:, cut + 1], strict=True)
     return {
         name: Estimate(*(float(number) for number in column)) for name, column in zip(QUANTITIES, columns, strict=True)
@@ -73,7 +81,7 @@ def read_estimates(curves: Curves, cut: int) -> Mapping[str, Estimate | None]:
 
 
 def _compute_quality(mixture: Mixture) -> Floats:
-    """Compute the noise rate, precision and recall that a mixture implies for every cut, shape (3, n_bins + 1)."""
+    """Compute noise rate, precision and recall of every cut from -1 on under a mixture, shape (3, n_bins + 1)."""
     clean, noisy = np.cumsum(np.pad(mixture.densities, ((0, 0), (1, 0))), axis=1)
     total = clean + noisy
     precision = np.divide(clean, total, out=np.ones_like(total), where=total > 0)

@@ -1,6 +1,6 @@
-"""Descriptions and limits of dataclass fields: declared once, read by checks, by the service and by the command line.
+"""Descriptions and limits of dataclass fields, declared once for the checks, the service and the command line.
 
-A field says what it is where it is declared::
+A field is described where it is declared::
 
     p: float = declare_field(0.5, "posterior: largest noisy posterior kept.", 0, 1)
 """
@@ -18,65 +18,69 @@ if TYPE_CHECKING:
 
 
 def describe(
-    text: str, low: float | None = None, high: float | None = None, *, alias: str | None = None, **more: Any
+    text: str, low: float | None = None, high: float | None = None, *, alias: str | None = None, **extra: Any
 ) -> Mapping[str, Any]:
-    """Metadata of a dataclass field.
+    """Return the metadata of a dataclass field: its description and its limits.
 
     Parameters
     ----------
     text
-        What the field is, in one sentence; ends with a full stop.
+        Description of the field: one sentence that ends with a full stop.
     low, high
-        Smallest and largest value that is accepted; None: no limit.
+        Smallest and largest value that is accepted; None for no limit.
     alias
-        Name on the wire, where that is a Python keyword.
-    more
-        What one reader needs beyond that, such as the help's group of an option.
+        Name of the field on the wire, if the name is a Python keyword; else None.
+    extra
+        Further metadata for one reader, such as the group of an option in the help of the command line.
     """
-    return MappingProxyType({"text": text, "low": low, "high": high, "alias": alias, **more})
+    return MappingProxyType({"text": text, "low": low, "high": high, "alias": alias, **extra})
 
 
-def declare_field(default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
-    """A dataclass field with a default and the metadata of `describe`."""
-    return field(default=default, metadata=describe(text, low, high, **more))
+def declare_field(default: Any, text: str, low: float | None = None, high: float | None = None, **extra: Any) -> Any:
+    """Create a dataclass field with a default and the metadata of `describe`."""
+    return field(default=default, metadata=describe(text, low, high, **extra))
 
 
-def wire_name(described_field: "Field[Any]") -> str:
-    """Name of a field on the wire."""
+def get_wire_name(described_field: "Field[Any]") -> str:
+    """Return the name of a field on the wire: its alias, or its own name if it has none."""
     return described_field.metadata.get("alias") or described_field.name
 
 
 @cache
-def field_types(cls: "type[DataclassInstance]") -> Mapping[str, Any]:
-    """Types of a dataclass' fields by name, annotations resolved."""
+def resolve_field_types(cls: "type[DataclassInstance]") -> Mapping[str, Any]:
+    """Return the types of the fields of a dataclass by field name, with string annotations resolved."""
     return MappingProxyType(get_type_hints(cls))
 
 
-def literal_values(annotation: Any) -> tuple[Any, ...]:
-    """Values of a Literal type; empty for any other type."""
+def get_literal_values(annotation: Any) -> tuple[Any, ...]:
+    """Return the values of a Literal type; empty for any other type."""
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def check_fields(values: "DataclassInstance") -> None:
-    """Check every described field of a dataclass against its choices and limits.
+    """Check the values of a dataclass instance against the choices and limits of its fields.
+
+    A value of None passes the limits.
 
     Raises
     ------
     ParameterError
-        If a choice is unknown or a number is outside its limits; None passes.
+        If a value is not among the choices of its field, or a number is outside the limits of its field.
     """
-    types = field_types(type(values))
-    for each in fields(values):
-        value = getattr(values, each.name)
-        choices = literal_values(types[each.name])
+    types = resolve_field_types(type(values))
+    for dataclass_field in fields(values):
+        value = getattr(values, dataclass_field.name)
+        choices = get_literal_values(types[dataclass_field.name])
         if choices and value not in choices:
-            raise ParameterError(f"{each.name} is {value!r}; choose one of {', '.join(choices)}")
-        low, high = each.metadata.get("low"), each.metadata.get("high")
+            raise ParameterError(f"{dataclass_field.name} is {value!r}; choose one of {', '.join(choices)}")
+        low, high = dataclass_field.metadata.get("low"), dataclass_field.metadata.get("high")
         if value is None or (low is None and high is None):
             continue
         if not (low is None or low <= value) or not (high is None or value <= high):
-            raise ParameterError(f"{each.name} is {value}; give a number in {_limit(low)}..{_limit(high)}")
+            limits = f"{_format_limit(low)}..{_format_limit(high)}"
+            raise ParameterError(f"{dataclass_field.name} is {value}; give a number in {limits}")
 
 
-def _limit(number: float | None) -> str:
+def _format_limit(number: float | None) -> str:
+    """Format a limit for an error message; empty for no limit."""
     return "" if number is None else f"{number:g}" if isinstance(number, float) else str(number)

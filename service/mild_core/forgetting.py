@@ -1,4 +1,4 @@
-"""Forgetting and late memorisation: how the order of a sample's epochs tells whether a fit can be trusted.
+"""Forgetting and late memorisation: the order of a sample's epochs shows whether a fit can be trusted.
 
 Clean samples are easy to memorise and hard to forget, mislabelled ones the reverse. Where likely clean samples are
 forgotten until the end of training, the network has not memorised the right labels, and hard clean samples have the
@@ -15,20 +15,20 @@ from mild_core.types import RoundBits
 
 
 def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
-    """Measure how often memorised samples are forgotten in the next epoch, in the second half of the epochs.
+    """Measure how often a memorised sample is forgotten in the next epoch, over the second half of every round.
 
     Parameters
     ----------
     rounds
-        Rounds of the same samples; the second half of the epochs of each counts.
+        Rounds of the same samples.
     samples
-        Shape (n_bytes,), the samples to measure, in every round that they are members of.
+        Shape (n_bytes,), the samples to measure; a sample counts in the rounds that it is a member of.
 
     Returns
     -------
     float | None
-        Forgetting events over memorised epochs, in 0..1; None where no sample was memorised in one epoch and observed
-        in the next.
+        Number of forgetting events over number of memorised epochs, in 0..1; None if no sample was memorised in one
+        epoch and observed in the next.
     """
     n_memorised = n_forgotten = 0
     for bits, members in _iter_members(rounds, samples):
@@ -42,19 +42,19 @@ def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> float | 
 
 
 def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
-    """Measure in what share of the last quarter of the epochs samples are memorised.
+    """Measure the share of epochs in which samples are memorised, over the last quarter of every round.
 
     Parameters
     ----------
     rounds
-        Rounds of the same samples; the last quarter of the epochs of each counts.
+        Rounds of the same samples.
     samples
-        Shape (n_bytes,), the samples to measure, in every round that they are members of.
+        Shape (n_bytes,), the samples to measure; a sample counts in the rounds that it is a member of.
 
     Returns
     -------
     float | None
-        Memorised over observed epochs, in 0..1; None where no sample was observed.
+        Number of memorised over number of observed epochs, in 0..1; None if no sample was observed.
     """
     n_memorised = n_observed = 0
     for bits, members in _iter_members(rounds, samples):
@@ -65,7 +65,7 @@ def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> f
 
 
 def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
-    """Cut every round down to the first quarter of its epochs, rounded up."""
+    """Return every round with only the first quarter of its epochs, rounded up."""
     return [
         replace(
             bits,
@@ -77,10 +77,11 @@ def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
 
 
 def _quarter_length(bits: RoundBits) -> int:
+    """Return the number of epochs in a quarter of a round, rounded up."""
     return -(-bits.n_epochs // 4)
 
 
 def _iter_members(rounds: Sequence[RoundBits], samples: Bitmap) -> Iterator[tuple[RoundBits, Bitmap]]:
-    """Yield every round with those of `samples` that are its members, shape (n_bytes,)."""
+    """Yield every round with the members of the round that are in `samples`, shape (n_bytes,)."""
     for bits in rounds:
         yield bits, samples if bits.members is None else samples & bits.members

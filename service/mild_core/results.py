@@ -1,4 +1,4 @@
-"""What a selection says: the clean set, what it was read off, and what may be believed of it."""
+"""Result of a selection: the clean set, the cut and the fit behind it, and the estimates of its quality."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,13 +24,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
-    """Estimates of every cut.
+    """Estimates of noise rate, precision and recall for every cut of a histogram.
 
     Attributes
     ----------
     value, low, high
-        Shape (3, n_bins + 1), float64: noise rate, precision and recall, each with its 90% interval, where bins
-        ``0..position - 1`` are kept.
+        Shape (3, n_bins + 1) each: the estimates, and the ends of their 90% intervals. Row 0 is the noise rate, row 1
+        the precision and row 2 the recall; column ``j`` belongs to the cut ``j - 1``.
     """
 
     value: NDArray[np.float64]
@@ -75,7 +75,15 @@ class ClassCut:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Scores as the fit saw them: bin ``j`` covers metric ``origin + width * j``."""
+    """Histogram of the scores, as it was fitted.
+
+    Attributes
+    ----------
+    origin, width
+        Bin ``j`` holds the scores in ``(origin + width * (j - 1), origin + width * j]``.
+    counts
+        Shape (n_bins,), number of scored samples in every bin.
+    """
 
     origin: float
     width: float
@@ -84,7 +92,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class MemberOverlap:
-    """How far a set overlaps with the members of its round."""
+    """Overlap of a set with the members of its round."""
 
     agreement: float = field(
         metadata=describe("Share of the judged samples that are both kept and members, or neither.")
@@ -96,7 +104,7 @@ class MemberOverlap:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Quality of a set on the audited samples; null where that is not defined."""
+    """Quality of a set on the audited samples; a quantity that is not defined is null."""
 
     precision: float | None = field(metadata=describe("Share of the kept that are clean."))
     recall: float | None = field(metadata=describe("Share of the clean that are kept."))
@@ -109,7 +117,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class SelectionSummary:
-    """A selection without its arrays: the one declaration of its JSON."""
+    """A selection without its arrays, as it is returned in JSON."""
 
     num_samples: int = field(metadata=describe("Samples of the run."))
     num_selected: int = field(metadata=describe("Samples kept."))
@@ -140,50 +148,59 @@ class SelectionSummary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """The clean set of one round, and what may be believed of it.
+    """The clean set after one or more rounds, with the cut, the fit, the verdict and the estimates of quality.
 
     Attributes
     ----------
     options
-        Resolved options.
+        Options of the selection, validated.
     n_samples
-        Samples of the run.
+        Number of samples of the run.
     bitmap
         Shape (n_bytes,), the kept samples.
-    by_cut
-        Shape (n_bytes,), those that the cut keeps: the same, but for checked samples that follow their mark.
+    cut_bitmap
+        Shape (n_bytes,), the samples that the cut keeps. Differs from `bitmap` where audited samples are kept or
+        dropped by their mark (option ``audit="fit"``).
     scores
         Shape (n_samples,), the metric; NaN where a sample was never observed.
     scored
-        Shape (n_samples,), who was seen often enough to be judged: the others are never kept.
+        Shape (n_samples,), samples that were observed often enough to be judged; the others are never kept.
     noisy_posterior
-        Shape (n_samples,), probability of being mislabelled under the fit; NaN where there is none.
-    threshold, components, verdict, reasons
-        The cut, the fitted components (clean first; empty when nothing was fitted), and what may be believed.
+        Shape (n_samples,), probability of being mislabelled under the fit; NaN for a sample that is not scored, and for
+        all samples if nothing was fitted.
+    threshold
+        The cut.
+    components
+        The fitted components, clean first; empty if nothing was fitted.
+    verdict, reasons
+        Whether the fit separates clean from mislabelled samples, and why, one sentence each.
     estimated
-        ``noise_rate``, ``precision``, ``recall``: an Estimate each, or None where not identified.
+        Estimates of ``noise_rate``, ``precision`` and ``recall``; None for a quantity that the fit does not identify.
     epochs
-        Epochs that counted.
+        Number of epochs of the rounds that counted.
     early
-        Whether these are the first quarter of every round, since mislabelled samples are memorised late.
+        Whether only the first quarter of every round counted, since mislabelled samples are memorised late.
     unobserved
-        Samples seen in under half of the epochs in which they should have been; never kept, always reported.
+        Number of samples that were observed in less than half of their expected epochs; these are never kept.
     planted
-        Samples whose own label was never judged, since it was broken on purpose; never kept, always reported.
-    histogram, densities
-        What was fitted: the histogram, and the two weighted components' expected counts, shape (2, n_bins); or None.
+        Number of samples that are not judged because their label was changed on purpose in every round that observed
+        them; these are never kept.
+    histogram
+        Histogram of the scores.
+    densities
+        Shape (2, n_bins), expected counts of the clean and of the noisy component; None if nothing was fitted.
     curves
-        The same estimates for every cut; None where they are not identified, or where classes have cuts of their own.
+        Estimates for every cut; None if the fit does not identify them, or classes have cuts of their own.
     classes
-        Every class by its label, where the options let classes have a say; else empty.
+        Cut and counts of every class by ascending label; empty unless the options ask for classes.
     member_overlap
-        Overlap with the members of the last round; None where all or none of the scored samples are members.
+        Overlap with the members of the last round; None if all or none of the scored samples are members.
     """
 
     options: SelectionOptions
     n_samples: int
     bitmap: Bitmap
-    by_cut: Bitmap
+    cut_bitmap: Bitmap
     scores: NDArray[np.float32]
     scored: NDArray[np.bool_]
     noisy_posterior: NDArray[np.float32]
@@ -203,13 +220,13 @@ class Selection:
     member_overlap: MemberOverlap | None = None
 
     @property
-    def measurable(self) -> Bitmap:
-        """The set to hold against an audit, shape (n_bytes,): where checked samples follow their mark, the cut's."""
-        return self.by_cut if self.options.audit == "fit" else self.bitmap
+    def audited_bitmap(self) -> Bitmap:
+        """The set to evaluate on an audit, shape (n_bytes,): `cut_bitmap` with ``audit="fit"``, else `bitmap`."""
+        return self.cut_bitmap if self.options.audit == "fit" else self.bitmap
 
     @property
     def n_selected(self) -> int:
-        """Samples kept."""
+        """Number of kept samples."""
         return bitmap.popcount(self.bitmap)
 
     @property
@@ -218,7 +235,7 @@ class Selection:
         return bitmap.to_indices(self.bitmap, self.n_samples)
 
     def summary(self) -> dict[str, Any]:
-        """Return `SelectionSummary` as JSON values; without ``classes`` where the options do not ask for them."""
+        """Return the `SelectionSummary` as JSON values, without ``classes`` unless the options ask for classes."""
         summary = SelectionSummary(
             num_samples=self.n_samples,
             num_selected=self.n_selected,
@@ -234,6 +251,6 @@ class Selection:
             unobserved=self.unobserved,
             planted=self.planted,
             member_overlap=self.member_overlap,
-            classes=list(self.classes) if self.options.by_class else None,
+            classes=list(self.classes) if self.options.needs_labels else None,
         )
         return {name: value for name, value in asdict(summary).items() if name != "classes" or value is not None}

@@ -12,10 +12,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def find_id_error(sample_id: str) -> str | None:
-    """Return why a text is not a valid sample id, or None if it is one.
+    """Return why `sample_id` is not a valid sample id, or None if it is valid.
 
-    An id has 1 to `MAX_ID_BYTES` bytes of UTF-8, no control characters and no blanks around it, so that a file can list
-    one id per line.
+    A valid id has 1 to `MAX_ID_BYTES` bytes of UTF-8, no control characters and no blanks at its ends, so that a file
+    can list one id per line.
     """
     if not sample_id:
         return f"it is empty, 1 to {MAX_ID_BYTES} bytes are needed"
@@ -34,12 +34,14 @@ def find_id_error(sample_id: str) -> str | None:
 
 
 class IdIndex:
-    """Index from external ids to samples, in 20 bytes per sample: ids are compared by 128 bits of their BLAKE2b hash.
+    """Index from external ids to sample indices, in 20 bytes per sample.
+
+    Ids are compared by 128 bits of their BLAKE2b hash.
 
     Parameters
     ----------
     digests
-        `hash_ids` of all ids, in the order of the samples, shape (n_samples, 2).
+        Hashes of all ids by `hash_ids`, in the order of the samples, shape (n_samples, 2).
     """
 
     def __init__(self, digests: NDArray[np.uint64]) -> None:
@@ -54,11 +56,14 @@ class IdIndex:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the index in bytes."""
+        """Size of the index in memory, in bytes."""
         return int(self._high.nbytes + self._low.nbytes + self._order.nbytes)
 
     def find_duplicate(self) -> tuple[int, int] | None:
-        """Return the first two samples with the same id, ascending, or None if all ids differ."""
+        """Return the indices of two samples with the same id, ascending, or None if all ids differ.
+
+        Of several duplicates, the one whose second sample comes first is returned.
+        """
         is_equal = (self._high[1:] == self._high[:-1]) & (self._low[1:] == self._low[:-1])
         pairs = np.sort(np.stack((self._order[:-1][is_equal], self._order[1:][is_equal])), axis=0)
         if not pairs.size:
@@ -67,7 +72,7 @@ class IdIndex:
         return int(first), int(second)
 
     def find_indices(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Look up the sample of every id, shape (n_ids,); -1 for an unknown id."""
+        """Return the sample index of every id, shape (n_ids,); -1 for an unknown id."""
         digests = hash_ids(ids)
         position = np.searchsorted(self._high, digests[:, 0])
         indices = np.full(len(ids), -1, dtype=np.int64)
@@ -82,7 +87,7 @@ class IdIndex:
 
 
 def hash_ids(ids: Iterable[str]) -> NDArray[np.uint64]:
-    """Hash every id to 128 bits, shape (n_ids, 2)."""
+    """Hash every id to 128 bits, two 64-bit words per id, shape (n_ids, 2)."""
     blake = hashlib.blake2b
     digests = b"".join([blake(sample_id.encode(errors="surrogatepass"), digest_size=16).digest() for sample_id in ids])
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)

@@ -48,15 +48,17 @@ class Scores:
         Shape (n_samples,), low is clean; NaN where a sample was never observed.
     origin, width, n_bins
         Bin ``j`` of ``0..n_bins-1`` holds the scores in ``(origin + width * (j - 1), origin + width * j]``.
-    observed, expected
-        Shape (n_samples,), epochs over all rounds in which the sample was, and should have been, observed.
+    observed
+        Shape (n_samples,), number of epochs of all rounds in which the sample was observed.
+    expected
+        Shape (n_samples,), number of epochs of all rounds in which the sample should have been observed.
     coverage
         Shape (n_samples,), share of the epochs in which the sample was observed, with equal weight for every round.
     n_epochs
         Epochs of all rounds together.
     planted
-        Shape (n_samples,), samples that were planted in every round in which they were observed; None where there are
-        none.
+        Shape (n_samples,), samples that were planted in every round in which they were observed; None if no round has
+        planted samples.
     """
 
     values: Floats
@@ -96,33 +98,33 @@ class Scores:
         planted = np.zeros_like(observed) if self.planted is None else observed & self.planted
         return assign_bins(self.values[planted], self.origin, self.width, self.n_bins)
 
-    def cut_at(self, value: float) -> int:
-        """Last bin whose scores are all at most `value`; -1 if there is none."""
+    def find_cut(self, value: float) -> int:
+        """Return the last bin that holds no score above `value`; -1 if the first bin does."""
         position = np.floor((value - self.origin) / self.width + EPSILON)
         return int(np.clip(position, -1, self.n_bins - 1))
 
-    def value_at(self, cut: int) -> float:
-        """Largest score in bin `cut`."""
+    def get_cut_value(self, cut: int) -> float:
+        """Return the largest score that the bin `cut` can hold."""
         return self.origin + self.width * cut
 
 
 def score_samples(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
-    """Score every sample over `rounds`.
+    """Compute the score of every sample over `rounds`, and the bins of the scores.
 
     Parameters
     ----------
     rounds
         One or more rounds of the same samples, oldest first.
     metric
-        One of the four metrics of this module.
+        One of the four metrics that the docstring of this module defines.
     """
     n_samples = rounds[0].n_samples
     always_planted = find_always_planted(rounds)
     values, coverage = (np.zeros(n_samples) for _ in range(2))
     observed, expected = (np.zeros(n_samples, dtype=np.int32) for _ in range(2))
     n_observed_rounds = np.zeros(n_samples, dtype=np.uint16)
-    for complete_round in rounds:
-        bits, excluded = exclude_planted(complete_round, always_planted)
+    for round_bits in rounds:
+        bits, excluded = exclude_planted(round_bits, always_planted)
         counts = count_dynamics(bits)
         # Scaling by 1 / observed extrapolates from the observed epochs to the others. A sample that was not observed at
         # all has the value 0.
@@ -146,7 +148,7 @@ def score_samples(rounds: Sequence[RoundBits], metric: Metric) -> Scores:
 
 
 def assign_bins(values: NDArray[np.floating], origin: float, width: float, n_bins: int) -> NDArray[np.int64]:
-    """Assign scores to the bins of a `Scores` grid, shape of `values`."""
+    """Return the bin of every score, shape of `values`; `Scores` describes the bins."""
     position: Floats = np.subtract(values, origin, dtype=np.float64)
     position /= width  # in place from here on: allocation costs more than the arithmetic
     position -= EPSILON
@@ -157,9 +159,12 @@ def assign_bins(values: NDArray[np.floating], origin: float, width: float, n_bin
 
 
 def find_always_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
-    """Find the samples that were planted in every round in which they were observed, shape (n_bytes,).
+    """Find the samples that were planted in every round in which they were observed.
 
-    None where no round has planted samples.
+    Returns
+    -------
+    Bitmap | None
+        Shape (n_bytes,); None if no round has planted samples.
     """
     planted_by_round = [bits.planted for bits in rounds if bits.planted is not None]
     if not planted_by_round:
@@ -173,20 +178,22 @@ def find_always_planted(rounds: Sequence[RoundBits]) -> Bitmap | None:
 
 
 def exclude_planted(bits: RoundBits, always_planted: Bitmap | None) -> tuple[RoundBits, NDArray[np.bool_] | None]:
-    """Mark the planted samples of a round as unobserved, except those that have no other round.
+    """Mark the planted samples of a round as unobserved, except those that were planted in all of their rounds.
 
     Parameters
     ----------
     bits
         The round.
     always_planted
-        `find_always_planted` of all rounds, shape (n_bytes,): these samples remain observed.
+        Shape (n_bytes,), the samples that remain observed: `find_always_planted` of all rounds.
 
     Returns
     -------
-    bits, excluded
-        The changed round, and which samples should have been observed in it and are excluded, shape (n_samples,); None
-        where nothing is excluded.
+    bits
+        The round without its planted samples.
+    excluded
+        Shape (n_samples,), the samples that are excluded although they should have been observed; None if no sample is
+        excluded.
     """
     if bits.planted is None or always_planted is None:
         return bits, None
@@ -196,25 +203,25 @@ def exclude_planted(bits: RoundBits, always_planted: Bitmap | None) -> tuple[Rou
     all_samples = np.broadcast_to(bitmap.full(bits.n_samples), bits.correct.shape)
     observed = (all_samples if bits.observed is None else bits.observed) & ~excluded
     remaining = replace(bits, correct=bits.correct & ~excluded, observed=observed)
-    expected = _expected_samples(bits)
+    expected = _get_expected_samples(bits)
     return remaining, bitmap.unpack(excluded if expected is None else excluded & expected, bits.n_samples)
 
 
-def _expected_samples(bits: RoundBits) -> Bitmap | None:
-    """Samples that should be observed in a round, shape (n_bytes,); None for all samples."""
+def _get_expected_samples(bits: RoundBits) -> Bitmap | None:
+    """Return the samples that should be observed in a round, shape (n_bytes,); None stands for all samples."""
     return None if bits.expects == "all" else bits.members
 
 
 def _count_expected_epochs(bits: RoundBits) -> NDArray[np.int32] | int:
-    """Count the epochs in which every sample should be observed, shape (n_samples,), or one number for all samples."""
-    expected = _expected_samples(bits)
+    """Count the epochs in which a sample should be observed, shape (n_samples,), or one number for all samples."""
+    expected = _get_expected_samples(bits)
     return bits.n_epochs if expected is None else bitmap.unpack(expected, bits.n_samples) * np.int32(bits.n_epochs)
 
 
 def _choose_grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:
-    """Origin, width and number of bins of a metric: a function of the number of epochs, not of the data.
+    """Choose origin, width and number of the bins of a metric, from the number of epochs alone.
 
-    Adjacent values share a bin where there would be more than `MAX_BINS`.
+    Adjacent values share a bin where there would be more than `MAX_BINS` bins.
     """
     lowest = -float(n_epochs) if metric in ("mild-simple", "mild") else 0.0
     step = 2.0 if metric == "mild-simple" else 1.0
@@ -223,60 +230,67 @@ def _choose_grid(metric: Metric, n_epochs: int) -> tuple[float, float, int]:
     return lowest + step * (values_per_bin - 1), step * values_per_bin, -(-n_values // values_per_bin)
 
 
-def _mild(counts: Dynamics, _: RoundBits) -> Floats:
+def _compute_mild(counts: Dynamics, _: RoundBits) -> Floats:
+    """Compute the metric ``mild`` of one round, shape (n_samples,)."""
     memorisation = counts.misclassified / np.maximum(counts.misclassified_segments, 1)
     forgetting = counts.memorised / np.maximum(counts.memorised_segments, 1)
     return memorisation - forgetting
 
 
-def _mild_simple(counts: Dynamics, _: RoundBits) -> Floats:
+def _compute_mild_simple(counts: Dynamics, _: RoundBits) -> Floats:
+    """Compute the metric ``mild-simple`` of one round, shape (n_samples,)."""
     return counts.misclassified.astype(np.float64) - counts.memorised
 
 
-def _forgetting(counts: Dynamics, _: RoundBits) -> Floats:
+def _compute_forgetting(counts: Dynamics, _: RoundBits) -> Floats:
+    """Compute the metric ``forgetting`` of one round, shape (n_samples,)."""
     return counts.forgotten.astype(np.float64)
 
 
-def _first_learned(counts: Dynamics, bits: RoundBits) -> Floats:
+def _compute_first_learned(counts: Dynamics, bits: RoundBits) -> Floats:
+    """Compute the metric ``first-learned`` of one round, shape (n_samples,)."""
     # A number of epochs from the start needs no extrapolation: this undoes the division by the observed epochs.
     return count_epochs_to_learn(bits) * (counts.observed / max(counts.n_epochs, 1))
 
 
 _METRICS: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {
-    "mild": _mild,
-    "mild-simple": _mild_simple,
-    "forgetting": _forgetting,
-    "first-learned": _first_learned,
+    "mild": _compute_mild,
+    "mild-simple": _compute_mild_simple,
+    "forgetting": _compute_forgetting,
+    "first-learned": _compute_first_learned,
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PartialObservation:
-    """Scores of samples that were not observed in every epoch, as cells ``(k, y)``: ``y`` of ``k`` misclassified.
+    """Scored samples grouped into cells, where some samples were not observed in every epoch.
+
+    A cell ``(k, y)`` holds the samples that were observed in ``k`` epochs and misclassified in ``y`` of these.
 
     Attributes
     ----------
     counts
-        Shape (n_cells,), scored samples per cell.
+        Shape (n_cells,), number of scored samples in every cell.
     likelihood
-        Shape (n_cells, n_bins), ``P(cell | z)`` of every true bin ``z``.
-    cell
+        Shape (n_cells, n_bins), ``P(cell | z)``: probability of every cell if all epochs together put the sample into
+        bin ``z``.
+    cell_indices
         Shape (n_scored,), cell of every scored sample.
 
     Notes
     -----
     A sample observed in ``k`` of ``E`` epochs, ``y`` of them misclassified, is a draw without replacement from its
     ``z`` misclassified epochs: ``P(y | z, k) = Hypergeometric(y; E, z, k)``. Its likelihood under a component is the
-    sum over ``z``, and its posterior depends on ``(y, k)``, so that few observations change it little.
+    sum over ``z``, and its posterior depends on ``(y, k)``, so that few observations change the posterior little.
     """
 
     counts: Floats
     likelihood: Floats
-    cell: NDArray[np.intp]
+    cell_indices: NDArray[np.intp]
 
     @classmethod
     def from_scores(cls, scores: Scores) -> Self | None:
-        """Group the scored samples into cells; None where all of them were observed in every epoch."""
+        """Group the scored samples into cells; return None if all of them were observed in every epoch."""
         coverage = scores.coverage[scores.scored]
         if (coverage > 1 - EPSILON).all():
             return None
@@ -286,29 +300,46 @@ class PartialObservation:
         rate = (scores.values[scores.scored] / scores.n_epochs + 1) / 2
         k = _round_to_levels(np.maximum(np.rint(coverage * top), 1).astype(np.int64))
         y = np.rint(rate * k).astype(np.int64)
-        cells, cell = np.unique(k * (top + 1) + y, return_inverse=True)
+        cells, cell_indices = np.unique(k * (top + 1) + y, return_inverse=True)
         k, y = np.divmod(cells, top + 1)
-        likelihood = hypergeometric_pmf(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
-        return cls(np.bincount(cell).astype(np.float64), likelihood, cell)
+        likelihood = compute_hypergeometric_pmf(y[:, None], top, np.arange(top + 1)[None, :], k[:, None])
+        return cls(np.bincount(cell_indices).astype(np.float64), likelihood, cell_indices)
 
 
-def hypergeometric_pmf(y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]) -> Floats:
-    """``P(y | z, k)``: `y` misclassified among `k` epochs drawn from `n_epochs`, `z` of which are misclassified."""
+def compute_hypergeometric_pmf(
+    y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]
+) -> Floats:
+    """Compute the hypergeometric probability ``P(y | z, k)``, with the broadcast shape of `y`, `z` and `k`.
+
+    Parameters
+    ----------
+    y
+        Number of misclassified epochs among the observed ones.
+    n_epochs
+        Number of all epochs.
+    z
+        Number of misclassified epochs among all epochs.
+    k
+        Number of observed epochs.
+    """
     is_possible = (y <= z) & (k - y <= n_epochs - z)
     y, z = np.where(is_possible, y, 0), np.where(is_possible, z, 0)
     k = np.broadcast_to(k, y.shape)
     log_p = (
-        _log_binomial(z, y) + _log_binomial(n_epochs - z, np.where(is_possible, k - y, 0)) - _log_binomial(n_epochs, k)
+        _compute_log_binomial(z, y)
+        + _compute_log_binomial(n_epochs - z, np.where(is_possible, k - y, 0))
+        - _compute_log_binomial(n_epochs, k)
     )
     return np.where(is_possible, np.exp(log_p), 0.0)
 
 
-def _log_binomial(n: NDArray[np.int64] | int, r: NDArray[np.int64]) -> Floats:
+def _compute_log_binomial(n: NDArray[np.int64] | int, r: NDArray[np.int64]) -> Floats:
+    """Compute the logarithm of the binomial coefficient "n over r"."""
     return np.asarray(gammaln(np.asarray(n) + 1) - gammaln(r + 1) - gammaln(n - r + 1))
 
 
 def _round_to_levels(k: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Round observed-epoch counts to at most `_MAX_LEVELS` levels."""
+    """Round numbers of observed epochs to at most `_MAX_LEVELS` distinct numbers."""
     levels = np.unique(k)
     if levels.size <= _MAX_LEVELS:
         return k

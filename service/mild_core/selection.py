@@ -1,6 +1,7 @@
-"""Selection: from the bits of one or more rounds to the set of samples whose labels can be trusted.
+"""Selection of the samples whose labels can be trusted, from the bits of one or more rounds.
 
-Score the samples, fit a mixture to the histogram of the scores, judge the fit, cut, and describe the result.
+A selection scores the samples, fits a mixture to the histogram of the scores, judges the fit, chooses a cut, and
+estimates the quality of the kept set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import Floats
 from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
 from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
-from mild_core.threshold import apply_min_keep, choose_cut, fraction_cut
+from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
 from mild_core.types import RoundBits, SelectionOptions, Verdict
 from mild_core.verdict import LATE_MEMORISATION, bound_noise_rate, check_sufficiency, judge_fit
 
@@ -40,32 +41,33 @@ def select(
     Parameters
     ----------
     rounds
-        One or more rounds of the same samples, oldest first: an array of shape (n_epochs, n_samples), booleans or
-        integers 0 and 1, that is true where the model predicted the given label of a sample in an epoch; a `RoundBits`,
-        which also describes unobserved epochs, members and planted samples; or a sequence of either, one per round.
+        One round, or a sequence of rounds of the same samples, oldest first. A round is an array of shape (n_epochs,
+        n_samples), or a `RoundBits`, which can also describe unobserved epochs, members and planted samples. The array
+        has booleans or integers 0 and 1, true where the model predicted the given label of a sample in an epoch.
     options
-        Metric, fit, threshold rule and more; None for the defaults.
+        Metric, fit, threshold rule and further options; None for the defaults.
     annotations
         Given labels and an audit, for the options that need them.
 
     Returns
     -------
     Selection
-        The clean set and its evidence. A verdict of ``unimodal`` or ``insufficient`` keeps every scored sample, unless
-        the options give a `value` or a `fraction`. A planted sample is judged by later rounds, with its own label.
+        The clean set with the fit and the verdict behind it. If the verdict is ``unimodal`` or ``insufficient``, every
+        scored sample is kept, unless the options give a `value` or a `fraction`. A planted sample is judged, with its
+        own label, by the rounds in which it is not planted.
 
     Raises
     ------
     ParameterError
-        If an option is invalid or needs missing labels, there is no round, an array has another shape or type, rounds
-        differ in their number of samples, or a round has more than `MAX_EPOCHS` epochs.
+        If an option is invalid, an option needs labels and there are none, `rounds` is empty, an array has another
+        shape or type, the rounds differ in their number of samples, or a round has more than `MAX_EPOCHS` epochs.
 
     Examples
     --------
     >>> selection = select(correct)  # booleans, shape (n_epochs, n_samples)
     >>> selection.indices, selection.verdict
     """
-    options = (options or SelectionOptions()).checked()
+    options = (options or SelectionOptions()).validate()
     packed_rounds = _pack_rounds(rounds)
     n_samples = packed_rounds[0].n_samples
     annotations = (annotations or Annotations()).restrict_to_options(n_samples, options)
@@ -75,21 +77,25 @@ def select(
 
 
 def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap) -> MemberOverlap | None:
-    """Measure how far a set overlaps with the members of its round, among the scored samples.
+    """Measure, among the scored samples, how much the kept set overlaps with the members of its round.
 
-    A network has learnt its members and not the other samples, so a selection tends to keep the members whatever their
-    labels. The agreement says how far that goes, next to that of two unrelated sets of the same sizes. It is reported
-    and never acted upon: a set that is right converges too, and has the same agreement (docs/method.md).
+    A network has learnt its members and not the other samples, so a selection tends to keep the members, right label or
+    not. The agreement of the two sets is compared with that of two unrelated sets of the same sizes. The result is only
+    reported and changes no selection: a correct set also converges, and then has the same agreement (docs/method.md).
 
     Parameters
     ----------
-    kept, members, scored
-        Shape (n_bytes,) each; `members` of None means all samples.
+    kept
+        Shape (n_bytes,), the kept samples.
+    members
+        Shape (n_bytes,), the samples that the model was trained on; None for all samples.
+    scored
+        Shape (n_bytes,), the scored samples.
 
     Returns
     -------
     MemberOverlap | None
-        None where all or none of the scored samples are members.
+        None if all or none of the scored samples are members.
     """
     n_scored = bitmap.popcount(scored)
     n_members = n_scored if members is None else bitmap.popcount(members & scored)
@@ -103,7 +109,7 @@ def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap)
 
 
 def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
-    """Convert the rounds to packed bits, and check that there are some, of the same samples and not too long."""
+    """Convert all rounds to packed bits, and check their number, their numbers of samples and their lengths."""
     packed_rounds = [_pack_round(bits) for bits in (rounds if isinstance(rounds, Sequence) else [rounds])]
     if not packed_rounds:
         raise ParameterError("there are 0 rounds to select from; give at least one round of epochs")
@@ -123,7 +129,7 @@ def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
 
 
 def _pack_round(bits: RoundLike) -> RoundBits:
-    """Convert one round to packed bits."""
+    """Convert one round to packed bits, and check its shape, type and values."""
     if isinstance(bits, RoundBits):
         return bits
     try:
@@ -166,25 +172,30 @@ class _Evidence:
         Scores of all samples.
     counts
         Shape (n_bins,), histogram of the scored samples.
-    cells, cell_likelihood, cell
-        Samples per cell, shape (n_cells,); `PartialObservation.likelihood`, shape (n_cells, n_bins), or None where the
-        cells are the bins; and cell of every scored sample, shape (n_scored,).
+    cell_counts
+        Shape (n_cells,), number of scored samples in every cell (`PartialObservation`). Where every sample was observed
+        in every epoch, the cells are the bins.
+    cell_likelihood
+        Shape (n_cells, n_bins), `PartialObservation.likelihood`; None where the cells are the bins.
+    cell_indices
+        Shape (n_scored,), cell of every scored sample.
     noise_bound
-        Largest noise rate that planted noise allows; None where it is unknown.
+        Largest noise rate that planted noise allows; None if it is unknown.
     audit
-        Checked labels, where the options let them enter the fit.
+        Marks of the checked samples; None unless the options use them for the fit.
     checked_counts
-        Shape (2, n_cells), scored samples per cell that were found clean and found mislabelled; None without `audit`.
+        Shape (2, n_cells), numbers of scored samples in every cell that are marked as clean and as mislabelled; None
+        without `audit`.
     groups
-        The scored samples by given label, where the options ask for classes.
+        The scored samples by given label; None unless the options ask for classes.
     """
 
     rounds: Sequence[RoundBits]
     scores: Scores
     counts: Floats
-    cells: Floats
+    cell_counts: Floats
     cell_likelihood: Floats | None
-    cell: NDArray[np.integer]
+    cell_indices: NDArray[np.integer]
     noise_bound: float | None
     audit: Audit | None
     checked_counts: Floats | None
@@ -197,8 +208,10 @@ class _JudgedFit:
 
     Attributes
     ----------
-    evidence, mixture
-        The data and the fit; None where the data are insufficient for a fit.
+    evidence
+        The data.
+    mixture
+        The fit; None if the data are insufficient for a fit.
     verdict, reasons
         The verdict on the fit, and its reasons.
     mislabelled
@@ -216,12 +229,12 @@ class _JudgedFit:
 
     @property
     def trusted_mixture(self) -> Mixture | None:
-        """The fit, where its verdict allows a cut by it."""
+        """The fit if the verdict allows a cut by the fit, else None."""
         return self.mixture if self.verdict in ("separable", "weak") else None
 
 
 def _judge_rounds(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _JudgedFit:
-    """Fit and judge all epochs, or the first quarter where mislabelled samples are memorised late."""
+    """Fit and judge all epochs, or only the first quarter if mislabelled samples are memorised late."""
     all_epochs = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
     if all_epochs.mislabelled is None or all_epochs.trusted_mixture is None:
         return all_epochs
@@ -240,27 +253,31 @@ def _judge_rounds(rounds: Sequence[RoundBits], options: SelectionOptions, annota
 
 
 def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Evidence:
-    """Score the rounds that the options ask for, and bound the noise rate by the planted samples of any round."""
+    """Collect the data of a fit from the rounds that the options ask for."""
     used_rounds = rounds if options.evidence == "pooled" else rounds[-1:]
     scores = score_samples(used_rounds, options.metric)
-    counts = _count(scores.bins, scores.n_bins)
-    cells, cell_likelihood, cell = counts, None, scores.bins
+    counts = _count_per_bin(scores.bins, scores.n_bins)
+    cell_counts, cell_likelihood, cell_indices = counts, None, scores.bins
     observation = PartialObservation.from_scores(scores) if options.metric == "mild-simple" else None
     if observation is not None:
-        cells, cell_likelihood, cell = observation.counts, observation.likelihood, observation.cell
+        cell_counts, cell_likelihood = observation.counts, observation.likelihood
+        cell_indices = observation.cell_indices
     checked_counts, groups = None, None
     if annotations.audit is not None:
         known, clean = (mask[scores.scored] for mask in annotations.audit.masks)
-        checked_counts = np.stack([_count(cell[mask], cells.size) for mask in (clean, known & ~clean)])
+        checked_counts = np.stack(
+            [_count_per_bin(cell_indices[mask], cell_counts.size) for mask in (clean, known & ~clean)]
+        )
     if annotations.labels is not None:
-        groups = group_by_class(annotations.labels[scores.scored], scores.bins, scores.n_bins, cell, cells.size)
+        labels = annotations.labels[scores.scored]
+        groups = group_by_class(labels, scores.bins, scores.n_bins, cell_indices, cell_counts.size)
     return _Evidence(
         rounds=used_rounds,
         scores=scores,
         counts=counts,
-        cells=cells,
+        cell_counts=cell_counts,
         cell_likelihood=cell_likelihood,
-        cell=cell,
+        cell_indices=cell_indices,
         noise_bound=_bound_by_planted_noise(rounds, used_rounds, scores, options),
         audit=annotations.audit,
         checked_counts=checked_counts,
@@ -271,31 +288,32 @@ def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, an
 def _bound_by_planted_noise(
     rounds: Sequence[RoundBits], used_rounds: Sequence[RoundBits], scores: Scores, options: SelectionOptions
 ) -> float | None:
-    """Bound the noise rate by the planted samples of the first round that has some; None where there are too few."""
+    """Bound the noise rate by the planted samples of the first round that has any; None if there are too few."""
     planted_rounds = [bits for bits in rounds if bits.planted is not None and bits.planted.any()]
     if not planted_rounds:
         return None
-    # By the counts of that round only: in later rounds planted samples have their own label again.
+    # Only the counts of that round are used: in later rounds, planted samples have their own label again.
     is_only_round = len(used_rounds) == 1 and used_rounds[0] is planted_rounds[0]
     planted_scores = scores if is_only_round else score_samples(planted_rounds[:1], options.metric)
     n_bins = planted_scores.n_bins
-    return bound_noise_rate(_count(planted_scores.bins, n_bins), _count(planted_scores.planted_bins, n_bins))
+    counts = _count_per_bin(planted_scores.bins, n_bins)
+    return bound_noise_rate(counts, _count_per_bin(planted_scores.planted_bins, n_bins))
 
 
-def _count(bins: NDArray[np.integer], n_bins: int) -> Floats:
-    """Count the samples per bin, shape (n_bins,)."""
+def _count_per_bin(bins: NDArray[np.integer], n_bins: int) -> Floats:
+    """Count the samples in every bin, shape (n_bins,)."""
     counts: Floats = np.bincount(bins, minlength=n_bins).astype(np.float64)
     return counts
 
 
 def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
-    """Fit the mixture and judge the fit."""
+    """Fit a mixture to the data and judge the fit."""
     is_sufficient, reasons = check_sufficiency(evidence.counts)
     if not is_sufficient:
         return _JudgedFit(evidence, None, "insufficient", reasons)
-    mixture = fit_mixture(evidence.cells, options.fit, evidence.cell_likelihood, evidence.checked_counts)
+    mixture = fit_mixture(evidence.cell_counts, options.fit, evidence.cell_likelihood, evidence.checked_counts)
     scored = evidence.scores.scored
-    is_noisy = (mixture.noisy_posterior(evidence.cell_likelihood) > 0.5)[evidence.cell]
+    is_noisy = (mixture.compute_noisy_posterior(evidence.cell_likelihood) > 0.5)[evidence.cell_indices]
     mislabelled = bitmap.pack(_expand_to_samples(is_noisy, scored))
     forgetting = measure_forgetting(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
     verdict, reasons = judge_fit(mixture, evidence.noise_bound, forgetting)
@@ -303,7 +321,7 @@ def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
 
 
 def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
-    """Cut the samples and describe the result."""
+    """Choose the cuts, keep the samples that the cuts and the audit keep, and estimate the quality of the set."""
     evidence, mixture = fit.evidence, fit.mixture
     scores, groups, audit = evidence.scores, evidence.groups, evidence.audit
     threshold = _choose_threshold(evidence, options, fit.trusted_mixture)
@@ -312,7 +330,7 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
         class_cuts = cut_classes(groups, options, threshold, fit.trusted_mixture, evidence.cell_likelihood)
     kept = _cut_scored_samples(evidence, threshold, class_cuts)
     n_samples = scores.values.size
-    by_cut = bitmap.pack(_expand_to_samples(kept, scores.scored))
+    cut_bitmap = bitmap.pack(_expand_to_samples(kept, scores.scored))
     curves = _estimate_curves(fit, threshold)
     posterior = np.full(n_samples, np.nan, dtype=np.float32)
     if mixture is not None:
@@ -320,8 +338,8 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
     return Selection(
         options=options,
         n_samples=n_samples,
-        bitmap=by_cut if audit is None else (by_cut & ~audit.known) | audit.clean,
-        by_cut=by_cut,
+        bitmap=cut_bitmap if audit is None else (cut_bitmap & ~audit.known) | audit.clean,
+        cut_bitmap=cut_bitmap,
         scores=scores.values.astype(np.float32),
         scored=scores.scored,
         noisy_posterior=posterior,
@@ -344,25 +362,25 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
 
 
 def _choose_threshold(evidence: _Evidence, options: SelectionOptions, mixture: Mixture | None) -> Threshold:
-    """Cut by the number in the options or by the fit; without either, all scored samples are kept."""
+    """Choose the cut by a number in the options or by the fit; with neither, keep all scored samples."""
     rule, scores, counts = options.threshold, evidence.scores, evidence.counts
     if rule == "value" and options.value is not None:
-        return Threshold(rule, options.value, scores.cut_at(options.value))
+        return Threshold(rule, options.value, scores.find_cut(options.value))
     if rule == "fraction" and options.fraction is not None and counts.any():
-        cut = fraction_cut(counts, options.fraction)
+        cut = find_fraction_cut(counts, options.fraction)
     elif mixture is not None:
         cut = choose_cut(mixture, counts, options)
     else:
         return Threshold(rule, None, None)
     cut = apply_min_keep(cut, counts, options.min_keep)
-    return Threshold(rule, scores.value_at(cut), cut)
+    return Threshold(rule, scores.get_cut_value(cut), cut)
 
 
 def _cut_scored_samples(evidence: _Evidence, threshold: Threshold, class_cuts: ClassCuts | None) -> NDArray[np.bool_]:
-    """Mark the scored samples that the cuts keep, shape (n_scored,)."""
+    """Return whether the cuts keep each scored sample, shape (n_scored,)."""
     scores = evidence.scores
     if evidence.groups is not None and class_cuts is not None and threshold.rule != "value":
-        return scores.bins <= class_cuts.cuts[evidence.groups.class_index]
+        return scores.bins <= class_cuts.cuts[evidence.groups.class_indices]
     if threshold.value is None:
         return np.ones(int(scores.scored.sum()), dtype=np.bool_)
     # The tolerance keeps scores whose sum of fractions was rounded up from the value itself.
@@ -370,32 +388,32 @@ def _cut_scored_samples(evidence: _Evidence, threshold: Threshold, class_cuts: C
 
 
 def _expand_to_samples(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Expand a mask of the scored samples to all samples, shape (n_samples,); false for the others."""
+    """Expand a mask of the scored samples to all samples, shape (n_samples,), with False for the others."""
     expanded = np.zeros(scored.size, dtype=np.bool_)
     expanded[scored] = mask
     return expanded
 
 
 def _compute_posterior(evidence: _Evidence, mixture: Mixture, class_cuts: ClassCuts | None) -> Floats:
-    """Compute the noisy posterior of every scored sample, by the fit of its class where there is one."""
+    """Compute the noisy posterior of every scored sample, by the fit of its class if classes have fits of their own."""
     if evidence.groups is None or class_cuts is None or not class_cuts.fits:
-        common: Floats = mixture.noisy_posterior(evidence.cell_likelihood)[evidence.cell]
+        common: Floats = mixture.compute_noisy_posterior(evidence.cell_likelihood)[evidence.cell_indices]
         return common
-    by_class = np.stack([fit.noisy_posterior(evidence.cell_likelihood) for fit in class_cuts.fits])
-    posterior: Floats = by_class[evidence.groups.class_index, evidence.cell]
+    by_class = np.stack([fit.compute_noisy_posterior(evidence.cell_likelihood) for fit in class_cuts.fits])
+    posterior: Floats = by_class[evidence.groups.class_indices, evidence.cell_indices]
     return posterior
 
 
 def _estimate_curves(fit: _JudgedFit, threshold: Threshold) -> Curves | None:
-    """Estimate the quality of every cut; None where the fit does not identify it."""
+    """Estimate the quality of every cut; None if nothing was cut or the fit is not separable."""
     if fit.mixture is None or threshold.cut is None or fit.verdict != "separable":
         return None
     evidence = fit.evidence
-    return estimate_curves(fit.mixture, evidence.cells, evidence.cell_likelihood, evidence.checked_counts)
+    return estimate_curves(fit.mixture, evidence.cell_counts, evidence.cell_likelihood, evidence.checked_counts)
 
 
 def _estimate_set(curves: Curves | None, threshold: Threshold, *, has_classes: bool) -> Mapping[str, Estimate | None]:
-    """Estimate the quality of the set; of several cuts the noise rate only, since intervals are of one cut."""
+    """Estimate the quality of the set; with classes only the noise rate, since the curves describe one common cut."""
     if curves is None or threshold.cut is None:
         return NO_ESTIMATES
     estimates = read_estimates(curves, threshold.cut)

@@ -1,4 +1,4 @@
-"""What a selection is made from: bits and options, as they cross the wire and the boundaries between packages."""
+"""Input of a selection: the bits of epochs and rounds, the options of a selection, and the specification of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -9,7 +9,7 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
-from mild_core.fields import check_fields, declare_field, describe, wire_name
+from mild_core.fields import check_fields, declare_field, describe, get_wire_name
 
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
@@ -23,16 +23,16 @@ AuditUse: TypeAlias = Literal["measure", "fit"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochBits:
-    """One epoch's evidence, packed.
+    """Packed bits of one epoch.
 
     Attributes
     ----------
     n_samples
-        Samples of the run.
+        Number of samples of the run.
     correct
-        Shape (n_bytes,). Bit set: the model predicted the sample's given label.
+        Shape (n_bytes,), samples whose given label the model predicted.
     observed
-        Shape (n_bytes,), or None if all samples that the run observes were seen.
+        Shape (n_bytes,), samples that the epoch observed; None if it observed all samples that the run observes.
     """
 
     n_samples: int
@@ -41,63 +41,64 @@ class EpochBits:
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:
-        """Read an epoch body: one bitmap (correct), or two in a row (observed, correct).
+        """Parse an epoch body: the correct bitmap, or the observed bitmap followed by the correct one.
 
         Raises
         ------
         BitmapLengthError
-            If the body is neither one nor two bitmaps long.
+            If the body has neither the length of one bitmap nor that of two.
         TrailingBitsError
             If a padding bit is set.
         CorrectNotObservedError
-            If a sample is correct without being observed.
+            If a sample has its correct bit set, but not its observed bit.
         """
         size = bitmap.n_bytes(n_samples)
         if len(body) not in (size, 2 * size):
-            # Whoever reads a body may have stopped behind the last byte that could have been right.
-            got = len(body) if len(body) <= 2 * size else f"more than {2 * size}"
+            # The reader of a request may have stopped one byte after the largest valid length.
+            received = len(body) if len(body) <= 2 * size else f"more than {2 * size}"
             raise BitmapLengthError(
                 f"an epoch body of {n_samples} samples takes {size} or {2 * size} bytes (correct; or observed, "
-                f"then correct), got {got}; pack one bit per sample of the whole data set"
+                f"then correct), got {received}; pack one bit per sample of the whole data set"
             )
         if len(body) == size:
-            return cls(n_samples, bitmap.check(body, n_samples, "correct bitmap"))
-        observed = bitmap.check(body[:size], n_samples, "observed bitmap")
-        correct = bitmap.check(body[size:], n_samples, "correct bitmap")
-        stray = correct & ~observed
-        if stray.any():
-            first = int(bitmap.to_indices(stray, n_samples)[0])
+            return cls(n_samples, bitmap.validate(body, n_samples, "correct bitmap"))
+        observed = bitmap.validate(body[:size], n_samples, "observed bitmap")
+        correct = bitmap.validate(body[size:], n_samples, "correct bitmap")
+        not_observed = correct & ~observed
+        if not_observed.any():
+            first_index = int(bitmap.to_indices(not_observed, n_samples)[0])
             raise CorrectNotObservedError(
-                f"{bitmap.popcount(stray)} samples are correct but not observed, the first is sample {first}; "
+                f"{bitmap.popcount(not_observed)} samples are correct but not observed, the first is sample "
+                f"{first_index}; "
                 "send the observed bitmap first, then the correct one"
             )
         return cls(n_samples, correct, observed)
 
     def to_body(self) -> bytes:
-        """Return the epoch body: observed (where given), then correct."""
-        head = b"" if self.observed is None else self.observed.tobytes()
-        return head + self.correct.tobytes()
+        """Serialise as an epoch body: the observed bitmap unless it is None, then the correct bitmap."""
+        observed = b"" if self.observed is None else self.observed.tobytes()
+        return observed + self.correct.tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoundBits:
-    """One round's evidence, packed.
+    """Packed bits of one round.
 
     Attributes
     ----------
     n_samples
-        Samples of the run.
+        Number of samples of the run.
     correct
-        Shape (n_epochs, n_bytes).
+        Shape (n_epochs, n_bytes), samples whose given label the model predicted in each epoch.
     observed
-        Shape (n_epochs, n_bytes), or None if every sample was observed in every epoch.
+        Shape (n_epochs, n_bytes), samples that each epoch observed; None if every epoch observed all samples.
     members
-        Shape (n_bytes,), the samples that the model was trained on; None: all.
+        Shape (n_bytes,), samples that the model was trained on; None if it was trained on all.
     expects
-        Samples that should have been observed: all, or the members only.
+        Samples that should have been observed in every epoch: ``all``, or the ``members`` only.
     planted
-        Shape (n_bytes,), the samples whose label was changed on purpose in this round: their bits show how wrong labels
-        are learnt, and say nothing about their own label. None: no sample.
+        Shape (n_bytes,), samples whose label was changed on purpose in this round; None if there are none. The bits of
+        these samples show how wrong labels are learnt, and say nothing about the samples' own labels.
     """
 
     n_samples: int
@@ -108,7 +109,7 @@ class RoundBits:
     planted: Bitmap | None = None
 
     @classmethod
-    def of(
+    def from_epochs(
         cls,
         n_samples: int,
         correct: Bitmap,
@@ -117,26 +118,26 @@ class RoundBits:
         observe: Observe,
         planted: Bitmap | None = None,
     ) -> Self:
-        """Build a round's evidence from epochs that may leave it to `observe` which samples were observed.
+        """Create the bits of a round from the bits of its epochs.
 
         Parameters
         ----------
         n_samples
-            Samples of the run.
+            Number of samples of the run.
         correct
             Shape (n_epochs, n_bytes).
         observed
-            Shape (n_epochs, n_bytes), or for each epoch a bitmap of shape (n_bytes,) or None: all samples that the run
-            observes were seen. None stands for None in every epoch.
+            Shape (n_epochs, n_bytes), or a sequence with one bitmap of shape (n_bytes,) or None per epoch. An epoch of
+            None observed all samples that `observe` names; None in place of the sequence means that all epochs did.
         members
             Shape (n_bytes,), or None for all samples.
         observe
-            ``members``: the run observes the round's members; else all samples.
+            Samples that the run observes: the members of the round with ``members``, else all samples.
         planted
-            Shape (n_bytes,), the samples whose label was changed on purpose in this round.
+            Shape (n_bytes,), the samples whose label was changed on purpose in this round; None if there are none.
         """
-        members_only = observe == "members"
-        expected = members if members_only else None
+        observes_members = observe == "members"
+        expected = members if observes_members else None
         if not isinstance(observed, np.ndarray):
             masks = [None] * len(correct) if observed is None else observed
             if expected is None and all(mask is None for mask in masks):
@@ -145,20 +146,20 @@ class RoundBits:
                 default_mask = bitmap.full(n_samples) if expected is None else expected
                 rows = [default_mask if mask is None else mask for mask in masks]
                 observed = np.stack(rows) if rows else np.empty_like(correct)
-        return cls(n_samples, correct, observed, members, "members" if members_only else "all", planted)
+        return cls(n_samples, correct, observed, members, "members" if observes_members else "all", planted)
 
     @property
     def n_epochs(self) -> int:
-        """Epochs in the round."""
+        """Number of epochs of the round."""
         return int(self.correct.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """Options of a selection, each with a default; `checked` validates them.
+    """Options of a selection, each with a default; `validate` checks the values.
 
-    This is the one declaration of the options: the service's requests, the command line and the documentation's checks
-    read names, types, defaults, limits and descriptions from here.
+    The options are declared only here. The service's requests, the command line and the checks of the documentation
+    read their names, types, defaults, limits and descriptions from this class.
     """
 
     metric: Metric = declare_field("mild-simple", "Per-sample score; low is clean.")
@@ -188,17 +189,18 @@ class SelectionOptions:
     )
 
     @property
-    def by_class(self) -> bool:
-        """Whether the selection depends on the given labels."""
+    def needs_labels(self) -> bool:
+        """Whether a selection with these options needs the given labels."""
         return self.per_class or self.min_keep_class > 0
 
-    def checked(self) -> Self:
-        """Return self.
+    def validate(self) -> Self:
+        """Check the values of all options, and return the options.
 
         Raises
         ------
         ParameterError
-            If a choice is unknown, a number is outside its range, or a rule lacks its number.
+            If a choice is unknown, a number is outside its range, or the threshold rule needs a `value` or a `target`
+            that is None.
         """
         check_fields(self)
         if self.threshold == "value" and self.value is None:
@@ -212,9 +214,9 @@ class SelectionOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a run is opened with. Its name and what is not marked `changeable` is fixed from then on.
+    """Specification with which a run is opened; only fields that are marked `changeable` can change later.
 
-    This is the one declaration of a run: the client sends it, the service checks and stores it, and answers with it.
+    A run is declared only here. The client sends the specification; the service checks, stores and returns it.
     """
 
     run_id: str = field(metadata=describe("The caller's name for the run."))
@@ -249,22 +251,22 @@ class RunSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `as_json` returns; what is left out has its default.
+        """Create a specification from the values that `as_json` returns; a missing field has its default.
 
         Raises
         ------
         TypeError
-            If a field is unknown.
+            If `values` has an unknown field, or lacks a field without a default.
         """
-        names = {wire_name(f): f.name for f in fields(cls)}
-        options = SelectionOptions(**values.get("selection", {}))
-        return cls(**{**{names.get(name, name): value for name, value in values.items()}, "selection": options})
+        field_names = {get_wire_name(field): field.name for field in fields(cls)}
+        arguments = {field_names.get(name, name): value for name, value in values.items()}
+        return cls(**{**arguments, "selection": SelectionOptions(**values.get("selection", {}))})
 
     def as_json(self) -> dict[str, Any]:
-        """Every field as a JSON value, under its name on the wire."""
-        values = {wire_name(f): getattr(self, f.name) for f in fields(self)}
+        """Return every field as a JSON value, by the name of the field on the wire."""
+        values = {get_wire_name(field): getattr(self, field.name) for field in fields(self)}
         return {**values, "selection": asdict(self.selection), "tags": dict(self.tags)}
 
 
 CHANGEABLE_FIELDS = tuple(field.name for field in fields(RunSpec) if field.metadata.get("changeable"))
-"""Fields that opening a run again may change."""
+"""Names of the fields that can change when an existing run is opened again."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from mild_core.mixture.mixture import Mixture
 from mild_core.mixture.weibull import FAMILIES, Floats
-from mild_core.threshold import expected_f1
+from mild_core.threshold import compute_expected_f1
 from mild_core.types import Verdict
 
 MIN_BINS = 8
@@ -45,7 +45,20 @@ _MIN_TAIL = 0.05
 
 
 def check_sufficiency(counts: Floats) -> tuple[bool, tuple[str, ...]]:
-    """Check whether a histogram, shape (n_bins,), has enough data for a fit; if not, return the reasons."""
+    """Check whether a histogram has enough data for a fit.
+
+    Parameters
+    ----------
+    counts
+        Histogram of the scored samples, shape (n_bins,).
+
+    Returns
+    -------
+    is_sufficient
+        Whether a fit is possible.
+    reasons
+        One sentence for every lack of data; empty if the data are sufficient.
+    """
     checks = (
         (counts.size, MIN_BINS, "bins; record more epochs"),
         (int(counts.sum()), MIN_SAMPLES, "scored samples"),
@@ -58,24 +71,29 @@ def check_sufficiency(counts: Floats) -> tuple[bool, tuple[str, ...]]:
 def judge_fit(
     mixture: Mixture, noise_bound: float | None = None, forgetting: float | None = None
 ) -> tuple[Verdict, tuple[str, ...]]:
-    """Give the verdict on a fit, with its reasons in numbers.
-
-    ``separable``: the noisy component lies high, the clean one low, they are far apart, and clean samples are hard to
-    forget. ``weak``: some of these do not hold; a cut is still better than none. ``unimodal``: the samples may be one
-    population, and a cut would drop clean samples.
+    """Judge whether a fit separates clean from mislabelled samples, and give the reasons in numbers.
 
     Parameters
     ----------
     mixture
         The fit.
     noise_bound
-        Largest noise rate that planted noise allows (`bound_noise_rate`); None where it is unknown.
+        Largest noise rate that planted noise allows (`bound_noise_rate`); None if it is unknown.
     forgetting
-        `measure_forgetting` of the likely clean samples; None where it is unknown.
+        Forgetting of the likely clean samples (`measure_forgetting`); None if it is unknown.
+
+    Returns
+    -------
+    verdict
+        ``separable`` if the noisy component lies high, the clean one low, the two are far apart, and clean samples are
+        hard to forget. ``weak`` if some of these do not hold, but a cut is still better than none. ``unimodal`` if the
+        samples may be one population, so that a cut would drop clean samples.
+    reasons
+        One sentence for every criterion, with the measured value and the limit.
     """
     top = max(mixture.masses.shape[1] - 1, 1)
     clean, noisy = mixture.means / top
-    distance = component_distance(mixture)
+    distance = measure_component_distance(mixture)
     criteria = [
         (
             noisy >= SEPARABLE_NOISY_MEAN,
@@ -111,9 +129,9 @@ def judge_fit(
 def _find_single_population(
     mixture: Mixture, clean: float, noisy: float, distance: float, is_separable: bool, noise_bound: float | None
 ) -> str | None:
-    """Return why all samples may be one population, or None if there are two."""
+    """Return why all samples may be one population, or None if the fit shows two populations."""
     smaller_weight = float(mixture.weights.min())
-    f1 = expected_f1(mixture)
+    f1 = compute_expected_f1(mixture)
     gain = float(f1.max() - f1[-1])
     bound = 0.5 if noise_bound is None else noise_bound
     checks = (
@@ -147,26 +165,30 @@ def _find_single_population(
     return next((text for applies, text in checks if applies), None)
 
 
-def component_distance(mixture: Mixture) -> float:
-    """Difference of the means of the components over the root mean square of their standard deviations in the bins."""
+def measure_component_distance(mixture: Mixture) -> float:
+    """Measure the distance of the means of the two components, in standard deviations (their root mean square)."""
     bins = np.arange(mixture.masses.shape[1])
     variances = mixture.masses @ bins**2 - mixture.means**2
     spread = np.sqrt(max(float(variances.mean()), 1.0 / 12.0))
     return float((mixture.means[1] - mixture.means[0]) / spread)
 
 
-def bound_noise_rate(counts: Floats, planted: Floats) -> float | None:
-    """Estimate an upper bound of the noise rate, at about 95% confidence if planted noise is like the other noise.
+def bound_noise_rate(counts: Floats, planted_counts: Floats) -> float | None:
+    """Estimate an upper bound of the noise rate from planted samples.
+
+    The confidence is about 95% if planted noise is like the other noise.
 
     Parameters
     ----------
-    counts, planted
-        Shape (n_bins,) each, histograms of the samples with their own label and of the planted samples.
+    counts
+        Shape (n_bins,), histogram of the samples that were trained with their own label.
+    planted_counts
+        Shape (n_bins,), histogram of the planted samples.
 
     Returns
     -------
     float | None
-        In 0..1; None where there are fewer than `MIN_PLANTED` planted samples, or no others.
+        In 0..1; None if there are fewer than `MIN_PLANTED` planted samples, or no other samples.
 
     Notes
     -----
@@ -176,10 +198,10 @@ def bound_noise_rate(counts: Floats, planted: Floats) -> float | None:
     its Wilson interval of two standard errors: it is estimated from few samples, and the smallest of many ratios tends
     to be one whose share was overestimated.
     """
-    n_samples, n_planted = counts.sum(), planted.sum()
+    n_samples, n_planted = counts.sum(), planted_counts.sum()
     if n_planted < MIN_PLANTED or n_samples == 0:
         return None
-    tail, share = (np.cumsum(histogram[::-1])[::-1] / histogram.sum() for histogram in (counts, planted))
+    tail, share = (np.cumsum(histogram[::-1])[::-1] / histogram.sum() for histogram in (counts, planted_counts))
     spread = _Z * np.sqrt(share * (1 - share) / n_planted + _Z**2 / (4 * n_planted**2))
     lower_share = (share + _Z**2 / (2 * n_planted) - spread) / (1 + _Z**2 / n_planted)
     counts_enough = lower_share > _MIN_TAIL

@@ -13,12 +13,13 @@ MAX_CLASS = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WrongPredictions:
-    """The wrong predictions of one epoch; a right prediction equals the given label and is not stored.
+    """The wrong predictions of one epoch; right predictions are not stored, since they equal the given label.
 
     Attributes
     ----------
     predicted, labels
-        Shape (n_samples,) each: predicted class and given label, where the prediction is wrong and known.
+        Shape (n_samples,) each: predicted class plus 1 and given label plus 1 of the samples with a known wrong
+        prediction; 0 for all other samples.
     """
 
     predicted: ClassNumbers
@@ -30,13 +31,13 @@ class WrongPredictions:
         return int(np.count_nonzero(self.predicted))
 
     def find_conflicts(self, other: "WrongPredictions") -> NDArray[np.bool_]:
-        """Mark the samples for which both have a prediction and the predictions differ, shape (n_samples,)."""
+        """Return a mask of the samples with a prediction in both sets that differs, shape (n_samples,)."""
         in_both = (self.predicted != 0) & (other.predicted != 0)
         conflicts: NDArray[np.bool_] = in_both & (self.predicted != other.predicted)
         return conflicts
 
     def merge(self, other: "WrongPredictions") -> "WrongPredictions":
-        """Combine two sets of predictions that do not conflict."""
+        """Return the predictions of both sets, which must not conflict (`find_conflicts`)."""
         is_own = self.predicted != 0
         return WrongPredictions(
             np.where(is_own, self.predicted, other.predicted), np.where(is_own, self.labels, other.labels)
@@ -45,14 +46,15 @@ class WrongPredictions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MajorityVote:
-    """The class that each sample was predicted as most often.
+    """The most frequent predicted class of every sample.
 
     Attributes
     ----------
     suggested
-        Shape (n_samples,): the class plus 1; 0 where the given label wins, or no wrong prediction is known.
+        Shape (n_samples,), the most frequent class plus 1; 0 where that is the given label, or no wrong prediction is
+        known.
     n_votes
-        Shape (n_samples,): epochs with that prediction; where `suggested` is 0, epochs with the given label.
+        Shape (n_samples,), number of epochs that predicted the class; the given label where `suggested` is 0.
     """
 
     suggested: ClassNumbers
@@ -60,14 +62,14 @@ class MajorityVote:
 
 
 def count_votes(predicted: ClassNumbers, n_correct: NDArray[np.int64]) -> MajorityVote:
-    """Count the predictions of each sample exactly and return its most frequent class.
+    """Find the most frequent predicted class of every sample over all epochs.
 
     Parameters
     ----------
     predicted
-        Shape (n_epochs, n_samples): `WrongPredictions.predicted` of every epoch.
+        Shape (n_epochs, n_samples), `WrongPredictions.predicted` of every epoch.
     n_correct
-        Shape (n_samples,): epochs in which the given label was predicted.
+        Shape (n_samples,), number of epochs that predicted the given label.
 
     Notes
     -----

@@ -8,7 +8,7 @@ from mild_client import MildClient, RunSpec
 from mild_client import api_results as module
 from mild_client.errors import BadRequest, Conflict
 from mild_core import bitmap
-from mild_core.audit import Audit, evaluate
+from mild_core.audit import Audit, evaluate_selection
 from mild_core.selection import select
 from mild_core.types import EpochBits, RoundBits
 from tests.client.wire import Reply, serving
@@ -37,7 +37,7 @@ def test_an_audit_measures_what_the_core_measures(client: MildClient, epochs: li
     audit = Audit.from_marks(marked, CLEAN[marked].tolist(), N)
     assert client.audit("run", N).to_body() == audit.to_body()
     selection = select([RoundBits(N, np.stack([bits.correct for bits in epochs]))])
-    measured = evaluate(selection.bitmap, selection.scores, audit).summary()
+    measured = evaluate_selection(selection.bitmap, selection.scores, audit).summary()
     assert measured.items() <= client.evaluation("run", 0).items()
     assert client.selection("run")["measured"] == measured
 

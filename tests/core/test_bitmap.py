@@ -33,17 +33,17 @@ def test_indices_and_popcount_describe_the_same_bits(bits: np.ndarray) -> None:
 def test_full_sets_every_sample_and_passes_its_own_check(n_samples: int) -> None:
     full = bitmap.full(n_samples)
     assert bitmap.popcount(full) == n_samples
-    assert bitmap.check(full.tobytes(), n_samples) is not None
+    assert bitmap.validate(full.tobytes(), n_samples) is not None
 
 
 def test_check_names_limit_value_and_remedy_for_a_wrong_length() -> None:
     with pytest.raises(BitmapLengthError, match=r"11 samples takes 2 bytes.*got 3.*pack one bit"):
-        bitmap.check(b"\0\0\0", 11)
+        bitmap.validate(b"\0\0\0", 11)
 
 
 def test_check_refuses_trailing_bits() -> None:
     with pytest.raises(TrailingBitsError, match=r"0x1f.*low 5 bits.*zero the padding"):
-        bitmap.check(b"\xff\x1f", 11)
+        bitmap.validate(b"\xff\x1f", 11)
 
 
 @pytest.mark.parametrize("index", [-1, 11, 2**70])
@@ -75,5 +75,5 @@ def test_one_samples_bits_are_those_of_its_column() -> None:
 
 def test_jaccard_is_what_two_sets_share_of_either() -> None:
     first, second = bitmap.from_indices([0, 1, 2], 9), bitmap.from_indices([2, 8], 9)
-    assert bitmap.jaccard(first, second) == 0.25
-    assert bitmap.jaccard(bitmap.from_indices([], 9), bitmap.from_indices([], 9)) == 1.0
+    assert bitmap.compute_jaccard(first, second) == 0.25
+    assert bitmap.compute_jaccard(bitmap.from_indices([], 9), bitmap.from_indices([], 9)) == 1.0

@@ -7,8 +7,8 @@ from scipy.optimize import check_grad
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit
 from mild_core.errors import ParameterError
-from mild_core.mixture.mixture import _Problem, fit_mixture
-from mild_core.mixture.weibull import component_masses
+from mild_core.mixture.mixture import _FitProblem, fit_mixture
+from mild_core.mixture.weibull import compute_component_masses
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 
@@ -18,7 +18,7 @@ N_BINS = 31
 def overlapping(noise: float = 0.3, n_samples: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Counts of misclassified epochs and cleanness, of components that overlap so far that no fit tells them apart."""
     rng = np.random.default_rng(seed)
-    masses = component_masses(np.log([10.0, 22.0]), np.log([1.2, 3.2]), N_BINS, open_top=False)
+    masses = compute_component_masses(np.log([10.0, 22.0]), np.log([1.2, 3.2]), N_BINS, open_top=False)
     clean = rng.random(n_samples) >= noise
     drawn = [rng.choice(N_BINS, size=n_samples, p=row / row.sum()) for row in masses]
     return np.where(clean, *drawn), clean
@@ -48,7 +48,7 @@ def test_marks_of_the_most_suspicious_samples_bring_the_noise_rate_closer(seed: 
 def test_the_gradient_of_checked_samples_is_that_of_their_likelihood() -> None:
     z, clean = overlapping()
     counts = np.bincount(z, minlength=N_BINS).astype(float)
-    problem = _Problem("grouped", N_BINS, None, histograms(z, clean, most_suspicious(z, 900)), open_top=False)
+    problem = _FitProblem("grouped", N_BINS, None, histograms(z, clean, most_suspicious(z, 900)), open_top=False)
     objective, problems = problem.make_objective(counts[None]), np.array([0])
     theta = np.array([-0.4, np.log(8.0), np.log(20.0), 0.2, 1.0])
 
@@ -73,9 +73,9 @@ def test_checked_samples_follow_their_mark_and_the_cut_alone_is_kept_beside() ->
     selection = select([bits_of(z)], SelectionOptions(audit="fit"), Annotations(audit=audit))
     kept = bitmap.unpack(selection.bitmap, z.size)
     assert np.array_equal(kept[checked], clean[checked])
-    by_cut = bitmap.unpack(selection.by_cut, z.size)
-    assert np.array_equal(kept[~checked], by_cut[~checked])
-    assert not np.array_equal(kept, by_cut)
+    cut_bitmap = bitmap.unpack(selection.cut_bitmap, z.size)
+    assert np.array_equal(kept[~checked], cut_bitmap[~checked])
+    assert not np.array_equal(kept, cut_bitmap)
 
 
 def test_an_audit_has_no_say_unless_it_is_asked_for() -> None:

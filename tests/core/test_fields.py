@@ -3,7 +3,7 @@ from dataclasses import dataclass, field, fields
 import pytest
 
 from mild_core.errors import ParameterError
-from mild_core.fields import check_fields, declare_field, describe, field_types, wire_name
+from mild_core.fields import check_fields, declare_field, describe, get_wire_name, resolve_field_types
 from mild_core.types import CHANGEABLE_FIELDS, Metric, RunSpec, SelectionOptions
 
 
@@ -40,8 +40,8 @@ def test_values_within_their_limits_pass_and_none_is_not_checked() -> None:
 
 
 def test_a_field_has_its_alias_on_the_wire() -> None:
-    assert [wire_name(each) for each in fields(Settings)][-2:] == ["ratio", "import"]
-    assert field_types(Settings)["count"] is int
+    assert [get_wire_name(each) for each in fields(Settings)][-2:] == ["ratio", "import"]
+    assert resolve_field_types(Settings)["count"] is int
 
 
 def test_a_run_comes_back_from_its_json() -> None:

@@ -4,13 +4,13 @@ from scipy.stats import hypergeom
 
 from mild_core import bitmap
 from mild_core.mixture.mixture import fit_mixture
-from mild_core.scores import PartialObservation, hypergeometric_pmf, score_samples
+from mild_core.scores import PartialObservation, compute_hypergeometric_pmf, score_samples
 from mild_core.types import RoundBits
 
 
 def test_the_likelihood_is_the_hypergeometric_one() -> None:
     y, z, k = np.meshgrid(np.arange(6), np.arange(11), [5], indexing="ij")
-    np.testing.assert_allclose(hypergeometric_pmf(y, 10, z, k), hypergeom(10, z, k).pmf(y), atol=1e-12)
+    np.testing.assert_allclose(compute_hypergeometric_pmf(y, 10, z, k), hypergeom(10, z, k).pmf(y), atol=1e-12)
 
 
 def test_nothing_is_needed_when_everyone_was_always_observed() -> None:
@@ -29,7 +29,7 @@ def test_the_noise_rate_survives_hiding_a_third_of_the_bits(n_epochs: int) -> No
     observation = PartialObservation.from_scores(score_samples([bits], "mild-simple"))
     assert observation is not None
     np.testing.assert_allclose(observation.counts.sum(), score_samples([bits], "mild-simple").scored.sum())
-    assert np.unique(observation.cell).size == observation.counts.size
+    assert np.unique(observation.cell_indices).size == observation.counts.size
     mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
     assert mixture.weights[1] == pytest.approx(noise, abs=0.03)
 

@@ -46,7 +46,7 @@ def test_equally_long_rounds_add_up() -> None:
     pooled = score_samples([round_of(*a), round_of(*b)], "mild-simple")
     assert pooled.values.tolist() == [2 - 2, -4 - 2]
     assert pooled.n_bins == 9
-    assert pooled.value_at(int(pooled.bins[0])) == pooled.values[0]
+    assert pooled.get_cut_value(int(pooled.bins[0])) == pooled.values[0]
 
 
 def test_rounds_weigh_equally_whatever_their_length() -> None:
@@ -80,8 +80,8 @@ def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
     bins = scores.bins
     assert (np.diff(bins[np.argsort(scores.values)]) >= 0).all()
     for cut in (0, 3, scores.n_bins - 1):
-        assert ((bins <= cut) == (scores.values <= scores.value_at(cut) + 1e-9)).all()
-        assert scores.cut_at(scores.value_at(cut)) == cut
+        assert ((bins <= cut) == (scores.values <= scores.get_cut_value(cut) + 1e-9)).all()
+        assert scores.find_cut(scores.get_cut_value(cut)) == cut
 
 
 def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:

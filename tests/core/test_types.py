@@ -54,7 +54,7 @@ def test_a_bad_body_is_refused_with_its_reason(body: bytes, error: type[Exceptio
 )
 def test_options_outside_their_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ParameterError, match=message):
-        SelectionOptions(**options).checked()
+        SelectionOptions(**options).validate()
 
 
 EVERYONE, MEMBERS, SEEN = (bitmap.pack(bits) for bits in ([1, 1, 1], [1, 0, 1], [0, 0, 1]))
@@ -75,7 +75,7 @@ EVERYONE, MEMBERS, SEEN = (bitmap.pack(bits) for bits in ([1, 1, 1], [1, 0, 1], 
 def test_where_an_epoch_does_not_say_who_was_observed_the_run_does(
     observe: Observe, members: bitmap.Bitmap | None, given_rows: Any, rows: list[bitmap.Bitmap] | None
 ) -> None:
-    bits = RoundBits.of(3, np.stack([SEEN, SEEN]), given_rows, members, observe)
+    bits = RoundBits.from_epochs(3, np.stack([SEEN, SEEN]), given_rows, members, observe)
     assert bits.expects == ("members" if observe == "members" else "all")
     assert bits.members is members
     if rows is None:
@@ -85,5 +85,5 @@ def test_where_an_epoch_does_not_say_who_was_observed_the_run_does(
 
 
 def test_a_round_without_epochs_has_no_rows() -> None:
-    bits = RoundBits.of(3, np.empty((0, 1), dtype=np.uint8), None, MEMBERS, "members")
+    bits = RoundBits.from_epochs(3, np.empty((0, 1), dtype=np.uint8), None, MEMBERS, "members")
     assert (bits.n_epochs, bits.observed is not None and bits.observed.shape) == (0, (0, 1))

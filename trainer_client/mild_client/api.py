@@ -276,7 +276,7 @@ class Calls(LogCalls, ResultCalls):
     def planted(self, run_id: str, n_samples: int) -> Call[Bitmap]:
         """Return the bitmap, shape (n_bytes,), of the samples that round 0 trained on with planted (wrong) labels."""
         response = yield Request("GET", f"/runs/{run_id}/planted", headers={"Accept": BITMAP})
-        return bitmap.check(response.content, n_samples, "planted samples of the service")
+        return bitmap.validate(response.content, n_samples, "planted samples of the service")
 
     def put_members(self, run_id: str, round: int, members: Bitmap, attempt: int | None = None) -> Call[None]:
         """Store the bitmap, shape (n_bytes,), of the samples that a round trains on; the round must have no epochs."""
@@ -286,7 +286,7 @@ class Calls(LogCalls, ResultCalls):
     def members(self, run_id: str, n_samples: int, round: int) -> Call[Bitmap]:
         """Return the bitmap, shape (n_bytes,), of the samples that a round trains on."""
         response = yield Request("GET", f"/runs/{run_id}/rounds/{round}/members", headers={"Accept": BITMAP})
-        return bitmap.check(response.content, n_samples, "members")
+        return bitmap.validate(response.content, n_samples, "members")
 
     def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> Call[None]:
         """Store the correctness bits of all samples for one epoch, and commit the epoch.

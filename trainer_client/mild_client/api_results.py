@@ -148,7 +148,7 @@ class ResultCalls(ServiceCalls):
         """Return the clean set of a round as a bitmap, shape (n_bytes,); see `selection` for the parameters."""
         params = _build_params(until_epoch, changes, round=round)
         response = yield Request("GET", f"/selection/{run_id}", params, {"Accept": BITMAP})
-        return bitmap.check(response.content, n_samples, "selection")
+        return bitmap.validate(response.content, n_samples, "selection")
 
     def fit(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None

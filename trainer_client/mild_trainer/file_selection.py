@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mild_client import RoundFit
 from mild_core import bitmap
-from mild_core.audit import Annotations, Audit, evaluate
+from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
@@ -59,13 +59,13 @@ def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = 
         observed=None if observed is None else bitmap.pack(observed),
         planted=_read_planted(path, arrays, correct.shape[1]),
     )
-    labels = _read_labels(path, arrays, correct.shape[1]) if options.by_class else None
+    labels = _read_labels(path, arrays, correct.shape[1]) if options.needs_labels else None
     selection = select([bits], options, Annotations(labels))
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
     clean = _read_clean(path, arrays, correct.shape[1])
     if clean is not None:
         audit = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
-        answer["measured"] = evaluate(selection.bitmap, selection.scores, audit).summary()
+        answer["measured"] = evaluate_selection(selection.bitmap, selection.scores, audit).summary()
     fit = RoundFit.from_selection(selection)
     if plot is not None and fit is not None:
         from mild_trainer.report.figures import (

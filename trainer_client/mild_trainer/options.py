@@ -15,7 +15,7 @@ import typer
 
 from mild_client.backends.background import Mode
 from mild_core.errors import MildError
-from mild_core.fields import field_types
+from mild_core.fields import resolve_field_types
 from mild_trainer import presets
 from mild_trainer.settings import DATA, DEFAULTS, TrainSettings
 
@@ -61,7 +61,7 @@ class FieldOptions:
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=Annotated[field_types(self.cls)[field.name] | None, self._make_option(field)],
+                annotation=Annotated[resolve_field_types(self.cls)[field.name] | None, self._make_option(field)],
             )
             for field in fields(self.cls)
             if field.metadata and field.name not in self.without and (self.only is None or field.name in self.only)
@@ -70,7 +70,7 @@ class FieldOptions:
     def _make_option(self, field: Field[Any]) -> Any:
         """Make the typer option of a field."""
         name = field.name.replace("_", "-")
-        is_switch = field_types(self.cls)[field.name] is bool
+        is_switch = resolve_field_types(self.cls)[field.name] is bool
         return typer.Option(
             f"--{name}/--no-{name}" if is_switch else f"--{name}",
             envvar=f"MILD_{field.name.upper()}",

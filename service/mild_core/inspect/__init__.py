@@ -1,1 +1,1 @@
-"""Views of a selection: table of samples, histograms, explanation of a sample, sweep of the threshold."""
+"""Views of a selection: table of samples, histograms, explanation of one sample, and sweep of all cuts."""

@@ -20,11 +20,12 @@ class SampleHistory:
     Attributes
     ----------
     bits
-        One character per epoch: ``1`` memorised, ``0`` misclassified, ``.`` not observed.
+        One character per epoch: ``1`` for memorised, ``0`` for misclassified, ``.`` for not observed.
     member
         Whether the model was trained on the sample.
     planted
-        Whether its label was broken on purpose: the bits describe that label, and the round does not count.
+        Whether the label of the sample was changed on purpose in the round. If so, the bits describe the changed label,
+        and the round does not count.
     """
 
     bits: str
@@ -38,7 +39,7 @@ class SampleHistory:
 
     @property
     def misclassified(self) -> int:
-        """Number of observed epochs in which it was misclassified."""
+        """Number of epochs in which the sample was observed and misclassified."""
         return self.bits.count("0")
 
 
@@ -51,16 +52,17 @@ class Explanation:
     index
         Index of the sample.
     rounds
-        Its history in every round, oldest first, whether or not the round counts.
+        History of the sample in every round, oldest first, including the rounds that do not count.
     epochs, observed, misclassified
-        Epochs of the rounds that count, epochs of these in which it was observed, and those in which it was
-        misclassified.
-    score, noisy_posterior
-        Its metric, and the probability that it is mislabelled; None where there is none.
+        Number of epochs of the rounds that count, and in how many of these the sample was observed and misclassified.
+    score
+        Metric of the sample; None if it was never observed.
+    noisy_posterior
+        Probability that the sample is mislabelled; None if the fit gives none.
     kept
-        Whether it is in the set.
+        Whether the selection keeps the sample.
     why
-        The explanation in words.
+        The explanation in one sentence.
     """
 
     index: int
@@ -92,7 +94,7 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
         If `index` lies outside ``0..n_samples-1``.
     """
     if not 0 <= index < selection.n_samples:
-        raise sample_index_error(index, selection.n_samples)
+        raise make_sample_index_error(index, selection.n_samples)
     histories = tuple(_read_history(bits, index) for bits in rounds)
     scored_rounds = take_first_quarter(rounds) if selection.early else rounds
     if selection.options.evidence == "latest":
@@ -119,8 +121,8 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
     )
 
 
-def sample_index_error(index: int, n_samples: int) -> SampleIndexError:
-    """Error for an index outside ``0..n_samples-1``."""
+def make_sample_index_error(index: int, n_samples: int) -> SampleIndexError:
+    """Create the error for a sample index outside ``0..n_samples-1``."""
     return SampleIndexError(
         f"sample index {index} is outside 0..{n_samples - 1}; "
         "ask for an index into the data set that the run was opened with"
@@ -128,7 +130,7 @@ def sample_index_error(index: int, n_samples: int) -> SampleIndexError:
 
 
 def _read_history(bits: RoundBits, index: int) -> SampleHistory:
-    """Read the history of one sample off a round."""
+    """Read the history of the sample `index` in one round."""
     correct = bitmap.get_sample_bits(bits.correct, index)
     observed = np.ones_like(correct) if bits.observed is None else bitmap.get_sample_bits(bits.observed, index)
     return SampleHistory(
@@ -139,20 +141,22 @@ def _read_history(bits: RoundBits, index: int) -> SampleHistory:
 
 
 def _to_optional_float(value: np.float32) -> float | None:
+    """Convert a number to a Python float, and NaN to None."""
     return None if np.isnan(value) else float(value)
 
 
 def _explain_missing_score(counted: Sequence[SampleHistory], is_kept: bool) -> str:
-    """Explain why a sample that was rarely observed, or never with its own label, is not judged."""
+    """Explain why a sample is not judged: it was rarely observed, or never with its own label."""
     if not counted:
-        return f"its label was broken on purpose, and its own one is judged from the next round on; {_verb(is_kept)}"
+        decision = _format_decision(is_kept)
+        return f"its label was broken on purpose, and its own one is judged from the next round on; {decision}"
     observed = sum(history.observed for history in counted)
     epochs = sum(len(history.bits) for history in counted)
-    return f"seen in {observed} of {epochs} epochs, too few to be judged; {_verb(is_kept)}"
+    return f"seen in {observed} of {epochs} epochs, too few to be judged; {_format_decision(is_kept)}"
 
 
 def _explain_score(selection: Selection, index: int, is_kept: bool, counts_text: str) -> str:
-    """Explain on which side of the cut the score of a sample lies."""
+    """Explain on which side of the cut the score of a sample lies, after the text of its counts."""
     score, threshold = float(selection.scores[index]), selection.threshold.value
     if threshold is None:
         is_below = True
@@ -163,8 +167,9 @@ def _explain_score(selection: Selection, index: int, is_kept: bool, counts_text:
     posterior = selection.noisy_posterior[index]
     posterior_text = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
     exception_text = "" if is_below == is_kept else ", against this cut: the set was made otherwise"
-    return f"{counts_text}, {score_text}{posterior_text}; {_verb(is_kept)}{exception_text}"
+    return f"{counts_text}, {score_text}{posterior_text}; {_format_decision(is_kept)}{exception_text}"
 
 
-def _verb(is_kept: bool) -> str:
+def _format_decision(is_kept: bool) -> str:
+    """Return the word for whether a sample is kept or dropped."""
     return "kept" if is_kept else "dropped"

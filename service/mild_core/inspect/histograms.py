@@ -1,4 +1,4 @@
-"""Histograms of the samples of a selection: the data map, counts by class, and the comparison of two selections."""
+"""Histograms of the samples of a selection: data map, counts by class, and comparison of two selections."""
 
 from dataclasses import dataclass
 
@@ -27,25 +27,25 @@ class Axis:
 
     @classmethod
     def for_counts(cls, largest: int, max_bins: int) -> "Axis":
-        """Create at most `max_bins` bins for the whole numbers ``0..largest``."""
+        """Create an axis with at most `max_bins` bins for the integers ``0..largest``."""
         width = -(-(largest + 1) // max_bins)
         return cls(0.0, float(width), -(-(largest + 1) // width))
 
     @classmethod
     def for_values(cls, values: NDArray[np.floating], n_bins: int) -> "Axis":
-        """Create `n_bins` bins over the range of `values`; one bin where all are equal, or there are none."""
+        """Create an axis with `n_bins` bins over the range of `values`; one bin if the range is empty or one point."""
         if not values.size or values.min() == values.max():
             return cls(float(values[0]) if values.size else 0.0, 1.0, 1)
         low, high = float(values.min()), float(values.max())
         return cls(low, (high - low) / n_bins, n_bins)
 
     def assign_bins(self, values: NDArray[np.number]) -> NDArray[np.int64]:
-        """Assign values to bins, shape of `values`."""
+        """Return the bin of every value, shape of `values`; values outside the axis are put into its end bins."""
         bins: NDArray[np.int64] = np.floor((values - self.low) / self.width).astype(np.int64)
         return np.clip(bins, 0, self.n_bins - 1)
 
-    def edge(self, bin_index: int) -> float:
-        """Lower edge of a bin."""
+    def get_edge(self, bin_index: int) -> float:
+        """Return the lower edge of the bin `bin_index`; `n_bins` gives the end of the axis."""
         return self.low + self.width * bin_index
 
 
@@ -56,9 +56,9 @@ class DataMap:
     Attributes
     ----------
     x, y
-        Axes of whole numbers.
+        The axes.
     kept, dropped
-        Kept and dropped samples per cell, shape (y.n_bins, x.n_bins) each.
+        Number of kept and of dropped samples in every cell, shape (y.n_bins, x.n_bins) each.
     """
 
     x: Axis
@@ -76,9 +76,9 @@ class ClassTable:
     classes
         The labels, ascending.
     n_samples, n_scored, n_kept
-        Samples of the class, scored ones, and ones in the set.
+        Number of samples of the class, and how many of these are scored and kept.
     noise
-        Mean noisy posterior of the scored samples; NaN where there is none.
+        Mean noisy posterior of the scored samples; NaN if no scored sample has one.
     """
 
     classes: NDArray[np.int64]
@@ -90,7 +90,7 @@ class ClassTable:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Number of samples with one given label that were mostly predicted as another class."""
+    """Number of samples with the given label `given` that were mostly predicted as the class `suggested`."""
 
     given: int
     suggested: int
@@ -104,16 +104,17 @@ class Comparison:
     Attributes
     ----------
     n_first, n_second, n_both
-        Samples kept by the first, by the second, and by both.
+        Number of samples kept by the first selection, by the second one, and by both.
     jaccard
-        Samples kept by both over samples kept by either; 1 where both sets are empty.
-    moved_in, moved_out
-        Samples kept only by the second selection, cleanest first, and only by the first one, noisiest first, both by
-        the scores of the second.
+        Samples kept by both over samples kept by either; 1 if both sets are empty.
+    moved_in
+        Indices of the samples that only the second selection keeps, by ascending score of the second selection.
+    moved_out
+        Indices of the samples that only the first selection keeps, by descending score of the second selection.
     x, y
         Axes of the scores of the first and of the second selection.
     scores
-        Samples per cell that have a score in both, shape (y.n_bins, x.n_bins).
+        Number of samples in every cell, shape (y.n_bins, x.n_bins), among those with a score in both selections.
     """
 
     n_first: int
@@ -141,14 +142,16 @@ def count_data_map(
     max_x: int = 40,
     max_y: int = 20,
 ) -> DataMap:
-    """Build the data map of observed samples with at most `max_x` by `max_y` cells.
+    """Build the data map of observed samples from their counts, with at most `max_x` by `max_y` cells.
 
     Parameters
     ----------
-    misclassified, transitions, kept
-        Misclassified epochs, transitions, and whether the sample is kept, shape (n_samples,) each.
+    misclassified, transitions
+        Number of misclassified epochs and of transitions of every sample, shape (n_samples,) each.
+    kept
+        Whether each sample is kept, shape (n_samples,).
     max_x, max_y
-        Largest number of bins; adjacent numbers share a bin where there would be more.
+        Largest numbers of bins of the two axes; adjacent counts share a bin where there would be more bins.
     """
     x = Axis.for_counts(int(misclassified.max(initial=0)), max_x)
     y = Axis.for_counts(int(transitions.max(initial=0)), max_y)
@@ -157,33 +160,41 @@ def count_data_map(
 
 
 def count_cells(x: Axis, y: Axis, x_values: NDArray[np.number], y_values: NDArray[np.number]) -> Counts:
-    """Count the samples per cell of a two-dimensional histogram, shape (y.n_bins, x.n_bins)."""
+    """Count the samples in every cell of a two-dimensional histogram, shape (y.n_bins, x.n_bins).
+
+    Parameters
+    ----------
+    x, y
+        The axes.
+    x_values, y_values
+        Values of every sample along the two axes, shape (n_samples,) each.
+    """
     cells = y.assign_bins(y_values) * x.n_bins + x.assign_bins(x_values)
     return np.bincount(cells, minlength=x.n_bins * y.n_bins).reshape(y.n_bins, x.n_bins)
 
 
 def build_class_table(table: SampleTable, labels: NDArray[np.integer]) -> ClassTable:
-    """Count the samples of a table by their given labels, shape (n_samples,)."""
-    classes, class_index = np.unique(labels, return_inverse=True)
+    """Build the table of counts by given label; `labels` has the given label of every sample, shape (n_samples,)."""
+    classes, class_indices = np.unique(labels, return_inverse=True)
     has_posterior = table.scored & ~np.isnan(table.noisy_posterior)
     n_samples, n_scored, n_kept, n_posteriors = (
-        np.bincount(class_index[mask], minlength=classes.size)
+        np.bincount(class_indices[mask], minlength=classes.size)
         for mask in (np.ones(labels.size, dtype=np.bool_), table.scored, table.kept, has_posterior)
     )
-    sums = np.bincount(class_index[has_posterior], table.noisy_posterior[has_posterior], minlength=classes.size)
+    sums = np.bincount(class_indices[has_posterior], table.noisy_posterior[has_posterior], minlength=classes.size)
     noise = np.divide(sums, n_posteriors, out=np.full(classes.size, np.nan), where=n_posteriors > 0)
     return ClassTable(classes.astype(np.int64), n_samples, n_scored, n_kept, noise)
 
 
 def find_confusions(labels: NDArray[np.integer], suggested: NDArray[np.integer], limit: int) -> list[Confusion]:
-    """Count the pairs of given label and suggested class, the most frequent first.
+    """Find the most frequent pairs of given label and suggested class, the most frequent one first.
 
     Parameters
     ----------
     labels, suggested
         Given label and suggested class of the samples that have both, shape (n_samples,) each.
     limit
-        Largest number of pairs.
+        Largest number of pairs to return.
     """
     pairs, counts = np.unique(np.stack((labels, suggested)), axis=1, return_counts=True)
     most_frequent = np.argsort(-counts, kind="stable")[:limit]

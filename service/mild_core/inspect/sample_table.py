@@ -15,7 +15,7 @@ from mild_core.types import RoundBits
 
 Sort: TypeAlias = Literal["index", "score", "-score"]
 Mask: TypeAlias = NDArray[np.bool_]
-_BLOCK = 1 << 16
+_BLOCK_SIZE = 1 << 16
 """Number of samples that a search for a page checks at once: most pages are found in the first block."""
 
 
@@ -26,17 +26,20 @@ class SampleTable:
     Attributes
     ----------
     scores, noisy_posterior
-        As in the selection; NaN where there is none.
-    scored, kept
-        Samples that were observed often enough to be judged, and samples in the set.
-    observed, misclassified, transitions
-        Epochs in which the sample was observed, epochs in which it was misclassified, and changes between memorised and
-        misclassified within a round, over the rounds of the selection. Rounds in which it was planted do not count,
-        unless there are no others.
+        As in the selection; NaN for a sample without the value.
+    scored
+        Whether the sample was observed often enough to be judged.
+    kept
+        Whether the selection keeps the sample.
+    observed, misclassified
+        Number of epochs in which the sample was observed, and in which it was misclassified. A round in which the
+        sample was planted counts only if the sample was planted in all of its rounds.
+    transitions
+        Number of changes between memorised and misclassified within these rounds.
     order_by_score
         Sample indices by ascending score and then by index; samples without a score come last.
     n_epochs
-        Epochs of the rounds of the selection.
+        Number of epochs of all rounds of the selection.
     """
 
     scores: NDArray[np.float32]
@@ -56,13 +59,16 @@ class SampleTable:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the columns in bytes: 26 per sample."""
+        """Size of the columns in memory, in bytes: 26 per sample."""
         columns = (self.scores, self.noisy_posterior, self.scored, self.kept)
         counts = (self.observed, self.misclassified, self.transitions, self.order_by_score)
         return sum(column.nbytes for column in (*columns, *counts))
 
-    def sort(self, key: Sort) -> NDArray[np.integer]:
-        """Return the sample indices in a sort order, shape (n_samples,); samples without a score come last."""
+    def sort_indices(self, key: Sort) -> NDArray[np.integer]:
+        """Return all sample indices in the order of `key`, shape (n_samples,); samples without a score come last.
+
+        With the key ``-score``, samples of equal score are in descending order of their indices.
+        """
         if key == "index":
             return np.arange(self.n_samples, dtype=np.int32)
         if key == "score":
@@ -73,16 +79,16 @@ class SampleTable:
 
 @dataclass(frozen=True, slots=True)
 class SampleFilter:
-    """Filter of the samples of a table; ranges include both ends, and None is no restriction.
+    """Filter of the samples of a table; ranges include both ends, and None stands for no restriction.
 
     Attributes
     ----------
     kept
-        True for kept samples, False for dropped ones.
+        True for kept samples only, False for dropped samples only.
     score
         Smallest and largest score.
     misclassified, transitions
-        Smallest and largest number, among observed samples.
+        Smallest and largest number of misclassified epochs and of transitions; a range excludes unobserved samples.
     """
 
     kept: bool | None = None
@@ -90,8 +96,8 @@ class SampleFilter:
     misclassified: tuple[int, int] | None = None
     transitions: tuple[int, int] | None = None
 
-    def mask(self, table: SampleTable) -> Mask:
-        """Mark the samples that pass the filter, shape (n_samples,)."""
+    def find_matches(self, table: SampleTable) -> Mask:
+        """Return a mask of the samples of `table` that pass the filter, shape (n_samples,)."""
         mask = np.ones(table.n_samples, dtype=np.bool_) if self.kept is None else table.kept == self.kept
         low, high = self.score
         if low is not None:
@@ -139,12 +145,29 @@ def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> Sam
     )
 
 
-def find_forward(order: NDArray[np.integer], mask: Mask, start: int, limit: int) -> NDArray[np.int64]:
-    """Find the first `limit` positions from `start` on in a sort order whose samples are in `mask`, ascending."""
+def find_next_positions(order: NDArray[np.integer], mask: Mask, start: int, limit: int) -> NDArray[np.int64]:
+    """Find the next positions in a sort order whose samples are in a mask.
+
+    Parameters
+    ----------
+    order
+        Sample indices in a sort order, shape (n_samples,).
+    mask
+        Samples to find, shape (n_samples,).
+    start
+        First position to check.
+    limit
+        Largest number of positions to return.
+
+    Returns
+    -------
+    positions
+        The first `limit` matching positions in `order` from `start` on, ascending.
+    """
     blocks = [np.empty(0, dtype=np.int64)]
     n_found = 0
-    for block_start in range(start, order.size, _BLOCK):
-        positions = np.flatnonzero(mask[order[block_start : block_start + _BLOCK]]) + block_start
+    for block_start in range(start, order.size, _BLOCK_SIZE):
+        positions = np.flatnonzero(mask[order[block_start : block_start + _BLOCK_SIZE]]) + block_start
         blocks.append(positions)
         n_found += positions.size
         if n_found >= limit:
@@ -152,7 +175,24 @@ def find_forward(order: NDArray[np.integer], mask: Mask, start: int, limit: int)
     return np.concatenate(blocks)[:limit]
 
 
-def find_backward(order: NDArray[np.integer], mask: Mask, stop: int, limit: int) -> NDArray[np.int64]:
-    """Find the last `limit` positions before `stop` in a sort order whose samples are in `mask`, ascending."""
+def find_previous_positions(order: NDArray[np.integer], mask: Mask, stop: int, limit: int) -> NDArray[np.int64]:
+    """Find the previous positions in a sort order whose samples are in a mask.
+
+    Parameters
+    ----------
+    order
+        Sample indices in a sort order, shape (n_samples,).
+    mask
+        Samples to find, shape (n_samples,).
+    stop
+        Position before which to search.
+    limit
+        Largest number of positions to return.
+
+    Returns
+    -------
+    positions
+        The last `limit` matching positions in `order` before `stop`, ascending.
+    """
     reversed_order = order[:stop][::-1]
-    return stop - 1 - find_forward(reversed_order, mask, 0, limit)[::-1]
+    return stop - 1 - find_next_positions(reversed_order, mask, 0, limit)[::-1]

@@ -1,4 +1,4 @@
-"""Sweep of the threshold: every cut that a histogram allows, the samples that it keeps, and its quality."""
+"""Sweep of all cuts of a histogram: the number of samples that each cut keeps, and the quality of the kept set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Cut:
     kept
         Number of samples kept.
     precision, recall
-        Estimates by the fit; None where the fit does not identify them.
+        Estimates by the fit; None if the fit does not identify them.
     measured
-        Evaluation on an audit, None without one. Its `auc` is None, since that depends on the scores, not on a cut.
+        Evaluation on an audit; None without an audit. Its `auc` is None, since the AUC does not depend on the cut.
     """
 
     cut: int
@@ -45,16 +45,16 @@ def sweep_cuts(
 ) -> tuple[Cut, ...]:
     """List all cuts of a selection's histogram, from the smallest set to the largest.
 
-    At the cut of the selection, the number of samples and the estimates are those of the selection.
+    At the cut of the selection, the number of samples and the estimates equal those of the selection.
 
     Parameters
     ----------
     histogram, curves
-        Those of the selection; without a histogram there are no cuts.
+        `Selection.histogram` and `Selection.curves`; without a histogram the result is empty.
     measured
-        `evaluate_cuts` of the same selection, or None.
+        Evaluation of every cut by `evaluate_cuts`; None without an audit.
     follows_marks
-        Whether checked samples are kept or dropped by their mark, whatever the cut (option ``audit="fit"``).
+        Whether checked samples are kept or dropped by their mark, independent of the cut (option ``audit="fit"``).
     """
     if histogram is None:
         return ()
@@ -74,7 +74,7 @@ def sweep_cuts(
 
 
 def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None:
-    """Evaluate every cut on an audit of the same samples; None where there is no histogram, or no checked sample."""
+    """Evaluate every cut of a selection on an audit; None if there is no histogram or no checked sample."""
     histogram, scored = selection.histogram, selection.scored
     if histogram is None or not audit.n_known:
         return None
@@ -88,5 +88,6 @@ def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None
 
 
 def _read_precision_and_recall(curves: Curves | None, cut: int) -> dict[str, Estimate | None]:
+    """Return the estimates of precision and recall of one cut; None for both without curves."""
     estimates = {} if curves is None else read_estimates(curves, cut)
     return {name: estimates.get(name) for name in ("precision", "recall")}

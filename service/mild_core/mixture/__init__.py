@@ -1,1 +1,1 @@
-"""Weibull mixtures: distribution, optimiser and fit."""
+"""Weibull mixtures: the distribution, the optimiser, and the fit to a histogram."""

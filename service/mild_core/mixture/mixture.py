@@ -1,11 +1,14 @@
 """Two-component Weibull mixtures fitted to a histogram of counts, at a cost independent of the number of samples.
 
-`anchored` adds weak priors and bounds that keep the noisy component at high counts: without them it often fits the tail
-of the clean samples. The priors were chosen by decisions on recorded sequences, since the likelihood does not tell
-(docs/method.md). The other fits are defined in `weibull`.
+The fit ``anchored`` has weak priors and bounds that keep the noisy component at high counts; without these, the noisy
+component often fits the tail of the clean samples. The priors were chosen by the decisions that they lead to on
+recorded sequences, since the likelihood does not determine them (docs/method.md). `weibull` defines the other fits.
 
-The parameters ``theta = (logit w, log a1, log a2, log k1, log k2)`` are optimised by Newton's method from a few fixed
-starts, so a fit is deterministic.
+The parameters ``theta = (logit w, log a1, log a2, log k1, log k2)`` are the weight of the noisy component and the
+scales and shapes of both. Newton's method optimises them from a few fixed starts, so a fit is deterministic.
+
+A cell is a pair of the observed and the misclassified epochs of a sample (`scores.PartialObservation`). Where all
+samples were observed in every epoch, the cells are the bins of the histogram.
 """
 
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
 from mild_core.mixture.newton import Objective, QuadraticModel, minimise
-from mild_core.mixture.weibull import FAMILIES, TINY, Derivatives, Floats, component_masses, make_likelihood
+from mild_core.mixture.weibull import FAMILIES, TINY, Derivatives, Floats, compute_component_masses, make_likelihood
 from mild_core.results import Component
 from mild_core.types import Fit
 
@@ -39,14 +42,18 @@ _STARTS: tuple[tuple[float, float, float], ...] = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixture:
-    """A fitted mixture; index 0 is the clean component, 1 the noisy one (the one with the larger mean).
+    """A fitted mixture; index 0 is the clean component, index 1 the noisy one, which has the larger mean.
 
     Attributes
     ----------
     kind
         The kind of fit.
-    weights, scales, shapes, means
-        Shape (2,) each; scales and means in bins, means within the range of the bins.
+    weights
+        Shape (2,), shares of the samples; they sum to one.
+    scales, shapes
+        Shape (2,) each, Weibull parameters; the scales are in bins.
+    means
+        Shape (2,), mean bin of each component over the bins of the histogram.
     masses
         Shape (2, n_bins), probability of every bin under each component; rows sum to one.
     log_likelihood
@@ -66,18 +73,24 @@ class Mixture:
 
     @property
     def densities(self) -> Floats:
-        """Masses times weights, shape (2, n_bins)."""
+        """Weight times mass of each component in every bin, shape (2, n_bins)."""
         return self.weights[:, None] * self.masses
 
-    def noisy_posterior(self, cell_likelihood: Floats | None = None) -> Floats:
-        """Probability of the noisy component in every bin, or in every cell of `cell_likelihood`, (n_cells, n_bins)."""
+    def compute_noisy_posterior(self, cell_likelihood: Floats | None = None) -> Floats:
+        """Compute the probability of the noisy component in every bin, shape (n_bins,), or in every cell.
+
+        Parameters
+        ----------
+        cell_likelihood
+            Shape (n_cells, n_bins), as in `fit_mixture`; the result then has the shape (n_cells,).
+        """
         clean, noisy = self.densities if cell_likelihood is None else self.densities @ cell_likelihood.T
         posterior: Floats = noisy / np.maximum(clean + noisy, TINY)
         return posterior
 
     @property
     def components(self) -> tuple[Component, Component]:
-        """Both components as plain numbers, the clean one first."""
+        """The two components as Python numbers, the clean one first."""
         rows = zip(self.weights, self.scales, self.shapes, self.means, strict=True)
         clean, noisy = (Component(*(float(value) for value in row)) for row in rows)
         return clean, noisy
@@ -94,89 +107,105 @@ def fit_mixture(
     Parameters
     ----------
     counts
-        Number of samples, shape (n_bins,) for bins ``0..E``; or (n_cells,) together with `cell_likelihood`.
+        Number of samples in every bin, shape (n_bins,); or in every cell, shape (n_cells,), with `cell_likelihood`.
     kind
         ``anchored``, ``grouped``, ``censored`` or ``density``.
     cell_likelihood
-        Shape (n_cells, n_bins), probability of every observed cell given every true count, for samples that were not
-        observed in every epoch. None: cells are bins.
+        Shape (n_cells, n_bins), probability of every cell given the bin that a sample would have if it were observed in
+        every epoch. None if the cells are the bins.
     checked_counts
-        Shape (2, n_cells), samples per cell, among `counts`, that were found clean and found mislabelled. They may have
-        been chosen by their score: they enter with the probability of the finding given the score.
+        Shape (2, n_cells), how many of the samples in `counts` an audit marks as clean and as mislabelled. Audited
+        samples may have been chosen by their score, so the fit uses the probability of the mark given the score.
 
     Returns
     -------
     Mixture
-        The best of the fixed starts. Where the fit may have an open or a closed top bin, the closed one unless the open
-        one has a far larger likelihood. Does not raise for finite, non-negative counts of two bins or more.
+        The best fit of all starts. Does not raise for finite, non-negative counts of two bins or more.
+
+    Notes
+    -----
+    If the kind of fit allows an open and a closed top bin, the first of `Family.tops` is preferred. The other one is
+    used only if its log-likelihood is larger by `_OPEN_TOP_GAIN` per sample.
     """
     n_bins = counts.size if cell_likelihood is None else cell_likelihood.shape[1]
     top, *other_tops = FAMILIES[kind].tops
-    preferred = _fit_from_starts(counts, _Problem(kind, n_bins, cell_likelihood, checked_counts, open_top=top))
+    preferred = _fit_from_starts(counts, _FitProblem(kind, n_bins, cell_likelihood, checked_counts, open_top=top))
     required = preferred.log_likelihood + _OPEN_TOP_GAIN * float(counts.sum())
-    if cell_likelihood is None and _max_log_likelihood(counts) <= required:
+    if cell_likelihood is None and _compute_max_log_likelihood(counts) <= required:
         return preferred
     others = (
-        _fit_from_starts(counts, _Problem(kind, n_bins, cell_likelihood, checked_counts, open_top=top))
+        _fit_from_starts(counts, _FitProblem(kind, n_bins, cell_likelihood, checked_counts, open_top=top))
         for top in other_tops
     )
     return next((other for other in others if other.log_likelihood > required), preferred)
 
 
-def refit(mixture: Mixture, histograms: Floats, checked_counts: Floats | None = None) -> list[Mixture]:
-    """Fit every row of `histograms`, shape (n_problems, n_bins), by the same kind of fit, starting from `mixture`."""
-    problem = _Problem(mixture.kind, histograms.shape[1], None, checked_counts, open_top=mixture.open_top)
-    start = np.tile(np.clip(_to_theta(mixture), problem.low, problem.high), (len(histograms), 1))
+def refit_histograms(mixture: Mixture, histograms: Floats, checked_counts: Floats | None = None) -> list[Mixture]:
+    """Fit several histograms by the kind of fit of `mixture`, starting from its parameters.
+
+    Parameters
+    ----------
+    mixture
+        The fit to start from; its top bin stays open or closed.
+    histograms
+        Shape (n_problems, n_bins), number of samples in every bin.
+    checked_counts
+        As in `fit_mixture`, the same for all histograms.
+    """
+    problem = _FitProblem(mixture.kind, histograms.shape[1], None, checked_counts, open_top=mixture.open_top)
+    start = np.tile(np.clip(_compute_theta(mixture), problem.low, problem.high), (len(histograms), 1))
     theta, _ = minimise(problem.make_objective(histograms), start, problem.low, problem.high)
     return [problem.make_mixture(row, counts) for row, counts in zip(theta, histograms, strict=True)]
 
 
-def fit_groups(mixture: Mixture, groups: Floats, cell_likelihood: Floats | None = None) -> list[Mixture]:
-    """Fit the histogram of every group of samples, partially pooled: the fewer samples, the closer to `mixture`.
+def fit_groups(mixture: Mixture, group_counts: Floats, cell_likelihood: Floats | None = None) -> list[Mixture]:
+    """Fit the histogram of every group of samples with partial pooling.
 
-    Every parameter has a normal prior around that of all samples, with the standard deviations `_GROUP_SD`.
+    Every parameter has a normal prior around its value in `mixture`, with the standard deviations `_GROUP_SD`. So the
+    fewer samples a group has, the closer its fit is to `mixture`.
 
     Parameters
     ----------
     mixture
         The fit of all samples together.
-    groups
-        Shape (n_groups, n_bins), or (n_groups, n_cells) together with `cell_likelihood`, as in `fit_mixture`.
+    group_counts
+        Number of samples of every group in every bin, shape (n_groups, n_bins); or in every cell, shape (n_groups,
+        n_cells), with `cell_likelihood`.
     cell_likelihood
         As in `fit_mixture`.
     """
-    problem = _Problem(mixture.kind, mixture.masses.shape[1], cell_likelihood, open_top=mixture.open_top)
-    start = np.clip(_to_theta(mixture), problem.low, problem.high)
+    problem = _FitProblem(mixture.kind, mixture.masses.shape[1], cell_likelihood, open_top=mixture.open_top)
+    start = np.clip(_compute_theta(mixture), problem.low, problem.high)
     problem.centre, problem.precision = start, _GROUP_SD**-2
     fits = []
-    for first in range(0, len(groups), _BATCH):
-        batch = groups[first : first + _BATCH]
+    for first in range(0, len(group_counts), _BATCH):
+        batch = group_counts[first : first + _BATCH]
         theta, _ = minimise(problem.make_objective(batch), np.tile(start, (len(batch), 1)), problem.low, problem.high)
         fits += [problem.make_mixture(row, counts) for row, counts in zip(theta, batch, strict=True)]
     return fits
 
 
-def _fit_from_starts(counts: Floats, problem: "_Problem") -> Mixture:
-    """Return the best fit of the fixed starts."""
+def _fit_from_starts(counts: Floats, problem: "_FitProblem") -> Mixture:
+    """Fit from all fixed starts, and return the fit with the best objective."""
     starts = problem.make_starts()
     objective = problem.make_objective(np.broadcast_to(counts, (len(starts), counts.size)))
     theta, value = minimise(objective, starts, problem.low, problem.high)
     return problem.make_mixture(theta[value.argmin()], counts)
 
 
-def _max_log_likelihood(counts: Floats) -> float:
-    """Largest log-likelihood of any distribution over the bins."""
+def _compute_max_log_likelihood(counts: Floats) -> float:
+    """Compute the largest log-likelihood that any distribution over the bins has."""
     positive = counts[counts > 0]
     return float(positive @ np.log(positive / positive.sum()))
 
 
-def _to_theta(mixture: Mixture) -> Floats:
-    """Convert the parameters of a mixture to those that are optimised, shape (5,)."""
+def _compute_theta(mixture: Mixture) -> Floats:
+    """Compute the parameters ``theta`` of a mixture, shape (5,)."""
     return np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes)))
 
 
-class _Problem:
-    """Bounds, priors and likelihood of one kind of fit on a number of bins."""
+class _FitProblem:
+    """Likelihood, priors and bounds of one kind of fit for a number of bins."""
 
     def __init__(
         self,
@@ -202,7 +231,7 @@ class _Problem:
         self.precision = np.array([0.0, *(prior.log_sd**-2 for prior in priors)])
 
     def make_starts(self) -> Floats:
-        """Create the fixed starting points, shape (n_starts, 5), within the bounds."""
+        """Create the fixed starting points of ``theta``, shape (n_starts, 5), within the bounds."""
         points = [
             (logit(weight), np.log(clean * self.n_epochs), np.log(noisy * self.n_epochs), 0.0, np.log(6.0))
             for weight, clean, noisy in _STARTS
@@ -211,27 +240,27 @@ class _Problem:
         return clipped
 
     def make_objective(self, counts: Floats) -> Objective:
-        """Create the negative log posterior per sample of `counts`, shape (n_problems, n_cells)."""
+        """Create the objective: the negative log posterior per sample of `counts`, shape (n_problems, n_cells)."""
         n_samples = np.maximum(counts.sum(axis=1), 1.0)
         if self.checked_counts is not None:  # the component of checked samples is known
             counts = np.maximum(counts - self.checked_counts.sum(axis=0), 0.0)
 
         def objective(theta: Floats, problems: NDArray[np.intp]) -> QuadraticModel:
-            cell = self.likelihood(theta[:, 1:3, None], theta[:, 3:5, None])
+            likelihoods = self.likelihood(theta[:, 1:3, None], theta[:, 3:5, None])
             weight = np.stack((expit(-theta[:, 0]), expit(theta[:, 0])), axis=1)[:, :, None]
-            mixed = (weight * cell.value).sum(axis=1) + _FLOOR
+            mixed = (weight * likelihoods.value).sum(axis=1) + _FLOOR
             weight_product = weight[:, 0] * weight[:, 1]
-            by_logit = weight_product * (cell.value[:, 1] - cell.value[:, 0])
-            jacobian = np.concatenate((by_logit[:, None], weight * cell.a, weight * cell.k), axis=1)
+            by_logit = weight_product * (likelihoods.value[:, 1] - likelihoods.value[:, 0])
+            jacobian = np.concatenate((by_logit[:, None], weight * likelihoods.a, weight * likelihoods.k), axis=1)
             offset = theta - self.centre
             prior_gradient = self.precision * offset
             ratio = counts[problems] / mixed
             value = 0.5 * (prior_gradient * offset).sum(axis=1) - (counts[problems] * np.log(mixed)).sum(axis=1)
             gradient = prior_gradient - (jacobian @ ratio[:, :, None])[:, :, 0]
             fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
-            hessian = fisher - _sum_second_derivatives(cell, weight[:, :, 0], weight_product, by_logit, ratio)
+            hessian = fisher - _sum_second_derivatives(likelihoods, weight[:, :, 0], weight_product, by_logit, ratio)
             if self.checked_counts is not None:
-                terms = _compute_checked_terms(cell, self.checked_counts)
+                terms = _compute_checked_terms(likelihoods, self.checked_counts)
                 for total, term in zip((value, gradient, fisher, hessian), terms, strict=True):
                     total += term
                 clean, noisy = self.checked_counts.sum(axis=1)
@@ -250,11 +279,11 @@ class _Problem:
         return objective
 
     def make_mixture(self, theta: Floats, counts: Floats) -> Mixture:
-        """Create the mixture of parameters `theta`, shape (5,), with its components ordered by their means."""
+        """Create the mixture with the parameters `theta`, shape (5,); its components are ordered by their means."""
         weights = np.array([expit(-theta[0]), expit(theta[0])])
-        cell = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None])
-        log_likelihood = float(counts @ np.log(np.maximum(weights @ cell.value[0], TINY)))
-        masses = component_masses(theta[1:3], theta[3:5], self.n_bins, open_top=self.open_top)
+        likelihoods = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None])
+        log_likelihood = float(counts @ np.log(np.maximum(weights @ likelihoods.value[0], TINY)))
+        masses = compute_component_masses(theta[1:3], theta[3:5], self.n_bins, open_top=self.open_top)
         means = masses @ np.arange(self.n_bins)
         order = np.argsort(means, kind="stable")
         scales, shapes = np.exp(theta[1:3]), np.exp(theta[3:5])
@@ -271,10 +300,13 @@ class _Problem:
 
 
 def _sum_second_derivatives(
-    cell: Derivatives, weight: Floats, weight_product: Floats, by_logit: Floats, ratio: Floats
+    likelihoods: Derivatives, weight: Floats, weight_product: Floats, by_logit: Floats, ratio: Floats
 ) -> Floats:
-    """Sum the second derivatives of the mixed likelihood over the cells, weighted by `ratio`, (n_problems, 5, 5)."""
-    a, k, aa, ak, kk = ((part @ ratio[:, :, None])[:, :, 0] for part in (cell.a, cell.k, cell.aa, cell.ak, cell.kk))
+    """Sum the second derivatives of the mixed likelihood over all cells, weighted by `ratio`, (n_problems, 5, 5)."""
+    a, k, aa, ak, kk = (
+        (part @ ratio[:, :, None])[:, :, 0]
+        for part in (likelihoods.a, likelihoods.k, likelihoods.aa, likelihoods.ak, likelihoods.kk)
+    )
     total = np.zeros((len(ratio), 5, 5))
     total[:, 0, 0] = (weight[:, 0] - weight[:, 1]) * (by_logit * ratio).sum(axis=1)
     total[:, 0, 1:3] = total[:, 1:3, 0] = weight_product * [-1.0, 1.0] * a
@@ -287,20 +319,23 @@ def _sum_second_derivatives(
     return total
 
 
-def _compute_checked_terms(cell: Derivatives, checked_counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Compute the terms of checked samples in the objective, its gradient, its Fisher information and its Hessian."""
-    n_problems = len(cell.value)
-    likelihood = cell.value + _FLOOR
+def _compute_checked_terms(likelihoods: Derivatives, checked_counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Compute what checked samples add to the objective, its gradient, its Fisher information and its Hessian."""
+    n_problems = len(likelihoods.value)
+    likelihood = likelihoods.value + _FLOOR
     ratio = checked_counts / likelihood
     value = -(checked_counts * np.log(likelihood)).sum(axis=(1, 2))
     gradient, fisher, hessian = np.zeros((n_problems, 5)), np.zeros((n_problems, 5, 5)), np.zeros((n_problems, 5, 5))
     for component in (0, 1):
         parameters = [1 + component, 3 + component]
-        first = np.stack((cell.a[:, component], cell.k[:, component]), axis=1)
+        first = np.stack((likelihoods.a[:, component], likelihoods.k[:, component]), axis=1)
         component_ratio = ratio[:, component, None]
         gradient[:, parameters] = -(first * component_ratio).sum(axis=2)
         square = (first * (component_ratio / likelihood[:, component, None])) @ first.swapaxes(1, 2)
-        aa, ak, kk = ((part[:, component] * ratio[:, component]).sum(axis=1) for part in (cell.aa, cell.ak, cell.kk))
+        aa, ak, kk = (
+            (part[:, component] * ratio[:, component]).sum(axis=1)
+            for part in (likelihoods.aa, likelihoods.ak, likelihoods.kk)
+        )
         block = np.ix_(range(n_problems), parameters, parameters)
         fisher[block] = square
         hessian[block] = square - np.stack((np.stack((aa, ak), axis=1), np.stack((ak, kk), axis=1)), axis=1)

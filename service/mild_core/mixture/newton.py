@@ -1,8 +1,8 @@
 """Newton's method within bounds, for many small problems of the same form at once.
 
-With a handful of parameters and a few hundred cells, a general optimiser spends more time on bookkeeping than on
-arithmetic, so all starts of a fit, and all resamples of a bootstrap, take every step together. The Hessian enters by
-the absolute values of its eigenvalues, so that a step descends at a saddle too, and is damped until it does.
+With five parameters and a few hundred cells, a general optimiser spends more time on bookkeeping than on arithmetic.
+So all starts of a fit, and all resamples of a bootstrap, take every step together. The Hessian is used with the
+absolute values of its eigenvalues, so that a step descends at a saddle point too, and is damped until it descends.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _DAMPING = (1e-1, 1e-9, 1e10)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuadraticModel:
-    """The objective of every problem with its derivatives at one point.
+    """Value and derivatives of the objective of every problem at one point.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class QuadraticModel:
     hessian
         Shape (n_problems, n_parameters, n_parameters).
     curvature
-        Shape (n_problems, n_parameters), a positive curvature typical of each parameter, which scales the steps.
+        Shape (n_problems, n_parameters), a positive typical curvature of each parameter, which scales the steps.
     """
 
     value: Floats
@@ -44,26 +44,27 @@ class QuadraticModel:
 
 
 Objective: TypeAlias = Callable[[Floats, NDArray[np.intp]], QuadraticModel]
-"""Function of parameters, shape (n_problems, n_parameters), and of the indices of these problems, (n_problems,)."""
+"""Function of parameters, shape (n_active, n_parameters), and of the indices of their problems, shape (n_active,)."""
 
 
 def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Minimise several problems of the same form.
+    """Minimise the objective of several problems within bounds.
 
     Parameters
     ----------
     objective
-        See `Objective`; finite wherever ``low <= theta <= high``.
+        The objective (`Objective`), finite wherever ``low <= theta <= high``.
     start
-        Shape (n_problems, n_parameters), within the bounds.
+        Shape (n_problems, n_parameters), starting points within the bounds.
     low, high
-        Shape (n_parameters,), the bounds.
+        Shape (n_parameters,), the bounds of the parameters.
 
     Returns
     -------
-    theta, value
-        Minima and values there, shapes (n_problems, n_parameters) and (n_problems,). No value exceeds that of the
-        start.
+    theta
+        Shape (n_problems, n_parameters), the minimum of every problem.
+    value
+        Shape (n_problems,), the objective at the minimum, which never exceeds the objective at the start.
     """
     theta = start.copy()
     first, smallest, largest = _DAMPING
@@ -90,7 +91,7 @@ def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> 
 
 
 def _compute_step(model: QuadraticModel, theta: Floats, low: Floats, high: Floats, damping: Floats) -> Floats:
-    """Solve the damped equations over the parameters that no bound blocks, shape of `theta`."""
+    """Compute the damped Newton step over the parameters that no bound blocks, shape of `theta`."""
     is_blocked = ((theta <= low) & (model.gradient > 0)) | ((theta >= high) & (model.gradient < 0))
     # An absolute minimum keeps the system solvable where the objective does not depend on a parameter.
     scale = np.where(is_blocked, np.inf, np.sqrt(model.curvature + 1e-8))
@@ -102,7 +103,7 @@ def _compute_step(model: QuadraticModel, theta: Floats, low: Floats, high: Float
 
 
 def _choose_models(use_new: NDArray[np.bool_], new: QuadraticModel, old: QuadraticModel) -> QuadraticModel:
-    """Take the new model of every problem in `use_new`, shape (n_problems,), and the old one of the others."""
+    """Combine the new models of the problems in `use_new`, shape (n_problems,), with the old models of the others."""
 
     def choose(new_part: Floats, old_part: Floats) -> Floats:
         return np.where(use_new.reshape(-1, *[1] * (new_part.ndim - 1)), new_part, old_part)

@@ -42,7 +42,7 @@ _LOG_U = (-700.0, 10.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Derivatives:
-    """A function of ``log a`` and ``log k`` with its first and second derivatives, each of shape (..., n_points)."""
+    """Value, first and second derivatives of a function by ``log a`` and ``log k``, each of shape (..., n_points)."""
 
     value: Floats
     a: Floats
@@ -52,19 +52,19 @@ class Derivatives:
     kk: Floats
 
 
-def log_cumulative_hazard(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
-    """``log u`` of points given by their logarithm (``-inf`` for 0), clipped so that ``u`` is finite and positive."""
+def compute_log_cumulative_hazard(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
+    """Compute ``log u`` at the points `log_x` (``-inf`` for 0), clipped so that ``u`` is finite and positive."""
     return np.clip(np.exp(log_shape) * (log_x - log_scale), *_LOG_U)
 
 
-def cdf(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
-    """``F(x)``, shape (..., n_points); `numpy.expm1` keeps its digits far below the scale."""
-    return -np.expm1(-np.exp(log_cumulative_hazard(log_x, log_scale, log_shape)))
+def compute_cdf(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
+    """Compute the distribution function ``F(x)``, shape (..., n_points), accurate far below the scale too."""
+    return -np.expm1(-np.exp(compute_log_cumulative_hazard(log_x, log_scale, log_shape)))
 
 
-def cdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
-    """``F(x)`` with its derivatives."""
-    log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
+def compute_cdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
+    """Compute the distribution function ``F(x)`` with its derivatives."""
+    log_u = compute_log_cumulative_hazard(log_x, log_scale, log_shape)
     u, shape = np.exp(log_u), np.exp(log_shape)
     us = u * np.exp(-u)
     slope = 1.0 + log_u * (1.0 - u)
@@ -78,9 +78,9 @@ def cdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Deri
     )
 
 
-def pdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
-    """``f(x)`` for ``x > 0`` with its derivatives."""
-    log_u = log_cumulative_hazard(log_x, log_scale, log_shape)
+def compute_pdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
+    """Compute the density ``f(x)`` for ``x > 0`` with its derivatives."""
+    log_u = compute_log_cumulative_hazard(log_x, log_scale, log_shape)
     u, shape = np.exp(log_u), np.exp(log_shape)
     f = np.exp(log_shape - log_x + log_u - u)
     slope = 1.0 + log_u * (1.0 - u)
@@ -95,12 +95,23 @@ def pdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Deri
 
 
 Likelihood: TypeAlias = Callable[[Floats, Floats], Derivatives]
-"""Function of log scales and log shapes: likelihood of every cell under each component, (n_problems, 2, n_cells)."""
+"""Function of log scales and log shapes that computes the likelihood of every cell under each component, with shape
+(n_problems, 2, n_cells)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Bounds of a parameter, and a normal prior on its logarithm; scales are in units of the number of epochs."""
+    """Bounds of a parameter, and a normal prior on its logarithm.
+
+    Attributes
+    ----------
+    low, high
+        The bounds; scales are in units of the number of epochs.
+    centre
+        Median of the prior, in the unit of the bounds.
+    log_sd
+        Standard deviation of the logarithm; infinite for no prior.
+    """
 
     low: float
     high: float
@@ -115,7 +126,7 @@ class Family:
     Attributes
     ----------
     tops
-        Whether the top bin is open; of two values the first one is preferred.
+        Whether the top bin is open (True) or closed (False); of two values the first one is preferred.
     scale, shape
         Priors of the scales and of the shapes of both components.
     """
@@ -142,17 +153,31 @@ FAMILIES: dict[Fit, Family] = {
 
 
 def make_likelihood(kind: Fit, n_bins: int, cell_likelihood: Floats | None, *, open_top: bool) -> Likelihood:
-    """Create the likelihood of the bins, or of the cells of `cell_likelihood`, shape (n_cells, n_bins)."""
-    likelihood = _make_density(n_bins) if kind == "density" else _make_masses(n_bins, open_top=open_top)
+    """Create the function that computes the likelihood of every bin or cell under each component.
+
+    Parameters
+    ----------
+    kind
+        The kind of fit.
+    n_bins
+        Number of bins.
+    cell_likelihood
+        Shape (n_cells, n_bins), probability of every cell given the bin; None if the cells are the bins.
+    open_top
+        Whether the top bin stands for "at least this".
+    """
+    likelihood = (
+        _make_density_likelihood(n_bins) if kind == "density" else _make_mass_likelihood(n_bins, open_top=open_top)
+    )
     return likelihood if cell_likelihood is None else _sum_over_bins(cell_likelihood, likelihood)
 
 
-def _make_masses(n_bins: int, *, open_top: bool) -> Likelihood:
+def _make_mass_likelihood(n_bins: int, *, open_top: bool) -> Likelihood:
     """Create the likelihood of the bins as the probabilities of their intervals."""
-    log_edges = _log_edges(n_bins)
+    log_edges = _compute_log_edges(n_bins)
 
     def likelihood(log_scale: Floats, log_shape: Floats) -> Derivatives:
-        below = cdf_derivatives(log_edges, log_scale, log_shape)
+        below = compute_cdf_derivatives(log_edges, log_scale, log_shape)
         if open_top:
             below.value[..., -1] = 1.0
             for slope in (below.a, below.k, below.aa, below.ak, below.kk):
@@ -175,7 +200,7 @@ def _make_masses(n_bins: int, *, open_top: bool) -> Likelihood:
 
 
 def _sum_over_bins(cell_likelihood: Floats, likelihood: Likelihood) -> Likelihood:
-    """Create the likelihood of the cells from that of the true bins, for samples not observed in every epoch."""
+    """Create the likelihood of the cells from the likelihood of the bins, by a sum over the bins."""
 
     def likelihood_of_cells(log_scale: Floats, log_shape: Floats) -> Derivatives:
         bins = likelihood(log_scale, log_shape)
@@ -184,21 +209,21 @@ def _sum_over_bins(cell_likelihood: Floats, likelihood: Likelihood) -> Likelihoo
     return likelihood_of_cells
 
 
-def _make_density(n_bins: int) -> Likelihood:
-    """Create the likelihood as published (arXiv 2306.11560): a density at the counts, with 0 replaced by 0.1."""
+def _make_density_likelihood(n_bins: int) -> Likelihood:
+    """Create the likelihood as published (arXiv 2306.11560): the density at every count, with 0 replaced by 0.1."""
     points = np.arange(n_bins, dtype=np.float64)
     points[0] = 0.1
     log_x = np.log(points)
-    return lambda log_scale, log_shape: pdf_derivatives(log_x, log_scale, log_shape)
+    return lambda log_scale, log_shape: compute_pdf_derivatives(log_x, log_scale, log_shape)
 
 
-def component_masses(log_scales: Floats, log_shapes: Floats, n_bins: int, *, open_top: bool) -> Floats:
-    """Probability of every bin under each component; each row sums to one.
+def compute_component_masses(log_scales: Floats, log_shapes: Floats, n_bins: int, *, open_top: bool) -> Floats:
+    """Compute the probability of every bin under each component; each row sums to one.
 
     Parameters
     ----------
     log_scales, log_shapes
-        Shape (..., 2).
+        Shape (..., 2) each, logarithms of the scales (in bins) and of the shapes of both components.
     n_bins
         Number of bins.
     open_top
@@ -209,7 +234,7 @@ def component_masses(log_scales: Floats, log_shapes: Floats, n_bins: int, *, ope
     masses
         Shape (..., 2, n_bins).
     """
-    below = cdf(_log_edges(n_bins), log_scales[..., None], log_shapes[..., None])
+    below = compute_cdf(_compute_log_edges(n_bins), log_scales[..., None], log_shapes[..., None])
     if open_top:
         below[..., -1] = 1.0
     masses = np.diff(below)
@@ -219,6 +244,7 @@ def component_masses(log_scales: Floats, log_shapes: Floats, n_bins: int, *, ope
     return normalised
 
 
-def _log_edges(n_bins: int) -> Floats:
+def _compute_log_edges(n_bins: int) -> Floats:
+    """Compute the logarithms of the edges ``0..n_bins`` of the bins."""
     with np.errstate(divide="ignore"):
         return np.log(np.arange(n_bins + 1, dtype=np.float64))

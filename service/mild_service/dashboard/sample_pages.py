@@ -11,7 +11,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit, AuditChange
-from mild_core.inspect.sample_table import Mask, SampleFilter, SampleTable, Sort, find_backward, find_forward
+from mild_core.inspect.sample_table import (
+    Mask,
+    SampleFilter,
+    SampleTable,
+    Sort,
+    find_next_positions,
+    find_previous_positions,
+)
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, render
@@ -158,7 +165,7 @@ class Filters:
         audit
             The run's audit.
         """
-        mask = self.table_filter().mask(table)
+        mask = self.table_filter().find_matches(table)
         if self.label and labels is not None:
             mask &= labels == int(self.label)
         if self.mark:
@@ -239,13 +246,13 @@ class SamplePage:
 
 def _select_page(table: SampleTable, mask: Mask, sort: Sort, after: int | None, before: int | None) -> SamplePage:
     """Return the page of the samples in `mask` from position `after` on, or before position `before`."""
-    order = table.sort(sort)
+    order = table.sort_indices(sort)
     if before is not None:
-        positions = find_backward(order, mask, min(before, order.size), PAGE_SIZE)
+        positions = find_previous_positions(order, mask, min(before, order.size), PAGE_SIZE)
         if positions.size < PAGE_SIZE:  # the first page is always full
-            positions = find_forward(order, mask, 0, PAGE_SIZE)
+            positions = find_next_positions(order, mask, 0, PAGE_SIZE)
     else:
-        positions = find_forward(order, mask, after or 0, PAGE_SIZE)
+        positions = find_next_positions(order, mask, after or 0, PAGE_SIZE)
     total = int(mask.sum())
     if not positions.size:
         return SamplePage(order[:0], 0, total, None, None)

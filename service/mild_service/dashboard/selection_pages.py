@@ -65,8 +65,8 @@ async def show_map(
 
 def _format_range(axis: Axis, number: int) -> str:
     """Format the first and the last count in a bin as the filters of the sample list take them, such as '3-5'."""
-    first = int(axis.edge(number))
-    last = int(axis.edge(number + 1)) - 1
+    first = int(axis.get_edge(number))
+    last = int(axis.get_edge(number + 1)) - 1
     return str(first) if first == last else f"{first}-{last}"
 
 
@@ -200,6 +200,6 @@ def _build_comparison_chart(comparison: Comparison) -> dict[str, Any]:
     x, y = comparison.x, comparison.y
     return {
         "cells": charts.make_cells(comparison.scores, np.zeros_like(comparison.scores)),
-        "x_ticks": charts.make_value_ticks(x.low, x.edge(x.n_bins), 6),
-        "y_ticks": charts.make_value_ticks(y.low, y.edge(y.n_bins), 5),
+        "x_ticks": charts.make_value_ticks(x.low, x.get_edge(x.n_bins), 6),
+        "y_ticks": charts.make_value_ticks(y.low, y.get_edge(y.n_bins), 5),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import InvalidInput
-from mild_core.fields import wire_name
+from mild_core.fields import get_wire_name
 from mild_core.types import CHANGEABLE_FIELDS, RunSpec, SelectionOptions
 from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
@@ -98,7 +98,7 @@ class RunWriter:
             check_position(self._settings, *resume_from)
         spec = replace(
             spec,
-            selection=spec.selection.checked(),
+            selection=spec.selection.validate(),
             picture_url=check_image_url(spec.picture_url) if spec.picture_url else None,
             ttl_seconds=spec.ttl_seconds or self._settings.ttl_seconds,
         )
@@ -351,7 +351,7 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
 def _check_immutable_fields(run: Run, spec: RunSpec, sent_fields: Collection[str]) -> None:
     """Check that the immutable fields that the client has sent equal those of the existing run."""
     pairs = [
-        (wire_name(field), getattr(run.spec, field.name), getattr(spec, field.name))
+        (get_wire_name(field), getattr(run.spec, field.name), getattr(spec, field.name))
         for field in fields(RunSpec)
         if field.name in sent_fields and field.name not in (*CHANGEABLE_FIELDS, "selection")
     ]

@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mild_core.audit import Audit, evaluate
+from mild_core.audit import Audit, evaluate_selection
 from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.types import Metric, Verdict
 from mild_service.errors import (
@@ -300,7 +300,7 @@ def _encode_scores_json(inspection: InspectedSelection, page: slice) -> bytes:
 
 def _evaluate_selection(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
     """Return the fields of `EvaluationView`."""
-    evaluation = evaluate(inspection.selection.measurable, inspection.selection.scores, audit)
+    evaluation = evaluate_selection(inspection.selection.audited_bitmap, inspection.selection.scores, audit)
     return {
         **_make_round_fields(inspection.evidence),
         **evaluation.summary(),

@@ -257,7 +257,7 @@ async def _select_and_respond(
     ids: Sequence[str] | None = None,
 ) -> Response:
     """Return the response with the set of `rounds`, in which `changes` replace `options`."""
-    result = await selections.select_stateless(rounds, replace(options, **changes).checked(), ids)
+    result = await selections.select_stateless(rounds, replace(options, **changes).validate(), ids)
     return await responses.make_selection_response(result, representation)
 
 

@@ -135,7 +135,7 @@ def _parse_round(
                 "give one of each per epoch"
             )
         observed = _parse_rows(round_.observed, n_samples, f"rounds[{number}].observed")
-    bits = RoundBits.of(n_samples, correct, observed, members, observe, planted)
+    bits = RoundBits.from_epochs(n_samples, correct, observed, members, observe, planted)
     if bits.observed is not None and (stray := correct & ~bits.observed).any():
         raise CorrectNotObservedError(
             f"round {number} has {bitmap.popcount(stray)} correct bits without their observed bit; set both, or neither"

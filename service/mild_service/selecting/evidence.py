@@ -65,7 +65,7 @@ class Evidence:
     def annotation_refs(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
         """References to the labels and to the audit; None for the one that the options do not use."""
         return (
-            self.run.labels if self.options.by_class else None,
+            self.run.labels if self.options.needs_labels else None,
             self.run.audit if self.options.audit == "fit" else None,
         )
 
@@ -229,7 +229,7 @@ class EvidenceReader:
             if all(has_observed)
             else [row if is_stored else None for row, is_stored in zip(observed, has_observed, strict=True)]
         )
-        bits = RoundBits.of(spec.num_samples, correct, rows, members, spec.observe, planted)
+        bits = RoundBits.from_epochs(spec.num_samples, correct, rows, members, spec.observe, planted)
         n_epochs = epochs[-1].number + 1
         return (
             bits

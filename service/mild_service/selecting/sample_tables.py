@@ -7,7 +7,7 @@ import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.inspect.explain import Explanation, explain_sample, sample_index_error
+from mild_core.inspect.explain import Explanation, explain_sample, make_sample_index_error
 from mild_core.inspect.sample_table import SampleTable, build_sample_table
 from mild_core.results import Selection
 from mild_core.types import RoundBits
@@ -200,7 +200,7 @@ class SampleTables:
         """
         selection_table = await self.get(plan)
         if not 0 <= index < selection_table.table.n_samples:
-            raise sample_index_error(index, selection_table.table.n_samples)
+            raise make_sample_index_error(index, selection_table.table.n_samples)
         n_used = len(selection_table.evidence.rounds)
 
         async def read_all_rounds(all_rounds: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
@@ -220,7 +220,7 @@ def _cache_key(plan: SelectionPlan) -> str:
     run, options = plan.run, plan.run.spec.selection
     annotation_digests = [
         ref and ref.digest
-        for ref, is_used in ((run.labels, options.by_class), (run.audit, options.audit == "fit"))
+        for ref, is_used in ((run.labels, options.needs_labels), (run.audit, options.audit == "fit"))
         if is_used
     ]
     digest = "stored" if plan.evidence is None else plan.evidence.digest

@@ -12,7 +12,7 @@ import numpy as np
 from anyio import to_thread
 
 from mild_core import bitmap
-from mild_core.audit import Audit, Evaluation, evaluate
+from mild_core.audit import Audit, Evaluation, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
 from mild_core.results import Curves, Estimate, Histogram, Selection
@@ -160,7 +160,7 @@ class Selections:
         if round_choice == "best":
             run, round_choice = await self._find_best(run)
         number = max(run.round - 1, 0) if round_choice == "latest" else round_choice
-        options = replace(run.spec.selection, **changes).checked()
+        options = replace(run.spec.selection, **changes).validate()
         stored_round = None
         # An audit can change after a round is finished: a selection that uses it is computed from its current state.
         use_stored = until_epoch is None and options == run.spec.selection and changes.get("audit") != "fit"
@@ -189,7 +189,7 @@ class Selections:
         assert round_.selected is not None, "a finished round has its set"
         if run.spec.selection.audit == "fit":  # audited samples follow their mark in the stored set
             plan = SelectionPlan(run, round_, _make_identity(run, round_.number, None), None)
-            return (await self.inspect(plan)).selection.measurable
+            return (await self.inspect(plan)).selection.audited_bitmap
         return await self._store.bitmaps.read_set(run, round_.selected)
 
     async def read_summary(self, plan: SelectionPlan) -> Mapping[str, Any]:
@@ -219,7 +219,7 @@ class Selections:
             else _serialize_computed(evidence, to_json_types(selection.summary()))
         )
         assert document is not None, "a finished round has its selection"
-        measured = evaluate(selection.measurable, selection.scores, audit).summary()
+        measured = evaluate_selection(selection.audited_bitmap, selection.scores, audit).summary()
         return SelectionResult(
             _make_identity(run, plan.round.number, evidence),
             {**document, "measured": measured},
@@ -291,7 +291,7 @@ class Selections:
         for number, ref in selected[-_MAX_OVERLAPS:] if len(selected) > 1 else ():
             members = await self._store.bitmaps.read_set(run, ref)
             if previous is not None:
-                overlaps[number] = bitmap.jaccard(previous, members)
+                overlaps[number] = bitmap.compute_jaccard(previous, members)
             previous = members
         return overlaps
 
@@ -404,7 +404,7 @@ async def find_best_round(
         )
     if audit.n_clean:
         return _find_first_maximum(
-            {round_.number: evaluate(await read_kept(round_), None, audit).f1 for round_ in rounds}
+            {round_.number: evaluate_selection(await read_kept(round_), None, audit).f1 for round_ in rounds}
         )
     accuracies = {round_.number: _find_last_validation(round_) for round_ in rounds}
     if None in accuracies.values():

@@ -275,7 +275,7 @@ def decode_bitmap(text: str, n_samples: int, name: str) -> Bitmap:
         raise InvalidRequest(
             f"{name} is not base64 ({error}); encode the bitmap's bytes with standard base64"
         ) from error
-    return bitmap.check(data, n_samples, name)
+    return bitmap.validate(data, n_samples, name)
 
 
 def _check_digest(header: str, digest: bytes) -> None:

@@ -74,7 +74,7 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
         request, (media_types.BITMAP, media_types.JSON, media_types.NPY), media_types.BITMAP
     )
     if media_type == media_types.BITMAP:
-        return bitmap.check(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, f"{name} bitmap")
+        return bitmap.validate(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, f"{name} bitmap")
     limit = settings.max_json_bytes if media_type == media_types.JSON else settings.max_body_bytes
     body = await bodies.read_body(request, limit)
     if len(body) > limit:

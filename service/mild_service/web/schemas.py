@@ -15,7 +15,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, FiniteFloat, create_model
 from pydantic import Field as PydanticField
 
-from mild_core.fields import field_types
+from mild_core.fields import resolve_field_types
 from mild_core.types import SelectionOptions
 from mild_service.web.bodies import RequestModel, WholeNumber
 
@@ -52,7 +52,7 @@ def make_request_model(
     for field in fields(cls):
         if field.name in exclude or (include is not None and field.name not in include):
             continue
-        annotation = types.get(field.name) or _request_type(field_types(cls)[field.name], field)
+        annotation = types.get(field.name) or _request_type(resolve_field_types(cls)[field.name], field)
         info = _field_info(field)
         if all_optional:
             definitions[field.name] = (annotation | None, PydanticField(None, **info))
@@ -80,7 +80,7 @@ def make_response_model(cls: "type[DataclassInstance]", all_required: bool = Fal
     for field in fields(cls):
         if field.metadata:
             default = ... if all_required or field.default is MISSING else field.default
-            annotation = _response_type(field_types(cls)[field.name], all_required)
+            annotation = _response_type(resolve_field_types(cls)[field.name], all_required)
             definitions[field.name] = (annotation, PydanticField(default, **_field_info(field)))
     config = ConfigDict(populate_by_name=True, from_attributes=True)
     return create_model(cls.__name__, __config__=config, __doc__=cls.__doc__, **definitions)
@@ -88,7 +88,7 @@ def make_response_model(cls: "type[DataclassInstance]", all_required: bool = Fal
 
 def make_query_dependency(cls: "type[DataclassInstance]") -> Callable[..., Any]:
     """Return a FastAPI dependency that reads the fields of `cls` from the query, as a dict of those that it has."""
-    types = field_types(cls)
+    types = resolve_field_types(cls)
 
     async def read(**sent: Any) -> dict[str, Any]:
         return {name: value for name, value in sent.items() if value is not None}
@@ -166,4 +166,4 @@ class SelectionRequest(_OptionFields):
         ParameterError
             If an option is out of its range.
         """
-        return SelectionOptions(**self.model_dump()).checked()
+        return SelectionOptions(**self.model_dump()).validate()

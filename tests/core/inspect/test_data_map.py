@@ -19,11 +19,11 @@ def test_a_cell_holds_those_whom_its_ranges_list() -> None:
     assert data_map.y.n_bins <= 7
     for y, x in ((0, 0), (2, 3), (data_map.y.n_bins - 1, data_map.x.n_bins - 1)):
         ranges = [
-            (int(axis.edge(number)), int(axis.edge(number + 1)) - 1)
+            (int(axis.get_edge(number)), int(axis.get_edge(number + 1)) - 1)
             for axis, number in ((data_map.x, x), (data_map.y, y))
         ]
         for kept, counts in ((True, data_map.kept), (False, data_map.dropped)):
-            listed = SampleFilter(kept, misclassified=ranges[0], transitions=ranges[1]).mask(table).sum()
+            listed = SampleFilter(kept, misclassified=ranges[0], transitions=ranges[1]).find_matches(table).sum()
             assert counts[y, x] == listed
 
 

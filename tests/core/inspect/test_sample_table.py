@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from mild_core import bitmap
 from mild_core.inspect.explain import explain_sample
-from mild_core.inspect.sample_table import SampleFilter, SampleTable, build_sample_table, find_backward, find_forward
+from mild_core.inspect.sample_table import (
+    SampleFilter,
+    SampleTable,
+    build_sample_table,
+    find_next_positions,
+    find_previous_positions,
+)
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from tests.core.test_selection import recorded
@@ -65,9 +71,9 @@ def test_a_round_that_broke_a_label_does_not_count_for_its_sample() -> None:
 
 def test_orders_have_samples_without_a_score_last() -> None:
     table = table_of(rounds_of(["01.1", "00.1"]))
-    assert table.sort("index").tolist() == [0, 1, 2, 3]
-    assert table.sort("score").tolist() == [3, 1, 0, 2]
-    assert table.sort("-score").tolist() == [0, 1, 3, 2]
+    assert table.sort_indices("index").tolist() == [0, 1, 2, 3]
+    assert table.sort_indices("score").tolist() == [3, 1, 0, 2]
+    assert table.sort_indices("-score").tolist() == [0, 1, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_orders_have_samples_without_a_score_last() -> None:
 )
 def test_filters_select_samples(sample_filter: SampleFilter, indices: list[int]) -> None:
     table = table_of(rounds_of(["01.1", "00.1"]))
-    assert np.flatnonzero(sample_filter.mask(table)).tolist() == indices
+    assert np.flatnonzero(sample_filter.find_matches(table)).tolist() == indices
 
 
 @given(st.data())
@@ -96,12 +102,12 @@ def test_pages_both_ways_hold_everyone_once(data: st.DataObject) -> None:
     limit = data.draw(st.integers(1, 7))
     expected = [sample for sample in order.tolist() if mask[sample]]
     start, seen = 0, list[int]()
-    while (places := find_forward(order, mask, start, limit)).size:
+    while (places := find_next_positions(order, mask, start, limit)).size:
         seen += order[places].tolist()
         start = int(places[-1]) + 1
     assert seen == expected
     stop, back = order.size, list[int]()
-    while (places := find_backward(order, mask, stop, limit)).size:
+    while (places := find_previous_positions(order, mask, stop, limit)).size:
         back = order[places].tolist() + back
         stop = int(places[0])
     assert back == expected
@@ -111,5 +117,5 @@ def test_a_page_is_found_after_many_samples_outside_the_filter() -> None:
     mask = np.zeros(200_000, dtype=bool)
     mask[[5, 150_000, 199_999]] = True
     order = np.arange(200_000)
-    assert find_forward(order, mask, 6, 2).tolist() == [150_000, 199_999]
-    assert find_backward(order, mask, 150_000, 2).tolist() == [5]
+    assert find_next_positions(order, mask, 6, 2).tolist() == [150_000, 199_999]
+    assert find_previous_positions(order, mask, 150_000, 2).tolist() == [5]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.audit import Annotations, Audit, evaluate
+from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
 from mild_core.results import Selection
 from mild_core.selection import select
@@ -31,7 +31,7 @@ def test_at_its_own_cut_a_selection_is_itself(metric: Metric, seen: float) -> No
     if selection.threshold.value is not None:
         assert own.value == selection.threshold.value
     assert (own.precision, own.recall) == (selection.estimated["precision"], selection.estimated["recall"])
-    judged = evaluate(selection.bitmap, selection.scores, audit)
+    judged = evaluate_selection(selection.bitmap, selection.scores, audit)
     assert own.measured is not None
     assert replace(own.measured, auc=judged.auc) == judged
 

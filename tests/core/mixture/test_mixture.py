@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mild_core import verdict
-from mild_core.mixture.mixture import Mixture, fit_mixture, refit
-from mild_core.mixture.weibull import component_masses
+from mild_core.mixture.mixture import Mixture, fit_mixture, refit_histograms
+from mild_core.mixture.weibull import compute_component_masses
 from mild_core.types import Fit
 
 FITS: tuple[Fit, ...] = ("anchored", "grouped", "censored", "density")
@@ -13,7 +13,7 @@ FITS: tuple[Fit, ...] = ("anchored", "grouped", "censored", "density")
 
 def simulated(n_epochs: int, noise: float, *, open_top: bool = False, n_samples: int = 50_000) -> np.ndarray:
     scales, shapes = np.log([0.15 * n_epochs, 0.9 * n_epochs]), np.log([1.2, 5.0])
-    masses = component_masses(scales, shapes, n_epochs + 1, open_top=open_top)
+    masses = compute_component_masses(scales, shapes, n_epochs + 1, open_top=open_top)
     mixed = (1 - noise) * masses[0] + noise * masses[1]
     return np.random.default_rng(0).multinomial(n_samples, mixed).astype(np.float64)
 
@@ -33,7 +33,7 @@ def test_the_components_are_ordered_and_proper(kind: Fit) -> None:
     assert mixture.means[0] < mixture.means[1]
     assert mixture.weights.sum() == pytest.approx(1)
     np.testing.assert_allclose(mixture.masses.sum(axis=1), 1)
-    assert mixture.noisy_posterior()[3] < 0.5 < mixture.noisy_posterior()[-4]
+    assert mixture.compute_noisy_posterior()[3] < 0.5 < mixture.compute_noisy_posterior()[-4]
     clean, noisy = mixture.components
     assert clean.mean == mixture.means[0]
     assert noisy.weight == mixture.weights[1]
@@ -55,7 +55,7 @@ def test_the_density_fit_collapses_on_a_pile_of_never_memorised_samples_and_the_
 def test_a_warm_start_finds_the_same_fit(kind: Fit) -> None:
     counts = simulated(30, 0.4)
     cold = fit_mixture(counts, kind)
-    (warm, twice) = refit(cold, np.array([counts, 2 * counts]))
+    (warm, twice) = refit_histograms(cold, np.array([counts, 2 * counts]))
     assert warm.log_likelihood == pytest.approx(cold.log_likelihood, rel=1e-6)
     assert twice.log_likelihood == pytest.approx(2 * cold.log_likelihood, rel=1e-3)
 
@@ -74,19 +74,19 @@ def assert_finite(mixture: Mixture) -> None:
     for values in (mixture.weights, mixture.scales, mixture.shapes, mixture.means, mixture.masses):
         assert np.isfinite(values).all()
     assert np.isfinite(mixture.log_likelihood)
-    assert ((mixture.noisy_posterior() >= 0) & (mixture.noisy_posterior() <= 1)).all()
+    assert ((mixture.compute_noisy_posterior() >= 0) & (mixture.compute_noisy_posterior() <= 1)).all()
 
 
 def test_the_anchored_fit_opens_the_top_bin_where_counts_pile_up_beyond_the_last_epoch() -> None:
     # Half of the noisy component lies beyond the last epoch and sits in the top bin.
-    masses = component_masses(np.log([6.0, 44.0]), np.log([1.2, 3.5]), 41, open_top=True)
+    masses = compute_component_masses(np.log([6.0, 44.0]), np.log([1.2, 3.5]), 41, open_top=True)
     counts = np.random.default_rng(0).multinomial(50_000, [0.4, 0.6] @ masses).astype(np.float64)
     mixture = fit_mixture(counts, "anchored")
     assert mixture.open_top
     assert "counts pile up" in verdict.judge_fit(mixture)[1][-1]
     np.testing.assert_allclose(mixture.scales, [6.0, 44.0], rtol=0.03)
     assert mixture.weights[1] == pytest.approx(0.6, abs=0.02)
-    (again,) = refit(mixture, counts[None])
+    (again,) = refit_histograms(mixture, counts[None])
     assert again.open_top
 
 
@@ -97,7 +97,7 @@ def test_the_anchored_fit_ends_with_the_top_bin_where_that_explains_the_counts()
 
 
 def test_components_far_apart_are_two_populations_even_where_the_clean_one_was_learnt_late() -> None:
-    masses = component_masses(np.log([74.0, 144.0]), np.log([5.9, 8.9]), 121, open_top=True)
+    masses = compute_component_masses(np.log([74.0, 144.0]), np.log([5.9, 8.9]), 121, open_top=True)
     counts = np.random.default_rng(0).multinomial(50_000, [0.3, 0.7] @ masses).astype(np.float64)
     mixture = fit_mixture(counts)
     assert mixture.means[0] / 120 > verdict.SINGLE_CLEAN_MEAN

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from mild_core import bitmap
-from mild_core.audit import Audit, evaluate
+from mild_core.audit import Audit, evaluate_selection
 from mild_core.inspect.explain import explain_sample
 from mild_core.inspect.sweep import evaluate_cuts, sweep_cuts
 from mild_core.selection import select
@@ -167,7 +167,7 @@ def test_an_evaluation_needs_an_audit(run: httpx.Client) -> None:
     put_audit(run)
     found = get(run, "/runs/a/rounds/0/evaluation", threshold="value", value=0)
     selection = select([ROUND], SelectionOptions(threshold="value", value=0))
-    expected = evaluate(selection.bitmap, selection.scores, AUDIT)
+    expected = evaluate_selection(selection.bitmap, selection.scores, AUDIT)
     assert found == {
         "run_id": "a",
         "round": 0,
@@ -190,7 +190,7 @@ def test_a_selection_is_measured_where_there_is_an_audit(run: httpx.Client, fini
     selection = select([ROUND])
     after = run.get("/selection/a", headers={"If-None-Match": before.headers["etag"]})
     assert after.status_code == 200, "an audit makes another answer of it"
-    measured = evaluate(selection.bitmap, selection.scores, AUDIT).summary()
+    measured = evaluate_selection(selection.bitmap, selection.scores, AUDIT).summary()
     assert after.json() == {**before.json(), "measured": measured}
     same = run.get("/selection/a", headers={"If-None-Match": after.headers["etag"]})
     assert same.status_code == 304

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from mild_core.fields import wire_name
+from mild_core.fields import get_wire_name
 from mild_core.results import SelectionSummary
 from mild_core.types import RunSpec, SelectionOptions
 
@@ -21,7 +21,7 @@ def test_every_option_is_a_query_parameter_with_its_description(service: httpx.C
 
 def test_every_field_of_a_run_is_in_its_request_and_its_answer(service: httpx.Client) -> None:
     schemas = service.get("/openapi.json").json()["components"]["schemas"]
-    names = {wire_name(each) for each in fields(RunSpec)}
+    names = {get_wire_name(each) for each in fields(RunSpec)}
     assert names - {"run_id"} <= set(schemas["RunRequest"]["properties"])
     assert names <= set(schemas["RunView"]["properties"])
     answer = service.put("/runs/mine", json={"num_samples": 8}).json()
@@ -38,4 +38,6 @@ def test_a_selection_has_the_fields_of_its_summary(service: httpx.Client) -> Non
 def test_every_option_and_field_is_documented() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     for each in (*fields(SelectionOptions), *fields(RunSpec)):
-        assert f"`{wire_name(each)}" in text or f"{wire_name(each)}`" in text or f'"{wire_name(each)}"' in text
+        assert (
+            f"`{get_wire_name(each)}" in text or f"{get_wire_name(each)}`" in text or f'"{get_wire_name(each)}"' in text
+        )

@@ -114,7 +114,7 @@ class LocalSelector:
                 f"round 0 has {len(first_round.epochs)} epochs already, so its planted samples are fixed; "
                 "give them before its first epoch"
             )
-        first_round.planted = bitmap.check(planted, self._spec.num_samples, "planted bitmap")
+        first_round.planted = bitmap.validate(planted, self._spec.num_samples, "planted bitmap")
         self._write_file(_PLANTED, planted.tobytes())
 
     def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
@@ -131,7 +131,7 @@ class LocalSelector:
 
     def put_members(self, round: int, members: Bitmap) -> None:
         """Store the bitmap, shape (n_bytes,), of the samples that `round`, the open round, trains on."""
-        self._get_open_round(round).members = bitmap.check(members, self._spec.num_samples, "members bitmap")
+        self._get_open_round(round).members = bitmap.validate(members, self._spec.num_samples, "members bitmap")
         self._write_file(f"round-{round}/members.bits", members.tobytes())
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
@@ -227,7 +227,7 @@ class LocalSelector:
             )
         epochs = [local_round.epochs[e] for e in range(n_epochs)]
         correct, observed = np.stack([e.correct for e in epochs]), [e.observed for e in epochs]
-        return RoundBits.of(
+        return RoundBits.from_epochs(
             self._spec.num_samples, correct, observed, local_round.members, self._spec.observe, local_round.planted
         )
 
@@ -265,7 +265,7 @@ class LocalSelector:
             folder = self._folder / f"round-{number}"
             members = folder / "members.bits"
             local_round = _LocalRound(
-                members=bitmap.check(members.read_bytes(), n_samples) if members.exists() else None
+                members=bitmap.validate(members.read_bytes(), n_samples) if members.exists() else None
             )
             for path in folder.glob("epoch-*.bits"):
                 epoch = int(path.stem.removeprefix("epoch-"))
@@ -278,7 +278,7 @@ class LocalSelector:
         self._annotations = Annotations(np.load(labels, allow_pickle=False)) if labels.exists() else None
         planted = self._folder / _PLANTED
         if planted.exists():
-            rounds[0].planted = bitmap.check(planted.read_bytes(), n_samples)
+            rounds[0].planted = bitmap.validate(planted.read_bytes(), n_samples)
         if len(rounds[-1].epochs) != until.epoch or not all(r.epochs for r in rounds[:-1]):
             raise ResumeError(
                 f"cannot resume at round {until.round}, epoch {until.epoch}: {self._folder} holds "

@@ -122,7 +122,7 @@ class Uploader:
 
     def _read_bitmap(self, record: Record) -> Bitmap:
         """Return the body of a record as a bitmap of all samples, shape (n_bytes,)."""
-        return bitmap.check(record.body, self._spool.n_samples, record.name)
+        return bitmap.validate(record.body, self._spool.n_samples, record.name)
 
 
 def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:

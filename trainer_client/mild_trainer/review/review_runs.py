@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mild_client import LocalSelector, MildClient, RunSpec
 from mild_core import bitmap
-from mild_core.audit import Annotations, Audit, evaluate
+from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.inspect.histograms import DataMap, build_data_map, count_data_map
 from mild_core.inspect.sample_table import build_sample_table
 from mild_core.results import Selection
@@ -196,7 +196,7 @@ class LocalRun:
         temporary_path = self._audit_path.with_suffix(".part")
         temporary_path.write_bytes(audit.to_body())
         temporary_path.replace(self._audit_path)
-        evaluation = evaluate(selection.bitmap, selection.scores, audit)
+        evaluation = evaluate_selection(selection.bitmap, selection.scores, audit)
         counts = {"clean": evaluation.clean, "kept": evaluation.kept, "kept_clean": evaluation.kept_clean}
         return {"round": self._training.n_rounds - 1, **evaluation.summary(), **counts}
 
