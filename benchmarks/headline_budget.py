@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.trainer import WARM_UP_EPOCHS
+from mild_trainer.training.trainer import EARLY_EPOCHS
 
 SHARE = 0.2
 """Of the published protocol's passes, that ours may take to select."""
@@ -22,7 +22,7 @@ def selecting(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> 
     """Forward and backward passes of a training's rounds; `later` has the members of each but the first."""
     spent = ComputeCost()
     if settings.plant and settings.plant_how == "confused":
-        spent += ComputeCost.of_training(WARM_UP_EPOCHS * n_samples) + ComputeCost(forward=n_samples)
+        spent += ComputeCost.of_training(EARLY_EPOCHS * n_samples) + ComputeCost(forward=n_samples)
     for number, n_members in enumerate((n_samples, *later)):
         watched = {"all": n_samples, "mixed": n_samples - n_members, "members": 0}[settings.observe]
         each = ComputeCost.of_training(n_members) + ComputeCost(forward=watched)

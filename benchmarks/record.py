@@ -31,7 +31,7 @@ from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
 from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, train_epoch
-from mild_trainer.training.trainer import derive_seed, predict_after_warm_up
+from mild_trainer.training.trainer import derive_seed, predict_early
 
 Planted = Literal["none", "uniform", "confused"]
 PLANTED_SHARE = 0.02
@@ -225,7 +225,7 @@ class Recorder:
         """Classes that a barely trained network predicts; None where planting is uniform."""
         if self.case.planted == "uniform":
             return None
-        return predict_after_warm_up(self.train_state, self.images, self.settings)
+        return predict_early(self.train_state, self.images, self.settings)
 
     def round(self, number: int, members: Bitmap) -> Round:
         """Train one round; the training pass sees the members, the evaluation pass everyone."""

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from mild_client.api import Calls
+from mild_client.transport import RETRIED_STATUSES
 from tests.live import serving
 
 PAGE = Path("docs/client.md").read_text()
@@ -36,3 +37,7 @@ def test_every_call_and_every_route_is_in_the_table(app: FastAPI) -> None:
     assert documented == {f"{method.upper()} {path}" for path, item in paths for method in METHODS if method in item}
     calls = {name for name in dir(Calls) if not name.startswith("_") and name != "upload"}
     assert set(re.findall(r"`(\w+)\(", table)) == calls
+
+
+def test_the_statuses_that_are_retried_are_listed() -> None:
+    assert f"{', '.join(map(str, sorted(RETRIED_STATUSES)))} and broken connections are tried again" in PAGE

@@ -13,10 +13,11 @@ import pytest
 
 from mild_client import AsyncMildClient, MildClient, RunSpec
 from mild_client.errors import BadRequest, Conflict, NotFound, TooLarge
-from mild_client.logs import CARTOGRAPHY
+from mild_client.logs import CARTOGRAPHY, MEDIA_TYPES
 from mild_core.errors import ParameterError
 from mild_service.app import create_app
 from mild_service.config import Settings
+from mild_service.ingest import FORMATS
 from tests.client.wire import VERSION, Reply, serving
 from tests.inprocess import running
 
@@ -176,3 +177,7 @@ async def test_both_clients_send_the_same_parts_of_a_file(tmp_path: Path) -> Non
     assert all(body.startswith(b"epoch,sample,correct\n") and body.endswith(b"\n") for body in bodies)
     assert "".join(body.partition(b"\n")[2].decode() for body in bodies) == rows(2)
     assert sent[-1].body == bodies[-1]  # the epoch is partial still: its last part closes it
+
+
+def test_every_format_of_the_service_has_a_file_name_here() -> None:
+    assert {*MEDIA_TYPES.values(), CARTOGRAPHY} == set(FORMATS)

@@ -7,6 +7,7 @@ import pytest
 
 from mild_core.errors import ParameterError
 from mild_core.types import SelectionOptions
+from mild_trainer import noise
 from mild_trainer.settings import DEFAULTS, DatasetName, TrainSettings
 
 
@@ -62,3 +63,8 @@ def test_settings_are_json() -> None:
 @pytest.mark.parametrize(("observe", "made_by"), [("all", "eval"), ("mixed", "train"), ("members", "train")])
 def test_says_which_pass_makes_the_members_bits(observe: str, made_by: str) -> None:
     assert TrainSettings.for_dataset("digits", observe=observe).forward_pass == made_by
+
+
+def test_the_help_of_noise_lists_every_kind() -> None:
+    (field,) = (each for each in fields(TrainSettings) if each.name == "noise")
+    assert all(kind in field.metadata["text"] for kind in noise.KINDS)

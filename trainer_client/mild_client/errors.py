@@ -18,7 +18,7 @@
             ├── NotFound           404
             ├── Conflict           409
             │   └── StaleAttempt   another writer has taken over the run
-            ├── Unavailable        408, 429, 5xx, until the deadline passed
+            ├── Unavailable        a status that is retried, until the deadline passed
             └── BadRequest         any other refusal: the request is invalid
 """
 

@@ -97,6 +97,8 @@ HUMAN_LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Names of the human labels of each data set."""
 _INSTANCE = "instance"
+KINDS = (*_TRANSITIONS, _INSTANCE)
+"""Kinds of synthetic noise, each given with a rate."""
 _RATE_SPREAD = 0.1
 """Standard deviation of the flip rates of samples with `instance` noise, as in Xia et al. 2020."""
 
@@ -150,8 +152,8 @@ def parse_noise(spec: str) -> tuple[str, float]:
         rate = float(rate_text)
     except ValueError:
         rate = -1.0
-    if kind not in (*_TRANSITIONS, _INSTANCE) or not 0 <= rate <= 1:
-        kinds = ", ".join((*_TRANSITIONS, _INSTANCE))
+    if kind not in KINDS or not 0 <= rate <= 1:
+        kinds = ", ".join(KINDS)
         raise ParameterError(
             f"noise is {spec!r}; give none, or one of {kinds} and a rate in 0..1, such as symmetric:0.4"
         )

@@ -51,8 +51,8 @@ class TrainSettings:
     )
     noise: str = declare_field(
         "none",
-        "Break labels: none, or symmetric, symmetric-exclusive, pairflip, asymmetric, instance with :rate; or take "
-        "those that people gave: cifar10n:aggre, :random1 to 3 or :worse, cifar100n:noisy.",
+        f"Change labels: none, or {', '.join(noise.KINDS)} with :rate; or take labels that people gave: "
+        f"{', '.join(f'{name}:{label}' for name, labels in noise.HUMAN_LABELS.items() for label in labels)}.",
         group=DATA,
     )
     seed: int = declare_field(0, "Seed of everything that is drawn.", 0, 2**63 - 1, group=TRAINING)

@@ -41,7 +41,7 @@ FORMATS = {
     "application/vnd.apache.parquet": "parquet",
     "application/x-cartography+ndjson": "cartography",
 }
-"""The module that reads each content type."""
+"""The reader of each content type: a module of this package, or a format of `sandbox_worker`."""
 
 
 def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reader:

@@ -167,12 +167,14 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise CheckpointError(f"{path} is damaged ({error}); leave out --resume to start anew") from error
-    stored_settings, current_settings = json.loads(stored["settings"]), settings.as_json()
+    current_settings = settings.as_json()
+    # A setting that came after the checkpoint was written had its default then.
+    stored_settings = TrainSettings.for_dataset(settings.dataset).as_json() | json.loads(stored["settings"])
     changeable = _CHANGEABLE_SETTINGS - _HARDWARE_SETTINGS if settings.deterministic else _CHANGEABLE_SETTINGS
     for name in sorted(set(current_settings) - changeable):
-        if stored_settings.get(name) != current_settings[name]:
+        if stored_settings[name] != current_settings[name]:
             raise CheckpointError(
-                f"{path} was written with {name} {stored_settings.get(name)}, got {current_settings[name]}; "
+                f"{path} was written with {name} {stored_settings[name]}, got {current_settings[name]}; "
                 "resume with the same settings"
             )
     return Checkpoint(

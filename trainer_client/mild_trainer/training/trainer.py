@@ -24,7 +24,7 @@ from mild_trainer.training.finetune.pool import Pool
 from mild_trainer.training.history import EpochRecord
 from mild_trainer.training.validation import hold_out_samples
 
-WARM_UP_EPOCHS = 2
+EARLY_EPOCHS = 2
 """Number of epochs after which class confusions are measured: the classes are learnt, wrong labels hardly yet."""
 
 
@@ -80,14 +80,14 @@ class Trainer:
     def draw_planted_labels(self) -> PlantedLabels | None:
         """Draw the labels of round 0, of which some are broken on purpose; None if the settings ask for none.
 
-        Planting by measured confusions trains the network for `WARM_UP_EPOCHS`, and leaves it so.
+        Planting by measured confusions trains the network for `EARLY_EPOCHS`, and leaves it so.
         """
         settings, data = self._settings, self._data
         if data.n_classes < 2 or not round(settings.plant * len(self._trainable_indices)):
             return None
         predicted = None
         if settings.plant_how == "confused":
-            predicted = predict_after_warm_up(self.train_state, self._images, settings, self._trainable_indices)
+            predicted = predict_early(self.train_state, self._images, settings, self._trainable_indices)
         return planting.plant_labels(
             data.y_train, data.n_classes, settings.plant, settings.seed, predicted, self.held_out
         )
@@ -95,7 +95,7 @@ class Trainer:
     def use_planted_labels(self, planted_labels: PlantedLabels) -> None:
         """Train round 0 on `planted_labels`; later rounds train on the given labels."""
         if self._settings.plant_how == "confused":
-            warm_up = ComputeCost.of_training(WARM_UP_EPOCHS * len(self._trainable_indices))
+            warm_up = ComputeCost.of_training(EARLY_EPOCHS * len(self._trainable_indices))
             self.planting_cost = warm_up + ComputeCost(forward=self._data.n_samples)
         self._planted_labels = torch.from_numpy(planted_labels.labels).to(self._context.device)
 
@@ -212,10 +212,10 @@ class Trainer:
         return torch.from_numpy(bitmap.to_indices(samples, self._data.n_samples)).to(self._context.device)
 
 
-def predict_after_warm_up(
+def predict_early(
     train_state: TrainState, images: DeviceImages, settings: TrainSettings, members: Tensor | None = None
 ) -> NDArray[np.int64]:
-    """Train new weights for `WARM_UP_EPOCHS`, and return the predicted class of every sample.
+    """Train new weights for `EARLY_EPOCHS`, and return the predicted class of every sample.
 
     Parameters
     ----------
@@ -235,12 +235,12 @@ def predict_after_warm_up(
     """
     device = train_state.context.device
     train_state.reinitialise(derive_seed(settings.seed, 2, 0))
-    warm_up_settings = replace(settings, epochs=WARM_UP_EPOCHS)
+    early_settings = replace(settings, epochs=EARLY_EPOCHS)
     if members is None:
         members = torch.arange(images.n_samples, device=device)
-    for epoch in range(WARM_UP_EPOCHS):
+    for epoch in range(EARLY_EPOCHS):
         generator = torch.Generator(device).manual_seed(derive_seed(settings.seed, 2, 1, epoch))
-        train_epoch(train_state, images, members, warm_up_settings, epoch, generator)
+        train_epoch(train_state, images, members, early_settings, epoch, generator)
     predicted: NDArray[np.int64] = predict_classes(train_state, images, settings).cpu().numpy()
     return predicted
 
