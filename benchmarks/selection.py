@@ -6,7 +6,8 @@ Every recording of `benchmarks.recordings`, each pass on its own: F1 of the kept
 own label that round says nothing of) and its gap to the best threshold that someone who knows the truth would have
 taken on the same scores. Beside the default stand the project's other fits and other people's ways, all on the same
 counts of misclassified epochs. Writes ``results/selection.md`` and ``results/selection.json``; exits with 1 where a bar
-is missed. The default was chosen on the choosing half (seed 0) alone.
+is missed. The default was chosen on the choosing half (seed 0) alone. The families of ``sequences/families``, which no
+default was chosen on, have a table of their own (`benchmarks.family_table`) and do not count in the bars.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.family_table import judge_families, report_families
 from benchmarks.other_mixtures import FAMILIES, best_cut
 from benchmarks.recordings import FOLDER, Recording, recordings
 from benchmarks.timing import machine
@@ -252,10 +254,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the recordings are")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
-    recorded = recordings(("choosing", "judging").index(arguments.half), arguments.folder)
-    rows = [judge(s) for s in sequences(recorded) if s.rounds[0].n_epochs >= MIN_EPOCHS]
+    half = ("choosing", "judging").index(arguments.half)
+    rows = [judge(s) for s in sequences(recordings(half, arguments.folder)) if s.rounds[0].n_epochs >= MIN_EPOCHS]
     text = report(rows, arguments.half)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    families = sequences(recordings(half, arguments.folder / "families"))
+    if families:
+        text += "\n".join(
+            ["", f"## Families: the {arguments.half} half", "", *report_families(judge_families(families)), ""]
+        )
     name = "selection" if arguments.half == "judging" else "selection-choosing"
     (arguments.out / f"{name}.md").write_text(text)
     (arguments.out / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
