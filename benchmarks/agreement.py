@@ -23,7 +23,7 @@ from mild_trainer import data as datasets
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.progress import Reporter
 from mild_trainer.training.trainer import Trainer
-from mild_trainer.training.verification import verify_labels
+from mild_trainer.training.verification import measure_held_out_agreement
 
 EXPECTED: dict[str, bool | None] = {
     "symmetric:1.0": False,
@@ -52,7 +52,7 @@ def measure(job: tuple[str, int]) -> Outcome:
     settings = TrainSettings.for_dataset("digits", noise=noise, seed=seed, device="cpu")
     data = datasets.load("digits").with_noise(noise, seed)
     started = time.perf_counter()
-    found = verify_labels(settings, data, Trainer(settings, data), Reporter())
+    found = measure_held_out_agreement(settings, data, Trainer(settings, data), Reporter())
     return Outcome(noise, seed, found, time.perf_counter() - started)
 
 

@@ -61,7 +61,7 @@ class MajorityVote:
     n_votes: NDArray[np.int64]
 
 
-def count_votes(predicted: ClassNumbers, n_correct: NDArray[np.int64]) -> MajorityVote:
+def find_majority_classes(predicted: ClassNumbers, n_correct: NDArray[np.int64]) -> MajorityVote:
     """Find the most frequent predicted class of every sample over all epochs.
 
     Parameters

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mild_core.wrong_predictions import WrongPredictions, count_votes
+from mild_core.wrong_predictions import WrongPredictions, find_majority_classes
 
 
 @given(
@@ -19,7 +19,7 @@ def test_the_most_frequent_class_wins_and_ties_speak_against_a_change(
 ) -> None:
     n = predicted.shape[1]
     n_correct = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n)), dtype=np.int64)
-    vote = count_votes(predicted, n_correct)
+    vote = find_majority_classes(predicted, n_correct)
     for sample in range(n):
         counts = Counter(predicted[:, sample][predicted[:, sample] > 0].tolist())
         best, votes = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=(0, 0))

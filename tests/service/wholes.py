@@ -9,5 +9,5 @@ class Whole:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    async def read_limited(self, limit: int) -> bytes:
+    async def read_prefix(self, limit: int) -> bytes:
         return self._content[: limit + 1]

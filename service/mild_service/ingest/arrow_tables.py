@@ -87,14 +87,14 @@ def _convert_texts(rows: RowNumbers, values: Any) -> TextColumn:
     """
     values.validate(full=True)  # the sender chooses the offsets of the texts
     if not pyarrow.types.is_dictionary(values.type):
-        _check_id_lengths(rows, _measure_texts(values))
+        _check_id_lengths(rows, _compute_text_lengths(values))
         return TextColumn(values.to_pylist())
     codes, absent = _to_numbers(values.indices)
     present = np.flatnonzero(~absent) if absent is not None else np.arange(codes.size)
     used_codes, inverse = np.unique(codes[present].astype(np.int64), return_inverse=True)
     positions = np.full(codes.size, -1, dtype=np.int64)
     positions[present] = inverse
-    _check_id_lengths(rows, np.append(_measure_texts(values.dictionary)[used_codes], 0)[positions])
+    _check_id_lengths(rows, np.append(_compute_text_lengths(values.dictionary)[used_codes], 0)[positions])
     indices = pyarrow.Array.from_buffers(pyarrow.int64(), used_codes.size, [None, pyarrow.py_buffer(used_codes)])
     return TextColumn(cast("list[str | None]", values.dictionary.take(indices).to_pylist()), positions)
 
@@ -106,7 +106,7 @@ def _check_id_lengths(rows: RowNumbers, n_bytes: NDArray[np.int64]) -> None:
     )
 
 
-def _measure_texts(values: Any) -> NDArray[np.int64]:
+def _compute_text_lengths(values: Any) -> NDArray[np.int64]:
     """Return the length of each text in UTF-8 bytes, 0 for an absent text; shape (n_texts,)."""
     if not pyarrow.types.is_string_view(values.type):
         return _to_numbers(pyarrow.compute.binary_length(values))[0].astype(np.int64)

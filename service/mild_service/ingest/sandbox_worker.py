@@ -37,7 +37,7 @@ FORMATS: dict[str, tuple[str, TableReader]] = {
 
 
 def main() -> None:
-    """Run the worker: fork a process for every body until the service ends."""
+    """Run the worker: fork a process for every log body until the service ends."""
     control = socket.socket(fileno=int(sys.argv[1]))
     _warm_up()
     wakeup, wakeup_sender = socket.socketpair()

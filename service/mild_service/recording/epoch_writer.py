@@ -56,7 +56,7 @@ class RequestBody(Protocol):
     def sha256(self) -> str | None:
         """SHA-256 of the body in hex; None if the body was not read completely or not hashed."""
 
-    async def read_limited(self, limit: int) -> bytes:
+    async def read_prefix(self, limit: int) -> bytes:
         """Return the whole body if it has at most `limit` bytes, else its first ``limit + 1`` bytes.
 
         The additional byte shows that the body is too long. A later call with a higher limit returns more.
@@ -116,7 +116,7 @@ class EpochWriter:
             # A round that the cached record does not have may have started since, with its own members.
             is_current = cached_run is None or write.round > cached_run.round
             run = await self._store.runs.get(write.run_id) if cached_run is None or is_current else cached_run
-            content = await body.read_limited(2 * bitmap.n_bytes(run.spec.num_samples))
+            content = await body.read_prefix(2 * bitmap.n_bytes(run.spec.num_samples))
             check_position(self._settings, write.round, write.epoch)
             try:
                 outcome, epoch = await self._commit(run, write, content, body.sha256)

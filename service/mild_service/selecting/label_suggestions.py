@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.types import RoundBits
-from mild_core.wrong_predictions import ClassNumbers, MajorityVote, count_votes
+from mild_core.wrong_predictions import ClassNumbers, MajorityVote, find_majority_classes
 from mild_service.errors import StoreDamaged
 from mild_service.models import Run
 from mild_service.selecting.evidence import Evidence
@@ -152,7 +152,7 @@ class LabelSuggester:
         predicted, labels = await self._read_wrong_predictions(evidence, samples)
         pairs = np.array([_count_epochs(bits, samples) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
-        tally = await anyio.to_thread.run_sync(lambda: count_votes(predicted, n_correct))
+        tally = await anyio.to_thread.run_sync(lambda: find_majority_classes(predicted, n_correct))
         return PredictionCounts(labels.max(axis=0, initial=0), tally, n_observed)
 
     async def _read_wrong_predictions(

@@ -262,9 +262,10 @@ class Selections:
         return {**_common_fields(evidence), **computed.fit}
 
     async def compute_sweep(self, plan: SelectionPlan) -> Mapping[str, Any]:
-        """Evaluate a selection at every possible cut; return JSON values as `serialize_sweep` does.
+        """Return size, estimates and, with an audit, measured quality of the set at every possible cut.
 
-        Estimates are read from the fit; only an evaluation by an audit needs the scores per sample.
+        The values are those of `serialize_sweep`. Estimates come from the stored fit. Only the measured quality needs
+        the samples' scores.
         """
         _, audit = await self._labels_and_audits.read_audit(plan.run)
         fit = await self.read_fit(plan)

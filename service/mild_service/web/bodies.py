@@ -90,7 +90,7 @@ class RequestBody:
         self.sha256: str | None = None
         """Digest of the whole body in hex, if it came uncompressed and with a Content-Digest; else None."""
 
-    async def read_limited(self, limit: int) -> bytes:
+    async def read_prefix(self, limit: int) -> bytes:
         """Return the whole body if it has at most `limit` bytes, else its first ``limit + 1`` bytes.
 
         The extra byte tells the caller that the body is too long. A later call with a higher limit returns more.
@@ -155,9 +155,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises
     ------
     UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `RequestBody` and its `read_limited`.
+        As `RequestBody` and its `read_prefix`.
     """
-    return await RequestBody(request).read_limited(limit)
+    return await RequestBody(request).read_prefix(limit)
 
 
 async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:

@@ -145,10 +145,10 @@ class DeviceImages:
 
     def _draw_holes(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw the masks of the pixels to cut out, shape (n, 1, height, width)."""
-        rows, columns = (self._draw_hole_range(positions, n, generator) for positions in (self._rows, self._columns))
+        rows, columns = (self._draw_hole_masks(positions, n, generator) for positions in (self._rows, self._columns))
         return (rows[:, :, None] & columns[:, None, :])[:, None]
 
-    def _draw_hole_range(self, positions: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    def _draw_hole_masks(self, positions: Tensor, n: int, generator: torch.Generator) -> Tensor:
         """Draw the masks of the rows, or of the columns, that a hole covers, shape (n, n_positions)."""
         size = self.augmentation.cutout
         starts = torch.randint(0, len(positions), (n, 1), device=self.device, generator=generator) - size // 2

@@ -22,7 +22,7 @@ from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics, jaccard_similarity
 from mild_trainer.training.progress import Reporter, format_count
 from mild_trainer.training.trainer import Trainer
-from mild_trainer.training.verification import verify_labels
+from mild_trainer.training.verification import measure_held_out_agreement
 
 
 def find_stop_reason(
@@ -164,7 +164,7 @@ class _TrainingLoop:
         if stored_checkpoint is None:
             if self.settings.verify:
                 self.held_out_agreement = self.ranks.broadcast_object(
-                    verify_labels(self.settings, self.data, self.trainer, self.reporter)
+                    measure_held_out_agreement(self.settings, self.data, self.trainer, self.reporter)
                 )
                 self.reporter.on_agreement_measured(self.held_out_agreement)
             if self.find_stop_reason() is None:
@@ -294,7 +294,7 @@ class _TrainingLoop:
         return test_accuracy
 
     def make_run_spec(self) -> RunSpec:
-        """Describe the run to the backend."""
+        """Return the spec with which this training opens its run."""
         settings = self.settings
         return RunSpec(
             run_id=self.run_id,

@@ -19,7 +19,9 @@ _MIN_SAMPLES = 2 * _FOLDS
 """Smallest data set: training needs two samples in each fold."""
 
 
-def verify_labels(settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: Reporter) -> HeldOutAgreement:
+def measure_held_out_agreement(
+    settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: Reporter
+) -> HeldOutAgreement:
     """Measure how well networks trained on one half of the samples predict the given labels of the other half.
 
     Parameters
