@@ -217,7 +217,7 @@ class Head:
 def draw_labels(case: Case, true_labels: Labels, n_classes: int, human_file: Path | None) -> Labels:
     """Draw the given labels of a case."""
     if not case.noise.startswith("human:"):
-        return noise.apply(case.noise, true_labels, n_classes, case.seed)[0]
+        return noise.apply_noise(case.noise, true_labels, n_classes, case.seed)[0]
     if human_file is None:
         raise SystemExit("human labels are read from --human; give the file of CIFAR-10N's labels")
     given: Labels
