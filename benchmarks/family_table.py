@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LEARNING = "learning"
 """The family of the trainings that are still learning; all other families are finished."""
-FITS: tuple[Fit, ...] = ("anchored", "grouped")
+FITS: tuple[Fit, ...] = ("anchored", "tailed", "grouped")
 _GAP_BAR, _DROPPED_BAR = 0.05, 0.02
 
 

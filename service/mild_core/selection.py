@@ -24,8 +24,8 @@ from mild_core.mixture.weibull import Floats
 from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
 from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
-from mild_core.types import RoundBits, SelectionOptions, Verdict
-from mild_core.verdict import LATE_MEMORISATION, bound_noise_rate, check_sufficiency, judge_fit
+from mild_core.types import Fit, RoundBits, SelectionOptions, Verdict
+from mild_core.verdict import LATE_MEMORISATION, SINGLE_WEIGHT, bound_noise_rate, check_sufficiency, judge_fit
 
 RoundLike: TypeAlias = RoundBits | NDArray[np.bool_] | NDArray[np.integer]
 """One round: packed bits, or which samples the model predicted correctly, shape (n_epochs, n_samples)."""
@@ -52,9 +52,9 @@ def select(
     Returns
     -------
     Selection
-        The clean set with the fit and the verdict behind it. If the verdict is ``unimodal`` or ``insufficient``, every
-        scored sample is kept, unless the options give a `value` or a `fraction`. A planted sample is judged, with its
-        own label, by the rounds in which it is not planted.
+        The clean set with the fit and the verdict behind it. If the verdict is ``unimodal`` or
+        ``insufficient``, every scored sample is kept, unless the options give a `value` or a `fraction`. A planted
+        sample is judged, with its own label, by the rounds in which it is not planted.
 
     Raises
     ------
@@ -307,11 +307,24 @@ def _count_per_bin(bins: NDArray[np.integer], n_bins: int) -> Floats:
 
 
 def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
-    """Fit a mixture to the data and judge the fit."""
+    """Fit the mixture of the options to the histogram, and judge the fit."""
     is_sufficient, reasons = check_sufficiency(evidence.counts)
     if not is_sufficient:
         return _JudgedFit(evidence, None, "insufficient", reasons)
-    mixture = fit_mixture(evidence.cell_counts, options.fit, evidence.cell_likelihood, evidence.checked_counts)
+    if options.fit != "tailed":
+        return _judge_mixture(evidence, options.fit)
+    anchored = _judge_mixture(evidence, "anchored")
+    if anchored.verdict != "separable":
+        return anchored
+    tailed = _judge_mixture(evidence, "tailed")
+    # Structured noise fits the tail too: a fit with tails that finds noise but separates nothing decides nothing.
+    finds_noise = tailed.mixture is not None and tailed.mixture.weights[1] >= SINGLE_WEIGHT
+    return anchored if finds_noise and tailed.verdict != "separable" else tailed
+
+
+def _judge_mixture(evidence: _Evidence, kind: Fit) -> _JudgedFit:
+    """Fit one kind of mixture, and judge the fit."""
+    mixture = fit_mixture(evidence.cell_counts, kind, evidence.cell_likelihood, evidence.checked_counts)
     scored = evidence.scores.scored
     is_noisy = (mixture.compute_noisy_posterior(evidence.cell_likelihood) > 0.5)[evidence.cell_indices]
     mislabelled = bitmap.pack(_expand_to_samples(is_noisy, scored))

@@ -12,7 +12,7 @@ from mild_core.errors import BitmapLengthError, CorrectNotObservedError, Paramet
 from mild_core.fields import check_fields, declare_field, describe, get_wire_name
 
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
-Fit: TypeAlias = Literal["anchored", "grouped", "censored", "density"]
+Fit: TypeAlias = Literal["anchored", "tailed", "grouped", "censored", "density"]
 Evidence: TypeAlias = Literal["pooled", "latest"]
 Rule: TypeAlias = Literal["f1", "bayes", "posterior", "scale", "value", "fraction", "precision", "recall"]
 Verdict: TypeAlias = Literal["separable", "weak", "unimodal", "insufficient"]

@@ -57,7 +57,7 @@ def test_hidden_bits_widen_the_estimates_a_little_and_do_not_bend_them() -> None
 
 
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
-@pytest.mark.parametrize("fit", ["anchored", "grouped", "censored", "density"])
+@pytest.mark.parametrize("fit", ["anchored", "tailed", "grouped", "censored", "density"])
 @pytest.mark.parametrize("threshold", ["f1", "bayes", "posterior", "scale", "fraction"])
 def test_what_is_kept_is_exactly_what_lies_up_to_the_threshold(metric: Any, fit: Any, threshold: Any) -> None:
     bits, _ = recorded(n_samples=500)
@@ -216,3 +216,45 @@ def test_no_history_raises_and_permuting_samples_permutes_the_answer(
     assert selection.n_selected + selection.unobserved <= n_samples
     kept = bitmap.unpack(selection.bitmap, n_samples)
     assert (bitmap.unpack(again.bitmap, n_samples) == kept[order]).all()
+
+
+def draw_bits(clean_masses: np.ndarray, noisy_masses: np.ndarray, noise: float) -> RoundBits:
+    """A round whose counts of misclassified epochs have the given distributions."""
+    rng = np.random.default_rng(3)
+    n_samples, n_epochs = 4000, clean_masses.size - 1
+    n_noisy = round(noise * n_samples)
+    wrong = np.concatenate(
+        (
+            rng.choice(n_epochs + 1, n_samples - n_noisy, p=clean_masses),
+            rng.choice(n_epochs + 1, n_noisy, p=noisy_masses),
+        )
+    )
+    return RoundBits(n_samples, bitmap.pack(np.arange(n_epochs)[:, None] >= wrong))
+
+
+def hard_clean_masses(tail: float) -> np.ndarray:
+    masses = (1 - tail) * 0.5 ** np.arange(21) + tail * 0.1
+    return np.asarray(masses / masses.sum())
+
+
+def test_tails_drop_no_hard_clean_samples_where_the_anchored_fit_finds_noise() -> None:
+    bits = draw_bits(hard_clean_masses(0.12), np.eye(21)[20], 0.0)
+    anchored, tailed = (select([bits], SelectionOptions(fit=fit)) for fit in ("anchored", "tailed"))
+    assert (anchored.verdict, tailed.verdict) == ("separable", "unimodal")
+    assert anchored.n_selected < 0.95 * 4000
+    assert tailed.n_selected == 4000
+
+
+def test_tails_leave_a_fit_alone_that_separates_nothing() -> None:
+    bits = draw_bits(np.full(21, 1 / 21), np.full(21, 1 / 21), 0.0)
+    anchored, tailed = (select([bits], SelectionOptions(fit=fit)) for fit in ("anchored", "tailed"))
+    assert anchored.verdict != "separable"
+    assert anchored.components == tailed.components
+
+
+def test_tails_that_find_noise_and_separate_nothing_decide_nothing() -> None:
+    broad = np.arange(21) ** 1.5
+    bits = draw_bits(hard_clean_masses(0.1), broad / broad.sum(), 0.3)
+    anchored, tailed = (select([bits], SelectionOptions(fit=fit)) for fit in ("anchored", "tailed"))
+    assert anchored.verdict == "separable"
+    assert anchored.components == tailed.components

@@ -5,7 +5,8 @@ component often fits the tail of the clean samples. The priors were chosen by th
 recorded sequences, since the likelihood does not determine them (docs/method.md). `weibull` defines the other fits.
 
 The parameters ``theta = (logit w, log a1, log a2, log k1, log k2)`` are the weight of the noisy component and the
-scales and shapes of both. Newton's method optimises them from a few fixed starts, so a fit is deterministic.
+scales and shapes of both, followed by ``logit q`` of `tails` where the fit has tails. Newton's method optimises them
+from a few fixed starts, so a fit is deterministic.
 
 A cell is a pair of the observed and the misclassified epochs of a sample (`scores.PartialObservation`). Where all
 samples were observed in every epoch, the cells are the bins of the histogram.
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_expit, logit
 
 from mild_core.mixture.newton import Objective, QuadraticModel, minimise
+from mild_core.mixture.tails import TailDerivatives, add_tails, compute_tail_masses, differentiate_tailed
 from mild_core.mixture.weibull import FAMILIES, TINY, Derivatives, Floats, compute_component_masses, make_likelihood
 from mild_core.results import Component
 from mild_core.types import Fit
@@ -25,13 +27,16 @@ from mild_core.types import Fit
 _FLOOR = 1e-12
 """Added to the likelihood of every cell while fitting, so that a distant start has a finite value and gradient."""
 _LOGIT_BOUND = 12.0
-_GROUP_SD = np.array([2.0, 0.3, 0.3, 0.6, 0.6])
+_GROUP_SD = np.array([2.0, 0.3, 0.3, 0.6, 0.6, 0.6])
 """Standard deviation of the parameters of groups around those of all samples."""
 _OPEN_TOP_GAIN = 0.15
 """Nats per sample that an open top bin must gain to be chosen. Below that gain a closed one makes better decisions on
 recorded sequences; histograms whose counts pile up beyond the last epoch gain more (docs/method.md)."""
 _BATCH = 64
 """Number of groups that are fitted at once, which bounds the memory for their cells."""
+_MAX_TAIL = 0.6
+_TAIL_LOGIT = (-2.0, 1.5)
+"""Largest tail weight ``q``, and mean and standard deviation of the normal prior on its logit."""
 _STARTS: tuple[tuple[float, float, float], ...] = (
     # weight of the noisy component, clean scale, noisy scale (in epochs of E)
     (0.2, 0.1, 0.9),
@@ -60,6 +65,8 @@ class Mixture:
         Log-likelihood of the histogram in nats, without priors.
     open_top
         Whether the top bin stands for "at least this".
+    tail
+        Weight ``q`` of the clean component's tail (`tails`); 0 in a fit without tails.
     """
 
     kind: Fit
@@ -70,6 +77,7 @@ class Mixture:
     masses: Floats
     log_likelihood: float
     open_top: bool
+    tail: float = 0.0
 
     @property
     def densities(self) -> Floats:
@@ -109,7 +117,7 @@ def fit_mixture(
     counts
         Number of samples in every bin, shape (n_bins,); or in every cell, shape (n_cells,), with `cell_likelihood`.
     kind
-        ``anchored``, ``grouped``, ``censored`` or ``density``.
+        ``anchored``, ``tailed``, ``grouped``, ``censored`` or ``density``.
     cell_likelihood
         Shape (n_cells, n_bins), probability of every cell given the bin that a sample would have if it were observed in
         every epoch. None if the cells are the bins.
@@ -176,7 +184,7 @@ def fit_groups(mixture: Mixture, group_counts: Floats, cell_likelihood: Floats |
     """
     problem = _FitProblem(mixture.kind, mixture.masses.shape[1], cell_likelihood, open_top=mixture.open_top)
     start = np.clip(_compute_theta(mixture), problem.low, problem.high)
-    problem.centre, problem.precision = start, _GROUP_SD**-2
+    problem.centre, problem.precision = start, _GROUP_SD[: start.size] ** -2
     fits = []
     for first in range(0, len(group_counts), _BATCH):
         batch = group_counts[first : first + _BATCH]
@@ -200,8 +208,9 @@ def _compute_max_log_likelihood(counts: Floats) -> float:
 
 
 def _compute_theta(mixture: Mixture) -> Floats:
-    """Compute the parameters ``theta`` of a mixture, shape (5,)."""
-    return np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes)))
+    """Compute the parameters ``theta`` of a mixture, shape (n_parameters,)."""
+    tail: Floats = logit(np.array([mixture.tail] if FAMILIES[mixture.kind].has_tails else []))
+    return np.concatenate((logit(mixture.weights[1:]), np.log(mixture.scales), np.log(mixture.shapes), tail))
 
 
 class _FitProblem:
@@ -229,11 +238,19 @@ class _FitProblem:
         self.high = np.concatenate(([_LOGIT_BOUND], high))
         self.centre = np.concatenate(([0.0], centre))
         self.precision = np.array([0.0, *(prior.log_sd**-2 for prior in priors)])
+        self.tails: Floats | None = None
+        if FAMILIES[kind].has_tails:
+            tails = compute_tail_masses(n_bins)
+            self.tails = tails if cell_likelihood is None else tails @ cell_likelihood.T
+            mean, sd = _TAIL_LOGIT
+            self.low, self.high = np.append(self.low, -_LOGIT_BOUND), np.append(self.high, logit(_MAX_TAIL))
+            self.centre, self.precision = np.append(self.centre, mean), np.append(self.precision, sd**-2)
 
     def make_starts(self) -> Floats:
-        """Create the fixed starting points of ``theta``, shape (n_starts, 5), within the bounds."""
+        """Create the fixed starting points of ``theta``, shape (n_starts, n_parameters), within the bounds."""
+        tail = () if self.tails is None else (_TAIL_LOGIT[0],)
         points = [
-            (logit(weight), np.log(clean * self.n_epochs), np.log(noisy * self.n_epochs), 0.0, np.log(6.0))
+            (logit(weight), np.log(clean * self.n_epochs), np.log(noisy * self.n_epochs), 0.0, np.log(6.0), *tail)
             for weight, clean, noisy in _STARTS
         ]
         clipped: Floats = np.clip(np.array(points), self.low, self.high)
@@ -247,20 +264,28 @@ class _FitProblem:
 
         def objective(theta: Floats, problems: NDArray[np.intp]) -> QuadraticModel:
             likelihoods = self.likelihood(theta[:, 1:3, None], theta[:, 3:5, None])
+            by_tail: TailDerivatives | None = None
+            if self.tails is not None:
+                likelihoods, by_tail = differentiate_tailed(likelihoods, self.tails, theta[:, 5])
             weight = np.stack((expit(-theta[:, 0]), expit(theta[:, 0])), axis=1)[:, :, None]
             mixed = (weight * likelihoods.value).sum(axis=1) + _FLOOR
             weight_product = weight[:, 0] * weight[:, 1]
             by_logit = weight_product * (likelihoods.value[:, 1] - likelihoods.value[:, 0])
-            jacobian = np.concatenate((by_logit[:, None], weight * likelihoods.a, weight * likelihoods.k), axis=1)
+            columns = [by_logit[:, None], weight * likelihoods.a, weight * likelihoods.k]
+            if by_tail is not None:
+                columns.append((weight * by_tail.s).sum(axis=1, keepdims=True))
+            jacobian = np.concatenate(columns, axis=1)
             offset = theta - self.centre
             prior_gradient = self.precision * offset
             ratio = counts[problems] / mixed
             value = 0.5 * (prior_gradient * offset).sum(axis=1) - (counts[problems] * np.log(mixed)).sum(axis=1)
             gradient = prior_gradient - (jacobian @ ratio[:, :, None])[:, :, 0]
             fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
-            hessian = fisher - _sum_second_derivatives(likelihoods, weight[:, :, 0], weight_product, by_logit, ratio)
+            hessian = fisher - _sum_second_derivatives(
+                likelihoods, by_tail, weight[:, :, 0], weight_product, by_logit, ratio
+            )
             if self.checked_counts is not None:
-                terms = _compute_checked_terms(likelihoods, self.checked_counts)
+                terms = _compute_checked_terms(likelihoods, by_tail, self.checked_counts)
                 for total, term in zip((value, gradient, fisher, hessian), terms, strict=True):
                     total += term
                 clean, noisy = self.checked_counts.sum(axis=1)
@@ -279,11 +304,16 @@ class _FitProblem:
         return objective
 
     def make_mixture(self, theta: Floats, counts: Floats) -> Mixture:
-        """Create the mixture with the parameters `theta`, shape (5,); its components are ordered by their means."""
+        """Create the mixture with the parameters `theta`; its components are ordered by their means."""
         weights = np.array([expit(-theta[0]), expit(theta[0])])
-        likelihoods = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None])
-        log_likelihood = float(counts @ np.log(np.maximum(weights @ likelihoods.value[0], TINY)))
+        cells = self.likelihood(theta[None, 1:3, None], theta[None, 3:5, None]).value[0]
         masses = compute_component_masses(theta[1:3], theta[3:5], self.n_bins, open_top=self.open_top)
+        tail = 0.0
+        if self.tails is not None:
+            tail = float(expit(theta[5]))
+            cells = add_tails(cells, self.tails, tail)
+            masses = add_tails(masses, compute_tail_masses(self.n_bins), tail)
+        log_likelihood = float(counts @ np.log(np.maximum(weights @ cells, TINY)))
         means = masses @ np.arange(self.n_bins)
         order = np.argsort(means, kind="stable")
         scales, shapes = np.exp(theta[1:3]), np.exp(theta[3:5])
@@ -296,18 +326,28 @@ class _FitProblem:
             masses=masses[order],
             log_likelihood=log_likelihood,
             open_top=self.open_top,
+            tail=tail,
         )
 
 
 def _sum_second_derivatives(
-    likelihoods: Derivatives, weight: Floats, weight_product: Floats, by_logit: Floats, ratio: Floats
+    likelihoods: Derivatives,
+    by_tail: TailDerivatives | None,
+    weight: Floats,
+    weight_product: Floats,
+    by_logit: Floats,
+    ratio: Floats,
 ) -> Floats:
-    """Sum the second derivatives of the mixed likelihood over all cells, weighted by `ratio`, (n_problems, 5, 5)."""
+    """Sum the second derivatives of the mixed likelihood over all cells, weighted by `ratio`.
+
+    The result has the shape (n_problems, n_parameters, n_parameters).
+    """
+    n_parameters = 5 if by_tail is None else 6
     a, k, aa, ak, kk = (
         (part @ ratio[:, :, None])[:, :, 0]
         for part in (likelihoods.a, likelihoods.k, likelihoods.aa, likelihoods.ak, likelihoods.kk)
     )
-    total = np.zeros((len(ratio), 5, 5))
+    total = np.zeros((len(ratio), n_parameters, n_parameters))
     total[:, 0, 0] = (weight[:, 0] - weight[:, 1]) * (by_logit * ratio).sum(axis=1)
     total[:, 0, 1:3] = total[:, 1:3, 0] = weight_product * [-1.0, 1.0] * a
     total[:, 0, 3:5] = total[:, 3:5, 0] = weight_product * [-1.0, 1.0] * k
@@ -316,27 +356,44 @@ def _sum_second_derivatives(
         total[:, scale, scale] = weight[:, component] * aa[:, component]
         total[:, scale, shape] = total[:, shape, scale] = weight[:, component] * ak[:, component]
         total[:, shape, shape] = weight[:, component] * kk[:, component]
+    if by_tail is not None:
+        s, sa, sk, ss = (
+            (part @ ratio[:, :, None])[:, :, 0] for part in (by_tail.s, by_tail.sa, by_tail.sk, by_tail.ss)
+        )
+        total[:, 0, 5] = total[:, 5, 0] = weight_product[:, 0] * (s[:, 1] - s[:, 0])
+        total[:, 5, 1:3] = total[:, 1:3, 5] = weight * sa
+        total[:, 5, 3:5] = total[:, 3:5, 5] = weight * sk
+        total[:, 5, 5] = (weight * ss).sum(axis=1)
     return total
 
 
-def _compute_checked_terms(likelihoods: Derivatives, checked_counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _compute_checked_terms(
+    likelihoods: Derivatives, by_tail: TailDerivatives | None, checked_counts: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Compute what checked samples add to the objective, its gradient, its Fisher information and its Hessian."""
-    n_problems = len(likelihoods.value)
+    n_problems, n_parameters = len(likelihoods.value), 5 if by_tail is None else 6
     likelihood = likelihoods.value + _FLOOR
     ratio = checked_counts / likelihood
     value = -(checked_counts * np.log(likelihood)).sum(axis=(1, 2))
-    gradient, fisher, hessian = np.zeros((n_problems, 5)), np.zeros((n_problems, 5, 5)), np.zeros((n_problems, 5, 5))
+    gradient = np.zeros((n_problems, n_parameters))
+    fisher, hessian = (np.zeros((n_problems, n_parameters, n_parameters)) for _ in range(2))
+    first_parts = [likelihoods.a, likelihoods.k]
+    second_parts = [[likelihoods.aa, likelihoods.ak], [likelihoods.ak, likelihoods.kk]]
+    if by_tail is not None:
+        first_parts.append(by_tail.s)
+        second_parts = [
+            [likelihoods.aa, likelihoods.ak, by_tail.sa],
+            [likelihoods.ak, likelihoods.kk, by_tail.sk],
+            [by_tail.sa, by_tail.sk, by_tail.ss],
+        ]
     for component in (0, 1):
-        parameters = [1 + component, 3 + component]
-        first = np.stack((likelihoods.a[:, component], likelihoods.k[:, component]), axis=1)
+        parameters = [1 + component, 3 + component, 5][: len(first_parts)]
+        first = np.stack([part[:, component] for part in first_parts], axis=1)
         component_ratio = ratio[:, component, None]
-        gradient[:, parameters] = -(first * component_ratio).sum(axis=2)
+        gradient[:, parameters] -= (first * component_ratio).sum(axis=2)
         square = (first * (component_ratio / likelihood[:, component, None])) @ first.swapaxes(1, 2)
-        aa, ak, kk = (
-            (part[:, component] * ratio[:, component]).sum(axis=1)
-            for part in (likelihoods.aa, likelihoods.ak, likelihoods.kk)
-        )
+        second = [[(part[:, component] * ratio[:, component]).sum(axis=1) for part in row] for row in second_parts]
         block = np.ix_(range(n_problems), parameters, parameters)
-        fisher[block] = square
-        hessian[block] = square - np.stack((np.stack((aa, ak), axis=1), np.stack((ak, kk), axis=1)), axis=1)
+        fisher[block] += square
+        hessian[block] += square - np.array(second).transpose(2, 0, 1)
     return value, gradient, fisher, hessian

@@ -129,11 +129,14 @@ class Family:
         Whether the top bin is open (True) or closed (False); of two values the first one is preferred.
     scale, shape
         Priors of the scales and of the shapes of both components.
+    has_tails
+        Whether the components have tails (`tails`).
     """
 
     tops: tuple[bool, ...]
     scale: tuple[Prior, Prior]
     shape: tuple[Prior, Prior]
+    has_tails: bool = False
 
 
 _FREE_SCALE, _FREE_SHAPE = Prior(1e-2, 1e2), Prior(0.1, 1e3)
@@ -144,6 +147,13 @@ FAMILIES: dict[Fit, Family] = {
         tops=(False, True),
         scale=(Prior(1e-3, 0.7, 0.15, 1.0), Prior(0.7, 3.0, 1.0, 0.5)),
         shape=(Prior(0.6, 6.0, 1.0, 0.7), Prior(3.0, 10.0, 4.0, 0.8)),
+    ),
+    # With a tail for hard clean samples the noisy component can be narrow.
+    "tailed": Family(
+        tops=(False,),
+        scale=(Prior(1e-3, 0.7, 0.15, 1.0), Prior(0.7, 3.0, 1.0, 0.5)),
+        shape=(Prior(0.6, 6.0, 1.0, 0.7), Prior(5.0, 30.0, 8.0, 0.8)),
+        has_tails=True,
     ),
     "grouped": Family(tops=(False,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
     "censored": Family(tops=(True,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),

@@ -8,7 +8,7 @@ from mild_core.mixture.mixture import Mixture, fit_mixture, refit_histograms
 from mild_core.mixture.weibull import compute_component_masses
 from mild_core.types import Fit
 
-FITS: tuple[Fit, ...] = ("anchored", "grouped", "censored", "density")
+FITS: tuple[Fit, ...] = ("anchored", "tailed", "grouped", "censored", "density")
 
 
 def simulated(n_epochs: int, noise: float, *, open_top: bool = False, n_samples: int = 50_000) -> np.ndarray:
