@@ -1,4 +1,4 @@
-"""Forgetting and late memorisation: the order of a sample's epochs shows whether a fit can be trusted.
+"""Forgetting and late memorisation: the order of a sample's epochs shows where a fit misleads.
 
 Clean samples are easy to memorise and hard to forget, mislabelled ones the reverse. Where likely clean samples are
 forgotten until the end of training, the network has not memorised the right labels, and hard clean samples have the

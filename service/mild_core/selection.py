@@ -1,4 +1,4 @@
-"""Selection of the samples whose labels can be trusted, from the bits of one or more rounds.
+"""Selection of the samples whose labels are likely right, from the bits of one or more rounds.
 
 A selection scores the samples, fits a mixture to the histogram of the scores, judges the fit, chooses a cut, and
 estimates the quality of the kept set.
@@ -36,7 +36,7 @@ def select(
     options: SelectionOptions | None = None,
     annotations: Annotations | None = None,
 ) -> Selection:
-    """Select the samples whose labels can be trusted after the last of `rounds`.
+    """Select the samples whose labels are likely right after the last of `rounds`.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ from mild_service.web.request_limits import BodyLimits, Deadline, RateLimiter
 logger = logging.getLogger(__name__)
 
 _DESCRIPTION = """Training jobs send one bit per sample and epoch (did the model predict the given label?);
-the answer is the set of samples whose labels can be trusted."""
+the answer is the set of samples whose labels are likely right."""
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None) -> FastAPI:

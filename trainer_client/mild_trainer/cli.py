@@ -37,7 +37,7 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Find the samples whose labels can be trusted, and train on them."""
+    """Find the samples whose labels are likely right, and train on them."""
 
 
 @app.command()

@@ -174,7 +174,7 @@ class Trainer:
         Parameters
         ----------
         selected
-            Shape (n_bytes,), the samples whose labels are trusted. Some methods also train on the images of the others.
+            Shape (n_bytes,), the clean set. Some methods also train on the images of the others.
         """
         settings, device = self._settings, self._context.device
         self._images.labels = self._given_labels

@@ -90,7 +90,7 @@ class FinishResult:
     method
         The method that was used; ``supervised`` where no sample was dropped.
     n_kept, n_dropped
-        Numbers of samples with and without trusted labels.
+        Numbers of samples in the clean set and of the others.
     test_accuracy
         Accuracy of the network on the test set, after the training.
     passes

@@ -1,4 +1,4 @@
-"""The data of a finish: samples with trusted labels, samples without, and batches of both."""
+"""The data of a finish: samples of the clean set, the others, and batches of both."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Pool:
     images
         The data set, with the given labels.
     kept, dropped
-        Shape (n,), indices of the samples with and without trusted labels, on the device.
+        Shape (n,), indices of the samples in the clean set and of the others, on the device.
     n_classes
         Number of classes; labels are 0..n_classes-1.
     generator
