@@ -8,6 +8,7 @@ import pytest
 from mild_client import (
     LocalSelector,
     RoundResult,
+    ServiceUnreachable,
 )
 from mild_core import bitmap
 from mild_core.types import Observe
@@ -51,6 +52,17 @@ def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digit
         assert second.observed is None
         others = ~second.members & bitmap.full(200)
         assert (second.correct & others).any()
+
+
+def test_a_training_ends_well_where_its_status_cannot_be_set(
+    quick: TrainSettings, digits: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_backend: LocalSelector) -> None:
+        raise ServiceUnreachable("nothing listens")
+
+    monkeypatch.setattr(LocalSelector, "set_finished", fail)
+    assert run_rounds(replace(quick, rounds=1, epochs=1), data=digits).rounds
+    assert "could not be marked as finished: nothing listens" in caplog.text
 
 
 def test_a_run_without_noise_or_truth_reports_neither(quick: TrainSettings, digits: Dataset) -> None:

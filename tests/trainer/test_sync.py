@@ -62,11 +62,12 @@ def test_a_training_without_its_service_ends_well_and_is_synced(
 
     spools = str(tmp_path / "away")
     looked = run.invoke(cli.app, ["sync", spools, "--dry-run"])
-    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 15])
+    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 16])
     with serving(app) as url:
         synced = run.invoke(cli.app, ["sync", spools, "--url", url])
-        assert (synced.exit_code, numbers(synced)) == (0, [15, 0, 0, 0])
+        assert (synced.exit_code, numbers(synced)) == (0, [16, 0, 0, 0])
         assert httpx.get(f"{url}/selection/r", timeout=PATIENCE).json()["num_selected"] == sets(tmp_path / "away")[1][0]
+        assert httpx.get(f"{url}/runs/r", timeout=PATIENCE).json()["status"] == "finished"
         assert run.invoke(cli.app, ["sync", spools, "--url", url]).exit_code == 0
 
 
@@ -80,6 +81,7 @@ def test_the_service_takes_part_where_it_is_there(run: CliRunner, tmp_path: Path
         assert resumed.exit_code == 0, resumed.output
         state = httpx.get(f"{url}/runs/r", timeout=PATIENCE).json()
         again = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path)])
+    assert state["status"] == "finished"
     assert [each["num_epochs"] for each in state["rounds"]] == [2, 2, 0]
     assert "go on with --resume" in again.stderr
 

@@ -132,6 +132,9 @@ class SelectionBackend(Protocol):
         The probability is 0 where the sample has no score. `result` is that of a finished round.
         """
 
+    def set_finished(self) -> None:
+        """Set the status of the run to ``finished``, after its last round."""
+
 
 _UNRELIABLE_VERDICTS = ("unimodal", "insufficient")
 """Verdicts of fits that are not used to drop samples."""

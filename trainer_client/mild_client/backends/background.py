@@ -272,6 +272,10 @@ class BackgroundBackend:
                 return self._remote.compute_weights(result)
         return self._local.compute_weights(result)
 
+    def set_finished(self) -> None:
+        """Set the status of the run to ``finished``, and send it later."""
+        self._append_record(Record("status", {"status": "finished"}))
+
     def flush(self, seconds: float) -> bool:
         """Wait until all records are sent, and return whether they are.
 

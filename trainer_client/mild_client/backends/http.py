@@ -99,6 +99,12 @@ class HttpBackend:
         _, posterior = self._client.scores(self._spec.run_id, round=result.round)
         return compute_sample_weights(posterior, result.selected, result.summary["verdict"])
 
+    def set_finished(self) -> None:
+        """Set the status of the run to ``finished``, unless another writer has resumed the run."""
+        run_id = self._spec.run_id
+        if self._client.get_run(run_id)["attempt"] == self._attempt:
+            self._client.patch_run(run_id, status="finished")
+
     def _check_run_is_new(self) -> None:
         """Raise RunExists if the run has epochs or finished rounds."""
         run_id = self._spec.run_id

@@ -180,6 +180,9 @@ class LocalSelector:
         current.result = result
         self._begin_next_round(result)
 
+    def set_finished(self) -> None:
+        """Do nothing: a run in this process has no status."""
+
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each sample's given label is right, shape (n_samples,).
 

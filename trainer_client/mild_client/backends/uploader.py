@@ -96,6 +96,8 @@ class Uploader:
                 self._backend.put_metrics(meta["round"], meta["epoch"], meta["metrics"])
             case "finish":
                 self._send_finish(meta, self._read_bitmap(record))
+            case "status":
+                self._backend.set_finished()
 
     def _send_open(self, meta: Any) -> None:
         """Open or resume the run, and store its attempt number in the spool."""

@@ -233,3 +233,7 @@ class Rank0Backend:
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each label is right, after a finished round, shape (n_samples,)."""
         return self._ranks.call_on_rank0(lambda: self._backend.compute_weights(result))
+
+    def set_finished(self) -> None:
+        """Set the status of the run to ``finished``."""
+        self._ranks.call_on_rank0(self._backend.set_finished)

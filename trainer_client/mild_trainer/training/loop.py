@@ -1,5 +1,6 @@
 """The loop over rounds: train on the members, record the bits, select the clean set, and train on that."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client import LocalSelector, Position, RunSpec, SelectionBackend
+from mild_client import ClientError, LocalSelector, Position, RunSpec, SelectionBackend
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
 from mild_core.alarms import find_plateau
@@ -23,6 +24,8 @@ from mild_trainer.training.history import EpochRecord, History, RoundRecord, Set
 from mild_trainer.training.progress import Reporter, format_count
 from mild_trainer.training.trainer import Trainer
 from mild_trainer.training.verification import measure_held_out_agreement
+
+logger = logging.getLogger(__name__)
 
 
 def find_stop_reason(
@@ -188,6 +191,7 @@ class _TrainingLoop:
             self.save_checkpoint_if_due()
 
         oracle_accuracy, finish_result = self.train_on_true_clean_set(), self.train_finish_network()
+        self.set_finished()
         return History(
             self.settings,
             self.data,
@@ -199,6 +203,13 @@ class _TrainingLoop:
             finish_result,
             self.trainer.held_out if self.trainer.held_out.any() else None,
         )
+
+    def set_finished(self) -> None:
+        """Set the run's status; an error of the service is logged, as the training has ended without it."""
+        try:
+            self.backend.set_finished()
+        except ClientError as error:
+            logger.warning("run %s could not be marked as finished: %s", self.run_id, error)
 
     def plant_labels(self) -> None:
         """Break labels on purpose for round 0, and send the planted samples to the backend."""
