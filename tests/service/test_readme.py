@@ -13,7 +13,7 @@ from tests.live import serving
 
 README = Path("README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SHELL = re.findall(r"```\n(.*?)```", README, re.DOTALL)
+BENCHMARK_COMMANDS = re.findall(r"^python -m benchmarks\..*$", Path("benchmarks/README.md").read_text(), re.MULTILINE)
 RESULT_ROWS = re.findall(r"^\| \[[^]]+\]\((benchmarks/results/[^)]+)\) \|(.*)\|$", README, re.MULTILINE)
 COMPARED_METHODS = {
     "benchmarks/results/digits.md": ("ours", "published", "published loop"),
@@ -31,7 +31,8 @@ def correct() -> Any:
     return np.arange(N_EPOCHS)[:, None] >= first_correct_epoch
 
 
-def test_the_tracker_example_runs(app: FastAPI, correct: Any) -> None:
+def test_the_tracker_example_runs(app: FastAPI, correct: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (example,) = (text for text in PYTHON if "CorrectnessTracker" in text)
     labels = torch.zeros(N_SAMPLES, dtype=torch.int64)
     epochs = iter(torch.from_numpy(correct))
@@ -45,15 +46,18 @@ def test_the_tracker_example_runs(app: FastAPI, correct: Any) -> None:
         exec(example.replace("http://localhost:8000", url), names)
     assert names["selection"]["verdict"] == "separable"
     assert 650 < len(names["selection"]["indices"]) < 750
+    assert np.load("clean.npy").tolist() == names["selection"]["indices"]
 
 
-def test_the_example_without_a_service_runs(correct: Any) -> None:
+def test_the_example_without_a_service_runs(correct: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (example,) = (text for text in PYTHON if "from mild_core import select" in text)
-    names: dict[str, Any] = {"correct": correct}
+    names: dict[str, Any] = {"correct_by_epoch": list(correct)}
     exec(example, names)
     selection = names["selection"]
     assert selection.verdict == "separable"
     assert selection.estimated["noise_rate"].low <= 0.3 <= selection.estimated["noise_rate"].high
+    assert np.array_equal(np.load("correct.npy"), correct)
 
 
 @pytest.mark.parametrize(("path", "row"), RESULT_ROWS)
@@ -68,9 +72,8 @@ def test_every_result_is_in_its_results_file(path: str, row: str) -> None:
 
 def test_the_results_table_is_complete_and_has_its_commands() -> None:
     assert len(RESULT_ROWS) == len(re.findall(r"^\|.*benchmarks/results/", README, re.MULTILINE)) == 5
-    commands = [line for block in SHELL for line in block.splitlines() if line.startswith("python -m benchmarks.")]
     stated = [Path(path).read_text().split("`")[1] for path in dict.fromkeys(path for path, _ in RESULT_ROWS)]
-    assert commands == stated
+    assert stated == BENCHMARK_COMMANDS
 
 
 def test_every_link_has_a_target() -> None:
