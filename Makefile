@@ -47,7 +47,10 @@ define install
 endef
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "Installing PyTorch and the rest of the demo into $(VENV): 1.6 GB with PyTorch's CPU build, several more with CUDA's."
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'):" \
+	    "make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12"; exit 1; }
+	@echo "Installing PyTorch and the rest of the demo into $(VENV): 1.6 GB with PyTorch's CPU build, several GB more with CUDA's."
 	@echo "pip says nothing meanwhile, for a minute and a half on a fast connection ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(call install,all)
