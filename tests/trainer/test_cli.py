@@ -92,10 +92,12 @@ def test_the_demo_runs_through_an_embedded_service(run: CliRunner, tmp_path: Pat
     assert summary["settings"]["noise"] == "symmetric:0.4"
     assert summary["oracle"] is not None
     assert (tmp_path / "report.html").exists()
-    clean_set, hint = result.output.splitlines()[-2:]
+    clean_set, _, command, address = result.output.splitlines()[-4:]
     assert str(tmp_path / "clean.npy") in clean_set
     assert len(np.load(tmp_path / "clean.npy")) == summary["rounds"][0]["selection"]["num_selected"]
-    assert serves(hint.partition("with: ")[2])
+    assert address == "    http://127.0.0.1:8000"
+    assert command.startswith("    ")
+    assert serves(command)
 
 
 def serves(line: str) -> bool:

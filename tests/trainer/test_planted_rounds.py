@@ -115,7 +115,7 @@ def test_without_planting_the_training_is_what_it_was(planting: TrainSettings, d
     assert summary.summarise_training(history)["planted"] is None
 
 
-@pytest.mark.parametrize(("rounds", "said"), [(1, "leaves their samples out."), (2, "are in the set of round 1, by")])
+@pytest.mark.parametrize(("rounds", "said"), [(1, "leaves their samples out."), (2, "are in the final set.")])
 def test_the_summary_and_the_report_say_how_many(
     rounds: int, said: str, planting: TrainSettings, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -125,9 +125,9 @@ def test_the_summary_and_the_report_say_how_many(
     assert found["returned"] == history.n_returned
     sentence = summary.describe_planting(summary.summarise_training(history))
     assert sentence is not None
-    assert sentence.startswith("20 labels broken on purpose in round 0")
+    assert sentence.startswith("20 labels were changed on purpose in round 0, to calibrate")
     assert said in sentence
-    assert "20 labels broken on purpose" in report.render_report(summary.summarise_training(history))
+    assert "20 labels were changed on purpose" in report.render_report(summary.summarise_training(history))
 
 
 def test_the_true_clean_set_is_trained_on_its_own_labels(planting: TrainSettings, digits: Dataset) -> None:

@@ -101,7 +101,8 @@ def demo(
                 "mild-service", "serve", "--embedded", "--data-dir", out / "service" / "store"
             )
             Console().print(
-                f"Look at the run again in a browser, at http://127.0.0.1:8000, with: {serve_command}",
+                f"To look at the run in a browser, start its service, then open the address:\n"
+                f"    {serve_command}\n    http://127.0.0.1:8000",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -92,10 +92,13 @@ def describe_planting(results: Mapping[str, Any]) -> str | None:
     planted = results["planted"]
     if planted is None or not results["rounds"]:
         return None
-    last = results["rounds"][-1]["round"]
-    returned = f"; {planted['returned']:,} are in the set of round {last}, by their own labels" if last else ""
-    broken = format_count(planted["num_samples"], "label")
-    return f"{broken} broken on purpose in round 0, whose set leaves their samples out{returned}."
+    n_planted, n_returned = planted["num_samples"], planted["returned"]
+    verb = "was" if n_planted == 1 else "were"
+    changed = f"{format_count(n_planted, 'label')} {verb} changed on purpose in round 0, to calibrate"
+    if not results["rounds"][-1]["round"]:
+        return f"{changed}; the set of round 0 leaves their samples out."
+    share = f"all {n_planted}" if n_returned == n_planted else f"{n_returned} of {n_planted}"
+    return f"{changed}. They have their own labels again since, and {share} are in the final set."
 
 
 def describe_validation(results: Mapping[str, Any]) -> str | None:
