@@ -227,6 +227,20 @@ def test_a_selection_from_a_file_is_printed_as_json(run: CliRunner, tmp_path: Pa
     assert len(result.stdout.splitlines()) < 100  # the indices are on one line
 
 
+def test_a_selection_from_a_file_is_written_as_indices(run: CliRunner, tmp_path: Path) -> None:
+    np.save(tmp_path / "bits.npy", bits()[0])
+    out = tmp_path / "clean.npy"
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    written = np.load(out)
+    assert written.dtype == np.int64
+    assert written.tolist() == json.loads(result.stdout)["indices"]
+    assert result.stderr == f"The clean set: {out}, the indices of 300 of 400 samples\n"
+    refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--out", str(tmp_path / "clean.txt")])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "give a file that ends in .npy" in refused.stderr
+
+
 @pytest.mark.parametrize("as_mask", [True, False])
 def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_path: Path, as_mask: bool) -> None:
     correct, clean = bits()

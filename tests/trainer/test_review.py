@@ -13,7 +13,7 @@ from mild_core.audit import Audit
 from mild_core.errors import InvalidInput, SampleIndexError
 from mild_core.types import EpochBits
 from mild_trainer import cli
-from mild_trainer.errors import ReviewError
+from mild_trainer.errors import DataError, ReviewError
 from mild_trainer.review import review_list, review_runs
 from mild_trainer.review.review_list import ScoredSamples
 from tests.live import serving
@@ -184,7 +184,7 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     assert summary["num_selected"] == 90
     review_list.write_clean_set(tmp_path / "set.npy", {**summary, "estimated": {"noise_rate": RATE}}, indices)
     assert "noise rate 0.250 (0.200 to 0.300)" in capsys.readouterr().err
-    with pytest.raises(ReviewError, match=r"ends in '\.txt'"):
+    with pytest.raises(DataError, match=r"ends in '\.txt'"):
         review_list.write_clean_set(tmp_path / "set.txt", summary, indices)
 
 

@@ -1,7 +1,6 @@
 """The summary of a training: ``summary.json``, and its rows and sentences for terminal, report and model card."""
 
 import dataclasses
-import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,9 @@ import torch
 from rich import box
 from rich.table import Table
 
-from mild_client.atomic_write import write_atomically
 from mild_core import bitmap
 from mild_core.alarms import find_alarms
+from mild_trainer.data import files
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -278,9 +277,7 @@ def write_clean_set(history: History, folder: Path) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     mask = bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
-    content = io.BytesIO()
-    np.save(content, np.flatnonzero(mask).astype(np.int64), allow_pickle=False)
-    write_atomically(path, content.getvalue())
+    files.write_indices(path, np.flatnonzero(mask))
     return path
 
 

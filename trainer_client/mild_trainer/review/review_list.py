@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit
+from mild_trainer.data import files
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
@@ -118,12 +119,10 @@ def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int
 
     Raises
     ------
-    ReviewError
+    DataError
         If the suffix of `path` is not ``.npy``.
     """
-    if path.suffix != ".npy":
-        raise ReviewError(f"the set {path} ends in {path.suffix!r}; give a file that ends in .npy")
-    np.save(path, indices, allow_pickle=False)
+    files.write_indices(path, indices)
     rate = summary["estimated"]["noise_rate"]
     wrong = "" if rate is None else f", noise rate {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
     print(f"{path}: {indices.size} samples that the marks leave, fit {summary['verdict']}{wrong}", file=sys.stderr)
