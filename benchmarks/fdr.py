@@ -1,0 +1,373 @@
+"""Coverage of error control by a random audit, simulated on the recorded trainings.
+
+usage: python -m benchmarks.fdr [--draws 200] [--half judging|choosing] [--out DIR]
+
+On every recording, and on every pass of it that sees all samples: repeated uniform audits of 100 and of 300 samples
+among those that are observed and not planted, and what `threshold=fdr` and the bounds of precision and recall make of
+them. Truth is known, so the table says how often a statement holds. Writes ``results/fdr.md``; exits with 1 where a bar
+is missed.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from benchmarks.recordings import FOLDER, ROUNDS, recordings
+from benchmarks.selection import RESULTS, Trace, sequences
+from benchmarks.timing import machine
+from mild_core.scores import score_samples
+
+Counts = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+AUDIT_SIZES = (100, 300)
+ALPHAS = (0.05, 0.1, 0.2)
+UPPER_ERROR = 0.1
+BOUND_ERROR = 0.05
+MAX_BOUND_CUTS = 10
+WIDTH_BAR = 0.15
+WIDTH_SHARE = (0.04, 0.06)
+"""True shares of wrong labels at which the width of the precision bound is measured: about 5%."""
+
+
+def fdr_cut(kept: Counts, drawn: Counts, wrong: Counts, alpha: float) -> Counts:
+    """Largest cut with (N - n) (1 + wrong) / (n + 1) <= alpha (kept - drawn); -1 where there is none."""
+    n_samples, n_drawn = kept[..., -1:], drawn[..., -1:]
+    passes = (n_samples - n_drawn) * (1 + wrong) <= alpha * (n_drawn + 1) * (kept - drawn)
+    n_cuts = passes.shape[-1]
+    return np.where(passes.any(axis=-1), n_cuts - 1 - np.argmax(passes[..., ::-1], axis=-1), -1)
+
+
+def upper_count(size: Counts, drawn: Counts, wrong: Counts, error: float | Floats) -> Counts:
+    """Exact upper limit of the wrong labels among `size` samples, `wrong` of `drawn` having been found wrong."""
+    size, drawn, wrong, error = np.broadcast_arrays(size, drawn, wrong, error)
+    low = np.minimum(wrong * size // np.maximum(drawn, 1), size - drawn + wrong)
+    high = size - drawn + wrong  # the samples that were found right are right
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        possible = _lower_tail(size, middle, drawn, wrong) > error
+        low, high = np.where(possible, middle, low), np.where(possible, high, middle - 1)
+    return low
+
+
+def _lower_tail(size: Counts, n_wrong: Counts, drawn: Counts, wrong: Counts) -> Floats:
+    """P(at most `wrong` of `drawn` samples are wrong), where that is at most about the expected number."""
+    n_terms = int(min(wrong.max(initial=0), 10 + 5 * np.sqrt(drawn.max(initial=0)))) + 1
+    found = wrong[..., None] - np.arange(n_terms)
+    right = drawn[..., None] - found
+    size, n_wrong, drawn = size[..., None], n_wrong[..., None], drawn[..., None]
+    possible = (found >= 0) & (found <= n_wrong) & (right <= size - n_wrong)
+    found, right = np.where(possible, found, 0), np.where(possible, right, 0)
+    log_p = _log_binomial(n_wrong, found) + _log_binomial(size - n_wrong, right) - _log_binomial(size, drawn)
+    return np.where(possible, np.exp(log_p), 0.0).sum(axis=-1)
+
+
+def _log_binomial(n: Counts, r: Counts) -> Floats:
+    return np.asarray(gammaln(n + 1.0) - gammaln(r + 1.0) - gammaln(n - r + 1.0))
+
+
+def bound_cuts(kept: Counts) -> Counts:
+    """At most ten cuts, chosen from the scores alone: about equally many samples between two of them."""
+    if kept.size <= MAX_BOUND_CUTS:
+        return np.arange(kept.size)
+    smallest = max(kept[0], kept[-1] / 4)
+    sizes = np.geomspace(smallest, kept[-1], MAX_BOUND_CUTS).clip(max=kept[-1])
+    return np.unique(np.searchsorted(kept, sizes))
+
+
+def wrong_limits(kept: Counts, drawn: Counts, wrong: Counts, error: float) -> Counts:
+    """Upper limits of the wrong labels up to every cut, all of them at once with this error."""
+    cuts = bound_cuts(kept)
+    at_cuts = upper_count(kept[cuts], drawn[..., cuts], wrong[..., cuts], error / cuts.size)
+    return _between(kept, cuts, at_cuts)
+
+
+def _between(kept: Counts, cuts: Counts, limits: Counts) -> Counts:
+    """Limits at every cut: the number grows with the cut, by no more than the samples that are added."""
+    n_cuts = kept.size
+    every = np.broadcast_to(kept, (*limits.shape[:-1], n_cuts)).copy()
+    every[..., cuts] = np.minimum(every[..., cuts], limits)
+    falling = np.minimum.accumulate(every[..., ::-1], axis=-1)[..., ::-1]
+    return np.minimum.accumulate(falling - kept, axis=-1) + kept
+
+
+def bounds(kept: Counts, drawn: Counts, wrong: Counts, error: float) -> tuple[Floats, Floats]:
+    """Lower bounds of precision and recall at every cut, jointly right but for twice this error."""
+    n_wrong = wrong_limits(kept, drawn, wrong, error)
+    # The clean samples that a cut drops are those above it, so the same limits hold from the top.
+    clean = drawn - wrong
+    above = (kept[-1] - kept)[..., ::-1], *((x[..., -1:] - x)[..., ::-1] for x in (drawn, clean))
+    dropped_clean = wrong_limits(above[0][1:], above[1][..., 1:], above[2][..., 1:], error)[..., ::-1]
+    dropped_clean = np.concatenate((dropped_clean, np.zeros((*dropped_clean.shape[:-1], 1), np.int64)), axis=-1)
+    kept_clean = kept - n_wrong
+    return kept_clean / kept, kept_clean / np.maximum(kept_clean + dropped_clean, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one recording, one size of the audit and one alpha."""
+
+    name: str
+    noise: float
+    n_drawn: int
+    alpha: float
+    share: float
+    two_errors: float
+    empty: float
+    share_given_set: float
+    above_alpha: float
+    recall: float
+    f1: float
+    upper_holds: float
+    pointwise_holds: float
+    pointwise_given_set: float
+    mean_upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRow:
+    """What the bounds of precision and recall were worth on one recording with one size of the audit."""
+
+    name: str
+    n_drawn: int
+    joint: float
+    precision: float
+    recall: float
+    width: float | None
+
+
+def simulate(trace: Trace, n_drawn: int, n_draws: int) -> tuple[list[Row], BoundRow]:
+    """Draw audits of `n_drawn` samples, and hold every statement against the truth."""
+    scores = score_samples(trace.rounds, "mild-simple").values[trace.judged]
+    is_wrong = ~trace.clean[trace.judged]
+    values, level = np.unique(scores.round(6), return_inverse=True)
+    kept = np.cumsum(np.bincount(level, minlength=values.size))
+    wrong_kept = np.cumsum(np.bincount(level, is_wrong, minlength=values.size)).astype(np.int64)
+    rng = np.random.default_rng((crc32(trace.name.encode()), n_drawn))
+    draws = np.argpartition(rng.random((n_draws, level.size)), n_drawn, axis=1)[:, :n_drawn]
+    drawn, wrong = (_count_by_cut(level[draws], weight, values.size) for weight in (None, is_wrong[draws]))
+    rows = [
+        _row(trace.name, kept, wrong_kept, drawn, wrong, alpha, upper_limits)
+        for upper_limits in (wrong_limits(kept, drawn, wrong, UPPER_ERROR),)
+        for alpha in ALPHAS
+    ]
+    return rows, _bound_row(trace.name, kept, wrong_kept, drawn, wrong)
+
+
+def _count_by_cut(levels: Counts, weights: NDArray[np.bool_] | None, n_cuts: int) -> Counts:
+    """Samples up to every cut, shape (n_draws, n_cuts)."""
+    n_draws = levels.shape[0]
+    flat = (levels + np.arange(n_draws)[:, None] * n_cuts).ravel()
+    counts = np.bincount(flat, None if weights is None else weights.ravel(), minlength=n_draws * n_cuts)
+    return np.cumsum(counts.reshape(n_draws, n_cuts), axis=1).astype(np.int64)
+
+
+def _row(
+    name: str, kept: Counts, wrong_kept: Counts, drawn: Counts, wrong: Counts, alpha: float, limits: Counts
+) -> Row:
+    cut = fdr_cut(kept, drawn, wrong, alpha)
+    empty = cut < 0
+    everyone = np.where(empty, kept.size - 1, cut)  # where no cut reaches alpha, everyone is kept
+    rows = np.arange(cut.size)
+    size, found = kept[everyone] - drawn[rows, everyone], wrong[rows, everyone]
+    n_wrong = wrong_kept[everyone] - found
+    share = np.where(empty, 0.0, n_wrong / size)
+    upper = (limits[rows, everyone] - found) / size
+    pointwise = upper_count(kept[everyone], drawn[rows, everyone], found, UPPER_ERROR)
+    n_clean = kept[-1] - wrong_kept[-1]
+    right_of_drawn = drawn[:, -1] - wrong[:, -1]
+    kept_clean = np.where(empty, 0, size - n_wrong + right_of_drawn)  # drawn samples follow their mark
+    f1 = 2 * kept_clean / (np.where(empty, 0, size + right_of_drawn) + n_clean)
+    holds = wrong_kept[everyone] <= pointwise
+    return Row(
+        name=name,
+        noise=float(wrong_kept[-1] / kept[-1]),
+        n_drawn=int(drawn[0, -1]),
+        alpha=alpha,
+        share=float(share.mean()),
+        two_errors=float(2 * share.std(ddof=1) / np.sqrt(share.size)),
+        empty=float(empty.mean()),
+        share_given_set=float(share[~empty].mean()) if not empty.all() else float("nan"),
+        above_alpha=float((share > alpha).mean()),
+        recall=float((kept_clean / max(n_clean, 1)).mean()),
+        f1=float(f1.mean()),
+        upper_holds=float((n_wrong <= limits[rows, everyone] - found).mean()),
+        pointwise_holds=float(holds.mean()),
+        pointwise_given_set=float(holds[~empty].mean()) if not empty.all() else float("nan"),
+        mean_upper=float(upper.mean()),
+    )
+
+
+def _bound_row(name: str, kept: Counts, wrong_kept: Counts, drawn: Counts, wrong: Counts) -> BoundRow:
+    precision, recall = bounds(kept, drawn, wrong, BOUND_ERROR)
+    n_clean = kept[-1] - wrong_kept[-1]
+    true_precision = (kept - wrong_kept) / kept
+    precision_holds = (precision <= true_precision + 1e-12).all(axis=1)
+    recall_holds = (recall <= (kept - wrong_kept) / max(n_clean, 1) + 1e-12).all(axis=1)
+    share = 1 - true_precision
+    low, high = WIDTH_SHARE
+    near = np.flatnonzero((share >= low) & (share <= high) & (3 * kept >= kept[-1]))
+    width = None
+    if near.size:
+        at = near[np.argmin(np.abs(share[near] - 0.05))]
+        width = float(1 - precision[:, at].mean())
+    return BoundRow(
+        name=name,
+        n_drawn=int(drawn[0, -1]),
+        joint=float((precision_holds & recall_holds).mean()),
+        precision=float(precision_holds.mean()),
+        recall=float(recall_holds.mean()),
+        width=width,
+    )
+
+
+def traces(half: int | None) -> list[Trace]:
+    """All recordings of the folder and of its trainings of several rounds."""
+    return sequences([*recordings(half, FOLDER), *recordings(half, ROUNDS)])
+
+
+def bars(rows: Sequence[Row], bound_rows: Sequence[BoundRow]) -> list[tuple[str, str, bool]]:
+    """Bar, what was measured, and whether it holds."""
+    measured = []
+    for alpha in ALPHAS:
+        for n_drawn in AUDIT_SIZES:
+            alike = [row for row in rows if row.alpha == alpha and row.n_drawn == n_drawn]
+            worst = max(alike, key=lambda row: row.share)
+            above = [row.name for row in alike if row.share > alpha + row.two_errors]
+            measured.append(
+                (
+                    f"alpha {alpha:g}, n = {n_drawn}: mean share at most alpha + 2 s.e. on each",
+                    f"{worst.share:.3f} at most ({worst.name}); above: {', '.join(above) or 'none'}",
+                    not above,
+                )
+            )
+    least = min(rows, key=lambda row: row.upper_holds)
+    measured.append(
+        (
+            "`upper` holds in 90% on each",
+            f"{least.upper_holds:.3f} at least ({least.name}, n = {least.n_drawn}, alpha {least.alpha:g})",
+            least.upper_holds >= 0.9,
+        )
+    )
+    joint = min(bound_rows, key=lambda row: row.joint)
+    measured.append(
+        (
+            "bounds jointly right in 90% on each",
+            f"{joint.joint:.3f} at least ({joint.name}, n = {joint.n_drawn})",
+            joint.joint >= 0.9,
+        )
+    )
+    for n_drawn in AUDIT_SIZES:
+        widths = [row.width for row in bound_rows if row.n_drawn == n_drawn and row.width is not None]
+        largest = max(widths, default=0.0)
+        bar = f"at most {WIDTH_BAR}" if n_drawn == max(AUDIT_SIZES) else "reported"
+        measured.append(
+            (
+                f"n = {n_drawn}: width of the precision bound, {bar}",
+                f"{min(widths, default=0.0):.3f} to {largest:.3f} on {len(widths)} recordings",
+                largest <= WIDTH_BAR or n_drawn != max(AUDIT_SIZES),
+            )
+        )
+    return measured
+
+
+def report(rows: Sequence[Row], bound_rows: Sequence[BoundRow], command: str, n_draws: int) -> str:
+    n_traces = len({row.name for row in rows})
+    lines = [
+        "# Error control by a random audit: how often it holds",
+        "",
+        f"`{command}`, {machine('numpy', 'scipy')}; {n_traces} sequences, {n_draws} draws of each size on each.",
+        "",
+        *(f"- {bar}: {value}: {'reached' if holds else 'MISSED'}" for bar, value, holds in bars(rows, bound_rows)),
+        "",
+        "Share: of wrong labels among the kept samples that were not drawn, averaged over the draws, an empty set",
+        "counting as 0. Recall and F1 count an empty set as 0, too; in the product everyone is kept there and `holds`",
+        "is false. `upper` holds: in this share of the draws, everyone being kept where no cut reaches alpha.",
+        "",
+        "## All sequences",
+        "",
+        "| n | alpha | mean share, largest | P(empty), mean | P(share > alpha), largest | recall, mean | F1, mean "
+        "| `upper` holds, least | one cut's limit holds, least (given a set) |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(_summary_line(rows, n, alpha) for n in AUDIT_SIZES for alpha in ALPHAS),
+        "",
+        "The last column is why `upper` is not the exact limit of the one cut: the same answers chose that cut.",
+        "",
+    ]
+    for alpha in ALPHAS:
+        lines += [
+            f"## alpha = {alpha:g}",
+            "",
+            "| sequence | noise | n | share, 2 s.e. | P(empty) | given a set | P(> alpha) | recall | F1 "
+            "| `upper`, mean | holds |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+            *(_line(row) for row in rows if row.alpha == alpha),
+            "",
+        ]
+    lines += [
+        "## Bounds at every cut",
+        "",
+        "Width: 1 less the mean lower bound of precision, where 4% to 6% of the kept are wrong and a third or more is",
+        "kept.",
+        "",
+        "| sequence | n | jointly right | precision | recall | width |",
+        "|---|---|---|---|---|---|",
+        *(_bound_line(row) for row in bound_rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _summary_line(rows: Sequence[Row], n_drawn: int, alpha: float) -> str:
+    alike = [row for row in rows if row.n_drawn == n_drawn and row.alpha == alpha]
+    return (
+        f"| {n_drawn} | {alpha:g} | {max(row.share for row in alike):.3f} | {np.mean([r.empty for r in alike]):.2f} "
+        f"| {max(row.above_alpha for row in alike):.2f} | {np.mean([row.recall for row in alike]):.3f} "
+        f"| {np.mean([row.f1 for row in alike]):.3f} | {min(row.upper_holds for row in alike):.3f} "
+        f"| {min(row.pointwise_holds for row in alike):.3f} "
+        f"({np.nanmin([row.pointwise_given_set for row in alike]):.3f}) |"
+    )
+
+
+def _line(row: Row) -> str:
+    given = "" if np.isnan(row.share_given_set) else f"{row.share_given_set:.3f}"
+    return (
+        f"| {row.name} | {row.noise:.3f} | {row.n_drawn} | {row.share:.3f}, {row.two_errors:.3f} | {row.empty:.2f} "
+        f"| {given} | {row.above_alpha:.2f} | {row.recall:.3f} | {row.f1:.3f} | {row.mean_upper:.3f} "
+        f"| {row.upper_holds:.3f} |"
+    )
+
+
+def _bound_line(row: BoundRow) -> str:
+    width = "" if row.width is None else f"{row.width:.3f}"
+    return f"| {row.name} | {row.n_drawn} | {row.joint:.3f} | {row.precision:.3f} | {row.recall:.3f} | {width} |"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=200, help="audits of each size on each recording")
+    parser.add_argument("--half", choices=("choosing", "judging"), help="one half of the recordings; without it all")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    half = None if arguments.half is None else ("choosing", "judging").index(arguments.half)
+    results = [simulate(trace, n, arguments.draws) for trace in traces(half) for n in AUDIT_SIZES]
+    rows, bound_rows = [row for of_one, _ in results for row in of_one], [row for _, row in results]
+    command = "python -m benchmarks.fdr" + (f" --half {arguments.half}" if arguments.half else "")
+    command += f" --draws {arguments.draws}" if arguments.draws != parser.get_default("draws") else ""
+    text = report(rows, bound_rows, command, arguments.draws)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / f"fdr{'' if half is None else '-' + arguments.half}.md").write_text(text)
+    missed = [bar for bar in bars(rows, bound_rows) if not bar[2]]
+    print(text.partition("## alpha")[0])
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
