@@ -1,6 +1,6 @@
 """Coverage of error control by a random audit, simulated on the recorded trainings.
 
-usage: python -m benchmarks.fdr [--draws 200] [--half judging|choosing] [--out DIR]
+usage: python -m benchmarks.fdr [--draws 200] [--half judging|choosing] [--everything] [--out DIR]
 
 On every recording, and on every pass of it that sees all samples: repeated uniform audits of 100 and of 300 samples
 among those that are observed and not planted, and what `threshold=fdr` and the bounds of precision and recall make of
@@ -17,97 +17,22 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from benchmarks.recordings import FOLDER, ROUNDS, recordings
 from benchmarks.selection import RESULTS, Trace, sequences
 from benchmarks.timing import machine
+from mild_core.guarantee import UPPER_ERROR, bound_quality, conformal_cut, limit_undrawn_wrong, limit_wrong
 from mild_core.scores import score_samples
 
 Counts = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 AUDIT_SIZES = (100, 300)
 ALPHAS = (0.05, 0.1, 0.2)
-UPPER_ERROR = 0.1
-BOUND_ERROR = 0.05
-MAX_BOUND_CUTS = 10
+LISTED_ALPHA = 0.1
+"""The alpha whose table lists every recording without `--everything`."""
 WIDTH_BAR = 0.15
 WIDTH_SHARE = (0.04, 0.06)
 """True shares of wrong labels at which the width of the precision bound is measured: about 5%."""
-
-
-def fdr_cut(kept: Counts, drawn: Counts, wrong: Counts, alpha: float) -> Counts:
-    """Largest cut with (N - n) (1 + wrong) / (n + 1) <= alpha (kept - drawn); -1 where there is none."""
-    n_samples, n_drawn = kept[..., -1:], drawn[..., -1:]
-    passes = (n_samples - n_drawn) * (1 + wrong) <= alpha * (n_drawn + 1) * (kept - drawn)
-    n_cuts = passes.shape[-1]
-    return np.where(passes.any(axis=-1), n_cuts - 1 - np.argmax(passes[..., ::-1], axis=-1), -1)
-
-
-def upper_count(size: Counts, drawn: Counts, wrong: Counts, error: float | Floats) -> Counts:
-    """Exact upper limit of the wrong labels among `size` samples, `wrong` of `drawn` having been found wrong."""
-    size, drawn, wrong, error = np.broadcast_arrays(size, drawn, wrong, error)
-    low = np.minimum(wrong * size // np.maximum(drawn, 1), size - drawn + wrong)
-    high = size - drawn + wrong  # the samples that were found right are right
-    while (low < high).any():
-        middle = (low + high + 1) // 2
-        possible = _lower_tail(size, middle, drawn, wrong) > error
-        low, high = np.where(possible, middle, low), np.where(possible, high, middle - 1)
-    return low
-
-
-def _lower_tail(size: Counts, n_wrong: Counts, drawn: Counts, wrong: Counts) -> Floats:
-    """P(at most `wrong` of `drawn` samples are wrong), where that is at most about the expected number."""
-    n_terms = int(min(wrong.max(initial=0), 10 + 5 * np.sqrt(drawn.max(initial=0)))) + 1
-    found = wrong[..., None] - np.arange(n_terms)
-    right = drawn[..., None] - found
-    size, n_wrong, drawn = size[..., None], n_wrong[..., None], drawn[..., None]
-    possible = (found >= 0) & (found <= n_wrong) & (right <= size - n_wrong)
-    found, right = np.where(possible, found, 0), np.where(possible, right, 0)
-    log_p = _log_binomial(n_wrong, found) + _log_binomial(size - n_wrong, right) - _log_binomial(size, drawn)
-    return np.where(possible, np.exp(log_p), 0.0).sum(axis=-1)
-
-
-def _log_binomial(n: Counts, r: Counts) -> Floats:
-    return np.asarray(gammaln(n + 1.0) - gammaln(r + 1.0) - gammaln(n - r + 1.0))
-
-
-def bound_cuts(kept: Counts) -> Counts:
-    """At most ten cuts, chosen from the scores alone: about equally many samples between two of them."""
-    if kept.size <= MAX_BOUND_CUTS:
-        return np.arange(kept.size)
-    smallest = max(kept[0], kept[-1] / 4)
-    sizes = np.geomspace(smallest, kept[-1], MAX_BOUND_CUTS).clip(max=kept[-1])
-    return np.unique(np.searchsorted(kept, sizes))
-
-
-def wrong_limits(kept: Counts, drawn: Counts, wrong: Counts, error: float) -> Counts:
-    """Upper limits of the wrong labels up to every cut, all of them at once with this error."""
-    cuts = bound_cuts(kept)
-    at_cuts = upper_count(kept[cuts], drawn[..., cuts], wrong[..., cuts], error / cuts.size)
-    return _between(kept, cuts, at_cuts)
-
-
-def _between(kept: Counts, cuts: Counts, limits: Counts) -> Counts:
-    """Limits at every cut: the number grows with the cut, by no more than the samples that are added."""
-    n_cuts = kept.size
-    every = np.broadcast_to(kept, (*limits.shape[:-1], n_cuts)).copy()
-    every[..., cuts] = np.minimum(every[..., cuts], limits)
-    falling = np.minimum.accumulate(every[..., ::-1], axis=-1)[..., ::-1]
-    return np.minimum.accumulate(falling - kept, axis=-1) + kept
-
-
-def bounds(kept: Counts, drawn: Counts, wrong: Counts, error: float) -> tuple[Floats, Floats]:
-    """Lower bounds of precision and recall at every cut, jointly right but for twice this error."""
-    n_wrong = wrong_limits(kept, drawn, wrong, error)
-    # The clean samples that a cut drops are those above it, so the same limits hold from the top.
-    clean = drawn - wrong
-    above = (kept[-1] - kept)[..., ::-1], *((x[..., -1:] - x)[..., ::-1] for x in (drawn, clean))
-    dropped_clean = wrong_limits(above[0][1:], above[1][..., 1:], above[2][..., 1:], error)[..., ::-1]
-    dropped_clean = np.concatenate((dropped_clean, np.zeros((*dropped_clean.shape[:-1], 1), np.int64)), axis=-1)
-    kept_clean = kept - n_wrong
-    return kept_clean / kept, kept_clean / np.maximum(kept_clean + dropped_clean, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +80,7 @@ def simulate(trace: Trace, n_drawn: int, n_draws: int) -> tuple[list[Row], Bound
     drawn, wrong = (_count_by_cut(level[draws], weight, values.size) for weight in (None, is_wrong[draws]))
     rows = [
         _row(trace.name, kept, wrong_kept, drawn, wrong, alpha, upper_limits)
-        for upper_limits in (wrong_limits(kept, drawn, wrong, UPPER_ERROR),)
+        for upper_limits in (limit_undrawn_wrong(kept, drawn, wrong),)
         for alpha in ALPHAS
     ]
     return rows, _bound_row(trace.name, kept, wrong_kept, drawn, wrong)
@@ -172,15 +97,15 @@ def _count_by_cut(levels: Counts, weights: NDArray[np.bool_] | None, n_cuts: int
 def _row(
     name: str, kept: Counts, wrong_kept: Counts, drawn: Counts, wrong: Counts, alpha: float, limits: Counts
 ) -> Row:
-    cut = fdr_cut(kept, drawn, wrong, alpha)
+    cut = conformal_cut(kept, drawn, wrong, alpha)
     empty = cut < 0
     everyone = np.where(empty, kept.size - 1, cut)  # where no cut reaches alpha, everyone is kept
     rows = np.arange(cut.size)
     size, found = kept[everyone] - drawn[rows, everyone], wrong[rows, everyone]
     n_wrong = wrong_kept[everyone] - found
     share = np.where(empty, 0.0, n_wrong / size)
-    upper = (limits[rows, everyone] - found) / size
-    pointwise = upper_count(kept[everyone], drawn[rows, everyone], found, UPPER_ERROR)
+    upper = limits[rows, everyone] / size
+    pointwise = limit_wrong(kept[everyone], drawn[rows, everyone], found, UPPER_ERROR)
     n_clean = kept[-1] - wrong_kept[-1]
     right_of_drawn = drawn[:, -1] - wrong[:, -1]
     kept_clean = np.where(empty, 0, size - n_wrong + right_of_drawn)  # drawn samples follow their mark
@@ -198,7 +123,7 @@ def _row(
         above_alpha=float((share > alpha).mean()),
         recall=float((kept_clean / max(n_clean, 1)).mean()),
         f1=float(f1.mean()),
-        upper_holds=float((n_wrong <= limits[rows, everyone] - found).mean()),
+        upper_holds=float((n_wrong <= limits[rows, everyone]).mean()),
         pointwise_holds=float(holds.mean()),
         pointwise_given_set=float(holds[~empty].mean()) if not empty.all() else float("nan"),
         mean_upper=float(upper.mean()),
@@ -206,7 +131,7 @@ def _row(
 
 
 def _bound_row(name: str, kept: Counts, wrong_kept: Counts, drawn: Counts, wrong: Counts) -> BoundRow:
-    precision, recall = bounds(kept, drawn, wrong, BOUND_ERROR)
+    precision, recall = bound_quality(kept, drawn, wrong)
     n_clean = kept[-1] - wrong_kept[-1]
     true_precision = (kept - wrong_kept) / kept
     precision_holds = (precision <= true_precision + 1e-12).all(axis=1)
@@ -278,7 +203,9 @@ def bars(rows: Sequence[Row], bound_rows: Sequence[BoundRow]) -> list[tuple[str,
     return measured
 
 
-def report(rows: Sequence[Row], bound_rows: Sequence[BoundRow], command: str, n_draws: int) -> str:
+def report(
+    rows: Sequence[Row], bound_rows: Sequence[BoundRow], command: str, n_draws: int, everything: bool = False
+) -> str:
     n_traces = len({row.name for row in rows})
     lines = [
         "# Error control by a random audit: how often it holds",
@@ -303,12 +230,12 @@ def report(rows: Sequence[Row], bound_rows: Sequence[BoundRow], command: str, n_
     ]
     for alpha in ALPHAS:
         lines += [
-            f"## alpha = {alpha:g}",
+            f"## alpha = {alpha:g}" + ("" if everything or alpha == LISTED_ALPHA else ", the largest shares"),
             "",
             "| sequence | noise | n | share, 2 s.e. | P(empty) | given a set | P(> alpha) | recall | F1 "
             "| `upper`, mean | holds |",
             "|---|---|---|---|---|---|---|---|---|---|---|",
-            *(_line(row) for row in rows if row.alpha == alpha),
+            *(_line(row) for row in _listed(rows, alpha, everything)),
             "",
         ]
     lines += [
@@ -323,6 +250,12 @@ def report(rows: Sequence[Row], bound_rows: Sequence[BoundRow], command: str, n_
         "",
     ]
     return "\n".join(lines)
+
+
+def _listed(rows: Sequence[Row], alpha: float, everything: bool) -> list[Row]:
+    """All rows of one alpha, or those with the largest shares."""
+    alike = [row for row in rows if row.alpha == alpha]
+    return alike if everything or alpha == LISTED_ALPHA else sorted(alike, key=lambda row: -row.share)[:10]
 
 
 def _summary_line(rows: Sequence[Row], n_drawn: int, alpha: float) -> str:
@@ -354,6 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200, help="audits of each size on each recording")
     parser.add_argument("--half", choices=("choosing", "judging"), help="one half of the recordings; without it all")
+    parser.add_argument("--everything", action="store_true", help="list every recording for every alpha")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     half = None if arguments.half is None else ("choosing", "judging").index(arguments.half)
@@ -361,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows, bound_rows = [row for of_one, _ in results for row in of_one], [row for _, row in results]
     command = "python -m benchmarks.fdr" + (f" --half {arguments.half}" if arguments.half else "")
     command += f" --draws {arguments.draws}" if arguments.draws != parser.get_default("draws") else ""
-    text = report(rows, bound_rows, command, arguments.draws)
+    text = report(rows, bound_rows, command, arguments.draws, arguments.everything)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"fdr{'' if half is None else '-' + arguments.half}.md").write_text(text)
     missed = [bar for bar in bars(rows, bound_rows) if not bar[2]]
