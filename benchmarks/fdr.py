@@ -18,6 +18,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.record_families import FAMILIES
 from benchmarks.recordings import FOLDER, ROUNDS, recordings
 from benchmarks.selection import RESULTS, Trace, sequences
 from benchmarks.timing import machine
@@ -154,8 +155,8 @@ def _bound_row(name: str, kept: Counts, wrong_kept: Counts, drawn: Counts, wrong
 
 
 def traces(half: int | None) -> list[Trace]:
-    """All recordings of the folder and of its trainings of several rounds."""
-    return sequences([*recordings(half, FOLDER), *recordings(half, ROUNDS)])
+    """All recordings: those of one round, of several rounds, and of the families."""
+    return sequences([each for folder in (FOLDER, ROUNDS, FAMILIES) for each in recordings(half, folder)])
 
 
 def bars(rows: Sequence[Row], bound_rows: Sequence[BoundRow]) -> list[tuple[str, str, bool]]:
@@ -291,7 +292,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     half = None if arguments.half is None else ("choosing", "judging").index(arguments.half)
-    results = [simulate(trace, n, arguments.draws) for trace in traces(half) for n in AUDIT_SIZES]
+    results = [
+        simulate(trace, n, arguments.draws) for trace in traces(half) for n in AUDIT_SIZES if trace.judged.sum() > n
+    ]
     rows, bound_rows = [row for of_one, _ in results for row in of_one], [row for _, row in results]
     command = "python -m benchmarks.fdr" + (f" --half {arguments.half}" if arguments.half else "")
     command += f" --draws {arguments.draws}" if arguments.draws != parser.get_default("draws") else ""

@@ -26,11 +26,15 @@ class Audit:
         Shape (n_bytes,), the checked samples.
     clean
         Shape (n_bytes,), the checked samples whose given label is true.
+    random
+        Shape (n_bytes,), samples that were drawn uniformly from all that are judged, before any of them was checked;
+        None: no sample. The marks of the others were chosen by somebody and give no guarantee.
     """
 
     n_samples: int
     known: Bitmap
     clean: Bitmap
+    random: Bitmap | None = None
 
     @classmethod
     def empty(cls, n_samples: int) -> Self:
@@ -39,7 +43,9 @@ class Audit:
         return cls(n_samples, zeros, zeros)
 
     @classmethod
-    def from_marks(cls, indices: Sequence[int], clean: Sequence[bool], n_samples: int) -> Self:
+    def from_marks(
+        cls, indices: Sequence[int], clean: Sequence[bool], n_samples: int, random: bool | Sequence[bool] = False
+    ) -> Self:
         """Create an audit from one mark per checked sample.
 
         Parameters
@@ -50,18 +56,27 @@ class Audit:
             Whether the given label of each of these samples is true.
         n_samples
             Number of samples of the run.
+        random
+            Whether the samples were drawn uniformly from all that are judged, before any of them was checked: one
+            boolean for all, or one for each.
 
         Raises
         ------
         SampleIndexError
             If an index lies outside ``0..n_samples-1``.
         InvalidInput
-            If the numbers of marks and indices differ, or a sample is marked both clean and mislabelled.
+            If the numbers of marks and indices, or of answers and indices, differ, or a sample is marked both clean and
+            mislabelled.
         """
         if len(indices) != len(clean):
             raise InvalidInput(
                 f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
                 "per index"
+            )
+        if not isinstance(random, bool) and len(random) != len(indices):
+            raise InvalidInput(
+                f"an audit has {len(indices)} indices and {len(random)} entries of `random`; give one for all, or one "
+                "per index (true: the sample was drawn at random)"
             )
         clean_indices = [index for index, is_clean in zip(indices, clean, strict=True) if is_clean]
         noisy_indices = [index for index, is_clean in zip(indices, clean, strict=True) if not is_clean]
@@ -72,7 +87,10 @@ class Audit:
                 f"{bitmap.popcount(contradictory)} samples are marked both clean and mislabelled, the first is sample "
                 f"{bitmap.first_indices(contradictory, 1)[0]}; give one mark per sample"
             )
-        return cls(n_samples, known_bits, clean_bits)
+        if isinstance(random, bool):
+            return cls(n_samples, known_bits, clean_bits, known_bits if random and len(indices) else None)
+        drawn = [index for index, is_drawn in zip(indices, random, strict=True) if is_drawn]
+        return cls(n_samples, known_bits, clean_bits, bitmap.from_indices(drawn, n_samples) if drawn else None)
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:
@@ -106,12 +124,14 @@ class Audit:
         return self.known.tobytes() + self.clean.tobytes()
 
     def merge(self, newer: "Audit") -> Self:
-        """Return the marks of both audits; a sample that both audits mark has the mark of `newer`."""
-        return type(self)(self.n_samples, self.known | newer.known, (self.clean & ~newer.known) | newer.clean)
+        """Return the marks of both audits; marks and draw of `newer` have precedence."""
+        drawn = self.random if newer.random is None else newer.random
+        known, clean = self.known | newer.known, (self.clean & ~newer.known) | newer.clean
+        return type(self)(self.n_samples, known, clean, drawn)
 
     def remove(self, samples: Bitmap) -> Self:
         """Return the audit without the marks of `samples`, a bitmap of shape (n_bytes,)."""
-        return type(self)(self.n_samples, self.known & ~samples, self.clean & ~samples)
+        return type(self)(self.n_samples, self.known & ~samples, self.clean & ~samples, self.random)
 
     def count_contradictions(self, other: "Audit") -> int:
         """Count the samples that one audit marks as clean and the other as mislabelled."""
@@ -123,6 +143,21 @@ class Audit:
         return clean if known else None
 
     @property
+    def n_drawn(self) -> int:
+        """Number of samples that were drawn at random."""
+        return 0 if self.random is None else bitmap.popcount(self.random)
+
+    @property
+    def n_unanswered(self) -> int:
+        """Number of drawn samples that have not been checked yet."""
+        return 0 if self.random is None else bitmap.popcount(self.random & ~self.known)
+
+    @property
+    def is_complete_draw(self) -> bool:
+        """Whether samples were drawn at random and all of them have been checked."""
+        return self.n_drawn > 0 and self.n_unanswered == 0
+
+    @property
     def n_known(self) -> int:
         """Number of checked samples."""
         return bitmap.popcount(self.known)
@@ -131,6 +166,11 @@ class Audit:
     def n_clean(self) -> int:
         """Number of checked samples whose given label is true."""
         return bitmap.popcount(self.clean)
+
+    @property
+    def random_mask(self) -> NDArray[np.bool_] | None:
+        """`random` as booleans, shape (n_samples,)."""
+        return None if self.random is None else bitmap.unpack(self.random, self.n_samples)
 
     @property
     def masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -224,11 +264,15 @@ class Annotations:
         Raises
         ------
         ParameterError
-            If the options need labels and there are none, or the labels or the audit that the options use have another
-            number of samples than `n_samples`.
+            If the options need labels or a random audit and there are none, or the labels or the audit that the options
+            use have another number of samples than `n_samples`.
         """
         labels = self.labels if options.needs_labels else None
-        audit = self.audit if options.audit == "fit" else None
+        needs_draw = options.threshold == "fdr"
+        has_draw = self.audit is not None and self.audit.is_complete_draw
+        audit = self.audit if options.audit == "fit" or has_draw else None
+        if needs_draw and not has_draw:
+            raise ParameterError(_describe_missing_draw(self.audit))
         if options.needs_labels and labels is None:
             name = "per_class" if options.per_class else "min_keep_class"
             raise ParameterError(f"{name} needs the given labels, and there are none; give one label per sample")
@@ -237,6 +281,20 @@ class Annotations:
         if audit is not None and audit.n_samples != n_samples:
             raise ParameterError(f"the audit is of {audit.n_samples} samples; give one of {n_samples}")
         return Annotations(labels, audit)
+
+
+def _describe_missing_draw(audit: Audit | None) -> str:
+    """Return why a rule that needs a random audit has none, and the remedy."""
+    if audit is None or not audit.n_drawn:
+        n_marks = 0 if audit is None else audit.n_known
+        return (
+            f"threshold 'fdr' needs an audit that was drawn at random, got {n_marks} checked samples and 0 drawn ones; "
+            "draw 100 or more of the judged samples uniformly, check all of their labels, and say which they are"
+        )
+    return (
+        f"threshold 'fdr' needs an answer for each of {audit.n_drawn} drawn samples, {audit.n_unanswered} have none; "
+        "check them all, and mark as wrong where the label cannot be told"
+    )
 
 
 @dataclass(frozen=True, slots=True)

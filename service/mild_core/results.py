@@ -116,6 +116,51 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What a random audit says of a set, whatever the noise, the network and the scores."""
+
+    alpha: float | None = field(metadata=describe("The share that was asked for; null for another rule than `fdr`."))
+    drawn: int = field(metadata=describe("Judged samples that were drawn at random and checked."))
+    kept_of_drawn: int = field(metadata=describe("The drawn samples that the cut keeps."))
+    wrong_of_drawn: int = field(metadata=describe("The kept ones among them whose label is wrong."))
+    upper: float | None = field(
+        metadata=describe(
+            "90% upper bound of the share of wrong labels among the kept samples that were not drawn; null where the "
+            "audit has changed the scores."
+        )
+    )
+    holds: bool = field(metadata=describe("Whether the promise of the rule holds; false where it makes none."))
+    reason: str = field(metadata=describe("The promise, or why there is none, in one sentence."))
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a random audit bounds, whatever the noise; all of it holds for every cut at once."""
+
+    noise_rate: Estimate = field(
+        metadata=describe("Wrong labels among the judged samples: share of the drawn, with an exact 90% interval.")
+    )
+    precision: float = field(metadata=describe("Lower bound of the share of the kept that are clean, at 95%."))
+    recall: float = field(
+        metadata=describe("Lower bound of the share of the clean that are kept; at 90% together with `precision`.")
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundCurves:
+    """Lower bounds of every cut.
+
+    Attributes
+    ----------
+    precision, recall
+        Shape (n_bins,), where bins ``0..position`` are kept.
+    """
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class SelectionSummary:
     """A selection without its arrays, as it is returned in JSON."""
 
@@ -140,6 +185,12 @@ class SelectionSummary:
     )
     member_overlap: MemberOverlap | None = declare_field(
         None, "How far the set overlaps with the members of its round; null where every sample is a member."
+    )
+    guarantee: Guarantee | None = declare_field(
+        None, "What a random audit says of the set; null without one that is complete."
+    )
+    bounds: Bounds | None = declare_field(
+        None, "Bounds by a random audit; null without one that is complete, or where it has changed the scores."
     )
     classes: list[ClassCut] | None = declare_field(
         None, "With `per_class` or `min_keep_class`: every class, by its label."
@@ -195,6 +246,13 @@ class Selection:
         Cut and counts of every class by ascending label; empty unless the options ask for classes.
     member_overlap
         Overlap with the members of the last round; None if all or none of the scored samples are members.
+    guarantee, bounds
+        What a complete random audit says of the set; None without one.
+    bound_curves
+        Bounds of precision and recall for every cut; None without `bounds`, or if classes have cuts of their own.
+    follows_marks
+        Whether checked samples (with ``audit="fit"``), or drawn ones (if the draw made the cut), are kept or dropped by
+        their mark.
     """
 
     options: SelectionOptions
@@ -218,11 +276,15 @@ class Selection:
     curves: Curves | None = None
     classes: tuple[ClassCut, ...] = ()
     member_overlap: MemberOverlap | None = None
+    guarantee: Guarantee | None = None
+    bounds: Bounds | None = None
+    bound_curves: BoundCurves | None = None
+    follows_marks: bool = False
 
     @property
     def audited_bitmap(self) -> Bitmap:
-        """The set to evaluate on an audit, shape (n_bytes,): `cut_bitmap` with ``audit="fit"``, else `bitmap`."""
-        return self.cut_bitmap if self.options.audit == "fit" else self.bitmap
+        """The set to evaluate on an audit, shape (n_bytes,): `cut_bitmap` where marks are followed, else `bitmap`."""
+        return self.cut_bitmap if self.follows_marks else self.bitmap
 
     @property
     def n_selected(self) -> int:
@@ -251,6 +313,8 @@ class Selection:
             unobserved=self.unobserved,
             planted=self.planted,
             member_overlap=self.member_overlap,
+            guarantee=self.guarantee,
+            bounds=self.bounds,
             classes=list(self.classes) if self.options.needs_labels else None,
         )
         return {name: value for name, value in asdict(summary).items() if name != "classes" or value is not None}

@@ -21,6 +21,7 @@ from mild_core.estimate import NO_ESTIMATES, estimate_curves, read_estimates
 from mild_core.forgetting import measure_forgetting, measure_late_memorisation, take_first_quarter
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import Floats
+from mild_core.random_audit import RandomAudit, is_cut_by_draw
 from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
 from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
@@ -47,20 +48,22 @@ def select(
     options
         Metric, fit, threshold rule and further options; None for the defaults.
     annotations
-        Given labels and an audit, for the options that need them.
+        Given labels and an audit, for the options that need them. Where all samples that were drawn at random are
+        checked, the selection has a guarantee and bounds.
 
     Returns
     -------
     Selection
         The clean set with the fit and the verdict behind it. If the verdict is ``unimodal`` or
-        ``insufficient``, every scored sample is kept, unless the options give a `value` or a `fraction`. A planted
-        sample is judged, with its own label, by the rounds in which it is not planted.
+        ``insufficient``, every scored sample is kept, unless the options give a `value` or a `fraction`, or a random
+        audit makes the cut. A planted sample is judged, with its own label, by the rounds in which it is not planted.
 
     Raises
     ------
     ParameterError
-        If an option is invalid, an option needs labels and there are none, `rounds` is empty, an array has another
-        shape or type, the rounds differ in their number of samples, or a round has more than `MAX_EPOCHS` epochs.
+        If an option is invalid, an option needs labels or a random audit and there are none, `rounds` is empty, an
+        array has another shape or type, the rounds differ in their number of samples, or a round has more than
+        `MAX_EPOCHS` epochs.
 
     Examples
     --------
@@ -186,6 +189,8 @@ class _Evidence:
     checked_counts
         Shape (2, n_cells), numbers of scored samples in every cell that are marked as clean and as mislabelled; None
         without `audit`.
+    random_audit
+        The drawn and checked samples among the scored ones; None without a complete random audit.
     groups
         The scored samples by given label; None unless the options ask for classes.
     """
@@ -199,6 +204,7 @@ class _Evidence:
     noise_bound: float | None
     audit: Audit | None
     checked_counts: Floats | None
+    random_audit: RandomAudit | None
     groups: ClassGroups | None
 
 
@@ -263,8 +269,9 @@ def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, an
         cell_counts, cell_likelihood = observation.counts, observation.likelihood
         cell_indices = observation.cell_indices
     checked_counts, groups = None, None
-    if annotations.audit is not None:
-        known, clean = (mask[scores.scored] for mask in annotations.audit.masks)
+    audit = annotations.audit if options.audit == "fit" else None
+    if audit is not None:
+        known, clean = (mask[scores.scored] for mask in audit.masks)
         checked_counts = np.stack(
             [_count_per_bin(cell_indices[mask], cell_counts.size) for mask in (clean, known & ~clean)]
         )
@@ -279,8 +286,9 @@ def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, an
         cell_likelihood=cell_likelihood,
         cell_indices=cell_indices,
         noise_bound=_bound_by_planted_noise(rounds, used_rounds, scores, options),
-        audit=annotations.audit,
+        audit=audit,
         checked_counts=checked_counts,
+        random_audit=RandomAudit.from_audit(annotations.audit, scores),
         groups=groups,
     )
 
@@ -336,7 +344,7 @@ def _judge_mixture(evidence: _Evidence, kind: Fit) -> _JudgedFit:
 def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
     """Choose the cuts, keep the samples that the cuts and the audit keep, and estimate the quality of the set."""
     evidence, mixture = fit.evidence, fit.mixture
-    scores, groups, audit = evidence.scores, evidence.groups, evidence.audit
+    scores, groups, draw = evidence.scores, evidence.groups, evidence.random_audit
     threshold = _choose_threshold(evidence, options, fit.trusted_mixture)
     class_cuts: ClassCuts | None = None
     if groups is not None:
@@ -345,13 +353,16 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
     n_samples = scores.values.size
     cut_bitmap = bitmap.pack(_expand_to_samples(kept, scores.scored))
     curves = _estimate_curves(fit, threshold)
+    has_one_cut = groups is None and threshold.rule != "value"
+    can_bound = draw is not None and options.audit != "fit"
+    bound_curves = draw.compute_bound_curves() if draw is not None and can_bound and groups is None else None
     posterior = np.full(n_samples, np.nan, dtype=np.float32)
     if mixture is not None:
         posterior[scores.scored] = _compute_posterior(evidence, mixture, class_cuts)
     return Selection(
         options=options,
         n_samples=n_samples,
-        bitmap=cut_bitmap if audit is None else (cut_bitmap & ~audit.known) | audit.clean,
+        bitmap=_follow_marks(cut_bitmap, evidence, options),
         cut_bitmap=cut_bitmap,
         scores=scores.values.astype(np.float32),
         scored=scores.scored,
@@ -371,12 +382,32 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
         classes=()
         if groups is None or class_cuts is None
         else describe_classes(groups, class_cuts, kept, fit.verdict, has_cut=threshold.cut is not None),
+        guarantee=None if draw is None else draw.guarantee_set(kept, options, threshold.cut),
+        bounds=draw.bound_set(kept, bound_curves if has_one_cut else None, threshold.cut)
+        if draw is not None and can_bound
+        else None,
+        bound_curves=bound_curves,
+        follows_marks=options.audit == "fit" or (draw is not None and is_cut_by_draw(options)),
     )
 
 
+def _follow_marks(cut_bitmap: Bitmap, evidence: _Evidence, options: SelectionOptions) -> Bitmap:
+    """Keep or drop checked samples by their mark: all of them with ``audit="fit"``, else those that made the cut."""
+    audit, draw = evidence.audit, evidence.random_audit
+    if audit is not None:
+        return (cut_bitmap & ~audit.known) | audit.clean
+    if draw is None or not is_cut_by_draw(options):
+        return cut_bitmap
+    drawn, wrong = (bitmap.pack(_expand_to_samples(mask, evidence.scores.scored)) for mask in (draw.drawn, draw.wrong))
+    return (cut_bitmap | drawn) & ~wrong
+
+
 def _choose_threshold(evidence: _Evidence, options: SelectionOptions, mixture: Mixture | None) -> Threshold:
-    """Choose the cut by a number in the options or by the fit; with neither, keep all scored samples."""
+    """Choose the cut by a random audit, a number in the options or the fit; with none, keep all scored samples."""
     rule, scores, counts = options.threshold, evidence.scores, evidence.counts
+    if evidence.random_audit is not None and is_cut_by_draw(options):
+        cut_by_draw = evidence.random_audit.choose_cut(options)
+        return Threshold(rule, None if cut_by_draw is None else scores.get_cut_value(cut_by_draw), cut_by_draw)
     if rule == "value" and options.value is not None:
         return Threshold(rule, options.value, scores.find_cut(options.value))
     if rule == "fraction" and options.fraction is not None and counts.any():

@@ -14,7 +14,7 @@ from mild_core.fields import check_fields, declare_field, describe, get_wire_nam
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "tailed", "grouped", "censored", "density"]
 Evidence: TypeAlias = Literal["pooled", "latest"]
-Rule: TypeAlias = Literal["f1", "bayes", "posterior", "scale", "value", "fraction", "precision", "recall"]
+Rule: TypeAlias = Literal["f1", "bayes", "posterior", "scale", "value", "fraction", "precision", "recall", "fdr"]
 Verdict: TypeAlias = Literal["separable", "weak", "unimodal", "insufficient"]
 Observe: TypeAlias = Literal["all", "mixed", "members"]
 Pass: TypeAlias = Literal["train", "eval"]
@@ -171,7 +171,18 @@ class SelectionOptions:
     p: float = declare_field(0.5, "posterior: largest noisy posterior kept.", 0, 1)
     value: float | None = declare_field(None, "value: largest metric kept.", -1e9, 1e9)
     fraction: float | None = declare_field(None, "fraction: share kept; without it the fit's estimate.", 0, 1)
-    target: float | None = declare_field(None, "precision, recall: the estimate that the set is to reach.", 0, 1)
+    target: float | None = declare_field(
+        None,
+        "precision, recall: the estimate that the set is to reach; with a random audit, the bound of precision.",
+        0,
+        1,
+    )
+    alpha: float = declare_field(
+        0.1,
+        "fdr: share of wrong labels among the kept samples, averaged over draws of the random audit.",
+        0.001,
+        0.5,
+    )
     cost_ratio: float = declare_field(
         1.0, "bayes: cost of keeping a wrong label over that of dropping a right one.", 1e-6, 1e6
     )
@@ -199,8 +210,8 @@ class SelectionOptions:
         Raises
         ------
         ParameterError
-            If a choice is unknown, a number is outside its range, or the threshold rule needs a `value` or a `target`
-            that is None.
+            If a choice is unknown, a number is outside its range, the threshold rule needs a `value` or a `target` that
+            is None, or options contradict each other.
         """
         check_fields(self)
         if self.threshold == "value" and self.value is None:
@@ -209,7 +220,33 @@ class SelectionOptions:
             raise ParameterError(
                 f"threshold {self.threshold!r} needs `target`, the {self.threshold} to reach; give one"
             )
+        if self.threshold == "fdr" and self.needs_labels:
+            name = "per_class" if self.per_class else "min_keep_class"
+            raise ParameterError(
+                f"threshold 'fdr' makes one cut for all classes, got {name}={getattr(self, name)}; leave {name} out"
+            )
+        if self.threshold == "fdr" and self.audit == "fit":
+            raise ParameterError(
+                "threshold 'fdr' holds only for scores that do not depend on the audit, got audit='fit'; leave audit "
+                "out: the drawn samples follow their mark anyway"
+            )
         return self
+
+    def validate_for_run(self) -> Self:
+        """Return self, where every round of a run may be selected with these options.
+
+        Raises
+        ------
+        ParameterError
+            As `validate`, and for ``threshold="fdr"``: labels that were checked before the training ends would reach
+            it, and its promise would be lost.
+        """
+        if self.threshold == "fdr":
+            raise ParameterError(
+                "threshold 'fdr' cannot be the rule of a run: it needs a random audit, whose answers must not reach "
+                "the training; leave it out, and select with threshold=fdr after the last round"
+            )
+        return self.validate()
 
 
 @dataclass(frozen=True, slots=True)

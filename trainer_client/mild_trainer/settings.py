@@ -152,7 +152,7 @@ class TrainSettings:
         check_fields(self)
         noise.parse_noise(self.noise)
         imbalance.parse_imbalance(self.imbalance)
-        self.selection.validate()
+        self.selection.validate_for_run()
         if self.plant and self.observe == "members":
             raise ParameterError(
                 f"plant is {self.plant} and observe is members: whoever is planted is never seen with an own label "

@@ -98,7 +98,7 @@ class RunWriter:
             check_position(self._settings, *resume_from)
         spec = replace(
             spec,
-            selection=spec.selection.validate(),
+            selection=spec.selection.validate_for_run(),
             picture_url=check_image_url(spec.picture_url) if spec.picture_url else None,
             ttl_seconds=spec.ttl_seconds or self._settings.ttl_seconds,
         )
@@ -321,7 +321,8 @@ def _choose_set(
         "differs": differs,
     }
     if differs:
-        document["member_overlap"] = None  # it describes the computed set, not the client's
+        # These describe the computed set, not the client's.
+        document |= dict.fromkeys(("member_overlap", "guarantee", "bounds"))
     return client_set.bitmap, document
 
 
