@@ -42,7 +42,7 @@ def root(
 
 
 @app.command()
-@o.expand_options(settings=o.FieldOptions(TrainSettings), selection=o.FieldOptions(SelectionOptions))
+@o.expand_options(settings=o.FieldOptions(TrainSettings), selection=o.FieldOptions(SelectionOptions, without=("alpha",)))
 def train(
     *,
     preset: o.Preset = None,
