@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,7 +197,9 @@ def test_a_run_of_a_service_is_resumed_with_a_service_and_not_repeated(run: CliR
 def test_every_setting_has_an_option_a_variable_and_a_row_in_the_document() -> None:
     options = train_options()
     names = {f.name for f in fields(TrainSettings) if f.name != "selection"} | {
-        f.name for f in fields(SelectionOptions) if f.name != "alpha"  # a training cannot be selected by an audit
+        f.name
+        for f in fields(SelectionOptions)
+        if f.name != "alpha"  # a training cannot be selected by an audit
     }
     assert names <= set(options)
     documented = DOCUMENT.read_text()
@@ -328,6 +331,65 @@ def test_a_file_with_labels_is_cut_by_class(run: CliRunner, tmp_path: Path) -> N
     assert "labels are float64 of shape (90,) for 90 samples; give an integer each" in refused.stderr
 
 
+def write_audited(path: Path, **changed: Any) -> None:
+    """Bits of 400 samples, 100 of them mislabelled, and a random audit of 150 of them; None leaves an array out."""
+    correct, clean = bits()
+    index = np.random.default_rng(0).choice(400, 150, replace=False)
+    arrays = {"correct": correct, "audit_index": index, "audit_clean": clean[index], "audit_random": np.array(True)}
+    np.savez(path, **{name: array for name, array in {**arrays, **changed}.items() if array is not None})
+
+
+@pytest.mark.parametrize("drawn", [np.array(True), np.array([1]), np.ones(150, dtype=bool)], ids=["one", "1", "each"])
+def test_a_random_audit_in_a_file_controls_the_error(
+    run: CliRunner, tmp_path: Path, drawn: NDArray[np.generic]
+) -> None:
+    write_audited(tmp_path / "bits.npz", audit_random=drawn)
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz"), "--threshold", "fdr", "--alpha", "0.2"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert answer["threshold"]["rule"] == "fdr"
+    assert (answer["guarantee"]["alpha"], answer["guarantee"]["drawn"]) == (0.2, 150)
+    assert answer["guarantee"]["holds"]
+    assert answer["bounds"]["precision"] > 0.6
+    assert answer["measured"]["known"] == 150
+    assert set(np.flatnonzero(bits()[1])) <= set(answer["indices"])
+
+
+def test_checked_labels_that_somebody_chose_measure_and_guarantee_nothing(run: CliRunner, tmp_path: Path) -> None:
+    write_audited(tmp_path / "bits.npz", audit_random=None)
+    answer = json.loads(run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")]).stdout)
+    assert (answer["measured"]["known"], answer["guarantee"], answer["bounds"]) == (150, None, None)
+    refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz"), "--threshold", "fdr"])
+    assert refused.exit_code == 2
+    assert "got 150 checked samples and 0 drawn ones; draw 100 or more" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"audit_index": None}, "has no audit_index; an audit needs audit_index"),
+        ({"audit_clean": None}, "has no audit_clean; an audit needs audit_index"),
+        (
+            {"audit_index": np.ones(150)},
+            r"audit_index is float64 of shape \(150,\); give the checked samples",
+        ),
+        (
+            {"audit_clean": np.ones(2, bool)},
+            r"audit_clean is bool of shape \(2,\) for 150 checked samples",
+        ),
+        ({"audit_random": np.full(150, 2)}, r"for 150 checked samples; give a 0 or 1 for each, or one for all of them"),
+        ({"audit_index": np.arange(300, 450)}, r"sample index 400 is outside 0\.\.399"),
+    ],
+)
+def test_an_audit_that_cannot_be_read_is_refused(
+    changed: dict[str, Any], message: str, run: CliRunner, tmp_path: Path
+) -> None:
+    write_audited(tmp_path / "bits.npz", **changed)
+    refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
+    assert refused.exit_code == 2
+    assert re.search(message, refused.stderr)
+
+
 def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: Path) -> None:
     path = tmp_path / "bits.npy"
 
@@ -346,7 +408,8 @@ def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: P
 def test_the_document_and_the_help_name_every_array_of_a_file_of_bits(run: CliRunner) -> None:
     section = DOCUMENT.read_text().partition("## Selecting from a file")[2].partition("\n## ")[0]
     shown = run.invoke(cli.app, ["select", "--help"]).output
-    for name in ("correct", "observed", "planted", "labels", "clean"):
+    names = ("correct", "observed", "planted", "labels", "clean", "audit_index", "audit_clean", "audit_random")
+    for name in names:
         assert f"| `{name}` |" in section
         assert f"`{name}`" in shown
 

@@ -42,7 +42,9 @@ def root(
 
 
 @app.command()
-@o.expand_options(settings=o.FieldOptions(TrainSettings), selection=o.FieldOptions(SelectionOptions, without=("alpha",)))
+@o.expand_options(
+    settings=o.FieldOptions(TrainSettings), selection=o.FieldOptions(SelectionOptions, without=("alpha",))
+)
 def train(
     *,
     preset: o.Preset = None,
@@ -117,8 +119,9 @@ def select(
         typer.Argument(
             help="A .npy or .npz with `correct`, 0 or 1, shape (n_epochs, n_samples): whether the model predicted the "
             "given label. An .npz may add `observed` of the same shape; `planted` of shape (n_samples,), whose label "
-            "was broken on purpose; and, to measure the set, `clean` of shape (n_samples,): a mask of right labels, or "
-            "the true labels beside the given `labels`."
+            "was broken on purpose; to measure the set, `clean` of shape (n_samples,): a mask of right labels, or the "
+            "true labels beside the given `labels`; and checked labels as `audit_index` and `audit_clean`, with "
+            "`audit_random` true where the checked samples were drawn at random: --threshold fdr needs that."
         ),
     ],
     selection: dict[str, Any],

@@ -30,7 +30,9 @@ def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = 
         File with an array ``correct`` of shape (n_epochs, n_samples). An ``.npz`` may add ``observed`` of the same
         shape, and arrays of shape (n_samples,): ``planted``, the mask of the labels made wrong on purpose; ``labels``,
         the given labels, which options by class need; and ``clean``, the true labels or the mask of the right labels,
-        to measure the clean set.
+        to measure the clean set. Labels that were checked one by one are in ``audit_index`` and ``audit_clean``, of
+        shape (n_checked,), and ``audit_random`` says which of them were drawn uniformly: one boolean for all, or one
+        for each.
     options
         How the clean set is chosen.
     plot
@@ -60,12 +62,15 @@ def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = 
         planted=_read_planted(path, arrays, correct.shape[1]),
     )
     labels = _read_labels(path, arrays, correct.shape[1]) if options.needs_labels else None
-    selection = select([bits], options, Annotations(labels))
+    audit = _read_audit(path, arrays, correct.shape[1])
+    selection = select([bits], options, Annotations(labels, audit))
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
     clean = _read_clean(path, arrays, correct.shape[1])
     if clean is not None:
-        audit = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
-        answer["measured"] = evaluate_selection(selection.bitmap, selection.scores, audit).summary()
+        truth = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
+        answer["measured"] = evaluate_selection(selection.bitmap, selection.scores, truth).summary()
+    elif audit is not None:
+        answer["measured"] = evaluate_selection(selection.audited_bitmap, selection.scores, audit).summary()
     fit = RoundFit.from_selection(selection)
     if plot is not None and fit is not None:
         from mild_trainer.report.figures import (
@@ -103,6 +108,36 @@ def _read_labels(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) ->
             f"{path}: labels are {labels.dtype} of shape {labels.shape} for {n_samples} samples; give an integer each"
         )
     return labels
+
+
+def _read_audit(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Audit | None:
+    """Return the checked labels, and which of them were drawn at random; None if the file has none."""
+    index, clean, drawn = (arrays.get(f"audit_{name}") for name in ("index", "clean", "random"))
+    if index is None and clean is None and drawn is None:
+        return None
+    if index is None or clean is None:
+        missing = "audit_index" if index is None else "audit_clean"
+        raise DataError(
+            f"{path} has no {missing}; an audit needs audit_index (the checked samples) and audit_clean (for each of "
+            "them, whether its given label is right)"
+        )
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: audit_index is {index.dtype} of shape {index.shape}; give the checked samples as integers in "
+            f"0..{n_samples - 1}, one dimension"
+        )
+    drawn = np.zeros(1, dtype=bool) if drawn is None else drawn
+    for name, array in (("audit_clean", clean), ("audit_random", drawn)):
+        is_single = name == "audit_random" and array.size == 1
+        is_valid = array.shape == index.shape or is_single
+        if not is_valid or array.dtype.kind not in "biu" or (array.size and (array.max() > 1 or array.min() < 0)):
+            one_for_all = ", or one for all of them" if name == "audit_random" else ""
+            raise DataError(
+                f"{path}: {name} is {array.dtype} of shape {array.shape} for {index.size} checked samples; give a 0 or "
+                f"1 for each{one_for_all}"
+            )
+    is_drawn = bool(drawn.item()) if drawn.size == 1 else drawn.astype(bool).tolist()
+    return Audit.from_marks(index.tolist(), clean.astype(bool).tolist(), n_samples, random=is_drawn)
 
 
 def _read_clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.bool_] | None:
