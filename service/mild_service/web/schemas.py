@@ -57,8 +57,7 @@ def make_request_model(
         if all_optional:
             definitions[field.name] = (annotation | None, PydanticField(None, **info))
         elif field.default_factory is not MISSING:
-            make = annotation if field.name in types and isinstance(annotation, type) else field.default_factory
-            definitions[field.name] = (annotation, PydanticField(default_factory=make, **info))
+            definitions[field.name] = (annotation, PydanticField(default_factory=field.default_factory, **info))
         else:
             default = ... if field.default is MISSING else field.default
             definitions[field.name] = (annotation, PydanticField(default, **info))
