@@ -51,7 +51,7 @@ class Outcome:
     recall: list[float]
     f1: list[float]
     test_accuracy: list[float]
-    estimated_noise: list[float | None]
+    fitted_noise: list[float | None]
     verdict: list[str]
     true_noise: float
     seconds: float
@@ -59,7 +59,7 @@ class Outcome:
     @property
     def noise_error(self) -> float:
         """Error of the last round's noise estimate; 1 if there was none."""
-        estimate = self.estimated_noise[-1]
+        estimate = self.fitted_noise[-1]
         return 1.0 if estimate is None else abs(estimate - self.true_noise)
 
 
@@ -88,7 +88,7 @@ def train(job: tuple[str, str, int]) -> Outcome:
         recall=[a.recall for a in agreements],
         f1=[a.f1 for a in agreements],
         test_accuracy=[r.test_accuracy for r in history.rounds],
-        estimated_noise=[r.estimated_noise for r in history.rounds],
+        fitted_noise=[r.fitted_noise for r in history.rounds],
         verdict=[str(r.summary["verdict"]) for r in history.rounds],
         true_noise=history.true_noise,
         seconds=seconds,

@@ -88,7 +88,7 @@ def complaint(selection: Selection, n_samples: int) -> str | None:
         return f"verdict {summary['verdict']!r}"
     if not 0 <= summary["num_selected"] <= n_samples - max(summary["unobserved"], summary["planted"]):
         return f"{summary['num_selected']} selected of {n_samples}, {summary['unobserved']} unobserved"
-    estimates = [v for e in summary["estimated"].values() if e is not None for v in e.values()]
+    estimates = [v for e in summary["fitted"].values() if e is not None for v in e.values()]
     numbers = [*estimates, *(v for c in summary["components"] for v in c.values())]
     if not all(math.isfinite(v) for v in numbers):
         return f"a number is not finite in {summary}"

@@ -75,7 +75,7 @@ class Row:
     hindsight: float
     verdict: str
     f1: dict[str, float]
-    estimated: dict[str, tuple[float, float, float] | None]
+    fitted: dict[str, tuple[float, float, float] | None]
     truth: dict[str, float]
 
 
@@ -167,7 +167,7 @@ def judge(sequence: Trace) -> Row:
         hindsight=sequence.hindsight(),
         verdict=chosen.verdict,
         f1={name: sequence.f1(way(sequence)) for name, way in WAYS.items()},
-        estimated=_intervals(chosen),
+        fitted=_intervals(chosen),
         truth=truth,
     )
 
@@ -175,13 +175,13 @@ def judge(sequence: Trace) -> Row:
 def _intervals(chosen: Selection) -> dict[str, tuple[float, float, float] | None]:
     return {
         name: None if estimate is None else (estimate.value, estimate.low, estimate.high)
-        for name, estimate in chosen.estimated.items()
+        for name, estimate in chosen.fitted.items()
     }
 
 
 def coverage(rows: Sequence[Row], quantity: str) -> tuple[int, int]:
     """Intervals that cover the truth, and intervals given."""
-    given = [(row.estimated[quantity], row.truth[quantity]) for row in rows]
+    given = [(row.fitted[quantity], row.truth[quantity]) for row in rows]
     covered = [interval[1] - 1e-9 <= truth <= interval[2] + 1e-9 for interval, truth in given if interval is not None]
     return sum(covered), len(covered)
 
@@ -211,7 +211,7 @@ def bars(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
 
 
 def report(rows: Sequence[Row], half: str) -> str:
-    abstained = sum(row.estimated["noise_rate"] is None for row in rows)
+    abstained = sum(row.fitted["noise_rate"] is None for row in rows)
     lines = [
         f"# Decisions on recorded sequences: the {half} half",
         "",
@@ -239,7 +239,7 @@ def report(rows: Sequence[Row], half: str) -> str:
 
 
 def _line(row: Row) -> str:
-    interval = row.estimated["noise_rate"]
+    interval = row.fitted["noise_rate"]
     noise = "" if interval is None else f"{interval[0]:.3f} ({interval[1]:.3f} to {interval[2]:.3f})"
     ours = row.f1[DEFAULT]
     return (

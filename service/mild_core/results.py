@@ -173,7 +173,7 @@ class SelectionSummary:
     components: list[Component] = field(metadata=describe("Clean first; empty where nothing was fitted."))
     verdict: Verdict = field(metadata=describe("What was done, and why, is in `reasons`."))
     reasons: list[str] = field(metadata=describe("One sentence each."))
-    estimated: Mapping[str, Estimate | None] = field(
+    fitted: Mapping[str, Estimate | None] = field(
         metadata=describe("`noise_rate`, `precision`, `recall` under the fit; null where they are not identified.")
     )
     epochs: int = field(metadata=describe("Epochs that counted."))
@@ -225,7 +225,7 @@ class Selection:
         The fitted components, clean first; empty if nothing was fitted.
     verdict, reasons
         Whether the fit separates clean from mislabelled samples, and why, one sentence each.
-    estimated
+    fitted
         Estimates of ``noise_rate``, ``precision`` and ``recall``; None for a quantity that the fit does not identify.
     epochs
         Number of epochs of the rounds that counted.
@@ -266,7 +266,7 @@ class Selection:
     components: tuple[Component, ...]
     verdict: Verdict
     reasons: tuple[str, ...]
-    estimated: Mapping[str, Estimate | None]
+    fitted: Mapping[str, Estimate | None]
     epochs: int
     early: bool
     unobserved: int
@@ -308,7 +308,7 @@ class Selection:
             components=list(self.components),
             verdict=self.verdict,
             reasons=list(self.reasons),
-            estimated=dict(self.estimated),
+            fitted=dict(self.fitted),
             epochs=self.epochs,
             unobserved=self.unobserved,
             planted=self.planted,

@@ -371,7 +371,7 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
         components=() if mixture is None else mixture.components,
         verdict=fit.verdict,
         reasons=fit.reasons,
-        estimated=_estimate_set(curves, threshold, has_classes=groups is not None),
+        fitted=_estimate_set(curves, threshold, has_classes=groups is not None),
         epochs=scores.n_epochs,
         early=fit.early,
         unobserved=int(scores.unobserved.sum()),

@@ -14,7 +14,7 @@ def outcome(noise: str, seed: int, f1: list[float], loop: str = "ours") -> Outco
         recall=f1,
         f1=f1,
         test_accuracy=[0.8 + 0.01 * r for r in range(n_rounds)],
-        estimated_noise=[None] * (n_rounds - 1) + [0.35],
+        fitted_noise=[None] * (n_rounds - 1) + [0.35],
         verdict=["weak"] * n_rounds,
         true_noise=0.36,
         seconds=1.0,
@@ -40,5 +40,5 @@ def test_the_table_has_a_row_for_each_loop_and_for_keeping_everything() -> None:
 def test_no_estimate_counts_as_the_largest_error() -> None:
     run = outcome("symmetric:0.4", 0, [0.9])
     assert run.noise_error == pytest.approx(0.01)
-    run.estimated_noise[-1] = None
+    run.fitted_noise[-1] = None
     assert run.noise_error == 1.0

@@ -65,7 +65,7 @@ def _same_as_the_api(page: Page, api: httpx.Client) -> None:
     answer = api.get(f"/selection/a?round=0&threshold=value&value={value}").json()
     assert shown(page, "kept") == f"{answer['num_selected']:,}"
     for name in ("precision", "recall"):
-        estimate = answer["estimated"][name]
+        estimate = answer["fitted"][name]
         assert shown(page, name) == f"{100 * estimate['value']:.1f}%"
         assert shown(page, f"{name}-range") == f"{100 * estimate['low']:.0f}–{100 * estimate['high']:.0f}%"
 

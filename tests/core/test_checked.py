@@ -95,7 +95,7 @@ def test_estimates_know_the_marks() -> None:
     audit = Audit(z.size, bitmap.pack(checked), bitmap.pack(checked & clean))
     selection = select([bits_of(z)], SelectionOptions(audit="fit"), Annotations(audit=audit))
     assert selection.verdict == "separable"
-    rate = selection.estimated["noise_rate"]
+    rate = selection.fitted["noise_rate"]
     assert rate is not None
     assert rate.low <= 0.3 <= rate.high
 

@@ -51,8 +51,8 @@ def test_each_class_has_its_own_noise_rate_and_cut_and_the_set_is_no_worse() -> 
         assert not class_cut.floored
     assert len({class_cut.cut for class_cut in selection.classes}) > 1
     assert common.classes == ()
-    assert selection.estimated["noise_rate"] is not None
-    assert selection.estimated["precision"] is None
+    assert selection.fitted["noise_rate"] is not None
+    assert selection.fitted["precision"] is None
 
 
 def test_a_small_class_borrows_strength() -> None:

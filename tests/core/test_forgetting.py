@@ -52,8 +52,8 @@ def test_the_same_counts_are_separable_where_they_were_learnt_and_not_where_they
     )
     assert np.array_equal(learnt.scores, forgotten.scores)
     assert (learnt.verdict, forgotten.verdict) == ("separable", "weak")
-    assert learnt.estimated["noise_rate"] is not None
-    assert forgotten.estimated["noise_rate"] is None
+    assert learnt.fitted["noise_rate"] is not None
+    assert forgotten.fitted["noise_rate"] is None
     assert "forgotten in the next epoch (separable below 5%)" in forgotten.reasons[3]
     assert np.array_equal(learnt.bitmap, forgotten.bitmap), "a cut that promises much is made all the same"
 

@@ -37,7 +37,7 @@ def test_the_clean_samples_are_found(noise: float, seen: float) -> None:
     selection = select([bits])
     assert f1(bitmap.unpack(selection.bitmap, clean.size), clean) > 0.93
     assert selection.verdict in ("separable", "weak")
-    estimate = selection.estimated["noise_rate"]
+    estimate = selection.fitted["noise_rate"]
     assert estimate is not None
     assert estimate.low <= estimate.value <= estimate.high
     assert estimate.value == pytest.approx(noise, abs=0.06)
@@ -48,8 +48,8 @@ def test_hidden_bits_widen_the_estimates_a_little_and_do_not_bend_them() -> None
     rng = np.random.default_rng(1)
     rate = np.where(rng.random(5000) < 0.35, rng.beta(8, 2, 5000), rng.beta(1, 6, 5000))
     correct, observed = np.sort(rng.random((20, 5000)) >= rate, axis=0), rng.random((20, 5000)) < 0.6
-    complete = select([RoundBits(5000, bitmap.pack(correct))]).estimated["noise_rate"]
-    partial = select([RoundBits(5000, bitmap.pack(correct & observed), bitmap.pack(observed))]).estimated["noise_rate"]
+    complete = select([RoundBits(5000, bitmap.pack(correct))]).fitted["noise_rate"]
+    partial = select([RoundBits(5000, bitmap.pack(correct & observed), bitmap.pack(observed))]).fitted["noise_rate"]
     assert complete is not None
     assert partial is not None
     assert partial.value == pytest.approx(complete.value, abs=0.03)
@@ -99,7 +99,7 @@ def test_too_little_evidence_keeps_everyone_and_says_why() -> None:
     assert selection.verdict == "insufficient"
     assert selection.n_selected == 30
     assert any("4 bins; record more epochs, a fit needs at least 8" in reason for reason in selection.reasons)
-    assert selection.estimated == {"noise_rate": None, "precision": None, "recall": None}
+    assert selection.fitted == {"noise_rate": None, "precision": None, "recall": None}
 
 
 def test_one_population_is_not_cut() -> None:
@@ -172,7 +172,7 @@ def test_the_summary_is_plain_json_in_the_wires_names() -> None:
     assert summary["num_samples"] == 2000
     assert summary["num_selected"] == len(select([bits]).indices)
     assert [set(c) for c in summary["components"]] == [{"weight", "scale", "shape", "mean"}] * 2
-    assert set(summary["estimated"]) == {"noise_rate", "precision", "recall"}
+    assert set(summary["fitted"]) == {"noise_rate", "precision", "recall"}
 
 
 def test_no_round_is_refused() -> None:

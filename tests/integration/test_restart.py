@@ -81,6 +81,6 @@ def test_a_training_survives_the_death_of_the_service_and_of_itself(start: Start
         json.loads((tmp_path / name / "summary.json").read_text())["rounds"] for name in ("out", "undisturbed")
     )
     for disturbed, clean in zip(disturbed_rounds, rounds, strict=True):
-        for what in ("precision", "recall", "f1", "test_accuracy", "estimated_noise"):
+        for what in ("precision", "recall", "f1", "test_accuracy", "fitted_noise"):
             assert disturbed[what] == clean[what]
     assert selected["num_selected"] == rounds[-1]["selected"]

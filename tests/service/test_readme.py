@@ -56,7 +56,7 @@ def test_the_example_without_a_service_runs(correct: Any, tmp_path: Path, monkey
     exec(example, names)
     selection = names["selection"]
     assert selection.verdict == "separable"
-    assert selection.estimated["noise_rate"].low <= 0.3 <= selection.estimated["noise_rate"].high
+    assert selection.fitted["noise_rate"].low <= 0.3 <= selection.fitted["noise_rate"].high
     assert np.array_equal(np.load("correct.npy"), correct)
 
 

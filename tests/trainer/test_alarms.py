@@ -23,7 +23,7 @@ def record(
     validation_accuracy: float | None = None,
 ) -> RoundRecord:
     everyone = bitmap.full(8)
-    found = {"verdict": "weak", "reasons": [], "estimated": {}, "measured": measured}
+    found = {"verdict": "weak", "reasons": [], "fitted": {}, "measured": measured}
     epoch = EpochRecord(0, 0, 1.0, 0.5, accuracy, 1.0, validation_accuracy=validation_accuracy)
     return RoundRecord(0, everyone, everyone, (epoch,), found, None, agreement, 1.0)
 

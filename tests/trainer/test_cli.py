@@ -49,7 +49,7 @@ def test_trains_in_the_process_and_writes_what_it_found(run: CliRunner, tmp_path
     assert "true clean" in result.output
     summary = json.loads((out / "summary.json").read_text())
     first = summary["rounds"][0]
-    assert {"members", "precision", "recall", "f1", "estimated_noise", "true_noise", "test_accuracy"} <= set(first)
+    assert {"members", "precision", "recall", "f1", "fitted_noise", "true_noise", "test_accuracy"} <= set(first)
     assert first["members"] == 150
     assert summary["baseline"]["test_accuracy"] == first["test_accuracy"]
     assert summary["oracle"]["test_accuracy"] > 0

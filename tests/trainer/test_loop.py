@@ -27,7 +27,7 @@ def test_finds_most_of_the_clean_digits(digits: Dataset) -> None:
     assert record.agreement.f1 > 0.95
     assert record.test_accuracy > 0.8
     assert history.true_noise == pytest.approx(0.36, abs=0.01)
-    assert record.estimated_noise == pytest.approx(0.36, abs=0.06)
+    assert record.fitted_noise == pytest.approx(0.36, abs=0.06)
     assert history.oracle_accuracy is not None
     assert history.baseline_accuracy is not None
     assert history.oracle_accuracy > history.baseline_accuracy

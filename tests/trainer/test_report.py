@@ -90,14 +90,14 @@ def test_the_summary_holds_every_number(history: History, tmp_path: Path) -> Non
     found = json.loads(summary.write_summary(summary.summarise_training(history), tmp_path).read_text())
     assert [entry["round"] for entry in found["rounds"]] == [0, 1]
     assert found["rounds"][1]["members"] == history.rounds[1].n_members
-    assert found["rounds"][0]["estimated_noise"] == history.rounds[0].estimated_noise
+    assert found["rounds"][0]["fitted_noise"] == history.rounds[0].fitted_noise
     assert found["baseline"]["test_accuracy"] == history.rounds[0].test_accuracy
     assert found["dataset"]["num_samples"] == 300
     assert "torch" in found["versions"]
 
 
 def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
-    record = replace(history.rounds[0], agreement=None, summary={**history.rounds[0].summary, "estimated": {}})
+    record = replace(history.rounds[0], agreement=None, summary={**history.rounds[0].summary, "fitted": {}})
     unknown = replace(history, rounds=(record,), oracle_accuracy=None, data=replace(history.data, y_train_clean=None))
     found = summary.summarise_training(unknown)
     assert found["rounds"][0]["f1"] is None

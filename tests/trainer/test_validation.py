@@ -129,7 +129,7 @@ def test_labels_are_planted_among_the_others_alone() -> None:
 def a_record(number: int, validation_accuracy: float | None, overlap: float = 0.5) -> RoundRecord:
     everyone = bitmap.full(8)
     epoch = EpochRecord(number, 0, 1.0, 0.5, 0.5, 1.0, validation_accuracy=validation_accuracy)
-    found = {"verdict": "weak", "reasons": [], "estimated": {}}
+    found = {"verdict": "weak", "reasons": [], "fitted": {}}
     return RoundRecord(number, everyone, everyone, (epoch,), found, None, None, overlap)
 
 

@@ -80,7 +80,7 @@ class RoundResult:
     selected
         Shape (n_bytes,), the bitmap of the clean set.
     summary
-        The selection, as in the HTTP API: ``num_selected, metric, threshold, components, verdict, estimated, ...``.
+        The selection, as in the HTTP API: ``num_selected, metric, threshold, components, verdict, fitted, ...``.
     fit
         Histogram and fitted components; None if the selection has no histogram.
     """

@@ -154,8 +154,8 @@ def _get_measured_quality(summary: Mapping[str, Any]) -> tuple[float | None, flo
 def _make_cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cuts of a sweep as one list per quantity, which takes a third of the bytes of one object per cut."""
     cuts = sweep["cuts"]
-    estimated = {
-        name: [cut["estimated"][name] for cut in cuts]
+    fitted = {
+        name: [cut["fitted"][name] for cut in cuts]
         for part in ("precision", "recall")
         for name in (part, f"{part}_low", f"{part}_high")
     }
@@ -165,7 +165,7 @@ def _make_cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "value": [cut["value"] for cut in cuts],
         "kept": [cut["num_kept"] for cut in cuts],
-        "estimated": estimated,
+        "fitted": fitted,
         "measured": measured,
     }
 

@@ -125,7 +125,7 @@ class CutView(BaseModel):
     cut: int
     value: float
     num_kept: int
-    estimated: ImpliedView
+    fitted: ImpliedView
     measured: CutMeasuredView | None = Field(description="Null without an audit.")
 
 

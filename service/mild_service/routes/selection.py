@@ -114,7 +114,7 @@ class FitView(BaseModel):
         None, description="Estimates of every cut, with 90% intervals; null where they are not identified."
     )
     metric: Metric | None = Field(None, description="Left out of rounds that were finished by earlier versions.")
-    estimated: dict[str, EstimateView | None] | None = Field(None, description="As of a selection; left out likewise.")
+    fitted: dict[str, EstimateView | None] | None = Field(None, description="As of a selection; left out likewise.")
     components: list[ComponentView]
     threshold: ThresholdView
     verdict: Verdict

@@ -189,7 +189,7 @@ def serialize_fit(selected: Selection) -> dict[str, Any]:
         "histogram": histogram,
         "densities": selected.densities,
         "curves": selected.curves and asdict(selected.curves),
-        **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "estimated")},
+        **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "fitted")},
     }
 
 

@@ -460,7 +460,7 @@ def _serialize_cut(cut: Cut) -> dict[str, Any]:
         "cut": cut.cut,
         "value": cut.value,
         "num_kept": cut.kept,
-        "estimated": {**_serialize_estimate("precision", cut.precision), **_serialize_estimate("recall", cut.recall)},
+        "fitted": {**_serialize_estimate("precision", cut.precision), **_serialize_estimate("recall", cut.recall)},
         "measured": measured and {"precision": measured.precision, "recall": measured.recall, "f1": measured.f1},
     }
 

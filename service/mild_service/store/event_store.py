@@ -123,7 +123,7 @@ def _decode_metrics_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str,
 
 def _decode_finished_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
     selection = orjson.loads(fields[b"selection"])
-    names = ("basis", "verdict", "num_selected", "num_samples", "estimated")
+    names = ("basis", "verdict", "num_selected", "num_samples", "fitted")
     return {**_decode_position(fields), **{name: selection[name] for name in names}}
 
 

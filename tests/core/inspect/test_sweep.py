@@ -30,7 +30,7 @@ def test_at_its_own_cut_a_selection_is_itself(metric: Metric, seen: float) -> No
     assert own.kept == selection.n_selected
     if selection.threshold.value is not None:
         assert own.value == selection.threshold.value
-    assert (own.precision, own.recall) == (selection.estimated["precision"], selection.estimated["recall"])
+    assert (own.precision, own.recall) == (selection.fitted["precision"], selection.fitted["recall"])
     judged = evaluate_selection(selection.bitmap, selection.scores, audit)
     assert own.measured is not None
     assert replace(own.measured, auc=judged.auc) == judged
@@ -62,8 +62,8 @@ def test_an_estimate_is_the_one_that_a_selection_with_that_cut_has() -> None:
     bits, _ = recorded()
     for cut in swept(select([bits]))[::5]:
         selection = select([bits], SelectionOptions(threshold="value", value=cut.value))
-        assert (selection.n_selected, selection.estimated["precision"]) == (cut.kept, cut.precision)
-        assert selection.estimated["recall"] == cut.recall
+        assert (selection.n_selected, selection.fitted["precision"]) == (cut.kept, cut.precision)
+        assert selection.fitted["recall"] == cut.recall
 
 
 def test_without_a_histogram_or_a_mark_there_is_nothing_to_say() -> None:

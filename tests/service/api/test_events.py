@@ -118,7 +118,7 @@ def test_everything_that_happens_is_told_once_and_in_order(client: httpx.Client,
     assert {name: data[9][name] for name in ("round", "epoch", "attempt", "num_dropped")} == {
         "round": 0, "epoch": 2, "attempt": 2, "num_dropped": 1,
     }  # fmt: skip
-    for name in ("verdict", "num_selected", "num_samples", "estimated"):
+    for name in ("verdict", "num_selected", "num_samples", "fitted"):
         assert data[10][name] == finished[name]
     assert data[11]["num_members"] == 2
     assert [int(name.partition("-")[2]) for _, _, name in told] == list(range(1, 13))

@@ -131,7 +131,7 @@ def test_the_sweep_is_the_cores(run: httpx.Client) -> None:
         assert (got["cut"], got["value"], got["num_kept"]) == (cut.cut, cut.value, cut.kept)
         for name, estimate in (("precision", cut.precision), ("recall", cut.recall)):
             assert estimate is not None
-            told = [got["estimated"][part] for part in (name, f"{name}_low", f"{name}_high")]
+            told = [got["fitted"][part] for part in (name, f"{name}_low", f"{name}_high")]
             assert told == [estimate.value, estimate.low, estimate.high]
         assert cut.measured is not None
         assert got["measured"]["f1"] == cut.measured.f1
@@ -145,8 +145,8 @@ def test_a_cut_of_the_sweep_is_the_set_that_its_value_gives(run: httpx.Client) -
         chosen = get(run, "/selection/a", round=0, threshold="value", value=cut["value"])
         assert chosen["num_selected"] == cut["num_kept"]
         for name in ("precision", "recall"):
-            told = [cut["estimated"][part] for part in (name, f"{name}_low", f"{name}_high")]
-            assert told == list(chosen["estimated"][name].values())
+            told = [cut["fitted"][part] for part in (name, f"{name}_low", f"{name}_high")]
+            assert told == list(chosen["fitted"][name].values())
 
 
 def test_a_round_that_an_earlier_version_finished_has_its_cuts_too(run: httpx.Client, app: FastAPI) -> None:

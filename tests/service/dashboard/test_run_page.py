@@ -48,7 +48,7 @@ def test_the_overview_of_a_finished_round_draws_the_apis_sweep(run: httpx.Client
     assert drawn["value"] == [cut["value"] for cut in sweep["cuts"]]
     assert drawn["kept"] == [cut["num_kept"] for cut in sweep["cuts"]]
     for name in ("precision", "precision_low", "recall_high"):
-        assert drawn["estimated"][name] == [cut["estimated"][name] for cut in sweep["cuts"]]
+        assert drawn["fitted"][name] == [cut["fitted"][name] for cut in sweep["cuts"]]
     assert drawn["measured"] is None
     assert drawn["densities"] == run.get("/runs/a/rounds/0/fit").json()["densities"]
     told = run.get("/selection/a?round=0").json()

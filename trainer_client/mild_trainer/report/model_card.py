@@ -98,11 +98,11 @@ def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if results["rounds"]:
         last = results["rounds"][-1]
-        estimates = last["selection"]["estimated"]
+        estimates = last["selection"]["fitted"]
         facts += [("rounds", str(len(results["rounds"]))), ("samples kept by the last", f"{last['selected']:,}")]
         facts += [("verdict", last["verdict"])]
         facts += [
-            (f"{name.replace('_', ' ')}, estimated", _format_interval(interval)) for name, interval in estimates.items()
+            (f"{name.replace('_', ' ')}, fitted", _format_interval(interval)) for name, interval in estimates.items()
         ]
         facts += [("test accuracy, last round", summary.format_number(last["test_accuracy"]))]
     if results["finish"] is not None:

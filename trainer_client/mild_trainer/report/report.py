@@ -111,7 +111,7 @@ def _list_key_values(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     last, oracle = results["rounds"][-1], results["oracle"]
     cards = [
         ("samples kept", f"{last['selected']:,}"),
-        ("noise, estimated", summary.format_number(last["estimated_noise"])),
+        ("noise, fitted", summary.format_number(last["fitted_noise"])),
         ("test accuracy, last round", summary.format_number(last["test_accuracy"])),
         ("test accuracy, all labels", summary.format_number(results["baseline"]["test_accuracy"])),
     ]
@@ -172,14 +172,14 @@ def render_service_run(client: MildClient, run_id: str) -> str:
     selections = [(number, client.selection(run_id, number), client.fit(run_id, number)) for number in numbers]
     rows = []
     for number, selection, _ in selections:
-        noise = selection["estimated"]["noise_rate"]
+        noise = selection["fitted"]["noise_rate"]
         n_selected = f"{selection['num_selected']:,}"
         rows.append((str(number), n_selected, summary.format_number(noise and noise["value"]), selection["verdict"]))
     samples = sample_sections.gather_samples(ServiceRun(client, run_id, None), None, None)
     body = (
-        html.render_cards([("samples kept", rows[-1][1]), ("noise, estimated", rows[-1][2])]),
+        html.render_cards([("samples kept", rows[-1][1]), ("noise, fitted", rows[-1][2])]),
         "<h2>Rounds</h2>",
-        html.render_table(("round", "kept", "noise estimated", "verdict"), map(html.render_row, rows)),
+        html.render_table(("round", "kept", "noise fitted", "verdict"), map(html.render_row, rows)),
         render_histograms(selections),
         sample_sections.render_sample_sections(samples),
     )

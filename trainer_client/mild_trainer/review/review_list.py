@@ -123,7 +123,7 @@ def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int
         If the suffix of `path` is not ``.npy``.
     """
     files.write_indices(path, indices)
-    rate = summary["estimated"]["noise_rate"]
+    rate = summary["fitted"]["noise_rate"]
     wrong = "" if rate is None else f", noise rate {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
     print(f"{path}: {indices.size} samples that the marks leave, fit {summary['verdict']}{wrong}", file=sys.stderr)
 

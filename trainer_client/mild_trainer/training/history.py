@@ -163,9 +163,9 @@ class RoundRecord:
         return self.epochs[-1].validation_accuracy
 
     @property
-    def estimated_noise(self) -> float | None:
+    def fitted_noise(self) -> float | None:
         """Estimated share of wrong labels in the whole training set; None without an estimate."""
-        estimate = self.summary["estimated"].get("noise_rate")
+        estimate = self.summary["fitted"].get("noise_rate")
         return None if estimate is None else float(estimate["value"])
 
     def to_json(self) -> dict[str, Any]:

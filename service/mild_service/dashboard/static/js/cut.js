@@ -175,20 +175,20 @@ class Cut {
   }
 
   valueText() {
-    const { value, kept, estimated } = this.data;
-    const quality = estimated.precision[this.at] == null ? "" : `, precision about ${percent(estimated.precision[this.at], 0)}, recall about ${percent(estimated.recall[this.at], 0)}`;
+    const { value, kept, fitted } = this.data;
+    const quality = fitted.precision[this.at] == null ? "" : `, precision about ${percent(fitted.precision[this.at], 0)}, recall about ${percent(fitted.recall[this.at], 0)}`;
     return `score up to ${short(value[this.at])}: ${number(kept[this.at])} kept${quality}`;
   }
 
   describe() {
-    const { kept, value, estimated, measured, metric } = this.data;
+    const { kept, value, fitted, measured, metric } = this.data;
     const at = this.at;
     const total = kept[this.n - 1];
     setOutput("kept", number(kept[at]));
     setOutput("share", `${percent(kept[at] / total)} of the judged samples, score ≤ ${short(value[at])}`);
     for (const name of ["precision", "recall"]) {
-      setOutput(name, percent(estimated[name][at]));
-      setOutput(`${name}-range`, range(estimated[`${name}_low`][at], estimated[`${name}_high`][at]));
+      setOutput(name, percent(fitted[name][at]));
+      setOutput(`${name}-range`, range(fitted[`${name}_low`][at], fitted[`${name}_high`][at]));
       if (measured) setOutput(`measured-${name}`, name === "recall" ? `precision, recall ${percent(measured.recall[at])}` : percent(measured.precision[at]));
     }
     this.container.dataset.metric = metric;
