@@ -241,7 +241,7 @@ def test_a_selection_from_a_file_is_written_as_indices(run: CliRunner, tmp_path:
     assert result.stderr == f"The clean set: {out}, the indices of 300 of 400 samples\n"
     refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--out", str(tmp_path / "clean.txt")])
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert "give a file that ends in .npy" in refused.stderr
+    assert "give a file that ends in .csv or .npy" in refused.stderr
 
 
 @pytest.mark.parametrize("as_mask", [True, False])
@@ -306,7 +306,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(run: CliRunner, tmp_path: Pa
         ({"correct": np.zeros((2, 3), bool), "planted": np.arange(3)}, r"for 3 samples; give a 0 or 1 each"),
         (
             {"correct": np.zeros((2, 3), bool), "clean": np.arange(3), "labels": np.arange(2)},
-            r"labels has shape \(2,\) for 3 samples",
+            r"labels are int64 of shape \(2,\) for 3 samples",
         ),
     ],
 )

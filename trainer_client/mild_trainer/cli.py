@@ -5,7 +5,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 
@@ -129,21 +128,23 @@ def select(
         Path | None, typer.Option("--plot", help="Draw histogram, components and cut: a .png, .svg or .pdf.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the indices of the clean set, as `mild train` does: a .npy.")
+        Path | None,
+        typer.Option("--out", help="Write the clean set: a .csv with a line per sample, or a .npy of indices."),
     ] = None,
 ) -> None:
     """Print the clean set of a file of correctness bits, as JSON."""
-    from mild_trainer.data import files
+    from mild_trainer.clean_set import check_set_path
     from mild_trainer.file_selection import select_from_file
 
     with exit_on_error():
-        result = select_from_file(file, SelectionOptions(**selection), plot)
         if out is not None:
-            files.write_indices(out, np.array(result["indices"], dtype=np.int64))
+            check_set_path(out)
+        result, clean_set = select_from_file(file, SelectionOptions(**selection), plot)
+        if out is not None:
+            clean_set.write(out)
         typer.echo(_format_selection(result))
         if out is not None:
-            n_selected, n_samples = result["num_selected"], result["num_samples"]
-            typer.echo(f"The clean set: {out}, the indices of {n_selected:,} of {n_samples:,} samples", err=True)
+            typer.echo(clean_set.describe_file(out), err=True)
 
 
 def _format_selection(selection: dict[str, Any]) -> str:

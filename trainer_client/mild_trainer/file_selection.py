@@ -12,6 +12,7 @@ from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
+from mild_trainer.clean_set import CleanSet
 from mild_trainer.data import files
 from mild_trainer.errors import DataError
 
@@ -21,8 +22,10 @@ _REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = None) -> dict[str, Any]:
-    """Select the clean set from a ``.npy`` or ``.npz`` file, and return the selection as in the HTTP API.
+def select_from_file(
+    path: Path, options: SelectionOptions, plot: Path | None = None
+) -> tuple[dict[str, Any], CleanSet]:
+    """Select the clean set from a ``.npy`` or ``.npz`` file; return the selection as in the HTTP API, and the set.
 
     Parameters
     ----------
@@ -61,9 +64,9 @@ def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = 
         observed=None if observed is None else bitmap.pack(observed),
         planted=_read_planted(path, arrays, correct.shape[1]),
     )
-    labels = _read_labels(path, arrays, correct.shape[1]) if options.needs_labels else None
+    labels = _read_labels(path, arrays, correct.shape[1])
     audit = _read_audit(path, arrays, correct.shape[1])
-    selection = select([bits], options, Annotations(labels, audit))
+    selection = select([bits], options, Annotations(labels if options.needs_labels else None, audit))
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
     clean = _read_clean(path, arrays, correct.shape[1])
     if clean is not None:
@@ -78,7 +81,7 @@ def select_from_file(path: Path, options: SelectionOptions, plot: Path | None = 
         )
 
         save_histogram(fit, answer, plot)
-    return answer
+    return answer, CleanSet.from_selection(selection, labels=None if labels is None else labels.tolist())
 
 
 def _check_bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Reading and writing of array files with helpful errors, and the ``npz`` data set."""
+"""Reading of array files with helpful errors, and the ``npz`` data set."""
 
 import gzip
 import io
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client.atomic_write import write_atomically
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
@@ -26,21 +25,6 @@ _ALLOWED_GLOBALS = {
 
 # First bytes of a .npy file and of an .npz file (a zip archive, which may be empty).
 _MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
-
-
-def write_indices(path: Path, indices: NDArray[np.integer]) -> None:
-    """Replace the ``.npy`` file at `path` by `indices` of samples, shape (n_selected,), as int64.
-
-    Raises
-    ------
-    DataError
-        If the suffix of `path` is not ``.npy``.
-    """
-    if path.suffix != ".npy":
-        raise DataError(f"the set {path} ends in {path.suffix!r}; give a file that ends in .npy")
-    content = io.BytesIO()
-    np.save(content, indices.astype(np.int64), allow_pickle=False)
-    write_atomically(path, content.getvalue())
 
 
 def check_folder(data_dir: Path | None, dataset: str) -> Path:

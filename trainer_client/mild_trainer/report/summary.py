@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mild_core import bitmap
 from mild_core.alarms import find_alarms
-from mild_trainer.data import files
+from mild_trainer import clean_set
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -277,7 +277,7 @@ def write_clean_set(history: History, folder: Path) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     mask = bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
-    files.write_indices(path, np.flatnonzero(mask))
+    clean_set.write_indices(path, np.flatnonzero(mask))
     return path
 
 

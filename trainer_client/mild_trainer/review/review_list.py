@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit
-from mild_trainer.data import files
+from mild_trainer import clean_set
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
@@ -122,7 +122,7 @@ def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int
     DataError
         If the suffix of `path` is not ``.npy``.
     """
-    files.write_indices(path, indices)
+    clean_set.write_indices(path, indices)
     rate = summary["fitted"]["noise_rate"]
     wrong = "" if rate is None else f", noise rate {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
     print(f"{path}: {indices.size} samples that the marks leave, fit {summary['verdict']}{wrong}", file=sys.stderr)
