@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import Scope
 
+from mild_core.statements import format_at_least, format_at_most
 from mild_service import __version__
 from mild_service.api_keys import ANONYMOUS, ApiKey
 
@@ -49,7 +50,7 @@ def format_sentence(text: str) -> str:
 
 
 def format_interval(estimate: Mapping[str, float] | None, digits: int = 0) -> str:
-    """Format the interval from ``low`` to ``high`` of an estimated share as percentages."""
+    """Format the interval from ``low`` to ``high`` of a share as percentages."""
     if estimate is None:
         return NONE
     return f"{100 * estimate['low']:.{digits}f}–{100 * estimate['high']:.{digits}f}%"
@@ -82,6 +83,8 @@ def format_count(count: int, noun: str, several: str | None = None) -> str:
 FILTERS: Mapping[str, Any] = {
     "number": format_number,
     "percent": format_percent,
+    "at_least": format_at_least,
+    "at_most": format_at_most,
     "score": format_score,
     "sentence": format_sentence,
     "interval": format_interval,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
+from mild_core.statements import describe_quality
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets
 from mild_service.dashboard.progress import build_learning_curve, find_run_alarms
@@ -131,6 +132,7 @@ async def _build_panel(request: Request, page: PageState, selections: Selections
     fit = await selections.read_fit(plan)
     return {
         "selection": summary,
+        "statements": describe_quality(summary),
         "alarms": find_alarms(*_get_measured_quality(summary), {}),
         "chart": {
             "metric": sweep["metric"],
@@ -159,14 +161,17 @@ def _make_cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
         for part in ("precision", "recall")
         for name in (part, f"{part}_low", f"{part}_high")
     }
-    measured = None
-    if cuts and cuts[0]["measured"] is not None:
-        measured = {name: [cut["measured"][name] for cut in cuts] for name in ("precision", "recall")}
+    columns = {
+        part: {name: [cut[part][name] for cut in cuts] for name in ("precision", "recall")}
+        if cuts and cuts[0].get(part)
+        else None
+        for part in ("measured", "bounds")
+    }
     return {
         "value": [cut["value"] for cut in cuts],
         "kept": [cut["num_kept"] for cut in cuts],
         "fitted": fitted,
-        "measured": measured,
+        **columns,
     }
 
 

@@ -54,6 +54,9 @@ def test_the_overview_of_a_finished_round_draws_the_apis_sweep(run: httpx.Client
     told = run.get("/selection/a?round=0").json()
     assert f"<b>{told['num_selected']:,}</b>" in page
     assert "Overlap with its members" not in page
+    lead = f"How many of the {told['num_selected']:,} kept labels are wrong is not known: no label was checked."
+    assert page.index(lead) < page.index('class="known known-fitted"')
+    assert drawn["bounds"] is None
 
 
 def test_what_has_to_be_computed_is_left_for_the_page_to_ask_for(run: httpx.Client) -> None:
@@ -67,6 +70,7 @@ def test_what_has_to_be_computed_is_left_for_the_page_to_ask_for(run: httpx.Clie
     run.put("/runs/a/audit", json={"indices": [0, 1], "clean": [True, False]})
     assert "data-wanted" in run.get("/ui/runs/a?round=0").text
     part = run.get("/ui/runs/a/rounds/0/selection").text
+    assert "On 2 checked samples, which speak for themselves alone unless they were drawn at random" in part
     assert "Measured on 2 checked" in part
     assert data(part, "cut-data")["measured"] is not None
     assert run.get("/ui/runs/a/rounds/2/selection").status_code == 409

@@ -12,6 +12,7 @@ const SIDE = 12;
 const number = (value) => value.toLocaleString("en-US");
 const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share).toFixed(digits)}%`);
 const range = (low, high) => (low == null ? "not identified" : `${(100 * low).toFixed(0)}–${(100 * high).toFixed(0)}%`);
+const atLeast = (share) => `${(Math.floor(1000 * share + 1e-9) / 10).toFixed(1)}%`;
 const short = (value) => String(Number(value.toFixed(2)));
 
 /** Draw the histogram of the panel, if there is one; `cut` is the bin that a reader chose before. */
@@ -50,7 +51,7 @@ class Cut {
     this.inner = width - 2 * SIDE;
     this.step = this.inner / this.n;
     const svg = element("svg", { width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}`, class: "cut-svg" });
-    svg.append(this.clips(), this.bars("kept"), this.bars("dropped"), ...this.curves(), ...this.axis());
+    svg.append(this.clips(), this.bars("kept"), this.bars("dropped"), ...this.curves(), ...this.bounds(), ...this.axis());
     this.ownMark = element("line", { class: "cut-own", x1: this.x(this.own + 1), x2: this.x(this.own + 1), y1: TOP, y2: HEIGHT - BOTTOM });
     svg.append(this.ownMark, (this.slider = this.handle()));
     this.container.replaceChildren(svg);
@@ -97,6 +98,22 @@ class Cut {
     );
   }
 
+  /** The lower bounds of every cut, on an axis of shares at the right. */
+  bounds() {
+    if (!this.data.bounds) return [];
+    const y = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
+    const lines = ["precision", "recall"].map((name) =>
+      element("path", {
+        d: this.data.bounds[name].map((share, bin) => `${bin ? "L" : "M"}${this.x(bin + 1)} ${y(share)}`).join(""),
+        class: `cut-bound ${name}`,
+      }),
+    );
+    const ticks = [0.5, 1].map((share) =>
+      element("text", { class: "cut-tick cut-share", x: this.width - SIDE, y: y(share) - 4, "text-anchor": "end" }, percent(share, 0)),
+    );
+    return [...lines, ...ticks];
+  }
+
   axis() {
     const parts = [element("line", { class: "cut-base", x1: SIDE, x2: this.width - SIDE, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM })];
     const ticks = Math.max(2, Math.min(this.n, Math.floor(this.inner / 90)));
@@ -106,9 +123,8 @@ class Cut {
       const at = i === 0 ? SIDE : i === ticks - 1 ? this.width - SIDE : this.x(bin + 0.5);
       parts.push(element("text", { class: "cut-tick", x: at, y: HEIGHT - BOTTOM + 16, "text-anchor": anchor }, short(this.data.value[bin])));
     }
-    const [right, wrong] = this.width < 460 ? ["likely right", "likely wrong"] : ["learned early: likely right", "never learned: likely wrong"];
-    parts.push(element("text", { class: "cut-tick", x: SIDE, y: HEIGHT - 6 }, `← ${right}`));
-    parts.push(element("text", { class: "cut-tick", x: this.width - SIDE, y: HEIGHT - 6, "text-anchor": "end" }, `${wrong} →`));
+    parts.push(element("text", { class: "cut-tick", x: SIDE, y: HEIGHT - 6 }, "← learned early"));
+    parts.push(element("text", { class: "cut-tick", x: this.width - SIDE, y: HEIGHT - 6, "text-anchor": "end" }, "learned late or never →"));
     return parts;
   }
 
@@ -175,13 +191,17 @@ class Cut {
   }
 
   valueText() {
-    const { value, kept, fitted } = this.data;
-    const quality = fitted.precision[this.at] == null ? "" : `, precision about ${percent(fitted.precision[this.at], 0)}, recall about ${percent(fitted.recall[this.at], 0)}`;
-    return `score up to ${short(value[this.at])}: ${number(kept[this.at])} kept${quality}`;
+    const { value, kept, fitted, bounds, measured } = this.data;
+    const at = this.at;
+    const texts = [`score up to ${short(value[at])}: ${number(kept[at])} kept`];
+    if (bounds) texts.push(`bounded: at least ${atLeast(bounds.precision[at])} of the kept are right, at least ${atLeast(bounds.recall[at])} of the right are kept`);
+    if (measured) texts.push(`measured: precision ${percent(measured.precision[at])}, recall ${percent(measured.recall[at])}`);
+    if (fitted.precision[at] != null) texts.push(`by the fit: precision ${percent(fitted.precision[at], 0)}, recall ${percent(fitted.recall[at], 0)}`);
+    return texts.join("; ");
   }
 
   describe() {
-    const { kept, value, fitted, measured, metric } = this.data;
+    const { kept, value, fitted, bounds, measured, metric } = this.data;
     const at = this.at;
     const total = kept[this.n - 1];
     setOutput("kept", number(kept[at]));
@@ -189,7 +209,8 @@ class Cut {
     for (const name of ["precision", "recall"]) {
       setOutput(name, percent(fitted[name][at]));
       setOutput(`${name}-range`, range(fitted[`${name}_low`][at], fitted[`${name}_high`][at]));
-      if (measured) setOutput(`measured-${name}`, name === "recall" ? `precision, recall ${percent(measured.recall[at])}` : percent(measured.precision[at]));
+      if (bounds) setOutput(`bound-${name}`, `≥ ${atLeast(bounds[name][at])}`);
+      if (measured) setOutput(`measured-${name}`, name === "recall" ? `${percent(measured.recall[at])} of the right are kept` : percent(measured.precision[at]));
     }
     this.container.dataset.metric = metric;
     this.container.dataset.value = value[at];

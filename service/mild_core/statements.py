@@ -1,0 +1,208 @@
+"""What is known of a clean set, in sentences that name their basis.
+
+From the strongest basis to the weakest: *bounded* by a random audit, whatever the noise, the network and the scores;
+*measured* on checked samples; *fitted*, which holds only as far as the assumption of the fit does. An experiment whose
+true labels are known measures on all samples (*true*). Where no label was
+checked, the first sentence says that the share of wrong labels is not known. Bounds are rounded to the safe side.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from mild_core.guarantee import BOUND_ERROR, UPPER_ERROR, Counts, limit_undrawn_wrong
+
+DRAW_SIZE = 100
+"""Samples that pages and messages propose to draw and check."""
+_SECONDS_PER_CHECK = 5
+_DRAW_SIZES = (50, 100, 300, 500)
+_ASSUMED_WRONG_SHARE = 0.05
+_ROUNDING = 1e-9
+
+Basis = Literal["bounded", "true", "measured", "unknown", "fitted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence about a clean set, and what it rests on."""
+
+    basis: Basis
+    text: str
+
+
+def describe_quality(selection: Mapping[str, Any]) -> list[Statement]:
+    """Describe what is known of a clean set; the strongest statement comes first, those of the fit last.
+
+    Parameters
+    ----------
+    selection
+        The selection as JSON values, as in the HTTP API. Without `measured`, `guarantee` or `bounds`, nothing is said
+        of them.
+    """
+    bounded = _describe_bounds(selection)
+    measured, fitted = _describe_measured(selection), _describe_fitted(selection.get("fitted") or {})
+    promise = _describe_promise(selection.get("guarantee"))
+    statements = [Statement("bounded", text) for text in (*bounded, *promise) if bounded]
+    if measured:
+        statements.append(Statement("measured", measured))
+    if not statements:
+        reason = "no label was checked" if not promise else "no bound holds for this choice"
+        unknown = f"How many of the {selection['num_selected']:,} kept labels are wrong is not known: {reason}."
+        statements += [Statement("unknown", text) for text in (unknown, *promise)]
+    if fitted:
+        statements.append(Statement("fitted", fitted))
+    return statements
+
+
+def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
+    """Describe what a complete random audit bounds; empty without one."""
+    guarantee, bounds = selection.get("guarantee"), selection.get("bounds")
+    texts = []
+    if guarantee and guarantee["upper"] is not None:
+        texts.append(
+            f"At most {format_at_most(guarantee['upper'])} of the kept labels are wrong, the drawn ones aside, with "
+            f"{1 - UPPER_ERROR:.0%} confidence. {guarantee['drawn']:,} samples were drawn at random and checked: "
+            f"{guarantee['kept_of_drawn']:,} of them are kept, and {guarantee['wrong_of_drawn']:,} of these are wrong."
+        )
+    if bounds:
+        rate = bounds["noise_rate"]
+        texts += [
+            f"At least {format_at_least(bounds['precision'])} of the kept labels are right, with "
+            f"{1 - BOUND_ERROR:.0%} confidence, and at least {format_at_least(bounds['recall'])} of the right labels "
+            f"are kept, with {1 - 2 * BOUND_ERROR:.0%} confidence in both.",
+            f"Of all judged labels, {format_at_least(rate['low'])} to {format_at_most(rate['high'])} are wrong, with "
+            f"{1 - 2 * BOUND_ERROR:.0%} confidence.",
+        ]
+    return texts
+
+
+def _describe_promise(guarantee: Mapping[str, Any] | None) -> list[str]:
+    """Describe the promise of the rule, or why there is none; empty without a complete random audit."""
+    if not guarantee:
+        return []
+    head = "The rule's promise" if guarantee["holds"] else "The rule promises nothing"
+    return [f"{head}: {guarantee['reason'].replace('`', '')}."]
+
+
+def _describe_measured(selection: Mapping[str, Any]) -> str | None:
+    """Describe the quality on the checked samples; None without any."""
+    measured, guarantee = selection.get("measured"), selection.get("guarantee")
+    if not measured or not measured["known"]:
+        return None
+    n_checked = measured["known"]
+    found = describe_shares(measured["precision"], measured["recall"]) or "none of them is both kept and right"
+    if n_checked == selection.get("num_samples"):
+        return f"On all {n_checked:,} samples, each of them checked: {found}."
+    if guarantee and guarantee["drawn"] >= n_checked:
+        drawn = "all of them drawn at random"
+    elif guarantee:
+        drawn = f"{guarantee['drawn']:,} of them drawn at random, the others chosen"
+    else:
+        drawn = "which speak for themselves alone unless they were drawn at random"
+    return f"On {n_checked:,} checked samples, {drawn}: {found}."
+
+
+def describe_truth(precision: float | None, recall: float | None) -> Statement:
+    """Describe the quality that is measured against the true labels of all samples."""
+    found = describe_shares(precision, recall) or "none of the labels is both kept and right"
+    return Statement("true", f"Against the true labels, which only an experiment knows: {found}.")
+
+
+def describe_shares(precision: float | None, recall: float | None) -> str | None:
+    """Describe precision and recall in words, without a full stop; None where both are undefined."""
+    parts = []
+    if precision is not None:
+        parts.append(f"{precision:.1%} of the kept labels are right")
+    if recall is not None:
+        parts.append(f"{recall:.1%} of the right labels are kept")
+    return ", ".join(parts) or None
+
+
+def _describe_fitted(fitted: Mapping[str, Mapping[str, float] | None]) -> str | None:
+    """Describe what follows from the fit, and the assumption; None where it identifies nothing."""
+    texts = {
+        "noise_rate": "of all labels are wrong",
+        "precision": "of the kept are right",
+        "recall": "of the right are kept",
+    }
+    parts = [
+        f"{estimate['value']:.0%} ({estimate['low']:.0%} to {estimate['high']:.0%}) {texts[name]}"
+        for name, estimate in fitted.items()
+        if estimate is not None
+    ]
+    if not parts:
+        return None
+    return f"By the fit, {', '.join(parts)}: {FIT_ASSUMPTION}."
+
+
+FIT_ASSUMPTION = "this holds if wrong labels are learnt as the fit supposes, which no recording shows"
+"""The assumption of all fitted numbers."""
+
+
+def describe_draw(n: int = DRAW_SIZE) -> str:
+    """Describe the step that bounds the quality of a set, without a full stop."""
+    return f"Draw {n:,} samples at random and check them: {describe_checking_time(n)}"
+
+
+def describe_checking_time(n: int) -> str:
+    """Describe how long it takes a person to check `n` labels."""
+    minutes = math.ceil(n * _SECONDS_PER_CHECK / 60)
+    return f"about {minutes:,} minute{'' if minutes == 1 else 's'} at {_SECONDS_PER_CHECK} seconds each"
+
+
+@dataclass(frozen=True, slots=True)
+class DrawPlan:
+    """What a draw of a size would bound.
+
+    Attributes
+    ----------
+    n
+        Samples to draw and check.
+    checking_time
+        How long that takes, in words.
+    upper
+        90% upper bound of the share of wrong labels in the set, if 5% of its checked samples turn out to be wrong.
+    """
+
+    n: int
+    checking_time: str
+    upper: float
+
+
+def plan_draws(kept: Sequence[int], cut: int | None, sizes: Sequence[int] = _DRAW_SIZES) -> list[DrawPlan]:
+    """Compute what draws of some sizes would bound, before any of them is made.
+
+    Parameters
+    ----------
+    kept
+        Shape (n_cuts,), samples up to each cut; the last one is all that can be drawn.
+    cut
+        The cut of the set; None, or -1, for everyone.
+    sizes
+        Sizes of the draws; those that are no smaller than the number of samples are left out.
+    """
+    counts: Counts = np.asarray(kept, dtype=np.int64)
+    position = counts.size - 1 if cut is None or cut < 0 else cut
+    plans = []
+    for n in sizes:
+        if n >= counts[-1]:
+            continue
+        drawn = np.rint(n * counts / counts[-1]).astype(np.int64)
+        wrong = np.rint(_ASSUMED_WRONG_SHARE * drawn).astype(np.int64)
+        limit = int(limit_undrawn_wrong(counts, drawn, wrong)[position])
+        n_undrawn = max(int(counts[position] - drawn[position]), 1)
+        plans.append(DrawPlan(n, describe_checking_time(n), limit / n_undrawn))
+    return plans
+
+
+def format_at_most(share: float) -> str:
+    """Format an upper bound of a share as a percentage, rounded up."""
+    return f"{math.ceil(1000 * share - _ROUNDING) / 10:.1f}%"
+
+
+def format_at_least(share: float) -> str:
+    """Format a lower bound of a share as a percentage, rounded down."""
+    return f"{math.floor(1000 * share + _ROUNDING) / 10:.1f}%"
