@@ -92,6 +92,7 @@ def test_the_demo_runs_through_an_embedded_service(run: CliRunner, tmp_path: Pat
     assert summary["rounds"][0]["selection"]["run_id"].startswith("digits-")
     assert summary["settings"]["noise"] == "symmetric:0.4"
     assert summary["oracle"] is not None
+    assert result.output.index("Against the true labels, ") < result.output.index("digits, noise symmetric:0.4")
     assert (tmp_path / "report.html").exists()
     clean_set, _, command, address = result.output.splitlines()[-4:]
     assert str(tmp_path / "clean.npy") in clean_set
@@ -109,6 +110,19 @@ def serves(line: str) -> bool:
         is_listening = any("listening on" in text for text in service.stdout)
         service.terminate()
     return is_listening
+
+
+@pytest.mark.parametrize("how", [["--local"], [], ["--mode", "offline"]])
+def test_without_a_known_truth_the_table_comes_after_what_is_not_known(
+    how: list[str], run: CliRunner, tmp_path: Path
+) -> None:
+    result = run.invoke(cli.app, ["train", *QUICK, "--noise", "none", *how, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    checks = "--draw 100" if not how else "--order random --limit 100"
+    unknown, step, table = map(
+        result.output.index, ("is not known: no label was checked.", f"{tmp_path} {checks}", "digits, noise")
+    )
+    assert unknown < step < table
 
 
 @pytest.mark.parametrize("how", [["--local"], [], ["--mode", "offline"]])
@@ -238,7 +252,10 @@ def test_a_selection_from_a_file_is_written_as_indices(run: CliRunner, tmp_path:
     written = np.load(out)
     assert written.dtype == np.int64
     assert written.tolist() == json.loads(result.stdout)["indices"]
-    assert result.stderr == f"The clean set: {out}, the indices of 300 of 400 samples\n"
+    assert result.stderr == (
+        "How many of the 300 kept labels are wrong is not known: no label was checked.\n"
+        f"The clean set: {out}, the indices of 300 of 400 samples\n"
+    )
     refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--out", str(tmp_path / "clean.txt")])
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "give a file that ends in .csv or .npy" in refused.stderr

@@ -4,13 +4,15 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.data import Dataset
-from mild_trainer.report import figures, report, summary
+from mild_trainer.report import figures, model_card, report, summary
+from mild_trainer.report.summary import summarise_training
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History
 from mild_trainer.training.loop import run_rounds
@@ -103,7 +105,51 @@ def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
     assert found["rounds"][0]["f1"] is None
     assert found["rounds"][0]["true_noise"] is None
     assert found["oracle"] is None
-    assert summary.format_table_rows(found)[0][3:8] == ("-",) * 5
+    row = dict(zip(summary.HEADINGS, summary.format_table_rows(found)[0], strict=True))
+    assert [row[name] for name in ("precision", "recall", "F1", "noise true", "noise fitted")] == ["-"] * 5
+
+
+def forget_truth(history: History, **summary: Any) -> dict[str, Any]:
+    rounds = tuple(replace(each, agreement=None, summary={**each.summary, **summary}) for each in history.rounds)
+    bare = replace(history, rounds=rounds, data=replace(history.data, y_train_clean=None), oracle_accuracy=None)
+    return summarise_training(bare)
+
+
+def test_a_known_truth_leads_and_the_fit_comes_last(history: History) -> None:
+    results = summarise_training(history)
+    statements = summary.describe_last_set(results)
+    assert [statement.basis for statement in statements] == ["true", "fitted"]
+    agreement = history.rounds[-1].agreement
+    assert agreement is not None
+    assert f"{agreement.precision:.1%} of the kept labels are right" in statements[0].text
+    assert summary.describe_next_step(statements, "mild review out", results) is None
+    assert summary.describe_last_set({**results, "rounds": []}) == []
+    assert summary.describe_next_step([], "mild review out", results) is None
+    page = report.render_report(results)
+    assert page.index(statements[0].text) < page.index("<h2>Rounds</h2>") < page.index("By the fit, ")
+
+
+def test_without_a_checked_label_the_report_says_what_makes_the_set_known(history: History) -> None:
+    for run_id, command in ((None, "--order random --limit 100"), ("r", "--draw 100")):
+        results = forget_truth(history, run_id=run_id)
+        (unknown, *_) = statements = summary.describe_last_set(results)
+        assert (unknown.basis, "is not known: no label was checked." in unknown.text) == ("unknown", True)
+        step = summary.describe_next_step(statements, "mild review out", results)
+        assert step is not None
+        assert step.startswith("Draw 100 samples at random and check them: about 9 minutes")
+        assert step.endswith(f"mild review out {command}")
+        page, card = report.render_report(results), model_card.render_model_card(results)
+        for text in (page, card):
+            assert text.index("is not known: no label was checked.") < text.index(f"mild review RUN {command}")
+            assert text.index(f"mild review RUN {command}") < text.index("By the fit, ")
+
+
+def test_what_was_audited_since_leads_the_report(history: History) -> None:
+    results = forget_truth(history)
+    measured = {"known": 40, "precision": 0.9, "recall": 0.8, "f1": 0.85, "auc": 0.9}
+    page = report.render_report(results, selection={**results["rounds"][-1]["selection"], "measured": measured})
+    assert "is not known" not in page
+    assert "On 40 checked samples" in page
 
 
 def test_the_table_fits_80_columns(history: History) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mild_client import BackgroundBackend, HttpBackend, LocalSelector, MildClient, RunExists, SelectionBackend
 from mild_client.backends.background import Mode
+from mild_client.commands import format_command
 from mild_core.errors import ParameterError
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import CheckpointError, TrainerError
@@ -162,7 +163,7 @@ class Job:
             if history.rounds:
                 model_card.write_model_card(results, self.out)
             page = report.write_report(self.out / "report.html", results, samples)
-            _print_results(console, history, results, (summary_path, page), clean_set_path)
+            _print_results(console, history, results, (summary_path, page), clean_set_path, self._review_command())
 
     def _gather_samples(self, history: "History", client: MildClient | None) -> "ReportSamples | None":
         """Return the samples that the report shows.
@@ -178,6 +179,11 @@ class Job:
         training = TrainingFolder.read(self.out)
         run = LocalRun(training) if client is None else ServiceRun(client, training.require_run_id(), training)
         return sample_sections.gather_samples(run, training, history.data)
+
+    def _review_command(self) -> str:
+        """Return the command that reviews the training."""
+        url = self.backend_options.url
+        return format_command("mild", "review", self.out, *(() if url is None else ("--url", url)))
 
     def _check_options(self) -> None:
         """Raise ParameterError or CheckpointError if options are invalid, before anything is started or written."""
@@ -220,11 +226,23 @@ def _print_results(
     results: dict[str, Any],
     paths: tuple[Path, Path],
     clean_set_path: Path | None,
+    review_command: str,
 ) -> None:
-    """Print the table of rounds, remarks on the training, and the paths of the files."""
+    """Print what is known of the last set, the table of rounds, remarks on the training, and the paths of the files.
+
+    `review_command` is `mild review` with the training.
+    """
     from mild_trainer.report import summary
 
+    statements = summary.describe_last_set(results)
+    next_step = summary.describe_next_step(statements, review_command, results)
+    leading = [statement.text for statement in statements if statement.basis != "fitted"]
+    for text in filter(None, (*leading, next_step)):
+        console.print(text, highlight=False, soft_wrap=True)
     console.print(summary.build_terminal_table(results))
+    for statement in statements:
+        if statement.basis == "fitted":
+            console.print(statement.text, highlight=False, soft_wrap=True, style="dim")
     if history.held_out_agreement is not None:
         console.print(
             f"{history.held_out_agreement.summary_text}.",

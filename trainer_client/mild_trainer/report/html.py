@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from html import escape
 from string import Template
 
+from mild_core.statements import Statement
+
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -20,6 +22,9 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 sys
 main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 12px; }
 p, figcaption { color: var(--soft); margin: 0 0 12px; } .wide + p { margin-top: 12px; }
+.known { border-left: 3px solid var(--accent); padding-left: 14px; margin: 20px 0; }
+.known p { margin: 0 0 6px; } .known p:first-child { color: var(--ink); font-size: 17px; font-weight: 600; }
+.fitted { font-size: 13px; }
 .alarm { color: #d1495b; font-weight: 600; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 20px 0; }
 .card, figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
@@ -54,6 +59,18 @@ $body
 def render_page(title: str, subtitle: str, body: str) -> str:
     """Return the whole page as HTML; `title` and `subtitle` are escaped, `body` is HTML already."""
     return _PAGE.substitute(title=escape(title), subtitle=escape(subtitle), body=body)
+
+
+def render_statements(statements: Iterable[Statement], next_step: str | None) -> str:
+    """Return what is known of a set as HTML, without what only the fit says, which `render_fitted` shows."""
+    texts = [statement.text for statement in statements if statement.basis != "fitted"]
+    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in filter(None, (*texts, next_step)))
+    return f"<div class='known'>{paragraphs}</div>" if paragraphs else ""
+
+
+def render_fitted(statements: Iterable[Statement]) -> str:
+    """Return what only the fit says, as small HTML; empty where it says nothing."""
+    return "".join(f"<p class='fitted'>{escape(each.text)}</p>" for each in statements if each.basis == "fitted")
 
 
 def render_cards(cards: Iterable[tuple[str, str]]) -> str:

@@ -52,7 +52,7 @@ def render_model_card(results: Mapping[str, Any]) -> str:
 # {_format_cell(name)}
 
 Trained over rounds with mild-selection, which leaves samples out whose labels look wrong.
-
+{_render_statements(results)}
 | fact | value |
 |---|---|
 {facts}
@@ -87,6 +87,16 @@ model.eval()
 """
 
 
+def _render_statements(results: Mapping[str, Any]) -> str:
+    """Return what is known of the last set as paragraphs, those of the fit last and small."""
+    statements = summary.describe_last_set(results)
+    texts = [statement.text for statement in statements if statement.basis != "fitted"]
+    texts.append(summary.describe_next_step(statements, "mild review RUN", results) or "")
+    paragraphs = [_format_cell(text) for text in texts if text]
+    paragraphs += [f"<sub>{_format_cell(each.text)}</sub>" for each in statements if each.basis == "fitted"]
+    return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
+
+
 def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values of the measured facts."""
     data, noise = results["dataset"], results["noise"]
@@ -98,21 +108,13 @@ def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if results["rounds"]:
         last = results["rounds"][-1]
-        estimates = last["selection"]["fitted"]
         facts += [("rounds", str(len(results["rounds"]))), ("samples kept by the last", f"{last['selected']:,}")]
         facts += [("verdict", last["verdict"])]
-        facts += [
-            (f"{name.replace('_', ' ')}, fitted", _format_interval(interval)) for name, interval in estimates.items()
-        ]
         facts += [("test accuracy, last round", summary.format_number(last["test_accuracy"]))]
     if results["finish"] is not None:
         finish = results["finish"]
         facts += [(f"test accuracy, {finish['method']} finish", summary.format_number(finish["test_accuracy"]))]
     return [*facts, *((f"version of {name}", version) for name, version in results["versions"].items())]
-
-
-def _format_interval(interval: Mapping[str, float] | None) -> str:
-    return "-" if interval is None else f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
 
 
 def _list_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:

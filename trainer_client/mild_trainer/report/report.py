@@ -7,12 +7,18 @@ from typing import Any
 
 from mild_client import MildClient, RoundFit
 from mild_core.agreement import HeldOutAgreement
+from mild_core.statements import DRAW_SIZE, describe_draw, describe_quality
 from mild_trainer.report import figures, html, sample_sections, summary
 from mild_trainer.report.sample_sections import ReportSamples
 from mild_trainer.review.review_runs import ServiceRun, TrainingFolder, open_reviewed_run
 
 
-def write_report(path: Path, results: Mapping[str, Any], samples: ReportSamples | None = None) -> Path:
+def write_report(
+    path: Path,
+    results: Mapping[str, Any],
+    samples: ReportSamples | None = None,
+    selection: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the report of a training to `path`, and return the path.
 
     Parameters
@@ -23,13 +29,19 @@ def write_report(path: Path, results: Mapping[str, Any], samples: ReportSamples 
         Content of ``summary.json``.
     samples
         The samples to show; None leaves their sections out.
+    selection
+        The last selection as it is now, with what has been audited since; None for that of `results`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_report(results, samples), encoding="utf-8")
+    path.write_text(render_report(results, samples, selection), encoding="utf-8")
     return path
 
 
-def render_report(results: Mapping[str, Any], samples: ReportSamples | None = None) -> str:
+def render_report(
+    results: Mapping[str, Any],
+    samples: ReportSamples | None = None,
+    selection: Mapping[str, Any] | None = None,
+) -> str:
     """Return the report of a training as HTML.
 
     Parameters
@@ -38,12 +50,16 @@ def render_report(results: Mapping[str, Any], samples: ReportSamples | None = No
         Content of ``summary.json``.
     samples
         The samples to show; None leaves their sections out.
+    selection
+        The last selection as it is now, with what has been audited since; None for that of `results`.
     """
     data, settings, rounds = results["dataset"], results["settings"], results["rounds"]
     n_rounds, rows = len(rounds), summary.format_table_rows(results)
     sentences = summary.describe_planting(results), summary.describe_validation(results), _describe_stop_reason(results)
+    statements = summary.describe_last_set(results, selection)
     sections = [
         _render_agreement(results["verified"]),
+        html.render_statements(statements, summary.describe_next_step(statements, "mild review RUN", results)),
         html.render_cards(_list_key_values(results)) if rounds else "",
         "<h2>Rounds</h2>",
         html.render_table(
@@ -52,6 +68,7 @@ def render_report(results: Mapping[str, Any], samples: ReportSamples | None = No
         ),
         *(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in summary.describe_alarms(results)),
         f"<p>{escape(' '.join(filter(None, sentences)))}</p>",
+        html.render_fitted(statements),
         render_histograms((record["round"], record["selection"], _parse_fit(record)) for record in rounds),
         "" if samples is None else sample_sections.render_sample_sections(samples),
         f"<h2>Loss and accuracy</h2><figure>{figures.draw_training_curves(rounds)}</figure>",
@@ -111,7 +128,6 @@ def _list_key_values(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     last, oracle = results["rounds"][-1], results["oracle"]
     cards = [
         ("samples kept", f"{last['selected']:,}"),
-        ("noise, fitted", summary.format_number(last["fitted_noise"])),
         ("test accuracy, last round", summary.format_number(last["test_accuracy"])),
         ("test accuracy, all labels", summary.format_number(results["baseline"]["test_accuracy"])),
     ]
@@ -162,7 +178,8 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
     with open_reviewed_run(run, url, api_key) as reviewed:
         training = TrainingFolder.read(folder)
         samples = sample_sections.gather_samples(reviewed, training, training.load_data())
-    return write_report(path, training.read_summary(), samples)
+        selection = reviewed.read_selection()
+    return write_report(path, training.read_summary(), samples, selection)
 
 
 def render_service_run(client: MildClient, run_id: str) -> str:
@@ -176,10 +193,16 @@ def render_service_run(client: MildClient, run_id: str) -> str:
         n_selected = f"{selection['num_selected']:,}"
         rows.append((str(number), n_selected, summary.format_number(noise and noise["value"]), selection["verdict"]))
     samples = sample_sections.gather_samples(ServiceRun(client, run_id, None), None, None)
+    statements = describe_quality(selections[-1][1])
+    is_bounded = statements[0].basis == "bounded"
     body = (
-        html.render_cards([("samples kept", rows[-1][1]), ("noise, fitted", rows[-1][2])]),
+        html.render_statements(
+            statements, None if is_bounded else f"{describe_draw()}: mild review RUN --draw {DRAW_SIZE}"
+        ),
+        html.render_cards([("samples kept", rows[-1][1])]),
         "<h2>Rounds</h2>",
         html.render_table(("round", "kept", "noise fitted", "verdict"), map(html.render_row, rows)),
+        html.render_fitted(statements),
         render_histograms(selections),
         sample_sections.render_sample_sections(samples),
     )

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mild_core import bitmap
 from mild_core.alarms import find_alarms
+from mild_core.statements import DRAW_SIZE, Statement, describe_draw, describe_quality, describe_truth
 from mild_trainer import clean_set
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
@@ -27,9 +28,9 @@ HEADINGS = (
     "precision",
     "recall",
     "F1",
-    "noise fitted",
     "noise true",
     "test accuracy",
+    "noise fitted",
     "verdict",
 )
 """Headings of the table of rounds."""
@@ -50,8 +51,8 @@ def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
             str(record["round"]),
             f"{record['members']:,}",
             f"{record['selected']:,}",
-            *(format_number(record[name]) for name in ("precision", "recall", "f1", "fitted_noise", "true_noise")),
-            format_number(record["test_accuracy"]),
+            *(format_number(record[name]) for name in ("precision", "recall", "f1", "true_noise", "test_accuracy")),
+            format_number(record["fitted_noise"]),
             str(record["verdict"]),
         )
         for record in results["rounds"]
@@ -71,19 +72,61 @@ def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
             "",
             *true_metrics,
             "",
-            "",
             format_number(results["baseline"]["test_accuracy"]),
+            "",
             "",
         )
     )
     finish, oracle = results["finish"], results["oracle"]
     if finish is not None:
-        rows.append((finish["method"], f"{finish['n_kept']:,}", *[""] * 6, format_number(finish["test_accuracy"]), ""))
+        rows.append(
+            (finish["method"], f"{finish['n_kept']:,}", *[""] * 5, format_number(finish["test_accuracy"]), "", "")
+        )
     if oracle is not None and noise is not None:
         n_clean = round((1 - noise) * n_samples)
         perfect = ("1.000",) * 3
-        rows.append(("true clean", f"{n_clean:,}", "", *perfect, "", "", format_number(oracle["test_accuracy"]), ""))
+        rows.append(("true clean", f"{n_clean:,}", "", *perfect, "", format_number(oracle["test_accuracy"]), "", ""))
     return rows
+
+
+def describe_last_set(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> list[Statement]:
+    """Describe what is known of the last clean set of a ``summary.json``, the fit's own figures last.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    selection
+        The selection as it is now, with what has been audited since; None for that of the summary.
+    """
+    if not results["rounds"]:
+        return []
+    last = results["rounds"][-1]
+    statements = describe_quality(last["selection"] if selection is None else selection)
+    if last["precision"] is None and last["recall"] is None:
+        return statements
+    bounded = [statement for statement in statements if statement.basis == "bounded"]
+    fitted = [statement for statement in statements if statement.basis == "fitted"]
+    return [*bounded, describe_truth(last["precision"], last["recall"]), *fitted]
+
+
+def describe_next_step(statements: Sequence[Statement], review_command: str, results: Mapping[str, Any]) -> str | None:
+    """Describe how labels of the last set get checked; None where it is bounded, or the true labels are known.
+
+    Parameters
+    ----------
+    statements
+        What is known of the set.
+    review_command
+        `mild review` with the training.
+    results
+        Content of ``summary.json``.
+    """
+    if not statements or statements[0].basis not in ("unknown", "measured"):
+        return None
+    has_service = results["rounds"][-1]["selection"].get("run_id") is not None
+    options = f"--draw {DRAW_SIZE}" if has_service else f"--order random --limit {DRAW_SIZE}"
+    return f"{describe_draw()}: {review_command} {options}"
 
 
 def describe_planting(results: Mapping[str, Any]) -> str | None:

@@ -49,6 +49,9 @@ class ReviewedRun(Protocol):
     def add_marks(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
 
+    def read_selection(self) -> dict[str, Any]:
+        """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
+
     def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
 
@@ -200,6 +203,12 @@ class LocalRun:
         counts = {"clean": evaluation.clean, "kept": evaluation.kept, "kept_clean": evaluation.kept_clean}
         return {"round": self._training.n_rounds - 1, **evaluation.summary(), **counts}
 
+    def read_selection(self) -> dict[str, Any]:
+        """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
+        selection, audit = self._select(), self._read_audit()
+        measured = evaluate_selection(selection.bitmap, selection.scores, audit).summary() if audit.n_known else None
+        return {**selection.summary(), "measured": measured}
+
     def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
 
@@ -272,6 +281,10 @@ class ServiceRun:
         is_marked, clean = marks.masks
         self._client.put_audit(self._run_id, np.flatnonzero(is_marked).tolist(), clean[is_marked].tolist())
         return self._client.evaluation(self._run_id, self._find_last_round())
+
+    def read_selection(self) -> dict[str, Any]:
+        """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
+        return self._client.selection(self._run_id, self._find_last_round())
 
     def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
