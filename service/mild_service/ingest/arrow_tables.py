@@ -1,6 +1,6 @@
 """Reads Arrow IPC streams and Parquet files with pyarrow, in the sandbox only."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -13,12 +13,24 @@ from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import MalformedBody
 from mild_service.ingest.column_ipc import BATCH_ROWS, Block, TextColumn
 from mild_service.ingest.columns import FIELDS, Column, Flags, RowNumbers
+from mild_service.ingest.log_options import CLASS_FIELDS
+
+TEXT_FIELDS = ("sample", *CLASS_FIELDS)
+"""Fields that may hold texts."""
 
 
-def read_arrow_stream(source: Any) -> Iterator[Any]:
-    """Yield the record batches of an Arrow IPC stream; `source` is a pyarrow file."""
+def read_arrow_stream(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the record batches of an Arrow IPC stream.
+
+    Parameters
+    ----------
+    source
+        A pyarrow file.
+    fields
+        The field of each column to read. All other columns are left out.
+    """
     schema = pyarrow.ipc.open_stream(source).schema
-    columns = _select_columns(schema.names, "stream")
+    columns = _select_columns(schema.names, fields, "stream")
     source.seek(0)
     options = pyarrow.ipc.IpcReadOptions(
         use_threads=False, included_fields=[schema.names.index(name) for name in columns]
@@ -26,27 +38,27 @@ def read_arrow_stream(source: Any) -> Iterator[Any]:
     yield from pyarrow.ipc.open_stream(source, options=options)
 
 
-def read_parquet(source: Any) -> Iterator[Any]:
-    """Yield the record batches of a Parquet file; `source` is a pyarrow file."""
+def read_parquet(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the record batches of a Parquet file; see `read_arrow_stream` for the parameters."""
     metadata = parquet.read_metadata(source)
-    columns = _select_columns(metadata.schema.to_arrow_schema().names, "file")
+    columns = _select_columns(metadata.schema.to_arrow_schema().names, fields, "file")
     source.seek(0)
     leaves = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
     # Ids stay dictionary-encoded: decoded, one long text could fill every row.
-    dictionaries = [name for name in leaves if name == "sample"]
+    dictionaries = [name for name in leaves if fields.get(name) in TEXT_FIELDS]
     with parquet.ParquetFile(source, metadata=metadata, read_dictionary=dictionaries) as file:
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False)
 
 
-def _select_columns(names: list[str], container: str) -> list[str]:
-    """Return the names that are fields of a record; error messages call their container `container`."""
-    columns = [name for name in names if name in FIELDS]
+def _select_columns(names: list[str], fields: Mapping[str, str], container: str) -> list[str]:
+    """Return the names of the columns to read; error messages call their container `container`."""
+    columns = [name for name in names if name in fields]
     if len(columns) != len(set(columns)):
         raise MalformedBody(f"the {container} names a column twice: {', '.join(columns)}; name it once")
     return columns
 
 
-def make_block(rows: RowNumbers, table: Any, allow_ids: bool) -> Block:
+def make_block(rows: RowNumbers, table: Any, fields: Mapping[str, str], text_fields: Collection[str]) -> Block:
     """Convert a record batch to a block.
 
     Parameters
@@ -55,54 +67,59 @@ def make_block(rows: RowNumbers, table: Any, allow_ids: bool) -> Block:
         Numbers of the rows in the log, for error messages.
     table
         The record batch of pyarrow.
-    allow_ids
-        Whether the column ``sample`` may hold external ids (strings).
+    fields
+        The field of each column to read.
+    text_fields
+        The fields that may hold texts: external ids, and names of classes.
 
     Raises
     ------
     BadRecord
         If a column has an unsuitable type, a number needs more than 64 bits, or a string is longer than an id.
     """
-    names = [name for name in FIELDS if name in table.schema.names]
-    return Block(table.num_rows, {name: _convert_column(rows, name, table.column(name), allow_ids) for name in names})
+    columns = {fields[column]: column for column in table.schema.names if column in fields}
+    return Block(
+        table.num_rows,
+        {
+            name: _convert_column(rows, name, table.column(columns[name]), name in text_fields)
+            for name in FIELDS
+            if name in columns
+        },
+    )
 
 
-def _convert_column(rows: RowNumbers, name: str, values: Any, allow_ids: bool) -> Column | TextColumn:
-    """Convert a pyarrow array to integers, or to texts if it is the column ``sample`` and holds external ids."""
+def _convert_column(rows: RowNumbers, name: str, values: Any, allow_texts: bool) -> Column | TextColumn:
+    """Convert a pyarrow array to integers, or to texts if it holds some and may do so."""
     types = pyarrow.types
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type
-    if (
-        name == "sample"
-        and allow_ids
-        and (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
-    ):
-        return _convert_texts(rows, values)
+    if allow_texts and (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
+        return _convert_texts(rows, name, values)
     return _convert_integers(rows, name, values)
 
 
-def _convert_texts(rows: RowNumbers, values: Any) -> TextColumn:
-    """Convert external ids to texts.
+def _convert_texts(rows: RowNumbers, name: str, values: Any) -> TextColumn:
+    """Convert external ids, or names of classes, to texts.
 
     Each dictionary-encoded text is decoded once only, since few bytes may stand for many long ids.
     """
     values.validate(full=True)  # the sender chooses the offsets of the texts
     if not pyarrow.types.is_dictionary(values.type):
-        _check_id_lengths(rows, _compute_text_lengths(values))
+        _check_text_lengths(rows, name, _compute_text_lengths(values))
         return TextColumn(values.to_pylist())
     codes, absent = _to_numbers(values.indices)
     present = np.flatnonzero(~absent) if absent is not None else np.arange(codes.size)
     used_codes, inverse = np.unique(codes[present].astype(np.int64), return_inverse=True)
     positions = np.full(codes.size, -1, dtype=np.int64)
     positions[present] = inverse
-    _check_id_lengths(rows, np.append(_compute_text_lengths(values.dictionary)[used_codes], 0)[positions])
+    _check_text_lengths(rows, name, np.append(_compute_text_lengths(values.dictionary)[used_codes], 0)[positions])
     indices = pyarrow.Array.from_buffers(pyarrow.int64(), used_codes.size, [None, pyarrow.py_buffer(used_codes)])
     return TextColumn(cast("list[str | None]", values.dictionary.take(indices).to_pylist()), positions)
 
 
-def _check_id_lengths(rows: RowNumbers, n_bytes: NDArray[np.int64]) -> None:
-    """Raise `BadRecord` for the first row whose id is too long; `n_bytes` has shape (n_rows,)."""
+def _check_text_lengths(rows: RowNumbers, name: str, n_bytes: NDArray[np.int64]) -> None:
+    """Raise `BadRecord` for the first row whose text is too long; `n_bytes` has shape (n_rows,)."""
     rows.reject_faulty(
-        n_bytes > MAX_ID_BYTES, "sample", f"it has more than {MAX_ID_BYTES} bytes in UTF-8, an id has no more"
+        n_bytes > MAX_ID_BYTES, name, f"it has more than {MAX_ID_BYTES} bytes in UTF-8, an id has no more"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mild_core.wrong_predictions import MAX_CLASS
 from mild_service.errors import BadRecord, EpochConflict
+from mild_service.ingest.log_options import CLASS_FIELDS, ClassNames, LogOptions
 from mild_service.ingest.sample_resolvers import SampleNameError, SampleResolver
 
 Unit: TypeAlias = Literal["line", "row"]
@@ -42,6 +43,8 @@ class LogLimits:
         Most samples times epochs: each takes a byte of memory.
     resolver
         Maps external ids to samples; None if the log may name samples by numbers only.
+    options
+        How the log is read where it differs from the service's own format.
     """
 
     n_samples: int
@@ -51,6 +54,7 @@ class LogLimits:
     record_bytes: int
     n_cells: int
     resolver: SampleResolver | None = None
+    options: LogOptions = field(default_factory=LogOptions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +130,8 @@ class Batch:
         Whether the model predicted the given label.
     predicted, labels
         Class numbers plus 1; 0 for records without them. None if no record has them.
+    n_unobserved
+        Number of records without an outcome, which are left out.
     """
 
     rows: "RowNumbers"
@@ -135,6 +141,7 @@ class Batch:
     correct: Flags
     predicted: Numbers | None = None
     labels: Numbers | None = None
+    n_unobserved: int = 0
 
 
 class Reader(Protocol):
@@ -239,6 +246,43 @@ def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: Sample
     return column
 
 
+def make_class_column(rows: RowNumbers, name: str, values: Sequence[Any], class_names: ClassNames | None) -> Column:
+    """Convert decoded JSON values to a column of classes, in which strings are names of classes.
+
+    Raises
+    ------
+    BadRecord
+        If a value is neither an integer nor a string, or if names and numbers are mixed.
+    """
+    if class_names is None or str not in set(map(type, values)):
+        return check_class_numbers(rows, make_column(rows, name, values), name, class_names)
+    texts = np.array([type(value) is str for value in values])
+    absent = np.array([value is None for value in values])
+    if not (texts | absent).all():
+        first = int(np.argmin(texts | absent))
+        raise rows.make_error(first, name, f"got {abbreviate(values[first])}, the name of a class is needed as before")
+    positions = texts.nonzero()[0]
+    column = Column(np.zeros(len(values), dtype=np.int64), absent)
+    column.values[positions] = _locate_errors(
+        rows, positions, lambda: class_names.resolve([values[position] for position in positions.tolist()]), name
+    )
+    return column
+
+
+def check_class_numbers(rows: RowNumbers, column: Column, name: str, class_names: ClassNames | None) -> Column:
+    """Return `column` after checking that the log may give classes as numbers.
+
+    Raises
+    ------
+    BadRecord
+        If the log has given classes by names.
+    """
+    present = ~_find_absent(rows, column)
+    if class_names is not None and present.any():
+        _locate_errors(rows, present.nonzero()[0], class_names.accept_numbers, name)
+    return column
+
+
 def check_sample_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
     """Return `column` after checking that the log may name samples by numbers.
 
@@ -252,12 +296,12 @@ def check_sample_numbers(rows: RowNumbers, column: Column, resolver: SampleResol
     return column
 
 
-def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T]) -> T:
+def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T], name: str = "sample") -> T:
     """Return the result of `resolve`, which takes the records at `positions`; turn its error into a `BadRecord`."""
     try:
         return resolve()
     except SampleNameError as error:
-        raise rows.make_error(int(positions[error.position]), "sample", str(error)) from None
+        raise rows.make_error(int(positions[error.position]), name, str(error)) from None
 
 
 def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimits) -> Batch:
@@ -277,12 +321,15 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
     BadRecord
         If a field is missing or out of its range, or if a record has both or neither of `correct` and `predicted`.
     """
+    rows, columns, n_unobserved = _drop_unobserved(rows, columns, limits.options)
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
     for name in ("epoch", "sample"):
         rows.reject_faulty(_find_absent(rows, columns.get(name)), name, "it is missing")
     rounds = _check_range(rows, "round", columns.get("round", zeros), limits.n_rounds)
     epochs = _check_range(rows, "epoch", columns["epoch"], limits.n_epochs)
     samples = _check_range(rows, "sample", columns["sample"], limits.n_samples)
+    if limits.options.labels is not None:
+        columns = {**columns, "label": _look_up_labels(rows, columns.get("label"), samples, limits.options.labels)}
     correct, predicted, labels = _read_outcomes(rows, columns)
     return Batch(
         rows=rows,
@@ -292,6 +339,7 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
         correct=correct,
         predicted=predicted,
         labels=labels,
+        n_unobserved=n_unobserved,
     )
 
 
@@ -306,8 +354,14 @@ def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: Lo
     if set(map(type, records)) != {dict}:
         first = next(i for i, record in enumerate(records) if type(record) is not dict)
         raise rows.make_error(first, None, f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed")
-    fields = _collect_fields(records)
-    columns = {name: make_column(rows, name, values) for name, values in fields.items() if name != "sample"}
+    fields = _collect_fields(records, limits.options.columns)
+    columns = {
+        name: make_class_column(rows, name, values, limits.options.class_names)
+        if name in CLASS_FIELDS
+        else make_column(rows, name, values)
+        for name, values in fields.items()
+        if name != "sample"
+    }
     if "sample" in fields:
         columns["sample"] = make_sample_column(rows, fields["sample"], limits.resolver)
     return make_batch(rows, columns, limits)
@@ -319,8 +373,10 @@ def abbreviate(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _collect_fields(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Return the values of each field, with None for records without it."""
+def _collect_fields(records: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Return the values of each field, with None for records without it; `columns` names some fields otherwise."""
+    if columns:
+        return {name: [record.get(columns.get(name, name)) for record in records] for name in FIELDS}
     first = records[0].keys()
     if first <= set(FIELDS) and set(map(len, records)) == {len(first)}:
         with suppress(KeyError):  # the usual log: all records have the same fields
@@ -333,6 +389,43 @@ def _find_absent(rows: RowNumbers, column: Column | None) -> Flags:
     if column is None:
         return np.ones(rows.numbers.size, dtype=bool)
     return np.zeros(rows.numbers.size, dtype=bool) if column.absent is None else column.absent
+
+
+def _drop_unobserved(
+    rows: RowNumbers, columns: Mapping[str, Column], options: LogOptions
+) -> tuple[RowNumbers, Mapping[str, Column], int]:
+    """Leave out the records without an outcome, if the log has outcomes and the options allow it; count them."""
+    outcomes = [columns[name] for name in ("correct", "predicted") if name in columns]
+    if not options.skip_unobserved or not outcomes:
+        return rows, columns, 0
+    absent = np.logical_and.reduce([_find_absent(rows, column) for column in outcomes])
+    if not absent.any() or absent.all():  # without any outcome in so many records, a column is missing
+        return rows, columns, 0
+    observed = ~absent
+    kept = {
+        name: Column(column.values[observed], None if column.absent is None else column.absent[observed])
+        for name, column in columns.items()
+    }
+    return RowNumbers(rows.unit, rows.numbers[observed]), kept, int(absent.sum())
+
+
+def _look_up_labels(rows: RowNumbers, stated: Column | None, samples: Numbers, labels: Numbers) -> Column:
+    """Return the given label of each record's sample; raise `BadRecord` if the log states another."""
+    rows.reject_faulty(
+        samples >= labels.size, "sample", f"a sample in 0..{labels.size - 1} is needed, which have labels", samples
+    )
+    values = labels[samples]
+    differs = ~_find_absent(rows, stated) & (values >= 0)
+    if stated is not None and (differs := differs & (stated.values != values)).any():
+        first = int(np.argmax(differs))
+        raise rows.make_error(
+            first, "label", f"got {stated.values[first]}, and {values[first]} in the labels that were given for the log"
+        )
+    absent = values < 0
+    if stated is not None:
+        has_own = ~_find_absent(rows, stated)
+        values, absent = np.where(has_own, stated.values, values), absent & ~has_own
+    return Column(values, absent)
 
 
 def _check_range(rows: RowNumbers, name: str, column: Column, limit: int) -> Numbers:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
     FIELDS,
     Batch,
@@ -17,13 +18,16 @@ from mild_service.ingest.columns import (
     LogLimits,
     RowNumbers,
     abbreviate,
+    check_class_numbers,
     check_sample_numbers,
     make_batch,
+    make_class_column,
     make_column,
     make_sample_column,
     record_error,
 )
 from mild_service.ingest.line_splitter import LineSplitter, line_numbers
+from mild_service.ingest.log_options import CLASS_FIELDS
 from mild_service.ingest.sample_resolvers import SampleResolver
 
 _BLOCK_BYTES = 1024 * 1024
@@ -62,11 +66,13 @@ class CsvReader:
         if self._names is None or not block:
             return
         rows = RowNumbers("line", line_numbers(first, block.count(b"\n") + 1))
+        is_aum = aum_records.is_header(self._names)
         columns = (
-            None if _needs_slow_path(block) else _read_with_pyarrow(self._names, block, rows, self._limits.resolver)
+            None if is_aum or _needs_slow_path(block) else _read_with_pyarrow(self._names, block, rows, self._limits)
         )
         if columns is None:
-            rows, columns = _read_lines(self._names, block, rows, self._limits.resolver)
+            rows, cells = _split_lines(self._names, block, rows)
+            columns = _convert_cells(rows, aum_records.convert_cells(rows, cells) if is_aum else cells, self._limits)
         if rows.numbers.size:
             yield make_batch(rows, columns, self._limits)
 
@@ -75,23 +81,25 @@ class CsvReader:
         while block and self._names is None:
             line, _, block = block.partition(b"\n")
             if line.strip():
-                self._names = _check_header(first, _split_cells(first, line.removeprefix(b"\xef\xbb\xbf")))
+                names = [name.strip() for name in _split_cells(first, line.removeprefix(b"\xef\xbb\xbf"))]
+                aum_records.check_header(first, names)
+                fields = self._limits.options.map_columns(FIELDS)
+                self._names = names if aum_records.is_header(names) else _check_header(first, names, fields)
             first += 1
         return first, block
 
 
-def _check_header(line: int, names: list[str]) -> list[str]:
-    """Return the names of the columns without spaces, after checking that they are complete and unique."""
-    names = [name.strip() for name in names]
-    for name in FIELDS:
+def _check_header(line: int, names: list[str], fields: Mapping[str, str]) -> list[str]:
+    """Return the field of each column, ``""`` for others, after checking that they are complete and unique."""
+    for name in fields:
         if names.count(name) > 1:
             raise record_error("line", line, name, f"the header names it {names.count(name)} times; name it once")
-    for name in ("epoch", "sample"):
-        if name not in names:
+    for column, name in fields.items():
+        if column not in names and (column != name or name in ("epoch", "sample")):
             raise record_error(
-                "line", line, name, f"the header lacks it, got {abbreviate(','.join(names))}; add the column"
+                "line", line, column, f"the header lacks it, got {abbreviate(','.join(names))}; add the column"
             )
-    return names
+    return [fields.get(name, "") for name in names]
 
 
 def _needs_slow_path(block: bytes) -> bool:
@@ -100,13 +108,14 @@ def _needs_slow_path(block: bytes) -> bool:
 
 
 def _read_with_pyarrow(
-    names: Sequence[str], block: bytes, rows: RowNumbers, resolver: SampleResolver | None
+    names: Sequence[str], block: bytes, rows: RowNumbers, limits: LogLimits
 ) -> dict[str, Column] | None:
     """Read all columns with pyarrow; return None if pyarrow cannot read the block."""
     if find_spec("pyarrow") is None:
         return None
     import pyarrow
 
+    resolver = limits.resolver
     types = {name: pyarrow.bool_() if name == "correct" else pyarrow.int64() for name in FIELDS if name in names}
     table = None if resolver is not None and resolver.cells_are_ids else _read_table(names, block, types)
     if table is None and resolver is not None:
@@ -120,6 +129,9 @@ def _read_with_pyarrow(
         )
     else:
         columns["sample"] = check_sample_numbers(rows, Column(table["sample"].to_numpy()), resolver)
+    for name in CLASS_FIELDS:
+        if name in columns:
+            check_class_numbers(rows, columns[name], name, limits.options.class_names)
     return columns
 
 
@@ -149,10 +161,8 @@ def _read_table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) ->
         return None
 
 
-def _read_lines(
-    names: Sequence[str], block: bytes, rows: RowNumbers, resolver: SampleResolver | None
-) -> tuple[RowNumbers, dict[str, Column]]:
-    """Read all columns line by line; return them with the numbers of the lines that are not blank."""
+def _split_lines(names: Sequence[str], block: bytes, rows: RowNumbers) -> tuple[RowNumbers, dict[str, list[str]]]:
+    """Split a block line by line; return the cells of each column, and the numbers of the lines that are not blank."""
     lines = block.split(b"\n")
     filled = [position for position, line in enumerate(lines) if line.strip()]
     rows = RowNumbers("line", rows.numbers[filled])
@@ -162,16 +172,24 @@ def _read_lines(
         if len(cells) != len(names):
             raise record_error("line", int(number), None, f"it has {len(cells)} cells, the header names {len(names)}")
         records.append(cells)
+    return rows, {name: [cells[index].strip() for cells in records] for index, name in enumerate(names)}
+
+
+def _convert_cells(rows: RowNumbers, cells: Mapping[str, Sequence[str]], limits: LogLimits) -> dict[str, Column]:
+    """Convert the cells of the fields to columns."""
     columns = {}
     for name in FIELDS:
-        if name in names:
-            index = names.index(name)
-            texts = [cells[index].strip() for cells in records]
-            if name == "sample":
-                columns[name] = make_sample_column(rows, [_parse_sample(text, resolver) for text in texts], resolver)
-            else:
-                columns[name] = make_column(rows, name, [_parse_cell(name, text) for text in texts])
-    return rows, columns
+        if name not in cells:
+            continue
+        if name == "sample":
+            samples = [_parse_sample(text, limits.resolver) for text in cells[name]]
+            columns[name] = make_sample_column(rows, samples, limits.resolver)
+        elif name in CLASS_FIELDS:
+            classes = [_parse_cell(name, text) for text in cells[name]]
+            columns[name] = make_class_column(rows, name, classes, limits.options.class_names)
+        else:
+            columns[name] = make_column(rows, name, [_parse_cell(name, text) for text in cells[name]])
+    return columns
 
 
 def _split_cells(number: int, line: bytes) -> list[str]:

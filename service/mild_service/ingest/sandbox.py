@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
@@ -20,16 +20,19 @@ from mild_service.config import build_child_environment
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest.column_ipc import Block, ChannelError, TextColumn, receive_block, send_header
 from mild_service.ingest.columns import (
+    FIELDS,
     Batch,
     Column,
     LogLimits,
     RowNumbers,
+    check_class_numbers,
     check_sample_numbers,
     make_batch,
+    make_class_column,
     make_sample_column,
 )
 from mild_service.ingest.line_splitter import line_numbers
-from mild_service.ingest.sample_resolvers import SampleResolver
+from mild_service.ingest.log_options import CLASS_FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +149,9 @@ class Sandbox:
         assert self._process is not None, "no body has been read"
         return self._process.pid
 
-    def start_read(self, format_name: str, body: IO[bytes], allow_ids: bool) -> SandboxedRead:
+    def start_read(
+        self, format_name: str, body: IO[bytes], fields: Mapping[str, str], text_fields: Sequence[str] = ()
+    ) -> SandboxedRead:
         """Start a process that reads a body.
 
         Parameters
@@ -155,8 +160,10 @@ class Sandbox:
             ``arrow_stream`` or ``parquet``.
         body
             File with the body.
-        allow_ids
-            Whether the column ``sample`` may hold external ids (strings).
+        fields
+            The field of each column to read.
+        text_fields
+            The fields that may hold texts.
 
         Raises
         ------
@@ -170,9 +177,8 @@ class Sandbox:
                 # Longer than the process may run: a last resort in case it hangs.
                 ours.settimeout(2 * self._seconds)
                 self._send_to_worker(body, theirs, worker_end)
-                send_header(
-                    ours, {"form": format_name, "ids": allow_ids, "n_bytes": self._n_bytes, "seconds": self._seconds}
-                )
+                limits = {"n_bytes": self._n_bytes, "seconds": self._seconds}
+                send_header(ours, {"form": format_name, "fields": dict(fields), "texts": list(text_fields), **limits})
             except OSError as error:
                 ours.close()
                 exit_channel.close()
@@ -278,11 +284,18 @@ class SandboxReader:
             self._file.flush()
         except OSError as error:
             raise _make_disk_error(error) from error
-        self._read = self._sandbox.start_read(self._format_name, self._file, self._limits.resolver is not None)
+        options = self._limits.options
+        text_fields = (
+            *(("sample",) if self._limits.resolver is not None else ()),
+            *(CLASS_FIELDS if options.class_names is not None else ()),
+        )
+        fields = options.map_columns(FIELDS)
+        self._read = self._sandbox.start_read(self._format_name, self._file, fields, text_fields)
         n_read = 0
         for block in self._read.read_blocks():
             rows = RowNumbers("row", line_numbers(n_read + 1, block.n_rows))
-            yield make_batch(rows, _resolve_columns(rows, block, self._limits.resolver), self._limits)
+            if block.n_rows:
+                yield make_batch(rows, _resolve_columns(rows, block, self._limits), self._limits)
             n_read += block.n_rows
 
     def close(self) -> None:
@@ -300,11 +313,18 @@ def _make_disk_error(error: OSError) -> Overloaded:
     )
 
 
-def _resolve_columns(rows: RowNumbers, block: Block, resolver: SampleResolver | None) -> dict[str, Column]:
-    """Return the columns of a block with sample indices in place of external ids."""
+def _resolve_columns(rows: RowNumbers, block: Block, limits: LogLimits) -> dict[str, Column]:
+    """Return the columns of a block with numbers in place of external ids and of names of classes."""
+    resolver, class_names = limits.resolver, limits.options.class_names
     columns = {}
     for name, column in block.columns.items():
-        if isinstance(column, Column):
+        if name in CLASS_FIELDS:
+            columns[name] = (
+                check_class_numbers(rows, column, name, class_names)
+                if isinstance(column, Column)
+                else make_class_column(rows, name, _expand_texts(column), class_names)
+            )
+        elif isinstance(column, Column):
             columns[name] = check_sample_numbers(rows, column, resolver) if name == "sample" else column
         else:
             columns[name] = make_sample_column(rows, _expand_texts(column), resolver)

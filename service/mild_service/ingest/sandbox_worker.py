@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -27,7 +27,7 @@ from mild_service.ingest.column_ipc import BATCH_ROWS, Block, receive_header, se
 from mild_service.ingest.columns import RowNumbers
 from mild_service.ingest.line_splitter import line_numbers
 
-TableReader = Callable[[Any], Iterator[Any]]
+TableReader = Callable[[Any, Mapping[str, str]], Iterator[Any]]
 
 FORMATS: dict[str, tuple[str, TableReader]] = {
     "arrow_stream": ("Arrow IPC stream", arrow_tables.read_arrow_stream),
@@ -77,10 +77,11 @@ def send_blocks(body: int, channel: socket.socket, job: dict[str, Any]) -> None:
     channel
         Receives the blocks.
     job
-        Header that `Sandbox.start_read` has sent: the format, whether ids are allowed, and the limits.
+        Header that `Sandbox.start_read` has sent: the format, the fields of the columns, those that may hold texts,
+        and the limits.
     """
     try:
-        for block in read_blocks(body, job["form"], job["ids"]):
+        for block in read_blocks(body, job["form"], job["fields"], job["texts"]):
             send_block(channel, block)
     except MildError as error:
         send_error(channel, error)
@@ -96,7 +97,9 @@ def send_blocks(body: int, channel: socket.socket, job: dict[str, Any]) -> None:
         send_header(channel, {})
 
 
-def read_blocks(body: int, format_name: str, allow_ids: bool) -> Iterator[Block]:
+def read_blocks(
+    body: int, format_name: str, fields: Mapping[str, str], text_fields: Collection[str]
+) -> Iterator[Block]:
     """Yield the rows of a body in blocks.
 
     Parameters
@@ -105,8 +108,10 @@ def read_blocks(body: int, format_name: str, allow_ids: bool) -> Iterator[Block]
         Descriptor of the file with the body.
     format_name
         One of `FORMATS`.
-    allow_ids
-        Whether the column ``sample`` may hold external ids (strings).
+    fields
+        The field of each column to read.
+    text_fields
+        The fields that may hold texts.
 
     Raises
     ------
@@ -118,11 +123,12 @@ def read_blocks(body: int, format_name: str, allow_ids: bool) -> Iterator[Block]
     name, tables = FORMATS[format_name]
     n_read = 0
     try:
-        for table in tables(_map_body(body)):
+        for table in tables(_map_body(body), fields):
             table.validate()
             for start in range(0, table.num_rows, BATCH_ROWS):
                 part = table.slice(start, BATCH_ROWS)
-                yield make_block(RowNumbers("row", line_numbers(n_read + 1, part.num_rows)), part, allow_ids)
+                rows = RowNumbers("row", line_numbers(n_read + 1, part.num_rows))
+                yield make_block(rows, part, fields, text_fields)
                 n_read += part.num_rows
     except (MildError, MemoryError):
         raise
@@ -141,7 +147,7 @@ def _warm_up() -> None:
     with tempfile.TemporaryFile() as file:
         pyarrow.parquet.write_table(table, file)
         file.flush()
-        list(read_blocks(file.fileno(), "parquet", allow_ids=True))
+        list(read_blocks(file.fileno(), "parquet", {"epoch": "epoch", "sample": "sample"}, ("sample",)))
 
 
 def _map_body(body: int) -> Any:

@@ -18,9 +18,12 @@ from pyarrow import parquet
 from mild_core.errors import MildError
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest import LogLimits, open_reader
+from mild_service.ingest.columns import FIELDS
 from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import ARROW, PARQUET, aborting
 from tests.waiting import PATIENCE, wait_until
+
+COLUMNS = {name: name for name in FIELDS}
 
 N_ROWS = 300_000
 """More than fit into what lies between two processes."""
@@ -47,7 +50,7 @@ def long_body() -> bytes:
 
 
 def n_rows(sandbox: Sandbox, body: bytes) -> int:
-    with spooled(body) as file, closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading:
+    with spooled(body) as file, closing(sandbox.start_read("parquet", file, COLUMNS)) as reading:
         return sum(block.n_rows for block in reading.read_blocks())
 
 
@@ -73,7 +76,7 @@ def test_a_file_that_crashes_pyarrow_is_malformed(sandbox: Sandbox) -> None:
 def test_a_process_that_ends_in_the_middle_of_a_body_is_noticed(
     sandbox: Sandbox, signum: signal.Signals, error: type[MildError]
 ) -> None:
-    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading:
+    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, COLUMNS)) as reading:
         blocks = reading.read_blocks()
         next(blocks)
         (reader,) = children(sandbox.pid)
@@ -87,7 +90,7 @@ def test_a_body_that_takes_too_long_is_given_up() -> None:
     with (
         closing(Sandbox(2**27, seconds=1)) as sandbox,
         spooled(long_body()) as file,
-        closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading,
+        closing(sandbox.start_read("parquet", file, COLUMNS)) as reading,
     ):
         wait_until(lambda: bool(children(sandbox.pid)))
         wait_until(lambda: not children(sandbox.pid))  # as nobody takes what it has to say
@@ -105,7 +108,7 @@ def test_a_worker_that_has_ended_is_started_again(sandbox: Sandbox) -> None:
 
 
 def test_a_body_whose_worker_ends_is_to_be_sent_again(sandbox: Sandbox) -> None:
-    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, allow_ids=False)) as reading:
+    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, COLUMNS)) as reading:
         blocks = reading.read_blocks()
         next(blocks)
         (reader,) = children(sandbox.pid)
@@ -126,7 +129,7 @@ def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> Non
     script = (
         "import sys; from mild_service.ingest.sandbox import Sandbox\n"
         "sandbox = Sandbox(2**27, 60)\n"  # once nobody holds it any more, it ends
-        f"reading = sandbox.start_read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), False)\n"
+        f"reading = sandbox.start_read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), {{}})\n"
         "blocks = reading.read_blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
@@ -147,7 +150,7 @@ def alive(pid: int) -> bool:
 
 def test_closing_a_read_does_not_wait(sandbox: Sandbox) -> None:
     with spooled(long_body()) as file:
-        reading = sandbox.start_read("parquet", file, allow_ids=False)
+        reading = sandbox.start_read("parquet", file, COLUMNS)
         blocks = reading.read_blocks()
         next(blocks)
         os.kill(children(sandbox.pid)[0], signal.SIGSTOP)

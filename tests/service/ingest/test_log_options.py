@@ -1,0 +1,104 @@
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mild_service.errors import BadRecord
+from mild_service.ingest import Batch, NewSampleResolver, open_reader
+from mild_service.ingest.log_options import ClassNames, LogOptions
+from tests.service.ingest.logs import CARTOGRAPHY, WRITERS
+from tests.service.ingest.reading import LIMITS, SANDBOX
+
+TABLES = sorted(set(WRITERS) - {CARTOGRAPHY})
+COLUMNS = {"sample": "id", "epoch": "step", "label": "target"}
+
+
+def read_batches(media_type: str, records: list[dict[str, Any]], **options: Any) -> list[Batch]:
+    limits = replace(LIMITS, resolver=NewSampleResolver(100, 10_000), options=LogOptions(**options))
+    with closing(open_reader(media_type, limits, SANDBOX)) as reader:
+        return [*reader.feed(WRITERS[media_type](records)), *reader.end()]
+
+
+@pytest.mark.parametrize("media_type", TABLES)
+def test_columns_may_have_other_names(media_type: str) -> None:
+    names = {"id": "a", "step": 3, "predicted": 1, "target": 1, "sample": 99, "label": "rubbish", "round_time": 0.5}
+    (batch,) = read_batches(media_type, [names, {**names, "id": "b", "target": 0}], columns=COLUMNS)
+    assert (batch.epochs.tolist(), batch.samples.tolist(), batch.correct.tolist()) == ([3, 3], [0, 1], [True, False])
+
+
+def test_a_column_that_a_header_lacks_is_named() -> None:
+    with pytest.raises(BadRecord, match="line 1, column id: the header lacks it, got 'step,predicted'"):
+        read_batches("text/csv", [{"step": 3, "predicted": 1}], columns=COLUMNS)
+
+
+@pytest.mark.parametrize("media_type", TABLES)
+def test_classes_may_have_names(media_type: str) -> None:
+    classes = ClassNames()
+    records = [
+        {"epoch": 0, "sample": index, "predicted": predicted, "label": label}
+        for index, (predicted, label) in enumerate([("cat", "dog"), ("dog", "dog"), ("cat", "cat")])
+    ]
+    (batch,) = read_batches(media_type, records, class_names=classes)
+    assert batch.correct.tolist() == [False, True, True]
+    assert batch.predicted is not None
+    assert batch.labels is not None
+    assert classes.names is not None
+    assert [classes.names[number - 1] for number in batch.labels] == ["dog", "dog", "cat"]
+    assert [classes.names[number - 1] for number in batch.predicted] == ["cat", "dog", "cat"]
+
+
+@pytest.mark.parametrize("media_type", TABLES)
+def test_names_and_numbers_of_classes_are_not_mixed(media_type: str) -> None:
+    records = [{"epoch": 0, "sample": 0, "predicted": "cat", "label": 3}]
+    with pytest.raises(BadRecord, match="both numbers and names stand for classes; give all classes as"):
+        read_batches(media_type, records, class_names=ClassNames())
+
+
+@pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson"])
+def test_names_of_classes_are_refused_where_numbers_are_needed(media_type: str) -> None:
+    with pytest.raises(BadRecord, match="column predicted: got 'cat', an integer is needed"):
+        read_batches(media_type, [{"epoch": 0, "sample": 0, "predicted": "cat", "label": "cat"}])
+
+
+@pytest.mark.parametrize("media_type", TABLES)
+def test_labels_may_come_from_elsewhere(media_type: str) -> None:
+    records = [{"epoch": 0, "sample": index, "predicted": 1} for index in range(3)]
+    (batch,) = read_batches(media_type, records, labels=np.array([1, 0, 1]))
+    assert batch.correct.tolist() == [True, False, True]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"epoch": 0, "sample": 3, "predicted": 1}], r"column sample: got 3, a sample in 0\.\.2 is needed"),
+        ([{"epoch": 0, "sample": 2, "predicted": 1}], "column label: it is missing next to predicted"),
+        (
+            [{"epoch": 0, "sample": 0, "predicted": 1, "label": 0}],
+            "column label: got 0, and 1 in the labels that were given for the log",
+        ),
+    ],
+)
+def test_labels_that_contradict_the_log_or_do_not_suffice_are_refused(
+    records: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(BadRecord, match=message):
+        read_batches("text/csv", records, labels=np.array([1, 0, -1]))
+
+
+@pytest.mark.parametrize("media_type", TABLES)
+def test_a_record_without_an_outcome_may_stand_for_a_sample_that_was_not_observed(media_type: str) -> None:
+    records = [{"epoch": 0, "sample": index, "correct": outcome} for index, outcome in enumerate([True, None, False])]
+    (batch,) = read_batches(media_type, records, skip_unobserved=True)
+    assert (batch.samples.tolist(), batch.correct.tolist(), batch.n_unobserved) == ([0, 2], [True, False], 1)
+    assert batch.rows.numbers.tolist() == ([2, 4] if media_type == "text/csv" else [1, 3])
+    with pytest.raises(BadRecord, match="column correct: it is missing"):
+        read_batches(media_type, records)
+
+
+def test_records_that_all_lack_an_outcome_are_refused() -> None:
+    with pytest.raises(BadRecord, match="column correct: it is missing; give correct, or predicted and label"):
+        read_batches("application/x-ndjson", [{"epoch": 0, "sample": 0}] * 3, skip_unobserved=True)
