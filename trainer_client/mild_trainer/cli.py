@@ -3,7 +3,7 @@
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from mild_core.statements import describe_quality
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
+from mild_trainer.clean_set import CleanSet, check_set_path
 from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import exit_on_error
 from mild_trainer.review.review_list import Order
@@ -134,27 +135,32 @@ def select(
     ] = None,
 ) -> None:
     """Print the clean set of a file of correctness bits, as JSON."""
-    from mild_trainer.clean_set import check_set_path
     from mild_trainer.file_selection import select_from_file
 
     with exit_on_error():
         if out is not None:
             check_set_path(out)
         result, clean_set = select_from_file(file, SelectionOptions(**selection), plot)
-        if out is not None:
-            clean_set.write(out)
-        typer.echo(_format_selection(result))
-        for statement in describe_quality(result):
-            typer.echo(statement.text, err=True)
-        if out is not None:
-            typer.echo(clean_set.describe_file(out), err=True)
+        _print_selection(result, clean_set, out)
+
+
+def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path | None) -> None:
+    """Print a selection as JSON; with `out`, write its clean set there first, and name the file on stderr."""
+    if out is not None:
+        clean_set.write(out)
+    typer.echo(_format_selection(selection))
+    for statement in describe_quality(selection):
+        typer.echo(statement.text, err=True)
+    if out is not None:
+        typer.echo(clean_set.describe_file(out), err=True)
 
 
 def _format_selection(selection: dict[str, Any]) -> str:
-    """Return a selection as indented JSON, with all indices in one line."""
-    head = json.dumps({name: value for name, value in selection.items() if name != "indices"}, indent=2)
-    body = head.removesuffix("\n}")
-    return f'{body},\n  "indices": {json.dumps(selection["indices"])}\n}}'
+    """Return a selection as indented JSON, with all indices in one line, and all ids in another."""
+    lists = {name: selection[name] for name in ("indices", "ids") if selection.get(name) is not None}
+    head = json.dumps({name: value for name, value in selection.items() if name not in ("indices", "ids")}, indent=2)
+    lines = [head.removesuffix("\n}"), *(f'  "{name}": {json.dumps(values)}' for name, values in lists.items())]
+    return ",\n".join(lines) + "\n}"
 
 
 @app.command()
@@ -163,7 +169,7 @@ def push(
         Path,
         typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet; then .gz or .zst."),
     ],
-    url: Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")],
+    url: o.ServiceUrl,
     run_id: Annotated[str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run, which is open already.")],
     api_key: o.ApiKey = None,
     complete: Annotated[
@@ -180,6 +186,76 @@ def push(
     with exit_on_error(), MildClient(url, api_key=api_key) as client:
         pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None)
         typer.echo(json.dumps(pushed, indent=2))
+
+
+_SetOut: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write the clean set: a .csv with a line for each sample, or a .npy of indices."),
+]
+_Run: TypeAlias = Annotated[str, typer.Argument(help="The name of a run at the service.")]
+
+
+@app.command()
+def runs(
+    url: o.ServiceUrl,
+    api_key: o.ApiKey = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Most runs in the list.")] = 50,
+) -> None:
+    """List the runs of a service, newest first."""
+    from mild_client import MildClient
+    from mild_trainer import service_runs
+
+    with exit_on_error(), MildClient(url, api_key=api_key) as client:
+        table = service_runs.build_runs_table(client, limit)
+        if table.row_count:
+            Console().print(table)
+        else:
+            typer.echo(f"{client.url} has no runs; `mild push --create` and `mild train --url` open one")
+
+
+@app.command()
+def get(
+    run: _Run,
+    url: o.ServiceUrl,
+    api_key: o.ApiKey = None,
+    which: Annotated[
+        str, typer.Option("--round", help="A round's number; latest: the last finished one; best: by the audit.")
+    ] = "latest",
+    out: _SetOut = None,
+) -> None:
+    """Print the clean set of a run at a service, as JSON; with --out, write it to a file."""
+    from mild_client import MildClient
+    from mild_trainer.service_runs import fetch_clean_set
+
+    with exit_on_error():
+        if out is not None:
+            check_set_path(out)
+        with MildClient(url, api_key=api_key) as client:
+            selection, clean_set = fetch_clean_set(client, run, which)
+        _print_selection(selection, clean_set, out)
+
+
+@app.command()
+def finish(
+    run: _Run,
+    url: o.ServiceUrl,
+    api_key: o.ApiKey = None,
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Count missing epochs as unobserved, which is an error without it.")
+    ] = False,
+    out: _SetOut = None,
+) -> None:
+    """Finish the open round of a run and the run itself, and print the clean set, as JSON."""
+    from mild_client import MildClient
+    from mild_trainer.service_runs import fetch_clean_set, finish_run
+
+    with exit_on_error():
+        if out is not None:
+            check_set_path(out)
+        with MildClient(url, api_key=api_key) as client:
+            number = finish_run(client, run, allow_gaps=allow_gaps)["round"]
+            selection, clean_set = fetch_clean_set(client, run, number)
+        _print_selection(selection, clean_set, out)
 
 
 @app.command()

@@ -160,6 +160,7 @@ SyncUrl: TypeAlias = Annotated[
     str | None,
     typer.Option("--url", envvar="MILD_URL", help="The service; without it, for each run the one it was recorded for."),
 ]
+ServiceUrl: TypeAlias = Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")]
 ModeOption: TypeAlias = Annotated[
     Mode,
     _make_option(

@@ -1,0 +1,97 @@
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from typer.testing import CliRunner, Result
+
+from mild_client import MildClient, RunSpec
+from mild_trainer import cli
+from tests.live import serving
+
+N_SAMPLES = 90
+LEARNT = np.where(np.arange(N_SAMPLES) < 60, np.arange(N_SAMPLES) % 7, 18)
+"""The epoch from which on each sample is predicted as labelled; the last 30 are mislabelled."""
+
+
+def records(names: list[str] | None = None) -> Iterator[dict[str, object]]:
+    for epoch in range(20):
+        for index in range(N_SAMPLES):
+            predicted = index % 3 if epoch >= LEARNT[index] else (index + 1) % 3
+            name = index if names is None else names[index]
+            yield {"epoch": epoch, "sample": name, "predicted": predicted, "label": index % 3}
+
+
+@pytest.fixture
+def url(app: FastAPI) -> Iterator[str]:
+    with serving(app) as url:
+        yield url
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "160", "TERM": "dumb"}).invoke(cli.app, arguments)
+
+
+def test_a_run_is_listed_finished_and_read(url: str, tmp_path: Path) -> None:
+    assert invoke("runs", "--url", url).output.startswith(f"{url} has no runs; ")
+    with MildClient(url) as client:
+        client.open_run(RunSpec("a", N_SAMPLES, tags={"data": "digits"}))
+        client.post_records("a", records(), complete=True)
+    listed = invoke("runs", "--url", url).output.splitlines()
+    assert [cell.strip() for cell in listed[3].split("│")[1:4]] == ["a", "running", "90"]
+    assert "data=digits" in listed[3]
+    finished = invoke("finish", "a", "--url", url, "--out", str(tmp_path / "clean.npy"))
+    assert finished.exit_code == 0, finished.output
+    assert json.loads(finished.stdout)["indices"] == list(range(60))
+    assert np.load(tmp_path / "clean.npy").tolist() == list(range(60))
+    assert [cell.strip() for cell in invoke("runs", "--url", url).output.splitlines()[3].split("│")[2:5]] == [
+        "finished", "90", "1",
+    ]  # fmt: skip
+    again = invoke("finish", "a", "--url", url)
+    assert (again.exit_code, json.loads(again.stdout)) == (0, json.loads(finished.stdout))
+
+
+def test_the_clean_set_of_a_run_is_written_as_a_table(url: str, tmp_path: Path) -> None:
+    names = [f"img/{index}.png" for index in range(N_SAMPLES)]
+    with MildClient(url) as client:
+        client.open_run(RunSpec("a", N_SAMPLES))
+        client.put_sample_ids("a", names)
+        client.post_records("a", records(names), complete=True)
+    out = tmp_path / "clean.csv"
+    got = invoke("get", "a", "--url", url, "--out", str(out))
+    assert got.exit_code == 0, got.output
+    assert got.stderr == f"The clean set: {out}, a line for each of 90 samples, 60 of them kept\n"
+    selection = json.loads(got.stdout)
+    assert (selection["provisional"], selection["ids"]) == (True, names[:60])
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == names
+    assert [row["kept"] for row in rows] == ["true"] * 60 + ["false"] * 30
+    assert [(row["label"], row["suggested_label"]) for row in rows[60:]] == [
+        (str(index % 3), str((index + 1) % 3)) for index in range(60, 90)
+    ]
+    assert all(float(row["probability"]) > 0.5 for row in rows[60:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["get", "b"], "there is no run 'b'"),
+        (["get", "a"], "has no epochs"),
+        (["get", "a", "--round", "first"], "round"),
+        (["get", "a", "--out", "clean.txt"], "the set clean.txt ends in '.txt'; give a file that ends in .csv or .npy"),
+        (["finish", "a"], "has no epochs, at least 1 is needed"),
+        (["finish", "b"], "there is no run 'b'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments: list[str], message: str, url: str) -> None:
+    with MildClient(url) as client:
+        client.open_run(RunSpec("a", N_SAMPLES))
+    result = invoke(*arguments, "--url", url)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1

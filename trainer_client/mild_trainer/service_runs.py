@@ -1,0 +1,83 @@
+"""Runs of a service for ``mild runs``, ``get`` and ``finish``."""
+
+import time
+
+import numpy as np
+from rich.table import Table
+
+from mild_client import MildClient
+from mild_client.errors import Conflict
+from mild_client.requests import JsonObject
+from mild_trainer.clean_set import CleanSet
+
+_RUNS_PER_PAGE = 200
+
+
+def build_runs_table(client: MildClient, limit: int) -> Table:
+    """Return a table of the service's newest runs, at most `limit`."""
+    table = Table("run", "status", "samples", "finished rounds", "last write", "tags")
+    for run in _list_runs(client, limit):
+        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["updated_at"]))
+        tags = ", ".join(f"{name}={value}" for name, value in run["tags"].items())
+        # the open round's number is the number of rounds before it
+        table.add_row(run["run_id"], run["status"], f"{run['num_samples']:,}", str(run["round"]), written, tags)
+    return table
+
+
+def fetch_clean_set(client: MildClient, run_id: str, round: int | str) -> tuple[JsonObject, CleanSet]:
+    """Return the selection of a round, as in the HTTP API, and its clean set.
+
+    Labels and suggestions are those of the dropped samples, as the service has no others to give.
+    """
+    selection = client.selection(run_id, round)
+    number, n_samples = selection["round"], selection["num_samples"]
+    kept = np.zeros(n_samples, dtype=np.bool_)
+    kept[selection["indices"]] = True
+    labels: list[int | str | None] = [None] * n_samples
+    suggested_labels = list(labels)
+    for dropped in client.suggestions(run_id, number):
+        index, label, suggested = dropped["index"], dropped["label"], dropped["suggested"]
+        labels[index] = label
+        suggested_labels[index] = None if suggested == label else suggested
+    _, probability = client.scores(run_id, number)
+    ids = _find_sample_ids(client, run_id)
+    if ids is not None:
+        selection["ids"] = [ids[index] for index in selection["indices"]]
+    return selection, CleanSet(kept, probability, ids, labels, suggested_labels)
+
+
+def finish_run(client: MildClient, run_id: str, *, allow_gaps: bool) -> JsonObject:
+    """Finish the open round of a run and set its status to finished; return the round's selection as in the HTTP API.
+
+    Where the open round has no epochs, the selection is that of the round before it.
+    """
+    run = client.get_run(run_id)
+    number = run["round"]
+    open_round = next(round_ for round_ in run["rounds"] if round_["round"] == number)
+    has_epochs = open_round["num_epochs"] or open_round["partial"]
+    selection = client.finish(run_id, number if has_epochs or not number else number - 1, allow_gaps=allow_gaps)
+    client.patch_run(run_id, status="finished")
+    return selection
+
+
+def _find_sample_ids(client: MildClient, run_id: str) -> list[str] | None:
+    """Return the external ids of a run's samples; None if it has none."""
+    try:
+        return client.sample_ids(run_id)
+    except Conflict as error:
+        if error.code != "no-sample-ids":
+            raise
+        return None
+
+
+def _list_runs(client: MildClient, limit: int) -> list[JsonObject]:
+    """Return the states of the newest runs, at most `limit`."""
+    runs: list[JsonObject] = []
+    cursor: str | None = None
+    while len(runs) < limit:
+        page = client.list_runs(min(limit - len(runs), _RUNS_PER_PAGE), cursor)
+        runs += page["runs"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    return runs
