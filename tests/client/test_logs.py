@@ -13,7 +13,7 @@ import pytest
 
 from mild_client import AsyncMildClient, MildClient, RunSpec
 from mild_client.errors import BadRequest, Conflict, NotFound, TooLarge
-from mild_client.logs import CARTOGRAPHY, MEDIA_TYPES
+from mild_client.logs import CARTOGRAPHY, MEDIA_TYPES, detect_format
 from mild_core.errors import ParameterError
 from mild_service.app import create_app
 from mild_service.config import Settings
@@ -128,6 +128,7 @@ def test_what_the_service_refuses_is_told_and_not_stored(opened: Open, tmp_path:
     assert client.get_run("a")["rounds"][0]["partial"] == {}
     with pytest.raises(NotFound):
         client.push("none", log)
+    log.rename(tmp_path / "log.txt")
     with pytest.raises(ParameterError, match="parquet"):
         client.push("a", tmp_path / "log.txt")
 
@@ -177,6 +178,45 @@ async def test_both_clients_send_the_same_parts_of_a_file(tmp_path: Path) -> Non
     assert all(body.startswith(b"epoch,sample,correct\n") and body.endswith(b"\n") for body in bodies)
     assert "".join(body.partition(b"\n")[2].decode() for body in bodies) == rows(2)
     assert sent[-1].body == bodies[-1]  # the epoch is partial still: its last part closes it
+
+
+LINES = b'{"epoch": 0, "sample": 0, "correct": true}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "detected"),
+    [
+        ("log.json", b'[{"epoch": 0}]', ("application/json", None)),
+        ("lines.json", LINES * 2, ("application/x-ndjson", None)),
+        ("marked.json", b"\xef\xbb\xbf" + LINES, ("application/x-ndjson", None)),
+        ("array.jsonl", b"\n [" + LINES + b"]", ("application/json", None)),
+        ("dynamics_epoch_0.jsonl", b'{"guid": 0, "logits_epoch_0": [1.0], "gold": 0}\n', (CARTOGRAPHY, None)),
+        ("dynamics.jsonl.gz", gzip.compress(b'{"guid": 0, "logits_epoch_0": [1.0]}\n'), (CARTOGRAPHY, "gzip")),
+        ("compressed.csv", gzip.compress(b"epoch,sample,correct\n"), ("text/csv", "gzip")),
+        ("plain.csv.gz", b"epoch,sample,correct\n", ("text/csv", None)),
+        ("log.csv.zst", b"\x28\xb5\x2f\xfd", ("text/csv", "zstd")),
+        ("damaged.ndjson.gz", b"\x1f\x8bno more", ("application/x-ndjson", "gzip")),
+        ("half.ndjson", LINES[:10], ("application/x-ndjson", None)),
+        ("table.arrow", b"ARROW1\0\0", ("application/vnd.apache.arrow.stream", None)),
+        ("table.csv", b"PAR1", ("application/vnd.apache.parquet", None)),
+    ],
+)
+def test_a_format_is_detected(name: str, content: bytes, detected: tuple[str, str | None], tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert detect_format(tmp_path / name) == detected
+
+
+def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "columns.json").write_text('{"epoch": {"0": 0}, "sample": {"0": 3}}')
+    (tmp_path / "log.txt").touch()
+    for name, message in [
+        ("columns.json", r"holds a table by columns.*orient='records'"),
+        ("log.txt", "the extension of 'log.txt' is none of"),
+        ("no.csv", r"there is no log .*no\.csv; give the path"),
+        ("", "is a folder; give one of the files in it"),
+    ]:
+        with pytest.raises(ParameterError, match=message):
+            detect_format(tmp_path / name)
 
 
 def test_every_format_of_the_service_has_a_file_name_here() -> None:

@@ -109,13 +109,13 @@ class LogCalls(ServiceCalls):
         complete
             Whether to commit the epochs even if samples are missing.
         media_type
-            Content type of the file. None takes that of the extension: .json, .ndjson, .jsonl, .csv, .arrows or
-            .parquet, followed by .gz or .zst if the file is compressed.
+            Content type of the file. None takes that of its first bytes and its extension: .json, .ndjson, .jsonl,
+            .csv, .arrows, .arrow, .feather or .parquet, followed by .gz or .zst if the file is compressed.
 
         Raises
         ------
         ParameterError
-            If `media_type` is None and the extension is unknown.
+            If there is no such file, or `media_type` is None and the content type is unknown.
         TooLarge
             If the file is too long for one request and its format cannot be split.
         """

@@ -1,8 +1,10 @@
 """Conversion of prediction logs (arrays, records and files) into request bodies within the service's limits."""
 
+import contextlib
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ EpochKey: TypeAlias = tuple[int, int]
 
 CARTOGRAPHY = "application/x-cartography+ndjson"
 _CSV = "text/csv"
+_ARROW = "application/vnd.apache.arrow.stream"
+_PARQUET = "application/vnd.apache.parquet"
 
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
     {
@@ -28,12 +32,20 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
         ".ndjson": NDJSON,
         ".jsonl": NDJSON,
         ".csv": _CSV,
-        ".arrows": "application/vnd.apache.arrow.stream",
-        ".parquet": "application/vnd.apache.parquet",
+        ".arrows": _ARROW,
+        ".arrow": _ARROW,
+        ".feather": _ARROW,
+        ".parquet": _PARQUET,
     }
 )
-"""Content type of a log by the extension of its file."""
+"""Content type of a log by the extension of its file; ``.arrow`` and ``.feather`` are Arrow files, not streams."""
 _ENCODINGS = {".gz": "gzip", ".zst": "zstd"}
+_ENCODING_MARKS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of compressed files."""
+_FORMAT_MARKS = {b"PAR1": _PARQUET, b"ARROW1": _ARROW}
+"""First bytes of binary logs."""
+_HEAD_BYTES = 64 * 1024
+"""Bytes at the beginning of a log that tell its format."""
 
 _PART_BYTES = 8 * 1024 * 1024
 """Largest size of a part built in memory, before compression."""
@@ -138,6 +150,75 @@ def split_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, flo
     return _group_lines(map(_encode_record, records), limits)
 
 
+def detect_format(path: Path, media_type: str | None = None) -> tuple[str, str | None]:
+    """Return the content type of a log file, and its compression: ``gzip``, ``zstd`` or None.
+
+    The first bytes decide where they are unmistakable: of compressed files, Parquet and Arrow, JSON lines in a
+    ``.json`` and Cartography's lines. Otherwise the extension decides.
+
+    Parameters
+    ----------
+    path
+        The file.
+    media_type
+        The content type, where it is known; only the compression is detected then.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such file, the extension is unknown, or the file is JSON that is no log.
+    """
+    head, encoding = _read_head(path)
+    if media_type is not None:
+        return media_type, encoding
+    name = path.with_suffix("") if path.suffix.lower() in _ENCODINGS else path
+    detected = next((kind for mark, kind in _FORMAT_MARKS.items() if head.startswith(mark)), None)
+    detected = detected or MEDIA_TYPES.get(name.suffix.lower())
+    if detected is None:
+        raise ParameterError(
+            f"the extension of {path.name!r} is none of {', '.join(MEDIA_TYPES)} (with .gz or .zst behind it, where it "
+            "is compressed); rename the file, or say which content type it has"
+        )
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if detected == JSON and text.startswith(b"{"):
+        detected = NDJSON
+    if detected == NDJSON and text.startswith(b"["):
+        detected = JSON
+    return _detect_json_lines(path, text) if detected == NDJSON else detected, encoding
+
+
+def _read_head(path: Path) -> tuple[bytes, str | None]:
+    """Return the first bytes of a log, decompressed, and its compression; zstd is not decompressed."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        raise ParameterError(f"there is no log {path}; give the path of a file") from None
+    except IsADirectoryError:
+        raise ParameterError(f"the log {path} is a folder; give one of the files in it") from None
+    encoding = next((kind for mark, kind in _ENCODING_MARKS.items() if head.startswith(mark)), None)
+    if encoding == "gzip":
+        with contextlib.suppress(zlib.error):  # who reads all of it says what is wrong
+            head = zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
+    return head, encoding
+
+
+def _detect_json_lines(path: Path, head: bytes) -> str:
+    """Return the content type of lines of JSON by the first line; raise ParameterError if it is a table by columns."""
+    try:
+        record = json.loads(head.partition(b"\n")[0])
+    except ValueError:  # who reads all of it says what is wrong
+        return NDJSON
+    if isinstance(record, dict) and any(name.startswith("logits_epoch_") for name in record):
+        return CARTOGRAPHY
+    if isinstance(record, dict) and isinstance(record.get("epoch"), dict | list):
+        raise ParameterError(
+            f"{path.name} holds a table by columns and not by records; write it with to_json(orient='records', "
+            "lines=True), as pandas calls it"
+        )
+    return NDJSON
+
+
 def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> Iterator[LogPart]:
     """Yield a log file as one part, or as several parts of whole lines if it is too long for one request.
 
@@ -146,25 +227,19 @@ def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) 
     path
         The file.
     media_type
-        Content type of the file. None takes that of the extension.
+        Content type of the file. None detects it (`detect_format`).
     limits
         Limits of the service by name. ``max_log_bytes`` bounds a part; without it, there is one part.
 
     Raises
     ------
     ParameterError
-        If `media_type` is None and the extension is unknown.
+        If there is no such file, or `media_type` is None and the content type is unknown.
     TooLarge
         If the file is too long for one request, and is compressed or has a format without lines.
     """
-    encoding = _ENCODINGS.get(path.suffix.lower())
-    name = path.with_suffix("") if encoding else path
-    media_type = media_type or MEDIA_TYPES.get(name.suffix.lower())
-    if media_type is None:
-        raise ParameterError(
-            f"the extension of {path.name!r} is none of {', '.join(MEDIA_TYPES)} (with .gz or .zst behind it, where it "
-            "is compressed); rename the file, or say which content type it has"
-        )
+    detected_type, encoding = detect_format(path, media_type)
+    media_type = media_type or detected_type
     n_bytes = path.stat().st_size
     limit = int(limits.get("max_log_bytes", n_bytes))
     if n_bytes <= limit:
