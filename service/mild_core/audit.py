@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.draw import Deviation
 from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError
 from mild_core.results import Measured
 from mild_core.types import SelectionOptions
@@ -133,6 +134,11 @@ class Audit:
         """Return the audit without the marks of `samples`, a bitmap of shape (n_bytes,)."""
         return type(self)(self.n_samples, self.known & ~samples, self.clean & ~samples, self.random)
 
+    def restrict_to_draw(self, among: NDArray[np.bool_]) -> Self:
+        """Return only the marks of samples that were drawn at random and are in `among`, shape (n_samples,)."""
+        drawn = bitmap.pack(among) & (np.zeros_like(self.known) if self.random is None else self.random)
+        return type(self)(self.n_samples, self.known & drawn, self.clean & drawn, drawn)
+
     def count_contradictions(self, other: "Audit") -> int:
         """Count the samples that one audit marks as clean and the other as mislabelled."""
         return bitmap.popcount(self.known & other.known & (self.clean ^ other.clean))
@@ -253,10 +259,13 @@ class Annotations:
         Shape (n_samples,), the given labels.
     audit
         The marks of the checked samples.
+    deviation
+        How the selection differs from the choice that was recorded with the draw of the audit; None if it does not.
     """
 
     labels: NDArray[np.integer] | None = None
     audit: Audit | None = None
+    deviation: Deviation | None = None
 
     def restrict_to_options(self, n_samples: int, options: SelectionOptions) -> "Annotations":
         """Return only the annotations that a selection with `options` uses.
@@ -280,7 +289,7 @@ class Annotations:
             raise ParameterError(f"labels have the shape {labels.shape}; give one for each of {n_samples} samples")
         if audit is not None and audit.n_samples != n_samples:
             raise ParameterError(f"the audit is of {audit.n_samples} samples; give one of {n_samples}")
-        return Annotations(labels, audit)
+        return Annotations(labels, audit, self.deviation)
 
 
 def _describe_missing_draw(audit: Audit | None) -> str:
@@ -314,6 +323,8 @@ class Evaluation:
     auc
         Probability that a clean checked sample has a lower score than a mislabelled one, ties counted half; None
         without scored samples of both kinds.
+    drawn
+        Number of checked samples that were drawn at random.
     """
 
     known: int
@@ -321,6 +332,7 @@ class Evaluation:
     kept: int
     kept_clean: int
     auc: float | None
+    drawn: int = 0
 
     @property
     def precision(self) -> float | None:
@@ -338,9 +350,17 @@ class Evaluation:
         total = self.kept + self.clean
         return 2 * self.kept_clean / total if total else None
 
-    def summary(self) -> dict[str, float | int | None]:
-        """Return precision, recall, F1 score, AUC and number of checked samples as JSON values."""
-        return asdict(Measured(self.precision, self.recall, self.f1, self.auc, self.known))
+    @property
+    def basis(self) -> str:
+        """How the checked samples were chosen, in words: without a random draw they may be unlike the others."""
+        if not self.drawn:
+            return f"{self.known} audited samples that somebody chose"
+        others = self.known - self.drawn
+        return f"{self.drawn} audited samples drawn at random" + (f", {others} that somebody chose" if others else "")
+
+    def summary(self) -> dict[str, float | int | str | None]:
+        """Return precision, recall, F1 score, AUC, number and choice of the checked samples as JSON values."""
+        return asdict(Measured(self.precision, self.recall, self.f1, self.auc, self.known, self.basis))
 
 
 def evaluate_selection(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
@@ -361,6 +381,7 @@ def evaluate_selection(selected: Bitmap, scores: NDArray[np.floating] | None, au
         kept=bitmap.popcount(selected & audit.known),
         kept_clean=bitmap.popcount(selected & audit.clean),
         auc=None if scores is None else _compute_audit_auc(scores, audit),
+        drawn=audit.n_drawn - audit.n_unanswered,
     )
 
 

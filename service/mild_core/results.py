@@ -113,6 +113,7 @@ class Measured:
         metadata=describe("Probability that a clean sample scores lower than a mislabelled one, ties counted half.")
     )
     known: int = field(metadata=describe("Audited samples, on which all of this rests."))
+    basis: str = field(metadata=describe("Whether these samples were chosen by somebody or drawn at random, in words."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class Bounds:
     recall: float = field(
         metadata=describe("Lower bound of the share of the clean that are kept; at 90% together with `precision`.")
     )
+    basis: str = field(metadata=describe("What these bounds rest on, in words."))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

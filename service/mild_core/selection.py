@@ -21,7 +21,7 @@ from mild_core.estimate import NO_ESTIMATES, estimate_curves, read_estimates
 from mild_core.forgetting import measure_forgetting, measure_late_memorisation, take_first_quarter
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import Floats
-from mild_core.random_audit import RandomAudit, is_cut_by_draw
+from mild_core.random_audit import RandomAudit, is_cut_by_draw, judge_by_draw
 from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
 from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
@@ -74,7 +74,8 @@ def select(
     packed_rounds = _pack_rounds(rounds)
     n_samples = packed_rounds[0].n_samples
     annotations = (annotations or Annotations()).restrict_to_options(n_samples, options)
-    selection = _build_selection(_judge_rounds(packed_rounds, options, annotations), options)
+    fit = _judge_rounds(packed_rounds, options, annotations)
+    selection = judge_by_draw(_build_selection(fit, options), fit.evidence.random_audit, annotations.deviation)
     overlap = measure_member_overlap(selection.bitmap, packed_rounds[-1].members, bitmap.pack(selection.scored))
     return replace(selection, member_overlap=overlap)
 
@@ -288,7 +289,7 @@ def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, an
         noise_bound=_bound_by_planted_noise(rounds, used_rounds, scores, options),
         audit=audit,
         checked_counts=checked_counts,
-        random_audit=RandomAudit.from_audit(annotations.audit, scores),
+        random_audit=RandomAudit.from_audit(annotations.audit, scores.scored, scores.bins, scores.n_bins),
         groups=groups,
     )
 
@@ -353,9 +354,6 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
     n_samples = scores.values.size
     cut_bitmap = bitmap.pack(_expand_to_samples(kept, scores.scored))
     curves = _estimate_curves(fit, threshold)
-    has_one_cut = groups is None and threshold.rule != "value"
-    can_bound = draw is not None and options.audit != "fit"
-    bound_curves = draw.compute_bound_curves() if draw is not None and can_bound and groups is None else None
     posterior = np.full(n_samples, np.nan, dtype=np.float32)
     if mixture is not None:
         posterior[scores.scored] = _compute_posterior(evidence, mixture, class_cuts)
@@ -382,11 +380,6 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
         classes=()
         if groups is None or class_cuts is None
         else describe_classes(groups, class_cuts, kept, fit.verdict, has_cut=threshold.cut is not None),
-        guarantee=None if draw is None else draw.guarantee_set(kept, options, threshold.cut),
-        bounds=draw.bound_set(kept, bound_curves if has_one_cut else None, threshold.cut)
-        if draw is not None and can_bound
-        else None,
-        bound_curves=bound_curves,
         follows_marks=options.audit == "fit" or (draw is not None and is_cut_by_draw(options)),
     )
 

@@ -40,6 +40,7 @@ from mild_service.routes import (
     suggestions,
     system,
 )
+from mild_service.selecting.audit_draws import AuditDraws
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.label_suggestions import LabelSuggester
@@ -108,6 +109,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.drain = Drain(event_feed)
     app.state.streams = asyncio.Semaphore(settings.max_streams)
     app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings, telemetry)
+    app.state.audit_draws = AuditDraws(store, computer, labels_and_audits)
     app.state.authenticator = Authenticator(store, settings)
     suggester = LabelSuggester(store, app.state.selections)
     app.state.suggester = suggester

@@ -27,6 +27,7 @@
     │   ├── StaleAttempt               a newer attempt of the run has taken over
     │   ├── RoundNotOpen               the round has not started
     │   ├── RoundFinished              the round is frozen
+    │   ├── RoundOpen                  the round is not frozen yet
     │   ├── EpochConflict              the epoch has different content
     │   ├── EpochKindConflict          the epoch is written in another way
     │   ├── MetricsConflict            the epoch has different metrics
@@ -36,6 +37,7 @@
     │   ├── SampleIdsFrozen            the run has epochs
     │   ├── NoSampleIds                the run has no external ids
     │   ├── NoAudit                    the run has no audit
+    │   ├── DrawAnswered               samples of the audit's draw are marked
     │   ├── RoundsNotComparable        no audit and no validation metric to compare rounds by
     │   ├── NoEpochs                   the round has no epochs to select from
     │   ├── RunLimit                   the key has reached its maximum number of runs
@@ -295,6 +297,13 @@ class RoundFinished(Conflict):
     title = "Round is finished"
 
 
+class RoundOpen(Conflict):
+    """The round is not finished yet."""
+
+    code = "round-open"
+    title = "Round is open"
+
+
 class EpochConflict(Conflict):
     """The epoch was committed with different content."""
 
@@ -356,6 +365,13 @@ class NoAudit(Conflict):
 
     code = "no-audit"
     title = "Run has no audit"
+
+
+class DrawAnswered(Conflict):
+    """Samples of the audit's draw are marked, so the draw is fixed."""
+
+    code = "draw-answered"
+    title = "Draw is being answered"
 
 
 class RoundsNotComparable(Conflict):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from mild_core.bitmap import Bitmap
+from mild_core.draw import DrawChoice
 from mild_core.types import RunSpec
 from mild_service.errors import PreconditionFailed
 
@@ -104,10 +105,21 @@ class SetRef:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRef:
-    """Reference to stored labels or a stored audit: the version, and the digest of the content."""
+    """Reference to stored labels or a stored audit.
+
+    Attributes
+    ----------
+    version
+        Incremented by every change.
+    digest
+        Digest of the content, which includes `draw`.
+    draw
+        The choice that was recorded with the random draw of an audit; None without a draw.
+    """
 
     version: int
     digest: str
+    draw: DrawChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +247,11 @@ class Run:
     def index_entry(self) -> str:
         """Entry in the index of all runs, which sorts by creation time, then by name."""
         return f"{round(self.created_at * 1000):013d}:{self.run_id}"
+
+    @property
+    def draw(self) -> DrawChoice | None:
+        """The choice that was recorded with the random draw of the audit; None without a draw."""
+        return None if self.audit is None else self.audit.draw
 
     def annotation_ref(self, name: AnnotationName) -> AnnotationRef | None:
         """Return the reference to the labels or to the audit; None if the run has none."""

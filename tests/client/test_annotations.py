@@ -42,6 +42,32 @@ def test_an_audit_measures_what_the_core_measures(client: MildClient, epochs: li
     assert client.selection("run")["measured"] == measured
 
 
+def test_a_draw_is_made_read_and_answered(client: MildClient) -> None:
+    assert client.get_draw("run") is None
+    with pytest.raises(Conflict) as caught:
+        client.draw_audit("run", 150)
+    assert caught.value.code == "round-open"
+    client.finish("run", 0)
+    answer = client.draw_audit("run", 150, changes={"alpha": 0.2})
+    drawn = answer["draw"]["indices"]
+    assert (answer["outcome"], len(drawn)) == ("drawn", 150)
+    assert client.draw_audit("run", 150, 0, {"alpha": 0.2})["outcome"] == "same"
+    assert client.get_draw("run") == answer["draw"]
+    audit = client.audit("run", N)
+    assert (audit.n_known, audit.n_drawn, audit.n_unanswered) == (0, 150, 150)
+    client.put_audit("run", drawn, CLEAN[drawn].tolist())
+    audit = client.audit("run", N)
+    assert audit.is_complete_draw
+    assert audit.random is not None
+    assert bitmap.to_indices(audit.random, N).tolist() == drawn
+    guarantee = client.selection("run", changes={"threshold": "fdr", "alpha": 0.2})["guarantee"]
+    assert (guarantee["holds"], guarantee["drawn"]) == (True, 150)
+    assert all(cut["bounds"] is not None for cut in client.sweep("run", 0)["cuts"])
+    with pytest.raises(Conflict) as caught:
+        client.draw_audit("run", 150)
+    assert caught.value.code == "draw-answered"
+
+
 def test_scores_come_whole_however_many_pages_they_take(
     client: MildClient, epochs: list[EpochBits], monkeypatch: pytest.MonkeyPatch
 ) -> None:

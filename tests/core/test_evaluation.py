@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,12 +26,16 @@ def test_only_checked_samples_count() -> None:
         "f1": pytest.approx(2 / 3),
         "auc": 1.0,
         "known": 4,
+        "basis": "4 audited samples that somebody chose",
     }
+    drawn = replace(audit, random=bitmap.from_indices([0, 1, 2], SCORES.size))
+    basis = evaluate_selection(kept(0), SCORES, drawn).summary()["basis"]
+    assert basis == "2 audited samples drawn at random, 2 that somebody chose"
 
 
 def test_what_is_not_defined_is_none() -> None:
     nobody = evaluate_selection(kept(), SCORES, Audit.empty(SCORES.size))
-    assert set(nobody.summary().values()) == {None, 0}
+    assert set(nobody.summary().values()) == {None, 0, "0 audited samples that somebody chose"}
     all_wrong = evaluate_selection(kept(0), SCORES, Audit.from_marks([0, 3], [False, False], SCORES.size))
     assert (all_wrong.precision, all_wrong.recall, all_wrong.f1, all_wrong.auc) == (0.0, None, 0.0, None)
     none_kept = evaluate_selection(kept(), SCORES, Audit.from_marks([0], [True], SCORES.size))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client import logs
-from mild_client.api_results import ResultCalls, ServiceCalls, parse_json_object
+from mild_client.api_results import OptionChanges, ResultCalls, ServiceCalls, parse_json_object
 from mild_client.backend import Position
 from mild_client.errors import NotFound
 from mild_client.events import EventStream
@@ -262,9 +262,45 @@ class Calls(LogCalls, ResultCalls):
         return parse_json_object((yield from self.upload(Request.with_json("PUT", f"/runs/{run_id}/audit", body))))
 
     def audit(self, run_id: str, n_samples: int) -> Call[Audit]:
-        """Return the audit of a run: for each checked sample, whether its given label is right."""
-        response = yield Request("GET", f"/runs/{run_id}/audit", headers={"Accept": BITMAP})
-        return Audit.from_body(response.content, n_samples)
+        """Return the audit of a run: for each checked sample, whether its given label is right, and who was drawn."""
+        answer = parse_json_object((yield Request("GET", f"/runs/{run_id}/audit")))
+        audit = Audit.from_marks(answer["indices"], answer["clean"], n_samples)
+        draw = answer.get("draw")  # absent from services of earlier versions
+        return (
+            audit
+            if draw is None
+            else dataclasses.replace(audit, random=bitmap.from_indices(draw["indices"], n_samples))
+        )
+
+    def draw_audit(
+        self, run_id: str, n: int = 100, round: int | None = None, changes: OptionChanges | None = None
+    ) -> Call[JsonObject]:
+        """Draw samples to audit at random, record the selection to make, and return the draw, as in the HTTP API.
+
+        Once each sample of ``["draw"]["indices"]`` has a mark (`put_audit`), selections have a guarantee and bounds.
+        The same call again returns the same draw.
+
+        Parameters
+        ----------
+        run_id, n
+            The run, and the number of samples to draw.
+        round
+            A finished round, from whose judged samples they are drawn; None for the latest.
+        changes
+            Options of the recorded selection, by name, that differ from those of the run with ``threshold="fdr"``.
+
+        Raises
+        ------
+        Conflict
+            If the round is not finished (``round-open``), or samples of another draw are marked (``draw-answered``).
+        """
+        body = {"n": n, "round": round, "options": dict(changes or {})}
+        return parse_json_object((yield Request.with_json("POST", f"/runs/{run_id}/audit/draw", body)))
+
+    def get_draw(self, run_id: str) -> Call[JsonObject | None]:
+        """Return the random draw of a run's audit, as in the HTTP API; None without one."""
+        draw: JsonObject | None = parse_json_object((yield Request("GET", f"/runs/{run_id}/audit"))).get("draw")
+        return draw
 
     def put_planted(self, run_id: str, planted: Bitmap, attempt: int | None = None) -> Call[None]:
         """Store the bitmap, shape (n_bytes,), of the samples that round 0 trains on with planted (wrong) labels.

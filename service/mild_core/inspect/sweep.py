@@ -7,8 +7,16 @@ import numpy as np
 
 from mild_core.audit import Audit, Evaluation
 from mild_core.estimate import read_estimates
-from mild_core.results import Curves, Estimate, Histogram, Selection
+from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection
 from mild_core.scores import assign_bins
+
+
+@dataclass(frozen=True, slots=True)
+class CutBounds:
+    """Lower bounds of one cut by a random audit; those of all cuts hold at once."""
+
+    precision: float
+    recall: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,8 @@ class Cut:
         Estimates by the fit; None if the fit does not identify them.
     measured
         Evaluation on an audit; None without an audit. Its `auc` is None, since the AUC does not depend on the cut.
+    bounds
+        Bounds by a random audit; None without one that is complete and may judge the order of the samples.
     """
 
     cut: int
@@ -35,13 +45,15 @@ class Cut:
     precision: Estimate | None
     recall: Estimate | None
     measured: Evaluation | None
+    bounds: CutBounds | None
 
 
 def sweep_cuts(
     histogram: Histogram | None,
     curves: Curves | None,
     measured: Sequence[Evaluation] | None = None,
-    follows_marks: bool = False,
+    by_mark: Sequence[Evaluation] | None = None,
+    bounds: BoundCurves | None = None,
 ) -> tuple[Cut, ...]:
     """List all cuts of a selection's histogram, from the smallest set to the largest.
 
@@ -53,14 +65,17 @@ def sweep_cuts(
         `Selection.histogram` and `Selection.curves`; without a histogram the result is empty.
     measured
         Evaluation of every cut by `evaluate_cuts`; None without an audit.
-    follows_marks
-        Whether checked samples are kept or dropped by their mark, independent of the cut (option ``audit="fit"``).
+    by_mark
+        Evaluation of every cut on the samples that are kept or dropped by their mark, independent of the cut; None
+        without such samples.
+    bounds
+        `Selection.bound_curves`.
     """
     if histogram is None:
         return ()
     n_kept = np.cumsum(histogram.counts)
-    if follows_marks and measured is not None:
-        n_kept += [evaluation.clean - evaluation.kept for evaluation in measured]
+    if by_mark is not None:
+        n_kept += [evaluation.clean - evaluation.kept for evaluation in by_mark]
     return tuple(
         Cut(
             cut=cut,
@@ -68,6 +83,7 @@ def sweep_cuts(
             kept=int(n_kept[cut]),
             **_read_precision_and_recall(curves, cut),
             measured=None if measured is None else measured[cut],
+            bounds=None if bounds is None else CutBounds(float(bounds.precision[cut]), float(bounds.recall[cut])),
         )
         for cut in range(n_kept.size)
     )

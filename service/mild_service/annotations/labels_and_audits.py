@@ -107,7 +107,7 @@ class LabelsAndAudits:
             run, stored_audit = await self.read_audit(run)
             remaining_audit = stored_audit.remove(change.removed)
             merged = remaining_audit.merge(change.added)
-            outcome, _ = await self._store.annotations.put_audit(run, merged)
+            outcome, _ = await self._store.annotations.put_audit(run, merged, run.draw)
             if outcome != "moved":
                 self._telemetry.annotations.labels("audit", outcome).inc()
                 added = merged.n_known - remaining_audit.n_known

@@ -1,6 +1,7 @@
 """Annotations of a run: ``/runs/{run_id}/labels``, ``/runs/{run_id}/audit`` and ``/runs/{run_id}/planted``."""
 
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import orjson
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from mild_core.audit import Audit, AuditChange
-from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError, TrailingBitsError
+from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError, SampleIndexError, TrailingBitsError
+from mild_core.types import SelectionOptions
 from mild_service.config import Settings
 from mild_service.errors import (
     BodyTooLarge,
     DigestMismatch,
+    DrawAnswered,
     InvalidRequest,
     LabelsFrozen,
     MalformedBody,
@@ -22,14 +25,26 @@ from mild_service.errors import (
     PlantedFrozen,
     PreconditionFailed,
     RoundFinished,
+    RoundNotOpen,
+    RoundOpen,
     RunNotFound,
     StaleAttempt,
     StoreFull,
     UnsupportedMediaType,
 )
+from mild_service.models import Run
+from mild_service.selecting.audit_draws import DrawOutcome
 from mild_service.web import bodies, media_types, sample_sets
-from mild_service.web.bodies import RequestModel
-from mild_service.web.dependencies import Attempt, LabelsAndAuditsDep, RunId, RunsDep, SettingsDep, StatusReaderDep
+from mild_service.web.bodies import RequestModel, WholeNumber
+from mild_service.web.dependencies import (
+    Attempt,
+    AuditDrawsDep,
+    LabelsAndAuditsDep,
+    RunId,
+    RunsDep,
+    SettingsDep,
+    StatusReaderDep,
+)
 from mild_service.web.openapi import BITMAP_ERRORS
 from mild_service.web.problems import error_responses
 from mild_service.web.responses import (
@@ -39,6 +54,12 @@ from mild_service.web.responses import (
     make_response,
     negotiate,
 )
+from mild_service.web.schemas import SelectionRequest, make_response_model
+
+if TYPE_CHECKING:
+    OptionsView: TypeAlias = BaseModel
+else:
+    OptionsView = make_response_model(SelectionOptions, all_required=True)
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -76,6 +97,24 @@ class AuditedView(BaseModel):
     num_removed: int = Field(description="Samples whose mark was taken back.")
 
 
+class DrawView(BaseModel):
+    """Samples that were drawn at random, and the selection that was chosen before any of them was checked."""
+
+    n: int = Field(description="Samples drawn.")
+    num_answered: int = Field(description="Those among them that are audited; with all of them there is a guarantee.")
+    round: int
+    options: OptionsView
+    indices: list[int] = Field(description="Ascending.")
+
+
+class DrawnView(BaseModel):
+    """Result of a draw."""
+
+    run_id: str
+    outcome: DrawOutcome
+    draw: DrawView
+
+
 class AuditView(BaseModel):
     """All marks of a run's audit."""
 
@@ -84,6 +123,20 @@ class AuditView(BaseModel):
     num_clean: int
     indices: list[int] = Field(description="Audited samples, ascending.")
     clean: list[bool] = Field(description="For each of them, whether its given label is true.")
+    draw: DrawView | None = Field(description="The random draw; null without one.")
+
+
+class DrawRequest(RequestModel):
+    """Request to draw samples at random, for an audit that guarantees something."""
+
+    n: WholeNumber = Field(100, ge=1, lt=2**31, description="Samples to draw.")
+    round: WholeNumber | None = Field(
+        None, ge=0, lt=2**31, description="A finished round, whose judged samples are drawn from; null: the latest."
+    )
+    options: SelectionRequest = Field(
+        default_factory=SelectionRequest,
+        description="Of the selection to record; absent ones are those of the run, and the `threshold` is `fdr`.",
+    )
 
 
 class PlantedView(BaseModel):
@@ -214,21 +267,70 @@ async def put_audit(
 async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
     """Return all marks of the run's audit, as JSON or as two bitmaps (known, then clean)."""
     representation = negotiate(request, (media_types.JSON, media_types.BITMAP))
-    _, audit = await labels_and_audits.read_audit(await runs.find(run_id))
+    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     if representation.media_type == media_types.BITMAP:
         return await make_response(representation, audit.to_body)
-    return await make_response(representation, lambda: _encode_audit(run_id, audit))
+    return await make_response(representation, lambda: _encode_audit(run, audit))
 
 
-def _encode_audit(run_id: str, audit: Audit) -> bytes:
+@router.post(
+    "/runs/{run_id}/audit/draw",
+    response_model=DrawnView,
+    status_code=201,
+    responses={
+        200: {"model": DrawnView, "description": "The same draw was made before; it is unchanged"},
+        **error_responses(
+            MalformedBody,
+            BodyTooLarge,
+            UnsupportedMediaType,
+            InvalidRequest,
+            ParameterError,
+            RunNotFound,
+            RoundOpen,
+            RoundNotOpen,
+            DrawAnswered,
+            StoreFull,
+        ),
+    },
+)
+async def draw_audit(
+    run_id: RunId, body: DrawRequest, runs: RunsDep, audit_draws: AuditDrawsDep, response: Response
+) -> DrawnView:
+    """Draw samples to audit, uniformly from those that a finished round judges, and record the selection to make.
+
+    Once all of them are audited, selections have a `guarantee` and `bounds`. A draw is replaced by another one only
+    while none of its samples is marked.
+    """
+    run = await runs.find(run_id)
+    outcome, run, audit = await audit_draws.draw(run, body.n, body.round, body.options.sent_options())
+    response.status_code = 200 if outcome == "same" else 201
+    return DrawnView.model_validate({"run_id": run_id, "outcome": outcome, "draw": _serialize_draw(run, audit)})
+
+
+def _serialize_draw(run: Run, audit: Audit) -> dict[str, Any] | None:
+    """Return the fields of `DrawView`; None if the run has no draw."""
+    choice, drawn = run.draw, audit.random_mask
+    if choice is None or drawn is None:
+        return None
+    return {
+        "n": audit.n_drawn,
+        "num_answered": audit.n_drawn - audit.n_unanswered,
+        "round": choice.round,
+        "options": asdict(choice.options),
+        "indices": drawn.nonzero()[0].tolist(),
+    }
+
+
+def _encode_audit(run: Run, audit: Audit) -> bytes:
     """Encode an audit as JSON."""
     known, clean = audit.masks
     document = {
-        "run_id": run_id,
+        "run_id": run.run_id,
         "num_known": audit.n_known,
         "num_clean": audit.n_clean,
         "indices": known.nonzero()[0],
         "clean": clean[known],
+        "draw": _serialize_draw(run, audit),
     }
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -119,6 +119,13 @@ class CutMeasuredView(BaseModel):
     f1: float | None
 
 
+class CutBoundsView(BaseModel):
+    """Lower bounds of a cut by a random audit, at 95% each; those of all cuts hold at once."""
+
+    precision: float
+    recall: float
+
+
 class CutView(BaseModel):
     """One cut. It keeps the samples whose metric is at most `value`."""
 
@@ -127,6 +134,9 @@ class CutView(BaseModel):
     num_kept: int
     fitted: ImpliedView
     measured: CutMeasuredView | None = Field(description="Null without an audit.")
+    bounds: CutBoundsView | None = Field(
+        description="Null without a complete draw, or where its answers may have chosen the order of the samples."
+    )
 
 
 class SweepView(BaseModel):

@@ -11,6 +11,7 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.audit import Annotations
+from mild_core.draw import Deviation
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.models import AnnotationRef, Epoch, Round, Run
@@ -38,6 +39,8 @@ class Evidence:
         Options of the selection.
     finishing
         True while the round is being finished; partial epochs from logs are then used too.
+    by_draw
+        Whether the random audit makes the cut. Never where a round is finished: the answers must not reach a training.
     """
 
     run: Run
@@ -45,6 +48,7 @@ class Evidence:
     until_epoch: int | None
     options: SelectionOptions
     finishing: bool = False
+    by_draw: bool = False
 
     @property
     def round(self) -> Round:
@@ -66,8 +70,16 @@ class Evidence:
         """References to the labels and to the audit; None for the one that the options do not use."""
         return (
             self.run.labels if self.options.needs_labels else None,
-            self.run.audit if self.options.audit == "fit" else None,
+            self.run.audit if self.options.audit == "fit" or self.by_draw else None,
         )
+
+    @property
+    def deviation(self) -> Deviation | None:
+        """How the selection differs from the choice that was recorded with the run's draw; None without a draw."""
+        if self.run.draw is None:
+            return None
+        uses_all = self.until_epoch is None or self.until_epoch >= max(self.round.all_epochs)
+        return self.run.draw.find_deviation(self.options, self.round.number, None if uses_all else self.until_epoch)
 
     @property
     def digest(self) -> str:
@@ -95,6 +107,7 @@ class EvidenceReader:
         until_epoch: int | None = None,
         finishing: bool = False,
         last_round: Round | None = None,
+        by_draw: bool = False,
     ) -> Evidence:
         """Collect the evidence for a selection of one round.
 
@@ -110,6 +123,8 @@ class EvidenceReader:
             Whether the round is being finished, so that partial epochs from logs are used too.
         last_round
             Record of the round if the caller has just read it; None reads the record.
+        by_draw
+            Whether the random audit makes the cut.
 
         Raises
         ------
@@ -127,7 +142,7 @@ class EvidenceReader:
         rounds = await self._store.rounds.get(run, range(first, number + (last_round is None)))
         if last_round is not None:
             rounds = [*rounds, last_round]
-        evidence = Evidence(run, rounds, until_epoch, options, finishing)
+        evidence = Evidence(run, rounds, until_epoch, options, finishing, by_draw)
         if not evidence.used_epochs(evidence.round):
             suffix = "" if until_epoch is None else f" up to epoch {until_epoch}"
             raise NoEpochs(
@@ -169,7 +184,12 @@ class EvidenceReader:
             except StoreDamaged:
                 run = await self._refresh(evidence.run)
                 fresh = await self.gather(
-                    run, evidence.round.number, evidence.options, evidence.until_epoch, evidence.finishing
+                    run,
+                    evidence.round.number,
+                    evidence.options,
+                    evidence.until_epoch,
+                    evidence.finishing,
+                    by_draw=evidence.by_draw,
                 )
                 is_unchanged = (
                     fresh.round.version == evidence.round.version and fresh.annotation_refs == evidence.annotation_refs
@@ -208,6 +228,7 @@ class EvidenceReader:
         return Annotations(
             None if labels is None else await annotations.read_labels(run, labels, np.arange(run.spec.num_samples)),
             None if audit is None else await annotations.read_audit(run, audit),
+            evidence.deviation,
         )
 
     async def _refresh(self, run: Run) -> Run:

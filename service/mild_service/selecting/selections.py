@@ -5,7 +5,7 @@ A selection is planned first, which determines its identity for ETags, and only 
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +15,8 @@ from mild_core import bitmap
 from mild_core.audit import Audit, Evaluation, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
-from mild_core.results import Curves, Estimate, Histogram, Selection
+from mild_core.random_audit import RandomAudit, is_cut_by_draw, judge_by_draw
+from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
@@ -163,12 +164,20 @@ class Selections:
         options = replace(run.spec.selection, **changes).validate()
         stored_round = None
         # An audit can change after a round is finished: a selection that uses it is computed from its current state.
-        use_stored = until_epoch is None and options == run.spec.selection and changes.get("audit") != "fit"
+        # Asked for by a request only: the set of a round is cut by the fit, also with the rule `precision`.
+        by_draw = options.threshold == "fdr" or (
+            "threshold" in changes and run.draw is not None and is_cut_by_draw(options)
+        )
+        use_stored = (
+            until_epoch is None and options == run.spec.selection and changes.get("audit") != "fit" and not by_draw
+        )
         if use_stored and number <= run.round:
             (stored_round,) = await self._store.rounds.get(run, range(number, number + 1))
             if stored_round.finished:
                 return SelectionPlan(run, stored_round, _make_identity(run, number, None), None)
-        evidence = await self._computer.evidence.gather(run, number, options, until_epoch, last_round=stored_round)
+        evidence = await self._computer.evidence.gather(
+            run, number, options, until_epoch, last_round=stored_round, by_draw=by_draw
+        )
         return SelectionPlan(run, evidence.round, _make_identity(run, number, evidence), evidence)
 
     async def _find_best(self, run: Run) -> tuple[Run, int]:
@@ -212,17 +221,14 @@ class Selections:
             return await self._load_unevaluated(plan)
         run, audit = await self._labels_and_audits.read_audit(plan.run)
         inspection = await self.inspect(plan)
-        selection, evidence = inspection.selection, plan.evidence and inspection.evidence
-        document = (
-            plan.round.selection
-            if evidence is None
-            else _serialize_computed(evidence, to_json_types(selection.summary()))
-        )
+        selection, evidence = _judge_by_draw(plan, inspection, run, audit), plan.evidence and inspection.evidence
+        summary = to_json_types(selection.summary())
+        document = plan.round.selection if evidence is None else _serialize_computed(evidence, summary)
         assert document is not None, "a finished round has its selection"
         measured = evaluate_selection(selection.audited_bitmap, selection.scores, audit).summary()
         return SelectionResult(
             _make_identity(run, plan.round.number, evidence),
-            {**document, "measured": measured},
+            {**document, **{name: summary[name] for name in ("guarantee", "bounds")}, "measured": measured},
             selection.n_samples,
             selection.bitmap,
         )
@@ -267,15 +273,21 @@ class Selections:
         The values are those of `serialize_sweep`. Estimates come from the stored fit. Only the measured quality needs
         the samples' scores.
         """
-        _, audit = await self._labels_and_audits.read_audit(plan.run)
+        run, audit = await self._labels_and_audits.read_audit(plan.run)
         fit = await self.read_fit(plan)
-        measured, by_mark = None, False
-        if audit.n_known or "curves" not in fit:  # rounds finished by earlier versions have no curves
-            inspection = await self.inspect(plan)
-            fit = {**_common_fields(inspection.evidence), **to_json_types(serialize_fit(inspection.selection))}
-            measured = await to_thread.run_sync(evaluate_cuts, inspection.selection, audit)
-            by_mark = inspection.selection.options.audit == "fit"
-        return await to_thread.run_sync(serialize_sweep, fit, measured, by_mark)
+        if not audit.n_known and "curves" in fit:  # rounds finished by earlier versions have no curves
+            return await to_thread.run_sync(serialize_sweep, fit)
+        inspection = await self.inspect(plan)
+
+        def serialize() -> dict[str, Any]:
+            selection = _judge_by_draw(plan, inspection, run, audit)
+            fit = {**_common_fields(inspection.evidence), **to_json_types(serialize_fit(selection))}
+            measured = evaluate_cuts(selection, audit)
+            followed = audit if selection.options.audit == "fit" else audit.restrict_to_draw(selection.scored)
+            by_mark = evaluate_cuts(selection, followed) if selection.follows_marks else None
+            return serialize_sweep(fit, measured, by_mark, selection.bound_curves)
+
+        return await to_thread.run_sync(serialize)
 
     async def compute_overlaps(self, run: Run, rounds: Sequence[Round]) -> dict[int, float | None]:
         """Compute the Jaccard similarity between the set of each round and the set of the round before.
@@ -348,6 +360,16 @@ class Selections:
                     break
                 last_seen = events[-1].number if events else last_seen
         return await self._store.runs.get(run.run_id)
+
+
+def _judge_by_draw(plan: SelectionPlan, inspection: InspectedSelection, run: Run, audit: Audit) -> Selection:
+    """Return the inspected selection with what the random audit says of it; `run` refers to `audit`."""
+    selection, evidence = inspection.selection, inspection.evidence
+    if evidence.by_draw:  # judged by the answers that made its cut
+        return selection
+    deviation = replace(evidence, run=run).deviation
+    draw = RandomAudit.from_selection(audit, selection)
+    return judge_by_draw(selection, draw, deviation, is_fixed=plan.evidence is None)
 
 
 def _make_identity(run: Run, number: int, evidence: Evidence | None) -> str:
@@ -430,7 +452,10 @@ def _find_last_validation(round_: Round) -> float | None:
 
 
 def serialize_sweep(
-    fit: Mapping[str, Any], measured: Sequence[Evaluation] | None = None, by_mark: bool = False
+    fit: Mapping[str, Any],
+    measured: Sequence[Evaluation] | None = None,
+    by_mark: Sequence[Evaluation] | None = None,
+    bounds: BoundCurves | None = None,
 ) -> dict[str, Any]:
     """Evaluate a fit at every possible cut; return JSON values.
 
@@ -441,7 +466,10 @@ def serialize_sweep(
     measured
         Evaluation of each cut by an audit; None if the run has no audit.
     by_mark
-        Whether audited samples are kept or dropped by their mark, independently of the cut.
+        Evaluation of each cut on the samples that are kept or dropped by their mark, independently of the cut; None
+        without such samples.
+    bounds
+        Bounds of each cut by a random audit; None without one that is complete.
     """
     curves, histogram = fit["curves"], fit["histogram"]
     cuts = sweep_cuts(
@@ -449,6 +477,7 @@ def serialize_sweep(
         curves and Curves(**{name: np.array(rows) for name, rows in curves.items()}),
         measured,
         by_mark,
+        bounds,
     )
     head = {name: fit[name] for name in ("run_id", "round", "provisional", "metric", "threshold", "verdict")}
     return {**head, "cuts": [_serialize_cut(cut) for cut in cuts]}
@@ -462,6 +491,7 @@ def _serialize_cut(cut: Cut) -> dict[str, Any]:
         "num_kept": cut.kept,
         "fitted": {**_serialize_estimate("precision", cut.precision), **_serialize_estimate("recall", cut.recall)},
         "measured": measured and {"precision": measured.precision, "recall": measured.recall, "f1": measured.f1},
+        "bounds": cut.bounds and asdict(cut.bounds),
     }
 
 

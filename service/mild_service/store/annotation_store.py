@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit
+from mild_core.draw import DrawChoice
 from mild_service.errors import StoreDamaged
 from mild_service.models import AnnotationName, AnnotationRef, Run
 from mild_service.store import codec
@@ -55,15 +56,28 @@ class AnnotationStore:
             run, "labels", [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts]
         )
 
-    async def put_audit(self, run: Run, audit: Audit) -> tuple[PutOutcome, str]:
+    async def put_audit(self, run: Run, audit: Audit, draw: DrawChoice | None = None) -> tuple[PutOutcome, str]:
         """Store an audit; return the outcome and the digest of the audit.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        audit
+            The audit.
+        draw
+            The choice that is recorded with its random draw; None for an audit without a draw.
 
         Raises
         ------
         RunNotFound
             If the run was deleted in the meantime.
         """
-        return await self._put_values(run, "audit", codec.split_chunks([audit.known, audit.clean]))
+        planes = [audit.known, audit.clean]
+        if draw is not None:
+            assert audit.random is not None, "a draw has samples"
+            planes.append(audit.random)
+        return await self._put_values(run, "audit", codec.split_chunks(planes), draw)
 
     async def read_label(self, run: Run, ref: AnnotationRef, index: int) -> int:
         """Read the given label of one sample.
@@ -119,16 +133,20 @@ class AnnotationStore:
         """
         n_samples = run.spec.num_samples
         values = [await self._read_chunk(run, "audit", ref, chunk) for chunk in range(codec.count_chunks(n_samples))]
-        known, clean = np.concatenate([codec.decode_planes(value, 2) for value in values], axis=1)
-        return Audit(n_samples, known, clean)
+        n_planes = 2 if ref.draw is None else 3
+        known, clean, *random = np.concatenate([codec.decode_planes(value, n_planes) for value in values], axis=1)
+        return Audit(n_samples, known, clean, *random)
 
-    async def _put_values(self, run: Run, name: AnnotationName, values: Sequence[bytes]) -> tuple[PutOutcome, str]:
-        """Store one value per chunk and set the run's reference; return the outcome and the digest of the values."""
+    async def _put_values(
+        self, run: Run, name: AnnotationName, values: Sequence[bytes], draw: DrawChoice | None = None
+    ) -> tuple[PutOutcome, str]:
+        """Store one value per chunk and set the run's reference; return the outcome and the digest of all of it."""
         context, old = self._context, run.annotation_ref(name)
-        digest = hashlib.sha256(b"".join(values)).hexdigest()[:32]
+        content = b"".join(values) + (b"" if draw is None else codec.encode_draw(draw))
+        digest = hashlib.sha256(content).hexdigest()[:32]
         if old is not None and old.digest == digest:
             return "same", digest
-        new = AnnotationRef(0 if old is None else old.version + 1, digest)
+        new = AnnotationRef(0 if old is None else old.version + 1, digest, draw)
         old_field, field = "" if old is None else annotation_field(name, old), annotation_field(name, new)
         keys = [
             context.keys.run(run.run_id),

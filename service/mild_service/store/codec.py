@@ -5,7 +5,7 @@ are in one hash, so that a round is read chunk by chunk with few commands, and a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,8 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import RunSpec
+from mild_core.draw import DrawChoice
+from mild_core.types import RunSpec, SelectionOptions
 from mild_service.errors import StoreNewer
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef, SetRef, ShardRef
 
@@ -91,15 +92,37 @@ def decode_set_ref(value: bytes) -> SetRef | None:
 
 def encode_annotation_ref(ref: AnnotationRef) -> str:
     """Encode a reference to labels or to an audit."""
-    return f"{ref.version}:{ref.digest}"
+    return f"{ref.version}:{ref.digest}" + (f":{encode_draw(ref.draw).decode()}" if ref.draw else "")
 
 
 def decode_annotation_ref(value: bytes | None) -> AnnotationRef | None:
     """Decode a reference to labels or to an audit; return None if the record has none."""
     if value is None:
         return None
-    version, digest = value.decode().split(":")
-    return AnnotationRef(int(version), digest)
+    version, digest, *draw = value.decode().split(":", 2)
+    return AnnotationRef(int(version), digest, decode_draw(draw[0]) if draw else None)
+
+
+def encode_draw(choice: DrawChoice) -> bytes:
+    """Encode the choice that is recorded with a random draw as JSON."""
+    options = _omit_defaults(asdict(choice.options), _ADDED_OPTIONS)
+    return canonical_json({"round": choice.round, "options": options})
+
+
+@lru_cache(maxsize=1024)
+def decode_draw(value: str) -> DrawChoice:
+    """Decode the choice that is recorded with a random draw.
+
+    Raises
+    ------
+    StoreNewer
+        If the JSON has an option that this version does not know.
+    """
+    fields = orjson.loads(value)
+    try:
+        return DrawChoice(fields["round"], SelectionOptions(**fields["options"]))
+    except TypeError as error:
+        raise StoreNewer(f"a draw was made by a later version of the service ({error}); upgrade this one") from error
 
 
 def encode_sample_ids_ref(ref: SampleIdsRef) -> str:

@@ -55,6 +55,7 @@ RULES: Mapping[str, Rule] = {
     "GET /runs/{run_id}/sample-ids": READ,
     "PUT /runs/{run_id}/audit": WRITE,
     "GET /runs/{run_id}/audit": READ,
+    "POST /runs/{run_id}/audit/draw": WRITE,
     "GET /runs/{run_id}/rounds/{round}": READ,
     "PUT /runs/{run_id}/planted": WRITE,
     "GET /runs/{run_id}/planted": READ,

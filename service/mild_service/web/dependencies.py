@@ -21,6 +21,7 @@ from mild_service.recording.epoch_writer import EpochWriter
 from mild_service.recording.prediction_writer import PredictionWriter
 from mild_service.recording.run_writer import RunWriter
 from mild_service.recording.shard_writer import ShardWriter
+from mild_service.selecting.audit_draws import AuditDraws
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.label_suggestions import LabelSuggester
 from mild_service.selecting.sample_tables import SampleTables
@@ -53,6 +54,11 @@ async def _get_selections(request: Request) -> Selections:
 async def _get_labels_and_audits(request: Request) -> LabelsAndAudits:
     labels_and_audits: LabelsAndAudits = request.app.state.labels_and_audits
     return labels_and_audits
+
+
+async def _get_audit_draws(request: Request) -> AuditDraws:
+    audit_draws: AuditDraws = request.app.state.audit_draws
+    return audit_draws
 
 
 async def _get_predictions(request: Request) -> PredictionWriter:
@@ -139,6 +145,7 @@ def _list_query_names(dependant: Dependant) -> list[str]:
 RunsDep = Annotated[RunWriter, Depends(_get_runs)]
 SelectionsDep = Annotated[Selections, Depends(_get_selections)]
 LabelsAndAuditsDep = Annotated[LabelsAndAudits, Depends(_get_labels_and_audits)]
+AuditDrawsDep = Annotated[AuditDraws, Depends(_get_audit_draws)]
 PredictionsDep = Annotated[PredictionWriter, Depends(_get_predictions)]
 EventFeedDep = Annotated[EventFeed, Depends(_get_event_feed)]
 EpochsDep = Annotated[EpochWriter, Depends(_get_epochs)]

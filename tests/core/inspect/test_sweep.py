@@ -79,6 +79,7 @@ def test_whoever_was_checked_is_kept_by_their_mark_where_the_audit_is_fitted() -
     bits, clean = recorded()
     audit = Audit.from_marks(range(0, 2000, 3), clean[::3].tolist(), 2000)
     selection = select([bits], SelectionOptions(audit="fit"), Annotations(audit=audit))
-    cuts = sweep_cuts(selection.histogram, selection.curves, evaluate_cuts(selection, audit), follows_marks=True)
+    measured = evaluate_cuts(selection, audit)
+    cuts = sweep_cuts(selection.histogram, selection.curves, measured, by_mark=measured)
     assert selection.threshold.cut is not None
     assert cuts[selection.threshold.cut].kept == selection.n_selected

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from mild_core import bitmap
 from mild_core.audit import Audit, AuditChange
-from mild_core.types import RunSpec
+from mild_core.draw import DrawChoice
+from mild_core.types import RunSpec, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
@@ -63,6 +65,26 @@ async def test_marks_and_marks_taken_back_at_once_all_count(
     assert [(m.added, m.replaced, m.removed) for m in merged] == [(0, 0, 1)] * 6 + [(1, 0, 0)] * 6
     audit = (await labels_and_audits.read_audit(await store.runs.get("a")))[1]
     assert [audit.get_mark(index) for index in range(12)] == [None] * 6 + [False] * 6
+
+
+async def test_marks_keep_the_draw_and_its_choice(labels_and_audits: LabelsAndAudits, run: Run, store: Store) -> None:
+    await labels_and_audits.put_audit(run, mark(3))  # two bitmaps, as every audit was before there were draws
+    run, audit = await labels_and_audits.read_audit(await store.runs.get("a"))
+    assert (run.draw, audit.random) == (None, None)
+    choice = DrawChoice(2, SelectionOptions(threshold="fdr", alpha=0.2))
+    random = bitmap.from_indices([5, N - 1], N)
+    assert (await store.annotations.put_audit(run, replace(audit, random=random), choice))[0] == "set"
+    run = await store.runs.get("a")
+    assert run.draw == choice
+    await labels_and_audits.put_audit(run, mark(N - 1))
+    run, audit = await labels_and_audits.read_audit(await store.runs.get("a"))
+    assert run.draw == choice
+    assert audit.random is not None
+    assert bitmap.to_indices(audit.random, N).tolist() == [5, N - 1]
+    assert (audit.n_drawn, audit.n_unanswered, audit.get_mark(3)) == (2, 1, True)
+    other = replace(choice, round=3)  # the same samples, drawn for another choice
+    assert (await store.annotations.put_audit(run, audit, other))[0] == "set"
+    assert (await store.runs.get("a")).draw == other
 
 
 async def test_of_many_labels_at_once_the_last_stands(

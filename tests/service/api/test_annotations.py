@@ -116,7 +116,7 @@ def test_labels_are_classes_of_the_run(service: httpx.Client) -> None:
 
 def test_an_audit_comes_back_as_it_was_put(opened: httpx.Client) -> None:
     empty = opened.get("/runs/a/audit").json()
-    assert empty == {"run_id": "a", "num_known": 0, "num_clean": 0, "indices": [], "clean": []}
+    assert empty == {"run_id": "a", "num_known": 0, "num_clean": 0, "indices": [], "clean": [], "draw": None}
     put = opened.put("/runs/a/audit", json={"indices": [99, 3, 50], "clean": [True, True, False]})
     assert put.json() == {
         "run_id": "a",

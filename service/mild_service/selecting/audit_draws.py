@@ -1,0 +1,108 @@
+"""Random draws of samples to audit, and the choice that is recorded with each."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+import anyio.to_thread
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.audit import Audit
+from mild_core.draw import DrawChoice, draw_samples
+from mild_core.errors import ParameterError
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.errors import DrawAnswered, RoundOpen
+from mild_service.models import Run
+from mild_service.selecting.compute import SelectionComputer
+from mild_service.store import Store
+
+DrawOutcome: TypeAlias = Literal["drawn", "replaced", "same"]
+
+
+class AuditDraws:
+    """Draws samples for the audit of a run."""
+
+    def __init__(self, store: Store, computer: SelectionComputer, labels_and_audits: LabelsAndAudits) -> None:
+        self._store = store
+        self._computer = computer
+        self._labels_and_audits = labels_and_audits
+
+    async def draw(
+        self, run: Run, n_drawn: int, number: int | None, changes: Mapping[str, Any]
+    ) -> tuple[DrawOutcome, Run, Audit]:
+        """Draw samples uniformly from those that a round judges, and record the choice that they are drawn for.
+
+        The draw is stored with the audit, so that a concurrent mark is neither lost nor overlooked.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        n_drawn
+            Number of samples to draw.
+        number
+            Number of a finished round; None for the latest one.
+        changes
+            Options of the recorded selection, by name, that differ from those of the run with ``threshold="fdr"``.
+
+        Returns
+        -------
+        outcome
+            ``same`` if this draw was made before; it is then unchanged.
+        run, audit
+            The run, and its audit with the draw.
+
+        Raises
+        ------
+        RoundOpen, RoundNotOpen
+            If the round is still open, or has not started.
+        DrawAnswered
+            If a drawn sample of another draw is marked already.
+        ParameterError
+            If an option is not valid, or `n_drawn` is not in ``1..n`` for ``n`` samples that can be drawn.
+        """
+        choice = _choose(run, number, changes)
+        scored: NDArray[np.bool_] | None = None
+        while True:
+            run, audit = await self._labels_and_audits.read_audit(run)
+            previous = run.draw
+            if previous == choice and audit.n_drawn == n_drawn:
+                return "same", run, audit
+            if previous is not None and audit.n_unanswered < audit.n_drawn:
+                raise DrawAnswered(
+                    f"{audit.n_drawn - audit.n_unanswered} of the {audit.n_drawn} drawn samples of run {run.run_id!r} "
+                    "are marked, 0 may be: another draw would follow the answers; answer the rest, or open another run"
+                )
+            if scored is None:
+                scored = await self._find_scored(run, choice)
+            indices = await anyio.to_thread.run_sync(draw_samples, scored, n_drawn)
+            drawn = replace(audit, random=bitmap.from_indices(indices.tolist(), run.spec.num_samples))
+            outcome, _ = await self._store.annotations.put_audit(run, drawn, choice)
+            run = await self._store.runs.get(run.run_id)
+            if outcome == "set":
+                return ("drawn" if previous is None else "replaced"), run, drawn
+
+    async def _find_scored(self, run: Run, choice: DrawChoice) -> NDArray[np.bool_]:
+        """Return the samples that a selection with the choice judges, shape (n_samples,)."""
+        # Which samples are judged depends neither on the rule nor on classes, which may need answers or labels.
+        options = replace(choice.options, threshold="f1", per_class=False, min_keep_class=0.0)
+        evidence = await self._computer.evidence.gather(run, choice.round, options)
+        if not evidence.round.finished:
+            raise RoundOpen(
+                f"round {choice.round} of run {run.run_id!r} is open, a draw needs a finished one, whose bits no "
+                f"longer change; finish it with POST /runs/{run.run_id}/rounds/{choice.round}/finish"
+            )
+        _, detail = await self._computer.compute_detail(evidence)
+        return detail.selection.scored
+
+
+def _choose(run: Run, number: int | None, changes: Mapping[str, Any]) -> DrawChoice:
+    """Return the choice to record, with valid options."""
+    options = replace(run.spec.selection, **{"threshold": "fdr", **changes}).validate()
+    if options.audit == "fit":
+        raise ParameterError(
+            "audit is 'fit', and a fit that uses the answers cannot be judged by them; draw with audit 'measure'"
+        )
+    return DrawChoice(max(run.round - 1, 0) if number is None else number, options)
