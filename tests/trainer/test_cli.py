@@ -277,6 +277,7 @@ def test_a_selection_is_measured_where_the_truth_is_known(run: CliRunner, tmp_pa
         "f1": 1.0,
         "auc": 1.0,
         "known": 400,
+        "basis": "the true labels of all samples",
     }
 
 

@@ -71,7 +71,8 @@ def select_from_file(
     clean = _read_clean(path, arrays, correct.shape[1])
     if clean is not None:
         truth = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
-        answer["measured"] = evaluate_selection(selection.bitmap, selection.scores, truth).summary()
+        measured = evaluate_selection(selection.bitmap, selection.scores, truth).summary()
+        answer["measured"] = {**measured, "basis": "the true labels of all samples"}
     elif audit is not None:
         answer["measured"] = evaluate_selection(selection.audited_bitmap, selection.scores, audit).summary()
     fit = RoundFit.from_selection(selection)
