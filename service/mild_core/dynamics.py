@@ -8,6 +8,7 @@ number of epochs. Samples are processed in blocks that fit the cache.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
@@ -111,18 +112,19 @@ def count_dynamics(bits: RoundBits) -> Dynamics:
 
 
 def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
-    """Count the epochs before each sample is memorised for the first time, shape (n_samples,).
+    """Count the observed epochs before each sample is memorised for the first time, shape (n_samples,).
 
-    A sample that is never memorised has the count `n_epochs`. Unobserved epochs count as misclassified ones.
+    For a sample that is never memorised these are all its observed epochs.
     """
     n_unlearned = np.zeros(bitmap.n_bytes(bits.n_samples) * 8, dtype=np.uint16)
     for block, samples in _iter_blocks(bits.n_samples):
         rows = _BlockRows(bits.correct, block)
         is_learned = np.zeros(rows.n_words, dtype=np.uint64)
         counter = _BitSlicedCounter(rows.n_words)
-        for correct in rows:
+        observed_rows = repeat(None) if bits.observed is None else _BlockRows(bits.observed, block)
+        for correct, observed in zip(rows, observed_rows, strict=False):
             is_learned |= correct
-            counter.add(~is_learned)
+            counter.add(~is_learned if observed is None else ~is_learned & observed)
         counter.write(n_unlearned[samples])
     return n_unlearned[: bits.n_samples]
 

@@ -4,8 +4,9 @@ With ``z`` misclassified epochs in ``sz`` segments and ``m`` memorised epochs in
 
 - ``mild``: ``z / max(sz, 1) - m / max(sm, 1)``, memorisation difficulty minus forgetting difficulty, in -E..E;
 - ``mild-simple``: ``z - m``, in -E..E in steps of two: the simplified metric, which the published code computes;
-- ``forgetting``: transitions from memorised to misclassified (Toneva et al. 2019), in 0..E;
-- ``first-learned``: epochs before the first memorised one, in 0..E.
+- ``forgetting``: transitions from memorised to misclassified, in 0..E/2; E for a sample that was never memorised, which
+  counts as forgotten without end (Toneva et al. 2019, section 3);
+- ``first-learned``: misclassified epochs before the first memorised one, in 0..E.
 
 Over several rounds of ``E_1, E_2, …`` epochs the score is ``sum(E) * mean(v_r / E_r)`` over the rounds in which the
 sample was observed: the plain sum where all rounds are equally long, and equal weight for every round where they are
@@ -244,13 +245,12 @@ def _compute_mild_simple(counts: Dynamics, _: RoundBits) -> Floats:
 
 def _compute_forgetting(counts: Dynamics, _: RoundBits) -> Floats:
     """Compute the metric ``forgetting`` of one round, shape (n_samples,)."""
-    return counts.forgotten.astype(np.float64)
+    return np.where(counts.memorised == 0, counts.observed, counts.forgotten).astype(np.float64)
 
 
-def _compute_first_learned(counts: Dynamics, bits: RoundBits) -> Floats:
+def _compute_first_learned(_: Dynamics, bits: RoundBits) -> Floats:
     """Compute the metric ``first-learned`` of one round, shape (n_samples,)."""
-    # A number of epochs from the start needs no extrapolation: this undoes the division by the observed epochs.
-    return count_epochs_to_learn(bits) * (counts.observed / max(counts.n_epochs, 1))
+    return count_epochs_to_learn(bits).astype(np.float64)
 
 
 _METRICS: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {

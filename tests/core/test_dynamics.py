@@ -32,8 +32,7 @@ def by_hand(correct: np.ndarray, observed: np.ndarray) -> dict[str, list[int]]:
         out["forgotten"].append(sum(a and not b for a, b in itertools.pairwise(bits)))
         out["mem_segments"].append(sum(starts))
         out["mis_segments"].append(len(starts) - sum(starts))
-        learned = np.flatnonzero(correct[:, i])
-        out["learned"].append(int(learned[0]) if learned.size else correct.shape[0])
+        out["learned"].append(bits.index(True) if any(bits) else len(bits))
     return out
 
 

@@ -25,7 +25,7 @@ def round_of(*sequences: str, members: list[int] | None = None, expects: str = "
         # 0001: 3 misclassified in one segment, 1 memorised in one; 0101: two segments of one each.
         ("mild-simple", [2, 0, -4, 4]),
         ("mild", [3 - 1, 1 - 1, 0 - 4, 4 - 0]),
-        ("forgetting", [0, 1, 0, 0]),
+        ("forgetting", [0, 1, 0, 4]),
         ("first-learned", [3, 1, 0, 4]),
     ],
 )
@@ -39,6 +39,30 @@ def test_unobserved_epochs_do_not_count_but_the_others_speak_for_them() -> None:
     assert np.isnan(scores.values[1])
     assert scores.scored.tolist() == [True, False, True]
     assert scores.unobserved.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        # A sample that was never known is the hardest: as if forgotten without end.
+        ("forgetting", [0, 4 / 3, 4, 0, np.nan]),
+        # Unobserved epochs before the first memorised one are no misclassified ones.
+        ("first-learned", [0, 0, 4, 2, np.nan]),
+    ],
+)
+def test_who_was_never_known_is_hardest_and_who_was_never_observed_is_unknown(
+    metric: Metric, expected: list[float]
+) -> None:
+    values = score_samples([round_of(".1.1", "101.", ".0.0", "01..", "....")], metric).values
+    np.testing.assert_allclose(values, expected)
+
+
+def test_who_was_not_observed_in_one_round_is_judged_by_the_others() -> None:
+    seen = round_of("0000", "0101", "1111")
+    unseen = round_of("....", "....", "....")
+    for metric in ("forgetting", "first-learned"):
+        alone, with_unseen = (score_samples(rounds, metric).values for rounds in ([seen], [seen, unseen]))
+        np.testing.assert_allclose(with_unseen, 2 * alone)
 
 
 def test_equally_long_rounds_add_up() -> None:
