@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.simulated import MATCHING, Truth, Way, attainable, drawn
 from benchmarks.timing import machine
 from mild_core import verdict
+from mild_core.forgetting import Forgetting
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import FAMILIES, TINY, Floats
 from mild_core.threshold import find_f1_cut
@@ -35,6 +36,8 @@ SCALE_BAR, WEIGHT_BAR, REGRET_BAR = 0.03, 0.02, 0.01
 FLOOR = "floor"
 APART = ((-np.inf, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, np.inf))
 DEFAULT: Fit = SelectionOptions().fit
+NEVER_FORGOTTEN = Forgetting(n_memorised=1_000_000, n_forgotten=0)
+"""A histogram has no order of epochs: clean samples are taken to stay memorised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def f1_of_cuts(clean_and_noisy: Floats) -> Floats:
 
 def decided(fit: Mixture) -> int:
     """The product's own cut."""
-    return fit.masses.shape[1] - 1 if verdict.judge_fit(fit)[0] == "unimodal" else find_f1_cut(fit)
+    return fit.masses.shape[1] - 1 if verdict.judge_fit(fit, NEVER_FORGOTTEN)[0] == "unimodal" else find_f1_cut(fit)
 
 
 def cause_of_miss(truth: Truth, way: Way, fit: Mixture, counts: Floats, floor: Sequence[float]) -> str:

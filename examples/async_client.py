@@ -18,10 +18,11 @@ async def train(client: AsyncMildClient, run_id: str, seed: int) -> None:
     """Stand in for a training on labels of which 30% are wrong, and print how good its clean set is."""
     rng = np.random.default_rng(seed)
     clean = rng.random(N_SAMPLES) < 0.7
-    learnt = rng.poisson(np.where(clean, 2, 14))  # the epoch from which on a label is memorised
+    learnt = rng.poisson(2, N_SAMPLES)  # the epoch from which on a right label is memorised
     async with client.run(run_id, num_samples=N_SAMPLES) as run:
         for epoch in range(N_EPOCHS):
-            correct = epoch >= learnt  # predicted as labelled?
+            # Predicted as labelled? Wrong labels are memorised now and then, and forgotten again.
+            correct = np.where(clean, epoch >= learnt, rng.random(N_SAMPLES) < 0.1)
             await run.put_epoch(correct, metrics={"train_accuracy": float(correct.mean())})
         selection = await run.finish()
     kept = np.array(selection["indices"])

@@ -7,14 +7,48 @@ separate them from clean ones (docs/method.md).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.proportions import bound_share
 from mild_core.types import RoundBits
 
+FORGETTING_LIMIT = 0.05
+"""Of the epochs in which clean samples are memorised, a smaller share is followed by one in which they are forgotten;
+of those of mislabelled samples, a larger one."""
 
-def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """How often memorised samples were forgotten in the next epoch.
+
+    Attributes
+    ----------
+    n_memorised
+        Pairs of a memorised epoch and the observed epoch after it, summed over the samples.
+    n_forgotten
+        Those of them in which the sample was forgotten.
+    """
+
+    n_memorised: int
+    n_forgotten: int
+
+    @property
+    def share(self) -> float | None:
+        """Share that was forgotten; None if nothing was memorised that could be forgotten."""
+        return self.n_forgotten / self.n_memorised if self.n_memorised else None
+
+    def is_below(self, limit: float) -> bool:
+        """Whether the share is below `limit`, counted often enough that a share of 0 is below it by more than noise."""
+        return self.share is not None and self.share < limit and bool(bound_share(0.0, self.n_memorised)[1] < limit)
+
+    def is_shown_above(self, limit: float) -> bool:
+        """Whether the share is above `limit` by more than its noise."""
+        return self.share is not None and bool(bound_share(self.share, self.n_memorised)[0] > limit)
+
+
+def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> Forgetting:
     """Measure how often a memorised sample is forgotten in the next epoch, over the second half of every round.
 
     Parameters
@@ -23,12 +57,6 @@ def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> float | 
         Rounds of the same samples.
     samples
         Shape (n_bytes,), the samples to measure; a sample counts in the rounds that it is a member of.
-
-    Returns
-    -------
-    float | None
-        Number of forgetting events over number of memorised epochs, in 0..1; None if no sample was memorised in one
-        epoch and observed in the next.
     """
     n_memorised = n_forgotten = 0
     for bits, members in _iter_members(rounds, samples):
@@ -38,7 +66,7 @@ def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> float | 
                 memorised &= bits.observed[epoch + 1]
             n_memorised += bitmap.popcount(memorised)
             n_forgotten += bitmap.popcount(memorised & ~bits.correct[epoch + 1])
-    return n_forgotten / n_memorised if n_memorised else None
+    return Forgetting(n_memorised, n_forgotten)
 
 
 def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
@@ -58,7 +86,7 @@ def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> f
     """
     n_memorised = n_observed = 0
     for bits, members in _iter_members(rounds, samples):
-        for epoch in range(bits.n_epochs - _quarter_length(bits), bits.n_epochs):
+        for epoch in range(bits.n_epochs - quarter_length(bits), bits.n_epochs):
             n_memorised += bitmap.popcount(bits.correct[epoch] & members)
             n_observed += bitmap.popcount(members if bits.observed is None else bits.observed[epoch] & members)
     return n_memorised / n_observed if n_observed else None
@@ -69,14 +97,14 @@ def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
     return [
         replace(
             bits,
-            correct=bits.correct[: _quarter_length(bits)],
-            observed=None if bits.observed is None else bits.observed[: _quarter_length(bits)],
+            correct=bits.correct[: quarter_length(bits)],
+            observed=None if bits.observed is None else bits.observed[: quarter_length(bits)],
         )
         for bits in rounds
     ]
 
 
-def _quarter_length(bits: RoundBits) -> int:
+def quarter_length(bits: RoundBits) -> int:
     """Return the number of epochs in a quarter of a round, rounded up."""
     return -(-bits.n_epochs // 4)
 

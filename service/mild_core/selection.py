@@ -19,6 +19,7 @@ from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import ParameterError
 from mild_core.estimate import NO_ESTIMATES, estimate_curves, read_estimates
 from mild_core.forgetting import measure_forgetting, measure_late_memorisation, take_first_quarter
+from mild_core.learning import MIN_LEARNING_EPOCHS, find_unfinished_training
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.mixture.weibull import Floats
 from mild_core.random_audit import RandomAudit, is_cut_by_draw, judge_by_draw
@@ -54,7 +55,7 @@ def select(
     Returns
     -------
     Selection
-        The clean set with the fit and the verdict behind it. If the verdict is ``unimodal`` or
+        The clean set with the fit and the verdict behind it. If the verdict is ``unimodal``, ``learning`` or
         ``insufficient``, every scored sample is kept, unless the options give a `value` or a `fraction`, or a random
         audit makes the cut. A planted sample is judged, with its own label, by the rounds in which it is not planted.
 
@@ -245,6 +246,15 @@ def _judge_rounds(rounds: Sequence[RoundBits], options: SelectionOptions, annota
     all_epochs = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
     if all_epochs.mislabelled is None or all_epochs.trusted_mixture is None:
         return all_epochs
+    unfinished = find_unfinished_training(rounds[-1])
+    if unfinished is not None:
+        return replace(all_epochs, verdict="learning", reasons=(unfinished, *all_epochs.reasons))
+    if all_epochs.verdict == "separable" and rounds[-1].n_epochs < MIN_LEARNING_EPOCHS:
+        reason = (
+            f"a round of {rounds[-1].n_epochs} epochs does not show whether the network was still learning (separable "
+            f"from {MIN_LEARNING_EPOCHS})"
+        )
+        return replace(all_epochs, verdict="weak", reasons=(reason, *all_epochs.reasons))
     memorisation = measure_late_memorisation(all_epochs.evidence.rounds, all_epochs.mislabelled)
     if memorisation is None or memorisation < LATE_MEMORISATION:
         return all_epochs
@@ -338,7 +348,7 @@ def _judge_mixture(evidence: _Evidence, kind: Fit) -> _JudgedFit:
     is_noisy = (mixture.compute_noisy_posterior(evidence.cell_likelihood) > 0.5)[evidence.cell_indices]
     mislabelled = bitmap.pack(_expand_to_samples(is_noisy, scored))
     forgetting = measure_forgetting(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
-    verdict, reasons = judge_fit(mixture, evidence.noise_bound, forgetting)
+    verdict, reasons = judge_fit(mixture, forgetting, evidence.noise_bound)
     return _JudgedFit(evidence, mixture, verdict, reasons, mislabelled)
 
 

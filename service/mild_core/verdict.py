@@ -7,8 +7,10 @@ samples of the clean one are hard to forget. Planted samples, whose labels were 
 
 import numpy as np
 
+from mild_core.forgetting import FORGETTING_LIMIT, Forgetting
 from mild_core.mixture.mixture import Mixture
 from mild_core.mixture.weibull import FAMILIES, Floats
+from mild_core.proportions import bound_share
 from mild_core.threshold import compute_expected_f1
 from mild_core.types import Verdict
 
@@ -20,9 +22,9 @@ MIN_DISTINCT = 4
 SEPARABLE_NOISY_MEAN = 0.6
 SEPARABLE_CLEAN_MEAN = 0.38
 SEPARABLE_DISTANCE = 3.0
-SEPARABLE_FORGETTING = 0.05
-"""A fit is separable if its noisy mean and the distance of its components are at least, and its clean mean and the
-forgetting of its clean samples at most these. Means are shares of the epochs, distances standard deviations."""
+"""A fit is separable if its noisy mean and the distance of its components are at least, and its clean mean at most
+these, and the forgetting of its clean samples is below `FORGETTING_LIMIT`. Means are shares of the epochs, distances
+standard deviations."""
 
 SINGLE_DISTANCE = 1.0
 SINGLE_WEIGHT = 0.03
@@ -39,7 +41,6 @@ LATE_MEMORISATION = 0.5
 
 MIN_PLANTED = 10
 """Fewest planted samples that give a bound of the noise rate."""
-_Z = 2.0
 _MIN_TAIL = 0.05
 """Smallest share of the planted samples in a tail that counts."""
 
@@ -69,7 +70,7 @@ def check_sufficiency(counts: Floats) -> tuple[bool, tuple[str, ...]]:
 
 
 def judge_fit(
-    mixture: Mixture, noise_bound: float | None = None, forgetting: float | None = None
+    mixture: Mixture, forgetting: Forgetting, noise_bound: float | None = None
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Judge whether a fit separates clean from mislabelled samples, and give the reasons in numbers.
 
@@ -77,10 +78,10 @@ def judge_fit(
     ----------
     mixture
         The fit.
+    forgetting
+        Forgetting of the likely clean samples (`measure_forgetting`).
     noise_bound
         Largest noise rate that planted noise allows (`bound_noise_rate`); None if it is unknown.
-    forgetting
-        Forgetting of the likely clean samples (`measure_forgetting`); None if it is unknown.
 
     Returns
     -------
@@ -108,14 +109,7 @@ def judge_fit(
             f"components {distance:.1f} standard deviations apart (separable from {SEPARABLE_DISTANCE:g})",
         ),
     ]
-    if forgetting is not None:
-        criteria.append(
-            (
-                forgetting < SEPARABLE_FORGETTING,
-                f"{forgetting:.1%} of the clean samples that were known are forgotten in the next epoch "
-                f"(separable below {SEPARABLE_FORGETTING:.0%})",
-            )
-        )
+    criteria.append((forgetting.is_below(FORGETTING_LIMIT), _describe_forgetting(forgetting)))
     reasons = tuple(text for _, text in criteria)
     if mixture.open_top != FAMILIES[mixture.kind].tops[0]:
         reasons += ("counts pile up in the top bin: it stands for that many epochs or more",)
@@ -124,6 +118,17 @@ def judge_fit(
     if single_reason is not None:
         return "unimodal", (*reasons, single_reason)
     return ("separable" if is_separable else "weak"), reasons
+
+
+def _describe_forgetting(forgetting: Forgetting) -> str:
+    """Describe the forgetting of the likely clean samples."""
+    limit = f"(separable below {FORGETTING_LIMIT:.0%})"
+    if forgetting.share is None:
+        return f"no clean sample was known in one epoch and observed in the next, so forgetting is unknown {limit}"
+    text = f"{forgetting.share:.1%} of the clean samples that were known are forgotten in the next epoch {limit}"
+    if forgetting.share < FORGETTING_LIMIT and not forgetting.is_below(FORGETTING_LIMIT):
+        text += f", which {forgetting.n_memorised} observations do not show"
+    return text
 
 
 def _find_single_population(
@@ -198,11 +203,10 @@ def bound_noise_rate(counts: Floats, planted_counts: Floats) -> float | None:
     its Wilson interval of two standard errors: it is estimated from few samples, and the smallest of many ratios tends
     to be one whose share was overestimated.
     """
-    n_samples, n_planted = counts.sum(), planted_counts.sum()
+    n_samples, n_planted = counts.sum(), int(planted_counts.sum())
     if n_planted < MIN_PLANTED or n_samples == 0:
         return None
     tail, share = (np.cumsum(histogram[::-1])[::-1] / histogram.sum() for histogram in (counts, planted_counts))
-    spread = _Z * np.sqrt(share * (1 - share) / n_planted + _Z**2 / (4 * n_planted**2))
-    lower_share = (share + _Z**2 / (2 * n_planted) - spread) / (1 + _Z**2 / n_planted)
+    lower_share, _ = bound_share(share, n_planted)
     counts_enough = lower_share > _MIN_TAIL
     return float(np.min(tail[counts_enough] / lower_share[counts_enough], initial=1.0))

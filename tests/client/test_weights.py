@@ -35,7 +35,7 @@ def test_the_service_and_the_process_give_the_same_weights(service: httpx.Client
     assert ((local >= 0) & (local <= 1)).all()
 
 
-@pytest.mark.parametrize("verdict", ["unimodal", "insufficient"])
+@pytest.mark.parametrize("verdict", ["unimodal", "learning", "insufficient"])
 def test_a_fit_that_is_not_believed_gives_the_weights_of_the_set(verdict: str) -> None:
     kept = np.array([True, True, False])
     posterior = np.array([0.1, 0.9, np.nan], dtype=np.float32)

@@ -9,8 +9,10 @@ import mild_core
 from mild_core import RoundBits, SelectionOptions, pack, select
 from mild_core.errors import ParameterError
 
-LEARNED = np.random.default_rng(0).poisson(np.where(np.arange(600) < 400, 3, 30))
-CORRECT = np.arange(20)[:, None] >= LEARNED
+RNG = np.random.default_rng(0)
+LEARNED = np.arange(20)[:, None] >= RNG.poisson(3, 600)
+CORRECT = np.where(np.arange(600) < 400, LEARNED, RNG.random((20, 600)) < 0.1)
+"""Right labels are learned and wrong ones forgotten again."""
 
 
 def test_a_boolean_array_is_one_round() -> None:

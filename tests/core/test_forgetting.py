@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap, forgetting
+from mild_core.forgetting import Forgetting
 from mild_core.inspect.explain import explain_sample
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
@@ -23,32 +24,44 @@ def bits_of(*epochs: str, observed: tuple[str, ...] | None = None, members: str 
 def test_what_was_known_in_the_second_half_and_forgotten_in_the_next_epoch_is_counted() -> None:
     # Of the two that are known in each of the epochs 4, 5 and 6, one is forgotten in the next.
     bits = bits_of("000", "111", "000", "111", "110", "011", "101", "001")
-    assert forgetting.measure_forgetting([bits], EVERYONE) == pytest.approx(3 / 6)
-    assert forgetting.measure_forgetting([bits], bitmap.pack([False, True, False])) == pytest.approx(1 / 2)
+    assert forgetting.measure_forgetting([bits], EVERYONE) == Forgetting(6, 3)
+    assert forgetting.measure_forgetting([bits], bitmap.pack([False, True, False])) == Forgetting(2, 1)
 
 
 def test_rounds_add_up_and_each_tells_of_whom_it_was_trained_on() -> None:
     first, second = bits_of("111", "111", "111", "011"), bits_of("111", "111", "111", "000", members="001")
-    assert forgetting.measure_forgetting([first, second], EVERYONE) == pytest.approx(2 / 4)
+    assert forgetting.measure_forgetting([first, second], EVERYONE) == Forgetting(4, 2)
 
 
 def test_only_epochs_in_which_a_sample_was_observed_count() -> None:
     bits = bits_of("111", "111", "111", "001", observed=("111", "111", "111", "011"))
-    assert forgetting.measure_forgetting([bits], EVERYONE) == pytest.approx(1 / 2)
+    assert forgetting.measure_forgetting([bits], EVERYONE) == Forgetting(2, 1)
 
 
 @pytest.mark.parametrize("epochs", [(), ("111",), ("000", "000", "000", "111"), ("111", "111", "000", "111")])
 def test_without_anything_that_could_be_forgotten_there_is_no_rate(epochs: tuple[str, ...]) -> None:
     bits = bits_of(*epochs) if epochs else RoundBits(3, np.zeros((0, 1), dtype=np.uint8))
-    assert forgetting.measure_forgetting([bits], EVERYONE) is None
+    assert forgetting.measure_forgetting([bits], EVERYONE).share is None
+
+
+def test_few_observations_show_neither_little_forgetting_nor_much() -> None:
+    assert not Forgetting(50, 0).is_below(0.05)
+    assert Forgetting(100, 4).is_below(0.05)
+    assert not Forgetting(100, 5).is_below(0.05)
+    assert not Forgetting(0, 0).is_below(0.05)
+    assert Forgetting(100, 15).is_shown_above(0.05)
+    assert not Forgetting(10, 1).is_shown_above(0.05)
+    assert not Forgetting(0, 0).is_shown_above(0.05)
 
 
 def test_the_same_counts_are_separable_where_they_were_learnt_and_not_where_they_are_forgotten_again() -> None:
     rng = np.random.default_rng(0)
-    wrong = np.where(rng.random(4000) < 0.35, rng.beta(12, 2, 4000), rng.beta(1, 6, 4000))
+    mislabelled = rng.random(4000) < 0.35
+    wrong = np.where(mislabelled, rng.beta(12, 2, 4000), rng.beta(1, 6, 4000))
     shuffled = rng.random((20, 4000)) >= wrong
     learnt, forgotten = (
-        select([RoundBits(4000, bitmap.pack(correct))]) for correct in (np.sort(shuffled, axis=0), shuffled)
+        select([RoundBits(4000, bitmap.pack(correct))])
+        for correct in (np.where(mislabelled, shuffled, np.sort(shuffled, axis=0)), shuffled)
     )
     assert np.array_equal(learnt.scores, forgotten.scores)
     assert (learnt.verdict, forgotten.verdict) == ("separable", "weak")
@@ -82,7 +95,7 @@ def test_where_wrong_labels_are_learnt_by_heart_the_early_epochs_judge() -> None
     assert selection.epochs == 20
     assert selection.reasons[0].startswith("100% of the likely mislabelled samples are known in the last quarter")
     assert (bitmap.unpack(selection.bitmap, 3000) == clean).mean() > 0.99
-    assert np.array_equal(selection.bitmap, select(forgetting.take_first_quarter([bits])).bitmap)
+    assert np.array_equal(selection.scores, select(forgetting.take_first_quarter([bits])).scores)
     mislabelled = int(np.flatnonzero(~clean)[0])
     assert "misclassified in 20 of 20 epochs" in explain_sample([bits], selection, mislabelled).why
 
@@ -105,7 +118,9 @@ def test_early_epochs_that_tell_less_are_not_asked(n_epochs: int, learnt_in: flo
     rng = np.random.default_rng(2)
     clean = rng.random(3000) < 0.6
     learnt = np.where(clean, rng.gamma(2, learnt_in / 2, 3000), rng.normal(0.7 * n_epochs, 2, 3000))
-    bits = RoundBits(3000, bitmap.pack(np.arange(n_epochs)[:, None] >= learnt))
+    correct = np.arange(n_epochs)[:, None] >= learnt
+    correct &= clean | (rng.random(correct.shape) < 0.8)  # wrong labels are forgotten again
+    bits = RoundBits(3000, bitmap.pack(correct))
     selection = select([bits])
     assert selection.verdict == "separable"
     assert not selection.early

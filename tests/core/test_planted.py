@@ -40,7 +40,9 @@ def planted_round(noise: float, share: float = 0.05, seen: float = 1.0, seed: in
     n_samples = 4000
     planted, clean = rng.random(n_samples) < share, rng.random(n_samples) >= noise
     wrong = np.where(clean & ~planted, rng.beta(1, 6, n_samples), rng.beta(12, 2, n_samples))
-    correct = np.sort(rng.random((20, n_samples)) >= wrong, axis=0)  # learnt, and not forgotten again
+    shuffled = rng.random((20, n_samples)) >= wrong
+    # Right labels are learnt, and not forgotten again.
+    correct = np.where(clean & ~planted, np.sort(shuffled, axis=0), shuffled)
     observed = rng.random((20, n_samples)) < seen
     rows = bitmap.pack(observed) if seen < 1 else None
     return RoundBits(n_samples, bitmap.pack(correct & observed), rows, planted=bitmap.pack(planted)), clean
@@ -89,8 +91,10 @@ def test_planted_samples_return_with_their_own_label() -> None:
 def test_the_first_round_bounds_the_noise_of_later_ones() -> None:
     first, _ = planted_round(0.0)
     rng = np.random.default_rng(4)
-    wrong = np.where(rng.random(4000) < 0.4, rng.beta(8, 2.5, 4000), rng.beta(2, 5, 4000))
-    second = RoundBits(4000, bitmap.pack(np.sort(rng.random((20, 4000)) >= wrong, axis=0)))
+    mislabelled = rng.random(4000) < 0.4
+    wrong = np.where(mislabelled, rng.beta(8, 2.5, 4000), rng.beta(2, 5, 4000))
+    shuffled = rng.random((20, 4000)) >= wrong
+    second = RoundBits(4000, bitmap.pack(np.where(mislabelled, shuffled, np.sort(shuffled, axis=0))))
     latest = SelectionOptions(evidence="latest")
     assert select([second], latest).verdict == "weak"
     bounded = select([first, second], latest)

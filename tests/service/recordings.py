@@ -16,7 +16,7 @@ def recording(n_samples: int, n_epochs: int, noise: float = 0.4, seed: int = 0) 
     noisy = rng.random(n_samples) < noise
     bodies = []
     for epoch in range(n_epochs):
-        p_correct = np.where(noisy, 0.05, min(0.95, 0.3 + 0.1 * epoch))
+        p_correct = np.where(noisy, 0.05, min(0.98, 0.3 + 0.1 * epoch))
         bodies.append(bitmap.pack(rng.random(n_samples) < p_correct).tobytes())
     return bodies
 

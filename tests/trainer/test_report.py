@@ -21,7 +21,7 @@ from mild_trainer.training.progress import LogReporter, ProgressBarReporter, Rep
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", limit=300, epochs=8, rounds=2, oracle=True)
+    settings = TrainSettings.for_dataset("digits", noise="symmetric:0.4", limit=300, epochs=12, rounds=2, oracle=True)
     return run_rounds(settings)
 
 

@@ -136,7 +136,7 @@ class SelectionBackend(Protocol):
         """Set the status of the run to ``finished``, after its last round."""
 
 
-_UNRELIABLE_VERDICTS = ("unimodal", "insufficient")
+_UNRELIABLE_VERDICTS = ("unimodal", "learning", "insufficient")
 """Verdicts of fits that are not used to drop samples."""
 
 

@@ -4,9 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mild_core import verdict
+from mild_core.forgetting import Forgetting
 from mild_core.mixture.mixture import Mixture, fit_mixture, refit_histograms
 from mild_core.mixture.weibull import compute_component_masses
 from mild_core.types import Fit
+
+NEVER_FORGOTTEN = Forgetting(n_memorised=1000, n_forgotten=0)
 
 FITS: tuple[Fit, ...] = ("anchored", "tailed", "grouped", "censored", "density")
 
@@ -83,7 +86,7 @@ def test_the_anchored_fit_opens_the_top_bin_where_counts_pile_up_beyond_the_last
     counts = np.random.default_rng(0).multinomial(50_000, [0.4, 0.6] @ masses).astype(np.float64)
     mixture = fit_mixture(counts, "anchored")
     assert mixture.open_top
-    assert "counts pile up" in verdict.judge_fit(mixture)[1][-1]
+    assert "counts pile up" in verdict.judge_fit(mixture, NEVER_FORGOTTEN)[1][-1]
     np.testing.assert_allclose(mixture.scales, [6.0, 44.0], rtol=0.03)
     assert mixture.weights[1] == pytest.approx(0.6, abs=0.02)
     (again,) = refit_histograms(mixture, counts[None])
@@ -93,7 +96,7 @@ def test_the_anchored_fit_opens_the_top_bin_where_counts_pile_up_beyond_the_last
 def test_the_anchored_fit_ends_with_the_top_bin_where_that_explains_the_counts() -> None:
     mixture = fit_mixture(simulated(60, 0.4), "anchored")
     assert not mixture.open_top
-    assert not any("pile up" in reason for reason in verdict.judge_fit(mixture)[1])
+    assert not any("pile up" in reason for reason in verdict.judge_fit(mixture, NEVER_FORGOTTEN)[1])
 
 
 def test_components_far_apart_are_two_populations_even_where_the_clean_one_was_learnt_late() -> None:
@@ -101,4 +104,4 @@ def test_components_far_apart_are_two_populations_even_where_the_clean_one_was_l
     counts = np.random.default_rng(0).multinomial(50_000, [0.3, 0.7] @ masses).astype(np.float64)
     mixture = fit_mixture(counts)
     assert mixture.means[0] / 120 > verdict.SINGLE_CLEAN_MEAN
-    assert verdict.judge_fit(mixture)[0] == "weak"
+    assert verdict.judge_fit(mixture, NEVER_FORGOTTEN)[0] == "weak"

@@ -149,6 +149,6 @@ def _describe_round(record: RoundRecord) -> str:
     metrics = ""
     if record.agreement is not None:
         metrics = f", precision {record.agreement.precision:.3f}, recall {record.agreement.recall:.3f}"
-    return (
-        f"round {record.round}: kept {format_count(record.n_selected, 'sample')}, {record.summary['verdict']}{metrics}"
-    )
+    verdict = record.summary["verdict"]
+    advice = " (train longer)" if verdict == "learning" else ""
+    return f"round {record.round}: kept {format_count(record.n_selected, 'sample')}, {verdict}{advice}{metrics}"
