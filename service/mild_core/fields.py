@@ -8,6 +8,7 @@ A field is described where it is declared::
 from collections.abc import Mapping
 from dataclasses import Field, field, fields
 from functools import cache
+from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -76,6 +77,8 @@ def check_fields(values: "DataclassInstance") -> None:
         low, high = dataclass_field.metadata.get("low"), dataclass_field.metadata.get("high")
         if value is None or (low is None and high is None):
             continue
+        if not isinstance(value, Real):
+            raise ParameterError(f"{dataclass_field.name} is {value!r}; give a number")
         if not (low is None or low <= value) or not (high is None or value <= high):
             limits = f"{_format_limit(low)}..{_format_limit(high)}"
             raise ParameterError(f"{dataclass_field.name} is {value}; give a number in {limits}")

@@ -1,5 +1,6 @@
 """Input of a selection: the bits of epochs and rounds, the options of a selection, and the specification of a run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, TypeAlias
@@ -19,6 +20,9 @@ Verdict: TypeAlias = Literal["separable", "weak", "unimodal", "learning", "insuf
 Observe: TypeAlias = Literal["all", "mixed", "members"]
 Pass: TypeAlias = Literal["train", "eval"]
 AuditUse: TypeAlias = Literal["measure", "fit"]
+
+RUN_ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""Pattern of the ids of runs, which stand in paths of files and requests."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,6 +251,21 @@ class SelectionOptions:
                 "the training; leave it out, and select with threshold=fdr after the last round"
             )
         return self.validate()
+
+
+def validate_run_id(run_id: str, name: str = "run_id") -> str:
+    """Check the id of a run, which `name` stands for in the message, and return it.
+
+    Raises
+    ------
+    ParameterError
+        If the id does not match `RUN_ID_PATTERN`.
+    """
+    if not isinstance(run_id, str) or not re.fullmatch(RUN_ID_PATTERN, run_id):
+        raise ParameterError(
+            f"{name} is {run_id!r:.100}; give 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+        )
+    return run_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import re
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mild_core.errors import MildError
+from mild_core.types import validate_run_id
 from mild_service import __version__, api_keys, observability
 from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, hash_secret
 from mild_service.app import create_app
@@ -187,9 +187,6 @@ def _format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
 def export_run(
     run: Annotated[str, typer.Argument(help="The run's id.")],
     file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
@@ -202,6 +199,7 @@ def export_run(
         return await archive.export_run(store, run, file)
 
     with report_errors():
+        validate_run_id(run)
         print(f"{file}: run {run}, {run_in_store(write_file, embedded, data_dir)} bytes")
 
 
@@ -217,9 +215,7 @@ def import_run(
         return await archive.import_run(store, file, run_id)
 
     with report_errors():
-        run_id = archive.check_archive(file)["run_id"] if name is None else name
-        if not _RUN_ID.fullmatch(run_id):
-            raise InvalidRequest(f"{run_id!r} is not a run id; use letters, digits, '.', '_' and '-', up to 64")
+        run_id = validate_run_id(archive.check_archive(file)["run_id"] if name is None else name)
         run = run_in_store(read_file, embedded, data_dir)
         print(f"run {run.run_id}: {run.spec.num_samples} samples, round {run.round} is open")
 

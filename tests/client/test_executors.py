@@ -28,6 +28,7 @@ GIVEN: Mapping[str, Any] = {
     "labels": np.arange(9),
     "indices": [1, 2],
     "clean": [True, False],
+    "n": 5,
     "n_samples": 9,
     "round": 1,
     "members": np.array([1, 128], dtype=np.uint8),

@@ -38,7 +38,7 @@ def test_labels_let_classes_have_a_say_and_outlive_the_process(epochs: list[Epoc
     selector = LocalSelector(tmp_path)
     selector.open(spec)
     assert selector.labels is None
-    with pytest.raises(ParameterError, match=r"shape \(3,\) for 600 samples"):
+    with pytest.raises(ParameterError, match=r"labels has shape \(3,\); .*shape \(600,\)"):
         selector.put_labels(np.zeros(3, dtype=np.uint8))
     selector.put_labels((np.arange(600) % 3).astype(np.uint8))
     put_all(selector, epochs)
@@ -108,13 +108,26 @@ def test_an_epoch_that_says_who_was_seen_is_kept_beside_those_that_do_not(epochs
     assert (evidence.observed == np.stack([bitmap.full(600), seen])).all()
 
 
-def test_a_gap_is_refused_with_the_epoch_that_lacks(epochs: list[EpochBits]) -> None:
+def test_a_gap_is_refused_at_the_epoch_behind_it(epochs: list[EpochBits]) -> None:
     selector = LocalSelector()
     selector.open(SPEC)
     selector.put_epoch(0, 0, epochs[0])
-    selector.put_epoch(0, 2, epochs[2])
-    with pytest.raises(LocalStateError, match="lacks epoch 1"):
-        selector.finish(0)
+    with pytest.raises(LocalStateError, match=r"epoch 2 is put, and the next one of round 0 is 1; .*Position\(0, 2\)"):
+        selector.put_epoch(0, 2, epochs[2])
+    selector.put_epoch(0, 1, epochs[1])
+    assert selector.collect_rounds()[0].n_epochs == 2
+
+
+def test_an_epoch_is_never_overwritten(epochs: list[EpochBits]) -> None:
+    selector = LocalSelector()
+    selector.open(SPEC)
+    selector.put_epoch(0, 0, epochs[0])
+    selector.put_epoch(0, 0, epochs[0])
+    with pytest.raises(LocalStateError, match="epoch 0 of round 0 is stored with other bits; the next one is 1"):
+        selector.put_epoch(0, 0, epochs[1])
+    with pytest.raises(ParameterError, match="epoch is -1; give a whole number of at least 0"):
+        selector.put_epoch(0, -1, epochs[1])
+    assert (selector.collect_rounds()[0].correct == epochs[0].correct).all()
 
 
 def test_a_round_without_epochs_cannot_be_finished() -> None:

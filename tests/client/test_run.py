@@ -79,9 +79,9 @@ def test_arrays_are_as_good_as_packed_bits(client: MildClient, epochs: list[Epoc
         run.put_metrics(1, {"test_accuracy": 0.5})
         run.log_predictions(2, np.arange(N), np.where(correct, 3, 4), np.full(N, 3))
         assert run.epoch == 3
-        for wrong in (correct[1:], correct.astype(np.uint8), epochs[0].correct):
+        for wrong in (correct[1:], correct.astype(np.uint8) + 1, epochs[0].correct):
             with pytest.raises(ParameterError, match=r"give booleans of shape \(600,\)"):
-                run.put_epoch(wrong)  # type: ignore[arg-type]  # wrong on purpose
+                run.put_epoch(wrong)
         with pytest.raises(ParameterError, match="observed has shape"):
             run.put_epoch(correct, correct[1:])
     client.put_epoch("a", 0, 0, epochs[0])  # the same content: it is a no-op

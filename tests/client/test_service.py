@@ -175,7 +175,7 @@ def test_the_services_own_words_reach_the_caller(client: MildClient, epochs: lis
     backend = HttpBackend(client)
     backend.open(SPEC)
     with pytest.raises(BadRequest, match="75 or 150 bytes") as short:
-        backend.put_epoch(0, 0, EpochBits(8, np.zeros(1, dtype=np.uint8)))
+        client.put_epoch(SPEC.run_id, 0, 0, EpochBits(8, np.zeros(1, dtype=np.uint8)))
     assert short.value.code == "bitmap-length"
     backend.put_epoch(0, 0, epochs[0])
     with pytest.raises(Conflict) as other:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -87,11 +89,110 @@ def test_refuses_an_index_outside_the_data_set(index: int) -> None:
         tracker.update(torch.tensor([0, index]), logits_for(np.array([1, 1])), torch.tensor([1, 1]))
 
 
-@pytest.mark.parametrize(("n_indices", "n_labels", "shape"), [(2, 3, (3, 4)), (3, 3, (2, 4)), (3, 3, (3,))])
+@pytest.mark.parametrize(("n_indices", "n_labels", "shape"), [(2, 3, (3, 4)), (3, 3, (2, 4)), (2, 3, (2, 4))])
 def test_refuses_parts_of_different_batches(n_indices: int, n_labels: int, shape: tuple[int, ...]) -> None:
     tracker = CorrectnessTracker(9)
     with pytest.raises(ParameterError, match="of the same batch"):
         tracker.update(torch.arange(n_indices), torch.zeros(shape), torch.zeros(n_labels, dtype=torch.int64))
+
+
+def test_takes_arrays_lists_and_the_numbers_of_numpy() -> None:
+    tracker = CorrectnessTracker(np.int64(4), epoch=np.int64(2))  # type: ignore[arg-type]
+    tracker.update(np.arange(2), np.eye(4, dtype=np.float32)[:2], np.arange(2, dtype=np.uint16))
+    tracker.update([2, 3], np.eye(4)[2:].tolist(), [2, 0])
+    assert bitmap.unpack(tracker.end_epoch().correct, 4).tolist() == [True, True, True, False]
+    assert tracker.epoch == 3
+    for wrong in ([0.0], [True], ["a"], [[0], [1, 2]]):
+        with pytest.raises(ParameterError, match=r"; give (n integers|tensors or arrays)"):
+            tracker.update(wrong, torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_outputs_that_are_not_finite_are_unobserved_and_said_once(bad: float, caplog: pytest.LogCaptureFixture) -> None:
+    n = 20
+    labels = torch.arange(n) % 4
+    tracker = CorrectnessTracker(n)
+    for _ in range(2):
+        tracker.update(torch.arange(n), torch.full((n, 4), bad), labels)
+        bits = tracker.end_epoch()
+        assert bits.observed is not None
+        assert bitmap.popcount(bits.correct) == bitmap.popcount(bits.observed) == 0
+    (warning,) = caplog.messages
+    assert warning.startswith("round 0, epoch 0: the outputs of 20 of 20 samples are NaN or infinite, so they count as")
+
+
+def test_a_sample_is_observed_by_its_finite_outputs_and_masked_classes_are_no_fault() -> None:
+    nan, inf = float("nan"), float("inf")
+    logits = torch.tensor([[1.0, nan], [1.0, -inf], [nan, nan], [3.0, 1.0]])
+    tracker = CorrectnessTracker(3)
+    tracker.update(torch.tensor([0, 1, 2, 2]), logits, torch.tensor([0, 0, 0, 0]))
+    bits = tracker.end_epoch()
+    assert bits.observed is not None
+    assert bitmap.unpack(bits.observed, 3).tolist() == bitmap.unpack(bits.correct, 3).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
+@pytest.mark.parametrize("label_shape", [(6,), (6, 1)])
+def test_a_single_output_is_cut_at_the_threshold(
+    shape: tuple[int, ...], dtype: torch.dtype, label_shape: tuple[int, ...]
+) -> None:
+    logits = torch.tensor([3.0, -3.0, 3.0, -3.0, float("nan"), 0.1]).reshape(shape)
+    labels = torch.tensor([1, 0, 0, 1, 1, 1], dtype=dtype).reshape(label_shape)
+    for threshold, outputs in ((0.0, logits), (0.5, logits.sigmoid())):
+        tracker = CorrectnessTracker(6, threshold=threshold)
+        tracker.update(torch.arange(6), outputs, labels)
+        bits = tracker.end_epoch()
+        assert bits.observed is not None
+        assert bitmap.unpack(bits.correct, 6).tolist() == [True, True, False, False, False, True]
+        assert bitmap.unpack(bits.observed, 6).tolist() == [True, True, True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "threshold", "message"),
+    [
+        (torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64), None, "for a binary classifier give threshold"),
+        (torch.zeros(6), torch.zeros(6, dtype=torch.int64), None, "for a binary classifier give threshold"),
+        (torch.zeros(6, 2), torch.zeros(6, dtype=torch.int64), 0.0, "leave threshold out"),
+        (torch.zeros(6, 5, 3), torch.zeros(6, 5, dtype=torch.int64), None, "not one for each token or pixel"),
+        (torch.zeros(6, 3), torch.zeros(6, 3), None, r"from one-hot labels their argmax\(1\); several labels"),
+        (torch.zeros(6, 3), torch.zeros(1, dtype=torch.int64), None, "labels of the same batch"),
+        (torch.zeros(6, 3), torch.tensor(1), None, "labels of the same batch"),
+        (torch.zeros(6, 3), torch.zeros(6), None, "class numbers as integers"),
+        (torch.zeros(6, 3, dtype=torch.int64), torch.zeros(6, dtype=torch.int64), None, "logits or probabilities"),
+        (torch.zeros(6, 3), torch.arange(6) % 3 + 1, None, r"labels run from 1 to 3, .* mean 0\.\.2; .* labels - 1"),
+        (torch.zeros(6, 3), torch.full((6,), -100), None, r"labels run from -100 to -100, .* mean 0\.\.2"),
+        (torch.zeros(6, 1), torch.full((6,), 0.3), 0.0, "hold fractions"),
+        (torch.zeros(6, 1), torch.full((6,), 2), 0.0, r"1 outputs mean 0\.\.1"),
+        (torch.zeros(6, 3), ["cat"] * 6, None, "cannot be read as numbers"),
+    ],
+)
+def test_refuses_what_is_not_one_class_a_sample(
+    outputs: torch.Tensor, labels: Any, threshold: float | None, message: str
+) -> None:
+    tracker = CorrectnessTracker(6, threshold=threshold)
+    with pytest.raises(ParameterError, match=message):
+        tracker.update(torch.arange(6), outputs, labels)
+    assert not tracker.take_shard().observed.any()  # type: ignore[union-attr]  # a shard says who was seen
+
+
+def test_labels_are_compared_with_the_outputs_in_the_first_epoch_only() -> None:
+    tracker = CorrectnessTracker(2)
+    tracker.end_epoch()
+    tracker.update(torch.arange(2), torch.eye(2), torch.arange(2))
+    tracker.end_epoch()
+    tracker.update(torch.arange(2), torch.eye(2), torch.arange(2) + 1)
+    assert bitmap.popcount(tracker.end_epoch().correct) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_labels_on_the_device_are_checked_at_the_end_of_the_first_epoch() -> None:
+    tracker = CorrectnessTracker(4, "cuda")
+    for start in (1, 0):
+        tracker.update(torch.arange(2), torch.eye(2, device="cuda"), torch.arange(2, device="cuda") + start)
+    with pytest.raises(ParameterError, match=r"labels run from 0 to 2, .* mean 0\.\.1"):
+        tracker.end_epoch()
 
 
 @pytest.mark.gpu

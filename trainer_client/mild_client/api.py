@@ -4,21 +4,44 @@ import base64
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
-from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from mild_client import logs
 from mild_client.api_results import OptionChanges, ResultCalls, ServiceCalls, parse_json_object
+from mild_client.arguments import (
+    SampleSet,
+    needs_n_samples,
+    to_array,
+    to_bitmap,
+    to_bits,
+    to_classes,
+    to_indices,
+    to_integer,
+    to_mask,
+    to_metrics,
+    to_path,
+    to_spec,
+)
 from mild_client.backend import Position
 from mild_client.errors import NotFound
 from mild_client.events import EventStream
 from mild_client.logs import EpochKey, LogPart
-from mild_client.requests import BITMAP, NDJSON, NPY, Call, JsonObject, Request, build_attempt_header
+from mild_client.requests import (
+    BITMAP,
+    NDJSON,
+    NPY,
+    Call,
+    JsonObject,
+    Request,
+    build_attempt_header,
+    build_round_path,
+    build_run_path,
+)
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
@@ -41,9 +64,9 @@ class LogCalls(ServiceCalls):
         self,
         run_id: str,
         epoch: int,
-        samples: NDArray[np.integer] | NDArray[np.str_],
-        predicted: NDArray[np.integer],
-        labels: NDArray[np.integer],
+        samples: ArrayLike,
+        predicted: ArrayLike,
+        labels: ArrayLike,
         round: int = 0,
         complete: bool = False,
         attempt: int | None = None,
@@ -64,7 +87,9 @@ class LogCalls(ServiceCalls):
             Whether to commit the epoch now. Otherwise the service commits the epoch once it has all observed samples.
         """
         limits = yield from self.limits()
-        parts = logs.split_arrays((round, epoch), samples, predicted, labels, limits)
+        key = to_integer(round, "round"), to_integer(epoch, "epoch")
+        arrays = to_array(samples, "samples"), to_classes(predicted, "predicted"), to_classes(labels, "labels")
+        parts = logs.split_arrays(key, *arrays, limits)
         return (yield from self._post_log(run_id, parts, complete, attempt))
 
     def post_records(
@@ -120,7 +145,11 @@ class LogCalls(ServiceCalls):
             If the file is too long for one request and its format cannot be split.
         """
         limits = yield from self.limits()
-        return (yield from self._post_log(run_id, logs.split_file(Path(file), media_type, limits), complete, attempt))
+        return (
+            yield from self._post_log(
+                run_id, logs.split_file(to_path(file, "file"), media_type, limits), complete, attempt
+            )
+        )
 
     def _post_log(self, run_id: str, parts: Iterator[LogPart], complete: bool, attempt: int | None) -> Call[JsonObject]:
         """Send the parts of a log one by one, and return the number of records and the states of their epochs.
@@ -152,13 +181,13 @@ class LogCalls(ServiceCalls):
     def _post_part(self, run_id: str, part: LogPart, complete: bool, attempt: int | None) -> Call[JsonObject]:
         request = Request(
             "POST",
-            f"/runs/{run_id}/predictions",
+            build_run_path(run_id, "predictions"),
             {"complete": "true"} if complete else {},
             {**part.build_headers(), **build_attempt_header(attempt)},
             part.content,
             read_timeout=_LOG_TIMEOUT,
         )
-        return parse_json_object((yield request))
+        return parse_json_object((yield request), "records", "epochs")
 
 
 class Calls(LogCalls, ResultCalls):
@@ -169,10 +198,12 @@ class Calls(LogCalls, ResultCalls):
 
         Epochs from `resume_from` on are deleted, to be written again. Without `resume_from`, no epoch is deleted.
         """
+        spec = to_spec(spec)
         body: JsonObject = {name: value for name, value in spec.as_json().items() if name != "run_id"}
         if resume_from is not None:
             body["resume_from"] = {"round": resume_from.round, "epoch": resume_from.epoch}
-        return parse_json_object((yield Request.with_json("PUT", f"/runs/{spec.run_id}", body)))
+        response = yield Request.with_json("PUT", build_run_path(spec.run_id), body)
+        return parse_json_object(response, "attempt", "round")
 
     def list_runs(self, limit: int = 50, cursor: str | None = None) -> Call[JsonObject]:
         """Return one page of the runs, newest first, as in the HTTP API.
@@ -185,7 +216,7 @@ class Calls(LogCalls, ResultCalls):
 
     def get_run(self, run_id: str) -> Call[JsonObject]:
         """Return the state of a run and of its rounds, as in the HTTP API."""
-        return parse_json_object((yield Request("GET", f"/runs/{run_id}")))
+        return parse_json_object((yield Request("GET", build_run_path(run_id))))
 
     def patch_run(
         self,
@@ -216,26 +247,26 @@ class Calls(LogCalls, ResultCalls):
             "picture_url": picture_url,
         }
         body = {name: value for name, value in changes.items() if value is not None}
-        return parse_json_object((yield Request.with_json("PATCH", f"/runs/{run_id}", body)))
+        return parse_json_object((yield Request.with_json("PATCH", build_run_path(run_id), body)))
 
     def delete_run(self, run_id: str) -> Call[None]:
         """Delete a run and all of its data, if it exists."""
         try:
-            yield Request("DELETE", f"/runs/{run_id}")
+            yield Request("DELETE", build_run_path(run_id))
         except NotFound as error:  # also the response to a repeated request
             if error.code != "run-not-found":
                 raise
 
-    def put_labels(self, run_id: str, labels: NDArray[np.integer]) -> Call[None]:
+    def put_labels(self, run_id: str, labels: ArrayLike) -> Call[None]:
         """Store the given labels, shape (n_samples,). They cannot change after the first epoch."""
         body = io.BytesIO()
-        np.save(body, labels, allow_pickle=False)
-        yield from self.upload(Request.with_body("PUT", f"/runs/{run_id}/labels", body.getvalue(), NPY))
+        np.save(body, to_classes(labels, "labels"), allow_pickle=False)
+        yield from self.upload(Request.with_body("PUT", build_run_path(run_id, "labels"), body.getvalue(), NPY))
 
     def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> Call[JsonObject]:
         """Store the external ids of all samples, in index order. They cannot change after the first epoch."""
-        lines = "\n".join(map(json.dumps, ids)).encode()
-        return parse_json_object((yield Request.with_body("PUT", f"/runs/{run_id}/sample-ids", lines, NDJSON)))
+        lines = "\n".join(map(json.dumps, _check_ids(ids))).encode()
+        return parse_json_object((yield Request.with_body("PUT", build_run_path(run_id, "sample-ids"), lines, NDJSON)))
 
     def sample_ids(self, run_id: str) -> Call[list[str]]:
         """Return the external ids of all samples, in index order.
@@ -248,22 +279,26 @@ class Calls(LogCalls, ResultCalls):
         ids: list[str] = []
         while True:
             params = {"offset": len(ids), "limit": _IDS_PER_PAGE}
-            page = parse_json_object((yield Request("GET", f"/runs/{run_id}/sample-ids", params)))["sample_ids"]
+            response = yield Request("GET", build_run_path(run_id, "sample-ids"), params)
+            page = parse_json_object(response, "sample_ids")["sample_ids"]
             ids += page
             if len(page) < _IDS_PER_PAGE:
                 return ids
 
-    def put_audit(self, run_id: str, indices: Sequence[int], clean: Sequence[bool]) -> Call[JsonObject]:
+    def put_audit(self, run_id: str, indices: ArrayLike, clean: ArrayLike) -> Call[JsonObject]:
         """Store for the samples at `indices` whether the given label is right (`clean`), and return the changes.
 
         The result counts the marks that are new or changed, as in the HTTP API.
         """
-        body = {"indices": list(indices), "clean": list(clean)}
-        return parse_json_object((yield from self.upload(Request.with_json("PUT", f"/runs/{run_id}/audit", body))))
+        samples = to_indices(indices, "indices")
+        body = {"indices": samples.tolist(), "clean": to_mask(clean, "clean", samples.size).tolist()}
+        return parse_json_object(
+            (yield from self.upload(Request.with_json("PUT", build_run_path(run_id, "audit"), body)))
+        )
 
     def audit(self, run_id: str, n_samples: int) -> Call[Audit]:
         """Return the audit of a run: for each checked sample, whether its given label is right, and who was drawn."""
-        answer = parse_json_object((yield Request("GET", f"/runs/{run_id}/audit")))
+        answer = parse_json_object((yield Request("GET", build_run_path(run_id, "audit"))), "indices", "clean")
         audit = Audit.from_marks(answer["indices"], answer["clean"], n_samples)
         draw = answer.get("draw")  # absent from services of earlier versions
         return (
@@ -294,34 +329,36 @@ class Calls(LogCalls, ResultCalls):
         Conflict
             If the round is not finished (``round-open``), or samples of another draw are marked (``draw-answered``).
         """
-        body = {"n": n, "round": round, "options": dict(changes or {})}
-        return parse_json_object((yield Request.with_json("POST", f"/runs/{run_id}/audit/draw", body)))
+        number = None if round is None else to_integer(round, "round")
+        body = {"n": to_integer(n, "n", 1), "round": number, "options": dict(changes or {})}
+        return parse_json_object((yield Request.with_json("POST", build_run_path(run_id, "audit", "draw"), body)))
 
     def get_draw(self, run_id: str) -> Call[JsonObject | None]:
         """Return the random draw of a run's audit, as in the HTTP API; None without one."""
-        draw: JsonObject | None = parse_json_object((yield Request("GET", f"/runs/{run_id}/audit"))).get("draw")
+        draw: JsonObject | None = parse_json_object((yield Request("GET", build_run_path(run_id, "audit")))).get("draw")
         return draw
 
-    def put_planted(self, run_id: str, planted: Bitmap, attempt: int | None = None) -> Call[None]:
-        """Store the bitmap, shape (n_bytes,), of the samples that round 0 trains on with planted (wrong) labels.
+    def put_planted(self, run_id: str, planted: SampleSet, attempt: int | None = None) -> Call[None]:
+        """Store the samples that round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
 
         Call it before the first epoch of round 0.
         """
-        yield from self.upload(Request.with_body("PUT", f"/runs/{run_id}/planted", planted.tobytes(), BITMAP, attempt))
+        path = build_run_path(run_id, "planted")
+        yield from self._put_set(run_id, path, planted, "planted", attempt)
 
     def planted(self, run_id: str, n_samples: int) -> Call[Bitmap]:
         """Return the bitmap, shape (n_bytes,), of the samples that round 0 trained on with planted (wrong) labels."""
-        response = yield Request("GET", f"/runs/{run_id}/planted", headers={"Accept": BITMAP})
+        response = yield Request("GET", build_run_path(run_id, "planted"), headers={"Accept": BITMAP})
         return bitmap.validate(response.content, n_samples, "planted samples of the service")
 
-    def put_members(self, run_id: str, round: int, members: Bitmap, attempt: int | None = None) -> Call[None]:
-        """Store the bitmap, shape (n_bytes,), of the samples that a round trains on; the round must have no epochs."""
-        path = f"/runs/{run_id}/rounds/{round}/members"
-        yield from self.upload(Request.with_body("PUT", path, members.tobytes(), BITMAP, attempt))
+    def put_members(self, run_id: str, round: int, members: SampleSet, attempt: int | None = None) -> Call[None]:
+        """Store the samples that a round trains on: a bitmap, a mask, or indices; the round must have no epochs."""
+        path = build_round_path(run_id, round, "members")
+        yield from self._put_set(run_id, path, members, "members", attempt)
 
     def members(self, run_id: str, n_samples: int, round: int) -> Call[Bitmap]:
         """Return the bitmap, shape (n_bytes,), of the samples that a round trains on."""
-        response = yield Request("GET", f"/runs/{run_id}/rounds/{round}/members", headers={"Accept": BITMAP})
+        response = yield Request("GET", build_round_path(run_id, round, "members"), headers={"Accept": BITMAP})
         return bitmap.validate(response.content, n_samples, "members")
 
     def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> Call[None]:
@@ -332,8 +369,8 @@ class Calls(LogCalls, ResultCalls):
         TooLarge
             If the bits are larger than the service accepts in one request.
         """
-        path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}"
-        yield from self.upload(Request.with_body("PUT", path, bits.to_body(), BITMAP, attempt))
+        path = build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))
+        yield from self.upload(Request.with_body("PUT", path, to_bits(bits).to_body(), BITMAP, attempt))
 
     def put_shard(
         self, run_id: str, round: int, epoch: int, shard: int, of: int, bits: EpochBits, attempt: int | None = None
@@ -361,23 +398,33 @@ class Calls(LogCalls, ResultCalls):
                 f"shard {shard} of {of} does not say which samples it observed; give EpochBits with `observed`, over "
                 "all samples of the run"
             )
-        path = f"/runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}"
-        request = Request.with_body("PUT", path, bits.to_body(), BITMAP, attempt)
-        return parse_json_object((yield from self.upload(dataclasses.replace(request, params={"of": of}))))
+        path = build_round_path(
+            run_id, round, "epochs", to_integer(epoch, "epoch"), "shards", to_integer(shard, "shard")
+        )
+        request = Request.with_body("PUT", path, to_bits(bits).to_body(), BITMAP, attempt)
+        params = {"of": to_integer(of, "of", 1)}
+        return parse_json_object((yield from self.upload(dataclasses.replace(request, params=params))))
 
     def get_round(self, run_id: str, round: int) -> Call[JsonObject]:
         """Return the state of a round and its epochs, as in the HTTP API."""
-        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}")))
+        return parse_json_object((yield Request("GET", build_round_path(run_id, round))))
 
     def get_epoch(self, run_id: str, round: int, epoch: int) -> Call[JsonObject]:
         """Return the state of an epoch and the samples that it lacks, as in the HTTP API."""
-        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/epochs/{epoch}")))
+        return parse_json_object(
+            (yield Request("GET", build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))))
+        )
 
     def put_metrics(
-        self, run_id: str, round: int, epoch: int, metrics: Mapping[str, float], attempt: int | None = None
+        self, run_id: str, round: int, epoch: int, metrics: Mapping[str, SupportsFloat], attempt: int | None = None
     ) -> Call[None]:
-        """Store scalars, such as ``train_loss``, with an epoch."""
-        yield Request.with_json("PUT", f"/runs/{run_id}/rounds/{round}/metrics/{epoch}", dict(metrics), attempt)
+        """Store scalars, such as ``train_loss``, with an epoch.
+
+        A metric that is not finite, or is no number, is dropped with a warning.
+        """
+        path = build_round_path(run_id, round, "metrics", to_integer(epoch, "epoch"))
+        if numbers := to_metrics(metrics):
+            yield Request.with_json("PUT", path, numbers, attempt)
 
     def finish(
         self,
@@ -402,12 +449,22 @@ class Calls(LogCalls, ResultCalls):
         core_version
             Version of this package that selected `used`.
         """
-        path, params = f"/runs/{run_id}/rounds/{round}/finish", {"allow_gaps": "true"} if allow_gaps else {}
+        path, params = build_round_path(run_id, round, "finish"), {"allow_gaps": "true"} if allow_gaps else {}
         if used is None:
             return parse_json_object((yield Request("POST", path, params, build_attempt_header(attempt))))
         body = {"selected": base64.b64encode(used.tobytes()).decode(), "core_version": core_version}
         request = Request.with_json("POST", path, body, attempt)
         return parse_json_object((yield from self.upload(dataclasses.replace(request, params=params))))
+
+    def _put_set(self, run_id: str, path: str, samples: SampleSet, name: str, attempt: int | None) -> Call[None]:
+        """Store a set of samples as a bitmap; the run is asked for its size where masks or indices need it."""
+        n_samples: int | None = None
+        if needs_n_samples(samples):
+            n_samples = parse_json_object((yield Request("GET", build_run_path(run_id))), "num_samples")["num_samples"]
+        if n_samples is not None:
+            samples = to_bitmap(samples, name, n_samples)
+        body = samples if isinstance(samples, bytes) else to_array(samples, name).tobytes()
+        yield from self.upload(Request.with_body("PUT", path, body, BITMAP, attempt))
 
     def events(self, run_id: str, last_event_id: str | None = None) -> EventStream:
         """Iterate over the events of a run as they happen, until the run is deleted.
@@ -421,3 +478,16 @@ class Calls(LogCalls, ResultCalls):
             If the run does not exist.
         """
         return EventStream(run_id, last_event_id)
+
+
+def _check_ids(ids: Iterable[str]) -> Iterable[str]:
+    """Yield external ids; raise ParameterError where one is not text, or `ids` is a single text."""
+    if isinstance(ids, str):
+        raise ParameterError(f"ids are the text {ids!r:.100}; give a list with one text for each sample")
+    for index, sample_id in enumerate(ids):
+        if not isinstance(sample_id, str):
+            raise ParameterError(
+                f"the id of sample {index} is {sample_id!r:.100}, which is no text; give ids as they are written "
+                "elsewhere, such as str(number)"
+            )
+        yield sample_id

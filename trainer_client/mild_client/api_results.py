@@ -8,16 +8,18 @@ from typing import Any, TypeAlias
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from mild_client.arguments import to_array, to_integer, to_json, to_mask, to_options, to_round
 from mild_client.backend import RoundFit
 from mild_client.compatibility import warn_if_outdated
 from mild_client.errors import TooLarge
-from mild_client.requests import BITMAP, NPY, Call, JsonObject, Request
+from mild_client.requests import BITMAP, NPY, Call, JsonObject, Request, build_round_path, build_run_path
 from mild_client.transport import make_unexpected_answer_error
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.types import SelectionOptions
+from mild_core.errors import ParameterError
+from mild_core.types import SelectionOptions, validate_run_id
 
 _SMALL_BYTES = 1024
 """Bodies up to this size are sent without asking for the service's limits."""
@@ -68,19 +70,19 @@ class ServiceCalls:
         return (yield request)
 
 
-def parse_json_object(response: httpx.Response) -> JsonObject:
+def parse_json_object(response: httpx.Response, *names: str) -> JsonObject:
     """Parse the JSON object of a response.
 
     Raises
     ------
     BadRequest
-        If the response is not a JSON object (``unexpected-answer``).
+        If the response is not a JSON object, or lacks one of the fields `names` (``unexpected-answer``).
     """
     try:
         answer = response.json()
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or not all(name in answer for name in names):
         raise make_unexpected_answer_error(response)
     return answer
 
@@ -131,11 +133,13 @@ class ResultCalls(ServiceCalls):
         """
         params = _build_params(until_epoch, changes, round=round)
         if wait:
-            params["wait"] = wait
+            params["wait"] = to_json(wait)
         if ids:
             params["ids"] = "true"
         read_timeout = wait + _WAIT_MARGIN if wait else None
-        return parse_json_object((yield Request("GET", f"/selection/{run_id}", params, read_timeout=read_timeout)))
+        return parse_json_object(
+            (yield Request("GET", _build_selection_path(run_id), params, read_timeout=read_timeout))
+        )
 
     def selected(
         self,
@@ -147,7 +151,7 @@ class ResultCalls(ServiceCalls):
     ) -> Call[Bitmap]:
         """Return the clean set of a round as a bitmap, shape (n_bytes,); see `selection` for the parameters."""
         params = _build_params(until_epoch, changes, round=round)
-        response = yield Request("GET", f"/selection/{run_id}", params, {"Accept": BITMAP})
+        response = yield Request("GET", _build_selection_path(run_id), params, {"Accept": BITMAP})
         return bitmap.validate(response.content, n_samples, "selection")
 
     def fit(
@@ -158,7 +162,9 @@ class ResultCalls(ServiceCalls):
         See `selection` for the parameters.
         """
         params = _build_params(until_epoch, changes)
-        answer = parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/fit", params)))
+        answer = parse_json_object(
+            (yield Request("GET", build_round_path(run_id, round, "fit"), params)), "histogram", "densities"
+        )
         histogram = answer["histogram"]
         if histogram is None:
             return None
@@ -177,7 +183,7 @@ class ResultCalls(ServiceCalls):
         See `selection` for the parameters.
         """
         params = _build_params(until_epoch, changes)
-        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/sweep", params)))
+        return parse_json_object((yield Request("GET", build_round_path(run_id, round, "sweep"), params)))
 
     def evaluation(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
@@ -192,7 +198,7 @@ class ResultCalls(ServiceCalls):
             If the run has no audit (``no-audit``).
         """
         params = _build_params(until_epoch, changes)
-        return parse_json_object((yield Request("GET", f"/runs/{run_id}/rounds/{round}/evaluation", params)))
+        return parse_json_object((yield Request("GET", build_round_path(run_id, round, "evaluation"), params)))
 
     def scores(
         self,
@@ -210,7 +216,7 @@ class ResultCalls(ServiceCalls):
             params = _build_params(
                 until_epoch, changes, round=round, offset=len(pages) * _SCORES_PER_PAGE, limit=_SCORES_PER_PAGE
             )
-            response = yield Request("GET", f"/runs/{run_id}/scores", params, {"Accept": NPY})
+            response = yield Request("GET", build_run_path(run_id, "scores"), params, {"Accept": NPY})
             try:
                 pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
             except ValueError as error:
@@ -230,7 +236,8 @@ class ResultCalls(ServiceCalls):
         See `selection` for the parameters.
         """
         params = _build_params(until_epoch, changes, round=round)
-        return parse_json_object((yield Request("GET", f"/runs/{run_id}/samples/{index}", params)))
+        path = build_run_path(run_id, "samples", to_integer(index, "index"))
+        return parse_json_object((yield Request("GET", path, params)))
 
     def suggestions(
         self,
@@ -248,15 +255,16 @@ class ResultCalls(ServiceCalls):
             params = _build_params(
                 until_epoch, changes, round=round, offset=len(suggestions), limit=_SUGGESTIONS_PER_PAGE
             )
-            page = parse_json_object((yield Request("GET", f"/runs/{run_id}/suggestions", params)))["suggestions"]
+            response = yield Request("GET", build_run_path(run_id, "suggestions"), params)
+            page = parse_json_object(response, "suggestions")["suggestions"]
             suggestions += page
             if len(page) < _SUGGESTIONS_PER_PAGE:
                 return suggestions
 
     def select(
         self,
-        correct: NDArray[np.bool_],
-        observed: NDArray[np.bool_] | None = None,
+        correct: ArrayLike,
+        observed: ArrayLike | None = None,
         options: SelectionOptions | None = None,
     ) -> Call[JsonObject]:
         """Return the selection from the bits of one round, as in the HTTP API, without storing anything.
@@ -270,22 +278,37 @@ class ResultCalls(ServiceCalls):
         options
             How the clean set is chosen; None takes the defaults.
         """
+        rows = _to_rows(correct, "correct")
         body: JsonObject = {
-            "num_samples": correct.shape[1],
-            "correct": _encode_rows(correct),
-            "options": dataclasses.asdict(options or SelectionOptions()),
+            "num_samples": rows.shape[1],
+            "correct": _encode_rows(rows),
+            "options": dataclasses.asdict(to_options(options)),
         }
         if observed is not None:
-            body["observed"] = _encode_rows(observed)
+            body["observed"] = _encode_rows(_to_rows(observed, "observed"))
         return parse_json_object((yield from self.upload(Request.with_json("POST", "/selection", body))))
 
 
 def _build_params(until_epoch: int | None, changes: OptionChanges | None, **params: Any) -> dict[str, Any]:
     """Return query parameters: `params`, `changes`, and `until_epoch` unless that is None."""
-    params |= changes or {}
+    if "round" in params:
+        params["round"] = to_round(params["round"])
     if until_epoch is not None:
-        params["until_epoch"] = until_epoch
-    return params
+        params["until_epoch"] = to_integer(until_epoch, "until_epoch")
+    return {**params, **to_json(changes or {})}
+
+
+def _build_selection_path(run_id: str) -> str:
+    return f"/selection/{validate_run_id(run_id)}"
+
+
+def _to_rows(bits: Any, name: str) -> NDArray[np.bool_]:
+    """Convert the bits of a round to booleans of shape (n_epochs, n_samples)."""
+    array = bits if hasattr(bits, "shape") else np.stack([to_mask(row, name) for row in bits])
+    if len(array.shape) != 2:
+        raise ParameterError(f"{name} has shape {tuple(array.shape)}; give booleans of shape (n_epochs, n_samples)")
+    n_epochs, n_samples = array.shape
+    return to_mask(to_array(array, name).reshape(-1), name).reshape(n_epochs, n_samples)
 
 
 def _encode_rows(rows: NDArray[np.bool_]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_client.errors import LocalStateError
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.results import Selection
@@ -118,10 +119,16 @@ class SelectionBackend(Protocol):
         """
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Store the correctness bits of all samples for one epoch; repeating a call changes nothing."""
+        """Store the correctness bits of all samples for one epoch; repeating a call changes nothing.
+
+        An epoch that leaves a gap behind the stored ones of its round is refused.
+        """
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store scalars of an epoch, such as ``train_loss`` and ``test_accuracy``."""
+        """Store scalars of an epoch, such as ``train_loss`` and ``test_accuracy``.
+
+        A scalar that cannot be stored, such as NaN, is dropped with a warning.
+        """
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and return its clean set; repeating a call returns the same set."""
@@ -134,6 +141,22 @@ class SelectionBackend(Protocol):
 
     def set_finished(self) -> None:
         """Set the status of the run to ``finished``, after its last round."""
+
+
+def check_epoch_order(next_epoch: Position, round: int, epoch: int) -> None:
+    """Check that an epoch leaves no gap behind the epochs that are stored, as no set is selected with a gap.
+
+    Raises
+    ------
+    LocalStateError
+        If `epoch` is later than the next one of its round.
+    """
+    if round == next_epoch.round and epoch > next_epoch.epoch:
+        raise LocalStateError(
+            f"epoch {epoch} is put, and the next one of round {round} is {next_epoch.epoch}; number the epochs of a "
+            f"round from 0 on, or, where earlier ones are stored, open the run with resume_from=Position({round}, "
+            f"{epoch})"
+        )
 
 
 _UNRELIABLE_VERDICTS = ("unimodal", "learning", "insufficient")

@@ -17,7 +17,7 @@ from mild_client.executors import (
     make_blocking_method,
 )
 from mild_client.run import create_run_calls, make_async_run_method, make_blocking_run_method
-from mild_client.transport import Retry, Transport
+from mild_client.transport import Retry, Transport, build_http_options, explain_environment
 
 
 class MildClient(BlockingCaller[Calls]):
@@ -39,7 +39,8 @@ class MildClient(BlockingCaller[Calls]):
     Raises
     ------
     ParameterError
-        If `url` is not an HTTP address, or the key has a character that a header cannot carry.
+        If `url` is not an HTTP address, the key has a character that a header cannot carry, or the environment names
+        certificates or a proxy that cannot be used.
 
     Notes
     -----
@@ -58,7 +59,8 @@ class MildClient(BlockingCaller[Calls]):
         transport = Transport(url, retry or Retry(), api_key)
         self.url = transport.url
         self._owns_http = http is None
-        self._http = http or httpx.Client(timeout=_make_timeout(timeout))
+        with explain_environment():
+            self._http = http or httpx.Client(**build_http_options(transport.url, timeout))
         self._executor = Executor(transport, self._http)
         self._calls = Calls()
 
@@ -130,7 +132,8 @@ class AsyncMildClient(AsyncCaller[Calls]):
         transport = Transport(url, retry or Retry(), api_key)
         self.url = transport.url
         self._owns_http = http is None
-        self._http = http or httpx.AsyncClient(timeout=_make_timeout(timeout))
+        with explain_environment():
+            self._http = http or httpx.AsyncClient(**build_http_options(transport.url, timeout))
         self._executor = AsyncExecutor(transport, self._http)
         self._calls = Calls()
 
@@ -186,8 +189,3 @@ class AsyncMildClient(AsyncCaller[Calls]):
     ready = make_async_method(Calls.ready)
     version = make_async_method(Calls.version)
     limits = make_async_method(Calls.limits)
-
-
-def _make_timeout(seconds: float) -> httpx.Timeout:
-    """Return the timeouts of a request: `seconds`, and 5 s for connecting."""
-    return httpx.Timeout(seconds, connect=5.0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mild_client.requests import Request
+from mild_client.requests import Request, build_run_path
 
 _READ_TIMEOUT = 120.0
 """Seconds of silence after which a connection counts as lost; the service sends a heartbeat more often."""
@@ -45,7 +45,7 @@ class EventStream:
     def __init__(self, run_id: str, last_event_id: str | None) -> None:
         self.retry_seconds = 1.0
         self.has_ended = False
-        self._path = f"/runs/{run_id}/events"
+        self._path = build_run_path(run_id, "events")
         self._last_event_id = last_event_id
         self._buffer = b""
         self._fields: dict[str, str] = {}

@@ -40,7 +40,7 @@ class Executor:
         """Iterate over the events of a stream, and reconnect after a lost connection."""
         while not stream.has_ended:
             response = self._send(stream.build_connect_request(), stream=True)
-            with contextlib.closing(response), contextlib.suppress(httpx.TransportError):
+            with contextlib.closing(response), contextlib.suppress(httpx.RequestError):
                 for chunk in response.iter_raw():
                     yield from stream.feed(chunk)
             if not stream.has_ended:
@@ -50,12 +50,12 @@ class Executor:
         """Send a request until it succeeds or must not be repeated; with `stream`, leave the response body unread."""
         retry_state = self._transport.create_retry_state(request, deadline)
         while True:
-            outcome: httpx.Response | httpx.TransportError
+            outcome: httpx.Response | httpx.RequestError
             try:
                 outcome = self._http.send(self._build_request(request), stream=stream)
                 if not outcome.is_success:
                     outcome.read()  # the body of a problem document, of a stream too
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 outcome = error
             delay = retry_state.next_delay(outcome)
             if delay is None:
@@ -92,7 +92,7 @@ class AsyncExecutor:
         while not stream.has_ended:
             response = await self._send(stream.build_connect_request(), stream=True)
             async with contextlib.aclosing(response):
-                with contextlib.suppress(httpx.TransportError):
+                with contextlib.suppress(httpx.RequestError):
                     async for chunk in response.aiter_raw():
                         for event in stream.feed(chunk):
                             yield event
@@ -103,12 +103,12 @@ class AsyncExecutor:
         """Send a request until it succeeds or must not be repeated; with `stream`, leave the response body unread."""
         retry_state = self._transport.create_retry_state(request, deadline)
         while True:
-            outcome: httpx.Response | httpx.TransportError
+            outcome: httpx.Response | httpx.RequestError
             try:
                 outcome = await self._http.send(await self._build_request(request), stream=stream)
                 if not outcome.is_success:
                     await outcome.aread()  # the body of a problem document, of a stream too
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 outcome = error
             delay = retry_state.next_delay(outcome)
             if delay is None:

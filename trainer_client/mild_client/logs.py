@@ -196,6 +196,8 @@ def _read_head(path: Path) -> tuple[bytes, str | None]:
         raise ParameterError(f"there is no log {path}; give the path of a file") from None
     except IsADirectoryError:
         raise ParameterError(f"the log {path} is a folder; give one of the files in it") from None
+    except OSError as error:
+        raise ParameterError(f"the log {path} cannot be read ({error.strerror}); give a file that can be") from error
     encoding = next((kind for mark, kind in _ENCODING_MARKS.items() if head.startswith(mark)), None)
     if encoding == "gzip":
         with contextlib.suppress(zlib.error):  # who reads all of it says what is wrong

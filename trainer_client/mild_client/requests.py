@@ -12,9 +12,14 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Self, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import anyio.to_thread
 import httpx
+
+from mild_client.arguments import to_integer, to_json
+from mild_core.errors import ParameterError
+from mild_core.types import validate_run_id
 
 JSON = "application/json"
 BITMAP = "application/octet-stream"
@@ -105,8 +110,19 @@ class Request:
 
     @classmethod
     def with_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
-        """Create a request with a JSON body and its digest."""
-        content = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        """Create a request with a JSON body and its digest.
+
+        Raises
+        ------
+        ParameterError
+            If `body` holds a value that JSON does not have, such as NaN.
+        """
+        try:
+            content = json.dumps(to_json(body), separators=(",", ":"), allow_nan=False).encode()
+        except ValueError as error:
+            raise ParameterError(
+                f"the body of {method} {path} cannot be sent ({error}); give finite numbers, texts, lists or mappings"
+            ) from error
         return cls.with_body(method, path, content, JSON, attempt)
 
 
@@ -156,4 +172,26 @@ def format_digest(sha256: bytes) -> str:
 
 def build_attempt_header(attempt: int | None) -> dict[str, str]:
     """Return the header with the number of the writer; empty for None, which stands for the current writer."""
-    return {} if attempt is None else {"Mild-Attempt": str(attempt)}
+    return {} if attempt is None else {"Mild-Attempt": str(to_integer(attempt, "attempt"))}
+
+
+def build_run_path(run_id: str, *parts: str | int) -> str:
+    """Return the path ``/runs/{run_id}/{parts}``, each part percent-encoded.
+
+    Raises
+    ------
+    ParameterError
+        If the id is not that of a run.
+    """
+    return "/".join(("/runs", validate_run_id(run_id), *(quote(str(part), safe="") for part in parts)))
+
+
+def build_round_path(run_id: str, round: int, *parts: str | int) -> str:
+    """Return the path ``/runs/{run_id}/rounds/{round}/{parts}``, each part percent-encoded.
+
+    Raises
+    ------
+    ParameterError
+        If the id is not that of a run, or the round no number of one.
+    """
+    return build_run_path(run_id, "rounds", to_integer(round, "round"), *parts)

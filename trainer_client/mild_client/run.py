@@ -5,13 +5,14 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeAlias, get_args
+from typing import Any, Concatenate, Literal, ParamSpec, Self, SupportsFloat, TypeAlias, get_args
 
 import anyio
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mild_client.api import Calls
+from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_integer, to_spec
 from mild_client.backend import Position
 from mild_client.errors import (
     ClientError,
@@ -33,7 +34,6 @@ from mild_client.executors import (
 )
 from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
-from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits, RunSpec
 
@@ -85,27 +85,28 @@ class RunCalls:
         state = yield from self._calls.open_run(self.spec, position)
         self.attempt = state["attempt"]
         self.round, self.epoch = state["round"], position.epoch if position else 0
-        if state["status"] != "running":
+        if state.get("status") != "running":
             yield from self._calls.patch_run(self.spec.run_id, status="running")
 
     def put_epoch(
         self,
-        correct: EpochBits | NDArray[np.bool_],
-        observed: NDArray[np.bool_] | None = None,
-        metrics: Mapping[str, float] | None = None,
+        correct: EpochBits | ArrayLike,
+        observed: ArrayLike | None = None,
+        metrics: Mapping[str, SupportsFloat] | None = None,
     ) -> Call[None]:
         """Send the correctness bits of the next epoch, and add 1 to `epoch`.
 
         Parameters
         ----------
         correct
-            Booleans of shape (n_samples,): whether the model predicted each sample's given label. The packed bits that
-            `CorrectnessTracker.end_epoch` returns are accepted too.
+            Booleans of shape (n_samples,), as an array, tensor or list: whether the model predicted each sample's
+            given label. The packed bits that `CorrectnessTracker.end_epoch` returns are accepted too.
         observed
             Booleans of shape (n_samples,): whether each sample was evaluated. None stands for all samples that the run
             observes.
         metrics
-            Scalars of the epoch by name, such as ``train_loss``.
+            Scalars of the epoch by name, such as ``train_loss``. Those that cannot be stored, such as NaN, are dropped
+            with a warning.
 
         Raises
         ------
@@ -114,20 +115,20 @@ class RunCalls:
         StaleAttempt
             If another writer has resumed the run.
         """
-        bits = correct if isinstance(correct, EpochBits) else self._pack_bits(correct, observed)
+        bits = to_bits(correct, observed, self.spec.num_samples)
         run_id, attempt = self.spec.run_id, self._require_attempt()
         yield from self._calls.put_epoch(run_id, self.round, self.epoch, bits, attempt)
-        if metrics:
-            yield from self._calls.put_metrics(run_id, self.round, self.epoch, metrics, attempt)
-        self.epoch += 1
+        epoch, self.epoch = self.epoch, self.epoch + 1
         self._is_finished = False
+        if metrics:
+            yield from self.put_metrics(epoch, metrics)
 
     def log_predictions(
         self,
         epoch: int,
-        samples: NDArray[np.integer] | NDArray[np.str_],
-        predicted: NDArray[np.integer],
-        labels: NDArray[np.integer],
+        samples: ArrayLike,
+        predicted: ArrayLike,
+        labels: ArrayLike,
         complete: bool = False,
     ) -> Call[JsonObject]:
         """Send predictions of some samples for an epoch of the open round, and return the states of the epochs.
@@ -145,6 +146,7 @@ class RunCalls:
         complete
             Whether to commit the epoch now. Otherwise the service commits the epoch once it has all observed samples.
         """
+        epoch = to_integer(epoch, "epoch")
         answer = yield from self._calls.log_predictions(
             self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, self._require_attempt()
         )
@@ -152,22 +154,33 @@ class RunCalls:
         self._is_finished = False
         return answer
 
-    def put_metrics(self, epoch: int, metrics: Mapping[str, float]) -> Call[None]:
-        """Store scalars, such as ``train_loss``, with an epoch of the open round."""
-        yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, self._require_attempt())
+    def put_metrics(self, epoch: int, metrics: Mapping[str, SupportsFloat]) -> Call[None]:
+        """Store scalars, such as ``train_loss``, with an epoch of the open round.
 
-    def put_planted(self, planted: Bitmap) -> Call[None]:
-        """Store the bitmap, shape (n_bytes,), of the samples that round 0 trains on with planted (wrong) labels.
+        Metrics that cannot be stored are dropped with a warning; only StaleAttempt is raised.
+        """
+        attempt = self._require_attempt()
+        try:
+            yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, attempt)
+        except StaleAttempt:
+            raise
+        except ClientError as error:  # no metric ends a training
+            logger.warning("run %s: the metrics of epoch %d are dropped: %s", self.spec.run_id, epoch, error)
+
+    def put_planted(self, planted: SampleSet) -> Call[None]:
+        """Store the samples that round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
 
         Call it before the first epoch of round 0.
         """
+        planted = to_bitmap(planted, "planted", self.spec.num_samples)
         yield from self._calls.put_planted(self.spec.run_id, planted, self._require_attempt())
 
-    def put_members(self, members: Bitmap) -> Call[None]:
-        """Store the bitmap, shape (n_bytes,), of the samples that the open round trains on.
+    def put_members(self, members: SampleSet) -> Call[None]:
+        """Store the samples that the open round trains on: a bitmap, a mask, or indices.
 
         Call it before the first epoch of the round.
         """
+        members = to_bitmap(members, "members", self.spec.num_samples)
         yield from self._calls.put_members(self.spec.run_id, self.round, members, self._require_attempt())
 
     def finish(self, allow_gaps: bool = False) -> Call[JsonObject]:
@@ -240,17 +253,6 @@ class RunCalls:
             raise LocalStateError(f"run {self.spec.run_id!r} is not open; write to it in a `with` block")
         return self.attempt
 
-    def _pack_bits(self, correct: Any, observed: Any) -> EpochBits:
-        for name, array in (("correct", correct), ("observed", observed)):
-            if array is not None and (np.shape(array) != (self.spec.num_samples,) or array.dtype != bool):
-                raise ParameterError(
-                    f"{name} has shape {np.shape(array)} and type {np.asarray(array).dtype}; give booleans of shape "
-                    f"({self.spec.num_samples},), one for each sample of the run, or EpochBits"
-                )
-        return EpochBits(
-            self.spec.num_samples, bitmap.pack(correct), None if observed is None else bitmap.pack(observed)
-        )
-
 
 def _find_next_position(state: Mapping[str, Any]) -> Position | None:
     """Return the position of the first missing epoch; None if the run has no epochs."""
@@ -286,7 +288,8 @@ def create_run_calls(
     Raises
     ------
     ParameterError
-        If `resume` has another value, or a name in `fields` is not a field of `RunSpec`.
+        If `resume` has another value, a name in `fields` is not a field of `RunSpec`, or the id or the value of a
+        field is invalid.
     """
     if resume not in get_args(Resume):
         raise ParameterError(f"resume is {resume!r}; choose one of {', '.join(get_args(Resume))}")
@@ -294,7 +297,7 @@ def create_run_calls(
     if unknown := [name for name in fields if name not in names]:
         raise ParameterError(f"{unknown[0]} is no field of a run; give some of {', '.join(names)}")
     fields = {name: value for name, value in fields.items() if value is not None}
-    return RunCalls(calls, RunSpec(run_id, num_samples, **fields), resume)
+    return RunCalls(calls, to_spec(RunSpec(run_id, num_samples, **fields)), resume)
 
 
 P = ParamSpec("P")

@@ -1,16 +1,21 @@
 """`CorrectnessTracker`, which records correctness bits in any PyTorch training loop."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
 
+from mild_client.arguments import to_integer
 from mild_client.backend import SelectionBackend
+from mild_client.outcomes import check_labels, compute_outcomes, warn_not_finite
 from mild_core import bitmap
 from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.types import EpochBits
 
-_WRONG, _RIGHT = 1, 2
+_INDEX_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+_UNSEEN, _NOT_FINITE, _WRONG, _RIGHT = -1, 0, 1, 2
 
 
 class CorrectnessTracker:
@@ -32,6 +37,14 @@ class CorrectnessTracker:
         Whether all ranks of an initialised torch.distributed merge their bits. All ranks must then call `take` or
         `end_epoch`, and all get the same bits. A sample that several ranks have seen, such as the padding of a
         sampler, is correct if any of them predicted its label.
+    threshold
+        Output above which a sample is predicted as class 1, for models with a single output: 0 for logits, 0.5 for
+        probabilities. None for models with an output for each class.
+
+    Notes
+    -----
+    A sample whose outputs are NaN or infinite counts as unobserved; a warning says so once. Whether the labels are
+    classes of the model is checked in the first epoch.
 
     Examples
     --------
@@ -52,53 +65,68 @@ class CorrectnessTracker:
         round: int = 0,
         epoch: int = 0,
         merge: bool = True,
+        threshold: float | None = None,
     ) -> None:
-        if n_samples < 1:
-            raise ParameterError(f"n_samples is {n_samples}; give the size of the whole data set, at least 1")
+        n_samples = to_integer(n_samples, "n_samples", 1)
         self.n_samples = n_samples
-        self.round = round
-        self.epoch = epoch
+        self.round = to_integer(round, "round")
+        self.epoch = to_integer(epoch, "epoch")
         self._run = run
         self._merge = merge
-        # One byte a sample: 0 not seen, 1 seen and wrong, 2 predicted right. One scatter of the maximum then
-        # records both facts, and a sample seen twice is right if any copy was. Padded to whole bytes of the bitmap.
-        self._state = torch.zeros(bitmap.n_bytes(n_samples) * 8, dtype=torch.uint8, device=device)
+        self._threshold = threshold
+        self._n_outputs = 0
+        self._label_bounds: tuple[Tensor, Tensor] | None = None
+        self._has_checked_labels = self._has_warned = False
+        # One byte a sample, one of the four constants above. One scatter of the maximum then records all of it, and a
+        # sample seen twice is right if any copy was. Padded to whole bytes of the bitmap.
+        self._state = torch.full((bitmap.n_bytes(n_samples) * 8,), _UNSEEN, dtype=torch.int8, device=device)
         self._bit_values = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=device)
 
-    def update(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Record one batch.
+    def update(self, indices: Any, logits: Any, labels: Any) -> None:
+        """Record one batch, of tensors, arrays or lists.
 
         Parameters
         ----------
         indices
-            Shape (n_batch,), int64, indices of the samples in the data set. Their range is checked only if they are on
-            the host, as a check on the device would synchronise.
+            Shape (n_batch,), integers, indices of the samples in the data set. Their range is checked only if they are
+            on the host, as a check on the device would synchronise.
         logits
-            Shape (n_batch, n_classes), on the tracker's device.
+            Shape (n_batch, n_classes), on the tracker's device. With a `threshold`, (n_batch,) or (n_batch, 1).
         labels
-            Shape (n_batch,), the given labels, on the tracker's device.
+            Shape (n_batch,), the given labels as integers 0..n_classes-1.
 
         Raises
         ------
         ParameterError
-            If the shapes do not match.
+            If shapes or types do not match, or labels on the host are no classes of the model (in the first epoch).
         SampleIndexError
             If an index on the host lies outside ``0..n_samples-1``.
         """
-        if logits.ndim != 2 or indices.shape != labels.shape or indices.shape != logits.shape[:1]:
+        device = self._state.device
+        indices, logits, labels = _to_tensor(indices), _to_tensor(logits), _to_tensor(labels)
+        if indices.shape != logits.shape[:1] or indices.dtype not in _INDEX_TYPES:
             raise ParameterError(
-                f"got {tuple(indices.shape)} indices, {tuple(logits.shape)} logits and {tuple(labels.shape)} labels; "
-                "give n indices, (n, n_classes) logits and n labels of the same batch"
+                f"got indices of shape {tuple(indices.shape)} and type {indices.dtype}, and outputs of shape "
+                f"{tuple(logits.shape)}; give n integers and n rows of outputs of the same batch"
             )
+        logits, labels = _move(logits, device), _move(labels, device)
+        correct, finite = compute_outcomes(logits, labels, self._threshold)
+        if not self._has_checked_labels and labels.numel():
+            self._check_labels(labels, logits.shape[1] if logits.ndim == 2 else 1)
         if indices.device.type == "cpu":
             self._check_indices(indices)
-        outcome = (logits.argmax(1) == labels).to(torch.uint8).add_(_WRONG)
-        self._state.scatter_reduce_(0, indices.to(self._state.device, non_blocking=True), outcome, "amax")
+        outcome = correct.view(torch.int8).add_(_WRONG).mul_(finite)  # 0, not finite, whatever was predicted
+        self._state.scatter_reduce_(0, _move(indices, device).long(), outcome, "amax")
 
     def take(self) -> EpochBits:
         """Return the bits recorded since the last call, merged over all ranks, and reset the tracker.
 
         `observed` of the result is None if all samples were seen.
+
+        Raises
+        ------
+        ParameterError
+            If labels of the first epoch, on a device, are no classes of the model.
         """
         if self._merge and distributed.is_available() and distributed.is_initialized():
             # The states' maximum is both bitmaps' OR, and NCCL knows no OR.
@@ -130,15 +158,38 @@ class CorrectnessTracker:
     def _fetch_bits(self) -> NDArray[np.uint8]:
         """Return the packed observed and correct bits, shape (2, n_bytes), and reset the tracker."""
         rows = self._state.view(-1, 8)
-        packed: NDArray[np.uint8] = (
-            torch.stack([self._pack_bits(rows >= _WRONG), self._pack_bits(rows == _RIGHT)]).cpu().numpy()
-        )
-        self._state.zero_()
-        return packed
+        masks = (rows >= _WRONG, rows == _RIGHT, rows == _NOT_FINITE)
+        packed: NDArray[np.uint8] = torch.stack([self._pack_bits(mask) for mask in masks]).cpu().numpy()
+        self._state.fill_(_UNSEEN)
+        if self._label_bounds is not None:
+            low, high = (float(bound) for bound in self._label_bounds)
+            self._label_bounds = None
+            check_labels(low, high, self._n_outputs)
+        self._has_checked_labels = self._has_checked_labels or self._n_outputs > 0
+        if not self._has_warned and (n_not_finite := bitmap.popcount(packed[2])):
+            self._has_warned = True
+            warn_not_finite(self.round, self.epoch, n_not_finite, self.n_samples)
+        return packed[:2]
 
     def _pack_bits(self, rows: Tensor) -> Tensor:
         """Pack booleans of shape (n_bytes, 8) into bytes of shape (n_bytes,), on the device."""
         return (rows * self._bit_values).sum(1, dtype=torch.uint8)
+
+    def _check_labels(self, labels: Tensor, n_outputs: int) -> None:
+        """Check labels on the host; keep the bounds of those on a device until the end of the epoch."""
+        self._n_outputs = n_outputs
+        low, high = labels.aminmax()
+        if labels.device.type == "cpu":
+            check_labels(float(low), float(high), n_outputs)
+            if labels.is_floating_point() and bool((labels != labels.round()).any()):
+                raise ParameterError(
+                    f"labels from {float(low):g} to {float(high):g} hold fractions; give class numbers, 0 or 1, and "
+                    "leave soft labels to the loss"
+                )
+            return
+        if self._label_bounds is not None:
+            low, high = torch.minimum(low, self._label_bounds[0]), torch.maximum(high, self._label_bounds[1])
+        self._label_bounds = low, high
 
     def _check_indices(self, indices: Tensor) -> None:
         if not indices.numel():
@@ -149,3 +200,19 @@ class CorrectnessTracker:
                 f"sample index {low if low < 0 else high} is outside 0..{self.n_samples - 1}; "
                 "number the samples over the whole data set, not over the batch or the subset"
             )
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on the device, copied there without waiting if it lies elsewhere."""
+    return tensor if tensor.device == device else tensor.to(device, non_blocking=True)
+
+
+def _to_tensor(values: Any) -> Tensor:
+    """Return a tensor as it is, and convert arrays and lists."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+        return torch.as_tensor(array.astype(np.int64) if array.dtype.kind == "u" else array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParameterError(f"{values!r:.100} cannot be read as numbers ({error}); give tensors or arrays") from error

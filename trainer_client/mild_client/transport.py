@@ -1,12 +1,14 @@
 """The parts that both executors share: address and headers of the service, retries, and errors of responses."""
 
+import contextlib
+import ipaddress
 import logging
 import math
 import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +35,12 @@ _ERROR_CLASSES: Mapping[int, type[ServiceError]] = MappingProxyType(
         409: errors.Conflict,
     }
 )
+_CLIENT_VARIABLES = (
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    *(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (proxy, proxy.lower())),
+)
+"""Variables of the environment that httpx reads."""
 _HEADERS = {"User-Agent": f"mild-client/{VERSION}", "Accept-Encoding": "gzip"}
 
 
@@ -122,7 +130,7 @@ class RetryState:
         self._started = transport.retry.clock()
         self._n_attempts = 0
 
-    def next_delay(self, outcome: httpx.Response | httpx.TransportError) -> float | None:
+    def next_delay(self, outcome: httpx.Response | httpx.RequestError) -> float | None:
         """Count an attempt, and return the seconds to wait before the next one; None after a successful response.
 
         Raises
@@ -168,6 +176,50 @@ class RetryState:
             return self._own_deadline
         retry = self._transport.retry
         return retry.deadline if self._transport.has_answered else retry.first_deadline
+
+
+def build_http_options(url: str, timeout: float) -> dict[str, Any]:
+    """Return the arguments of the httpx client for the service at `url`.
+
+    A service on this machine is never reached through a proxy, whatever ``HTTP_PROXY`` and ``ALL_PROXY`` say.
+
+    Parameters
+    ----------
+    url
+        The service's address.
+    timeout
+        Seconds that one response may take; connecting may take 5.
+    """
+    options: dict[str, Any] = {"timeout": httpx.Timeout(timeout, connect=5.0)}
+    parts = httpx.URL(url)
+    if is_loopback(parts.host):
+        options["trust_env"] = False
+        if parts.scheme == "https":  # certificates of the environment, which trust_env would have read
+            options["verify"] = httpx.create_ssl_context(trust_env=True)
+    return options
+
+
+@contextlib.contextmanager
+def explain_environment() -> Iterator[None]:
+    """Raise ParameterError if an HTTP client cannot be created with the proxies and certificates of the environment."""
+    try:
+        yield
+    except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
+        names = [name for name in _CLIENT_VARIABLES if os.environ.get(name)]
+        settings = ", ".join(f"{name}={os.environ[name]!r}" for name in names if "PROXY" not in name.upper())
+        proxies = ", ".join(name for name in names if "PROXY" in name.upper())  # their values may hold passwords
+        raise ParameterError(
+            f"no HTTP client can be made from the environment ({error}); correct or unset "
+            f"{', '.join(filter(None, (settings, proxies))) or 'its proxies and certificates'}"
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine: ``localhost``, a name below it, or a loopback address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def build_authorization_header(api_key: str | None) -> dict[str, str]:
@@ -243,16 +295,16 @@ def _normalise_url(url: str) -> str:
     """Return `url` without a trailing slash; raise ParameterError if it is not an HTTP address."""
     try:
         parts = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, TypeError):
         parts = httpx.URL("")
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ParameterError(
             f"url is {url!r}; give one with http:// or https:// and a host, such as http://localhost:8000"
         )
-    return url.rstrip("/")
+    return str(url).rstrip("/")
 
 
-def _describe_error(error: httpx.TransportError) -> str:
+def _describe_error(error: httpx.RequestError) -> str:
     """Return the error message without its number, such as ``connection refused``, or the class of the error."""
     message = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return message[0].lower() + message[1:] if message else type(error).__name__

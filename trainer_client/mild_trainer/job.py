@@ -1,7 +1,6 @@
 """`Job`, a training from the command line: it checks options, creates the backend, trains, and writes the report."""
 
 import os
-import re
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from mild_client import BackgroundBackend, HttpBackend, LocalSelector, MildClien
 from mild_client.backends.background import Mode
 from mild_client.commands import format_command
 from mild_core.errors import ParameterError
+from mild_core.types import validate_run_id
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import CheckpointError, TrainerError
 from mild_trainer.settings import TrainSettings
@@ -21,8 +21,6 @@ from mild_trainer.settings import TrainSettings
 if TYPE_CHECKING:
     from mild_trainer.report.sample_sections import ReportSamples
     from mild_trainer.training.history import History
-
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +187,8 @@ class Job:
         """Raise ParameterError or CheckpointError if options are invalid, before anything is started or written."""
         if self.backend_options.local and self.backend_options.url is not None:
             raise ParameterError("--local and --url exclude each other; give one")
-        if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
-            raise ParameterError(
-                f"--run-id is {self.run_id!r}; give 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
-            )
+        if self.run_id is not None:
+            validate_run_id(self.run_id, "--run-id")
         if self.out.exists() and not self.out.is_dir():
             raise ParameterError(f"--out {self.out} is a file; give a folder")
         if self.resume:

@@ -16,6 +16,7 @@ from mild_core.inspect.histograms import (
     compare_selections,
     find_confusions,
 )
+from mild_core.types import RUN_ID_PATTERN
 from mild_service.auth import hidden_run_error
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
@@ -159,7 +160,7 @@ async def show_comparison(
     labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
-    other: Annotated[str, Query(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")] = "",
+    other: Annotated[str, Query(pattern=f"^({RUN_ID_PATTERN})?$")] = "",
     other_round: Annotated[str, Query(pattern=r"^\d{0,9}$")] = "",
 ) -> HTMLResponse:
     """Show a comparison of the round's selection with another one, by default that of the round before."""

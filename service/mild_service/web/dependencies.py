@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from fastapi.dependencies.models import Dependant
 from pydantic.json_schema import SkipJsonSchema
 
-from mild_core.types import SelectionOptions
+from mild_core.types import RUN_ID_PATTERN, SelectionOptions
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
@@ -28,7 +28,7 @@ from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import RoundChoice, Selections
 from mild_service.web.schemas import make_query_dependency
 
-RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="The caller's name for the run.")]
+RunId = Annotated[str, Path(pattern=f"^{RUN_ID_PATTERN}$", description="The caller's name for the run.")]
 RoundNumber = Annotated[int, Path(ge=0, alias="round", description="0 and up.")]
 EpochNumber = Annotated[int, Path(ge=0, alias="epoch", description="0 and up, in any order.")]
 ShardNumber = Annotated[int, Path(ge=0, alias="shard", description="0 to `of` - 1, such as the writer's rank.")]

@@ -74,7 +74,7 @@ def test_the_folder_comes_from_the_environment(
     monkeypatch.setenv("MILD_SPOOL_DIR", str(spools))
     with BackgroundBackend(None, mode="offline") as backend:
         with pytest.raises(LocalStateError, match="not open"):
-            backend.put_metrics(0, 0, {})
+            backend.put_metrics(0, 0, {"train_loss": 1.0})
         backend.open(SPEC)
         put(backend, epochs)
     assert [each.n_unsent for each in inspect_spools(spools)] == [27]

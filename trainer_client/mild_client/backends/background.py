@@ -10,8 +10,18 @@ from typing import Literal, Self, TypeAlias, get_args
 
 import httpx
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from mild_client.arguments import (
+    SampleSet,
+    to_bitmap,
+    to_bits,
+    to_classes,
+    to_integer,
+    to_metrics,
+    to_path,
+    to_spec,
+)
 from mild_client.backend import Position, RoundResult, RunState
 from mild_client.backends.http import HttpBackend
 from mild_client.backends.local import LocalSelector
@@ -36,7 +46,6 @@ from mild_client.errors import (
     Unavailable,
 )
 from mild_client.transport import Retry
-from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits, RunSpec
 
@@ -66,9 +75,9 @@ def resolve_mode(mode: str | None) -> Mode:
     raise ParameterError(f"the mode is {name!r}; choose one of {', '.join(get_args(Mode))}")
 
 
-def resolve_spool_dir(folder: Path | None) -> Path:
+def resolve_spool_dir(folder: str | os.PathLike[str] | None) -> Path:
     """Return the folder of all spools: `folder`, or that in ``MILD_SPOOL_DIR``, or ``mild-spool``."""
-    return folder or Path(os.environ.get("MILD_SPOOL_DIR") or DEFAULT_SPOOL_DIR)
+    return to_path(folder or os.environ.get("MILD_SPOOL_DIR") or DEFAULT_SPOOL_DIR, "folder")
 
 
 def resolve_spool_bytes(limit: int | None) -> int:
@@ -129,7 +138,7 @@ class BackgroundBackend:
     def __init__(
         self,
         url: str | None = None,
-        folder: Path | None = None,
+        folder: str | os.PathLike[str] | None = None,
         mode: Mode | None = None,
         api_key: str | None = None,
         spool_bytes: int | None = None,
@@ -149,6 +158,7 @@ class BackgroundBackend:
         self._spool: Spool | None = None
         self._upload_thread: UploadThread | None = None
         self._remote: HttpBackend | None = None
+        self._n_samples = 0
         self._results: dict[int, RoundResult] = {}
         self._rounds_from_service: set[int] = set()
 
@@ -179,6 +189,8 @@ class BackgroundBackend:
         SpoolError
             If the spool cannot be written, or another process uses it.
         """
+        spec = to_spec(spec)
+        self._n_samples = spec.num_samples
         self._results.clear()
         self._rounds_from_service.clear()
         if self.mode == "disabled":
@@ -206,18 +218,21 @@ class BackgroundBackend:
         atexit.register(self.close)
         return state
 
-    def put_labels(self, labels: NDArray[np.integer]) -> None:
+    def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), and send them later."""
+        labels = to_classes(labels, "labels")
         self._local.put_labels(labels)
         self._append_record(make_labels_record(labels))
 
-    def put_planted(self, planted: Bitmap) -> None:
-        """Store which samples round 0 trains on with planted (wrong) labels, as a bitmap of shape (n_bytes,)."""
+    def put_planted(self, planted: SampleSet) -> None:
+        """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""
+        planted = to_bitmap(planted, "planted", self._n_samples)
         self._local.put_planted(planted)
         self._append_record(Record("planted", {}, planted.tobytes()))
 
-    def put_members(self, round: int, members: Bitmap) -> None:
-        """Store the bitmap, shape (n_bytes,), of the samples that a round trains on."""
+    def put_members(self, round: int, members: SampleSet) -> None:
+        """Store the samples that a round trains on: a bitmap, a mask, or indices."""
+        round, members = to_integer(round, "round"), to_bitmap(members, "members", self._n_samples)
         self._local.put_members(round, members)
         self._append_record(Record("members", {"round": round}, members.tobytes()))
 
@@ -230,14 +245,16 @@ class BackgroundBackend:
             If another trainer has taken over the run.
         """
         self._check_attempt()
+        round, epoch = to_integer(round, "round"), to_integer(epoch, "epoch")
+        bits = to_bits(bits, n_samples=self._n_samples)
         self._local.put_epoch(round, epoch, bits)
         self._append_record(Record("epoch", {"round": round, "epoch": epoch}, bits.to_body()))
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Store scalars of an epoch, such as ``train_loss``, and send them later."""
-        self._append_record(
-            Record("metrics", {"round": round, "epoch": epoch, "metrics": dict(metrics)}), is_durable=False
-        )
+        if numbers := to_metrics(metrics):
+            position = {"round": to_integer(round, "round"), "epoch": to_integer(epoch, "epoch")}
+            self._append_record(Record("metrics", {**position, "metrics": numbers}), is_durable=False)
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round, and return the clean set of the service, or, if there is none, of this process.
@@ -247,6 +264,7 @@ class BackgroundBackend:
         StaleAttempt
             If another trainer has taken over the run.
         """
+        round = to_integer(round, "round")
         if round in self._results:
             return self._results[round]
         result = self._fetch_result(round)

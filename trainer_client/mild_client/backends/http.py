@@ -1,15 +1,18 @@
 """`HttpBackend`, with which the service selects, over HTTP."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mild_client.backend import Position, RoundResult, RunState, compute_sample_weights
+from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_spec
+from mild_client.backend import Position, RoundResult, RunState, check_epoch_order, compute_sample_weights
 from mild_client.client import MildClient
-from mild_client.errors import Conflict, ResumeError, RunExists
-from mild_core.bitmap import Bitmap
+from mild_client.errors import ClientError, Conflict, ResumeError, RunExists, StaleAttempt
 from mild_core.types import EpochBits, RunSpec
+
+logger = logging.getLogger(__name__)
 
 
 class HttpBackend:
@@ -25,6 +28,7 @@ class HttpBackend:
         self._client = client
         self._spec = RunSpec(run_id="unopened", num_samples=0)
         self._attempt: int | None = None
+        self._next_epoch: Position | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
         """Open a new run, or resume the run at `resume_from`, the next epoch to write.
@@ -39,7 +43,7 @@ class HttpBackend:
         ResumeError
             If the service does not have all epochs before `resume_from`.
         """
-        self._spec = spec
+        self._spec = spec = to_spec(spec)
         try:
             answer = self._client.open_run(spec, resume_from)
         except Conflict as conflict:
@@ -52,37 +56,60 @@ class HttpBackend:
             self._check_run_is_new()
         else:
             self._check_earlier_epochs(resume_from)
+        self._next_epoch = resume_from or Position(int(answer["round"]), 0)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
     def use_attempt(self, spec: RunSpec, attempt: int) -> None:
         """Write to a run that is open already, with the writer number `attempt`, instead of opening it."""
-        self._spec, self._attempt = spec, attempt
+        self._spec, self._attempt, self._next_epoch = spec, attempt, None
 
-    def put_labels(self, labels: NDArray[np.integer]) -> None:
+    def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), before the first epoch."""
         self._client.put_labels(self._spec.run_id, labels)
 
-    def put_planted(self, planted: Bitmap) -> None:
-        """Store which samples round 0 trains on with planted (wrong) labels, as a bitmap of shape (n_bytes,)."""
+    def put_planted(self, planted: SampleSet) -> None:
+        """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""
+        planted = to_bitmap(planted, "planted", self._spec.num_samples)
         self._client.put_planted(self._spec.run_id, planted, self._attempt)
 
-    def put_members(self, round: int, members: Bitmap) -> None:
-        """Store the bitmap, shape (n_bytes,), of the samples that a round trains on."""
+    def put_members(self, round: int, members: SampleSet) -> None:
+        """Store the samples that a round trains on: a bitmap, a mask, or indices."""
+        members = to_bitmap(members, "members", self._spec.num_samples)
         self._client.put_members(self._spec.run_id, round, members, self._attempt)
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Store the correctness bits of all samples for one epoch."""
+        """Store the correctness bits of all samples for one epoch.
+
+        Raises
+        ------
+        LocalStateError
+            If the epoch leaves a gap behind the ones before.
+        """
+        bits = to_bits(bits, n_samples=self._spec.num_samples)
+        if self._next_epoch is not None:
+            check_epoch_order(self._next_epoch, round, epoch)
         self._client.put_epoch(self._spec.run_id, round, epoch, bits, self._attempt)
+        if self._next_epoch == Position(round, epoch):
+            self._next_epoch = Position(round, epoch + 1)
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store scalars of an epoch, such as ``train_loss``."""
-        self._client.put_metrics(self._spec.run_id, round, epoch, metrics, self._attempt)
+        """Store scalars of an epoch, such as ``train_loss``.
+
+        Metrics that cannot be stored are dropped with a warning; only StaleAttempt is raised.
+        """
+        try:
+            self._client.put_metrics(self._spec.run_id, round, epoch, metrics, self._attempt)
+        except StaleAttempt:
+            raise
+        except ClientError as error:  # no metric ends a training
+            logger.warning("run %s: the metrics of epoch %d are dropped: %s", self._spec.run_id, epoch, error)
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and return the clean set that the service selects from it."""
         run_id, n_samples = self._spec.run_id, self._spec.num_samples
         summary = self._client.finish(run_id, round, self._attempt)
         summary.pop("indices", None)
+        self._next_epoch = Position(round + 1, 0)
         return RoundResult(
             round=round,
             n_samples=n_samples,

@@ -3,18 +3,26 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mild_client.backend import Position, RoundFit, RoundResult, RunState, compute_sample_weights
+from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_classes, to_integer, to_path, to_spec
+from mild_client.backend import (
+    Position,
+    RoundFit,
+    RoundResult,
+    RunState,
+    check_epoch_order,
+    compute_sample_weights,
+)
 from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError, ParameterError
+from mild_core.errors import CorrectNotObservedError
 from mild_core.results import Selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 
@@ -48,8 +56,8 @@ class LocalSelector:
         Function that selects a clean set from the bits of all rounds.
     """
 
-    def __init__(self, folder: Path | None = None, select: SelectFunction = selection.select) -> None:
-        self._folder = folder
+    def __init__(self, folder: str | PathLike[str] | None = None, select: SelectFunction = selection.select) -> None:
+        self._folder = None if folder is None else to_path(folder, "folder")
         self._select = select
         self._spec = RunSpec(run_id="local", num_samples=0)
         self._rounds: list[_LocalRound] = []
@@ -63,7 +71,7 @@ class LocalSelector:
         ResumeError
             If epochs before `resume_from` are missing from the folder.
         """
-        self._spec = spec
+        self._spec = to_spec(spec)
         if resume_from is None:
             self._annotations = None
             self._delete_files()
@@ -72,7 +80,7 @@ class LocalSelector:
             self._rounds = self._read_folder(resume_from)
         return RunState(round=len(self._rounds) - 1, attempt=1)
 
-    def put_labels(self, labels: NDArray[np.integer]) -> None:
+    def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), which are needed for fits and minimum shares per class.
 
         Raises
@@ -80,10 +88,7 @@ class LocalSelector:
         ParameterError
             If the array does not have one label per sample.
         """
-        if labels.shape != (self._spec.num_samples,):
-            raise ParameterError(
-                f"labels have the shape {labels.shape} for {self._spec.num_samples} samples; give one per sample"
-            )
+        labels = to_classes(labels, "labels", self._spec.num_samples)
         self._annotations = Annotations(labels)
         if self._folder is not None:
             body = io.BytesIO()
@@ -95,8 +100,8 @@ class LocalSelector:
         """The given labels, shape (n_samples,); None if they were not set."""
         return None if self._annotations is None else self._annotations.labels
 
-    def put_planted(self, planted: Bitmap) -> None:
-        """Store which samples round 0 trains on with planted (wrong) labels, as a bitmap of shape (n_bytes,).
+    def put_planted(self, planted: SampleSet) -> None:
+        """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
 
         Repeating a call changes nothing.
 
@@ -105,6 +110,7 @@ class LocalSelector:
         LocalStateError
             If round 0 is finished or has epochs.
         """
+        planted = to_bitmap(planted, "planted bitmap", self._spec.num_samples)
         stored = self._rounds[0].planted
         if stored is not None and np.array_equal(stored, planted):
             return
@@ -114,7 +120,7 @@ class LocalSelector:
                 f"round 0 has {len(first_round.epochs)} epochs already, so its planted samples are fixed; "
                 "give them before its first epoch"
             )
-        first_round.planted = bitmap.validate(planted, self._spec.num_samples, "planted bitmap")
+        first_round.planted = planted
         self._write_file(_PLANTED, planted.tobytes())
 
     def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
@@ -129,9 +135,10 @@ class LocalSelector:
         self._rounds = self._read_folder(Position(n_rounds, 0), delete_later_epochs=False)
         return self.collect_rounds()
 
-    def put_members(self, round: int, members: Bitmap) -> None:
-        """Store the bitmap, shape (n_bytes,), of the samples that `round`, the open round, trains on."""
-        self._get_open_round(round).members = bitmap.validate(members, self._spec.num_samples, "members bitmap")
+    def put_members(self, round: int, members: SampleSet) -> None:
+        """Store the samples that `round`, the open round, trains on: a bitmap, a mask, or indices."""
+        members = to_bitmap(members, "members bitmap", self._spec.num_samples)
+        self._get_open_round(round).members = members
         self._write_file(f"round-{round}/members.bits", members.tobytes())
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
@@ -141,8 +148,12 @@ class LocalSelector:
         ------
         CorrectNotObservedError
             If the run observes members only, and a sample that is no member is marked as correct.
+        LocalStateError
+            If the epoch leaves a gap behind the ones before, or is stored with other bits.
         """
+        bits, epoch = to_bits(bits, n_samples=self._spec.num_samples), to_integer(epoch, "epoch")
         current = self._get_open_round(round)
+        check_epoch_order(Position(round, len(current.epochs)), round, epoch)
         if self._spec.observe == "members" and bits.observed is None and current.members is not None:
             n_outside = bitmap.popcount(bits.correct & ~current.members)
             if n_outside:
@@ -150,7 +161,12 @@ class LocalSelector:
                     f"{n_outside} samples are correct but no members of round {round}, and the run observes members "
                     "only; clear the others' bits, or give an observed bitmap"
                 )
-        current.epochs[epoch] = bits
+        stored = current.epochs.setdefault(epoch, bits)
+        if stored.to_body() != bits.to_body():
+            raise LocalStateError(
+                f"epoch {epoch} of round {round} is stored with other bits; the next one is {len(current.epochs)}: "
+                f"number each epoch once, or open the run with resume_from=Position({round}, {epoch})"
+            )
         self._write_file(f"round-{round}/epoch-{epoch}.bits", bits.to_body())
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:

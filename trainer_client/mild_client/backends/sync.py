@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
+from mild_client.arguments import to_path
 from mild_client.backends.spool import MARKER_NAME, Spool
 from mild_client.backends.uploader import TEMPORARY_ERRORS, Uploader, upload_next
 from mild_client.client import MildClient
@@ -43,7 +45,7 @@ class SyncResult:
         return not (self.n_refused or self.n_unsent or self.problem)
 
 
-def find_spools(root: Path) -> list[Path]:
+def find_spools(root: str | PathLike[str]) -> list[Path]:
     """Return the folders of all spools in `root` and its subfolders, sorted by path.
 
     Raises
@@ -51,13 +53,17 @@ def find_spools(root: Path) -> list[Path]:
     ParameterError
         If `root` is not a folder.
     """
+    root = to_path(root, "root")
     if not root.is_dir():
         raise ParameterError(f"{root} is no folder; give one with spools in it, such as the --out of a training")
     return sorted(mark.parent for mark in root.rglob(MARKER_NAME))
 
 
 def sync_spools(
-    root: Path, url: str | None = None, api_key: str | None = None, connect: Callable[[str], MildClient] | None = None
+    root: str | PathLike[str],
+    url: str | None = None,
+    api_key: str | None = None,
+    connect: Callable[[str], MildClient] | None = None,
 ) -> Iterator[SyncResult]:
     """Send the records of all spools in `root` and its subfolders, and yield a result for each spool.
 
@@ -99,7 +105,7 @@ def sync_spools(
             client.close()
 
 
-def inspect_spools(root: Path) -> Iterator[SyncResult]:
+def inspect_spools(root: str | PathLike[str]) -> Iterator[SyncResult]:
     """Yield a result for each spool in `root` and its subfolders, without sending anything."""
     for folder in find_spools(root):
         try:

@@ -93,7 +93,8 @@ class Uploader:
                 bits = EpochBits.from_body(record.body, self._spool.n_samples)
                 self._backend.put_epoch(meta["round"], meta["epoch"], bits)
             case "metrics":
-                self._backend.put_metrics(meta["round"], meta["epoch"], meta["metrics"])
+                run_id, attempt = self._spool.run_id, self._spool.attempt  # an outage must not drop them
+                self._client.put_metrics(run_id, meta["round"], meta["epoch"], meta["metrics"], attempt)
             case "finish":
                 self._send_finish(meta, self._read_bitmap(record))
             case "status":

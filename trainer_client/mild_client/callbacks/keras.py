@@ -8,12 +8,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from mild_client.arguments import to_classes, to_integer
 from mild_client.backend import RoundResult, SelectionBackend
-from mild_core import bitmap
+from mild_client.outcomes import OutcomeRecorder
 from mild_core.errors import ParameterError
-from mild_core.types import EpochBits
 
 
 class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has no types
@@ -33,28 +33,47 @@ class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has
         Round of the first ``fit``.
     batch_size
         Batch size of the evaluation pass.
+    threshold
+        Output above which a sample is predicted as class 1, for models with a single output: 0.5 for a sigmoid. None
+        for models with an output for each class.
+
+    Raises
+    ------
+    ParameterError
+        If the labels are not one class number for each sample.
+
+    Notes
+    -----
+    The epochs have the numbers of ``fit``: with ``initial_epoch=5``, the backend is opened with
+    ``resume_from=Position(round, 5)``. A sample whose outputs are NaN or infinite counts as unobserved; a warning says
+    so once.
     """
 
     def __init__(
         self,
         backend: SelectionBackend,
         inputs: Any,
-        labels: NDArray[np.integer],
+        labels: ArrayLike,
         round: int = 0,
         batch_size: int = 512,
+        threshold: float | None = None,
     ) -> None:
         super().__init__()
-        if labels.ndim != 1:
-            raise ParameterError(f"labels have shape {labels.shape}; give one class number per sample")
         self.result: RoundResult | None = None
-        self._backend, self._inputs, self._labels = backend, inputs, labels
-        self._round, self._batch_size = round, batch_size
+        self._backend, self._inputs, self._labels = backend, inputs, to_classes(labels, "labels")
+        self._round, self._batch_size = to_integer(round, "round"), batch_size
+        self._recorder = OutcomeRecorder(threshold)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Evaluate all samples, and send the bits of the epoch."""
-        scores = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
-        correct = np.asarray(scores).argmax(axis=-1) == self._labels
-        self._backend.put_epoch(self._round, epoch, EpochBits(correct.size, bitmap.pack(correct)))
+        outputs = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
+        if not hasattr(outputs, "shape"):
+            raise ParameterError(
+                f"the model has {len(outputs)} outputs, one with a class for each sample is needed; record the right "
+                "one yourself with put_epoch"
+            )
+        self._recorder.add(np.asarray(outputs), self._labels)
+        self._backend.put_epoch(self._round, epoch, self._recorder.take(self._round, epoch))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Finish the round, and set `result`."""

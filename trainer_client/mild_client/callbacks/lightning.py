@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import lightning
 from torch import Tensor
 
+from mild_client.arguments import to_integer
 from mild_client.backend import RoundResult, SelectionBackend
 from mild_client.tracker import CorrectnessTracker
 from mild_core.errors import ParameterError
@@ -14,7 +15,20 @@ Unpack: TypeAlias = Callable[[Any], tuple[Tensor, Tensor]]
 
 
 def get_indices_and_labels(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return the indices and the labels of a batch ``(indices, inputs, labels)``."""
+    """Return the indices and the labels of a batch ``(indices, inputs, labels)``.
+
+    Raises
+    ------
+    ParameterError
+        If the batch is of another form.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) < 3:
+        raise ParameterError(
+            f"a batch is a {type(batch).__name__}"
+            + (f" of {len(batch)}" if hasattr(batch, "__len__") else "")
+            + ", and (indices, inputs, labels) are needed; let the data set return them, or give unpack, a function "
+            "that returns indices and labels of your batches"
+        )
     return batch[0], batch[-1]
 
 
@@ -36,13 +50,26 @@ class MildCallback(lightning.Callback):
         Round of the first ``fit``.
     unpack
         Function that returns the indices and labels of a batch, shape (n_batch,) each.
+    threshold
+        As in `CorrectnessTracker`: for models with a single output, the output above which class 1 is predicted.
+
+    Notes
+    -----
+    A fit that resumes from a checkpoint goes on at its epoch; any other one begins a round, whose epochs count from 0,
+    also where the same trainer fits again.
     """
 
     def __init__(
-        self, backend: SelectionBackend, n_samples: int, round: int = 0, unpack: Unpack = get_indices_and_labels
+        self,
+        backend: SelectionBackend,
+        n_samples: int,
+        round: int = 0,
+        unpack: Unpack = get_indices_and_labels,
+        threshold: float | None = None,
     ) -> None:
         self.result: RoundResult | None = None
-        self._backend, self._n_samples, self._round, self._unpack = backend, n_samples, round, unpack
+        self._backend, self._unpack, self._threshold = backend, unpack, threshold
+        self._n_samples, self._round = to_integer(n_samples, "n_samples", 1), to_integer(round, "round")
         self._tracker: CorrectnessTracker | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -52,7 +79,8 @@ class MildCallback(lightning.Callback):
             pl_module.device,
             run=self._backend if trainer.is_global_zero else None,
             round=self._round,
-            epoch=trainer.current_epoch,
+            epoch=trainer.current_epoch if trainer.ckpt_path is not None else 0,
+            threshold=self._threshold,
         )
 
     def on_train_batch_end(
@@ -67,7 +95,10 @@ class MildCallback(lightning.Callback):
         """
         assert self._tracker is not None, "a batch comes after the start"
         if not isinstance(outputs, dict) or "logits" not in outputs:
-            raise ParameterError("training_step returns no logits; return {'loss': loss, 'logits': logits}")
+            raise ParameterError(
+                f"training_step returns {_describe(outputs)}, and logits are needed; return {{'loss': loss, 'logits': "
+                "logits}"
+            )
         indices, labels = self._unpack(batch)
         self._tracker.update(indices, outputs["logits"].detach(), labels)
 
@@ -81,3 +112,8 @@ class MildCallback(lightning.Callback):
         result = self._backend.finish(self._round) if trainer.is_global_zero else None
         self.result = trainer.strategy.broadcast(result)
         self._round += 1
+
+
+def _describe(outputs: Any) -> str:
+    """Return what a training step has returned, in words."""
+    return f"a dict with {', '.join(map(str, outputs))}" if isinstance(outputs, dict) else type(outputs).__name__

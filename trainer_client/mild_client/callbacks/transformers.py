@@ -4,62 +4,91 @@ The framework passes neither logits nor sample indices to callbacks, so the call
 run's `pass` is therefore ``eval``, and dropped samples are evaluated too.
 """
 
-from collections.abc import Callable
+import math
 from typing import Any
 
-import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from mild_client.arguments import to_integer
 from mild_client.backend import RoundResult, SelectionBackend
-from mild_core import bitmap
+from mild_client.outcomes import OutcomeRecorder
 from mild_core.errors import ParameterError
-from mild_core.types import EpochBits
+
+_EPOCH_TOLERANCE = 1e-6
+"""Largest error of the sum of the steps' shares of an epoch."""
 
 
 class MildCallback(TrainerCallback):
     """Sends the bits of each epoch to a backend, and finishes a round at the end of each ``train``.
 
-    After ``train``, `result` has the clean set of the round.
+    After ``train``, `result` has the clean set of the round, on the first rank.
+
+    The evaluation pass has the trainer's own loader, collator, columns, label names and precision, and is shared by all
+    ranks. An epoch that ``max_steps`` or a fraction of ``num_train_epochs`` cuts short is evaluated at its end, too.
 
     Parameters
     ----------
     backend
         Backend whose run is open; only rank 0 uses it.
+    trainer
+        The trainer that the callback belongs to.
     dataset
-        The whole data set, in the order of the sample indices; each sample has ``labels``.
-    collate
-        Function that makes a batch of the model's arguments from samples, such as the trainer's ``data_collator``.
+        The whole data set, in the order of the sample indices; None takes the training set of the trainer.
     round
         Round of the first ``train``.
+    threshold
+        Output above which a sample is predicted as class 1, for models with a single output (``num_labels=1``): 0 for
+        logits. None for models with an output for each class.
     """
 
     def __init__(
         self,
         backend: SelectionBackend,
-        dataset: Dataset[Any],
-        collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+        trainer: Trainer,
+        dataset: Dataset[Any] | None = None,
         round: int = 0,
+        threshold: float | None = None,
     ) -> None:
         self.result: RoundResult | None = None
-        self._backend, self._dataset, self._collate, self._round = backend, dataset, collate, round
+        self._backend, self._trainer = backend, trainer
+        self._dataset = trainer.train_dataset if dataset is None else dataset
+        if self._dataset is None:
+            raise ParameterError("the trainer has no train_dataset, and no dataset is given; give the whole data set")
+        self._round = to_integer(round, "round")
+        self._recorder = OutcomeRecorder(threshold)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Evaluate all samples on rank 0, and send the bits of the epoch."""
-        if not state.is_world_process_zero:
-            return
-        model, device = kwargs["model"], args.device
+        """Evaluate all samples, and send the bits of the epoch on rank 0.
+
+        Raises
+        ------
+        ParameterError
+            If the batches have no labels, or the outputs are not those of one class for each sample.
+        """
+        trainer, model = self._trainer, kwargs["model"]
         was_training = model.training
         model.eval()
-        loader = DataLoader(self._dataset, batch_size=args.per_device_eval_batch_size, collate_fn=self._collate)
-        with torch.inference_mode():
-            correct = np.concatenate([self._evaluate_batch(model, batch, device) for batch in loader])
+        for batch in trainer.get_eval_dataloader(self._dataset):
+            step: tuple[Any, Any, Any] = trainer.prediction_step(model, batch, prediction_loss_only=False)
+            _, logits, labels = step
+            if labels is None or isinstance(labels, tuple):
+                raise ParameterError(
+                    f"a batch holds {', '.join(batch)}, of which {_join(trainer.label_names)} are the labels, and one "
+                    "column of labels is needed; name it in TrainingArguments(label_names=[…]), or let the collator "
+                    "add it as `labels`"
+                )
+            if isinstance(logits, tuple):  # the other outputs, such as hidden states, follow
+                logits = logits[0]
+            outcomes = self._recorder.compute(logits, labels)
+            self._recorder.add_outcomes(*trainer.accelerator.gather_for_metrics(outcomes))
         model.train(was_training)
-        epoch = round(state.epoch or 1) - 1
-        self._backend.put_epoch(self._round, epoch, EpochBits(correct.size, bitmap.pack(correct)))
+        epoch = max(math.ceil((state.epoch or 0) - _EPOCH_TOLERANCE) - 1, 0)
+        bits = self._recorder.take(self._round, epoch)
+        if state.is_world_process_zero:
+            self._backend.put_epoch(self._round, epoch, bits)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -69,17 +98,13 @@ class MildCallback(TrainerCallback):
             self.result = self._backend.finish(self._round)
         self._round += 1
 
-    def _evaluate_batch(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], device: torch.device) -> Any:
-        """Return whether the model predicts each given label of a batch, a boolean array of shape (n_batch,)."""
-        if "labels" not in batch:
-            raise ParameterError(f"a batch holds {', '.join(batch)} and no labels; give the collator that adds them")
-        logits = model(**{name: part.to(device) for name, part in batch.items()})["logits"]
-        return (logits.argmax(-1).cpu() == batch["labels"].cpu()).numpy()
 
-
-def attach(trainer: Trainer, backend: SelectionBackend, round: int = 0) -> MildCallback:
-    """Add a `MildCallback` to `trainer`, with the data set and collator of the trainer, and return the callback."""
-    assert trainer.train_dataset is not None, "a trainer has something to train on"
-    callback = MildCallback(backend, trainer.train_dataset, trainer.data_collator, round)
+def attach(trainer: Trainer, backend: SelectionBackend, round: int = 0, threshold: float | None = None) -> MildCallback:
+    """Add a `MildCallback` to `trainer`, with the training set of the trainer, and return the callback."""
+    callback = MildCallback(backend, trainer, round=round, threshold=threshold)
     trainer.add_callback(callback)
     return callback
+
+
+def _join(names: Any) -> str:
+    return ", ".join(names) or "none"
