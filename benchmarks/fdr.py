@@ -1,11 +1,13 @@
 """Coverage of error control by a random audit, simulated on the recorded trainings.
 
 usage: python -m benchmarks.fdr [--draws 200] [--half judging|choosing] [--everything] [--out DIR]
+       python -m benchmarks.fdr --http [--draws 50] [--out DIR]
 
 On every recording, and on every pass of it that sees all samples: repeated uniform audits of 100 and of 300 samples
 among those that are observed and not planted, and what `threshold=fdr` and the bounds of precision and recall make of
-them. Truth is known, so the table says how often a statement holds. Writes ``results/fdr.md``; exits with 1 where a bar
-is missed.
+them. Truth is known, so the table says how often a statement holds. With ``--http`` a real service draws and states, on
+three recordings (`benchmarks.fdr_http`). Writes ``results/fdr.md``, of which each of the two keeps the other's part;
+exits with 1 where a bar is missed.
 """
 
 import argparse
@@ -18,10 +20,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import fdr_http
 from benchmarks.record_families import FAMILIES
-from benchmarks.recordings import FOLDER, ROUNDS, recordings
+from benchmarks.recordings import FOLDER, ROUNDS, Recording, recordings
 from benchmarks.selection import RESULTS, Trace, sequences
+from benchmarks.serving import service, store
 from benchmarks.timing import machine
+from mild_client import MildClient
 from mild_core.guarantee import UPPER_ERROR, bound_quality, conformal_cut, limit_undrawn_wrong, limit_wrong
 from mild_core.scores import score_samples
 
@@ -311,24 +316,39 @@ def _line(pair: Sequence[Row], bound_pair: Sequence[BoundRow]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=200, help="audits of each size on each recording")
+    parser.add_argument("--draws", type=int, help="audits of each size on each recording; 200, with --http 50")
+    parser.add_argument("--http", action="store_true", help="through a real service, on three recordings")
     parser.add_argument("--half", choices=("choosing", "judging"), help="one half of the recordings; without it all")
     parser.add_argument("--everything", action="store_true", help="list every recording for every alpha")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.http:
+        return _run_through_http(arguments.draws, arguments.out / "fdr.md")
+    n_draws = arguments.draws or 200
     half = None if arguments.half is None else ("choosing", "judging").index(arguments.half)
-    results = [
-        simulate(trace, n, arguments.draws) for trace in traces(half) for n in AUDIT_SIZES if trace.judged.sum() > n
-    ]
+    results = [simulate(trace, n, n_draws) for trace in traces(half) for n in AUDIT_SIZES if trace.judged.sum() > n]
     rows, bound_rows = [row for of_one, _ in results for row in of_one], [row for _, row in results]
     command = "python -m benchmarks.fdr" + (f" --half {arguments.half}" if arguments.half else "")
-    command += f" --draws {arguments.draws}" if arguments.draws != parser.get_default("draws") else ""
-    text = report(rows, bound_rows, command, arguments.draws, arguments.everything)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"fdr{'' if half is None else '-' + arguments.half}.md").write_text(text)
+    command += f" --draws {arguments.draws}" if arguments.draws else ""
+    text = report(rows, bound_rows, command, n_draws, arguments.everything)
+    path = arguments.out / f"fdr{'' if half is None else '-' + arguments.half}.md"
+    _, heading, through_http = (path.read_text() if path.exists() else "").partition(fdr_http.HEADING)
+    path.write_text(text + (f"\n{heading}{through_http}" if heading else ""))
     missed = [bar for bar in bars(rows, bound_rows) if not bar[2]]
     print(text.partition("## alpha")[0])
     return 1 if missed else 0
+
+
+def _run_through_http(n_draws: int | None, path: Path) -> int:
+    """Let a real service draw and state; replace the last section of the report."""
+    with store() as embedded, service(embedded.url) as served, MildClient(served.url) as client:
+        rows = [fdr_http.state_after_draws(client, Recording.load(each), n_draws or 50) for each in fdr_http.PATHS]
+    text = fdr_http.report(rows, "python -m benchmarks.fdr --http" + (f" --draws {n_draws}" if n_draws else ""))
+    simulated = (path.read_text() if path.exists() else "").partition(fdr_http.HEADING)[0]
+    path.write_text((f"{simulated.rstrip()}\n\n" if simulated else "") + text)
+    print(text)
+    return 1 if any(row.missed for row in rows) else 0
 
 
 if __name__ == "__main__":
