@@ -1,7 +1,7 @@
 """The pages about samples: ``/ui/runs/{run_id}/samples``, filtered and in order, and the page of one sample."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 from urllib.parse import parse_qs
 
 import anyio.to_thread
@@ -120,13 +120,17 @@ _MAX_CLASSES = 1000
 """Most classes that the filter form lists."""
 
 
+AuditFilter: TypeAlias = Literal["", "any", "clean", "wrong", "drawn", "unanswered"]
+"""Samples by their mark, and those that were drawn at random: all of them, or those without a mark."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Values of the filter form; an empty field does not filter."""
 
     state: Literal["", "kept", "dropped"]
     label: str
-    mark: Literal["", "any", "clean", "wrong"]
+    mark: AuditFilter
     low: str
     high: str
     misclassified: str
@@ -170,14 +174,21 @@ class Filters:
             mask &= labels == int(self.label)
         if self.mark:
             audited, clean = audit.masks
-            mask &= audited if self.mark == "any" else clean if self.mark == "clean" else audited & ~clean
+            drawn = np.zeros_like(mask) if audit.random_mask is None else audit.random_mask
+            mask &= {
+                "any": audited,
+                "clean": clean,
+                "wrong": audited & ~clean,
+                "drawn": drawn,
+                "unanswered": drawn & ~audited,
+            }[self.mark]
         return mask
 
 
 async def _read_filters(
     state: Annotated[Literal["", "kept", "dropped"], Query()] = "",
     label: Annotated[str, Query(pattern=r"^\d{0,10}$")] = "",
-    mark: Annotated[Literal["", "any", "clean", "wrong"], Query()] = "",
+    mark: Annotated[AuditFilter, Query()] = "",
     low: Annotated[str, Query(pattern=_NUMBER)] = "",
     high: Annotated[str, Query(pattern=_NUMBER)] = "",
     misclassified: Annotated[str, Query(pattern=_RANGE)] = "",

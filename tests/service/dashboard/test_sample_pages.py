@@ -76,6 +76,12 @@ def test_samples_are_filtered(run: httpx.Client) -> None:
         ({"low": "10.5"}, []),
     ]:
         assert listed(page(run, "/samples", round=0, sort="index", **query)) == wanted, query
+    assert listed(page(run, "/samples", round=0, mark="drawn")) == []
+    drawn = run.post("/runs/a/audit/draw", json={"n": 12}).json()["draw"]["indices"]
+    run.put("/runs/a/audit", json={"indices": drawn[:5], "clean": [True] * 5})
+    assert listed(page(run, "/samples", round=0, sort="index", mark="drawn")) == drawn
+    unanswered = [index for index in drawn[5:] if index not in (3, 4)]
+    assert listed(page(run, "/samples", round=0, sort="index", mark="unanswered")) == unanswered
     assert run.get("/ui/runs/a/samples?state=odd").status_code == 422
     assert run.get("/ui/runs/a/samples?misclassified=3..5").status_code == 422
 
