@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit
+from mild_core.draw import Deviation
 from mild_core.errors import InvalidInput, ParameterError
 from mild_core.guarantee import DrawCounts, limit_undrawn_wrong
+from mild_core.random_audit import RandomAudit, judge_by_draw
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 
@@ -223,3 +225,74 @@ def test_an_audit_says_which_samples_were_drawn() -> None:
     assert Audit.from_marks([], [], 10, random=True).random is None
     with pytest.raises(InvalidInput, match="2 indices and 1 entries of `random`; give one for all"):
         Audit.from_marks([3, 1], [True, False], 10, random=[True])
+
+
+CUT = Deviation("alpha is 0.2, 0.1 was recorded with the draw", reorders=False)
+ORDER = Deviation("metric is mild, mild-simple was recorded with the draw", reorders=True)
+
+
+def judged(deviation: Deviation | None, **options: Any) -> Any:
+    bits, clean = recorded()
+    annotations = Annotations(np.arange(N_SAMPLES) % 2, drawn_audit(clean), deviation)
+    return select([bits], SelectionOptions(**options), annotations)
+
+
+def test_a_cut_that_was_not_recorded_has_the_bound_of_all_cuts_and_no_promise() -> None:
+    recorded_choice = judged(None, threshold="fdr")
+    other = judged(CUT, threshold="fdr")
+    assert (recorded_choice.guarantee.holds, other.guarantee.holds) == (True, False)
+    assert other.guarantee.upper == recorded_choice.guarantee.upper
+    assert other.bounds == recorded_choice.bounds
+    assert other.guarantee.reason.startswith("alpha is 0.2, 0.1 was recorded with the draw: no promise; `upper` and")
+    value = recorded_choice.threshold.value
+    by_hand, fixed = (judged(deviation, threshold="value", value=value) for deviation in (CUT, None))
+    assert by_hand.guarantee.upper == recorded_choice.guarantee.upper > fixed.guarantee.upper
+    assert by_hand.bounds == fixed.bounds == recorded_choice.bounds
+
+
+def test_an_order_that_was_not_recorded_has_no_bounds() -> None:
+    other = judged(ORDER, threshold="fdr")
+    assert (other.guarantee.holds, other.guarantee.upper, other.bounds, other.bound_curves) == (False, None, None, None)
+    assert "the answers may have chosen this order" in other.guarantee.reason
+
+
+def test_a_set_of_no_single_cut_has_bounds_only_if_the_answers_cannot_have_chosen_it() -> None:
+    bits, clean = recorded()
+    selection = select([bits])
+    odd = replace(selection, bitmap=bitmap.pack(np.arange(N_SAMPLES) % 2 == 0))
+    draw = RandomAudit.from_selection(drawn_audit(clean), odd)
+    chosen, fixed, vouched = (
+        judge_by_draw(odd, draw, deviation, is_fixed=is_fixed)
+        for deviation, is_fixed in ((CUT, False), (CUT, True), (None, False))
+    )
+    assert chosen.guarantee is not None
+    assert fixed.guarantee is not None
+    assert vouched.guarantee is not None
+    assert (chosen.guarantee.upper, chosen.bounds) == (None, None)
+    assert "no single cut makes it" in chosen.guarantee.reason
+    assert "which was made before the draw" in fixed.guarantee.reason
+    assert fixed.bounds == vouched.bounds
+    share = (~clean[::2]).mean()
+    assert fixed.guarantee.upper is not None
+    assert share <= fixed.guarantee.upper < share + 0.15
+    assert vouched.guarantee.upper == fixed.guarantee.upper
+    assert (fixed.bound_curves is None, judged(CUT, per_class=True).bound_curves is None) == (False, True)
+
+
+def test_without_a_complete_draw_or_a_histogram_nothing_is_said() -> None:
+    bits, clean = recorded()
+    selection = select([bits], annotations=Annotations(audit=drawn_audit(clean)))
+    silent = judge_by_draw(selection, None)
+    assert (silent.guarantee, silent.bounds, silent.bound_curves) == (None, None, None)
+    assert RandomAudit.from_selection(drawn_audit(clean), replace(selection, histogram=None)) is None
+    assert RandomAudit.from_selection(None, selection) is None
+    nothing = judged(CUT, threshold="value", value=-99.0)
+    assert (nothing.guarantee.upper, nothing.bounds.precision, nothing.bounds.recall) == (0.0, 1.0, 0.0)
+
+
+def test_marks_that_were_drawn_are_told_from_the_others() -> None:
+    audit = Audit.from_marks([3, 1, 7], [True, False, True], 10, random=[True, True, False])
+    marked = audit.restrict_to_draw(np.arange(10) < 3)
+    assert (bitmap.to_indices(marked.known, 10).tolist(), marked.n_clean, marked.n_drawn) == ([1], 0, 1)
+    chosen = replace(audit, random=None).restrict_to_draw(np.ones(10, dtype=bool))
+    assert (chosen.n_known, chosen.n_drawn) == (0, 0)

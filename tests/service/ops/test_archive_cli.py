@@ -33,3 +33,17 @@ def test_a_run_moves_through_a_file_and_answers_as_before(
     assert (put_back.exit_code, put_back.stdout) == (0, "run a: 100 samples, round 1 is open\n")
     assert service.get("/selection/a").json() == before
     assert run.invoke(cli, ["import", str(path), "--as", "no/name"]).exit_code == 2
+
+
+def test_a_draw_moves_with_its_run(service: httpx.Client, run: CliRunner, tmp_path: Path) -> None:
+    service.put("/runs/a", json={"num_samples": 100}).raise_for_status()
+    put_epochs(service, "a", recording(100, 12))
+    service.post("/runs/a/rounds/0/finish").raise_for_status()
+    drawn = service.post("/runs/a/audit/draw", json={"n": 40}).json()["draw"]["indices"]
+    service.put("/runs/a/audit", json={"indices": drawn, "clean": [True] * 40}).raise_for_status()
+    audit, selection = service.get("/runs/a/audit").json(), service.get("/selection/a?threshold=fdr").json()
+    assert (audit["draw"]["num_answered"], selection["guarantee"]["drawn"]) == (40, 40)
+    assert run.invoke(cli, ["export", "a", str(tmp_path / "a.mild")]).exit_code == 0
+    assert run.invoke(cli, ["import", str(tmp_path / "a.mild"), "--as", "b"]).exit_code == 0
+    assert service.get("/runs/b/audit").json() == {**audit, "run_id": "b"}
+    assert service.get("/selection/b?threshold=fdr").json() == {**selection, "run_id": "b"}
