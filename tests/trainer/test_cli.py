@@ -420,7 +420,8 @@ def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: P
     np.save(path, bits()[0])
     path.write_bytes(path.read_bytes()[:500])
     assert "cannot be read" in said(path)
-    assert f"{tmp_path} is a folder; save an array `correct`" in said(tmp_path)
+    path.unlink()
+    assert f"the folder {tmp_path} holds no log; give a file" in said(tmp_path)
 
 
 def test_the_document_and_the_help_name_every_array_of_a_file_of_bits(run: CliRunner) -> None:

@@ -112,35 +112,60 @@ def demo(
             )
 
 
+_SetOut: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--out", help="Write the clean set: a .csv with a line for each sample, or a .npy of indices."),
+]
+
+
 @app.command()
 @o.expand_options(selection=o.FieldOptions(SelectionOptions, without=("evidence", "audit")))
 def select(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A .npy or .npz with `correct`, 0 or 1, shape (n_epochs, n_samples): whether the model predicted the "
-            "given label. An .npz may add `observed` of the same shape; `planted` of shape (n_samples,), whose label "
-            "was broken on purpose; to measure the set, `clean` of shape (n_samples,): a mask of right labels, or the "
-            "true labels beside the given `labels`; and checked labels as `audit_index` and `audit_clean`, with "
-            "`audit_random` true where the checked samples were drawn at random: --threshold fdr needs that."
+            help="A prediction log (.csv, .ndjson, .jsonl, .json, .parquet, .arrow, then .gz or .zst; a folder of "
+            "them; Cartography's dynamics, AUM's full_aum_records.csv), a stats_dict .pkl of example forgetting, or a "
+            ".npy or .npz with `correct`, 0 or 1, shape (n_epochs, n_samples): whether the model predicted the given "
+            "label. An .npz may have `predicted` and `labels` in its place. It may add `observed` of the same shape; "
+            "`planted` of shape (n_samples,), whose label was broken on purpose; to measure the set, `clean` of shape "
+            "(n_samples,): a mask of right labels, or the true labels beside the given `labels`; and checked labels "
+            "as `audit_index` and `audit_clean`, with `audit_random` true where the checked samples were drawn at "
+            "random: --threshold fdr needs that."
         ),
     ],
     selection: dict[str, Any],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns", help="Names of a log's columns, such as sample=id,label=target; of `epoch`, `predicted` too."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="The given labels, for predictions alone: a .npy, .csv, .json or .txt."),
+    ] = None,
+    samples_first: Annotated[
+        bool | None,
+        typer.Option(
+            "--samples-first/--epochs-first", help="Whether rows of an array are samples.", show_default=False
+        ),
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw histogram, components and cut: a .png, .svg or .pdf.")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Write the clean set: a .csv with a line per sample, or a .npy of indices."),
-    ] = None,
+    out: _SetOut = None,
 ) -> None:
-    """Print the clean set of a file of correctness bits, as JSON."""
-    from mild_trainer.file_selection import select_from_file
+    """Print the clean set of a file of recorded predictions, as JSON; with --out, write it to a file."""
+    from mild_trainer.file_selection import FileSource, parse_columns, select_from_file
 
     with exit_on_error():
         if out is not None:
             check_set_path(out)
-        result, clean_set = select_from_file(file, SelectionOptions(**selection), plot)
+        source = FileSource(file, parse_columns(columns or ""), labels, samples_first=samples_first)
+        result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
+        if description:
+            typer.echo(description, err=True)
         _print_selection(result, clean_set, out)
 
 
@@ -188,10 +213,6 @@ def push(
         typer.echo(json.dumps(pushed, indent=2))
 
 
-_SetOut: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--out", help="Write the clean set: a .csv with a line for each sample, or a .npy of indices."),
-]
 _Run: TypeAlias = Annotated[str, typer.Argument(help="The name of a run at the service.")]
 
 

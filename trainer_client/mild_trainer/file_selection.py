@@ -1,7 +1,9 @@
-"""Selection from a file of correctness bits, the work of ``mild select``."""
+"""Selection from a file of recorded predictions, the work of ``mild select``."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,67 +12,115 @@ from mild_client import RoundFit
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
+from mild_core.errors import ParameterError
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
+from mild_core.wrong_predictions import find_majority_classes
+from mild_trainer import forgetting_stats
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.data import files
 from mild_trainer.errors import DataError
+from mild_trainer.recorded_bits import RecordedBits
 
 _REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .npy, or with `observed` in an .npz"
 
 
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+_FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
+_ARRAY_SUFFIXES = (".npy", ".npz")
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file of recorded predictions, and how to read it.
+
+    Attributes
+    ----------
+    path
+        The file, or the folder of a prediction log.
+    columns
+        Column of each field of a prediction log that has another name in it.
+    labels
+        File of the given labels, where `path` has predictions only.
+    samples_by
+        Whether a prediction log names samples by ``ids`` or by ``indices``; None decides by the first name.
+    samples_first
+        Whether arrays have the shape (n_samples, n_epochs). None refuses an array of more epochs than samples.
+    """
+
+    path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: Path | None = None
+    samples_by: Literal["ids", "indices"] | None = None
+    samples_first: bool | None = None
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Return the column of each field in a text such as ``sample=id,label=target``.
+
+    Raises
+    ------
+    ParameterError
+        If a part has another form, a field is unknown, or two fields have the same column.
+    """
+    columns: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, column = (piece.strip() for piece in part.partition("="))
+        if not equals or name not in _FIELDS or not column:
+            raise ParameterError(
+                f"--columns has {part!r}; give FIELD=COLUMN with one of {', '.join(_FIELDS)}, such as sample=id"
+            )
+        if name in columns or column in columns.values():
+            raise ParameterError(f"--columns names {name if name in columns else column} twice; name each once")
+        columns[name] = column
+    return columns
 
 
 def select_from_file(
-    path: Path, options: SelectionOptions, plot: Path | None = None
-) -> tuple[dict[str, Any], CleanSet]:
-    """Select the clean set from a ``.npy`` or ``.npz`` file; return the selection as in the HTTP API, and the set.
+    source: FileSource, options: SelectionOptions, plot: Path | None = None
+) -> tuple[dict[str, Any], CleanSet, str]:
+    """Select the clean set from a file of recorded predictions.
 
     Parameters
     ----------
-    path
-        File with an array ``correct`` of shape (n_epochs, n_samples). An ``.npz`` may add ``observed`` of the same
-        shape, and arrays of shape (n_samples,): ``planted``, the mask of the labels made wrong on purpose; ``labels``,
-        the given labels, which options by class need; and ``clean``, the true labels or the mask of the right labels,
-        to measure the clean set. Labels that were checked one by one are in ``audit_index`` and ``audit_clean``, of
-        shape (n_checked,), and ``audit_random`` says which of them were drawn uniformly: one boolean for all, or one
-        for each.
+    source
+        An array file (`read_arrays`), a ``stats_dict`` of example forgetting, or a prediction log.
     options
         How the clean set is chosen.
     plot
         File for a plot of histogram, components and threshold; None draws no plot.
 
+    Returns
+    -------
+    answer
+        The selection as in the HTTP API.
+    clean_set
+        The set with what is known of each sample.
+    description
+        What was read, in one line; empty for arrays.
+
     Raises
     ------
     DataError
-        If the file is absent or damaged, an array has another shape or other values than 0 and 1, or the plot's
-        suffix is not supported.
+        If the file is absent, damaged or contradicts itself, or the plot's suffix is not supported.
     """
     if plot is not None and plot.suffix not in _PLOT_SUFFIXES:
         raise DataError(
             f"the picture {plot} ends in {plot.suffix!r}; give a file that ends in {', '.join(_PLOT_SUFFIXES)}"
         )
-    arrays = files.read_arrays(path, _REMEDY, array_name="correct")
-    if "correct" not in arrays:
-        raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
-    correct = _check_bits(path, "correct", arrays["correct"])
-    observed = _check_bits(path, "observed", arrays["observed"]) if "observed" in arrays else None
-    if observed is not None and observed.shape != correct.shape:
-        raise DataError(f"{path}: observed is {observed.shape}, correct is {correct.shape}; give both the same shape")
-    bits = RoundBits(
-        n_samples=correct.shape[1],
-        correct=bitmap.pack(correct if observed is None else correct & observed),
-        observed=None if observed is None else bitmap.pack(observed),
-        planted=_read_planted(path, arrays, correct.shape[1]),
-    )
-    labels = _read_labels(path, arrays, correct.shape[1])
-    audit = _read_audit(path, arrays, correct.shape[1])
-    selection = select([bits], options, Annotations(labels if options.needs_labels else None, audit))
+    recorded = _read_source(source)
+    labels, audit = recorded.labels, recorded.audit
+    if options.needs_labels and labels is not None and (labels < 0).any():
+        raise DataError(
+            f"{source.path}: sample {int(np.argmax(labels < 0))} has no label, which a cut by class needs; give all "
+            "labels with --labels, or leave out --per-class and --min-keep-class"
+        )
+    selection = select(recorded.rounds, options, Annotations(labels if options.needs_labels else None, audit))
     answer = {**selection.summary(), "indices": selection.indices.tolist()}
-    clean = _read_clean(path, arrays, correct.shape[1])
-    if clean is not None:
-        truth = Audit(clean.size, bitmap.full(clean.size), bitmap.pack(clean))
+    if recorded.ids is not None:
+        answer["ids"] = [recorded.ids[index] for index in answer["indices"]]
+    if recorded.clean is not None:
+        truth = Audit(recorded.n_samples, bitmap.full(recorded.n_samples), bitmap.pack(recorded.clean))
         measured = evaluate_selection(selection.bitmap, selection.scores, truth).summary()
         answer["measured"] = {**measured, "basis": "the true labels of all samples"}
     elif audit is not None:
@@ -82,14 +132,143 @@ def select_from_file(
         )
 
         save_histogram(fit, answer, plot)
-    return answer, CleanSet.from_selection(selection, labels=None if labels is None else labels.tolist())
+    return answer, recorded.make_clean_set(selection), recorded.description
 
 
-def _check_bits(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return a matrix of 0 and 1 as booleans; raise DataError if it is another array."""
-    if array.ndim != 2 or not array.size or array.dtype.kind not in "biu" or array.max() > 1 or array.min() < 0:
+def _read_source(source: FileSource) -> RecordedBits:
+    """Read a file by its suffix."""
+    path = source.path
+    if path.suffix in forgetting_stats.SUFFIXES:
+        return forgetting_stats.read_forgetting_stats(path)
+    if path.suffix in _ARRAY_SUFFIXES or not path.exists():
+        return read_arrays(source)
+    try:
+        from mild_trainer.prediction_logs import LogSource, read_log
+    except ImportError as error:
+        raise DataError(
+            f"{path} is no .npy or .npz, and logs are read by the service's code, which lacks {error.name}; install "
+            f"mild-selection[service,formats], or {_REMEDY}"
+        ) from None
+    return read_log(LogSource(path, source.columns, source.labels, source.samples_by))
+
+
+def read_arrays(source: FileSource) -> RecordedBits:
+    """Read a ``.npy`` or ``.npz`` file with an array ``correct`` of shape (n_epochs, n_samples).
+
+    NaN in ``correct`` stands for a sample that was not observed. An ``.npz`` may have ``predicted``, the predicted
+    classes, in place of ``correct``. It may add ``observed`` of the same shape, and arrays of shape (n_samples,):
+    ``planted``, the mask of the labels made wrong on purpose; ``labels``, the given labels, which options by class
+    need; and ``clean``, the true labels or the mask of the right labels, to measure the clean set. Labels that were
+    checked one by one are in ``audit_index`` and ``audit_clean``, of shape (n_checked,), and ``audit_random`` says
+    which of them were drawn uniformly: one boolean for all, or one for each.
+
+    Raises
+    ------
+    DataError
+        If the file is absent or damaged, or an array has another shape or other values than 0 and 1.
+    """
+    path = source.path
+    arrays = files.read_arrays(path, _REMEDY, array_name="correct")
+    if source.labels is not None:
+        arrays = _add_labels(source, arrays)
+    name = "correct" if "correct" in arrays else "predicted"
+    if name not in arrays:
+        raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
+    arrays = _orient_arrays(source, arrays, name)
+    n_samples = arrays[name].shape[1]
+    labels = _read_labels(path, arrays, n_samples)
+    predicted = None
+    if name == "predicted":
+        predicted = arrays["predicted"]
+        arrays["correct"] = _compare_predictions(path, predicted, labels)
+    correct, seen = _check_bits(path, "correct", arrays["correct"])
+    observed = _check_bits(path, "observed", arrays["observed"])[0] if "observed" in arrays else seen
+    if observed is not None and observed.shape != correct.shape:
+        raise DataError(f"{path}: observed is {observed.shape}, correct is {correct.shape}; give both the same shape")
+    if observed is not None and seen is not None:
+        observed &= seen
+    bits = RoundBits(
+        n_samples=n_samples,
+        correct=bitmap.pack(correct if observed is None else correct & observed),
+        observed=None if observed is None else bitmap.pack(observed),
+        planted=_read_planted(path, arrays, n_samples),
+    )
+    return RecordedBits(
+        [bits],
+        labels,
+        suggested=None if predicted is None else _count_predictions(predicted, correct, observed),
+        audit=_read_audit(path, arrays, n_samples),
+        clean=_read_clean(path, arrays, n_samples),
+    )
+
+
+def _add_labels(source: FileSource, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Add the labels of the file ``--labels``; an array that is no bits then holds predicted classes."""
+    assert source.labels is not None
+    if "labels" in arrays:
+        raise DataError(f"{source.path} has labels of its own; leave --labels out")
+    given = files.read_arrays(source.labels, "give a .npy of one label per sample", array_name="labels").get("labels")
+    if given is None:
+        raise DataError(f"{source.labels} holds no `labels`; give a .npy of one label per sample")
+    array = arrays.get("correct")
+    if source.path.suffix == ".npy" and array is not None:
+        if array.size and array.dtype.kind in "iu" and array.max() > 1:
+            arrays = {"predicted": array}
+        else:
+            raise DataError(
+                f"{source.path} holds 0 and 1, which with --labels may be classes or bits; save it in an .npz as "
+                "`predicted` or as `correct`"
+            )
+    return {**arrays, "labels": given}
+
+
+def _orient_arrays(source: FileSource, arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays in the shape (n_epochs, n_samples); raise DataError if the axes may be the other way round."""
+    array, path = arrays[name], source.path
+    if array.ndim != 2:
         raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; {_REMEDY}")
-    return array.astype(bool)
+    n_first, n_second = array.shape
+    lengths = {arrays[other].shape[0] for other in ("labels", "planted", "clean") if arrays.get(other, array).ndim == 1}
+    samples_first = source.samples_first
+    if samples_first is None and n_first > n_second and lengths in ({n_first}, {n_second}):
+        samples_first = lengths == {n_first}  # an array with an entry for each sample tells the axes apart
+    if samples_first is None and n_first > n_second:
+        raise DataError(
+            f"{path}: {name} has shape {array.shape}, which is {n_first} epochs of {n_second} samples, and may be "
+            f"{n_first} samples of {n_second} epochs; give --samples-first, or --epochs-first if it is right"
+        )
+    if not samples_first:
+        return dict(arrays)
+    return {other: values.T if other in (name, "observed") else values for other, values in arrays.items()}
+
+
+def _compare_predictions(path: Path, predicted: NDArray[Any], labels: NDArray[np.integer] | None) -> NDArray[np.bool_]:
+    """Return whether each predicted class is the given label, shape (n_epochs, n_samples)."""
+    if labels is None:
+        raise DataError(f"{path} holds `predicted` and no `labels`; add them, or give them with --labels")
+    if predicted.dtype.kind not in "iu" or not predicted.size or predicted.min() < 0:
+        raise DataError(f"{path}: predicted is {predicted.dtype}; give class numbers from 0, as integers")
+    return np.asarray(predicted == labels, dtype=np.bool_)
+
+
+def _count_predictions(
+    predicted: NDArray[np.integer], correct: NDArray[np.bool_], observed: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """Return the class that was predicted most often, -1 where that is the given label; shape (n_samples,)."""
+    is_seen = np.ones_like(correct) if observed is None else observed
+    wrong = np.where(is_seen & ~correct, predicted + 1, 0).astype(np.uint32)
+    return find_majority_classes(wrong, (correct & is_seen).sum(axis=0)).suggested.astype(np.int64) - 1
+
+
+def _check_bits(path: Path, name: str, array: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """Return a matrix of 0 and 1 as booleans, and where it is not NaN (None: anywhere); raise DataError otherwise."""
+    known = None
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        known = ~np.isnan(array)
+        array = np.where(known, array, 0)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; {_REMEDY}")
+    return array.astype(bool), known
 
 
 def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Bitmap | None:

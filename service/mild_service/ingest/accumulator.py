@@ -31,6 +31,11 @@ class ClassAccumulator:
         self._labels = np.zeros(n_samples, dtype=np.uint32)
         self._predicted: dict[EpochKey, ClassNumbers] = {}
 
+    @property
+    def labels(self) -> Numbers:
+        """The given labels, -1 where unknown; shape (n_samples,)."""
+        return self._labels.astype(np.int64) - 1
+
     def begin_epoch(self, key: EpochKey, stored: WrongPredictions | None) -> None:
         """Begin an epoch with its stored wrong predictions (None if there are none), before its first record."""
         self._predicted[key] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
@@ -193,6 +198,11 @@ class LogAccumulator:
     def epoch_keys(self) -> list[EpochKey]:
         """The rounds and epochs in the log, in ascending order."""
         return sorted(self._marks)
+
+    @property
+    def labels(self) -> Numbers | None:
+        """The given labels in the log, -1 where unknown, shape (n_samples,); None if no classes are accumulated."""
+        return None if self._classes is None else self._classes.labels
 
     def get_bits(self, key: EpochKey) -> EpochBits:
         """Return the bits of an epoch that are in the log itself, without those from the store."""

@@ -27,7 +27,7 @@ from mild_service.ingest.columns import (
     record_error,
 )
 from mild_service.ingest.line_splitter import LineSplitter, line_numbers
-from mild_service.ingest.log_options import CLASS_FIELDS
+from mild_service.ingest.log_options import CLASS_FIELDS, LogOptions
 from mild_service.ingest.sample_resolvers import SampleResolver
 
 _BLOCK_BYTES = 1024 * 1024
@@ -83,19 +83,20 @@ class CsvReader:
             if line.strip():
                 names = [name.strip() for name in _split_cells(first, line.removeprefix(b"\xef\xbb\xbf"))]
                 aum_records.check_header(first, names)
-                fields = self._limits.options.map_columns(FIELDS)
-                self._names = names if aum_records.is_header(names) else _check_header(first, names, fields)
+                options = self._limits.options
+                self._names = names if aum_records.is_header(names) else _check_header(first, names, options)
             first += 1
         return first, block
 
 
-def _check_header(line: int, names: list[str], fields: Mapping[str, str]) -> list[str]:
+def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]:
     """Return the field of each column, ``""`` for others, after checking that they are complete and unique."""
+    fields = options.map_columns(FIELDS)
     for name in fields:
         if names.count(name) > 1:
             raise record_error("line", line, name, f"the header names it {names.count(name)} times; name it once")
     for column, name in fields.items():
-        if column not in names and (column != name or name in ("epoch", "sample")):
+        if column not in names and name in options.required_fields:
             raise record_error(
                 "line", line, column, f"the header lacks it, got {abbreviate(','.join(names))}; add the column"
             )

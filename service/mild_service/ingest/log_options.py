@@ -75,6 +75,11 @@ class LogOptions:
     labels: NDArray[np.int64] | None = None
     skip_unobserved: bool = False
 
+    @property
+    def required_fields(self) -> set[str]:
+        """The fields whose column a log must have."""
+        return {"epoch", "sample", *self.columns} - ({"label"} if self.labels is not None else set())
+
     def map_columns(self, fields: Sequence[str]) -> dict[str, str]:
         """Return the field of each column that holds one of `fields`."""
         own = {name: name for name in fields if name not in self.columns}

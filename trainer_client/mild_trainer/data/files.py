@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
-# The globals in CIFAR's pickles, under the names of old and new numpy.
+# The globals in pickles of arrays and numbers, under the names of old and new numpy.
 _ALLOWED_GLOBALS = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy.core.multiarray", "scalar"): np.int64(0).__reduce__()[0],
+    ("numpy._core.multiarray", "scalar"): np.int64(0).__reduce__()[0],
     ("_codecs", "encode"): str.encode,
 }
 

@@ -1,0 +1,61 @@
+"""`RecordedBits`, what any file of recorded predictions says of the samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core.audit import Audit
+from mild_core.results import Selection
+from mild_core.types import RoundBits
+from mild_trainer.clean_set import CleanSet
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedBits:
+    """Recorded predictions of all samples; what is None is unknown.
+
+    Attributes
+    ----------
+    rounds
+        Bits of each round.
+    labels, suggested
+        Shape (n_samples,), the given labels, and the classes that were predicted more often; -1 where unknown.
+    class_names
+        Name of each class.
+    ids
+        External id of each sample.
+    audit
+        The checked labels.
+    clean
+        Booleans of shape (n_samples,): whether each label is right.
+    description
+        What was read, and what was left out, in one line; empty for a file without anything to tell.
+    """
+
+    rounds: Sequence[RoundBits]
+    labels: NDArray[np.integer] | None = None
+    suggested: NDArray[np.integer] | None = None
+    class_names: Sequence[str] | None = None
+    ids: Sequence[str] | None = None
+    audit: Audit | None = None
+    clean: NDArray[np.bool_] | None = None
+    description: str = ""
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return self.rounds[0].n_samples
+
+    def make_clean_set(self, selection: Selection) -> CleanSet:
+        """Return the clean set of a selection from these bits."""
+        labels, suggested = self._name_classes(self.labels), self._name_classes(self.suggested)
+        return CleanSet.from_selection(selection, self.ids, labels, suggested)
+
+    def _name_classes(self, classes: NDArray[np.integer] | None) -> list[int | str | None] | None:
+        """Return the name of each class, or its number if classes have no names; None for -1."""
+        if classes is None:
+            return None
+        names = self.class_names
+        return [None if label < 0 else label if names is None else names[label] for label in classes.tolist()]
