@@ -76,6 +76,29 @@ def test_the_clean_set_of_a_run_is_written_as_a_table(url: str, tmp_path: Path) 
     assert all(float(row["probability"]) > 0.5 for row in rows[60:])
 
 
+@pytest.mark.parametrize("names", [None, [f"img_{index}" for index in range(N_SAMPLES)]], ids=["numbers", "ids"])
+def test_a_log_opens_its_run(names: list[str] | None, url: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.ndjson"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records(names)))
+    push = ["push", str(log), "--url", url, "--run-id", "a", "--complete"]
+    refused = invoke(*push)
+    assert (refused.exit_code, "there is no run 'a'" in refused.stderr) == (2, True)
+    pushed = invoke(*push, "--create")
+    assert pushed.exit_code == 0, pushed.output
+    assert json.loads(pushed.stdout)["records"] == 20 * N_SAMPLES
+    again = invoke(*push, "--create")  # it exists, and has the same
+    assert (again.exit_code, json.loads(again.stdout)["epochs"][0]["outcome"]) == (0, "same")
+    got = json.loads(invoke("finish", "a", "--url", url).stdout)
+    assert (got["num_samples"], got["indices"]) == (N_SAMPLES, list(range(60)))
+    assert got.get("ids") == (None if names is None else names[:60])
+
+
+def test_a_run_is_opened_for_more_samples_than_its_log_has(url: str, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("epoch,sample,correct\n0,3,1\n")
+    arguments = ["push", str(tmp_path / "log.csv"), "--url", url, "--run-id", "a", "--create", "--num-samples", "50"]
+    assert json.loads(invoke(*arguments).stdout)["epochs"][0]["num_missing"] == 49
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

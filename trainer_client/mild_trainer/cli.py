@@ -192,10 +192,12 @@ def _format_selection(selection: dict[str, Any]) -> str:
 def push(
     file: Annotated[
         Path,
-        typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrows or .parquet; then .gz or .zst."),
+        typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrow or .parquet; then .gz or .zst."),
     ],
     url: o.ServiceUrl,
-    run_id: Annotated[str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run, which is open already.")],
+    run_id: Annotated[
+        str, typer.Option("--run-id", envvar="MILD_RUN_ID", help="The run: an open one, or with --create a new one.")
+    ],
     api_key: o.ApiKey = None,
     complete: Annotated[
         bool, typer.Option("--complete", help="Commit the log's epochs, though not everyone is in.")
@@ -203,12 +205,22 @@ def push(
     cartography: Annotated[
         bool, typer.Option("--cartography", help="The file holds Dataset Cartography's JSON lines.")
     ] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Open the run, with the samples and the ids of the log, if it is new.")
+    ] = False,
+    num_samples: Annotated[
+        int | None,
+        typer.Option("--num-samples", min=1, help="With --create: samples of the run, if not those of the log."),
+    ] = None,
 ) -> None:
     """Send a prediction log to a run, and print what became of its epochs, as JSON."""
     from mild_client import MildClient
     from mild_client.logs import CARTOGRAPHY
+    from mild_trainer.service_runs import create_run
 
     with exit_on_error(), MildClient(url, api_key=api_key) as client:
+        if create:
+            create_run(client, run_id, file, num_samples)
         pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None)
         typer.echo(json.dumps(pushed, indent=2))
 

@@ -108,7 +108,7 @@ def select_from_file(
         raise DataError(
             f"the picture {plot} ends in {plot.suffix!r}; give a file that ends in {', '.join(_PLOT_SUFFIXES)}"
         )
-    recorded = _read_source(source)
+    recorded = read_source(source)
     labels, audit = recorded.labels, recorded.audit
     if options.needs_labels and labels is not None and (labels < 0).any():
         raise DataError(
@@ -135,8 +135,14 @@ def select_from_file(
     return answer, recorded.make_clean_set(selection), recorded.description
 
 
-def _read_source(source: FileSource) -> RecordedBits:
-    """Read a file by its suffix."""
+def read_source(source: FileSource) -> RecordedBits:
+    """Read a file by its suffix.
+
+    Raises
+    ------
+    DataError
+        If the file is absent, damaged or contradicts itself.
+    """
     path = source.path
     if path.suffix in forgetting_stats.SUFFIXES:
         return forgetting_stats.read_forgetting_stats(path)

@@ -30,9 +30,19 @@ def exit_on_error() -> Iterator[None]:
     """Print an error that the block raises as one line, and exit with status 2."""
     try:
         yield
-    except (MildError, OSError) as error:
+    except MildError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"error: {_describe_os_error(error)}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _describe_os_error(error: OSError) -> str:
+    """Describe an error of the system in the words of the other errors."""
+    if error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; check the path, its permissions and the space on its disk"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
-"""Runs of a service for ``mild runs``, ``get`` and ``finish``."""
+"""Runs of a service for ``mild runs``, ``get``, ``finish`` and ``push --create``."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from mild_client import MildClient
-from mild_client.errors import Conflict
+from mild_client import MildClient, RunSpec
+from mild_client.errors import Conflict, NotFound
 from mild_client.requests import JsonObject
 from mild_trainer.clean_set import CleanSet
+from mild_trainer.file_selection import FileSource, read_source
 
 _RUNS_PER_PAGE = 200
 
@@ -44,6 +46,39 @@ def fetch_clean_set(client: MildClient, run_id: str, round: int | str) -> tuple[
     if ids is not None:
         selection["ids"] = [ids[index] for index in selection["indices"]]
     return selection, CleanSet(kept, probability, ids, labels, suggested_labels)
+
+
+def create_run(client: MildClient, run_id: str, log: Path, n_samples: int | None) -> None:
+    """Open a run for a prediction log, unless the run exists.
+
+    Parameters
+    ----------
+    client, run_id
+        The service, and the run.
+    log
+        The log, whose samples and external ids the run gets.
+    n_samples
+        Samples of the run, numbered from 0; the log is not read then. None: those of the log.
+
+    Raises
+    ------
+    DataError
+        If the log cannot be read.
+    """
+    try:
+        client.get_run(run_id)
+    except NotFound as error:
+        if error.code != "run-not-found":
+            raise
+    else:
+        return
+    ids = None
+    if n_samples is None:
+        recorded = read_source(FileSource(log))
+        n_samples, ids = recorded.n_samples, recorded.ids
+    client.open_run(RunSpec(run_id, n_samples))
+    if ids is not None:
+        client.put_sample_ids(run_id, ids)
 
 
 def finish_run(client: MildClient, run_id: str, *, allow_gaps: bool) -> JsonObject:
