@@ -80,6 +80,18 @@ def decided(fit: Mixture) -> int:
     return fit.masses.shape[1] - 1 if verdict.judge_fit(fit, NEVER_FORGOTTEN)[0] == "unimodal" else find_f1_cut(fit)
 
 
+def fitted(counts: Floats, kind: Fit) -> Mixture:
+    """The fit that a selection uses for a kind: with tails only where the fit without them is separable."""
+    if kind != "tailed":
+        return fit_mixture(counts, kind)
+    anchored = fit_mixture(counts, "anchored")
+    if verdict.judge_fit(anchored, NEVER_FORGOTTEN)[0] != "separable":
+        return anchored
+    tailed = fit_mixture(counts, "tailed")
+    finds_noise = tailed.weights[1] >= verdict.SINGLE_WEIGHT
+    return anchored if finds_noise and verdict.judge_fit(tailed, NEVER_FORGOTTEN)[0] != "separable" else tailed
+
+
 def cause_of_miss(truth: Truth, way: Way, fit: Mixture, counts: Floats, floor: Sequence[float]) -> str:
     """Why a fit did not find the parameters."""
     if fit.kind == "density" or fit.open_top != truth.mixture(way).open_top:
@@ -89,7 +101,7 @@ def cause_of_miss(truth: Truth, way: Way, fit: Mixture, counts: Floats, floor: S
     at_truth = counts @ np.log(np.maximum(truth.mixture(way).densities.sum(axis=0), TINY))
     if fit.log_likelihood >= at_truth:
         return "sampling error"
-    return "prior or bound" if np.isfinite(FAMILIES[fit.kind].scale[0].log_sd) else "local optimum"
+    return "bound" if fit.kind in ("anchored", "tailed") else "local optimum"
 
 
 def outcomes(truth: Truth, way: Way, n_samples: int, rng: np.random.Generator) -> list[Outcome]:
@@ -105,7 +117,7 @@ def outcomes(truth: Truth, way: Way, n_samples: int, rng: np.random.Generator) -
 
     found = [outcome(FLOOR, ideal, find_f1_cut(ideal), floor, "")]
     for kind in get_args(Fit):
-        fit = fit_mixture(counts, kind)
+        fit = fitted(counts, kind)
         clean, noisy = (float(error) for error in np.abs(fit.scales / ideal.scales - 1))
         errors = (clean, noisy, abs(float(fit.weights[1]) - truth.weight))
         cause = "found" if within(errors) else cause_of_miss(truth, way, fit, counts, floor)

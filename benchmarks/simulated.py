@@ -17,7 +17,11 @@ from mild_core.types import Fit
 
 Way: TypeAlias = Literal["truncated", "piled up"]
 MATCHING: dict[Way, Fit] = {"truncated": "grouped", "piled up": "censored"}
-"""The fit without priors whose likelihood is that of the draw."""
+"""The fit without narrow bounds whose likelihood is that of the draw."""
+SCALES = (0.7, 3.0)
+"""Scales of the noisy component, of the number of epochs; those of the clean one lie below."""
+SHAPES = ((0.6, 6.0), (3.0, 10.0))
+"""Shapes of the clean and of the noisy component."""
 _MEDIAN_OF_NORMAL = float(norm.ppf(0.75))
 """Median of the absolute value of a standard normal variable."""
 
@@ -59,11 +63,10 @@ class Truth:
 
 
 def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
-    """A mixture within the default fit's bounds, 8 to 300 epochs and 2 to 90% mislabelled.
+    """A mixture of 8 to 300 epochs and 2 to 90% mislabelled, its scales and shapes within `SCALES` and `SHAPES`.
 
     The noisy component has the larger mean, and a share within `beyond` past the last epoch.
     """
-    family = FAMILIES["anchored"]
 
     def log_uniform(low: float, high: float) -> float:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -71,9 +74,9 @@ def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
     while True:
         n_epochs = round(log_uniform(8, 300))
         # A clean scale below half an epoch leaves nearly everyone in bin 0, and no fit can tell how nearly.
-        clean_scale = log_uniform(max(0.5, 0.02 * n_epochs), family.scale[0].high * n_epochs)
-        noisy_scale = log_uniform(family.scale[1].low, family.scale[1].high) * n_epochs
-        clean_shape, noisy_shape = (log_uniform(prior.low, prior.high) for prior in family.shape)
+        clean_scale = log_uniform(max(0.5, 0.02 * n_epochs), SCALES[0] * n_epochs)
+        noisy_scale = log_uniform(*SCALES) * n_epochs
+        clean_shape, noisy_shape = (log_uniform(*bounds) for bounds in SHAPES)
         truth = Truth(n_epochs, float(rng.uniform(0.02, 0.9)), (clean_scale, noisy_scale), (clean_shape, noisy_shape))
         if beyond[0] <= truth.beyond <= beyond[1] and np.diff(truth.mixture("piled up").means) > 0:
             return truth

@@ -17,13 +17,10 @@ from mild_core.types import Fit
 N_BOOTSTRAP = 20
 QUANTITIES = ("noise_rate", "precision", "recall")
 NO_ESTIMATES: Mapping[str, Estimate | None] = dict.fromkeys(QUANTITIES)
-_MISFIT = (
-    (np.array([0.01, 0.005, 0.01]), np.array([0.1, 0.45, 0.3])),
-    (np.array([0.01, 0.005, 0.01]), np.array([0.1, 0.0, 0.0])),
-)
-"""How far the truth was below and above the interval, on 95% of the choosing half of the recorded sequences: for every
-quantity a constant, and a part proportional to the noise rate. Real components overlap more than fitted ones, so sets
-are less pure and less complete than a fit implies."""
+_MISFIT = 0.5
+"""Margin on either side of an interval, in units of the fitted noise rate: how far the truth was outside on nine tenths
+of the choosing half of the recorded sequences. Real components overlap more than fitted ones, so sets are less pure and
+less complete than a fit implies."""
 _ALTERNATIVE_FITS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
@@ -58,9 +55,9 @@ def estimate_curves(
         ]
     )
     value = _compute_quality(mixture)
-    below, above = ((constant + per_noise * value[0, 0])[:, None] for constant, per_noise in _MISFIT)
-    low = np.minimum(np.quantile(draws, 0.05, axis=0), np.minimum(alternatives.min(axis=0), value)) - below
-    high = np.maximum(np.quantile(draws, 0.95, axis=0), np.maximum(alternatives.max(axis=0), value)) + above
+    margin = _MISFIT * value[0, 0]
+    low = np.minimum(np.quantile(draws, 0.05, axis=0), np.minimum(alternatives.min(axis=0), value)) - margin
+    high = np.maximum(np.quantile(draws, 0.95, axis=0), np.maximum(alternatives.max(axis=0), value)) + margin
     return Curves(value, np.maximum(low, 0.0), np.minimum(high, 1.0))
 
 

@@ -92,16 +92,14 @@ def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> f
     return n_memorised / n_observed if n_observed else None
 
 
-def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
-    """Return every round with only the first quarter of its epochs, rounded up."""
-    return [
-        replace(
-            bits,
-            correct=bits.correct[: quarter_length(bits)],
-            observed=None if bits.observed is None else bits.observed[: quarter_length(bits)],
-        )
-        for bits in rounds
-    ]
+def take_first_quarter(rounds: Sequence[RoundBits], min_epochs: int) -> list[RoundBits]:
+    """Return every round with only the first quarter of its epochs, rounded up, and at least `min_epochs` of them."""
+    quarters = []
+    for bits in rounds:
+        n_epochs = max(quarter_length(bits), min_epochs)
+        observed = None if bits.observed is None else bits.observed[:n_epochs]
+        quarters.append(replace(bits, correct=bits.correct[:n_epochs], observed=observed))
+    return quarters
 
 
 def quarter_length(bits: RoundBits) -> int:

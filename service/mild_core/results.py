@@ -232,7 +232,8 @@ class Selection:
     epochs
         Number of epochs of the rounds that counted.
     early
-        Whether only the first quarter of every round counted, since mislabelled samples are memorised late.
+        How often every round was cut to its first quarter, since mislabelled samples are memorised late; 0 if all
+        epochs counted.
     unobserved
         Number of samples that were observed in less than half of their expected epochs; these are never kept.
     planted
@@ -270,7 +271,7 @@ class Selection:
     reasons: tuple[str, ...]
     fitted: Mapping[str, Estimate | None]
     epochs: int
-    early: bool
+    early: int
     unobserved: int
     planted: int
     histogram: Histogram | None

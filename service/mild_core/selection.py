@@ -26,8 +26,16 @@ from mild_core.random_audit import RandomAudit, is_cut_by_draw, judge_by_draw
 from mild_core.results import Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
 from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
-from mild_core.types import Fit, RoundBits, SelectionOptions, Verdict
-from mild_core.verdict import LATE_MEMORISATION, SINGLE_WEIGHT, bound_noise_rate, check_sufficiency, judge_fit
+from mild_core.types import Fit, Metric, RoundBits, SelectionOptions, Verdict
+from mild_core.verdict import (
+    LATE_MEMORISATION,
+    MIN_BINS,
+    SINGLE_WEIGHT,
+    bound_noise_rate,
+    check_sufficiency,
+    judge_fit,
+    measure_component_distance,
+)
 
 RoundLike: TypeAlias = RoundBits | NDArray[np.bool_] | NDArray[np.integer]
 """One round: packed bits, or which samples the model predicted correctly, shape (n_epochs, n_samples)."""
@@ -184,8 +192,8 @@ class _Evidence:
         Shape (n_cells, n_bins), `PartialObservation.likelihood`; None where the cells are the bins.
     cell_indices
         Shape (n_scored,), cell of every scored sample.
-    noise_bound
-        Largest noise rate that planted noise allows; None if it is unknown.
+    planted_bound
+        Largest noise rate that planted samples allow if wrong labels are learnt like theirs; None if it is unknown.
     audit
         Marks of the checked samples; None unless the options use them for the fit.
     checked_counts
@@ -203,7 +211,7 @@ class _Evidence:
     cell_counts: Floats
     cell_likelihood: Floats | None
     cell_indices: NDArray[np.integer]
-    noise_bound: float | None
+    planted_bound: float | None
     audit: Audit | None
     checked_counts: Floats | None
     random_audit: RandomAudit | None
@@ -222,51 +230,73 @@ class _JudgedFit:
         The fit; None if the data are insufficient for a fit.
     verdict, reasons
         The verdict on the fit, and its reasons.
-    mislabelled
-        Shape (n_bytes,), samples that are more likely mislabelled than clean; None without a fit.
+    memorisation
+        Late memorisation of the samples that were misclassified in most epochs, 1 if there are none; None if it is
+        unknown.
     early
-        Whether only the first quarter of the epochs was used.
+        How often every round was cut to its first quarter.
     """
 
     evidence: _Evidence
     mixture: Mixture | None
     verdict: Verdict
     reasons: tuple[str, ...]
-    mislabelled: Bitmap | None = None
-    early: bool = False
+    memorisation: float | None = None
+    early: int = 0
 
     @property
     def trusted_mixture(self) -> Mixture | None:
         """The fit if the verdict allows a cut by the fit, else None."""
         return self.mixture if self.verdict in ("separable", "weak") else None
 
+    @property
+    def distance(self) -> float:
+        """Distance of the components in standard deviations; minus infinity if the verdict allows no cut."""
+        return -np.inf if self.trusted_mixture is None else measure_component_distance(self.trusted_mixture)
+
 
 def _judge_rounds(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _JudgedFit:
-    """Fit and judge all epochs, or only the first quarter if mislabelled samples are memorised late."""
-    all_epochs = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
-    if all_epochs.mislabelled is None or all_epochs.trusted_mixture is None:
-        return all_epochs
+    """Fit and judge the rounds, unless the network was still learning when training ended."""
+    judged = _judge_epochs(rounds, options, annotations)
+    if judged.trusted_mixture is None:
+        return judged
     unfinished = find_unfinished_training(rounds[-1])
     if unfinished is not None:
-        return replace(all_epochs, verdict="learning", reasons=(unfinished, *all_epochs.reasons))
-    if all_epochs.verdict == "separable" and rounds[-1].n_epochs < MIN_LEARNING_EPOCHS:
+        return replace(judged, verdict="learning", reasons=(unfinished, *judged.reasons))
+    if judged.verdict == "separable" and rounds[-1].n_epochs < MIN_LEARNING_EPOCHS:
         reason = (
             f"a round of {rounds[-1].n_epochs} epochs does not show whether the network was still learning (separable "
             f"from {MIN_LEARNING_EPOCHS})"
         )
-        return replace(all_epochs, verdict="weak", reasons=(reason, *all_epochs.reasons))
-    memorisation = measure_late_memorisation(all_epochs.evidence.rounds, all_epochs.mislabelled)
-    if memorisation is None or memorisation < LATE_MEMORISATION:
-        return all_epochs
-    early = _fit_evidence(_collect_evidence(take_first_quarter(rounds), options, annotations), options)
-    is_weaker = all_epochs.verdict == "separable" and early.verdict == "weak"
-    if early.trusted_mixture is None or is_weaker:
-        return all_epochs
-    reason = (
-        f"{memorisation:.0%} of the likely mislabelled samples are known in the last quarter of the epochs "
-        f"(memorised late from {LATE_MEMORISATION:.0%}), so the first quarter judges"
-    )
-    return replace(early, early=True, reasons=(reason, *early.reasons))
+        return replace(judged, verdict="weak", reasons=(reason, *judged.reasons))
+    return judged
+
+
+def _judge_epochs(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _JudgedFit:
+    """Fit and judge all epochs, or only the first ones if mislabelled samples are memorised late.
+
+    As long as the samples that were misclassified in most epochs are known in the last quarter of them, the first
+    quarter of every round is judged too. The fit with the components farthest apart decides, of those that allow a cut.
+    """
+    last = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
+    judged = [last]
+    while last.memorisation is not None and last.memorisation >= LATE_MEMORISATION:
+        n_epochs, rounds = _count_epochs(rounds), take_first_quarter(rounds, MIN_BINS - 1)
+        if _count_epochs(rounds) == n_epochs:
+            break
+        reason = (
+            f"{last.memorisation:.0%} of the samples that were misclassified in most epochs are known in the last "
+            f"quarter (memorised late from {LATE_MEMORISATION:.0%}), so the first quarter judges"
+        )
+        early = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
+        last = replace(early, early=last.early + 1, reasons=(reason, *early.reasons))
+        judged.append(last)
+    return max(judged, key=lambda fit: fit.distance)
+
+
+def _count_epochs(rounds: Sequence[RoundBits]) -> int:
+    """Count the epochs of all rounds."""
+    return sum(bits.n_epochs for bits in rounds)
 
 
 def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, annotations: Annotations) -> _Evidence:
@@ -296,7 +326,7 @@ def _collect_evidence(rounds: Sequence[RoundBits], options: SelectionOptions, an
         cell_counts=cell_counts,
         cell_likelihood=cell_likelihood,
         cell_indices=cell_indices,
-        noise_bound=_bound_by_planted_noise(rounds, used_rounds, scores, options),
+        planted_bound=_bound_by_planted_noise(rounds, used_rounds, scores, options),
         audit=audit,
         checked_counts=checked_counts,
         random_audit=RandomAudit.from_audit(annotations.audit, scores.scored, scores.bins, scores.n_bins),
@@ -330,26 +360,33 @@ def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
     is_sufficient, reasons = check_sufficiency(evidence.counts)
     if not is_sufficient:
         return _JudgedFit(evidence, None, "insufficient", reasons)
+    memorisation = _measure_memorisation(evidence, options.metric)
     if options.fit != "tailed":
-        return _judge_mixture(evidence, options.fit)
-    anchored = _judge_mixture(evidence, "anchored")
+        return _judge_mixture(evidence, options.fit, memorisation)
+    anchored = _judge_mixture(evidence, "anchored", memorisation)
     if anchored.verdict != "separable":
         return anchored
-    tailed = _judge_mixture(evidence, "tailed")
+    tailed = _judge_mixture(evidence, "tailed", memorisation)
     # Structured noise fits the tail too: a fit with tails that finds noise but separates nothing decides nothing.
     finds_noise = tailed.mixture is not None and tailed.mixture.weights[1] >= SINGLE_WEIGHT
     return anchored if finds_noise and tailed.verdict != "separable" else tailed
 
 
-def _judge_mixture(evidence: _Evidence, kind: Fit) -> _JudgedFit:
+def _judge_mixture(evidence: _Evidence, kind: Fit, memorisation: float | None) -> _JudgedFit:
     """Fit one kind of mixture, and judge the fit."""
     mixture = fit_mixture(evidence.cell_counts, kind, evidence.cell_likelihood, evidence.checked_counts)
     scored = evidence.scores.scored
-    is_noisy = (mixture.compute_noisy_posterior(evidence.cell_likelihood) > 0.5)[evidence.cell_indices]
-    mislabelled = bitmap.pack(_expand_to_samples(is_noisy, scored))
-    forgetting = measure_forgetting(evidence.rounds, bitmap.pack(scored) & ~mislabelled)
-    verdict, reasons = judge_fit(mixture, forgetting, evidence.noise_bound)
-    return _JudgedFit(evidence, mixture, verdict, reasons, mislabelled)
+    is_clean = (mixture.compute_noisy_posterior(evidence.cell_likelihood) <= 0.5)[evidence.cell_indices]
+    forgetting = measure_forgetting(evidence.rounds, bitmap.pack(_expand_to_samples(is_clean, scored)))
+    verdict, reasons = judge_fit(mixture, forgetting, memorisation, evidence.planted_bound)
+    return _JudgedFit(evidence, mixture, verdict, reasons, memorisation)
+
+
+def _measure_memorisation(evidence: _Evidence, metric: Metric) -> float | None:
+    """Measure the late memorisation of the samples that were misclassified in most epochs; 1 if there are none."""
+    scores = evidence.scores if metric == "mild-simple" else score_samples(evidence.rounds, "mild-simple")
+    hard = bitmap.pack(scores.scored & (scores.values > EPSILON))
+    return measure_late_memorisation(evidence.rounds, hard) if hard.any() else 1.0
 
 
 def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:

@@ -167,7 +167,7 @@ class SelectionOptions:
     """
 
     metric: Metric = declare_field("mild-simple", "Per-sample score; low is clean.")
-    fit: Fit = declare_field("anchored", "How the mixture is fitted to the histogram of scores.")
+    fit: Fit = declare_field("tailed", "How the mixture is fitted to the histogram of scores.")
     evidence: Evidence = declare_field(
         "pooled", "pooled: all rounds so far, each with equal weight; latest: the last round alone."
     )

@@ -1,8 +1,9 @@
 """Verdicts on a fit: whether it separates clean from mislabelled samples.
 
 Information criteria do not answer that: they prefer two components on clean labels and on random ones alike, since they
-detect misfit, not noise. The verdict depends on where the components lie, how far apart they are, and whether the
-samples of the clean one are hard to forget. Planted samples, whose labels were broken on purpose, bound the noise rate.
+detect misfit, not noise. The verdict depends on how far the components are apart, and on the order of the epochs:
+whether the samples of the clean component are hard to forget, and whether those that were misclassified in most epochs
+stay so until the end.
 """
 
 import numpy as np
@@ -19,25 +20,20 @@ MIN_SAMPLES = 50
 MIN_DISTINCT = 4
 """Bins, scored samples and distinct scores that a fit needs."""
 
-SEPARABLE_NOISY_MEAN = 0.6
-SEPARABLE_CLEAN_MEAN = 0.38
 SEPARABLE_DISTANCE = 3.0
-"""A fit is separable if its noisy mean and the distance of its components are at least, and its clean mean at most
-these, and the forgetting of its clean samples is below `FORGETTING_LIMIT`. Means are shares of the epochs, distances
-standard deviations."""
+SEPARABLE_MEMORISATION = 0.33
+"""A fit is separable if the distance of its components, in standard deviations, is at least, the late memorisation of
+the samples that were misclassified in most epochs at most these, and the forgetting of its clean samples is below
+`FORGETTING_LIMIT`."""
+LATE_MEMORISATION = 0.55
+"""Late memorisation from which mislabelled samples may be memorised, so that the first quarter of the epochs judges."""
 
-SINGLE_DISTANCE = 1.0
-SINGLE_WEIGHT = 0.03
-SINGLE_NOISY_MEAN = 0.5
-SINGLE_CLEAN_MEAN = 0.54
+SINGLE_WEIGHT = 0.04
+SINGLE_CLEAN_MEAN = 0.6
 SINGLE_F1_GAIN = 0.1
-"""All samples are one population if a component weighs less, if the components or the noisy mean lie lower, if the
-clean mean of components that are not `SEPARABLE_DISTANCE` apart lies higher, or if a weak fit gains less by a cut."""
-ALL_NOISE_BOUND = 0.99
-"""Bound of the noise rate from which labels may carry no signal."""
-
-LATE_MEMORISATION = 0.5
-"""Share of memorised late epochs from which likely mislabelled samples count as memorised."""
+"""All samples are one population if a component weighs less, if the clean mean of components that are not
+`SEPARABLE_DISTANCE` apart lies at a larger share of the epochs, or if a cut is expected to gain less F1 although the
+late memorisation is above `SEPARABLE_MEMORISATION`."""
 
 MIN_PLANTED = 10
 """Fewest planted samples that give a bound of the noise rate."""
@@ -70,7 +66,10 @@ def check_sufficiency(counts: Floats) -> tuple[bool, tuple[str, ...]]:
 
 
 def judge_fit(
-    mixture: Mixture, forgetting: Forgetting, noise_bound: float | None = None
+    mixture: Mixture,
+    forgetting: Forgetting,
+    memorisation: float | None = None,
+    planted_bound: float | None = None,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Judge whether a fit separates clean from mislabelled samples, and give the reasons in numbers.
 
@@ -80,44 +79,44 @@ def judge_fit(
         The fit.
     forgetting
         Forgetting of the likely clean samples (`measure_forgetting`).
-    noise_bound
-        Largest noise rate that planted noise allows (`bound_noise_rate`); None if it is unknown.
+    memorisation
+        Late memorisation of the samples that were misclassified in most epochs (`measure_late_memorisation`); None if
+        it is unknown.
+    planted_bound
+        Largest noise rate that planted samples allow (`bound_noise_rate`); None if it is unknown.
 
     Returns
     -------
     verdict
-        ``separable`` if the noisy component lies high, the clean one low, the two are far apart, and clean samples are
-        hard to forget. ``weak`` if some of these do not hold, but a cut is still better than none. ``unimodal`` if the
-        samples may be one population, so that a cut would drop clean samples.
+        ``separable`` if the components are far apart, clean samples are hard to forget, and samples that were
+        misclassified in most epochs are still misclassified at the end. ``weak`` if one of these does not hold, but a
+        cut is still better than none.
+        ``unimodal`` if the samples may be one population, so that a cut would drop clean samples.
     reasons
         One sentence for every criterion, with the measured value and the limit.
     """
     top = max(mixture.masses.shape[1] - 1, 1)
     clean, noisy = mixture.means / top
     distance = measure_component_distance(mixture)
-    criteria = [
-        (
-            noisy >= SEPARABLE_NOISY_MEAN,
-            f"noisy mean at {noisy:.2f} of the epochs (separable from {SEPARABLE_NOISY_MEAN})",
-        ),
-        (
-            clean <= SEPARABLE_CLEAN_MEAN,
-            f"clean mean at {clean:.2f} of the epochs (separable up to {SEPARABLE_CLEAN_MEAN})",
-        ),
-        (
-            distance >= SEPARABLE_DISTANCE,
-            f"components {distance:.1f} standard deviations apart (separable from {SEPARABLE_DISTANCE:g})",
-        ),
+    reasons = [
+        f"means at {clean:.2f} and {noisy:.2f} of the epochs, {distance:.1f} standard deviations apart (separable from "
+        f"{SEPARABLE_DISTANCE:g})",
+        _describe_forgetting(forgetting),
     ]
-    criteria.append((forgetting.is_below(FORGETTING_LIMIT), _describe_forgetting(forgetting)))
-    reasons = tuple(text for _, text in criteria)
+    is_separable = distance >= SEPARABLE_DISTANCE and forgetting.is_below(FORGETTING_LIMIT)
+    is_memorised = memorisation is not None and memorisation > SEPARABLE_MEMORISATION
+    if memorisation is not None:
+        reasons.append(
+            f"{memorisation:.0%} of the samples that were misclassified in most epochs are known in the last quarter "
+            f"(separable up to {SEPARABLE_MEMORISATION:.0%})"
+        )
     if mixture.open_top != FAMILIES[mixture.kind].tops[0]:
-        reasons += ("counts pile up in the top bin: it stands for that many epochs or more",)
-    is_separable = all(holds for holds, _ in criteria)
-    single_reason = _find_single_population(mixture, clean, noisy, distance, is_separable, noise_bound)
+        reasons.append("counts pile up in the top bin: it stands for that many epochs or more")
+    is_learnt = bool(clean <= SINGLE_CLEAN_MEAN or distance >= SEPARABLE_DISTANCE)
+    single_reason = _find_single_population(mixture, planted_bound, is_learnt=is_learnt, is_memorised=is_memorised)
     if single_reason is not None:
         return "unimodal", (*reasons, single_reason)
-    return ("separable" if is_separable else "weak"), reasons
+    return ("separable" if is_separable and not is_memorised else "weak"), tuple(reasons)
 
 
 def _describe_forgetting(forgetting: Forgetting) -> str:
@@ -132,39 +131,25 @@ def _describe_forgetting(forgetting: Forgetting) -> str:
 
 
 def _find_single_population(
-    mixture: Mixture, clean: float, noisy: float, distance: float, is_separable: bool, noise_bound: float | None
+    mixture: Mixture, planted_bound: float | None, *, is_learnt: bool, is_memorised: bool
 ) -> str | None:
     """Return why all samples may be one population, or None if the fit shows two populations."""
     smaller_weight = float(mixture.weights.min())
     f1 = compute_expected_f1(mixture)
     gain = float(f1.max() - f1[-1])
-    bound = 0.5 if noise_bound is None else noise_bound
     checks = (
-        (
-            distance < SINGLE_DISTANCE,
-            f"components {distance:.1f} standard deviations apart (two populations from {SINGLE_DISTANCE:g})",
-        ),
         (
             smaller_weight < SINGLE_WEIGHT,
             f"smaller component holds {smaller_weight:.3f} (two populations from {SINGLE_WEIGHT})",
         ),
-        (noisy < SINGLE_NOISY_MEAN, f"noisy mean at {noisy:.2f} of the epochs (mislabelled from {SINGLE_NOISY_MEAN})"),
+        (not is_learnt, f"clean samples are not learnt (learnt up to a mean of {SINGLE_CLEAN_MEAN} of the epochs)"),
         (
-            clean > SINGLE_CLEAN_MEAN and distance < SEPARABLE_DISTANCE,
-            f"clean mean at {clean:.2f} of the epochs (learnt up to {SINGLE_CLEAN_MEAN})",
+            planted_bound is not None and planted_bound >= 1,
+            "planted_bound_if_alike is 1: if wrong labels are learnt like planted ones, all labels may be wrong",
         ),
         (
-            not is_separable and bound < SINGLE_WEIGHT,
-            f"planted noise allows a noise rate of {bound:.3f} at most (two populations from {SINGLE_WEIGHT})",
-        ),
-        (
-            bound >= ALL_NOISE_BOUND and clean > SEPARABLE_CLEAN_MEAN,
-            f"planted noise allows a noise rate of {bound:.2f}, and the clean mean is at {clean:.2f} of the epochs: "
-            "labels may carry no signal at all",
-        ),
-        (
-            not is_separable and gain < SINGLE_F1_GAIN,
-            f"a cut is expected to raise F1 by {gain:.3f} (a weak fit is cut from {SINGLE_F1_GAIN})",
+            is_memorised and gain < SINGLE_F1_GAIN,
+            f"a cut is expected to raise F1 by {gain:.3f} (two populations from {SINGLE_F1_GAIN})",
         ),
     )
     return next((text for applies, text in checks if applies), None)

@@ -88,15 +88,13 @@ def test_planted_samples_return_with_their_own_label() -> None:
     assert back.sum() > 0
 
 
-def test_the_first_round_bounds_the_noise_of_later_ones() -> None:
-    first, _ = planted_round(0.0)
-    rng = np.random.default_rng(4)
-    mislabelled = rng.random(4000) < 0.4
-    wrong = np.where(mislabelled, rng.beta(8, 2.5, 4000), rng.beta(2, 5, 4000))
-    shuffled = rng.random((20, 4000)) >= wrong
-    second = RoundBits(4000, bitmap.pack(np.where(mislabelled, shuffled, np.sort(shuffled, axis=0))))
+def test_planted_samples_that_are_learnt_like_the_others_may_mean_that_all_labels_are_wrong() -> None:
+    first, _ = planted_round(0.3, share=0.0)
+    second, _ = planted_round(0.3, share=0.0, seed=1)
+    alike = replace(first, planted=bitmap.pack(np.random.default_rng(5).random(4000) < 0.05))
     latest = SelectionOptions(evidence="latest")
-    assert select([second], latest).verdict == "weak"
-    bounded = select([first, second], latest)
-    assert bounded.verdict == "unimodal"
-    assert "planted noise" in bounded.reasons[-1]
+    assert select([second], latest).verdict == "separable"
+    for rounds in ([alike], [alike, second]):
+        bounded = select(rounds, latest)
+        assert bounded.verdict == "unimodal"
+        assert "planted_bound_if_alike is 1" in bounded.reasons[-1]

@@ -25,7 +25,8 @@ def recorded(noise: float = 0.3, seed: int = 0) -> tuple[RoundBits, Mask]:
     rng = np.random.default_rng(seed)
     clean = rng.random(N_SAMPLES) >= noise
     z = np.where(clean, rng.integers(0, 14, N_SAMPLES), rng.integers(9, N_EPOCHS + 1, N_SAMPLES))
-    return RoundBits(N_SAMPLES, bitmap.pack(np.arange(N_EPOCHS)[:, None] >= z)), clean
+    learnt = np.arange(N_EPOCHS)[:, None] >= z
+    return RoundBits(N_SAMPLES, bitmap.pack(np.where(clean, learnt, rng.permuted(learnt, axis=0)))), clean
 
 
 def drawn_audit(clean: Mask, n_drawn: int = 200, seed: int = 0, among: NDArray[np.intp] | None = None) -> Audit:

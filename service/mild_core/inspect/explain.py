@@ -11,6 +11,7 @@ from mild_core.forgetting import take_first_quarter
 from mild_core.results import Selection
 from mild_core.scores import EPSILON
 from mild_core.types import RoundBits
+from mild_core.verdict import MIN_BINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
     if not 0 <= index < selection.n_samples:
         raise make_sample_index_error(index, selection.n_samples)
     histories = tuple(_read_history(bits, index) for bits in rounds)
-    scored_rounds = take_first_quarter(rounds) if selection.early else rounds
-    if selection.options.evidence == "latest":
-        scored_rounds = scored_rounds[-1:]
+    scored_rounds = rounds[-1:] if selection.options.evidence == "latest" else rounds
+    for _ in range(selection.early):
+        scored_rounds = take_first_quarter(scored_rounds, MIN_BINS - 1)
     counted = [history for bits in scored_rounds if not (history := _read_history(bits, index)).planted]
     epochs = sum(len(history.bits) for history in counted)
     observed = sum(history.observed for history in counted)

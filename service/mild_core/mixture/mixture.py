@@ -1,8 +1,8 @@
 """Two-component Weibull mixtures fitted to a histogram of counts, at a cost independent of the number of samples.
 
-The fit ``anchored`` has weak priors and bounds that keep the noisy component at high counts; without these, the noisy
-component often fits the tail of the clean samples. The priors were chosen by the decisions that they lead to on
-recorded sequences, since the likelihood does not determine them (docs/method.md). `weibull` defines the other fits.
+The fits ``anchored`` and ``tailed`` have bounds that keep the noisy component at high counts; without these, it often
+fits the tail of the clean samples. The bounds were chosen by the decisions that they lead to on recorded sequences,
+since the likelihood does not determine them (docs/method.md). `weibull` defines the other fits.
 
 The parameters ``theta = (logit w, log a1, log a2, log k1, log k2)`` are the weight of the noisy component and the
 scales and shapes of both, followed by ``logit q`` of `tails` where the fit has tails. Newton's method optimises them
@@ -34,9 +34,8 @@ _OPEN_TOP_GAIN = 0.15
 recorded sequences; histograms whose counts pile up beyond the last epoch gain more (docs/method.md)."""
 _BATCH = 64
 """Number of groups that are fitted at once, which bounds the memory for their cells."""
-_MAX_TAIL = 0.6
-_TAIL_LOGIT = (-2.0, 1.5)
-"""Largest tail weight ``q``, and mean and standard deviation of the normal prior on its logit."""
+_TAIL_START = 0.1
+"""Tail weight ``q`` of every starting point."""
 _STARTS: tuple[tuple[float, float, float], ...] = (
     # weight of the noisy component, clean scale, noisy scale (in epochs of E)
     (0.2, 0.1, 0.9),
@@ -214,7 +213,10 @@ def _compute_theta(mixture: Mixture) -> Floats:
 
 
 class _FitProblem:
-    """Likelihood, priors and bounds of one kind of fit for a number of bins."""
+    """Likelihood and bounds of one kind of fit for a number of bins.
+
+    Every parameter has a normal prior with `centre` and `precision`, which is flat unless these are set.
+    """
 
     def __init__(
         self,
@@ -229,26 +231,19 @@ class _FitProblem:
         self.checked_counts = checked_counts
         self.n_epochs = max(n_bins - 1, 1)
         self.likelihood = make_likelihood(kind, n_bins, cell_likelihood, open_top=open_top)
-        priors = (*FAMILIES[kind].scale, *FAMILIES[kind].shape)
-        log_unit = np.log([self.n_epochs, self.n_epochs, 1.0, 1.0])
-        low, high, centre = (
-            np.log([getattr(prior, name) for prior in priors]) + log_unit for name in ("low", "high", "centre")
-        )
-        self.low = np.concatenate(([-_LOGIT_BOUND], low))
-        self.high = np.concatenate(([_LOGIT_BOUND], high))
-        self.centre = np.concatenate(([0.0], centre))
-        self.precision = np.array([0.0, *(prior.log_sd**-2 for prior in priors)])
+        bounds = np.log([*FAMILIES[kind].scale, *FAMILIES[kind].shape])
+        bounds[:2] += np.log(self.n_epochs)
+        logit_bounds = (-_LOGIT_BOUND, _LOGIT_BOUND)
         self.tails: Floats | None = None
         if FAMILIES[kind].has_tails:
             tails = compute_tail_masses(n_bins)
             self.tails = tails if cell_likelihood is None else tails @ cell_likelihood.T
-            mean, sd = _TAIL_LOGIT
-            self.low, self.high = np.append(self.low, -_LOGIT_BOUND), np.append(self.high, logit(_MAX_TAIL))
-            self.centre, self.precision = np.append(self.centre, mean), np.append(self.precision, sd**-2)
+        self.low, self.high = np.array([logit_bounds, *bounds, *[logit_bounds] * FAMILIES[kind].has_tails]).T
+        self.centre, self.precision = np.zeros_like(self.low), np.zeros_like(self.low)
 
     def make_starts(self) -> Floats:
         """Create the fixed starting points of ``theta``, shape (n_starts, n_parameters), within the bounds."""
-        tail = () if self.tails is None else (_TAIL_LOGIT[0],)
+        tail = () if self.tails is None else (logit(_TAIL_START),)
         points = [
             (logit(weight), np.log(clean * self.n_epochs), np.log(noisy * self.n_epochs), 0.0, np.log(6.0), *tail)
             for weight, clean, noisy in _STARTS

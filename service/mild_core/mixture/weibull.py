@@ -1,4 +1,4 @@
-"""The Weibull distribution, and the likelihoods, bounds and priors of the four fits.
+"""The Weibull distribution, and the likelihoods and bounds of the fits.
 
 With scale ``a`` and shape ``k``, for ``x >= 0``, ``u = (x / a) ** k`` and ``L = log u``::
 
@@ -99,24 +99,8 @@ Likelihood: TypeAlias = Callable[[Floats, Floats], Derivatives]
 (n_problems, 2, n_cells)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """Bounds of a parameter, and a normal prior on its logarithm.
-
-    Attributes
-    ----------
-    low, high
-        The bounds; scales are in units of the number of epochs.
-    centre
-        Median of the prior, in the unit of the bounds.
-    log_sd
-        Standard deviation of the logarithm; infinite for no prior.
-    """
-
-    low: float
-    high: float
-    centre: float = 1.0
-    log_sd: float = np.inf
+Bounds: TypeAlias = tuple[float, float]
+"""Smallest and largest value of a parameter; scales are in units of the number of epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,33 +112,26 @@ class Family:
     tops
         Whether the top bin is open (True) or closed (False); of two values the first one is preferred.
     scale, shape
-        Priors of the scales and of the shapes of both components.
+        Bounds of the scales and of the shapes of both components.
     has_tails
         Whether the components have tails (`tails`).
     """
 
     tops: tuple[bool, ...]
-    scale: tuple[Prior, Prior]
-    shape: tuple[Prior, Prior]
+    scale: tuple[Bounds, Bounds]
+    shape: tuple[Bounds, Bounds]
     has_tails: bool = False
 
 
-_FREE_SCALE, _FREE_SHAPE = Prior(1e-2, 1e2), Prior(0.1, 1e3)
+_FREE_SCALE, _FREE_SHAPE = (1e-2, 1e2), (0.1, 1e3)
+_SPLIT_SCALE = ((1e-2, 0.7), (0.7, 1e2))
+_CLEAN_SHAPE = (0.6, 1e3)
 FAMILIES: dict[Fit, Family] = {
     # The bounds of the noisy shape have the largest effect: at 30 the component narrows to the peak at the top bin and
-    # leaves other mislabelled samples to the clean one, at 1.5 it covers the tail of the clean one (docs/method.md).
-    "anchored": Family(
-        tops=(False, True),
-        scale=(Prior(1e-3, 0.7, 0.15, 1.0), Prior(0.7, 3.0, 1.0, 0.5)),
-        shape=(Prior(0.6, 6.0, 1.0, 0.7), Prior(3.0, 10.0, 4.0, 0.8)),
-    ),
+    # leaves other mislabelled samples to the clean one, at 2 it covers the tail of the clean one (docs/method.md).
+    "anchored": Family(tops=(False, True), scale=_SPLIT_SCALE, shape=(_CLEAN_SHAPE, (3.0, 10.0))),
     # With a tail for hard clean samples the noisy component can be narrow.
-    "tailed": Family(
-        tops=(False,),
-        scale=(Prior(1e-3, 0.7, 0.15, 1.0), Prior(0.7, 3.0, 1.0, 0.5)),
-        shape=(Prior(0.6, 6.0, 1.0, 0.7), Prior(5.0, 30.0, 8.0, 0.8)),
-        has_tails=True,
-    ),
+    "tailed": Family(tops=(False,), scale=_SPLIT_SCALE, shape=(_CLEAN_SHAPE, (5.0, 30.0)), has_tails=True),
     "grouped": Family(tops=(False,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
     "censored": Family(tops=(True,), scale=(_FREE_SCALE,) * 2, shape=(_FREE_SHAPE,) * 2),
     # Without a bound the noisy shape would diverge towards a spike of infinite likelihood.

@@ -20,7 +20,7 @@ def test_classes_add_up() -> None:
     assert class_table.n_kept.sum() == selection.n_selected
     own = table.noisy_posterior[labels == 2]
     assert class_table.noise[0] == pytest.approx(own.mean(), rel=1e-5)
-    assert class_table.noise[0] > 0.9 > 0.1 > class_table.noise[1]
+    assert class_table.noise[0] > 0.8 > 0.1 > class_table.noise[1]
 
 
 def test_a_class_that_nobody_judged_has_no_noise() -> None:

@@ -140,7 +140,7 @@ def test_another_choice_is_shown_and_not_stored(recorded: httpx.Client) -> None:
     assert (other["metric"], other["fit"], other["basis"]) == ("mild", "grouped", "computed")
     assert other["threshold"]["rule"] == "posterior"
     assert recorded.get("/selection/a").json() == stored
-    assert recorded.get("/selection/a", params={"fit": "anchored"}).json() == stored
+    assert recorded.get("/selection/a", params={"fit": "tailed"}).json() == stored
 
 
 def test_classes_have_fits_and_floors_of_their_own_once_there_are_labels(recorded: httpx.Client) -> None:
