@@ -56,7 +56,7 @@ def test_the_recorded_choice_does_not_differ_from_itself() -> None:
         ({"alpha": 0.2}, 2, None, "alpha is 0.2, 0.1 was recorded", False),
         ({"min_keep": 0.5}, 2, None, "min_keep is 0.5, 0.01 was recorded", False),
         ({"metric": "mild"}, 2, None, "metric is mild, mild-simple was recorded", True),
-        ({"alpha": 0.2, "fit": "grouped"}, 2, None, "fit is grouped, anchored was recorded", True),
+        ({"alpha": 0.2, "fit": "grouped"}, 2, None, "fit is grouped, tailed was recorded", True),
         ({"evidence": "latest"}, 2, None, "evidence is latest, pooled was recorded", True),
     ],
 )
