@@ -1,12 +1,15 @@
 """All settings of the service; the only module that reads the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://.*")
 
 
 class Settings(BaseSettings):
@@ -164,6 +167,17 @@ class Settings(BaseSettings):
         pattern="^(critical|error|warning|info|debug)$",
         description="Least of debug, info, warning, error and critical that is logged.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_service_link(cls, values: Any) -> Any:
+        """Drop ``MILD_PORT=tcp://ip:port``, which Kubernetes gives every pod beside a Service ``mild``, as Docker does.
+
+        The other variables of such a link (``MILD_SERVICE_HOST``, ``MILD_PORT_80_TCP``) name no setting.
+        """
+        if isinstance(values, dict) and _SERVICE_LINK.fullmatch(str(values.get("port"))):
+            return {name: value for name, value in values.items() if name != "port"}
+        return values
 
     @model_validator(mode="after")
     def _check_request_timeout(self) -> Self:

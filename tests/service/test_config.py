@@ -22,3 +22,24 @@ def test_an_application_needs_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MILD_STORE_URL", raising=False)
     with pytest.raises(ConfigurationError, match="--embedded"):
         create_app(Settings())
+
+
+def test_links_of_kubernetes_and_docker_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "MILD_PORT": "tcp://10.96.0.7:80",
+        "MILD_SERVICE_HOST": "10.96.0.7",
+        "MILD_SERVICE_PORT": "80",
+        "MILD_SERVICE_PORT_HTTP": "80",
+        "MILD_PORT_80_TCP": "tcp://10.96.0.7:80",
+        "MILD_PORT_80_TCP_PROTO": "tcp",
+        "MILD_PORT_80_TCP_PORT": "80",
+        "MILD_PORT_80_TCP_ADDR": "10.96.0.7",
+        "MILD_STORE_PORT": "tcp://10.96.0.8:6379",
+        "MILD_STORE_SERVICE_HOST": "10.96.0.8",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == Settings(port=8000)
+    assert Settings(port=81).port == 81
+    monkeypatch.setenv("MILD_PORT", "http://10.96.0.7")
+    with pytest.raises(ValidationError, match="port"):
+        Settings()

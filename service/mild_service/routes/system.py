@@ -35,7 +35,7 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready", responses=error_responses(ShuttingDown))
 async def ready(request: Request) -> dict[str, str]:
-    """Report whether the service takes requests; 503 while the store does not answer or the process shuts down."""
+    """Report whether the service takes requests; 503 while the store takes no writes or the process shuts down."""
     if request.app.state.drain.has_begun:
         raise ShuttingDown("this process is shutting down; send the request to another one")
     await request.app.state.ping()

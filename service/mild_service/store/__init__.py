@@ -99,15 +99,17 @@ class Store:
         self.cleanup = OrphanCleanup(context, self.runs)
 
     async def ping(self) -> None:
-        """Check that the store answers.
+        """Check that the store answers and takes writes. A full store does: it still deletes.
 
         Raises
         ------
         StoreUnavailable
-            If the store does not answer.
+            If the store does not answer, or is read-only.
         """
         with translate_errors():
             await self._redis.ping()
+            # No such key exists for longer than one command: a write without effect, which a read-only store refuses.
+            await self._redis.delete(self._context.keys.same_slot(self._context.keys.schema))
 
     async def migrate(self) -> None:
         """Migrate the store to the schema version that this service writes.

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from redis.exceptions import ConnectionError, OutOfMemoryError, RedisClusterException, RedisError, TimeoutError
+from redis.exceptions import (
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+)
 
 from mild_service.errors import StoreError, StoreFull, StoreUnavailable, StoreUnreplicated
 from mild_service.observability import phase
@@ -38,6 +45,11 @@ def _translate(error: RedisError | RedisClusterException) -> StoreError:
     if str(error).startswith("NOREPLICAS"):
         return StoreUnreplicated(
             "the store takes no writes, as too few replicas follow it (min-replicas-to-write); try again in a second"
+        )
+    if isinstance(error, ReadOnlyError):
+        return StoreUnavailable(
+            "the store takes no writes, as it is a read-only replica; name its primary in MILD_STORE_URL, or try again "
+            "once it is promoted"
         )
     if str(error).startswith("MISCONF"):
         return StoreUnavailable(

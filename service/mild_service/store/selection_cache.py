@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from mild_core import bitmap
-from mild_service.errors import StoreError, StoreFull
+from mild_service.errors import StoreError
 from mild_service.models import ComputedSelection, Run
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext
@@ -95,8 +95,8 @@ class SelectionCache:
         try:
             with translate_errors():
                 return bool(await self._context.redis.set(key, owner, nx=True, px=_LOCK_MS))
-        except StoreFull:
-            return True  # in a full store, compute without the lock
+        except StoreError:
+            return True  # in a full or read-only store, compute without the lock
 
     async def _keep_renewing(self, key: str, owner: str, released: asyncio.Event) -> None:
         """Renew a lock periodically until `released` is set."""

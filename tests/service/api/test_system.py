@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
+from redis import Redis
 
 from mild_service.app import create_app
 from mild_service.config import Settings
@@ -162,6 +163,40 @@ def test_a_store_that_is_down_is_a_503_that_says_when_to_try_again(settings: Set
             assert (answer.json()["retryable"], answer.headers["retry-after"]) == (True, "1")
         assert service.get("/health").status_code == 200
         transport.portal.call(anyio.sleep, 0.3)  # the sweeper lives through it
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), "as it is a read-only replica; name its primary"),
+        (("CONFIG", "SET", "min-replicas-to-write", "1"), "as too few replicas follow it"),
+    ],
+)
+def test_a_store_that_takes_no_writes_is_not_ready_and_still_read(
+    command: tuple[str, ...], message: str, settings: Settings, tmp_path: Path
+) -> None:
+    with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
+        app = create_app(settings.model_copy(update={"store_url": server.url}))
+        with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
+            service.put("/runs/a", json={"num_samples": 100})
+            put_epochs(service, "a", recording(100, 10))
+            assert service.get("/ready").status_code == 200
+            redis.execute_command(*command)
+            for answer in (service.get("/ready"), service.put("/runs/b", json={"num_samples": 100})):
+                assert answer.status_code == 503
+                assert message in answer.json()["detail"]
+            for path in ("/runs", "/runs/a", "/selection/a", "/runs/a/scores", "/ui/runs/a", "/runs/a/rounds/0/fit"):
+                assert service.get(path).status_code == 200, path
+
+
+def test_a_full_store_is_ready_as_it_still_deletes(settings: Settings, tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
+        app = create_app(settings.model_copy(update={"store_url": server.url}))
+        with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
+            service.put("/runs/a", json={"num_samples": 100})
+            redis.config_set("maxmemory", "1")
+            assert service.get("/ready").status_code == 200
+            assert service.delete("/runs/a").status_code == 204
 
 
 def test_a_run_goes_on_after_the_store_was_killed(settings: Settings, tmp_path: Path) -> None:
