@@ -86,3 +86,14 @@ class ParameterError(InvalidInput):
 
     code = "invalid-parameter"
     title = "Invalid parameter"
+
+
+def get_reason(error: Exception) -> str:
+    """Return the message of an error without its number and path; the text around it names the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return an error of the operating system as a message: the path, what happened, and the remedy."""
+    path = f"{error.filename}: " if error.filename else ""
+    return f"{path}{get_reason(error)}; check the path, its permissions and the space on its disk"

@@ -146,8 +146,8 @@ def check_network_exposure(settings: Settings) -> None:
             return
     except StoreError as error:
         raise ConfigurationError(
-            f"host {settings.host} is reachable from other machines, and only the store knows whether keys exist: "
-            f"{error}, or set MILD_AUTH=required"
+            f"host {settings.host} is reachable from other machines, and only the store knows whether keys exist; set "
+            f"MILD_AUTH=required, or ask again once it answers ({error})"
         ) from error
     raise ConfigurationError(
         f"host {settings.host} is reachable from other machines, and nobody has to log in; make a key "

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from mild_core.errors import MildError
+from mild_core.errors import MildError, describe_os_error, get_reason
 from mild_core.types import validate_run_id
 from mild_service import __version__, api_keys, observability
 from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, hash_secret
@@ -47,6 +47,8 @@ def read_settings(**overrides: Any) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # of settings that do not fit together; the input holds all of them
+            raise ConfigurationError(str(first["ctx"]["error"])) from error
         name = "_".join(str(part) for part in first["loc"])
         raise ConfigurationError(
             f"the setting {name} (MILD_{name.upper()}) is {first['input']!r}: {first['msg']}; correct it"
@@ -104,12 +106,14 @@ async def _run_action(settings: Settings, url: str, action: Callable[[Store], Aw
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Configure logging, print a `MildError` of the block as one line, and exit with status 2."""
+    """Configure logging, print a `MildError` or OSError of the block as one line, and exit with status 2."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     try:
         yield
     except MildError as error:
         exit_with_error(str(error))
+    except OSError as error:
+        exit_with_error(describe_os_error(error))
 
 
 keys_cli = typer.Typer(no_args_is_help=True, help="API keys: who may use the service.")
@@ -343,7 +347,8 @@ def _open_listener(settings: Settings) -> socket.socket:
             stack.pop_all()  # bound: it stays open
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port}: {error}; choose another --port (0 takes a free one)"
+            f"cannot listen on {settings.host}:{settings.port}: {get_reason(error)}; choose another --port (0 takes a "
+            "free one)"
         ) from error
     return listener
 

@@ -193,7 +193,7 @@ def test_a_second_training_is_the_next_round(tmp_path: Path) -> None:
 def test_a_single_output_needs_a_threshold(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, rows(), Net(1))
     attach(trainer, Recorder())
-    with pytest.raises(ParameterError, match="for a binary classifier give threshold"):
+    with pytest.raises(ParameterError, match="give threshold for a binary classifier"):
         trainer.train()
     recorder = Recorder()
     trainer = make_trainer(tmp_path, rows(), Net(1))
@@ -259,7 +259,7 @@ def test_a_sigmoid_is_cut_at_the_threshold() -> None:
     make_keras_model(1).fit(INPUTS, LABELS, epochs=1, verbose=0, callbacks=[callback])
     assert recorder.put[0][2].all()
     callback = KerasCallback(Recorder(), INPUTS, LABELS)
-    with pytest.raises(ParameterError, match="for a binary classifier give threshold"):
+    with pytest.raises(ParameterError, match="give threshold for a binary classifier"):
         make_keras_model(1).fit(INPUTS, LABELS, epochs=1, verbose=0, callbacks=[callback])
 
 
@@ -384,7 +384,7 @@ def test_lightning_cuts_a_single_output_at_the_threshold(tmp_path: Path) -> None
     ("module", "data", "message"),
     [
         (Module(returns_logits=False), None, r"training_step returns a dict with loss, and logits are needed"),
-        (Module(1), None, "for a binary classifier give threshold"),
+        (Module(1), None, "give threshold for a binary classifier"),
         (Module(), rows(), r"a batch is a dict of 2, and \(indices, inputs, labels\) are needed"),
     ],
 )

@@ -151,8 +151,8 @@ def test_a_single_output_is_cut_at_the_threshold(
 @pytest.mark.parametrize(
     ("outputs", "labels", "threshold", "message"),
     [
-        (torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64), None, "for a binary classifier give threshold"),
-        (torch.zeros(6), torch.zeros(6, dtype=torch.int64), None, "for a binary classifier give threshold"),
+        (torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64), None, "give threshold for a binary classifier"),
+        (torch.zeros(6), torch.zeros(6, dtype=torch.int64), None, "give threshold for a binary classifier"),
         (torch.zeros(6, 2), torch.zeros(6, dtype=torch.int64), 0.0, "leave threshold out"),
         (torch.zeros(6, 5, 3), torch.zeros(6, 5, dtype=torch.int64), None, "not one for each token or pixel"),
         (torch.zeros(6, 3), torch.zeros(6, 3), None, r"from one-hot labels their argmax\(1\); several labels"),

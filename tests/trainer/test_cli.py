@@ -385,8 +385,8 @@ def test_checked_labels_that_somebody_chose_measure_and_guarantee_nothing(run: C
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"audit_index": None}, "has no audit_index; an audit needs audit_index"),
-        ({"audit_clean": None}, "has no audit_clean; an audit needs audit_index"),
+        ({"audit_index": None}, "has no audit_index; give both audit_index"),
+        ({"audit_clean": None}, "has no audit_clean; give both audit_index"),
         (
             {"audit_index": np.ones(150)},
             r"audit_index is float64 of shape \(150,\); give the checked samples",

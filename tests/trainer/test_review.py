@@ -242,7 +242,7 @@ def test_what_cannot_be_reviewed_is_one_line(trained: Path, tmp_path: Path) -> N
         return result.stderr
 
     assert "no-run is no folder of a training; give one, or --url" in said("no-run")
-    assert "summary.json is absent or damaged" in said(str(tmp_path))
+    assert "summary.json; give the --out of a finished training" in said(str(tmp_path))
     assert "was trained without a service; leave --url out" in said(str(trained), "--url", "http://localhost:1")
     (tmp_path / "review.csv").touch()
     assert "exists and may hold marks" in said(str(trained), "--out", str(tmp_path / "review.csv"))

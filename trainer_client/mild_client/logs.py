@@ -263,8 +263,9 @@ def _encode_record(record: Mapping[str, Any]) -> tuple[EpochKey, bytes]:
         )
         return (int(record.get("round") or 0), int(record["epoch"])), line
     except (TypeError, ValueError, KeyError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ParameterError(
-            f"record {dict(record)!r:.200} cannot be sent ({error!r}); give `epoch`, `sample` and `correct`, "
+            f"record {dict(record)!r:.200} cannot be sent ({reason}); give `epoch`, `sample` and `correct`, "
             "or `predicted` and `label`, as integers"
         ) from error
 

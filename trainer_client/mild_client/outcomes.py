@@ -142,8 +142,8 @@ def _check_batch(
         )
     if is_single and threshold is None:
         raise ParameterError(
-            f"{got}; a single output has no largest one: for a binary classifier give threshold, 0 for logits or 0.5 "
-            "for probabilities; a regression has no right or wrong"
+            f"{got}; give threshold for a binary classifier, 0 for logits or 0.5 for probabilities (a regression has "
+            "no right or wrong)"
         )
     if not is_single and threshold is not None:
         raise ParameterError(f"{got}, and a threshold of {threshold:g}; leave threshold out, it is for a single output")

@@ -20,7 +20,7 @@ from mild_client import errors
 from mild_client.compatibility import VERSION
 from mild_client.errors import ServiceError, ServiceUnreachable
 from mild_client.requests import Request
-from mild_core.errors import ParameterError
+from mild_core.errors import ParameterError, get_reason
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def explain_environment() -> Iterator[None]:
         settings = ", ".join(f"{name}={os.environ[name]!r}" for name in names if "PROXY" not in name.upper())
         proxies = ", ".join(name for name in names if "PROXY" in name.upper())  # their values may hold passwords
         raise ParameterError(
-            f"no HTTP client can be made from the environment ({error}); correct or unset "
+            f"no HTTP client can be made from the environment ({get_reason(error)}); correct or unset "
             f"{', '.join(filter(None, (settings, proxies))) or 'its proxies and certificates'}"
         ) from error
 

@@ -307,8 +307,8 @@ def _read_audit(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> 
     if index is None or clean is None:
         missing = "audit_index" if index is None else "audit_clean"
         raise DataError(
-            f"{path} has no {missing}; an audit needs audit_index (the checked samples) and audit_clean (for each of "
-            "them, whether its given label is right)"
+            f"{path} has no {missing}; give both audit_index (the checked samples) and audit_clean (for each of them, "
+            "whether its given label is right)"
         )
     if index.ndim != 1 or index.dtype.kind not in "iu":
         raise DataError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from mild_client.backends.background import Mode
-from mild_core.errors import MildError
+from mild_core.errors import MildError, describe_os_error
 from mild_core.fields import resolve_field_types
 from mild_trainer import presets
 from mild_trainer.settings import DATA, DEFAULTS, TrainSettings
@@ -34,15 +34,8 @@ def exit_on_error() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except OSError as error:
-        typer.echo(f"error: {_describe_os_error(error)}", err=True)
+        typer.echo(f"error: {describe_os_error(error)}", err=True)
         raise typer.Exit(2) from error
-
-
-def _describe_os_error(error: OSError) -> str:
-    """Describe an error of the system in the words of the other errors."""
-    if error.filename is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror}; check the path, its permissions and the space on its disk"
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,9 @@ def inline_body_schema() -> dict[str, Any]:
 def _list_rounds(body: StatelessRequest) -> list[StatelessRound]:
     """Return the rounds in a body, also if it has the fields of a single round."""
     if (body.rounds is None) == (body.correct is None):
-        raise InvalidRequest("give `rounds`, or `correct` of a single round, got both or neither")
+        raise InvalidRequest(
+            "got both or neither of `rounds` and `correct`; give `rounds`, or the `correct` of a round"
+        )
     if body.rounds is None:
         return [StatelessRound(correct=body.correct or [], observed=body.observed)]
     if body.observed is not None:

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_core.draw import DrawChoice
-from mild_service.errors import StoreDamaged
 from mild_service.models import AnnotationName, AnnotationRef, Run
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, refusal_error
+from mild_service.store.context import Argument, StoreContext, data_missing_error, refusal_error
 from mild_service.store.error_translation import to_bytes, translate_errors
 from mild_service.store.keys import annotation_field
 
@@ -188,10 +187,7 @@ class AnnotationStore:
         with translate_errors():
             value = await self._context.redis.hget(key, field)
         if value is None:
-            raise StoreDamaged(
-                f"{field} is missing in {key}; the store must not evict keys (maxmemory-policy noeviction) and must "
-                "keep its append-only file"
-            )
+            raise data_missing_error(f"{field} is", key)
         return to_bytes(value)
 
     def _chunk_key(self, run: Run, chunk: int) -> str:

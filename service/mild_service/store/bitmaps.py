@@ -6,10 +6,9 @@ import numpy as np
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, Round, Run, SetRef
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, run_not_found_error
+from mild_service.store.context import Argument, StoreContext, data_missing_error, run_not_found_error
 from mild_service.store.error_translation import pairs_to_dict, to_bytes_list, to_texts, translate_errors
 from mild_service.store.keys import epoch_field, set_field
 
@@ -166,10 +165,7 @@ class BitmapStore:
                 uid, deleting = to_bytes_list(await self._context.redis.hmget(record, ["uid", "deleting"]))
             if uid != run.uid.encode() or deleting is not None:
                 raise run_not_found_error(run.run_id)
-            raise StoreDamaged(
-                f"{len(missing)} of {len(fields)} committed fields are missing in {key}, the first is {missing[0]}; "
-                "the store must not evict keys (maxmemory-policy noeviction) and must keep its append-only file"
-            )
+            raise data_missing_error(f"{len(missing)} of {len(fields)} fields, the first is {missing[0]}, are", key)
         return [value for value in values if value is not None]
 
 

@@ -12,7 +12,7 @@ from redis.asyncio.cluster import PipelineCommand
 from redis.exceptions import NoScriptError
 
 from mild_core.errors import MildError
-from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreUnreplicated
+from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreDamaged, StoreUnreplicated
 from mild_service.store.cluster import Cluster, CommandUnit
 from mild_service.store.connection import Client
 from mild_service.store.keys import Keys
@@ -264,6 +264,14 @@ def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | No
             return wrong_round_error(run_id, round_, int(values[0]))
         case _:
             return run_not_found_error(run_id)
+
+
+def data_missing_error(missing: str, key: str) -> StoreDamaged:
+    """Build the error for committed data that is not in the store, `missing` in words."""
+    return StoreDamaged(
+        f"{missing} missing in {key}, which was committed; restore a backup of the store, or delete the run, and set "
+        "its maxmemory-policy to noeviction and appendonly to yes"
+    )
 
 
 def run_not_found_error(run_id: str) -> RunNotFound:

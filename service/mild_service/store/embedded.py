@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from mild_core.errors import get_reason
 from mild_service.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -136,8 +137,8 @@ class EmbeddedServer:
         except OSError as error:
             self._release_locks()
             raise ConfigurationError(
-                f"cannot use {self._data_dir} as data folder: {error}; give a folder that can be written to "
-                "(--data-dir or MILD_DATA_DIR)"
+                f"cannot use {self._data_dir} as data folder: {get_reason(error)}; give a folder that can be "
+                "written to (--data-dir or MILD_DATA_DIR)"
             ) from error
         except ConfigurationError:
             self._release_locks()

@@ -41,7 +41,8 @@ def _translate(error: RedisError | RedisClusterException) -> StoreError:
             "the store has reached its memory limit; delete runs (DELETE /runs/{run_id}) or raise its `maxmemory`"
         )
     if isinstance(error, ConnectionError | TimeoutError | RedisClusterException):
-        return StoreUnavailable(f"the store did not answer ({type(error).__name__}); try again in a second")
+        reason = "the connection was lost" if isinstance(error, ConnectionError) else "it took too long"
+        return StoreUnavailable(f"the store did not answer ({reason}); try again in a second")
     if str(error).startswith("NOREPLICAS"):
         return StoreUnreplicated(
             "the store takes no writes, as too few replicas follow it (min-replicas-to-write); try again in a second"

@@ -119,7 +119,9 @@ class RunTransfer:
             with translate_errors():
                 async for field in fields:
                     if field.key not in keys:
-                        raise StoreDamaged(f"the file holds {field.key!r}, which no run has; it is not one of ours")
+                        raise StoreDamaged(
+                            f"the file holds {field.key!r}, which no run has; give one that `export` wrote"
+                        )
                     written_keys.add(keys[field.key])
                     await context.writer.send(_build_write_command(keys[field.key], field))
                 now = context.now()

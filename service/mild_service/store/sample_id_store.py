@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal, TypeAlias
 
-from mild_service.errors import StoreDamaged
 from mild_service.models import Run, SampleIdsRef
 from mild_service.store import codec
-from mild_service.store.context import StoreContext, refusal_error
+from mild_service.store.context import StoreContext, data_missing_error, refusal_error
 from mild_service.store.error_translation import to_bytes_list, translate_errors
 
 PIECE_SAMPLES = 8192
@@ -103,10 +102,7 @@ class SampleIdStore:
                 )
             for piece, value in zip(group, values, strict=True):
                 if value is None:
-                    raise StoreDamaged(
-                        f"{ref.upload}:{piece} is missing in {key}; the store must not evict keys "
-                        "(maxmemory-policy noeviction) and must keep its append-only file"
-                    )
+                    raise data_missing_error(f"{ref.upload}:{piece} is", key)
                 yield piece, value.decode().split("\n")
 
     def _chunk_key(self, run: Run, piece: int) -> str:

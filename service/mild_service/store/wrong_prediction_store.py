@@ -11,10 +11,9 @@ import zstandard
 from numpy.typing import NDArray
 
 from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
-from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, Round, Run
 from mild_service.store import codec
-from mild_service.store.context import StoreContext
+from mild_service.store.context import StoreContext, data_missing_error
 from mild_service.store.error_translation import to_bytes, to_texts, translate_errors
 from mild_service.store.keys import epoch_field
 
@@ -132,10 +131,7 @@ class WrongPredictionStore:
         with translate_errors():
             reply = await self._context.redis.hget(key, field)
         if reply is None:
-            raise StoreDamaged(
-                f"{field} is missing in {key}; the store must not evict keys (maxmemory-policy noeviction) and must "
-                "keep its append-only file"
-            )
+            raise data_missing_error(f"{field} is", key)
         content = zstandard.ZstdDecompressor().decompress(to_bytes(reply))
         n_samples = min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         dtype = {1: np.uint8, 2: np.uint16, 4: np.uint32}[len(content) // (2 * n_samples)]

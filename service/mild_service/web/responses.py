@@ -273,7 +273,7 @@ async def _read_precondition(request: Request) -> Precondition:
                 f"{name} has {len(value or '')} characters, at most {_MAX_LENGTHS[name]} are read; name fewer"
             )
     if if_none_match is not None and if_none_match.strip() != "*":
-        raise InvalidRequest(f"If-None-Match is {if_none_match!r}; a write takes only *, or If-Match with an ETag")
+        raise InvalidRequest(f"If-None-Match is {if_none_match!r}; send * with a write, or If-Match with an ETag")
     if if_match is None:
         return Precondition(must_be_absent=if_none_match is not None)
     if if_none_match is not None:

@@ -254,7 +254,7 @@ class LocalSelector:
         """Return `round`; raise LocalStateError if it is not the open round."""
         if round != len(self._rounds) - 1:
             raise LocalStateError(
-                f"round {round} is not open, round {len(self._rounds) - 1} is; finished rounds never change"
+                f"round {round} is not open, round {len(self._rounds) - 1} is; put what is new into that one"
             )
         return self._rounds[round]
 

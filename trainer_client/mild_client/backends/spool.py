@@ -24,6 +24,7 @@ from typing import IO, Any, Self
 from mild_client.atomic_write import fsync_folder, write_atomically
 from mild_client.backends.spool_records import Record, read_record
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
+from mild_core.errors import get_reason
 
 try:
     import fcntl
@@ -136,7 +137,9 @@ class Spool:
                 spool._metadata = metadata
                 write_atomically(folder / MARKER_NAME, _encode_json(metadata))
         except OSError as error:
-            raise SpoolError(f"{folder} cannot be written ({error}); give another folder for the spool") from error
+            raise SpoolError(
+                f"{folder} cannot be written ({get_reason(error)}); give another folder for the spool"
+            ) from error
         return spool
 
     @property
@@ -176,7 +179,7 @@ class Spool:
         content = record.encode()
         with self._mutex:
             if self.is_full:
-                raise SpoolFull(f"{self.folder} takes nothing more")
+                raise SpoolFull(f"{self.folder} takes nothing more, as it is full; send what is in it, or make room")
             if self.n_unsent_bytes + len(content) > self._limit:
                 self.is_full = True
                 raise SpoolFull(
@@ -187,7 +190,9 @@ class Spool:
                 self._write_bytes(content, is_durable)
             except OSError as error:
                 self.is_full = True
-                raise SpoolFull(f"{self.folder} cannot be written ({error}); make room on the disk") from error
+                raise SpoolFull(
+                    f"{self.folder} cannot be written ({get_reason(error)}); make room on the disk"
+                ) from error
             self._last_segment_size += len(content)
             self.n_unsent += 1
             self.n_unsent_bytes += len(content)
@@ -373,7 +378,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
         metadata = json.loads(path.read_bytes())
         version, _ = metadata["version"], (metadata["run_id"], metadata["num_samples"], metadata["url"])
     except OSError as error:
-        raise SpoolError(f"{folder} is no spool ({error}); give a folder with a {MARKER_NAME}") from error
+        raise SpoolError(f"{folder} is no spool ({get_reason(error)}); give a folder with a {MARKER_NAME}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
     if version != VERSION:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+from mild_core.errors import get_reason
 from mild_trainer.errors import DataError
 
 
@@ -102,7 +103,7 @@ def _download_file(source: Source, folder: Path) -> Path:
         ) from None
     except OSError as error:  # what requests raises is one
         raise DataError(
-            f"{source.url} cannot be downloaded ({error}); put {source.name} into {folder} by hand"
+            f"{source.url} cannot be downloaded ({get_reason(error)}); put {source.name} into {folder} by hand"
         ) from None
 
 
@@ -116,7 +117,7 @@ def _unpack(archive: Path, source: Source) -> None:
                 tar.extraction_filter = getattr(tarfile, "data_filter", None)
                 tar.extractall(archive.parent, members)
         except (OSError, tarfile.TarError) as error:
-            raise DataError(f"{archive} cannot be unpacked ({error}); remove it and try again") from None
+            raise DataError(f"{archive} cannot be unpacked ({get_reason(error)}); remove it and try again") from None
 
 
 def _check_member(member: tarfile.TarInfo) -> tarfile.TarInfo:

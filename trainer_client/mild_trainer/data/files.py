@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.errors import get_reason
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
@@ -65,7 +66,7 @@ def read_file(path: Path, remedy: str) -> bytes:
     except FileNotFoundError:
         raise DataError(f"{path} is missing; {remedy}") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise DataError(f"{path} cannot be read ({get_reason(error)}); {remedy}") from error
 
 
 def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str, NDArray[Any]]:
@@ -97,7 +98,7 @@ def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str,
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {remedy}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise DataError(f"{path} cannot be read ({get_reason(error)}); {remedy}") from error
 
 
 def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.errors import get_reason
 from mild_trainer.data import files
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
@@ -63,7 +64,7 @@ def _read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
             rgb_image = image.convert("RGB")
             return np.asarray(rgb_image if size is None else rgb_image.resize(size, Image.Resampling.BILINEAR))
     except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}); replace or remove it") from error
+        raise DataError(f"{path} cannot be read as an image ({get_reason(error)}); replace or remove it") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ class ClassFilter:
         try:
             selected_names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"--classes {path} cannot be read ({error}); give a number or a list of classes") from None
+            raise DataError(
+                f"--classes {path} cannot be read ({get_reason(error)}); give a number or a list of classes"
+            ) from None
         positions = {name: i for i, name in enumerate(names)}
         unknown = [name for name in selected_names if name not in positions]
         if unknown or not selected_names or len(set(selected_names)) < len(selected_names):

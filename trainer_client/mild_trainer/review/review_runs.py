@@ -120,10 +120,10 @@ class TrainingFolder:
             summary = json.loads(path.read_text())
             settings = TrainSettings.from_json(summary["settings"])
             rounds, n_samples = summary["rounds"], summary["dataset"]["num_samples"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise ReviewError(
-                f"{path} is absent or damaged ({error!r}); give the --out of a finished training"
-            ) from error
+        except FileNotFoundError as error:
+            raise ReviewError(f"there is no {path}; give the --out of a finished training") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReviewError(f"{path} is damaged ({error}); give the --out of a finished training") from error
         if not rounds:
             raise ReviewError(f"{folder} holds 0 finished rounds, at least 1 is needed; train one first")
         return cls(folder, settings, n_samples, len(rounds), rounds[-1]["selection"].get("run_id"))
