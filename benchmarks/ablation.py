@@ -67,7 +67,6 @@ def list_constants() -> Iterator[Constant]:
         "SINGLE_CLEAN_MEAN": np.inf,
         "SINGLE_F1_GAIN": 0.0,
         "MIN_PLANTED": 1,
-        "_MIN_TAIL": 0.0,
         "Z": 0.0,
         "LEARNING_Z": np.inf,
         "LEARNING_UNLEARNT": np.inf,

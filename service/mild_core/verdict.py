@@ -37,8 +37,6 @@ late memorisation is above `SEPARABLE_MEMORISATION`."""
 
 MIN_PLANTED = 10
 """Fewest planted samples that give a bound of the noise rate."""
-_MIN_TAIL = 0.05
-"""Smallest share of the planted samples in a tail that counts."""
 
 
 def check_sufficiency(counts: Floats) -> tuple[bool, tuple[str, ...]]:
@@ -193,5 +191,5 @@ def bound_noise_rate(counts: Floats, planted_counts: Floats) -> float | None:
         return None
     tail, share = (np.cumsum(histogram[::-1])[::-1] / histogram.sum() for histogram in (counts, planted_counts))
     lower_share, _ = bound_share(share, n_planted)
-    counts_enough = lower_share > _MIN_TAIL
-    return float(np.min(tail[counts_enough] / lower_share[counts_enough], initial=1.0))
+    is_planted = lower_share > 0
+    return float(np.min(tail[is_planted] / lower_share[is_planted], initial=1.0))
