@@ -144,7 +144,7 @@ def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
 def _pack_round(bits: RoundLike) -> RoundBits:
     """Convert one round to packed bits, and check its shape, type and values."""
     if isinstance(bits, RoundBits):
-        return bits
+        return bits.drop_empty_epochs()
     try:
         correct = np.asarray(bits)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -151,6 +151,15 @@ class RoundBits:
                 rows = [default_mask if mask is None else mask for mask in masks]
                 observed = np.stack(rows) if rows else np.empty_like(correct)
         return cls(n_samples, correct, observed, members, "members" if observes_members else "all", planted)
+
+    def drop_empty_epochs(self) -> Self:
+        """Return the round without the epochs in which no sample was observed: nothing is known of them."""
+        if self.observed is None:
+            return self
+        is_recorded = self.observed.any(axis=1)
+        if is_recorded.all():
+            return self
+        return replace(self, correct=self.correct[is_recorded], observed=self.observed[is_recorded])
 
     @property
     def n_epochs(self) -> int:

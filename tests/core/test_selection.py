@@ -162,6 +162,25 @@ def test_samples_mostly_unobserved_are_reported_and_not_kept() -> None:
     assert not bitmap.unpack(selection.bitmap, 2000)[:5].any()
 
 
+@pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
+def test_an_epoch_that_observed_no_sample_counts_for_nothing(metric: Metric) -> None:
+    bits, _ = recorded(seen=0.8)
+    assert bits.observed is not None
+    numbers = 100 + 5 * np.arange(bits.n_epochs)
+    correct, observed = (
+        np.zeros((numbers[-1] + 1, plane.shape[1]), np.uint8) for plane in (bits.correct, bits.observed)
+    )
+    correct[numbers], observed[numbers] = bits.correct, bits.observed
+    sparse = select([replace(bits, correct=correct, observed=observed)], SelectionOptions(metric=metric))
+    assert sparse.summary() == select([bits], SelectionOptions(metric=metric)).summary()
+
+
+def test_rounds_without_any_observed_sample_are_insufficient() -> None:
+    nothing = np.zeros((3, 5), dtype=np.uint8)
+    selection = select([RoundBits(40, nothing, nothing)])
+    assert (selection.verdict, selection.epochs, selection.n_selected) == ("insufficient", 0, 0)
+
+
 def test_the_floor_keeps_its_share() -> None:
     bits, _ = recorded()
     few = select([bits], SelectionOptions(threshold="posterior", p=0.0, min_keep=0.25))

@@ -97,7 +97,9 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
     if not 0 <= index < selection.n_samples:
         raise make_sample_index_error(index, selection.n_samples)
     histories = tuple(_read_history(bits, index) for bits in rounds)
-    scored_rounds = rounds[-1:] if selection.options.evidence == "latest" else rounds
+    scored_rounds = [bits.drop_empty_epochs() for bits in rounds]
+    if selection.options.evidence == "latest":
+        scored_rounds = scored_rounds[-1:]
     for _ in range(selection.early):
         scored_rounds = take_first_quarter(scored_rounds, MIN_BINS - 1)
     counted = [history for bits in scored_rounds if not (history := _read_history(bits, index)).planted]

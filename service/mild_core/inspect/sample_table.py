@@ -141,7 +141,7 @@ def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> Sam
         misclassified=misclassified,
         transitions=transitions,
         order_by_score=np.argsort(selection.scores, kind="stable").astype(np.int32),  # NaN is sorted last
-        n_epochs=sum(bits.n_epochs for bits in used_rounds),
+        n_epochs=sum(bits.drop_empty_epochs().n_epochs for bits in used_rounds),
     )
 
 

@@ -347,14 +347,12 @@ def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, sli
 
 
 def collect_rounds(log: LogAccumulator) -> list[RoundBits]:
-    """Return the bits of all rounds of a log without a run. In epochs without records, no sample is observed.
+    """Return the bits of all rounds of a log without a run, one row per epoch with records.
 
     Raises
     ------
     InvalidRequest
         If the log has no records, or none of a round below the last one.
-    LimitExceeded
-        If a round has too many epochs times samples.
     """
     if not log.epoch_keys:
         raise InvalidRequest("the log has 0 records, at least 1 is needed; send one record per sample and epoch")
@@ -362,23 +360,13 @@ def collect_rounds(log: LogAccumulator) -> list[RoundBits]:
 
 
 def _collect_round(log: LogAccumulator, number: int) -> RoundBits:
-    """Return the bits of one round, with an epoch for every number up to the last one."""
-    epochs = [epoch for round_, epoch in log.epoch_keys if round_ == number]
+    """Return the bits of one round; the numbers of its epochs may have gaps, and begin anywhere."""
+    epochs = [log.get_bits(key) for key in log.epoch_keys if key[0] == number]
     if not epochs:
         raise InvalidRequest(
             f"round {number} has 0 records, and round {log.epoch_keys[-1][0]} has some; number rounds from 0 on"
         )
-    n_epochs = epochs[-1] + 1
-    if n_epochs * log.n_samples > (most := log.limits.n_cells):
-        raise LimitExceeded(
-            f"round {number} has {n_epochs} epochs of {log.n_samples} samples, at most {most} of both multiplied are "
-            "read at once; number epochs from 0 on without gaps, or have MILD_MAX_LOG_CELLS raised"
-        )
-    shape = (n_epochs, bitmap.n_bytes(log.n_samples))
-    correct, observed = np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)
-    for epoch in epochs:
-        bits = log.get_bits((number, epoch))
-        assert bits.observed is not None, "a log has an observed bitmap"
-        correct[epoch], observed[epoch] = bits.correct, bits.observed
+    correct = np.stack([bits.correct for bits in epochs])
+    observed = np.stack([bits.observed for bits in epochs if bits.observed is not None])
     all_observed = bool((observed == bitmap.full(log.n_samples)).all())
     return RoundBits(log.n_samples, correct, None if all_observed else observed)

@@ -245,7 +245,8 @@ class RunWriter:
         run, number
             The run, and the number of the round.
         allow_gaps
-            Whether samples of missing epochs and shards count as unobserved; otherwise they are an error.
+            Whether epochs and shards may be missing; otherwise they are an error. Epochs that are not stored are left
+            out; samples of missing shards count as unobserved.
         attempt
             The writer's attempt; None accepts the current one.
         client_set
@@ -345,7 +346,7 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
         numbers = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         raise EpochGap(
             f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "
-            f"{len(missing)} are missing: {numbers}; put them, or finish with allow_gaps to count them as unobserved"
+            f"{len(missing)} are missing: {numbers}; put them, or finish with allow_gaps if they were never recorded"
         )
 
 

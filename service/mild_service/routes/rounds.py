@@ -53,7 +53,7 @@ Scalars = Annotated[
 class FinishRequest(RequestModel):
     """Optional body of the request that finishes a round."""
 
-    allow_gaps: bool = Field(False, description="Count missing epochs as unobserved instead of refusing.")
+    allow_gaps: bool = Field(False, description="Leave missing epochs out instead of refusing.")
     selected: str | None = Field(None, description="Base64 of the bitmap that an offline client has computed and used.")
     core_version: str | None = Field(
         None, max_length=64, description="Version of mild-selection that computed `selected`."

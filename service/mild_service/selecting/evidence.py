@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from mild_core import bitmap
 from mild_core.audit import Annotations
 from mild_core.draw import Deviation
 from mild_core.types import RoundBits, SelectionOptions
@@ -237,7 +236,7 @@ class EvidenceReader:
         return fresh if fresh.uid == run.uid else run
 
     async def _read_round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
-        """Read the bits of one round; missing epochs become epochs without observed samples."""
+        """Read the bits of one round, one row per stored epoch: the numbers of epochs may have gaps."""
         spec = run.spec
         correct, observed = await self._store.bitmaps.read_epochs(run, round_.number, epochs)
         members, planted = [
@@ -250,22 +249,4 @@ class EvidenceReader:
             if all(has_observed)
             else [row if is_stored else None for row, is_stored in zip(observed, has_observed, strict=True)]
         )
-        bits = RoundBits.from_epochs(spec.num_samples, correct, rows, members, spec.observe, planted)
-        n_epochs = epochs[-1].number + 1
-        return (
-            bits
-            if n_epochs == len(epochs)
-            else _insert_missing_epochs(bits, [epoch.number for epoch in epochs], n_epochs)
-        )
-
-
-def _insert_missing_epochs(bits: RoundBits, numbers: Sequence[int], n_epochs: int) -> RoundBits:
-    """Insert missing epochs as epochs without observed samples.
-
-    `numbers` are the numbers of the epochs in `bits`, and `n_epochs` is the number of epochs of the result.
-    """
-    correct = np.zeros((n_epochs, bits.correct.shape[1]), dtype=np.uint8)
-    observed = np.zeros_like(correct)
-    correct[numbers] = bits.correct
-    observed[numbers] = bitmap.full(bits.n_samples) if bits.observed is None else bits.observed
-    return replace(bits, correct=correct, observed=observed)
+        return RoundBits.from_epochs(spec.num_samples, correct, rows, members, spec.observe, planted)

@@ -161,6 +161,17 @@ def test_a_gap_can_be_allowed(opened: httpx.Client) -> None:
     assert opened.post("/runs/b/rounds/0/finish", json={"allow_gaps": True}).status_code == 200
 
 
+def test_missing_epochs_are_left_out_of_the_set(opened: httpx.Client) -> None:
+    opened.put("/runs/b", json={"num_samples": N})
+    for number, body in enumerate(recording(N, 10)):
+        opened.put(f"/runs/a/rounds/0/epochs/{100 + 5 * number}", content=body, headers=OCTETS)
+        opened.put(f"/runs/b/rounds/0/epochs/{number}", content=body, headers=OCTETS)
+    sparse = opened.post("/runs/a/rounds/0/finish", params={"allow_gaps": "true"}).json()
+    dense = opened.post("/runs/b/rounds/0/finish").json()
+    assert sparse["indices"] == dense["indices"] != []
+    assert (sparse["epochs"], sparse["unobserved"], sparse["verdict"]) == (10, 0, dense["verdict"])
+
+
 def test_many_missing_epochs_are_not_all_listed(opened: httpx.Client) -> None:
     opened.put("/runs/a/rounds/0/epochs/4000", content=BODY, headers=OCTETS)
     assert (
