@@ -28,6 +28,8 @@ def find_id_error(sample_id: str) -> str | None:
         return f"got {sample_id[:60]!r}, which is no valid Unicode"
     if n_bytes > MAX_ID_BYTES:
         return f"it has {n_bytes} bytes in UTF-8, at most {MAX_ID_BYTES} are taken"
+    if "\ufeff" in sample_id:
+        return f"got {sample_id[:60]!r}, which has a byte order mark; read the file of ids as utf-8-sig"
     if _CONTROL.search(sample_id) or sample_id != sample_id.strip():
         return f"got {sample_id[:60]!r}, an id has no control characters and no blanks around it"
     return None
@@ -42,9 +44,12 @@ class IdIndex:
     ----------
     digests
         Hashes of all ids by `hash_ids`, in the order of the samples, shape (n_samples, 2).
+    has_numbers
+        Whether an id is a number, so that a number may stand for it.
     """
 
-    def __init__(self, digests: NDArray[np.uint64]) -> None:
+    def __init__(self, digests: NDArray[np.uint64], has_numbers: bool = False) -> None:
+        self.has_numbers = has_numbers
         order = np.lexsort((digests[:, 1], digests[:, 0]))
         self._high, self._low = digests[order, 0], digests[order, 1]
         self._order = order.astype(np.int32 if order.size < 2**31 else np.int64)
@@ -84,6 +89,11 @@ class IdIndex:
             indices[is_match] = self._order[position[is_match]]
             position = np.where(is_open, position + 1, self._high.size)
         return indices
+
+
+def is_number(sample_id: str) -> bool:
+    """Return whether an id may be taken for a number, as 17, 007 and 1.0 may."""
+    return not sample_id.strip("0123456789.+-")
 
 
 def hash_ids(ids: Iterable[str]) -> NDArray[np.uint64]:

@@ -4,6 +4,7 @@ A selection scores the samples, fits a mixture to the histogram of the scores, j
 estimates the quality of the kept set.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -37,7 +38,7 @@ from mild_core.verdict import (
     measure_component_distance,
 )
 
-RoundLike: TypeAlias = RoundBits | NDArray[np.bool_] | NDArray[np.integer]
+RoundLike: TypeAlias = RoundBits | NDArray[np.bool_] | NDArray[np.integer] | NDArray[np.floating]
 """One round: packed bits, or which samples the model predicted correctly, shape (n_epochs, n_samples)."""
 
 
@@ -53,7 +54,8 @@ def select(
     rounds
         One round, or a sequence of rounds of the same samples, oldest first. A round is an array of shape (n_epochs,
         n_samples), or a `RoundBits`, which can also describe unobserved epochs, members and planted samples. The array
-        has booleans or integers 0 and 1, true where the model predicted the given label of a sample in an epoch.
+        has booleans or numbers 0 and 1, true where the model predicted the given label of a sample in an epoch. An
+        array of more epochs than samples is probably transposed, and gives a warning.
     options
         Metric, fit, threshold rule and further options; None for the defaults.
     annotations
@@ -123,7 +125,8 @@ def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap)
 
 def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
     """Convert all rounds to packed bits, and check their number, their numbers of samples and their lengths."""
-    packed_rounds = [_pack_round(bits) for bits in (rounds if isinstance(rounds, Sequence) else [rounds])]
+    sequence = rounds if isinstance(rounds, Sequence) else [rounds]
+    packed_rounds = [_pack_round(bits) for bits in sequence]
     if not packed_rounds:
         raise ParameterError("there are 0 rounds to select from; give at least one round of epochs")
     sizes = {bits.n_samples for bits in packed_rounds}
@@ -138,6 +141,12 @@ def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
             f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one, or transpose an "
             "array that has one row per sample"
         )
+    for given, bits in zip(sequence, packed_rounds, strict=True):
+        if bits.n_epochs > bits.n_samples and not isinstance(given, RoundBits):
+            warnings.warn(
+                f"a round has {bits.n_epochs} epochs of {bits.n_samples} samples; transpose it if its rows are samples",
+                stacklevel=3,
+            )
     return packed_rounds
 
 
@@ -160,17 +169,18 @@ def _pack_round(bits: RoundLike) -> RoundBits:
         raise ParameterError(
             f"a round has the shape {correct.shape}, an array of shape (n_epochs, n_samples) is needed; {cause}"
         )
-    if correct.dtype.kind not in "biu":
+    if correct.dtype.kind not in "biuf":
         raise ParameterError(
-            f"a round has the type {correct.dtype}, booleans or integers 0 and 1 are needed; compare predictions with "
+            f"a round has the type {correct.dtype}, booleans or numbers 0 and 1 are needed; compare predictions with "
             "the given labels (predicted == labels)"
         )
-    if correct.dtype.kind != "b" and correct.size and not (correct.min() >= 0 and correct.max() <= 1):
+    is_correct = correct == 1
+    if not (is_correct | (correct == 0)).all():
         raise ParameterError(
             f"a round has values in {correct.min()}..{correct.max()}, only 0 and 1 are allowed; compare predictions "
             "with the given labels (predicted == labels), and give packed bits as RoundBits"
         )
-    return RoundBits(correct.shape[1], bitmap.pack(correct))
+    return RoundBits(correct.shape[1], bitmap.pack(is_correct))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

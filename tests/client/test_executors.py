@@ -38,6 +38,7 @@ GIVEN: Mapping[str, Any] = {
     "bits": BITS,
     "metrics": {"train_loss": 0.25},
     "allow_gaps": True,
+    "samples_by": "ids",
     "index": 3,
     "shard": 1,
     "of": 2,

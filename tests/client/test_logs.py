@@ -13,13 +13,15 @@ import pytest
 
 from mild_client import AsyncMildClient, MildClient, RunSpec
 from mild_client.errors import BadRequest, Conflict, NotFound, TooLarge
-from mild_client.logs import CARTOGRAPHY, MEDIA_TYPES, detect_format
+from mild_client.logs import CARTOGRAPHY, MEDIA_TYPES, SamplesBy, detect_format, split_file
+from mild_client.requests import FileSlice
 from mild_core.errors import ParameterError
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.ingest import FORMATS
 from tests.client.wire import VERSION, Reply, serving
 from tests.inprocess import running
+from tests.service.ingest.logs import ARROW, ARROW_FILE, WRITERS
 
 N = 500
 SAMPLES = np.arange(N)
@@ -117,6 +119,44 @@ def test_a_file_is_sent_by_its_extension(opened: Open, tmp_path: Path) -> None:
     assert client.push("a", table)["records"] == 2
     assert client.push("a", lines, complete=True)["epochs"][0]["state"] == "committed"
     assert client.push("a", dynamics, media_type=CARTOGRAPHY)["epochs"][0]["num_correct"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("lines.json", b'\xef\xbb\xbf{"epoch": 0, "sample": 1, "correct": 1}\n{"epoch": 0, "sample": 2, "correct": 0}'),
+        ("array.jsonl", b' [{"epoch": 0, "sample": 1, "correct": 1}, {"epoch": 0, "sample": 2, "correct": 0}]'),
+        ("packed.csv", gzip.compress(b"epoch,sample,correct\n0,1,1\n0,2,0\n", mtime=0)),
+        ("plain.csv.gz", b"epoch;sample;correct\n0;1;1\n0;2;0\n"),
+        ("table.feather", WRITERS[ARROW_FILE]([{"epoch": 0, "sample": s, "correct": s == 1} for s in (1, 2)])),
+        ("table.arrow", WRITERS[ARROW]([{"epoch": 0, "sample": s, "correct": s == 1} for s in (1, 2)])),
+    ],
+)
+def test_a_file_is_read_as_what_it_holds(opened: Open, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    epoch = opened(3).push("a", tmp_path / name)["epochs"][0]
+    assert (epoch["num_observed"], epoch["num_correct"]) == (2, 1)
+
+
+def test_a_csv_is_cut_between_records_and_not_within_quotes(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    records = [f'{number},0,1,"line\nand ""line""\n\n{number}"\n' for number in range(200)]
+    log.write_text("sep=,\nsample,epoch,correct,text\n" + "".join(records))
+    parts = list(split_file(log, None, {"max_log_bytes": 300}))
+    texts = [b"".join(part.content.iter_chunks()).decode() for part in parts if isinstance(part.content, FileSlice)]
+    assert all(text.startswith("sep=,\nsample,epoch,correct,text\n") for text in texts)
+    assert "".join(text.split("\n", 2)[2] for text in texts) == "".join(records)
+    assert all(text.count('"') % 2 == 0 for text in texts)
+
+
+def test_numbers_may_be_said_to_be_ids_or_indices(opened: Open) -> None:
+    client = opened(3)
+    client.put_sample_ids("a", ["2", "1", "0"])
+    zero = np.array([0])
+    ways: list[tuple[SamplesBy | None, int]] = [(None, 2), ("ids", 2), ("indices", 0)]
+    for number, (samples_by, index) in enumerate(ways):
+        client.log_predictions("a", number, zero, zero, zero, complete=True, samples_by=samples_by)
+        assert client.get_epoch("a", 0, number)["missing"] == [sample for sample in range(3) if sample != index]
 
 
 def test_what_the_service_refuses_is_told_and_not_stored(opened: Open, tmp_path: Path) -> None:
@@ -220,4 +260,4 @@ def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_format_of_the_service_has_a_file_name_here() -> None:
-    assert {*MEDIA_TYPES.values(), CARTOGRAPHY} == set(FORMATS)
+    assert {*MEDIA_TYPES.values(), CARTOGRAPHY, ARROW_FILE} == set(FORMATS)

@@ -23,10 +23,17 @@ def test_a_boolean_array_is_one_round() -> None:
     assert selection.verdict == "separable"
 
 
-def test_integers_0_and_1_are_booleans() -> None:
+def test_numbers_0_and_1_are_booleans() -> None:
     expected = select(CORRECT).indices.tolist()
     assert select(CORRECT.astype(np.uint8)).indices.tolist() == expected
     assert select(CORRECT.astype(np.int64)).indices.tolist() == expected
+    assert select(CORRECT.astype(np.float32)).indices.tolist() == expected
+
+
+def test_more_epochs_than_samples_give_a_warning() -> None:
+    with pytest.warns(UserWarning, match="600 epochs of 20 samples; transpose it"):
+        select(CORRECT.T)
+    select(RoundBits(20, pack(CORRECT.T)))  # packed bits say how many samples there are
 
 
 def test_a_round_needs_no_sequence_around_it() -> None:
@@ -53,8 +60,9 @@ def test_an_array_of_no_epochs_has_no_evidence() -> None:
         (np.stack([CORRECT, CORRECT]), r"shape \(2, 20, 600\), .* list of arrays, one per round"),
         (np.bool_(True), r"shape \(\), .* with at least one sample"),
         (CORRECT[:, :0], r"shape \(20, 0\), .* with at least one sample"),
-        (CORRECT.astype(float), r"type float64, booleans or integers 0 and 1 are needed; compare predictions"),
-        (CORRECT.astype(object), "type object, booleans or integers 0 and 1 are needed"),
+        (CORRECT * 0.5, r"values in 0.0..0.5, only 0 and 1 are allowed; compare predictions"),
+        (np.where(CORRECT, np.nan, 1), r"values in nan..nan, only 0 and 1 are allowed"),
+        (CORRECT.astype(object), "type object, booleans or numbers 0 and 1 are needed; compare predictions"),
         (CORRECT * 7, r"values in 0..7, only 0 and 1 are allowed; compare predictions"),
         (-CORRECT.astype(np.int8), r"values in -1..0, only 0 and 1 are allowed"),
         (pack(CORRECT), "give packed bits as RoundBits"),

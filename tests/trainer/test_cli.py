@@ -318,6 +318,8 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(run: CliRunner, tmp_path: Pa
         ({"bits": np.zeros((2, 3), dtype=bool)}, "holds bits and no `correct`"),
         ({"correct": np.zeros(3, dtype=bool)}, r"correct is bool of shape \(3,\)"),
         ({"correct": np.full((2, 3), 2)}, "of 0 and 1"),
+        ({"correct": np.full((2, 3), 0.5)}, "of 0 and 1"),
+        ({"correct": np.full((2, 3), "1")}, "of 0 and 1"),
         ({"correct": np.zeros((2, 3), bool), "observed": np.zeros((1, 3), bool)}, r"observed is \(1, 3\)"),
         ({"correct": np.zeros((2, 3), bool), "clean": np.zeros(2, bool)}, r"clean has shape \(2,\) for 3 samples"),
         ({"correct": np.zeros((2, 3), bool), "planted": np.zeros(2, bool)}, r"planted is bool of shape \(2,\) for 3"),
@@ -335,6 +337,14 @@ def test_a_file_without_bits_is_refused(
     result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
     assert result.exit_code == 2
     assert re.search(message, result.stderr)
+
+
+def test_floats_are_bits_and_labels_say_that_there_are_few_samples(run: CliRunner, tmp_path: Path) -> None:
+    correct = (np.arange(30)[:, None] >= np.arange(20)).astype(float)
+    np.savez(tmp_path / "bits.npz", correct=correct, labels=np.zeros(20, int))
+    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npz")])
+    assert result.exit_code == 0
+    assert (json.loads(result.stdout)["num_samples"], json.loads(result.stdout)["epochs"]) == (20, 30)
 
 
 def test_a_file_with_labels_is_cut_by_class(run: CliRunner, tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
     [
         ("index,score\n1,2\n", "lacks the column 'mark'"),
         ("", "lacks the column 'index'"),
+        ("index|mark\n1|clean\n", r"'index\|mark'.*commas, semicolons or tabs"),
+        ("index,mark\n1.5,clean\n", "line 2: index is '1.5'"),
         ("index,mark\n1,good\n", "line 2: mark is 'good'; write clean or wrong"),
         ("index,mark\n-1,clean\n", "line 2: index is '-1'"),
         ("index,mark\n,clean\n", "line 2: index is ''"),
@@ -97,6 +99,21 @@ def test_marks_that_cannot_be_read_are_refused(text: str, message: str, tmp_path
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ReviewError, match=message):
         review_list.read_marks(path, 10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffindex;id;mark\r\n3;a,b;wrong\r\n5;;clean\r\n",
+        "index\tmark\n3\twrong\n5\tclean\n",
+        'id,mark,index\n"a;b;c\n;;",wrong,3.0\n,clean,5.0\n',
+    ],
+)
+def test_marks_are_read_as_spreadsheets_save_them(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    marks = review_list.read_marks(path, 10)
+    assert (marks.n_known, marks.get_mark(3), marks.get_mark(5)) == (2, False, True)
 
 
 def test_impossible_marks_are_refused(tmp_path: Path) -> None:

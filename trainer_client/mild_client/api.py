@@ -30,7 +30,7 @@ from mild_client.arguments import (
 from mild_client.backend import Position
 from mild_client.errors import NotFound
 from mild_client.events import EventStream
-from mild_client.logs import EpochKey, LogPart
+from mild_client.logs import EpochKey, LogPart, SamplesBy
 from mild_client.requests import (
     BITMAP,
     NDJSON,
@@ -70,6 +70,7 @@ class LogCalls(ServiceCalls):
         round: int = 0,
         complete: bool = False,
         attempt: int | None = None,
+        samples_by: SamplesBy | None = None,
     ) -> Call[JsonObject]:
         """Send predictions of some samples for an epoch, and return the number of records and the state of the epoch.
 
@@ -85,15 +86,23 @@ class LogCalls(ServiceCalls):
             Shape (n_records,), the predicted classes and the given labels.
         complete
             Whether to commit the epoch now. Otherwise the service commits the epoch once it has all observed samples.
+        samples_by
+            Whether `samples` are external ids or indices. None: a text is an id; a number is one if the run has a
+            number for an id.
         """
         limits = yield from self.limits()
         key = to_integer(round, "round"), to_integer(epoch, "epoch")
         arrays = to_array(samples, "samples"), to_classes(predicted, "predicted"), to_classes(labels, "labels")
         parts = logs.split_arrays(key, *arrays, limits)
-        return (yield from self._post_log(run_id, parts, complete, attempt))
+        return (yield from self._post_log(run_id, parts, complete, attempt, samples_by))
 
     def post_records(
-        self, run_id: str, records: Iterable[Mapping[str, Any]], complete: bool = False, attempt: int | None = None
+        self,
+        run_id: str,
+        records: Iterable[Mapping[str, Any]],
+        complete: bool = False,
+        attempt: int | None = None,
+        samples_by: SamplesBy | None = None,
     ) -> Call[JsonObject]:
         """Send prediction records, and return their number and the states of their epochs.
 
@@ -109,9 +118,11 @@ class LogCalls(ServiceCalls):
             default.
         complete
             Whether to commit the epochs even if samples are missing.
+        samples_by
+            How the records name samples, as in `log_predictions`.
         """
         limits = yield from self.limits()
-        return (yield from self._post_log(run_id, logs.split_records(records, limits), complete, attempt))
+        return (yield from self._post_log(run_id, logs.split_records(records, limits), complete, attempt, samples_by))
 
     def push(
         self,
@@ -120,6 +131,7 @@ class LogCalls(ServiceCalls):
         complete: bool = False,
         media_type: str | None = None,
         attempt: int | None = None,
+        samples_by: SamplesBy | None = None,
     ) -> Call[JsonObject]:
         """Send a log file to a run, and return the number of records and the states of their epochs.
 
@@ -136,6 +148,8 @@ class LogCalls(ServiceCalls):
         media_type
             Content type of the file. None takes that of its first bytes and its extension: .json, .ndjson, .jsonl,
             .csv, .arrows, .arrow, .feather or .parquet, followed by .gz or .zst if the file is compressed.
+        samples_by
+            How the log names samples, as in `log_predictions`.
 
         Raises
         ------
@@ -145,13 +159,17 @@ class LogCalls(ServiceCalls):
             If the file is too long for one request and its format cannot be split.
         """
         limits = yield from self.limits()
-        return (
-            yield from self._post_log(
-                run_id, logs.split_file(to_path(file, "file"), media_type, limits), complete, attempt
-            )
-        )
+        parts = logs.split_file(to_path(file, "file"), media_type, limits)
+        return (yield from self._post_log(run_id, parts, complete, attempt, samples_by))
 
-    def _post_log(self, run_id: str, parts: Iterator[LogPart], complete: bool, attempt: int | None) -> Call[JsonObject]:
+    def _post_log(
+        self,
+        run_id: str,
+        parts: Iterator[LogPart],
+        complete: bool,
+        attempt: int | None,
+        samples_by: SamplesBy | None,
+    ) -> Call[JsonObject]:
         """Send the parts of a log one by one, and return the number of records and the states of their epochs.
 
         A request with ``complete`` commits all epochs of its records, and later parts may have records of the same
@@ -162,7 +180,7 @@ class LogCalls(ServiceCalls):
         part = next(parts, None)
         while part is not None:
             following = next(parts, None)
-            answer = yield from self._post_part(run_id, part, complete and following is None, attempt)
+            answer = yield from self._post_part(run_id, part, complete and following is None, attempt, samples_by)
             n_records += answer["records"]
             epochs_part = part.make_epochs_part()
             for epoch in answer["epochs"]:
@@ -174,15 +192,20 @@ class LogCalls(ServiceCalls):
                     partial_epochs.pop(key, None)
             part = following
         for part in {id(part): part for part in partial_epochs.values()}.values():
-            answer = yield from self._post_part(run_id, part, True, attempt)
+            answer = yield from self._post_part(run_id, part, True, attempt, samples_by)
             epochs |= {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
         return {"run_id": run_id, "records": n_records, "epochs": list(epochs.values())}
 
-    def _post_part(self, run_id: str, part: LogPart, complete: bool, attempt: int | None) -> Call[JsonObject]:
+    def _post_part(
+        self, run_id: str, part: LogPart, complete: bool, attempt: int | None, samples_by: SamplesBy | None
+    ) -> Call[JsonObject]:
+        params = {"complete": "true"} if complete else {}
+        if samples_by is not None:
+            params["samples_by"] = samples_by
         request = Request(
             "POST",
             build_run_path(run_id, "predictions"),
-            {"complete": "true"} if complete else {},
+            params,
             {**part.build_headers(), **build_attempt_header(attempt)},
             part.content,
             read_timeout=_LOG_TIMEOUT,

@@ -1,5 +1,6 @@
 """Conversion of prediction logs (arrays, records and files) into request bodies within the service's limits."""
 
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from mild_core.errors import ParameterError
 
 EpochKey: TypeAlias = tuple[int, int]
 """Round and epoch."""
+
+SamplesBy: TypeAlias = Literal["ids", "indices"]
+"""How a log names samples."""
 
 CARTOGRAPHY = "application/x-cartography+ndjson"
 _CSV = "text/csv"
@@ -310,26 +314,38 @@ def _split_lines(path: Path, n_bytes: int, media_type: str, limit: int) -> Itera
     """Yield parts of whole lines, of at most `limit` bytes each; each part of a CSV begins with its header."""
     with path.open("rb") as file:
         header = file.readline() if media_type == _CSV else b""
+        if header.removeprefix(codecs.BOM_UTF8).startswith(b"sep="):  # by which spreadsheets name the separator
+            header += file.readline()
         start = file.tell()
         while start < n_bytes:
             stop = min(start + limit - len(header), n_bytes)
             if stop < n_bytes:
-                stop = _find_line_end(file, start, stop)
+                stop = _find_record_end(file, start, stop, quotes=media_type == _CSV)
             yield LogPart(FileSlice(path, start, stop, header), media_type)
             start = stop
 
 
-def _find_line_end(file: BinaryIO, start: int, stop: int) -> int:
-    """Return the position after the last line that ends between `start` and `stop`; raise TooLarge if none does."""
-    end = stop
-    while end > start:
-        first = max(start, end - _SEARCH_BYTES)
-        file.seek(first)
-        newline = file.read(end - first).rfind(b"\n")
-        if newline >= 0:
-            return first + newline + 1
-        end = first
-    raise TooLarge(
-        f"{file.name} has a line of more than {stop - start} bytes from byte {start} on, this service takes no more "
-        "in one post; check that it is a log with a record a line"
-    )
+def _find_record_end(file: BinaryIO, start: int, stop: int, quotes: bool) -> int:
+    """Return the position after the last record that ends between `start` and `stop`; raise TooLarge if none does.
+
+    A record ends with a line; with `quotes`, line ends in quoted values do not count.
+    """
+    file.seek(start)
+    end, is_quoted = start, False
+    for first in range(start, stop, _SEARCH_BYTES):
+        block = file.read(min(_SEARCH_BYTES, stop - first))
+        if not quotes or not (is_quoted or b'"' in block):
+            newline = block.rfind(b"\n")
+            end = end if newline < 0 else first + newline + 1
+            continue
+        text = np.frombuffer(block, dtype=np.uint8)
+        is_inside = (np.cumsum(text == ord('"')) + is_quoted) % 2 == 1
+        ends = np.flatnonzero((text == ord("\n")) & ~is_inside)
+        end = first + int(ends[-1]) + 1 if ends.size else end
+        is_quoted = bool(is_inside[-1])
+    if end == start:
+        raise TooLarge(
+            f"{file.name} has a line of more than {stop - start} bytes from byte {start} on, this service takes no "
+            "more in one post; check that it is a log with a record a line"
+        )
+    return end

@@ -32,6 +32,7 @@ from mild_client.executors import (
     make_async_method,
     make_blocking_method,
 )
+from mild_client.logs import SamplesBy
 from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
 from mild_core.errors import ParameterError
@@ -130,6 +131,7 @@ class RunCalls:
         predicted: ArrayLike,
         labels: ArrayLike,
         complete: bool = False,
+        samples_by: SamplesBy | None = None,
     ) -> Call[JsonObject]:
         """Send predictions of some samples for an epoch of the open round, and return the states of the epochs.
 
@@ -145,10 +147,14 @@ class RunCalls:
             Shape (n_records,), the predicted classes and the given labels.
         complete
             Whether to commit the epoch now. Otherwise the service commits the epoch once it has all observed samples.
+        samples_by
+            Whether `samples` are external ids or indices. None: a text is an id; a number is one if the run has a
+            number for an id.
         """
         epoch = to_integer(epoch, "epoch")
+        attempt = self._require_attempt()
         answer = yield from self._calls.log_predictions(
-            self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, self._require_attempt()
+            self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, attempt, samples_by
         )
         self.epoch = max(self.epoch, epoch + 1)
         self._is_finished = False

@@ -145,6 +145,7 @@ def select(
         Path | None,
         typer.Option("--labels", help="The given labels, for predictions alone: a .npy, .csv, .json or .txt."),
     ] = None,
+    samples_by: o.SamplesByOption = None,
     samples_first: Annotated[
         bool | None,
         typer.Option(
@@ -162,7 +163,7 @@ def select(
     with exit_on_error():
         if out is not None:
             check_set_path(out)
-        source = FileSource(file, parse_columns(columns or ""), labels, samples_first=samples_first)
+        source = FileSource(file, parse_columns(columns or ""), labels, samples_by, samples_first)
         result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
         if description:
             typer.echo(description, err=True)
@@ -192,7 +193,7 @@ def _format_selection(selection: dict[str, Any]) -> str:
 def push(
     file: Annotated[
         Path,
-        typer.Argument(help="A prediction log: .json, .ndjson, .jsonl, .csv, .arrow or .parquet; then .gz or .zst."),
+        typer.Argument(help="A prediction log: .json, .jsonl, .csv, .arrow, .feather or .parquet; then .gz or .zst."),
     ],
     url: o.ServiceUrl,
     run_id: Annotated[
@@ -212,6 +213,7 @@ def push(
         int | None,
         typer.Option("--num-samples", min=1, help="With --create: samples of the run, if not those of the log."),
     ] = None,
+    samples_by: o.SamplesByOption = None,
 ) -> None:
     """Send a prediction log to a run, and print what became of its epochs, as JSON."""
     from mild_client import MildClient
@@ -221,7 +223,7 @@ def push(
     with exit_on_error(), MildClient(url, api_key=api_key) as client:
         if create:
             create_run(client, run_id, file, num_samples)
-        pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None)
+        pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None, samples_by=samples_by)
         typer.echo(json.dumps(pushed, indent=2))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from mild_client.backends.background import Mode
+from mild_client.logs import SamplesBy
 from mild_core.errors import MildError, describe_os_error
 from mild_core.fields import resolve_field_types
 from mild_trainer import presets
@@ -164,6 +165,10 @@ SyncUrl: TypeAlias = Annotated[
     typer.Option("--url", envvar="MILD_URL", help="The service; without it, for each run the one it was recorded for."),
 ]
 ServiceUrl: TypeAlias = Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")]
+SamplesByOption: TypeAlias = Annotated[
+    SamplesBy | None,
+    typer.Option("--samples-by", help="Whether the log names samples by ids or by indices, where both may be meant."),
+]
 ModeOption: TypeAlias = Annotated[
     Mode,
     _make_option(

@@ -19,7 +19,15 @@ from mild_core import bitmap
 from mild_core.errors import MildError
 from mild_core.types import RoundBits
 from mild_core.wrong_predictions import find_majority_classes
-from mild_service.ingest import Batch, LogAccumulator, LogLimits, NewSampleResolver, collect_rounds, open_reader
+from mild_service.ingest import (
+    Batch,
+    LogAccumulator,
+    LogLimits,
+    NewSampleResolver,
+    check_indices,
+    collect_rounds,
+    open_reader,
+)
 from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sample_resolvers import SampleNameError
 from mild_service.ingest.sandbox import Sandbox
@@ -71,7 +79,8 @@ def read_log(source: LogSource) -> RecordedBits:
         If the log or the labels cannot be read, or contradict themselves or each other.
     """
     paths = find_log_files(source.path)
-    class_names, resolver = ClassNames(), NewSampleResolver(_LIMITS.n_samples, _LIMITS.n_cells)
+    class_names = ClassNames()
+    resolver = NewSampleResolver(_LIMITS.n_samples, _LIMITS.n_samples, _LIMITS.n_cells, source.samples_by)
     labels = None if source.labels is None else read_labels(source.labels, source.columns, class_names, resolver)
     limits = replace(
         _LIMITS, resolver=resolver, options=LogOptions(source.columns, class_names, labels, skip_unobserved=True)
@@ -85,6 +94,8 @@ def read_log(source: LogSource) -> RecordedBits:
             log = LogAccumulator(replace(limits, n_samples=n_samples), keep_classes=True)
             _add_files(log, paths, sandbox)
     try:
+        if labels is None and source.samples_by is None and resolver.ids is None:
+            check_indices(log)
         rounds = collect_rounds(log)
     except MildError as error:
         raise _explain(source.path, error) from error
@@ -201,9 +212,14 @@ _HINTS = {
 
 def _explain(path: Path, error: MildError) -> DataError:
     """Return an error of a reader as the error of a file, with the option that helps."""
-    text = str(error)
+    text = str(error).replace(_SENT, "").replace("send samples_by", "give samples_by")
     hint = next((hint for part, hint in _HINTS.items() if part in text), "")
-    return DataError(f"{path}: {text.replace(_SENT, '')}{hint}")
+    text = (
+        text.replace(_SENT, "")
+        .replace("send samples_by=", "give --samples-by ")
+        .replace("samples_by=", "--samples-by ")
+    )
+    return DataError(f"{path}: {text}{hint}")
 
 
 def read_labels(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.errors import InvalidInput, SampleIdError
-from mild_core.sample_ids import IdIndex, find_id_error, hash_ids
+from mild_core.sample_ids import IdIndex, find_id_error, hash_ids, is_number
 from mild_service.concurrency import LruCache
 from mild_service.errors import NoSampleIds, SampleIdsFrozen, SampleNotFound, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.models import NO_PRECONDITION, Precondition, Run, SampleIdsRef
@@ -188,11 +188,11 @@ class ExternalIds:
             index = self._indices.get(ref.upload)
             if index is None:
                 n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
-                digests = [
-                    await anyio.to_thread.run_sync(hash_ids, ids)
-                    async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces))
-                ]
-                index = await anyio.to_thread.run_sync(lambda: IdIndex(np.concatenate(digests)))
+                digests, has_numbers = [], False
+                async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces)):
+                    digests.append(await anyio.to_thread.run_sync(hash_ids, ids))
+                    has_numbers = has_numbers or any(map(is_number, ids))
+                index = await anyio.to_thread.run_sync(IdIndex, np.concatenate(digests), has_numbers)
                 self._indices.put(ref.upload, index)
             return index
 

@@ -5,9 +5,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mild_service.errors import UnsupportedMediaType
-from mild_service.ingest.accumulator import LoadEpoch, LogAccumulator, StoredEpoch, collect_rounds
+from mild_service.ingest.accumulator import LoadEpoch, LogAccumulator, StoredEpoch, check_indices, collect_rounds
 from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Reader
-from mild_service.ingest.sample_resolvers import NewSampleResolver, RunSampleResolver, SampleResolver
+from mild_service.ingest.sample_resolvers import (
+    NewSampleResolver,
+    RunSampleResolver,
+    SampleResolver,
+    SamplesBy,
+)
 
 if TYPE_CHECKING:  # the reading process does not import it
     from mild_service.ingest.sandbox import Sandbox
@@ -24,12 +29,14 @@ __all__ = [
     "Reader",
     "RunSampleResolver",
     "SampleResolver",
+    "SamplesBy",
     "StoredEpoch",
+    "check_indices",
     "collect_rounds",
     "open_reader",
 ]
 
-_SANDBOXED = ("arrow_stream", "parquet")
+_SANDBOXED = ("arrow", "parquet")
 """Formats of a C++ library that trusts offsets and lengths in the body; a separate process reads each such body."""
 
 NDJSON = "application/x-ndjson"
@@ -37,7 +44,8 @@ FORMATS = {
     "application/json": "json_array",
     NDJSON: "ndjson",
     "text/csv": "csv_table",
-    "application/vnd.apache.arrow.stream": "arrow_stream",
+    "application/vnd.apache.arrow.stream": "arrow",
+    "application/vnd.apache.arrow.file": "arrow",
     "application/vnd.apache.parquet": "parquet",
     "application/x-cartography+ndjson": "cartography",
 }

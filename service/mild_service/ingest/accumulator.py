@@ -204,6 +204,10 @@ class LogAccumulator:
         """The given labels in the log, -1 where unknown, shape (n_samples,); None if no classes are accumulated."""
         return None if self._classes is None else self._classes.labels
 
+    def count_named_samples(self) -> int:
+        """Return the number of samples that any record names."""
+        return int(np.count_nonzero(np.bitwise_or.reduce(list(self._marks.values())))) if self._marks else 0
+
     def get_bits(self, key: EpochKey) -> EpochBits:
         """Return the bits of an epoch that are in the log itself, without those from the store."""
         marks = self._marks[key][: self.n_samples]
@@ -344,6 +348,16 @@ def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, sli
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
     for records in np.split(order, starts[1:]):
         yield divmod(int(keys[records[0]]), n_epochs), records
+
+
+def check_indices(log: LogAccumulator) -> None:
+    """Raise `InvalidRequest` if a log names samples by numbers most of which it leaves out, as ids do."""
+    n_named = log.count_named_samples()
+    if 0 < 2 * n_named < log.n_samples:
+        raise InvalidRequest(
+            f"the log names {n_named} samples by numbers up to {log.n_samples - 1}, which may be ids or indices; send "
+            "samples_by=ids, or samples_by=indices if the samples in between are samples, too"
+        )
 
 
 def collect_rounds(log: LogAccumulator) -> list[RoundBits]:

@@ -1,4 +1,4 @@
-"""Reads Arrow IPC streams and Parquet files with pyarrow, in the sandbox only."""
+"""Reads Arrow IPC streams and files, and Parquet files, with pyarrow, in the sandbox only."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
@@ -12,15 +12,19 @@ from pyarrow import parquet
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import MalformedBody
 from mild_service.ingest.column_ipc import BATCH_ROWS, Block, TextColumn
-from mild_service.ingest.columns import FIELDS, Column, Flags, RowNumbers
+from mild_service.ingest.columns import FIELDS, MAX_WHOLE, Column, Flags, RowNumbers
 from mild_service.ingest.log_options import CLASS_FIELDS
 
 TEXT_FIELDS = ("sample", *CLASS_FIELDS)
 """Fields that may hold texts."""
 
 
-def read_arrow_stream(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
-    """Yield the record batches of an Arrow IPC stream.
+_ARROW_FILE = b"ARROW1"
+"""First bytes of an Arrow IPC file, as Feather is, too; a stream has none of its own."""
+
+
+def read_arrow(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the record batches of an Arrow IPC stream or file.
 
     Parameters
     ----------
@@ -29,17 +33,21 @@ def read_arrow_stream(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
     fields
         The field of each column to read. All other columns are left out.
     """
-    schema = pyarrow.ipc.open_stream(source).schema
-    columns = _select_columns(schema.names, fields, "stream")
+    is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
+    open_source = pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream
+    source.seek(0)
+    schema = open_source(source).schema
+    columns = _select_columns(schema.names, fields, "file" if is_file else "stream")
     source.seek(0)
     options = pyarrow.ipc.IpcReadOptions(
         use_threads=False, included_fields=[schema.names.index(name) for name in columns]
     )
-    yield from pyarrow.ipc.open_stream(source, options=options)
+    reader = open_source(source, options=options)
+    yield from map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
 
 
 def read_parquet(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
-    """Yield the record batches of a Parquet file; see `read_arrow_stream` for the parameters."""
+    """Yield the record batches of a Parquet file; see `read_arrow` for the parameters."""
     metadata = parquet.read_metadata(source)
     columns = _select_columns(metadata.schema.to_arrow_schema().names, fields, "file")
     source.seek(0)
@@ -132,15 +140,22 @@ def _compute_text_lengths(values: Any) -> NDArray[np.int64]:
 
 
 def _convert_integers(rows: RowNumbers, name: str, values: Any) -> Column:
-    """Convert a pyarrow array of integers, or of booleans if it is the column ``correct``."""
+    """Convert a pyarrow array of integers or whole floats, or of booleans if it is the column ``correct``."""
     kind, types = values.type, pyarrow.types
     if types.is_null(kind):
         return Column(np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=bool))
-    if not (types.is_integer(kind) or (name == "correct" and types.is_boolean(kind))):
+    is_bit = name == "correct" and types.is_boolean(kind)
+    if not (types.is_integer(kind) or types.is_floating(kind) or is_bit):
         expected = "booleans or integers are" if name == "correct" else "integers are"
         hint = ", or external ids once the run has sample ids" if name == "sample" else ""
         raise rows.make_error(0, name, f"the column holds {kind}, {expected} needed{hint}")
-    numbers, absent = _to_numbers(values.cast(pyarrow.uint8()) if types.is_boolean(kind) else values)
+    numbers, absent = _to_numbers(values.cast(pyarrow.uint8()) if is_bit else values)
+    if types.is_floating(kind):
+        absent = np.isnan(numbers) | (False if absent is None else absent)
+        numbers = np.where(absent, 0, numbers)
+        is_whole = (np.trunc(numbers) == numbers) & (np.abs(numbers) <= MAX_WHOLE)
+        rows.reject_faulty(~is_whole, name, "an integer is needed", numbers)
+        return Column(numbers.astype(np.int64), absent)
     if types.is_uint64(kind):
         rows.reject_faulty(numbers > np.uint64(2**63 - 1), name, "an integer of 64 bits is needed", numbers)
     return Column(numbers, absent)

@@ -1,6 +1,6 @@
 """Dataset Cartography's training dynamics: a line per sample with ``guid``, ``gold`` and ``logits_epoch_<X>``.
 
-``guid`` is the sample's index, or its external id if it is a string; ``gold`` is its given label. The class with the
+``guid`` names the sample, as ``sample`` does in other logs; ``gold`` is its given label. The class with the
 greatest logit is the prediction. A line may hold several epochs.
 """
 
@@ -8,17 +8,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mild_service.ingest.columns import Batch, LogLimits, RowNumbers, abbreviate, make_batch_from_records
+from mild_service.ingest.columns import (
+    Batch,
+    LogLimits,
+    RowNumbers,
+    abbreviate,
+    make_batch_from_records,
+    to_integers,
+)
 from mild_service.ingest.ndjson import NdjsonReader, decode_lines
 
 _LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
 _EXAMPLE = '{"guid": 17, "logits_epoch_0": [2.9, -2.3], "gold": 0}'
-_NUMBERS: tuple[type, ...] = (int,)
-_ANY: tuple[type, ...] = (int, str)
-_GUIDS = {
-    _NUMBERS: "an integer, or an external id once the run has sample ids,",
-    _ANY: "an integer or an external id",
-}
 
 
 class CartographyReader(NdjsonReader):
@@ -26,37 +27,35 @@ class CartographyReader(NdjsonReader):
 
     def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
         rows, lines = decode_lines(first, block)
-        guid_types = _NUMBERS if self._limits.resolver is None else _ANY
         numbered_records = [
-            (position, record)
-            for position, line in enumerate(lines)
-            for record in _split_epochs(rows, position, line, guid_types)
+            (position, record) for position, line in enumerate(lines) for record in _split_epochs(rows, position, line)
         ]
         if numbered_records:
             positions, records = zip(*numbered_records, strict=True)
             yield make_batch_from_records(RowNumbers("line", rows.numbers[list(positions)]), records, self._limits)
 
 
-def _split_epochs(rows: RowNumbers, position: int, line: Any, guid_types: tuple[type, ...]) -> Iterator[dict[str, Any]]:
+def _split_epochs(rows: RowNumbers, position: int, line: Any) -> Iterator[dict[str, Any]]:
     """Yield a record for each epoch in a line, with the field names of the other formats."""
     if type(line) is not dict:
         raise rows.make_error(position, None, f"got {abbreviate(line)}, an object such as {_EXAMPLE} is needed")
-    if type(line.get("gold")) is not int:
-        raise rows.make_error(position, "gold", f"got {abbreviate(line.get('gold'))}, an integer is needed")
-    if type(line.get("guid")) not in guid_types:
-        raise rows.make_error(position, "guid", f"got {abbreviate(line.get('guid'))}, {_GUIDS[guid_types]} is needed")
+    (gold,) = to_integers([line.get("gold")])
     epochs = [match for match in map(_LOGITS.fullmatch, line) if match]
     if not epochs:
-        raise rows.make_error(
-            position, None, f"it has no logits_epoch_<number>; an object such as {_EXAMPLE} is needed"
-        )
+        hint = "; send records with `epoch` as application/x-ndjson (mild push without --cartography)"
+        reason = f"it has no logits_epoch_<number>; an object such as {_EXAMPLE} is needed"
+        raise rows.make_error(position, None, reason + (hint if "epoch" in line else ""))
+    if type(gold) is not int:
+        raise rows.make_error(position, "gold", f"got {abbreviate(gold)}, an integer is needed")
+    if line.get("guid") is None:
+        raise rows.make_error(position, "guid", "it is missing; an index or an external id is needed")
     for match in epochs:
         yield {
             "round": line.get("round"),
             "epoch": int(match[1]),
             "sample": line["guid"],
-            "predicted": _find_prediction(rows, position, match[0], line[match[0]], line["gold"]),
-            "label": line["gold"],
+            "predicted": _find_prediction(rows, position, match[0], line[match[0]], gold),
+            "label": gold,
         }
 
 

@@ -21,6 +21,8 @@ EpochKey: TypeAlias = tuple[int, int]
 T = TypeVar("T")
 
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
+MAX_WHOLE = 2**53
+"""Largest float that is taken as an integer: above it, floats skip integers."""
 FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
 """Fields of a record; all others are ignored."""
 
@@ -42,7 +44,9 @@ class LogLimits:
     n_cells
         Most samples times epochs: each takes a byte of memory.
     resolver
-        Maps external ids to samples; None if the log may name samples by numbers only.
+        Maps external ids to samples; None if the log names samples by index.
+    n_classes
+        Classes of the run; None if they are unknown.
     options
         How the log is read where it differs from the service's own format.
     """
@@ -54,6 +58,7 @@ class LogLimits:
     record_bytes: int
     n_cells: int
     resolver: SampleResolver | None = None
+    n_classes: int | None = None
     options: LogOptions = field(default_factory=LogOptions)
 
 
@@ -129,7 +134,7 @@ class Batch:
     correct
         Whether the model predicted the given label.
     predicted, labels
-        Class numbers plus 1; 0 for records without them. None if no record has them.
+        Class numbers plus 1; 0 for records without them. None if no record has one.
     n_unobserved
         Number of records without an outcome, which are left out.
     """
@@ -195,7 +200,7 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
     name
         Name of the field. The values of ``correct`` may also be booleans.
     values
-        Value of each record; None if absent.
+        Value of each record; None if absent. A float without a fraction counts as an integer.
 
     Raises
     ------
@@ -206,13 +211,16 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
     allowed = {int, bool} if name == "correct" else {int}
     absent = None
     if not types <= allowed:
+        values = to_integers(values)
+        types = set(map(type, values))
         if not types <= allowed | {type(None)}:
             first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
             expected = "true, false, 1 or 0" if name == "correct" else "an integer"
             hint = ", or an external id once the run has sample ids" if name == "sample" else ""
             raise rows.make_error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
-        absent = np.array([value is None for value in values])
-        values = [0 if value is None else value for value in values]
+        if type(None) in types:
+            absent = np.array([value is None for value in values])
+            values = [0 if value is None else value for value in values]
     try:
         return Column(np.array(values, dtype=np.int64), absent)
     except OverflowError:
@@ -220,29 +228,41 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
         raise rows.make_error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
 
 
+def to_integers(values: Sequence[Any]) -> Sequence[Any]:
+    """Return `values` with integers in place of floats without a fraction, such as 3.0."""
+    return [
+        int(value) if type(value) is float and value.is_integer() and abs(value) <= MAX_WHOLE else value
+        for value in values
+    ]
+
+
 def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
-    """Convert decoded JSON values to the column ``sample``, in which integers are indices and strings external ids.
+    """Convert decoded JSON values to the column ``sample``.
+
+    `resolver` says whether the log names samples by index or by id; a number is then the id that its digits spell.
 
     Raises
     ------
     BadRecord
-        If a value is neither an integer nor a string, or if no sample has this id.
+        If a value is neither an integer nor a string, or if no sample has this name.
     """
+    if resolver is None:
+        return make_column(rows, "sample", values)
     types = set(map(type, values))
-    if resolver is None or str not in types:
-        return check_sample_numbers(rows, make_column(rows, "sample", values), resolver)
-    texts = np.array([type(value) is str for value in values])
-    column = Column(np.zeros(len(values), dtype=np.int64))
-    if types != {str}:
-        numbers = make_column(rows, "sample", [None if type(value) is str else value for value in values])
-        absent = _find_absent(rows, numbers) & ~texts
-        if not (absent | texts).all():
-            _locate_errors(rows, (~(absent | texts)).nonzero()[0], resolver.accept_numbers)
-        column = Column(numbers.values, absent)
-    positions = texts.nonzero()[0]
-    column.values[positions] = _locate_errors(
-        rows, positions, lambda: resolver.resolve([values[position] for position in positions.tolist()])
-    )
+    if not types <= {str, int, type(None)}:
+        values = to_integers(values)
+        types = set(map(type, values))
+        if not types <= {str, int, type(None)}:
+            first = next(i for i, value in enumerate(values) if type(value) not in (str, int, type(None)))
+            reason = f"got {abbreviate(values[first])}, an index or an external id is needed"
+            raise rows.make_error(first, "sample", reason)
+    first_name = values[0] if None not in values[:1] else next((value for value in values if value is not None), None)
+    if first_name is None or (type(first_name) is int and resolver.are_indices(first_name)):
+        return make_index_column(rows, values, resolver)
+    column = Column(np.zeros(len(values), dtype=np.int64), np.array([value is None for value in values]))
+    positions = (~_find_absent(rows, column)).nonzero()[0]
+    names = [str(value) for value in values if value is not None]
+    column.values[positions] = _locate_errors(rows, positions, lambda: resolver.resolve(names), "sample")
     return column
 
 
@@ -283,20 +303,29 @@ def check_class_numbers(rows: RowNumbers, column: Column, name: str, class_names
     return column
 
 
-def check_sample_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
-    """Return `column` after checking that the log may name samples by numbers.
-
-    Raises
-    ------
-    BadRecord
-        If the log has named other samples by external ids, and must not mix both.
-    """
-    if resolver is not None and rows.numbers.size and not _find_absent(rows, column).all():
-        _locate_errors(rows, np.zeros(1, dtype=np.int64), resolver.accept_numbers)
-    return column
+def make_index_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
+    """Convert values to the column ``sample`` of a log that names samples by index; a string is an error."""
+    if resolver is not None and str in set(map(type, values)):
+        first = next(i for i, value in enumerate(values) if type(value) is str)
+        reason = f"got {abbreviate(values[first])}, while other samples are named by numbers; "
+        raise rows.make_error(
+            first, "sample", reason + "name all by index, or send samples_by=ids if all names are ids"
+        )
+    return make_column(rows, "sample", values)
 
 
-def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T], name: str = "sample") -> T:
+def resolve_sample_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
+    """Return a column of numbers as sample indices: the numbers themselves, or the samples whose ids they spell."""
+    present = (~_find_absent(rows, column)).nonzero()[0]
+    if resolver is None or not present.size or resolver.are_indices(int(column.values[present[0]])):
+        return column
+    numbers: list[int | None] = column.values.tolist()
+    if column.absent is not None:
+        numbers = [None if absent else number for number, absent in zip(numbers, column.absent.tolist(), strict=True)]
+    return make_sample_column(rows, numbers, resolver)
+
+
+def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T], name: str) -> T:
     """Return the result of `resolve`, which takes the records at `positions`; turn its error into a `BadRecord`."""
     try:
         return resolve()
@@ -319,7 +348,8 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
     Raises
     ------
     BadRecord
-        If a field is missing or out of its range, or if a record has both or neither of `correct` and `predicted`.
+        If a field is missing or out of its range, if a record has neither `correct` nor `predicted`, or if the two
+        contradict each other.
     """
     rows, columns, n_unobserved = _drop_unobserved(rows, columns, limits.options)
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
@@ -327,10 +357,11 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
         rows.reject_faulty(_find_absent(rows, columns.get(name)), name, "it is missing")
     rounds = _check_range(rows, "round", columns.get("round", zeros), limits.n_rounds)
     epochs = _check_range(rows, "epoch", columns["epoch"], limits.n_epochs)
-    samples = _check_range(rows, "sample", columns["sample"], limits.n_samples)
+    name_hint = "or an external id once the run has sample ids" if limits.resolver is None else "samples_by=ids for ids"
+    samples = _check_range(rows, "sample", columns["sample"], limits.n_samples, f", {name_hint}")
     if limits.options.labels is not None:
         columns = {**columns, "label": _look_up_labels(rows, columns.get("label"), samples, limits.options.labels)}
-    correct, predicted, labels = _read_outcomes(rows, columns)
+    correct, predicted, labels = _read_outcomes(rows, columns, limits.n_classes)
     return Batch(
         rows=rows,
         rounds=rounds,
@@ -353,7 +384,9 @@ def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: Lo
     """
     if set(map(type, records)) != {dict}:
         first = next(i for i, record in enumerate(records) if type(record) is not dict)
-        raise rows.make_error(first, None, f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed")
+        hint = "; send a JSON array as application/json" if type(records[first]) is list else ""
+        reason = f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed{hint}"
+        raise rows.make_error(first, None, reason)
     fields = _collect_fields(records, limits.options.columns)
     columns = {
         name: make_class_column(rows, name, values, limits.options.class_names)
@@ -364,6 +397,10 @@ def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: Lo
     }
     if "sample" in fields:
         columns["sample"] = make_sample_column(rows, fields["sample"], limits.resolver)
+    lacks_epoch = _find_absent(rows, columns.get("epoch"))
+    if lacks_epoch.any() and "guid" in records[first := int(np.argmax(lacks_epoch))]:
+        reason = "it has guid and no epoch; send Dataset Cartography's lines as application/x-cartography+ndjson "
+        raise rows.make_error(first, None, reason + "(mild push --cartography)")
     return make_batch(rows, columns, limits)
 
 
@@ -428,36 +465,53 @@ def _look_up_labels(rows: RowNumbers, stated: Column | None, samples: Numbers, l
     return Column(values, absent)
 
 
-def _check_range(rows: RowNumbers, name: str, column: Column, limit: int) -> Numbers:
+def _check_range(rows: RowNumbers, name: str, column: Column, limit: int, hint: str = "") -> Numbers:
     """Return the values of a column after checking that they are in 0..limit - 1."""
     values = column.values
-    rows.reject_faulty((values < 0) | (values >= limit), name, f"a number in 0..{limit - 1} is needed", values)
+    rows.reject_faulty((values < 0) | (values >= limit), name, f"a number in 0..{limit - 1} is needed{hint}", values)
     return values
 
 
-def _read_outcomes(rows: RowNumbers, columns: Mapping[str, Column]) -> tuple[Flags, Numbers | None, Numbers | None]:
+def _read_outcomes(
+    rows: RowNumbers, columns: Mapping[str, Column], n_classes: int | None
+) -> tuple[Flags, Numbers | None, Numbers | None]:
     """Return whether each prediction was correct, the predicted classes plus 1, and the given labels plus 1."""
     stated, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
-    has_correct, has_predicted = ~_find_absent(rows, stated), ~_find_absent(rows, predicted)
-    rows.reject_faulty(
-        has_correct & has_predicted,
-        "correct",
-        "correct and predicted are both given; give correct, or predicted and label",
-    )
+    has_correct, has_predicted, has_label = (~_find_absent(rows, column) for column in (stated, predicted, label))
     rows.reject_faulty(~has_correct & ~has_predicted, "correct", "it is missing; give correct, or predicted and label")
-    rows.reject_faulty(
-        has_predicted & _find_absent(rows, label), "label", "it is missing next to predicted; give correct, or both"
-    )
+    rows.reject_faulty(has_predicted & ~has_label, "label", "it is missing next to predicted; give correct, or both")
     correct = np.zeros(rows.numbers.size, dtype=bool)
     if stated is not None:
         rows.reject_faulty(
             (stated.values < 0) | (stated.values > 1), "correct", "true, false, 1 or 0 is needed", stated.values
         )
         correct |= stated.values.astype(bool)
-    if predicted is None or label is None or not has_predicted.any():
-        return correct, None, None
     for name, column in (("predicted", predicted), ("label", label)):
-        outside = (column.values < 0) | (column.values > MAX_CLASS)
-        rows.reject_faulty(outside, name, f"a class number in 0..{MAX_CLASS} is needed", column.values)
-    correct |= has_predicted & (predicted.values == label.values)
-    return correct, np.where(has_predicted, predicted.values + 1, 0), np.where(has_predicted, label.values + 1, 0)
+        if column is not None:
+            _check_classes(rows, name, column, n_classes)
+    if label is None or not has_label.any():
+        return correct, None, None
+    labels = np.where(has_label, label.values + 1, 0)
+    if predicted is None or not has_predicted.any():
+        return correct, None, labels
+    is_right = predicted.values == label.values
+    rows.reject_faulty(
+        has_correct & has_predicted & (correct != is_right),
+        "correct",
+        "it contradicts predicted and label; give correct, or predicted and label, of the same prediction",
+        correct.astype(np.int64),
+    )
+    correct |= has_predicted & is_right
+    return correct, np.where(has_predicted, predicted.values + 1, 0), labels
+
+
+def _check_classes(rows: RowNumbers, name: str, column: Column, n_classes: int | None) -> None:
+    """Check that the classes of a column are those of the run."""
+    largest = MAX_CLASS if n_classes is None else n_classes - 1
+    outside = (column.values < 0) | (column.values > largest)
+    if not outside.any():
+        return
+    reason = f"a class number in 0..{largest} is needed"
+    if n_classes is not None:
+        reason += f", as the run has {n_classes} classes; number classes from 0, in the order of the run's labels"
+    rows.reject_faulty(outside, name, reason, column.values)

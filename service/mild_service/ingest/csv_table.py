@@ -1,28 +1,32 @@
-"""CSV logs with a header line and one record per line.
+"""CSV logs with a header line that names the columns, separated by commas, semicolons or tabs.
 
-pyarrow reads blocks without quotes, blank lines and invalid cells. Other blocks are read line by line, so that error
-messages name the line. Without pyarrow, all blocks are read line by line.
+pyarrow reads blocks without quotes and invalid cells. Other blocks are read record by record, so that error messages
+name the line. Without pyarrow, all blocks are read record by record.
 """
 
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
     FIELDS,
+    MAX_WHOLE,
     Batch,
     Column,
     LogLimits,
     RowNumbers,
     abbreviate,
     check_class_numbers,
-    check_sample_numbers,
     make_batch,
     make_class_column,
     make_column,
+    make_index_column,
     make_sample_column,
     record_error,
 )
@@ -31,17 +35,27 @@ from mild_service.ingest.log_options import CLASS_FIELDS, LogOptions
 from mild_service.ingest.sample_resolvers import SampleResolver
 
 _BLOCK_BYTES = 1024 * 1024
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_SEPARATORS = (",", ";", "\t")
+_SEPARATOR_LINE = re.compile(rb"sep=.\r?")
+"""First line by which spreadsheets name the separator."""
+_INDEX = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0*)?")
+"""A number as programs write it; 007 is none, since it may be another sample than 7."""
+_INTEGER = re.compile(r"[-+]?[0-9]{1,19}")
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
+_ABSENT = ("", "NA", "NaN", "nan")
 
 
 class CsvReader:
-    """Reads a CSV log. Blank lines are skipped, and empty cells count as absent."""
+    """Reads a CSV log. Blank lines are skipped, and empty cells, NA and NaN count as absent."""
 
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
         self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
         self._names: list[str] | None = None
+        self._separator = ","
+        self._rest, self._rest_line = b"", 0  # the first lines of a record whose quoted value is not complete
+        self._column_types = list(product(("int64", "string"), ("int64", "double"), ("bool", "double")))
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """Read the next bytes of the log, and yield the records that are complete with them."""
@@ -56,6 +70,10 @@ class CsvReader:
             raise record_error(
                 "line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}"
             )
+        if self._rest:
+            raise record_error(
+                "line", self._rest_line, None, "it is not CSV: a quoted value begins here and does not end"
+            )
 
     def close(self) -> None:
         """Do nothing: the reader holds no resources."""
@@ -66,13 +84,10 @@ class CsvReader:
         if self._names is None or not block:
             return
         rows = RowNumbers("line", line_numbers(first, block.count(b"\n") + 1))
-        is_aum = aum_records.is_header(self._names)
-        columns = (
-            None if is_aum or _needs_slow_path(block) else _read_with_pyarrow(self._names, block, rows, self._limits)
-        )
+        is_slow = self._rest or aum_records.is_header(self._names) or _needs_slow_path(block)
+        columns = None if is_slow else self._read_with_pyarrow(self._names, block, rows)
         if columns is None:
-            rows, cells = _split_lines(self._names, block, rows)
-            columns = _convert_cells(rows, aum_records.convert_cells(rows, cells) if is_aum else cells, self._limits)
+            rows, columns = self._read_records(self._names, first, block)
         if rows.numbers.size:
             yield make_batch(rows, columns, self._limits)
 
@@ -80,13 +95,125 @@ class CsvReader:
         """Read the header from a block; return the number of the line after it, and the rest of the block."""
         while block and self._names is None:
             line, _, block = block.partition(b"\n")
-            if line.strip():
-                names = [name.strip() for name in _split_cells(first, line.removeprefix(b"\xef\xbb\xbf"))]
-                aum_records.check_header(first, names)
-                options = self._limits.options
-                self._names = names if aum_records.is_header(names) else _check_header(first, names, options)
+            if line.strip() and not _SEPARATOR_LINE.fullmatch(line):
+                self._names, self._separator = _parse_header(first, line, self._limits.options)
             first += 1
         return first, block
+
+    def _read_with_pyarrow(self, names: Sequence[str], block: bytes, rows: RowNumbers) -> dict[str, Column] | None:
+        """Read all columns with pyarrow; return None if pyarrow cannot read the block, or not as it is meant."""
+        if find_spec("pyarrow") is None:
+            return None
+        for column_types in self._column_types:
+            columns = self._read_typed_columns(names, block, rows, column_types)
+            if columns is not None:
+                self._column_types.remove(column_types)
+                self._column_types.insert(0, column_types)  # the next block most likely has the same types
+                return columns
+        return None
+
+    def _read_typed_columns(
+        self, names: Sequence[str], block: bytes, rows: RowNumbers, column_types: tuple[str, str, str]
+    ) -> dict[str, Column] | None:
+        """Read columns of these types (of samples, numbers and bits); return None if a cell has another type."""
+        sample_type, number_type, correct_type = column_types
+        if sample_type == "int64" and _has_padded_number(block):
+            return None
+        types = {**dict.fromkeys(FIELDS, number_type), "sample": sample_type, "correct": correct_type}
+        table = _read_table(names, self._separator, block, {name: types[name] for name in FIELDS if name in names})
+        if table is None or table.num_rows != rows.numbers.size:
+            return None
+        columns: dict[str, Column] = {}
+        for name in table.column_names:
+            if table[name].type == "string":
+                column = _make_sample_column(rows, table[name].to_pylist(), self._limits.resolver)
+            elif (converted := _convert_column(table[name])) is not None:
+                column = converted
+            else:
+                return None
+            if name in CLASS_FIELDS:
+                check_class_numbers(rows, column, name, self._limits.options.class_names)
+            columns[name] = column
+        has_blanks = columns["epoch"].absent is not None or table["sample"].null_count
+        is_named = sample_type == "int64" and not _are_indices(columns["sample"], self._limits.resolver)
+        return None if has_blanks or is_named else columns
+
+    def _read_records(self, names: Sequence[str], first: int, block: bytes) -> tuple[RowNumbers, dict[str, Column]]:
+        """Read all columns record by record; return them with the numbers of the lines on which the records begin."""
+        if self._rest:
+            first, block, self._rest = self._rest_line, self._rest + b"\n" + block, b""
+        numbers, records = [], []
+        for number, cells in self._split_records(first, block):
+            if not any(map(str.strip, cells)):
+                continue
+            if len(cells) != len(names):
+                raise record_error("line", number, None, f"it has {len(cells)} cells, the header names {len(names)}")
+            numbers.append(number)
+            records.append(cells)
+        rows = RowNumbers("line", np.array(numbers, dtype=np.int64))
+        cells_by_name: dict[str, list[str]] = {
+            name: [cells[index].strip() for cells in records] for index, name in enumerate(names)
+        }
+        if aum_records.is_header(names):
+            cells_by_name = aum_records.convert_cells(rows, cells_by_name)
+        return rows, {
+            name: self._convert_cells(rows, name, cells_by_name[name]) for name in FIELDS if name in cells_by_name
+        }
+
+    def _convert_cells(self, rows: RowNumbers, name: str, texts: Sequence[str]) -> Column:
+        """Convert the cells of one field to a column."""
+        if name == "sample":
+            return _make_sample_column(rows, texts, self._limits.resolver)
+        values = [_parse_cell(name, text, self._separator) for text in texts]
+        if name in CLASS_FIELDS:
+            return make_class_column(rows, name, values, self._limits.options.class_names)
+        return make_column(rows, name, values)
+
+    def _split_records(self, first: int, block: bytes) -> Iterator[tuple[int, list[str]]]:
+        """Yield the first line and the cells of each record; keep the lines of one that ends after the block."""
+        lines = block.split(b"\n")
+        reader = csv.reader(_decode_lines(first, lines), delimiter=self._separator, strict=True)
+        while True:
+            n_read = reader.line_num
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "unexpected end" not in str(error):
+                    raise _csv_error(first + n_read, lines[n_read], error) from error
+                self._rest, self._rest_line = b"\n".join(lines[n_read:]), first + n_read
+                if len(self._rest) > self._limits.record_bytes:
+                    raise _quote_error(self._rest_line) from error
+                return
+            yield first + n_read, cells
+
+
+def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str], str]:
+    """Return the field of each column and the separator.
+
+    Columns that hold no field are called ``""``; those of AUM's records keep their names.
+    """
+    required = {column for column, name in options.map_columns(FIELDS).items() if name in ("epoch", "sample")}
+    headers: list[list[str]] = []
+    error: csv.Error | None = None
+    for separator in _SEPARATORS:
+        try:
+            cells = next(csv.reader(_decode_lines(line, [text]), delimiter=separator, strict=True))
+        except csv.Error as raised:
+            error = raised
+            continue
+        names = [name.strip() for name in cells]
+        headers.append(names)
+        aum_records.check_header(line, names)
+        if aum_records.is_header(names):
+            return names, separator
+        if required <= set(names):
+            return _check_header(line, names, options), separator
+    if not headers:
+        assert error is not None, "each separator gives a header or an error"
+        raise _csv_error(line, text, error)
+    return _check_header(line, max(headers, key=len), options), ","
 
 
 def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]:
@@ -97,10 +224,27 @@ def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]
             raise record_error("line", line, name, f"the header names it {names.count(name)} times; name it once")
     for column, name in fields.items():
         if column not in names and name in options.required_fields:
-            raise record_error(
-                "line", line, column, f"the header lacks it, got {abbreviate(','.join(names))}; add the column"
-            )
+            reason = f"the header lacks it, got {abbreviate(','.join(names))}; add the column, and separate columns by "
+            raise record_error("line", line, column, reason + "commas, semicolons or tabs")
     return [fields.get(name, "") for name in names]
+
+
+def _decode_lines(first: int, lines: Sequence[bytes]) -> Iterator[str]:
+    """Yield lines as texts with their line ends; `first` is the number of the first line."""
+    for number, line in enumerate(lines, first):
+        try:
+            yield line.removesuffix(b"\r").decode() + "\n"
+        except UnicodeDecodeError as error:
+            raise _csv_error(number, line, error) from error
+
+
+def _csv_error(number: int, line: bytes, error: Exception) -> Exception:
+    return record_error("line", number, None, f"it is not CSV in UTF-8 ({error}), got {abbreviate(line)}")
+
+
+def _quote_error(number: int) -> Exception:
+    reason = "it is not CSV: a quoted value begins here and does not end within MILD_MAX_RECORD_BYTES"
+    return record_error("line", number, None, reason)
 
 
 def _needs_slow_path(block: bytes) -> bool:
@@ -108,35 +252,16 @@ def _needs_slow_path(block: bytes) -> bool:
     return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != block.count(b"\r\n")
 
 
-def _read_with_pyarrow(
-    names: Sequence[str], block: bytes, rows: RowNumbers, limits: LogLimits
-) -> dict[str, Column] | None:
-    """Read all columns with pyarrow; return None if pyarrow cannot read the block."""
-    if find_spec("pyarrow") is None:
-        return None
-    import pyarrow
-
-    resolver = limits.resolver
-    types = {name: pyarrow.bool_() if name == "correct" else pyarrow.int64() for name in FIELDS if name in names}
-    table = None if resolver is not None and resolver.cells_are_ids else _read_table(names, block, types)
-    if table is None and resolver is not None:
-        table = _read_table(names, block, {**types, "sample": pyarrow.string()})
-    if table is None or table.num_rows != rows.numbers.size:
-        return None
-    columns = {name: Column(table[name].cast(pyarrow.int64()).to_numpy()) for name in types if name != "sample"}
-    if table["sample"].type == pyarrow.string():
-        columns["sample"] = make_sample_column(
-            rows, [_parse_sample(cell, resolver) for cell in table["sample"].to_pylist()], resolver
-        )
-    else:
-        columns["sample"] = check_sample_numbers(rows, Column(table["sample"].to_numpy()), resolver)
-    for name in CLASS_FIELDS:
-        if name in columns:
-            check_class_numbers(rows, columns[name], name, limits.options.class_names)
-    return columns
+def _has_padded_number(block: bytes) -> bool:
+    """Return whether a block may have a number such as 007, which pyarrow reads as 7."""
+    is_digit = (text := np.frombuffer(block, dtype=np.uint8)) - np.uint8(48) < 10
+    is_zero = text == 48
+    is_padded = is_zero[:-1] & is_digit[1:]
+    is_padded[1:] &= ~is_digit[:-2]
+    return bool(is_padded.any())
 
 
-def _read_table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) -> Any:
+def _read_table(names: Sequence[str], separator: str, block: bytes, types: Mapping[str, str]) -> Any:
     """Read a block as a pyarrow table with columns of these types; return None if a cell has another type."""
     import pyarrow
     from pyarrow import csv as arrow_csv
@@ -149,11 +274,11 @@ def _read_table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) ->
                 block_size=len(block) + 1,
                 column_names=[name if name in types else f"other {i}" for i, name in enumerate(names)],
             ),
-            arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            arrow_csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
             arrow_csv.ConvertOptions(
-                column_types=types,
+                column_types={name: pyarrow.type_for_alias(kind) for name, kind in types.items()},
                 include_columns=list(types),
-                null_values=[],
+                null_values=list(_ABSENT),
                 true_values=[text for text, bit in _BOOLEANS.items() if bit],
                 false_values=[text for text, bit in _BOOLEANS.items() if not bit],
             ),
@@ -162,60 +287,53 @@ def _read_table(names: Sequence[str], block: bytes, types: Mapping[str, Any]) ->
         return None
 
 
-def _split_lines(names: Sequence[str], block: bytes, rows: RowNumbers) -> tuple[RowNumbers, dict[str, list[str]]]:
-    """Split a block line by line; return the cells of each column, and the numbers of the lines that are not blank."""
-    lines = block.split(b"\n")
-    filled = [position for position, line in enumerate(lines) if line.strip()]
-    rows = RowNumbers("line", rows.numbers[filled])
-    records = []
-    for number, position in zip(rows.numbers, filled, strict=True):
-        cells = _split_cells(int(number), lines[position])
-        if len(cells) != len(names):
-            raise record_error("line", int(number), None, f"it has {len(cells)} cells, the header names {len(names)}")
-        records.append(cells)
-    return rows, {name: [cells[index].strip() for cells in records] for index, name in enumerate(names)}
+def _convert_column(values: Any) -> Column | None:
+    """Return a pyarrow column of numbers or booleans as integers; None if a number has a fraction."""
+    import pyarrow
 
-
-def _convert_cells(rows: RowNumbers, cells: Mapping[str, Sequence[str]], limits: LogLimits) -> dict[str, Column]:
-    """Convert the cells of the fields to columns."""
-    columns = {}
-    for name in FIELDS:
-        if name not in cells:
-            continue
-        if name == "sample":
-            samples = [_parse_sample(text, limits.resolver) for text in cells[name]]
-            columns[name] = make_sample_column(rows, samples, limits.resolver)
-        elif name in CLASS_FIELDS:
-            classes = [_parse_cell(name, text) for text in cells[name]]
-            columns[name] = make_class_column(rows, name, classes, limits.options.class_names)
-        else:
-            columns[name] = make_column(rows, name, [_parse_cell(name, text) for text in cells[name]])
-    return columns
-
-
-def _split_cells(number: int, line: bytes) -> list[str]:
-    """Return the cells of the line with this number."""
-    try:
-        return next(csv.reader([line.decode().rstrip("\r")], strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        reason = f"it is not CSV in UTF-8 ({error}), got {abbreviate(line)}; a quoted value must not hold a line end"
-        raise record_error("line", number, None, reason) from error
-
-
-def _parse_cell(name: str, text: str) -> int | str | None:
-    """Return the integer in a cell; None if the cell is empty, and its text if it holds something else."""
-    if not text:
+    absent = None
+    if values.null_count:
+        absent = values.is_null().to_numpy()
+        values = values.fill_null(False if pyarrow.types.is_boolean(values.type) else 0)
+    numbers = values.to_numpy()
+    if numbers.dtype.kind == "f" and not ((np.trunc(numbers) == numbers) & (np.abs(numbers) <= MAX_WHOLE)).all():
         return None
-    if name == "correct":
-        return _BOOLEANS.get(text, text)
-    return int(text) if _INTEGER.fullmatch(text) else text
+    return Column(numbers.astype(np.int64, copy=False), absent)
 
 
-def _parse_sample(text: str, resolver: SampleResolver | None) -> int | str | None:
-    """Return the index or the external id in a cell; None if the cell is empty."""
-    if resolver is not None and resolver.cells_are_ids:
-        return text.strip() or None
-    return _parse_cell("sample", text.strip())
+def _are_indices(numbers: Column, resolver: SampleResolver | None) -> bool:
+    """Return whether the numbers of a column are indices rather than ids."""
+    if resolver is None:
+        return True
+    present = numbers.values if numbers.absent is None else numbers.values[~numbers.absent]
+    return bool(present.size) and resolver.are_indices(int(present[0]))
+
+
+def _make_sample_column(rows: RowNumbers, texts: Sequence[str], resolver: SampleResolver | None) -> Column:
+    """Convert cells to the column ``sample``: to indices, or to the samples that the texts name."""
+    texts = [text.strip() for text in texts]
+    first = _parse_index(next(filter(None, texts), ""))
+    if resolver is None or (type(first) is int and resolver.are_indices(first)):
+        return make_index_column(rows, [_parse_index(text) for text in texts], resolver)
+    return make_sample_column(rows, [text or None for text in texts], resolver)
+
+
+def _parse_index(text: str) -> int | str | None:
+    """Return the number in a cell; None if the cell is empty, and its text if it holds something else."""
+    match = _INDEX.fullmatch(text)
+    return int(match[1]) if match else text or None
+
+
+def _parse_cell(name: str, text: str, separator: str) -> float | str | None:
+    """Return the number in a cell; None if the cell is empty, and its text if it holds something else."""
+    if text in _ABSENT:
+        return None
+    if name == "correct" and text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    number = text if separator == "," else text.replace(",", ".")
+    return float(number) if _NUMBER.fullmatch(number) else text
 
 
 def open_reader(limits: LogLimits) -> CsvReader:

@@ -1,4 +1,4 @@
-"""Logs that are one JSON array of objects, which are parsed before the array is complete."""
+"""Logs that are one JSON array of objects, which are parsed before the array is complete, or JSON lines."""
 
 import codecs
 import json
@@ -14,11 +14,13 @@ from mild_service.ingest.columns import (
     EXAMPLE,
     Batch,
     LogLimits,
+    Reader,
     RowNumbers,
     abbreviate,
     make_batch_from_records,
     record_error,
 )
+from mild_service.ingest.ndjson import NdjsonReader
 
 _BLOCK_CHARS = 256 * 1024
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -31,7 +33,7 @@ class ArrayReader:
 
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
-        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self._text = ""
         self._state = "start"  # then "first", "comma", "value", and "end" behind the bracket
         self._row = 1
@@ -58,7 +60,7 @@ class ArrayReader:
         except UnicodeDecodeError as error:
             self._text += error.object[: error.start].decode()
             yield from self._parse_complete_records(is_final=False)
-            raise record_error("row", self._row, None, f"it is not UTF-8 ({error.reason})") from error
+            raise record_error("row", self._row, None, f"it is not UTF-8 ({error.reason}); save it as UTF-8") from error
         yield from self._parse_complete_records(is_final)
 
     def _parse_complete_records(self, is_final: bool) -> Iterator[Batch]:
@@ -122,6 +124,36 @@ class ArrayReader:
             raise record_error("row", row, None, f"it is not JSON ({error}), got {abbreviate(text)}")
 
 
-def open_reader(limits: LogLimits) -> ArrayReader:
+class JsonReader:
+    """Reads a log that is a JSON array, or that holds JSON lines, as pandas and `datasets` write to .json files."""
+
+    def __init__(self, limits: LogLimits) -> None:
+        self._limits = limits
+        self._start = b""
+        self._reader: Reader | None = None
+
+    def feed(self, data: bytes) -> Iterator[Batch]:
+        """Read the next bytes of the log, and yield the records that are complete with them."""
+        if self._reader is None:
+            data = self._start + data
+            start = data.removeprefix(codecs.BOM_UTF8).lstrip()
+            if len(data) <= len(codecs.BOM_UTF8) or not start:
+                self._start = data[-len(codecs.BOM_UTF8) :]
+                return
+            self._reader = NdjsonReader(self._limits) if start[:1] == b"{" else ArrayReader(self._limits)
+        yield from self._reader.feed(data)
+
+    def end(self) -> Iterator[Batch]:
+        """Yield the remaining records, and check that the log is complete."""
+        if self._reader is None:
+            self._reader = ArrayReader(self._limits)
+            yield from self._reader.feed(self._start)
+        yield from self._reader.end()
+
+    def close(self) -> None:
+        """Do nothing: the reader holds no resources."""
+
+
+def open_reader(limits: LogLimits) -> JsonReader:
     """Return a reader of one log in this format."""
-    return ArrayReader(limits)
+    return JsonReader(limits)

@@ -1,5 +1,6 @@
 """Splits a byte stream into blocks of complete lines, and numbers the lines."""
 
+import codecs
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +9,7 @@ from mild_service.ingest.columns import Numbers, record_error
 
 
 class LineSplitter:
-    """Splits a byte stream into blocks of complete lines.
+    """Splits a byte stream into blocks of complete lines, without a byte order mark.
 
     Parameters
     ----------
@@ -53,6 +54,10 @@ class LineSplitter:
         """Return the number of the block's first line, and the block, after checking the lengths of its lines."""
         first = self._next_number
         self._next_number += block.count(b"\n") + 1
+        if first == 1:
+            block = block.removeprefix(codecs.BOM_UTF8)
+            if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise record_error("line", 1, None, "it is UTF-16, UTF-8 is needed; save the file as UTF-8")
         if len(block) > self._record_bytes:
             for number, line in enumerate(block.split(b"\n"), first):
                 self._check_length(number, len(line))

@@ -76,7 +76,8 @@ def _parse_line(number: int, line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        reason = f"it is not JSON ({error}), got {abbreviate(line)}; an object such as {EXAMPLE} is needed"
+        hint = "; send a JSON array as application/json" if line.lstrip().startswith(b"[") else ""
+        reason = f"it is not JSON ({error}), got {abbreviate(line)}; an object such as {EXAMPLE} is needed{hint}"
         raise record_error("line", number, None, reason) from error
 
 

@@ -1,7 +1,8 @@
 """Map external ids in logs to sample indices."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from mild_core.sample_ids import IdIndex, find_id_error
 from mild_service.errors import LimitExceeded
 
+SamplesBy: TypeAlias = Literal["ids", "indices"]
+"""How a log names samples."""
+MIXED_NAMES = "while other samples are named by number; name all by index, or send samples_by=ids if all names are ids"
 _ENTRY_BYTES = 150
 """Bytes of memory that an id takes in addition to its text."""
 
@@ -21,106 +25,127 @@ class SampleNameError(Exception):
         self.position = position
 
 
-class SampleResolver(Protocol):
-    """Maps external ids to sample indices.
+class SampleResolver(ABC):
+    """Maps the names of samples in a log to sample indices. All records name samples in the same way.
 
-    Attributes
+    Parameters
     ----------
-    cells_are_ids
-        Whether a number in a CSV cell is an external id, since CSV does not distinguish numbers from strings.
+    samples_by
+        Whether the log names samples by ids or by indices. None: the first name decides.
     """
 
-    cells_are_ids: bool
+    def __init__(self, samples_by: SamplesBy | None = None) -> None:
+        self.samples_by = samples_by
+
+    def are_indices(self, first: int) -> bool:
+        """Return whether the numbers in the log are indices; otherwise they spell ids. `first` is the next number."""
+        if self.samples_by is None:
+            self.samples_by = "indices" if self._can_be_index(first) else "ids"
+        return self.samples_by == "indices"
 
     def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the index of the sample that each id names, shape (n_ids,); may raise `SampleNameError`."""
+        """Return the index of the sample that each id names, shape (n_ids,).
 
-    def accept_numbers(self) -> None:
-        """Accept that the log names samples by numbers, or raise `SampleNameError` if it must not."""
+        Raises
+        ------
+        SampleNameError
+            If an id names no sample, or if the log has named samples by index before.
+        """
+        if self.samples_by == "indices":
+            raise SampleNameError(0, f"got {ids[0][:60]!r}, {MIXED_NAMES}")
+        self.samples_by = "ids"
+        return self._find_samples(ids)
+
+    @abstractmethod
+    def _can_be_index(self, number: int) -> bool:
+        """Return whether the first number of a log may be an index."""
+
+    @abstractmethod
+    def _find_samples(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the index of the sample that each id names, or raise `SampleNameError`."""
 
 
-class RunSampleResolver:
-    """Maps the external ids of a run to samples. A log may also name samples by their indices.
+class RunSampleResolver(SampleResolver):
+    """Maps the external ids of a run to samples. If any id of the run is a number, numbers in a log are ids.
 
     Parameters
     ----------
     load
-        Loads the ids of the run; called at the first id.
+        Loads the ids of the run; called at the first name.
+    samples_by
+        As for `SampleResolver`.
     """
 
-    cells_are_ids = True
-
-    def __init__(self, load: Callable[[], IdIndex]) -> None:
+    def __init__(self, load: Callable[[], IdIndex], samples_by: SamplesBy | None = None) -> None:
+        super().__init__(samples_by)
         self._load = load
         self._index: IdIndex | None = None
 
     @property
     def is_used(self) -> bool:
-        """Whether the log has named a sample by an id."""
+        """Whether what the log names depends on the ids of the run."""
         return self._index is not None
 
-    def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the sample that each id names, shape (n_ids,); raise `SampleNameError` if an id names none."""
-        if self._index is None:
-            self._index = self._load()
-        samples = self._index.find_indices(ids)
+    def _can_be_index(self, number: int) -> bool:
+        return not self._load_index().has_numbers
+
+    def _find_samples(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        index = self._load_index()
+        samples = index.find_indices(ids)
         if (samples < 0).any():
             first = int(np.argmax(samples < 0))
+            remedy = "; send samples_by=indices if the log names samples by index" if ids[first].isdecimal() else ""
             raise SampleNameError(
-                first, f"got {ids[first][:60]!r}, which is none of the run's {self._index.n_samples} ids"
+                first, f"got {ids[first][:60]!r}, which is none of the run's {index.n_samples} ids{remedy}"
             )
         return samples
 
-    def accept_numbers(self) -> None:
-        """Do nothing: numbers are always accepted, as indices."""
+    def _load_index(self) -> IdIndex:
+        if self._index is None:
+            self._index = self._load()
+        return self._index
 
 
-class NewSampleResolver:
+class NewSampleResolver(SampleResolver):
     """Maps the external ids of a log without a run to samples, numbered in the order in which ids first appear.
+
+    A number is an index, unless the first one is too large for any.
 
     Parameters
     ----------
     n_samples
-        Most samples.
+        Most samples of this log.
+    max_samples
+        Most samples of any log.
     n_bytes
         Most bytes of memory for the ids.
+    samples_by
+        As for `SampleResolver`.
     """
 
-    cells_are_ids = False
-
-    def __init__(self, n_samples: int, n_bytes: int) -> None:
+    def __init__(self, n_samples: int, max_samples: int, n_bytes: int, samples_by: SamplesBy | None = None) -> None:
+        super().__init__(samples_by)
         self._indices: dict[str, int] = {}
-        self._kind: Literal["ids", "numbers"] | None = None
         self._n_samples = n_samples
+        self._max_samples = max_samples
         self._n_bytes = n_bytes
         self._bytes_used = 0
 
     @property
     def ids(self) -> list[str] | None:
-        """All ids, in order of their samples; None if the log names samples by numbers."""
-        return list(self._indices) if self._kind == "ids" else None
+        """All ids, in order of their samples; None if the log names samples by index."""
+        return list(self._indices) if self.samples_by == "ids" else None
 
-    def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the index of the sample that each id names, shape (n_ids,); new ids get the next indices."""
-        self._set_kind("ids", repr(ids[0][:60]))
+    def _can_be_index(self, number: int) -> bool:
+        return number < self._max_samples
+
+    def _find_samples(self, ids: Sequence[str]) -> NDArray[np.int64]:
         indices = self._indices
         n_before = len(indices)
         samples = np.fromiter((indices.setdefault(name, len(indices)) for name in ids), np.int64, len(ids))
         if len(indices) > n_before:
             self._check_new_ids(ids, samples, n_before)
         return samples
-
-    def accept_numbers(self) -> None:
-        """Raise `SampleNameError` if the log has ids: numbers and ids would stand for the same indices."""
-        self._set_kind("numbers", "a number")
-
-    def _set_kind(self, kind: Literal["ids", "numbers"], got: str) -> None:
-        """Set how the log names samples; raise `SampleNameError`, which quotes `got`, if it did otherwise before."""
-        self._kind = self._kind or kind
-        if self._kind != kind:
-            raise SampleNameError(
-                0, f"got {got}, while others are named by {self._kind}; name all samples by numbers, or all by ids"
-            )
 
     def _check_new_ids(self, ids: Sequence[str], samples: NDArray[np.int64], n_before: int) -> None:
         """Check the form, the number and the memory of the ids that are new since there were `n_before`."""

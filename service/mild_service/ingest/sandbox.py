@@ -26,10 +26,10 @@ from mild_service.ingest.columns import (
     LogLimits,
     RowNumbers,
     check_class_numbers,
-    check_sample_numbers,
     make_batch,
     make_class_column,
     make_sample_column,
+    resolve_sample_numbers,
 )
 from mild_service.ingest.line_splitter import line_numbers
 from mild_service.ingest.log_options import CLASS_FIELDS
@@ -157,7 +157,7 @@ class Sandbox:
         Parameters
         ----------
         format_name
-            ``arrow_stream`` or ``parquet``.
+            ``arrow`` or ``parquet``.
         body
             File with the body.
         fields
@@ -250,7 +250,7 @@ class SandboxReader:
     limits
         Limits of the log.
     format_name
-        ``arrow_stream`` or ``parquet``.
+        ``arrow`` or ``parquet``.
     sandbox
         Starts the process that reads the file.
 
@@ -325,7 +325,7 @@ def _resolve_columns(rows: RowNumbers, block: Block, limits: LogLimits) -> dict[
                 else make_class_column(rows, name, _expand_texts(column), class_names)
             )
         elif isinstance(column, Column):
-            columns[name] = check_sample_numbers(rows, column, resolver) if name == "sample" else column
+            columns[name] = resolve_sample_numbers(rows, column, resolver) if name == "sample" else column
         else:
             columns[name] = make_sample_column(rows, _expand_texts(column), resolver)
     return columns

@@ -30,7 +30,7 @@ from mild_service.ingest.line_splitter import line_numbers
 TableReader = Callable[[Any, Mapping[str, str]], Iterator[Any]]
 
 FORMATS: dict[str, tuple[str, TableReader]] = {
-    "arrow_stream": ("Arrow IPC stream", arrow_tables.read_arrow_stream),
+    "arrow": ("Arrow IPC stream or file", arrow_tables.read_arrow),
     "parquet": ("Parquet file", arrow_tables.read_parquet),
 }
 """The name of each format, and the function that reads it."""

@@ -14,7 +14,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.fields import describe
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import WrongPredictions
-from mild_service.annotations.external_ids import ExternalIds
+from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -33,7 +33,9 @@ from mild_service.ingest import (
     NewSampleResolver,
     RunSampleResolver,
     SampleResolver,
+    SamplesBy,
     StoredEpoch,
+    check_indices,
     collect_rounds,
     open_reader,
 )
@@ -92,7 +94,13 @@ class PredictionWriter:
         )
 
     async def merge_log(
-        self, run: Run, media_type: str, body: AsyncIterator[bytes], complete: bool, attempt: int | None
+        self,
+        run: Run,
+        media_type: str,
+        body: AsyncIterator[bytes],
+        complete: bool,
+        attempt: int | None,
+        samples_by: SamplesBy | None = None,
     ) -> LogResult:
         """Merge a log into the open round of a run.
 
@@ -109,18 +117,26 @@ class PredictionWriter:
             Whether to commit the epochs of the log even if samples are missing.
         attempt
             The writer's attempt; None accepts the current one.
+        samples_by
+            Whether the log names samples by ids or by indices; None as in `RunSampleResolver`.
 
         Raises
         ------
         BadRecord, MalformedBody, LimitExceeded
             If the log is malformed or exceeds a limit.
+        NoSampleIds
+            If `samples_by` is ``ids`` and the run has none.
         EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
             If the run does not accept the log.
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
-        names = None if run.ids is None else RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run))
-        limits = self._build_limits(run.spec.num_samples, names)
+        if samples_by == "ids" and run.ids is None:
+            raise no_sample_ids_error(run)
+        names = None
+        if run.ids is not None and samples_by != "indices":
+            names = RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run), samples_by)
+        limits = self._build_limits(run.spec.num_samples, names, run.spec.num_classes)
         async with self._work_limiter.acquire():
             log = LogAccumulator(
                 limits, load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key), keep_classes=True
@@ -132,7 +148,11 @@ class PredictionWriter:
         return LogResult(log.n_records, epochs)
 
     async def read_standalone(
-        self, media_type: str, body: AsyncIterator[bytes], n_samples: int | None
+        self,
+        media_type: str,
+        body: AsyncIterator[bytes],
+        n_samples: int | None,
+        samples_by: SamplesBy | None = None,
     ) -> tuple[list[RoundBits], list[str] | None]:
         """Read a log that belongs to no run.
 
@@ -142,33 +162,38 @@ class PredictionWriter:
             Format and content of the log.
         n_samples
             Number of samples; None takes the samples that the log names.
+        samples_by
+            Whether the log names samples by ids or by indices; None as in `NewSampleResolver`.
 
         Returns
         -------
         rounds
             Bits of each round of the log.
         ids
-            External ids by sample index, in the order of their first records; None if the log names samples by number.
+            External ids by sample index, in the order of their first records; None if the log names samples by index.
 
         Raises
         ------
         BadRecord, MalformedBody, LimitExceeded
             If the log is malformed or exceeds a limit.
         InvalidRequest
-            If a round before the last one of the log has no records.
+            If a round before the last one of the log has no records, or if the log names samples by numbers of which
+            nothing says whether they are indices.
         """
         max_samples = self._settings.max_samples
         if n_samples is not None and not 1 <= n_samples <= max_samples:
             raise LimitExceeded(
                 f"num_samples is {n_samples}, this service takes 1..{max_samples}; send a number in that range"
             )
-        names = NewSampleResolver(n_samples or max_samples, self._settings.max_log_cells)
+        names = NewSampleResolver(n_samples or max_samples, max_samples, self._settings.max_log_cells, samples_by)
         async with self._work_limiter.acquire():
             log = LogAccumulator(self._build_limits(n_samples or max_samples, names), infer_samples=n_samples is None)
             await self._read_body(media_type, body, log)
+            if n_samples is None and samples_by is None and names.ids is None:
+                await self._run_in_thread(partial(check_indices, log))
             return await self._run_in_thread(partial(collect_rounds, log)), names.ids
 
-    def _build_limits(self, n_samples: int, names: SampleResolver | None) -> LogLimits:
+    def _build_limits(self, n_samples: int, names: SampleResolver | None, n_classes: int | None = None) -> LogLimits:
         return LogLimits(
             n_samples=n_samples,
             n_rounds=self._settings.max_rounds,
@@ -177,6 +202,7 @@ class PredictionWriter:
             record_bytes=self._settings.max_record_bytes,
             n_cells=self._settings.max_log_cells,
             resolver=names,
+            n_classes=n_classes,
         )
 
     async def _read_body(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:

@@ -13,6 +13,7 @@ from mild_service.errors import (
     InvalidRequest,
     LimitExceeded,
     MalformedBody,
+    NoSampleIds,
     RoundFinished,
     RoundNotOpen,
     RunNotFound,
@@ -20,7 +21,7 @@ from mild_service.errors import (
     StoreFull,
     UnsupportedMediaType,
 )
-from mild_service.ingest import FORMATS, NDJSON
+from mild_service.ingest import FORMATS, NDJSON, SamplesBy
 from mild_service.routes.epochs import PostedView
 from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
@@ -35,6 +36,11 @@ LOG_CONTENT: dict[str, Any] = {
     for media_type in FORMATS
 }
 
+SamplesByQuery = Annotated[
+    SamplesBy | None,
+    Query(description="How the log names samples. By default a text is an id; a number is one if an id of the run is."),
+]
+
 
 @router.post(
     "/runs/{run_id}/predictions",
@@ -46,6 +52,7 @@ LOG_CONTENT: dict[str, Any] = {
         RoundNotOpen,
         RoundFinished,
         StaleAttempt,
+        NoSampleIds,
         StoreFull,
         MalformedBody,
         BodyTooLarge,
@@ -66,6 +73,7 @@ async def post_predictions(
     complete: Annotated[
         bool, Query(description="Commit the epochs that the log names, although samples are missing.")
     ] = False,
+    samples_by: SamplesByQuery = None,
     attempt: Attempt = None,
 ) -> PostedView:
     """Merge a prediction log into epochs; an epoch is committed once it has all samples that the run observes.
@@ -75,6 +83,6 @@ async def post_predictions(
     run = await runs.find(run_id)
     media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
     posted = await predictions.merge_log(
-        run, media_type, bodies.stream_body(request, settings.max_log_bytes), complete, attempt
+        run, media_type, bodies.stream_body(request, settings.max_log_bytes), complete, attempt, samples_by
     )
     return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)

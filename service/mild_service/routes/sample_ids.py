@@ -1,5 +1,6 @@
 """External ids of a run's samples: ``/runs/{run_id}/sample-ids``, as text lines, JSON lines or one JSON array."""
 
+import codecs
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -82,7 +83,7 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
                 "required": True,
                 "content": {
                     media_types.JSON: {
-                        "schema": {"type": "array", "items": {"type": "string", "maxLength": MAX_ID_BYTES}}
+                        "schema": {"type": "array", "items": {"type": ["string", "integer"], "maxLength": MAX_ID_BYTES}}
                     },
                     media_types.NDJSON: {
                         "schema": {"type": "string", "format": "binary", "description": "One JSON string per line."}
@@ -211,7 +212,7 @@ def _parse_json_lines(first_number: int, lines: list[bytes]) -> Sequence[str]:
 def _parse_json_array(body: bytes) -> list[Any]:
     """Return the items of a JSON array, without checking their types."""
     try:
-        values = orjson.loads(body)
+        values = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"the body is not JSON: {error}; send an array of strings") from error
     if type(values) is not list:
@@ -220,8 +221,14 @@ def _parse_json_array(body: bytes) -> list[Any]:
 
 
 def _check_strings(values: Sequence[Any], first_number: int, unit: Unit) -> Sequence[str]:
-    """Return `values` after checking that all are strings; `first_number` is the line or row of the first one."""
-    if set(map(type, values)) <= {str}:
+    """Return `values` as strings; an integer is the id that its digits spell, as in logs.
+
+    `first_number` is the line or row of the first value.
+    """
+    types = set(map(type, values))
+    if types <= {str}:
         return cast(Sequence[str], values)
-    number, value = next((n, value) for n, value in enumerate(values, first_number) if type(value) is not str)
+    if types <= {str, int}:
+        return list(map(str, values))
+    number, value = next((n, value) for n, value in enumerate(values, first_number) if type(value) not in (str, int))
     raise sample_id_error(unit, number, f"got {str(value)[:60]}, a string is needed")

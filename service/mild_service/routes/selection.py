@@ -1,9 +1,11 @@
 """Clean index sets: ``/selection/{run_id}`` of a run, and ``/selection`` of bits in the request."""
 
+import codecs
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
@@ -28,7 +30,7 @@ from mild_service.errors import (
     RunNotFound,
     UnsupportedMediaType,
 )
-from mild_service.ingest import FORMATS
+from mild_service.ingest import FORMATS, SamplesBy
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT
 from mild_service.routes.stateless_selection import StatelessRequest, inline_body_schema, parse_rounds
@@ -225,6 +227,10 @@ async def select_stateless(
     num_samples: Annotated[
         int | None, Query(description="Samples of a log; by default those up to the greatest index in it.")
     ] = None,
+    samples_by: Annotated[
+        SamplesBy | None,
+        Query(description="How a log names samples; by default by ids if the first one is no index, else by indices."),
+    ] = None,
 ) -> Response:
     """Return the clean index set of the bits or the prediction log in the request. Nothing is stored.
 
@@ -236,16 +242,29 @@ async def select_stateless(
     log = bodies.stream_body(request, settings.max_log_bytes)
     if media_type == media_types.JSON:
         body = await bodies.read_json_bytes(request, settings.max_json_bytes)
-        if not body.lstrip().startswith(b"["):
+        if not _holds_records(body):
             bits = bodies.parse_json(body, StatelessRequest)
-            if num_samples is not None:
-                raise InvalidRequest("query.num_samples: it belongs to a log; put it into the JSON with the bits")
+            if num_samples is not None or samples_by is not None:
+                raise InvalidRequest(
+                    "query: num_samples and samples_by belong to a log; put num_samples into the JSON with the bits"
+                )
             options = bits.options.make_options()
             rounds = await to_thread.run_sync(parse_rounds, bits, settings)
             return await _select_and_respond(selections, rounds, options, changes, representation)
         log = _stream_bytes(body)
-    rounds, sample_ids = await predictions.read_standalone(media_type, log, num_samples)
+    rounds, sample_ids = await predictions.read_standalone(media_type, log, num_samples, samples_by)
     return await _select_and_respond(selections, rounds, options, changes, representation, sample_ids)
+
+
+def _holds_records(body: bytes) -> bool:
+    """Return whether a JSON body is a log: an array, or lines of which the first is a record."""
+    start = body.removeprefix(codecs.BOM_UTF8).lstrip()
+    if not start.startswith(b"{"):
+        return start.startswith(b"[")
+    try:
+        return "sample" in orjson.loads(start.partition(b"\n")[0])
+    except orjson.JSONDecodeError:
+        return False
 
 
 async def _select_and_respond(

@@ -112,7 +112,13 @@ def _count_samples(num_samples: int | None, rounds: Sequence[StatelessRound]) ->
         return num_samples
     if isinstance(rows[0], str):
         raise InvalidRequest("bitmaps were given without `num_samples`; say how many samples they hold")
-    return len(rows[0])
+    n_samples, n_epochs = len(rows[0]), max(len(round_.correct) for round_ in rounds)
+    if n_epochs > n_samples:
+        raise InvalidRequest(
+            f"`correct` has {n_epochs} rows of {n_samples} entries, rows are epochs and entries samples; transpose it "
+            f"if its rows are samples, else send num_samples={n_samples} with it"
+        )
+    return n_samples
 
 
 def _check_limit(name: str, value: int, limit: int) -> None:
@@ -154,6 +160,6 @@ def _parse_row(row: Row, n_samples: int, name: str) -> Bitmap:
         return decode_bitmap(row, n_samples, name)
     if len(row) != n_samples:
         raise BitmapLengthError(f"{name} has {len(row)} entries, {n_samples} are needed; give one per sample")
-    if not (set(map(type, row)) <= {int, bool} and set(row) <= {0, 1}):
+    if not (set(map(type, row)) <= {int, bool, float} and set(row) <= {0, 1}):
         raise InvalidRequest(f"{name} holds values other than 0 and 1 (or true and false); give one bit per sample")
-    return bitmap.pack(row)
+    return bitmap.pack(np.array(row, dtype=bool))

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 import hashlib
 import io
 import re
@@ -73,6 +74,8 @@ class RequestBody:
     ----------
     request
         The request, whose body has not been read yet.
+    detect_coding
+        Whether a body without Content-Encoding is decompressed if it begins as gzip or zstd do. Bitmaps may begin so.
 
     Raises
     ------
@@ -80,8 +83,9 @@ class RequestBody:
         If the content coding of the body is neither ``gzip`` nor ``zstd``.
     """
 
-    def __init__(self, request: Request) -> None:
-        self._stream = request.stream()
+    def __init__(self, request: Request, detect_coding: bool = False) -> None:
+        self._stream = codings.peek(request.stream()) if detect_coding else request.stream()
+        self._detect_coding = detect_coding
         self._inflater = codings.make_inflater(request.headers.get("content-encoding", "identity").strip().lower())
         self._digest = request.headers.get("content-digest")
         self._inflated = self._inflate()
@@ -133,6 +137,9 @@ class RequestBody:
         """Yield the decompressed chunks of the body, then check its digest."""
         digest = hashlib.sha256()
         async for chunk in self._stream:
+            if self._detect_coding:
+                self._inflater = self._inflater or codings.make_inflater(codings.detect_coding(chunk))
+                self._detect_coding = False
             if self._digest is not None:
                 digest.update(chunk)
             if self._inflater is None:
@@ -147,17 +154,17 @@ class RequestBody:
             self.sha256 = digest.hexdigest() if self._inflater is None else None
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, detect_coding: bool = False) -> bytes:
     """Return the decompressed body of a request, or its first ``limit + 1`` bytes if it is longer than `limit`.
 
-    The caller raises the error for a body that is too long.
+    The caller raises the error for a body that is too long. `detect_coding` is that of `RequestBody`.
 
     Raises
     ------
     UnsupportedMediaType, MalformedBody, DigestMismatch
         As `RequestBody` and its `read_prefix`.
     """
-    return await RequestBody(request).read_prefix(limit)
+    return await RequestBody(request, detect_coding).read_prefix(limit)
 
 
 async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -171,7 +178,7 @@ async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
         As `RequestBody` and its `stream`. A wrong digest is raised after the last chunk.
     """
     n_bytes = 0
-    async for chunk in RequestBody(request).stream():
+    async for chunk in RequestBody(request, detect_coding=True).stream():
         n_bytes += len(chunk)
         if n_bytes > limit:
             raise BodyTooLarge(
@@ -236,7 +243,7 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
     BodyTooLarge
         If the body has more than `limit` bytes.
     """
-    body = await read_body(request, limit)
+    body = await read_body(request, limit, detect_coding=True)
     if len(body) > limit:
         raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
     return body
@@ -251,7 +258,7 @@ def parse_json(body: bytes, model: type[Model]) -> Model:
         If the body is not JSON, or does not match the model.
     """
     try:
-        return model.model_validate_json(body or b"{}")
+        return model.model_validate_json(body.removeprefix(codecs.BOM_UTF8) or b"{}")
     except ValidationError as error:
         entries = error.errors(include_url=False)
         raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in entries]) from error

@@ -1,7 +1,7 @@
 """Content codings: request bodies are decompressed, responses compressed, with gzip (RFC 1952) or zstd (RFC 8878)."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Literal, Protocol, TypeAlias
 
 import zstandard
@@ -44,6 +44,28 @@ def make_inflater(coding: str) -> Inflater | None:
     if coding not in CODINGS:
         raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, zstd, or none")
     return {"identity": lambda: None, "gzip": _GzipInflater, "zstd": _ZstdInflater}[coding]()
+
+
+_MAGIC: dict[bytes, Coding] = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of compressed data; no text begins so, nor does Arrow or Parquet."""
+
+
+def detect_coding(start: bytes) -> Coding:
+    """Return the coding of a body by its first bytes."""
+    return next((coding for magic, coding in _MAGIC.items() if start.startswith(magic)), "identity")
+
+
+async def peek(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the chunks of `stream`; the first one is long enough for `detect_coding`, unless the body is shorter."""
+    start, n_bytes = b"", max(map(len, _MAGIC))
+    async for chunk in stream:
+        start += chunk
+        if len(start) >= n_bytes:
+            break
+    if start:
+        yield start
+    async for chunk in stream:
+        yield chunk
 
 
 def compress(body: bytes, coding: Coding) -> bytes:

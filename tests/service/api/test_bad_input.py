@@ -224,7 +224,9 @@ CASES = [
     stateless("neither 0 nor 1", {"correct": [[1, 2]]}, "invalid-request", ["0 and 1"]),
     stateless("no numbers", {"correct": [[[1], 0]]}, "invalid-request", ["0 and 1"]),
     stateless("numbers for rows", {"correct": [1, 0]}, "invalid-request", ["correct"]),
-    stateless("no samples", {"correct": [[]]}, "limit-exceeded", ["num_samples is 0"]),
+    stateless("no samples", {"correct": [[]], "num_samples": 0}, "limit-exceeded", ["num_samples is 0"]),
+    stateless("more epochs than samples", {"correct": [[1, 0]] * 3}, "invalid-request", ["3 rows of 2 entries",
+              "transpose", "num_samples=2"]),
     stateless("bitmaps of unknown length", {"correct": [b64(BODY)]}, "invalid-request", ["num_samples"]),
     stateless("bitmaps of other length", {"correct": [b64(BODY)], "num_samples": 3}, "bitmap-length", ["13"]),
     stateless("too many samples", {"correct": [b64(BODY)], "num_samples": 10**15}, "limit-exceeded", [str(10**15)]),
@@ -232,7 +234,7 @@ CASES = [
               ["rounds[0].planted", "2 entries"]),
     stateless("unequal rows", {"correct": [[1]], "observed": [[1], [1]]}, "invalid-request", ["1 rows", "2"]),
     stateless("correct unobserved", {"correct": [[1]], "observed": [[0]]}, "correct-not-observed", ["1 correct"]),
-    stateless("too many epochs", {"correct": [[1]] * 4097}, "limit-exceeded", ["4097", "4096"]),
+    stateless("too many epochs", {"correct": [[1]] * 4097, "num_samples": 1}, "limit-exceeded", ["4097", "4096"]),
     stateless("too many rounds", {"rounds": [{"correct": [[1]]}] * 257}, "limit-exceeded", ["257", "256"]),
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import httpx
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -265,6 +266,39 @@ def test_a_log_of_another_type_is_refused(opened: httpx.Client) -> None:
     assert CARTOGRAPHY in answer.json()["detail"]
     assert PARQUET in answer.json()["detail"]
     assert post(opened, [], NDJSON, "/runs/none/predictions").status_code == 404
+
+
+@pytest.mark.parametrize("media_type", WRITERS)
+@pytest.mark.parametrize("url", [URL, "/selection"])
+def test_a_compressed_log_needs_no_header(opened: httpx.Client, media_type: str, url: str) -> None:
+    body = WRITERS[media_type](log_of(BODIES, N))
+    headers = {"Content-Type": media_type}
+    plain = opened.post("/selection", content=body, headers=headers).json()
+    for compressed in (gzip.compress(body), zstandard.compress(body)):
+        answer = opened.post(url, content=compressed, headers=headers)
+        assert answer.status_code == 200, answer.text
+        if url == "/selection":
+            assert answer.json()["indices"] == plain["indices"]
+    damaged = opened.post(url, content=gzip.compress(body)[:-9], headers=headers)
+    assert (damaged.status_code, damaged.json()["type"]) == (400, "/problems/malformed-body")
+
+
+@pytest.mark.parametrize("bits", [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"])
+def test_bits_that_look_compressed_are_bits(opened: httpx.Client, bits: bytes) -> None:
+    body = bits + bytes(len(BODIES[0]) - len(bits))
+    opened.put("/runs/a/rounds/0/epochs/0", content=body, headers=OCTETS)
+    assert opened.get("/runs/a/rounds/0/epochs/0").json()["num_correct"] == bitmap.popcount(
+        np.frombuffer(bits, np.uint8)
+    )
+
+
+def test_json_lines_are_read_where_an_array_is_meant(opened: httpx.Client) -> None:
+    lines = WRITERS[NDJSON](log_of(BODIES, N))
+    expected = opened.post("/selection", content=lines, headers={"Content-Type": NDJSON}).json()
+    assert opened.post(URL, content=lines, headers={"Content-Type": JSON}).json()["records"] == 10 * N
+    for start in (b"", b"\xef\xbb\xbf"):
+        answer = opened.post("/selection", content=start + lines, headers={"Content-Type": JSON})
+        assert answer.json()["indices"] == expected["indices"]
 
 
 def test_an_empty_log_does_nothing(opened: httpx.Client, dump: Dump) -> None:

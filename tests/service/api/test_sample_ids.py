@@ -66,7 +66,9 @@ def test_a_sample_is_looked_up_by_its_id(opened: httpx.Client) -> None:
         (FORMS["text/plain"]([*IDS[:-1], IDS[3]]), TEXT, 422, "sample-id", 100, "same id as line 4"),
         (FORMS["text/plain"]([*IDS[:50], "", *IDS[51:]]), TEXT, 422, "sample-id", 51, "empty"),
         (b"a\nb\xff\n", TEXT, 422, "sample-id", 2, "UTF-8"),
-        (b'"a"\n17\n', {"Content-Type": NDJSON}, 422, "sample-id", 2, "got 17, a string is needed"),
+        (b'"a"\n17.5\n', {"Content-Type": NDJSON}, 422, "sample-id", 2, "got 17.5, a string is needed"),
+        (b"a\n\xef\xbb\xbfb\n", TEXT, 422, "sample-id", 2, "byte order mark"),
+        ("a\nb\n".encode("utf-16"), TEXT, 422, "bad-record", 1, "UTF-16"),
         (b'"a"\nb\n', {"Content-Type": NDJSON}, 422, "sample-id", 2, "not JSON"),
         (b'["a", "' + b"x" * 513 + b'"]', {"Content-Type": JSON}, 422, "sample-id", 2, "513 bytes"),
         (b'["a", null]', {"Content-Type": JSON}, 422, "sample-id", 2, "a string is needed"),
@@ -173,19 +175,60 @@ def test_an_unknown_id_is_named_with_its_record(opened: httpx.Client, dump: Dump
     assert dump() == before
 
 
-def test_numbers_stay_indices_where_the_format_tells_them_apart(opened: httpx.Client) -> None:
-    ids = [str(N - 1 - number) for number in range(N)]
-    opened.put(URL, json=ids)
-    mixed: list[Record] = [
-        {"epoch": 0, "sample": 3, "correct": True},
-        {"epoch": 0, "sample": "3", "correct": True},
-        {"epoch": 0, "sample": 5, "correct": True},
+@pytest.mark.parametrize("media_type", WRITERS)
+def test_ids_that_are_numbers_are_ids_in_every_format(opened: httpx.Client, media_type: str) -> None:
+    opened.put(URL, json=[N - number for number in range(N)])
+    assert opened.get(URL, params={"limit": 2}).json()["sample_ids"] == ["100", "99"]
+    log: list[Record] = [{"epoch": 0, "sample": sample, "correct": True} for sample in (1, 100)]
+    answer = opened.post("/runs/a/predictions?complete=true", content=WRITERS[media_type](log),
+                         headers={"Content-Type": media_type})  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    assert [seen(opened, index) for index in (0, 1, 98, 99)] == [True, False, False, True]
+    unknown: list[Record] = [{"epoch": 1, "sample": 0, "correct": True}]
+    headers = {"Content-Type": media_type}
+    refused = opened.post("/runs/a/predictions", content=WRITERS[media_type](unknown), headers=headers).json()
+    assert "got '0', which is none of the run's 100 ids; send samples_by=indices" in refused["detail"]
+    params = {"complete": "true", "samples_by": "indices"}
+    body = WRITERS[media_type](unknown)
+    assert opened.post("/runs/a/predictions", params=params, content=body, headers=headers).status_code == 200
+    assert [seen(opened, index, epoch=1) for index in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("media_type", WRITERS)
+def test_numbers_are_indices_where_no_id_is_a_number(opened: httpx.Client, media_type: str) -> None:
+    opened.put(URL, json=IDS)
+    log: list[Record] = [{"epoch": 0, "sample": sample, "correct": True} for sample in (3, 5)]
+    headers = {"Content-Type": media_type}
+    assert opened.post(
+        "/runs/a/predictions?complete=true", content=WRITERS[media_type](log), headers=headers
+    ).is_success
+    assert [seen(opened, index) for index in (3, 4, 5)] == [True, False, True]
+    by_ids = opened.post("/runs/a/predictions?samples_by=ids", content=WRITERS[media_type](log), headers=headers)
+    assert "got '3', which is none of the run's" in by_ids.json()["detail"]
+
+
+@pytest.mark.parametrize("media_type", [NDJSON, CSV])
+def test_7_and_007_are_two_samples(opened: httpx.Client, media_type: str) -> None:
+    opened.put("/runs/b", json={"num_samples": 10})
+    opened.put("/runs/b/sample-ids", json=["007", "7", "1e5", "100000", "0x10", "16", "1.0", "1", "12ab", "x"])
+    log: list[Record] = [{"epoch": 0, "sample": name, "correct": True} for name in ("7", "1e5", "0x10", "1.0", "12ab")]
+    headers = {"Content-Type": media_type}
+    answer = opened.post("/runs/b/predictions?complete=true", content=WRITERS[media_type](log), headers=headers)
+    assert answer.status_code == 200, answer.text
+    rows = [opened.get(f"/runs/b/samples/{index}").json() for index in range(10)]
+    assert [row["id"] for row in rows if row["rounds"][0]["history"] == "1"] == ["7", "1e5", "0x10", "1.0", "12ab"]
+    alone = opened.post("/selection", content=WRITERS[media_type](log), headers=headers, params={"samples_by": "ids"})
+    assert alone.json()["num_samples"] == 5
+    padded: list[Record] = [
+        {"epoch": 0, "sample": "007", "correct": True},
+        {"epoch": 0, "sample": "7", "correct": True},
     ]
-    opened.post("/runs/a/predictions?complete=true", content=WRITERS[NDJSON](mixed))
-    assert [seen(opened, index) for index in (3, 5, 94, 96)] == [True, True, False, True]
-    opened.post("/runs/a/predictions?complete=true", content=b"epoch,sample,correct\n1, 3 ,1\n1,\"7\",1\n",
-                headers={"Content-Type": CSV})  # fmt: skip
-    assert [seen(opened, index, epoch=1) for index in (3, 7, 96, 92)] == [False, False, True, True]
+    assert opened.post("/selection", content=WRITERS[media_type](padded), headers=headers).json()["num_samples"] == 2
+
+
+def test_ids_are_named_only_where_the_run_has_some(opened: httpx.Client) -> None:
+    refused = opened.post("/runs/a/predictions?samples_by=ids", content=b'{"epoch":0,"sample":"x","correct":1}')
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-sample-ids")
 
 
 def seen(service: httpx.Client, index: int, epoch: int = 0) -> bool:
@@ -209,8 +252,12 @@ def test_ids_that_have_no_run_are_numbered_as_they_come(service: httpx.Client) -
 @pytest.mark.parametrize(
     ("log", "line", "says"),
     [
-        ([("a", 1), (1, 1)], 2, "a number, while others are named by ids"),
-        ([(1, 1), ("a", 1)], 2, "'a', while others are named by numbers"),
+        (
+            [(1, 1), ("a", 1)],
+            2,
+            "'a', while other samples are named by number; name all by index, or send samples_by=ids",
+        ),
+        ([(3, 1), (1, 1)], 1, "got 3, a number in 0..2 is needed, samples_by=ids for ids"),
         ([("a", 1), ("", 1)], 2, "empty"),
         ([("a", 1), ("x" * 513, 1)], 2, "513 bytes"),
         ([("a", 1), ("b", 1), ("c", 1), ("d", 1)], 4, "'d', and 3 other samples before"),
@@ -284,3 +331,28 @@ def test_ids_that_are_replaced_while_a_log_is_read_do_not_mix(app: FastAPI) -> N
         assert service.get("/runs/a").json()["rounds"][0]["partial"] == {}
         assert service.post("/runs/a/predictions", content=WRITERS[NDJSON](log)).json()["records"] == N
     assert statuses == [409]
+
+
+@pytest.mark.parametrize("media_type", WRITERS)
+def test_numbers_too_large_for_an_index_are_ids(service: httpx.Client, media_type: str) -> None:
+    guids = [4734000000000 + 1009 * number for number in range(20)]
+    log: list[Record] = [{"epoch": epoch, "sample": guid, "correct": True} for epoch in (0, 1) for guid in guids]
+    headers = {"Content-Type": media_type}
+    params = {"threshold": "fraction", "fraction": "1"}
+    answer = service.post("/selection", content=WRITERS[media_type](log), headers=headers, params=params)
+    assert (answer.json()["num_samples"], answer.json()["ids"]) == (20, list(map(str, guids)))
+    body = WRITERS[media_type]([{**record, "sample": record["sample"] % 10**6} for record in log])
+    refused = service.post("/selection", content=body, headers=headers).json()
+    assert (
+        "names 20 samples by numbers up to 19171, which may be ids or indices; send samples_by=ids" in refused["detail"]
+    )
+    for samples_by, n_samples in (("ids", 20), ("indices", 19172)):
+        answer = service.post("/selection", content=body, headers=headers, params={**params, "samples_by": samples_by})
+        assert answer.json()["num_samples"] == n_samples
+
+
+@pytest.mark.parametrize("media_type", FORMS)
+def test_a_byte_order_mark_is_no_part_of_an_id(opened: httpx.Client, media_type: str) -> None:
+    body = b"\xef\xbb\xbf" + FORMS[media_type](IDS)
+    assert opened.put(URL, content=body, headers={"Content-Type": media_type}).status_code == 200
+    assert opened.get(URL, params={"limit": 1}).json()["sample_ids"] == IDS[:1]

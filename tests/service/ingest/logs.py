@@ -18,6 +18,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
+ARROW_FILE = "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 CARTOGRAPHY = "application/x-cartography+ndjson"
 
@@ -45,6 +46,13 @@ def as_arrow(records: Sequence[Record]) -> bytes:
     return out.getvalue()
 
 
+def as_arrow_file(records: Sequence[Record]) -> bytes:
+    table, out = _table(records), io.BytesIO()
+    with pyarrow.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    return out.getvalue()
+
+
 def as_parquet(records: Sequence[Record]) -> bytes:
     out = io.BytesIO()
     parquet.write_table(_table(records), out, row_group_size=1000)
@@ -66,6 +74,7 @@ WRITERS: Mapping[str, Callable[[Sequence[Record]], bytes]] = {
     NDJSON: as_ndjson,
     CSV: as_csv,
     ARROW: as_arrow,
+    ARROW_FILE: as_arrow_file,
     PARQUET: as_parquet,
     CARTOGRAPHY: as_cartography,
 }

@@ -11,7 +11,7 @@ ROWS = "a,1,0,2.5,1,3.0,-0.5,-0.5\na,2,0,4.0,1,3.0,1.0,0.25\nb,1,1,1.0,2,1.0,0.0
 
 
 def read_records(text: str) -> list[tuple[int, ...]]:
-    return read("text/csv", text.encode(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))
+    return read("text/csv", text.encode(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000)))
 
 
 def test_a_positive_margin_is_a_correct_prediction_and_measurements_count_from_1() -> None:

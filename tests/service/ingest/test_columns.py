@@ -10,8 +10,8 @@ from pyarrow import parquet
 
 from mild_service.errors import BadRecord, LimitExceeded, MalformedBody
 from mild_service.ingest import NewSampleResolver
-from tests.service.ingest.logs import ARROW, PARQUET, written
-from tests.service.ingest.reading import LIMITS, read
+from tests.service.ingest.logs import ARROW, ARROW_FILE, PARQUET, WRITERS, written
+from tests.service.ingest.reading import LIMITS, RECORDS, read
 
 
 def _zeros(n_records: int) -> pyarrow.Table:
@@ -42,7 +42,7 @@ def _ids(kind: pyarrow.DataType, texts: list[str | None]) -> pyarrow.Table:
 @pytest.mark.parametrize("media_type", [ARROW, PARQUET])
 def test_columns_need_the_right_types_and_names(media_type: str) -> None:
     base = {"epoch": [0], "sample": [1], "correct": [True]}
-    for name, values in {"sample": [1.0], "epoch": ["0"], "correct": [0.5]}.items():
+    for name, values in {"sample": ["1"], "epoch": ["0"], "correct": ["1"]}.items():
         with pytest.raises(BadRecord, match=f"row 1, column {name}: .*integers are needed"):
             read(media_type, written(media_type, pyarrow.table({**base, name: values})))
     large = pyarrow.table({**base, "sample": pyarrow.array([2**64 - 1], "uint64")})
@@ -68,7 +68,7 @@ def test_parquet_texts_that_share_their_starts_are_refused() -> None:
     out = io.BytesIO()
     parquet.write_table(table, out, use_dictionary=False, column_encoding={"sample": "DELTA_BYTE_ARRAY"})
     with pytest.raises(MalformedBody, match="DeltaByteArray"):
-        read(PARQUET, out.getvalue(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))
+        read(PARQUET, out.getvalue(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000)))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_parquet_texts_that_share_their_starts_are_refused() -> None:
 @pytest.mark.parametrize("media_type", [ARROW, PARQUET])
 def test_ids_come_in_any_kind_of_text_and_none_is_longer_than_an_id(media_type: str, kind: pyarrow.DataType) -> None:
     def ids_of(texts: list[str | None]) -> list[str] | None:
-        resolver = NewSampleResolver(100, 100_000)
+        resolver = NewSampleResolver(100, 100, 100_000)
         read(media_type, _one_block(media_type, _ids(kind, texts)), limits=replace(LIMITS, resolver=resolver))
         return resolver.ids
 
@@ -94,7 +94,11 @@ def test_ids_come_in_any_kind_of_text_and_none_is_longer_than_an_id(media_type: 
 def test_samples_in_lists_are_refused_by_their_type(media_type: str) -> None:
     table = pyarrow.table({"epoch": [0], "sample": [["a"]], "correct": [1]})
     with pytest.raises(BadRecord, match="row 1, column sample: the column holds list"):
-        read(media_type, _one_block(media_type, table), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))
+        read(
+            media_type,
+            _one_block(media_type, table),
+            limits=replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000)),
+        )
 
 
 def test_arrow_texts_that_lie_outside_of_their_buffer_are_refused() -> None:
@@ -105,4 +109,29 @@ def test_arrow_texts_that_lie_outside_of_their_buffer_are_refused() -> None:
     with pyarrow.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
     with pytest.raises(MalformedBody, match="not a valid Arrow IPC stream"):
-        read(ARROW, out.getvalue(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 10_000)))
+        read(ARROW, out.getvalue(), limits=replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000)))
+
+
+@pytest.mark.parametrize("media_type", [ARROW, PARQUET])
+def test_floats_without_a_fraction_are_integers(media_type: str) -> None:
+    table = pyarrow.table(
+        {
+            "epoch": pyarrow.array([0.0, 1.0], "float32"),
+            "sample": pyarrow.array([3.0, 4.0], "float16"),
+            "correct": [1.0, float("nan")],
+            "predicted": [None, 2.0],
+            "label": [float("nan"), 2.0],
+        }
+    )
+    assert [row[2:] for row in read(media_type, written(media_type, table))] == [(0, 3, 1), (1, 4, 1)]
+    for value in (0.5, float("inf"), 2.0**53 + 2, float("nan")):
+        faulty = table.set_column(0, "epoch", pyarrow.array([0.0, value]))
+        with pytest.raises(BadRecord, match="row 2, column epoch"):
+            read(media_type, written(media_type, faulty))
+
+
+def test_an_arrow_file_is_read_as_a_stream_and_the_reverse() -> None:
+    expected = read(ARROW, WRITERS[ARROW](RECORDS))
+    assert read(ARROW, WRITERS[ARROW_FILE](RECORDS)) == read(ARROW_FILE, WRITERS[ARROW](RECORDS)) == expected
+    with pytest.raises(MalformedBody, match="Arrow IPC stream or file"):
+        read(ARROW, WRITERS[ARROW_FILE](RECORDS)[:-30])

@@ -1,6 +1,7 @@
 """What all formats of logs have in common: the same records, the same faults, however a body comes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow
 import pytest
@@ -28,13 +29,14 @@ def test_every_format_gives_the_same_records_however_the_body_is_cut(media_type:
 
 @pytest.mark.parametrize("media_type", [JSON, NDJSON, CSV, ARROW, PARQUET])
 def test_records_may_hold_classes_rounds_and_other_fields(media_type: str) -> None:
-    records = [
+    records: list[Record] = [
         {"round": 1, "epoch": 2, "sample": 3, "correct": None, "predicted": 5, "label": 5, "note": "x"},
         {"round": None, "epoch": 2, "sample": 4, "correct": None, "predicted": 5, "label": 6, "note": "a, b"},
         {"round": 3, "epoch": 2, "sample": 5, "correct": 1, "predicted": None, "label": 6, "note": ""},
+        {"round": 3, "epoch": 2, "sample": 6, "correct": 0, "predicted": 4, "label": 6, "note": "all of it"},
     ]
     found = read(media_type, WRITERS[media_type](records))
-    assert [row[1:] for row in found] == [(1, 2, 3, 1), (0, 2, 4, 0), (3, 2, 5, 1)]
+    assert [row[1:] for row in found] == [(1, 2, 3, 1), (0, 2, 4, 0), (3, 2, 5, 1), (3, 2, 6, 0)]
 
 
 @pytest.mark.parametrize("media_type", [JSON, NDJSON, CSV, ARROW, PARQUET])
@@ -56,11 +58,22 @@ FAULTS: list[tuple[str, Record, str, str]] = [
     ("no epoch", {"epoch": None, "sample": 0, "correct": True}, "epoch", "missing"),
     ("nothing said", {"epoch": 0, "sample": 0, "correct": None}, "correct", "missing"),
     ("half a class", {"epoch": 0, "sample": 0, "predicted": 1}, "label", "missing"),
-    ("said twice", {"epoch": 0, "sample": 0, "correct": True, "predicted": 1, "label": 1}, "correct", "both"),
+    (
+        "said twice",
+        {"epoch": 0, "sample": 0, "correct": True, "predicted": 1, "label": 2},
+        "correct",
+        "got 1, it contradicts",
+    ),
     ("a sample past the end", {"epoch": 0, "sample": 100, "correct": True}, "sample", "0..99"),
     ("a negative sample", {"epoch": 0, "sample": -1, "correct": True}, "sample", "got -1"),
     ("an epoch past the limit", {"epoch": 50, "sample": 0, "correct": True}, "epoch", "0..49"),
     ("a round past the limit", {"round": 4, "epoch": 0, "sample": 0, "correct": True}, "round", "0..3"),
+    ("half a sample", {"epoch": 0, "sample": 0.5, "correct": True}, "sample", "got '?0.5"),
+    ("half an epoch", {"epoch": 0.5, "sample": 0, "correct": True}, "epoch", "got '?0.5"),
+    ("half a bit", {"epoch": 0, "sample": 0, "correct": 0.5}, "correct", "got '?0.5"),
+    ("a large float", {"epoch": 2.0**60, "sample": 0, "correct": True}, "epoch", "got "),
+    ("a class that the run has not", {"epoch": 0, "sample": 0, "predicted": 7, "label": 10}, "label", "run has 10"),
+    ("a prediction past the classes", {"epoch": 0, "sample": 0, "predicted": 10, "label": 0}, "predicted", "0..9"),
     ("a negative class", {"epoch": 0, "sample": 0, "predicted": -1, "label": 1}, "predicted", "got -1"),
 ]
 
@@ -71,9 +84,11 @@ FAULTS: list[tuple[str, Record, str, str]] = [
 def test_a_bad_record_is_named(
     media_type: str, name: str, fault: Record, column: str, says: str, cuts: Sequence[int]
 ) -> None:
+    if media_type in (ARROW, PARQUET) and name == "half a bit":
+        pytest.skip("booleans and floats make no column")
     body = WRITERS[media_type]([*RECORDS[:150], fault, *RECORDS[150:]])
     with pytest.raises(BadRecord, match=says) as refused:
-        read(media_type, body, cuts)
+        read(media_type, body, cuts, replace(LIMITS, n_classes=10))
     assert refused.value.line == (152 if media_type == CSV else 151)
     unit = "line" if media_type in (CSV, NDJSON) else "row"
     assert str(refused.value).startswith(f"{unit} {refused.value.line}, column {column}: ")

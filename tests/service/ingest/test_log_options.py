@@ -16,7 +16,7 @@ COLUMNS = {"sample": "id", "epoch": "step", "label": "target"}
 
 
 def read_batches(media_type: str, records: list[dict[str, Any]], **options: Any) -> list[Batch]:
-    limits = replace(LIMITS, resolver=NewSampleResolver(100, 10_000), options=LogOptions(**options))
+    limits = replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000), options=LogOptions(**options))
     with closing(open_reader(media_type, limits, SANDBOX)) as reader:
         return [*reader.feed(WRITERS[media_type](records)), *reader.end()]
 

@@ -129,7 +129,7 @@ def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> Non
     script = (
         "import sys; from mild_service.ingest.sandbox import Sandbox\n"
         "sandbox = Sandbox(2**27, 60)\n"  # once nobody holds it any more, it ends
-        f"reading = sandbox.start_read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), {{}})\n"
+        f"reading = sandbox.start_read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), {{'epoch': 'epoch'}})\n"
         "blocks = reading.read_blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:

@@ -19,8 +19,8 @@ def test_a_cartography_line_may_hold_several_epochs() -> None:
     [
         (NDJSON, b'\n{"epoch":0,"sample":1,"correct":true}\r\n \n\n{"epoch":0,"sample":2,"correct":0}', [2, 5]),
         (CARTOGRAPHY, b'\n{"guid":1,"gold":0,"logits_epoch_0":[1]}\n\n', [2]),
-        (CSV, b'\n\xef\xbb\xbfsample,epoch,correct\r\n1,0,TRUE\r\n\r\n2,0,"0"\r\n', [3, 5]),
-        (CSV, b"sample,epoch,correct\n1,0, 1\n002,0,false", [2, 3]),
+        (CSV, b'\xef\xbb\xbf\nsample,epoch,correct\r\n1,0,TRUE\r\n\r\n2,0,"0"\r\n', [3, 5]),
+        (CSV, b"sample,epoch,correct\n1,0, 1\n2,007,false", [2, 3]),
         (
             JSON,
             b' [ {"epoch":0,"sample":1,"correct":true} ,\n{"epoch":0,"sample":2,"correct":false,"x":{"y":[]}} ] \n',
@@ -41,7 +41,10 @@ LINES = [
     (NDJSON, b"[1]", None, "an object such as"),
     (NDJSON, b"null", None, "an object such as"),
     (NDJSON, b"\xff", None, "not JSON"),
-    (NDJSON, b'{"epoch":0,"sample":1.0,"correct":true}', "sample", "got 1.0, an integer"),
+    (NDJSON, b'{"epoch":0,"sample":1.5,"correct":true}', "sample", "got 1.5, an integer"),
+    (NDJSON, b'{"guid":1,"gold":0,"logits_epoch_0":[1]}', None, "mild push --cartography"),
+    (NDJSON, b'[{"epoch":0,"sample":1,"correct":true},', None, "send a JSON array as application/json"),
+    (NDJSON, b'[{"epoch":0,"sample":1,"correct":true}]', None, "send a JSON array as application/json"),
     (NDJSON, b'{"epoch":0,"sample":"1","correct":true}', "sample", "got '1'"),
     (NDJSON, b'{"epoch":0,"sample":true,"correct":true}', "sample", "got True"),
     (NDJSON, b'{"epoch":0,"sample":1,"correct":"yes"}', "correct", "true, false, 1 or 0"),
@@ -50,7 +53,12 @@ LINES = [
     (NDJSON, b'{"epoch":0,"sample":1,"correct":1,"x":"' + b"y" * 1000 + b'"}', None, "1000 are read"),
     (CSV, b"0,1", None, "2 cells"),
     (CSV, b"0,1,true,5", None, "4 cells"),
-    (CSV, b"0,1.0,true", "sample", "got '1.0'"),
+    (CSV, b"0,1.5,true", "sample", "got '1.5'"),
+    (CSV, b"0,007,true", "sample", "got '007'"),
+    (CSV, b"0,1e1,true", "sample", "got '1e1'"),
+    (CSV, b"0.5,1,true", "epoch", "got 0.5"),
+    (CSV, b"0,1,0.5", "correct", "got 0.5"),
+    (CSV, b"0,1,inf", "correct", "got 'inf'"),
     (CSV, b"0,0x10,true", "sample", "got '0x10'"),
     (CSV, b"0,1,yes", "correct", "got 'yes'"),
     (CSV, b"0,,true", "sample", "missing"),
@@ -60,7 +68,9 @@ LINES = [
     (CSV, b"0,9223372036854775808,true", "sample", "64 bits"),
     (CSV, b"0,1," + b"1" * 1000, None, "1000 are read"),
     (CARTOGRAPHY, b'{"guid":1,"gold":0}', None, "logits_epoch_"),
-    (CARTOGRAPHY, b'{"guid":"a","gold":0,"logits_epoch_0":[1]}', "guid", "got 'a'"),
+    (CARTOGRAPHY, b'{"guid":"a","gold":0,"logits_epoch_0":[1]}', "sample", "got 'a'"),
+    (CARTOGRAPHY, b'{"gold":0,"logits_epoch_0":[1]}', "guid", "missing"),
+    (CARTOGRAPHY, b'{"epoch":0,"sample":1,"correct":true}', None, "mild push without --cartography"),
     (CARTOGRAPHY, b'{"guid":1,"logits_epoch_0":[1]}', "gold", "got None"),
     (CARTOGRAPHY, b'{"guid":1,"gold":2,"logits_epoch_0":[1,2]}', "gold", "2 classes"),
     (CARTOGRAPHY, b'{"guid":1,"gold":0,"logits_epoch_0":[]}', "logits_epoch_0", "list of numbers"),
@@ -104,8 +114,9 @@ GOOD = b'{"epoch":0,"sample":1,"correct":true}'
         (b"[" + GOOD + b"]" + GOOD, 2),
         (b"[" + GOOD + b',{"x":"\xff"}]', 2),
         (b"[" + GOOD + b',{"x":"\xc3', 2),
-        (GOOD, 1),
         (b"{}", 1),
+        (b"7", 1),
+        (b"\xff\xfe[\0", 1),
     ],
 )
 def test_a_bad_row_of_a_json_array_is_named(body: bytes, row: int) -> None:
@@ -113,6 +124,66 @@ def test_a_bad_row_of_a_json_array_is_named(body: bytes, row: int) -> None:
         with pytest.raises(BadRecord) as refused:
             read(JSON, body, cuts)
         assert refused.value.line == row
+
+
+BOM = b"\xef\xbb\xbf"
+ROW = [(2, 0, 0, 1, 1), (3, 0, 5, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"epoch;sample;correct\n0;1;1\n5;2;0\n",
+        b"epoch\tsample\tcorrect\n0\t1\t1\n5\t2\t0",
+        BOM + b'"epoch";"sample";"correct"\r\n0;1;TRUE\r\n5;2;FALSE\r\n',
+        b"epoch;sample;correct\n0,0;1;1,0\n5,0;2;0,0\n",
+        b"epoch,sample,correct\n0.0,1.0,1.0\n5.0,2.0,0.0\n",
+        b"epoch,sample,correct\n0.,1,1\n5e0,2,0\n",
+        b"note;epoch;sample;correct\na,b;0;1;1\nepoch,sample;5;2;0\n",
+        b"epoch,sample,correct,label\n0,1,1,NA\n5,2,0,NaN\n",
+        b"epoch,sample,correct,label,predicted\n0,1,,3.0,3\n5,2,0,,\n",
+        b"epoch,sample,predicted,label,correct\n0,1,3,3,1\n5,2,3,4,0\n",
+        b"epoch,sample,correct\n0,1,1\n5,2,0\n,,\n",
+    ],
+)
+def test_csv_is_read_as_spreadsheets_and_data_frames_write_it(body: bytes) -> None:
+    for cuts in ((), range(1, len(body))):
+        assert read(CSV, body, cuts) == ROW
+
+
+def test_a_spreadsheet_may_name_the_separator_first() -> None:
+    assert read(CSV, b"sep=;\r\nepoch;sample;correct\r\n0;1;1\r\n") == [(3, 0, 0, 1, 1)]
+
+
+def test_a_quoted_value_may_hold_line_ends_and_separators() -> None:
+    body = b'text,epoch,sample,correct\r\n"one\ntwo, ""three""\r\n",0,1,1\r\n"\n\n",5,2,0\r\nplain,6,3,1\r\n"""",7,4,1'
+    found = [(2, 0, 0, 1, 1), (5, 0, 5, 2, 0), (8, 0, 6, 3, 1), (9, 0, 7, 4, 1)]
+    for cuts in ((), range(1, len(body)), range(0, len(body), 9)):
+        assert read(CSV, body, cuts) == found
+    with pytest.raises(BadRecord, match="line 2: it is not CSV: a quoted value begins here") as refused:
+        read(CSV, b'text,epoch,sample,correct\n"' + b"x\n" * 3000)
+    assert refused.value.line == 2
+
+
+def test_the_separators_are_named_where_the_header_has_none_of_them() -> None:
+    with pytest.raises(BadRecord, match=r"'epoch\|sample\|correct'.*commas, semicolons or tabs"):
+        read(CSV, b"epoch|sample|correct\n0|1|1\n")
+
+
+@pytest.mark.parametrize("media_type", [JSON, NDJSON, CSV, CARTOGRAPHY])
+def test_a_byte_order_mark_is_no_part_of_a_log(media_type: str) -> None:
+    body = WRITERS[media_type](RECORDS[:9])
+    for cuts in ((), range(1, 9)):
+        assert read(media_type, BOM + body, cuts) == read(media_type, body)
+    with pytest.raises(BadRecord, match="UTF-8"):
+        read(media_type, body.decode().encode("utf-16"))
+
+
+def test_json_lines_are_read_where_an_array_is_meant() -> None:
+    for cuts in ((), range(1, 200)):
+        assert (
+            read(JSON, b"\n " + WRITERS[NDJSON](RECORDS), cuts)[3][2:] == read(NDJSON, WRITERS[NDJSON](RECORDS))[3][2:]
+        )
 
 
 @pytest.mark.parametrize("header", [b"epoch,correct", b"epoch,sample,epoch,correct", b"\n\n", b'"'])

@@ -144,11 +144,14 @@ def read_marks(path: Path, n_samples: int) -> Audit:
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
-            reader = csv.DictReader(file)
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))  # spreadsheets choose it by country
             missing = {"index", "mark"} - set(reader.fieldnames or ())
             if missing:
                 raise ReviewError(
-                    f"{path} lacks the column {sorted(missing)[0]!r}; give a list as mild review writes it"
+                    f"{path} lacks the column {sorted(missing)[0]!r}, got {header.strip()[:60]!r}; give a list as mild "
+                    "review writes it, with columns separated by commas, semicolons or tabs"
                 )
             marks = [_parse_mark(path, reader.line_num, row) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
@@ -166,7 +169,7 @@ def _parse_mark(path: Path, line_number: int, row: dict[str, Any]) -> tuple[int,
         return None
     if text not in _MARKS:
         raise ReviewError(f"{path} line {line_number}: mark is {text!r}; write clean or wrong, or leave it empty")
-    index = (row["index"] or "").strip()
+    index = (row["index"] or "").strip().removesuffix(".0")  # as a data frame with gaps writes it
     if not (index.isascii() and index.isdigit()):
         raise ReviewError(f"{path} line {line_number}: index is {index!r}; give the sample's number")
     return int(index), _MARKS[text]
