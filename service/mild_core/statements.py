@@ -62,11 +62,12 @@ def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
     guarantee, bounds = selection.get("guarantee"), selection.get("bounds")
     texts = []
     if guarantee and guarantee["upper"] is not None:
-        texts.append(
+        texts += [
             f"At most {format_at_most(guarantee['upper'])} of the kept labels are wrong, the drawn ones aside, with "
-            f"{1 - UPPER_ERROR:.0%} confidence. {guarantee['drawn']:,} samples were drawn at random and checked: "
-            f"{guarantee['kept_of_drawn']:,} of them are kept, and {guarantee['wrong_of_drawn']:,} of these are wrong."
-        )
+            f"{1 - UPPER_ERROR:.0%} confidence.",
+            f"{guarantee['drawn']:,} samples were drawn at random and checked: {guarantee['kept_of_drawn']:,} of them "
+            f"are kept, and {guarantee['wrong_of_drawn']:,} of these are wrong.",
+        ]
     if bounds:
         rate = bounds["noise_rate"]
         texts += [
@@ -83,8 +84,8 @@ def _describe_promise(guarantee: Mapping[str, Any] | None) -> list[str]:
     """Describe the promise of the rule, or why there is none; empty without a complete random audit."""
     if not guarantee:
         return []
-    head = "The rule's promise" if guarantee["holds"] else "The rule promises nothing"
-    return [f"{head}: {guarantee['reason'].replace('`', '')}."]
+    reason = guarantee["reason"].replace("`upper`", "the upper bound")
+    return [f"The rule's promise: {reason}." if guarantee["holds"] else f"No promise of the rule: {reason}."]
 
 
 def _describe_measured(selection: Mapping[str, Any]) -> str | None:
@@ -94,15 +95,8 @@ def _describe_measured(selection: Mapping[str, Any]) -> str | None:
         return None
     n_checked = measured["known"]
     found = describe_shares(measured["precision"], measured["recall"]) or "none of them is both kept and right"
-    if n_checked == selection.get("num_samples"):
-        return f"On all {n_checked:,} samples, each of them checked: {found}."
-    if guarantee and guarantee["drawn"] >= n_checked:
-        drawn = "all of them drawn at random"
-    elif guarantee:
-        drawn = f"{guarantee['drawn']:,} of them drawn at random, the others chosen"
-    else:
-        drawn = "which speak for themselves alone unless they were drawn at random"
-    return f"On {n_checked:,} checked samples, {drawn}: {found}."
+    alone = "" if guarantee or n_checked == selection["num_samples"] else " These samples speak for themselves alone."
+    return f"On {measured['basis']}: {found}.{alone}"
 
 
 def describe_truth(precision: float | None, recall: float | None) -> Statement:
@@ -129,7 +123,7 @@ def _describe_fitted(fitted: Mapping[str, Mapping[str, float] | None]) -> str | 
         "recall": "of the right are kept",
     }
     parts = [
-        f"{estimate['value']:.0%} ({estimate['low']:.0%} to {estimate['high']:.0%}) {texts[name]}"
+        f"{estimate['value']:.1%} ({estimate['low']:.0%} to {estimate['high']:.0%}) {texts[name]}"
         for name, estimate in fitted.items()
         if estimate is not None
     ]

@@ -93,7 +93,7 @@ def test_measured_quality_is_shown_where_an_audit_is_known(
 ) -> None:
     run.put("/runs/a/audit", json={"indices": list(range(40)), "clean": [i % 2 == 0 for i in range(40)]})
     page.goto("/ui/runs/a")
-    expect(page.get_by_text("On 40 checked samples")).to_be_visible()
+    expect(page.get_by_text("On 40 audited samples")).to_be_visible()
     value = float(page.locator("#cut-chart").get_attribute("data-value") or "")
     cuts = run.get("/runs/a/rounds/0/sweep").json()["cuts"]
     (own,) = [cut["measured"] for cut in cuts if cut["value"] == value]

@@ -2,7 +2,6 @@ import copy
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mild_core import guarantee
 from mild_core.statements import (
@@ -17,6 +16,7 @@ from mild_core.statements import (
 
 INTERVAL = {"value": 0.36, "low": 0.34, "high": 0.39}
 SELECTION: dict[str, Any] = {
+    "num_samples": 1437,
     "num_selected": 918,
     "fitted": {"noise_rate": INTERVAL, "precision": None, "recall": None},
     "guarantee": None,
@@ -32,7 +32,8 @@ GUARANTEE = {
     "reason": "threshold 'f1' promises no share of wrong labels; for this set there is `upper`",
 }
 BOUNDS = {"noise_rate": {"value": 0.08, "low": 0.0519, "high": 0.1201}, "precision": 0.9199, "recall": 0.8}
-MEASURED = {"known": 140, "precision": 0.95, "recall": 0.8, "f1": 0.87, "auc": 0.9}
+BASIS = "100 audited samples drawn at random, 40 that somebody chose"
+MEASURED = {"known": 140, "precision": 0.95, "recall": 0.8, "f1": 0.87, "auc": 0.9, "basis": BASIS}
 
 
 def describe(**changes: Any) -> list[tuple[str, str]]:
@@ -47,24 +48,23 @@ def test_without_a_checked_label_the_lead_is_what_is_not_known_and_the_fit_comes
         "How many of the 918 kept labels are wrong is not known: no label was checked.",
     )
     assert last[0] == "fitted"
-    assert last[1].startswith("By the fit, 36% (34% to 39%) of all labels are wrong: this holds if ")
+    assert last[1].startswith("By the fit, 36.0% (34% to 39%) of all labels are wrong: this holds if ")
     assert describe(fitted={}) == [lead]
 
 
 def test_a_complete_draw_leads_with_the_bound_of_this_set() -> None:
     bases, texts = zip(*describe(guarantee=GUARANTEE, bounds=BOUNDS, measured=MEASURED), strict=True)
-    assert bases == ("bounded", "bounded", "bounded", "bounded", "measured", "fitted")
-    assert texts[0] == (
-        "At most 7.4% of the kept labels are wrong, the drawn ones aside, with 90% confidence. 100 samples were drawn "
-        "at random and checked: 63 of them are kept, and 2 of these are wrong."
+    assert bases == (*["bounded"] * 5, "measured", "fitted")
+    assert texts[0] == "At most 7.4% of the kept labels are wrong, the drawn ones aside, with 90% confidence."
+    assert texts[1] == ("100 samples were drawn at random and checked: 63 of them are kept, and 2 of these are wrong.")
+    assert "At least 91.9% of the kept labels are right, with 95% confidence" in texts[2]
+    assert "at least 80.0% of the right labels are kept, with 90% confidence in both" in texts[2]
+    assert "5.1% to 12.1% are wrong" in texts[3]
+    assert texts[4] == (
+        "No promise of the rule: threshold 'f1' promises no share of wrong labels; for this set there is the upper "
+        "bound."
     )
-    assert "At least 91.9% of the kept labels are right, with 95% confidence" in texts[1]
-    assert "at least 80.0% of the right labels are kept, with 90% confidence in both" in texts[1]
-    assert "5.1% to 12.1% are wrong" in texts[2]
-    assert texts[3] == (
-        "The rule promises nothing: threshold 'f1' promises no share of wrong labels; for this set there is upper."
-    )
-    assert "100 of them drawn at random, the others chosen" in texts[4]
+    assert texts[5] == f"On {BASIS}: 95.0% of the kept labels are right, 80.0% of the right labels are kept."
     kept = describe(guarantee={**GUARANTEE, "holds": True, "reason": "so be it"}, bounds=BOUNDS)
     assert ("bounded", "The rule's promise: so be it.") in kept
 
@@ -73,27 +73,23 @@ def test_a_draw_that_bounds_nothing_of_this_choice_says_why() -> None:
     told = describe(guarantee={**GUARANTEE, "upper": None, "reason": "the round differs"})
     assert [basis for basis, _ in told] == ["unknown", "unknown", "fitted"]
     assert "no bound holds for this choice" in told[0][1]
-    assert told[1][1] == "The rule promises nothing: the round differs."
+    assert told[1][1] == "No promise of the rule: the round differs."
 
 
-@pytest.mark.parametrize(
-    ("guaranteed", "text"),
-    [(None, "speak for themselves alone unless they were drawn"), ({**GUARANTEE, "drawn": 140}, "all of them drawn")],
-)
-def test_measured_figures_say_how_many_were_checked_and_how_they_came(guaranteed: Any, text: str) -> None:
-    told = dict(describe(measured=MEASURED, guarantee=guaranteed))
+def test_measured_figures_without_a_complete_draw_speak_for_their_samples_alone() -> None:
+    told = dict(describe(measured=MEASURED))
     assert "unknown" not in told
-    assert told["measured"].startswith("On 140 checked samples, ")
-    assert text in told["measured"]
-    assert told["measured"].endswith("95.0% of the kept labels are right, 80.0% of the right labels are kept.")
+    assert told["measured"].startswith(f"On {BASIS}: 95.0% of the kept labels are right")
+    assert told["measured"].endswith("are kept. These samples speak for themselves alone.")
 
 
 def test_checked_samples_that_measure_nothing_say_so() -> None:
-    nothing = {"known": 3, "precision": None, "recall": None, "f1": None, "auc": None}
-    assert dict(describe(measured=nothing))["measured"].endswith("none of them is both kept and right.")
+    nothing = {**MEASURED, "known": 3, "precision": None, "recall": None}
+    assert "none of them is both kept and right." in dict(describe(measured=nothing))["measured"]
     assert dict(describe(measured={**nothing, "known": 0})).keys() == {"unknown", "fitted"}
-    assert dict(describe(measured={**MEASURED, "known": 918}, num_samples=918))["measured"].startswith(
-        "On all 918 samples, each of them checked: 95.0%"
+    truth = {**MEASURED, "known": 1437, "basis": "the true labels of all samples"}
+    assert dict(describe(measured=truth))["measured"] == (
+        "On the true labels of all samples: 95.0% of the kept labels are right, 80.0% of the right labels are kept."
     )
     assert describe_truth(None, None).text.endswith("none of the labels is both kept and right.")
     assert describe_shares(None, 0.5) == "50.0% of the right labels are kept"

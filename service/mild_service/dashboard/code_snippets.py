@@ -1,5 +1,9 @@
 """Code snippets for curl and Python on the pages, such as those that fetch the set that a page shows."""
 
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
 from mild_service.api_keys import ANONYMOUS, ApiKey
 
 Snippet = tuple[str, str]
@@ -29,7 +33,7 @@ def make_first_epoch_snippets(base_url: str, caller: ApiKey) -> list[Snippet]:
 def make_selection_snippets(base_url: str, run_id: str, round_: int, caller: ApiKey) -> list[Snippet]:
     """Return snippets that fetch a round's set, also with another cut, whose value the page inserts at ``{value}``."""
     address = f"{base_url}/selection/{run_id}?round={round_}"
-    options = 'choice={"threshold": "value", "value": {value}}'
+    options = 'changes={"threshold": "value", "value": {value}}'
     client_code = _make_client_code(base_url)
     return [
         ("Python", f'{client_code}    selection = client.selection("{run_id}", round={round_})'),
@@ -37,6 +41,12 @@ def make_selection_snippets(base_url: str, run_id: str, round_: int, caller: Api
         ("Python, cut", f'{client_code}    selection = client.selection("{run_id}", round={round_}, {options})'),
         ("curl, cut", f"curl {_make_auth_option(caller)}'{address}&threshold=value&value={{value}}'"),
     ]
+
+
+def make_choice_snippet(base_url: str, run_id: str, round_: int, caller: ApiKey, options: Mapping[str, Any]) -> str:
+    """Return a curl command that fetches the set of a round with other options than the run's."""
+    query = urlencode({"round": round_, **options})
+    return f"curl {_make_auth_option(caller)}'{base_url}/selection/{run_id}?{query}'"
 
 
 def make_download_snippet(base_url: str, run_id: str, round_: int, caller: ApiKey, media_type: str, file: str) -> str:

@@ -1,10 +1,15 @@
-"""Progress of a run: its learning curve and its alarms, which the dashboard shows."""
+"""Progress of a run: its learning curve, its alarms and its random audit, which the dashboard shows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mild_core.alarms import find_alarms
+from mild_core.audit import Audit
+from mild_core.draw import DrawChoice
 from mild_service.models import Round, Run
 from mild_service.selecting.selections import VALIDATION_METRIC
 
@@ -72,3 +77,50 @@ def find_run_alarms(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
     if run.status == "running" and now - run.updated_at > _MAX_SILENT_SECONDS:
         alarms.append("no data for more than an hour, although the run is not finished")
     return alarms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawProgress:
+    """The draw of a run's audit, and which of its samples are answered.
+
+    Attributes
+    ----------
+    choice
+        The selection that was recorded with the draw.
+    indices
+        Shape (n,), the drawn samples, ascending.
+    answered
+        Shape (n,), whether each of them is marked.
+    """
+
+    choice: DrawChoice
+    indices: NDArray[np.int64]
+    answered: NDArray[np.bool_]
+
+    @property
+    def n_answered(self) -> int:
+        """Number of marked samples."""
+        return int(self.answered.sum())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every drawn sample is marked."""
+        return bool(self.answered.all())
+
+    def find_next_unanswered(self, index: int) -> int | None:
+        """Return the first drawn sample without a mark after `index`, or else before it; None if all are marked."""
+        open_samples = self.indices[~self.answered]
+        later = open_samples[open_samples > index]
+        return int((later if later.size else open_samples)[0]) if open_samples.size else None
+
+    def answer(self, index: int) -> Self:
+        """Return the draw with one more answer."""
+        return replace(self, answered=self.answered | (self.indices == index))
+
+
+def find_draw(run: Run, audit: Audit) -> DrawProgress | None:
+    """Return the draw of a run's audit; None without one."""
+    if run.draw is None or audit.random_mask is None:
+        return None
+    indices = np.flatnonzero(audit.random_mask)
+    return DrawProgress(run.draw, indices, audit.masks[0][indices])

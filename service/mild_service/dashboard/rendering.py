@@ -149,6 +149,7 @@ TABS = (
     Tab("map", "Data map", "/map"),
     Tab("classes", "Classes", "/classes"),
     Tab("samples", "Samples", "/samples"),
+    Tab("audit", "Audit", "/audit"),
     Tab("compare", "Compare", "/compare"),
     Tab("downloads", "Downloads", "/downloads"),
 )

@@ -10,11 +10,19 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mild_service.dashboard import login_page, rendering, run_page, runs_page, sample_pages, selection_pages
+from mild_service.dashboard import (
+    audit_page,
+    login_page,
+    rendering,
+    run_page,
+    runs_page,
+    sample_pages,
+    selection_pages,
+)
 from mild_service.dashboard.rendering import link, render
 from mild_service.web import media_types
 
-_PAGES = (login_page, runs_page, run_page, selection_pages, sample_pages)
+_PAGES = (login_page, runs_page, run_page, selection_pages, sample_pages, audit_page)
 
 
 def add_pages(router: APIRouter) -> None:

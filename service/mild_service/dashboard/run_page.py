@@ -9,17 +9,25 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
-from mild_core.statements import describe_quality
+from mild_core.statements import DRAW_SIZE, describe_draw, describe_quality
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets
-from mild_service.dashboard.progress import build_learning_curve, find_run_alarms
+from mild_service.dashboard.progress import build_learning_curve, find_draw, find_run_alarms
 from mild_service.dashboard.rendering import render
 from mild_service.errors import RoundNotOpen
 from mild_service.models import Round, Run
 from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.selections import Selections
 from mild_service.web import media_types, responses
-from mild_service.web.dependencies import CallerDep, RoundNumber, RunId, RunsDep, SelectionsDep
+from mild_service.web.dependencies import (
+    CallerDep,
+    LabelsAndAuditsDep,
+    RoundNumber,
+    RunId,
+    RunsDep,
+    SelectionsDep,
+)
 
 RoundQuery = Annotated[
     int | None,
@@ -100,6 +108,7 @@ async def show_run(
     request: Request,
     page: PageDep,
     selections: SelectionsDep,
+    labels_and_audits: LabelsAndAuditsDep,
     caller: CallerDep,
 ) -> HTMLResponse:
     """Show the overview of a run. The page itself loads a selection that has to be computed."""
@@ -109,30 +118,43 @@ async def show_run(
         "curve": build_learning_curve(page.run, page.rounds),
         "alarms": find_run_alarms(page.run, page.rounds, time.time()),
         "overlaps": await selections.compute_overlaps(page.run, page.rounds),
-        "panel": await _build_panel(request, page, selections, caller) if is_stored else None,
+        "panel": await _build_panel(request, page, selections, labels_and_audits, caller) if is_stored else None,
     }
     return render(request, "run.html", context)
 
 
 @router.get("/ui/runs/{run_id}/rounds/{round}/selection", response_class=HTMLResponse)
 async def show_selection(
-    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, selections: SelectionsDep, caller: CallerDep
+    request: Request,
+    run_id: RunId,
+    round_: RoundNumber,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    labels_and_audits: LabelsAndAuditsDep,
+    caller: CallerDep,
 ) -> HTMLResponse:
     """Show the part of the overview about a round's selection, which the page loads later."""
     page = await load_page_state(runs, run_id, round_)
-    context = {**page.template_context(), "panel": await _build_panel(request, page, selections, caller)}
+    panel = await _build_panel(request, page, selections, labels_and_audits, caller)
+    context = {**page.template_context(), "panel": panel}
     return render(request, "selection.html", context)
 
 
-async def _build_panel(request: Request, page: PageState, selections: Selections, caller: ApiKey) -> dict[str, Any]:
+async def _build_panel(
+    request: Request, page: PageState, selections: Selections, labels_and_audits: LabelsAndAudits, caller: ApiKey
+) -> dict[str, Any]:
     """Return the values of a selection's panel: its summary, its alarms, its chart, and snippets that fetch it."""
     plan = await selections.plan(page.run, page.round.number, {})
     summary = await selections.read_summary(plan)
     sweep = await selections.compute_sweep(plan)
     fit = await selections.read_fit(plan)
+    draw = find_draw(*await labels_and_audits.read_audit(page.run))
     return {
         "selection": summary,
         "statements": describe_quality(summary),
+        "draw": draw,
+        "draw_size": DRAW_SIZE,
+        "draw_step": describe_draw(),
         "alarms": find_alarms(*_get_measured_quality(summary), {}),
         "chart": {
             "metric": sweep["metric"],

@@ -70,7 +70,7 @@ def test_what_has_to_be_computed_is_left_for_the_page_to_ask_for(run: httpx.Clie
     run.put("/runs/a/audit", json={"indices": [0, 1], "clean": [True, False]})
     assert "data-wanted" in run.get("/ui/runs/a?round=0").text
     part = run.get("/ui/runs/a/rounds/0/selection").text
-    assert "On 2 checked samples, which speak for themselves alone unless they were drawn at random" in part
+    assert "On 2 audited samples that somebody chose: " in part
     assert "Measured on 2 checked" in part
     assert data(part, "cut-data")["measured"] is not None
     assert run.get("/ui/runs/a/rounds/2/selection").status_code == 409

@@ -98,10 +98,11 @@ class Cut {
     );
   }
 
-  /** The lower bounds of every cut, on an axis of shares at the right. */
+  /** The lower bounds of every cut, over an axis of shares. */
   bounds() {
     if (!this.data.bounds) return [];
     const y = (share) => HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
+    const grid = [0.5, 1].map((share) => element("line", { class: "cut-grid", x1: SIDE + 34, x2: this.width - SIDE, y1: y(share), y2: y(share) }));
     const lines = ["precision", "recall"].map((name) =>
       element("path", {
         d: this.data.bounds[name].map((share, bin) => `${bin ? "L" : "M"}${this.x(bin + 1)} ${y(share)}`).join(""),
@@ -109,9 +110,9 @@ class Cut {
       }),
     );
     const ticks = [0.5, 1].map((share) =>
-      element("text", { class: "cut-tick cut-share", x: this.width - SIDE, y: y(share) - 4, "text-anchor": "end" }, percent(share, 0)),
+      element("text", { class: "cut-tick cut-share", x: SIDE, y: y(share) + 4 }, percent(share, 0)),
     );
-    return [...lines, ...ticks];
+    return [...grid, ...lines, ...ticks];
   }
 
   axis() {
@@ -212,6 +213,7 @@ class Cut {
       if (bounds) setOutput(`bound-${name}`, `≥ ${atLeast(bounds[name][at])}`);
       if (measured) setOutput(`measured-${name}`, name === "recall" ? `${percent(measured.recall[at])} of the right are kept` : percent(measured.precision[at]));
     }
+    document.querySelector("#cut-readout .fitted").hidden = fitted.precision[at] == null;
     this.container.dataset.metric = metric;
     this.container.dataset.value = value[at];
     this.reset.hidden = this.chosen == null;

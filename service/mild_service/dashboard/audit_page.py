@@ -1,0 +1,166 @@
+"""The random audit of a run: ``/ui/runs/{run_id}/audit`` draws samples, shows them to checkers, and what they bound."""
+
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qs
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from numpy.typing import NDArray
+
+from mild_core.audit import Audit, AuditChange
+from mild_core.draw import DrawChoice
+from mild_core.statements import DRAW_SIZE, describe_checking_time, describe_quality, plan_draws
+from mild_service.annotations.external_ids import ExternalIds
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.api_keys import ApiKey
+from mild_service.dashboard.code_snippets import make_choice_snippet
+from mild_service.dashboard.progress import DrawProgress, find_draw
+from mild_service.dashboard.rendering import link, render
+from mild_service.dashboard.run_page import PageDep
+from mild_service.dashboard.sample_pages import Index, allow_images
+from mild_service.errors import InvalidRequest
+from mild_service.image_urls import fill_image_url
+from mild_service.models import Run
+from mild_service.selecting.selections import Selections
+from mild_service.web import bodies, media_types
+from mild_service.web.dependencies import (
+    AuditDrawsDep,
+    CallerDep,
+    LabelsAndAuditsDep,
+    RunId,
+    RunsDep,
+    SampleIdsDep,
+    SelectionsDep,
+)
+
+Answer = Literal["clean", "wrong", "unsure"]
+
+PAGE_SIZE = 100
+_MAX_FORM_BYTES = 4096
+_ANSWERS = {"clean": True, "wrong": False, "unsure": False}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/ui/runs/{run_id}/audit", response_class=HTMLResponse)
+async def show_audit(
+    request: Request,
+    page: PageDep,
+    selections: SelectionsDep,
+    labels_and_audits: LabelsAndAuditsDep,
+    sample_ids: SampleIdsDep,
+    caller: CallerDep,
+    number: Annotated[int | None, Query(alias="page", ge=0, lt=2**31)] = None,
+) -> HTMLResponse:
+    """Show the drawn samples, without what could sway a judgement, and what the draw bounds once all are checked.
+
+    Without a draw, show what draws of several sizes would bound. The default page is that of the first open answer.
+    """
+    run, audit = await labels_and_audits.read_audit(page.run)
+    draw = find_draw(run, audit)
+    context: dict[str, Any] = {**page.template_context(), "run": run, "may_mark": caller.allows("write")}
+    if draw is None or not draw.n_answered:
+        context |= await _plan(run, selections)
+    if draw is not None:
+        allow_images(request, run)
+        number = _find_page(draw, draw.find_next_unanswered(-1)) if number is None else number
+        shown = draw.indices[number * PAGE_SIZE :][:PAGE_SIZE]
+        context |= {
+            "choice": draw.choice,
+            "rows": await _build_rows(run, audit, shown, labels_and_audits, sample_ids),
+            "number": number,
+            "first": number * PAGE_SIZE,
+            "n_pages": -(-draw.indices.size // PAGE_SIZE),
+            "checking_time": describe_checking_time(draw.indices.size - draw.n_answered),
+            "statements": await _describe(request, run, draw, selections, caller) if draw.is_complete else None,
+        }
+    return render(request, "audit.html", {**context, "draw": draw})
+
+
+async def _plan(run: Run, selections: Selections) -> dict[str, Any]:
+    """Return the context of the form that draws: the choice that will be recorded, and what draws would bound."""
+    if not run.round:
+        return {"next_choice": None, "plans": [], "draw_size": DRAW_SIZE}
+    choice = DrawChoice(run.round - 1, replace(run.spec.selection, threshold="fdr"))
+    sweep = await selections.compute_sweep(await selections.plan(run, choice.round, {}))
+    kept = [cut["num_kept"] for cut in sweep["cuts"]]
+    n_scored = kept[-1] if kept else 0
+    plans = plan_draws(kept, sweep["threshold"]["cut"]) if kept else []
+    return {"next_choice": choice, "plans": plans, "draw_size": min(DRAW_SIZE, n_scored or DRAW_SIZE)}
+
+
+async def _describe(
+    request: Request, run: Run, draw: DrawProgress, selections: Selections, caller: ApiKey
+) -> dict[str, Any]:
+    """Return the selection that was recorded with a complete draw, and what is known of its set."""
+    plan = await selections.plan(run, draw.choice.round, asdict(draw.choice.options))
+    selection = await selections.read_summary(plan)
+    stored = asdict(run.spec.selection)
+    options = {name: value for name, value in asdict(draw.choice.options).items() if value != stored[name]}
+    snippet = make_choice_snippet(str(request.base_url).rstrip("/"), run.run_id, draw.choice.round, caller, options)
+    return {"selection": selection, "known": describe_quality(selection), "snippet": snippet}
+
+
+def _find_page(draw: DrawProgress, index: int | None) -> int:
+    """Return the number of the page that shows a drawn sample; the first one for None."""
+    return 0 if index is None else int(np.searchsorted(draw.indices, index)) // PAGE_SIZE
+
+
+async def _build_rows(
+    run: Run, audit: Audit, shown: NDArray[np.int64], labels_and_audits: LabelsAndAudits, sample_ids: ExternalIds
+) -> list[dict[str, Any]]:
+    """Return what a checker sees of each sample, and the answer."""
+    ids = [None] * shown.size if run.ids is None or not shown.size else await sample_ids.get_ids(run, shown)
+    return [
+        {
+            "index": index,
+            "id": sample_id,
+            "picture": fill_image_url(run.spec.picture_url, index, sample_id),
+            "label": await labels_and_audits.read_label(run, index),
+            "mark": audit.get_mark(index),
+        }
+        for index, sample_id in zip(shown.tolist(), ids, strict=True)
+    ]
+
+
+@router.post("/ui/runs/{run_id}/audit/draw")
+async def draw_samples(request: Request, run_id: RunId, runs: RunsDep, audit_draws: AuditDrawsDep) -> RedirectResponse:
+    """Draw as many samples as the form asks for, and redirect to them."""
+    size = (await _read_form(request)).get("n", "")
+    if not (size.isascii() and size.isdigit() and len(size) < 10):
+        raise InvalidRequest(f"n is {size[:40]!r}; give the number of samples to draw")
+    await audit_draws.draw(await runs.find(run_id), int(size), None, {})
+    return _redirect(request, run_id)
+
+
+@router.post("/ui/runs/{run_id}/audit/{index}")
+async def answer_sample(
+    request: Request, run_id: RunId, index: Index, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep
+) -> RedirectResponse:
+    """Mark a drawn sample with the answer in the form, and redirect to the next one without a mark."""
+    answer = (await _read_form(request)).get("answer", "")
+    if answer not in _ANSWERS:
+        raise InvalidRequest(f"answer is {answer[:40]!r}; give one of {', '.join(get_args(Answer))}")
+    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
+    draw = find_draw(run, audit)
+    if draw is None or index not in draw.indices:
+        raise InvalidRequest(f"sample {index} of run {run_id!r} is not drawn; answer the samples of the audit's page")
+    await labels_and_audits.put_audit(run, AuditChange.from_marks([index], [_ANSWERS[answer]], run.spec.num_samples))
+    following = draw.answer(index).find_next_unanswered(index)
+    fragment = "" if following is None else f"#sample-{following}"
+    return _redirect(request, run_id, _find_page(draw, following), fragment)
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form, each with its first value."""
+    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
+    body = (await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace")
+    return {name: values[0] for name, values in parse_qs(body).items()}
+
+
+def _redirect(request: Request, run_id: str, number: int = 0, fragment: str = "") -> RedirectResponse:
+    """Redirect to a page of the drawn samples."""
+    path = link(f"/ui/runs/{run_id}/audit", page=number or None) + fragment
+    return RedirectResponse(request.scope.get("root_path", "") + path, 303, headers={"Cache-Control": "no-store"})
