@@ -146,10 +146,10 @@ def test_without_a_checked_label_the_report_says_what_makes_the_set_known(histor
 
 def test_what_was_audited_since_leads_the_report(history: History) -> None:
     results = forget_truth(history)
-    measured = {"known": 40, "precision": 0.9, "recall": 0.8, "f1": 0.85, "auc": 0.9}
+    measured = {"known": 40, "precision": 0.9, "recall": 0.8, "f1": 0.85, "auc": 0.9, "basis": "40 audited samples"}
     page = report.render_report(results, selection={**results["rounds"][-1]["selection"], "measured": measured})
     assert "is not known" not in page
-    assert "On 40 checked samples" in page
+    assert "On 40 audited samples: " in page
 
 
 def test_the_table_fits_80_columns(history: History) -> None:

@@ -1,16 +1,18 @@
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from mild_client import MildClient
 from mild_core.audit import Audit
 from mild_core.errors import InvalidInput, SampleIndexError
+from mild_core.statements import format_at_most
 from mild_core.types import EpochBits
 from mild_trainer import cli
 from mild_trainer.errors import DataError, ReviewError
@@ -87,7 +89,7 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
         ("", "lacks the column 'index'"),
         ("index|mark\n1|clean\n", r"'index\|mark'.*commas, semicolons or tabs"),
         ("index,mark\n1.5,clean\n", "line 2: index is '1.5'"),
-        ("index,mark\n1,good\n", "line 2: mark is 'good'; write clean or wrong"),
+        ("index,mark\n1,good\n", "line 2: mark is 'good'; write clean, wrong or unsure"),
         ("index,mark\n-1,clean\n", "line 2: index is '-1'"),
         ("index,mark\n,clean\n", "line 2: index is ''"),
         ("index,mark\n1,\n2\n", "holds 0 marks, at least 1 is needed"),
@@ -132,7 +134,8 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
     result = runner.invoke(cli.app, ["review", str(trained), "--order", "random", "--out", str(out), "--limit", "60"])
     assert result.exit_code == 0, result.output
     assert (
-        f"60 of 150 samples; write clean or wrong into the column `mark`, then: mild review {trained}" in result.output
+        "60 of 150 samples; write clean, wrong or unsure (counts as wrong) into the column `mark`, "
+        f"then: mild review {trained}" in result.output
     )
     lines = read(out)
     assert len(lines) == 60
@@ -203,6 +206,72 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     assert "noise rate 0.250 (0.200 to 0.300)" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"ends in '\.txt'"):
         review_list.write_clean_set(tmp_path / "set.txt", summary, indices)
+
+
+def mark(path: Path, marks: Sequence[str]) -> None:
+    lines = read(path)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, review_list.COLUMNS)
+        writer.writeheader()
+        writer.writerows({**line, "mark": text} for line, text in zip(lines, marks, strict=False))
+
+
+def test_a_draw_is_listed_without_what_could_sway_a_checker_and_bounds_the_set(app: FastAPI, tmp_path: Path) -> None:
+    with serving(app) as url:
+        rng = np.random.default_rng(0)
+        clean, labels = np.arange(N) < 90, rng.integers(0, 3, N)
+        predicted = np.where(rng.random((15, N)) < np.where(clean, 0.92, 0.06), labels, (labels + 1) % 3)
+        with MildClient(url) as client, client.run("drawn", num_samples=N, num_classes=3) as run:
+            client.put_labels("drawn", labels)
+            for epoch, classes in enumerate(predicted):
+                run.log_predictions(epoch, np.arange(N), classes, labels)
+            run.finish()
+
+        def review(*arguments: str) -> Result:
+            result = CliRunner().invoke(cli.app, ["review", "drawn", "--url", url, *arguments])
+            assert result.exit_code == 0, result.output
+            return result
+
+        path = tmp_path / "draw.csv"
+        told = review("--draw", "40", "--out", str(path)).stdout
+        assert f"{path}: 40 samples drawn at random; recorded with them: round 0, metric mild-simple" in told
+        assert "rule fdr with alpha 0.1" in told
+        assert "  50 checks (about 5 minutes at 5 seconds each): at most " in told
+        assert (
+            f"unsure (counts as wrong) into the column `mark`, then: mild review drawn --url {url} --marks {path}"
+            in told
+        )
+        lines = read(path)
+        indices = [int(line["index"]) for line in lines]
+        with MildClient(url) as client:
+            assert sorted(indices) == (client.get_draw("drawn") or {})["indices"]
+        assert indices != sorted(indices)
+        assert [int(line["given_label"]) for line in lines] == labels[indices].tolist()
+        for swaying in ("suggested_label", "score", "noisy_posterior", "kept", "mark"):
+            assert {line[swaying] for line in lines} == {""}
+
+        answers = ["clean" if clean[index] else "unsure" for index in indices]
+        mark(path, answers[:37] + [""] * 3)
+        assert "37 of 40 drawn samples are answered" in review("--marks", str(path)).stderr
+        again = tmp_path / "again.csv"
+        assert "37 of them are answered already" in review("--draw", "40", "--out", str(again)).stdout
+        mark(path, answers)
+        told = review("--marks", str(path)).stderr
+        with MildClient(url) as client:
+            assert client.audit("drawn", N).get_mark(next(i for i in indices if not clean[i])) is False
+            recorded = client.selection("drawn", 0, changes={"threshold": "fdr"})
+        assert f"The set that was recorded with the draw: {recorded['num_selected']} of {N} samples." in told
+        bound = f"At most {format_at_most(recorded['guarantee']['upper'])} of the kept labels are wrong"
+        assert told.index(bound) < told.index("On 40 audited samples drawn at random")
+        refused = CliRunner().invoke(cli.app, ["review", "drawn", "--url", url, "--draw", "41", "--out", "x.csv"])
+        assert refused.exit_code == 2
+        assert "another draw would follow the answers" in refused.stderr
+
+
+def test_a_draw_needs_a_service(trained: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["review", str(trained), "--draw", "9", "--out", str(tmp_path / "x.csv")])
+    assert result.exit_code == 2
+    assert "give --order random --limit 9, or train with a service" in result.stderr
 
 
 def test_the_list_of_a_service_says_how_its_marks_are_sent_back(app: FastAPI, tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import json
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
 
 from mild_client.commands import format_command
-from mild_core.statements import describe_quality
+from mild_core.statements import describe_quality, format_at_most
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
@@ -18,6 +18,9 @@ from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import exit_on_error
 from mild_trainer.review.review_list import Order
 from mild_trainer.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from mild_trainer.review.review_runs import ReviewedRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -317,9 +320,21 @@ def review(
         Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
     ] = "suspicious",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of a random order.")] = 0,
+    draw: Annotated[
+        int | None,
+        typer.Option(
+            "--draw",
+            min=1,
+            help="List this many samples that the service draws at random: once all are marked, the set is bounded.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="The list to write; it must not exist.")] = Path("review.csv"),
     marks: Annotated[
-        Path | None, typer.Option("--marks", help="A list with `clean` or `wrong` in its column `mark`: read it back.")
+        Path | None,
+        typer.Option(
+            "--marks",
+            help="A list with `clean`, `wrong` or `unsure` (counts as wrong) in its column `mark`: read it back.",
+        ),
     ] = None,
     set_out: Annotated[
         Path | None,
@@ -340,20 +355,53 @@ def review(
             typer.echo(json.dumps(reviewed.add_marks(audit), indent=2))
             if set_out is not None:
                 review_list.write_clean_set(set_out, *reviewed.select_with_audit())
-            typer.echo(
-                "These figures speak for the checked samples; for all only if they were drawn at random.", err=True
-            )
+            for text in _describe_audit(reviewed):
+                typer.echo(text, err=True)
             return
         if out.exists():
             raise review_list.make_exists_error(out)  # before all the work
+        url_option = "" if url is None else f" --url {url}"
+        back = f"then: mild review {run}{url_option} --marks {out}"
+        if draw is not None:
+            drawn = reviewed.draw_samples(draw)
+            review_list.write_list(out, drawn.rows)
+            typer.echo(f"{out}: {len(drawn.rows)} samples drawn at random; recorded with them: {drawn.choice}")
+            for plan in drawn.plans:
+                typer.echo(
+                    f"  {plan.n} checks ({plan.checking_time}): at most {format_at_most(plan.upper)} wrong labels in "
+                    "the set with 90% confidence, if 5% of the kept ones among them are wrong"
+                )
+            if drawn.n_answered:
+                typer.echo(f"{drawn.n_answered} of them are answered already; their rows may stay empty")
+            typer.echo(
+                "Decide on the number before the first mark: to look and then draw more breaks the bound. Write clean, "
+                f"wrong or unsure (counts as wrong) into the column `mark`, {back}"
+            )
+            return
         samples = reviewed.score_samples()
         first = review_list.rank_samples(samples, order, seed)[:limit]
         review_list.write_list(out, reviewed.format_rows(samples, first))
-        url_option = "" if url is None else f" --url {url}"
         typer.echo(
-            f"{out}: {len(first)} of {samples.kept.size} samples; write clean or wrong into the column `mark`, "
-            f"then: mild review {run}{url_option} --marks {out}"
+            f"{out}: {len(first)} of {samples.kept.size} samples; write clean, wrong or unsure (counts as wrong) into "
+            f"the column `mark`, {back}"
         )
+
+
+def _describe_audit(reviewed: "ReviewedRun") -> list[str]:
+    """Return the sentences that follow the marks: what a complete draw bounds, or what is missing for it."""
+    draw = reviewed.read_draw()
+    if draw is None:
+        return ["These figures speak for the checked samples; for all only if they were drawn at random."]
+    n_unanswered, n_drawn, recorded = draw
+    if recorded is None:
+        return [
+            f"{n_drawn - n_unanswered} of {n_drawn} drawn samples are answered; the statement comes with the last of "
+            f"the other {n_unanswered}."
+        ]
+    head = (
+        f"The set that was recorded with the draw: {recorded['num_selected']:,} of {recorded['num_samples']:,} samples."
+    )
+    return [head, *(statement.text for statement in describe_quality(recorded))]
 
 
 @app.command()

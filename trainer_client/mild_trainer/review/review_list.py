@@ -18,7 +18,7 @@ Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
 
 COLUMNS = ("index", "id", "given_label", "suggested_label", "score", "noisy_posterior", "kept", "mark")
 """Columns of a list. A list of marks needs only ``index`` and ``mark``."""
-_MARKS = {"clean": True, "wrong": False}
+_MARKS = {"clean": True, "wrong": False, "unsure": False}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +85,12 @@ def format_row(
     )
 
 
+def format_drawn_row(index: int, sample_id: str | None, given_label: int | None) -> tuple[str, ...]:
+    """Return the row of a drawn sample: whatever could sway a checker, and the mark, is empty."""
+    label = "" if given_label is None else str(given_label)
+    return (str(index), sample_id or "", label, *[""] * (len(COLUMNS) - 3))
+
+
 def write_list(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
     """Write the rows of a list, with a header, to a new CSV file.
 
@@ -131,7 +137,9 @@ def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int
 
 
 def read_marks(path: Path, n_samples: int) -> Audit:
-    """Read the marks ``clean`` and ``wrong`` of a list of samples; rows without a mark are skipped.
+    """Read the marks of a list of samples; rows without a mark are skipped.
+
+    A mark is ``clean``, ``wrong``, or ``unsure``, which counts as ``wrong``.
 
     Raises
     ------
@@ -140,7 +148,7 @@ def read_marks(path: Path, n_samples: int) -> Audit:
     SampleIndexError
         If an index lies outside ``0..n_samples-1``.
     InvalidInput
-        If a sample is marked both ``clean`` and ``wrong``.
+        If a sample has two marks that contradict each other.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
@@ -158,7 +166,9 @@ def read_marks(path: Path, n_samples: int) -> Audit:
             raise ReviewError(f"{path} is no CSV ({error}); give a list as mild review writes it") from error
     parsed_marks = [mark for mark in marks if mark is not None]
     if not parsed_marks:
-        raise ReviewError(f"{path} holds 0 marks, at least 1 is needed; write clean or wrong into the column `mark`")
+        raise ReviewError(
+            f"{path} holds 0 marks, at least 1 is needed; write clean, wrong or unsure into the column `mark`"
+        )
     return Audit.from_marks([index for index, _ in parsed_marks], [is_clean for _, is_clean in parsed_marks], n_samples)
 
 
@@ -168,7 +178,9 @@ def _parse_mark(path: Path, line_number: int, row: dict[str, Any]) -> tuple[int,
     if not text:
         return None
     if text not in _MARKS:
-        raise ReviewError(f"{path} line {line_number}: mark is {text!r}; write clean or wrong, or leave it empty")
+        raise ReviewError(
+            f"{path} line {line_number}: mark is {text!r}; write clean, wrong or unsure, or leave it empty"
+        )
     index = (row["index"] or "").strip().removesuffix(".0")  # as a data frame with gaps writes it
     if not (index.isascii() and index.isdigit()):
         raise ReviewError(f"{path} line {line_number}: index is {index!r}; give the sample's number")

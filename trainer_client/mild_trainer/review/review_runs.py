@@ -17,13 +17,36 @@ from mild_core.inspect.histograms import DataMap, build_data_map, count_data_map
 from mild_core.inspect.sample_table import build_sample_table
 from mild_core.results import Selection
 from mild_core.selection import select
+from mild_core.statements import DrawPlan, plan_draws
 from mild_core.types import AuditUse, RoundBits
 from mild_trainer.data import Dataset
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import DataError, ReviewError
-from mild_trainer.review.review_list import ScoredSamples, format_row
+from mild_trainer.review.review_list import ScoredSamples, format_drawn_row, format_row
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSamples:
+    """Samples that were drawn at random for an audit.
+
+    Attributes
+    ----------
+    rows
+        Their rows of the list, in random order.
+    choice
+        The selection that was recorded with the draw, in words.
+    n_answered
+        Number of those that have a mark already.
+    plans
+        What draws of several sizes would bound.
+    """
+
+    rows: list[tuple[str, ...]]
+    choice: str
+    n_answered: int
+    plans: list[DrawPlan]
 
 
 class ReviewedRun(Protocol):
@@ -45,6 +68,19 @@ class ReviewedRun(Protocol):
 
     def make_data_map(self, samples: ScoredSamples) -> DataMap:
         """Return the numbers of samples by how often they were misclassified and how often that changed."""
+
+    def draw_samples(self, n: int) -> DrawnSamples:
+        """Draw samples to check at random; raise ReviewError if no service holds the run."""
+
+    def read_draw(self) -> tuple[int, int, dict[str, Any] | None] | None:
+        """Return what is known of the draw of the audit; None without one.
+
+        Returns
+        -------
+        tuple
+            Numbers of drawn samples without a mark, and of all drawn ones, and the selection that was recorded with the
+            draw, as in the HTTP API, once all of them are marked.
+        """
 
     def add_marks(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
@@ -193,6 +229,16 @@ class LocalRun:
         rounds, selection = self._read_and_select()
         return build_data_map(build_sample_table(rounds, selection))
 
+    def draw_samples(self, n: int) -> DrawnSamples:
+        """Draw samples to check at random; raise ReviewError, as no service holds the run."""
+        raise ReviewError(
+            f"{self._training.folder} was trained without a service, which holds the draw of an audit; "
+            f"give --order random --limit {n}, or train with a service"
+        )
+
+    def read_draw(self) -> None:
+        """Return None, as there is no draw without a service."""
+
     def add_marks(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
         selection, audit = self._select(), self._read_audit().merge(marks)
@@ -275,6 +321,41 @@ class ServiceRun:
         return count_data_map(
             np.rint((difference[has_score] + n_epochs) / 2), np.rint(forgotten[has_score]), samples.kept[has_score]
         )
+
+    def draw_samples(self, n: int) -> DrawnSamples:
+        """Draw samples to check at random; raise ReviewError if no service holds the run."""
+        draw = self._client.draw_audit(self._run_id, n)["draw"]
+        options, number = draw["options"], draw["round"]
+        rule = options["threshold"] + (f" with alpha {options['alpha']:g}" if options["threshold"] == "fdr" else "")
+        fit = self._client.fit(self._run_id, number)
+        cut = self._client.selection(self._run_id, number)["threshold"]["cut"]
+        indices = np.random.default_rng().permutation(draw["indices"]).tolist()
+        return DrawnSamples(
+            rows=[format_drawn_row(*described) for described in self._describe_samples(indices, number)],
+            choice=f"round {number}, metric {options['metric']}, fit {options['fit']}, rule {rule}",
+            n_answered=draw["num_answered"],
+            plans=[] if fit is None else plan_draws(np.cumsum(fit.counts).tolist(), cut),
+        )
+
+    def _describe_samples(self, indices: list[int], number: int) -> Iterator[tuple[int, str | None, int | None]]:
+        """Yield index, external id and given label of each sample."""
+        data = None if self._training is None else self._training.load_data()
+        for index in indices:
+            if data is not None:
+                yield index, None, int(data.y_train[index])
+            else:
+                sample = self._client.sample(self._run_id, index, number)
+                yield index, sample["id"], sample["label"]
+
+    def read_draw(self) -> tuple[int, int, dict[str, Any] | None] | None:
+        """Return what is known of the draw of the audit; None without one."""
+        draw = self._client.get_draw(self._run_id)
+        if draw is None:
+            return None
+        n_unanswered = draw["n"] - draw["num_answered"]
+        options = {name: value for name, value in draw["options"].items() if value is not None}
+        recorded = None if n_unanswered else self._client.selection(self._run_id, draw["round"], changes=options)
+        return n_unanswered, draw["n"], recorded
 
     def add_marks(self, marks: Audit) -> dict[str, Any]:
         """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
