@@ -1,10 +1,11 @@
 """A real CIFAR-10 training in a service, with its prediction logs: what the dashboard's pictures show.
 
 usage: python -m benchmarks.cifar_run --data-dir DIR --url http://localhost:8000 [--run-id cifar10] [--images FOLDER]
+           [--clean FILE.npy]
 
 Trains a ResNet-8 over rounds as `mild train` does, and posts what it predicts instead of bits, so that classes are
-suggested. Some labels, drawn at random, are audited with the truth. With ``--images`` every sample's picture is written
-to ``FOLDER/<id>.png``.
+suggested. With ``--images`` every sample's picture is written to ``FOLDER/<id>.png``, with ``--clean`` the mask of the
+right labels, with which `benchmarks.screenshots` answers an audit.
 """
 
 import argparse
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import image
-from numpy.typing import NDArray
 
 from mild_client import MildClient
 from mild_core import bitmap
@@ -23,7 +23,6 @@ from mild_trainer.settings import TrainSettings
 from mild_trainer.training.trainer import Trainer
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-AUDITED = 200
 
 
 def sample_ids(data: Dataset) -> list[str]:
@@ -63,12 +62,6 @@ def record(client: MildClient, run_id: str, settings: TrainSettings, data: Datas
             members = bitmap.pack(run.selected(number))
 
 
-def audit(client: MildClient, run_id: str, clean: NDArray[np.bool_], seed: int) -> None:
-    """Say the truth of some samples, drawn at random."""
-    checked = np.random.default_rng(seed).choice(clean.size, min(AUDITED, clean.size), replace=False)
-    client.put_audit(run_id, checked.tolist(), clean[checked].tolist())
-
-
 def write_images(folder: Path, data: Dataset) -> None:
     """Every sample's picture, by its id."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--url", required=True)
     parser.add_argument("--run-id", default="cifar10")
     parser.add_argument("--images", type=Path)
+    parser.add_argument("--clean", type=Path)
     parser.add_argument("--limit", type=int, default=3000)
     parser.add_argument("--noise", default="symmetric:0.4")
     parser.add_argument("--epochs", type=int, default=15)
@@ -98,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if given.images is not None:
         write_images(given.images, data)
+    if given.clean is not None and data.clean is not None:
+        np.save(given.clean, data.clean)
     with MildClient(given.url) as client:
         record(client, given.run_id, settings, data)
-        if data.clean is not None:
-            audit(client, given.run_id, data.clean, given.seed)
 
 
 if __name__ == "__main__":
