@@ -57,6 +57,12 @@ def test_names_of_classes_are_suggested(write: Callable[[Path], Path], tmp_path:
     assert not any(row["suggested_label"] for row in rows[:N_CLEAN])
 
 
+@pytest.mark.parametrize("write", [logs.write_pandas_csv, logs.write_pandas_parquet, logs.write_r_csv])
+def test_records_without_an_outcome_are_counted(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    _, result = select(write(tmp_path), *COLUMNS)
+    assert "1,799 records of 90 samples, named by id in 20 epochs; 1 record" in result.stderr
+
+
 @pytest.mark.parametrize("write", [logs.write_cartography, logs.write_aum])
 def test_the_folder_of_another_tool_becomes_a_clean_set(write: Callable[[Path], Path], tmp_path: Path) -> None:
     rows, _ = select(write(tmp_path))
@@ -104,6 +110,22 @@ def write_predictions(folder: Path, header: list[str]) -> Path:
     path = folder / "log.csv"
     path.write_text(logs.as_csv(header, [(epoch, name, predicted) for epoch, name, _, predicted in logs.NAMED]))
     return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson"])
+def test_numbers_that_may_be_ids_are_refused_until_it_is_said(kind: str, tmp_path: Path) -> None:
+    rows = [(epoch, 1000 + 7 * index, predicted, label) for epoch, index, label, predicted in logs.NUMBERED]
+    names = ["epoch", "sample", "predicted", "label"]
+    log = tmp_path / f"log.{kind}"
+    lines = "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
+    log.write_text(logs.as_csv(names, rows) if kind == "csv" else lines)
+    refused = invoke(log)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "the log names 90 samples by numbers up to 1623, which may be ids or indices; give --samples-by ids, " in (
+        refused.stderr
+    )
+    ids, _ = select(log, "--samples-by", "ids")
+    assert [row["id"] for row in ids] == [str(1000 + 7 * index) for index in range(N_SAMPLES)]
 
 
 LABEL_FILES = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-from pyarrow import parquet
+from pyarrow import feather, parquet
 
 N_SAMPLES, N_EPOCHS, N_CLEAN = 90, 20, 60
 CLASSES = ("cat", "dog", "owl")
@@ -28,6 +28,8 @@ NAMED = [
     for index in range(N_SAMPLES)
 ]
 """Epoch, id, label and prediction of each record."""
+BITS = [(epoch, name, label, label == predicted) for epoch, name, label, predicted in NAMED]
+"""The same with whether the prediction was correct."""
 NUMBERED = [
     (epoch, index, int(LABELS[index]), int(PREDICTED[epoch, index]))
     for epoch in range(N_EPOCHS)
@@ -46,11 +48,47 @@ def as_table(header: Sequence[str], rows: Sequence[Row]) -> Any:
     return pyarrow.table(dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)))
 
 
+def write_pandas_csv(folder: Path) -> Path:
+    """`to_csv` with its index column, and a column of floats, since one value is missing."""
+    path = folder / "log.csv"
+    rows: list[Row] = [(i, epoch, name, label, float(bit)) for i, (epoch, name, label, bit) in enumerate(BITS)]
+    rows[5] = (*rows[5][:-1], "")
+    path.write_text(as_csv(["", "epoch", "id", "target", "correct"], rows))
+    return path
+
+
+def write_pandas_parquet(folder: Path) -> Path:
+    """`to_parquet` of a table with an index of its own and a missing value."""
+    path = folder / "log.parquet"
+    table = as_table(["epoch", "id", "target", "correct"], BITS)
+    floats = [None if i == 5 else float(bit) for i, (*_, bit) in enumerate(BITS)]
+    table = table.set_column(3, "correct", pyarrow.array(floats))
+    table = table.append_column("__index_level_0__", pyarrow.array(range(100, 100 + len(BITS))))
+    metadata = {"index_columns": ["__index_level_0__"], "pandas_version": "2.3.0"}
+    parquet.write_table(table.replace_schema_metadata({"pandas": json.dumps(metadata)}), path)
+    return path
+
+
 def write_pandas_lines(folder: Path) -> Path:
     """`to_json(orient="records", lines=True)`, to a file that ends in .json."""
     path = folder / "log.json"
     rows = ({"epoch": e, "id": name, "target": label, "predicted": predicted} for e, name, label, predicted in NAMED)
     path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
+    return path
+
+
+def write_pandas_feather(folder: Path) -> Path:
+    """`to_feather`: an Arrow file, compressed with LZ4."""
+    path = folder / "log.feather"
+    feather.write_feather(as_table(["epoch", "id", "target", "predicted"], NAMED), str(path))
+    return path
+
+
+def write_polars_csv(folder: Path) -> Path:
+    """`write_csv`, with booleans in lower case."""
+    path = folder / "log.csv"
+    rows = [(epoch, name, label, "true" if bit else "false") for epoch, name, label, bit in BITS]
+    path.write_text(as_csv(["epoch", "id", "target", "correct"], rows))
     return path
 
 
@@ -70,6 +108,17 @@ def write_polars_parquet(folder: Path) -> Path:
             column = table[name].cast(pyarrow.large_string()).combine_chunks().dictionary_encode()
             table = table.set_column(position, name, column)
     parquet.write_table(table, path, compression="zstd")
+    return path
+
+
+def write_r_csv(folder: Path) -> Path:
+    """`write.csv`: quoted row names and texts, NA for a missing value, TRUE and FALSE."""
+    path = folder / "log.csv"
+    lines = ['"","epoch","id","target","correct"']
+    for i, (epoch, name, label, bit) in enumerate(BITS):
+        value = "NA" if i == 5 else "TRUE" if bit else "FALSE"
+        lines.append(f'"{i + 1}",{epoch},"{name}","{label}",{value}')
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
@@ -113,6 +162,15 @@ def write_spark_parquet(folder: Path) -> Path:
         return parquet.write_table(table, path, compression="snappy")
 
     return _write_spark(folder, "snappy.parquet", write)
+
+
+def write_spreadsheet(folder: Path) -> Path:
+    """CSV of a European spreadsheet: a byte order mark, semicolons, decimal commas and CRLF."""
+    path = folder / "log.csv"
+    rows = [(epoch, name, label, f"{bit:d},0") for epoch, name, label, bit in BITS]
+    text = as_csv(["epoch", "id", "target", "correct"], rows, delimiter=";", lineterminator="\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    return path
 
 
 def write_cartography(folder: Path) -> Path:
@@ -164,11 +222,17 @@ def write_forgetting(folder: Path) -> Path:
 
 
 NAMED_LOGS: Mapping[str, Callable[[Path], Path]] = {
+    "pandas to_csv": write_pandas_csv,
+    "pandas to_parquet": write_pandas_parquet,
     "pandas to_json": write_pandas_lines,
+    "pandas to_feather": write_pandas_feather,
+    "polars write_csv": write_polars_csv,
     "polars write_ndjson": write_polars_lines,
     "polars write_parquet": write_polars_parquet,
+    "R write.csv": write_r_csv,
     "Spark csv": write_spark_csv,
     "Spark json": write_spark_json,
     "Spark parquet": write_spark_parquet,
+    "spreadsheet": write_spreadsheet,
 }
 """Logs with the columns `id` and `target`, and with names of classes."""

@@ -225,7 +225,7 @@ def push(
 
     with exit_on_error(), MildClient(url, api_key=api_key) as client:
         if create:
-            create_run(client, run_id, file, num_samples)
+            create_run(client, run_id, file, num_samples, samples_by)
         pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None, samples_by=samples_by)
         typer.echo(json.dumps(pushed, indent=2))
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_client import RoundFit
+from mild_client.logs import SamplesBy
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
@@ -51,7 +52,7 @@ class FileSource:
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: Path | None = None
-    samples_by: Literal["ids", "indices"] | None = None
+    samples_by: SamplesBy | None = None
     samples_first: bool | None = None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 import numpy as np
 import zstandard
@@ -65,7 +65,7 @@ class LogSource:
     path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     labels: Path | None = None
-    samples_by: Literal["ids", "indices"] | None = None
+    samples_by: logs.SamplesBy | None = None
 
 
 def read_log(source: LogSource) -> RecordedBits:
@@ -94,9 +94,9 @@ def read_log(source: LogSource) -> RecordedBits:
             log = LogAccumulator(replace(limits, n_samples=n_samples), keep_classes=True)
             _add_files(log, paths, sandbox)
     try:
+        rounds = collect_rounds(log)
         if labels is None and source.samples_by is None and resolver.ids is None:
             check_indices(log)
-        rounds = collect_rounds(log)
     except MildError as error:
         raise _explain(source.path, error) from error
     suggested = _count_predictions(log, rounds) if has_classes else None
@@ -143,13 +143,13 @@ def find_log_files(path: Path) -> list[Path]:
 
 
 def _add_files(log: LogAccumulator, paths: Sequence[Path], sandbox: Sandbox) -> tuple[int, bool]:
-    """Add the records of all files to `log`; return how many had no outcome, and whether any had a predicted class."""
+    """Add the records of all files to `log`; return how many had no outcome, and whether any had a class."""
     n_unobserved, has_classes = 0, False
     for path in paths:
         try:
             for batch in _read_batches(path, log.limits, sandbox):
                 n_unobserved += batch.n_unobserved
-                has_classes |= batch.predicted is not None
+                has_classes |= batch.labels is not None
                 log.add_batch(batch)
         except MildError as error:
             raise _explain(path, error) from error
@@ -179,15 +179,20 @@ def _open_decompressed(file: IO[bytes], encoding: str | None) -> IO[bytes]:
     return file
 
 
-def _count_predictions(log: LogAccumulator, rounds: Sequence[RoundBits]) -> NDArray[np.int64]:
-    """Return the class that was predicted most often, -1 where that is the given label; shape (n_samples,)."""
+def _count_predictions(log: LogAccumulator, rounds: Sequence[RoundBits]) -> NDArray[np.int64] | None:
+    """Return the class that was predicted most often, -1 where that is the given label; shape (n_samples,).
+
+    The result is None if the log has no predictions.
+    """
     wrong = [log.get_wrong_predictions(key) for key in log.epoch_keys]
-    predicted = np.stack([epoch.predicted for epoch in wrong if epoch is not None])
+    predicted = [epoch.predicted for epoch in wrong if epoch is not None]
+    if not predicted:
+        return None
     n_correct = np.zeros(log.n_samples, dtype=np.int64)
     for bits in rounds:
         for row in bits.correct:
             n_correct += bitmap.unpack(row, log.n_samples)
-    return find_majority_classes(predicted, n_correct).suggested.astype(np.int64) - 1
+    return find_majority_classes(np.stack(predicted), n_correct).suggested.astype(np.int64) - 1
 
 
 def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_unobserved: int) -> str:
@@ -204,6 +209,7 @@ def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_un
 _SENT = "; correct it and send the whole log again, nothing of it was stored"
 _HINTS = {
     "column label: it is missing next to predicted": "; add it, or give the labels in a file with --labels",
+    "no record has it": "; name the log's own columns with --columns, such as --columns sample=id,label=target",
     "the header lacks it": "; name the log's own columns with --columns, such as --columns sample=id,label=target",
     "it is missing": "; name the log's own columns with --columns, such as --columns sample=id,label=target",
 }
@@ -212,13 +218,9 @@ _HINTS = {
 
 def _explain(path: Path, error: MildError) -> DataError:
     """Return an error of a reader as the error of a file, with the option that helps."""
-    text = str(error).replace(_SENT, "").replace("send samples_by", "give samples_by")
+    text = str(error).replace(_SENT, "")
     hint = next((hint for part, hint in _HINTS.items() if part in text), "")
-    text = (
-        text.replace(_SENT, "")
-        .replace("send samples_by=", "give --samples-by ")
-        .replace("samples_by=", "--samples-by ")
-    )
+    text = text.replace("send samples_by=", "give --samples-by ").replace("samples_by=", "--samples-by ")
     return DataError(f"{path}: {text}{hint}")
 
 

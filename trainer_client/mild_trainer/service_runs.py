@@ -8,6 +8,7 @@ from rich.table import Table
 
 from mild_client import MildClient, RunSpec
 from mild_client.errors import Conflict, NotFound
+from mild_client.logs import SamplesBy
 from mild_client.requests import JsonObject
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.file_selection import FileSource, read_source
@@ -48,7 +49,9 @@ def fetch_clean_set(client: MildClient, run_id: str, round: int | str) -> tuple[
     return selection, CleanSet(kept, probability, ids, labels, suggested_labels)
 
 
-def create_run(client: MildClient, run_id: str, log: Path, n_samples: int | None) -> None:
+def create_run(
+    client: MildClient, run_id: str, log: Path, n_samples: int | None, samples_by: SamplesBy | None = None
+) -> None:
     """Open a run for a prediction log, unless the run exists.
 
     Parameters
@@ -59,6 +62,8 @@ def create_run(client: MildClient, run_id: str, log: Path, n_samples: int | None
         The log, whose samples and external ids the run gets.
     n_samples
         Samples of the run, numbered from 0; the log is not read then. None: those of the log.
+    samples_by
+        Whether the log names samples by ids or by indices; None decides by the first name.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def create_run(client: MildClient, run_id: str, log: Path, n_samples: int | None
         return
     ids = None
     if n_samples is None:
-        recorded = read_source(FileSource(log))
+        recorded = read_source(FileSource(log, samples_by=samples_by))
         n_samples, ids = recorded.n_samples, recorded.ids
     client.open_run(RunSpec(run_id, n_samples))
     if ids is not None:

@@ -65,15 +65,17 @@ class ClassAccumulator:
         EpochConflict
             If a record contradicts the stored predictions.
         """
-        if batch.predicted is None or batch.labels is None:
+        if batch.labels is None:
             return
         numbers, samples, labels = batch.rows.numbers[records], batch.samples[records], batch.labels[records]
-        predicted = np.where(batch.correct[records], 0, batch.predicted[records])
         if clash := _write_classes(self._labels, samples, labels):
             position, earlier = clash
             detail = f"sample {samples[position]} has the label {labels[position] - 1}, and {earlier - 1}"
             detail += " in an earlier record"
             raise record_error(batch.rows.unit, int(numbers[position]), "label", detail)
+        if batch.predicted is None:
+            return
+        predicted = np.where(batch.correct[records], 0, batch.predicted[records])
         if not predicted.any():
             return
         epoch_classes = self._predicted[key] = _widen_classes(self._predicted[key], int(predicted.max()))
@@ -281,8 +283,9 @@ class LogAccumulator:
             contradicts = marks[samples] & _VALUE != values
         if contradicts.any():
             self._raise_contradiction(batch, key, records, values, stored_values)
-        if self._classes is not None and batch.predicted is not None:
-            self._with_classes.add(key)
+        if self._classes is not None:
+            if batch.predicted is not None:
+                self._with_classes.add(key)
             self._classes.add_records(batch, key, records, is_in_log, key in self._committed)
 
     def _begin_epoch(self, batch: Batch, key: EpochKey, number: int) -> NDArray[np.uint8]:

@@ -351,6 +351,9 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
         If a field is missing or out of its range, if a record has neither `correct` nor `predicted`, or if the two
         contradict each other.
     """
+    for name in limits.options.required_fields & limits.options.columns.keys():
+        if _find_absent(rows, columns.get(name)).all():
+            raise rows.make_error(0, limits.options.columns[name], f"no record has it, which stands for {name}")
     rows, columns, n_unobserved = _drop_unobserved(rows, columns, limits.options)
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
     for name in ("epoch", "sample"):

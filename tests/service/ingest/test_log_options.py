@@ -33,6 +33,12 @@ def test_a_column_that_a_header_lacks_is_named() -> None:
         read_batches("text/csv", [{"step": 3, "predicted": 1}], columns=COLUMNS)
 
 
+@pytest.mark.parametrize("media_type", sorted(set(TABLES) - {"text/csv"}))
+def test_a_column_that_no_record_has_is_named(media_type: str) -> None:
+    with pytest.raises(BadRecord, match="column target: no record has it, which stands for label"):
+        read_batches(media_type, [{"id": 0, "step": 3, "correct": True}], columns=COLUMNS)
+
+
 @pytest.mark.parametrize("media_type", TABLES)
 def test_classes_may_have_names(media_type: str) -> None:
     classes = ClassNames()
