@@ -247,10 +247,13 @@ def test_a_format_is_detected(name: str, content: bytes, detected: tuple[str, st
 
 
 def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "columns.json").write_text('{"epoch": {"0": 0}, "sample": {"0": 3}}')
+    values = {str(row): 0 for row in range(20_000)}
+    (tmp_path / "columns.json").write_text(json.dumps({"epoch": values, "sample": values}))
+    (tmp_path / "lists.json").write_text('{"epoch": [0, 1], "sample": [3, 4]}')
     (tmp_path / "log.txt").touch()
     for name, message in [
         ("columns.json", r"holds a table by columns.*orient='records'"),
+        ("lists.json", r"holds a table by columns.*orient='records'"),
         ("log.txt", "the extension of 'log.txt' is none of"),
         ("no.csv", r"there is no log .*no\.csv; give the path"),
         ("", "is a folder; give one of the files in it"),

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ _ENCODING_MARKS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """First bytes of compressed files."""
 _FORMAT_MARKS = {b"PAR1": _PARQUET, b"ARROW1": _ARROW}
 """First bytes of binary logs."""
+_TABLE_BY_COLUMNS = re.compile(rb'\{\s*"[^"]*"\s*:\s*(\{\s*"0"|\[)')
+"""The beginning of a JSON object of columns, each with its values by row, as pandas writes it by default."""
+_LOGITS = re.compile(rb'"logits_epoch_[0-9]+"\s*:')
 _HEAD_BYTES = 64 * 1024
 """Bytes at the beginning of a log that tell its format."""
 
@@ -211,18 +215,12 @@ def _read_head(path: Path) -> tuple[bytes, str | None]:
 
 def _detect_json_lines(path: Path, head: bytes) -> str:
     """Return the content type of lines of JSON by the first line; raise ParameterError if it is a table by columns."""
-    try:
-        record = json.loads(head.partition(b"\n")[0])
-    except ValueError:  # who reads all of it says what is wrong
-        return NDJSON
-    if isinstance(record, dict) and any(name.startswith("logits_epoch_") for name in record):
-        return CARTOGRAPHY
-    if isinstance(record, dict) and isinstance(record.get("epoch"), dict | list):
+    if _TABLE_BY_COLUMNS.match(head):
         raise ParameterError(
             f"{path.name} holds a table by columns and not by records; write it with to_json(orient='records', "
             "lines=True), as pandas calls it"
         )
-    return NDJSON
+    return CARTOGRAPHY if _LOGITS.search(head.partition(b"\n")[0]) else NDJSON
 
 
 def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) -> Iterator[LogPart]:
