@@ -318,9 +318,10 @@ class ServiceRun:
         forgotten, _ = client.scores(run_id, round=number, changes={"metric": "forgetting"})
         n_epochs = client.selection(run_id, number)["epochs"]
         has_score = ~np.isnan(difference)
-        return count_data_map(
-            np.rint((difference[has_score] + n_epochs) / 2), np.rint(forgotten[has_score]), samples.kept[has_score]
-        )
+        misclassified = np.rint((difference[has_score] + n_epochs) / 2)
+        # The metric has the number of epochs in place of changes where a sample was never memorised.
+        changes = np.where(misclassified < n_epochs, np.rint(forgotten[has_score]), 0)
+        return count_data_map(misclassified, changes, samples.kept[has_score])
 
     def draw_samples(self, n: int) -> DrawnSamples:
         """Draw samples to check at random; raise ReviewError if no service holds the run."""
