@@ -31,7 +31,7 @@ PASSED_ON = {
     "entry {position} of MILD_API_KEYS: {error}",
     "{unit} {number}: {reason}",
     "{str(first['ctx']['error'])}",
-    "{path}: {text.replace(_SENT, '')}{hint}",
+    "{path}: {text}{hint}",
     "{path}: entry {error.position + 1}: {error}",
 }
 """Texts whose end is made elsewhere, and has the remedy."""
