@@ -210,14 +210,11 @@ def test_an_npz_may_hold_colour_and_no_truth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"x_train": np.zeros((12, 5, 6))}, "training images are float64"),
-        ({"x_train": np.zeros((12, 5), dtype=np.uint8)}, r"of shape \(12, 5\)"),
-        ({"x_train": np.zeros((11, 5, 6), dtype=np.uint8)}, "11 training images have 12 labels"),
-        ({"y_train": np.arange(12) - 1}, r"run over -1..10, beyond the 11 classes"),
-        ({"y_train": np.zeros(12)}, "y_train is float64"),
+        ({"x_train": np.zeros((12, 5), dtype=np.uint8)}, r"of shape \(12, 5\), one row of values .* reshape it"),
+        ({"x_train": np.zeros((12, 5, 6, 1, 1), dtype=np.uint8)}, r"of shape \(12, 5, 6, 1, 1\)"),
+        ({"x_train": np.zeros((11, 5, 6), dtype=np.uint8)}, "x_train: 11 images have 12 labels; give one each"),
         ({"x_test": np.zeros((6, 5, 7), dtype=np.uint8)}, r"test images \(5, 7, 1\)"),
         ({"y_train_clean": np.zeros(3, dtype=np.int64)}, "3 true labels for 12 training samples"),
-        ({"x_test": np.zeros((0, 5, 6), dtype=np.uint8), "y_test": np.zeros(0, dtype=np.int64)}, "0 test images"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(
@@ -229,7 +226,7 @@ def test_arrays_that_do_not_belong_together_are_refused(
 
 def test_an_npz_without_an_array_is_refused_with_what_it_holds(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "mine.npz", {"x_train": np.zeros(1)})
-    with pytest.raises(DataError, match="lacks x_test, y_test, y_train, got x_train"):
+    with pytest.raises(DataError, match=r"lacks y_train, got x_train float64 \(1,\); save x_train, y_train"):
         load("npz", path)
 
 
@@ -260,10 +257,10 @@ def test_image_folders_need_classes_and_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no class folders"):
         load("folder", tmp_path)
     write_images(tmp_path)
-    (tmp_path / "train" / "eel").mkdir()
-    with pytest.raises(DataError, match="train has the classes cat, dog, eel, test has cat, dog"):
+    (tmp_path / "test" / "eel").mkdir()
+    Image.new("L", (6, 4)).save(tmp_path / "test" / "eel" / "0.png")
+    with pytest.raises(DataError, match="train has the classes cat, dog, test has cat, dog, eel"):
         load("folder", tmp_path)
-    (tmp_path / "train" / "eel").rmdir()
     for path in (tmp_path / "test").rglob("*.png"):
         path.unlink()
     with pytest.raises(DataError, match="holds no images"):

@@ -10,6 +10,7 @@ A specification is ``none``, or a kind and a rate in 0..1, such as ``symmetric:0
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
 - ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: human labels, which
   `mild_trainer.data.human_labels` reads from a file; nothing is drawn here.
+- ``file:PATH``: labels of a file, which `mild_trainer.data.label_files` reads; nothing is drawn here.
 - ``instance``: a class that depends on the image, through a random linear map of its pixels for each true class. The
   flip rates of the samples vary around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
 """
@@ -97,6 +98,9 @@ HUMAN_LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Names of the human labels of each data set."""
 _INSTANCE = "instance"
+FILE = "file"
+"""Kind of the labels of a file."""
+_FILE_SUFFIXES = (".json", ".npy", ".npz", ".pt", ".pth", ".csv", ".tsv", ".txt")
 KINDS = (*_TRANSITIONS, _INSTANCE)
 """Kinds of synthetic noise, each given with a rate."""
 _RATE_SPREAD = 0.1
@@ -128,10 +132,20 @@ def _draw_instance_noise(
     return noisy
 
 
+def get_label_file(spec: str) -> str | None:
+    """Return the path of a specification that names a file of labels, ``file:PATH`` or ``PATH``; None for others."""
+    kind, separator, rest = spec.partition(":")
+    if kind == FILE and separator:
+        return rest
+    if any(spec.lower().endswith(suffix) or f"{suffix}:" in spec.lower() for suffix in _FILE_SUFFIXES):
+        return spec
+    return None
+
+
 def parse_noise(spec: str) -> tuple[str, float]:
     """Split a specification into its kind and its rate.
 
-    The rate of ``none`` and of human labels is 0, as nothing is drawn for them.
+    The rate of ``none``, of human labels and of files of labels is 0, as nothing is drawn for them.
 
     Raises
     ------
@@ -141,6 +155,8 @@ def parse_noise(spec: str) -> tuple[str, float]:
     kind, _, rate_text = spec.partition(":")
     if spec == "none":
         return kind, 0.0
+    if get_label_file(spec) is not None:
+        return FILE, 0.0
     if kind in HUMAN_LABELS:
         if rate_text not in HUMAN_LABELS[kind]:
             raise ParameterError(
@@ -155,7 +171,8 @@ def parse_noise(spec: str) -> tuple[str, float]:
     if kind not in KINDS or not 0 <= rate <= 1:
         kinds = ", ".join(KINDS)
         raise ParameterError(
-            f"noise is {spec!r}; give none, or one of {kinds} and a rate in 0..1, such as symmetric:0.4"
+            f"noise is {spec!r}; give none, or one of {kinds} and a rate in 0..1, such as symmetric:0.4, or "
+            "file:labels.json"
         )
     return kind, rate
 

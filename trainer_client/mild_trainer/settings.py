@@ -1,7 +1,7 @@
 """`TrainSettings`, all settings of a training, and their defaults for each data set."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
@@ -35,15 +35,26 @@ class TrainSettings:
     """
 
     dataset: DatasetName = declare_field("digits", "Data set to train on.", group=DATA)
-    data_dir: Path | None = declare_field(None, "Folder with the data set's files, or the .npz file.", group=DATA)
+    data_dir: Path | None = declare_field(
+        None, "Folder with the data set's files or with a folder of pictures per class, or an .npz file.", group=DATA
+    )
+    labels: Path | None = declare_field(
+        None, "File of labels to train on in place of the data set's own: .csv, .json, .npy, .npz or .pt.", group=DATA
+    )
     limit: int = declare_field(
         0, "Train on at most so many samples, evenly over the classes; 0: all.", 0, 10**9, group=DATA
     )
     classes: str = declare_field(
-        "all", "Of a folder of images: so many classes from the first, or a file that lists them.", group=DATA
+        "all",
+        "all; present: those with samples; of a folder: so many from the first, or a file that lists them.",
+        group=DATA,
     )
     image_size: int = declare_field(
-        0, "Of a folder of images: bring them to this height and width; 0: the first's.", 0, 4096, group=DATA
+        0,
+        "Of a folder of images: bring them to this height and width; 0: theirs, up to 64.",
+        0,
+        4096,
+        group=DATA,
     )
     download: bool = declare_field(False, "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", group=DATA)
     imbalance: str = declare_field(
@@ -51,7 +62,8 @@ class TrainSettings:
     )
     noise: str = declare_field(
         "none",
-        f"Change labels: none, or {', '.join(noise.KINDS)} with :rate; or take labels that people gave: "
+        f"Change labels: none, or {', '.join(noise.KINDS)} with :rate; or take the wrong labels of file:PATH, or those "
+        f"that people gave: "
         f"{', '.join(f'{name}:{label}' for name, labels in noise.HUMAN_LABELS.items() for label in labels)}.",
         group=DATA,
     )
@@ -141,6 +153,22 @@ class TrainSettings:
             overrides.setdefault("plant", 0.0)
         return cls(**{"dataset": dataset, **DEFAULTS[dataset], **overrides}).checked()
 
+    def with_size_defaults(self, n_samples: int, height: int, width: int, given: Collection[str]) -> Self:
+        """Return a copy with the defaults of own data (`OWN_DATA`) for these images; of other data sets, self.
+
+        Parameters
+        ----------
+        n_samples, height, width
+            Number and size of the training images.
+        given
+            Names of the settings that keep their values.
+        """
+        if self.dataset not in OWN_DATA:
+            return self
+        n_samples = min(n_samples, self.limit or n_samples)
+        defaults = choose_size_defaults(n_samples, max(height, width))
+        return replace(self, **{name: value for name, value in defaults.items() if name not in given}).checked()
+
     def checked(self) -> Self:
         """Return self after checking all settings.
 
@@ -172,9 +200,8 @@ class TrainSettings:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Create settings from the result of `as_json`."""
-        folder = values["data_dir"]
-        data_dir, selection = None if folder is None else Path(folder), SelectionOptions(**values["selection"])
-        return cls(**{**values, "data_dir": data_dir, "selection": selection})
+        paths = {name: None if values.get(name) is None else Path(values[name]) for name in ("data_dir", "labels")}
+        return cls(**{**values, **paths, "selection": SelectionOptions(**values["selection"])})
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings by name, as JSON values."""
@@ -182,8 +209,32 @@ class TrainSettings:
         return {
             **values,
             "data_dir": None if self.data_dir is None else str(self.data_dir),
+            "labels": None if self.labels is None else str(self.labels),
             "selection": asdict(self.selection),
         }
+
+
+OWN_DATA: tuple[DatasetName, ...] = ("npz", "folder")
+"""Data sets whose defaults depend on the number and the size of their images."""
+
+
+def choose_size_defaults(n_samples: int, side: int) -> dict[str, Any]:
+    """Return the defaults of own data for so many training images, whose longer side has `side` pixels.
+
+    Small sets get the small network and small batches, so that an epoch has steps enough. Images are not mirrored, as
+    letters, digits and instruments must not be; photographs may be (``flip``).
+    """
+    is_small = n_samples < 20_000
+    return {
+        "model": "resnet8" if is_small else "resnet18",
+        "epochs": 30 if n_samples < 2_000 else 20 if is_small else 30,
+        "batch_size": 32 if n_samples < 1_000 else 64 if n_samples < 10_000 else 128,
+        "lr": 0.1,
+        "label_smoothing": 0.3 if is_small else 0.0,
+        "pad": min(8, side // 8),
+        "flip": False,
+        "threads": 1 if side <= 16 else 0,
+    }
 
 
 DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
@@ -203,8 +254,8 @@ DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
         "mnist": {"model": "resnet8", "epochs": 10, "batch_size": 128, "lr": 0.1, "pad": 2},
         "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
         "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
-        "npz": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+        "npz": choose_size_defaults(10_000, 32),
         "webvision": {"model": "resnet50", "epochs": 30, "batch_size": 64, "lr": 0.05, "pad": 8, "flip": True},
-        "folder": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+        "folder": choose_size_defaults(10_000, 32),
     }
 )

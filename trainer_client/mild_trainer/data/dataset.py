@@ -19,13 +19,22 @@ class Dataset:
     name
         Name in reports.
     x_train, x_test
-        Shape (n_samples, height, width, n_channels), uint8.
+        Shape (n_samples, height, width, n_channels), uint8. There may be no test samples.
     y_train, y_test
         Shape (n_samples,), int64, the given labels.
     n_classes
         Labels are 0..n_classes-1.
     y_train_clean
         Shape (n_samples,), int64, the true labels of the training samples; None if they are unknown.
+    class_names
+        Name of each class; empty if the classes are numbers.
+    sample_ids
+        Shape (n_samples,), a text for each training sample: its path, its id, or its index in the file where only some
+        of the samples were taken; None if the samples are those of the file.
+    ids_are_paths
+        Whether `sample_ids` are paths, relative to the folder of the data.
+    notes
+        What was skipped or converted on reading, in sentences for people.
     """
 
     name: str
@@ -35,6 +44,10 @@ class Dataset:
     y_test: NDArray[np.int64]
     n_classes: int
     y_train_clean: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    sample_ids: NDArray[np.str_] | None = None
+    ids_are_paths: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def n_samples(self) -> int:
@@ -45,6 +58,27 @@ class Dataset:
     def clean(self) -> NDArray[np.bool_] | None:
         """Mask of the samples whose given label is right, shape (n_samples,); None if the true labels are unknown."""
         return None if self.y_train_clean is None else self.y_train == self.y_train_clean
+
+    def get_class_name(self, label: int) -> str:
+        """Return the name of a class, which is its number if it has no other."""
+        return self.class_names[label] if self.class_names else str(label)
+
+    def get_sample_id(self, index: int) -> str | None:
+        """Return the text that names a training sample; None if that is its index."""
+        return None if self.sample_ids is None else str(self.sample_ids[index])
+
+    def describe(self) -> str:
+        """Return one line about the samples, images and classes."""
+        counts = np.bincount(self.y_train, minlength=self.n_classes).tolist()
+        classes = [f"{self.get_class_name(label)} {count:,}" for label, count in enumerate(counts[:_MAX_LISTED])]
+        if self.n_classes > _MAX_LISTED:
+            classes.append(f"and {self.n_classes - _MAX_LISTED:,} more")
+        height, width, n_channels = self.x_train.shape[1:]
+        test = f"{len(self.y_test):,} test images" if len(self.y_test) else "no test images"
+        return (
+            f"{self.name}: {self.n_samples:,} training and {test} of {height}x{width}x{n_channels}, "
+            f"{self.n_classes:,} classes: {', '.join(classes)}"
+        )
 
     def with_noise(self, spec: str, seed: int) -> Self:
         """Return a copy with label noise; the labels before the noise become the true labels, unless those are known.
@@ -85,8 +119,17 @@ class Dataset:
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """Return a copy with the training samples at `indices` and the complete test set."""
-        clean = None if self.y_train_clean is None else self.y_train_clean[indices]
-        return replace(self, x_train=self.x_train[indices], y_train=self.y_train[indices], y_train_clean=clean)
+        return replace(
+            self,
+            x_train=self.x_train[indices],
+            y_train=self.y_train[indices],
+            y_train_clean=None if self.y_train_clean is None else self.y_train_clean[indices],
+            sample_ids=indices.astype(np.str_) if self.sample_ids is None else self.sample_ids[indices],
+        )
+
+
+_MAX_LISTED = 10
+"""Number of classes that a line names."""
 
 
 def _draw_balanced(labels: NDArray[np.int64], n_samples: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -105,7 +148,7 @@ def check_dataset(data: Dataset) -> Dataset:
     Raises
     ------
     DataError
-        If a part has no samples, arrays do not match or are of another type, or a label lies outside the classes.
+        If there are no training samples, arrays do not match or are of another type, or a label is of no class.
     """
     for part, images, labels in (("training", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
         if images.ndim != 4 or images.dtype != np.uint8:
@@ -113,9 +156,9 @@ def check_dataset(data: Dataset) -> Dataset:
                 f"{data.name}: {part} images are {images.dtype} of shape {images.shape}; "
                 "give uint8 of shape (n, height, width) or (n, height, width, channels)"
             )
-        if len(images) != len(labels) or not len(labels):
+        if len(images) != len(labels) or (part == "training" and not len(labels)):
             raise DataError(f"{data.name}: {len(images)} {part} images have {len(labels)} labels; give one each")
-        if labels.min() < 0 or labels.max() >= data.n_classes:
+        if labels.min(initial=0) < 0 or labels.max(initial=0) >= data.n_classes:
             raise DataError(
                 f"{data.name}: {part} labels run over {labels.min()}..{labels.max()}, "
                 f"beyond the {data.n_classes} classes 0..{data.n_classes - 1}; renumber them"

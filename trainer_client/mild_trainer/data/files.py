@@ -1,4 +1,4 @@
-"""Reading of array files with helpful errors, and the ``npz`` data set."""
+"""Reading of array files with helpful errors."""
 
 import gzip
 import io
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.errors import get_reason
-from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
 # The globals in pickles of arrays and numbers, under the names of old and new numpy.
@@ -101,7 +100,7 @@ def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str,
         raise DataError(f"{path} cannot be read ({get_reason(error)}); {remedy}") from error
 
 
-def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
+def read_torch_arrays(path: Path, remedy: str, array_name: str | None = None) -> dict[str, Any]:
     """Return the dictionary of arrays in a file that ``torch.save`` wrote.
 
     Parameters
@@ -110,6 +109,8 @@ def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
         The file.
     remedy
         Last part of the error message, which says where to get the file.
+    array_name
+        Name for a list, an array or a tensor that is not in a dictionary; None refuses such a file.
 
     Raises
     ------
@@ -125,6 +126,8 @@ def read_torch_arrays(path: Path, remedy: str) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+    if array_name is not None and isinstance(content, (list, np.ndarray, torch.Tensor)):
+        content = {array_name: content}
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
     return content
@@ -163,53 +166,3 @@ def read_pickle(path: Path, remedy: str) -> dict[bytes, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
     return content
-
-
-_REMEDY = (
-    "save x_train, y_train, x_test, y_test (and y_train_clean where known), "
-    "images as uint8 (n, height, width[, channels]) and labels as integers from 0"
-)
-
-
-def load_npz(path: Path | None) -> Dataset:
-    """Load a data set from the arrays ``x_train, y_train, x_test, y_test`` of an ``.npz`` file.
-
-    An array ``y_train_clean`` may add the true labels of the training samples.
-
-    Raises
-    ------
-    DataError
-        If `path` is None, the file is absent or damaged, or an array is missing or of another type.
-    """
-    if path is None:
-        raise DataError("the npz data set is read from a file and none was given; name it with --data-dir")
-    arrays = read_arrays(path, _REMEDY)
-    missing = sorted({"x_train", "y_train", "x_test", "y_test"} - set(arrays))
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}, got {', '.join(sorted(arrays)) or 'nothing'}; {_REMEDY}")
-    y_train, y_test = (
-        _convert_labels(path, "y_train", arrays["y_train"]),
-        _convert_labels(path, "y_test", arrays["y_test"]),
-    )
-    clean = arrays.get("y_train_clean")
-    return Dataset(
-        name=path.stem,
-        x_train=_add_channel_axis(arrays["x_train"]),
-        y_train=y_train,
-        x_test=_add_channel_axis(arrays["x_test"]),
-        y_test=y_test,
-        n_classes=int(max(y_train.max(initial=0), y_test.max(initial=0))) + 1,
-        y_train_clean=None if clean is None else _convert_labels(path, "y_train_clean", clean),
-    )
-
-
-def _add_channel_axis(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images of shape (n, height, width, n_channels), with one channel if `images` has no such axis."""
-    return images[..., None] if images.ndim == 3 else images
-
-
-def _convert_labels(path: Path, name: str, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return labels as int64; raise DataError if they are not integers or have several axes."""
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"{path}: {name} is {labels.dtype} of shape {labels.shape}; {_REMEDY}")
-    return labels.astype(np.int64)

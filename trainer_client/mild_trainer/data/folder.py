@@ -1,4 +1,4 @@
-"""Data sets in folders of images: ``train/<class>/*.png`` with ``test/`` or ``val/``, and WebVision 1.0.
+"""Data sets in folders of pictures: ``train/<class>/*.png`` or ``<class>/*.png``, and WebVision 1.0.
 
 WebVision (Li et al. 2017, arXiv 1708.02862) has web images, labelled by the query that found them. In its folder,
 ``info/train_filelist_google.txt`` and ``info/val_filelist.txt`` have lines of a path and a class, and
@@ -7,166 +7,270 @@ validation images in ``val_images_256/``. `--classes 50` gives the usual mini ve
 images.
 """
 
+import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.errors import get_reason
 from mild_trainer.data import files
+from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset
+from mild_trainer.data.pictures import read_pictures
 from mild_trainer.errors import DataError
 
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Return the width and the height of an image.
-
-    Raises
-    ------
-    DataError
-        If the image cannot be read.
-    """
-    image = _read_image(path, None)
-    return image.shape[1], image.shape[0]
-
-
-def read_images(
-    labelled_paths: Sequence[tuple[Path, int]], size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read images as RGB in one size, and return them with their classes, shapes (n, height, width, 3) and (n,).
-
-    Parameters
-    ----------
-    labelled_paths
-        Path and class of each image.
-    size
-        Width and height that the images are resized to.
-
-    Raises
-    ------
-    DataError
-        If an image cannot be read.
-    """
-    images = np.empty((len(labelled_paths), size[1], size[0], 3), dtype=np.uint8)
-    for i, (path, _) in enumerate(labelled_paths):
-        images[i] = _read_image(path, size)
-    return images, np.array([label for _, label in labelled_paths], dtype=np.int64)
+_SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".avif",
+        ".tga",
+    ]
+)
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")
+"""Formats that are recognised by their content in files of other suffixes."""
+_SYSTEM_NAMES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "Thumbs.db", "thumbs.db", "desktop.ini"})
+_TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+_FOLDER_REMEDY = (
+    "lay it out as <class>/<picture>, or as train/<class>/<picture> and test/<class>/<picture> (or val/), with the "
+    "same classes in both"
+)
+_MAX_NAMES = 5
 
 
-def _read_image(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Read an image as RGB, resized to `size` (width, height) unless that is None."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            rgb_image = image.convert("RGB")
-            return np.asarray(rgb_image if size is None else rgb_image.resize(size, Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({get_reason(error)}); replace or remove it") from error
-
-
-@dataclass(frozen=True, slots=True)
-class ClassFilter:
-    """The classes to load from a folder of images, and the size of the images.
+@dataclass(slots=True)
+class _Part:
+    """The pictures of one part of a data set, and the files that are none.
 
     Attributes
     ----------
-    classes
-        ``all``, the number of classes to take from the first on, or a file whose lines begin with the names of classes.
-    size
-        Height and width that images are resized to; 0 takes the default of the loader.
+    folder
+        Folder of the class folders.
+    pictures
+        Paths of the pictures of each class that has any, sorted.
+    empty_classes
+        Class folders without pictures.
+    skipped
+        Number of files that are no pictures, by their suffix.
+    n_system
+        Number of files of operating systems and tools, and of folders of such.
+    unread
+        Other folders beside this one.
     """
 
-    classes: str = "all"
-    size: int = 0
+    folder: Path
+    pictures: dict[str, list[Path]] = field(default_factory=dict)
+    empty_classes: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    n_system: int = 0
+    unread: list[str] = field(default_factory=list)
 
-    def select_indices(self, names: Sequence[str]) -> list[int]:
-        """Return the positions of the selected classes in `names`, the names of all classes, in the order of `classes`.
+    @classmethod
+    def read(cls, folder: Path, without: Sequence[str] = ()) -> Self:
+        """List the pictures in the class folders of `folder`, except for the subfolders `without`."""
+        part = cls(folder)
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if _is_system_name(entry.name):
+                part.n_system += 1
+            elif entry.is_dir() and entry.name not in without:
+                pictures = part._list_pictures(entry)
+                if pictures:
+                    part.pictures[entry.name] = pictures
+                else:
+                    part.empty_classes.append(entry.name)
+        return part
 
-        Raises
-        ------
-        DataError
-            If `names` has fewer classes, the file cannot be read, or the file has an unknown class or repeats one.
-        """
-        if self.classes == "all":
-            return list(range(len(names)))
-        if self.classes.isdecimal():
-            n_classes = int(self.classes)
-            if not 1 <= n_classes <= len(names):
-                raise DataError(
-                    f"--classes is {n_classes}, and there are {len(names)}; give a number in 1..{len(names)}"
-                )
-            return list(range(n_classes))
-        path = Path(self.classes)
-        try:
-            selected_names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"--classes {path} cannot be read ({get_reason(error)}); give a number or a list of classes"
-            ) from None
-        positions = {name: i for i, name in enumerate(names)}
-        unknown = [name for name in selected_names if name not in positions]
-        if unknown or not selected_names or len(set(selected_names)) < len(selected_names):
-            problem = f"names {unknown[0]!r}, which is no class here" if unknown else "names no class, or one twice"
-            raise DataError(f"--classes {path} {problem}; list names such as {names[0]!r}, each once")
-        return [positions[name] for name in selected_names]
+    def _list_pictures(self, folder: Path) -> list[Path]:
+        """Return the pictures in a class folder and below it, sorted, and count what else is there."""
+        pictures = []
+        for parent, folders, names in os.walk(folder):
+            system_folders = [name for name in folders if _is_system_name(name)]
+            self.n_system += len(system_folders)
+            folders[:] = [name for name in folders if name not in system_folders]
+            for name in names:
+                path = Path(parent, name)
+                if _is_system_name(name):
+                    self.n_system += 1
+                elif path.suffix.lower() in _SUFFIXES or _is_picture(path):
+                    pictures.append(path)
+                else:
+                    self.skipped[path.suffix.lower() or "no suffix"] += 1
+        return sorted(pictures)
 
+    def format_suffixes(self) -> str:
+        """Return the commonest suffixes of the files that are no pictures, with their numbers."""
+        commonest = sorted(self.skipped.items(), key=lambda pair: (-pair[1], pair[0]))[:_MAX_NAMES]
+        return ", ".join(f"{count:,} of {suffix}" for suffix, count in commonest)
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
-_FOLDER_REMEDY = "lay it out as train/<class>/<image> and test/<class>/<image> (or val/), with the same classes in both"
+    def describe_skipped(self) -> list[str]:
+        """Return what was left out, in sentences for people."""
+        notes = []
+        if self.skipped:
+            n_skipped = self.skipped.total()
+            notes.append(f"{self.folder}: skipped {n_skipped:,} files that are no pictures: {self.format_suffixes()}")
+        if self.n_system:
+            notes.append(f"{self.folder}: skipped {self.n_system:,} hidden or system files and folders")
+        if self.empty_classes:
+            notes.append(f"{self.folder}: left out, as they hold no pictures: {_format_names(self.empty_classes)}")
+        if self.unread:
+            notes.append(f"{self.folder.parent}: not read: {_format_names(self.unread)}")
+        return notes
 
 
 def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
-    """Load the selected classes of a folder of images, as RGB, in the size of the filter or of the first image.
+    """Load the selected classes of a folder of pictures, as RGB, in the size of the filter or one that suits them.
+
+    The classes are the subfolders of ``train``, with ``test`` or ``val`` for testing if there is one, or those of the
+    folder itself, where all pictures are for training. Hidden and system files are skipped.
 
     Raises
     ------
     DataError
-        If a folder or its images are missing, or an image cannot be read.
+        If there are no classes or no pictures, the test set has other classes, or a picture cannot be read.
     """
     root = files.check_folder(data_dir, "the images")
-    test_folder = "test" if (root / "test").is_dir() or not (root / "val").is_dir() else "val"
-    classes = _list_classes(root / "train")
-    if _list_classes(root / test_folder) != classes:
+    train, test = _read_layout(root)
+    if unknown := sorted(set(test.pictures) - set(train.pictures)):
         raise DataError(
-            f"{root}: train has the classes {_format_names(classes)}, "
-            f"{test_folder} has {_format_names(_list_classes(root / test_folder))}; {_FOLDER_REMEDY}"
+            f"{root}: {train.folder.name} has the classes {_format_names(list(train.pictures))}, "
+            f"{test.folder.name} has {_format_names(list(test.pictures))}; {_FOLDER_REMEDY} "
+            f"({_format_names(unknown)} {'is' if len(unknown) == 1 else 'are'} for testing only)"
         )
-    classes = [classes[position] for position in class_filter.select_indices(classes)]
-    train = _list_images(root / "train", classes)
-    test = _list_images(root / test_folder, classes)
-    size = (class_filter.size, class_filter.size) if class_filter.size else read_image_size(train[0][0])
-    x_train, y_train = read_images(train, size)
-    x_test, y_test = read_images(test, size)
-    return Dataset(root.name, x_train, y_train, x_test, y_test, len(classes))
+    names = list(train.pictures)
+    names = [names[position] for position in class_filter.select_indices(names)]
+    paths = [_list_labelled(part, names) for part in (train, test)]
+    (x_train, x_test), notes = read_pictures([[path for path, _ in part] for part in paths], class_filter.size)
+    y_train, y_test = (np.array([label for _, label in part], dtype=np.int64) for part in paths)
+    missing = [name for name in names if test.pictures and name not in test.pictures]
+    return Dataset(
+        root.resolve().name,
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        len(names),
+        class_names=tuple(names),
+        sample_ids=_get_relative_paths(root, paths[0]),
+        ids_are_paths=True,
+        notes=(
+            *train.describe_skipped(),
+            *(test.describe_skipped() if test.folder != train.folder else ()),
+            *notes,
+            *([f"no test pictures of: {_format_names(missing)}"] if missing else []),
+            *_describe_similar_names(names),
+        ),
+    )
 
 
-def _format_names(classes: Sequence[str]) -> str:
-    """Return the names of at most five classes, and the number of the others."""
-    return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
+def _read_layout(root: Path) -> tuple[_Part, _Part]:
+    """Return the training and the test part of a folder of pictures; the test part may have no pictures.
+
+    Raises
+    ------
+    DataError
+        If there are no class folders or no pictures in them, or fewer than two classes.
+    """
+    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not _is_system_name(path.name)}
+    train_folder, test_folder = (
+        next((folders[name] for wanted in kinds for name in folders if name.lower() == wanted), None)
+        for kinds in (_TRAIN_NAMES, _TEST_NAMES)
+    )
+    parts = [_Part.read(folder) for folder in (train_folder, test_folder) if folder is not None]
+    if len(parts) == 1 and not parts[0].pictures and len(folders) > 1:
+        train_folder = test_folder = None  # a class of that name, among others
+    test = _Part(root) if test_folder is None else parts[-1]
+    if train_folder is None:
+        train = _Part.read(root, () if test_folder is None else [test_folder.name])
+    else:
+        train = parts[0]
+        train.unread = sorted(set(folders) - {train_folder.name, test.folder.name})
+    for part in (train, *([] if test_folder is None else [test])):
+        if not part.pictures:
+            raise DataError(_describe_no_pictures(part, folders))
+    if len(train.pictures) == 1:
+        name = next(iter(train.pictures))
+        raise DataError(
+            f"{train.folder} has pictures in one class folder, {name}, and a training needs at least 2 classes; "
+            f"give --data-dir the folder whose subfolders are the classes (such as {train.folder / name}, if it is "
+            f"that); {_FOLDER_REMEDY}"
+        )
+    return train, test
 
 
-def _list_classes(folder: Path) -> list[str]:
-    """Return the names of the subfolders, sorted; raise DataError if there are none."""
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if not classes:
-        raise DataError(f"{folder} holds no class folders; {_FOLDER_REMEDY}")
-    return classes
+def _describe_no_pictures(part: _Part, folders: Sequence[str] | dict[str, Path]) -> str:
+    """Return the message about a part without pictures in class folders, with the likely cause."""
+    folder = part.folder
+    direct = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES] if folder.is_dir() else []
+    if direct:
+        return (
+            f"{folder} holds no class folders, but {len(direct):,} pictures; put those of each class into a folder "
+            f"with its name: {_FOLDER_REMEDY}"
+        )
+    if not part.empty_classes:
+        cause = "; an .npz file is read with --dataset npz" if any(folder.glob("*.npz")) else ""
+        return f"{folder} holds no class folders; {_FOLDER_REMEDY}{cause}"
+    there = f"only {part.format_suffixes()}" if part.skipped else "nothing"
+    return (
+        f"{folder} holds no images in {_format_names(part.empty_classes)}, {there} "
+        f"(pictures are {', '.join(sorted(_SUFFIXES))}); {_FOLDER_REMEDY}"
+    )
 
 
-def _list_images(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Return path and class of every image, in a fixed order, so that the index of a sample never changes."""
-    images = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
-    ]
-    if not images:
-        raise DataError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))}); {_FOLDER_REMEDY}")
-    return images
+def _is_system_name(name: str) -> bool:
+    """Return whether a file or folder of this name belongs to a tool or an operating system."""
+    return name.startswith(".") or name in _SYSTEM_NAMES
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a file of another suffix begins like a picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _list_labelled(part: _Part, names: Sequence[str]) -> list[tuple[Path, int]]:
+    """Return path and class of every picture, in a fixed order, so that the index of a sample never changes."""
+    return [(path, label) for label, name in enumerate(names) for path in part.pictures.get(name, ())]
+
+
+def _get_relative_paths(root: Path, labelled_paths: Sequence[tuple[Path, int]]) -> NDArray[np.str_]:
+    """Return the paths of pictures below `root`, with slashes."""
+    names = [path.relative_to(root).as_posix() for path, _ in labelled_paths]
+    return np.array([name.encode(errors="backslashreplace").decode() for name in names], dtype=np.str_)
+
+
+def _describe_similar_names(names: Sequence[str]) -> list[str]:
+    """Return a sentence about each pair of classes whose names differ only in case or spaces."""
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_key.setdefault("".join(name.casefold().split()), []).append(name)
+    return [f"classes that may be one: {', '.join(alike)}" for alike in by_key.values() if len(alike) > 1]
+
+
+def _format_names(names: Sequence[str]) -> str:
+    """Return at most five names, and the number of the others."""
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
 
 
 _WEBVISION_REMEDY = "unpack WebVision 1.0 there: info/, google/ and val_images_256/"
@@ -188,9 +292,20 @@ def load_webvision(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
     train = _read_image_list(root / "info" / "train_filelist_google.txt", root, new_labels)
     test = _read_image_list(root / "info" / "val_filelist.txt", root / "val_images_256", new_labels)
     size = class_filter.size or _DEFAULT_SIZE
-    x_train, y_train = read_images(train, (size, size))
-    x_test, y_test = read_images(test, (size, size))
-    return Dataset("webvision", x_train, y_train, x_test, y_test, len(classes))
+    (x_train, x_test), notes = read_pictures([[path for path, _ in part] for part in (train, test)], size)
+    y_train, y_test = (np.array([label for _, label in part], dtype=np.int64) for part in (train, test))
+    return Dataset(
+        "webvision",
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        len(classes),
+        class_names=tuple(names[position].strip() for position in classes),
+        sample_ids=_get_relative_paths(root, train),
+        ids_are_paths=True,
+        notes=tuple(notes),
+    )
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_trainer.data import files
+from mild_trainer.data import class_labels, files
+from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
@@ -89,7 +90,7 @@ _MNIST_REMEDY = (
 )
 
 
-def load_mnist(data_dir: Path | None) -> Dataset:
+def load_mnist(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
     """Load MNIST, or another data set in idx files of the same names, gzipped or not.
 
     Raises
@@ -100,8 +101,19 @@ def load_mnist(data_dir: Path | None) -> Dataset:
     root = files.check_folder(data_dir, "mnist")
     x_train, y_train = _read_mnist_images(root, "train"), _read_mnist_labels(root, "train")
     x_test, y_test = _read_mnist_images(root, "t10k"), _read_mnist_labels(root, "t10k")
-    n_classes = int(max(y_train.max(initial=0), y_test.max(initial=0))) + 1
-    return Dataset("mnist", x_train, y_train, x_test, y_test, n_classes)
+    numbered = class_labels.number_classes(
+        str(root), {"train labels": y_train, "t10k labels": y_test}, renumber=class_filter.renumbers("mnist")
+    )
+    return Dataset(
+        "mnist",
+        x_train,
+        numbered.labels["train labels"],
+        x_test,
+        numbered.labels["t10k labels"],
+        numbered.n_classes,
+        class_names=numbered.class_names,
+        notes=(numbered.note,) if numbered.note else (),
+    )
 
 
 def _read_mnist_images(root: Path, part: str) -> NDArray[np.uint8]:

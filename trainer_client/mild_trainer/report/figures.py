@@ -78,7 +78,8 @@ def draw_training_curves(rounds: Sequence[Mapping[str, Any]]) -> str:
     figure, axes = create_axes(9.6, 3.0)
     x = np.arange(1, len(epochs) + 1)
     axes.plot(x, _get_epoch_values(epochs, "train_accuracy"), color=NOISY, linewidth=1.5, label="training accuracy")
-    axes.plot(x, _get_epoch_values(epochs, "test_accuracy"), color=CLEAN, linewidth=2, label="test accuracy")
+    if any(epoch.get("test_accuracy") is not None for epoch in epochs):
+        axes.plot(x, _get_epoch_values(epochs, "test_accuracy"), color=CLEAN, linewidth=2, label="test accuracy")
     if any("validation_accuracy" in epoch for epoch in epochs):
         axes.plot(
             x, _get_epoch_values(epochs, "validation_accuracy"), color=BARS, linewidth=1.5, label="validation accuracy"

@@ -120,7 +120,7 @@ def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _list_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the test accuracy of the weights, in the format of model hubs; an empty list if none were trained."""
     last_training = results["finish"] or (results["rounds"][-1] if results["rounds"] else None)
-    if last_training is None:
+    if last_training is None or last_training["test_accuracy"] is None:
         return []
     data = results["dataset"]["name"]
     return [

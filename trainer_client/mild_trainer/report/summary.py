@@ -191,7 +191,7 @@ def find_round_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
     only the accuracies raise alarms.
     """
     accuracies = {
-        "test accuracy": [record.test_accuracy for record in rounds],
+        "test accuracy": [record.test_accuracy for record in rounds if record.test_accuracy is not None],
         "validation accuracy": get_validation_accuracies(rounds),
     }
     return find_alarms(*_get_precision_recall(rounds[-1]), accuracies)

@@ -67,7 +67,7 @@ class EpochRecord:
     train_loss, train_accuracy
         Means over the training samples.
     test_accuracy
-        Accuracy on the test set.
+        Accuracy on the test set; None without one.
     seconds
         Wall time.
     forward, backward
@@ -80,7 +80,7 @@ class EpochRecord:
     epoch: int
     train_loss: float
     train_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
     seconds: float
     forward: int = 0
     backward: int = 0
@@ -153,8 +153,8 @@ class RoundRecord:
         return bitmap.popcount(self.selected)
 
     @property
-    def test_accuracy(self) -> float:
-        """Accuracy on the test set after the last epoch."""
+    def test_accuracy(self) -> float | None:
+        """Accuracy on the test set after the last epoch; None without a test set."""
         return self.epochs[-1].test_accuracy
 
     @property
@@ -279,7 +279,7 @@ class History:
 
     @property
     def baseline_accuracy(self) -> float | None:
-        """Test accuracy of round 0, which trains on all labels, including planted ones; None without rounds."""
+        """Test accuracy of round 0, which trains on all labels, planted ones too; None without rounds or test set."""
         return self.rounds[0].test_accuracy if self.rounds else None
 
 

@@ -293,10 +293,13 @@ class _TrainingLoop:
     def train_on_true_clean_set(self) -> float | None:
         """Train on the true clean set, and return the test accuracy.
 
-        Return None without training if the settings do not ask for it, or the set is unknown or too small.
+        Return None without training if the settings do not ask for it, the set is unknown or too small, or there is no
+        test set.
         """
         clean = self.clean
         if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
+            return None
+        if not len(self.data.y_test):
             return None
         started = time.perf_counter()
         self.reporter.on_round_start(_ORACLE_TITLE, int(clean.sum()), self.settings.count_epochs(0))

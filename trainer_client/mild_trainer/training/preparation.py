@@ -1,7 +1,8 @@
 """Preparation of the training data: reads the data set, takes a subset, and applies label noise."""
 
 from mild_trainer import data as datasets
-from mild_trainer.data import ClassFilter, Dataset, download, human_labels, imbalance
+from mild_trainer import noise
+from mild_trainer.data import ClassFilter, Dataset, download, human_labels, imbalance, label_files
 from mild_trainer.settings import TrainSettings
 
 
@@ -24,9 +25,13 @@ def prepare_dataset(settings: TrainSettings, data: Dataset) -> Dataset:
     Raises
     ------
     DataError
-        If the human labels are missing or belong to other images, or the subset is too small.
+        If a file of labels is missing or belongs to other samples, or the subset is too small.
     """
-    if human_labels.is_human_noise(settings.noise):
+    if settings.labels is not None:
+        data = label_files.replace_labels(data, str(settings.labels), is_noise=False)
+    if (path := noise.get_label_file(settings.noise)) is not None:
+        data = label_files.replace_labels(data, path, is_noise=True)
+    elif human_labels.is_human_noise(settings.noise):
         data = human_labels.apply_human_labels(data, settings.noise, settings.data_dir)
     if settings.limit:
         data = data.take_balanced(settings.limit, settings.seed)

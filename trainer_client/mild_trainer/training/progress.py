@@ -26,7 +26,7 @@ class Reporter:
     def on_round_end(self, record: RoundRecord) -> None:
         """Report the clean set of a round that has ended."""
 
-    def on_comparison_end(self, title: str, test_accuracy: float, seconds: float) -> None:
+    def on_comparison_end(self, title: str, test_accuracy: float | None, seconds: float) -> None:
         """Report the test accuracy of a network that was trained for comparison, in `seconds`."""
 
     def on_finish_end(self, finish_result: FinishResult) -> None:
@@ -61,9 +61,9 @@ class LogReporter(Reporter):
         """Write the result of the round's selection."""
         self._write_line(_describe_round(record))
 
-    def on_comparison_end(self, title: str, test_accuracy: float, seconds: float) -> None:
+    def on_comparison_end(self, title: str, test_accuracy: float | None, seconds: float) -> None:
         """Write the title, the test accuracy and the time."""
-        self._write_line(f"{title}: test {test_accuracy:.3f}, {seconds:.1f} s")
+        self._write_line(f"{title}: {_describe_test(test_accuracy)}{seconds:.1f} s")
 
     def on_finish_end(self, finish_result: FinishResult) -> None:
         """Write the method, the test accuracy and the cost."""
@@ -115,9 +115,11 @@ class ProgressBarReporter(Reporter):
         """Write the result of the round's selection, above the bars."""
         self._progress.print(_describe_round(record), highlight=False)
 
-    def on_comparison_end(self, title: str, test_accuracy: float, seconds: float) -> None:
+    def on_comparison_end(self, title: str, test_accuracy: float | None, seconds: float) -> None:
         """Complete the bar, and show the test accuracy."""
-        self._progress.update(self._task, completed=self._n_epochs, scores=f"test {test_accuracy:.3f}")
+        self._progress.update(
+            self._task, completed=self._n_epochs, scores=_describe_test(test_accuracy).removesuffix(", ")
+        )
 
     def on_finish_end(self, finish_result: FinishResult) -> None:
         """Write the method, the test accuracy and the cost, above the bars."""
@@ -134,15 +136,21 @@ def _describe_planting(n_planted: int, seconds: float) -> str:
 
 
 def _describe_finish(finish_result: FinishResult) -> str:
-    scores = f"test {finish_result.test_accuracy:.3f}, {finish_result.seconds:.1f} s"
+    scores = f"{_describe_test(finish_result.test_accuracy)}{finish_result.seconds:.1f} s"
     return f"finish, {finish_result.method}: {scores}, {finish_result.passes.describe()}"
 
 
 def _describe_epoch(record: EpochRecord) -> str:
     accuracy = record.validation_accuracy
     validation = "" if accuracy is None else f", validation {accuracy:.3f}"
-    scores = f"loss {record.train_loss:.3f}, train {record.train_accuracy:.3f}, test {record.test_accuracy:.3f}"
+    test = _describe_test(record.test_accuracy).removesuffix(", ")
+    scores = f"loss {record.train_loss:.3f}, train {record.train_accuracy:.3f}{test and f', {test}'}"
     return scores + validation
+
+
+def _describe_test(test_accuracy: float | None) -> str:
+    """Return the test accuracy and a comma; an empty text without a test set."""
+    return "" if test_accuracy is None else f"test {test_accuracy:.3f}, "
 
 
 def _describe_round(record: RoundRecord) -> str:

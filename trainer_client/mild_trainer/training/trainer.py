@@ -150,7 +150,7 @@ class Trainer:
             epoch=epoch,
             train_loss=scores[0],
             train_accuracy=scores[1],
-            test_accuracy=scores[2],
+            test_accuracy=scores[2] if len(self._data.y_test) else None,
             seconds=time.perf_counter() - started,
             forward=len(member_indices) + n_evaluated,
             backward=len(member_indices),
@@ -158,7 +158,7 @@ class Trainer:
         )
         return record, bits
 
-    def train_comparison_network(self, members: Bitmap) -> float:
+    def train_comparison_network(self, members: Bitmap) -> float | None:
         """Train new weights on the given labels of the members, and return the test accuracy; no bits are recorded."""
         self.initialise_round(0)
         self._images.labels = self._given_labels
@@ -166,6 +166,12 @@ class Trainer:
         settings = self._get_round_settings(0)
         for epoch in range(settings.epochs):
             train_epoch(self.train_state, self._images, member_indices, settings, epoch, self._make_generator(0, epoch))
+        return self.measure_test_accuracy()
+
+    def measure_test_accuracy(self) -> float | None:
+        """Return the accuracy of the network on the test set; None without a test set."""
+        if not len(self._data.y_test):
+            return None
         return float(evaluate(self.train_state, self._test_images, self._settings))
 
     def run_finish(self, selected: Bitmap) -> FinishResult:

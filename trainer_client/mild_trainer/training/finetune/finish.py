@@ -92,7 +92,7 @@ class FinishResult:
     n_kept, n_dropped
         Numbers of samples in the clean set and of the others.
     test_accuracy
-        Accuracy of the network on the test set, after the training.
+        Accuracy of the network on the test set, after the training; None without a test set.
     passes
         Cost of the training.
     seconds
@@ -102,7 +102,7 @@ class FinishResult:
     method: FinishName
     n_kept: int
     n_dropped: int
-    test_accuracy: float
+    test_accuracy: float | None
     passes: ComputeCost
     seconds: float
 
@@ -154,6 +154,6 @@ def train_finish(
     if average is not None:
         average.copy_to_model()
     train_state.context.ranks.broadcast_buffers(train_state.model)
-    test_accuracy = float(evaluate(train_state, test_images, settings))
+    test_accuracy = float(evaluate(train_state, test_images, settings)) if test_images.n_samples else None
     seconds = time.perf_counter() - started
     return FinishResult(name, len(pool.kept), len(pool.dropped), test_accuracy, cost_so_far, seconds)

@@ -1,0 +1,209 @@
+"""Reading of picture files as RGB bytes of one size: any mode, depth, orientation and number of frames."""
+
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_trainer.data.pixels import ByteScale
+from mild_trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Value = TypeVar("Value")
+
+DEFAULT_SIDE = 64
+"""Longest side of pictures, in pixels, where no size is asked for; larger ones are brought to it."""
+_MAX_LISTED = 5
+_ORIENTED_FORMATS = ("JPEG", "MPO", "WEBP", "TIFF")
+_ORIENTATION = 0x0112
+"""EXIF tag; from 5 on, width and height are exchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the header of a picture says: its mode, its size upright, and whether it has frames or 16-bit colours."""
+
+    mode: str
+    size: tuple[int, int]
+    is_animated: bool
+    has_deep_colours: bool
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether the one channel has more than 8 bits."""
+        return _is_deep_mode(self.mode)
+
+
+def _is_deep_mode(mode: str) -> bool:
+    """Return whether a mode of Pillow is one channel of more than 8 bits."""
+    return mode in ("I", "F") or mode.startswith("I;")
+
+
+def read_pictures(parts: Sequence[Sequence[Path]], side: int) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """Read the pictures of several parts of a data set as RGB in one size.
+
+    Grey pictures of more than 8 bits are scaled alike (`ByteScale`), transparent ones are laid on white, turned ones
+    are brought upright, and of several frames the first is taken.
+
+    Parameters
+    ----------
+    parts
+        Paths of the pictures of each part.
+    side
+        Height and width that they are brought to; 0 keeps their size if all are alike and no side is longer than
+        `DEFAULT_SIDE`, and else brings them to their median proportions within that.
+
+    Returns
+    -------
+    images
+        Shape (n, height, width, 3) for each part.
+    notes
+        What was converted, in sentences for people.
+
+    Raises
+    ------
+    DataError
+        If pictures cannot be read; the message names the first ones.
+    """
+    paths = [path for part in parts for path in part]
+    headers = _read_all(paths, _read_header)
+    size, size_note = _choose_size([header.size for header in headers], side)
+    scale = _find_scale([path for path, header in zip(paths, headers, strict=True) if header.is_deep])
+    n_transparent = 0
+    images = []
+    for part in parts:
+        content = np.empty((len(part), size[1], size[0], 3), dtype=np.uint8)
+
+        def read(path: Path) -> tuple[NDArray[np.uint8], bool]:
+            return _read_rgb(path, size, scale)
+
+        for i, (pixels, is_transparent) in enumerate(_iter_readable(part, read)):
+            content[i] = pixels
+            n_transparent += is_transparent
+        images.append(content)
+    counts = (
+        (sum(header.is_deep for header in headers), f"grey of more than 8 bits: {scale.text or '0..255 is kept'}"),
+        (sum(header.has_deep_colours for header in headers), "of 16-bit colours: the upper 8 bits are read"),
+        (sum(header.mode == "CMYK" for header in headers), "CMYK, and converted to RGB"),
+        (n_transparent, "transparent, and laid on white"),
+        (sum(header.is_animated for header in headers), "of several frames: the first is read"),
+    )
+    notes = [f"{count:,} of {len(paths):,} pictures are {what}" for count, what in counts if count]
+    return images, ([size_note] if size_note else []) + notes
+
+
+def _choose_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[tuple[int, int], str]:
+    """Return the width and height to bring pictures of `sizes` to, and why, for people; the note may be empty."""
+    distinct = sorted(set(sizes), key=lambda size: size[0] * size[1])
+    (least_width, least_height), (greatest_width, greatest_height) = distinct[0], distinct[-1]
+    spread = f"{least_width}x{least_height}"
+    if len(distinct) > 1:
+        spread = f"{len(distinct):,} sizes from {spread} to {greatest_width}x{greatest_height}"
+    if side:
+        return (side, side), "" if distinct == [(side, side)] else f"pictures of {spread} are brought to {side}x{side}"
+    width, height = (statistics.median_high(size[axis] for size in sizes) for axis in (0, 1))
+    shrink = min(1.0, DEFAULT_SIDE / max(width, height))
+    target = max(1, round(width * shrink)), max(1, round(height * shrink))
+    if distinct == [target]:
+        return target, ""
+    return target, (
+        f"pictures of {spread} are brought to {target[0]}x{target[1]} (width x height); "
+        f"--image-size {2 * DEFAULT_SIDE} would keep more detail and take longer"
+    )
+
+
+def _find_scale(paths: Sequence[Path]) -> ByteScale:
+    """Return the scale of the grey pictures of more than 8 bits, from the extremes of all of them."""
+    if not paths:
+        return ByteScale()
+    ranges = _read_all(paths, _read_range)
+    low, high = min(low for _, low, _ in ranges), max(high for _, _, high in ranges)
+    is_float = any(kind == "f" for kind, _, _ in ranges)
+    return ByteScale.from_range(f"{paths[0].parent}", np.dtype(np.float32 if is_float else np.int64), low, high)
+
+
+def _read_all(paths: Sequence[Path], read: Callable[[Path], Value]) -> list[Value]:
+    """Return what `read` says of every picture."""
+    return list(_iter_readable(paths, read))
+
+
+def _iter_readable(paths: Sequence[Path], read: Callable[[Path], Value]) -> Iterator[Value]:
+    """Yield what `read` says of every picture; raise DataError after the last one if some could not be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    errors: list[str] = []
+    for path in paths:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damaged metadata, and of large pictures
+                value = read(path)
+        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
+            errors.append(f"{path} cannot be read as an image ({e})")
+            continue
+        if not errors:
+            yield value
+    if errors:
+        rest = f"; and {len(errors) - _MAX_LISTED} more" if len(errors) > _MAX_LISTED else ""
+        raise DataError(
+            f"{len(errors)} of {len(paths)} pictures are damaged or absent: {'; '.join(errors[:_MAX_LISTED])}{rest}; "
+            "replace or remove them"
+        )
+
+
+def _read_header(path: Path) -> _Header:
+    """Read the header of a picture."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        turned = image.format in _ORIENTED_FORMATS and image.getexif().get(_ORIENTATION, 1) >= 5
+        return _Header(
+            mode=image.mode,
+            size=(image.height, image.width) if turned else (image.width, image.height),
+            is_animated=image.format != "MPO" and bool(getattr(image, "is_animated", False)),
+            has_deep_colours=image.mode.startswith(("RGB", "LA"))
+            and any("16" in str(tile[3]) for tile in getattr(image, "tile", ())),
+        )
+
+
+def _read_range(path: Path) -> tuple[str, float, float]:
+    """Return the kind of type, the least and the greatest value of a grey picture."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        values = np.asarray(image)
+        return values.dtype.kind, float(values.min()), float(values.max())
+
+
+def _read_rgb(path: Path, size: tuple[int, int], scale: ByteScale) -> tuple[NDArray[np.uint8], bool]:
+    """Return a picture as RGB, shape (height, width, 3), of `size` (width, height), and whether it was transparent."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as opened:
+        image: Image.Image = ImageOps.exif_transpose(opened) if opened.format in _ORIENTED_FORMATS else opened
+        if _is_deep_mode(image.mode):
+            image = Image.fromarray(scale.apply(np.asarray(image)))
+        rgb, is_transparent = _flatten(image)
+        if rgb.size != size:
+            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
+        return np.asarray(rgb), is_transparent
+
+
+def _flatten(image: "Image.Image") -> tuple["Image.Image", bool]:
+    """Return a picture as RGB, laid on white where it is transparent, and whether it was."""
+    from PIL import Image
+
+    if not (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
+        return image.convert("RGB"), False
+    rgba = image.convert("RGBA")
+    extremes: Any = rgba.getchannel("A").getextrema()
+    if extremes[0] == 255:
+        return rgba.convert("RGB"), False
+    white = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB"), True
