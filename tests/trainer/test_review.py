@@ -310,12 +310,13 @@ def test_the_labels_are_left_out_where_the_data_is_gone(trained: Path, tmp_path:
     summary = json.loads((trained / "summary.json").read_text())
     summary["settings"] |= {"dataset": "npz", "data_dir": str(tmp_path / "gone.npz")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    assert review_runs.TrainingFolder.read(tmp_path).load_labels() == (None, None)
+    assert review_runs.TrainingFolder.read(tmp_path).load_data() is None
     summary["settings"] |= {"dataset": "digits", "data_dir": None}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    given, predicted = review_runs.TrainingFolder.read(tmp_path).load_labels()
-    assert given is not None
-    assert (given.shape, predicted) == ((150,), None)
+    training = review_runs.TrainingFolder.read(tmp_path)
+    data = training.load_data()
+    assert data is not None
+    assert (data.y_train.shape, training.predict_labels(data)) == ((150,), None)
 
 
 def test_what_cannot_be_reviewed_is_one_line(trained: Path, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
 from mild_trainer.clean_set import CleanSet, check_set_path
+from mild_trainer.data import guess_dataset
 from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import exit_on_error
+from mild_trainer.out_folder import choose_out_folder
 from mild_trainer.review.review_list import Order
 from mild_trainer.settings import TrainSettings
 
@@ -45,12 +47,15 @@ def root(
     """Find the samples whose labels are likely right, and train on them."""
 
 
-@app.command()
+@app.command(
+    cls=o.ShortHelpCommand, epilog="These are the first options of some seventy: --help-all shows the others, by group."
+)
 @o.expand_options(
     settings=o.FieldOptions(TrainSettings), selection=o.FieldOptions(SelectionOptions, without=("alpha",))
 )
 def train(
     *,
+    context: typer.Context,
     preset: o.Preset = None,
     settings: dict[str, Any],
     selection: dict[str, Any],
@@ -60,20 +65,22 @@ def train(
     mode: o.ModeOption = "online",
     spool_bytes: o.SpoolBytes = None,
     run_id: o.RunId = None,
-    out: o.Out = Path("runs/train"),
+    out: o.Out = None,
     resume: o.Resume = False,
+    help_all: o.HelpAll = False,
 ) -> None:
     """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
     with exit_on_error():
-        resolved = TrainSettings.for_dataset(
-            **{"dataset": "digits", **settings}, selection=SelectionOptions(**selection)
-        )
+        settings.setdefault("dataset", guess_dataset(settings.get("data_dir")))
+        resolved = TrainSettings.for_dataset(**settings, selection=SelectionOptions(**selection))
         backend_options = (
             BackendOptions(url, local, mode == "offline", api_key, spool_bytes)
             if mode != "disabled"
             else BackendOptions(local=True)
         )
-        Job(resolved, out, backend_options, run_id, resume).run(Console())
+        folder = choose_out_folder(out, Path("runs/train"), resume)
+        with o.explain_interruption(context, folder):
+            Job(resolved, folder, backend_options, run_id, resume, frozenset(settings)).run(Console())
 
 
 @app.command(name="presets")
@@ -91,21 +98,24 @@ _DEMO = {"dataset": "digits", "noise": "symmetric:0.4", "oracle": True}
 )
 def demo(
     *,
+    context: typer.Context,
     settings: dict[str, Any],
     url: o.Url = None,
     api_key: o.ApiKey = None,
     local: o.Local = False,
     run_id: o.RunId = None,
-    out: o.Out = Path("runs/demo"),
+    out: o.DemoOut = None,
     resume: o.Resume = False,
 ) -> None:
     """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
     with exit_on_error():
         resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
-        Job(resolved, out, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
+        folder = choose_out_folder(out, Path("runs/demo"), resume)
+        with o.explain_interruption(context, folder):
+            Job(resolved, folder, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
         if url is None and not local:
             serve_command = format_command(
-                "mild-service", "serve", "--embedded", "--data-dir", out / "service" / "store"
+                "mild-service", "serve", "--embedded", "--data-dir", folder / "service" / "store"
             )
             Console().print(
                 f"To look at the run in a browser, start its service, then open the address:\n"

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,17 @@ from mild_core.errors import ParameterError
 from mild_core.types import validate_run_id
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import CheckpointError, TrainerError
+from mild_trainer.out_folder import holds_training
 from mild_trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mild_trainer.data import Dataset
     from mild_trainer.report.sample_sections import ReportSamples
+    from mild_trainer.review.review_list import ScoredSamples
+    from mild_trainer.review.review_runs import ReviewedRun
     from mild_trainer.training.history import History
 
 
@@ -76,6 +84,8 @@ class Job:
         Id of the run; None derives one from the data set and the time.
     resume
         Whether to resume from the checkpoint in `out`.
+    given
+        Names of the settings that were given; the others may follow from the number and the size of the images.
     """
 
     settings: TrainSettings
@@ -83,6 +93,7 @@ class Job:
     backend_options: BackendOptions
     run_id: str | None
     resume: bool
+    given: Collection[str] = ()
 
     def run(self, console: Console) -> None:
         """Train, write the summary and the report, and print the results.
@@ -93,6 +104,8 @@ class Job:
             If options contradict each other or cannot be used.
         CheckpointError
             If `out` has no checkpoint to resume from, or the checkpoint has other settings.
+        DataError
+            If the data set is absent or cannot be read.
         TrainerError
             If the run exists already and `resume` is False.
         """
@@ -109,18 +122,24 @@ class Job:
 
     def _run_other_rank(self) -> None:
         """Train on a rank other than the first, which neither calls the backend nor writes files."""
-        from mild_trainer.training import loop, preparation
+        from mild_trainer.training import loop
 
-        loop.run_rounds(
-            self.settings,
-            data=preparation.read_dataset(self.settings),
-            out=self.out,
-            resume=self.resume,
-        )
+        settings, dataset = self._read_dataset()
+        loop.run_rounds(settings, data=dataset, out=self.out, resume=self.resume)
+
+    def _read_dataset(self) -> "tuple[TrainSettings, Dataset]":
+        """Return the settings with the defaults for the data set, and the data set."""
+        from mild_trainer.training import preparation
+
+        dataset = preparation.read_dataset(self.settings)
+        return self.settings.with_size_defaults(*dataset.x_train.shape[:3], given=self.given), dataset
 
     def _run_first_rank(self, console: Console) -> None:
         """Train in a single process or on the first rank, write the results, and print them."""
         self._check_options()
+        settings, dataset = self._read_dataset()
+        if self.resume:
+            self._check_checkpoint(settings)
         with ExitStack() as stack:
             service, client = None, None
             if self.backend_options.is_embedded:
@@ -128,10 +147,9 @@ class Job:
 
             # Slow imports, while the service starts.
             from mild_trainer.report import model_card, report, summary
-            from mild_trainer.training import loop, preparation, progress
+            from mild_trainer.training import loop, progress
 
             reporter: progress.Reporter = progress.LogReporter(console)
-            dataset = preparation.read_dataset(self.settings)
             backend: SelectionBackend
             if service is not None:
                 client = stack.enter_context(MildClient(service.url))
@@ -146,7 +164,7 @@ class Job:
                     reporter = display_stack.enter_context(progress.ProgressBarReporter(console))
                 try:
                     history = loop.run_rounds(
-                        self.settings, backend, dataset, reporter, run_id=name, out=self.out, resume=self.resume
+                        settings, backend, dataset, reporter, run_id=name, out=self.out, resume=self.resume
                     )
                 except RunExists as error:
                     raise TrainerError(
@@ -154,29 +172,58 @@ class Job:
                     ) from None
             results = summary.summarise_training(history)
             summary_path = summary.write_summary(results, self.out)
-            clean_set_path = summary.write_clean_set(history, self.out)
-            samples = self._gather_samples(history, client)
+            run = self._open_run(history, client)
+            scores = None if run is None else run.score_samples()
+            predicted = self._predict_labels(history)
+            clean_set_line = summary.write_clean_set(
+                history, self.out, None if scores is None else scores.noisy_posterior, predicted
+            )
+            samples = self._gather_samples(history, run, scores, predicted)
             if service is not None:
                 service.request_stop()  # it stops while the report is drawn
             if history.rounds:
                 model_card.write_model_card(results, self.out)
             page = report.write_report(self.out / "report.html", results, samples)
-            _print_results(console, history, results, (summary_path, page), clean_set_path, self._review_command())
+            _print_results(console, history, results, (summary_path, page), clean_set_line, self._review_command())
 
-    def _gather_samples(self, history: "History", client: MildClient | None) -> "ReportSamples | None":
-        """Return the samples that the report shows.
+    def _open_run(self, history: "History", client: MildClient | None) -> "ReviewedRun | None":
+        """Return the run with all of its bits, from this machine alone; None without rounds, or where bits are missing.
 
-        The result is None if gathering them would wait for a remote service, which may be unreachable, or for other
-        ranks. ``mild report`` adds the samples later.
+        With a service elsewhere, which may be unreachable, the bits are those beside the spool.
         """
-        if is_distributed() or not history.rounds or not (self.backend_options.local or client is not None):
+        if not history.rounds:
             return None
-        from mild_trainer.report import sample_sections
         from mild_trainer.review.review_runs import LocalRun, ServiceRun, TrainingFolder
 
         training = TrainingFolder.read(self.out)
-        run = LocalRun(training) if client is None else ServiceRun(client, training.require_run_id(), training)
-        return sample_sections.gather_samples(run, training, history.data)
+        if client is not None:
+            return ServiceRun(client, training.require_run_id(), training)
+        if self.backend_options.local:
+            return LocalRun(training)
+        run = LocalRun(training, self.out / "spool" / history.run_id / "bits")
+        return run if run.is_complete() else None
+
+    def _predict_labels(self, history: "History") -> "NDArray[np.int64] | None":
+        """Return the labels that the last network predicts, shape (n_samples,); None where other ranks would wait."""
+        if is_distributed() or not history.rounds:
+            return None
+        from mild_trainer.review.review_runs import TrainingFolder
+
+        return TrainingFolder.read(self.out).predict_labels(history.data)
+
+    def _gather_samples(
+        self,
+        history: "History",
+        run: "ReviewedRun | None",
+        scores: "ScoredSamples | None",
+        predicted: "NDArray[np.int64] | None",
+    ) -> "ReportSamples | None":
+        """Return the samples that the report shows; None where they are not known, and ``mild report`` adds them."""
+        if run is None or scores is None or predicted is None:
+            return None
+        from mild_trainer.report import sample_sections
+
+        return sample_sections.gather_samples(run, scores, history.data, predicted)
 
     def _review_command(self) -> str:
         """Return the command that reviews the training."""
@@ -191,14 +238,14 @@ class Job:
             validate_run_id(self.run_id, "--run-id")
         if self.out.exists() and not self.out.is_dir():
             raise ParameterError(f"--out {self.out} is a file; give a folder")
-        if self.resume:
-            self._check_checkpoint()
+        if self.resume and not holds_training(self.out):
+            self._check_checkpoint(self.settings)  # before the data are read
 
-    def _check_checkpoint(self) -> None:
-        """Raise CheckpointError if the checkpoint in `out` does not match the options."""
+    def _check_checkpoint(self, settings: TrainSettings) -> None:
+        """Raise CheckpointError if there is no checkpoint in `out`, or it does not match the options."""
         from mild_trainer.training import checkpoint
 
-        stored = checkpoint.load_checkpoint(self.out, self.settings)
+        stored = checkpoint.load_checkpoint(self.out, settings)
         if self.run_id not in (None, stored.run_id):
             raise CheckpointError(
                 f"{self.out} holds the checkpoint of run {stored.run_id!r}, --run-id is {self.run_id!r}; "
@@ -221,7 +268,7 @@ def _print_results(
     history: "History",
     results: dict[str, Any],
     paths: tuple[Path, Path],
-    clean_set_path: Path | None,
+    clean_set_line: str | None,
     review_command: str,
 ) -> None:
     """Print what is known of the last set, the table of rounds, remarks on the training, and the paths of the files.
@@ -236,6 +283,8 @@ def _print_results(
     for text in filter(None, (*leading, next_step)):
         console.print(text, highlight=False, soft_wrap=True)
     console.print(summary.build_terminal_table(results))
+    if verdict := summary.describe_verdict(results):
+        console.print(verdict, highlight=False, soft_wrap=True, style="dim")
     for statement in statements:
         if statement.basis == "fitted":
             console.print(statement.text, highlight=False, soft_wrap=True, style="dim")
@@ -254,13 +303,8 @@ def _print_results(
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.stop_reason}.", highlight=False, soft_wrap=True)
     console.print(f"Written: {paths[0]} and {paths[1]}", highlight=False, soft_wrap=True)
-    if clean_set_path is not None:
-        n_selected, n_samples = history.rounds[-1].n_selected, history.data.n_samples
-        console.print(
-            f"The clean set: {clean_set_path}, the indices of {n_selected:,} of {n_samples:,} samples",
-            highlight=False,
-            soft_wrap=True,
-        )
+    if clean_set_line is not None:
+        console.print(f"{clean_set_line}. Next: {review_command}", highlight=False, soft_wrap=True)
 
 
 def is_distributed() -> bool:

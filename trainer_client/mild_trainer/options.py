@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
+import typer.core
 
 from mild_client.backends.background import Mode
+from mild_client.commands import format_command
 from mild_client.logs import SamplesBy
 from mild_core.errors import MildError, describe_os_error
 from mild_core.fields import resolve_field_types
@@ -195,10 +197,79 @@ Local: TypeAlias = Annotated[
 RunId: TypeAlias = Annotated[
     str | None, _make_option("RUN_ID", "The run's name at the service; drawn from the time without it.", _RUN)
 ]
-Out: TypeAlias = Annotated[Path, _make_option("OUT", "Folder for the summary, the report and checkpoints.", _RUN)]
+_OUT = "Folder for the set, the report and checkpoints, one for each training."
+Out: TypeAlias = Annotated[
+    Path | None, _make_option("OUT", _OUT, _RUN, default="runs/train, or the next of runs/train-2, …")
+]
+DemoOut: TypeAlias = Annotated[
+    Path | None, _make_option("OUT", _OUT, _RUN, default="runs/demo, or the next of runs/demo-2, …")
+]
 Resume: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--resume", envvar="MILD_RESUME", help="Go on from the checkpoint in the out folder.", rich_help_panel=_RUN
     ),
 ]
+
+
+FIRST_PAGE = ("dataset", "data_dir", "labels", "noise", "model", "epochs", "rounds", "local", "out", "resume")
+"""Options of ``mild train --help``; ``--help-all`` shows all of them."""
+
+
+class ShortHelpCommand(typer.core.TyperCommand):
+    """Command whose ``--help`` shows the options of `FIRST_PAGE`, and ``--help-all`` all options."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, without the other options unless all are asked for."""
+        for option in self.params:
+            if isinstance(option, typer.core.TyperOption):
+                is_first = option.name in (*FIRST_PAGE, "help_all", "help")
+                option.hidden = not (is_first or ctx.meta.get(_ALL_OPTIONS))
+        super().format_help(ctx, formatter)
+
+
+_ALL_OPTIONS = "mild_trainer.all_options"
+
+
+def _show_all_options(context: typer.Context, is_requested: bool) -> None:
+    """Print the help with all options and exit, if `is_requested`."""
+    if is_requested:
+        context.meta[_ALL_OPTIONS] = True
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+HelpAll: TypeAlias = Annotated[
+    bool,
+    typer.Option("--help-all", help="Show all options and exit.", is_eager=True, callback=_show_all_options),
+]
+
+
+@contextlib.contextmanager
+def explain_interruption(context: typer.Context, out: Path) -> Iterator[None]:
+    """On Ctrl-C in the block, print how the training in the folder `out` is resumed, and exit with status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out / "checkpoint.pt").exists():
+            arguments = _list_given_arguments(context, without=("out", "resume", "api_key"))
+            command = format_command("mild", context.info_name or "train", *arguments, "--out", out, "--resume")
+            typer.echo(f"\nInterrupted. To go on from the last checkpoint:\n    {command}", err=True)
+        else:
+            typer.echo("\nInterrupted before the first checkpoint; nothing is lost by starting anew.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _list_given_arguments(context: typer.Context, without: Collection[str]) -> list[str]:
+    """Return the options and values of the command line, except for those `without`."""
+    arguments = []
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if source is None or source.name != "COMMANDLINE" or option.name in without:
+            continue
+        value = context.params[option.name or ""]
+        if isinstance(value, bool):
+            arguments.append(option.opts[0] if value else option.secondary_opts[0])
+        else:
+            arguments += [option.opts[0], str(value)]
+    return arguments

@@ -1,5 +1,6 @@
 """`TrainSettings`, all settings of a training, and their defaults for each data set."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -218,23 +219,26 @@ OWN_DATA: tuple[DatasetName, ...] = ("npz", "folder")
 """Data sets whose defaults depend on the number and the size of their images."""
 
 
-def choose_size_defaults(n_samples: int, side: int) -> dict[str, Any]:
-    """Return the defaults of own data for so many training images, whose longer side has `side` pixels.
+_SMALL = {"model": "resnet8", "lr": 0.1, "label_smoothing": 0.1, "flip": False}
+SIZE_DEFAULTS: tuple[tuple[float, Mapping[str, Any]], ...] = (
+    (1_000, {**_SMALL, "epochs": 30, "batch_size": 32}),
+    (2_000, {**_SMALL, "epochs": 30, "batch_size": 64}),
+    (20_000, {**_SMALL, "epochs": 20, "batch_size": 64}),
+    (math.inf, {**_SMALL, "model": "resnet18", "label_smoothing": 0.0, "epochs": 30, "batch_size": 128}),
+)
+"""Defaults of own data with fewer training images than each number.
 
-    Small sets get the small network and small batches, so that an epoch has steps enough. Images are not mirrored, as
-    letters, digits and instruments must not be; photographs may be (``flip``).
-    """
-    is_small = n_samples < 20_000
-    return {
-        "model": "resnet8" if is_small else "resnet18",
-        "epochs": 30 if n_samples < 2_000 else 20 if is_small else 30,
-        "batch_size": 32 if n_samples < 1_000 else 64 if n_samples < 10_000 else 128,
-        "lr": 0.1,
-        "label_smoothing": 0.3 if is_small else 0.0,
-        "pad": min(8, side // 8),
-        "flip": False,
-        "threads": 1 if side <= 16 else 0,
-    }
+Small sets get the small network and small batches, so that an epoch has steps enough. Images are not mirrored, as
+letters, digits and instruments must not be.
+"""
+
+
+def choose_size_defaults(n_samples: int, side: int) -> dict[str, Any]:
+    """Return the defaults of own data for so many training images, whose longer side has `side` pixels."""
+    defaults = next(defaults for limit, defaults in SIZE_DEFAULTS if n_samples < limit)
+    # On few or very small images a second thread costs more than it brings.
+    is_light = side <= 16 or (n_samples < 2_000 and side <= 32)
+    return {**defaults, "pad": min(8, side // 16), "threads": 1 if is_light else 0}
 
 
 DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(

@@ -10,7 +10,7 @@ from mild_trainer.data.folder import load_folder, load_webvision
 from mild_trainer.data.npz import load_npz
 from mild_trainer.data.published import load_cifar10, load_cifar100, load_digits, load_mnist
 
-__all__ = ["ClassFilter", "Dataset", "load"]
+__all__ = ["ClassFilter", "Dataset", "guess_dataset", "load"]
 
 _LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingProxyType(
     {
@@ -47,3 +47,28 @@ def load(name: str, data_dir: Path | None = None, class_filter: ClassFilter | No
     if name in _FIXED_CLASSES:
         class_filter.renumbers(name)
     return check_dataset(_LOADERS[name](data_dir, class_filter))
+
+
+_MARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "cifar-10-batches-py": "cifar10",
+        "data_batch_1": "cifar10",
+        "cifar-100-python": "cifar100",
+        "train-images-idx3-ubyte": "mnist",
+        "train-images-idx3-ubyte.gz": "mnist",
+        "info/synsets.txt": "webvision",
+    }
+)
+"""Files and folders that tell which data set a folder holds."""
+
+
+def guess_dataset(data_dir: Path | None) -> str:
+    """Return the name of the data set in `data_dir`: a published one, an ``.npz`` file, or a folder of pictures.
+
+    Without `data_dir`, return ``digits``, which need no files.
+    """
+    if data_dir is None:
+        return "digits"
+    if data_dir.suffix == ".npz" and not data_dir.is_dir():
+        return "npz"
+    return next((name for mark, name in _MARKS.items() if (data_dir / mark).exists()), "folder")

@@ -177,7 +177,9 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
         return path
     with open_reviewed_run(run, url, api_key) as reviewed:
         training = TrainingFolder.read(folder)
-        samples = sample_sections.gather_samples(reviewed, training, training.load_data())
+        data = training.load_data()
+        predicted = None if data is None else training.predict_labels(data)
+        samples = sample_sections.gather_samples(reviewed, reviewed.score_samples(), data, predicted)
         selection = reviewed.read_selection()
     return write_report(path, training.read_summary(), samples, selection)
 
@@ -192,7 +194,8 @@ def render_service_run(client: MildClient, run_id: str) -> str:
         noise = selection["fitted"]["noise_rate"]
         n_selected = f"{selection['num_selected']:,}"
         rows.append((str(number), n_selected, summary.format_number(noise and noise["value"]), selection["verdict"]))
-    samples = sample_sections.gather_samples(ServiceRun(client, run_id, None), None, None)
+    service_run = ServiceRun(client, run_id, None)
+    samples = sample_sections.gather_samples(service_run, service_run.score_samples(), None, None)
     statements = describe_quality(selections[-1][1])
     is_bounded = statements[0].basis == "bounded"
     body = (

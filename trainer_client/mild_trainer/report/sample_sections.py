@@ -16,8 +16,8 @@ from PIL import Image
 from mild_core.inspect.histograms import DataMap
 from mild_trainer.data import Dataset
 from mild_trainer.report import figures, html
-from mild_trainer.review.review_list import ScoredSamples, format_row, rank_samples
-from mild_trainer.review.review_runs import ReviewedRun, TrainingFolder
+from mild_trainer.review.review_list import ScoredSamples, format_data_row, rank_samples
+from mild_trainer.review.review_runs import ReviewedRun
 
 _MAX_DOT_AREA = 120.0
 """Area of the largest dot, in points squared."""
@@ -64,7 +64,7 @@ def _draw_dots(axes: Axes, data_map: DataMap, counts: NDArray[np.int64], max_cou
 _MAX_CLASSES, _MAX_PAIRS = 20, 30
 
 
-def render_confusions(pairs: NDArray[np.int64]) -> str:
+def render_confusions(pairs: NDArray[np.int64], class_names: Sequence[str] = ()) -> str:
     """Return how often each given label was predicted as each class, as an HTML table.
 
     The table is a heat map; with more than 20 classes, it lists the most frequent pairs instead.
@@ -73,22 +73,25 @@ def render_confusions(pairs: NDArray[np.int64]) -> str:
     ----------
     pairs
         Shape (n, 2), given and predicted label of each sample.
+    class_names
+        Name of each class; empty for numbers.
     """
     if not len(pairs):
         return "<p>No dropped sample has both a given and a predicted label at hand.</p>"
-    n_classes = int(pairs.max()) + 1
-    return _render_heat_map(pairs, n_classes) if n_classes <= _MAX_CLASSES else _render_commonest_pairs(pairs)
+    names = class_names or tuple(map(str, range(int(pairs.max()) + 1)))
+    return _render_heat_map(pairs, names) if len(names) <= _MAX_CLASSES else _render_commonest_pairs(pairs, names)
 
 
-def _render_heat_map(pairs: NDArray[np.int64], n_classes: int) -> str:
+def _render_heat_map(pairs: NDArray[np.int64], names: Sequence[str]) -> str:
     """Render the counts of all pairs of labels; a darker cell has more samples."""
+    n_classes = len(names)
     counts = np.bincount(pairs[:, 0] * n_classes + pairs[:, 1], minlength=n_classes**2).reshape(n_classes, n_classes)
     max_count = int(counts.max())
     rows = []
     for given in range(n_classes):
         cells = "".join(_render_count_cell(int(count), max_count) for count in counts[given])
-        rows.append(f"<tr class='heat'><th scope='row'>{given}</th>{cells}</tr>")
-    table = html.render_table(["given \\ predicted", *map(str, range(n_classes))], rows, "counts")
+        rows.append(f"<tr class='heat'><th scope='row'>{escape(names[given])}</th>{cells}</tr>")
+    table = html.render_table(["given \\ predicted", *names], rows, "counts")
     return f"<p>{len(pairs):,} dropped samples; on the diagonal the network agrees with the given label.</p>{table}"
 
 
@@ -98,10 +101,10 @@ def _render_count_cell(count: int, max_count: int) -> str:
     return f"<td{shade}>{count or ''}</td>"
 
 
-def _render_commonest_pairs(pairs: NDArray[np.int64]) -> str:
+def _render_commonest_pairs(pairs: NDArray[np.int64], names: Sequence[str]) -> str:
     """Render the most frequent pairs of labels and their counts."""
     commonest = Counter(map(tuple, pairs.tolist())).most_common(_MAX_PAIRS)
-    rows = (html.render_row((str(given), str(predicted), f"{count:,}")) for (given, predicted), count in commonest)
+    rows = (html.render_row((names[given], names[predicted], f"{count:,}")) for (given, predicted), count in commonest)
     table = html.render_table(("given", "predicted", "samples"), rows, "counts")
     return f"<p>The {len(commonest)} commonest pairs among {len(pairs):,} dropped samples.</p>{table}"
 
@@ -146,51 +149,45 @@ class ReportSamples:
     changes_label: str
     pairs: NDArray[np.int64]
     suspicious: tuple[SuspiciousSample, ...]
+    class_names: tuple[str, ...] = ()
 
 
-def gather_samples(run: ReviewedRun, training: TrainingFolder | None, data: Dataset | None) -> ReportSamples:
+def gather_samples(
+    run: ReviewedRun, samples: ScoredSamples, data: Dataset | None, predicted: NDArray[np.int64] | None
+) -> ReportSamples:
     """Gather the samples of a run that its report shows.
 
     Parameters
     ----------
-    run
-        The run, whose samples are scored.
-    training
-        The training, whose last network predicts the labels; None uses the labels that the run suggests.
+    run, samples
+        The run, and its samples with their scores.
     data
         The data set with the labels of the training; None where it is not available.
+    predicted
+        Shape (n_samples,), the labels that the last network predicts. None uses the labels that the run suggests if
+        there are no `data`, and else shows none.
     """
-    samples = run.score_samples()
-    predicted = None if training is None or data is None else training.predict_labels(data)
     dropped = np.flatnonzero(~samples.kept)
     first_indices = rank_samples(samples, "suspicious")[:N_SUSPICIOUS]
     if data is None:
         rows = run.format_rows(samples, first_indices)
         pairs = _parse_label_pairs(run.format_rows(samples, dropped))
     else:
-        rows = [_format_sample_row(samples, index, data, predicted) for index in first_indices.tolist()]
+        rows = [format_data_row(samples, index, data, predicted) for index in first_indices.tolist()]
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)
     images = [None] * len(rows) if data is None else _get_scaled_images(data, first_indices)
     suspicious = tuple(
         SuspiciousSample(index, name, given, suggested, posterior, kept, image)
         for (index, name, given, suggested, _, posterior, kept, _), image in zip(rows, images, strict=True)
     )
-    return ReportSamples(run.make_data_map(samples), run.change_label, pairs, suspicious)
+    class_names = () if data is None else data.class_names
+    return ReportSamples(run.make_data_map(samples), run.change_label, pairs, suspicious, class_names)
 
 
 def _get_scaled_images(data: Dataset, indices: NDArray[np.intp]) -> list[NDArray[np.uint8]]:
     """Return the images of the samples, scaled so that the brightest pixel of the data set is white."""
     brightest = max(1, int(data.x_train.max()))
     return list((data.x_train[indices].astype(np.uint16) * 255 // brightest).astype(np.uint8))
-
-
-def _format_sample_row(
-    samples: ScoredSamples, index: int, data: Dataset, predicted: NDArray[np.int64] | None
-) -> tuple[str, ...]:
-    """Format one sample for the report, with the class that the last network predicts as the suggested label."""
-    given = int(data.y_train[index])
-    suggested_label = None if predicted is None or predicted[index] == given else int(predicted[index])
-    return format_row(samples, index, None, given, suggested_label)
 
 
 def _parse_label_pairs(rows: Sequence[tuple[str, ...]]) -> NDArray[np.int64]:
@@ -207,7 +204,7 @@ def render_sample_sections(samples: ReportSamples) -> str:
         "<p>Each dot is the samples that were misclassified, and changed, so many times; the larger, the more of them."
         f"</p><figure>{draw_data_map(samples.data_map, samples.changes_label)}</figure>"
         "<h2>Given against predicted labels of the dropped samples</h2>"
-        f"{render_confusions(samples.pairs)}"
+        f"{render_confusions(samples.pairs, samples.class_names)}"
         f"<h2>The {len(samples.suspicious)} most suspicious samples</h2><div class='samples'>{cards}</div>"
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
@@ -17,6 +18,7 @@ from mild_core import bitmap
 from mild_core.alarms import find_alarms
 from mild_core.statements import DRAW_SIZE, Statement, describe_draw, describe_quality, describe_truth
 from mild_trainer import clean_set
+from mild_trainer.data import Dataset
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -127,6 +129,15 @@ def describe_next_step(statements: Sequence[Statement], review_command: str, res
     has_service = results["rounds"][-1]["selection"].get("run_id") is not None
     options = f"--draw {DRAW_SIZE}" if has_service else f"--order random --limit {DRAW_SIZE}"
     return f"{describe_draw()}: {review_command} {options}"
+
+
+def describe_verdict(results: Mapping[str, Any]) -> str | None:
+    """Return a sentence with the verdict on the last fit and its reasons; None without rounds."""
+    if not results["rounds"]:
+        return None
+    selection = results["rounds"][-1]["selection"]
+    reasons = "; ".join(str(reason).replace("`", "") for reason in selection["reasons"])
+    return f"Verdict on the last fit: {selection['verdict']}{reasons and f' ({reasons})'}."
 
 
 def describe_planting(results: Mapping[str, Any]) -> str | None:
@@ -309,19 +320,55 @@ def write_summary(results: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def write_clean_set(history: History, folder: Path) -> Path | None:
-    """Write the clean set of the last round to ``clean.npy`` in `folder`, and return its path.
+def write_clean_set(
+    history: History,
+    folder: Path,
+    noisy_posterior: NDArray[np.float32] | None = None,
+    predicted: NDArray[np.int64] | None = None,
+) -> str | None:
+    """Write the clean set of the last round to ``clean.npy`` and ``clean.csv``, and return a line about them.
 
-    The file has the indices of the kept samples, in ascending order, as int64 of shape (n_selected,). Without rounds,
-    delete the file of an earlier training and return None.
+    Without rounds, delete the files of an earlier training and return None.
+
+    Parameters
+    ----------
+    history
+        The training, whose data set has the names of samples and classes.
+    folder
+        Folder of the files.
+    noisy_posterior
+        Shape (n_samples,), probabilities of being mislabelled; None if they are unknown.
+    predicted
+        Shape (n_samples,), labels that the last network predicts; None if they are unknown. Those that differ from the
+        given ones are the suggested labels.
     """
-    path = folder / "clean.npy"
+    paths = [folder / "clean.npy", folder / "clean.csv"]
     if not history.rounds:
-        path.unlink(missing_ok=True)
+        for path in paths:
+            path.unlink(missing_ok=True)
         return None
-    mask = bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
-    clean_set.write_indices(path, np.flatnonzero(mask))
-    return path
+    data = history.data
+    is_new = None if predicted is None else predicted != data.y_train
+    result = clean_set.CleanSet(
+        kept=bitmap.unpack(history.rounds[-1].selected, data.n_samples),
+        probability=np.full(data.n_samples, np.nan) if noisy_posterior is None else noisy_posterior,
+        ids=None if data.sample_ids is None else data.sample_ids.tolist(),
+        labels=_name_labels(data, data.y_train),
+        suggested_labels=None if predicted is None else _name_labels(data, predicted, is_new),
+        are_paths=data.ids_are_paths,
+    )
+    for path in paths:
+        result.write(path)
+    return f"{result.describe_file(paths[0])}; {paths[1]} has a line for each"
+
+
+def _name_labels(
+    data: Dataset, labels: NDArray[np.int64], is_shown: NDArray[np.bool_] | None = None
+) -> list[int | str | None]:
+    """Return labels as numbers, or as names where the classes have some; None where `is_shown` is false."""
+    names: Sequence[int | str] = data.class_names or range(data.n_classes)
+    shown = np.ones(labels.size, dtype=bool) if is_shown is None else is_shown
+    return [names[label] if each else None for label, each in zip(labels.tolist(), shown.tolist(), strict=True)]
 
 
 def build_terminal_table(results: dict[str, Any]) -> Table:

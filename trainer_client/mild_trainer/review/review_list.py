@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_trainer import clean_set
+from mild_trainer.data import Dataset
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
@@ -33,12 +34,16 @@ class ScoredSamples:
         Booleans of shape (n_samples,): whether the sample is in the clean set.
     audit
         Marks of the samples that are checked already.
+    learned
+        Shape (n_samples,), epochs before the sample was first classified as labelled (the metric ``first-learned``);
+        NaN where it has none, None if it is unknown.
     """
 
     scores: NDArray[np.float32]
     noisy_posterior: NDArray[np.float32]
     kept: NDArray[np.bool_]
     audit: Audit
+    learned: NDArray[np.floating] | None = None
 
 
 def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray[np.int64]:
@@ -51,25 +56,32 @@ def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray
     samples
         The samples with their scores.
     order
-        ``suspicious``: by decreasing probability of being mislabelled, then dropped before kept, then by score.
-        ``uncertain``: by the distance of this probability from one half. ``random``: in random order.
+        ``suspicious``: by decreasing probability of being mislabelled, then dropped before kept, then by score, then
+        those learned last. ``uncertain``: by the distance of this probability from one half, then the same.
+        ``random``: in random order.
     seed
-        Seed of a random order.
+        Seed of a random order, and of the order of samples about which all of this is equal.
     """
     is_marked, _ = samples.audit.masks
     # Samples without scores come after those with scores.
     noisy = np.nan_to_num(samples.noisy_posterior.astype(np.float64), nan=-1.0)
     score = np.nan_to_num(samples.scores.astype(np.float64), nan=-np.inf)
+    learned = np.zeros(score.size) if samples.learned is None else np.nan_to_num(samples.learned, nan=-1.0)
+    random_order = np.random.default_rng([seed, 3]).random(is_marked.size)
     sort_keys = {
-        "suspicious": (-score, samples.kept, -noisy),
-        "uncertain": (-score, np.abs(noisy - 0.5)),
-        "random": (np.random.default_rng([seed, 3]).random(is_marked.size),),
+        "suspicious": (random_order, -learned, -score, samples.kept, -noisy),
+        "uncertain": (random_order, -learned, -score, np.abs(noisy - 0.5)),
+        "random": (random_order,),
     }[order]
     return np.lexsort((*sort_keys, is_marked)).astype(np.int64)
 
 
 def format_row(
-    samples: ScoredSamples, index: int, sample_id: str | None, given_label: int | None, suggested_label: int | None
+    samples: ScoredSamples,
+    index: int,
+    sample_id: str | None,
+    given_label: int | str | None,
+    suggested_label: int | str | None,
 ) -> tuple[str, ...]:
     """Return the row of the sample at `index`, one text for each of `COLUMNS`; a value that is None is empty."""
     mark = samples.audit.get_mark(index)
@@ -85,10 +97,19 @@ def format_row(
     )
 
 
-def format_drawn_row(index: int, sample_id: str | None, given_label: int | None) -> tuple[str, ...]:
+def format_drawn_row(index: int, sample_id: str | None, given_label: int | str | None) -> tuple[str, ...]:
     """Return the row of a drawn sample: whatever could sway a checker, and the mark, is empty."""
     label = "" if given_label is None else str(given_label)
     return (str(index), sample_id or "", label, *[""] * (len(COLUMNS) - 3))
+
+
+def format_data_row(
+    samples: ScoredSamples, index: int, data: Dataset, predicted: NDArray[np.int64] | None
+) -> tuple[str, ...]:
+    """Return the row of a sample of a data set, with another class that the network predicts as the suggested label."""
+    given = int(data.y_train[index])
+    suggested = None if predicted is None or predicted[index] == given else data.get_class_name(int(predicted[index]))
+    return format_row(samples, index, data.get_sample_id(index), data.get_class_name(given), suggested)
 
 
 def write_list(path: Path, rows: Sequence[tuple[str, ...]]) -> None:

@@ -10,19 +10,20 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client import LocalSelector, MildClient, RunSpec
+from mild_client import LocalSelector, MildClient, ResumeError, RunSpec
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.inspect.histograms import DataMap, build_data_map, count_data_map
 from mild_core.inspect.sample_table import build_sample_table
 from mild_core.results import Selection
+from mild_core.scores import score_samples as compute_scores
 from mild_core.selection import select
 from mild_core.statements import DrawPlan, plan_draws
 from mild_core.types import AuditUse, RoundBits
 from mild_trainer.data import Dataset
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import DataError, ReviewError
-from mild_trainer.review.review_list import ScoredSamples, format_drawn_row, format_row
+from mild_trainer.review.review_list import ScoredSamples, format_data_row, format_drawn_row, format_row
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
 
@@ -175,14 +176,6 @@ class TrainingFolder:
             raise ReviewError(f"{self.folder} was trained without a service; leave --url out")
         return self.run_id
 
-    def load_labels(self) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
-        """Return given and predicted labels, shape (n_samples,) each.
-
-        Both are None without the data set, and the predicted labels are None without a network.
-        """
-        data = self.load_data()
-        return (None, None) if data is None else (data.y_train, self.predict_labels(data))
-
     def load_data(self) -> Dataset | None:
         """Return the data set with the labels of the training; None if its files are not available."""
         settings = self.settings
@@ -210,15 +203,25 @@ class LocalRun:
 
     change_label: ClassVar[str] = "changes between memorised and misclassified"
 
-    def __init__(self, training: TrainingFolder) -> None:
+    def __init__(self, training: TrainingFolder, bits: Path | None = None) -> None:
         self._training = training
+        self._bits_folder = bits or training.folder / "bits"
         self._audit_path = training.folder / "audit.bits"
+
+    def is_complete(self) -> bool:
+        """Return whether the bits of all finished rounds are there."""
+        try:
+            self._read_rounds()
+        except ResumeError:
+            return False
+        return True
 
     def score_samples(self) -> ScoredSamples:
         """Return scores, clean set and audit of the last finished round, for all samples."""
-        selection = self._select()
+        rounds, selection = self._read_and_select()
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
-        return ScoredSamples(selection.scores, selection.noisy_posterior, kept, self._read_audit())
+        learned = compute_scores(rounds, "first-learned").values
+        return ScoredSamples(selection.scores, selection.noisy_posterior, kept, self._read_audit(), learned)
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
@@ -269,12 +272,16 @@ class LocalRun:
 
     def _read_and_select(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
         """Return the stored bits of all rounds, and the selection from them."""
-        training, settings = self._training, self._training.settings
-        options = replace(settings.selection, audit=audit)
-        spec = RunSpec("review", training.n_samples, observe=settings.observe, selection=options)
-        selector = LocalSelector(training.folder / "bits")
-        rounds = selector.read_rounds(spec, training.n_rounds)
-        return rounds, select(rounds, options, Annotations(selector.labels, self._read_audit()))
+        options = replace(self._training.settings.selection, audit=audit)
+        rounds, labels = self._read_rounds()
+        return rounds, select(rounds, options, Annotations(labels, self._read_audit()))
+
+    def _read_rounds(self) -> tuple[tuple[RoundBits, ...], NDArray[np.integer] | None]:
+        """Return the stored bits of all rounds, and the given labels."""
+        training = self._training
+        selector = LocalSelector(self._bits_folder)
+        spec = RunSpec("review", training.n_samples, observe=training.settings.observe)
+        return selector.read_rounds(spec, training.n_rounds), selector.labels
 
     def _read_audit(self) -> Audit:
         n_samples = self._training.n_samples
@@ -297,7 +304,8 @@ class ServiceRun:
         n_samples, number = client.get_run(run_id)["num_samples"], self._find_last_round()
         scores, posterior = client.scores(run_id, round=number)
         kept = bitmap.unpack(client.selected(run_id, n_samples, number), n_samples)
-        return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples))
+        learned, _ = client.scores(run_id, round=number, changes={"metric": "first-learned"})
+        return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples), learned)
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
@@ -338,12 +346,12 @@ class ServiceRun:
             plans=[] if fit is None else plan_draws(np.cumsum(fit.counts).tolist(), cut),
         )
 
-    def _describe_samples(self, indices: list[int], number: int) -> Iterator[tuple[int, str | None, int | None]]:
+    def _describe_samples(self, indices: list[int], number: int) -> Iterator[tuple[int, str | None, int | str | None]]:
         """Yield index, external id and given label of each sample."""
         data = None if self._training is None else self._training.load_data()
         for index in indices:
             if data is not None:
-                yield index, None, int(data.y_train[index])
+                yield index, data.get_sample_id(index), data.get_class_name(int(data.y_train[index]))
             else:
                 sample = self._client.sample(self._run_id, index, number)
                 yield index, sample["id"], sample["label"]
@@ -386,10 +394,8 @@ def _format_training_rows(
     training: TrainingFolder, samples: ScoredSamples, indices: NDArray[np.int64]
 ) -> list[tuple[str, ...]]:
     """Format rows with the given labels of a training, and with other labels that its network suggests."""
-    given_labels, predicted = training.load_labels()
-    rows = []
-    for index in indices.tolist():
-        label = None if given_labels is None else int(given_labels[index])
-        predicted_label = None if predicted is None else int(predicted[index])
-        rows.append(format_row(samples, index, None, label, None if predicted_label == label else predicted_label))
-    return rows
+    data = training.load_data()
+    if data is None:
+        return [format_row(samples, index, None, None, None) for index in indices.tolist()]
+    predicted = training.predict_labels(data)
+    return [format_data_row(samples, index, data, predicted) for index in indices.tolist()]

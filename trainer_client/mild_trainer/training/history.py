@@ -220,6 +220,8 @@ class History:
         Result of the training after the last round; None if there was none.
     held_out
         Shape (n_bytes,), the samples held out of all training; None if no sample was.
+    run_id
+        Id of the run at the backend.
     """
 
     settings: TrainSettings
@@ -231,6 +233,7 @@ class History:
     planted: Bitmap | None = None
     finish_result: FinishResult | None = None
     held_out: Bitmap | None = None
+    run_id: str = "train"
 
     @property
     def compute_cost(self) -> ComputeCost:

@@ -19,6 +19,7 @@ from mild_trainer.settings import TrainSettings
 from mild_trainer.training import checkpoint, preparation
 from mild_trainer.training.checkpoint import Checkpoint
 from mild_trainer.training.distributed import Rank0Backend, Ranks
+from mild_trainer.training.duration import format_duration
 from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics, jaccard_similarity
 from mild_trainer.training.progress import Reporter, format_count
@@ -164,6 +165,8 @@ class _TrainingLoop:
         self.backend.open(self.make_run_spec(), None if stored_checkpoint is None else stored_checkpoint.position)
         # In the smallest type, as they are sent to the service.
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
+        if type(self.reporter) is not Reporter:
+            self.reporter.on_start(self.describe_start())
         if stored_checkpoint is None:
             if self.settings.verify:
                 self.held_out_agreement = self.ranks.broadcast_object(
@@ -202,7 +205,21 @@ class _TrainingLoop:
             None if self.planted_labels is None else self.planted_labels.planted,
             finish_result,
             self.trainer.held_out if self.trainer.held_out.any() else None,
+            self.run_id,
         )
+
+    def describe_start(self) -> list[str]:
+        """Return lines about the data and what was skipped, the network, the device and the expected time."""
+        settings, trainer = self.settings, self.trainer
+        seconds = trainer.estimate_duration() if self.ranks.world_size == 1 else None
+        duration = "" if seconds is None else f"; {format_duration(seconds)} at most"
+        rounds = f"up to {settings.rounds} rounds" if settings.rounds > 1 else "1 round"
+        return [
+            self.data.describe(),
+            *self.data.notes,
+            f"{settings.model} on {trainer.describe_device()}: {rounds} of {format_count(settings.epochs, 'epoch')}, "
+            f"batches of {settings.batch_size}{duration}",
+        ]
 
     def set_finished(self) -> None:
         """Set the run's status; an error of the service is logged, as the training has ended without it."""

@@ -1,5 +1,7 @@
 """Reporters of a training's progress: none, a log of plain lines, or progress bars in a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -10,6 +12,9 @@ from mild_trainer.training.history import EpochRecord, RoundRecord
 
 class Reporter:
     """Receives the progress of a training and reports nothing; subclasses override the methods they need."""
+
+    def on_start(self, lines: Sequence[str]) -> None:
+        """Report the data, the network, the device and the expected time, in lines of text."""
 
     def on_labels_planted(self, n_planted: int, seconds: float) -> None:
         """Report that the labels of `n_planted` samples were broken on purpose for round 0, which took `seconds`."""
@@ -38,6 +43,11 @@ class LogReporter(Reporter):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    def on_start(self, lines: Sequence[str]) -> None:
+        """Write the lines."""
+        for line in lines:
+            self._write_line(line)
 
     def on_labels_planted(self, n_planted: int, seconds: float) -> None:
         """Write the number of planted samples and the time."""
@@ -93,6 +103,11 @@ class ProgressBarReporter(Reporter):
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def on_start(self, lines: Sequence[str]) -> None:
+        """Write the lines, above the bars."""
+        for line in lines:
+            self._progress.print(line, highlight=False, soft_wrap=True)
 
     def on_labels_planted(self, n_planted: int, seconds: float) -> None:
         """Write the number of planted samples and the time, above the bars."""

@@ -18,14 +18,12 @@ from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
 from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.duration import EARLY_EPOCHS, estimate_duration
 from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict_classes, train_epoch
 from mild_trainer.training.finetune import FinishResult, train_finish
 from mild_trainer.training.finetune.pool import Pool
 from mild_trainer.training.history import EpochRecord
 from mild_trainer.training.validation import hold_out_samples
-
-EARLY_EPOCHS = 2
-"""Number of epochs after which class confusions are measured: the classes are learnt, wrong labels hardly yet."""
 
 
 class Trainer:
@@ -72,6 +70,21 @@ class Trainer:
         self.planting_cost = ComputeCost()
         self._tracker = CorrectnessTracker(data.n_samples, device)
         self.train_state = TrainState(settings, self._context, data.x_train.shape[-1], data.n_classes)
+
+    def estimate_duration(self) -> float | None:
+        """Return how many seconds the training takes at most, roughly; None if that cannot be told before it.
+
+        The network is to be initialised afterwards.
+        """
+        return estimate_duration(self._settings, self.train_state, self._images, len(self._data.y_test))
+
+    def describe_device(self) -> str:
+        """Return the device in words, such as ``cpu, 2 threads``."""
+        device = self._context.device
+        if device.type == "cuda":
+            return torch.cuda.get_device_name(device)
+        n_threads = torch.get_num_threads()
+        return f"{device.type}, {n_threads} thread{'' if n_threads == 1 else 's'}"
 
     def initialise_round(self, round: int) -> None:
         """Draw the network's initial weights for a round, and reset the optimiser."""
