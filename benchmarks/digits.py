@@ -87,7 +87,7 @@ def train(job: tuple[str, str, int]) -> Outcome:
         precision=[a.precision for a in agreements],
         recall=[a.recall for a in agreements],
         f1=[a.f1 for a in agreements],
-        test_accuracy=[r.test_accuracy for r in history.rounds],
+        test_accuracy=[r.test_accuracy or 0.0 for r in history.rounds],
         fitted_noise=[r.fitted_noise for r in history.rounds],
         verdict=[str(r.summary["verdict"]) for r in history.rounds],
         true_noise=history.true_noise,

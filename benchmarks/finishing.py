@@ -128,7 +128,7 @@ def outcomes(case: str, seed: int, arguments: argparse.Namespace) -> list[Outcom
             n_kept=finished.n_kept,
             precision=found.precision,
             recall=found.recall,
-            test_accuracy=finished.test_accuracy,
+            test_accuracy=finished.test_accuracy or 0.0,
             forward=finished.passes.forward,
             backward=finished.passes.backward,
             seconds=finished.seconds,

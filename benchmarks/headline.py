@@ -105,7 +105,7 @@ def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
         started = time.perf_counter()
         accuracy = Trainer(long, data).train_comparison_network(bitmap.pack(mask))
         passes = ComputeCost.of_training(long.epochs * int(mask.sum()))
-        add(Row(name, accuracy, passes, time.perf_counter() - started, f"{int(mask.sum()):,}"))
+        add(Row(name, accuracy or 0.0, passes, time.perf_counter() - started, f"{int(mask.sum()):,}"))
 
     started = time.perf_counter()
     history = run_rounds(ours, data=read)
@@ -116,18 +116,18 @@ def rows(arguments: argparse.Namespace, read: Dataset) -> list[Row]:
     add(
         Row(
             "ours, selection only",
-            history.rounds[-1].test_accuracy,
+            history.rounds[-1].test_accuracy or 0.0,
             selecting,
             seconds - finished.seconds,
             told(history),
         )
     )
-    add(Row(f"ours, {finished.method}", finished.test_accuracy, history.compute_cost, seconds, told(history)))
+    add(Row(f"ours, {finished.method}", finished.test_accuracy or 0.0, history.compute_cost, seconds, told(history)))
 
     started = time.perf_counter()
     history = run_rounds(published, data=read)
     name = f"published loop, {len(history.rounds)} of {published.rounds} stages"
-    accuracy = history.rounds[-1].test_accuracy
+    accuracy = history.rounds[-1].test_accuracy or 0.0
     seconds = time.perf_counter() - started
     add(Row(name, accuracy, history.compute_cost, seconds, told(history), whole_protocol(published, history)))
     return done

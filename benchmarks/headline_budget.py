@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.trainer import EARLY_EPOCHS
+from mild_trainer.training.duration import EARLY_EPOCHS
 
 SHARE = 0.2
 """Of the published protocol's passes, that ours may take to select."""

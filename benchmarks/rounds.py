@@ -47,7 +47,7 @@ def train(job: tuple[str, int, int]) -> Course:
         noise,
         seed,
         f1=[record.agreement.f1 for record in rounds if record.agreement is not None],
-        test_accuracy=[record.test_accuracy for record in rounds],
+        test_accuracy=[record.test_accuracy or 0.0 for record in rounds],
         validation_accuracy=[record.validation_accuracy or 0.0 for record in rounds],
     )
 

@@ -38,7 +38,7 @@ def test_every_method_learns_from_the_set_at_the_same_cost(
     trainer, _ = prepared(quick, digits, finish=method, finish_epochs=epochs, batch_size=8)
     finished = trainer.run_finish(FIRST_HALF)
     assert (finished.method, finished.n_kept, finished.n_dropped) == (method, 100, 100)
-    assert finished.test_accuracy > reached
+    assert (finished.test_accuracy or 0) > reached
     budget = epochs * 2 * 200
     assert budget <= finished.passes.total < budget + 8 * 8
     assert finished.passes.backward <= finished.passes.forward

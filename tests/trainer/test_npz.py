@@ -122,7 +122,7 @@ def test_labels_of_other_forms_are_the_same_labels(tmp_path: Path, labels: Any) 
 
 @pytest.mark.parametrize("kind", [np.str_, np.bytes_])
 def test_names_of_classes_are_kept(tmp_path: Path, kind: type) -> None:
-    names = np.array(["dog", "cat ", "eel"])[LABELS].astype(kind)
+    names: Any = np.array(["dog", "cat ", "eel"])[LABELS].astype(kind)
     data = load("npz", write(tmp_path / "a.npz", x_train=IMAGES, y_train=names, x_test=IMAGES[:2], y_test=names[:2]))
     assert (data.class_names, data.y_train[:3].tolist(), data.y_test.tolist()) == (
         ("cat", "dog", "eel"),

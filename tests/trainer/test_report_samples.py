@@ -74,8 +74,8 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
     assert "<title>Run mine</title>" in page
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
-    run = ServiceRun(client, "mine", None)
-    samples = sample_sections.gather_samples(run, run.score_samples(), None, None)
+    reviewed = ServiceRun(client, "mine", None)
+    samples = sample_sections.gather_samples(reviewed, reviewed.score_samples(), None, None)
     assert samples.data_map.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
     assert samples.data_map.dropped[0, 9] == 1
     assert samples.data_map.kept[0, 0] == 30

@@ -88,7 +88,7 @@ def format_default(value: object) -> str:
 
 def test_the_document_lists_every_default_of_a_data_set() -> None:
     table = read_table("| setting | `digits` |")
-    columns = (("digits",), ("mnist",), ("cifar10", "cifar100"), ("webvision",))
+    columns: tuple[tuple[DatasetName, ...], ...] = (("digits",), ("mnist",), ("cifar10", "cifar100"), ("webvision",))
     assert set(table) == {name for names in columns for dataset in names for name in DEFAULTS[dataset]}
     for name, cells in table.items():
         for cell, datasets in zip(cells, columns, strict=True):

@@ -132,7 +132,8 @@ class Job:
         from mild_trainer.training import preparation
 
         dataset = preparation.read_dataset(self.settings)
-        return self.settings.with_size_defaults(*dataset.x_train.shape[:3], given=self.given), dataset
+        n_samples, height, width, _ = dataset.x_train.shape
+        return self.settings.with_size_defaults(n_samples, height, width, self.given), dataset
 
     def _run_first_rank(self, console: Console) -> None:
         """Train in a single process or on the first rank, write the results, and print them."""

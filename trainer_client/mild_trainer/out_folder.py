@@ -25,12 +25,12 @@ def choose_out_folder(out: Path | None, default: Path, resume: bool) -> Path:
         If `out` holds a training that is not resumed.
     """
     if out is None:
-        numbered = (default.with_name(f"{default.name}-{number}") for number in itertools.count(2))
-        last = default
-        for folder in itertools.chain([default], numbered):
-            if not holds_training(folder):
-                return last if resume else folder
-            last = folder
+        free = last = default
+        for number in itertools.count(2):
+            if not holds_training(free):
+                break
+            last, free = free, default.with_name(f"{default.name}-{number}")
+        return last if resume else free
     if not resume and holds_training(out):
         state = "a finished training" if (out / "summary.json").exists() else "an unfinished training"
         raise TrainerError(

@@ -105,7 +105,7 @@ def number_classes(
     train = [labels for name, labels in parts.items() if "train" in name]
     if not train:
         return NumberedLabels({}, 0, (), "")
-    classes = np.unique(np.concatenate(train))
+    classes: Any = np.unique(np.concatenate(train))
     _check_classes(source, parts, classes, len(train[0]), renumber)
     numbered = {name: np.searchsorted(classes, labels).astype(np.int64) for name, labels in parts.items()}
     if names and kinds != {"U"}:

@@ -58,7 +58,7 @@ def load_npz(path: Path | None, class_filter: ClassFilter) -> Dataset:
         raise DataError("the npz data set is read from a file and none was given; name it with --data-dir")
     arrays = files.read_arrays(path, _describe_remedy(path))
     roles, notes = _assign_roles(path, arrays)
-    labels = {
+    labels: dict[str, class_labels.RawLabels] = {
         role: class_labels.read_labels(str(path), roles[role], arrays[roles[role]])
         for role in ("y_train", "y_test", "y_train_clean")
         if role in roles

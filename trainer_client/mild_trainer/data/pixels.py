@@ -79,7 +79,8 @@ class ByteScale:
         if values.dtype == np.uint8 and not self.low and self.factor == 1:
             return np.asarray(values, dtype=np.uint8)
         scaled = (values.astype(np.float32) - np.float32(self.low)) * np.float32(self.factor)
-        return np.rint(scaled).clip(0, 255).astype(np.uint8)
+        result: NDArray[np.uint8] = np.rint(scaled).clip(0, 255).astype(np.uint8)
+        return result
 
 
 def scale_arrays(source: str, arrays: Iterable[NDArray[Any]]) -> tuple[list[NDArray[np.uint8]], str]:

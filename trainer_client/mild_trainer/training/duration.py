@@ -44,7 +44,7 @@ def estimate_duration(
     if seconds * full / n_timed < _LONGEST_TIMING:
         n_timed = full
         seconds = _time_samples(settings, train_state, images, n_timed)
-    return seconds / n_timed * _count_samples(settings, images.n_samples, n_test)
+    return float(seconds / n_timed) * _count_samples(settings, images.n_samples, n_test)
 
 
 def _count_samples(settings: TrainSettings, n_samples: int, n_test: int) -> float:
@@ -53,7 +53,7 @@ def _count_samples(settings: TrainSettings, n_samples: int, n_test: int) -> floa
     epochs += EARLY_EPOCHS if settings.plant and settings.plant_how == "confused" else 0
     epochs += (settings.rounds - 1) * settings.epochs
     observed = n_samples if settings.observe == "all" else 0
-    cost = epochs * (n_samples + _FORWARD_SHARE * (observed + n_test))
+    cost: float = epochs * (n_samples + _FORWARD_SHARE * (observed + n_test))
     if settings.finish != "none":
         cost += (settings.finish_epochs or settings.epochs) * n_samples
     return cost
