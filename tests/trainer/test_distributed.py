@@ -113,7 +113,8 @@ def test_a_training_under_torchrun_writes_once(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["rounds"][0]["members"] == 120
     assert {path.name for path in tmp_path.iterdir()} == {
-        "README.md", "bits", "checkpoint.pt", "clean.npy", "model.safetensors", "report.html", "summary.json",
+        "README.md", "bits", "checkpoint.pt", "clean.csv", "clean.npy", "model.safetensors", "report.html",
+        "summary.json",
     }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_the_service_takes_part_where_it_is_there(run: CliRunner, tmp_path: Path
         again = run.invoke(cli.app, ["train", *QUICK, "--url", url, "--out", str(tmp_path)])
     assert state["status"] == "finished"
     assert [each["num_epochs"] for each in state["rounds"]] == [2, 2, 0]
-    assert "go on with --resume" in again.stderr
+    assert "holds a finished training; give another folder for a new training, or --resume" in again.stderr
 
 
 def test_disabled_is_local(run: CliRunner, tmp_path: Path) -> None:
