@@ -28,6 +28,7 @@ _REMEDY = re.compile(rf"(?:^|[,;:(] |[,;:]? ?\b(?:and|or|then|to) )(?:have|GET|{
 
 PASSED_ON = {
     "{_describe_missing_draw(self.audit)}",
+    "{_describe_no_pictures(part, folders)}",
     "entry {position} of MILD_API_KEYS: {error}",
     "{unit} {number}: {reason}",
     "{str(first['ctx']['error'])}",

@@ -175,7 +175,7 @@ def test_classes_that_nobody_has_are_not_made_up(tmp_path: Path, labels: Any, na
         (LABELS - 1, r"4 labels are negative \(-1\), which often stands for no label"),
         (LABELS + 0.5, "y_train is float64 with 0.5, 1.5, 2.5"),
         (np.where(LABELS == 1, np.nan, LABELS), "y_train is float64 with nan"),
-        (np.zeros(12, dtype=np.int64), "all labels are 0; a training needs at least 2 classes"),
+        (np.zeros(12, dtype=np.int64), "all labels are 0; give samples of at least 2 classes"),
         (np.arange(12), "12 samples have 12 classes, as if the labels were numbers of samples"),
         (np.ones((12, 3)), "not one-hot; give one label for each sample"),
         (np.array(["cat", "", "dog"])[LABELS], "y_train is empty for 4 of 12 samples"),

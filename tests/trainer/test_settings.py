@@ -102,7 +102,7 @@ def test_the_document_lists_every_default_of_own_data() -> None:
         assert {name: cells[column] for name, cells in table.items()} == {
             name: format_default(value) for name, value in defaults.items()
         }
-    assert [limit for limit, _ in SIZE_DEFAULTS] == [1_000, 2_000, 20_000, math.inf]
+    assert [limit for limit, _ in SIZE_DEFAULTS] == [500, 1_000, 2_000, 20_000, math.inf]
 
 
 @pytest.mark.parametrize(
@@ -127,4 +127,4 @@ def test_own_data_has_defaults_by_number_and_size(n_samples: int, side: int, exp
 def test_published_data_and_a_limit_have_their_own_defaults() -> None:
     cifar = TrainSettings.for_dataset("cifar10")
     assert cifar.with_size_defaults(600, 8, 8, given=()) == cifar
-    assert TrainSettings.for_dataset("npz", limit=500).with_size_defaults(60_000, 28, 28, given=()).batch_size == 32
+    assert TrainSettings.for_dataset("npz", limit=600).with_size_defaults(60_000, 28, 28, given=()).batch_size == 32

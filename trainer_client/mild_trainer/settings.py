@@ -221,6 +221,7 @@ OWN_DATA: tuple[DatasetName, ...] = ("npz", "folder")
 
 _SMALL = {"model": "resnet8", "lr": 0.1, "label_smoothing": 0.1, "flip": False}
 SIZE_DEFAULTS: tuple[tuple[float, Mapping[str, Any]], ...] = (
+    (500, {**_SMALL, "epochs": 50, "batch_size": 16}),
     (1_000, {**_SMALL, "epochs": 30, "batch_size": 32}),
     (2_000, {**_SMALL, "epochs": 30, "batch_size": 64}),
     (20_000, {**_SMALL, "epochs": 20, "batch_size": 64}),

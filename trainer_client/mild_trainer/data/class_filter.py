@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mild_core.errors import get_reason
 from mild_trainer.errors import DataError
 
 
@@ -44,7 +45,9 @@ class ClassFilter:
         try:
             selected_names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"--classes {path} cannot be read ({error}); give a number or a list of classes") from None
+            raise DataError(
+                f"--classes {path} cannot be read ({get_reason(error)}); give a number or a list of classes"
+            ) from None
         positions = {name: i for i, name in enumerate(names)}
         unknown = [name for name in selected_names if name not in positions]
         if unknown or not selected_names or len(set(selected_names)) < len(selected_names):

@@ -152,7 +152,7 @@ def _check_classes(
             + (" (--classes present does)" if classes.tolist() == [-1, 1] else "")
         )
     if len(classes) == 1:
-        raise DataError(f"{source}: all labels are {classes[0]!s}; a training needs at least 2 classes")
+        raise DataError(f"{source}: all labels are {classes[0]!s}; give samples of at least 2 classes")
     if classes.dtype.kind == "i" and len(classes) > max(2, n_train / 2):
         raise DataError(
             f"{source}: {n_train} samples have {len(classes)} classes, as if the labels were numbers of samples or "

@@ -208,7 +208,8 @@ def _check_clean_labels(data: Dataset, label_file: _LabelFile) -> None:
             if clean.shape == true_labels.shape and (n_other := int((clean != true_labels).sum())):
                 raise DataError(
                     f"{label_file.path}: its {name} differs from the labels of {data.name} at {n_other:,} of "
-                    f"{data.n_samples:,} samples, so it belongs to other samples or another order"
+                    f"{data.n_samples:,} samples, so it belongs to other samples or another order; give "
+                    "the file of this data set"
                 )
 
 

@@ -77,7 +77,9 @@ def load_npz(path: Path | None, class_filter: ClassFilter) -> Dataset:
     numbered = class_labels.number_classes(str(path), labels, names, renumber=class_filter.renumbers("npz"))
     ids = _read_texts(arrays, roles.get("ids"))
     if ids is not None and len(ids) != len(x_train):
-        raise DataError(f"{path}: {roles['ids']} has {len(ids)} entries for {len(x_train)} training samples")
+        raise DataError(
+            f"{path}: {roles['ids']} has {len(ids)} entries for {len(x_train)} training samples; give one each"
+        )
     none = np.empty(0, dtype=np.int64)
     return Dataset(
         name=path.stem,
@@ -150,8 +152,8 @@ def _arrange_axes(path: Path, name: str, images: NDArray[Any], n_samples: int) -
         note = "channels: first in the file (n, channels, height, width), and moved to the end"
     if images.ndim == 2:
         raise DataError(
-            f"{where} is {images.dtype} of shape {images.shape}, one row of values for each sample; reshape it to "
-            "(n, height, width[, channels]), as only the owner knows the order of the values"
+            f"{where} is {images.dtype} of shape {images.shape}, one row of values for each sample; save it "
+            "as (n, height, width[, channels]), as only its owner knows the order of the values"
         )
     if images.ndim != 4:
         raise DataError(f"{where} is {images.dtype} of shape {images.shape}; {_REMEDY}")

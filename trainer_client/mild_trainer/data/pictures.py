@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.errors import get_reason
 from mild_trainer.data.pixels import ByteScale
 from mild_trainer.errors import DataError
 
@@ -145,7 +146,7 @@ def _iter_readable(paths: Sequence[Path], read: Callable[[Path], Value]) -> Iter
                 warnings.simplefilter("ignore")  # of damaged metadata, and of large pictures
                 value = read(path)
         except (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as e:
-            errors.append(f"{path} cannot be read as an image ({e})")
+            errors.append(f"{path} cannot be read as an image ({get_reason(e)})")
             continue
         if not errors:
             yield value
