@@ -139,6 +139,8 @@ def cut_classes(
             fits = fit_groups(mixture, groups.cell_counts, cell_likelihood)
             cuts = _choose_f1_cuts(fits, groups) if options.threshold == "f1" else _choose_cuts(fits, groups, options)
     raised = np.array([apply_min_keep(int(cut), n, min_keep) for cut, n in zip(cuts, groups.counts, strict=True)])
+    if threshold.cut is not None and not any(n[: cut + 1].any() for cut, n in zip(raised, groups.counts, strict=True)):
+        raised = np.maximum(raised, threshold.cut)  # which keeps a sample
     return ClassCuts(fits, raised, raised > cuts)
 
 

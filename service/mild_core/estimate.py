@@ -29,6 +29,7 @@ def estimate_curves(
     counts: Floats,
     cell_likelihood: Floats | None = None,
     checked_counts: Floats | None = None,
+    anchored: Mixture | None = None,
 ) -> Curves:
     """Estimate noise rate, precision and recall of every cut, each with a 90% interval.
 
@@ -38,6 +39,8 @@ def estimate_curves(
         The fit in use.
     counts, cell_likelihood, checked_counts
         The data of the fit, as in `fit_mixture`. The bootstrap resamples whole bins even where these data have cells.
+    anchored
+        The fit ``anchored`` of these data, if it is known.
     """
     rng = np.random.default_rng(0)
     n_samples = int(counts.sum())
@@ -49,7 +52,11 @@ def estimate_curves(
     draws = np.array([_compute_quality(fit) for fit in refit_histograms(mixture, resamples, resampled_checks)])
     alternatives = np.array(
         [
-            _compute_quality(fit_mixture(counts, kind, cell_likelihood, checked_counts))
+            _compute_quality(
+                anchored
+                if anchored is not None and kind == anchored.kind
+                else fit_mixture(counts, kind, cell_likelihood, checked_counts)
+            )
             for kind in _ALTERNATIVE_FITS
             if kind != mixture.kind
         ]

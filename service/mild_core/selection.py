@@ -245,6 +245,8 @@ class _JudgedFit:
         unknown.
     early
         How often every round was cut to its first quarter.
+    anchored
+        The fit ``anchored`` of the same data; None if it was not made.
     """
 
     evidence: _Evidence
@@ -253,6 +255,7 @@ class _JudgedFit:
     reasons: tuple[str, ...]
     memorisation: float | None = None
     early: int = 0
+    anchored: Mixture | None = None
 
     @property
     def trusted_mixture(self) -> Mixture | None:
@@ -379,7 +382,7 @@ def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
     tailed = _judge_mixture(evidence, "tailed", memorisation)
     # Structured noise fits the tail too: a fit with tails that finds noise but separates nothing decides nothing.
     finds_noise = tailed.mixture is not None and tailed.mixture.weights[1] >= SINGLE_WEIGHT
-    return anchored if finds_noise and tailed.verdict != "separable" else tailed
+    return anchored if finds_noise and tailed.verdict != "separable" else replace(tailed, anchored=anchored.mixture)
 
 
 def _judge_mixture(evidence: _Evidence, kind: Fit, memorisation: float | None) -> _JudgedFit:
@@ -459,14 +462,16 @@ def _choose_threshold(evidence: _Evidence, options: SelectionOptions, mixture: M
         cut_by_draw = evidence.random_audit.choose_cut(options)
         return Threshold(rule, None if cut_by_draw is None else scores.get_cut_value(cut_by_draw), cut_by_draw)
     if rule == "value" and options.value is not None:
-        return Threshold(rule, options.value, scores.find_cut(options.value))
+        lowest = np.min(scores.values[scores.scored], initial=np.inf)  # no rule keeps nothing
+        value = float(max(options.value, lowest)) if counts.any() else options.value
+        return Threshold(rule, value, scores.find_cut(value))
     if rule == "fraction" and options.fraction is not None and counts.any():
         cut = find_fraction_cut(counts, options.fraction)
     elif mixture is not None:
         cut = choose_cut(mixture, counts, options)
     else:
         return Threshold(rule, None, None)
-    cut = apply_min_keep(cut, counts, options.min_keep)
+    cut = apply_min_keep(cut, counts, max(options.min_keep, 1 / max(counts.sum(), 1.0)))
     return Threshold(rule, scores.get_cut_value(cut), cut)
 
 
@@ -503,7 +508,9 @@ def _estimate_curves(fit: _JudgedFit, threshold: Threshold) -> Curves | None:
     if fit.mixture is None or threshold.cut is None or fit.verdict != "separable":
         return None
     evidence = fit.evidence
-    return estimate_curves(fit.mixture, evidence.cell_counts, evidence.cell_likelihood, evidence.checked_counts)
+    return estimate_curves(
+        fit.mixture, evidence.cell_counts, evidence.cell_likelihood, evidence.checked_counts, fit.anchored
+    )
 
 
 def _estimate_set(curves: Curves | None, threshold: Threshold, *, has_classes: bool) -> Mapping[str, Estimate | None]:

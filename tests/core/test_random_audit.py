@@ -287,7 +287,10 @@ def test_without_a_complete_draw_or_a_histogram_nothing_is_said() -> None:
     assert (silent.guarantee, silent.bounds, silent.bound_curves) == (None, None, None)
     assert RandomAudit.from_selection(drawn_audit(clean), replace(selection, histogram=None)) is None
     assert RandomAudit.from_selection(None, selection) is None
-    nothing = judged(CUT, threshold="value", value=-99.0)
+    empty = replace(selection, bitmap=np.zeros_like(selection.bitmap))
+    nothing = judge_by_draw(empty, RandomAudit.from_selection(drawn_audit(clean), empty))
+    assert nothing.guarantee is not None
+    assert nothing.bounds is not None
     assert (nothing.guarantee.upper, nothing.bounds.precision, nothing.bounds.recall) == (0.0, 1.0, 0.0)
 
 

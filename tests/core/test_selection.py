@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mild_core import bitmap
+from mild_core.audit import Annotations
 from mild_core.errors import ParameterError
 from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
@@ -76,7 +77,6 @@ def test_a_given_value_is_the_cut() -> None:
     selection = select([bits], SelectionOptions(threshold="value", value=-10))
     assert (bitmap.unpack(selection.bitmap, 2000) == (selection.scores <= -10)).all()
     assert selection.threshold.value == -10
-    assert select([bits], SelectionOptions(threshold="value", value=-31)).n_selected == 0
 
 
 @pytest.mark.parametrize("value", [-31, -30, -11.5, -10, 0, 30, 99])
@@ -185,6 +185,28 @@ def test_the_floor_keeps_its_share() -> None:
     bits, _ = recorded()
     few = select([bits], SelectionOptions(threshold="posterior", p=0.0, min_keep=0.25))
     assert few.n_selected >= 500
+
+
+@pytest.mark.parametrize("options", [{}, {"per_class": True}])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"threshold": "value", "value": -1000.0},
+        {"threshold": "fraction", "fraction": 0.0},
+        {"threshold": "posterior", "p": 0.0},
+        {"threshold": "precision", "target": 1.0},
+        {"threshold": "recall", "target": 0.0},
+    ],
+)
+def test_no_rule_keeps_nothing(rule: dict[str, Any], options: dict[str, Any]) -> None:
+    bits, _ = recorded()
+    labels = Annotations(np.arange(bits.n_samples) % 3)
+    selection = select([bits], SelectionOptions(min_keep=0.0, **rule, **options), labels)
+    lowest = np.nanmin(selection.scores)
+    assert selection.n_selected > 0
+    assert np.mean(selection.scores[selection.scored] < selection.scores[selection.indices].max()) < 0.2
+    assert selection.threshold.value is not None
+    assert selection.threshold.value >= lowest
 
 
 def test_the_summary_is_plain_json_in_the_wires_names() -> None:
