@@ -1,6 +1,6 @@
 """The draw of a random audit: which samples are to be checked, and the choice that is recorded before they are."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +38,16 @@ class DrawChoice:
         Number of the round, which is finished, so that its bits do not change.
     options
         Options of the selection.
+    seed
+        Seed of the draw, which another choice of the same run takes over: draws cannot be repeated until one pleases.
+    is_answered
+        Whether a drawn sample was ever marked; it stays so if the mark is taken back.
     """
 
     round: int
     options: SelectionOptions
+    seed: int | None = field(default=None, compare=False)
+    is_answered: bool = field(default=False, compare=False)
 
     def find_deviation(
         self, options: SelectionOptions, round_: int, until_epoch: int | None = None
@@ -83,7 +89,8 @@ def draw_samples(
     n_drawn
         Number of samples to draw.
     rng
-        Source of randomness; None seeds one from the system, so that nobody can predict the draw.
+        Source of randomness; None seeds one from the system, so that nobody can predict the draw. With the same seed, a
+        smaller draw is part of a larger one, and draws from other candidates have the samples that both may draw.
 
     Returns
     -------
@@ -95,12 +102,13 @@ def draw_samples(
     ParameterError
         If `n_drawn` is not in ``1..n`` for ``n`` candidates.
     """
-    indices = np.flatnonzero(candidates)
-    if not indices.size:
+    n_candidates = int(np.count_nonzero(candidates))
+    if not n_candidates:
         raise ParameterError(
             f"0 of {candidates.size} samples can be drawn, at least 1 is needed: a sample must be observed in half of "
             "its epochs and not be planted; record more epochs, or draw for another round"
         )
-    if not 1 <= n_drawn <= indices.size:
-        raise ParameterError(f"n is {n_drawn}; give a number in 1..{indices.size}, the samples that can be drawn")
-    return np.sort((rng or np.random.default_rng()).choice(indices, n_drawn, replace=False))
+    if not 1 <= n_drawn <= n_candidates:
+        raise ParameterError(f"n is {n_drawn}; give a number in 1..{n_candidates}, the samples that can be drawn")
+    order = (rng or np.random.default_rng()).permutation(np.arange(candidates.size, dtype=np.int32))
+    return np.sort(order[candidates[order]][:n_drawn]).astype(np.int64)

@@ -161,12 +161,13 @@ def judge_by_draw(
     if draw is None:
         return replace(selection, guarantee=None, bounds=None, bound_curves=None)
     options = selection.options
-    kept = bitmap.unpack(selection.audited_bitmap, selection.n_samples)[selection.scored]
+    kept_samples = bitmap.unpack(selection.audited_bitmap, selection.n_samples)
+    kept, n_unjudged = kept_samples[selection.scored], int((kept_samples & ~selection.scored).sum())
     cut = draw.find_cut(kept)
     by_draw = selection.follows_marks and options.audit != "fit"
     is_chosen = by_draw or (deviation is not None and not is_fixed)  # the answers may have chosen this set
     can_bound = options.audit != "fit" and not (deviation is not None and deviation.reorders)
-    can_bound_set = can_bound and (cut is not None or not is_chosen)
+    can_bound_set = can_bound and not n_unjudged and (cut is not None or not is_chosen)
     curves = draw.compute_bound_curves() if can_bound and draw.drawn.any() else None
     return replace(
         selection,
@@ -179,7 +180,9 @@ def judge_by_draw(
             if can_bound_set
             else None,
             holds=by_draw and deviation is None and selection.threshold.cut is not None,
-            reason=_explain(selection, draw, deviation, by_draw=by_draw, is_one_cut=cut is not None, is_fixed=is_fixed),
+            reason=f"{n_unjudged} kept samples are not judged, so none of them could be drawn"
+            if n_unjudged and can_bound
+            else _explain(selection, draw, deviation, by_draw=by_draw, is_one_cut=cut is not None, is_fixed=is_fixed),
         ),
         bounds=draw.bound_set(kept, curves, cut) if can_bound_set else None,
         bound_curves=None if options.needs_labels else curves,

@@ -368,7 +368,7 @@ class NoAudit(Conflict):
 
 
 class DrawAnswered(Conflict):
-    """Samples of the audit's draw are marked, so the draw is fixed."""
+    """Samples of the audit's draw are marked, or were, so the draw is fixed."""
 
     code = "draw-answered"
     title = "Draw is being answered"

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from mild_core.draw import DrawChoice, draw_samples
@@ -24,6 +25,16 @@ def test_every_candidate_is_as_likely_as_any_other() -> None:
         counts[drawn] += 1
     assert not counts[~candidates].any()
     assert stats.chisquare(counts[candidates]).pvalue > 0.001
+
+
+def test_draws_with_one_seed_share_their_samples() -> None:
+    everybody, odd = np.ones(1000, dtype=bool), np.arange(1000) % 2 == 1
+
+    def draw(candidates: NDArray[np.bool_], n_drawn: int) -> set[int]:
+        return set(draw_samples(candidates, n_drawn, np.random.default_rng(3)).tolist())
+
+    assert draw(everybody, 50) < draw(everybody, 200)
+    assert {index for index in draw(everybody, 200) if index % 2} <= draw(odd, 200)
 
 
 def test_without_a_seed_no_two_draws_are_alike() -> None:

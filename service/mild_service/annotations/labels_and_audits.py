@@ -1,7 +1,7 @@
 """Given labels and audits of runs: checking, merging, storing and reading them, also under concurrent writes."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import anyio.to_thread
@@ -107,7 +107,10 @@ class LabelsAndAudits:
             run, stored_audit = await self.read_audit(run)
             remaining_audit = stored_audit.remove(change.removed)
             merged = remaining_audit.merge(change.added)
-            outcome, _ = await self._store.annotations.put_audit(run, merged, run.draw)
+            draw = run.draw
+            if draw is not None and any(audit.n_unanswered < audit.n_drawn for audit in (stored_audit, merged)):
+                draw = replace(draw, is_answered=True)
+            outcome, _ = await self._store.annotations.put_audit(run, merged, draw)
             if outcome != "moved":
                 self._telemetry.annotations.labels("audit", outcome).inc()
                 added = merged.n_known - remaining_audit.n_known

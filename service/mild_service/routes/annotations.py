@@ -301,7 +301,7 @@ async def draw_audit(
     """Draw samples to audit, uniformly from those that a finished round judges, and record the selection to make.
 
     Once all of them are audited, selections have a `guarantee` and `bounds`. A draw is replaced by another one only
-    while none of its samples is marked.
+    while none of its samples was ever marked.
     """
     run = await runs.find(run_id)
     outcome, run, audit = await audit_draws.draw(run, body.n, body.round, body.options.sent_options())

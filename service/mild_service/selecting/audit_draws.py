@@ -1,5 +1,6 @@
 """Random draws of samples to audit, and the choice that is recorded with each."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
@@ -59,7 +60,7 @@ class AuditDraws:
         RoundOpen, RoundNotOpen
             If the round is still open, or has not started.
         DrawAnswered
-            If a drawn sample of another draw is marked already.
+            If a drawn sample of another draw is marked, or was.
         ParameterError
             If an option is not valid, or `n_drawn` is not in ``1..n`` for ``n`` samples that can be drawn.
         """
@@ -70,16 +71,19 @@ class AuditDraws:
             previous = run.draw
             if previous == choice and audit.n_drawn == n_drawn:
                 return "same", run, audit
-            if previous is not None and audit.n_unanswered < audit.n_drawn:
+            if previous is not None and (previous.is_answered or audit.n_unanswered < audit.n_drawn):
+                n_answered = audit.n_drawn - audit.n_unanswered
+                state = "are marked" if n_answered else "are marked, after marks that were taken back"
                 raise DrawAnswered(
-                    f"{audit.n_drawn - audit.n_unanswered} of the {audit.n_drawn} drawn samples of run {run.run_id!r} "
-                    "are marked, 0 may be: another draw would follow the answers; answer the rest, or open another run"
+                    f"{n_answered} of the {audit.n_drawn} drawn samples of run {run.run_id!r} {state}, 0 may ever be: "
+                    "another draw would follow the answers; answer the rest, or open another run"
                 )
+            seed = secrets.randbits(63) if previous is None or previous.seed is None else previous.seed
             if scored is None:
                 scored = await self._find_scored(run, choice)
-            indices = await anyio.to_thread.run_sync(draw_samples, scored, n_drawn)
+            indices = await anyio.to_thread.run_sync(draw_samples, scored, n_drawn, np.random.default_rng(seed))
             drawn = replace(audit, random=bitmap.from_indices(indices.tolist(), run.spec.num_samples))
-            outcome, _ = await self._store.annotations.put_audit(run, drawn, choice)
+            outcome, _ = await self._store.annotations.put_audit(run, drawn, replace(choice, seed=seed))
             run = await self._store.runs.get(run.run_id)
             if outcome == "set":
                 return ("drawn" if previous is None else "replaced"), run, drawn
@@ -104,5 +108,10 @@ def _choose(run: Run, number: int | None, changes: Mapping[str, Any]) -> DrawCho
     if options.audit == "fit":
         raise ParameterError(
             "audit is 'fit', and a fit that uses the answers cannot be judged by them; draw with audit 'measure'"
+        )
+    if options.needs_labels and run.labels is None:
+        raise ParameterError(
+            f"per_class or min_keep_class needs the given labels, and run {run.run_id!r} has none; put them before the "
+            "draw, since labels that come after the answers could follow them"
         )
     return DrawChoice(max(run.round - 1, 0) if number is None else number, options)

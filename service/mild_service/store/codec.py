@@ -106,7 +106,9 @@ def decode_annotation_ref(value: bytes | None) -> AnnotationRef | None:
 def encode_draw(choice: DrawChoice) -> bytes:
     """Encode the choice that is recorded with a random draw as JSON."""
     options = _omit_defaults(asdict(choice.options), _ADDED_OPTIONS)
-    return canonical_json({"round": choice.round, "options": options})
+    return canonical_json(
+        {"round": choice.round, "options": options, "seed": choice.seed, "is_answered": choice.is_answered}
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -120,7 +122,7 @@ def decode_draw(value: str) -> DrawChoice:
     """
     fields = orjson.loads(value)
     try:
-        return DrawChoice(fields["round"], SelectionOptions(**fields["options"]))
+        return DrawChoice(**{**fields, "options": SelectionOptions(**fields["options"])})
     except TypeError as error:
         raise StoreNewer(f"a draw was made by a later version of the service ({error}); upgrade this one") from error
 

@@ -1,5 +1,6 @@
 """Random draws for an audit: what is drawn, when statements come and go, and what other choices get."""
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -81,14 +82,32 @@ def test_the_same_request_changes_nothing_and_another_draws_again_until_the_firs
     assert dump() == before
     other = draw(finished, 100, options={"alpha": 0.2})
     assert (other.status_code, other.json()["outcome"]) == (201, "replaced")
-    assert other.json()["draw"]["indices"] != first["indices"]
+    assert other.json()["draw"] == {**first, "options": {**first["options"], "alpha": 0.2}}
     answer_samples(finished, other.json()["draw"]["indices"][:1])
     before = dump()
     refused = draw(finished, 100)
     assert code(refused) == (409, "draw-answered")
-    assert "1 of the 100 drawn samples of run 'a' are marked, 0 may be" in refused.json()["detail"]
+    assert "1 of the 100 drawn samples of run 'a' are marked, 0 may ever be" in refused.json()["detail"]
     assert draw(finished, 100, options={"alpha": 0.2}).json()["outcome"] == "same"
     assert dump() == before
+
+
+def test_a_draw_stays_fixed_when_its_answers_are_taken_back(finished: httpx.Client) -> None:
+    indices = draw_and_answer(finished)
+    finished.put("/runs/a/audit", json={"indices": indices, "clean": [None] * 100})
+    assert finished.get("/runs/a/audit").json()["draw"]["num_answered"] == 0
+    refused = draw(finished, 100, options={"alpha": 0.2})
+    assert code(refused) == (409, "draw-answered")
+    assert "0 of the 100 drawn samples of run 'a' are marked, after marks that were taken" in refused.json()["detail"]
+    answer_samples(finished, indices)
+    assert select(finished, threshold="fdr")["guarantee"]["holds"]
+
+
+def test_marks_that_were_there_before_a_draw_fix_it_too(finished: httpx.Client) -> None:
+    answer_samples(finished, list(range(N)))
+    draw(finished)
+    finished.put("/runs/a/audit", json={"indices": list(range(N)), "clean": [None] * N})
+    assert code(draw(finished, 101)) == (409, "draw-answered")
 
 
 def test_a_draw_of_everybody_keeps_its_samples_and_takes_another_choice(finished: httpx.Client) -> None:
@@ -320,14 +339,42 @@ def test_planted_samples_are_not_drawn(service: httpx.Client) -> None:
     assert "1..300" in draw(service, N // 2 + 1).json()["detail"]
 
 
-def test_a_draw_has_no_pattern(finished: httpx.Client) -> None:
-    drawn = np.zeros(N)
-    for repeat in range(40):
-        drawn[draw(finished, 100 + repeat).json()["draw"]["indices"]] += 1
-    expected = sum(100 + repeat for repeat in range(40)) / N
-    assert drawn.sum() == expected * N
-    assert drawn.max() < 4 * expected
-    assert abs(drawn[: N // 2].mean() / expected - 1) < 0.1
+def test_a_run_has_one_order_of_draws_so_none_can_be_repeated_until_it_pleases(finished: httpx.Client) -> None:
+    draws = {n: draw(finished, n).json()["draw"]["indices"] for n in (100, 150, 40)}
+    assert set(draws[40]) < set(draws[100]) < set(draws[150])
+    put_epochs(finished, "a", recording(N, EPOCHS, NOISE, seed=1), round_=1)
+    finished.post("/runs/a/rounds/1/finish")
+    again = draw(finished, 100).json()["draw"]
+    assert (again["round"], again["indices"]) == (1, draws[100])
+    finished.delete("/runs/a")
+    finished.put("/runs/a", json={"num_samples": N})
+    put_epochs(finished, "a", recording(N, EPOCHS, NOISE))
+    finished.post("/runs/a/rounds/0/finish")
+    assert draw(finished, 100).json()["draw"]["indices"] != draws[100]
+
+
+def test_a_choice_that_needs_labels_is_recorded_only_with_labels(finished: httpx.Client) -> None:
+    choice = {"threshold": "f1", "per_class": True}
+    refused = draw(finished, options=choice)
+    assert code(refused) == (422, "invalid-parameter")
+    assert "needs the given labels, and run 'a' has none; put them before the draw" in refused.json()["detail"]
+    finished.put("/runs/a/labels", json={"labels": [index % 2 for index in range(N)]})
+    assert draw(finished, options=choice).status_code == 201
+
+
+def test_nothing_is_bounded_of_a_set_with_samples_that_could_not_be_drawn(service: httpx.Client) -> None:
+    service.put("/runs/a", json={"num_samples": N})
+    observed = bitmap.pack(np.arange(N) >= 200)
+    for epoch, body in enumerate(recording(N, EPOCHS, NOISE)):
+        correct = np.frombuffer(body, np.uint8) & observed
+        service.put(f"/runs/a/rounds/0/epochs/{epoch}", content=observed.tobytes() + correct.tobytes(), headers=OCTETS)
+    client_set = base64.b64encode(bitmap.pack(np.arange(N) < 250).tobytes()).decode()
+    assert service.post("/runs/a/rounds/0/finish", json={"selected": client_set}).status_code == 200
+    draw_and_answer(service)
+    stored = select(service)
+    assert (stored["basis"], stored["bounds"], stored["guarantee"]["upper"]) == ("client", None, None)
+    assert stored["guarantee"]["reason"].startswith("200 kept samples are not judged")
+    assert select(service, threshold="fdr")["bounds"]["precision"] > 0
 
 
 def test_draws_and_answers_at_the_same_time_lose_nothing(finished: httpx.Client) -> None:
