@@ -101,9 +101,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.sample_ids = ids
     sandbox = Sandbox(settings.log_reader_bytes, settings.request_seconds)
     app.state.sandbox = sandbox
-    app.state.predictions = PredictionWriter(store, ids, sandbox, settings, telemetry)
     labels_and_audits = LabelsAndAudits(store, telemetry)
     app.state.labels_and_audits = labels_and_audits
+    app.state.predictions = PredictionWriter(store, ids, labels_and_audits, sandbox, settings, telemetry)
     event_feed = EventFeed(store)
     app.state.event_feed = event_feed
     app.state.drain = Drain(event_feed)

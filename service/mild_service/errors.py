@@ -33,6 +33,7 @@
     │   ├── MetricsConflict            the epoch has different metrics
     │   ├── MembersFrozen              the round has epochs
     │   ├── PlantedFrozen              round 0 has epochs
+    │   ├── LabelsConflict             the labels in logs are others
     │   ├── LabelsFrozen               the run has epochs
     │   ├── SampleIdsFrozen            the run has epochs
     │   ├── NoSampleIds                the run has no external ids
@@ -337,6 +338,13 @@ class PlantedFrozen(Conflict):
 
     code = "planted-frozen"
     title = "Planted samples are frozen"
+
+
+class LabelsConflict(Conflict):
+    """The given labels in prediction logs differ from those of the run, or of its other logs."""
+
+    code = "labels-conflict"
+    title = "Labels contradict each other"
 
 
 class LabelsFrozen(Conflict):

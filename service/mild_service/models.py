@@ -14,7 +14,7 @@ CommitOutcome: TypeAlias = Literal["committed", "same", "replaced"]
 ShardOutcome: TypeAlias = Literal["stored", "same", "replaced"]
 EpochKind: TypeAlias = Literal["whole", "logs", "shards"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
-AnnotationName: TypeAlias = Literal["labels", "audit"]
+AnnotationName: TypeAlias = Literal["labels", "audit", "logged_labels"]
 EventKind: TypeAlias = Literal[
     "run-opened",
     "run-resumed",
@@ -213,6 +213,8 @@ class Run:
         Number of events so far, which is also the number of the latest event.
     ids
         Reference to the external sample ids; None if there are none.
+    logged_labels
+        Reference to the given labels in prediction logs; None if there are none.
     """
 
     spec: RunSpec
@@ -227,6 +229,7 @@ class Run:
     audit: AnnotationRef | None = None
     n_events: int = 0
     ids: SampleIdsRef | None = None
+    logged_labels: AnnotationRef | None = None
 
     @property
     def run_id(self) -> str:
@@ -254,8 +257,13 @@ class Run:
         return None if self.audit is None else self.audit.draw
 
     def annotation_ref(self, name: AnnotationName) -> AnnotationRef | None:
-        """Return the reference to the labels or to the audit; None if the run has none."""
-        return self.labels if name == "labels" else self.audit
+        """Return the reference to an annotation; None if the run has none."""
+        refs: dict[AnnotationName, AnnotationRef | None] = {
+            "labels": self.labels,
+            "audit": self.audit,
+            "logged_labels": self.logged_labels,
+        }
+        return refs[name]
 
 
 @dataclass(frozen=True, slots=True)

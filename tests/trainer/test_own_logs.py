@@ -264,3 +264,19 @@ def test_a_log_that_cannot_be_read_is_refused_with_what_helps(
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
     assert not any(word in result.stderr for word in ("send the whole log", "Error(", "Traceback"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_samples"), [(["--samples-by", "ids"], 40), (["--samples-by", "indices"], 4080)]
+)
+def test_numbers_that_may_be_ids_or_indices_are_asked_about(
+    arguments: list[str], n_samples: int, tmp_path: Path
+) -> None:
+    rows = [f"{epoch},{100 + 102 * sample + sample // 39},1\n" for epoch in range(3) for sample in range(40)]
+    log = write_text("log.csv", "epoch,sample,correct\n" + "".join(rows))(tmp_path)
+    refused = invoke(log)
+    assert refused.exit_code == 2
+    assert (
+        "names 40 samples by numbers up to 4079, which may be ids or indices; give --samples-by ids" in refused.stderr
+    )
+    assert json.loads(invoke(log, *arguments).stdout)["num_samples"] == n_samples

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.audit import Audit, AuditChange
 from mild_core.errors import InvalidInput
-from mild_service.errors import LabelsFrozen, StoreDamaged, StoreUnavailable
+from mild_service.errors import LabelsConflict, LabelsFrozen, StoreDamaged, StoreUnavailable
 from mild_service.models import NO_PRECONDITION, AnnotationName, AnnotationRef, Precondition, Run
 from mild_service.observability import Telemetry
 from mild_service.store import Store
@@ -21,6 +21,8 @@ T = TypeVar("T")
 MAX_LABEL = 2**31 - 1
 """Largest label of a run that does not declare its number of classes."""
 _ATTEMPTS = 20
+_SHIFTED_SHARE = 0.9
+"""Share of equal labels above which a shift of the samples explains a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,17 @@ class LabelsAndAudits:
             If the number of labels or a label is not valid.
         LabelsFrozen
             If different labels are stored and the run has epochs.
+        LabelsConflict
+            If the labels in the run's logs contradict them.
         PreconditionFailed
             If the stored labels do not meet `precondition`.
         """
         await anyio.to_thread.run_sync(_check_labels, labels, run)
         while True:
             precondition.check("labels", None if run.labels is None else run.labels.digest)
+            run, logged = await self._read_logged_labels(run)
+            if logged is not None:
+                await anyio.to_thread.run_sync(_check_logged_labels, run, labels, logged)
             outcome, digest = await self._store.annotations.put_labels(run, labels)
             if outcome == "frozen":
                 raise LabelsFrozen(
@@ -86,6 +93,37 @@ class LabelsAndAudits:
                     result = "replaced"
                 self._telemetry.annotations.labels("labels", result).inc()
                 return result, digest
+            run = await self._refresh(run)
+
+    async def record_logged_labels(self, run: Run, logged: NDArray[np.int64]) -> None:
+        """Compare the labels in a log with those of the run, or of its other logs, which are kept for that.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        logged
+            Shape (n_samples,), the given labels in the log, -1 where unknown.
+
+        Raises
+        ------
+        LabelsConflict
+            If labels contradict each other.
+        """
+        while True:
+            labels = await self.read_labels(run, np.arange(run.spec.num_samples))
+            if labels is not None:
+                await anyio.to_thread.run_sync(_check_logged_labels, run, labels, logged)
+                return
+            run, earlier = await self._read_logged_labels(run)
+            if earlier is not None:
+                await anyio.to_thread.run_sync(_check_logged_labels, run, earlier, logged)
+                if not ((logged >= 0) & (earlier < 0)).any():
+                    return
+                logged = np.maximum(logged, earlier)
+            outcome, _ = await self._store.annotations.put_labels(run, logged + 1, "logged_labels")
+            if outcome != "moved":
+                return
             run = await self._refresh(run)
 
     async def put_audit(self, run: Run, change: AuditChange) -> AuditUpdate:
@@ -174,6 +212,19 @@ class LabelsAndAudits:
         )
         return labels
 
+    async def _read_logged_labels(self, run: Run) -> tuple[Run, NDArray[np.int64] | None]:
+        """Read the given labels in the logs of a run, -1 where unknown; None without a log whose epochs are stored."""
+        run, labels = await self._read_current(
+            run,
+            "logged_labels",
+            lambda run, ref: self._store.annotations.read_labels(
+                run, ref, np.arange(run.spec.num_samples), "logged_labels"
+            ),
+        )
+        if labels is None or (run.round == 0 and not (await self._store.rounds.get(run, range(1)))[0].all_epochs):
+            return run, None
+        return run, labels - 1
+
     async def _read_current(
         self, run: Run, name: AnnotationName, read: Callable[[Run, AnnotationRef], Awaitable[T]]
     ) -> tuple[Run, T | None]:
@@ -215,3 +266,36 @@ def _check_labels(labels: NDArray[np.integer], run: Run) -> None:
             f"{int(outside.sum())} labels are outside 0..{highest}, the first is {int(labels[first])} of sample "
             f"{first}; send the class's index, or open the run with its true num_classes"
         )
+
+
+def _check_logged_labels(run: Run, labels: NDArray[np.integer], logged: NDArray[np.int64]) -> None:
+    """Raise `LabelsConflict` if labels in a log are not those of the run; both have -1 where a label is unknown."""
+    is_known = (labels >= 0) & (logged >= 0)
+    differs = is_known & (labels != logged)
+    if not differs.any():
+        return
+    examples = ", ".join(f"{labels[i]} and {logged[i]} of sample {i}" for i in np.flatnonzero(differs)[:3])
+    raise LabelsConflict(
+        f"{int(differs.sum())} of {int(is_known.sum())} labels in the logs differ from those of run {run.run_id!r}: "
+        f"{examples}; {_explain_difference(labels.astype(np.int64), logged, is_known)}"
+    )
+
+
+def _explain_difference(labels: NDArray[np.int64], logged: NDArray[np.int64], is_known: NDArray[np.bool_]) -> str:
+    """Return the likely cause why two sets of labels differ, with its remedy."""
+    pairs = np.stack([labels[is_known], logged[is_known]])
+    offsets = np.unique(pairs[1] - pairs[0])
+    if offsets.size == 1:
+        return f"all by {offsets[0]:+d}: number the classes alike, from 0 on"
+    for shift in (1, -1):
+        moved = np.roll(labels, shift)
+        inner = is_known & (moved >= 0)
+        inner[0 if shift == 1 else -1] = False
+        if inner.any() and (moved[inner] == logged[inner]).mean() > _SHIFTED_SHARE:
+            return f"the log has the label of sample i at sample i{shift:+d}: number the samples alike, from 0 on"
+    n_pairs = np.unique(pairs, axis=1).shape[1]
+    if n_pairs == np.unique(pairs[0]).size == np.unique(pairs[1]).size:
+        return "each class has another number: encode the classes alike, such as by their sorted names"
+    if np.array_equal(np.sort(pairs[0]), np.sort(pairs[1])):
+        return "they are the same labels in another order: list the samples in the order of their indices"
+    return "give the labels that the model was trained on, in the order of the samples' indices"

@@ -15,6 +15,7 @@ from mild_core.fields import describe
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import WrongPredictions
 from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -81,11 +82,18 @@ class PredictionWriter:
     """Reads prediction logs and merges them into runs."""
 
     def __init__(
-        self, store: Store, ids: ExternalIds, sandbox: Sandbox, settings: Settings, telemetry: Telemetry
+        self,
+        store: Store,
+        ids: ExternalIds,
+        labels: LabelsAndAudits,
+        sandbox: Sandbox,
+        settings: Settings,
+        telemetry: Telemetry,
     ) -> None:
         self._store = store
         self._sandbox = sandbox
         self._ids = ids
+        self._labels = labels
         self._settings = settings
         self._telemetry = telemetry
         self._thread_limiter = CapacityLimiter(settings.compute_threads)
@@ -128,6 +136,8 @@ class PredictionWriter:
             If `samples_by` is ``ids`` and the run has none.
         EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
             If the run does not accept the log.
+        LabelsConflict
+            If the log states other labels than those of the run, or of its other logs.
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
@@ -142,6 +152,8 @@ class PredictionWriter:
                 limits, load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key), keep_classes=True
             )
             await self._read_body(media_type, body, log)
+            if log.labels is not None and (log.labels >= 0).any():
+                await self._labels.record_logged_labels(run, log.labels)
             ids = run.ids if names is not None and names.is_used else None
             epochs = [await self._store_epoch(run, key, log, complete, attempt, ids) for key in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)

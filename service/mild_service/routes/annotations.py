@@ -19,6 +19,7 @@ from mild_service.errors import (
     DigestMismatch,
     DrawAnswered,
     InvalidRequest,
+    LabelsConflict,
     LabelsFrozen,
     MalformedBody,
     NoEpochs,
@@ -165,7 +166,7 @@ _BINARY = {"type": "string", "format": "binary"}
 @router.put(
     "/runs/{run_id}/labels",
     response_model=LabelsView,
-    responses=error_responses(*_BODY_ERRORS, RunNotFound, LabelsFrozen, PreconditionFailed, StoreFull),
+    responses=error_responses(*_BODY_ERRORS, RunNotFound, LabelsFrozen, LabelsConflict, PreconditionFailed, StoreFull),
     openapi_extra=add_precondition_headers(
         {
             "requestBody": {

@@ -11,6 +11,7 @@ from mild_service.errors import (
     EpochConflict,
     EpochKindConflict,
     InvalidRequest,
+    LabelsConflict,
     LimitExceeded,
     MalformedBody,
     NoSampleIds,
@@ -61,6 +62,7 @@ SamplesByQuery = Annotated[
         BadRecord,
         EpochConflict,
         EpochKindConflict,
+        LabelsConflict,
     ),
     openapi_extra={"requestBody": {"required": True, "content": LOG_CONTENT}},
 )

@@ -33,8 +33,10 @@ class AnnotationStore:
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
-    async def put_labels(self, run: Run, labels: NDArray[np.integer]) -> tuple[PutOutcome, str]:
-        """Store given labels with the smallest sufficient integer width; return the outcome and their digest.
+    async def put_labels(
+        self, run: Run, labels: NDArray[np.integer], name: Literal["labels", "logged_labels"] = "labels"
+    ) -> tuple[PutOutcome, str]:
+        """Store labels with the smallest sufficient integer width; return the outcome and their digest.
 
         Parameters
         ----------
@@ -42,6 +44,8 @@ class AnnotationStore:
             The current record of the run.
         labels
             Shape (n_samples,), values in 0..2**32-1.
+        name
+            The annotation that they are.
 
         Raises
         ------
@@ -52,7 +56,7 @@ class AnnotationStore:
         packed = labels.astype(dtype)
         starts = range(0, packed.size, codec.CHUNK_SAMPLES)
         return await self._put_values(
-            run, "labels", [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts]
+            run, name, [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts]
         )
 
     async def put_audit(self, run: Run, audit: Audit, draw: DrawChoice | None = None) -> tuple[PutOutcome, str]:
@@ -91,8 +95,14 @@ class AnnotationStore:
         width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         return int.from_bytes(value[offset * width : (offset + 1) * width], "little")
 
-    async def read_labels(self, run: Run, ref: AnnotationRef, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Read the given labels of some samples.
+    async def read_labels(
+        self,
+        run: Run,
+        ref: AnnotationRef,
+        samples: NDArray[np.int64],
+        name: Literal["labels", "logged_labels"] = "labels",
+    ) -> NDArray[np.int64]:
+        """Read the labels of some samples.
 
         Parameters
         ----------
@@ -100,6 +110,8 @@ class AnnotationStore:
             The run, and the reference to its labels.
         samples
             Shape (n,), ascending indices of the samples.
+        name
+            The annotation that they are.
 
         Returns
         -------
@@ -114,7 +126,7 @@ class AnnotationStore:
         labels = np.empty(samples.size, dtype=np.int64)
         chunks = samples // codec.CHUNK_SAMPLES
         for chunk in np.unique(chunks).tolist():
-            value = await self._read_chunk(run, "labels", ref, chunk)
+            value = await self._read_chunk(run, name, ref, chunk)
             width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
             positions = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
             labels[positions] = np.frombuffer(value, dtype=f"<u{width}")[

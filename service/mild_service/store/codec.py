@@ -72,6 +72,7 @@ def decode_run(run_id: str, fields: Fields) -> Run:
         expires_at=int(fields[b"expires"]) / 1000,
         labels=decode_annotation_ref(fields.get(b"labels")),
         audit=decode_annotation_ref(fields.get(b"audit")),
+        logged_labels=decode_annotation_ref(fields.get(b"logged_labels")),
         n_events=int(fields.get(b"events", 0)),
         ids=decode_sample_ids_ref(fields.get(b"ids")),
     )

@@ -9,12 +9,12 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
 from mild_service.errors import RunChanging, RunExists, RunNotFound, StoreDamaged
-from mild_service.models import Round, Run
+from mild_service.models import AnnotationName, Round, Run
 from mild_service.store import codec
 from mild_service.store.bitmaps import read_rounds
 from mild_service.store.context import StoreContext
@@ -298,7 +298,9 @@ class OrphanCleanup:
         epochs = [epoch_field(e.number, e.attempt, e.digest) for e in round_.all_epochs.values()]
         sets = [set_field(ref.digest) for ref in (round_.members, round_.planted) if ref is not None]
         labels_and_audits = [
-            annotation_field(name, ref) for name in ("labels", "audit") if (ref := run.annotation_ref(name)) is not None
+            annotation_field(name, ref)
+            for name in get_args(AnnotationName)
+            if (ref := run.annotation_ref(name)) is not None
         ]
         has_partial_shards = any(epoch.kind == "shards" for epoch in round_.partial_epochs.values())
         for chunk in range(codec.count_chunks(run.spec.num_samples)):

@@ -8,6 +8,7 @@ from redis import Redis
 from mild_core import bitmap
 from mild_core.types import EpochBits, RunSpec
 from mild_service.annotations.external_ids import ExternalIds
+from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -49,9 +50,8 @@ async def run(store: Store) -> Run:
 
 @pytest.fixture
 def predictions(store: Store, settings: Settings) -> PredictionWriter:
-    return PredictionWriter(
-        store, ExternalIds(store, settings.id_cache_bytes), Sandbox(2**29, 60), settings, Telemetry()
-    )
+    ids, labels = ExternalIds(store, settings.id_cache_bytes), LabelsAndAudits(store, Telemetry())
+    return PredictionWriter(store, ids, labels, Sandbox(2**29, 60), settings, Telemetry())
 
 
 async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:

@@ -13,5 +13,5 @@ if ARGV[5] ~= '' then redis.call('HDEL', KEYS[3], ARGV[5]) end
 redis.call('HSET', KEYS[3], ARGV[8], ARGV[9])
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[6])
 extend_ttl(KEYS[1], ARGV[2])
-append_event(KEYS[1], KEYS[4], ARGV[2], ARGV[3] .. '-changed')
+if ARGV[3] ~= 'logged_labels' then append_event(KEYS[1], KEYS[4], ARGV[2], ARGV[3] .. '-changed') end
 return {'set'}
