@@ -43,18 +43,13 @@ def find_unfinished_training(bits: RoundBits) -> str | None:
     samples = bitmap.full(bits.n_samples) if bits.members is None else bits.members
     if bits.planted is not None:
         samples = samples & ~bits.planted
+    sign = _find_rise(bits, samples) or _find_unlearnt(bits, samples)
+    if sign is None:
+        return None
     counts = count_dynamics(bits)
-    hard = samples & bitmap.pack(counts.misclassified > counts.memorised)
-    forgetting = measure_forgetting([bits], hard)
+    forgetting = measure_forgetting([bits], samples & bitmap.pack(counts.misclassified > counts.memorised))
     if forgetting.is_shown_above(FORGETTING_LIMIT):
         return None
-    sign = _find_rise(bits, samples)
-    if sign is None:
-        n_observed = bitmap.popcount(samples & bitmap.pack(counts.observed > 0))
-        n_unlearnt = bitmap.popcount(hard & bitmap.pack(counts.memorised == 0))
-        if n_unlearnt <= LEARNING_UNLEARNT * n_observed:
-            return None
-        sign = f"{n_unlearnt / n_observed:.0%} of the samples were never known (learnt up to {LEARNING_UNLEARNT:.0%})"
     return f"{sign}, and {_describe_forgetting(forgetting)}: the network is still learning; train longer"
 
 
@@ -71,6 +66,16 @@ def _find_rise(bits: RoundBits, samples: Bitmap) -> str | None:
         f"agreement with the labels rose by {rise:.3f} to {last[-1]:.3f} over the last {last.size} epochs (finished "
         f"within {LEARNING_Z:g} standard errors, {LEARNING_Z * standard_error:.3f})"
     )
+
+
+def _find_unlearnt(bits: RoundBits, samples: Bitmap) -> str | None:
+    """Describe the share of the observed samples that were never memorised; None if most were."""
+    observed = samples if bits.observed is None else samples & np.bitwise_or.reduce(bits.observed)
+    n_observed = bitmap.popcount(observed)
+    n_unlearnt = bitmap.popcount(observed & ~np.bitwise_or.reduce(bits.correct))
+    if n_unlearnt <= LEARNING_UNLEARNT * n_observed:
+        return None
+    return f"{n_unlearnt / n_observed:.0%} of the samples were never known (learnt up to {LEARNING_UNLEARNT:.0%})"
 
 
 def _describe_forgetting(forgetting: Forgetting) -> str:

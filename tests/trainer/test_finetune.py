@@ -1,13 +1,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from mild_client import LocalSelector
 from mild_core import bitmap
+from mild_core.results import Selection
+from mild_core.selection import select
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.settings import FinishName, TrainSettings
@@ -118,9 +122,13 @@ def test_a_run_counts_what_it_passed_through_the_network(quick: TrainSettings, d
 
 
 def test_a_set_of_one_is_not_trained_on(quick: TrainSettings, digits: Dataset) -> None:
-    selection = replace(quick.selection, fraction=0.001, min_keep=0)
-    history = run_rounds(replace(quick, rounds=1, finish="supervised", selection=selection), data=digits)
-    assert history.rounds[0].n_selected < 2
+    def keep_one(*arguments: Any) -> Selection:
+        selection = select(*arguments)
+        return replace(selection, bitmap=bitmap.from_indices([0], selection.n_samples))
+
+    settings = replace(quick, rounds=1, finish="supervised")
+    history = run_rounds(settings, LocalSelector(select=keep_one), data=digits)
+    assert history.rounds[0].n_selected == 1
     assert history.finish_result is None
 
 
