@@ -1,70 +1,38 @@
 """Estimates of the noise rate, and of the precision and recall of a cut, with 90% intervals.
 
-The value is that of the fit. The interval covers the variation under resampling of the histogram (parametric
-bootstrap), the values of the other fits, and how far both were from the truth on recorded trainings: the model is an
-approximation, and its sampling error alone would make the interval too narrow.
+The value is that of the fit. The interval covers the value of the fit `anchored` too, and how far both were from the
+truth on recorded trainings. The model is an approximation: next to that, its sampling error is small.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from mild_core.mixture.mixture import Mixture, fit_mixture, refit_histograms
+from mild_core.mixture.mixture import Mixture
 from mild_core.mixture.weibull import Floats
 from mild_core.results import Curves, Estimate
-from mild_core.types import Fit
 
-N_BOOTSTRAP = 20
 QUANTITIES = ("noise_rate", "precision", "recall")
 NO_ESTIMATES: Mapping[str, Estimate | None] = dict.fromkeys(QUANTITIES)
 _MISFIT = 0.5
 """Margin on either side of an interval, in units of the fitted noise rate: how far the truth was outside on nine tenths
 of the choosing half of the recorded sequences. Real components overlap more than fitted ones, so sets are less pure and
 less complete than a fit implies."""
-_ALTERNATIVE_FITS: tuple[Fit, ...] = ("anchored", "grouped", "censored")
 
 
-def estimate_curves(
-    mixture: Mixture,
-    counts: Floats,
-    cell_likelihood: Floats | None = None,
-    checked_counts: Floats | None = None,
-    anchored: Mixture | None = None,
-) -> Curves:
+def estimate_curves(mixture: Mixture, anchored: Mixture) -> Curves:
     """Estimate noise rate, precision and recall of every cut, each with a 90% interval.
 
     Parameters
     ----------
     mixture
         The fit in use.
-    counts, cell_likelihood, checked_counts
-        The data of the fit, as in `fit_mixture`. The bootstrap resamples whole bins even where these data have cells.
     anchored
-        The fit ``anchored`` of these data, if it is known.
+        The fit ``anchored`` of the same data.
     """
-    rng = np.random.default_rng(0)
-    n_samples = int(counts.sum())
-    density = mixture.densities.sum(axis=0)
-    resampled_checks = checked_counts if cell_likelihood is None else None  # resamples have bins, not cells
-    fixed_counts = np.zeros_like(density) if resampled_checks is None else resampled_checks.sum(axis=0)
-    n_drawn = n_samples - int(fixed_counts.sum())  # checked samples are not resampled
-    resamples = fixed_counts + rng.multinomial(n_drawn, density / density.sum(), size=N_BOOTSTRAP)
-    draws = np.array([_compute_quality(fit) for fit in refit_histograms(mixture, resamples, resampled_checks)])
-    alternatives = np.array(
-        [
-            _compute_quality(
-                anchored
-                if anchored is not None and kind == anchored.kind
-                else fit_mixture(counts, kind, cell_likelihood, checked_counts)
-            )
-            for kind in _ALTERNATIVE_FITS
-            if kind != mixture.kind
-        ]
-    )
-    value = _compute_quality(mixture)
+    value, other = _compute_quality(mixture), _compute_quality(anchored)
     margin = _MISFIT * value[0, 0]
-    low = np.minimum(np.quantile(draws, 0.05, axis=0), np.minimum(alternatives.min(axis=0), value)) - margin
-    high = np.maximum(np.quantile(draws, 0.95, axis=0), np.maximum(alternatives.max(axis=0), value)) + margin
+    low, high = np.minimum(value, other) - margin, np.maximum(value, other) + margin
     return Curves(value, np.maximum(low, 0.0), np.minimum(high, 1.0))
 
 

@@ -29,8 +29,9 @@ from mild_core.scores import EPSILON, PartialObservation, Scores, score_samples
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
 from mild_core.types import Fit, Metric, RoundBits, SelectionOptions, Verdict
 from mild_core.verdict import (
-    LATE_MEMORISATION,
     MIN_BINS,
+    SEPARABLE_DISTANCE,
+    SEPARABLE_MEMORISATION,
     SINGLE_WEIGHT,
     bound_noise_rate,
     check_sufficiency,
@@ -243,10 +244,10 @@ class _JudgedFit:
     memorisation
         Late memorisation of the samples that were misclassified in most epochs, 1 if there are none; None if it is
         unknown.
+    anchored
+        The fit ``anchored`` of the same data, where it was made too.
     early
         How often every round was cut to its first quarter.
-    anchored
-        The fit ``anchored`` of the same data; None if it was not made.
     """
 
     evidence: _Evidence
@@ -254,8 +255,8 @@ class _JudgedFit:
     verdict: Verdict
     reasons: tuple[str, ...]
     memorisation: float | None = None
-    early: int = 0
     anchored: Mixture | None = None
+    early: int = 0
 
     @property
     def trusted_mixture(self) -> Mixture | None:
@@ -289,21 +290,23 @@ def _judge_epochs(rounds: Sequence[RoundBits], options: SelectionOptions, annota
     """Fit and judge all epochs, or only the first ones if mislabelled samples are memorised late.
 
     As long as the samples that were misclassified in most epochs are known in the last quarter of them, the first
-    quarter of every round is judged too. The fit with the components farthest apart decides, of those that allow a cut.
+    quarter of every round is judged too. In the first epochs right labels are still being learnt, so a fit of these
+    needs components that are far apart. Of the fits that allow a cut, the one with the largest distance decides.
     """
     last = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
     judged = [last]
-    while last.memorisation is not None and last.memorisation >= LATE_MEMORISATION:
+    while last.memorisation is not None and last.memorisation > SEPARABLE_MEMORISATION:
         n_epochs, rounds = _count_epochs(rounds), take_first_quarter(rounds, MIN_BINS - 1)
         if _count_epochs(rounds) == n_epochs:
             break
         reason = (
             f"{last.memorisation:.0%} of the samples that were misclassified in most epochs are known in the last "
-            f"quarter (memorised late from {LATE_MEMORISATION:.0%}), so the first quarter judges"
+            f"quarter (memorised late above {SEPARABLE_MEMORISATION:.0%}), so the first quarter judges"
         )
         early = _fit_evidence(_collect_evidence(rounds, options, annotations), options)
         last = replace(early, early=last.early + 1, reasons=(reason, *early.reasons))
-        judged.append(last)
+        if last.distance >= SEPARABLE_DISTANCE:
+            judged.append(last)
     return max(judged, key=lambda fit: fit.distance)
 
 
@@ -382,17 +385,23 @@ def _fit_evidence(evidence: _Evidence, options: SelectionOptions) -> _JudgedFit:
     tailed = _judge_mixture(evidence, "tailed", memorisation)
     # Structured noise fits the tail too: a fit with tails that finds noise but separates nothing decides nothing.
     finds_noise = tailed.mixture is not None and tailed.mixture.weights[1] >= SINGLE_WEIGHT
-    return anchored if finds_noise and tailed.verdict != "separable" else replace(tailed, anchored=anchored.mixture)
+    chosen = anchored if finds_noise and tailed.verdict != "separable" else tailed
+    return replace(chosen, anchored=anchored.mixture)
 
 
 def _judge_mixture(evidence: _Evidence, kind: Fit, memorisation: float | None) -> _JudgedFit:
     """Fit one kind of mixture, and judge the fit."""
-    mixture = fit_mixture(evidence.cell_counts, kind, evidence.cell_likelihood, evidence.checked_counts)
+    mixture = _fit_mixture(evidence, kind)
     scored = evidence.scores.scored
     is_clean = (mixture.compute_noisy_posterior(evidence.cell_likelihood) <= 0.5)[evidence.cell_indices]
     forgetting = measure_forgetting(evidence.rounds, bitmap.pack(_expand_to_samples(is_clean, scored)))
     verdict, reasons = judge_fit(mixture, forgetting, memorisation, evidence.planted_bound)
     return _JudgedFit(evidence, mixture, verdict, reasons, memorisation)
+
+
+def _fit_mixture(evidence: _Evidence, kind: Fit) -> Mixture:
+    """Fit one kind of mixture."""
+    return fit_mixture(evidence.cell_counts, kind, evidence.cell_likelihood, evidence.checked_counts)
 
 
 def _measure_memorisation(evidence: _Evidence, metric: Metric) -> float | None:
@@ -507,9 +516,8 @@ def _estimate_curves(fit: _JudgedFit, threshold: Threshold) -> Curves | None:
     """Estimate the quality of every cut; None if nothing was cut or the fit is not separable."""
     if fit.mixture is None or threshold.cut is None or fit.verdict != "separable":
         return None
-    evidence = fit.evidence
     return estimate_curves(
-        fit.mixture, evidence.cell_counts, evidence.cell_likelihood, evidence.checked_counts, fit.anchored
+        fit.mixture, _fit_mixture(fit.evidence, "anchored") if fit.anchored is None else fit.anchored
     )
 
 

@@ -21,12 +21,11 @@ MIN_DISTINCT = 4
 """Bins, scored samples and distinct scores that a fit needs."""
 
 SEPARABLE_DISTANCE = 3.0
-SEPARABLE_MEMORISATION = 0.33
+SEPARABLE_MEMORISATION = 0.36
 """A fit is separable if the distance of its components, in standard deviations, is at least, the late memorisation of
 the samples that were misclassified in most epochs at most these, and the forgetting of its clean samples is below
-`FORGETTING_LIMIT`."""
-LATE_MEMORISATION = 0.55
-"""Late memorisation from which mislabelled samples may be memorised, so that the first quarter of the epochs judges."""
+`FORGETTING_LIMIT`. Above that memorisation, mislabelled samples may be memorised, and the first quarter of the epochs
+is judged too."""
 
 SINGLE_WEIGHT = 0.04
 SINGLE_CLEAN_MEAN = 0.6

@@ -147,24 +147,6 @@ def fit_mixture(
     return next((other for other in others if other.log_likelihood > required), preferred)
 
 
-def refit_histograms(mixture: Mixture, histograms: Floats, checked_counts: Floats | None = None) -> list[Mixture]:
-    """Fit several histograms by the kind of fit of `mixture`, starting from its parameters.
-
-    Parameters
-    ----------
-    mixture
-        The fit to start from; its top bin stays open or closed.
-    histograms
-        Shape (n_problems, n_bins), number of samples in every bin.
-    checked_counts
-        As in `fit_mixture`, the same for all histograms.
-    """
-    problem = _FitProblem(mixture.kind, histograms.shape[1], None, checked_counts, open_top=mixture.open_top)
-    start = np.tile(np.clip(_compute_theta(mixture), problem.low, problem.high), (len(histograms), 1))
-    theta, _ = minimise(problem.make_objective(histograms), start, problem.low, problem.high)
-    return [problem.make_mixture(row, counts) for row, counts in zip(theta, histograms, strict=True)]
-
-
 def fit_groups(mixture: Mixture, group_counts: Floats, cell_likelihood: Floats | None = None) -> list[Mixture]:
     """Fit the histogram of every group of samples with partial pooling.
 

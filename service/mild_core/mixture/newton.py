@@ -1,7 +1,7 @@
 """Newton's method within bounds, for many small problems of the same form at once.
 
 With five parameters and a few hundred cells, a general optimiser spends more time on bookkeeping than on arithmetic.
-So all starts of a fit, and all resamples of a bootstrap, take every step together. The Hessian is used with the
+So all starts of a fit, or all groups of samples, take every step together. The Hessian is used with the
 absolute values of its eigenvalues, so that a step descends at a saddle point too, and is damped until it descends.
 """
 
