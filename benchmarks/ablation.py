@@ -62,7 +62,6 @@ def list_constants() -> Iterator[Constant]:
         "FORGETTING_LIMIT": np.inf,
         "SEPARABLE_FORGETTING": np.inf,
         "SEPARABLE_MEMORISATION": np.inf,
-        "LATE_MEMORISATION": np.inf,
         "SINGLE_WEIGHT": 0.0,
         "SINGLE_CLEAN_MEAN": np.inf,
         "SINGLE_F1_GAIN": 0.0,

@@ -8,12 +8,13 @@ cannot be right: without noise, and in trainings that are still learning.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mild_core import bitmap
+from mild_core.scores import score_samples
 from mild_core.selection import select
 from mild_core.types import Fit, SelectionOptions
 
@@ -24,6 +25,11 @@ LEARNING = "learning"
 """The family of the trainings that are still learning; all other families are finished."""
 FITS: tuple[Fit, ...] = ("anchored", "tailed", "grouped")
 _GAP_BAR, _DROPPED_BAR = 0.05, 0.02
+MEAN_GAP_BAR, WORST_GAP_BAR = 0.0125, 0.1
+"""Bars of every family, without its twins."""
+_SAME, _OTHER_TRUTH = 0.05, 0.1
+"""Two sequences are twins if their histograms differ by at most the first, in total variation, and their noise rates by
+at least the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,63 @@ class FamilyRow:
     dropped: float
     gap: float
     verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Two sequences with the same histogram and different truths, which no fit can tell apart.
+
+    Attributes
+    ----------
+    names, noise
+        Of both.
+    distance
+        Total variation between their histograms.
+    """
+
+    names: tuple[str, str]
+    noise: tuple[float, float]
+    distance: float
+
+
+def find_twins(traces: Sequence["Trace"]) -> list[Twins]:
+    """Find the pairs of sequences whose histograms are equal and whose noise rates are not."""
+    histograms = []
+    for trace in traces:
+        scores = score_samples(trace.rounds, "mild-simple")
+        counts = np.bincount(scores.bins, minlength=scores.n_bins)
+        noise = float(1 - trace.clean[trace.judged].mean())
+        histograms.append((trace.name, noise, counts / counts.sum()))
+    twins = []
+    for (name, noise, shares), (other, other_noise, other_shares) in combinations(histograms, 2):
+        if shares.size == other_shares.size and abs(noise - other_noise) >= _OTHER_TRUTH:
+            distance = float(np.abs(shares - other_shares).sum() / 2)
+            if distance <= _SAME:
+                twins.append(Twins((name, other), (noise, other_noise), distance))
+    return sorted(twins, key=lambda pair: pair.distance)
+
+
+def report_twins(rows: Sequence[FamilyRow], twins: Sequence[Twins]) -> list[str]:
+    """Format the pairs, and the gaps of the default fit in every family without their sequences."""
+    apart = {name for pair in twins for name in pair.names}
+    lines = [
+        f"{len(twins)} pairs, of {len(apart)} sequences, whose histograms differ by at most {_SAME:g} (total "
+        f"variation) and whose noise rates by at least {_OTHER_TRUTH:g}. What is right for one is wrong for the other.",
+        "",
+        "| sequence | noise | sequence | noise | total variation |",
+        "|---|---|---|---|---|",
+    ]
+    for pair in twins:
+        (name, other), (noise, other_noise) = pair.names, pair.noise
+        lines.append(f"| {name} | {noise:.3f} | {other} | {other_noise:.3f} | {pair.distance:.3f} |")
+    lines += ["", "| family, without these | sequences | mean gap | worst | bars |", "|---|---|---|---|---|"]
+    own = sorted((row for row in rows if row.name not in apart), key=_by_family_and_fit)
+    for family, group in groupby(own, key=lambda row: row.family):
+        gaps = np.array([row.gap for row in group])
+        is_reached = gaps.mean() <= MEAN_GAP_BAR and gaps.max() <= WORST_GAP_BAR
+        verdict = "reached" if is_reached else "MISSED"
+        lines.append(f"| {family} | {gaps.size} | {gaps.mean():.4f} | {gaps.max():.3f} | {verdict} |")
+    return lines
 
 
 def judge_families(traces: Sequence["Trace"], fits: Sequence[Fit] = FITS) -> list[FamilyRow]:

@@ -26,7 +26,7 @@ from mild_core.types import Fit, RoundBits
 RESULTS = Path(__file__).parent / "results"
 N_EPOCHS = 100
 BARS = {("density", "reliability"): 300, ("density", "surpyval"): 100, ("anchored", "reliability"): 100}
-BARS |= {("anchored", "surpyval"): 40}
+BARS |= {("anchored", "surpyval"): 40, ("tailed", "reliability"): 100, ("tailed", "surpyval"): 40}
 
 
 def scores(n_samples: int) -> np.ndarray:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     values = scores(50_000)
     others = peers(values)
-    kinds: tuple[Fit, ...] = ("density", "anchored", "grouped", "censored")
+    kinds: tuple[Fit, ...] = ("density", "tailed", "anchored", "grouped", "censored")
     works: list[Callable[[], object]] = [partial(ours, values, kind) for kind in kinds] + [
         fit for fit, _ in others.values()
     ]
