@@ -1,8 +1,7 @@
 """The random audit of a run: ``/ui/runs/{run_id}/audit`` draws samples, shows them to checkers, and what they bound."""
 
 from dataclasses import asdict, replace
-from typing import Annotated, Any, Literal, get_args
-from urllib.parse import parse_qs
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -17,14 +16,14 @@ from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_choice_snippet
 from mild_service.dashboard.progress import DrawProgress, find_draw
-from mild_service.dashboard.rendering import link, render
+from mild_service.dashboard.rendering import link, redirect, render
 from mild_service.dashboard.run_page import PageDep
 from mild_service.dashboard.sample_pages import Index, allow_images
 from mild_service.errors import InvalidRequest
 from mild_service.image_urls import fill_image_url
 from mild_service.models import Run
 from mild_service.selecting.selections import Selections
-from mild_service.web import bodies, media_types
+from mild_service.web import bodies
 from mild_service.web.dependencies import (
     AuditDrawsDep,
     CallerDep,
@@ -35,10 +34,7 @@ from mild_service.web.dependencies import (
     SelectionsDep,
 )
 
-Answer = Literal["clean", "wrong", "unsure"]
-
 PAGE_SIZE = 100
-_MAX_FORM_BYTES = 4096
 _ANSWERS = {"clean": True, "wrong": False, "unsure": False}
 
 router = APIRouter(include_in_schema=False)
@@ -128,11 +124,11 @@ async def _build_rows(
 @router.post("/ui/runs/{run_id}/audit/draw")
 async def draw_samples(request: Request, run_id: RunId, runs: RunsDep, audit_draws: AuditDrawsDep) -> RedirectResponse:
     """Draw as many samples as the form asks for, and redirect to them."""
-    size = (await _read_form(request)).get("n", "")
+    size = (await bodies.read_form(request)).get("n", "")
     if not (size.isascii() and size.isdigit() and len(size) < 10):
         raise InvalidRequest(f"n is {size[:40]!r}; give the number of samples to draw")
     await audit_draws.draw(await runs.find(run_id), int(size), None, {})
-    return _redirect(request, run_id)
+    return redirect(request, f"/ui/runs/{run_id}/audit")
 
 
 @router.post("/ui/runs/{run_id}/audit/{index}")
@@ -140,9 +136,9 @@ async def answer_sample(
     request: Request, run_id: RunId, index: Index, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep
 ) -> RedirectResponse:
     """Mark a drawn sample with the answer in the form, and redirect to the next one without a mark."""
-    answer = (await _read_form(request)).get("answer", "")
+    answer = (await bodies.read_form(request)).get("answer", "")
     if answer not in _ANSWERS:
-        raise InvalidRequest(f"answer is {answer[:40]!r}; give one of {', '.join(get_args(Answer))}")
+        raise InvalidRequest(f"answer is {answer[:40]!r}; give one of {', '.join(_ANSWERS)}")
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     draw = find_draw(run, audit)
     if draw is None or index not in draw.indices:
@@ -150,17 +146,5 @@ async def answer_sample(
     await labels_and_audits.put_audit(run, AuditChange.from_marks([index], [_ANSWERS[answer]], run.spec.num_samples))
     following = draw.answer(index).find_next_unanswered(index)
     fragment = "" if following is None else f"#sample-{following}"
-    return _redirect(request, run_id, _find_page(draw, following), fragment)
-
-
-async def _read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form, each with its first value."""
-    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
-    body = (await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace")
-    return {name: values[0] for name, values in parse_qs(body).items()}
-
-
-def _redirect(request: Request, run_id: str, number: int = 0, fragment: str = "") -> RedirectResponse:
-    """Redirect to a page of the drawn samples."""
-    path = link(f"/ui/runs/{run_id}/audit", page=number or None) + fragment
-    return RedirectResponse(request.scope.get("root_path", "") + path, 303, headers={"Cache-Control": "no-store"})
+    number = _find_page(draw, following)
+    return redirect(request, link(f"/ui/runs/{run_id}/audit", page=number or None) + fragment)

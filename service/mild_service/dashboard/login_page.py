@@ -1,22 +1,17 @@
 """Login and logout: ``/ui/login`` exchanges an API key for a session cookie."""
 
-from urllib.parse import parse_qs
-
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, Response
 
 from mild_service import api_keys
 from mild_service.auth import Authenticator
-from mild_service.dashboard.rendering import render
-from mild_service.web import bodies, media_types
+from mild_service.dashboard.rendering import redirect, render
+from mild_service.web import bodies
 from mild_service.web.auth import SESSION_COOKIE
 from mild_service.web.csrf import check_same_site
 from mild_service.web.dependencies import SettingsDep
 
 router = APIRouter(include_in_schema=False)
-
-
-_MAX_FORM_BYTES = 4096
 
 
 @router.get("/ui/login")
@@ -29,9 +24,8 @@ async def show_login(request: Request) -> HTMLResponse:
 async def log_in(request: Request, settings: SettingsDep) -> Response:
     """Begin a session with the API key in the form, and redirect to the next page."""
     check_same_site(request)
-    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
-    form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
-    secret = form.get("key", [""])[0].strip()
+    form = await bodies.read_form(request)
+    secret = form.get("key", "").strip()
     authenticator = _get_authenticator(request)
     key = await authenticator.find_by_secret(secret) if await authenticator.requires_key() else None
     api_keys.log_audit_event(
@@ -40,10 +34,10 @@ async def log_in(request: Request, settings: SettingsDep) -> Response:
         client=request.client.host if request.client else None,
         request_id=request.state.request_id,
     )
-    next_path = form.get("next", [""])[0]
+    next_path = form.get("next", "")
     if key is None:
         return await _render_login_page(request, next_path, failed=True)
-    response = _redirect_to(request, next_path if _is_own_page(next_path) else "/ui/")
+    response = redirect(request, next_path if _is_own_page(next_path) else "/ui/")
     response.set_cookie(
         SESSION_COOKIE,
         await authenticator.begin_session(secret),
@@ -62,7 +56,7 @@ async def log_out(request: Request) -> Response:
     check_same_site(request)
     if session := request.cookies.get(SESSION_COOKIE):
         await _get_authenticator(request).end_session(session)
-    response = _redirect_to(request, "/ui/login")
+    response = redirect(request, "/ui/login")
     response.delete_cookie(SESSION_COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict")
     return response
 
@@ -84,12 +78,6 @@ async def _render_login_page(request: Request, next_path: str, failed: bool = Fa
 def _is_own_page(path: str) -> bool:
     """Return whether a path is a page of the dashboard: a login must not redirect to another site."""
     return path.startswith("/ui/") and "\\" not in path and path.isprintable()
-
-
-def _redirect_to(request: Request, path: str) -> RedirectResponse:
-    return RedirectResponse(
-        request.scope.get("root_path", "") + path, status_code=303, headers={"Cache-Control": "no-store"}
-    )
 
 
 def _get_authenticator(request: Request) -> Authenticator:

@@ -15,7 +15,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import Scope
@@ -195,6 +195,11 @@ def link(path: str, **query: Any) -> str:
     """Return a path with a query string, without the parameters that are None or empty."""
     parameters = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{path}?{urlencode(parameters)}" if parameters else path
+
+
+def redirect(request: Request, path: str) -> RedirectResponse:
+    """Redirect the browser to a path below the root of the service, with GET."""
+    return RedirectResponse(request.scope.get("root_path", "") + path, 303, headers={"Cache-Control": "no-store"})
 
 
 def script_data(value: Any) -> Markup:

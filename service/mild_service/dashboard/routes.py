@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mild_service.dashboard import (
@@ -19,7 +19,7 @@ from mild_service.dashboard import (
     sample_pages,
     selection_pages,
 )
-from mild_service.dashboard.rendering import link, render
+from mild_service.dashboard.rendering import link, redirect, render
 from mild_service.web import media_types
 
 _PAGES = (login_page, runs_page, run_page, selection_pages, sample_pages, audit_page)
@@ -72,11 +72,9 @@ def _render_problem(request: Request, problem: Mapping[str, Any], start: Message
     """Render a problem as a page, or redirect to the login; `start` is the message with the problem's headers."""
     status: int = problem["status"]
     if status == 401 and request.method in ("GET", "HEAD"):
-        root = request.scope.get("root_path", "")
-        path = request.scope["path"].removeprefix(root)
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         query = request.scope["query_string"].decode("latin-1")
-        location = link(f"{root}/ui/login", next=f"{path}?{query}" if query else path)
-        return RedirectResponse(location, 303, headers={"Cache-Control": "no-store"})
+        return redirect(request, link("/ui/login", next=f"{path}?{query}" if query else path))
     retry = Headers(raw=start["headers"]).get("retry-after")
     headers = {"Retry-After": retry} if retry else {}
     return render(request, "problem.html", {"problem": problem}, status, headers)

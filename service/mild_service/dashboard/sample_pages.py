@@ -1,8 +1,7 @@
 """The pages about samples: ``/ui/runs/{run_id}/samples``, filtered and in order, and the page of one sample."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, get_args
-from urllib.parse import parse_qs
+from typing import Annotated, Any, Literal, TypeAlias
 
 import anyio.to_thread
 import numpy as np
@@ -21,14 +20,14 @@ from mild_core.inspect.sample_table import (
 )
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.dashboard import charts
-from mild_service.dashboard.rendering import link, render
+from mild_service.dashboard.rendering import link, redirect, render
 from mild_service.dashboard.run_page import PageDep, PageState, RoundQuery
 from mild_service.errors import InvalidRequest, SampleNotFound
 from mild_service.image_urls import fill_image_url, find_image_origin
 from mild_service.models import Run
 from mild_service.selecting.sample_tables import SampleTables, SelectionTable
 from mild_service.selecting.selections import SelectionPlan, Selections
-from mild_service.web import bodies, media_types
+from mild_service.web import bodies
 from mild_service.web.dependencies import (
     CallerDep,
     LabelsAndAuditsDep,
@@ -214,8 +213,7 @@ async def show_samples(
 ) -> Response:
     """Show a page of samples, which begins or ends at the position `after` or `before` of their order."""
     if find and (index := await _find_sample(page.run, sample_ids, find.strip())) is not None:
-        path = link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round)
-        return RedirectResponse(request.scope.get("root_path", "") + path, 303)
+        return redirect(request, link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round))
     context: dict[str, Any] = {**page.template_context(), "filters": filters, "find": find, "sample_page": None}
     selection_table = await load_table(page, selections, tables)
     if selection_table is not None:
@@ -305,7 +303,6 @@ def _parse_range(text: str) -> tuple[int, int] | None:
 Mark = Literal["clean", "wrong", "none"]
 Index = Annotated[int, Path(ge=0, lt=2**63, description="The sample.")]
 
-_MAX_FORM_BYTES = 4096
 _MARK_VALUES = {"clean": True, "wrong": False, "none": None}
 _MARK_NAMES = {value: name for name, value in _MARK_VALUES.items()}
 
@@ -368,14 +365,11 @@ async def mark_sample(
     round_: RoundQuery = None,
 ) -> RedirectResponse:
     """Add the mark in the form to the run's audit, and redirect to the page of the sample."""
-    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
-    form = parse_qs((await bodies.read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace"))
-    mark = form.get("mark", [""])[0]
+    mark = (await bodies.read_form(request)).get("mark", "")
     if mark not in _MARK_VALUES:
-        raise InvalidRequest(f"mark is {mark[:40]!r}; give one of {', '.join(get_args(Mark))}")
+        raise InvalidRequest(f"mark is {mark[:40]!r}; give one of {', '.join(_MARK_VALUES)}")
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     change = AuditChange.from_marks([index], [_MARK_VALUES[mark]], run.spec.num_samples)
     before = _MARK_NAMES[audit.get_mark(index)]
     await labels_and_audits.put_audit(run, change)
-    path = link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before)
-    return RedirectResponse(request.scope.get("root_path", "") + path, 303, headers={"Cache-Control": "no-store"})
+    return redirect(request, link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before))

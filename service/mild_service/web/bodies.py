@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qs
 
 import numpy as np
 from fastapi import Request
@@ -19,7 +20,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError
 from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody
-from mild_service.web import codings
+from mild_service.web import codings, media_types
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -27,6 +28,7 @@ MAX_ENTRIES = 64
 """Most entries of an object in a request."""
 JSON_REMEDY = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
 """Remedy in the error for JSON that is too long."""
+_MAX_FORM_BYTES = 4096
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
@@ -247,6 +249,21 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
     if len(body) > limit:
         raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
     return body
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form that are not empty, each with its first value.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        If the body is no form.
+    BodyTooLarge
+        If the body has more than 4096 bytes.
+    """
+    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
+    body = (await read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace")
+    return {name: values[0] for name, values in parse_qs(body).items()}
 
 
 def parse_json(body: bytes, model: type[Model]) -> Model:
