@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.draw import Deviation
+from mild_core.draw import DRAW_SIZE, Deviation
 from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError
 from mild_core.results import Measured
 from mild_core.types import SelectionOptions
@@ -159,6 +159,11 @@ class Audit:
         return 0 if self.random is None else bitmap.popcount(self.random & ~self.known)
 
     @property
+    def n_answered(self) -> int:
+        """Number of drawn samples that have been checked."""
+        return self.n_drawn - self.n_unanswered
+
+    @property
     def is_complete_draw(self) -> bool:
         """Whether samples were drawn at random and all of them have been checked."""
         return self.n_drawn > 0 and self.n_unanswered == 0
@@ -297,8 +302,9 @@ def _describe_missing_draw(audit: Audit | None) -> str:
     if audit is None or not audit.n_drawn:
         n_marks = 0 if audit is None else audit.n_known
         return (
-            f"threshold 'fdr' needs an audit that was drawn at random, got {n_marks} checked samples and 0 drawn ones; "
-            "draw 100 or more of the judged samples uniformly, check all of their labels, and say which they are"
+            f"threshold 'fdr' needs an audit that was drawn at random, got {n_marks} checked samples and 0 drawn "
+            f"ones; draw {DRAW_SIZE} or more of the judged samples uniformly, check all of their labels, and say which "
+            "they are"
         )
     return (
         f"threshold 'fdr' needs an answer for each of {audit.n_drawn} drawn samples, {audit.n_unanswered} have none; "
@@ -381,7 +387,7 @@ def evaluate_selection(selected: Bitmap, scores: NDArray[np.floating] | None, au
         kept=bitmap.popcount(selected & audit.known),
         kept_clean=bitmap.popcount(selected & audit.clean),
         auc=None if scores is None else _compute_audit_auc(scores, audit),
-        drawn=audit.n_drawn - audit.n_unanswered,
+        drawn=audit.n_answered,
     )
 
 

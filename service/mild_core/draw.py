@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from mild_core.errors import ParameterError
 from mild_core.types import SelectionOptions
 
+DRAW_SIZE = 100
+"""Samples that calls, pages and messages propose to draw and check."""
 _ORDER_OPTIONS = frozenset({"metric", "fit", "evidence"})
 """Options that can change the order of the samples; the others only choose a cut of one order."""
 

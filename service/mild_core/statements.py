@@ -2,8 +2,8 @@
 
 From the strongest basis to the weakest: *bounded* by a random audit, whatever the noise, the network and the scores;
 *measured* on checked samples; *fitted*, which holds only as far as the assumption of the fit does. An experiment whose
-true labels are known measures on all samples (*true*). Where no label was
-checked, the first sentence says that the share of wrong labels is not known. Bounds are rounded to the safe side.
+true labels are known measures on all samples (*true*). Where no label was checked, the first sentence says that the
+share of wrong labels is not known. Bounds are rounded to the safe side.
 """
 
 import math
@@ -13,10 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mild_core.draw import DRAW_SIZE
 from mild_core.guarantee import BOUND_ERROR, UPPER_ERROR, Counts, limit_undrawn_wrong
 
-DRAW_SIZE = 100
-"""Samples that pages and messages propose to draw and check."""
 _SECONDS_PER_CHECK = 5
 _DRAW_SIZES = (50, 100, 300, 500)
 _ASSUMED_WRONG_SHARE = 0.05
@@ -94,15 +93,16 @@ def _describe_measured(selection: Mapping[str, Any]) -> str | None:
     if not measured or not measured["known"]:
         return None
     n_checked = measured["known"]
-    found = describe_shares(measured["precision"], measured["recall"]) or "none of them is both kept and right"
-    alone = "" if guarantee or n_checked == selection["num_samples"] else " These samples speak for themselves alone."
-    return f"On {measured['basis']}: {found}.{alone}"
+    shares = describe_shares(measured["precision"], measured["recall"]) or "none of them is both kept and right"
+    is_representative = guarantee or n_checked == selection["num_samples"]
+    scope = "" if is_representative else " These samples speak for themselves alone."
+    return f"On {measured['basis']}: {shares}.{scope}"
 
 
 def describe_truth(precision: float | None, recall: float | None) -> Statement:
     """Describe the quality that is measured against the true labels of all samples."""
-    found = describe_shares(precision, recall) or "none of the labels is both kept and right"
-    return Statement("true", f"Against the true labels, which only an experiment knows: {found}.")
+    shares = describe_shares(precision, recall) or "none of the labels is both kept and right"
+    return Statement("true", f"Against the true labels, which only an experiment knows: {shares}.")
 
 
 def describe_shares(precision: float | None, recall: float | None) -> str | None:
@@ -136,9 +136,9 @@ FIT_ASSUMPTION = "this holds if wrong labels are learnt as the fit supposes, whi
 """The assumption of all fitted numbers."""
 
 
-def describe_draw(n: int = DRAW_SIZE) -> str:
+def describe_draw() -> str:
     """Describe the step that bounds the quality of a set, without a full stop."""
-    return f"Draw {n:,} samples at random and check them: {describe_checking_time(n)}"
+    return f"Draw {DRAW_SIZE} samples at random and check them: {describe_checking_time(DRAW_SIZE)}"
 
 
 def describe_checking_time(n: int) -> str:
@@ -166,24 +166,20 @@ class DrawPlan:
     upper: float
 
 
-def plan_draws(kept: Sequence[int], cut: int | None, sizes: Sequence[int] = _DRAW_SIZES) -> list[DrawPlan]:
-    """Compute what draws of some sizes would bound, before any of them is made.
+def plan_draws(kept: Sequence[int], cut: int | None) -> list[DrawPlan]:
+    """Compute what draws of 50, 100, 300 and 500 samples would bound; only of those that are fewer than all samples.
 
     Parameters
     ----------
     kept
         Shape (n_cuts,), samples up to each cut; the last one is all that can be drawn.
     cut
-        The cut of the set; None, or -1, for everyone.
-    sizes
-        Sizes of the draws; those that are no smaller than the number of samples are left out.
+        The cut of the set; None, or -1, if it has all samples.
     """
     counts: Counts = np.asarray(kept, dtype=np.int64)
     position = counts.size - 1 if cut is None or cut < 0 else cut
     plans = []
-    for n in sizes:
-        if n >= counts[-1]:
-            continue
+    for n in filter(lambda n: n < counts[-1], _DRAW_SIZES):
         drawn = np.rint(n * counts / counts[-1]).astype(np.int64)
         wrong = np.rint(_ASSUMED_WRONG_SHARE * drawn).astype(np.int64)
         limit = int(limit_undrawn_wrong(counts, drawn, wrong)[position])

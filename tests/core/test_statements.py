@@ -5,6 +5,7 @@ import numpy as np
 
 from mild_core import guarantee
 from mild_core.statements import (
+    describe_checking_time,
     describe_draw,
     describe_quality,
     describe_shares,
@@ -115,4 +116,4 @@ def test_a_plan_says_what_a_draw_would_bound_by_the_functions_of_the_bound() -> 
 
 def test_checking_takes_minutes() -> None:
     assert describe_draw() == "Draw 100 samples at random and check them: about 9 minutes at 5 seconds each"
-    assert describe_draw(10).endswith("about 1 minute at 5 seconds each")
+    assert describe_checking_time(10) == "about 1 minute at 5 seconds each"

@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit, AuditChange
-from mild_core.draw import DrawChoice
-from mild_core.statements import DRAW_SIZE, describe_checking_time, describe_quality, plan_draws
+from mild_core.draw import DRAW_SIZE, DrawChoice
+from mild_core.statements import describe_checking_time, describe_quality, plan_draws
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
-from mild_core.statements import DRAW_SIZE, describe_draw, describe_quality
+from mild_core.draw import DRAW_SIZE
+from mild_core.statements import describe_draw, describe_quality
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from mild_core.audit import Audit, AuditChange
+from mild_core.draw import DRAW_SIZE
 from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError, SampleIndexError, TrailingBitsError
 from mild_core.types import SelectionOptions
 from mild_service.config import Settings
@@ -131,7 +132,7 @@ class AuditView(BaseModel):
 class DrawRequest(RequestModel):
     """Request to draw samples at random, for an audit that guarantees something."""
 
-    n: WholeNumber = Field(100, ge=1, lt=2**31, description="Samples to draw.")
+    n: WholeNumber = Field(DRAW_SIZE, ge=1, lt=2**31, description="Samples to draw.")
     round: WholeNumber | None = Field(
         None, ge=0, lt=2**31, description="A finished round, whose judged samples are drawn from; null: the latest."
     )
@@ -317,7 +318,7 @@ def _serialize_draw(run: Run, audit: Audit) -> dict[str, Any] | None:
         return None
     return {
         "n": audit.n_drawn,
-        "num_answered": audit.n_drawn - audit.n_unanswered,
+        "num_answered": audit.n_answered,
         "round": choice.round,
         "options": asdict(choice.options),
         "indices": drawn.nonzero()[0].tolist(),

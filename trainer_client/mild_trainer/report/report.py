@@ -7,7 +7,8 @@ from typing import Any
 
 from mild_client import MildClient, RoundFit
 from mild_core.agreement import HeldOutAgreement
-from mild_core.statements import DRAW_SIZE, describe_draw, describe_quality
+from mild_core.draw import DRAW_SIZE
+from mild_core.statements import describe_draw, describe_quality
 from mild_trainer.report import figures, html, sample_sections, summary
 from mild_trainer.report.sample_sections import ReportSamples
 from mild_trainer.review.review_runs import ServiceRun, TrainingFolder, open_reviewed_run

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from mild_core import bitmap
 from mild_core.alarms import find_alarms
-from mild_core.statements import DRAW_SIZE, Statement, describe_draw, describe_quality, describe_truth
+from mild_core.draw import DRAW_SIZE
+from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth
 from mild_trainer import clean_set
 from mild_trainer.data import Dataset
 from mild_trainer.training.history import History, RoundRecord
