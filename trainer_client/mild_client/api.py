@@ -45,6 +45,7 @@ from mild_client.requests import (
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
+from mild_core.draw import DRAW_SIZE
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits, RunSpec
 
@@ -320,18 +321,16 @@ class Calls(LogCalls, ResultCalls):
         )
 
     def audit(self, run_id: str, n_samples: int) -> Call[Audit]:
-        """Return the audit of a run: for each checked sample, whether its given label is right, and who was drawn."""
+        """Return the audit of a run: whether each checked label is right, and which samples were drawn."""
         answer = parse_json_object((yield Request("GET", build_run_path(run_id, "audit"))), "indices", "clean")
         audit = Audit.from_marks(answer["indices"], answer["clean"], n_samples)
         draw = answer.get("draw")  # absent from services of earlier versions
-        return (
-            audit
-            if draw is None
-            else dataclasses.replace(audit, random=bitmap.from_indices(draw["indices"], n_samples))
-        )
+        if draw is not None:
+            audit = dataclasses.replace(audit, random=bitmap.from_indices(draw["indices"], n_samples))
+        return audit
 
     def draw_audit(
-        self, run_id: str, n: int = 100, round: int | None = None, changes: OptionChanges | None = None
+        self, run_id: str, n: int = DRAW_SIZE, round: int | None = None, changes: OptionChanges | None = None
     ) -> Call[JsonObject]:
         """Draw samples to audit at random, record the selection to make, and return the draw, as in the HTTP API.
 
@@ -481,11 +480,9 @@ class Calls(LogCalls, ResultCalls):
 
     def _put_set(self, run_id: str, path: str, samples: SampleSet, name: str, attempt: int | None) -> Call[None]:
         """Store a set of samples as a bitmap; the run is asked for its size where masks or indices need it."""
-        n_samples: int | None = None
         if needs_n_samples(samples):
-            n_samples = parse_json_object((yield Request("GET", build_run_path(run_id))), "num_samples")["num_samples"]
-        if n_samples is not None:
-            samples = to_bitmap(samples, name, n_samples)
+            state = parse_json_object((yield Request("GET", build_run_path(run_id))), "num_samples")
+            samples = to_bitmap(samples, name, state["num_samples"])
         body = samples if isinstance(samples, bytes) else to_array(samples, name).tobytes()
         yield from self.upload(Request.with_body("PUT", path, body, BITMAP, attempt))
 

@@ -211,17 +211,16 @@ def to_bits(correct: Any, observed: Any = None, n_samples: int | None = None) ->
     """
     if not isinstance(correct, EpochBits):
         mask = to_mask(correct, "correct", n_samples)
-        seen = None if observed is None else bitmap.pack(to_mask(observed, "observed", mask.size))
-        bits = EpochBits(mask.size, bitmap.pack(mask), seen)
+        observed = None if observed is None else bitmap.pack(to_mask(observed, "observed", mask.size))
+        bits = EpochBits(mask.size, bitmap.pack(mask), observed)
     else:
         size = to_integer(correct.n_samples, "n_samples")
         if n_samples is not None and size != n_samples:
             raise ParameterError(
                 f"the bits are those of {size} samples, the run has {n_samples}; give a bit for each sample of the run"
             )
-        rows = [None if part is None else _pack(part, size) for part in (correct.correct, correct.observed)]
-        assert rows[0] is not None
-        bits = EpochBits(size, rows[0], rows[1])
+        observed = None if correct.observed is None else _pack(correct.observed, "observed", size)
+        bits = EpochBits(size, _pack(correct.correct, "correct", size), observed)
     return EpochBits.from_body(bits.to_body(), bits.n_samples)
 
 
@@ -337,7 +336,7 @@ def to_json(value: Any) -> Any:
     raise ParameterError(f"{value!r:.100} cannot be sent as JSON; give numbers, texts, lists or mappings")
 
 
-def _pack(part: Any, n_samples: int) -> Bitmap:
-    """Return packed bits as they are, and pack a mask of shape (n_samples,)."""
-    array = to_array(part, "correct")
-    return array if array.dtype == np.uint8 else bitmap.pack(to_mask(array, "correct", n_samples))
+def _pack(bits: Any, name: str, n_samples: int) -> Bitmap:
+    """Return packed bits as they are, and pack a mask of shape (n_samples,); `name` is theirs in error messages."""
+    array = to_array(bits, name)
+    return array if array.dtype == np.uint8 else bitmap.pack(to_mask(array, name, n_samples))

@@ -242,8 +242,7 @@ def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) 
     TooLarge
         If the file is too long for one request, and is compressed or has a format without lines.
     """
-    detected_type, encoding = detect_format(path, media_type)
-    media_type = media_type or detected_type
+    media_type, encoding = detect_format(path, media_type)
     n_bytes = path.stat().st_size
     limit = int(limits.get("max_log_bytes", n_bytes))
     if n_bytes <= limit:

@@ -1,6 +1,7 @@
 """From a model's outputs to correctness: the one rule of the tracker and of all callbacks."""
 
 import logging
+import math
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -16,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 Array: TypeAlias = Any
 """A numpy array or a torch tensor; the result is of the same kind."""
-
-_INFINITY = float("inf")
 
 
 def compute_outcomes(outputs: Array, labels: Array, threshold: float | None = None) -> tuple[Array, Array]:
@@ -52,12 +51,12 @@ def compute_outcomes(outputs: Array, labels: Array, threshold: float | None = No
         labels = labels.reshape(-1)
     if threshold is not None:
         largest = outputs.reshape(-1)
-        return (largest > threshold) == labels, abs(largest) < _INFINITY
+        return (largest > threshold) == labels, abs(largest) < math.inf
     if hasattr(outputs, "detach"):
         largest, predicted = outputs.max(1)
     else:
         largest, predicted = outputs.max(1), outputs.argmax(1)
-    return predicted == labels, abs(largest) < _INFINITY
+    return predicted == labels, abs(largest) < math.inf
 
 
 def check_labels(low: float, high: float, n_outputs: int) -> None:

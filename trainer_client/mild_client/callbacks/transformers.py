@@ -76,9 +76,9 @@ class MildCallback(TrainerCallback):
             _, logits, labels = step
             if labels is None or isinstance(labels, tuple):
                 raise ParameterError(
-                    f"a batch holds {', '.join(batch)}, of which {_join(trainer.label_names)} are the labels, and one "
-                    "column of labels is needed; name it in TrainingArguments(label_names=[…]), or let the collator "
-                    "add it as `labels`"
+                    f"a batch holds {', '.join(batch)}, of which {', '.join(trainer.label_names) or 'none'} are the "
+                    "labels, and one column of labels is needed; name it in TrainingArguments(label_names=[…]), or "
+                    "let the collator add it as `labels`"
                 )
             if isinstance(logits, tuple):  # the other outputs, such as hidden states, follow
                 logits = logits[0]
@@ -104,7 +104,3 @@ def attach(trainer: Trainer, backend: SelectionBackend, round: int = 0, threshol
     callback = MildCallback(backend, trainer, round=round, threshold=threshold)
     trainer.add_callback(callback)
     return callback
-
-
-def _join(names: Any) -> str:
-    return ", ".join(names) or "none"
