@@ -7,6 +7,7 @@ import pytest
 from mild_core.selection import select
 from mild_trainer.clean_set import CleanSet, check_set_path
 from mild_trainer.errors import DataError
+from mild_trainer.recorded_bits import RecordedBits
 
 KEPT = np.array([True, False, True])
 PROBABILITY = np.array([0.0125, 1 - 1e-9, np.nan], dtype=np.float32)
@@ -44,7 +45,7 @@ def test_a_table_of_many_samples_numbers_them_through(tmp_path: Path) -> None:
 
 def test_the_set_of_a_selection_is_written_as_indices(tmp_path: Path) -> None:
     selection = select(np.arange(20)[:, None] >= np.where(np.arange(90) < 60, np.arange(90) % 7, 18))
-    clean_set = CleanSet.from_selection(selection)
+    clean_set = RecordedBits([]).make_clean_set(selection)
     clean_set.write(tmp_path / "clean.npy")
     assert np.load(tmp_path / "clean.npy").tolist() == selection.indices.tolist()
     assert clean_set.describe_file(Path("clean.npy")) == "The clean set: clean.npy, the indices of 60 of 90 samples"

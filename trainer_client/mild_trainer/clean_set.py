@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.atomic_write import replace_atomically, write_atomically
-from mild_core import bitmap
-from mild_core.results import Selection
 from mild_trainer.errors import DataError
 
 COLUMNS = ("index", "id", "label", "kept", "probability", "suggested_label")
@@ -44,20 +42,6 @@ class CleanSet:
     labels: Sequence[int | str | None] | None = None
     suggested_labels: Sequence[int | str | None] | None = None
     are_paths: bool = False
-
-    @classmethod
-    def from_selection(
-        cls,
-        selection: Selection,
-        ids: Sequence[str] | None = None,
-        labels: Sequence[int | str | None] | None = None,
-        suggested_labels: Sequence[int | str | None] | None = None,
-        *,
-        are_paths: bool = False,
-    ) -> "CleanSet":
-        """Return the clean set of a selection."""
-        kept = bitmap.unpack(selection.bitmap, selection.n_samples)
-        return cls(kept, selection.noisy_posterior, ids, labels, suggested_labels, are_paths)
 
     def write(self, path: Path) -> None:
         """Replace the file at `path` by this set.

@@ -171,7 +171,8 @@ def select(
     out: _SetOut = None,
 ) -> None:
     """Print the clean set of a file of recorded predictions, as JSON; with --out, write it to a file."""
-    from mild_trainer.file_selection import FileSource, parse_columns, select_from_file
+    from mild_trainer.file_selection import parse_columns, select_from_file
+    from mild_trainer.recorded_bits import FileSource
 
     with exit_on_error():
         if out is not None:

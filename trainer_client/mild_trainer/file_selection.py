@@ -1,7 +1,5 @@
 """Selection from a file of recorded predictions, the work of ``mild select``."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client import RoundFit
-from mild_client.logs import SamplesBy
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
@@ -21,39 +18,12 @@ from mild_trainer import forgetting_stats
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.data import files
 from mild_trainer.errors import DataError
-from mild_trainer.recorded_bits import RecordedBits
+from mild_trainer.recorded_bits import FileSource, RecordedBits
 
 _REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .npy, or with `observed` in an .npz"
-
-
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
 _ARRAY_SUFFIXES = (".npy", ".npz")
-
-
-@dataclass(frozen=True, slots=True)
-class FileSource:
-    """A file of recorded predictions, and how to read it.
-
-    Attributes
-    ----------
-    path
-        The file, or the folder of a prediction log.
-    columns
-        Column of each field of a prediction log that has another name in it.
-    labels
-        File of the given labels, where `path` has predictions only.
-    samples_by
-        Whether a prediction log names samples by ``ids`` or by ``indices``; None decides by the first name.
-    samples_first
-        Whether arrays have the shape (n_samples, n_epochs). None refuses an array of more epochs than samples.
-    """
-
-    path: Path
-    columns: Mapping[str, str] = field(default_factory=dict)
-    labels: Path | None = None
-    samples_by: SamplesBy | None = None
-    samples_first: bool | None = None
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -128,9 +98,7 @@ def select_from_file(
         answer["measured"] = evaluate_selection(selection.audited_bitmap, selection.scores, audit).summary()
     fit = RoundFit.from_selection(selection)
     if plot is not None and fit is not None:
-        from mild_trainer.report.figures import (
-            save_histogram,  # matplotlib takes longer to load than all of this to run
-        )
+        from mild_trainer.report.figures import save_histogram  # loads matplotlib, which takes longer than all of this
 
         save_histogram(fit, answer, plot)
     return answer, recorded.make_clean_set(selection), recorded.description
@@ -150,13 +118,13 @@ def read_source(source: FileSource) -> RecordedBits:
     if path.suffix in _ARRAY_SUFFIXES or not path.exists():
         return read_arrays(source)
     try:
-        from mild_trainer.prediction_logs import LogSource, read_log
+        from mild_trainer.prediction_logs import read_log
     except ImportError as error:
         raise DataError(
             f"{path} is no .npy or .npz, and logs are read by the service's code, which lacks {error.name}; install "
             f"mild-selection[service,formats], or {_REMEDY}"
         ) from None
-    return read_log(LogSource(path, source.columns, source.labels, source.samples_by))
+    return read_log(source)
 
 
 def read_arrays(source: FileSource) -> RecordedBits:
@@ -188,12 +156,12 @@ def read_arrays(source: FileSource) -> RecordedBits:
     if name == "predicted":
         predicted = arrays["predicted"]
         arrays["correct"] = _compare_predictions(path, predicted, labels)
-    correct, seen = _check_bits(path, "correct", arrays["correct"])
-    observed = _check_bits(path, "observed", arrays["observed"])[0] if "observed" in arrays else seen
+    correct, is_number = _check_bits(path, "correct", arrays["correct"])
+    observed = _check_bits(path, "observed", arrays["observed"])[0] if "observed" in arrays else is_number
     if observed is not None and observed.shape != correct.shape:
         raise DataError(f"{path}: observed is {observed.shape}, correct is {correct.shape}; give both the same shape")
-    if observed is not None and seen is not None:
-        observed &= seen
+    if observed is not None and is_number is not None:
+        observed &= is_number
     bits = RoundBits(
         n_samples=n_samples,
         correct=bitmap.pack(correct if observed is None else correct & observed),
@@ -214,8 +182,8 @@ def _add_labels(source: FileSource, arrays: dict[str, NDArray[Any]]) -> dict[str
     assert source.labels is not None
     if "labels" in arrays:
         raise DataError(f"{source.path} has labels of its own; leave --labels out")
-    given = files.read_arrays(source.labels, "give a .npy of one label per sample", array_name="labels").get("labels")
-    if given is None:
+    labels = files.read_arrays(source.labels, "give a .npy of one label per sample", array_name="labels").get("labels")
+    if labels is None:
         raise DataError(f"{source.labels} holds no `labels`; give a .npy of one label per sample")
     array = arrays.get("correct")
     if source.path.suffix == ".npy" and array is not None:
@@ -226,7 +194,7 @@ def _add_labels(source: FileSource, arrays: dict[str, NDArray[Any]]) -> dict[str
                 f"{source.path} holds 0 and 1, which with --labels may be classes or bits; save it in an .npz as "
                 "`predicted` or as `correct`"
             )
-    return {**arrays, "labels": given}
+    return {**arrays, "labels": labels}
 
 
 def _orient_arrays(source: FileSource, arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
@@ -269,13 +237,13 @@ def _count_predictions(
 
 def _check_bits(path: Path, name: str, array: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
     """Return a matrix of 0 and 1 as booleans, and where it is not NaN (None: anywhere); raise DataError otherwise."""
-    known = None
+    is_number = None
     if array.dtype.kind == "f" and np.isnan(array).any():
-        known = ~np.isnan(array)
-        array = np.where(known, array, 0)
+        is_number = ~np.isnan(array)
+        array = np.where(is_number, array, 0)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
         raise DataError(f"{path}: {name} is {array.dtype} of shape {array.shape}; {_REMEDY}")
-    return array.astype(bool), known
+    return array.astype(bool), is_number
 
 
 def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Bitmap | None:
@@ -283,11 +251,16 @@ def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -
     if "planted" not in arrays:
         return None
     array = arrays["planted"]
-    if array.shape != (n_samples,) or array.dtype.kind not in "biu" or array.max() > 1 or array.min() < 0:
+    if not _is_mask(array, (n_samples,)):
         raise DataError(
             f"{path}: planted is {array.dtype} of shape {array.shape} for {n_samples} samples; give a 0 or 1 each"
         )
     return bitmap.pack(array.astype(bool))
+
+
+def _is_mask(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
+    """Return whether an array has this shape and holds integers or booleans, each 0 or 1."""
+    return array.shape == shape and array.dtype.kind in "biu" and bool(np.isin(array, (0, 1)).all())
 
 
 def _read_labels(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.integer] | None:
@@ -319,8 +292,7 @@ def _read_audit(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> 
     drawn = np.zeros(1, dtype=bool) if drawn is None else drawn
     for name, array in (("audit_clean", clean), ("audit_random", drawn)):
         is_single = name == "audit_random" and array.size == 1
-        is_valid = array.shape == index.shape or is_single
-        if not is_valid or array.dtype.kind not in "biu" or (array.size and (array.max() > 1 or array.min() < 0)):
+        if not _is_mask(array, array.shape if is_single else index.shape):
             one_for_all = ", or one for all of them" if name == "audit_random" else ""
             raise DataError(
                 f"{path}: {name} is {array.dtype} of shape {array.shape} for {index.size} checked samples; give a 0 or "

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -33,7 +33,7 @@ from mild_service.ingest.sample_resolvers import SampleNameError
 from mild_service.ingest.sandbox import Sandbox
 from mild_trainer.data import files
 from mild_trainer.errors import DataError
-from mild_trainer.recorded_bits import RecordedBits
+from mild_trainer.recorded_bits import FileSource, RecordedBits
 
 _LIMITS = LogLimits(n_samples=2**27, n_rounds=256, n_epochs=65_535, n_records=2**40, record_bytes=2**25, n_cells=2**36)
 """Far beyond what a machine holds: the log is the user's own."""
@@ -46,29 +46,7 @@ _SAMPLE_COLUMNS = ("sample", "id", "index", "path", "guid")
 """Names of the column of samples in a file of labels."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogSource:
-    """A prediction log, and how to read it.
-
-    Attributes
-    ----------
-    path
-        A file, or a folder of files in one format.
-    columns
-        Column of each field that has another name in the log.
-    labels
-        File of the given labels, for a log that has predictions only.
-    samples_by
-        Whether the log names samples by ``ids`` or by ``indices``; None decides by the first name.
-    """
-
-    path: Path
-    columns: Mapping[str, str] = field(default_factory=dict)
-    labels: Path | None = None
-    samples_by: logs.SamplesBy | None = None
-
-
-def read_log(source: LogSource) -> RecordedBits:
+def read_log(source: FileSource) -> RecordedBits:
     """Read a prediction log.
 
     A record without an outcome stands for a sample that was not observed.

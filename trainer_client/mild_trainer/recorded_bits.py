@@ -1,15 +1,43 @@
-"""`RecordedBits`, what any file of recorded predictions says of the samples."""
+"""`FileSource`, a file of recorded predictions, and `RecordedBits`, what it says of the samples."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_client.logs import SamplesBy
+from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.results import Selection
 from mild_core.types import RoundBits
 from mild_trainer.clean_set import CleanSet
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file of recorded predictions, and how to read it.
+
+    Attributes
+    ----------
+    path
+        The file, or the folder of a prediction log.
+    columns
+        Column of each field of a prediction log that has another name in it.
+    labels
+        File of the given labels, where `path` has predictions only.
+    samples_by
+        Whether a prediction log names samples by ``ids`` or by ``indices``; None decides by the first name.
+    samples_first
+        Whether arrays have the shape (n_samples, n_epochs). None refuses an array of more epochs than samples.
+    """
+
+    path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    labels: Path | None = None
+    samples_by: SamplesBy | None = None
+    samples_first: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +78,9 @@ class RecordedBits:
 
     def make_clean_set(self, selection: Selection) -> CleanSet:
         """Return the clean set of a selection from these bits."""
+        kept = bitmap.unpack(selection.bitmap, selection.n_samples)
         labels, suggested = self._name_classes(self.labels), self._name_classes(self.suggested)
-        return CleanSet.from_selection(selection, self.ids, labels, suggested)
+        return CleanSet(kept, selection.noisy_posterior, self.ids, labels, suggested)
 
     def _name_classes(self, classes: NDArray[np.integer] | None) -> list[int | str | None] | None:
         """Return the name of each class, or its number if classes have no names; None for -1."""

@@ -11,7 +11,8 @@ from mild_client.errors import Conflict, NotFound
 from mild_client.logs import SamplesBy
 from mild_client.requests import JsonObject
 from mild_trainer.clean_set import CleanSet
-from mild_trainer.file_selection import FileSource, read_source
+from mild_trainer.file_selection import read_source
+from mild_trainer.recorded_bits import FileSource
 
 _RUNS_PER_PAGE = 200
 
