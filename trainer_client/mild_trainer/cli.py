@@ -18,7 +18,7 @@ from mild_trainer.data import guess_dataset
 from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import exit_on_error
 from mild_trainer.out_folder import choose_out_folder
-from mild_trainer.review.review_list import Order
+from mild_trainer.review import review_list
 from mild_trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def review(
     api_key: o.ApiKey = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most samples in the list.")] = 200,
     order: Annotated[
-        Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
+        review_list.Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
     ] = "suspicious",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of a random order.")] = 0,
     draw: Annotated[
@@ -356,7 +356,6 @@ def review(
     ] = None,
 ) -> None:
     """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
-    from mild_trainer.review import review_list
     from mild_trainer.review.review_runs import open_reviewed_run
 
     with exit_on_error(), open_reviewed_run(run, url, api_key) as reviewed:
@@ -374,16 +373,7 @@ def review(
         url_option = "" if url is None else f" --url {url}"
         back = f"then: mild review {run}{url_option} --marks {out}"
         if draw is not None:
-            drawn = reviewed.draw_samples(draw)
-            review_list.write_list(out, drawn.rows)
-            typer.echo(f"{out}: {len(drawn.rows)} samples drawn at random; recorded with them: {drawn.choice}")
-            for plan in drawn.plans:
-                typer.echo(
-                    f"  {plan.n} checks ({plan.checking_time}): at most {format_at_most(plan.upper)} wrong labels in "
-                    "the set with 90% confidence, if 5% of the kept ones among them are wrong"
-                )
-            if drawn.n_answered:
-                typer.echo(f"{drawn.n_answered} of them are answered already; their rows may stay empty")
+            _write_draw(reviewed, draw, out)
             typer.echo(
                 "Decide on the number before the first mark: to look and then draw more breaks the bound. Write clean, "
                 f"wrong or unsure (counts as wrong) into the column `mark`, {back}"
@@ -396,6 +386,20 @@ def review(
             f"{out}: {len(first)} of {samples.kept.size} samples; write clean, wrong or unsure (counts as wrong) into "
             f"the column `mark`, {back}"
         )
+
+
+def _write_draw(reviewed: "ReviewedRun", n_drawn: int, out: Path) -> None:
+    """Write a list of samples drawn at random, and print the choice recorded with them and what draws would bound."""
+    draw = reviewed.draw_samples(n_drawn)
+    review_list.write_list(out, draw.rows)
+    typer.echo(f"{out}: {len(draw.rows)} samples drawn at random; recorded with them: {draw.choice}")
+    for plan in draw.plans:
+        typer.echo(
+            f"  {plan.n} checks ({plan.checking_time}): at most {format_at_most(plan.upper)} wrong labels in the set "
+            "with 90% confidence, if 5% of the kept ones among them are wrong"
+        )
+    if draw.n_answered:
+        typer.echo(f"{draw.n_answered} of them are answered already; their rows may stay empty")
 
 
 def _describe_audit(reviewed: "ReviewedRun") -> list[str]:
