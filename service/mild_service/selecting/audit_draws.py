@@ -71,12 +71,11 @@ class AuditDraws:
             previous = run.draw
             if previous == choice and audit.n_drawn == n_drawn:
                 return "same", run, audit
-            if previous is not None and (previous.is_answered or audit.n_unanswered < audit.n_drawn):
-                n_answered = audit.n_drawn - audit.n_unanswered
-                state = "are marked" if n_answered else "are marked, after marks that were taken back"
+            if previous is not None and (previous.is_answered or audit.n_answered):
+                state = "are marked" if audit.n_answered else "are marked, after marks that were taken back"
                 raise DrawAnswered(
-                    f"{n_answered} of the {audit.n_drawn} drawn samples of run {run.run_id!r} {state}, 0 may ever be: "
-                    "another draw would follow the answers; answer the rest, or open another run"
+                    f"{audit.n_answered} of the {audit.n_drawn} drawn samples of run {run.run_id!r} {state}, 0 may "
+                    "ever be: another draw would follow the answers; answer the rest, or open another run"
                 )
             seed = secrets.randbits(63) if previous is None or previous.seed is None else previous.seed
             if scored is None:
