@@ -92,6 +92,11 @@ class CleanSet:
             )
 
 
+def name_classes(classes: NDArray[np.integer], names: Sequence[str] | None) -> list[int | str | None]:
+    """Return the name of each class, or its number where classes have no names; None for -1."""
+    return [None if label < 0 else names[label] if names else label for label in classes.tolist()]
+
+
 def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES) -> None:
     """Raise DataError if no set can be written to `path`; called before the work whose result is written there."""
     if path.suffix not in suffixes:

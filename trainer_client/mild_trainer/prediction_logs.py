@@ -264,9 +264,8 @@ def _read_label_file(path: Path, columns: Mapping[str, str]) -> tuple[list[str] 
 
 def _read_label_table(path: Path, text: str, columns: Mapping[str, str]) -> tuple[list[str] | None, list[str]]:
     """Return the names and the labels of a CSV with a header, or of lines of one label each."""
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    reader = csv.reader(text.splitlines(), delimiter=files.find_separator(text))
+    rows = [[cell.strip() for cell in row] for row in reader if row]
     if not rows:
         raise DataError(f"{path} is empty; {_LABEL_REMEDY}")
     label_column = columns.get("label", "label")

@@ -12,7 +12,7 @@ from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.results import Selection
 from mild_core.types import RoundBits
-from mild_trainer.clean_set import CleanSet
+from mild_trainer.clean_set import CleanSet, name_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,8 @@ class RecordedBits:
     def make_clean_set(self, selection: Selection) -> CleanSet:
         """Return the clean set of a selection from these bits."""
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
-        labels, suggested = self._name_classes(self.labels), self._name_classes(self.suggested)
+        labels, suggested = (
+            None if classes is None else name_classes(classes, self.class_names)
+            for classes in (self.labels, self.suggested)
+        )
         return CleanSet(kept, selection.noisy_posterior, self.ids, labels, suggested)
-
-    def _name_classes(self, classes: NDArray[np.integer] | None) -> list[int | str | None] | None:
-        """Return the name of each class, or its number if classes have no names; None for -1."""
-        if classes is None:
-            return None
-        names = self.class_names
-        return [None if label < 0 else label if names is None else names[label] for label in classes.tolist()]

@@ -29,6 +29,11 @@ _ALLOWED_GLOBALS = {
 _MAGIC = (b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")
 
 
+def find_separator(text: str) -> str:
+    """Return what separates the columns of a CSV, by its first line: a comma, or what spreadsheets write for it."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
 def check_folder(data_dir: Path | None, dataset: str) -> Path:
     """Return `data_dir` after checking that it is a folder; `dataset` is the name of the data set in messages.
 

@@ -122,9 +122,7 @@ def _read_csv(path: Path) -> _LabelFile:
     """Read a CSV with a header, or a label in every line; commas, semicolons and tabs separate columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        first_line = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first_line.count)
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=files.find_separator(text)) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV in UTF-8 ({error}); {_REMEDY}") from None
     if not rows:

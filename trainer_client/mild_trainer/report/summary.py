@@ -19,7 +19,6 @@ from mild_core.alarms import find_alarms
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth
 from mild_trainer import clean_set
-from mild_trainer.data import Dataset
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -349,27 +348,18 @@ def write_clean_set(
             path.unlink(missing_ok=True)
         return None
     data = history.data
-    is_new = None if predicted is None else predicted != data.y_train
+    suggested = None if predicted is None else np.where(predicted == data.y_train, -1, predicted)
     result = clean_set.CleanSet(
         kept=bitmap.unpack(history.rounds[-1].selected, data.n_samples),
         probability=np.full(data.n_samples, np.nan) if noisy_posterior is None else noisy_posterior,
         ids=None if data.sample_ids is None else data.sample_ids.tolist(),
-        labels=_name_labels(data, data.y_train),
-        suggested_labels=None if predicted is None else _name_labels(data, predicted, is_new),
+        labels=clean_set.name_classes(data.y_train, data.class_names),
+        suggested_labels=None if suggested is None else clean_set.name_classes(suggested, data.class_names),
         are_paths=data.ids_are_paths,
     )
     for path in paths:
         result.write(path)
     return f"{result.describe_file(paths[0])}; {paths[1]} has a line for each"
-
-
-def _name_labels(
-    data: Dataset, labels: NDArray[np.int64], is_shown: NDArray[np.bool_] | None = None
-) -> list[int | str | None]:
-    """Return labels as numbers, or as names where the classes have some; None where `is_shown` is false."""
-    names: Sequence[int | str] = data.class_names or range(data.n_classes)
-    shown = np.ones(labels.size, dtype=bool) if is_shown is None else is_shown
-    return [names[label] if each else None for label, each in zip(labels.tolist(), shown.tolist(), strict=True)]
 
 
 def build_terminal_table(results: dict[str, Any]) -> Table:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_trainer import clean_set
-from mild_trainer.data import Dataset
+from mild_trainer.data import Dataset, files
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
@@ -175,7 +175,7 @@ def read_marks(path: Path, n_samples: int) -> Audit:
         try:
             header = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))  # spreadsheets choose it by country
+            reader = csv.DictReader(file, delimiter=files.find_separator(header))
             missing = {"index", "mark"} - set(reader.fieldnames or ())
             if missing:
                 raise ReviewError(
