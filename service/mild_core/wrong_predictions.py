@@ -30,18 +30,11 @@ class WrongPredictions:
         """Number of samples with a known wrong prediction."""
         return int(np.count_nonzero(self.predicted))
 
-    def find_conflicts(self, other: "WrongPredictions") -> NDArray[np.bool_]:
-        """Return a mask of the samples with a prediction in both sets that differs, shape (n_samples,)."""
-        in_both = (self.predicted != 0) & (other.predicted != 0)
-        conflicts: NDArray[np.bool_] = in_both & (self.predicted != other.predicted)
-        return conflicts
-
     def merge(self, other: "WrongPredictions") -> "WrongPredictions":
-        """Return the predictions of both sets, which must not conflict (`find_conflicts`)."""
-        is_own = self.predicted != 0
-        return WrongPredictions(
-            np.where(is_own, self.predicted, other.predicted), np.where(is_own, self.labels, other.labels)
-        )
+        """Return the predictions of both sets; of two classes of one sample, the lower one counts."""
+        planes = np.stack([self.predicted, other.predicted])
+        predicted = np.where((planes == 0).any(axis=0), planes.max(axis=0), planes.min(axis=0))
+        return WrongPredictions(predicted, np.maximum(self.labels, other.labels))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

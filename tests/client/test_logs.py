@@ -173,12 +173,13 @@ def test_what_the_service_refuses_is_told_and_not_stored(opened: Open, tmp_path:
         client.push("a", tmp_path / "log.txt")
 
 
-def test_another_value_is_a_conflict_however_it_comes(opened: Open) -> None:
+def test_a_committed_epoch_takes_no_other_value(opened: Open) -> None:
     client = opened()
     client.log_predictions("a", 0, SAMPLES[:9], PREDICTED[:9], LABELS[:9])
     assert states(client.log_predictions("a", 0, SAMPLES[:9], PREDICTED[:9], LABELS[:9])) == [(0, "partial", 9)]
-    with pytest.raises(Conflict, match="in the store"):
-        client.log_predictions("a", 0, SAMPLES[:9], 9 - PREDICTED[:9], LABELS[:9])
+    client.log_predictions("a", 0, SAMPLES[:9], PREDICTED[:9], LABELS[:9], complete=True)
+    with pytest.raises(Conflict, match="committed already"):
+        client.log_predictions("a", 0, SAMPLES[:9], LABELS[:9], LABELS[:9])
 
 
 def test_what_cannot_be_cut_is_refused_before_it_is_sent(tmp_path: Path) -> None:

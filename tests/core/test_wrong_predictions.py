@@ -28,11 +28,10 @@ def test_the_most_frequent_class_wins_and_ties_speak_against_a_change(
         assert (vote.suggested[sample], vote.n_votes[sample]) == (best, votes)
 
 
-def test_predictions_merge_where_they_do_not_conflict() -> None:
+def test_of_two_predictions_of_a_sample_the_lower_class_counts() -> None:
     one = WrongPredictions(np.array([0, 3, 0, 2], np.uint8), np.array([0, 1, 0, 4], np.uint8))
     other = WrongPredictions(np.array([300, 3, 0, 1], np.uint16), np.array([2, 1, 0, 4], np.uint16))
-    assert one.find_conflicts(other).tolist() == [False, False, False, True]
-    merged = one.merge(WrongPredictions(other.predicted[:3].repeat([1, 1, 2]), other.labels[:3].repeat([1, 1, 2])))
-    assert merged.predicted.tolist() == [300, 3, 0, 2]
-    assert merged.labels.tolist() == [2, 1, 0, 4]
+    for merged in (one.merge(other), other.merge(one)):
+        assert merged.predicted.tolist() == [300, 3, 0, 1]
+        assert merged.labels.tolist() == [2, 1, 0, 4]
     assert (one.n_predictions, merged.n_predictions) == (2, 3)

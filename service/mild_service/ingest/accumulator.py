@@ -40,10 +40,10 @@ class ClassAccumulator:
         """Begin an epoch with its stored wrong predictions (None if there are none), before its first record."""
         self._predicted[key] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
 
-    def add_records(
-        self, batch: Batch, key: EpochKey, records: slice | Numbers, is_in_log: NDArray[np.bool_], is_committed: bool
-    ) -> None:
+    def add_records(self, batch: Batch, key: EpochKey, records: slice | Numbers, is_fixed: NDArray[np.bool_]) -> None:
         """Add the predicted classes and given labels of one epoch's records.
+
+        Of several wrong predictions of a sample in an epoch, the lowest class counts, in whatever order they come.
 
         Parameters
         ----------
@@ -53,22 +53,20 @@ class ClassAccumulator:
             Round and epoch.
         records
             Positions of the records in the batch.
-        is_in_log
-            Whether an earlier record of the log has the same sample; shape (n_records,).
-        is_committed
-            Whether the epoch is committed, and accepts no new predictions.
+        is_fixed
+            Whether the epoch accepts no new wrong prediction of each record's sample; shape (n_records,).
 
         Raises
         ------
         BadRecord
-            If a record contradicts an earlier one.
+            If a record has another label than an earlier one.
         EpochConflict
-            If a record contradicts the stored predictions.
+            If a record would change predictions that are fixed.
         """
         if batch.labels is None:
             return
         numbers, samples, labels = batch.rows.numbers[records], batch.samples[records], batch.labels[records]
-        if clash := _write_classes(self._labels, samples, labels):
+        if clash := _write_labels(self._labels, samples, labels):
             position, earlier = clash
             detail = f"sample {samples[position]} has the label {labels[position] - 1}, and {earlier - 1}"
             detail += " in an earlier record"
@@ -80,22 +78,19 @@ class ClassAccumulator:
             return
         epoch_classes = self._predicted[key] = _widen_classes(self._predicted[key], int(predicted.max()))
         before = epoch_classes[samples]
-        if is_committed and (new := (predicted != 0) & (before == 0)).any():
-            position = int(np.argmax(new))
+        if (changes := is_fixed & (predicted != 0) & ((before == 0) | (predicted < before))).any():
+            position = int(np.argmax(changes))
             raise conflict_error(
                 batch.rows.unit,
                 int(numbers[position]),
-                f"{_describe_prediction(key, samples[position], predicted[position])}, which is not in the store; "
-                "drop the epoch with resume_from",
+                f"sample {samples[position]} of epoch {key[1]}, round {key[0]}, has predicted="
+                f"{predicted[position] - 1}, which is not in the store; drop the epoch with resume_from",
             )
-        if clash := _write_classes(epoch_classes, samples, predicted):
-            position, earlier = clash
-            detail = f"{_describe_prediction(key, samples[position], predicted[position])}, and predicted={earlier - 1}"
-            if before[position] and not is_in_log[position]:
-                raise conflict_error(
-                    batch.rows.unit, int(numbers[position]), f"{detail} in the store; send the same value"
-                )
-            raise record_error(batch.rows.unit, int(numbers[position]), "predicted", f"{detail} in an earlier record")
+        is_wrong = predicted != 0
+        merged = np.where(before == 0, predicted, np.minimum(before, predicted))[is_wrong]
+        epoch_classes[samples[is_wrong]] = merged
+        if (epoch_classes[samples[is_wrong]] != merged).any():  # a sample occurs several times
+            np.minimum.at(epoch_classes, samples[is_wrong], merged.astype(epoch_classes.dtype))
 
     def get_wrong_predictions(self, key: EpochKey, is_wrong: NDArray[np.bool_]) -> WrongPredictions:
         """Return the wrong predictions of an epoch that are in the log itself.
@@ -111,18 +106,13 @@ class ClassAccumulator:
         return WrongPredictions(predicted, np.where(predicted != 0, self._labels, 0))
 
 
-def _describe_prediction(key: EpochKey, sample: int, predicted: int) -> str:
-    """Describe a prediction for an error message; `predicted` is the class plus 1."""
-    return f"sample {sample} of epoch {key[1]}, round {key[0]}, has predicted={predicted - 1}"
-
-
 def _widen_classes(classes: ClassNumbers, largest: int) -> ClassNumbers:
     """Return `classes` in the smallest data type that holds their maximum and `largest`."""
     largest = max(largest, int(classes.max()))
     return classes.astype(next(width for width in _WIDTHS if largest <= np.iinfo(width).max), copy=False)
 
 
-def _write_classes(classes: ClassNumbers, samples: Numbers, values: Numbers) -> tuple[int, int] | None:
+def _write_labels(classes: ClassNumbers, samples: Numbers, values: Numbers) -> tuple[int, int] | None:
     """Write the non-zero values; return the position and the earlier value of the first contradiction, or None."""
     before, is_given = classes[samples], values != 0
     if not (is_given & (before != 0) & (before != values)).any():
@@ -165,7 +155,10 @@ _WRONG, _CORRECT, _VALUE, _IN_LOG = 1, 2, 3, 4
 
 
 class LogAccumulator:
-    """Accumulates the records of one log, and checks that they agree with each other and with the store.
+    """Accumulates the records of one log, and merges them with the stored part of their epochs.
+
+    A sample that is seen several times in an epoch counts as correct if any of its predictions was, as in shards and in
+    the tracker.
 
     Parameters
     ----------
@@ -195,6 +188,7 @@ class LogAccumulator:
         self.n_records = 0
         self._classes = ClassAccumulator(limits.n_samples) if keep_classes else None
         self._with_classes: set[EpochKey] = set()
+        self._contradictory: dict[EpochKey, list[Numbers]] = {}
 
     @property
     def epoch_keys(self) -> list[EpochKey]:
@@ -210,8 +204,13 @@ class LogAccumulator:
         """Return the number of samples that any record names."""
         return int(np.count_nonzero(np.bitwise_or.reduce(list(self._marks.values())))) if self._marks else 0
 
+    def count_contradictory(self, key: EpochKey) -> int:
+        """Return the number of samples of an epoch that were seen both correct and wrong."""
+        parts = self._contradictory.get(key, [])
+        return int(np.unique(np.concatenate(parts)).size) if parts else 0
+
     def get_bits(self, key: EpochKey) -> EpochBits:
-        """Return the bits of an epoch that are in the log itself, without those from the store."""
+        """Return the bits of an epoch's samples that are in the log itself, merged with the store."""
         marks = self._marks[key][: self.n_samples]
         return EpochBits(self.n_samples, bitmap.pack(marks == _IN_LOG | _CORRECT), bitmap.pack(marks >= _IN_LOG))
 
@@ -227,9 +226,9 @@ class LogAccumulator:
         Raises
         ------
         BadRecord
-            If a record contradicts an earlier record of this log.
+            If a record has another label than an earlier record of this log.
         EpochConflict
-            If a record contradicts the stored epoch.
+            If a record would change a committed epoch.
         LimitExceeded
             If there are too many records, or too many epochs times samples.
         """
@@ -268,25 +267,20 @@ class LogAccumulator:
         if marks is None:
             marks = self._marks[key] = self._begin_epoch(batch, key, int(batch.rows.numbers[records][0]))
         stored_values = marks[samples] & np.uint8(_VALUE)
-        if key in self._committed and not stored_values.all():
-            first = int(np.argmin(stored_values))
-            raise conflict_error(
-                batch.rows.unit,
-                int(batch.rows.numbers[records][first]),
-                f"sample {samples[first]} is not in epoch {key[1]} of round {key[0]}, which is committed already; "
-                "send all records of an epoch before it is completed, or drop the epoch with resume_from",
-            )
-        is_in_log = marks[samples] >= _IN_LOG
-        contradicts = (stored_values != 0) & (stored_values != values)
-        if not contradicts.any():
-            marks[samples] = values | _IN_LOG
-            contradicts = marks[samples] & _VALUE != values
+        is_committed = key in self._committed
+        if is_committed and (stored_values < values).any():
+            self._raise_late_record(batch, key, records, stored_values < values)
+        marks[samples] = values | _IN_LOG
+        contradicts = ((stored_values != 0) & (stored_values != values)) | (marks[samples] & _VALUE != values)
         if contradicts.any():
-            self._raise_contradiction(batch, key, records, values, stored_values)
+            self._contradictory.setdefault(key, []).append(np.unique(samples[contradicts]))
+            marks[samples] = _WRONG | _IN_LOG
+            marks[samples[np.maximum(stored_values, values) == _CORRECT]] = _CORRECT | _IN_LOG
         if self._classes is not None:
             if batch.predicted is not None:
                 self._with_classes.add(key)
-            self._classes.add_records(batch, key, records, is_in_log, key in self._committed)
+            is_fixed = stored_values != _CORRECT if is_committed else np.zeros(samples.size, dtype=bool)
+            self._classes.add_records(batch, key, records, is_fixed)
 
     def _begin_epoch(self, batch: Batch, key: EpochKey, number: int) -> NDArray[np.uint8]:
         """Load the stored part of an epoch, and return its marks; `number` is the line or row of its first record."""
@@ -308,35 +302,19 @@ class LogAccumulator:
             self._classes.begin_epoch(key, None if stored is None else stored.wrong_predictions)
         return marks
 
-    def _raise_contradiction(
-        self,
-        batch: Batch,
-        key: EpochKey,
-        records: slice | Numbers,
-        values: NDArray[np.uint8],
-        stored_values: NDArray[np.uint8],
+    def _raise_late_record(
+        self, batch: Batch, key: EpochKey, records: slice | Numbers, is_late: NDArray[np.bool_]
     ) -> None:
-        """Raise the error for the first record that contradicts an earlier one or the store."""
-        first_values: dict[int, int] = {}
-        for number, sample, value, stored in zip(
-            batch.rows.numbers[records].tolist(),
-            batch.samples[records].tolist(),
-            values.tolist(),
-            stored_values.tolist(),
-            strict=True,
-        ):
-            if first_values.setdefault(sample, stored or value) != value:
-                raise self._make_contradiction_error(batch, key, number, sample, value)
-        raise AssertionError("a contradiction has a record")
-
-    def _make_contradiction_error(self, batch: Batch, key: EpochKey, number: int, sample: int, value: int) -> MildError:
-        """Return the error for the record at line or row `number`, which contradicts the store or the log."""
-        got, earlier = ("true", "false") if value == _CORRECT else ("false", "true")
-        detail = f"sample {sample} of epoch {key[1]}, round {key[0]}, has correct={got}, and correct={earlier}"
-        if 0 < self._marks[key][sample] < _IN_LOG:
-            reason = f"{detail} in the store; send the same value, or drop the epoch with resume_from"
-            return conflict_error(batch.rows.unit, number, reason)
-        return record_error(batch.rows.unit, number, "correct", f"{detail} in an earlier {batch.rows.unit}")
+        """Raise the error for the first record that would change a committed epoch."""
+        first = int(np.argmax(is_late))
+        sample = int(batch.samples[records][first])
+        problem = "is wrong in" if self._marks[key][sample] & _VALUE else "is not in"
+        raise conflict_error(
+            batch.rows.unit,
+            int(batch.rows.numbers[records][first]),
+            f"sample {sample} {problem} epoch {key[1]} of round {key[0]}, which is committed already; "
+            "send all records of an epoch before it is completed, or drop the epoch with resume_from",
+        )
 
 
 def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, slice | Numbers]]:

@@ -68,6 +68,9 @@ class MergedEpoch:
     num_expected: int = field(metadata=describe("Samples that the run observes in every epoch."))
     num_missing: int = field(metadata=describe("Expected samples that are not in."))
     missing: list[int] = field(metadata=describe("The first 100 of them."))
+    num_contradictory: int = field(
+        metadata=describe("Samples of the log that were seen both correct and wrong; they count as correct.")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +296,7 @@ class PredictionWriter:
                 raise wrong_round_error(run.run_id, key[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._read_expected(run, round_)
             merged, bits, wrong_predictions = await self._run_in_thread(
-                partial(_merge_epoch, key, log_part, stored_part, expected)
+                partial(_merge_epoch, key, log_part, stored_part, expected, log.count_contradictory(key))
             )
             committed = complete or merged.num_missing == 0
             if stored_record is not None and not stored_record.partial:
@@ -350,15 +353,9 @@ def _contention_error(key: EpochKey) -> StoreUnavailable:
 
 
 def _merge_epoch(
-    key: EpochKey, log_part: StoredEpoch, stored_part: StoredEpoch | None, expected: Bitmap
+    key: EpochKey, log_part: StoredEpoch, stored_part: StoredEpoch | None, expected: Bitmap, n_contradictory: int
 ) -> tuple[MergedEpoch, EpochBits, WrongPredictions | None]:
-    """Merge one epoch of a log with its stored part.
-
-    Raises
-    ------
-    EpochConflict
-        If the log contradicts bits that were stored while the log was read.
-    """
+    """Merge one epoch of a log with its stored part: a sample is correct if it is in either."""
     log_bits, stored_bits, wrong_predictions = (
         log_part.bits,
         None if stored_part is None else stored_part.bits,
@@ -370,16 +367,13 @@ def _merge_epoch(
     observed, correct = log_bits.observed, log_bits.correct
     if stored_part is not None and stored_bits is not None:
         assert stored_bits.observed is not None, "epochs from logs have an observed bitmap"
-        clash = log_bits.observed & stored_bits.observed & (log_bits.correct ^ stored_bits.correct)
-        if clash.any():
-            raise EpochConflict(
-                f"sample {bitmap.to_indices(clash, n_samples)[0]} of epoch {key[1]}, round {key[0]}, was stored "
-                "with the other value while the log was read; send the same value, or drop the epoch with resume_from"
-            )
         observed, correct = log_bits.observed | stored_bits.observed, log_bits.correct | stored_bits.correct
-        wrong_predictions = _merge_wrong_predictions(key, wrong_predictions, stored_part.wrong_predictions)
-        n_stored, n_merged = _count_predictions(stored_part.wrong_predictions), _count_predictions(wrong_predictions)
-        same = np.array_equal(observed, stored_bits.observed) and n_merged == n_stored
+        wrong_predictions = _merge_wrong_predictions(wrong_predictions, stored_part.wrong_predictions, correct)
+        same = (
+            np.array_equal(observed, stored_bits.observed)
+            and np.array_equal(correct, stored_bits.correct)
+            and _have_same_predictions(wrong_predictions, stored_part.wrong_predictions)
+        )
         outcome = "same" if same else "merged"
     missing = bitmap.to_indices(expected & ~observed, n_samples)
     merged = MergedEpoch(
@@ -392,30 +386,24 @@ def _merge_epoch(
         num_expected=bitmap.popcount(expected),
         num_missing=missing.size,
         missing=missing[:_MAX_LISTED].tolist(),
+        num_contradictory=n_contradictory,
     )
     return merged, EpochBits(n_samples, correct, observed), wrong_predictions
 
 
-def _count_predictions(wrong_predictions: WrongPredictions | None) -> int:
-    return 0 if wrong_predictions is None else wrong_predictions.n_predictions
+def _have_same_predictions(first: WrongPredictions | None, second: WrongPredictions | None) -> bool:
+    planes = [None if entry is None or not entry.n_predictions else entry.predicted for entry in (first, second)]
+    if planes[0] is None or planes[1] is None:
+        return planes[0] is planes[1]
+    return np.array_equal(planes[0], planes[1])
 
 
 def _merge_wrong_predictions(
-    key: EpochKey, logged: WrongPredictions | None, stored: WrongPredictions | None
+    logged: WrongPredictions | None, stored: WrongPredictions | None, correct: Bitmap
 ) -> WrongPredictions | None:
-    """Merge the wrong predictions of a log with the stored ones.
-
-    Raises
-    ------
-    EpochConflict
-        If a sample has different predicted classes or labels in the two.
-    """
-    if logged is None or stored is None:
-        return logged or stored
-    clash = logged.find_conflicts(stored)
-    if clash.any():
-        raise EpochConflict(
-            f"sample {int(np.argmax(clash))} of epoch {key[1]}, round {key[0]}, was stored with another predicted "
-            "class while the log was read; send the same value, or drop the epoch with resume_from"
-        )
-    return logged.merge(stored)
+    """Merge the wrong predictions of a log with the stored ones, without those of samples that are correct."""
+    merged = logged or stored if logged is None or stored is None else logged.merge(stored)
+    if merged is None:
+        return None
+    is_wrong = (merged.predicted != 0) & ~bitmap.unpack(correct, merged.predicted.size)
+    return WrongPredictions(np.where(is_wrong, merged.predicted, 0), np.where(is_wrong, merged.labels, 0))

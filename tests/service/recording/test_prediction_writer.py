@@ -98,19 +98,14 @@ async def test_what_others_add_while_a_log_is_read_stays(predictions: Prediction
     assert same.epochs[0].num_observed == 30
 
 
-async def test_a_contradiction_that_comes_while_a_log_is_read_is_refused(
-    predictions: PredictionWriter, store: Store, run: Run, dump: Dump
-) -> None:
-    after: dict[bytes, bytes] = {}
-
+async def test_other_values_that_come_while_a_log_is_read_are_merged(predictions: PredictionWriter, run: Run) -> None:
     async def other() -> None:
         await post(predictions, run, range(4, 6), correct=False)
-        after.update(dump())
 
-    with pytest.raises(EpochConflict, match="sample 4 of epoch 0, round 0, was stored with the other value") as clash:
-        await post(predictions, run, range(10), meanwhile=other)
-    assert clash.value.line is None
-    assert dump() == after
+    merged = await post(predictions, run, range(10), meanwhile=other)
+    assert (merged.epochs[0].outcome, merged.epochs[0].num_correct, merged.epochs[0].num_observed) == ("merged", 10, 10)
+    again = await post(predictions, run, range(3), correct=False)
+    assert (again.epochs[0].outcome, again.epochs[0].num_correct, again.epochs[0].num_contradictory) == ("same", 10, 3)
 
 
 async def test_an_epoch_that_is_completed_while_a_log_is_read_takes_no_more(
