@@ -104,8 +104,9 @@ class Job:
         self._number = number
         self.run_id = f"job-{number}"
         self._kind = {7: "shards", 8: "shards", 9: "log"}.get(number % 10, "whole")
-        # Jobs are at different places of their rounds, as they would not all have begun at once.
-        self._round, self._epoch, self._n_written = 0, 7 * number % load.round_epochs, 0
+        # Jobs are at different places of their rounds, as they would not all have begun at once. Half of the epochs are
+        # left, so that there is a set at the round's end.
+        self._round, self._epoch, self._n_written = 0, 7 * number % (load.round_epochs // 2 + 1), 0
 
     async def run(self, began: float) -> None:
         """Open the run, then write and read until the time is over."""

@@ -88,6 +88,8 @@ def complaint(selection: Selection, n_samples: int) -> str | None:
         return f"verdict {summary['verdict']!r}"
     if not 0 <= summary["num_selected"] <= n_samples - max(summary["unobserved"], summary["planted"]):
         return f"{summary['num_selected']} selected of {n_samples}, {summary['unobserved']} unobserved"
+    if not summary["num_selected"] and selection.scored.any():
+        return f"an empty set of {int(selection.scored.sum())} scored samples"
     estimates = [v for e in summary["fitted"].values() if e is not None for v in e.values()]
     numbers = [*estimates, *(v for c in summary["components"] for v in c.values())]
     if not all(math.isfinite(v) for v in numbers):

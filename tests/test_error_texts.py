@@ -27,6 +27,7 @@ see select send set split start stop store take train try unset upgrade use wait
 _REMEDY = re.compile(rf"(?:^|[,;:(] |[,;:]? ?\b(?:and|or|then|to) )(?:have|GET|{'|'.join(VERBS)})\b")
 
 PASSED_ON = {
+    "{reasons[-1]}",
     "{_describe_missing_draw(self.audit)}",
     "{_describe_no_pictures(part, folders)}",
     "entry {position} of MILD_API_KEYS: {error}",

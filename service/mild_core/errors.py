@@ -3,6 +3,7 @@
 ::
 
     MildError
+    ├── EmptySetError                  no sample can be kept, so there is no set to store
     └── InvalidInput (also a ValueError): the caller's data or parameters
         ├── BitmapLengthError          a body or bitmap of the wrong size
         ├── TrailingBitsError          padding bits past the last sample are set
@@ -37,6 +38,13 @@ class MildError(Exception):
     title: ClassVar[str] = "Error"
     retryable: bool = False
     line: int | None = None
+
+
+class EmptySetError(MildError):
+    """No sample can be kept, so there is no set to store; further epochs or other marks may change that."""
+
+    code = "empty-set"
+    title = "No sample can be kept"
 
 
 class InvalidInput(MildError, ValueError):

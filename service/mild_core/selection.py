@@ -17,7 +17,7 @@ from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
 from mild_core.class_cuts import ClassCuts, ClassGroups, cut_classes, describe_classes, group_by_class
 from mild_core.dynamics import MAX_EPOCHS
-from mild_core.errors import ParameterError
+from mild_core.errors import EmptySetError, ParameterError
 from mild_core.estimate import NO_ESTIMATES, estimate_curves, read_estimates
 from mild_core.forgetting import measure_forgetting, measure_late_memorisation, take_first_quarter
 from mild_core.learning import MIN_LEARNING_EPOCHS, find_unfinished_training
@@ -68,7 +68,9 @@ def select(
     Selection
         The clean set with the fit and the verdict behind it. If the verdict is ``unimodal``, ``learning`` or
         ``insufficient``, every scored sample is kept, unless the options give a `value` or a `fraction`, or a random
-        audit makes the cut. A planted sample is judged, with its own label, by the rounds in which it is not planted.
+        audit makes the cut. Every scored sample is also kept where a rule would keep none: the set is empty only where
+        no sample can be kept, and the last reason says why. A planted sample is judged, with its own label, by the
+        rounds in which it is not planted.
 
     Raises
     ------
@@ -411,17 +413,92 @@ def _measure_memorisation(evidence: _Evidence, metric: Metric) -> float | None:
     return measure_late_memorisation(evidence.rounds, hard) if hard.any() else 1.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _KeptSet:
+    """The samples that cuts keep.
+
+    Attributes
+    ----------
+    threshold, class_cuts
+        The common cut, and the cuts of the classes; None unless the options ask for classes.
+    kept
+        Shape (n_scored,), whether the cuts keep each scored sample.
+    cut_bitmap, bitmap
+        Shape (n_bytes,) each, the same of all samples, and with checked samples by their mark.
+    """
+
+    threshold: Threshold
+    class_cuts: ClassCuts | None
+    kept: NDArray[np.bool_]
+    cut_bitmap: Bitmap
+    bitmap: Bitmap
+
+
+def _choose_set(
+    evidence: _Evidence, options: SelectionOptions, mixture: Mixture | None
+) -> tuple[_KeptSet, tuple[str, ...]]:
+    """Cut by the options, with the reasons for keeping others; where marks drop all that is kept, keep all others."""
+    threshold, reasons = _choose_threshold(evidence, options, mixture)
+    chosen = _cut_set(evidence, options, threshold, mixture)
+    if chosen.bitmap.any():
+        return chosen, reasons
+    everyone = _cut_set(evidence, replace(options, per_class=False), Threshold(options.threshold, None, None), None)
+    return everyone, (_explain_empty_set(evidence, everyone),)
+
+
+def _cut_set(evidence: _Evidence, options: SelectionOptions, threshold: Threshold, mixture: Mixture | None) -> _KeptSet:
+    """Keep the samples that the cuts and the audit keep."""
+    class_cuts: ClassCuts | None = None
+    if evidence.groups is not None:
+        class_cuts = cut_classes(evidence.groups, options, threshold, mixture, evidence.cell_likelihood)
+    kept = _cut_scored_samples(evidence, threshold, class_cuts)
+    cut_bitmap = bitmap.pack(_expand_to_samples(kept, evidence.scores.scored))
+    return _KeptSet(threshold, class_cuts, kept, cut_bitmap, _follow_marks(cut_bitmap, evidence, options))
+
+
+def _explain_empty_set(evidence: _Evidence, everyone: _KeptSet) -> str:
+    """Say why the set of a cut is empty, what was done instead, and what to change."""
+    scores = evidence.scores
+    n_scored, n_kept = int(scores.scored.sum()), bitmap.popcount(everyone.bitmap)
+    if not n_scored:
+        return (
+            f"no sample can be kept: 0 of {scores.values.size} samples are scored ({int(scores.unobserved.sum())} were "
+            "observed in less than half of the epochs); record more epochs, in which samples have their own label"
+        )
+    if not n_kept:
+        return f"no sample can be kept: all {n_scored} scored samples are marked as mislabelled; check the marks"
+    return (
+        f"every sample up to the cut is marked as mislabelled, so the {n_kept} others are kept; check the marks, or "
+        "choose a higher cut"
+    )
+
+
+def check_not_empty(kept: Bitmap, reasons: Sequence[str]) -> None:
+    """Check that a set that is to be stored, or trained on, has a sample.
+
+    Parameters
+    ----------
+    kept
+        Shape (n_bytes,), the bitmap of the set.
+    reasons
+        Reasons of the selection; the last one says why nothing can be kept.
+
+    Raises
+    ------
+    EmptySetError
+        If no sample is kept.
+    """
+    if not kept.any():
+        raise EmptySetError(reasons[-1])
+
+
 def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
     """Choose the cuts, keep the samples that the cuts and the audit keep, and estimate the quality of the set."""
     evidence, mixture = fit.evidence, fit.mixture
     scores, groups, draw = evidence.scores, evidence.groups, evidence.random_audit
-    threshold = _choose_threshold(evidence, options, fit.trusted_mixture)
-    class_cuts: ClassCuts | None = None
-    if groups is not None:
-        class_cuts = cut_classes(groups, options, threshold, fit.trusted_mixture, evidence.cell_likelihood)
-    kept = _cut_scored_samples(evidence, threshold, class_cuts)
+    chosen, empty_reasons = _choose_set(evidence, options, fit.trusted_mixture)
+    threshold, class_cuts = chosen.threshold, chosen.class_cuts
     n_samples = scores.values.size
-    cut_bitmap = bitmap.pack(_expand_to_samples(kept, scores.scored))
     curves = _estimate_curves(fit, threshold)
     posterior = np.full(n_samples, np.nan, dtype=np.float32)
     if mixture is not None:
@@ -429,15 +506,15 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
     return Selection(
         options=options,
         n_samples=n_samples,
-        bitmap=_follow_marks(cut_bitmap, evidence, options),
-        cut_bitmap=cut_bitmap,
+        bitmap=chosen.bitmap,
+        cut_bitmap=chosen.cut_bitmap,
         scores=scores.values.astype(np.float32),
         scored=scores.scored,
         noisy_posterior=posterior,
         threshold=threshold,
         components=() if mixture is None else mixture.components,
         verdict=fit.verdict,
-        reasons=fit.reasons,
+        reasons=(*fit.reasons, *empty_reasons),
         fitted=_estimate_set(curves, threshold, has_classes=groups is not None),
         epochs=scores.n_epochs,
         early=fit.early,
@@ -448,7 +525,7 @@ def _build_selection(fit: _JudgedFit, options: SelectionOptions) -> Selection:
         curves=curves if groups is None else None,
         classes=()
         if groups is None or class_cuts is None
-        else describe_classes(groups, class_cuts, kept, fit.verdict, has_cut=threshold.cut is not None),
+        else describe_classes(groups, class_cuts, chosen.kept, fit.verdict, has_cut=threshold.cut is not None),
         follows_marks=options.audit == "fit" or (draw is not None and is_cut_by_draw(options)),
     )
 
@@ -464,24 +541,32 @@ def _follow_marks(cut_bitmap: Bitmap, evidence: _Evidence, options: SelectionOpt
     return (cut_bitmap | drawn) & ~wrong
 
 
-def _choose_threshold(evidence: _Evidence, options: SelectionOptions, mixture: Mixture | None) -> Threshold:
-    """Choose the cut by a random audit, a number in the options or the fit; with none, keep all scored samples."""
+def _choose_threshold(
+    evidence: _Evidence, options: SelectionOptions, mixture: Mixture | None
+) -> tuple[Threshold, tuple[str, ...]]:
+    """Choose the cut by a random audit, a number in the options or the fit; with none, keep all scored samples.
+
+    A cut keeps the lowest scores at least; the reasons say where the rule alone would keep no sample.
+    """
     rule, scores, counts = options.threshold, evidence.scores, evidence.counts
     if evidence.random_audit is not None and is_cut_by_draw(options):
         cut_by_draw = evidence.random_audit.choose_cut(options)
-        return Threshold(rule, None if cut_by_draw is None else scores.get_cut_value(cut_by_draw), cut_by_draw)
+        return Threshold(rule, None if cut_by_draw is None else scores.get_cut_value(cut_by_draw), cut_by_draw), ()
     if rule == "value" and options.value is not None:
-        lowest = np.min(scores.values[scores.scored], initial=np.inf)  # no rule keeps nothing
-        value = float(max(options.value, lowest)) if counts.any() else options.value
-        return Threshold(rule, value, scores.find_cut(value))
+        lowest = float(np.min(scores.values[scores.scored], initial=np.inf))
+        if not counts.any() or options.value >= lowest:
+            return Threshold(rule, options.value, scores.find_cut(options.value)), ()
+        reason = f"no score is at most {options.value:g}: the lowest, {lowest:g}, is kept; give a higher value"
+        return Threshold(rule, lowest, scores.find_cut(lowest)), (reason,)
     if rule == "fraction" and options.fraction is not None and counts.any():
-        cut = find_fraction_cut(counts, options.fraction)
+        rule_cut = find_fraction_cut(counts, options.fraction)
     elif mixture is not None:
-        cut = choose_cut(mixture, counts, options)
+        rule_cut = choose_cut(mixture, counts, options)
     else:
-        return Threshold(rule, None, None)
-    cut = apply_min_keep(cut, counts, max(options.min_keep, 1 / max(counts.sum(), 1.0)))
-    return Threshold(rule, scores.get_cut_value(cut), cut)
+        return Threshold(rule, None, None), ()
+    cut = apply_min_keep(rule_cut, counts, max(options.min_keep, 1 / max(counts.sum(), 1.0)))
+    reason = f"threshold {rule!r} alone keeps no sample: the lowest scores are kept; choose a less strict rule"
+    return Threshold(rule, scores.get_cut_value(cut), cut), () if counts[: rule_cut + 1].any() else (reason,)
 
 
 def _cut_scored_samples(evidence: _Evidence, threshold: Threshold, class_cuts: ClassCuts | None) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ def recording() -> Recording:
     learnt = np.where(clean, rng.gamma(2, 2, (2, N)), rng.gamma(40, 0.5, (2, N)))
     learnt[1] += np.where(members, -3, 3)
     correct = np.arange(EPOCHS)[None, :, None] >= learnt[:, None, :]
+    correct &= clean | (rng.random(correct.shape) < 0.8)  # mislabelled samples are forgotten again
     rounds = tuple(
         Round(bitmap.pack(who), bitmap.pack(bits), bitmap.pack(bits))
         for who, bits in zip((np.ones(N, dtype=bool), members), correct, strict=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mild_client import LocalSelector, Position, RunSpec
 from mild_client.errors import LocalStateError
 from mild_core import bitmap
-from mild_core.errors import ParameterError
+from mild_core.errors import EmptySetError, ParameterError
 from mild_core.types import EpochBits
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # noqa: TID251  # read when keras is imported
@@ -226,7 +226,8 @@ def test_outputs_that_are_nan_are_unobserved(tmp_path: Path, caplog: pytest.LogC
     recorder = Recorder()
     trainer = make_trainer(tmp_path, rows(), Net(scale=float("nan")))
     attach(trainer, recorder)
-    trainer.train()
+    with pytest.raises(EmptySetError, match="0 of 40 samples are scored"):
+        trainer.train()
     assert not any(correct.any() or observed.any() for _, _, correct, observed in recorder.put)
     assert caplog.text.count("the outputs of 40 of 40 samples are NaN or infinite") == 1
 

@@ -10,6 +10,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import InvalidInput
 from mild_core.fields import get_wire_name
+from mild_core.selection import check_not_empty
 from mild_core.types import CHANGEABLE_FIELDS, RunSpec, SelectionOptions
 from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
@@ -260,6 +261,8 @@ class RunWriter:
             If the round has not started.
         NoEpochs, EpochGap
             If the round has no epochs, or epochs or shards are missing and `allow_gaps` is False.
+        EmptySetError
+            If no sample can be kept.
         StaleAttempt
             If `attempt` is not the current attempt.
         """
@@ -313,7 +316,9 @@ def _choose_set(
     head = {"run_id": run.run_id, "round": number, "basis": "stored", "provisional": False}
     document = {**head, **computed.summary, "core_version": CORE_VERSION}
     if client_set is None:
+        check_not_empty(computed.bitmap, computed.summary["reasons"])
         return computed.bitmap, document
+    check_not_empty(client_set.bitmap, ["the client's set keeps no sample; leave out `selected`, or send a set"])
     differs = bitmap.popcount(client_set.bitmap ^ computed.bitmap)
     document |= {
         "basis": "client",

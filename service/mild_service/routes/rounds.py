@@ -7,7 +7,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
 
 from mild_core import bitmap
-from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError, SampleIndexError, TrailingBitsError
+from mild_core.errors import (
+    BitmapLengthError,
+    EmptySetError,
+    InvalidInput,
+    ParameterError,
+    SampleIndexError,
+    TrailingBitsError,
+)
 from mild_core.types import Verdict
 from mild_service.errors import (
     EpochGap,
@@ -164,6 +171,7 @@ async def put_metrics(
             NotAcceptable,
             NoEpochs,
             EpochGap,
+            EmptySetError,
             BitmapLengthError,
             TrailingBitsError,
             ParameterError,

@@ -37,6 +37,7 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.Unauthenticated: 401,
     errors.RateLimited: 429,
     errors.PreconditionFailed: 412,
+    core.EmptySetError: 409,
     errors.Conflict: 409,
     errors.Overloaded: 503,
     errors.DeadlineExceeded: 503,

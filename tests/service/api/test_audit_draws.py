@@ -323,7 +323,10 @@ def test_without_a_finished_round_or_a_judged_sample_there_is_nothing_to_draw(se
     nobody = bytes(2 * 75)
     service.put("/runs/a/rounds/0/epochs/0", content=nobody, headers=OCTETS)
     assert code(draw(service)) == (409, "round-open")
-    service.post("/runs/a/rounds/0/finish")
+    assert code(service.post("/runs/a/rounds/0/finish")) == (409, "empty-set")
+    assert code(draw(service)) == (409, "round-open")
+    own_set = base64.b64encode(bytes([128]) + bytes(74)).decode()
+    assert service.post("/runs/a/rounds/0/finish", json={"selected": own_set}).status_code == 200
     answer = draw(service)
     assert code(answer) == (422, "invalid-parameter")
     assert "0 of 600 samples can be drawn, at least 1 is needed" in answer.json()["detail"]

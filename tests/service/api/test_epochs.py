@@ -1,3 +1,4 @@
+import base64
 import re
 from collections.abc import Iterator
 
@@ -249,3 +250,15 @@ def test_a_round_that_has_not_begun_has_no_coverage(opened: httpx.Client, path: 
 @pytest.mark.parametrize("path", ["/runs/a/rounds/9999", "/runs/a/rounds/0/epochs/9999"])
 def test_places_past_the_limits_have_no_coverage(opened: httpx.Client, path: str) -> None:
     assert opened.get(path).json()["type"] == "/problems/limit-exceeded"
+
+
+def test_a_round_in_which_no_sample_can_be_kept_is_not_finished(service: httpx.Client) -> None:
+    service.put("/runs/a", json={"num_samples": 16})
+    service.put("/runs/a/rounds/0/epochs/0", content=bytes(4), headers=OCTETS)  # observed nobody
+    answer = service.post("/runs/a/rounds/0/finish")
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/empty-set")
+    assert "0 of 16 samples are scored" in answer.json()["detail"]
+    nobody = base64.b64encode(bytes(2)).decode()
+    service.put("/runs/a/rounds/0/epochs/1", content=b"\xff\xff", headers=OCTETS)
+    assert service.post("/runs/a/rounds/0/finish", json={"selected": nobody}).status_code == 409
+    assert service.post("/runs/a/rounds/0/finish").json()["num_selected"] == 16

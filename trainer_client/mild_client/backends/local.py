@@ -179,6 +179,8 @@ class LocalSelector:
         ------
         LocalStateError
             If the round is not open, has no epoch, or has a gap in its epochs.
+        EmptySetError
+            If no sample can be kept.
         """
         if 0 <= round < len(self._rounds) and (stored := self._rounds[round].result) is not None:
             return stored
@@ -186,6 +188,7 @@ class LocalSelector:
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
         selected = self._select(self.collect_rounds(), self._spec.selection, self._annotations)
+        selection.check_not_empty(selected.bitmap, selected.reasons)
         current.result, current.posterior = _make_round_result(round, selected), selected.noisy_posterior
         self._begin_next_round(current.result)
         return current.result
