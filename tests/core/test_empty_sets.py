@@ -24,7 +24,10 @@ NOISY_ONLY = np.zeros((20, N_SAMPLES), dtype=bool)
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"threshold": "value", "value": -21.0}, "no score is at most -21: the lowest, -20, is kept; give a higher value"),
+        (
+            {"threshold": "value", "value": -21.0},
+            "no score is at most -21: the lowest, -20, is kept; give a higher value",
+        ),
         ({"threshold": "fraction", "fraction": 0.0, "min_keep": 0.0}, "threshold 'fraction' alone keeps no sample"),
         ({"threshold": "fraction", "fraction": 0.001, "min_keep": 0.0}, "threshold 'fraction' alone keeps no sample"),
         ({"threshold": "posterior", "p": 0.0, "min_keep": 0.0}, "threshold 'posterior' alone keeps no sample"),

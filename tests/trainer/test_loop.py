@@ -57,12 +57,32 @@ def test_bits_say_who_was_observed(observe: Observe, quick: TrainSettings, digit
 def test_a_training_ends_well_where_its_status_cannot_be_set(
     quick: TrainSettings, digits: Dataset, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_backend: LocalSelector) -> None:
+    def fail(_backend: LocalSelector, _status: str) -> None:
         raise ServiceUnreachable("nothing listens")
 
-    monkeypatch.setattr(LocalSelector, "set_finished", fail)
+    monkeypatch.setattr(LocalSelector, "set_status", fail)
     assert run_rounds(replace(quick, rounds=1, epochs=1), data=digits).rounds
     assert "could not be marked as finished: nothing listens" in caplog.text
+
+
+@pytest.mark.parametrize(("error", "statuses"), [(MemoryError, ["failed"]), (ServiceUnreachable, [])])
+def test_a_training_that_ends_with_an_error_marks_its_run_as_failed(
+    quick: TrainSettings,
+    digits: Dataset,
+    error: type[Exception],
+    statuses: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found: list[str] = []
+
+    def fail(*_: object) -> None:
+        raise error("here it ends")
+
+    monkeypatch.setattr(LocalSelector, "set_status", lambda _, status: found.append(status))
+    monkeypatch.setattr(LocalSelector, "finish", fail)
+    with pytest.raises(error, match="here it ends"):
+        run_rounds(replace(quick, rounds=1, epochs=1), data=digits)
+    assert found == statuses
 
 
 def test_a_run_without_noise_or_truth_reports_neither(quick: TrainSettings, digits: Dataset) -> None:

@@ -6,7 +6,7 @@ round trains on.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.results import Selection
 from mild_core.types import EpochBits, RunSpec
+
+EndStatus: TypeAlias = Literal["finished", "failed"]
+"""Status of a run whose training has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,8 @@ class SelectionBackend(Protocol):
         The probability is 0 where the sample has no score. `result` is that of a finished round.
         """
 
-    def set_finished(self) -> None:
-        """Set the status of the run to ``finished``, after its last round."""
+    def set_status(self, status: EndStatus) -> None:
+        """Set the status of the run, after its last round or an error that ended the training."""
 
 
 def check_epoch_order(next_epoch: Position, round: int, epoch: int) -> None:

@@ -71,6 +71,12 @@ def test_a_restarted_trainer_resumes_and_its_twin_is_shut_out(recorded: httpx.Cl
     assert recorded.put(path, content=body, headers=OCTETS).json()["outcome"] == "same"
 
 
+def test_a_failed_run_that_is_resumed_is_running(recorded: httpx.Client) -> None:
+    recorded.patch("/runs/a", json={"status": "failed"})
+    recorded.put("/runs/a", json={"num_samples": N, "resume_from": {"round": 0, "epoch": 7}})
+    assert recorded.get("/runs/a").json()["status"] == "running"
+
+
 def test_a_new_run_may_name_the_place_it_resumes_from(service: httpx.Client) -> None:
     body = {"num_samples": N, "resume_from": {"round": 0, "epoch": 5}}
     answer = service.put("/runs/a", json=body)

@@ -22,7 +22,7 @@ from mild_client.arguments import (
     to_path,
     to_spec,
 )
-from mild_client.backend import Position, RoundResult, RunState
+from mild_client.backend import EndStatus, Position, RoundResult, RunState
 from mild_client.backends.http import HttpBackend
 from mild_client.backends.local import LocalSelector
 from mild_client.backends.spool import Spool
@@ -290,9 +290,9 @@ class BackgroundBackend:
                 return self._remote.compute_weights(result)
         return self._local.compute_weights(result)
 
-    def set_finished(self) -> None:
-        """Set the status of the run to ``finished``, and send it later."""
-        self._append_record(Record("status", {"status": "finished"}))
+    def set_status(self, status: EndStatus) -> None:
+        """Set the status of the run, and send it later."""
+        self._append_record(Record("status", {"status": status}))
 
     def flush(self, seconds: float) -> bool:
         """Wait until all records are sent, and return whether they are.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_spec
-from mild_client.backend import Position, RoundResult, RunState, check_epoch_order, compute_sample_weights
+from mild_client.backend import EndStatus, Position, RoundResult, RunState, check_epoch_order, compute_sample_weights
 from mild_client.client import MildClient
 from mild_client.errors import ClientError, Conflict, ResumeError, RunExists, StaleAttempt
 from mild_core.types import EpochBits, RunSpec
@@ -126,11 +126,11 @@ class HttpBackend:
         _, posterior = self._client.scores(self._spec.run_id, round=result.round)
         return compute_sample_weights(posterior, result.selected, result.summary["verdict"])
 
-    def set_finished(self) -> None:
-        """Set the status of the run to ``finished``, unless another writer has resumed the run."""
+    def set_status(self, status: EndStatus) -> None:
+        """Set the status of the run, unless another writer has resumed the run."""
         run_id = self._spec.run_id
         if self._client.get_run(run_id)["attempt"] == self._attempt:
-            self._client.patch_run(run_id, status="finished")
+            self._client.patch_run(run_id, status=status)
 
     def _check_run_is_new(self) -> None:
         """Raise RunExists if the run has epochs or finished rounds."""

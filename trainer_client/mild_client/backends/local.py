@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_classes, to_integer, to_path, to_spec
 from mild_client.backend import (
+    EndStatus,
     Position,
     RoundFit,
     RoundResult,
@@ -199,7 +200,7 @@ class LocalSelector:
         current.result = result
         self._begin_next_round(result)
 
-    def set_finished(self) -> None:
+    def set_status(self, status: EndStatus) -> None:
         """Do nothing: a run in this process has no status."""
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:

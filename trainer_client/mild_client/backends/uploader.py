@@ -98,7 +98,7 @@ class Uploader:
             case "finish":
                 self._send_finish(meta, self._read_bitmap(record))
             case "status":
-                self._backend.set_finished()
+                self._backend.set_status(meta["status"])
 
     def _send_open(self, meta: Any) -> None:
         """Open or resume the run, and store its attempt number in the spool."""

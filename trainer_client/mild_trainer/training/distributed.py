@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mild_client import Position, RoundResult, RunSpec, RunState, SelectionBackend
+from mild_client.backend import EndStatus
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer.settings import DeviceName
@@ -234,6 +235,6 @@ class Rank0Backend:
         """Return the probability that each label is right, after a finished round, shape (n_samples,)."""
         return self._ranks.call_on_rank0(lambda: self._backend.compute_weights(result))
 
-    def set_finished(self) -> None:
-        """Set the status of the run to ``finished``."""
-        self._ranks.call_on_rank0(self._backend.set_finished)
+    def set_status(self, status: EndStatus) -> None:
+        """Set the status of the run."""
+        self._ranks.call_on_rank0(lambda: self._backend.set_status(status))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client import ClientError, LocalSelector, Position, RunSpec, SelectionBackend
+from mild_client.backend import EndStatus
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
 from mild_core.alarms import find_plateau
@@ -146,6 +147,7 @@ class _TrainingLoop:
         self.settings, self.data = settings, data
         self.reporter, self.out, self.keep_bits, self.ranks = reporter, out, keep_bits, ranks
         self.is_local = isinstance(backend, LocalSelector)
+        self.own_backend = backend
         self.backend = backend if ranks.world_size == 1 else Rank0Backend(ranks, backend)
         self.trainer = Trainer(settings, data)
         self.clean = data.clean
@@ -163,6 +165,17 @@ class _TrainingLoop:
         """Run the whole training, from the beginning or from the stored checkpoint."""
         self.run_id = self.ranks.broadcast_object(run_id if stored_checkpoint is None else stored_checkpoint.run_id)
         self.backend.open(self.make_run_spec(), None if stored_checkpoint is None else stored_checkpoint.position)
+        try:
+            return self.train(stored_checkpoint)
+        except Exception as error:
+            # Other processes may have ended, so this one speaks to its own backend. A service that has refused or is
+            # away is not asked again.
+            if self.ranks.is_first and not isinstance(error, ClientError):
+                self.set_status(self.own_backend, "failed")
+            raise
+
+    def train(self, stored_checkpoint: Checkpoint | None) -> History:
+        """Train all rounds of the open run, from the beginning or from the stored checkpoint."""
         # In the smallest type, as they are sent to the service.
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
         if type(self.reporter) is not Reporter:
@@ -194,7 +207,7 @@ class _TrainingLoop:
             self.save_checkpoint_if_due()
 
         oracle_accuracy, finish_result = self.train_on_true_clean_set(), self.train_finish_network()
-        self.set_finished()
+        self.set_status(self.backend, "finished")
         return History(
             self.settings,
             self.data,
@@ -221,12 +234,12 @@ class _TrainingLoop:
             f"batches of {settings.batch_size}{duration}",
         ]
 
-    def set_finished(self) -> None:
+    def set_status(self, backend: SelectionBackend, status: EndStatus) -> None:
         """Set the run's status; an error of the service is logged, as the training has ended without it."""
         try:
-            self.backend.set_finished()
+            backend.set_status(status)
         except ClientError as error:
-            logger.warning("run %s could not be marked as finished: %s", self.run_id, error)
+            logger.warning("run %s could not be marked as %s: %s", self.run_id, status, error)
 
     def plant_labels(self) -> None:
         """Break labels on purpose for round 0, and send the planted samples to the backend."""

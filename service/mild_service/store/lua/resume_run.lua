@@ -1,4 +1,4 @@
--- Deletes the open round's epochs from a given one on and starts a new attempt.
+-- Deletes the open round's epochs from a given one on and starts a new attempt: the run is running again.
 -- KEYS: run, round, epochs, chunk 0, shards, metrics, events. ARGV: uid, round, now, epoch.
 local refusal = check_run(KEYS[1], ARGV[1], '', ARGV[2], ARGV[3])
 if refusal then return refusal end
@@ -13,6 +13,7 @@ end
 for _, epoch in ipairs(redis.call('HKEYS', KEYS[6])) do
   if tonumber(epoch) >= from then redis.call('HDEL', KEYS[6], epoch) end
 end
+redis.call('HSET', KEYS[1], 'status', 'running')
 local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 redis.call('HINCRBY', KEYS[2], 'version', 1)
 extend_ttl(KEYS[1], ARGV[3])
