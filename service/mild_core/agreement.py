@@ -4,7 +4,9 @@ The bits of a training cannot tell random labels from partly wrong ones, since a
 does not carry over to held-out samples, so predictions agree with random labels by chance only.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,11 @@ class HeldOutAgreement:
     standard_error: float
     z: float
     carries_signal: bool
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Create the agreement from JSON values, of which other names are ignored."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     @property
     def summary_text(self) -> str:

@@ -1,11 +1,14 @@
-"""Alarms: sets of low measured quality, and accuracies that no longer rise.
+"""Alarms: sets of low measured quality, accuracies that no longer rise, and fits that held-out labels contradict.
 
-The three alarms are those of the paper (arXiv 2306.11560). They are reported and never change a training: true labels
+The first three are those of the paper (arXiv 2306.11560). They are reported and never change a training: true labels
 and the test set evaluate a training and must not steer it. Only a plateau of the accuracy on held-out given labels may
 end one (`find_plateau`).
 """
 
 from collections.abc import Mapping, Sequence
+
+from mild_core.agreement import REQUIRED_ERRORS
+from mild_core.proportions import bound_share
 
 MIN_PRECISION = 0.9
 MIN_RECALL = 0.5
@@ -34,6 +37,46 @@ def find_alarms(precision: float | None, recall: float | None, accuracies: Mappi
     for name, values in accuracies.items():
         if (best := find_plateau(values)) is not None:
             messages.append(f"{name} is at a plateau: {PATIENCE} rounds without a rise above {best:.3f}")
+    return messages
+
+
+def find_held_out_alarms(
+    accuracy: float, n_samples: int | None, chance: float | None, fitted_noise: float | None
+) -> list[str]:
+    """Return one sentence for every way in which held-out labels speak against a fit.
+
+    Parameters
+    ----------
+    accuracy
+        Share of the held-out samples whose given label a network predicts that was not trained on them.
+    n_samples
+        Number of held-out samples; None if it is unknown, which leaves their noise out.
+    chance
+        Share that agrees by chance; None if it is unknown or was compared with already.
+    fitted_noise
+        Lower end of the fitted noise rate; None without a fit.
+
+    Notes
+    -----
+    A network that predicts true classes agrees with no more than the right labels, so the noise rate is at most one
+    minus its agreement. Where wrong labels follow a pattern, a network can predict these, too.
+    """
+    lowest = accuracy if n_samples is None else float(bound_share(accuracy, n_samples)[0])
+    noise_bound = 1 - lowest
+    messages = []
+    if chance is not None:
+        error = 0.0 if n_samples is None else REQUIRED_ERRORS * (chance * (1 - chance) / n_samples) ** 0.5
+        if accuracy <= chance + error:
+            messages.append(
+                f"{accuracy:.1%} of the held-out labels are predicted, by chance {chance:.1%}: the labels carry no "
+                "signal, or the network does not generalise, and the set means nothing"
+            )
+    if fitted_noise is not None and fitted_noise > noise_bound:
+        messages.append(
+            f"the fit finds {fitted_noise:.1%} wrong labels or more, but {accuracy:.1%} of the held-out labels are "
+            f"predicted, so at most {noise_bound:.1%} are wrong, unless wrong labels can be predicted: the fit may "
+            "take hard samples for mislabelled ones"
+        )
     return messages
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from mild_core.alarms import find_alarms, find_plateau
+from mild_core.alarms import find_alarms, find_held_out_alarms, find_plateau
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,19 @@ def test_every_accuracy_and_every_measure_has_its_alarm() -> None:
         "validation accuracy is at a plateau: 2 rounds without a rise above 0.500",
     ]
     assert find_alarms(None, None, {"test accuracy": []}) == []
+
+
+def test_held_out_labels_that_are_predicted_no_better_than_by_chance_carry_no_signal() -> None:
+    (alarm,) = find_held_out_alarms(0.11, 500, 0.1, None)
+    assert alarm.startswith("11.0% of the held-out labels are predicted, by chance 10.0%: the labels carry no signal")
+    assert find_held_out_alarms(0.2, 500, 0.1, None) == []
+    assert find_held_out_alarms(0.11, None, 0.1, None) == []
+    assert len(find_held_out_alarms(0.1, None, 0.1, None)) == 1
+
+
+def test_a_fit_that_finds_more_wrong_labels_than_held_out_labels_allow_is_contradicted() -> None:
+    (alarm,) = find_held_out_alarms(0.95, 1000, None, 0.22)
+    assert alarm.startswith("the fit finds 22.0% wrong labels or more, but 95.0% of the held-out labels are predicted")
+    assert "so at most 6.6% are wrong, unless wrong labels can be predicted" in alarm
+    assert find_held_out_alarms(0.95, 1000, None, 0.06) == []
+    assert find_held_out_alarms(0.95, 1000, None, None) == []

@@ -58,7 +58,7 @@ def test_every_rule_keeps_somebody_of_whatever_histogram(cost_ratio: float, min_
     for correct in (CORRECT, NOISY_ONLY, ~NOISY_ONLY, RNG.random((20, N_SAMPLES)) < 0.5):
         for rule in ("f1", "bayes", "posterior", "scale", "fraction"):
             options = SelectionOptions(
-                threshold=rule,  # type: ignore[arg-type]  # names of rules
+                threshold=rule,
                 cost_ratio=cost_ratio,
                 p=0.0,
                 min_keep=0.0,

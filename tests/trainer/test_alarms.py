@@ -42,6 +42,12 @@ def test_a_set_that_is_measured_to_be_bad_is_alarming(precision: float, recall: 
     assert find_round_alarms([record(measured={"precision": precision, "recall": recall})]) == said
 
 
+def test_a_network_that_is_still_learning_is_to_train_longer() -> None:
+    still = replace(record(), summary={**record().summary, "verdict": "learning"})
+    assert find_round_alarms([still]) == ["the network was still learning, so nothing is cut: train longer (--epochs)"]
+    assert find_round_alarms([still, record()]) == []
+
+
 def test_what_is_not_known_is_not_alarming() -> None:
     assert find_round_alarms([record()]) == []
     assert find_round_alarms([record(measured={"precision": None, "recall": None})]) == []

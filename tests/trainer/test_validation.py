@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 
 from mild_client import HttpBackend, LocalSelector, MildClient
 from mild_core import bitmap
+from mild_core.agreement import HeldOutAgreement
 from mild_core.alarms import find_plateau
 from mild_core.types import Observe, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
 from mild_trainer.planting import plant_labels
-from mild_trainer.report import report, summary
+from mild_trainer.report import model_card, report, summary
 from mild_trainer.settings import TrainSettings, Use
 from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import EpochRecord, History, RoundRecord
@@ -275,3 +276,27 @@ def test_the_command_holds_out_and_says_what_came_of_it(tmp_path: Path) -> None:
     assert f"No further round: {found['ended']}." in result.output
     refused = CliRunner().invoke(cli.app, ["train", "--validation", "0.6", "--local", "--out", str(tmp_path)])
     assert "validation is 0.6; give a number in 0..0.5" in refused.output
+
+
+def test_held_out_labels_speak_against_a_fit_in_every_record_of_the_training(
+    validated: TrainSettings, digits: Dataset
+) -> None:
+    history = run_rounds(replace(validated, rounds=1), data=digits)
+    (record,) = history.rounds
+    rate = {"noise_rate": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    epochs = (*record.epochs[:-1], replace(record.epochs[-1], validation_accuracy=0.95))
+    high_noise = replace(record, epochs=epochs, summary={**record.summary, "fitted": rate})
+    contradicted = replace(history, rounds=(high_noise,))
+    chance = replace(history, rounds=(replace(record, epochs=(replace(record.epochs[-1], validation_accuracy=0.1),)),))
+    for changed, sentence in (
+        (contradicted, "the fit finds 40.0% wrong labels or more, but 95.0% of the held-out labels are predicted"),
+        (chance, "10.0% of the held-out labels are predicted, by chance "),
+    ):
+        results = summary.summarise_training(changed)
+        assert any(alarm.startswith(sentence) for alarm in results["rounds"][0]["alarms"])
+        assert sentence in report.render_report(results)
+        assert sentence in model_card.render_model_card(results)
+    agreement = HeldOutAgreement(300, 0.9, 0.1, 0.02, 40.0, True)
+    verified = replace(contradicted, held_out=None, held_out_agreement=agreement)
+    (alarm,) = (a for a in summary.summarise_training(verified)["rounds"][0]["alarms"] if a.startswith("the fit finds"))
+    assert "90.0% of the held-out labels are predicted" in alarm

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.alarms import find_alarms
+from mild_core.alarms import find_alarms, find_held_out_alarms
 from mild_core.audit import Audit
 from mild_core.draw import DrawChoice
 from mild_service.models import Round, Run
@@ -71,12 +71,25 @@ def find_run_alarms(run: Run, rounds: Sequence[Round], now: float) -> list[str]:
         name: [metrics[scalar] for metrics in last_metrics if scalar in metrics]
         for name, scalar in (("test accuracy", "test_accuracy"), ("validation accuracy", VALIDATION_METRIC))
     }
-    alarms = find_alarms(None, None, accuracies)
+    alarms = [*find_alarms(None, None, accuracies), *_find_held_out_alarms(run, rounds)]
     if run.status == "failed":
         alarms.append("the training has failed")
     if run.status == "running" and now - run.updated_at > _MAX_SILENT_SECONDS:
         alarms.append("no data for more than an hour, although the run is not finished")
     return alarms
+
+
+def _find_held_out_alarms(run: Run, rounds: Sequence[Round]) -> list[str]:
+    """Return how the validation accuracy of the last finished round speaks against its fit."""
+    last = next((round_ for round_ in reversed(rounds) if round_.finished and round_.metrics), None)
+    if last is None or last.selection is None:
+        return []
+    accuracy = last.metrics[max(last.metrics)].get(VALIDATION_METRIC)
+    if accuracy is None:
+        return []
+    noise = last.selection["fitted"]["noise_rate"]
+    chance = None if run.spec.num_classes is None else 1 / run.spec.num_classes
+    return find_held_out_alarms(accuracy, None, chance, None if noise is None else noise["low"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -159,6 +160,11 @@ def test_a_run_that_is_silent_failed_or_at_a_plateau_is_worth_a_look() -> None:
     assert [sentence.split(" is ")[0] for sentence in find_run_alarms(a_run("finished"), held, 1e6)] == [
         "test accuracy", "validation accuracy"
     ]  # fmt: skip
+    document = {"fitted": {"noise_rate": {"value": 0.3, "low": 0.25, "high": 0.4}}}
+    fitted = [replace(each, selection=document) for each in held[:1]]
+    assert find_run_alarms(a_run("finished"), fitted, 1e6) == []
+    generalises = [replace(fitted[0], metrics={1: {"validation_accuracy": 0.9}})]
+    assert "so at most 10.0% are wrong" in find_run_alarms(a_run("finished"), generalises, 1e6)[0]
     assert "hour" in find_run_alarms(a_run(), [], 1e6)[0]
     assert find_run_alarms(a_run(), [], 200.0) == []
     assert "failed" in find_run_alarms(a_run("failed"), [], 1e6)[0]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mild_core.agreement import HeldOutAgreement
 from mild_trainer.report import summary
 
 
@@ -93,6 +94,7 @@ def _render_statements(results: Mapping[str, Any]) -> str:
     texts = [statement.text for statement in statements if statement.basis != "fitted"]
     texts.append(summary.describe_next_step(statements, "mild review RUN", results) or "")
     paragraphs = [_format_cell(text) for text in texts if text]
+    paragraphs += [_format_cell(alarm) for alarm in summary.describe_alarms(results)]
     paragraphs += [f"<sub>{_format_cell(each.text)}</sub>" for each in statements if each.basis == "fitted"]
     return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
 
@@ -106,6 +108,8 @@ def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("noise", noise["spec"]),
         ("share of wrong labels, true", summary.format_number(noise["actual"])),
     ]
+    if results["verified"] is not None:
+        facts.append(("held-out agreement", HeldOutAgreement.from_json(results["verified"]).summary_text))
     if results["rounds"]:
         last = results["rounds"][-1]
         facts += [("rounds", str(len(results["rounds"]))), ("samples kept by the last", f"{last['selected']:,}")]

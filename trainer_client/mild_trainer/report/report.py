@@ -120,7 +120,7 @@ def _render_agreement(agreement_json: Mapping[str, Any] | None) -> str:
     """Render the held-out agreement; an empty string if it was not measured."""
     if agreement_json is None:
         return ""
-    agreement = HeldOutAgreement(**{name: value for name, value in agreement_json.items() if name != "what"})
+    agreement = HeldOutAgreement.from_json(agreement_json)
     return f"<p{'' if agreement.carries_signal else ' class=alarm'}>{escape(agreement.summary_text)}.</p>"
 
 

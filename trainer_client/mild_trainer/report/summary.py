@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from mild_core import bitmap
-from mild_core.alarms import find_alarms
+from mild_core import alarms, bitmap
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth
 from mild_trainer import clean_set
@@ -205,7 +204,25 @@ def find_round_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
         "test accuracy": [record.test_accuracy for record in rounds if record.test_accuracy is not None],
         "validation accuracy": get_validation_accuracies(rounds),
     }
-    return find_alarms(*_get_precision_recall(rounds[-1]), accuracies)
+    found = alarms.find_alarms(*_get_precision_recall(rounds[-1]), accuracies)
+    if rounds[-1].summary["verdict"] == "learning":
+        found.append("the network was still learning, so nothing is cut: train longer (--epochs)")
+    return found
+
+
+def find_held_out_alarms(history: History, record: RoundRecord) -> list[str]:
+    """Return how the held-out labels of ``--validation`` and ``--verify`` speak against the fit of a round."""
+    noise = record.summary["fitted"].get("noise_rate")
+    fitted_noise = None if noise is None else float(noise["low"])
+    found = []
+    if record.validation_accuracy is not None and history.held_out is not None:
+        labels = history.data.y_train[bitmap.unpack(history.held_out, history.data.n_samples)]
+        commonest = float(np.bincount(labels).max() / labels.size)  # what a network gets that predicts one class alone
+        found += alarms.find_held_out_alarms(record.validation_accuracy, labels.size, commonest, fitted_noise)
+    agreement = history.held_out_agreement
+    if agreement is not None:  # compared with chance already: without signal, there are no rounds
+        found += alarms.find_held_out_alarms(agreement.agreement, agreement.n_samples, None, fitted_noise)
+    return found
 
 
 def _get_precision_recall(record: RoundRecord) -> tuple[float | None, float | None]:
@@ -261,7 +278,10 @@ def summarise_training(history: History) -> dict[str, Any]:
             "what": "samples held out of all training: no set holds them, and their given labels compare the rounds",
         },
         "rounds": [
-            {**_summarise_round(record, history.true_noise), "alarms": find_round_alarms(history.rounds[: i + 1])}
+            {
+                **_summarise_round(record, history.true_noise),
+                "alarms": [*find_round_alarms(history.rounds[: i + 1]), *find_held_out_alarms(history, record)],
+            }
             for i, record in enumerate(history.rounds)
         ],
         "ended": history.stop_reason,
