@@ -49,8 +49,8 @@ def _resumed(rng: np.random.Generator) -> bytes:
     return _json({"num_samples": N_SAMPLES, "resume_from": {"round": 0, "epoch": int(rng.integers(6))}})
 
 
-def _labels(rng: np.random.Generator) -> bytes:
-    return _json({"labels": rng.integers(0, 10, N_SAMPLES).tolist()})
+def _labels(_: np.random.Generator) -> bytes:
+    return _json({"labels": (np.arange(N_SAMPLES) % 10).tolist()})  # those of the logs, which have to agree
 
 
 def _array(values: NDArray[np.int64]) -> bytes:
@@ -98,6 +98,13 @@ def _arrow(rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
+def _arrow_file(rng: np.random.Generator) -> bytes:
+    table, out = pyarrow.Table.from_pylist(_records(rng)), io.BytesIO()
+    with pyarrow.ipc.new_file(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
 def _parquet(rng: np.random.Generator) -> bytes:
     out = io.BytesIO()
     parquet.write_table(pyarrow.Table.from_pylist(_records(rng)), out)
@@ -105,7 +112,10 @@ def _parquet(rng: np.random.Generator) -> bytes:
 
 
 def _cartography(rng: np.random.Generator) -> bytes:
-    lines = [{"guid": r["sample"], f"logits_epoch_{r['epoch']}": [0.5, 1.5], "gold": 1} for r in _records(rng)]
+    lines = [
+        {"guid": r["sample"], f"logits_epoch_{r['epoch']}": np.eye(10)[r["predicted"]].tolist(), "gold": r["label"]}
+        for r in _records(rng)
+    ]
     return b"\n".join(_json(line) for line in lines)
 
 
@@ -118,6 +128,7 @@ LOGS: Mapping[str, Make] = {
     NDJSON: lambda rng: b"\n".join(map(_json, _records(rng))),
     "text/csv": _csv,
     "application/vnd.apache.arrow.stream": _arrow,
+    "application/vnd.apache.arrow.file": _arrow_file,
     "application/vnd.apache.parquet": _parquet,
     "application/x-cartography+ndjson": _cartography,
 }
