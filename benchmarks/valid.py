@@ -144,6 +144,7 @@ MAKES: Mapping[str, Mapping[str, Make]] = {
     "PATCH /runs/{run_id}": {JSON: lambda rng: _json({"tags": {"a": str(rng.integers(9))}, "status": "running"})},
     "PUT /runs/{run_id}/labels": {JSON: _labels, NPY: lambda rng: _array(rng.integers(0, 10, N_SAMPLES))},
     "PUT /runs/{run_id}/audit": {JSON: _marks, BITMAP: lambda rng: bits(rng, 2)},
+    "POST /runs/{run_id}/audit/draw": {JSON: lambda rng: _json({"n": int(rng.integers(1, N_SAMPLES))})},
     "PUT /runs/{run_id}/sample-ids": {
         JSON: lambda rng: _json(_ids(rng)),
         NDJSON: lambda rng: b"\n".join(map(_json, _ids(rng))),

@@ -13,7 +13,7 @@ from mild_trainer.report.summary import find_round_alarms
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics
 
-MEASURED = {"precision": 0.85, "recall": 0.45, "f1": 0.6, "auc": 0.9, "known": 50}
+MEASURED = {"precision": 0.85, "recall": 0.45, "f1": 0.6, "auc": 0.9, "known": 50, "basis": "50 chosen samples"}
 
 
 def record(
@@ -23,7 +23,7 @@ def record(
     validation_accuracy: float | None = None,
 ) -> RoundRecord:
     everyone = bitmap.full(8)
-    found = {"verdict": "weak", "reasons": [], "fitted": {}, "measured": measured}
+    found = {"verdict": "weak", "reasons": [], "fitted": {}, "measured": measured, "num_samples": 8}
     epoch = EpochRecord(0, 0, 1.0, 0.5, accuracy, 1.0, validation_accuracy=validation_accuracy)
     return RoundRecord(0, everyone, everyone, (epoch,), found, None, agreement, 1.0)
 
