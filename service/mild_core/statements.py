@@ -15,6 +15,7 @@ import numpy as np
 
 from mild_core.draw import DRAW_SIZE
 from mild_core.guarantee import BOUND_ERROR, UPPER_ERROR, Counts, limit_undrawn_wrong
+from mild_core.types import Verdict
 
 _SECONDS_PER_CHECK = 5
 _DRAW_SIZES = (50, 100, 300, 500)
@@ -70,9 +71,9 @@ def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
     if bounds:
         rate = bounds["noise_rate"]
         texts += [
-            f"At least {format_at_least(bounds['precision'])} of the kept labels are right, with "
-            f"{1 - BOUND_ERROR:.0%} confidence, and at least {format_at_least(bounds['recall'])} of the right labels "
-            f"are kept, with {1 - 2 * BOUND_ERROR:.0%} confidence in both.",
+            f"At least {format_at_least(bounds['precision'])} of the kept labels, the drawn ones included, are right, "
+            f"with {1 - BOUND_ERROR:.0%} confidence, and at least {format_at_least(bounds['recall'])} of the right "
+            f"labels are kept, with {1 - 2 * BOUND_ERROR:.0%} confidence that both hold.",
             f"Of all judged labels, {format_at_least(rate['low'])} to {format_at_most(rate['high'])} are wrong, with "
             f"{1 - 2 * BOUND_ERROR:.0%} confidence.",
         ]
@@ -97,6 +98,24 @@ def _describe_measured(selection: Mapping[str, Any]) -> str | None:
     is_representative = guarantee or n_checked == selection["num_samples"]
     scope = "" if is_representative else " These samples speak for themselves alone."
     return f"On {measured['basis']}: {shares}.{scope}"
+
+
+def describe_verdict(selection: Mapping[str, Any]) -> str:
+    """Describe in sentences what the verdict of a selection means, and whether samples are dropped."""
+    n_judged = selection["num_samples"] - selection["unobserved"] - selection["planted"]
+    text = _VERDICT_TEXTS[selection["verdict"]]
+    return text if selection["num_selected"] < n_judged else f"{text} No samples are dropped."
+
+
+_VERDICT_TEXTS: Mapping[Verdict, str] = {
+    "separable": "The fit tells two groups of samples apart, and the set is the group that was learnt early. Whether "
+    "its labels are right, a fit cannot show.",
+    "weak": "The fit finds two groups of samples, but not all signs that one of them has the wrong labels. The set may "
+    "be worse than keeping everything.",
+    "unimodal": "No second group of samples was found that is worth a cut.",
+    "learning": "The network was still learning when training ended: train longer.",
+    "insufficient": "Too little was recorded to tell right labels from wrong ones.",
+}
 
 
 def describe_truth(precision: float | None, recall: float | None) -> Statement:
@@ -132,7 +151,7 @@ def _describe_fitted(fitted: Mapping[str, Mapping[str, float] | None]) -> str | 
     return f"By the fit, {', '.join(parts)}: {FIT_ASSUMPTION}."
 
 
-FIT_ASSUMPTION = "this holds if wrong labels are learnt as the fit supposes, which no recording shows"
+FIT_ASSUMPTION = "this holds if wrong labels are learnt as the fit supposes, which the predictions cannot show"
 """The assumption of all fitted numbers."""
 
 

@@ -1,5 +1,5 @@
 import copy
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -10,10 +10,12 @@ from mild_core.statements import (
     describe_quality,
     describe_shares,
     describe_truth,
+    describe_verdict,
     format_at_least,
     format_at_most,
     plan_draws,
 )
+from mild_core.types import Verdict
 
 INTERVAL = {"value": 0.36, "low": 0.34, "high": 0.39}
 SELECTION: dict[str, Any] = {
@@ -58,8 +60,8 @@ def test_a_complete_draw_leads_with_the_bound_of_this_set() -> None:
     assert bases == (*["bounded"] * 5, "measured", "fitted")
     assert texts[0] == "At most 7.4% of the kept labels are wrong, the drawn ones aside, with 90% confidence."
     assert texts[1] == ("100 samples were drawn at random and checked: 63 of them are kept, and 2 of these are wrong.")
-    assert "At least 91.9% of the kept labels are right, with 95% confidence" in texts[2]
-    assert "at least 80.0% of the right labels are kept, with 90% confidence in both" in texts[2]
+    assert "At least 91.9% of the kept labels, the drawn ones included, are right, with 95% confidence" in texts[2]
+    assert "at least 80.0% of the right labels are kept, with 90% confidence that both hold" in texts[2]
     assert "5.1% to 12.1% are wrong" in texts[3]
     assert texts[4] == (
         "No promise of the rule: threshold 'f1' promises no share of wrong labels; for this set there is the upper "
@@ -94,6 +96,17 @@ def test_checked_samples_that_measure_nothing_say_so() -> None:
     )
     assert describe_truth(None, None).text.endswith("none of the labels is both kept and right.")
     assert describe_shares(None, 0.5) == "50.0% of the right labels are kept"
+
+
+def test_a_verdict_is_explained_and_says_whether_samples_are_dropped() -> None:
+    counts = {"num_samples": 100, "unobserved": 5, "planted": 2}
+    weak = describe_verdict({**counts, "num_selected": 60, "verdict": "weak"})
+    assert weak.endswith("The set may be worse than keeping everything.")
+    for verdict in get_args(Verdict):
+        kept_all = describe_verdict({**counts, "num_selected": 93, "verdict": verdict})
+        assert kept_all == describe_verdict({**counts, "num_selected": 92, "verdict": verdict}) + (
+            " No samples are dropped."
+        )
 
 
 def test_bounds_are_rounded_to_the_safe_side() -> None:

@@ -60,7 +60,7 @@ def test_names_of_classes_are_suggested(write: Callable[[Path], Path], tmp_path:
 @pytest.mark.parametrize("write", [logs.write_pandas_csv, logs.write_pandas_parquet, logs.write_r_csv])
 def test_records_without_an_outcome_are_counted(write: Callable[[Path], Path], tmp_path: Path) -> None:
     _, result = select(write(tmp_path), *COLUMNS)
-    assert "1,799 records of 90 samples, named by id in 20 epochs; 1 record" in result.stderr
+    assert "1,799 records of 90 samples in 20 epochs, with samples named by id; 1 record" in result.stderr
 
 
 @pytest.mark.parametrize("write", [logs.write_cartography, logs.write_aum])

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mild_client.commands import format_command
-from mild_core.statements import describe_quality, format_at_most
+from mild_core.statements import describe_quality, describe_verdict, format_at_most
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
@@ -151,7 +151,9 @@ def select(
     columns: Annotated[
         str | None,
         typer.Option(
-            "--columns", help="Names of a log's columns, such as sample=id,label=target; of `epoch`, `predicted` too."
+            "--columns",
+            help="Columns of a log that have other names, FIELD=COLUMN: sample=id,label=target. Fields are `epoch`, "
+            "`sample`, `correct`, or `predicted` and `label`, and `round`.",
         ),
     ] = None,
     labels: Annotated[
@@ -191,6 +193,7 @@ def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path |
     typer.echo(_format_selection(selection))
     for statement in describe_quality(selection):
         typer.echo(statement.text, err=True)
+    typer.echo(f"Verdict: {selection['verdict']}. {describe_verdict(selection)}", err=True)
     if out is not None:
         typer.echo(clean_set.describe_file(out), err=True)
 

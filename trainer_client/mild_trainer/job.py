@@ -284,7 +284,7 @@ def _print_results(
     for text in filter(None, (*leading, next_step)):
         console.print(text, highlight=False, soft_wrap=True)
     console.print(summary.build_terminal_table(results))
-    if verdict := summary.describe_verdict(results):
+    if verdict := summary.describe_last_verdict(results):
         console.print(verdict, highlight=False, soft_wrap=True, style="dim")
     for statement in statements:
         if statement.basis == "fitted":
@@ -299,7 +299,8 @@ def _print_results(
         console.print(planting, highlight=False, soft_wrap=True)
     if validation := summary.describe_validation(results):
         console.print(validation, highlight=False, soft_wrap=True)
-    console.print(f"Rounds and finish took {history.compute_cost.describe()}.", highlight=False, soft_wrap=True)
+    trained = "The rounds" if results["finish"] is None else "Rounds and finish"
+    console.print(f"{trained} took {history.compute_cost.describe()}.", highlight=False, soft_wrap=True)
     for alarm in summary.describe_alarms(results):
         console.print(alarm, highlight=False, style="yellow")
     console.print(f"No further round: {history.stop_reason}.", highlight=False, soft_wrap=True)

@@ -177,8 +177,8 @@ def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_un
     """Describe in one line what was read, and what was left out."""
     named_by = "index" if resolver.ids is None else "id"
     parts = [
-        f"{path}: {log.n_records:,} records of {log.n_samples:,} samples, named by {named_by}",
-        f"in {len(log.epoch_keys)} epochs",
+        f"{path}: {log.n_records:,} records of {log.n_samples:,} samples in {len(log.epoch_keys)} epochs,",
+        f"with samples named by {named_by}",
     ]
     unobserved = f"; {n_unobserved:,} records without an outcome count as unobserved" if n_unobserved else ""
     return " ".join(parts) + unobserved

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
 from mild_core.draw import DRAW_SIZE
-from mild_core.statements import describe_draw, describe_quality
+from mild_core.statements import describe_draw, describe_quality, describe_verdict
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets
@@ -153,6 +153,7 @@ async def _build_panel(
     return {
         "selection": summary,
         "statements": describe_quality(summary),
+        "verdict_text": describe_verdict(summary),
         "draw": draw,
         "draw_size": DRAW_SIZE,
         "draw_step": describe_draw(),

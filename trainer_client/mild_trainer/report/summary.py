@@ -16,7 +16,7 @@ from rich.table import Table
 
 from mild_core import alarms, bitmap
 from mild_core.draw import DRAW_SIZE
-from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth
+from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth, describe_verdict
 from mild_trainer import clean_set
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
@@ -130,13 +130,14 @@ def describe_next_step(statements: Sequence[Statement], review_command: str, res
     return f"{describe_draw()}: {review_command} {options}"
 
 
-def describe_verdict(results: Mapping[str, Any]) -> str | None:
-    """Return a sentence with the verdict on the last fit and its reasons; None without rounds."""
+def describe_last_verdict(results: Mapping[str, Any]) -> str | None:
+    """Return sentences with the verdict on the last fit, its reasons and its meaning; None without rounds."""
     if not results["rounds"]:
         return None
     selection = results["rounds"][-1]["selection"]
     reasons = "; ".join(str(reason).replace("`", "") for reason in selection["reasons"])
-    return f"Verdict on the last fit: {selection['verdict']}{reasons and f' ({reasons})'}."
+    verdict = f"{selection['verdict']}{reasons and f' ({reasons})'}"
+    return f"Verdict on the last fit: {verdict}. {describe_verdict(selection)}"
 
 
 def describe_planting(results: Mapping[str, Any]) -> str | None:
