@@ -206,9 +206,9 @@ def _explain(
         if deviation.reorders:
             return f"{deviation.difference}: the answers may have chosen this order, so they cannot judge its sets"
         if is_one_cut:
-            return f"{deviation.difference}: no promise; `upper` and the bounds hold for every cut at once"
+            return f"{deviation.difference}; `upper` and the bounds hold for every cut at once"
         if is_fixed:
-            return f"{deviation.difference}: no promise; for this set, which was made before the draw, there is `upper`"
+            return f"{deviation.difference}; for this set, which was made before the draw, there is `upper`"
         return f"{deviation.difference}: the answers may have chosen this set, and no single cut makes it"
     if not by_draw:
         return f"threshold {options.threshold!r} promises no share of wrong labels; for this set there is `upper`"

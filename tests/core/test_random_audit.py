@@ -244,7 +244,7 @@ def test_a_cut_that_was_not_recorded_has_the_bound_of_all_cuts_and_no_promise() 
     assert (recorded_choice.guarantee.holds, other.guarantee.holds) == (True, False)
     assert other.guarantee.upper == recorded_choice.guarantee.upper
     assert other.bounds == recorded_choice.bounds
-    assert other.guarantee.reason.startswith("alpha is 0.2, 0.1 was recorded with the draw: no promise; `upper` and")
+    assert other.guarantee.reason.startswith("alpha is 0.2, 0.1 was recorded with the draw; `upper` and")
     value = recorded_choice.threshold.value
     by_hand, fixed = (judged(deviation, threshold="value", value=value) for deviation in (CUT, None))
     assert by_hand.guarantee.upper == recorded_choice.guarantee.upper > fixed.guarantee.upper

@@ -260,9 +260,12 @@ def test_a_draw_is_listed_without_what_could_sway_a_checker_and_bounds_the_set(a
         with MildClient(url) as client:
             assert client.audit("drawn", N).get_mark(next(i for i in indices if not clean[i])) is False
             recorded = client.selection("drawn", 0, changes={"threshold": "fdr"})
+            own = client.selection("drawn", 0)
         assert f"The set that was recorded with the draw: {recorded['num_selected']} of {N} samples." in told
-        bound = f"At most {format_at_most(recorded['guarantee']['upper'])} of the kept labels are wrong"
-        assert told.index(bound) < told.index("On 40 audited samples drawn at random")
+        assert f"The set of round 0, as it was made: {own['num_selected']} of {N} samples." in told
+        for part, selection in zip(told.split("recorded with the draw: ")[:2], (own, recorded), strict=True):
+            bound = f"At most {format_at_most(selection['guarantee']['upper'])} of the kept labels are wrong"
+            assert part.index(bound) < part.index("On 40 audited samples drawn at random")
         refused = CliRunner().invoke(cli.app, ["review", "drawn", "--url", url, "--draw", "41", "--out", "x.csv"])
         assert refused.exit_code == 2
         assert "another draw would follow the answers" in refused.stderr

@@ -416,10 +416,16 @@ def _describe_audit(reviewed: "ReviewedRun") -> list[str]:
             f"{n_drawn - n_unanswered} of {n_drawn} drawn samples are answered; the statement comes with the last of "
             f"the other {n_unanswered}."
         ]
-    head = (
-        f"The set that was recorded with the draw: {recorded['num_selected']:,} of {recorded['num_samples']:,} samples."
-    )
-    return [head, *(statement.text for statement in describe_quality(recorded))]
+    own = reviewed.read_selection()
+    described = {
+        f"The set of round {own['round']}, as it was made": own,
+        "The set that was recorded with the draw": recorded,
+    }
+    texts = []
+    for name, selection in described.items():
+        texts.append(f"{name}: {selection['num_selected']:,} of {selection['num_samples']:,} samples.")
+        texts += [f"  {statement.text}" for statement in describe_quality(selection)]
+    return texts
 
 
 @app.command()
