@@ -91,6 +91,23 @@ def test_a_log_opens_its_run(names: list[str] | None, url: str, tmp_path: Path) 
     got = json.loads(invoke("finish", "a", "--url", url).stdout)
     assert (got["num_samples"], got["indices"]) == (N_SAMPLES, list(range(60)))
     assert got.get("ids") == (None if names is None else names[:60])
+    with MildClient(url) as client:
+        assert client.sample("a", 7)["label"] == 1  # always predicted, so no wrong prediction tells it
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("epoch,id,correct\n0,3,1\n", "; name the columns `epoch`, `sample`, and `correct`, or"),
+        ("epoch,sample,predicted\n0,3,1\n", "; name the columns `epoch`, `sample`, and `correct`, or"),
+        ("epoch,sample,predicted,label\n0,0,cat,dog\n", "names its classes, such as 'cat', and a run takes numbers"),
+    ],
+)
+def test_a_log_that_no_run_takes_opens_none(log: str, message: str, url: str, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(log)
+    refused = invoke("push", str(tmp_path / "log.csv"), "--url", url, "--run-id", "a", "--create")
+    assert (refused.exit_code, message in refused.stderr, "--columns" in refused.stderr) == (2, True, False)
+    assert "there is no run 'a'" in invoke("get", "a", "--url", url).stderr
 
 
 def test_a_run_is_opened_for_more_samples_than_its_log_has(url: str, tmp_path: Path) -> None:

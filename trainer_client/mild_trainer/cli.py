@@ -224,7 +224,7 @@ def push(
         bool, typer.Option("--cartography", help="The file holds Dataset Cartography's JSON lines.")
     ] = False,
     create: Annotated[
-        bool, typer.Option("--create", help="Open the run, with the samples and the ids of the log, if it is new.")
+        bool, typer.Option("--create", help="Open the run, with the samples, ids and labels of the log, if it is new.")
     ] = False,
     num_samples: Annotated[
         int | None,

@@ -33,7 +33,7 @@ from mild_service.ingest.sample_resolvers import SampleNameError
 from mild_service.ingest.sandbox import Sandbox
 from mild_trainer.data import files
 from mild_trainer.errors import DataError
-from mild_trainer.recorded_bits import FileSource, RecordedBits
+from mild_trainer.recorded_bits import COLUMNS_HINT, LABELS_HINT, FileSource, RecordedBits
 
 _LIMITS = LogLimits(n_samples=2**27, n_rounds=256, n_epochs=65_535, n_records=2**40, record_bytes=2**25, n_cells=2**36)
 """Far beyond what a machine holds: the log is the user's own."""
@@ -186,10 +186,10 @@ def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_un
 
 _SENT = "; correct it and send the whole log again, nothing of it was stored"
 _HINTS = {
-    "column label: it is missing next to predicted": "; add it, or give the labels in a file with --labels",
-    "no record has it": "; name the log's own columns with --columns, such as --columns sample=id,label=target",
-    "the header lacks it": "; name the log's own columns with --columns, such as --columns sample=id,label=target",
-    "it is missing": "; name the log's own columns with --columns, such as --columns sample=id,label=target",
+    "column label: it is missing next to predicted": LABELS_HINT,
+    "no record has it": COLUMNS_HINT,
+    "the header lacks it": COLUMNS_HINT,
+    "it is missing": COLUMNS_HINT,
 }
 """What helps with an error of the readers, by a part of its message."""
 

@@ -11,8 +11,9 @@ from mild_client.errors import Conflict, NotFound
 from mild_client.logs import SamplesBy
 from mild_client.requests import JsonObject
 from mild_trainer.clean_set import CleanSet
+from mild_trainer.errors import DataError
 from mild_trainer.file_selection import read_source
-from mild_trainer.recorded_bits import FileSource
+from mild_trainer.recorded_bits import COLUMNS_HINT, LABELS_HINT, FileSource, RecordedBits
 
 _RUNS_PER_PAGE = 200
 
@@ -60,7 +61,7 @@ def create_run(
     client, run_id
         The service, and the run.
     log
-        The log, whose samples and external ids the run gets.
+        The log, whose samples, external ids and labels the run gets.
     n_samples
         Samples of the run, numbered from 0; the log is not read then. None: those of the log.
     samples_by
@@ -69,7 +70,7 @@ def create_run(
     Raises
     ------
     DataError
-        If the log cannot be read.
+        If the log cannot be read, or names its classes, which the service takes as numbers.
     """
     try:
         client.get_run(run_id)
@@ -78,13 +79,34 @@ def create_run(
             raise
     else:
         return
-    ids = None
-    if n_samples is None:
+    if n_samples is not None:
+        client.open_run(RunSpec(run_id, n_samples))
+        return
+    recorded = _read_log(log, samples_by)
+    client.open_run(RunSpec(run_id, recorded.n_samples))
+    if recorded.ids is not None:
+        client.put_sample_ids(run_id, recorded.ids)
+    if recorded.labels is not None and (recorded.labels >= 0).all():
+        client.put_labels(run_id, recorded.labels)
+
+
+def _read_log(log: Path, samples_by: SamplesBy | None) -> RecordedBits:
+    """Read a log that is sent as it is afterwards, so that its columns and classes have to be the service's."""
+    try:
         recorded = read_source(FileSource(log, samples_by=samples_by))
-        n_samples, ids = recorded.n_samples, recorded.ids
-    client.open_run(RunSpec(run_id, n_samples))
-    if ids is not None:
-        client.put_sample_ids(run_id, ids)
+    except DataError as error:
+        text = str(error).removesuffix(COLUMNS_HINT).removesuffix(LABELS_HINT)
+        if text == str(error):
+            raise
+        raise DataError(
+            f"{text}; name the columns `epoch`, `sample`, and `correct`, or `predicted` and `label`"
+        ) from error
+    if recorded.class_names is not None:
+        raise DataError(
+            f"{log} names its classes, such as {recorded.class_names[0]!r}, and a run takes numbers; number the "
+            "classes, or give `correct` (0 or 1) in place of `predicted` and `label`"
+        )
+    return recorded
 
 
 def finish_run(client: MildClient, run_id: str, *, allow_gaps: bool) -> JsonObject:
