@@ -108,8 +108,13 @@ class LabelsAndAudits:
         Raises
         ------
         LabelsConflict
-            If labels contradict each other.
+            If labels contradict each other. Those of planted samples may: round 0 has labels of them that are wrong on
+            purpose.
         """
+        (first_round,) = await self._store.rounds.get(run, range(1))
+        if first_round.planted is not None:
+            planted = await self._store.bitmaps.read_set(run, first_round.planted)
+            logged = np.where(bitmap.unpack(planted, run.spec.num_samples), -1, logged)
         while True:
             labels = await self.read_labels(run, np.arange(run.spec.num_samples))
             if labels is not None:

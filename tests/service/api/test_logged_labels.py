@@ -101,3 +101,19 @@ def test_classes_that_the_run_has_not_are_refused(opened: httpx.Client, field: s
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/bad-record")
     assert f"line 1, column {field}: got 11, a class number in 0..10 is needed" in refused.json()["detail"]
     assert "the run has 11 classes" in refused.json()["detail"]
+
+
+def test_the_labels_of_planted_samples_may_differ_in_round_0(opened: httpx.Client) -> None:
+    """A training that broke labels on purpose logs what it trained on, and its own labels in the next round."""
+    assert put_labels(opened).status_code == 200
+    assert opened.put("/runs/a/planted", json={"indices": [5]}).status_code == 200
+    trained_on = np.where(np.arange(N) == 5, 10, LABELS)
+    assert post(opened, log(trained_on)).status_code == 200
+    assert post(opened, log(LABELS, epoch=1)).status_code == 200
+    assert post(opened, log(np.roll(LABELS, 1), epoch=2)).json()["type"] == "/problems/labels-conflict"
+
+
+def test_planted_samples_are_left_out_of_labels_that_come_from_logs(opened: httpx.Client) -> None:
+    assert opened.put("/runs/a/planted", json={"indices": [5]}).status_code == 200
+    assert post(opened, log(np.where(np.arange(N) == 5, 10, LABELS))).status_code == 200
+    assert put_labels(opened).status_code == 200
