@@ -66,7 +66,7 @@ def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
             f"At most {format_at_most(guarantee['upper'])} of the kept labels are wrong, the drawn ones aside, with "
             f"{1 - UPPER_ERROR:.0%} confidence.",
             f"{guarantee['drawn']:,} samples were drawn at random and checked: {guarantee['kept_of_drawn']:,} of them "
-            f"are kept, and {guarantee['wrong_of_drawn']:,} of these are wrong.",
+            f"are kept, {guarantee['wrong_of_drawn']:,} of these with a wrong label.",
         ]
     if bounds:
         rate = bounds["noise_rate"]

@@ -122,7 +122,7 @@ def test_without_a_known_truth_the_table_comes_after_what_is_not_known(
     assert result.exit_code == 0, result.output
     checks = "--draw 100" if not how else "--order random --limit 100"
     unknown, step, table = map(
-        result.output.index, ("is not known: no label was checked.", f"{tmp_path} {checks}", "digits, noise")
+        result.output.index, ("is not known: no label was checked.", f"{tmp_path} {checks}", "digits, labels as given")
     )
     assert unknown < step < table
 

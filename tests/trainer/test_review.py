@@ -203,7 +203,7 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     assert indices.tolist() == np.flatnonzero(clean).tolist()
     assert summary["num_selected"] == 90
     review_list.write_clean_set(tmp_path / "set.npy", {**summary, "fitted": {"noise_rate": RATE}}, indices)
-    assert "noise rate 0.250 (0.200 to 0.300)" in capsys.readouterr().err
+    assert "noise rate by the fit 0.250 (0.200 to 0.300)" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"ends in '\.txt'"):
         review_list.write_clean_set(tmp_path / "set.txt", summary, indices)
 

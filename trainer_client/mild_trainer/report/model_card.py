@@ -35,7 +35,7 @@ def render_model_card(results: Mapping[str, Any]) -> str:
         Content of ``summary.json``.
     """
     data, settings = results["dataset"], results["settings"]
-    name = f"{settings['model']} on {data['name']}, noise {settings['noise']}"
+    name = f"{settings['model']} on {summary.describe_data(results)}"
     published = {key: value for key, value in settings.items() if key != "data_dir"}  # a card may be published
     front_matter = {
         "library_name": "pytorch",

@@ -76,7 +76,7 @@ def render_report(
         f"<h2>Settings</h2><figure><dl>{_render_settings(results)}</dl></figure>",
     ]
     return html.render_page(
-        f"{data['name']}, noise {settings['noise']}",
+        summary.describe_data(results),
         f"{data['num_samples']:,} training and {data['num_test']:,} test images of {data['num_classes']} classes; "
         f"{settings['model']}, {settings['epochs']} epochs a round, observe {settings['observe']}, "
         f"seed {settings['seed']}.",

@@ -90,6 +90,12 @@ def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def describe_data(results: Mapping[str, Any]) -> str:
+    """Return the name of the data set, and how its labels were changed."""
+    noise = results["settings"]["noise"]
+    return f"{results['dataset']['name']}, {'labels as given' if noise == 'none' else f'noise {noise}'}"
+
+
 def describe_last_set(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> list[Statement]:
     """Describe what is known of the last clean set of a ``summary.json``, the fit's own figures last.
 
@@ -385,9 +391,9 @@ def write_clean_set(
 
 def build_terminal_table(results: dict[str, Any]) -> Table:
     """Return the table of rounds for a terminal of 80 columns, without the verdicts."""
-    name, noise, settings = results["dataset"]["name"], results["noise"]["spec"], results["settings"]
+    settings = results["settings"]
     table = Table(
-        title=f"{name}, noise {noise}, {settings['model']}, {settings['epochs']} epochs a round",
+        title=f"{describe_data(results)}, {settings['model']}, {settings['epochs']} epochs a round",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,

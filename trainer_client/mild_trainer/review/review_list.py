@@ -151,9 +151,12 @@ def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int
     """
     clean_set.write_indices(path, indices)
     rate = summary["fitted"]["noise_rate"]
-    wrong = "" if rate is None else f", noise rate {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
+    fitted = (
+        "" if rate is None else f"; noise rate by the fit {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
+    )
     print(
-        f"{path}: {indices.size} samples that the marks leave, by the fit {summary['verdict']}{wrong}", file=sys.stderr
+        f"{path}: {indices.size} samples, the set with all marks obeyed; verdict {summary['verdict']}{fitted}",
+        file=sys.stderr,
     )
 
 
