@@ -106,10 +106,10 @@ def _replace_scale_split(value: float) -> None:
 def _replace_bound(kinds: Sequence[str], component: int, side: int) -> Callable[[float], None]:
     def set_value(value: float) -> None:
         for kind in kinds:
-            family = weibull.FAMILIES[kind]  # type: ignore[index]
+            family = weibull.FAMILIES[kind]  # type: ignore[index]  # names of fits
             shape = [list(bounds) for bounds in family.shape]
             shape[component][side] = value
-            weibull.FAMILIES[kind] = replace(family, shape=tuple(map(tuple, shape)))  # type: ignore[index,arg-type]
+            weibull.FAMILIES[kind] = replace(family, shape=tuple(map(tuple, shape)))  # type: ignore[index,arg-type]  # pairs of bounds
 
     return set_value
 

@@ -133,9 +133,7 @@ def read_torch_arrays(path: Path, remedy: str, array_name: str | None = None) ->
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
     if array_name is not None and isinstance(content, (list, np.ndarray, torch.Tensor)):
         content = {array_name: content}
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
-    return content
+    return _require_dictionary(path, content, remedy)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -168,6 +166,11 @@ def read_pickle(path: Path, remedy: str) -> dict[bytes, Any]:
         content = _ArrayUnpickler(io.BytesIO(raw), encoding="bytes").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
+    return _require_dictionary(path, content, remedy)
+
+
+def _require_dictionary(path: Path, content: object, remedy: str) -> dict[Any, Any]:
+    """Return the content of a file if it is a dictionary; raise DataError if not."""
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
     return content
