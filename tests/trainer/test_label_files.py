@@ -12,6 +12,8 @@ from mild_trainer import noise
 from mild_trainer.data import Dataset
 from mild_trainer.data.label_files import replace_labels
 from mild_trainer.errors import DataError
+from mild_trainer.file_selection import read_source
+from mild_trainer.recorded_bits import FileSource
 
 TRUE = np.arange(12) % 3
 NOISY = np.where(np.arange(12) < 4, (TRUE + 1) % 3, TRUE)
@@ -47,6 +49,82 @@ def test_noisy_labels_of_a_file_are_the_given_ones(tmp_path: Path, suffix: str) 
     assert data.clean.sum() == 8
     assert data.notes == (f"labels are those of {path}, 4 of which differ from those of pets",)
     assert data.with_noise(f"file:{path}", 0).y_train.tolist() == NOISY.tolist()
+
+
+def write_files(folder: Path) -> list[Path]:
+    """The same labels in every form in which a file may have them: as numbers, and as names."""
+    names = [NAMES[label] for label in NOISY]
+    content = {
+        "lines.txt": "".join(f"{label}\n" for label in NOISY),
+        "floats.csv": "index;target\n" + "".join(f"{i};{label},0\n" for i, label in enumerate(NOISY)),
+        "texts.json": json.dumps(list(map(str, NOISY))),
+        "by_index.json": json.dumps({str(i): int(NOISY[i]) for i in reversed(range(12))}),
+        "names.csv": "\ufeffindex,label\r\n" + "".join(f"{i},{names[i]}\r\n" for i in reversed(range(12))),
+        "names.json": json.dumps(names),
+        "clean.csv": "index,id,label,kept\n" + "".join(f"{i},,{name},true\n" for i, name in enumerate(names)),
+    }
+    for name, text in content.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    np.save(folder / "one_hot.npy", np.eye(3)[NOISY])
+    np.savez(folder / "several.npz", noisy_label=np.array(names), other=TRUE)
+    torch.save(torch.tensor(NOISY), folder / "tensor.pt")
+    return sorted(folder.iterdir())
+
+
+def test_a_file_has_the_same_classes_wherever_it_is_given(tmp_path: Path) -> None:
+    """To a data set, to predictions in a log, and to bits in an array."""
+    (folder := tmp_path / "labels").mkdir()
+    log, bits = tmp_path / "log.csv", tmp_path / "bits.npz"
+    np.savez(bits, correct=np.tile(TRUE == NOISY, (3, 1)))
+    for path in write_files(folder):
+        is_named = path.stem in ("names", "clean", "several")
+        data = make_data(class_names=NAMES if is_named else ())
+        predicted = [NAMES[label] if is_named else label for label in TRUE]
+        log.write_text("epoch,sample,predicted\n" + "".join(f"0,{i},{name}\n" for i, name in enumerate(predicted)))
+        assert replace_labels(data, str(path), is_noise=True).y_train.tolist() == NOISY.tolist(), path
+        for source in (log, bits):
+            recorded = read_source(FileSource(source, labels=path))
+            assert recorded.labels is not None
+            assert recorded.labels.tolist() == NOISY.tolist(), (path, source)
+            assert tuple(recorded.class_names or ()) == (NAMES if is_named else ())
+
+
+def test_classes_of_a_log_are_numbered_by_name_as_those_of_data_sets(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,sample,predicted,label\n0,0,eel,eel\n0,1,cat,dog\n0,2,eel,cat\n")
+    recorded = read_source(FileSource(log))
+    assert recorded.labels is not None
+    assert (recorded.labels.tolist(), recorded.class_names) == ([2, 1, 0], list(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("index,label\n0,1\n0,1\n", "index '0' is there twice"),
+        ("index,label\n0,1\n1,-1\n", "entry 2 is the label -1, classes are numbered from 0; leave a label that is"),
+        ("index,label\n0,\n1,NA\n", "label has 2 entries and no label"),
+        ("id,label\na,1\nb,0\n", "names samples, such as 'a' in id, and .* does not; give the labels by index"),
+        ("1\n0\n", "2 labels for 3 samples; give one each"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_bits_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    np.savez(tmp_path / "bits.npz", correct=np.ones((2, 3), dtype=bool))
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_source(FileSource(tmp_path / "bits.npz", labels=tmp_path / "labels.csv"))
+
+
+def test_labels_by_index_do_not_fit_a_log_by_id(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("epoch,sample,predicted\n0,a,1\n0,b,0\n")
+    (tmp_path / "labels.csv").write_text("index,label\n1,0\n0,1\n")
+    with pytest.raises(DataError, match=r"names samples by index and .* by id, such as 'a'; give the labels by id"):
+        read_source(FileSource(tmp_path / "log.csv", labels=tmp_path / "labels.csv"))
+
+
+def test_samples_of_a_training_need_a_label_each(tmp_path: Path) -> None:
+    (tmp_path / "noisy.csv").write_text("label\n" + "1\n" * 10 + "NA\n\n2\n")
+    with pytest.raises(DataError, match="1 of 12 entries have no label, the first is entry 11; give each training"):
+        replace_labels(make_data(), str(tmp_path / "noisy.csv"), is_noise=True)
 
 
 def test_labels_may_be_lists_by_index_and_torch_lists(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def write_half_compressed(folder: Path) -> Path:
         (
             write_text("log.csv", "epoch,sample,predicted\n0,0,1\n"),
             ["--labels", "no.csv"],
-            "there are no labels no.csv",
+            "no.csv does not exist; give a .json, .npy",
         ),
     ],
 )

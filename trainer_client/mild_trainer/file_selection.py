@@ -1,5 +1,6 @@
 """Selection from a file of recorded predictions, the work of ``mild select``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mild_core.wrong_predictions import find_majority_classes
 from mild_trainer import forgetting_stats
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.data import files
+from mild_trainer.data.class_labels import read_labels, split_names
+from mild_trainer.data.label_files import read_label_file
 from mild_trainer.errors import DataError
 from mild_trainer.recorded_bits import FileSource, RecordedBits
 
@@ -114,7 +117,13 @@ def read_source(source: FileSource) -> RecordedBits:
     """
     path = source.path
     if path.suffix in forgetting_stats.SUFFIXES:
-        return forgetting_stats.read_forgetting_stats(path)
+        recorded = forgetting_stats.read_forgetting_stats(path)
+        if source.labels is None:
+            return recorded
+        labels, names = _read_label_file(source, source.labels)
+        return replace(
+            recorded, labels=_check_label_count(source, labels, recorded.n_samples), class_names=names or None
+        )
     if path.suffix in _ARRAY_SUFFIXES or not path.exists():
         return read_arrays(source)
     try:
@@ -144,17 +153,20 @@ def read_arrays(source: FileSource) -> RecordedBits:
     """
     path = source.path
     arrays = files.read_arrays(path, _REMEDY, array_name="correct")
-    if source.labels is not None:
-        arrays = _add_labels(source, arrays)
+    arrays, class_names = _read_labels(source, arrays)
     name = "correct" if "correct" in arrays else "predicted"
     if name not in arrays:
         raise DataError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'} and no `correct`; {_REMEDY}")
     arrays = _orient_arrays(source, arrays, name)
     n_samples = arrays[name].shape[1]
-    labels = _read_labels(path, arrays, n_samples)
+    labels = _check_label_count(source, arrays.get("labels"), n_samples)
     predicted = None
     if name == "predicted":
         predicted = arrays["predicted"]
+        if class_names:
+            raise DataError(
+                f"{path}: predicted are numbers, and labels are names such as {class_names[0]!r}; give both as numbers"
+            )
         arrays["correct"] = _compare_predictions(path, predicted, labels)
     correct, is_number = _check_bits(path, "correct", arrays["correct"])
     observed = _check_bits(path, "observed", arrays["observed"])[0] if "observed" in arrays else is_number
@@ -173,18 +185,25 @@ def read_arrays(source: FileSource) -> RecordedBits:
         labels,
         suggested=None if predicted is None else _count_predictions(predicted, correct, observed),
         audit=_read_audit(path, arrays, n_samples),
+        class_names=class_names or None,
         clean=_read_clean(path, arrays, n_samples),
     )
 
 
-def _add_labels(source: FileSource, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Add the labels of the file ``--labels``; an array that is no bits then holds predicted classes."""
-    assert source.labels is not None
+def _read_labels(
+    source: FileSource, arrays: dict[str, NDArray[Any]]
+) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Return the arrays with the labels as classes, -1 where unknown, and the names of the classes.
+
+    With the file ``--labels``, an array that is no bits holds predicted classes.
+    """
+    if source.labels is None:
+        if "labels" not in arrays:
+            return arrays, ()
+        labels, names = split_names(read_labels(str(source.path), "labels", arrays["labels"]))
+        return {**arrays, "labels": labels}, names
     if "labels" in arrays:
         raise DataError(f"{source.path} has labels of its own; leave --labels out")
-    labels = files.read_arrays(source.labels, "give a .npy of one label per sample", array_name="labels").get("labels")
-    if labels is None:
-        raise DataError(f"{source.labels} holds no `labels`; give a .npy of one label per sample")
     array = arrays.get("correct")
     if source.path.suffix == ".npy" and array is not None:
         if array.size and array.dtype.kind in "iu" and array.max() > 1:
@@ -194,7 +213,30 @@ def _add_labels(source: FileSource, arrays: dict[str, NDArray[Any]]) -> dict[str
                 f"{source.path} holds 0 and 1, which with --labels may be classes or bits; save it in an .npz as "
                 "`predicted` or as `correct`"
             )
-    return {**arrays, "labels": labels}
+    labels, names = _read_label_file(source, source.labels)
+    return {**arrays, "labels": labels}, names
+
+
+def _read_label_file(source: FileSource, path: Path) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the classes in a file of labels by sample index, -1 where unknown, and the names of the classes."""
+    file = read_label_file(str(path), source.columns)
+    classes, names = split_names(file.labels)
+    indices = file.find_indices()
+    if file.samples is not None and indices is None:
+        raise DataError(
+            f"{file.path} names samples, such as {file.samples[0]!r} in {file.sample_column}, and {source.path} does "
+            "not; give the labels by index, or in the order of the samples"
+        )
+    return file.order_by_index(classes, indices), names
+
+
+def _check_label_count(
+    source: FileSource, labels: NDArray[np.int64] | None, n_samples: int
+) -> NDArray[np.int64] | None:
+    """Return `labels` after checking that there is one for each sample."""
+    if labels is not None and labels.size != n_samples:
+        raise DataError(f"{source.labels or source.path}: {labels.size} labels for {n_samples} samples; give one each")
+    return labels
 
 
 def _orient_arrays(source: FileSource, arrays: dict[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
@@ -261,16 +303,6 @@ def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -
 def _is_mask(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
     """Return whether an array has this shape and holds integers or booleans, each 0 or 1."""
     return array.shape == shape and array.dtype.kind in "biu" and bool(np.isin(array, (0, 1)).all())
-
-
-def _read_labels(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> NDArray[np.integer] | None:
-    """Return the given labels, shape (n_samples,); None if the file has none."""
-    labels = arrays.get("labels")
-    if labels is not None and (labels.shape != (n_samples,) or labels.dtype.kind not in "iu"):
-        raise DataError(
-            f"{path}: labels are {labels.dtype} of shape {labels.shape} for {n_samples} samples; give an integer each"
-        )
-    return labels
 
 
 def _read_audit(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Audit | None:

@@ -1,10 +1,8 @@
 """Prediction logs of ``mild select``, read by the service's own readers, from a file or from the files of a folder."""
 
-import csv
 import gzip
-import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +29,8 @@ from mild_service.ingest import (
 from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sample_resolvers import SampleNameError
 from mild_service.ingest.sandbox import Sandbox
-from mild_trainer.data import files
+from mild_trainer.data.class_labels import split_names
+from mild_trainer.data.label_files import LabelFile, read_label_file
 from mild_trainer.errors import DataError
 from mild_trainer.recorded_bits import COLUMNS_HINT, LABELS_HINT, FileSource, RecordedBits
 
@@ -41,9 +40,6 @@ _SANDBOX_BYTES, _SANDBOX_SECONDS = 2**36, 24 * 3600.0
 _BLOCK_BYTES = 1024 * 1024
 _AUM_RECORDS = "full_aum_records.csv"
 _DYNAMICS = "dynamics_epoch_*.jsonl"
-_LABEL_REMEDY = "give a .npy of one label per sample, or a .csv or .json of labels by sample"
-_SAMPLE_COLUMNS = ("sample", "id", "index", "path", "guid")
-"""Names of the column of samples in a file of labels."""
 
 
 def read_log(source: FileSource) -> RecordedBits:
@@ -59,13 +55,20 @@ def read_log(source: FileSource) -> RecordedBits:
     paths = find_log_files(source.path)
     class_names = ClassNames()
     resolver = NewSampleResolver(_LIMITS.n_samples, _LIMITS.n_samples, _LIMITS.n_cells, source.samples_by)
-    labels = None if source.labels is None else read_labels(source.labels, source.columns, class_names, resolver)
-    limits = replace(
-        _LIMITS, resolver=resolver, options=LogOptions(source.columns, class_names, labels, skip_unobserved=True)
-    )
+    label_file = None if source.labels is None else read_label_file(str(source.labels), source.columns)
+
+    def make_limits() -> LogLimits:
+        labels = None if label_file is None else _index_labels(label_file, source, class_names, resolver)
+        options = LogOptions(source.columns, class_names, labels, skip_unobserved=True)
+        return replace(_LIMITS, resolver=resolver, options=options)
+
+    limits = make_limits()
     with closing(Sandbox(_SANDBOX_BYTES, _SANDBOX_SECONDS)) as sandbox:
         log = LogAccumulator(limits, infer_samples=True)
         n_unobserved, has_classes = _add_files(log, paths, sandbox)
+        class_names.sort()
+        limits = make_limits()
+        labels = limits.options.labels
         n_samples = max(log.n_samples, *(len(values) for values in (resolver.ids, labels) if values is not None), 1)
         if has_classes or n_samples != log.n_samples:
             # The arrays of classes, and samples without records, need the number of samples beforehand.
@@ -202,110 +205,30 @@ def _explain(path: Path, error: MildError) -> DataError:
     return DataError(f"{path}: {text}{hint}")
 
 
-def read_labels(
-    path: Path, columns: Mapping[str, str], class_names: ClassNames, resolver: NewSampleResolver
+def _index_labels(
+    file: LabelFile, source: FileSource, class_names: ClassNames, resolver: NewSampleResolver
 ) -> NDArray[np.int64]:
-    """Read the given labels of a log; shape (n_labels,), -1 where a label is unknown.
-
-    Parameters
-    ----------
-    path
-        A ``.npy`` or a text of one label per sample, or a ``.csv`` or ``.json`` of labels by sample.
-    columns
-        Columns of ``sample`` and ``label`` that have other names in a ``.csv``.
-    class_names
-        Maps names of classes to numbers.
-    resolver
-        Maps external ids to samples, if the labels are by id.
+    """Return the given labels by sample index, -1 where unknown; shape (n_samples,).
 
     Raises
     ------
     DataError
-        If the file is absent or damaged, or the labels are neither all numbers nor all names.
+        If a label or a sample has a name that cannot be one, or numbers and names stand for classes.
     """
-    names, labels = _read_label_file(path, columns)
     try:
-        classes = _number_classes(labels, class_names)
-        if names is None:
-            return classes
-        indices = _find_indices(names, resolver)
-    except SampleNameError as error:
-        raise DataError(f"{path}: entry {error.position + 1}: {error}") from error
-    by_index = np.full(int(indices.max(initial=-1)) + 1, -1, dtype=np.int64)
-    if np.unique(indices).size != indices.size:
-        raise DataError(f"{path} names a sample twice; name each of its {indices.size} samples once")
-    by_index[indices] = classes
-    return by_index
-
-
-def _read_label_file(path: Path, columns: Mapping[str, str]) -> tuple[list[str] | None, list[str]]:
-    """Return the names of the samples, or None if the labels are in order, and the texts of the labels."""
-    if path.suffix in (".npy", ".npz"):
-        arrays = files.read_arrays(path, _LABEL_REMEDY, array_name="labels")
-        array = arrays.get("labels", np.zeros(0, dtype=object))
-        if array.ndim != 1 or array.dtype.kind not in "iuU" or not array.size:
-            raise DataError(f"{path}: labels are {array.dtype} of shape {array.shape}; {_LABEL_REMEDY}")
-        return None, [str(label) for label in array.tolist()]
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".json":
-            content = json.loads(text)
-            if isinstance(content, dict):
-                return list(content), [str(label) for label in content.values()]
-            if isinstance(content, list):
-                return None, ["" if label is None else str(label) for label in content]
-            raise ValueError("neither a list nor an object")
-        return _read_label_table(path, text, columns)
-    except FileNotFoundError:
-        raise DataError(f"there are no labels {path}; {_LABEL_REMEDY}") from None
-    except ValueError as error:
-        raise DataError(f"{path} holds no labels ({error}); {_LABEL_REMEDY}") from error
-
-
-def _read_label_table(path: Path, text: str, columns: Mapping[str, str]) -> tuple[list[str] | None, list[str]]:
-    """Return the names and the labels of a CSV with a header, or of lines of one label each."""
-    reader = csv.reader(text.splitlines(), delimiter=files.find_separator(text))
-    rows = [[cell.strip() for cell in row] for row in reader if row]
-    if not rows:
-        raise DataError(f"{path} is empty; {_LABEL_REMEDY}")
-    label_column = columns.get("label", "label")
-    if label_column not in rows[0]:
-        if any(len(row) > 1 for row in rows):
+        classes, names = split_names(file.labels)
+        if names:
+            classes = class_names.resolve(names)[classes]
+        else:
+            class_names.accept_numbers()
+        indices = None if source.samples_by == "ids" else file.find_indices()
+        if file.samples is not None and indices is None:
+            indices = resolver.resolve(file.samples)
+        elif indices is not None and resolver.ids is not None:
             raise DataError(
-                f"{path} has no column {label_column!r}, got {', '.join(rows[0])}; name it with --columns label=NAME"
+                f"{file.path} names samples by index and {source.path} by id, such as {resolver.ids[0]!r}; give the "
+                "labels by id, or --samples-by ids if the numbers are ids"
             )
-        return None, [row[0] for row in rows]
-    head, body = rows[0], rows[1:]
-    if any(len(row) != len(head) for row in body):
-        raise DataError(f"{path}: a row has more or fewer cells than the header's {len(head)}; {_LABEL_REMEDY}")
-    candidates = [columns["sample"]] if "sample" in columns else [name for name in _SAMPLE_COLUMNS if name in head]
-    labels = [row[head.index(label_column)] for row in body]
-    if not candidates or candidates[0] not in head:
-        return None, labels
-    return [row[head.index(candidates[0])] for row in body], labels
-
-
-def _number_classes(labels: Sequence[str], class_names: ClassNames) -> NDArray[np.int64]:
-    """Return the class of each label, -1 for an empty one; shape (n_labels,)."""
-    classes = np.full(len(labels), -1, dtype=np.int64)
-    present = [position for position, label in enumerate(labels) if label]
-    texts = [labels[position] for position in present]
-    if all(map(_is_number, texts)):
-        class_names.accept_numbers()
-        classes[present] = [int(float(text)) for text in texts]
-    else:
-        classes[present] = class_names.resolve(texts)
-    return classes
-
-
-def _is_number(text: str) -> bool:
-    return text.removesuffix(".0").isascii() and text.removesuffix(".0").isdigit()
-
-
-def _find_indices(names: Sequence[str], resolver: NewSampleResolver) -> NDArray[np.int64]:
-    """Return the index of each sample: the number itself if these are all numbers from 0 on, else that of the id."""
-    if all(name.isascii() and name.isdigit() for name in names):
-        numbers = np.array([int(name) for name in names], dtype=np.int64)
-        if numbers.size and numbers.max() < 2 * numbers.size:
-            return numbers
-    return resolver.resolve(names)
+    except SampleNameError as error:
+        raise DataError(f"{file.path}: entry {error.position + 1}: {error}") from error
+    return file.order_by_index(classes, indices)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mild_core.cells import ABSENT, parse_cell
 from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
     FIELDS,
@@ -40,10 +41,7 @@ _SEPARATOR_LINE = re.compile(rb"sep=.\r?")
 """First line by which spreadsheets name the separator."""
 _INDEX = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0*)?")
 """A number as programs write it; 007 is none, since it may be another sample than 7."""
-_INTEGER = re.compile(r"[-+]?[0-9]{1,19}")
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
-_ABSENT = ("", "NA", "NaN", "nan")
 
 
 class CsvReader:
@@ -278,7 +276,7 @@ def _read_table(names: Sequence[str], separator: str, block: bytes, types: Mappi
             arrow_csv.ConvertOptions(
                 column_types={name: pyarrow.type_for_alias(kind) for name, kind in types.items()},
                 include_columns=list(types),
-                null_values=list(_ABSENT),
+                null_values=list(ABSENT),
                 true_values=[text for text, bit in _BOOLEANS.items() if bit],
                 false_values=[text for text, bit in _BOOLEANS.items() if not bit],
             ),
@@ -326,14 +324,7 @@ def _parse_index(text: str) -> int | str | None:
 
 def _parse_cell(name: str, text: str, separator: str) -> float | str | None:
     """Return the number in a cell; None if the cell is empty, and its text if it holds something else."""
-    if text in _ABSENT:
-        return None
-    if name == "correct" and text in _BOOLEANS:
-        return _BOOLEANS[text]
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    number = text if separator == "," else text.replace(",", ".")
-    return float(number) if _NUMBER.fullmatch(number) else text
+    return _BOOLEANS[text] if name == "correct" and text in _BOOLEANS else parse_cell(text, separator)
 
 
 def open_reader(limits: LogLimits) -> CsvReader:

@@ -13,7 +13,7 @@ CLASS_FIELDS = ("predicted", "label")
 
 
 class ClassNames:
-    """Maps class names in a log to class numbers, in the order in which the names first appear."""
+    """Maps class names in a log to class numbers, in the order in which names first appear until `sort` is called."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -23,6 +23,10 @@ class ClassNames:
     def names(self) -> list[str] | None:
         """The name of each class; None if the log has class numbers."""
         return list(self._numbers) or None
+
+    def sort(self) -> None:
+        """Number the names in alphabetical order from now on, as the classes of data sets are numbered."""
+        self._numbers = {name: number for number, name in enumerate(sorted(self._numbers))}
 
     def resolve(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return the class of each name, shape (n_names,).

@@ -72,6 +72,17 @@ def read_labels(source: str, name: str, values: NDArray[Any]) -> RawLabels:
     return values.astype(np.int64)
 
 
+def split_names(labels: RawLabels) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return labels as classes, shape (n_samples,), and the name of each class.
+
+    Numbers stand for themselves and have no names; names are numbered in alphabetical order.
+    """
+    if labels.dtype.kind != "U":
+        return labels.astype(np.int64), ()
+    names, classes = np.unique(labels, return_inverse=True)
+    return classes.astype(np.int64), tuple(names.tolist())
+
+
 def number_classes(
     source: str, parts: Mapping[str, RawLabels], names: Sequence[str] = (), *, renumber: bool = False
 ) -> NumberedLabels:
