@@ -61,7 +61,12 @@
 CommandError and ConfigurationError end a command, or the start of the service; they never answer a request.
 """
 
+from typing import ClassVar, Literal, TypeAlias
+
 from mild_core.errors import InvalidInput, MildError
+
+MissingField: TypeAlias = Literal["field", "label"]
+"""What a record of a prediction log lacks: the given label next to a prediction, or another field."""
 
 
 class InvalidRequest(InvalidInput):
@@ -79,10 +84,20 @@ class LimitExceeded(InvalidInput):
 
 
 class BadRecord(InvalidInput):
-    """A record of a prediction log cannot be used; the attribute `line` is the number of the record."""
+    """A record of a prediction log cannot be used; the attribute `line` is the number of the record.
+
+    Attributes
+    ----------
+    missing
+        What the record lacks; None if all is there, and something cannot be used.
+    remedy
+        End of the message.
+    """
 
     code = "bad-record"
     title = "Record cannot be used"
+    remedy: ClassVar[str] = "; correct it and send the whole log again, nothing of it was stored"
+    missing: MissingField | None = None
 
 
 class DigestMismatch(InvalidInput):

@@ -18,6 +18,7 @@ from mild_core.errors import MildError
 from mild_core.types import RoundBits
 from mild_core.wrong_predictions import find_majority_classes
 from mild_service.ingest import (
+    BadRecord,
     Batch,
     LogAccumulator,
     LogLimits,
@@ -187,20 +188,15 @@ def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_un
     return " ".join(parts) + unobserved
 
 
-_SENT = "; correct it and send the whole log again, nothing of it was stored"
-_HINTS = {
-    "column label: it is missing next to predicted": LABELS_HINT,
-    "no record has it": COLUMNS_HINT,
-    "the header lacks it": COLUMNS_HINT,
-    "it is missing": COLUMNS_HINT,
-}
-"""What helps with an error of the readers, by a part of its message."""
+_HINTS = {"label": LABELS_HINT, "field": COLUMNS_HINT}
+"""What helps with a record, by what it lacks."""
 
 
 def _explain(path: Path, error: MildError) -> DataError:
     """Return an error of a reader as the error of a file, with the option that helps."""
-    text = str(error).replace(_SENT, "")
-    hint = next((hint for part, hint in _HINTS.items() if part in text), "")
+    text, hint = str(error).removesuffix(BadRecord.remedy), ""
+    if isinstance(error, BadRecord) and error.missing is not None:
+        hint = _HINTS[error.missing]
     text = text.replace("send samples_by=", "give --samples-by ").replace("samples_by=", "--samples-by ")
     return DataError(f"{path}: {text}{hint}")
 

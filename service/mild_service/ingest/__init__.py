@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from mild_service.errors import UnsupportedMediaType
+from mild_service.errors import BadRecord, UnsupportedMediaType
 from mild_service.ingest.accumulator import LoadEpoch, LogAccumulator, StoredEpoch, check_indices, collect_rounds
 from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Reader
 from mild_service.ingest.sample_resolvers import (
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the reading process does not import it
 __all__ = [
     "FORMATS",
     "NDJSON",
+    "BadRecord",
     "Batch",
     "EpochKey",
     "LoadEpoch",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.wrong_predictions import MAX_CLASS
-from mild_service.errors import BadRecord, EpochConflict
+from mild_service.errors import BadRecord, EpochConflict, MissingField
 from mild_service.ingest.log_options import CLASS_FIELDS, ClassNames, LogOptions
 from mild_service.ingest.sample_resolvers import SampleNameError, SampleResolver
 
@@ -77,11 +77,20 @@ class RowNumbers:
     unit: Unit
     numbers: Numbers
 
-    def make_error(self, position: int, column: str | None, reason: str) -> BadRecord:
-        """Return the error for the record at `position` of the batch; `column` is the field at fault, if it is one."""
-        return record_error(self.unit, int(self.numbers[position]), column, reason)
+    def make_error(
+        self, position: int, column: str | None, reason: str, missing: MissingField | None = None
+    ) -> BadRecord:
+        """Return the error for the record at `position` of the batch; the others are those of `record_error`."""
+        return record_error(self.unit, int(self.numbers[position]), column, reason, missing)
 
-    def reject_faulty(self, is_faulty: Flags, column: str, reason: str, values: Numbers | None = None) -> None:
+    def reject_faulty(
+        self,
+        is_faulty: Flags,
+        column: str,
+        reason: str,
+        values: Numbers | None = None,
+        missing: MissingField | None = None,
+    ) -> None:
         """Raise an error for the first faulty record, if any record is faulty.
 
         Parameters
@@ -94,6 +103,8 @@ class RowNumbers:
             What is wrong, for the error message.
         values
             Values of the field, of which the message quotes the first faulty one; None to quote none.
+        missing
+            What faulty records lack, as in `BadRecord`.
 
         Raises
         ------
@@ -102,7 +113,8 @@ class RowNumbers:
         """
         if is_faulty.any():
             first = int(np.argmax(is_faulty))
-            raise self.make_error(first, column, reason if values is None else f"got {values[first]}, {reason}")
+            quoted = reason if values is None else f"got {values[first]}, {reason}"
+            raise self.make_error(first, column, quoted, missing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +177,9 @@ class Reader(Protocol):
         """Release the reader's resources. May be called before the end of the log."""
 
 
-def record_error(unit: Unit, number: int, column: str | None, reason: str) -> BadRecord:
+def record_error(
+    unit: Unit, number: int, column: str | None, reason: str, missing: MissingField | None = None
+) -> BadRecord:
     """Return the error for an invalid record.
 
     Parameters
@@ -176,10 +190,12 @@ def record_error(unit: Unit, number: int, column: str | None, reason: str) -> Ba
         Field at fault; None if it is not a single field.
     reason
         What is wrong, for the error message.
+    missing
+        What the record lacks, as in `BadRecord`.
     """
     where = f"{unit} {number}" + ("" if column is None else f", column {column}")
-    error = BadRecord(f"{where}: {reason}; correct it and send the whole log again, nothing of it was stored")
-    error.line = number
+    error = BadRecord(f"{where}: {reason}{BadRecord.remedy}")
+    error.line, error.missing = number, missing
     return error
 
 
@@ -353,11 +369,12 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
     """
     for name in limits.options.required_fields & limits.options.columns.keys():
         if _find_absent(rows, columns.get(name)).all():
-            raise rows.make_error(0, limits.options.columns[name], f"no record has it, which stands for {name}")
+            reason = f"no record has it, which stands for {name}"
+            raise rows.make_error(0, limits.options.columns[name], reason, missing="field")
     rows, columns, n_unobserved = _drop_unobserved(rows, columns, limits.options)
     zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
     for name in ("epoch", "sample"):
-        rows.reject_faulty(_find_absent(rows, columns.get(name)), name, "it is missing")
+        rows.reject_faulty(_find_absent(rows, columns.get(name)), name, "it is missing", missing="field")
     rounds = _check_range(rows, "round", columns.get("round", zeros), limits.n_rounds)
     epochs = _check_range(rows, "epoch", columns["epoch"], limits.n_epochs)
     name_hint = "or an external id once the run has sample ids" if limits.resolver is None else "samples_by=ids for ids"
@@ -481,8 +498,15 @@ def _read_outcomes(
     """Return whether each prediction was correct, the predicted classes plus 1, and the given labels plus 1."""
     stated, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
     has_correct, has_predicted, has_label = (~_find_absent(rows, column) for column in (stated, predicted, label))
-    rows.reject_faulty(~has_correct & ~has_predicted, "correct", "it is missing; give correct, or predicted and label")
-    rows.reject_faulty(has_predicted & ~has_label, "label", "it is missing next to predicted; give correct, or both")
+    rows.reject_faulty(
+        ~has_correct & ~has_predicted,
+        "correct",
+        "it is missing; give correct, or predicted and label",
+        missing="field",
+    )
+    rows.reject_faulty(
+        has_predicted & ~has_label, "label", "it is missing next to predicted; give correct, or both", missing="label"
+    )
     correct = np.zeros(rows.numbers.size, dtype=bool)
     if stated is not None:
         rows.reject_faulty(

@@ -223,7 +223,7 @@ def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]
     for column, name in fields.items():
         if column not in names and name in options.required_fields:
             reason = f"the header lacks it, got {abbreviate(','.join(names))}; add the column, and separate columns by "
-            raise record_error("line", line, column, reason + "commas, semicolons or tabs")
+            raise record_error("line", line, column, reason + "commas, semicolons or tabs", missing="field")
     return [fields.get(name, "") for name in names]
 
 

@@ -40,6 +40,27 @@ def test_a_column_that_no_record_has_is_named(media_type: str) -> None:
 
 
 @pytest.mark.parametrize("media_type", TABLES)
+@pytest.mark.parametrize(
+    ("record", "columns", "missing"),
+    [
+        ({"epoch": 0, "sample": 0, "predicted": 1}, {}, "label"),
+        ({"epoch": 0, "sample": 0}, {}, "field"),
+        ({"epoch": 0, "correct": True}, {}, "field"),
+        ({"id": 0, "step": 3, "correct": True}, COLUMNS, "field"),
+        ({"epoch": 0, "sample": 0, "correct": 3}, {}, None),
+        ({"epoch": 0, "sample": 0, "predicted": 1, "label": -1}, {}, None),
+    ],
+)
+def test_an_error_says_what_a_record_lacks(
+    media_type: str, record: dict[str, Any], columns: dict[str, str], missing: str | None
+) -> None:
+    with pytest.raises(BadRecord) as caught:
+        read_batches(media_type, [record], columns=columns)
+    assert caught.value.missing == missing
+    assert str(caught.value).endswith(BadRecord.remedy)
+
+
+@pytest.mark.parametrize("media_type", TABLES)
 def test_classes_may_have_names(media_type: str) -> None:
     classes = ClassNames()
     records = [
