@@ -13,6 +13,11 @@ from mild_core.fields import declare_field, describe
 from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions, Verdict
 
 
+def is_identified(verdict: str) -> bool:
+    """Return whether a fit with this verdict identifies shares of labels, and probabilities of samples."""
+    return verdict == "separable"
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A quantity with a 90% interval."""
@@ -288,6 +293,11 @@ class Selection:
     def audited_bitmap(self) -> Bitmap:
         """The set to evaluate on an audit, shape (n_bytes,): `cut_bitmap` where marks are followed, else `bitmap`."""
         return self.cut_bitmap if self.follows_marks else self.bitmap
+
+    @property
+    def identified_posterior(self) -> NDArray[np.float32]:
+        """Shape (n_samples,), `noisy_posterior` as far as the fit identifies it: NaN where `is_identified` is false."""
+        return self.noisy_posterior if is_identified(self.verdict) else np.full_like(self.noisy_posterior, np.nan)
 
     @property
     def n_selected(self) -> int:

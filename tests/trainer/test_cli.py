@@ -143,12 +143,12 @@ def test_a_training_ends_with_its_clean_set(how: list[str], run: CliRunner, tmp_
     rows = list(csv.DictReader((tmp_path / "clean.csv").read_text().splitlines()))
     assert [int(row["index"]) for row in rows if row["kept"] == "true"] == clean.tolist()
     assert len(rows) == 150
-    probabilities = [float(row["probability"]) for row in rows if row["probability"]]
+    probabilities = [float(row["noisy_posterior"]) for row in rows if row["noisy_posterior"]]
     assert last["verdict"] == "insufficient" or len(probabilities) == 150
     digits = load("digits")
     assert [int(row["label"]) for row in rows] != [digits.y_train[int(row["id"])] for row in rows]
-    assert all(row["suggested_label"] != row["label"] for row in rows)
-    assert any(row["suggested_label"] for row in rows)
+    assert all(row["suggested"] != row["label"] for row in rows)
+    assert any(row["suggested"] for row in rows)
 
 
 def test_the_demo_needs_no_service(run: CliRunner, tmp_path: Path) -> None:

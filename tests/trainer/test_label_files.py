@@ -159,10 +159,17 @@ def test_the_column_is_named_where_there_are_several(tmp_path: Path) -> None:
         replace_labels(make_data(), f"{path}:worse_label", is_noise=True)
 
 
+def test_a_mended_clean_csv_without_ids_is_matched_by_index(tmp_path: Path) -> None:
+    order = np.random.default_rng(0).permutation(12)
+    file = tmp_path / "mended.csv"
+    file.write_text("index,id,label,mark\n" + "".join(f"{i},,{NOISY[i]},\n" for i in order))
+    assert replace_labels(make_data(), str(file), is_noise=False).y_train.tolist() == NOISY.tolist()
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_mended_clean_csv_is_matched_by_path_and_name(tmp_path: Path, delimiter: str) -> None:
     paths = [f"{NAMES[TRUE[i]]}/{i}.png" for i in range(12)]
-    data = make_data(class_names=NAMES, sample_ids=np.array(paths), ids_are_paths=True)
+    data = make_data(class_names=NAMES, sample_ids=np.array(paths))
     rows = [["index", "path", "label", "kept"]]
     rows += [[str(i), paths[i], NAMES[NOISY[i]], "true"] for i in np.random.default_rng(0).permutation(12)]
     file = tmp_path / "mended.csv"

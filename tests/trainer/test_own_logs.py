@@ -53,8 +53,8 @@ def test_a_log_of_any_tool_becomes_a_clean_set(write: Callable[[Path], Path], tm
 @pytest.mark.parametrize("write", [logs.write_pandas_lines, logs.write_spark_csv, logs.write_polars_parquet])
 def test_names_of_classes_are_suggested(write: Callable[[Path], Path], tmp_path: Path) -> None:
     rows, _ = select(write(tmp_path), *COLUMNS)
-    assert [row["suggested_label"] for row in rows[N_CLEAN:]] == [CLASSES[label] for label in SUGGESTED[N_CLEAN:]]
-    assert not any(row["suggested_label"] for row in rows[:N_CLEAN])
+    assert [row["suggested"] for row in rows[N_CLEAN:]] == [CLASSES[label] for label in SUGGESTED[N_CLEAN:]]
+    assert not any(row["suggested"] for row in rows[:N_CLEAN])
 
 
 @pytest.mark.parametrize("write", [logs.write_pandas_csv, logs.write_pandas_parquet, logs.write_r_csv])
@@ -69,7 +69,7 @@ def test_the_folder_of_another_tool_becomes_a_clean_set(write: Callable[[Path], 
     assert [row["id"] for row in rows] == IDS
     assert [row["label"] for row in rows] == [str(label) for label in LABELS]
     suggested = [str(label) for label in SUGGESTED[N_CLEAN:]]
-    assert [row["suggested_label"] for row in rows] == [""] * N_CLEAN + suggested
+    assert [row["suggested"] for row in rows] == [""] * N_CLEAN + suggested
 
 
 def test_forgetting_statistics_become_a_clean_set(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_an_array_that_is_clear_is_read(arrays: dict[str, NDArray[Any]], argumen
     np.savez(tmp_path / "bits.npz", **arrays)  # type: ignore[arg-type]  # numpy: as if one were allow_pickle
     rows, _ = select(tmp_path / "bits.npz", *arguments)
     if "predicted" in arrays:
-        assert [row["suggested_label"] for row in rows[N_CLEAN:]] == [str(label) for label in SUGGESTED[N_CLEAN:]]
+        assert [row["suggested"] for row in rows[N_CLEAN:]] == [str(label) for label in SUGGESTED[N_CLEAN:]]
 
 
 def test_an_array_of_predictions_takes_labels_from_another_file(tmp_path: Path) -> None:

@@ -31,16 +31,16 @@ def test_wrong_pictures_of_a_folder_are_found_by_path(tmp_path: Path, monkeypatc
     ]
     assert first_lines[3].startswith("resnet8 on cpu, 1 thread: up to 2 rounds of 50 epochs, batches of 16; ")
     rows = read(tmp_path / "runs" / "train" / "clean.csv")
-    assert {row["path"] for row in rows} == set(is_right)
-    assert all(row["label"] == row["path"].partition("/")[0] for row in rows)
-    kept = {row["path"] for row in rows if row["kept"] == "true"}
+    assert {row["id"] for row in rows} == set(is_right)
+    assert all(row["label"] == row["id"].partition("/")[0] for row in rows)
+    kept = {row["id"] for row in rows if row["kept"] == "true"}
     right = {path for path, each in is_right.items() if each}
     assert 2 * len(kept & right) / (len(kept) + len(right)) > 0.9
     reviewed = CliRunner().invoke(cli.app, ["review", "runs/train", "--limit", "40"])
     assert reviewed.exit_code == 0, reviewed.output
     suspicious = read(tmp_path / "review.csv")
     assert sum(not is_right[row["id"]] for row in suspicious) > 36
-    assert {row["given_label"] for row in suspicious} <= set(names)
+    assert {row["label"] for row in suspicious} <= set(names)
     assert [row["index"] for row in suspicious] != sorted((row["index"] for row in suspicious), key=int)
     page = (tmp_path / "runs" / "train" / "report.html").read_text()
     assert page.count("<img alt='sample") == 50

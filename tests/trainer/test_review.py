@@ -15,14 +15,14 @@ from mild_core.errors import InvalidInput, SampleIndexError
 from mild_core.statements import format_at_most
 from mild_core.types import EpochBits
 from mild_trainer import cli
-from mild_trainer.errors import DataError, ReviewError
+from mild_trainer.clean_set import COLUMNS
+from mild_trainer.errors import ReviewError
 from mild_trainer.review import review_list, review_runs
 from mild_trainer.review.review_list import ScoredSamples
 from tests.live import serving
 from tests.trainer.trainings import by_itself
 
 N = 120
-RATE = {"value": 0.25, "low": 0.2, "high": 0.3}
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,11 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
     assert first == {
         "index": "5",
         "id": "a,b",
-        "given_label": "3",
-        "suggested_label": "7",
+        "label": "3",
+        "suggested": "7",
         "score": "5",
         "noisy_posterior": "0.9",
-        "kept": "no",
+        "kept": "false",
         "mark": "wrong",
     }
     assert (second["index"], second["score"], second["mark"]) == ("2", "", "")
@@ -139,31 +139,41 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
     )
     lines = read(out)
     assert len(lines) == 60
-    assert all(line["given_label"] in set("0123456789") for line in lines)
-    assert any(line["suggested_label"] for line in lines)
-    assert all(line["suggested_label"] != line["given_label"] for line in lines)
+    assert all(line["label"] in set("0123456789") for line in lines)
+    assert any(line["suggested"] for line in lines)
+    assert all(line["suggested"] != line["label"] for line in lines)
     for i, line in enumerate(lines):
         line["mark"] = "clean" if i % 3 else "wrong"
     review_file = tmp_path / "marked.csv"
     with review_file.open("w", newline="") as file:
-        writer = csv.DictWriter(file, review_list.COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(lines)
     measured = runner.invoke(cli.app, ["review", str(trained), "--marks", str(review_file)])
     assert measured.exit_code == 0, measured.output
     found = json.loads(measured.stdout)
-    kept = [line["kept"] == "yes" for line in lines]
+    kept = [line["kept"] == "true" for line in lines]
     assert (found["round"], found["known"], found["clean"], found["kept"]) == (0, 60, 40, sum(kept))
     assert found["recall"] == pytest.approx(sum(kept[i] for i in range(60) if i % 3) / 40)
     assert "only if they were drawn at random" in measured.stderr
-    clean_set = tmp_path / "clean.npy"
-    told = runner.invoke(
-        cli.app, ["review", str(trained), "--marks", str(review_file), "--set", str(clean_set)], catch_exceptions=False
-    )
-    assert told.exit_code == 0, told.output
-    chosen = set(np.load(clean_set).tolist())
+    for name in ("clean.npy", "clean.csv"):
+        path = tmp_path / name
+        told = runner.invoke(cli.app, ["review", str(trained), "--marks", str(review_file), "--set", str(path)])
+        assert told.exit_code == 0, told.output
+        assert f"The clean set: {path}, " in told.stderr
+        assert "it follows all marks. Verdict: " in told.stderr
+    clean_rows = read(tmp_path / "clean.csv")
+    chosen = {int(row["index"]) for row in clean_rows if row["kept"] == "true"}
+    assert chosen == set(np.load(tmp_path / "clean.npy").tolist())
     assert all((int(line["index"]) in chosen) == (line["mark"] == "clean") for line in lines)
-    assert f"{clean_set}: {len(chosen)} samples" in told.stderr
+    listed = {line["index"]: line for line in lines}
+    assert len(clean_rows) == 150
+    for row in clean_rows:
+        line = listed.get(row["index"], {"mark": ""})
+        assert row["mark"] == line["mark"]
+        assert all(row[name] == line[name] for name in ("id", "label", "suggested") if len(line) > 1)
+    refused = runner.invoke(cli.app, ["review", str(trained), "--marks", str(review_file), "--set", "clean.txt"])
+    assert (refused.exit_code, "ends in '.txt'" in refused.stderr) == (2, True)
     again = runner.invoke(cli.app, ["review", str(trained), "--out", str(tmp_path / "rest.csv")])
     assert again.exit_code == 0, again.output
     rest = read(tmp_path / "rest.csv")
@@ -174,7 +184,7 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
 
 
 def test_a_run_of_a_service_is_listed_marked_and_measured(
-    service: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    service: httpx.Client,
 ) -> None:
     rng = np.random.default_rng(0)
     clean, labels = np.arange(N) < 90, rng.integers(0, 3, N)
@@ -189,29 +199,25 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     samples = reviewed.score_samples()
     first = review_list.rank_samples(samples, "suspicious")
     lines = [
-        dict(zip(review_list.COLUMNS, line, strict=True))
+        dict(zip(COLUMNS, line, strict=True))
         for line in reviewed.format_rows(samples, np.append(first[:20], first[-1:]))
     ]
-    assert all(int(line["index"]) >= 90 and line["kept"] == "no" for line in lines[:20])
-    assert all(line["suggested_label"] == str((int(line["given_label"]) + 1) % 3) for line in lines[:20])
+    assert all(int(line["index"]) >= 90 and line["kept"] == "false" for line in lines[:20])
+    assert all(line["suggested"] == str((int(line["label"]) + 1) % 3) for line in lines[:20])
     assert lines[0]["id"] == f"image-{lines[0]['index']}"
-    assert (lines[-1]["kept"], lines[-1]["id"]) == ("yes", f"image-{first[-1]}")
+    assert (lines[-1]["kept"], lines[-1]["id"]) == ("true", f"image-{first[-1]}")
     found = reviewed.add_marks(Audit.from_marks(range(N), clean.tolist(), N))
     assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
     assert reviewed.score_samples().audit.n_known == N
-    summary, indices = reviewed.select_with_audit()
-    assert indices.tolist() == np.flatnonzero(clean).tolist()
+    summary, clean_set = reviewed.select_with_audit()
+    assert clean_set.kept.tolist() == clean.tolist()
     assert summary["num_selected"] == 90
-    review_list.write_clean_set(tmp_path / "set.npy", {**summary, "fitted": {"noise_rate": RATE}}, indices)
-    assert "noise rate by the fit 0.250 (0.200 to 0.300)" in capsys.readouterr().err
-    with pytest.raises(DataError, match=r"ends in '\.txt'"):
-        review_list.write_clean_set(tmp_path / "set.txt", summary, indices)
 
 
 def mark(path: Path, marks: Sequence[str]) -> None:
     lines = read(path)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, review_list.COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows({**line, "mark": text} for line, text in zip(lines, marks, strict=False))
 
@@ -246,8 +252,8 @@ def test_a_draw_is_listed_without_what_could_sway_a_checker_and_bounds_the_set(a
         with MildClient(url) as client:
             assert sorted(indices) == (client.get_draw("drawn") or {})["indices"]
         assert indices != sorted(indices)
-        assert [int(line["given_label"]) for line in lines] == labels[indices].tolist()
-        for swaying in ("suggested_label", "score", "noisy_posterior", "kept", "mark"):
+        assert [int(line["label"]) for line in lines] == labels[indices].tolist()
+        for swaying in ("suggested", "score", "noisy_posterior", "kept", "mark"):
             assert {line[swaying] for line in lines} == {""}
 
         answers = ["clean" if clean[index] else "unsure" for index in indices]
@@ -269,6 +275,20 @@ def test_a_draw_is_listed_without_what_could_sway_a_checker_and_bounds_the_set(a
         refused = CliRunner().invoke(cli.app, ["review", "drawn", "--url", url, "--draw", "41", "--out", "x.csv"])
         assert refused.exit_code == 2
         assert "another draw would follow the answers" in refused.stderr
+
+
+def test_the_clean_csv_of_a_training_is_read_back_with_marks(tmp_path: Path) -> None:
+    out = by_itself(tmp_path / "out", n_samples=100, n_epochs=2)
+    rows = read(out / "clean.csv")
+    mark(out / "clean.csv", ["wrong", "clean"] + [""] * 98)
+    told = CliRunner().invoke(
+        cli.app, ["review", str(out), "--marks", str(out / "clean.csv"), "--set", str(out / "clean.csv")]
+    )
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["known"] == 2
+    again = read(out / "clean.csv")
+    assert [(row["mark"], row["kept"]) for row in again[:2]] == [("wrong", "false"), ("clean", "true")]
+    assert [row["label"] for row in again] == [row["label"] for row in rows]
 
 
 def test_a_draw_needs_a_service(trained: Path, tmp_path: Path) -> None:
@@ -302,7 +322,7 @@ def test_the_folder_of_a_training_with_a_service_leads_to_its_run(tmp_path: Path
     result = CliRunner().invoke(cli.app, ["review", str(out), "--out", str(path)])
     assert result.exit_code == 0, result.output
     assert len(read(path)) == 100
-    assert all(line["given_label"] for line in read(path))
+    assert all(line["label"] for line in read(path))
     (out / "service").rename(tmp_path / "elsewhere")
     result = CliRunner().invoke(cli.app, ["review", str(out)])
     assert result.exit_code == 2

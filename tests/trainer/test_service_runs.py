@@ -70,10 +70,33 @@ def test_the_clean_set_of_a_run_is_written_as_a_table(url: str, tmp_path: Path) 
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == names
     assert [row["kept"] for row in rows] == ["true"] * 60 + ["false"] * 30
-    assert [(row["label"], row["suggested_label"]) for row in rows[60:]] == [
+    assert [(row["label"], row["suggested"]) for row in rows[60:]] == [
         (str(index % 3), str((index + 1) % 3)) for index in range(60, 90)
     ]
-    assert all(float(row["probability"]) > 0.5 for row in rows[60:])
+    assert selection["verdict"] == "weak"
+    assert {row["noisy_posterior"] for row in rows} == {""}
+    assert all(float(row["score"]) > selection["threshold"]["value"] for row in rows[60:])
+
+
+def test_the_set_of_a_draw_is_written_with_its_guarantee(url: str, tmp_path: Path) -> None:
+    with MildClient(url) as client:
+        client.open_run(RunSpec("a", N_SAMPLES))
+        client.post_records("a", records(), complete=True)
+        client.finish("a", 0)
+        drawn = client.draw_audit("a", 40)["draw"]["indices"]
+        client.put_audit("a", drawn, [index < 60 for index in drawn])
+    out = tmp_path / "clean.csv"
+    got = invoke("get", "a", "--url", url, "--threshold", "fdr", "--alpha", "0.2", "--out", str(out))
+    assert got.exit_code == 0, got.output
+    answer = json.loads(got.stdout)
+    assert (answer["threshold"]["rule"], answer["guarantee"]["alpha"], answer["guarantee"]["drawn"]) == ("fdr", 0.2, 40)
+    assert got.stderr.startswith("At most ")
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows if row["kept"] == "true"] == answer["indices"]
+    assert {int(row["index"]): row["mark"] for row in rows if row["mark"]} == {
+        index: "clean" if index < 60 else "wrong" for index in drawn
+    }
 
 
 @pytest.mark.parametrize("names", [None, [f"img_{index}" for index in range(N_SAMPLES)]], ids=["numbers", "ids"])

@@ -1,19 +1,31 @@
-"""Files of a clean set: indices as ``.npy``, or a line per sample as ``.csv``."""
+"""Files of samples: a clean set as indices in a ``.npy``, and lines of samples in a ``.csv``.
+
+A clean set has a line for each sample. The list of ``mild review`` has the same columns, for the samples to check.
+"""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_client import MildClient
 from mild_client.atomic_write import replace_atomically, write_atomically
+from mild_client.errors import Conflict
+from mild_client.requests import JsonObject
+from mild_core.audit import Audit
+from mild_core.results import is_identified
+from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
-COLUMNS = ("index", "id", "label", "kept", "probability", "suggested_label")
-"""Columns of the ``.csv``; the second is ``path`` where the ids are paths."""
+COLUMNS = ("index", "id", "label", "suggested", "score", "noisy_posterior", "kept", "mark")
+"""Columns of a ``.csv`` of samples, named as in the HTTP API; `mark` is the answer of a person."""
+ClassLabel: TypeAlias = int | str | None
+"""Number or name of a class; None where it is unknown."""
 _SUFFIXES = (".csv", ".npy")
 _BLOCK_ROWS = 65536
 
@@ -26,22 +38,45 @@ class CleanSet:
     ----------
     kept
         Booleans of shape (n_samples,): whether the sample is in the clean set.
-    probability
-        Shape (n_samples,), probability of being mislabelled; NaN without one.
+    scores, noisy_posterior
+        Shape (n_samples,), scores and probabilities of being mislabelled.
     ids
-        External id or path of each sample.
-    labels, suggested_labels
+        External id of each sample; the path of a picture.
+    labels, suggested
         Given label of each sample, and the label that the model suggests in its place: class numbers or names.
-    are_paths
-        Whether `ids` are paths.
+    audit
+        Marks of the samples that are checked already.
     """
 
     kept: NDArray[np.bool_]
-    probability: NDArray[np.floating]
+    scores: NDArray[np.floating] | None = None
+    noisy_posterior: NDArray[np.floating] | None = None
     ids: Sequence[str] | None = None
-    labels: Sequence[int | str | None] | None = None
-    suggested_labels: Sequence[int | str | None] | None = None
-    are_paths: bool = False
+    labels: Sequence[ClassLabel] | None = None
+    suggested: Sequence[ClassLabel] | None = None
+    audit: Audit | None = None
+
+    @classmethod
+    def from_dataset(
+        cls,
+        data: Dataset,
+        predicted: NDArray[np.int64] | None,
+        kept: NDArray[np.bool_],
+        scores: NDArray[np.floating] | None = None,
+        noisy_posterior: NDArray[np.floating] | None = None,
+        audit: Audit | None = None,
+    ) -> Self:
+        """Return a set of the samples of `data`, with its names of samples and classes.
+
+        `predicted`, shape (n_samples,), are the classes that the network predicts, which are suggested where they
+        differ from the given labels; None if they are unknown.
+        """
+        ids = None if data.sample_ids is None else data.sample_ids.tolist()
+        suggested = None
+        if predicted is not None:
+            suggested = name_classes(np.where(predicted == data.y_train, -1, predicted), data.class_names)
+        labels = name_classes(data.y_train, data.class_names)
+        return cls(kept, scores, noisy_posterior, ids, labels, suggested, audit)
 
     def write(self, path: Path) -> None:
         """Replace the file at `path` by this set.
@@ -60,10 +95,8 @@ class CleanSet:
             return
         temporary_path = path.with_name(f"{path.name}.part")
         with temporary_path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([COLUMNS[0], "path" if self.are_paths else "id", *COLUMNS[2:]])
-            for first in range(0, self.kept.size, _BLOCK_ROWS):
-                writer.writerows(self._format_rows(slice(first, first + _BLOCK_ROWS)))
+            blocks = range(0, self.kept.size, _BLOCK_ROWS)
+            write_rows(file, (row for first in blocks for row in self._format_rows(slice(first, first + _BLOCK_ROWS))))
         replace_atomically(temporary_path, path)
 
     def describe_file(self, path: Path) -> str:
@@ -76,23 +109,85 @@ class CleanSet:
     def _format_rows(self, rows: slice) -> Iterator[tuple[str, ...]]:
         """Yield the texts of each of these samples, one for each column."""
         kept = self.kept[rows].tolist()
-        empty: list[int | str | None] = [None] * len(kept)
+        unknown = [None] * len(kept)
         ids, labels, suggested = (
-            empty if values is None else values[rows] for values in (self.ids, self.labels, self.suggested_labels)
+            unknown if values is None else values[rows] for values in (self.ids, self.labels, self.suggested)
         )
-        columns = zip(kept, self.probability[rows].tolist(), ids, labels, suggested, strict=True)
-        for index, (is_kept, probability, name, label, suggestion) in enumerate(columns, rows.start):
-            yield (
-                str(index),
-                "" if name is None else str(name),
-                "" if label is None else str(label),
-                "true" if is_kept else "false",
-                "" if np.isnan(probability) else f"{probability:.6g}",
-                "" if suggestion is None else str(suggestion),
-            )
+        scores, posterior = (
+            unknown if values is None else values[rows].tolist() for values in (self.scores, self.noisy_posterior)
+        )
+        is_marked, is_clean = (Audit.empty(self.kept.size) if self.audit is None else self.audit).masks
+        marks = [clean if known else None for known, clean in zip(is_marked[rows], is_clean[rows], strict=True)]
+        columns = zip(ids, labels, suggested, scores, posterior, kept, marks, strict=True)
+        for index, values in enumerate(columns, rows.start):
+            yield format_sample(index, *values)
 
 
-def name_classes(classes: NDArray[np.integer], names: Sequence[str] | None) -> list[int | str | None]:
+def format_sample(
+    index: int,
+    sample_id: str | None,
+    label: ClassLabel,
+    suggested: ClassLabel,
+    score: float | None,
+    noisy_posterior: float | None,
+    is_kept: bool | None,
+    mark: bool | None,
+) -> tuple[str, ...]:
+    """Return the row of a sample, a text for each of `COLUMNS`; a value that is None or NaN is empty."""
+    return (
+        str(index),
+        *("" if value is None else str(value) for value in (sample_id, label, suggested)),
+        *("" if value is None or value != value else f"{value:.6g}" for value in (score, noisy_posterior)),
+        "" if is_kept is None else str(is_kept).lower(),
+        "" if mark is None else "clean" if mark else "wrong",
+    )
+
+
+def write_rows(file: TextIO, rows: Iterable[tuple[str, ...]]) -> None:
+    """Write rows of samples to a file, after a header."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+
+
+def fetch_clean_set(
+    client: MildClient, run_id: str, round: int | str, changes: Mapping[str, Any] | None = None
+) -> tuple[JsonObject, CleanSet]:
+    """Return the selection of a round, as in the HTTP API, and its clean set.
+
+    Labels and suggestions are those of the dropped samples, as the service has no others to give. `changes` are
+    options, by name, that replace those of the run.
+    """
+    selection = client.selection(run_id, round, changes=changes)
+    number, n_samples = selection["round"], selection["num_samples"]
+    kept = np.zeros(n_samples, dtype=np.bool_)
+    kept[selection["indices"]] = True
+    labels: list[ClassLabel] = [None] * n_samples
+    suggested_labels = list(labels)
+    for dropped in client.suggestions(run_id, number, changes=changes):
+        index, label, suggested = dropped["index"], dropped["label"], dropped["suggested"]
+        labels[index] = label
+        suggested_labels[index] = None if suggested == label else suggested
+    scores, posterior = client.scores(run_id, number, changes=changes)
+    ids = _find_sample_ids(client, run_id)
+    if ids is not None:
+        selection["ids"] = [ids[index] for index in selection["indices"]]
+    audit = client.audit(run_id, n_samples)
+    posterior = posterior if is_identified(selection["verdict"]) else None
+    return selection, CleanSet(kept, scores, posterior, ids, labels, suggested_labels, audit)
+
+
+def _find_sample_ids(client: MildClient, run_id: str) -> list[str] | None:
+    """Return the external ids of a run's samples; None if it has none."""
+    try:
+        return client.sample_ids(run_id)
+    except Conflict as error:
+        if error.code != "no-sample-ids":
+            raise
+        return None
+
+
+def name_classes(classes: NDArray[np.integer], names: Sequence[str] | None) -> list[ClassLabel]:
     """Return the name of each class, or its number where classes have no names; None for -1."""
     return [None if label < 0 else names[label] if names else label for label in classes.tolist()]
 

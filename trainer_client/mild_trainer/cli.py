@@ -13,7 +13,7 @@ from mild_core.statements import describe_quality, describe_verdict, format_at_m
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
-from mild_trainer.clean_set import CleanSet, check_set_path
+from mild_trainer.clean_set import CleanSet, check_set_path, fetch_clean_set
 from mild_trainer.data import guess_dataset
 from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import exit_on_error
@@ -266,8 +266,10 @@ def runs(
 
 
 @app.command()
+@o.expand_options(selection=o.FieldOptions(SelectionOptions))
 def get(
     run: _Run,
+    selection: dict[str, Any],
     url: o.ServiceUrl,
     api_key: o.ApiKey = None,
     which: Annotated[
@@ -275,16 +277,18 @@ def get(
     ] = "latest",
     out: _SetOut = None,
 ) -> None:
-    """Print the clean set of a run at a service, as JSON; with --out, write it to a file."""
+    """Print the clean set of a run at a service, as JSON; with --out, write it to a file.
+
+    Options of the selection replace those of the run, and change nothing at the service.
+    """
     from mild_client import MildClient
-    from mild_trainer.service_runs import fetch_clean_set
 
     with exit_on_error():
         if out is not None:
             check_set_path(out)
         with MildClient(url, api_key=api_key) as client:
-            selection, clean_set = fetch_clean_set(client, run, which)
-        _print_selection(selection, clean_set, out)
+            answer, clean_set = fetch_clean_set(client, run, which, selection)
+        _print_selection(answer, clean_set, out)
 
 
 @app.command()
@@ -299,7 +303,7 @@ def finish(
 ) -> None:
     """Finish the open round of a run and the run itself, and print the clean set, as JSON."""
     from mild_client import MildClient
-    from mild_trainer.service_runs import fetch_clean_set, finish_run
+    from mild_trainer.service_runs import finish_run
 
     with exit_on_error():
         if out is not None:
@@ -347,14 +351,15 @@ def review(
         Path | None,
         typer.Option(
             "--marks",
-            help="A list with `clean`, `wrong` or `unsure` (counts as wrong) in its column `mark`: read it back.",
+            help="A list, or a clean.csv, with `clean`, `wrong` or `unsure` (counts as wrong) in its column `mark`: "
+            "read it back.",
         ),
     ] = None,
     set_out: Annotated[
         Path | None,
         typer.Option(
             "--set",
-            help="With --marks: write the set that knows all marks, and whose fit they calibrate, as .npy of indices.",
+            help="With --marks: write the set that follows all marks, and whose fit they calibrate: a .csv or a .npy.",
         ),
     ] = None,
 ) -> None:
@@ -362,12 +367,19 @@ def review(
     from mild_trainer.review.review_runs import open_reviewed_run
 
     with exit_on_error(), open_reviewed_run(run, url, api_key) as reviewed:
+        if set_out is not None:
+            check_set_path(set_out)
         if marks is not None:
             samples = reviewed.score_samples()
             audit = review_list.read_marks(marks, samples.kept.size)
             typer.echo(json.dumps(reviewed.add_marks(audit), indent=2))
             if set_out is not None:
-                review_list.write_clean_set(set_out, *reviewed.select_with_audit())
+                selection, clean_set = reviewed.select_with_audit()
+                clean_set.write(set_out)
+                typer.echo(
+                    f"{clean_set.describe_file(set_out)}; it follows all marks. Verdict: {selection['verdict']}",
+                    err=True,
+                )
             for text in _describe_audit(reviewed):
                 typer.echo(text, err=True)
             return

@@ -176,9 +176,7 @@ class Job:
             run = self._open_run(history, client)
             scores = None if run is None else run.score_samples()
             predicted = self._predict_labels(history)
-            clean_set_line = summary.write_clean_set(
-                history, self.out, None if scores is None else scores.noisy_posterior, predicted
-            )
+            clean_set_line = summary.write_clean_set(history, self.out, scores, predicted)
             samples = self._gather_samples(history, run, scores, predicted)
             if service is not None:
                 service.request_stop()  # it stops while the report is drawn

@@ -87,4 +87,4 @@ class RecordedBits:
             None if classes is None else name_classes(classes, self.class_names)
             for classes in (self.labels, self.suggested)
         )
-        return CleanSet(kept, selection.noisy_posterior, self.ids, labels, suggested)
+        return CleanSet(kept, selection.scores, selection.identified_posterior, self.ids, labels, suggested, self.audit)

@@ -3,14 +3,12 @@
 import time
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
 from mild_client import MildClient, RunSpec
-from mild_client.errors import Conflict, NotFound
+from mild_client.errors import NotFound
 from mild_client.logs import SamplesBy
 from mild_client.requests import JsonObject
-from mild_trainer.clean_set import CleanSet
 from mild_trainer.errors import DataError
 from mild_trainer.file_selection import read_source
 from mild_trainer.recorded_bits import COLUMNS_HINT, LABELS_HINT, FileSource, RecordedBits
@@ -27,28 +25,6 @@ def build_runs_table(client: MildClient, limit: int) -> Table:
         # the open round's number is the number of rounds before it
         table.add_row(run["run_id"], run["status"], f"{run['num_samples']:,}", str(run["round"]), written, tags)
     return table
-
-
-def fetch_clean_set(client: MildClient, run_id: str, round: int | str) -> tuple[JsonObject, CleanSet]:
-    """Return the selection of a round, as in the HTTP API, and its clean set.
-
-    Labels and suggestions are those of the dropped samples, as the service has no others to give.
-    """
-    selection = client.selection(run_id, round)
-    number, n_samples = selection["round"], selection["num_samples"]
-    kept = np.zeros(n_samples, dtype=np.bool_)
-    kept[selection["indices"]] = True
-    labels: list[int | str | None] = [None] * n_samples
-    suggested_labels = list(labels)
-    for dropped in client.suggestions(run_id, number):
-        index, label, suggested = dropped["index"], dropped["label"], dropped["suggested"]
-        labels[index] = label
-        suggested_labels[index] = None if suggested == label else suggested
-    _, probability = client.scores(run_id, number)
-    ids = _find_sample_ids(client, run_id)
-    if ids is not None:
-        selection["ids"] = [ids[index] for index in selection["indices"]]
-    return selection, CleanSet(kept, probability, ids, labels, suggested_labels)
 
 
 def create_run(
@@ -121,16 +97,6 @@ def finish_run(client: MildClient, run_id: str, *, allow_gaps: bool) -> JsonObje
     selection = client.finish(run_id, number if has_epochs or not number else number - 1, allow_gaps=allow_gaps)
     client.patch_run(run_id, status="finished")
     return selection
-
-
-def _find_sample_ids(client: MildClient, run_id: str) -> list[str] | None:
-    """Return the external ids of a run's samples; None if it has none."""
-    try:
-        return client.sample_ids(run_id)
-    except Conflict as error:
-        if error.code != "no-sample-ids":
-            raise
-        return None
 
 
 def _list_runs(client: MildClient, limit: int) -> list[JsonObject]:

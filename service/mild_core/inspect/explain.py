@@ -59,7 +59,7 @@ class Explanation:
     score
         Metric of the sample; None if it was never observed.
     noisy_posterior
-        Probability that the sample is mislabelled; None if the fit gives none.
+        Probability that the sample is mislabelled; None unless the fit identifies it.
     kept
         Whether the selection keeps the sample.
     why
@@ -118,7 +118,7 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
         observed=observed,
         misclassified=misclassified,
         score=_to_optional_float(selection.scores[index]),
-        noisy_posterior=_to_optional_float(selection.noisy_posterior[index]),
+        noisy_posterior=_to_optional_float(selection.identified_posterior[index]),
         kept=is_kept,
         why=why,
     )
@@ -167,7 +167,7 @@ def _explain_score(selection: Selection, index: int, is_kept: bool, counts_text:
     else:
         is_below = score <= threshold + EPSILON
         score_text = f"score {score:g} {'up to' if is_below else 'above'} the cut at {threshold:g}"
-    posterior = selection.noisy_posterior[index]
+    posterior = selection.identified_posterior[index]
     posterior_text = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
     exception_text = "" if is_below == is_kept else ", against this cut: the set was made otherwise"
     return f"{counts_text}, {score_text}{posterior_text}; {_format_decision(is_kept)}{exception_text}"

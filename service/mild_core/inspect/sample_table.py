@@ -26,7 +26,7 @@ class SampleTable:
     Attributes
     ----------
     scores, noisy_posterior
-        As in the selection; NaN for a sample without the value.
+        The score, and the probability of being mislabelled as far as the fit identifies it; NaN without the value.
     scored
         Whether the sample was observed often enough to be judged.
     kept
@@ -134,7 +134,7 @@ def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> Sam
         transitions -= counts.observed > 0
     return SampleTable(
         scores=selection.scores,
-        noisy_posterior=selection.noisy_posterior,
+        noisy_posterior=selection.identified_posterior,
         scored=selection.scored,
         kept=bitmap.unpack(selection.bitmap, n_samples),
         observed=observed,

@@ -110,7 +110,7 @@ def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]
     for position, label in enumerate(table.classes.tolist()):
         cut = cuts.get(label)
         mean = float(table.noise[position])
-        pooled = mean if selection.verdict == "separable" and not np.isnan(mean) else None
+        pooled = None if np.isnan(mean) else mean
         rows.append(
             {
                 "label": label,

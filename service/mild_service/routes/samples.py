@@ -61,7 +61,10 @@ class ScoresView(BaseModel):
     num_samples: int
     offset: int
     scores: list[float | None] = Field(description="Low is clean; null for a sample that was never observed.")
-    noisy_posterior: list[float | None] = Field(description="Probability of being mislabelled.")
+    noisy_posterior: list[float | None] = Field(
+        description="Probability of being mislabelled, by the fit whatever its verdict; it speaks for the samples only "
+        "where that is `separable`."
+    )
 
 
 class HistoryView(BaseModel):
@@ -95,7 +98,9 @@ class SampleView(BaseModel):
     observed: int = Field(description="Those among them in which it was observed.")
     misclassified: int = Field(description="Those among them in which it was misclassified.")
     score: float | None
-    noisy_posterior: float | None
+    noisy_posterior: float | None = Field(
+        description="Probability of being mislabelled, by the fit; null unless the verdict is `separable`."
+    )
     kept: bool
     why: str
 

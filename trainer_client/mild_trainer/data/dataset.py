@@ -29,10 +29,8 @@ class Dataset:
     class_names
         Name of each class; empty if the classes are numbers.
     sample_ids
-        Shape (n_samples,), a text for each training sample: its path, its id, or its index in the file where only some
-        of the samples were taken; None if the samples are those of the file.
-    ids_are_paths
-        Whether `sample_ids` are paths, relative to the folder of the data.
+        Shape (n_samples,), a text for each training sample: its path in the folder of the data, its id, or its index in
+        the file where only some of the samples were taken; None if the samples are those of the file.
     notes
         What was skipped or converted on reading, in sentences for people.
     """
@@ -46,7 +44,6 @@ class Dataset:
     y_train_clean: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] = ()
     sample_ids: NDArray[np.str_] | None = None
-    ids_are_paths: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -168,7 +168,6 @@ def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
         len(names),
         class_names=tuple(names),
         sample_ids=_get_relative_paths(root, paths[0]),
-        ids_are_paths=True,
         notes=(
             *train.describe_skipped(),
             *(test.describe_skipped() if test.folder != train.folder else ()),
@@ -303,7 +302,6 @@ def load_webvision(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
         len(classes),
         class_names=tuple(names[position].strip() for position in classes),
         sample_ids=_get_relative_paths(root, train),
-        ids_are_paths=True,
         notes=tuple(notes),
     )
 

@@ -215,7 +215,7 @@ def _render_sample_card(sample: SuspiciousSample) -> str:
     caption = [f"given {escape(sample.given)}"] if sample.given else []
     caption += [f"predicted {escape(sample.suggested)}"] if sample.suggested else []
     caption += [f"wrong with probability {float(sample.posterior):.3f}"] if sample.posterior else []
-    caption += ["kept" if sample.kept == "yes" else "dropped"]
+    caption += ["kept" if sample.kept == "true" else "dropped"]
     image = (
         "" if sample.image is None else f"<img alt='sample {escape(sample.index)}' src='{_encode_image(sample.image)}'>"
     )

@@ -17,7 +17,8 @@ from rich.table import Table
 from mild_core import alarms, bitmap
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth, describe_verdict
-from mild_trainer import clean_set
+from mild_trainer.clean_set import CleanSet
+from mild_trainer.review.review_list import ScoredSamples
 from mild_trainer.training.history import History, RoundRecord
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -350,7 +351,7 @@ def write_summary(results: dict[str, Any], folder: Path) -> Path:
 def write_clean_set(
     history: History,
     folder: Path,
-    noisy_posterior: NDArray[np.float32] | None = None,
+    samples: ScoredSamples | None = None,
     predicted: NDArray[np.int64] | None = None,
 ) -> str | None:
     """Write the clean set of the last round to ``clean.npy`` and ``clean.csv``, and return a line about them.
@@ -363,8 +364,8 @@ def write_clean_set(
         The training, whose data set has the names of samples and classes.
     folder
         Folder of the files.
-    noisy_posterior
-        Shape (n_samples,), probabilities of being mislabelled; None if they are unknown.
+    samples
+        Scores and marks of the samples; None if they are unknown.
     predicted
         Shape (n_samples,), labels that the last network predicts; None if they are unknown. Those that differ from the
         given ones are the suggested labels.
@@ -374,16 +375,9 @@ def write_clean_set(
         for path in paths:
             path.unlink(missing_ok=True)
         return None
-    data = history.data
-    suggested = None if predicted is None else np.where(predicted == data.y_train, -1, predicted)
-    result = clean_set.CleanSet(
-        kept=bitmap.unpack(history.rounds[-1].selected, data.n_samples),
-        probability=np.full(data.n_samples, np.nan) if noisy_posterior is None else noisy_posterior,
-        ids=None if data.sample_ids is None else data.sample_ids.tolist(),
-        labels=clean_set.name_classes(data.y_train, data.class_names),
-        suggested_labels=None if suggested is None else clean_set.name_classes(suggested, data.class_names),
-        are_paths=data.ids_are_paths,
-    )
+    data, kept = history.data, bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
+    known = () if samples is None else (samples.scores, samples.noisy_posterior, samples.audit)
+    result = CleanSet.from_dataset(data, predicted, kept, *known)
     for path in paths:
         result.write(path)
     return f"{result.describe_file(paths[0])}; {paths[1]} has a line for each"

@@ -1,7 +1,6 @@
 """The list of ``mild review``: a CSV of samples to check, and the marks that people add to it."""
 
 import csv
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 
 from mild_core.audit import Audit
 from mild_trainer import clean_set
+from mild_trainer.clean_set import ClassLabel
 from mild_trainer.data import Dataset, files
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
 
-COLUMNS = ("index", "id", "given_label", "suggested_label", "score", "noisy_posterior", "kept", "mark")
-"""Columns of a list. A list of marks needs only ``index`` and ``mark``."""
 _MARKS = {"clean": True, "wrong": False, "unsure": False}
 
 
@@ -29,7 +27,8 @@ class ScoredSamples:
     Attributes
     ----------
     scores, noisy_posterior
-        Shape (n_samples,), scores and probabilities of being mislabelled; NaN where the sample has none.
+        Shape (n_samples,), scores and probabilities of being mislabelled; NaN where the sample has none, or the fit
+        does not identify it.
     kept
         Booleans of shape (n_samples,): whether the sample is in the clean set.
     audit
@@ -80,27 +79,13 @@ def format_row(
     samples: ScoredSamples,
     index: int,
     sample_id: str | None,
-    given_label: int | str | None,
-    suggested_label: int | str | None,
+    label: ClassLabel,
+    suggested: ClassLabel,
 ) -> tuple[str, ...]:
-    """Return the row of the sample at `index`, one text for each of `COLUMNS`; a value that is None is empty."""
-    mark = samples.audit.get_mark(index)
-    return (
-        str(index),
-        sample_id or "",
-        "" if given_label is None else str(given_label),
-        "" if suggested_label is None else str(suggested_label),
-        _format_score(samples.scores[index]),
-        _format_score(samples.noisy_posterior[index]),
-        "yes" if samples.kept[index] else "no",
-        "" if mark is None else "clean" if mark else "wrong",
-    )
-
-
-def format_drawn_row(index: int, sample_id: str | None, given_label: int | str | None) -> tuple[str, ...]:
-    """Return the row of a drawn sample: whatever could sway a checker, and the mark, is empty."""
-    label = "" if given_label is None else str(given_label)
-    return (str(index), sample_id or "", label, *[""] * (len(COLUMNS) - 3))
+    """Return the row of the sample at `index`, one text for each of `clean_set.COLUMNS`."""
+    score, posterior = float(samples.scores[index]), float(samples.noisy_posterior[index])
+    is_kept, mark = bool(samples.kept[index]), samples.audit.get_mark(index)
+    return clean_set.format_sample(index, sample_id, label, suggested, score, posterior, is_kept, mark)
 
 
 def format_data_row(
@@ -122,7 +107,7 @@ def write_list(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
     """
     try:
         with path.open("x", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+            clean_set.write_rows(file, rows)
     except FileExistsError:
         raise make_exists_error(path) from None
 
@@ -132,36 +117,10 @@ def make_exists_error(path: Path) -> ReviewError:
     return ReviewError(f"{path} exists and may hold marks; give another --out, or remove it")
 
 
-def write_clean_set(path: Path, summary: dict[str, Any], indices: NDArray[np.int64]) -> None:
-    """Write the indices of a clean set as ``.npy``, and print one line about the set to stderr.
-
-    Parameters
-    ----------
-    path
-        File to write.
-    summary
-        The selection, as in the HTTP API.
-    indices
-        Shape (n_selected,), indices of the clean set.
-
-    Raises
-    ------
-    DataError
-        If the suffix of `path` is not ``.npy``.
-    """
-    clean_set.write_indices(path, indices)
-    rate = summary["fitted"]["noise_rate"]
-    fitted = (
-        "" if rate is None else f"; noise rate by the fit {rate['value']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
-    )
-    print(
-        f"{path}: {indices.size} samples, the set with all marks obeyed; verdict {summary['verdict']}{fitted}",
-        file=sys.stderr,
-    )
-
-
 def read_marks(path: Path, n_samples: int) -> Audit:
-    """Read the marks of a list of samples; rows without a mark are skipped.
+    """Read the marks of a list of samples, or of a ``clean.csv``; rows without a mark are skipped.
+
+    The columns ``index`` and ``mark`` are enough.
 
     A mark is ``clean``, ``wrong``, or ``unsure``, which counts as ``wrong``.
 
@@ -209,8 +168,3 @@ def _parse_mark(path: Path, line_number: int, row: dict[str, Any]) -> tuple[int,
     if not (index.isascii() and index.isdigit()):
         raise ReviewError(f"{path} line {line_number}: index is {index!r}; give the sample's number")
     return int(index), _MARKS[text]
-
-
-def _format_score(value: np.floating) -> str:
-    """Return a score with six digits; empty for NaN."""
-    return "" if np.isnan(value) else f"{value:.6g}"

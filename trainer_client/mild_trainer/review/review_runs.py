@@ -15,15 +15,16 @@ from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.inspect.histograms import DataMap, build_data_map, count_data_map
 from mild_core.inspect.sample_table import build_sample_table
-from mild_core.results import Selection
+from mild_core.results import Selection, is_identified
 from mild_core.scores import score_samples as compute_scores
 from mild_core.selection import select
 from mild_core.statements import DrawPlan, plan_draws
 from mild_core.types import AuditUse, RoundBits
+from mild_trainer.clean_set import ClassLabel, CleanSet, fetch_clean_set, format_sample
 from mild_trainer.data import Dataset
 from mild_trainer.embedded import EmbeddedService
 from mild_trainer.errors import DataError, ReviewError
-from mild_trainer.review.review_list import ScoredSamples, format_data_row, format_drawn_row, format_row
+from mild_trainer.review.review_list import ScoredSamples, format_data_row, format_row
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
 
@@ -89,8 +90,8 @@ class ReviewedRun(Protocol):
     def read_selection(self) -> dict[str, Any]:
         """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
 
-    def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
+    def select_with_audit(self) -> tuple[dict[str, Any], CleanSet]:
+        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its set.
 
         Nothing is stored.
         """
@@ -221,7 +222,7 @@ class LocalRun:
         rounds, selection = self._read_and_select()
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
         learned = compute_scores(rounds, "first-learned").values
-        return ScoredSamples(selection.scores, selection.noisy_posterior, kept, self._read_audit(), learned)
+        return ScoredSamples(selection.scores, selection.identified_posterior, kept, self._read_audit(), learned)
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
@@ -258,13 +259,15 @@ class LocalRun:
         measured = evaluate_selection(selection.bitmap, selection.scores, audit).summary() if audit.n_known else None
         return {**selection.summary(), "measured": measured}
 
-    def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
+    def select_with_audit(self) -> tuple[dict[str, Any], CleanSet]:
+        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its set.
 
         Nothing is stored.
         """
-        selection = self._select("fit")
-        return selection.summary(), selection.indices
+        selection, audit = self._select("fit"), self._read_audit()
+        kept = bitmap.unpack(selection.bitmap, selection.n_samples)
+        clean_set = CleanSet(kept, selection.scores, selection.identified_posterior, audit=audit)
+        return selection.summary(), _name_samples(self._training, clean_set)
 
     def _select(self, audit: AuditUse = "measure") -> Selection:
         """Select the clean set from the stored bits."""
@@ -303,6 +306,8 @@ class ServiceRun:
         client, run_id = self._client, self._run_id
         n_samples, number = client.get_run(run_id)["num_samples"], self._find_last_round()
         scores, posterior = client.scores(run_id, round=number)
+        if not is_identified(client.selection(run_id, number)["verdict"]):
+            posterior = np.full_like(posterior, np.nan)
         kept = bitmap.unpack(client.selected(run_id, n_samples, number), n_samples)
         learned, _ = client.scores(run_id, round=number, changes={"metric": "first-learned"})
         return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples), learned)
@@ -340,13 +345,14 @@ class ServiceRun:
         cut = self._client.selection(self._run_id, number)["threshold"]["cut"]
         indices = np.random.default_rng().permutation(draw["indices"]).tolist()
         return DrawnSamples(
-            rows=[format_drawn_row(*described) for described in self._describe_samples(indices, number)],
+            # Whatever could sway a checker is empty.
+            rows=[format_sample(*described, *[None] * 5) for described in self._describe_samples(indices, number)],
             choice=f"round {number}, metric {options['metric']}, fit {options['fit']}, rule {rule}",
             n_answered=draw["num_answered"],
             plans=[] if fit is None else plan_draws(np.cumsum(fit.counts).tolist(), cut),
         )
 
-    def _describe_samples(self, indices: list[int], number: int) -> Iterator[tuple[int, str | None, int | str | None]]:
+    def _describe_samples(self, indices: list[int], number: int) -> Iterator[tuple[int, str | None, ClassLabel]]:
         """Yield index, external id and given label of each sample."""
         data = None if self._training is None else self._training.load_data()
         for index in indices:
@@ -376,13 +382,13 @@ class ServiceRun:
         """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
         return self._client.selection(self._run_id, self._find_last_round())
 
-    def select_with_audit(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its sorted indices.
+    def select_with_audit(self) -> tuple[dict[str, Any], CleanSet]:
+        """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its set.
 
         Nothing is stored.
         """
-        answer = self._client.selection(self._run_id, self._find_last_round(), changes={"audit": "fit"})
-        return answer, np.array(answer.pop("indices"), dtype=np.int64)
+        answer, clean_set = fetch_clean_set(self._client, self._run_id, self._find_last_round(), {"audit": "fit"})
+        return answer, clean_set if self._training is None else _name_samples(self._training, clean_set)
 
     def _find_last_round(self) -> int:
         """Return the number of the last finished round, or 0 if no round is finished."""
@@ -399,3 +405,12 @@ def _format_training_rows(
         return [format_row(samples, index, None, None, None) for index in indices.tolist()]
     predicted = training.predict_labels(data)
     return [format_data_row(samples, index, data, predicted) for index in indices.tolist()]
+
+
+def _name_samples(training: TrainingFolder, clean_set: CleanSet) -> CleanSet:
+    """Return a set with the ids, labels and suggestions of the training's data, if that is still available."""
+    data = training.load_data()
+    if data is None:
+        return clean_set
+    known = (clean_set.scores, clean_set.noisy_posterior, clean_set.audit)
+    return CleanSet.from_dataset(data, training.predict_labels(data), clean_set.kept, *known)
