@@ -232,6 +232,39 @@ def test_outputs_that_are_nan_are_unobserved(tmp_path: Path, caplog: pytest.LogC
     assert caplog.text.count("the outputs of 40 of 40 samples are NaN or infinite") == 1
 
 
+class Shuffled(torch.utils.data.IterableDataset[Any]):
+    """Yields the same samples in another order each time."""
+
+    n_passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.n_passes += 1
+        return iter([rows()[index] for index in np.random.default_rng(self.n_passes).permutation(N)])
+
+
+def test_data_in_another_order_each_epoch_are_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, Shuffled(), max_steps=30)
+    recorder = Recorder()
+    attach(trainer, recorder)
+    with pytest.raises(ParameterError, match="epoch 1: the labels are others than in the first epoch, or come in ano"):
+        trainer.train()
+    assert recorder.epochs == [(0, 0)]
+
+
+def test_a_training_that_drops_its_last_batch_is_evaluated_whole(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "dataloader_drop_last": True,
+        "per_device_train_batch_size": 24,
+        "per_device_eval_batch_size": 24,
+    }
+    trainer = make_trainer(tmp_path, rows(), **options)
+    recorder = Recorder()
+    attach(trainer, recorder)
+    trainer.train()
+    assert trainer.args.dataloader_drop_last
+    assert all(correct.all() for _, _, correct, _ in recorder.put)
+
+
 # Keras
 
 
@@ -262,6 +295,47 @@ def test_a_sigmoid_is_cut_at_the_threshold() -> None:
     callback = KerasCallback(Recorder(), INPUTS, LABELS)
     with pytest.raises(ParameterError, match="give threshold for a binary classifier"):
         make_keras_model(1).fit(INPUTS, LABELS, epochs=1, verbose=0, callbacks=[callback])
+
+
+def test_probabilities_above_a_threshold_of_logits_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    callback = KerasCallback(Recorder(), INPUTS, LABELS, threshold=0)
+    make_keras_model(1).fit(INPUTS, LABELS, epochs=2, verbose=0, callbacks=[callback])
+    assert caplog.text.count("every sample is predicted as class 1; give threshold=0.5 if they are prob") == 1
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # keras has no types
+    """Batches of four samples with labels of any form."""
+
+    def __init__(self, labels: Any) -> None:
+        super().__init__()
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return N // 4
+
+    def __getitem__(self, position: int) -> Any:
+        part = slice(4 * position, 4 * position + 4)
+        return INPUTS[part], self._labels[part]
+
+
+def load_batches(**options: Any) -> Any:
+    data = torch.utils.data.TensorDataset(torch.from_numpy(INPUTS), torch.from_numpy(LABELS))
+    return torch.utils.data.DataLoader(data, batch_size=4, **options)
+
+
+@pytest.mark.parametrize(
+    "inputs", [load_batches(), Batches(LABELS), Batches(LABELS[:, None]), Batches(np.eye(2)[LABELS])]
+)
+def test_keras_evaluates_loaders(inputs: Any) -> None:
+    recorder = Recorder()
+    make_keras_model().fit(INPUTS, LABELS, epochs=2, verbose=0, callbacks=[KerasCallback(recorder, inputs, LABELS)])
+    assert [correct.all() for _, _, correct, _ in recorder.put] == [True, True]
+
+
+@pytest.mark.parametrize("inputs", [load_batches(shuffle=True), load_batches(sampler=range(8)), Batches(1 - LABELS)])
+def test_keras_refuses_loaders_of_another_order(inputs: Any) -> None:
+    with pytest.raises(ParameterError, match="which are not the 40 given ones from sample"):
+        make_keras_model().fit(INPUTS, LABELS, verbose=0, callbacks=[KerasCallback(Recorder(), inputs, LABELS)])
 
 
 @pytest.mark.parametrize(
@@ -320,12 +394,14 @@ def test_epochs_that_are_missing_are_said_at_the_first_one(tmp_path: Path) -> No
 class Module(lightning.LightningModule):
     """A network that predicts each label rightly, and whose training step returns what it is told."""
 
-    def __init__(self, n_outputs: int = 2, returns_logits: bool = True) -> None:
+    def __init__(self, n_outputs: int = 2, returns_logits: bool = True, skipped: frozenset[int] = frozenset()) -> None:
         super().__init__()
         self.net = Net(n_outputs)
-        self._returns_logits = returns_logits
+        self._returns_logits, self._skipped = returns_logits, skipped
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if batch_idx in self._skipped:
+            return None
         inputs = batch[1] if isinstance(batch, list | tuple) else batch["inputs"]
         outputs = self.net(inputs)
         return {"loss": outputs["loss"], "logits": outputs["logits"]} if self._returns_logits else outputs["loss"]
@@ -375,6 +451,14 @@ def test_a_fit_from_a_checkpoint_goes_on_at_its_epoch(tmp_path: Path) -> None:
     assert resumed.epochs == [(0, 2), (0, 3)]
 
 
+def test_a_batch_that_a_step_skips_is_not_observed(tmp_path: Path) -> None:
+    recorder = Recorder()
+    make_lightning(LightningCallback(recorder, N), tmp_path).fit(Module(skipped=frozenset({0, 2})), make_loader())
+    assert [np.flatnonzero(~observed).tolist() for _, _, _, observed in recorder.put] == 2 * [
+        [0, 1, 2, 3, 8, 9, 10, 11]
+    ]
+
+
 def test_lightning_cuts_a_single_output_at_the_threshold(tmp_path: Path) -> None:
     recorder = Recorder()
     make_lightning(LightningCallback(recorder, N, threshold=0.0), tmp_path).fit(Module(1), make_loader())
@@ -385,6 +469,7 @@ def test_lightning_cuts_a_single_output_at_the_threshold(tmp_path: Path) -> None
     ("module", "data", "message"),
     [
         (Module(returns_logits=False), None, r"training_step returns a dict with loss, and logits are needed"),
+        (Module(skipped=frozenset(range(N))), None, "training_step returns nothing in any batch of the epoch"),
         (Module(1), None, "give threshold for a binary classifier"),
         (Module(), rows(), r"a batch is a dict of 2, and \(indices, inputs, labels\) are needed"),
     ],

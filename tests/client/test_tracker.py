@@ -208,3 +208,14 @@ def test_an_update_never_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
     expected = bitmap.pack((logits.argmax(1) == 0).cpu().numpy())
     assert (tracker.end_epoch().correct[:64] == expected).all()
+
+
+@pytest.mark.parametrize(("outputs", "n_warnings"), [([0.2, 0.9], 1), ([-0.2, 0.9], 0), ([0.2, 1.9], 0)])
+def test_probabilities_with_a_threshold_of_logits_are_told_of(
+    outputs: list[float], n_warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = CorrectnessTracker(2, threshold=0)
+    for _ in range(2):
+        tracker.update([0, 1], torch.tensor(outputs), torch.tensor([0, 1]))
+        tracker.end_epoch()
+    assert caplog.text.count("every sample is predicted as class 1; give threshold=0.5") == n_warnings

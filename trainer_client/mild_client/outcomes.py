@@ -2,6 +2,7 @@
 
 import logging
 import math
+import zlib
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -75,6 +76,18 @@ def check_labels(low: float, high: float, n_outputs: int) -> None:
         )
 
 
+def warn_probabilities(low: float, high: float, threshold: float | None) -> None:
+    """Log a warning if single outputs from `low` to `high` are probabilities, and all of them above the threshold."""
+    if threshold is not None and threshold <= 0 <= low and high <= 1:
+        logger.warning(
+            "the outputs lie in %.3g..%.3g, all of them above the threshold of %g, so every sample is predicted as "
+            "class 1; give threshold=0.5 if they are probabilities, as of a sigmoid (said once)",
+            low,
+            high,
+            threshold,
+        )
+
+
 def warn_not_finite(round: int, epoch: int, n_not_finite: int, n_samples: int) -> None:
     """Log a warning that the outputs of some samples of an epoch are not finite."""
     logger.warning(
@@ -100,12 +113,18 @@ class OutcomeRecorder:
         self._threshold = threshold
         self._batches: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]] = []
         self._has_warned = False
+        self._digest = 0  # of the labels in their order
+        self._first_digest: int | None = None
+        self._bounds: tuple[float, float] | None = (math.inf, -math.inf)  # of the outputs, in the first epoch
 
     def compute(self, outputs: Array, labels: Array) -> tuple[Array, Array]:
         """Check the labels of a batch, and return `compute_outcomes` of it."""
         outcomes = compute_outcomes(outputs, labels, self._threshold)
         if labels.shape[0]:
             check_labels(float(labels.min()), float(labels.max()), outputs.shape[1] if outputs.ndim == 2 else 1)
+            self._digest = zlib.crc32(to_array(labels, "labels").tobytes(), self._digest)
+            if self._bounds is not None and self._threshold is not None:
+                self._bounds = min(self._bounds[0], float(outputs.min())), max(self._bounds[1], float(outputs.max()))
         return outcomes
 
     def add(self, outputs: Array, labels: Array) -> None:
@@ -117,7 +136,17 @@ class OutcomeRecorder:
         self._batches.append((to_array(correct, "correct"), to_array(finite, "finite")))
 
     def take(self, round: int, epoch: int) -> EpochBits:
-        """Return the bits of all batches, which are those of the epoch, and begin anew."""
+        """Return the bits of all batches, which are those of the epoch, and begin anew.
+
+        Raises
+        ------
+        ParameterError
+            If the labels come in another order than in the first epoch.
+        """
+        self._check_order(round, epoch)
+        if self._bounds is not None:
+            warn_probabilities(*self._bounds, self._threshold)
+            self._bounds = None
         correct, finite = (np.concatenate(parts) for parts in zip(*self._batches, strict=True))
         self._batches = []
         n_not_finite = int(finite.size - np.count_nonzero(finite))
@@ -125,6 +154,18 @@ class OutcomeRecorder:
             self._has_warned = True
             warn_not_finite(round, epoch, n_not_finite, finite.size)
         return EpochBits(correct.size, bitmap.pack(correct & finite), bitmap.pack(finite) if n_not_finite else None)
+
+    def _check_order(self, round: int, epoch: int) -> None:
+        """Compare the labels of the epoch with those of the first one."""
+        digest, self._digest = self._digest, 0
+        if self._first_digest is None:
+            self._first_digest = digest
+        elif digest != self._first_digest:
+            raise ParameterError(
+                f"round {round}, epoch {epoch}: the labels are others than in the first epoch, or come in another "
+                "order, so no prediction can be given to its sample; evaluate data that are not shuffled or redrawn, "
+                "in the order of the sample indices"
+            )
 
 
 @lru_cache

@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 from mild_client.arguments import to_integer
 from mild_client.backend import SelectionBackend
-from mild_client.outcomes import check_labels, compute_outcomes, warn_not_finite
+from mild_client.outcomes import check_labels, compute_outcomes, warn_not_finite, warn_probabilities
 from mild_core import bitmap
 from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.types import EpochBits
@@ -76,6 +76,7 @@ class CorrectnessTracker:
         self._threshold = threshold
         self._n_outputs = 0
         self._label_bounds: tuple[Tensor, Tensor] | None = None
+        self._output_bounds: tuple[Tensor, Tensor] | None = None
         self._has_checked_labels = self._has_warned = False
         # One byte a sample, one of the four constants above. One scatter of the maximum then records all of it, and a
         # sample seen twice is right if any copy was. Padded to whole bytes of the bitmap.
@@ -113,6 +114,8 @@ class CorrectnessTracker:
         correct, finite = compute_outcomes(logits, labels, self._threshold)
         if not self._has_checked_labels and labels.numel():
             self._check_labels(labels, logits.shape[1] if logits.ndim == 2 else 1)
+            if self._threshold is not None:
+                self._output_bounds = _extend_bounds(self._output_bounds, logits)
         if indices.device.type == "cpu":
             self._check_indices(indices)
         outcome = correct.view(torch.int8).add_(_WRONG).mul_(finite)  # 0, not finite, whatever was predicted
@@ -165,6 +168,10 @@ class CorrectnessTracker:
             low, high = (float(bound) for bound in self._label_bounds)
             self._label_bounds = None
             check_labels(low, high, self._n_outputs)
+        if self._output_bounds is not None:
+            low, high = (float(bound) for bound in self._output_bounds)
+            warn_probabilities(low, high, self._threshold)
+            self._output_bounds = None
         self._has_checked_labels = self._has_checked_labels or self._n_outputs > 0
         if not self._has_warned and (n_not_finite := bitmap.popcount(packed[2])):
             self._has_warned = True
@@ -178,8 +185,8 @@ class CorrectnessTracker:
     def _check_labels(self, labels: Tensor, n_outputs: int) -> None:
         """Check labels on the host; keep the bounds of those on a device until the end of the epoch."""
         self._n_outputs = n_outputs
-        low, high = labels.aminmax()
         if labels.device.type == "cpu":
+            low, high = labels.aminmax()
             check_labels(float(low), float(high), n_outputs)
             if labels.is_floating_point() and bool((labels != labels.round()).any()):
                 raise ParameterError(
@@ -187,9 +194,7 @@ class CorrectnessTracker:
                     "leave soft labels to the loss"
                 )
             return
-        if self._label_bounds is not None:
-            low, high = torch.minimum(low, self._label_bounds[0]), torch.maximum(high, self._label_bounds[1])
-        self._label_bounds = low, high
+        self._label_bounds = _extend_bounds(self._label_bounds, labels)
 
     def _check_indices(self, indices: Tensor) -> None:
         if not indices.numel():
@@ -200,6 +205,12 @@ class CorrectnessTracker:
                 f"sample index {low if low < 0 else high} is outside 0..{self.n_samples - 1}; "
                 "number the samples over the whole data set, not over the batch or the subset"
             )
+
+
+def _extend_bounds(bounds: tuple[Tensor, Tensor] | None, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest of the values and of earlier ones, without waiting for the device."""
+    low, high = values.detach().aminmax()
+    return (low, high) if bounds is None else (torch.minimum(low, bounds[0]), torch.maximum(high, bounds[1]))
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -4,6 +4,7 @@ The framework passes neither logits nor sample indices to callbacks, so the call
 run's `pass` is therefore ``eval``, and dropped samples are evaluated too.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -26,7 +27,8 @@ class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has
     backend
         Backend whose run is open.
     inputs
-        Inputs of all samples, as ``model.predict`` takes them.
+        Inputs of all samples, as ``model.predict`` takes them, in the order of `labels`. The labels of a loader's
+        batches are compared with `labels`.
     labels
         Shape (n_samples,), the given labels as integers.
     round
@@ -65,8 +67,19 @@ class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has
         self._recorder = OutcomeRecorder(threshold)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Evaluate all samples, and send the bits of the epoch."""
-        outputs = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
+        """Evaluate all samples, and send the bits of the epoch.
+
+        Raises
+        ------
+        ParameterError
+            If the outputs are not those of one class for each sample, or a loader's labels are others than `labels`.
+        """
+        if hasattr(self._inputs, "shape") or isinstance(self._inputs, list | tuple | dict):
+            outputs = self.model.predict(self._inputs, batch_size=self._batch_size, verbose=0)
+        else:
+            labels: list[Any] = []
+            outputs = self.model.predict(_iter_batches(self._inputs, labels), verbose=0)
+            _check_order(labels, self._labels)
         if not hasattr(outputs, "shape"):
             raise ParameterError(
                 f"the model has {len(outputs)} outputs, one with a class for each sample is needed; record the right "
@@ -79,3 +92,26 @@ class MildCallback(keras.callbacks.Callback):  # type: ignore[misc]  # keras has
         """Finish the round, and set `result`."""
         self.result = self._backend.finish(self._round)
         self._round += 1
+
+
+def _iter_batches(loader: Any, labels: list[Any]) -> Iterator[Any]:
+    """Yield the batches of a loader, and append their labels to `labels`, if they have any."""
+    is_indexed = isinstance(loader, keras.utils.PyDataset)
+    for batch in (loader[position] for position in range(len(loader))) if is_indexed else loader:
+        if isinstance(batch, tuple | list) and len(batch) > 1:
+            labels.append(np.asarray(batch[1]))
+        yield tuple(batch) if isinstance(batch, list) else batch
+
+
+def _check_order(batches: list[Any], labels: Any) -> None:
+    """Raise ParameterError if the labels of a loader's batches, as numbers or one-hot rows, are not `labels`."""
+    if not batches:
+        return
+    classes = [batch.argmax(-1) if batch.ndim > 1 and batch.shape[-1] > 1 else batch.reshape(-1) for batch in batches]
+    found = np.concatenate(classes)
+    if found.shape != labels.shape or (found != labels).any():
+        where = int(np.argmax(found != labels)) if found.shape == labels.shape else min(found.size, labels.size)
+        raise ParameterError(
+            f"the loader has {found.size} labels, which are not the {labels.size} given ones from sample {where} on; "
+            "give a loader that does not shuffle, and the labels in its order"
+        )

@@ -71,6 +71,7 @@ class MildCallback(lightning.Callback):
         self._backend, self._unpack, self._threshold = backend, unpack, threshold
         self._n_samples, self._round = to_integer(n_samples, "n_samples", 1), to_integer(round, "round")
         self._tracker: CorrectnessTracker | None = None
+        self._n_batches = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Create the tracker of the round, which begins at the epoch of the checkpoint or at 0."""
@@ -86,7 +87,7 @@ class MildCallback(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record the predictions of one batch.
+        """Record the predictions of one batch; one that ``training_step`` skipped by returning None is not observed.
 
         Raises
         ------
@@ -94,6 +95,8 @@ class MildCallback(lightning.Callback):
             If ``training_step`` returned no logits.
         """
         assert self._tracker is not None, "a batch comes after the start"
+        if not outputs:  # Lightning hands over None as an empty dict
+            return
         if not isinstance(outputs, dict) or "logits" not in outputs:
             raise ParameterError(
                 f"training_step returns {_describe(outputs)}, and logits are needed; return {{'loss': loss, 'logits': "
@@ -101,10 +104,23 @@ class MildCallback(lightning.Callback):
             )
         indices, labels = self._unpack(batch)
         self._tracker.update(indices, outputs["logits"].detach(), labels)
+        self._n_batches += 1
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Send the bits of the epoch."""
+        """Send the bits of the epoch.
+
+        Raises
+        ------
+        ParameterError
+            If ``training_step`` returned None for all batches.
+        """
         assert self._tracker is not None, "an epoch ends after the start"
+        if not self._n_batches:
+            raise ParameterError(
+                "training_step returns nothing in any batch of the epoch, and logits are needed; return {'loss': loss, "
+                "'logits': logits}"
+            )
+        self._n_batches = 0
         self._tracker.end_epoch()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

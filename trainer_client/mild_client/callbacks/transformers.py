@@ -34,7 +34,8 @@ class MildCallback(TrainerCallback):
     trainer
         The trainer that the callback belongs to.
     dataset
-        The whole data set, in the order of the sample indices; None takes the training set of the trainer.
+        The whole data set, in the order of the sample indices, always the same; None takes the training set of the
+        trainer.
     round
         Round of the first ``train``.
     threshold
@@ -66,12 +67,16 @@ class MildCallback(TrainerCallback):
         Raises
         ------
         ParameterError
-            If the batches have no labels, or the outputs are not those of one class for each sample.
+            If the batches have no labels, or come in another order than in the first epoch, or the outputs are not
+            those of one class for each sample.
         """
         trainer, model = self._trainer, kwargs["model"]
         was_training = model.training
         model.eval()
-        for batch in trainer.get_eval_dataloader(self._dataset):
+        drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False  # of the training alone
+        loader = trainer.get_eval_dataloader(self._dataset)
+        args.dataloader_drop_last = drop_last
+        for batch in loader:
             step: tuple[Any, Any, Any] = trainer.prediction_step(model, batch, prediction_loss_only=False)
             _, logits, labels = step
             if labels is None or isinstance(labels, tuple):
