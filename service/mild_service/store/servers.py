@@ -133,7 +133,9 @@ def _decode(value: bytes | str) -> str:
 
 
 async def migrate(context: StoreContext) -> int:
-    """Migrate the store to `SCHEMA_VERSION`, and return the previous version. Every replica does this at its start.
+    """Migrate the store to `SCHEMA_VERSION`, and return the version that it had. Every replica does this at its start.
+
+    A store without runs has no version yet, and nothing to migrate: it is that of `SCHEMA_VERSION` from the start.
 
     Raises
     ------
@@ -150,7 +152,9 @@ async def migrate(context: StoreContext) -> int:
         for migration in _MIGRATIONS[version:]:
             await migration(context)
         if version < SCHEMA_VERSION:
+            is_empty = stored_version is None and not await context.redis.exists(context.keys.runs)
             await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
+            return SCHEMA_VERSION if is_empty else version
     return version
 
 

@@ -151,6 +151,20 @@ async def test_a_store_without_a_version_is_brought_forward_and_its_runs_keep_th
     assert dump() == before
 
 
+async def test_an_empty_store_gets_the_present_schema_without_a_word(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = store._context
+    with caplog.at_level("INFO"):
+        await store.migrate()
+        assert int(await context.redis.get(context.keys.schema) or 0) == servers.SCHEMA_VERSION
+        assert not caplog.messages
+        await context.redis.delete(context.keys.schema)
+        await opened(store)
+        await store.migrate()
+    assert caplog.messages == ["the store was brought from schema 0 to 1"]
+
+
 async def test_a_store_of_a_later_version_is_left_alone(store: Store) -> None:
     context = store._context
     await context.redis.set(context.keys.schema, 99)
