@@ -1,9 +1,14 @@
 """Rounds of training and selecting, from the data to the last set."""
 
+import csv
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mild_client import (
     LocalSelector,
@@ -11,8 +16,14 @@ from mild_client import (
     ServiceUnreachable,
 )
 from mild_core import bitmap
-from mild_core.types import Observe
+from mild_core.audit import Annotations
+from mild_core.results import Selection, Threshold
+from mild_core.selection import select
+from mild_core.types import Observe, RoundBits, SelectionOptions, Verdict
+from mild_trainer import cli, job
 from mild_trainer.data import Dataset
+from mild_trainer.report import summary
+from mild_trainer.review import review_runs
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord
 from mild_trainer.training.loop import run_rounds
@@ -120,6 +131,64 @@ def test_two_samples_are_enough_to_go_on(quick: TrainSettings, digits: Dataset) 
 def test_no_oracle_without_clean_samples(quick: TrainSettings, digits: Dataset) -> None:
     settings = replace(quick, noise="symmetric-exclusive:1", rounds=1, epochs=1, oracle=True)
     assert run_rounds(settings, data=digits).oracle_accuracy is None
+
+
+def abstain_after_round_0(
+    rounds: Sequence[RoundBits], options: SelectionOptions, known: Annotations | None
+) -> Selection:
+    """Keep the first 150 samples by a cut in round 0, and everyone as `learning` later."""
+    selection = select(rounds, options, known)
+    n_samples = selection.n_samples
+    kept = bitmap.pack(np.arange(n_samples) < 150) if len(rounds) == 1 else bitmap.full(n_samples)
+    value = 0.0 if len(rounds) == 1 else None
+    verdict: Verdict = "separable" if len(rounds) == 1 else "learning"
+    return replace(selection, bitmap=kept, verdict=verdict, threshold=Threshold("f1", value, None))
+
+
+def test_a_round_without_a_cut_does_not_replace_an_earlier_set(quick: TrainSettings, digits: Dataset) -> None:
+    settings = replace(quick, rounds=3, epochs=1, agree=1.0, finish="supervised", finish_epochs=1)
+    history = run_rounds(settings, LocalSelector(select=abstain_after_round_0), digits)
+    assert [record.n_selected for record in history.rounds] == [150, 200, 200]
+    assert [record.n_members for record in history.rounds] == [200, 150, 150]
+    assert history.set_round is history.rounds[0]
+    assert history.finish_result is not None
+    assert history.finish_result.n_kept == 150
+    results = summary.summarise_training(history)
+    assert (summary.describe_set_round(results) or "").startswith(
+        "The clean set is that of round 0, the last that was cut: round 2 keeps everyone, as its verdict, learning,"
+    )
+    assert (
+        "150 kept labels"
+        in summary.describe_last_set(
+            {**results, "rounds": [{**record, "precision": None, "recall": None} for record in results["rounds"]]}
+        )[0].text
+    )
+
+
+def test_the_files_of_a_training_are_those_of_the_last_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "LocalSelector", partial(LocalSelector, select=abstain_after_round_0))
+    monkeypatch.setattr(review_runs, "select", abstain_after_round_0)
+    out = tmp_path / "out"
+    arguments = ["--limit", "200", "--epochs", "1", "--rounds", "2", "--noise", "none", "--local", "--out", str(out)]
+    result = CliRunner().invoke(cli.app, ["train", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "How many of the 150 kept labels are wrong is not known" in result.output
+    assert "The clean set is that of round 0, the last that was cut" in result.output
+    assert "It is the set of round 0, the last that was cut. Next: " in result.output.splitlines()[-1]
+    assert np.load(out / "clean.npy").tolist() == list(range(150))
+    for name in ("report.html", "README.md"):
+        assert "The clean set is that of round 0, the last that was cut" in (out / name).read_text()
+    listed = CliRunner().invoke(cli.app, ["review", str(out), "--limit", "200", "--out", str(tmp_path / "list.csv")])
+    assert listed.exit_code == 0, listed.output
+    with (tmp_path / "list.csv").open(newline="") as file:
+        assert sum(row["kept"] == "true" for row in csv.DictReader(file)) == 150
+
+
+def test_a_training_without_any_cut_ends_with_its_last_set(quick: TrainSettings, digits: Dataset) -> None:
+    history = run_rounds(replace(quick, rounds=2, epochs=1, agree=1.0), data=digits)
+    assert [record.summary["verdict"] for record in history.rounds] == ["insufficient", "insufficient"]
+    assert history.set_round is history.rounds[1]
+    assert summary.describe_set_round(summary.summarise_training(history)) is None
 
 
 def test_the_same_settings_give_the_same_training(

@@ -279,7 +279,7 @@ def _print_results(
     statements = summary.describe_last_set(results)
     next_step = summary.describe_next_step(statements, review_command, results)
     leading = [statement.text for statement in statements if statement.basis != "fitted"]
-    for text in filter(None, (*leading, next_step)):
+    for text in filter(None, (*leading, summary.describe_set_round(results), next_step)):
         console.print(text, highlight=False, soft_wrap=True)
     console.print(summary.build_terminal_table(results))
     if verdict := summary.describe_last_verdict(results):

@@ -93,6 +93,7 @@ def _render_statements(results: Mapping[str, Any]) -> str:
     statements = summary.describe_last_set(results)
     texts = [statement.text for statement in statements if statement.basis != "fitted"]
     texts.append(summary.describe_next_step(statements, "mild review RUN", results) or "")
+    texts.append(summary.describe_set_round(results) or "")
     paragraphs = [_format_cell(text) for text in texts if text]
     paragraphs += [_format_cell(alarm) for alarm in summary.describe_alarms(results)]
     paragraphs += [f"<sub>{_format_cell(each.text)}</sub>" for each in statements if each.basis == "fitted"]
@@ -111,8 +112,8 @@ def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     if results["verified"] is not None:
         facts.append(("held-out agreement", HeldOutAgreement.from_json(results["verified"]).summary_text))
     if results["rounds"]:
-        last = results["rounds"][-1]
-        facts += [("rounds", str(len(results["rounds"]))), ("samples kept by the last", f"{last['selected']:,}")]
+        last, set_round = results["rounds"][-1], summary.get_set_round(results)
+        facts += [("rounds", str(len(results["rounds"]))), ("samples kept", f"{set_round['selected']:,}")]
         facts += [("verdict", last["verdict"])]
         facts += [("test accuracy, last round", summary.format_number(last["test_accuracy"]))]
     if results["finish"] is not None:

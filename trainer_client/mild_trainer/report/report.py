@@ -56,7 +56,12 @@ def render_report(
     """
     data, settings, rounds = results["dataset"], results["settings"], results["rounds"]
     n_rounds, rows = len(rounds), summary.format_table_rows(results)
-    sentences = summary.describe_planting(results), summary.describe_validation(results), _describe_stop_reason(results)
+    sentences = (
+        summary.describe_set_round(results),
+        summary.describe_planting(results),
+        summary.describe_validation(results),
+        _describe_stop_reason(results),
+    )
     statements = summary.describe_last_set(results, selection)
     sections = [
         _render_agreement(results["verified"]),
@@ -126,16 +131,16 @@ def _render_agreement(agreement_json: Mapping[str, Any] | None) -> str:
 
 def _list_key_values(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values of the cards."""
-    last, oracle = results["rounds"][-1], results["oracle"]
+    last, oracle, set_round = results["rounds"][-1], results["oracle"], summary.get_set_round(results)
     cards = [
-        ("samples kept", f"{last['selected']:,}"),
+        ("samples kept", f"{set_round['selected']:,}"),
         ("test accuracy, last round", summary.format_number(last["test_accuracy"])),
         ("test accuracy, all labels", summary.format_number(results["baseline"]["test_accuracy"])),
     ]
     if oracle is not None:
         cards.append(("test accuracy, true clean set", summary.format_number(oracle["test_accuracy"])))
-    if last["f1"] is not None:
-        cards.insert(1, ("F1 of the clean set", summary.format_number(last["f1"])))
+    if set_round["f1"] is not None:
+        cards.insert(1, ("F1 of the clean set", summary.format_number(set_round["f1"])))
     return cards
 
 

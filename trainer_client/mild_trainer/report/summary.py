@@ -19,7 +19,7 @@ from mild_core.draw import DRAW_SIZE
 from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth, describe_verdict
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.review.review_list import ScoredSamples
-from mild_trainer.training.history import History, RoundRecord
+from mild_trainer.training.history import History, RoundRecord, find_set_round
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
 
@@ -98,24 +98,43 @@ def describe_data(results: Mapping[str, Any]) -> str:
 
 
 def describe_last_set(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> list[Statement]:
-    """Describe what is known of the last clean set of a ``summary.json``, the fit's own figures last.
+    """Describe what is known of the clean set of a ``summary.json``, the fit's own figures last.
 
     Parameters
     ----------
     results
         Content of ``summary.json``.
     selection
-        The selection as it is now, with what has been audited since; None for that of the summary.
+        The set's selection as it is now, with what has been audited since; None for that of the summary.
     """
     if not results["rounds"]:
         return []
-    last = results["rounds"][-1]
-    statements = describe_quality(last["selection"] if selection is None else selection)
-    if last["precision"] is None and last["recall"] is None:
+    record = get_set_round(results)
+    statements = describe_quality(record["selection"] if selection is None else selection)
+    if record["precision"] is None and record["recall"] is None:
         return statements
     bounded = [statement for statement in statements if statement.basis == "bounded"]
     fitted = [statement for statement in statements if statement.basis == "fitted"]
-    return [*bounded, describe_truth(last["precision"], last["recall"]), *fitted]
+    return [*bounded, describe_truth(record["precision"], record["recall"]), *fitted]
+
+
+def get_set_round(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the round of a ``summary.json`` whose clean set is delivered."""
+    rounds: list[dict[str, Any]] = results["rounds"]
+    return rounds[find_set_round([record["selection"] for record in rounds])]
+
+
+def describe_set_round(results: Mapping[str, Any]) -> str | None:
+    """Return a sentence where the delivered clean set is not that of the last round; None where it is."""
+    if not results["rounds"]:
+        return None
+    last, number = results["rounds"][-1], get_set_round(results)["round"]
+    if last["round"] == number:
+        return None
+    return (
+        f"The clean set is that of round {number}, the last that was cut: round {last['round']} keeps everyone, as its "
+        f"verdict, {last['verdict']}, allows no cut."
+    )
 
 
 def describe_next_step(statements: Sequence[Statement], review_command: str, results: Mapping[str, Any]) -> str | None:
@@ -354,7 +373,7 @@ def write_clean_set(
     samples: ScoredSamples | None = None,
     predicted: NDArray[np.int64] | None = None,
 ) -> str | None:
-    """Write the clean set of the last round to ``clean.npy`` and ``clean.csv``, and return a line about them.
+    """Write the clean set of a training to ``clean.npy`` and ``clean.csv``, and return a line about them.
 
     Without rounds, delete the files of an earlier training and return None.
 
@@ -375,12 +394,14 @@ def write_clean_set(
         for path in paths:
             path.unlink(missing_ok=True)
         return None
-    data, kept = history.data, bitmap.unpack(history.rounds[-1].selected, history.data.n_samples)
+    data, kept = history.data, bitmap.unpack(history.set_round.selected, history.data.n_samples)
     known = () if samples is None else (samples.scores, samples.noisy_posterior, samples.audit)
     result = CleanSet.from_dataset(data, predicted, kept, *known)
     for path in paths:
         result.write(path)
-    return f"{result.describe_file(paths[0])}; {paths[1]} has a line for each"
+    line = f"{result.describe_file(paths[0])}; {paths[1]} has a line for each"
+    is_last = history.set_round is history.rounds[-1]
+    return line if is_last else f"{line}. It is the set of round {history.set_round.round}, the last that was cut"
 
 
 def build_terminal_table(results: dict[str, Any]) -> Table:

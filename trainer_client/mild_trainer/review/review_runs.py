@@ -27,6 +27,7 @@ from mild_trainer.errors import DataError, ReviewError
 from mild_trainer.review.review_list import ScoredSamples, format_data_row, format_row
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
+from mild_trainer.training.history import find_set_round
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class ReviewedRun(Protocol):
     change_label: ClassVar[str]
 
     def score_samples(self) -> ScoredSamples:
-        """Return scores, clean set and audit of the last finished round, for all samples."""
+        """Return scores, clean set and audit of the round, for all samples."""
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
@@ -88,7 +89,7 @@ class ReviewedRun(Protocol):
         """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
 
     def read_selection(self) -> dict[str, Any]:
-        """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
+        """Return the selection of the round, measured on the audit, as in the HTTP API."""
 
     def select_with_audit(self) -> tuple[dict[str, Any], CleanSet]:
         """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its set.
@@ -138,8 +139,8 @@ class TrainingFolder:
     ----------
     folder, settings
         Path of the folder, and settings of the training.
-    n_samples, n_rounds
-        Numbers of samples and of finished rounds.
+    n_samples, set_round
+        Number of samples, and number of the round whose set the training delivers.
     run_id
         Id of the run at the service; None if the training selected in its own process.
     """
@@ -147,7 +148,7 @@ class TrainingFolder:
     folder: Path
     settings: TrainSettings
     n_samples: int
-    n_rounds: int
+    set_round: int
     run_id: str | None
 
     @classmethod
@@ -164,7 +165,8 @@ class TrainingFolder:
             raise ReviewError(f"{path} is damaged ({error}); give the --out of a finished training") from error
         if not rounds:
             raise ReviewError(f"{folder} holds 0 finished rounds, at least 1 is needed; train one first")
-        return cls(folder, settings, n_samples, len(rounds), rounds[-1]["selection"].get("run_id"))
+        selections = [record["selection"] for record in rounds]
+        return cls(folder, settings, n_samples, find_set_round(selections), selections[-1].get("run_id"))
 
     def read_summary(self) -> dict[str, Any]:
         """Return the content of ``summary.json``."""
@@ -210,7 +212,7 @@ class LocalRun:
         self._audit_path = training.folder / "audit.bits"
 
     def is_complete(self) -> bool:
-        """Return whether the bits of all finished rounds are there."""
+        """Return whether the bits of all rounds up to that of the set are there."""
         try:
             self._read_rounds()
         except ResumeError:
@@ -218,7 +220,7 @@ class LocalRun:
         return True
 
     def score_samples(self) -> ScoredSamples:
-        """Return scores, clean set and audit of the last finished round, for all samples."""
+        """Return scores, clean set and audit of the round, for all samples."""
         rounds, selection = self._read_and_select()
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
         learned = compute_scores(rounds, "first-learned").values
@@ -251,10 +253,10 @@ class LocalRun:
         temporary_path.replace(self._audit_path)
         evaluation = evaluate_selection(selection.bitmap, selection.scores, audit)
         counts = {"clean": evaluation.clean, "kept": evaluation.kept, "kept_clean": evaluation.kept_clean}
-        return {"round": self._training.n_rounds - 1, **evaluation.summary(), **counts}
+        return {"round": self._training.set_round, **evaluation.summary(), **counts}
 
     def read_selection(self) -> dict[str, Any]:
-        """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
+        """Return the selection of the round, measured on the audit, as in the HTTP API."""
         selection, audit = self._select(), self._read_audit()
         measured = evaluate_selection(selection.bitmap, selection.scores, audit).summary() if audit.n_known else None
         return {**selection.summary(), "measured": measured}
@@ -274,17 +276,17 @@ class LocalRun:
         return self._read_and_select(audit)[1]
 
     def _read_and_select(self, audit: AuditUse = "measure") -> tuple[tuple[RoundBits, ...], Selection]:
-        """Return the stored bits of all rounds, and the selection from them."""
+        """Return the stored bits of all rounds up to that of the set, and the selection from them."""
         options = replace(self._training.settings.selection, audit=audit)
         rounds, labels = self._read_rounds()
         return rounds, select(rounds, options, Annotations(labels, self._read_audit()))
 
     def _read_rounds(self) -> tuple[tuple[RoundBits, ...], NDArray[np.integer] | None]:
-        """Return the stored bits of all rounds, and the given labels."""
+        """Return the stored bits of all rounds up to that of the set, and the given labels."""
         training = self._training
         selector = LocalSelector(self._bits_folder)
         spec = RunSpec("review", training.n_samples, observe=training.settings.observe)
-        return selector.read_rounds(spec, training.n_rounds), selector.labels
+        return selector.read_rounds(spec, training.set_round + 1), selector.labels
 
     def _read_audit(self) -> Audit:
         n_samples = self._training.n_samples
@@ -302,9 +304,9 @@ class ServiceRun:
         self._client, self._run_id, self._training = client, run_id, training
 
     def score_samples(self) -> ScoredSamples:
-        """Return scores, clean set and audit of the last finished round, for all samples."""
+        """Return scores, clean set and audit of the round, for all samples."""
         client, run_id = self._client, self._run_id
-        n_samples, number = client.get_run(run_id)["num_samples"], self._find_last_round()
+        n_samples, number = client.get_run(run_id)["num_samples"], self._find_round()
         scores, posterior = client.scores(run_id, round=number)
         if not is_identified(client.selection(run_id, number)["verdict"]):
             posterior = np.full_like(posterior, np.nan)
@@ -316,7 +318,7 @@ class ServiceRun:
         """Return the row of the list for each sample of `indices`."""
         if self._training is not None:
             return _format_training_rows(self._training, samples, indices)
-        number = self._find_last_round()
+        number = self._find_round()
         suggested = {sample["index"]: sample for sample in self._client.suggestions(self._run_id, number)}
         rows = []
         for index in indices.tolist():
@@ -326,7 +328,7 @@ class ServiceRun:
 
     def make_data_map(self, samples: ScoredSamples) -> DataMap:
         """Return the numbers of samples by how often they were misclassified and how often they were forgotten."""
-        client, run_id, number = self._client, self._run_id, self._find_last_round()
+        client, run_id, number = self._client, self._run_id, self._find_round()
         difference, _ = client.scores(run_id, round=number, changes={"metric": "mild-simple"})
         forgotten, _ = client.scores(run_id, round=number, changes={"metric": "forgetting"})
         n_epochs = client.selection(run_id, number)["epochs"]
@@ -338,7 +340,7 @@ class ServiceRun:
 
     def draw_samples(self, n: int) -> DrawnSamples:
         """Draw samples to check at random; raise ReviewError if no service holds the run."""
-        draw = self._client.draw_audit(self._run_id, n)["draw"]
+        draw = self._client.draw_audit(self._run_id, n, self._find_round())["draw"]
         options, number = draw["options"], draw["round"]
         rule = options["threshold"] + (f" with alpha {options['alpha']:g}" if options["threshold"] == "fdr" else "")
         fit = self._client.fit(self._run_id, number)
@@ -376,22 +378,27 @@ class ServiceRun:
         """Add marks to the audit, and return the quality of the clean set on the audit, as in the HTTP API."""
         is_marked, clean = marks.masks
         self._client.put_audit(self._run_id, np.flatnonzero(is_marked).tolist(), clean[is_marked].tolist())
-        return self._client.evaluation(self._run_id, self._find_last_round())
+        return self._client.evaluation(self._run_id, self._find_round())
 
     def read_selection(self) -> dict[str, Any]:
-        """Return the selection of the last finished round, measured on the audit, as in the HTTP API."""
-        return self._client.selection(self._run_id, self._find_last_round())
+        """Return the selection of the round, measured on the audit, as in the HTTP API."""
+        return self._client.selection(self._run_id, self._find_round())
 
     def select_with_audit(self) -> tuple[dict[str, Any], CleanSet]:
         """Return the selection with a fit calibrated by the audit, as in the HTTP API, and its set.
 
         Nothing is stored.
         """
-        answer, clean_set = fetch_clean_set(self._client, self._run_id, self._find_last_round(), {"audit": "fit"})
+        answer, clean_set = fetch_clean_set(self._client, self._run_id, self._find_round(), {"audit": "fit"})
         return answer, clean_set if self._training is None else _name_samples(self._training, clean_set)
 
-    def _find_last_round(self) -> int:
-        """Return the number of the last finished round, or 0 if no round is finished."""
+    def _find_round(self) -> int:
+        """Return the number of the round that is reviewed: that of the training's set, or else the last finished one.
+
+        It is 0 if no round is finished.
+        """
+        if self._training is not None:
+            return self._training.set_round
         finished = [r["round"] for r in self._client.get_run(self._run_id)["rounds"] if r["state"] == "finished"]
         return max(finished, default=0)
 

@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -48,6 +48,21 @@ class SetMetrics:
             recall=hits / max(1, n_clean),
             f1=2 * hits / max(1, n_selected + n_clean),
         )
+
+
+def find_set_round(selections: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of the round whose set a training delivers, and trains on.
+
+    A round whose verdict allows no cut keeps everyone, and does not replace the set of an earlier round that was cut.
+    So it is the last round with a cut, or the last one if there is none.
+
+    Parameters
+    ----------
+    selections
+        The selection of each round as JSON values, as in the HTTP API; at least one.
+    """
+    cut = [number for number, selection in enumerate(selections) if selection["threshold"]["value"] is not None]
+    return cut[-1] if cut else len(selections) - 1
 
 
 def jaccard_similarity(a: Bitmap, b: Bitmap) -> float:
@@ -242,16 +257,21 @@ class History:
         return sum(costs, ComputeCost() if self.finish_result is None else self.finish_result.passes)
 
     @property
+    def set_round(self) -> RoundRecord:
+        """The round whose clean set the training delivers (`find_set_round`)."""
+        return self.rounds[find_set_round([record.summary for record in self.rounds])]
+
+    @property
     def n_planted(self) -> int:
         """Number of samples whose labels were broken on purpose in round 0."""
         return 0 if self.planted is None else bitmap.popcount(self.planted)
 
     @property
     def n_returned(self) -> int:
-        """Number of planted samples in the last clean set, with their given labels."""
+        """Number of planted samples in the clean set, with their given labels."""
         if self.planted is None or not self.rounds:
             return 0
-        return bitmap.popcount(self.planted & self.rounds[-1].selected)
+        return bitmap.popcount(self.planted & self.set_round.selected)
 
     @property
     def n_held_out(self) -> int:

@@ -22,7 +22,14 @@ from mild_trainer.training.checkpoint import Checkpoint
 from mild_trainer.training.distributed import Rank0Backend, Ranks
 from mild_trainer.training.duration import format_duration
 from mild_trainer.training.finetune import FinishResult
-from mild_trainer.training.history import EpochRecord, History, RoundRecord, SetMetrics, jaccard_similarity
+from mild_trainer.training.history import (
+    EpochRecord,
+    History,
+    RoundRecord,
+    SetMetrics,
+    find_set_round,
+    jaccard_similarity,
+)
 from mild_trainer.training.progress import Reporter, format_count
 from mild_trainer.training.trainer import Trainer
 from mild_trainer.training.verification import measure_held_out_agreement
@@ -261,8 +268,12 @@ class _TrainingLoop:
         """Return the training samples of the next round: all in round 0, then the clean set or those with a weight."""
         if not self.records:
             return self.trainer.trainable
-        members = self.records[-1].selected if self.weights is None else bitmap.pack(self.weights > 0)
+        members = self.get_clean_set() if self.weights is None else bitmap.pack(self.weights > 0)
         return members & self.trainer.trainable  # an audit may have added held-out samples to the set
+
+    def get_clean_set(self) -> Bitmap:
+        """Return the clean set of the finished rounds, which a round without a cut does not replace."""
+        return self.records[find_set_round([record.summary for record in self.records])].selected
 
     def train_round(self) -> RoundRecord:
         """Train the remaining epochs of the next round, select its clean set, and return its record."""
@@ -286,7 +297,8 @@ class _TrainingLoop:
             epoch_bits.append(bits)
             self.save_checkpoint_if_due()
         result = self.backend.finish(number)
-        if self.settings.use == "weights":
+        is_replaced = find_set_round([*(record.summary for record in self.records), result.summary]) == number
+        if self.settings.use == "weights" and is_replaced:
             self.weights = self.backend.compute_weights(result)
         return RoundRecord(
             round=number,
@@ -311,7 +323,7 @@ class _TrainingLoop:
         """Train a new network on the last clean set; return None if there is no finish, or the set is too small."""
         if self.settings.finish == "none" or not self.records:
             return None
-        clean_set = self.records[-1].selected & self.trainer.trainable
+        clean_set = self.get_clean_set() & self.trainer.trainable
         if bitmap.popcount(clean_set) < 2:
             return None
         finish_result = self.trainer.run_finish(clean_set)
