@@ -309,6 +309,12 @@ class Selection:
         """Sorted indices of the kept samples."""
         return bitmap.to_indices(self.bitmap, self.n_samples)
 
+    def __str__(self) -> str:
+        """Return what is known of the set and the verdict in sentences, without figures of checked labels."""
+        from mild_core.statements import describe_selection  # loads scipy, which results do not need
+
+        return "\n".join(describe_selection(self.summary()))
+
     def summary(self) -> dict[str, Any]:
         """Return the `SelectionSummary` as JSON values, without ``classes`` unless the options ask for classes."""
         summary = SelectionSummary(

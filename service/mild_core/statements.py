@@ -57,6 +57,15 @@ def describe_quality(selection: Mapping[str, Any]) -> list[Statement]:
     return statements
 
 
+def describe_selection(selection: Mapping[str, Any]) -> list[str]:
+    """Describe a selection in sentences: what is known of its set, the verdict, and last the fit's own figures."""
+    statements = describe_quality(selection)
+    known, fitted = (
+        [each.text for each in statements if (each.basis == "fitted") == is_fitted] for is_fitted in (False, True)
+    )
+    return [*known, f"Verdict: {selection['verdict']}. {describe_verdict(selection)}", *fitted]
+
+
 def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
     """Describe what a complete random audit bounds; empty without one."""
     guarantee, bounds = selection.get("guarantee"), selection.get("bounds")

@@ -91,6 +91,7 @@ def test_the_set_of_a_draw_is_written_with_its_guarantee(url: str, tmp_path: Pat
     answer = json.loads(got.stdout)
     assert (answer["threshold"]["rule"], answer["guarantee"]["alpha"], answer["guarantee"]["drawn"]) == ("fdr", 0.2, 40)
     assert got.stderr.startswith("At most ")
+    assert [name for name in answer if name in ("guarantee", "verdict", "fitted")] == ["guarantee", "verdict", "fitted"]
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["index"]) for row in rows if row["kept"] == "true"] == answer["indices"]

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mild_client.commands import format_command
-from mild_core.statements import describe_quality, describe_verdict, format_at_most
+from mild_core.statements import describe_quality, describe_selection, format_at_most
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
 from mild_trainer import presets
@@ -191,17 +191,25 @@ def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path |
     if out is not None:
         clean_set.write(out)
     typer.echo(_format_selection(selection))
-    for statement in describe_quality(selection):
-        typer.echo(statement.text, err=True)
-    typer.echo(f"Verdict: {selection['verdict']}. {describe_verdict(selection)}", err=True)
+    for text in describe_selection(selection):
+        typer.echo(text, err=True)
     if out is not None:
         typer.echo(clean_set.describe_file(out), err=True)
 
 
+_FIRST_FIELDS = ("num_samples", "num_selected", "bounds", "guarantee", "measured", "verdict", "reasons")
+_LAST_FIELDS = ("fitted", "components")
+
+
 def _format_selection(selection: dict[str, Any]) -> str:
-    """Return a selection as indented JSON, with all indices in one line, and all ids in another."""
+    """Return a selection as indented JSON, with all indices in one line, and all ids in another.
+
+    What was done and is known comes first, the figures of the fit last, before the lists.
+    """
     lists = {name: selection[name] for name in ("indices", "ids") if selection.get(name) is not None}
-    head = json.dumps({name: value for name, value in selection.items() if name not in ("indices", "ids")}, indent=2)
+    others = [name for name in selection if name not in (*_FIRST_FIELDS, *_LAST_FIELDS, *lists)]
+    names = [name for name in (*_FIRST_FIELDS, *others, *_LAST_FIELDS) if name in selection]
+    head = json.dumps({name: selection[name] for name in names}, indent=2)
     lines = [head.removesuffix("\n}"), *(f'  "{name}": {json.dumps(values)}' for name, values in lists.items())]
     return ",\n".join(lines) + "\n}"
 
