@@ -39,6 +39,8 @@ GIVEN: Mapping[str, Any] = {
     "metrics": {"train_loss": 0.25},
     "allow_gaps": True,
     "samples_by": "ids",
+    "columns": {"sample": "id"},
+    "class_names": ["cat", "tench, tinca tinca"],
     "index": 3,
     "shard": 1,
     "of": 2,

@@ -122,16 +122,32 @@ def test_a_log_opens_its_run(names: list[str] | None, url: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ("epoch,id,correct\n0,3,1\n", "; name the columns `epoch`, `sample`, and `correct`, or"),
-        ("epoch,sample,predicted\n0,3,1\n", "; name the columns `epoch`, `sample`, and `correct`, or"),
-        ("epoch,sample,predicted,label\n0,0,cat,dog\n", "names its classes, such as 'cat', and a run takes numbers"),
+        ("epoch,id,correct\n0,3,1\n", "; name the log's own columns with --columns, such as --columns sample=id"),
+        ("epoch,sample,predicted\n0,3,1\n", "; name the column of the labels with --columns label=NAME, or give"),
+        ("epoch,sample,predicted,label\n0,0,cat,owl\n", "has the class 'owl', which is none of the 2 in --class-names"),
     ],
 )
 def test_a_log_that_no_run_takes_opens_none(log: str, message: str, url: str, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(log)
-    refused = invoke("push", str(tmp_path / "log.csv"), "--url", url, "--run-id", "a", "--create")
-    assert (refused.exit_code, message in refused.stderr, "--columns" in refused.stderr) == (2, True, False)
+    refused = invoke(
+        "push", str(tmp_path / "log.csv"), "--url", url, "--run-id", "a", "--create", "--class-names", "cat, dog"
+    )
+    assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
     assert "there is no run 'a'" in invoke("get", "a", "--url", url).stderr
+
+
+@pytest.mark.parametrize(("option", "label"), [([], 0), (["--class-names", "dog,cat"], 1)])
+def test_a_log_with_names_becomes_a_run(option: list[str], label: int, url: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,id,predicted,target\n0,a,dog,dog\n0,b,dog,cat\n")
+    push = ["push", str(log), "--url", url, "--run-id", "a", "--columns", "sample=id,label=target"]
+    assert invoke(*push, "--create", *option).exit_code == 0
+    with MildClient(url) as client:
+        assert [client.sample("a", index)["label"] for index in range(2)] == [1 - label, label]
+        assert client.get_run("a")["num_classes"] == 2
+    log.write_text("epoch,id,predicted,target\n1,a,dog,dog\n1,b,cat,cat\n")
+    names = ["--class-names", "dog,cat" if label else "cat,dog"]
+    assert json.loads(invoke(*push, *names).stdout)["epochs"][0]["num_correct"] == 2
 
 
 def test_a_run_is_opened_for_more_samples_than_its_log_has(url: str, tmp_path: Path) -> None:

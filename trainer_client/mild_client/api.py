@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, SupportsFloat
 
@@ -47,6 +47,7 @@ from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
 from mild_core.draw import DRAW_SIZE
 from mild_core.errors import ParameterError
+from mild_core.log_columns import format_class_names, format_columns
 from mild_core.types import EpochBits, RunSpec
 
 _LOG_TIMEOUT = 600.0
@@ -95,7 +96,7 @@ class LogCalls(ServiceCalls):
         key = to_integer(round, "round"), to_integer(epoch, "epoch")
         arrays = to_array(samples, "samples"), to_classes(predicted, "predicted"), to_classes(labels, "labels")
         parts = logs.split_arrays(key, *arrays, limits)
-        return (yield from self._post_log(run_id, parts, complete, attempt, samples_by))
+        return (yield from self._post_log(run_id, parts, complete, attempt, {"samples_by": samples_by}))
 
     def post_records(
         self,
@@ -104,6 +105,7 @@ class LogCalls(ServiceCalls):
         complete: bool = False,
         attempt: int | None = None,
         samples_by: SamplesBy | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Call[JsonObject]:
         """Send prediction records, and return their number and the states of their epochs.
 
@@ -121,9 +123,12 @@ class LogCalls(ServiceCalls):
             Whether to commit the epochs even if samples are missing.
         samples_by
             How the records name samples, as in `log_predictions`.
+        class_names
+            Names of the classes 0, 1, …, where ``predicted`` and ``label`` are names.
         """
         limits = yield from self.limits()
-        return (yield from self._post_log(run_id, logs.split_records(records, limits), complete, attempt, samples_by))
+        params = {"samples_by": samples_by, "class_names": _format_names(class_names)}
+        return (yield from self._post_log(run_id, logs.split_records(records, limits), complete, attempt, params))
 
     def push(
         self,
@@ -133,6 +138,8 @@ class LogCalls(ServiceCalls):
         media_type: str | None = None,
         attempt: int | None = None,
         samples_by: SamplesBy | None = None,
+        columns: Mapping[str, str] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> Call[JsonObject]:
         """Send a log file to a run, and return the number of records and the states of their epochs.
 
@@ -151,6 +158,10 @@ class LogCalls(ServiceCalls):
             .csv, .arrows, .arrow, .feather or .parquet, followed by .gz or .zst if the file is compressed.
         samples_by
             How the log names samples, as in `log_predictions`.
+        columns
+            Column of each field that has another name in the log, such as ``{"sample": "id"}``.
+        class_names
+            Names of the classes 0, 1, …, where the log gives them by name.
 
         Raises
         ------
@@ -161,7 +172,12 @@ class LogCalls(ServiceCalls):
         """
         limits = yield from self.limits()
         parts = logs.split_file(to_path(file, "file"), media_type, limits)
-        return (yield from self._post_log(run_id, parts, complete, attempt, samples_by))
+        params = {
+            "samples_by": samples_by,
+            "columns": format_columns(columns) if columns else None,
+            "class_names": _format_names(class_names),
+        }
+        return (yield from self._post_log(run_id, parts, complete, attempt, params))
 
     def _post_log(
         self,
@@ -169,7 +185,7 @@ class LogCalls(ServiceCalls):
         parts: Iterator[LogPart],
         complete: bool,
         attempt: int | None,
-        samples_by: SamplesBy | None,
+        params: Mapping[str, str | None],
     ) -> Call[JsonObject]:
         """Send the parts of a log one by one, and return the number of records and the states of their epochs.
 
@@ -181,7 +197,7 @@ class LogCalls(ServiceCalls):
         part = next(parts, None)
         while part is not None:
             following = next(parts, None)
-            answer = yield from self._post_part(run_id, part, complete and following is None, attempt, samples_by)
+            answer = yield from self._post_part(run_id, part, complete and following is None, attempt, params)
             n_records += answer["records"]
             epochs_part = part.make_epochs_part()
             for epoch in answer["epochs"]:
@@ -193,25 +209,27 @@ class LogCalls(ServiceCalls):
                     partial_epochs.pop(key, None)
             part = following
         for part in {id(part): part for part in partial_epochs.values()}.values():
-            answer = yield from self._post_part(run_id, part, True, attempt, samples_by)
+            answer = yield from self._post_part(run_id, part, True, attempt, params)
             epochs |= {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
         return {"run_id": run_id, "records": n_records, "epochs": list(epochs.values())}
 
     def _post_part(
-        self, run_id: str, part: LogPart, complete: bool, attempt: int | None, samples_by: SamplesBy | None
+        self, run_id: str, part: LogPart, complete: bool, attempt: int | None, params: Mapping[str, str | None]
     ) -> Call[JsonObject]:
-        params = {"complete": "true"} if complete else {}
-        if samples_by is not None:
-            params["samples_by"] = samples_by
+        query = {name: value for name, value in params.items() if value is not None}
         request = Request(
             "POST",
             build_run_path(run_id, "predictions"),
-            params,
+            {**query, **({"complete": "true"} if complete else {})},
             {**part.build_headers(), **build_attempt_header(attempt)},
             part.content,
             read_timeout=_LOG_TIMEOUT,
         )
         return parse_json_object((yield request), "records", "epochs")
+
+
+def _format_names(class_names: Sequence[str] | None) -> str | None:
+    return None if class_names is None else format_class_names(list(map(str, class_names)))
 
 
 class Calls(LogCalls, ResultCalls):

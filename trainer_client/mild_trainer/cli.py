@@ -1,6 +1,7 @@
 """The command ``mild`` and its subcommands."""
 
 import json
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 
 from mild_client.commands import format_command
+from mild_core.log_columns import parse_class_names, parse_columns
 from mild_core.statements import describe_quality, describe_selection, format_at_most
 from mild_core.types import SelectionOptions
 from mild_trainer import options as o
@@ -148,14 +150,7 @@ def select(
         ),
     ],
     selection: dict[str, Any],
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            "--columns",
-            help="Columns of a log that have other names, FIELD=COLUMN: sample=id,label=target. Fields are `epoch`, "
-            "`sample`, `correct`, or `predicted` and `label`, and `round`.",
-        ),
-    ] = None,
+    columns: o.ColumnsOption = "",
     labels: Annotated[
         Path | None,
         typer.Option("--labels", help="The given labels, for predictions alone: a .npy, .csv, .json or .txt."),
@@ -173,13 +168,13 @@ def select(
     out: _SetOut = None,
 ) -> None:
     """Print the clean set of a file of recorded predictions, as JSON; with --out, write it to a file."""
-    from mild_trainer.file_selection import parse_columns, select_from_file
+    from mild_trainer.file_selection import select_from_file
     from mild_trainer.recorded_bits import FileSource
 
     with exit_on_error():
         if out is not None:
             check_set_path(out)
-        source = FileSource(file, parse_columns(columns or ""), labels, samples_by, samples_first)
+        source = FileSource(file, parse_columns(columns, "--columns"), labels, samples_by, samples_first)
         result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
         if description:
             typer.echo(description, err=True)
@@ -239,16 +234,36 @@ def push(
         typer.Option("--num-samples", min=1, help="With --create: samples of the run, if not those of the log."),
     ] = None,
     samples_by: o.SamplesByOption = None,
+    columns: o.ColumnsOption = "",
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            "--class-names",
+            help="Names of the classes 0, 1, … of a log with names: cat,dog,owl. With --create by default those in the "
+            "log, in alphabetical order.",
+        ),
+    ] = None,
 ) -> None:
     """Send a prediction log to a run, and print what became of its epochs, as JSON."""
     from mild_client import MildClient
     from mild_client.logs import CARTOGRAPHY
+    from mild_trainer.recorded_bits import FileSource
     from mild_trainer.service_runs import create_run
 
     with exit_on_error(), MildClient(url, api_key=api_key) as client:
+        names: Sequence[str] | None = class_names and parse_class_names(class_names, "--class-names")
+        source = FileSource(file, parse_columns(columns, "--columns"), samples_by=samples_by)
         if create:
-            create_run(client, run_id, file, num_samples, samples_by)
-        pushed = client.push(run_id, file, complete, CARTOGRAPHY if cartography else None, samples_by=samples_by)
+            names = create_run(client, run_id, source, num_samples, names)
+        pushed = client.push(
+            run_id,
+            file,
+            complete,
+            CARTOGRAPHY if cartography else None,
+            samples_by=samples_by,
+            columns=source.columns,
+            class_names=names,
+        )
         typer.echo(json.dumps(pushed, indent=2))
 
 

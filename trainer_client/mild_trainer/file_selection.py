@@ -11,7 +11,6 @@ from mild_client import RoundFit
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
-from mild_core.errors import ParameterError
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from mild_core.wrong_predictions import find_majority_classes
@@ -25,29 +24,7 @@ from mild_trainer.recorded_bits import FileSource, RecordedBits
 
 _REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .npy, or with `observed` in an .npz"
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-_FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
 _ARRAY_SUFFIXES = (".npy", ".npz")
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """Return the column of each field in a text such as ``sample=id,label=target``.
-
-    Raises
-    ------
-    ParameterError
-        If a part has another form, a field is unknown, or two fields have the same column.
-    """
-    columns: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, column = (piece.strip() for piece in part.partition("="))
-        if not equals or name not in _FIELDS or not column:
-            raise ParameterError(
-                f"--columns has {part!r}; give FIELD=COLUMN with one of {', '.join(_FIELDS)}, such as sample=id"
-            )
-        if name in columns or column in columns.values():
-            raise ParameterError(f"--columns names {name if name in columns else column} twice; name each once")
-        columns[name] = column
-    return columns
 
 
 def select_from_file(

@@ -1,17 +1,17 @@
 """Runs of a service for ``mild runs``, ``get``, ``finish`` and ``push --create``."""
 
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
 from rich.table import Table
 
 from mild_client import MildClient, RunSpec
 from mild_client.errors import NotFound
-from mild_client.logs import SamplesBy
 from mild_client.requests import JsonObject
 from mild_trainer.errors import DataError
 from mild_trainer.file_selection import read_source
-from mild_trainer.recorded_bits import COLUMNS_HINT, LABELS_HINT, FileSource, RecordedBits
+from mild_trainer.recorded_bits import LABELS_HINT, FileSource, RecordedBits
 
 _RUNS_PER_PAGE = 200
 
@@ -28,25 +28,30 @@ def build_runs_table(client: MildClient, limit: int) -> Table:
 
 
 def create_run(
-    client: MildClient, run_id: str, log: Path, n_samples: int | None, samples_by: SamplesBy | None = None
-) -> None:
+    client: MildClient, run_id: str, source: FileSource, n_samples: int | None, class_names: Sequence[str] | None
+) -> Sequence[str] | None:
     """Open a run for a prediction log, unless the run exists.
 
     Parameters
     ----------
     client, run_id
         The service, and the run.
-    log
+    source
         The log, whose samples, external ids and labels the run gets.
     n_samples
         Samples of the run, numbered from 0; the log is not read then. None: those of the log.
-    samples_by
-        Whether the log names samples by ids or by indices; None decides by the first name.
+    class_names
+        Names of the classes 0, 1, … of a log with names; None: those of the log, in alphabetical order.
+
+    Returns
+    -------
+    class_names
+        Names of the classes that the log is to be sent with; None if it gives classes by number.
 
     Raises
     ------
     DataError
-        If the log cannot be read, or names its classes, which the service takes as numbers.
+        If the log cannot be read, or has a class that is none of `class_names`.
     """
     try:
         client.get_run(run_id)
@@ -54,35 +59,41 @@ def create_run(
         if error.code != "run-not-found":
             raise
     else:
-        return
+        return class_names
     if n_samples is not None:
         client.open_run(RunSpec(run_id, n_samples))
-        return
-    recorded = _read_log(log, samples_by)
-    client.open_run(RunSpec(run_id, recorded.n_samples))
+        return class_names
+    recorded = _read_log(source)
+    labels = recorded.labels
+    if recorded.class_names is not None:
+        class_names = class_names or recorded.class_names
+        unknown = [name for name in recorded.class_names if name not in class_names]
+        if unknown:
+            raise DataError(
+                f"{source.path} has the class {unknown[0]!r}, which is none of the {len(class_names)} in "
+                "--class-names; name every class"
+            )
+        numbers = np.array([*map(class_names.index, recorded.class_names), -1])  # -1 stays -1
+        labels = None if labels is None else numbers[labels]
+    client.open_run(RunSpec(run_id, recorded.n_samples, None if class_names is None else len(class_names)))
     if recorded.ids is not None:
         client.put_sample_ids(run_id, recorded.ids)
-    if recorded.labels is not None and (recorded.labels >= 0).all():
-        client.put_labels(run_id, recorded.labels)
+    if labels is not None and (labels >= 0).all():
+        client.put_labels(run_id, labels)
+    return class_names
 
 
-def _read_log(log: Path, samples_by: SamplesBy | None) -> RecordedBits:
-    """Read a log that is sent as it is afterwards, so that its columns and classes have to be the service's."""
+def _read_log(source: FileSource) -> RecordedBits:
+    """Read a log that is sent as it is afterwards, so that its records have to be complete."""
     try:
-        recorded = read_source(FileSource(log, samples_by=samples_by))
+        return read_source(source)
     except DataError as error:
-        text = str(error).removesuffix(COLUMNS_HINT).removesuffix(LABELS_HINT)
+        text = str(error).removesuffix(LABELS_HINT)
         if text == str(error):
             raise
         raise DataError(
-            f"{text}; name the columns `epoch`, `sample`, and `correct`, or `predicted` and `label`"
+            f"{text}; name the column of the labels with --columns label=NAME, or give `correct`"
         ) from error
-    if recorded.class_names is not None:
-        raise DataError(
-            f"{log} names its classes, such as {recorded.class_names[0]!r}, and a run takes numbers; number the "
-            "classes, or give `correct` (0 or 1) in place of `predicted` and `label`"
-        )
-    return recorded
 
 
 def finish_run(client: MildClient, run_id: str, *, allow_gaps: bool) -> JsonObject:

@@ -9,10 +9,11 @@ import pyarrow.compute
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from mild_core.log_columns import FIELDS
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import MalformedBody
 from mild_service.ingest.column_ipc import BATCH_ROWS, Block, TextColumn
-from mild_service.ingest.columns import FIELDS, MAX_WHOLE, Column, Flags, RowNumbers
+from mild_service.ingest.columns import MAX_WHOLE, NAME_HINTS, Column, Flags, RowNumbers
 from mild_service.ingest.log_options import CLASS_FIELDS
 
 TEXT_FIELDS = ("sample", *CLASS_FIELDS)
@@ -147,8 +148,8 @@ def _convert_integers(rows: RowNumbers, name: str, values: Any) -> Column:
     is_bit = name == "correct" and types.is_boolean(kind)
     if not (types.is_integer(kind) or types.is_floating(kind) or is_bit):
         expected = "booleans or integers are" if name == "correct" else "integers are"
-        hint = ", or external ids once the run has sample ids" if name == "sample" else ""
-        raise rows.make_error(0, name, f"the column holds {kind}, {expected} needed{hint}")
+        reason = f"the column holds {kind}, {expected} needed{NAME_HINTS.get(name, '')}"
+        raise rows.make_error(0, name, reason)
     numbers, absent = _to_numbers(values.cast(pyarrow.uint8()) if is_bit else values)
     if types.is_floating(kind):
         absent = np.isnan(numbers) | (False if absent is None else absent)

@@ -15,9 +15,10 @@ import orjson
 from numpy.typing import NDArray
 
 from mild_core.errors import MildError
+from mild_core.log_columns import FIELDS
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import BadRecord, LimitExceeded, MalformedBody
-from mild_service.ingest.columns import FIELDS, Column, Numbers
+from mild_service.ingest.columns import Column, Numbers
 
 BATCH_ROWS = 64 * 1024
 """Most rows of a block."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.log_columns import FIELDS
 from mild_core.wrong_predictions import MAX_CLASS
 from mild_service.errors import BadRecord, EpochConflict, MissingField
 from mild_service.ingest.log_options import CLASS_FIELDS, ClassNames, LogOptions
@@ -20,11 +21,14 @@ EpochKey: TypeAlias = tuple[int, int]
 """Round number and epoch number."""
 T = TypeVar("T")
 
+NAME_HINTS = {
+    "sample": ", or an external id once the run has sample ids",
+    **dict.fromkeys(CLASS_FIELDS, ", or with class_names the name of a class"),
+}
+"""What else is taken in place of a number, by field."""
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
 MAX_WHOLE = 2**53
 """Largest float that is taken as an integer: above it, floats skip integers."""
-FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
-"""Fields of a record; all others are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +236,7 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
         if not types <= allowed | {type(None)}:
             first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
             expected = "true, false, 1 or 0" if name == "correct" else "an integer"
-            hint = ", or an external id once the run has sample ids" if name == "sample" else ""
+            hint = NAME_HINTS.get(name, "")
             raise rows.make_error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
         if type(None) in types:
             absent = np.array([value is None for value in values])

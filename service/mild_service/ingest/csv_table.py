@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mild_core.cells import ABSENT, parse_cell
+from mild_core.log_columns import FIELDS
 from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
-    FIELDS,
     MAX_WHOLE,
     Batch,
     Column,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.errors import ParameterError
 from mild_core.sample_ids import find_id_error
 from mild_service.ingest.sample_resolvers import SampleNameError
 
@@ -15,9 +16,23 @@ CLASS_FIELDS = ("predicted", "label")
 class ClassNames:
     """Maps class names in a log to class numbers, in the order in which names first appear until `sort` is called."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        """Map these names, in the order of the class numbers; by default those in the log.
+
+        Raises
+        ------
+        ParameterError
+            If a name occurs twice, or cannot be one.
+        """
+        self._numbers: dict[str, int] = {name: number for number, name in enumerate(names or ())}
+        self._is_complete = names is not None
         self._has_numbers = False
+        error = next(filter(None, map(find_id_error, names or ())), None)
+        if error is not None:
+            raise ParameterError(f"class_names: {error}; give the name of each class")
+        if names is not None and len(self._numbers) < len(names):
+            twice = next(name for number, name in enumerate(names) if self._numbers[name] != number)
+            raise ParameterError(f"class_names has {twice[:60]!r} twice; give each of the {len(names)} classes a name")
 
     @property
     def names(self) -> list[str] | None:
@@ -41,6 +56,11 @@ class ClassNames:
             if name not in numbers:
                 if self._has_numbers:
                     raise SampleNameError(position, _describe_mixture(repr(name[:60])))
+                if self._is_complete:
+                    raise SampleNameError(
+                        position,
+                        f"got {name[:60]!r}, which is none of the {len(numbers)} class_names; name every class",
+                    )
                 if reason := find_id_error(name):
                     raise SampleNameError(position, reason)
                 numbers[name] = len(numbers)

@@ -16,11 +16,11 @@ from contextlib import suppress
 from typing import IO
 
 from mild_core.errors import MildError
+from mild_core.log_columns import FIELDS
 from mild_service.config import build_child_environment
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest.column_ipc import Block, ChannelError, TextColumn, receive_block, send_header
 from mild_service.ingest.columns import (
-    FIELDS,
     Batch,
     Column,
     LogLimits,

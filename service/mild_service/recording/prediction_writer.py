@@ -1,6 +1,6 @@
 """Writing prediction logs: collecting records into bits, and merging the bits into epochs."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +21,7 @@ from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
     EpochKindConflict,
+    InvalidRequest,
     LimitExceeded,
     StaleAttempt,
     StoreDamaged,
@@ -40,6 +41,7 @@ from mild_service.ingest import (
     collect_rounds,
     open_reader,
 )
+from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
@@ -112,6 +114,7 @@ class PredictionWriter:
         complete: bool,
         attempt: int | None,
         samples_by: SamplesBy | None = None,
+        options: LogOptions | None = None,
     ) -> LogResult:
         """Merge a log into the open round of a run.
 
@@ -130,6 +133,8 @@ class PredictionWriter:
             The writer's attempt; None accepts the current one.
         samples_by
             Whether the log names samples by ids or by indices; None as in `RunSampleResolver`.
+        options
+            Columns and classes of the log.
 
         Raises
         ------
@@ -137,6 +142,8 @@ class PredictionWriter:
             If the log is malformed or exceeds a limit.
         NoSampleIds
             If `samples_by` is ``ids`` and the run has none.
+        InvalidRequest
+            If there are not as many names of classes as the run has classes.
         EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
             If the run does not accept the log.
         LabelsConflict
@@ -146,10 +153,17 @@ class PredictionWriter:
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
         if samples_by == "ids" and run.ids is None:
             raise no_sample_ids_error(run)
+        options = options or LogOptions()
+        named = None if options.class_names is None else options.class_names.names
+        if named is not None and run.spec.num_classes not in (None, len(named)):
+            raise InvalidRequest(
+                f"class_names has {len(named)} names, the run has num_classes {run.spec.num_classes}; name each class, "
+                "in the order of the class numbers"
+            )
         names = None
         if run.ids is not None and samples_by != "indices":
             names = RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run), samples_by)
-        limits = self._build_limits(run.spec.num_samples, names, run.spec.num_classes)
+        limits = self._build_limits(run.spec.num_samples, names, options, run.spec.num_classes)
         async with self._work_limiter.acquire():
             log = LogAccumulator(
                 limits, load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key), keep_classes=True
@@ -168,6 +182,7 @@ class PredictionWriter:
         body: AsyncIterator[bytes],
         n_samples: int | None,
         samples_by: SamplesBy | None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> tuple[list[RoundBits], list[str] | None]:
         """Read a log that belongs to no run.
 
@@ -179,6 +194,8 @@ class PredictionWriter:
             Number of samples; None takes the samples that the log names.
         samples_by
             Whether the log names samples by ids or by indices; None as in `NewSampleResolver`.
+        columns
+            Columns of the log that have other names than their fields. Classes may have names.
 
         Returns
         -------
@@ -202,13 +219,16 @@ class PredictionWriter:
             )
         names = NewSampleResolver(n_samples or max_samples, max_samples, self._settings.max_log_cells, samples_by)
         async with self._work_limiter.acquire():
-            log = LogAccumulator(self._build_limits(n_samples or max_samples, names), infer_samples=n_samples is None)
+            limits = self._build_limits(n_samples or max_samples, names, LogOptions(columns or {}, ClassNames()))
+            log = LogAccumulator(limits, infer_samples=n_samples is None)
             await self._read_body(media_type, body, log)
             if n_samples is None and samples_by is None and names.ids is None:
                 await self._run_in_thread(partial(check_indices, log))
             return await self._run_in_thread(partial(collect_rounds, log)), names.ids
 
-    def _build_limits(self, n_samples: int, names: SampleResolver | None, n_classes: int | None = None) -> LogLimits:
+    def _build_limits(
+        self, n_samples: int, names: SampleResolver | None, options: LogOptions, n_classes: int | None = None
+    ) -> LogLimits:
         return LogLimits(
             n_samples=n_samples,
             n_rounds=self._settings.max_rounds,
@@ -218,6 +238,7 @@ class PredictionWriter:
             n_cells=self._settings.max_log_cells,
             resolver=names,
             n_classes=n_classes,
+            options=options,
         )
 
     async def _read_body(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from mild_core.errors import ParameterError
+from mild_core.log_columns import parse_class_names, parse_columns
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
@@ -23,6 +25,7 @@ from mild_service.errors import (
     UnsupportedMediaType,
 )
 from mild_service.ingest import FORMATS, NDJSON, SamplesBy
+from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.routes.epochs import PostedView
 from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
@@ -41,6 +44,22 @@ SamplesByQuery = Annotated[
     SamplesBy | None,
     Query(description="How the log names samples. By default a text is an id; a number is one if an id of the run is."),
 ]
+# In UTF-8 and percent-encoded, both fit into the 64 KiB that servers take as a request line.
+ColumnsQuery = Annotated[
+    str | None,
+    Query(
+        max_length=1024,
+        description="Columns of the log that have other names than their fields, such as `sample=id,label=target`.",
+    ),
+]
+ClassNamesQuery = Annotated[
+    str | None,
+    Query(
+        max_length=4096,
+        description="Names of the classes from 0 on, such as `cat,dog,owl`, for a log that gives `predicted` and "
+        "`label` by name; quoted as in CSV where they have commas.",
+    ),
+]
 
 
 @router.post(
@@ -48,6 +67,7 @@ SamplesByQuery = Annotated[
     response_model=PostedView,
     responses=error_responses(
         InvalidRequest,
+        ParameterError,
         LimitExceeded,
         RunNotFound,
         RoundNotOpen,
@@ -76,6 +96,8 @@ async def post_predictions(
         bool, Query(description="Commit the epochs that the log names, although samples are missing.")
     ] = False,
     samples_by: SamplesByQuery = None,
+    columns: ColumnsQuery = None,
+    class_names: ClassNamesQuery = None,
     attempt: Attempt = None,
 ) -> PostedView:
     """Merge a prediction log into epochs; an epoch is committed once it has all samples that the run observes.
@@ -83,8 +105,10 @@ async def post_predictions(
     A log with an error is not stored at all. Sending the same log twice changes nothing.
     """
     run = await runs.find(run_id)
-    media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
-    posted = await predictions.merge_log(
-        run, media_type, bodies.stream_body(request, settings.max_log_bytes), complete, attempt, samples_by
+    options = LogOptions(
+        parse_columns(columns or ""), None if class_names is None else ClassNames(parse_class_names(class_names))
     )
+    media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
+    body = bodies.stream_body(request, settings.max_log_bytes)
+    posted = await predictions.merge_log(run, media_type, body, complete, attempt, samples_by, options)
     return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)

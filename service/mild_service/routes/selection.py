@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, InvalidInput, ParameterError, TrailingBitsError
+from mild_core.log_columns import parse_columns
 from mild_core.results import Component, Estimate, Measured, SelectionSummary, Threshold
 from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
 from mild_service.annotations.external_ids import no_sample_ids_error
@@ -32,7 +33,7 @@ from mild_service.errors import (
 )
 from mild_service.ingest import FORMATS, SamplesBy
 from mild_service.models import Basis
-from mild_service.routes.predictions import LOG_CONTENT
+from mild_service.routes.predictions import LOG_CONTENT, ColumnsQuery
 from mild_service.routes.stateless_selection import StatelessRequest, inline_body_schema, parse_rounds
 from mild_service.selecting.selections import Selections
 from mild_service.web import bodies, media_types, responses
@@ -231,6 +232,7 @@ async def select_stateless(
         SamplesBy | None,
         Query(description="How a log names samples; by default by ids if the first one is no index, else by indices."),
     ] = None,
+    columns: ColumnsQuery = None,
 ) -> Response:
     """Return the clean index set of the bits or the prediction log in the request. Nothing is stored.
 
@@ -244,15 +246,17 @@ async def select_stateless(
         body = await bodies.read_json_bytes(request, settings.max_json_bytes)
         if not _holds_records(body):
             bits = bodies.parse_json(body, StatelessRequest)
-            if num_samples is not None or samples_by is not None:
+            if (num_samples, samples_by, columns) != (None, None, None):
                 raise InvalidRequest(
-                    "query: num_samples and samples_by belong to a log; put num_samples into the JSON with the bits"
+                    "query: num_samples, samples_by and columns belong to a log; put num_samples into the JSON of bits"
                 )
             options = bits.options.make_options()
             rounds = await to_thread.run_sync(parse_rounds, bits, settings)
             return await _select_and_respond(selections, rounds, options, changes, representation)
         log = _stream_bytes(body)
-    rounds, sample_ids = await predictions.read_standalone(media_type, log, num_samples, samples_by)
+    rounds, sample_ids = await predictions.read_standalone(
+        media_type, log, num_samples, samples_by, parse_columns(columns or "")
+    )
     return await _select_and_respond(selections, rounds, options, changes, representation, sample_ids)
 
 

@@ -401,3 +401,58 @@ def test_without_room_for_a_body_it_is_to_be_sent_again(opened: httpx.Client, mo
     answer = post(opened, log_of(BODIES, N), PARQUET)
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/overloaded")
     assert answer.headers["Retry-After"] == "1"
+
+
+NAMES = ["cat", "dog", "tench, tinca tinca"]
+NAMED = [
+    {"step": 4, "id": sample, "predicted": NAMES[sample % 2], "target": NAMES[sample % 3], "sample": 0}
+    for sample in range(N)
+]
+CLASS_NAMES = 'cat,dog,"tench, tinca tinca"'
+COLUMNS = "sample=id,epoch=step,label=target"
+
+
+@pytest.mark.parametrize("media_type", sorted(set(WRITERS) - {CARTOGRAPHY}))
+def test_columns_and_classes_of_a_log_may_have_names(opened: httpx.Client, media_type: str) -> None:
+    headers, content = {"Content-Type": media_type}, WRITERS[media_type](NAMED)
+    params = {"columns": COLUMNS, "class_names": CLASS_NAMES}
+    answer = opened.post(URL, content=content, headers=headers, params=params)
+    assert answer.status_code == 200, answer.text
+    assert [(epoch["epoch"], epoch["state"]) for epoch in answer.json()["epochs"]] == [(4, "committed")]
+    status = opened.get("/runs/a/rounds/0/epochs/4").json()
+    assert status["num_correct"] == sum(sample % 2 == sample % 3 for sample in range(N))
+    labels = [sample % 3 for sample in range(N)]
+    conflict = opened.put("/runs/a/labels", json={"labels": labels[::-1]})
+    assert conflict.json()["type"] == "/problems/labels-conflict"
+    assert opened.put("/runs/a/labels", json={"labels": labels}).status_code == 200
+    alone = opened.post("/selection", content=content, headers=headers, params={"columns": COLUMNS})
+    assert alone.status_code == 200, alone.text
+    assert alone.json()["num_samples"] == N
+
+
+@pytest.mark.parametrize(
+    ("params", "detail"),
+    [
+        ({"columns": COLUMNS}, "column predicted: got 'cat', an integer is needed, or with class_names the name of a"),
+        (
+            {"columns": COLUMNS, "class_names": "cat,dog"},
+            "got 'tench, tinca tinca', which is none of the 2 class_names",
+        ),
+        ({"columns": COLUMNS, "class_names": "a,a"}, "class_names has 'a' twice; give each of the 2 classes"),
+        ({"columns": COLUMNS, "class_names": ","}, "class_names: it is empty, 1 to 512 bytes are needed"),
+        ({"columns": "id"}, "columns has 'id'; give FIELD=COLUMN with one of round, epoch, sample"),
+        ({"class_names": CLASS_NAMES}, "column epoch: it is missing"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(opened: httpx.Client, params: dict[str, str], detail: str) -> None:
+    refused = opened.post(URL, content=WRITERS[NDJSON](NAMED), headers={"Content-Type": NDJSON}, params=params)
+    assert (refused.status_code, detail in refused.json()["detail"]) == (422, True), refused.text
+    assert round_0(opened)["epochs"] == []
+
+
+def test_every_class_of_a_run_needs_a_name(service: httpx.Client) -> None:
+    service.put("/runs/a", json={"num_samples": N, "num_classes": 4})
+    refused = service.post(URL, content=WRITERS[NDJSON](NAMED), params={"class_names": CLASS_NAMES})
+    assert "class_names has 3 names, the run has num_classes 4; name each class" in refused.json()["detail"]
+    long = service.post(URL, content=WRITERS[NDJSON](NAMED), params={"class_names": "c" * 4097})
+    assert (long.status_code, "4096" in long.json()["detail"]) == (422, True)

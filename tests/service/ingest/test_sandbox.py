@@ -16,9 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from mild_core.errors import MildError
+from mild_core.log_columns import FIELDS
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
 from mild_service.ingest import LogLimits, open_reader
-from mild_service.ingest.columns import FIELDS
 from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import ARROW, PARQUET, aborting
 from tests.waiting import PATIENCE, wait_until
