@@ -10,10 +10,14 @@ from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from mild_client import MildClient
+from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.errors import InvalidInput, SampleIndexError
+from mild_core.inspect.sample_table import build_sample_table
+from mild_core.inspect.suspicion import TieBreaks
+from mild_core.selection import select
 from mild_core.statements import format_at_most
-from mild_core.types import EpochBits
+from mild_core.types import EpochBits, RoundBits
 from mild_trainer import cli
 from mild_trainer.clean_set import COLUMNS
 from mild_trainer.errors import ReviewError
@@ -35,7 +39,9 @@ def score_samples() -> ScoredSamples:
     posterior = np.array([0.9, 0.2, np.nan, 0.9, 0.5, 0.9], dtype=np.float32)
     scores = np.array([4.0, -3.0, np.nan, 5.0, 0.0, 5.0], dtype=np.float32)
     kept = np.array([False, True, False, True, True, False])
-    return ScoredSamples(scores, posterior, kept, Audit.from_marks([5], [False], 6))
+    learned = np.array([5, 0, np.nan, 5, 5, 5])
+    ties = TieBreaks(posterior, learned, np.zeros(6))
+    return ScoredSamples(scores, posterior, kept, Audit.from_marks([5], [False], 6), ties)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -44,7 +50,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_likeliest_to_be_wrong_come_first_and_the_checked_ones_last() -> None:
-    assert review_list.rank_samples(score_samples(), "suspicious").tolist() == [0, 3, 4, 1, 2, 5]
+    assert review_list.rank_samples(score_samples(), "suspicious").tolist() == [3, 0, 4, 1, 2, 5]
     assert review_list.rank_samples(score_samples(), "uncertain").tolist() == [4, 1, 3, 0, 2, 5]
 
 
@@ -178,8 +184,8 @@ def test_a_training_without_a_service_is_listed_marked_and_measured(trained: Pat
     assert again.exit_code == 0, again.output
     rest = read(tmp_path / "rest.csv")
     assert [bool(line["mark"]) for line in rest] == [False] * 90 + [True] * 60
-    posterior = [float(line["noisy_posterior"] or -1) for line in rest[:90]]
-    assert posterior == sorted(posterior, reverse=True)
+    scores = [float(line["score"]) for line in rest[:90]]
+    assert scores == sorted(scores, reverse=True)
     assert {path: path.read_bytes() for path in (trained / "bits").rglob("*") if path.is_file()} == before
 
 
@@ -192,12 +198,15 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     client = MildClient("http://service", http=service)
     with client.run("reviewed", num_samples=N, num_classes=3) as run:
         client.put_sample_ids("reviewed", [f"image-{i}" for i in range(N)])
+        client.put_labels("reviewed", labels)
         for epoch, classes in enumerate(predicted):
             run.log_predictions(epoch, np.arange(N), classes, labels)
         run.finish()
     reviewed = review_runs.ServiceRun(client, "reviewed", None)
     samples = reviewed.score_samples()
     first = review_list.rank_samples(samples, "suspicious")
+    bits = RoundBits(N, bitmap.pack(predicted == labels))
+    assert first.tolist() == build_sample_table([bits], select(bits), labels).order.tolist()
     lines = [
         dict(zip(COLUMNS, line, strict=True))
         for line in reviewed.format_rows(samples, np.append(first[:20], first[-1:]))

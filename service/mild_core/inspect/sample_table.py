@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.dynamics import count_dynamics
+from mild_core.inspect.suspicion import measure_tie_breaks, rank_by_suspicion
 from mild_core.results import Selection
 from mild_core.scores import exclude_planted, find_always_planted
 from mild_core.types import RoundBits
@@ -36,8 +37,8 @@ class SampleTable:
         sample was planted counts only if the sample was planted in all of its rounds.
     transitions
         Number of changes between memorised and misclassified within these rounds.
-    order_by_score
-        Sample indices by ascending score and then by index; samples without a score come last.
+    order
+        Sample indices in the order of suspicion (`suspicion.rank_by_suspicion`); samples without a score come last.
     n_epochs
         Number of epochs of all rounds of the selection.
     """
@@ -49,7 +50,7 @@ class SampleTable:
     observed: NDArray[np.int32]
     misclassified: NDArray[np.int32]
     transitions: NDArray[np.int32]
-    order_by_score: NDArray[np.int32]
+    order: NDArray[np.int32]
     n_epochs: int
 
     @property
@@ -61,20 +62,20 @@ class SampleTable:
     def n_bytes(self) -> int:
         """Size of the columns in memory, in bytes: 26 per sample."""
         columns = (self.scores, self.noisy_posterior, self.scored, self.kept)
-        counts = (self.observed, self.misclassified, self.transitions, self.order_by_score)
+        counts = (self.observed, self.misclassified, self.transitions, self.order)
         return sum(column.nbytes for column in (*columns, *counts))
 
     def sort_indices(self, key: Sort) -> NDArray[np.integer]:
         """Return all sample indices in the order of `key`, shape (n_samples,); samples without a score come last.
 
-        With the key ``-score``, samples of equal score are in descending order of their indices.
+        The key ``-score`` is the order of suspicion, and ``score`` its reverse.
         """
         if key == "index":
             return np.arange(self.n_samples, dtype=np.int32)
-        if key == "score":
-            return self.order_by_score
+        if key == "-score":
+            return self.order
         n_with_score = self.n_samples - int(np.isnan(self.scores).sum())
-        return np.concatenate((self.order_by_score[:n_with_score][::-1], self.order_by_score[n_with_score:]))
+        return np.concatenate((self.order[:n_with_score][::-1], self.order[n_with_score:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,9 @@ class SampleFilter:
         return mask
 
 
-def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> SampleTable:
+def build_sample_table(
+    rounds: Sequence[RoundBits], selection: Selection, labels: NDArray[np.integer] | None = None
+) -> SampleTable:
     """Build the table of all samples of a selection.
 
     Parameters
@@ -119,6 +122,8 @@ def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> Sam
         The rounds that the selection was computed from, oldest first.
     selection
         The selection.
+    labels
+        Shape (n_samples,), the given labels, which order samples of equal score by class; None if they are unknown.
     """
     n_samples = selection.n_samples
     used_rounds = rounds if selection.options.evidence == "pooled" else rounds[-1:]
@@ -140,7 +145,7 @@ def build_sample_table(rounds: Sequence[RoundBits], selection: Selection) -> Sam
         observed=observed,
         misclassified=misclassified,
         transitions=transitions,
-        order_by_score=np.argsort(selection.scores, kind="stable").astype(np.int32),  # NaN is sorted last
+        order=rank_by_suspicion(selection.scores, measure_tie_breaks(rounds, selection, labels)).astype(np.int32),
         n_epochs=sum(bits.drop_empty_epochs().n_epochs for bits in used_rounds),
     )
 

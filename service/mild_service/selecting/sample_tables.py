@@ -141,7 +141,8 @@ class SampleTables:
             if cached := self._tables.get(key):
                 return cached
             inspection = await self._selections.inspect(plan)
-            table = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection)
+            labels = await self.get_labels(plan.run)
+            table = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection, labels)
             selection_table = SelectionTable(inspection.evidence, inspection.selection, table)
             self._tables.put(key, selection_table)
             return selection_table
@@ -216,12 +217,10 @@ class SampleTables:
 
 
 def _cache_key(plan: SelectionPlan) -> str:
-    """Return the cache key of a selection's table; labels and audit are part of it only if the selection uses them."""
+    """Return the cache key of a selection's table: labels order it, and an audit is used if the options say so."""
     run, options = plan.run, plan.run.spec.selection
-    annotation_digests = [
-        ref and ref.digest
-        for ref, is_used in ((run.labels, options.needs_labels), (run.audit, options.audit == "fit"))
-        if is_used
-    ]
+    annotation_digests = [run.labels and run.labels.digest]
+    if options.audit == "fit":
+        annotation_digests.append(run.audit and run.audit.digest)
     digest = "stored" if plan.evidence is None else plan.evidence.digest
     return ":".join(map(str, (run.uid, plan.round.number, plan.round.finished, digest, *annotation_digests)))

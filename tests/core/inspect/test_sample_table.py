@@ -74,6 +74,7 @@ def test_orders_have_samples_without_a_score_last() -> None:
     assert table.sort_indices("index").tolist() == [0, 1, 2, 3]
     assert table.sort_indices("score").tolist() == [3, 1, 0, 2]
     assert table.sort_indices("-score").tolist() == [0, 1, 3, 2]
+    assert table.sort_indices("score").tolist() == [3, 1, 0, 2]
 
 
 @pytest.mark.parametrize(

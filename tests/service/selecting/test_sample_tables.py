@@ -69,7 +69,7 @@ async def test_a_table_is_what_the_core_says(service: Service) -> None:
     await service.open("a", BODIES)
     table = (await service.tables.get(await service.choice("a"))).table
     expected = build_sample_table([bits(BODIES)], select([bits(BODIES)]))
-    for name in ("scores", "kept", "misclassified", "transitions", "order_by_score"):
+    for name in ("scores", "kept", "misclassified", "transitions", "order"):
         np.testing.assert_array_equal(getattr(table, name), getattr(expected, name))
 
 
@@ -81,6 +81,17 @@ async def test_many_at_once_make_it_once_and_marks_make_no_other(service: Servic
     found.append(await service.tables.get(await service.choice("a")))
     assert len({id(each) for each in found}) == 1
     assert service.n_made == 1
+
+
+async def test_labels_order_samples_of_equal_score_and_pages_stay(service: Service) -> None:
+    run, _ = await service.store.runs.open(RunSpec("a", N, 7, ttl_seconds=600))
+    labels = np.arange(N) % 5
+    await service.labels_and_audits.put_labels(run, labels)
+    await service.put("a", BODIES)
+    orders = [(await service.tables.get(await service.choice("a"))).table.order for _ in range(2)]
+    expected = build_sample_table([bits(BODIES)], select([bits(BODIES)]), labels).order
+    assert orders[0].tolist() == orders[1].tolist() == expected.tolist()
+    assert expected.tolist() != build_sample_table([bits(BODIES)], select([bits(BODIES)])).order.tolist()
 
 
 async def test_another_epoch_makes_another_table(service: Service) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.audit import Audit
+from mild_core.inspect.suspicion import TieBreaks, rank_by_suspicion
 from mild_trainer import clean_set
 from mild_trainer.clean_set import ClassLabel
 from mild_trainer.data import Dataset, files
@@ -33,16 +34,15 @@ class ScoredSamples:
         Booleans of shape (n_samples,): whether the sample is in the clean set.
     audit
         Marks of the samples that are checked already.
-    learned
-        Shape (n_samples,), epochs before the sample was first classified as labelled (the metric ``first-learned``);
-        NaN where it has none, None if it is unknown.
+    ties
+        What orders samples of equal score.
     """
 
     scores: NDArray[np.float32]
     noisy_posterior: NDArray[np.float32]
     kept: NDArray[np.bool_]
     audit: Audit
-    learned: NDArray[np.floating] | None = None
+    ties: TieBreaks
 
 
 def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray[np.int64]:
@@ -55,24 +55,20 @@ def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray
     samples
         The samples with their scores.
     order
-        ``suspicious``: by decreasing probability of being mislabelled, then dropped before kept, then by score, then
-        those learned last. ``uncertain``: by the distance of this probability from one half, then the same.
-        ``random``: in random order.
+        ``suspicious``: the order of suspicion (`mild_core.inspect.suspicion`). ``uncertain``: by the distance of the
+        probability of being mislabelled from one half, then the same. ``random``: in random order.
     seed
-        Seed of a random order, and of the order of samples about which all of this is equal.
+        Seed of a random order.
     """
     is_marked, _ = samples.audit.masks
-    # Samples without scores come after those with scores.
-    noisy = np.nan_to_num(samples.noisy_posterior.astype(np.float64), nan=-1.0)
-    score = np.nan_to_num(samples.scores.astype(np.float64), nan=-np.inf)
-    learned = np.zeros(score.size) if samples.learned is None else np.nan_to_num(samples.learned, nan=-1.0)
-    random_order = np.random.default_rng([seed, 3]).random(is_marked.size)
-    sort_keys = {
-        "suspicious": (random_order, -learned, -score, samples.kept, -noisy),
-        "uncertain": (random_order, -learned, -score, np.abs(noisy - 0.5)),
-        "random": (random_order,),
-    }[order]
-    return np.lexsort((*sort_keys, is_marked)).astype(np.int64)
+    if order == "random":
+        ranked = np.random.default_rng([seed, 3]).permutation(is_marked.size)
+    else:
+        ranked = rank_by_suspicion(samples.scores, samples.ties)
+    if order == "uncertain":
+        distance = np.nan_to_num(np.abs(samples.noisy_posterior - 0.5), nan=np.inf)
+        ranked = ranked[np.argsort(distance[ranked], kind="stable")]
+    return ranked[np.argsort(is_marked[ranked], kind="stable")]
 
 
 def format_row(

@@ -15,8 +15,8 @@ from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.inspect.histograms import DataMap, build_data_map, count_data_map
 from mild_core.inspect.sample_table import build_sample_table
+from mild_core.inspect.suspicion import TieBreaks, compare_rounds, measure_tie_breaks
 from mild_core.results import Selection, is_identified
-from mild_core.scores import score_samples as compute_scores
 from mild_core.selection import select
 from mild_core.statements import DrawPlan, plan_draws
 from mild_core.types import AuditUse, RoundBits
@@ -223,8 +223,8 @@ class LocalRun:
         """Return scores, clean set and audit of the round, for all samples."""
         rounds, selection = self._read_and_select()
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
-        learned = compute_scores(rounds, "first-learned").values
-        return ScoredSamples(selection.scores, selection.identified_posterior, kept, self._read_audit(), learned)
+        ties = measure_tie_breaks(rounds, selection, self._read_rounds()[1])
+        return ScoredSamples(selection.scores, selection.identified_posterior, kept, self._read_audit(), ties)
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
@@ -308,11 +308,28 @@ class ServiceRun:
         client, run_id = self._client, self._run_id
         n_samples, number = client.get_run(run_id)["num_samples"], self._find_round()
         scores, posterior = client.scores(run_id, round=number)
+        kept = bitmap.unpack(client.selected(run_id, n_samples, number), n_samples)
+        ties = self._measure_ties(number, n_samples, posterior)
         if not is_identified(client.selection(run_id, number)["verdict"]):
             posterior = np.full_like(posterior, np.nan)
-        kept = bitmap.unpack(client.selected(run_id, n_samples, number), n_samples)
+        return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples), ties)
+
+    def _measure_ties(self, number: int, n_samples: int, posterior: NDArray[np.float32]) -> TieBreaks:
+        """Return what orders samples of equal score in a round, as `measure_tie_breaks` has it from the bits."""
+        client, run_id = self._client, self._run_id
+        run = client.get_run(run_id)
+        if client.sample(run_id, 0, number)["label"] is not None:
+            by_class = {"per_class": True, "threshold": "f1"}
+            _, posterior = client.scores(run_id, round=number, changes=by_class)
         learned, _ = client.scores(run_id, round=number, changes={"metric": "first-learned"})
-        return ScoredSamples(scores, posterior, kept, client.audit(run_id, n_samples), learned)
+        differences = []
+        for record in run["rounds"][: number + 1] if run["selection"]["evidence"] == "pooled" else ():
+            alone = {"metric": "mild-simple", "evidence": "latest"}
+            difference, _ = client.scores(run_id, round=record["round"], changes=alone)
+            if record["round"] == 0:
+                difference[bitmap.unpack(client.planted(run_id, n_samples), n_samples)] = np.nan
+            differences.append(difference / client.selection(run_id, record["round"], changes=alone)["epochs"])
+        return TieBreaks(posterior, learned, compare_rounds(differences, n_samples))
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
