@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -287,8 +288,10 @@ def test_a_draw_is_listed_without_what_could_sway_a_checker_and_bounds_the_set(a
 
 
 def test_the_clean_csv_of_a_training_is_read_back_with_marks(tmp_path: Path) -> None:
-    out = by_itself(tmp_path / "out", n_samples=100, n_epochs=2)
-    rows = read(out / "clean.csv")
+    out = tmp_path / "out"
+    arguments = ["--limit", "100", "--epochs", "2", "--rounds", "1", "--local", "--out", str(out)]
+    assert CliRunner().invoke(cli.app, ["train", *arguments]).exit_code == 0
+    rows, before = read(out / "clean.csv"), (out / "report.html").read_text() + (out / "README.md").read_text()
     mark(out / "clean.csv", ["wrong", "clean"] + [""] * 98)
     told = CliRunner().invoke(
         cli.app, ["review", str(out), "--marks", str(out / "clean.csv"), "--set", str(out / "clean.csv")]
@@ -296,6 +299,12 @@ def test_the_clean_csv_of_a_training_is_read_back_with_marks(tmp_path: Path) -> 
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["known"] == 2
     again = read(out / "clean.csv")
+    for name in ("report.html", "README.md"):
+        text = (out / name).read_text()
+        assert "On 2 audited samples" in text
+        assert re.search(r"Marks made after \d{4}-\d\d-\d\d \d\d:\d\d UTC are not in these figures", text)
+    assert "2 audited" not in before
+    assert f"Written again, with all marks: {out / 'report.html'} and {out / 'README.md'}" in told.stderr
     assert [(row["mark"], row["kept"]) for row in again[:2]] == [("wrong", "false"), ("clean", "true")]
     assert [row["label"] for row in again] == [row["label"] for row in rows]
 

@@ -405,6 +405,11 @@ def review(
                 )
             for text in _describe_audit(reviewed):
                 typer.echo(text, err=True)
+            if Path(run).is_dir():
+                from mild_trainer.report.report import write_reports
+
+                page, card = write_reports(reviewed, Path(run))
+                typer.echo(f"Written again, with all marks: {page} and {card}", err=True)
             return
         if out.exists():
             raise review_list.make_exists_error(out)  # before all the work

@@ -9,7 +9,7 @@ from mild_core.agreement import HeldOutAgreement
 from mild_trainer.report import summary
 
 
-def write_model_card(results: Mapping[str, Any], folder: Path) -> Path:
+def write_model_card(results: Mapping[str, Any], folder: Path, selection: Mapping[str, Any] | None = None) -> Path:
     """Write the model card to ``README.md`` in `folder`, and return its path.
 
     Parameters
@@ -18,13 +18,15 @@ def write_model_card(results: Mapping[str, Any], folder: Path) -> Path:
         Content of ``summary.json``.
     folder
         Folder of the training, with its weights.
+    selection
+        The set's selection as it is now, with what has been audited since; None for that of `results`.
     """
     path = folder / "README.md"
-    path.write_text(render_model_card(results), encoding="utf-8")
+    path.write_text(render_model_card(results, selection), encoding="utf-8")
     return path
 
 
-def render_model_card(results: Mapping[str, Any]) -> str:
+def render_model_card(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> str:
     """Return the model card of a training as Markdown, with front matter for model hubs.
 
     The values of the front matter are JSON, which is a subset of YAML.
@@ -33,6 +35,8 @@ def render_model_card(results: Mapping[str, Any]) -> str:
     ----------
     results
         Content of ``summary.json``.
+    selection
+        The set's selection as it is now, with what has been audited since; None for that of `results`.
     """
     data, settings = results["dataset"], results["settings"]
     name = f"{settings['model']} on {summary.describe_data(results)}"
@@ -53,7 +57,7 @@ def render_model_card(results: Mapping[str, Any]) -> str:
 # {_format_cell(name)}
 
 Trained over rounds with mild-selection, which leaves samples out whose labels look wrong.
-{_render_statements(results)}
+{_render_statements(results, selection)}
 | fact | value |
 |---|---|
 {facts}
@@ -88,12 +92,13 @@ model.eval()
 """
 
 
-def _render_statements(results: Mapping[str, Any]) -> str:
+def _render_statements(results: Mapping[str, Any], selection: Mapping[str, Any] | None) -> str:
     """Return what is known of the last set as paragraphs, those of the fit last and small."""
-    statements = summary.describe_last_set(results)
+    statements = summary.describe_last_set(results, selection)
     texts = [statement.text for statement in statements if statement.basis != "fitted"]
     texts.append(summary.describe_next_step(statements, "mild review RUN", results) or "")
     texts.append(summary.describe_set_round(results) or "")
+    texts.append(summary.describe_state())
     paragraphs = [_format_cell(text) for text in texts if text]
     paragraphs += [_format_cell(alarm) for alarm in summary.describe_alarms(results)]
     paragraphs += [f"<sub>{_format_cell(each.text)}</sub>" for each in statements if each.basis == "fitted"]

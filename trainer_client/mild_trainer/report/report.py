@@ -9,9 +9,9 @@ from mild_client import MildClient, RoundFit
 from mild_core.agreement import HeldOutAgreement
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import describe_draw, describe_quality
-from mild_trainer.report import figures, html, sample_sections, summary
+from mild_trainer.report import figures, html, model_card, sample_sections, summary
 from mild_trainer.report.sample_sections import ReportSamples
-from mild_trainer.review.review_runs import ServiceRun, TrainingFolder, open_reviewed_run
+from mild_trainer.review.review_runs import ReviewedRun, ServiceRun, TrainingFolder, open_reviewed_run
 
 
 def write_report(
@@ -66,6 +66,7 @@ def render_report(
     sections = [
         _render_agreement(results["verified"]),
         html.render_statements(statements, summary.describe_next_step(statements, "mild review RUN", results)),
+        f"<p>{escape(summary.describe_state())}</p>",
         html.render_cards(_list_key_values(results)) if rounds else "",
         "<h2>Rounds</h2>",
         html.render_table(
@@ -182,12 +183,22 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
         path.write_text(page, encoding="utf-8")
         return path
     with open_reviewed_run(run, url, api_key) as reviewed:
-        training = TrainingFolder.read(folder)
-        data = training.load_data()
-        predicted = None if data is None else training.predict_labels(data)
-        samples = sample_sections.gather_samples(reviewed, reviewed.score_samples(), data, predicted)
-        selection = reviewed.read_selection()
-    return write_report(path, training.read_summary(), samples, selection)
+        return _write_training_report(reviewed, TrainingFolder.read(folder), path)
+
+
+def write_reports(reviewed: ReviewedRun, folder: Path) -> tuple[Path, Path]:
+    """Write report and model card of the training in `folder` with the present marks, and return their paths."""
+    training = TrainingFolder.read(folder)
+    page = _write_training_report(reviewed, training, folder / "report.html")
+    return page, model_card.write_model_card(training.read_summary(), folder, reviewed.read_selection())
+
+
+def _write_training_report(reviewed: ReviewedRun, training: TrainingFolder, path: Path) -> Path:
+    """Write the report of a training with the present marks to `path`, and return the path."""
+    data = training.load_data()
+    predicted = None if data is None else training.predict_labels(data)
+    samples = sample_sections.gather_samples(reviewed, reviewed.score_samples(), data, predicted)
+    return write_report(path, training.read_summary(), samples, reviewed.read_selection())
 
 
 def render_service_run(client: MildClient, run_id: str) -> str:

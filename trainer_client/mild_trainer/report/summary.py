@@ -1,6 +1,7 @@
 """The summary of a training: ``summary.json``, and its rows and sentences for terminal, report and model card."""
 
 import dataclasses
+import datetime
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,12 @@ def describe_last_set(results: Mapping[str, Any], selection: Mapping[str, Any] |
     bounded = [statement for statement in statements if statement.basis == "bounded"]
     fitted = [statement for statement in statements if statement.basis == "fitted"]
     return [*bounded, describe_truth(record["precision"], record["recall"]), *fitted]
+
+
+def describe_state() -> str:
+    """Return a sentence that says which marks a file that is written now holds."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"Marks made after {now:%Y-%m-%d %H:%M} UTC are not in these figures."
 
 
 def get_set_round(results: Mapping[str, Any]) -> Mapping[str, Any]:
