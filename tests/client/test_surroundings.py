@@ -58,6 +58,7 @@ def test_a_service_elsewhere_is_asked_through_the_proxy(monkeypatch: pytest.Monk
     [
         ("SSL_CERT_FILE", "/no/such.pem"),
         ("SSL_CERT_FILE", __file__),
+        ("SSLKEYLOGFILE", "/no/such/folder/keys"),
         ("ALL_PROXY", "socks9://127.0.0.1:1"),
         ("HTTPS_PROXY", "http://[::1"),
     ],
@@ -97,6 +98,8 @@ def test_certificates_of_the_environment_count_on_this_machine_too(
         ("127.0.0.1", True),
         ("127.9.9.9", True),
         ("::1", True),
+        ("0.0.0.0", True),
+        ("::", True),
         ("10.0.0.1", False),
         ("localhost.example", False),
         ("mild", False),
@@ -104,3 +107,9 @@ def test_certificates_of_the_environment_count_on_this_machine_too(
 )
 def test_loopback_addresses_are_known(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize("rest", ["?a=1", "/?a=1", "/#/runs", "?#x"])
+def test_an_address_of_a_page_is_refused_with_the_service(rest: str) -> None:
+    with pytest.raises(ParameterError, match=r"without what follows the '\?' or '#', such as http://mild\.example"):
+        MildClient(f"http://mild.example{rest}")

@@ -38,6 +38,7 @@ _ERROR_CLASSES: Mapping[int, type[ServiceError]] = MappingProxyType(
 _CLIENT_VARIABLES = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    "SSLKEYLOGFILE",
     *(name for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (proxy, proxy.lower())),
 )
 """Variables of the environment that httpx reads."""
@@ -215,9 +216,10 @@ def explain_environment() -> Iterator[None]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine: ``localhost``, a name below it, or a loopback address."""
+    """Return whether a host is this machine: ``localhost``, a name below it, a loopback address or 0.0.0.0."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 
@@ -292,7 +294,7 @@ def _choose_error_class(status: int, code: str) -> type[ServiceError]:
 
 
 def _normalise_url(url: str) -> str:
-    """Return `url` without a trailing slash; raise ParameterError if it is not an HTTP address."""
+    """Return `url` without a trailing slash; raise ParameterError if it is not the address of a service."""
     try:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
@@ -301,6 +303,9 @@ def _normalise_url(url: str) -> str:
         raise ParameterError(
             f"url is {url!r}; give one with http:// or https:// and a host, such as http://localhost:8000"
         )
+    if parts.query or parts.fragment:
+        service = parts.copy_with(query=None, fragment=None)
+        raise ParameterError(f"url is {url!r}; give it without what follows the '?' or '#', such as {service}")
     return str(url).rstrip("/")
 
 
