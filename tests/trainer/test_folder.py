@@ -1,6 +1,9 @@
 """Folders of pictures as people have them: what counts as a class and as a sample, and what is said of the rest."""
 
+import os
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -116,6 +119,42 @@ def test_class_names_that_may_be_one_are_named(tmp_path: Path) -> None:
     data = load("folder", write_set(tmp_path, classes=("Hot dog", "cat", "hotdog")))
     assert data.n_classes == 3
     assert data.notes == ("classes that may be one: Hot dog, hotdog",)
+
+
+def test_class_names_of_two_unicode_forms_are_named(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    data = load("folder", write_set(tmp_path, classes=(composed, decomposed, "dog")))
+    assert data.notes == (f"classes that may be one: {decomposed}, {composed}",)
+
+
+def test_links_to_other_folders_are_read_and_those_into_the_set_are_not(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    for name in ("a.png", "below/b.png"):
+        write_picture(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "cat" / "all").symlink_to(root)
+    (root / "cat" / "dogs").symlink_to(root / "dog")
+    data = load("folder", root)
+    assert data.sample_ids is not None
+    names = [name for name in data.sample_ids.tolist() if name.startswith("cat/")]
+    assert names == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/more/a.png", "cat/more/below/b.png"]
+    assert data.notes == (f"{root}: skipped 3 files that are no pictures: 3 of links to folders of the set",)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_set(tmp_path)
+    (root / "cat" / "locked").mkdir()
+    scan = os.scandir
+
+    def deny(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(DataError, match=r"cat/locked cannot be read \(Permission denied\); give access to it"):
+        load("folder", root)
 
 
 def test_pictures_without_class_folders_are_refused_with_the_cause(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mild_trainer.data import ClassFilter, load
+from mild_trainer.data import ClassFilter, guess_dataset, load
 from mild_trainer.errors import DataError
 
 IMAGES = (np.arange(12 * 5 * 6 * 3) % 251).reshape(12, 5, 6, 3).astype(np.uint8)
@@ -143,6 +143,8 @@ def test_names_may_stand_beside_the_labels_and_so_may_ids(tmp_path: Path) -> Non
     assert data.take(np.array([5, 7])).get_sample_id(1) == "007.dcm"
     with pytest.raises(DataError, match="paths has 3 entries for 12 training samples"):
         load("npz", write(tmp_path / "b.npz", x=IMAGES, y=LABELS, paths=ids[:3]))
+    with pytest.raises(DataError, match=r"paths names '000\.dcm' twice; give each training sample a name of its own"):
+        load("npz", write(tmp_path / "c.npz", x=IMAGES, y=LABELS, paths=ids[[0, *range(11)]]))
     with pytest.raises(DataError, match="label 3 has no name among the 2 given"):
         load("npz", write(tmp_path / "c.npz", x=IMAGES, y=LABELS + 1, class_names=names[:2]))
 
@@ -210,3 +212,7 @@ def test_options_of_other_kinds_of_data_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=message):
         load(name, write(tmp_path / "a.npz", x=IMAGES, y=LABELS), chosen)
+
+
+def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    assert guess_dataset(tmp_path / "DATA.NPZ") == "npz"

@@ -69,6 +69,6 @@ def guess_dataset(data_dir: Path | None) -> str:
     """
     if data_dir is None:
         return "digits"
-    if data_dir.suffix == ".npz" and not data_dir.is_dir():
+    if data_dir.suffix.lower() == ".npz" and not data_dir.is_dir():
         return "npz"
     return next((name for mark, name in _MARKS.items() if (data_dir / mark).exists()), "folder")

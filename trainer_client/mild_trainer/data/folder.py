@@ -8,6 +8,7 @@ images.
 """
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.errors import get_reason
 from mild_trainer.data import files
 from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset
@@ -100,7 +102,12 @@ class _Part:
     def _list_pictures(self, folder: Path) -> list[Path]:
         """Return the pictures in a class folder and below it, sorted, and count what else is there."""
         pictures = []
-        for parent, folders, names in os.walk(folder):
+        seen = {folder.resolve()}
+        for parent, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            unread_links = [name for name in links if self._leads_back(Path(parent, name).resolve(), seen)]
+            self.skipped["links to folders of the set"] += len(unread_links)
+            folders[:] = [name for name in folders if name not in unread_links]
             system_folders = [name for name in folders if _is_system_name(name)]
             self.n_system += len(system_folders)
             folders[:] = [name for name in folders if name not in system_folders]
@@ -114,16 +121,23 @@ class _Part:
                     self.skipped[path.suffix.lower() or "no suffix"] += 1
         return sorted(pictures)
 
+    def _leads_back(self, target: Path, seen: set[Path]) -> bool:
+        """Return whether a link leads to a folder `seen` before or of the set itself; else add it to those seen."""
+        root = self.folder.resolve()
+        if target in seen or target.is_relative_to(root) or root.is_relative_to(target):
+            return True
+        seen.add(target)
+        return False
+
     def format_suffixes(self) -> str:
         """Return the commonest suffixes of the files that are no pictures, with their numbers."""
-        commonest = sorted(self.skipped.items(), key=lambda pair: (-pair[1], pair[0]))[:_MAX_NAMES]
+        commonest = sorted((+self.skipped).items(), key=lambda pair: (-pair[1], pair[0]))[:_MAX_NAMES]
         return ", ".join(f"{count:,} of {suffix}" for suffix, count in commonest)
 
     def describe_skipped(self) -> list[str]:
         """Return what was left out, in sentences for people."""
         notes = []
-        if self.skipped:
-            n_skipped = self.skipped.total()
+        if n_skipped := self.skipped.total():
             notes.append(f"{self.folder}: skipped {n_skipped:,} files that are no pictures: {self.format_suffixes()}")
         if self.n_system:
             notes.append(f"{self.folder}: skipped {self.n_system:,} hidden or system files and folders")
@@ -237,6 +251,13 @@ def _is_system_name(name: str) -> bool:
     return name.startswith(".") or name in _SYSTEM_NAMES
 
 
+def _refuse_folder(error: OSError) -> None:
+    """Raise DataError for a folder that cannot be listed."""
+    raise DataError(
+        f"the folder {error.filename} cannot be read ({get_reason(error)}); give access to it, or remove it"
+    )
+
+
 def _is_picture(path: Path) -> bool:
     """Return whether a file of another suffix begins like a picture."""
     from PIL import Image
@@ -260,10 +281,10 @@ def _get_relative_paths(root: Path, labelled_paths: Sequence[tuple[Path, int]]) 
 
 
 def _describe_similar_names(names: Sequence[str]) -> list[str]:
-    """Return a sentence about each pair of classes whose names differ only in case or spaces."""
+    """Return a sentence about each pair of classes whose names differ only in case, spaces or Unicode's forms."""
     by_key: dict[str, list[str]] = {}
     for name in names:
-        by_key.setdefault("".join(name.casefold().split()), []).append(name)
+        by_key.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
     return [f"classes that may be one: {', '.join(alike)}" for alike in by_key.values() if len(alike) > 1]
 
 

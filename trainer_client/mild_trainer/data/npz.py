@@ -1,5 +1,6 @@
 """The ``npz`` data set: images and labels as arrays of one file, under the names that people use."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -80,6 +81,9 @@ def load_npz(path: Path | None, class_filter: ClassFilter) -> Dataset:
         raise DataError(
             f"{path}: {roles['ids']} has {len(ids)} entries for {len(x_train)} training samples; give one each"
         )
+    if ids is not None and len(set(ids)) < len(ids):
+        repeated = next(name for name, count in Counter(ids).items() if count > 1)
+        raise DataError(f"{path}: {roles['ids']} names {repeated!r} twice; give each training sample a name of its own")
     none = np.empty(0, dtype=np.int64)
     return Dataset(
         name=path.stem,
