@@ -32,9 +32,10 @@ PASSED_ON = {
     "{_describe_no_pictures(part, folders)}",
     "entry {position} of MILD_API_KEYS: {error}",
     "{unit} {number}: {reason}",
+    "{where}: {reason}{BadRecord.remedy}",
     "{str(first['ctx']['error'])}",
     "{path}: {text}{hint}",
-    "{path}: entry {error.position + 1}: {error}",
+    "{file.path}: entry {error.position + 1}: {error}",
 }
 """Texts whose end is made elsewhere, and has the remedy."""
 

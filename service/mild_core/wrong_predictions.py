@@ -1,5 +1,6 @@
 """Wrong predictions of a model, and the class that it predicts most often over epochs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,78 @@ class WrongPredictions:
         planes = np.stack([self.predicted, other.predicted])
         predicted = np.where((planes == 0).any(axis=0), planes.max(axis=0), planes.min(axis=0))
         return WrongPredictions(predicted, np.maximum(self.labels, other.labels))
+
+
+MIN_RECORDS, MIN_RECORDS_PER_CLASS = 50, 10
+"""Fewer records do not show that labels and predictions have different classes."""
+
+
+@dataclass(slots=True)
+class ClassComparison:
+    """Compares the classes of predictions with those of labels, over any number of records.
+
+    Attributes
+    ----------
+    n_records
+        Number of records with a prediction.
+    n_equal, n_above, n_below
+        Number of records whose label is the predicted class, or the class above or below it.
+    labels, predicted
+        The lowest and the highest label and predicted class of these records.
+    """
+
+    n_records: int = 0
+    n_equal: int = 0
+    n_above: int = 0
+    n_below: int = 0
+    labels: tuple[int, int] = (MAX_CLASS, -1)
+    predicted: tuple[int, int] = (MAX_CLASS, -1)
+
+    def add(self, predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> None:
+        """Add records; shape (n_records,) each, -1 where a class is unknown."""
+        is_known = (predicted >= 0) & (labels >= 0)
+        if not is_known.all():
+            predicted, labels = predicted[is_known], labels[is_known]
+        if not predicted.size:
+            return
+        difference = labels.astype(np.int64) - predicted
+        self.n_records += difference.size
+        self.n_equal += int(np.count_nonzero(difference == 0))
+        self.n_above += int(np.count_nonzero(difference == 1))
+        self.n_below += int(np.count_nonzero(difference == -1))
+        self.labels = min(self.labels[0], int(labels.min())), max(self.labels[1], int(labels.max()))
+        self.predicted = min(self.predicted[0], int(predicted.min())), max(self.predicted[1], int(predicted.max()))
+
+    def describe_mismatch(self, is_whole: bool, names: Sequence[str] | None = None) -> str | None:
+        """Describe why labels and predictions seem to be numbered differently, without a remedy; None if they do not.
+
+        They do if the labels' range is the predictions' range moved by one, and a label more often is the class beside
+        the predicted one than that class itself; or if, in a whole log, no prediction is the label.
+
+        Parameters
+        ----------
+        is_whole
+            Whether these are all records of a training; a part may have samples of few classes.
+        names
+            Name of each class; None if the classes are numbers.
+        """
+        (low, high), (lowest, highest) = self.labels, self.predicted
+        n_needed = max(MIN_RECORDS, MIN_RECORDS_PER_CLASS * (high + 1))
+        if self.n_records < n_needed or low == high or lowest == highest:
+            return None
+        first, last, first_predicted, last_predicted = (
+            repr(names[number]) if names else number for number in (low, high, lowest, highest)
+        )
+        ranges = f"labels from {first} to {last}, predictions from {first_predicted} to {last_predicted}"
+        for move, n_moved in ((1, self.n_above), (-1, self.n_below)):
+            if not names and (low - lowest, high - highest) == (move, move) and n_moved > self.n_equal:
+                return (
+                    f"the log has {ranges}, and a label is the predicted class {'plus' if move > 0 else 'minus'} 1 "
+                    f"in {n_moved:,} of {self.n_records:,} records, the class itself in {self.n_equal:,}"
+                )
+        if is_whole and not self.n_equal:
+            return f"none of the {self.n_records:,} predictions of the log is the label, with {ranges}"
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,13 @@
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mild_core.wrong_predictions import WrongPredictions, find_majority_classes
+from mild_core.wrong_predictions import ClassComparison, WrongPredictions, find_majority_classes
 
 
 @given(
@@ -26,6 +28,39 @@ def test_the_most_frequent_class_wins_and_ties_speak_against_a_change(
         if votes <= n_correct[sample]:
             best, votes = 0, n_correct[sample]
         assert (vote.suggested[sample], vote.n_votes[sample]) == (best, votes)
+
+
+LABELS = np.arange(400) % 4
+PREDICTED = np.where(np.arange(400) % 3, LABELS, (LABELS + 1) % 4)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "expected"),
+    [
+        (PREDICTED, LABELS, None),
+        (PREDICTED, LABELS + 1, "labels from 1 to 4, predictions from 0 to 3, and a label is the predicted class plus"),
+        (PREDICTED + 1, LABELS, "the predicted class minus 1"),
+        (PREDICTED + 10, LABELS, "none of the 400 predictions of the log is the label"),
+        (PREDICTED[:39], LABELS[:39] + 1, None),  # too few
+        (PREDICTED, np.where(np.arange(400) % 5, LABELS + 1, -1), "of 320 records"),  # some unknown
+        (np.zeros(400, np.int64), LABELS + 1, None),  # a network that has learnt nothing
+    ],
+)
+def test_classes_of_another_numbering_are_told_of(predicted: Any, labels: Any, expected: str | None) -> None:
+    comparison = ClassComparison()
+    for part in np.array_split(np.arange(predicted.size), 7):
+        comparison.add(predicted[part], labels[part])
+    mismatch = comparison.describe_mismatch(is_whole=True)
+    assert (expected is None and mismatch is None) or (expected or "?") in str(mismatch)
+
+
+def test_a_part_of_a_log_may_have_no_right_prediction() -> None:
+    comparison = ClassComparison()
+    comparison.add(PREDICTED + 10, LABELS)
+    assert comparison.describe_mismatch(is_whole=False) is None
+    assert "labels from 'a' to 'd', predictions from 'k' to 'n'" in str(
+        comparison.describe_mismatch(is_whole=True, names="abcdefghijklmn")
+    )
 
 
 def test_of_two_predictions_of_a_sample_the_lower_class_counts() -> None:

@@ -280,3 +280,32 @@ def test_numbers_that_may_be_ids_or_indices_are_asked_about(
         "names 40 samples by numbers up to 4079, which may be ids or indices; give --samples-by ids" in refused.stderr
     )
     assert json.loads(invoke(log, *arguments).stdout)["num_samples"] == n_samples
+
+
+ENCODINGS = {"labels from 1": LABELS + 1, "other classes": LABELS + 10}
+
+
+@pytest.mark.parametrize("labels", ENCODINGS.values(), ids=ENCODINGS.keys())
+def test_labels_of_another_numbering_than_the_predictions_are_refused(labels: NDArray[Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", predicted=PREDICTED, labels=labels)
+    rows = [
+        f"{epoch},{index},{PREDICTED[epoch, index]},{labels[index]}\n"
+        for epoch in range(len(PREDICTED))
+        for index in range(N_SAMPLES)
+    ]
+    (tmp_path / "log.tsv").write_text("epoch,sample,predicted,label\n".replace(",", "\t"))
+    with (tmp_path / "log.tsv").open("a") as file:
+        file.writelines(row.replace(",", "\t") for row in rows)
+    for name in ("log.npz", "log.tsv"):
+        result = invoke(tmp_path / name, "--out", tmp_path / "clean.csv")
+        assert result.exit_code == 2
+        assert f"{name}: the log has labels from" in result.stderr or f"{name}: none of the" in result.stderr
+        assert not (tmp_path / "clean.csv").exists()
+
+
+def test_samples_that_share_a_name_are_told_of(tmp_path: Path) -> None:
+    rows = [
+        f"{epoch},{index // 2},{int(CORRECT[epoch, index])}\n" for epoch in range(len(CORRECT)) for index in range(90)
+    ]
+    log = write_text("log.csv", "epoch,sample,correct\n" + "".join(rows))(tmp_path)
+    assert f"; {45 * len(CORRECT):,} records name a sample again in its epoch" in " ".join(invoke(log).stderr.split())

@@ -37,6 +37,7 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
         ".ndjson": NDJSON,
         ".jsonl": NDJSON,
         ".csv": _CSV,
+        ".tsv": _CSV,
         ".arrows": _ARROW,
         ".arrow": _ARROW,
         ".feather": _ARROW,

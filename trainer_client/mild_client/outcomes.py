@@ -163,7 +163,7 @@ class OutcomeRecorder:
         elif digest != self._first_digest:
             raise ParameterError(
                 f"round {round}, epoch {epoch}: the labels are others than in the first epoch, or come in another "
-                "order, so no prediction can be given to its sample; evaluate data that are not shuffled or redrawn, "
+                "order, so no prediction can be given to its sample; give data that are not shuffled or redrawn, "
                 "in the order of the sample indices"
             )
 

@@ -13,7 +13,7 @@ from mild_core.audit import Annotations, Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
-from mild_core.wrong_predictions import find_majority_classes
+from mild_core.wrong_predictions import ClassComparison, find_majority_classes
 from mild_trainer import forgetting_stats
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.data import files
@@ -242,6 +242,10 @@ def _compare_predictions(path: Path, predicted: NDArray[Any], labels: NDArray[np
         raise DataError(f"{path} holds `predicted` and no `labels`; add them, or give them with --labels")
     if predicted.dtype.kind not in "iu" or not predicted.size or predicted.min() < 0:
         raise DataError(f"{path}: predicted is {predicted.dtype}; give class numbers from 0, as integers")
+    comparison = ClassComparison()
+    comparison.add(predicted.ravel(), np.broadcast_to(labels, predicted.shape).ravel())
+    if mismatch := comparison.describe_mismatch(is_whole=True):
+        raise DataError(f"{path}: {mismatch}; number the classes of both alike")
     return np.asarray(predicted == labels, dtype=np.bool_)
 
 

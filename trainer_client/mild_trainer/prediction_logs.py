@@ -23,6 +23,7 @@ from mild_service.ingest import (
     LogAccumulator,
     LogLimits,
     NewSampleResolver,
+    check_classes,
     check_indices,
     collect_rounds,
     open_reader,
@@ -77,6 +78,7 @@ def read_log(source: FileSource) -> RecordedBits:
             _add_files(log, paths, sandbox)
     try:
         rounds = collect_rounds(log)
+        check_classes(log, is_whole=True)
         if labels is None and source.samples_by is None and resolver.ids is None:
             check_indices(log)
     except MildError as error:
@@ -185,7 +187,12 @@ def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_un
         f"with samples named by {named_by}",
     ]
     unobserved = f"; {n_unobserved:,} records without an outcome count as unobserved" if n_unobserved else ""
-    return " ".join(parts) + unobserved
+    n_repeated = log.n_records - log.count_outcomes()
+    repeated = (
+        f"; {n_repeated:,} records name a sample again in its epoch, which is right if any of its records is: check "
+        "that no two samples share a name"
+    )
+    return " ".join(parts) + unobserved + (repeated if n_repeated else "")
 
 
 _HINTS = {"label": LABELS_HINT, "field": COLUMNS_HINT}

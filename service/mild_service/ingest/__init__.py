@@ -5,7 +5,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mild_service.errors import BadRecord, UnsupportedMediaType
-from mild_service.ingest.accumulator import LoadEpoch, LogAccumulator, StoredEpoch, check_indices, collect_rounds
+from mild_service.ingest.accumulator import (
+    LoadEpoch,
+    LogAccumulator,
+    StoredEpoch,
+    check_classes,
+    check_indices,
+    collect_rounds,
+)
 from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Reader
 from mild_service.ingest.sample_resolvers import (
     NewSampleResolver,
@@ -32,6 +39,7 @@ __all__ = [
     "SampleResolver",
     "SamplesBy",
     "StoredEpoch",
+    "check_classes",
     "check_indices",
     "collect_rounds",
     "open_reader",

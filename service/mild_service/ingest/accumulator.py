@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.errors import MildError
 from mild_core.types import EpochBits, RoundBits
-from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
+from mild_core.wrong_predictions import ClassComparison, ClassNumbers, WrongPredictions
 from mild_service.errors import InvalidRequest, LimitExceeded
 from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Numbers, conflict_error, record_error
 
@@ -188,6 +188,7 @@ class LogAccumulator:
         self.n_records = 0
         self._classes = ClassAccumulator(limits.n_samples) if keep_classes else None
         self._with_classes: set[EpochKey] = set()
+        self.comparison = ClassComparison()
         self._contradictory: dict[EpochKey, list[Numbers]] = {}
 
     @property
@@ -203,6 +204,10 @@ class LogAccumulator:
     def count_named_samples(self) -> int:
         """Return the number of samples that any record names."""
         return int(np.count_nonzero(np.bitwise_or.reduce(list(self._marks.values())))) if self._marks else 0
+
+    def count_outcomes(self) -> int:
+        """Return the number of samples and epochs that any record names; the other records are repetitions."""
+        return sum(int(np.count_nonzero(marks)) for marks in self._marks.values())
 
     def count_contradictory(self, key: EpochKey) -> int:
         """Return the number of samples of an epoch that were seen both correct and wrong."""
@@ -239,6 +244,8 @@ class LogAccumulator:
                 "send it in parts, or have MILD_MAX_LOG_RECORDS raised"
             )
         self._extend_marks(int(batch.samples.max()) + 1)
+        if batch.predicted is not None and batch.labels is not None:
+            self.comparison.add(batch.predicted - 1, batch.labels - 1)
         for key, records in _split_by_epoch(batch, self.limits.n_epochs):
             self._add_records(batch, key, records)
 
@@ -339,6 +346,16 @@ def check_indices(log: LogAccumulator) -> None:
             f"the log names {n_named} samples by numbers up to {log.n_samples - 1}, which may be ids or indices; send "
             "samples_by=ids, or samples_by=indices if the samples in between are samples, too"
         )
+
+
+def check_classes(log: LogAccumulator, is_whole: bool) -> None:
+    """Raise `InvalidRequest` if the labels and the predictions of a log seem to be numbered differently.
+
+    `is_whole` is as in `ClassComparison.describe_mismatch`.
+    """
+    class_names = log.limits.options.class_names
+    if mismatch := log.comparison.describe_mismatch(is_whole, None if class_names is None else class_names.names):
+        raise InvalidRequest(f"{mismatch}; number the classes of both alike")
 
 
 def collect_rounds(log: LogAccumulator) -> list[RoundBits]:

@@ -1,5 +1,6 @@
 """Batches of records as columns, which the readers of all formats yield, and the checks of their values."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -220,7 +221,7 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
     name
         Name of the field. The values of ``correct`` may also be booleans.
     values
-        Value of each record; None if absent. A float without a fraction counts as an integer.
+        Value of each record; None or NaN if absent. A float without a fraction counts as an integer.
 
     Raises
     ------
@@ -249,11 +250,14 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
 
 
 def to_integers(values: Sequence[Any]) -> Sequence[Any]:
-    """Return `values` with integers in place of floats without a fraction, such as 3.0."""
-    return [
-        int(value) if type(value) is float and value.is_integer() and abs(value) <= MAX_WHOLE else value
-        for value in values
-    ]
+    """Return `values` with integers in place of floats without a fraction, such as 3.0, and None in place of NaN."""
+    return [_to_integer(value) if type(value) is float else value for value in values]
+
+
+def _to_integer(value: float) -> float | None:
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= MAX_WHOLE else value
 
 
 def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
@@ -296,11 +300,15 @@ def make_class_column(rows: RowNumbers, name: str, values: Sequence[Any], class_
     """
     if class_names is None or str not in set(map(type, values)):
         return check_class_numbers(rows, make_column(rows, name, values), name, class_names)
+    values = to_integers(values)
     texts = np.array([type(value) is str for value in values])
     absent = np.array([value is None for value in values])
     if not (texts | absent).all():
-        first = int(np.argmin(texts | absent))
-        raise rows.make_error(first, name, f"got {abbreviate(values[first])}, the name of a class is needed as before")
+        is_number = ~(texts | absent)
+        others, needed = (texts, "a class number") if 2 * texts.sum() <= (~absent).sum() else (is_number, "a name")
+        first = int(np.argmax(others))
+        reason = f"got {abbreviate(values[first])}, {needed} is needed as in other records, or nothing if it is unknown"
+        raise rows.make_error(first, name, reason)
     positions = texts.nonzero()[0]
     column = Column(np.zeros(len(values), dtype=np.int64), absent)
     column.values[positions] = _locate_errors(

@@ -51,6 +51,7 @@ class CsvReader:
         self._limits = limits
         self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
         self._names: list[str] | None = None
+        self._header: list[str] = []
         self._separator = ","
         self._rest, self._rest_line = b"", 0  # the first lines of a record whose quoted value is not complete
         self._column_types = list(product(("int64", "string"), ("int64", "double"), ("bool", "double")))
@@ -94,7 +95,7 @@ class CsvReader:
         while block and self._names is None:
             line, _, block = block.partition(b"\n")
             if line.strip() and not _SEPARATOR_LINE.fullmatch(line):
-                self._names, self._separator = _parse_header(first, line, self._limits.options)
+                self._header, self._names, self._separator = _parse_header(first, line, self._limits.options)
             first += 1
         return first, block
 
@@ -142,7 +143,8 @@ class CsvReader:
             first, block, self._rest = self._rest_line, self._rest + b"\n" + block, b""
         numbers, records = [], []
         for number, cells in self._split_records(first, block):
-            if not any(map(str.strip, cells)):
+            texts = list(map(str.strip, cells))
+            if not any(texts) or texts == self._header:  # written again by a program that appends tables
                 continue
             if len(cells) != len(names):
                 raise record_error("line", number, None, f"it has {len(cells)} cells, the header names {len(names)}")
@@ -170,7 +172,7 @@ class CsvReader:
     def _split_records(self, first: int, block: bytes) -> Iterator[tuple[int, list[str]]]:
         """Yield the first line and the cells of each record; keep the lines of one that ends after the block."""
         lines = block.split(b"\n")
-        reader = csv.reader(_decode_lines(first, lines), delimiter=self._separator, strict=True)
+        reader = _read_cells(first, lines, self._separator)
         while True:
             n_read = reader.line_num
             try:
@@ -187,8 +189,8 @@ class CsvReader:
             yield first + n_read, cells
 
 
-def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str], str]:
-    """Return the field of each column and the separator.
+def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str], list[str], str]:
+    """Return the header's cells, the field of each column and the separator.
 
     Columns that hold no field are called ``""``; those of AUM's records keep their names.
     """
@@ -197,7 +199,7 @@ def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str
     error: csv.Error | None = None
     for separator in _SEPARATORS:
         try:
-            cells = next(csv.reader(_decode_lines(line, [text]), delimiter=separator, strict=True))
+            cells = next(_read_cells(line, [text], separator))
         except csv.Error as raised:
             error = raised
             continue
@@ -205,13 +207,14 @@ def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str
         headers.append(names)
         aum_records.check_header(line, names)
         if aum_records.is_header(names):
-            return names, separator
+            return names, names, separator
         if required <= set(names):
-            return _check_header(line, names, options), separator
+            return names, _check_header(line, names, options), separator
     if not headers:
         assert error is not None, "each separator gives a header or an error"
         raise _csv_error(line, text, error)
-    return _check_header(line, max(headers, key=len), options), ","
+    names = max(headers, key=len)
+    return names, _check_header(line, names, options), ","
 
 
 def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]:
@@ -236,8 +239,14 @@ def _decode_lines(first: int, lines: Sequence[bytes]) -> Iterator[str]:
             raise _csv_error(number, line, error) from error
 
 
+def _read_cells(first: int, lines: Sequence[bytes], separator: str) -> Any:
+    """Return a reader of the cells of lines, a `csv.reader`; `first` is the number of the first line."""
+    return csv.reader(_decode_lines(first, lines), delimiter=separator, skipinitialspace=True, strict=True)
+
+
 def _csv_error(number: int, line: bytes, error: Exception) -> Exception:
-    return record_error("line", number, None, f"it is not CSV in UTF-8 ({error}), got {abbreviate(line)}")
+    hint = "; save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+    return record_error("line", number, None, f"it is not CSV in UTF-8 ({error}), got {abbreviate(line)}{hint}")
 
 
 def _quote_error(number: int) -> Exception:

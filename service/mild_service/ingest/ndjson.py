@@ -1,6 +1,8 @@
 """NDJSON logs: one JSON object per line."""
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -76,6 +78,9 @@ def _parse_line(number: int, line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
+        if b"NaN" in line:
+            with suppress(ValueError):
+                return json.loads(line)  # which Python's json writes, and JSON does not know
         hint = "; send a JSON array as application/json" if line.lstrip().startswith(b"[") else ""
         reason = f"it is not JSON ({error}), got {abbreviate(line)}; an object such as {EXAMPLE} is needed{hint}"
         raise record_error("line", number, None, reason) from error

@@ -37,6 +37,7 @@ from mild_service.ingest import (
     SampleResolver,
     SamplesBy,
     StoredEpoch,
+    check_classes,
     check_indices,
     collect_rounds,
     open_reader,
@@ -148,6 +149,8 @@ class PredictionWriter:
             If the run does not accept the log.
         LabelsConflict
             If the log states other labels than those of the run, or of its other logs.
+        InvalidRequest
+            If its labels and predictions seem to be numbered differently.
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
@@ -169,6 +172,7 @@ class PredictionWriter:
                 limits, load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key), keep_classes=True
             )
             await self._read_body(media_type, body, log)
+            check_classes(log, is_whole=False)
             if log.labels is not None and (log.labels >= 0).any():
                 await self._labels.record_logged_labels(run, log.labels)
             ids = run.ids if names is not None and names.is_used else None
@@ -210,7 +214,7 @@ class PredictionWriter:
             If the log is malformed or exceeds a limit.
         InvalidRequest
             If a round before the last one of the log has no records, or if the log names samples by numbers of which
-            nothing says whether they are indices.
+            nothing says whether they are indices, or if its labels and predictions seem to be numbered differently.
         """
         max_samples = self._settings.max_samples
         if n_samples is not None and not 1 <= n_samples <= max_samples:
@@ -222,6 +226,7 @@ class PredictionWriter:
             limits = self._build_limits(n_samples or max_samples, names, LogOptions(columns or {}, ClassNames()))
             log = LogAccumulator(limits, infer_samples=n_samples is None)
             await self._read_body(media_type, body, log)
+            check_classes(log, is_whole=True)
             if n_samples is None and samples_by is None and names.ids is None:
                 await self._run_in_thread(partial(check_indices, log))
             return await self._run_in_thread(partial(collect_rounds, log)), names.ids

@@ -83,6 +83,22 @@ def test_names_and_numbers_of_classes_are_not_mixed(media_type: str) -> None:
         read_batches(media_type, records, class_names=ClassNames())
 
 
+@pytest.mark.parametrize(
+    ("predicted", "number", "message"),
+    [
+        ([1, 2, 1, "inf"], 3, "got 'inf', a class number is needed as in other records, or nothing if it is unknown"),
+        (["cat", "dog", 1, "cat"], 2, "got 1, a name is needed as in other records"),
+    ],
+)
+def test_the_cell_that_differs_from_the_others_is_named(predicted: list[Any], number: int, message: str) -> None:
+    records = [{"epoch": 0, "sample": i, "predicted": value, "label": value} for i, value in enumerate(predicted)]
+    for media_type, first in (("text/csv", 2), ("application/x-ndjson", 1)):
+        if media_type == "text/csv" and isinstance(predicted[0], str):
+            continue  # where a number may be a name
+        with pytest.raises(BadRecord, match=f"line {first + number}, column predicted: {message}"):
+            read_batches(media_type, records, class_names=ClassNames())
+
+
 @pytest.mark.parametrize("media_type", ["text/csv", "application/x-ndjson"])
 def test_names_of_classes_are_refused_where_numbers_are_needed(media_type: str) -> None:
     with pytest.raises(BadRecord, match="column predicted: got 'cat', an integer is needed"):

@@ -1,6 +1,8 @@
 """Formats of text: what a line or a row may be, and how a bad one is named."""
 
 import json
+import math
+from typing import Any
 
 import pytest
 
@@ -144,11 +146,31 @@ ROW = [(2, 0, 0, 1, 1), (3, 0, 5, 2, 0)]
         b"epoch,sample,correct,label,predicted\n0,1,,3.0,3\n5,2,0,,\n",
         b"epoch,sample,predicted,label,correct\n0,1,3,3,1\n5,2,3,4,0\n",
         b"epoch,sample,correct\n0,1,1\n5,2,0\n,,\n",
+        b'"epoch", "sample", "correct"\n"0", "1", "1"\n5, 2, 0\n',
+        b"epoch,sample,correct\n0,1,1\n5,2,0\nepoch,sample,correct\n",
     ],
 )
 def test_csv_is_read_as_spreadsheets_and_data_frames_write_it(body: bytes) -> None:
     for cuts in ((), range(1, len(body))):
         assert read(CSV, body, cuts) == ROW
+
+
+@pytest.mark.parametrize("media_type", [CSV, NDJSON, JSON])
+def test_nan_is_no_outcome_in_any_text(media_type: str) -> None:
+    records: list[dict[str, Any]] = [
+        {"epoch": 0, "sample": 1, "correct": True, "label": math.nan},
+        {"epoch": 5, "sample": 2, "correct": False, "label": 4},
+    ]
+    body = WRITERS[media_type](records)
+    assert b"nan" in body.lower()
+    assert [row[1:] for row in read(media_type, body)] == [row[1:] for row in ROW]
+    with pytest.raises(BadRecord, match="column epoch: it is missing"):
+        read(media_type, WRITERS[media_type]([{**records[0], "epoch": math.nan}]))
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_remedy() -> None:
+    with pytest.raises(BadRecord, match=r"line 2: it is not CSV in UTF-8 .* save the file as UTF-8"):
+        read(CSV, "epoch,sample,correct\n0,bär,1\n".encode("latin-1"))
 
 
 def test_a_spreadsheet_may_name_the_separator_first() -> None:
