@@ -233,6 +233,11 @@ LINES = b'{"epoch": 0, "sample": 0, "correct": true}\n'
         ("array.jsonl", b"\n [" + LINES + b"]", ("application/json", None)),
         ("dynamics_epoch_0.jsonl", b'{"guid": 0, "logits_epoch_0": [1.0], "gold": 0}\n', (CARTOGRAPHY, None)),
         ("dynamics.jsonl.gz", gzip.compress(b'{"guid": 0, "logits_epoch_0": [1.0]}\n', mtime=0), (CARTOGRAPHY, "gzip")),
+        (
+            "members.ndjson",
+            b"".join(gzip.compress(part, mtime=0) for part in (b"", b"[", b'{"epoch": 0}]')),
+            ("application/json", "gzip"),
+        ),
         ("compressed.csv", gzip.compress(b"epoch,sample,correct\n", mtime=0), ("text/csv", "gzip")),
         ("plain.csv.gz", b"epoch,sample,correct\n", ("text/csv", None)),
         ("log.csv.zst", b"\x28\xb5\x2f\xfd", ("text/csv", "zstd")),

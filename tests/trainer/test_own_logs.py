@@ -72,6 +72,14 @@ def test_the_folder_of_another_tool_becomes_a_clean_set(write: Callable[[Path], 
     assert [row["suggested"] for row in rows] == [""] * N_CLEAN + suggested
 
 
+def test_a_compressed_log_of_several_parts_is_read_whole(tmp_path: Path) -> None:
+    log = logs.write_pandas_csv(tmp_path)
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(gzip.compress(b"".join(lines[i : i + 400])) for i in range(0, len(lines), 400)))
+    rows, _ = select(log, *COLUMNS)
+    assert [row["id"] for row in rows] == IDS
+
+
 def test_forgetting_statistics_become_a_clean_set(tmp_path: Path) -> None:
     rows, result = select(logs.write_forgetting(tmp_path))
     assert [row["index"] for row in rows] == [str(index) for index in range(N_SAMPLES)]

@@ -208,10 +208,18 @@ def _read_head(path: Path) -> tuple[bytes, str | None]:
     except OSError as error:
         raise ParameterError(f"the log {path} cannot be read ({error.strerror}); give a file that can be") from error
     encoding = next((kind for mark, kind in _ENCODING_MARKS.items() if head.startswith(mark)), None)
-    if encoding == "gzip":
-        with contextlib.suppress(zlib.error):  # who reads all of it says what is wrong
-            head = zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
-    return head, encoding
+    return _inflate_head(head) if encoding == "gzip" else head, encoding
+
+
+def _inflate_head(compressed: bytes) -> bytes:
+    """Return the first bytes of a gzip stream of one or several members; none of what is damaged."""
+    head = b""
+    with contextlib.suppress(zlib.error):  # who reads all of it says what is wrong
+        while compressed and len(head) < _HEAD_BYTES:
+            inflater = zlib.decompressobj(wbits=31)
+            head += inflater.decompress(compressed, _HEAD_BYTES - len(head))
+            compressed = inflater.unused_data
+    return head
 
 
 def _detect_json_lines(path: Path, head: bytes) -> str:

@@ -79,20 +79,23 @@ def compress(body: bytes, coding: Coding) -> bytes:
 
 
 class _GzipInflater:
-    """Decompresses a gzip stream of one member."""
+    """Decompresses a gzip stream of any number of members, as bgzip writes; zeros may pad it after a member."""
 
     def __init__(self) -> None:
         self._decompressor = zlib.decompressobj(wbits=31)
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         try:
-            while chunk and not self._decompressor.eof:
+            while chunk:
+                if self._decompressor.eof:
+                    chunk = chunk.lstrip(b"\0")
+                    if not chunk:
+                        return
+                    self._decompressor = zlib.decompressobj(wbits=31)
                 yield self._decompressor.decompress(chunk, _PIECE_BYTES)
                 chunk = self._decompressor.unconsumed_tail or self._decompressor.unused_data
         except zlib.error as error:
             raise _decompression_error("gzip", error) from error
-        if chunk:
-            raise MalformedBody("something follows the gzip stream; compress the body again, or send it uncompressed")
 
     def end(self) -> None:
         if not self._decompressor.eof:
