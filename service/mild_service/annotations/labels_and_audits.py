@@ -81,7 +81,8 @@ class LabelsAndAudits:
             run, logged = await self._read_logged_labels(run)
             if logged is not None:
                 await anyio.to_thread.run_sync(_check_logged_labels, run, labels, logged)
-            outcome, digest = await self._store.annotations.put_labels(run, labels)
+            compared = None if logged is None else run.logged_labels
+            outcome, digest = await self._store.annotations.put_labels(run, labels, compared=compared)
             if outcome == "frozen":
                 raise LabelsFrozen(
                     f"run {run.run_id!r} has epochs that were recorded with other labels; send the same labels, "
@@ -93,9 +94,9 @@ class LabelsAndAudits:
                     result = "replaced"
                 self._telemetry.annotations.labels("labels", result).inc()
                 return result, digest
-            run = await self._refresh(run)
+            run = await self.refresh(run)
 
-    async def record_logged_labels(self, run: Run, logged: NDArray[np.int64]) -> None:
+    async def record_logged_labels(self, run: Run, logged: NDArray[np.int64]) -> Run:
         """Compare the labels in a log with those of the run, or of its other logs, which are kept for that.
 
         Parameters
@@ -105,6 +106,11 @@ class LabelsAndAudits:
         logged
             Shape (n_samples,), the given labels in the log, -1 where unknown.
 
+        Returns
+        -------
+        run
+            A record of the run that refers to the labels with which those in the log were compared.
+
         Raises
         ------
         LabelsConflict
@@ -112,28 +118,28 @@ class LabelsAndAudits:
             purpose.
         """
         samples = np.flatnonzero(logged >= 0)
-        labels = await self.read_labels(run, samples)
+        run, labels = await self._read_labels(run, samples)
         if labels is not None and np.array_equal(labels, logged[samples]):
-            return  # so that the usual post reads no other labels, and no planted samples
+            return run  # so that the usual post reads no other labels, and no planted samples
         (first_round,) = await self._store.rounds.get(run, range(1))
         if first_round.planted is not None:
             planted = await self._store.bitmaps.read_set(run, first_round.planted)
             logged = np.where(bitmap.unpack(planted, run.spec.num_samples), -1, logged)
         while True:
-            labels = await self.read_labels(run, np.arange(run.spec.num_samples))
+            run, labels = await self._read_labels(run, np.arange(run.spec.num_samples))
             if labels is not None:
                 await anyio.to_thread.run_sync(_check_logged_labels, run, labels, logged)
-                return
+                return run
             run, earlier = await self._read_logged_labels(run)
             if earlier is not None:
                 await anyio.to_thread.run_sync(_check_logged_labels, run, earlier, logged)
                 if not ((logged >= 0) & (earlier < 0)).any():
-                    return
+                    return run
                 logged = np.maximum(logged, earlier)
             outcome, _ = await self._store.annotations.put_labels(run, logged + 1, "logged_labels")
             if outcome != "moved":
-                return
-            run = await self._refresh(run)
+                return run
+            run = await self.refresh(run)
 
     async def put_audit(self, run: Run, change: AuditChange) -> AuditUpdate:
         """Add marks to the audit of a run, or remove marks. A new mark of a sample replaces the stored one.
@@ -163,7 +169,7 @@ class LabelsAndAudits:
                 added = merged.n_known - remaining_audit.n_known
                 removed = bitmap.popcount(stored_audit.known & change.removed)
                 return AuditUpdate(merged, added, stored_audit.count_contradictions(change.added), removed)
-            run = await self._refresh(run)
+            run = await self.refresh(run)
 
     async def read_audit(self, run: Run) -> tuple[Run, Audit]:
         """Read the audit of a run.
@@ -216,10 +222,13 @@ class LabelsAndAudits:
         StoreDamaged
             If the labels are missing in the store.
         """
-        _, labels = await self._read_current(
+        return (await self._read_labels(run, samples))[1]
+
+    async def _read_labels(self, run: Run, samples: NDArray[np.int64]) -> tuple[Run, NDArray[np.int64] | None]:
+        """Read the given labels of some samples, with a record of the run that refers to them."""
+        return await self._read_current(
             run, "labels", lambda run, ref: self._store.annotations.read_labels(run, ref, samples)
         )
-        return labels
 
     async def _read_logged_labels(self, run: Run) -> tuple[Run, NDArray[np.int64] | None]:
         """Read the given labels in the logs of a run, -1 where unknown; None without a log whose epochs are stored."""
@@ -245,7 +254,7 @@ class LabelsAndAudits:
             try:
                 return run, await read(run, ref)
             except StoreDamaged:
-                run = await self._refresh(run)
+                run = await self.refresh(run)
                 if run.annotation_ref(name) == ref:
                     raise
         raise StoreUnavailable(
@@ -253,7 +262,7 @@ class LabelsAndAudits:
             "ask again"
         )
 
-    async def _refresh(self, run: Run) -> Run:
+    async def refresh(self, run: Run) -> Run:
         """Return the current record of a run, or `run` if the run was deleted and created again."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from anyio import CapacityLimiter, from_thread, to_thread
@@ -44,11 +44,14 @@ from mild_service.ingest import (
 )
 from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sandbox import Sandbox
-from mild_service.models import Epoch, Round, Run, SampleIdsRef
+from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
 from mild_service.store import PackedEpoch, Store, stale_attempt_error, wrong_round_error
 
 T = TypeVar("T")
+
+ComparedLabels: TypeAlias = AnnotationRef | Literal["unchecked"] | None
+"""Labels of the run with which those in a log were compared; ``unchecked`` if the log states none."""
 
 _BLOCK_BYTES = 1024 * 1024
 """Size of the blocks of a body that are parsed in a worker thread."""
@@ -173,12 +176,17 @@ class PredictionWriter:
             )
             await self._read_body(media_type, body, log)
             check_classes(log, is_whole=False)
-            if log.labels is not None and (log.labels >= 0).any():
-                await self._labels.record_logged_labels(run, log.labels)
+            labels = await self._compare_labels(run, log)
             ids = run.ids if names is not None and names.is_used else None
-            epochs = [await self._store_epoch(run, key, log, complete, attempt, ids) for key in log.epoch_keys]
+            epochs = [await self._store_epoch(run, key, log, complete, attempt, ids, labels) for key in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)
         return LogResult(log.n_records, epochs)
+
+    async def _compare_labels(self, run: Run, log: LogAccumulator) -> ComparedLabels:
+        """Compare the labels in a log with those of the run, and return the reference to the latter."""
+        if log.labels is None or not (log.labels >= 0).any():
+            return "unchecked"
+        return (await self._labels.record_logged_labels(run, log.labels)).labels
 
     async def read_standalone(
         self,
@@ -311,6 +319,7 @@ class PredictionWriter:
         complete: bool,
         attempt: int | None,
         ids: SampleIdsRef | None,
+        labels: ComparedLabels,
     ) -> MergedEpoch:
         """Merge one epoch of a log with its stored part, and commit the result; repeat after concurrent changes."""
         log_part = await self._run_in_thread(
@@ -350,9 +359,11 @@ class PredictionWriter:
                     round_.members,
                     wrong_predictions=packed.wrong_predictions,
                     ids=ids,
+                    labels=labels,
                 ):
                     self._telemetry.epochs.labels(merged.state).inc()
                     return merged
+                labels = await self._compare_labels(await self._labels.refresh(run), log)
             except StaleAttempt:
                 if attempt is not None:
                     raise

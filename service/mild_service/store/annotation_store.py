@@ -34,9 +34,15 @@ class AnnotationStore:
         self._context = context
 
     async def put_labels(
-        self, run: Run, labels: NDArray[np.integer], name: Literal["labels", "logged_labels"] = "labels"
+        self,
+        run: Run,
+        labels: NDArray[np.integer],
+        name: Literal["labels", "logged_labels"] = "labels",
+        compared: AnnotationRef | None = None,
     ) -> tuple[PutOutcome, str]:
         """Store labels with the smallest sufficient integer width; return the outcome and their digest.
+
+        The outcome is ``moved``, too, if the run has labels from the other source that `labels` were not compared with.
 
         Parameters
         ----------
@@ -46,6 +52,8 @@ class AnnotationStore:
             Shape (n_samples,), values in 0..2**32-1.
         name
             The annotation that they are.
+        compared
+            The labels from the other source that they were compared with; None if there are none.
 
         Raises
         ------
@@ -56,7 +64,7 @@ class AnnotationStore:
         packed = labels.astype(dtype)
         starts = range(0, packed.size, codec.CHUNK_SAMPLES)
         return await self._put_values(
-            run, name, [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts]
+            run, name, [packed[start : start + codec.CHUNK_SAMPLES].tobytes() for start in starts], compared=compared
         )
 
     async def put_audit(self, run: Run, audit: Audit, draw: DrawChoice | None = None) -> tuple[PutOutcome, str]:
@@ -149,7 +157,12 @@ class AnnotationStore:
         return Audit(n_samples, known, clean, *random)
 
     async def _put_values(
-        self, run: Run, name: AnnotationName, values: Sequence[bytes], draw: DrawChoice | None = None
+        self,
+        run: Run,
+        name: AnnotationName,
+        values: Sequence[bytes],
+        draw: DrawChoice | None = None,
+        compared: AnnotationRef | None = None,
     ) -> tuple[PutOutcome, str]:
         """Store one value per chunk and set the run's reference; return the outcome and the digest of all of it."""
         context, old = self._context, run.annotation_ref(name)
@@ -169,10 +182,12 @@ class AnnotationStore:
             run.uid,
             context.now(),
             name,
-            "" if old is None else codec.encode_annotation_ref(old),
+            codec.encode_annotation_ref(old),
             old_field,
             codec.encode_annotation_ref(new),
             int(name == "labels"),
+            {"labels": "logged_labels", "logged_labels": "labels", "audit": ""}[name],
+            codec.encode_annotation_ref(compared),
         ]
         with translate_errors():
             # Checked before chunks >= 1 are written to other slots: a refused write must leave nothing behind.

@@ -91,9 +91,13 @@ def decode_set_ref(value: bytes) -> SetRef | None:
     return SetRef(int(round_), digest, int(n_members))
 
 
-def encode_annotation_ref(ref: AnnotationRef) -> str:
-    """Encode a reference to labels or to an audit."""
-    return f"{ref.version}:{ref.digest}" + (f":{encode_draw(ref.draw).decode()}" if ref.draw else "")
+def encode_annotation_ref(ref: AnnotationRef | None) -> str:
+    """Encode a reference to labels or to an audit; None becomes empty."""
+    return (
+        ""
+        if ref is None
+        else f"{ref.version}:{ref.digest}" + (f":{encode_draw(ref.draw).decode()}" if ref.draw else "")
+    )
 
 
 def decode_annotation_ref(value: bytes | None) -> AnnotationRef | None:

@@ -6,6 +6,7 @@ from typing import Literal
 from mild_service.errors import EpochConflict, EpochKindConflict
 from mild_service.models import (
     NO_PRECONDITION,
+    AnnotationRef,
     CommitOutcome,
     Epoch,
     EpochKind,
@@ -122,6 +123,7 @@ class EpochStore:
         shards: Sequence[str] = (),
         wrong_predictions: Sequence[bytes] = (),
         ids: SampleIdsRef | None = None,
+        labels: AnnotationRef | Literal["unchecked"] | None = "unchecked",
     ) -> bool:
         """Replace the record and the bits of an epoch atomically, unless the stored record is no longer `old`.
 
@@ -145,11 +147,13 @@ class EpochStore:
             Wrong predictions, one value per chunk; empty if the epoch has no wrong predictions.
         ids
             The sample ids by which the log names samples; None if the log names samples by number.
+        labels
+            The labels of the run with which those in the log were compared; None if the run had none.
 
         Returns
         -------
         bool
-            False, with nothing changed, if the stored record is no longer `old`, or the members have changed.
+            False, with nothing changed, if the stored record is no longer `old`, or members or `labels` have changed.
 
         Raises
         ------
@@ -171,6 +175,7 @@ class EpochStore:
             _encode_members(checked_members),
             " ".join(merged_away),
             "*" if ids is None else codec.encode_sample_ids_ref(ids),
+            "*" if labels == "unchecked" else codec.encode_annotation_ref(labels),
         ]
         script_keys = self._writer.script_keys(run, round_)
         await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)

@@ -1,8 +1,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from redis import Redis
 
 from mild_core import bitmap
@@ -13,6 +15,7 @@ from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
     EpochKindConflict,
+    LabelsConflict,
     RoundFinished,
     RunNotFound,
     StaleAttempt,
@@ -195,3 +198,76 @@ async def test_a_merge_that_never_comes_through_is_given_up(
     monkeypatch.setattr("mild_service.recording.prediction_writer._ATTEMPTS", 0)
     with pytest.raises(StoreUnavailable, match="send the same log again"):
         await post(predictions, run, range(10))
+
+
+LABELS = np.arange(N) % 3
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, meanwhile: Meanwhile) -> None:
+    """Let something happen just before the next call of a method of the store."""
+    method = getattr(owner, name)
+
+    async def late_method(*arguments: Any, **keywords: Any) -> Any:
+        monkeypatch.setattr(owner, name, method)
+        await meanwhile()
+        return await method(*arguments, **keywords)
+
+    monkeypatch.setattr(owner, name, late_method)
+
+
+async def post_labels(predictions: PredictionWriter, run: Run, labels: NDArray[np.int64]) -> LogResult:
+    records = [{"epoch": 0, "sample": i, "predicted": label, "label": label} for i, label in enumerate(labels.tolist())]
+    return await predictions.merge_log(run, NDJSON, body(as_ndjson(records), None), False, None)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "earlier"),
+    [("annotations", "put_labels", None), ("epochs", "merge", None), ("epochs", "merge", LABELS)],
+)
+async def test_labels_that_are_put_while_a_log_is_merged_win(
+    predictions: PredictionWriter,
+    store: Store,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: str,
+    name: str,
+    earlier: NDArray[np.int64] | None,
+) -> None:
+    labels_and_audits = LabelsAndAudits(store, Telemetry())
+    if earlier is not None:
+        await labels_and_audits.put_labels(run, earlier)
+        run = await store.runs.get("a")
+
+    async def put() -> None:
+        await labels_and_audits.put_labels(await store.runs.get("a"), LABELS + 1)
+
+    interrupt(monkeypatch, getattr(store, owner), name, put)
+    with pytest.raises(LabelsConflict, match="all by -1: number the classes alike"):
+        await post_labels(predictions, run, LABELS)
+    assert (await round_0(store, run)).all_epochs == {}
+    assert await labels_and_audits.read_label(await store.runs.get("a"), 2) == 3
+    assert (await post_labels(predictions, run, LABELS + 1)).epochs[0].state == "committed"
+
+
+@pytest.mark.parametrize(("owner", "name"), [("annotations", "put_labels"), ("epochs", "merge")])
+async def test_the_same_labels_that_are_put_while_a_log_is_merged_are_no_conflict(
+    predictions: PredictionWriter, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch, owner: str, name: str
+) -> None:
+    labels_and_audits = LabelsAndAudits(store, Telemetry())
+    interrupt(monkeypatch, getattr(store, owner), name, lambda: labels_and_audits.put_labels(run, LABELS))
+    assert (await post_labels(predictions, run, LABELS)).epochs[0].state == "committed"
+
+
+@pytest.mark.parametrize("has_tried", [False, True])
+async def test_labels_of_a_log_that_comes_while_others_are_put_win(
+    predictions: PredictionWriter, store: Store, run: Run, monkeypatch: pytest.MonkeyPatch, has_tried: bool
+) -> None:
+    labels_and_audits = LabelsAndAudits(store, Telemetry())
+    if has_tried:  # a log whose epochs were not stored states nothing yet
+        await labels_and_audits.record_logged_labels(run, LABELS)
+        run = await store.runs.get("a")
+    interrupt(monkeypatch, store.annotations, "put_labels", lambda: post_labels(predictions, run, LABELS))
+    with pytest.raises(LabelsConflict, match="all by -1: number the classes alike"):
+        await labels_and_audits.put_labels(run, LABELS + 1)
+    assert (await store.runs.get("a")).labels is None
+    await labels_and_audits.put_labels(await store.runs.get("a"), LABELS)
