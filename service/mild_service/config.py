@@ -15,7 +15,7 @@ _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://.*")
 class Settings(BaseSettings):
     """Settings of the service; each is read from the environment variable ``MILD_<NAME>``."""
 
-    model_config = SettingsConfigDict(env_prefix="MILD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MILD_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     store_url: str | None = Field(
         None,

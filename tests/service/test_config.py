@@ -14,6 +14,14 @@ def test_settings_come_from_the_environment_and_stay(monkeypatch: pytest.MonkeyP
         settings.max_samples = 78  # type: ignore[misc]  # it is frozen
 
 
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"MILD_{name.upper()}", "")
+    assert Settings(store_url="redis://localhost") == Settings.model_construct(
+        **{name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
+    ).model_copy(update={"store_url": "redis://localhost"})
+
+
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
