@@ -41,12 +41,18 @@ class HttpBackend:
         RunExists
             If the run has epochs or finished rounds, and `resume_from` is None.
         ResumeError
-            If the service does not have all epochs before `resume_from`.
+            If the service does not have all rounds and epochs before `resume_from`.
         """
         self._spec = spec = to_spec(spec)
         try:
             answer = self._client.open_run(spec, resume_from)
         except Conflict as conflict:
+            if conflict.code == "round-not-open" and resume_from is not None:
+                raise ResumeError(
+                    f"run {spec.run_id} goes on at round {resume_from.round}, epoch {resume_from.epoch}, and the "
+                    f"service has not finished the rounds before ({conflict.detail}); its store was lost or replaced: "
+                    "start a new run, or give the address of the service that has this one"
+                ) from conflict
             if conflict.code != "round-finished" or resume_from is None:
                 raise
             resume_from = Position(resume_from.round + 1, 0)
@@ -149,5 +155,5 @@ class HttpBackend:
             raise ResumeError(
                 f"run {run_id} goes on at round {position.round}, epoch {position.epoch}, but the service holds "
                 f"{len(stored_epochs)} of the {position.epoch} epochs before; its store was lost or replaced: start a "
-                "new run"
+                "new run, or give the address of the service that has this one"
             )
