@@ -35,6 +35,8 @@ PASSED_ON = {
     "{where}: {reason}{BadRecord.remedy}",
     "{str(first['ctx']['error'])}",
     "{path}: {text}{hint}",
+    "labels are outside 0..{n_classes - 1}, such as {found}",
+    "{n_outside} of {labels.size} labels are outside 0..{highest}, such as {found}",
     "{file.path}: entry {error.position + 1}: {error}",
 }
 """Texts whose end is made elsewhere, and has the remedy."""

@@ -38,6 +38,34 @@ class WrongPredictions:
         return WrongPredictions(predicted, np.maximum(self.labels, other.labels))
 
 
+def describe_unknown_classes(classes: NDArray[np.integer], samples: NDArray[np.integer], n_classes: int) -> str | None:
+    """Name the first few classes outside 0..n_classes-1 with their samples, and what helps; None if all are inside.
+
+    Parameters
+    ----------
+    classes
+        Shape (n_records,), the classes that are known.
+    samples
+        Shape (n_records,), the sample of each.
+    n_classes
+        Number of classes.
+    """
+    outside = np.flatnonzero((classes < 0) | (classes >= n_classes))
+    if not outside.size:
+        return None
+    examples = ", ".join(f"{classes[i]} of sample {samples[i]}" for i in outside[:3])
+    lowest, highest = int(classes.min()), int(classes.max())
+    if (lowest, highest) == (1, n_classes):
+        cause = f"they run from 1 to {highest}, as if classes were numbered from 1: subtract 1"
+    elif lowest < 0:
+        cause = "a negative number often stands for no label: leave it out"
+    elif lowest > 0 and highest == n_classes:
+        cause = "subtract 1 if classes are numbered from 1, or else encode them as the run does"
+    else:
+        cause = "encode the classes as the run does, or open a run with the true num_classes"
+    return f"{examples}; {cause}"
+
+
 MIN_RECORDS, MIN_RECORDS_PER_CLASS = 50, 10
 """Fewer records do not show that labels and predictions have different classes."""
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,10 @@ def test_labels_let_classes_have_a_say_and_outlive_the_process(epochs: list[Epoc
     assert selector.labels is None
     with pytest.raises(ParameterError, match=r"labels has shape \(3,\); .*shape \(600,\)"):
         selector.put_labels(np.zeros(3, dtype=np.uint8))
+    selector.open(replace(spec, num_classes=3))
+    with pytest.raises(ParameterError, match=r"outside 0\.\.2, such as 3 of sample 2, 3 of sample 5, .*subtract 1"):
+        selector.put_labels(np.arange(600) % 3 + 1)
+    selector.open(spec)
     selector.put_labels((np.arange(600) % 3).astype(np.uint8))
     put_all(selector, epochs)
     resumed = LocalSelector(tmp_path)

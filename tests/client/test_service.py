@@ -1,6 +1,7 @@
 """The client against the real application, in the process."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,7 +17,7 @@ from mild_client import (
     RunSpec,
     SelectionBackend,
 )
-from mild_client.errors import BadRequest, Conflict, NotFound, StaleAttempt
+from mild_client.errors import BadRequest, Conflict, LocalStateError, NotFound, StaleAttempt
 from mild_core import bitmap
 from mild_core.types import EpochBits, Observe, SelectionOptions
 
@@ -40,6 +41,46 @@ def train(backend: SelectionBackend, epochs: list[EpochBits], round: int, first:
     for number in range(first, len(epochs)):
         backend.put_epoch(round, number, epochs[number])
         backend.put_metrics(round, number, {"train_loss": 1.0 / (number + 1)})
+
+
+NUMBERINGS: dict[str, list[int]] = {
+    "from 0": list(range(12)),
+    "one again": [0, 1, 1, 2],
+    "every fifth": list(range(0, 60, 5)),
+    "every fifth, at its end": list(range(4, 60, 5)),
+    "from 100": list(range(100, 112)),
+    "from 1": list(range(1, 13)),
+    "one left out": [0, 1, 3],
+    "backwards": [1, 0],
+}
+
+
+@pytest.mark.parametrize("numbers", NUMBERINGS.values(), ids=NUMBERINGS.keys())
+def test_epochs_are_taken_or_refused_as_by_the_local_selector(
+    numbers: list[int], client: MildClient, epochs: list[EpochBits]
+) -> None:
+    """What is refused is refused at its first put, and what was never put counts against no sample."""
+    outcomes = []
+    for backend in (HttpBackend(client), LocalSelector()):
+        backend.open(SPEC)
+        outcome: list[object] = []
+        for number in numbers:
+            try:
+                backend.put_epoch(0, number, epochs[number % len(epochs)])
+                outcome.append("stored")
+            except LocalStateError as error:
+                outcome.append(str(error))
+        if "stored" in outcome:
+            result = backend.finish(0)
+            outcome += [result.selected.tolist(), result.summary["verdict"]]
+        outcomes.append(outcome)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_what_was_never_recorded_cannot_be_resumed(client: MildClient, tmp_path: Path) -> None:
+    for backend in (HttpBackend(client), LocalSelector(tmp_path)):
+        with pytest.raises(ResumeError):
+            backend.open(SPEC, Position(0, 100))
 
 
 @pytest.mark.parametrize("observe", ["all", "mixed", "members"])

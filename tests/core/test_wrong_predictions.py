@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mild_core.wrong_predictions import ClassComparison, WrongPredictions, find_majority_classes
+from mild_core.wrong_predictions import (
+    ClassComparison,
+    WrongPredictions,
+    describe_unknown_classes,
+    find_majority_classes,
+)
 
 
 @given(
@@ -70,3 +75,22 @@ def test_of_two_predictions_of_a_sample_the_lower_class_counts() -> None:
         assert merged.predicted.tolist() == [300, 3, 0, 1]
         assert merged.labels.tolist() == [2, 1, 0, 4]
     assert (one.n_predictions, merged.n_predictions) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        ([0, 1, 2], None),
+        ([], None),
+        ([1, 2, 3], "3 of sample 12; they run from 1 to 3, as if classes were numbered from 1: subtract 1"),
+        ([3, 2], "3 of sample 10; subtract 1 if classes are numbered from 1, or else encode them as the run does"),
+        (
+            [3, 0, 7, 9, 5],
+            "3 of sample 10, 7 of sample 12, 9 of sample 13; encode the classes as the run does, or open",
+        ),
+        ([0, -1], "-1 of sample 11; a negative number often stands for no label: leave it out"),
+    ],
+)
+def test_classes_that_are_none_are_named_with_their_samples(classes: list[int], found: str | None) -> None:
+    described = describe_unknown_classes(np.array(classes, dtype=np.int64), 10 + np.arange(len(classes)), 3)
+    assert described == found or (found is not None and described is not None and described.startswith(found))

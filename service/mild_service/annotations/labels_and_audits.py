@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.audit import Audit, AuditChange
 from mild_core.errors import InvalidInput
+from mild_core.wrong_predictions import describe_unknown_classes
 from mild_service.errors import LabelsConflict, LabelsFrozen, StoreDamaged, StoreUnavailable
 from mild_service.models import NO_PRECONDITION, AnnotationName, AnnotationRef, Precondition, Run
 from mild_service.observability import Telemetry
@@ -277,13 +278,10 @@ def _check_labels(labels: NDArray[np.integer], run: Run) -> None:
             "send one label per sample"
         )
     highest = MAX_LABEL if spec.num_classes is None else spec.num_classes - 1
-    outside = (labels < 0) | (labels > highest)
-    if outside.any():
-        first = int(np.argmax(outside))
-        raise InvalidInput(
-            f"{int(outside.sum())} labels are outside 0..{highest}, the first is {int(labels[first])} of sample "
-            f"{first}; send the class's index, or open the run with its true num_classes"
-        )
+    found = describe_unknown_classes(labels, np.arange(labels.size), highest + 1)
+    if found is not None:
+        n_outside = int(((labels < 0) | (labels > highest)).sum())
+        raise InvalidInput(f"{n_outside} of {labels.size} labels are outside 0..{highest}, such as {found}")
 
 
 def _check_logged_labels(run: Run, labels: NDArray[np.integer], logged: NDArray[np.int64]) -> None:

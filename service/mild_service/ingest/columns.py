@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.log_columns import FIELDS
-from mild_core.wrong_predictions import MAX_CLASS
+from mild_core.wrong_predictions import MAX_CLASS, describe_unknown_classes
 from mild_service.errors import BadRecord, EpochConflict, MissingField
 from mild_service.ingest.log_options import CLASS_FIELDS, ClassNames, LogOptions
 from mild_service.ingest.sample_resolvers import SampleNameError, SampleResolver
@@ -393,7 +393,7 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
     samples = _check_range(rows, "sample", columns["sample"], limits.n_samples, f", {name_hint}")
     if limits.options.labels is not None:
         columns = {**columns, "label": _look_up_labels(rows, columns.get("label"), samples, limits.options.labels)}
-    correct, predicted, labels = _read_outcomes(rows, columns, limits.n_classes)
+    correct, predicted, labels = _read_outcomes(rows, columns, samples, limits.n_classes)
     return Batch(
         rows=rows,
         rounds=rounds,
@@ -505,7 +505,7 @@ def _check_range(rows: RowNumbers, name: str, column: Column, limit: int, hint: 
 
 
 def _read_outcomes(
-    rows: RowNumbers, columns: Mapping[str, Column], n_classes: int | None
+    rows: RowNumbers, columns: Mapping[str, Column], samples: Numbers, n_classes: int | None
 ) -> tuple[Flags, Numbers | None, Numbers | None]:
     """Return whether each prediction was correct, the predicted classes plus 1, and the given labels plus 1."""
     stated, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
@@ -527,7 +527,7 @@ def _read_outcomes(
         correct |= stated.values.astype(bool)
     for name, column in (("predicted", predicted), ("label", label)):
         if column is not None:
-            _check_classes(rows, name, column, n_classes)
+            _check_classes(rows, name, column, samples, n_classes)
     if label is None or not has_label.any():
         return correct, None, None
     labels = np.where(has_label, label.values + 1, 0)
@@ -544,13 +544,15 @@ def _read_outcomes(
     return correct, np.where(has_predicted, predicted.values + 1, 0), labels
 
 
-def _check_classes(rows: RowNumbers, name: str, column: Column, n_classes: int | None) -> None:
-    """Check that the classes of a column are those of the run."""
+def _check_classes(rows: RowNumbers, name: str, column: Column, samples: Numbers, n_classes: int | None) -> None:
+    """Check that the classes of a column are those of the run; `samples` are those of the records."""
     largest = MAX_CLASS if n_classes is None else n_classes - 1
     outside = (column.values < 0) | (column.values > largest)
     if not outside.any():
         return
     reason = f"a class number in 0..{largest} is needed"
     if n_classes is not None:
-        reason += f", as the run has {n_classes} classes; number classes from 0, in the order of the run's labels"
+        is_known = ~_find_absent(rows, column)
+        found = describe_unknown_classes(column.values[is_known], samples[is_known], n_classes)
+        reason += f", as the run has {n_classes} classes, among others {found}"
     rows.reject_faulty(outside, name, reason, column.values)

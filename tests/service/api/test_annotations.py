@@ -70,7 +70,7 @@ def test_labels_that_come_late_are_taken_once(recorded: httpx.Client) -> None:
     ("body", "headers", "problem", "detail"),
     [
         (b'{"labels": [0, 1]}', None, (422, "invalid-input"), "100 samples, got labels of shape (2,)"),
-        (b'{"labels": [-1' + b", 0" * 99 + b"]}", None, (422, "invalid-input"), "the first is -1 of sample 0"),
+        (b'{"labels": [-1' + b", 0" * 99 + b"]}", None, (422, "invalid-input"), "such as -1 of sample 0"),
         (b'{"labels": [0.5' + b", 0" * 99 + b"]}", None, (422, "invalid-request"), "labels.0"),
         (b'{"labels": [9223372036854775808]}', None, (422, "invalid-request"), "labels.0"),
         (b'{"labels": "many"}', None, (422, "invalid-request"), "labels"),
@@ -111,7 +111,7 @@ def test_labels_are_classes_of_the_run(service: httpx.Client) -> None:
     assert service.put("/runs/b/labels", json={"labels": [0, 9, 1]}).status_code == 200
     answer = service.put("/runs/b/labels", json={"labels": [0, 10, 11]})
     assert code(answer) == (422, "invalid-input")
-    assert "2 labels are outside 0..9, the first is 10 of sample 1" in answer.json()["detail"]
+    assert "2 of 3 labels are outside 0..9, such as 10 of sample 1" in answer.json()["detail"]
 
 
 def test_an_audit_comes_back_as_it_was_put(opened: httpx.Client) -> None:

@@ -100,7 +100,18 @@ def test_classes_that_the_run_has_not_are_refused(opened: httpx.Client, field: s
     refused = post(opened, [{"epoch": 0, "sample": 0, "predicted": 3, "label": 3, field: 11}])
     assert (refused.status_code, refused.json()["type"]) == (422, "/problems/bad-record")
     assert f"line 1, column {field}: got 11, a class number in 0..10 is needed" in refused.json()["detail"]
-    assert "the run has 11 classes" in refused.json()["detail"]
+    assert "the run has 11 classes, among others 11 of sample 0; " in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("media_type", [*sorted(set(WRITERS) - {CARTOGRAPHY}), None])
+def test_classes_from_1_are_named_with_their_samples_at_every_entrance(
+    opened: httpx.Client, media_type: str | None
+) -> None:
+    labels = np.arange(N) % 11 + 1
+    refused = put_labels(opened, labels) if media_type is None else post(opened, log(labels), media_type)
+    assert refused.status_code == 422
+    assert "11 of sample 10, 11 of sample 21, 11 of sample 32; they run from 1 to 11" in refused.json()["detail"]
+    assert opened.get("/runs/a").json()["rounds"][0]["partial"] == {}
 
 
 def test_the_labels_of_planted_samples_may_differ_in_round_0(opened: httpx.Client) -> None:

@@ -23,9 +23,10 @@ from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError
+from mild_core.errors import CorrectNotObservedError, ParameterError
 from mild_core.results import Selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
+from mild_core.wrong_predictions import MAX_CLASS, describe_unknown_classes
 
 _LABELS = "round-0/labels.npy"
 _PLANTED = "round-0/planted.bits"
@@ -87,9 +88,12 @@ class LocalSelector:
         Raises
         ------
         ParameterError
-            If the array does not have one label per sample.
+            If the array does not have one label per sample, or a label is no class of the run.
         """
         labels = to_classes(labels, "labels", self._spec.num_samples)
+        n_classes = self._spec.num_classes or MAX_CLASS + 1
+        if (found := describe_unknown_classes(labels, np.arange(labels.size), n_classes)) is not None:
+            raise ParameterError(f"labels are outside 0..{n_classes - 1}, such as {found}")
         self._annotations = Annotations(labels)
         if self._folder is not None:
             body = io.BytesIO()
