@@ -277,6 +277,39 @@ def validate_run_id(run_id: str, name: str = "run_id") -> str:
     return run_id
 
 
+MAX_CLASS_NAMES, MAX_CLASS_NAME_LENGTH = 1000, 100
+"""Most names of classes of a run, and most characters of one."""
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Check that the names of the classes of a run are neither too many nor too long.
+
+    Raises
+    ------
+    ParameterError
+        If they are.
+    """
+    if not 1 <= len(names) <= MAX_CLASS_NAMES:
+        raise ParameterError(f"class_names has {len(names)} names, 1 to {MAX_CLASS_NAMES} are taken; leave them out")
+    for label, name in enumerate(names):
+        if not 1 <= len(name) <= MAX_CLASS_NAME_LENGTH:
+            raise ParameterError(
+                f"the name of class {label} has {len(name)} characters, 1 to {MAX_CLASS_NAME_LENGTH} are taken; give "
+                "another one"
+            )
+
+
+def take_class_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names as those of a run; None where there are none, or where a run cannot have them."""
+    if names is None:
+        return None
+    try:
+        check_class_names(names)
+    except ParameterError:
+        return None
+    return tuple(names)
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """Specification with which a run is opened; only fields that are marked `changeable` can change later.
@@ -287,6 +320,7 @@ class RunSpec:
     run_id: str = field(metadata=describe("The caller's name for the run."))
     num_samples: int = field(metadata=describe("Samples of the data set; a sample's index never changes over a run."))
     num_classes: int | None = declare_field(None, "Classes, where known.", 1, 2**31)
+    class_names: tuple[str, ...] | None = declare_field(None, "Name of each class, for pages that show labels.")
     observe: Observe = declare_field("all", "Which samples an epoch that carries one bitmap has observed.")
     forward_pass: Pass = declare_field("eval", "Which forward pass makes the members' bits.", alias="pass")
     selection: SelectionOptions = field(
@@ -325,12 +359,36 @@ class RunSpec:
         """
         field_names = {get_wire_name(field): field.name for field in fields(cls)}
         arguments = {field_names.get(name, name): value for name, value in values.items()}
+        names = values.get("class_names")
+        arguments |= {"class_names": None if names is None else tuple(names)}
         return cls(**{**arguments, "selection": SelectionOptions(**values.get("selection", {}))})
 
     def as_json(self) -> dict[str, Any]:
         """Return every field as a JSON value, by the name of the field on the wire."""
         values = {get_wire_name(field): getattr(self, field.name) for field in fields(self)}
-        return {**values, "selection": asdict(self.selection), "tags": dict(self.tags)}
+        names = None if self.class_names is None else list(self.class_names)
+        return {**values, "selection": asdict(self.selection), "tags": dict(self.tags), "class_names": names}
+
+    def get_class_name(self, label: int) -> str:
+        """Return the name of a class; its number where it has none."""
+        names = self.class_names or ()
+        return names[label] if 0 <= label < len(names) else str(label)
+
+    def check_class_names(self) -> None:
+        """Check that there is a name for each class, and that names are neither too many nor too long.
+
+        Raises
+        ------
+        ParameterError
+            If that is not so.
+        """
+        if self.class_names is None:
+            return
+        check_class_names(self.class_names)
+        if self.num_classes not in (None, len(self.class_names)):
+            raise ParameterError(
+                f"class_names has {len(self.class_names)} names, num_classes is {self.num_classes}; name each class"
+            )
 
 
 CHANGEABLE_FIELDS = tuple(field.name for field in fields(RunSpec) if field.metadata.get("changeable"))

@@ -302,8 +302,12 @@ def to_spec(spec: RunSpec) -> RunSpec:
         tags = {str(name): str(value) for name, value in dict(spec.tags).items()}
     except (TypeError, ValueError) as error:
         raise ParameterError(f"tags are {spec.tags!r:.100}; give a mapping of names to texts") from error
+    class_names = spec.class_names
+    if isinstance(class_names, str):
+        raise ParameterError(f"class_names are the text {class_names!r:.100}; give a list with one name for each class")
     valid = dataclasses.replace(
         spec,
+        class_names=None if class_names is None else tuple(map(str, class_names)),
         run_id=validate_run_id(spec.run_id),
         num_samples=to_integer(spec.num_samples, "num_samples", 1),
         selection=to_options(spec.selection),
@@ -311,6 +315,7 @@ def to_spec(spec: RunSpec) -> RunSpec:
         **values,
     )
     check_fields(valid)
+    valid.check_class_names()
     valid.selection.validate_for_run()
     return valid
 

@@ -4,7 +4,7 @@ A job opens a run, sends the bits of each epoch, and finishes each round, whose 
 round trains on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
@@ -104,6 +104,12 @@ class SelectionBackend(Protocol):
 
     def put_labels(self, labels: NDArray[np.integer]) -> None:
         """Store the given labels, shape (n_samples,), before the first epoch.
+
+        Repeating a call changes nothing.
+        """
+
+    def put_sample_ids(self, ids: Sequence[str]) -> None:
+        """Store the external id of each sample, by which pages name it, before the first epoch.
 
         Repeating a call changes nothing.
         """

@@ -9,6 +9,7 @@ from rich.table import Table
 from mild_client import MildClient, RunSpec
 from mild_client.errors import NotFound
 from mild_client.requests import JsonObject
+from mild_core.types import take_class_names
 from mild_trainer.errors import DataError
 from mild_trainer.file_selection import read_source
 from mild_trainer.recorded_bits import LABELS_HINT, FileSource, RecordedBits
@@ -75,7 +76,8 @@ def create_run(
             )
         numbers = np.array([*map(class_names.index, recorded.class_names), -1])  # -1 stays -1
         labels = None if labels is None else numbers[labels]
-    client.open_run(RunSpec(run_id, recorded.n_samples, None if class_names is None else len(class_names)))
+    n_classes = None if class_names is None else len(class_names)
+    client.open_run(RunSpec(run_id, recorded.n_samples, n_classes, take_class_names(class_names)))
     if recorded.ids is not None:
         client.put_sample_ids(run_id, recorded.ids)
     if labels is not None and (labels >= 0).all():

@@ -95,6 +95,7 @@ class RunWriter:
             If the store has not enough memory for the run.
         """
         check_range("num_samples", spec.num_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
+        spec.check_class_names()
         if resume_from is not None:
             check_position(self._settings, *resume_from)
         spec = replace(

@@ -4,10 +4,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from mild_core.errors import ParameterError
-from mild_core.types import RunSpec
+from mild_core.types import MAX_CLASS_NAME_LENGTH, MAX_CLASS_NAMES, RunSpec
 from mild_service.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -35,6 +35,11 @@ Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
     BeforeValidator(check_entry_count),
 ]
+ClassNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME_LENGTH)]],
+    Field(min_length=1, max_length=MAX_CLASS_NAMES),
+    AfterValidator(tuple),
+]
 PictureUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
 
 
@@ -50,7 +55,7 @@ class ResumeFrom(RequestModel):
         return self.round, self.epoch
 
 
-_NARROWED = {"tags": Tags | None, "picture_url": PictureUrl | None}
+_NARROWED = {"tags": Tags | None, "picture_url": PictureUrl | None, "class_names": ClassNames | None}
 
 if TYPE_CHECKING:
     _RequestFields: TypeAlias = RequestModel

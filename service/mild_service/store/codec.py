@@ -25,7 +25,7 @@ Fields = Mapping[bytes, bytes]
 _RECORD_FIELDS = ("run_id", "tags", "ttl_seconds")
 """Fields of a `RunSpec` that are stored separately from its JSON."""
 _ADDED_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure", "alpha": 0.1}
-_ADDED_FIELDS = {"picture_url": None}
+_ADDED_FIELDS = {"picture_url": None, "class_names": None}
 """Fields that were added after schema 1, with their defaults. A default is not stored, so that replicas of the previous
 version can read the runs that do not use these fields."""
 

@@ -52,6 +52,32 @@ def test_opening_again_is_a_no_op_and_takes_what_is_left_out_from_the_run(servic
         }
 
 
+def test_classes_have_names(service: httpx.Client) -> None:
+    body = {"num_samples": N, "num_classes": 2, "class_names": ["cat", "dog"]}
+    assert service.put("/runs/a", json=body).json()["class_names"] == ["cat", "dog"]
+    assert service.put("/runs/a", json=body).status_code == 200
+    assert service.get("/runs/a").json()["class_names"] == ["cat", "dog"]
+    other = service.put("/runs/a", json={**body, "class_names": ["dog", "cat"]})
+    assert (other.status_code, "was opened with class_names" in other.text) == (409, True)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat", "dog", "owl"], "class_names has 3 names, num_classes is 2; name each class"),
+        (["cat", ""], "class_names"),
+        (["cat", "d" * 101], "class_names"),
+        ([], "class_names"),
+        (["x"] * 1001, "class_names"),
+        ("cat", "class_names"),
+    ],
+)
+def test_names_that_do_not_fit_the_classes_are_refused(names: object, message: str, service: httpx.Client) -> None:
+    answer = service.put("/runs/a", json={"num_samples": N, "num_classes": 2, "class_names": names})
+    assert answer.status_code in (400, 422)
+    assert message in answer.text
+
+
 def test_opening_again_may_change_the_plan_and_the_tags(service: httpx.Client) -> None:
     service.put("/runs/a", json={"num_samples": N, "tags": {"a": "1"}})
     again = service.put("/runs/a", json={"num_samples": N, "tags": {"b": "2"}, "expected_epochs": 9}).json()

@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
 
@@ -223,6 +223,10 @@ class BackgroundBackend:
         labels = to_classes(labels, "labels")
         self._local.put_labels(labels)
         self._append_record(make_labels_record(labels))
+
+    def put_sample_ids(self, ids: Sequence[str]) -> None:
+        """Store the external id of each sample, and send them later."""
+        self._append_record(Record("sample_ids", {}, "\n".join(ids).encode()))
 
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""

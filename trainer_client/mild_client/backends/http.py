@@ -1,7 +1,7 @@
 """`HttpBackend`, with which the service selects, over HTTP."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +72,10 @@ class HttpBackend:
     def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), before the first epoch."""
         self._client.put_labels(self._spec.run_id, labels)
+
+    def put_sample_ids(self, ids: Sequence[str]) -> None:
+        """Store the external id of each sample before the first epoch."""
+        self._client.put_sample_ids(self._spec.run_id, ids)
 
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""

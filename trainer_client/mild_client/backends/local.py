@@ -105,6 +105,9 @@ class LocalSelector:
         """The given labels, shape (n_samples,); None if they were not set."""
         return None if self._annotations is None else self._annotations.labels
 
+    def put_sample_ids(self, ids: Sequence[str]) -> None:
+        """Do nothing: no set depends on external ids."""
+
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, TypeAlias, get_args
 
-Kind: TypeAlias = Literal["open", "labels", "planted", "members", "epoch", "metrics", "finish", "status"]
+Kind: TypeAlias = Literal["open", "labels", "sample_ids", "planted", "members", "epoch", "metrics", "finish", "status"]
 
 MAGIC = b"MSR1"
 _HEAD = struct.Struct(">4sIQI")

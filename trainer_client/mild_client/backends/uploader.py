@@ -83,10 +83,8 @@ class Uploader:
                 f"run {self._spool.run_id!r} was not opened, which was refused before; see why in {self._spool.folder}"
             )
         match record.kind:
-            case "labels":
-                self._backend.put_labels(np.load(io.BytesIO(record.body), allow_pickle=False))
-            case "planted":
-                self._backend.put_planted(self._read_bitmap(record))
+            case "labels" | "sample_ids" | "planted":
+                self._send_annotations(record)
             case "members":
                 self._backend.put_members(meta["round"], self._read_bitmap(record))
             case "epoch":
@@ -99,6 +97,15 @@ class Uploader:
                 self._send_finish(meta, self._read_bitmap(record))
             case "status":
                 self._backend.set_status(meta["status"])
+
+    def _send_annotations(self, record: Record) -> None:
+        """Send what is known of the samples before the first epoch."""
+        if record.kind == "labels":
+            self._backend.put_labels(np.load(io.BytesIO(record.body), allow_pickle=False))
+        elif record.kind == "sample_ids":
+            self._backend.put_sample_ids(record.body.decode().split("\n"))
+        else:
+            self._backend.put_planted(self._read_bitmap(record))
 
     def _send_open(self, meta: Any) -> None:
         """Open or resume the run, and store its attempt number in the spool."""

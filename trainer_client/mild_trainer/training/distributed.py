@@ -6,7 +6,7 @@ backend and writes files.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -210,6 +210,10 @@ class Rank0Backend:
     def put_labels(self, labels: NDArray[np.integer]) -> None:
         """Store the given labels."""
         self._ranks.call_on_rank0(lambda: self._backend.put_labels(labels))
+
+    def put_sample_ids(self, ids: Sequence[str]) -> None:
+        """Store the external id of each sample."""
+        self._ranks.call_on_rank0(lambda: self._backend.put_sample_ids(ids))
 
     def put_planted(self, planted: Bitmap) -> None:
         """Set the samples whose labels are broken on purpose in round 0."""

@@ -14,6 +14,8 @@ from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
 from mild_core.alarms import find_plateau
 from mild_core.bitmap import Bitmap
+from mild_core.sample_ids import find_id_error
+from mild_core.types import take_class_names
 from mild_trainer.data import Dataset
 from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
@@ -185,6 +187,8 @@ class _TrainingLoop:
         """Train all rounds of the open run, from the beginning or from the stored checkpoint."""
         # In the smallest type, as they are sent to the service.
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
+        if (ids := self.list_sample_ids()) is not None:
+            self.backend.put_sample_ids(ids)
         if type(self.reporter) is not Reporter:
             self.reporter.on_start(self.describe_start())
         if stored_checkpoint is None:
@@ -227,6 +231,17 @@ class _TrainingLoop:
             self.trainer.held_out if self.trainer.held_out.any() else None,
             self.run_id,
         )
+
+    def list_sample_ids(self) -> list[str] | None:
+        """Return the id of each sample; None if there are none, or a run cannot have them."""
+        if self.data.sample_ids is None:
+            return None
+        ids: list[str] = self.data.sample_ids.tolist()
+        for index, sample_id in enumerate(ids):
+            if (error := find_id_error(sample_id)) is not None:
+                logger.warning("run %s names no samples, as the id of sample %d: %s", self.run_id, index, error)
+                return None
+        return ids
 
     def describe_start(self) -> list[str]:
         """Return lines about the data and what was skipped, the network, the device and the expected time."""
@@ -356,6 +371,7 @@ class _TrainingLoop:
             run_id=self.run_id,
             num_samples=self.data.n_samples,
             num_classes=self.data.n_classes,
+            class_names=take_class_names(self.data.class_names),
             observe=settings.observe,
             forward_pass=settings.forward_pass,
             selection=settings.selection,
