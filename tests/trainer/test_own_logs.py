@@ -317,3 +317,26 @@ def test_samples_that_share_a_name_are_told_of(tmp_path: Path) -> None:
     ]
     log = write_text("log.csv", "epoch,sample,correct\n" + "".join(rows))(tmp_path)
     assert f"; {45 * len(CORRECT):,} records name a sample again in its epoch" in " ".join(invoke(log).stderr.split())
+
+
+@pytest.mark.parametrize("out", ["log.csv", "labels.csv", "logs/clean.csv"])
+def test_a_set_replaces_nothing_that_it_is_made_from(out: str, tmp_path: Path) -> None:
+    log = "epoch,sample,predicted\n0,0,1\n"
+    (tmp_path / "logs").mkdir()
+    for name in ("log.csv", "logs/part.csv"):
+        write_text(name, log)(tmp_path)
+    write_text("labels.csv", "sample,label\n0,1\n")(tmp_path)
+    source = tmp_path / ("logs" if out.startswith("logs") else "log.csv")
+    before = {path: path.read_text() for path in tmp_path.rglob("*.csv")}
+    result = invoke(source, "--labels", tmp_path / "labels.csv", "--out", tmp_path / out)
+    assert result.exit_code == 2
+    assert "would replace or join what it is made from" in result.stderr
+    assert {path: path.read_text() for path in tmp_path.rglob("*.csv")} == before
+
+
+def test_suffixes_of_results_may_be_in_capitals(tmp_path: Path) -> None:
+    np.save(tmp_path / "bits.npy", CORRECT)
+    assert invoke(tmp_path / "bits.npy", "--out", tmp_path / "CLEAN.CSV").exit_code == 0
+    assert invoke(tmp_path / "bits.npy", "--out", tmp_path / "CLEAN.NPY").exit_code == 0
+    assert len(read_rows(tmp_path / "CLEAN.CSV")) == N_SAMPLES
+    assert np.load(tmp_path / "CLEAN.NPY").tolist() == list(range(N_CLEAN))

@@ -147,3 +147,11 @@ def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(train
     assert '"results": []' in model_card.render_model_card(bare)
     assert summary.describe_planting(bare) is None
     assert "<h2>Rounds</h2>" in report.render_report(bare)
+
+
+def test_a_page_replaces_no_set(trained: Path) -> None:
+    before = (trained / "clean.csv").read_bytes()
+    result = CliRunner().invoke(cli.app, ["report", str(trained), "--out", str(trained / "clean.csv")])
+    assert result.exit_code == 2
+    assert "ends in '.csv'; give a file that ends in .html" in result.stderr
+    assert (trained / "clean.csv").read_bytes() == before

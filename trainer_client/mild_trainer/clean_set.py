@@ -90,7 +90,7 @@ class CleanSet:
             If the suffix of `path` is neither, or its folder does not exist.
         """
         check_set_path(path)
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             write_indices(path, np.flatnonzero(self.kept))
             return
         temporary_path = path.with_name(f"{path.name}.part")
@@ -102,7 +102,7 @@ class CleanSet:
     def describe_file(self, path: Path) -> str:
         """Return the line that names the file at `path`, to which this set was written."""
         n_kept, n_samples = int(np.count_nonzero(self.kept)), self.kept.size
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return f"The clean set: {path}, the indices of {n_kept:,} of {n_samples:,} samples"
         return f"The clean set: {path}, a line for each of {n_samples:,} samples, {n_kept:,} of them kept"
 
@@ -192,12 +192,18 @@ def name_classes(classes: NDArray[np.integer], names: Sequence[str] | None) -> l
     return [None if label < 0 else names[label] if names else label for label in classes.tolist()]
 
 
-def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES) -> None:
-    """Raise DataError if no set can be written to `path`; called before the work whose result is written there."""
-    if path.suffix not in suffixes:
+def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES, sources: Iterable[Path] = ()) -> None:
+    """Raise DataError if no set can be written to `path`; called before the work whose result is written there.
+
+    The set replaces no file of the `sources` that it is made from, and is not written into a folder of them.
+    """
+    if path.suffix.lower() not in suffixes:
         raise DataError(f"the set {path} ends in {path.suffix!r}; give a file that ends in {' or '.join(suffixes)}")
     if not path.parent.is_dir():
         raise DataError(f"the folder of the set {path} does not exist; create {path.parent}, or give another file")
+    for source in filter(Path.exists, sources):
+        if source.samefile(path.parent) or (path.exists() and source.samefile(path)):
+            raise DataError(f"the set {path} would replace or join what it is made from, {source}; give another file")
     if path.is_dir():
         raise DataError(f"the set {path} is a folder; give a file")
 

@@ -17,6 +17,7 @@ from mild_trainer import options as o
 from mild_trainer import presets
 from mild_trainer.clean_set import CleanSet, check_set_path, fetch_clean_set
 from mild_trainer.data import guess_dataset
+from mild_trainer.errors import DataError
 from mild_trainer.job import BackendOptions, Job
 from mild_trainer.options import exit_on_error
 from mild_trainer.out_folder import choose_out_folder
@@ -173,7 +174,7 @@ def select(
 
     with exit_on_error():
         if out is not None:
-            check_set_path(out)
+            check_set_path(out, sources=[file, *([labels] if labels else [])])
         source = FileSource(file, parse_columns(columns, "--columns"), labels, samples_by, samples_first)
         result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
         if description:
@@ -348,6 +349,8 @@ def report(
     from mild_trainer.report.report import write_run_report
 
     with exit_on_error():
+        if out.suffix.lower() not in (".html", ".htm"):
+            raise DataError(f"the page {out} ends in {out.suffix!r}; give a file that ends in .html")
         typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
 
 

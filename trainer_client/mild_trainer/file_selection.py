@@ -55,7 +55,7 @@ def select_from_file(
     DataError
         If the file is absent, damaged or contradicts itself, or the plot's suffix is not supported.
     """
-    if plot is not None and plot.suffix not in _PLOT_SUFFIXES:
+    if plot is not None and plot.suffix.lower() not in _PLOT_SUFFIXES:
         raise DataError(
             f"the picture {plot} ends in {plot.suffix!r}; give a file that ends in {', '.join(_PLOT_SUFFIXES)}"
         )
