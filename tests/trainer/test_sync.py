@@ -62,10 +62,10 @@ def test_a_training_without_its_service_ends_well_and_is_synced(
 
     spools = str(tmp_path / "away")
     looked = run.invoke(cli.app, ["sync", spools, "--dry-run"])
-    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 16])
+    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 17])
     with serving(app) as url:
         synced = run.invoke(cli.app, ["sync", spools, "--url", url])
-        assert (synced.exit_code, numbers(synced)) == (0, [16, 0, 0, 0])
+        assert (synced.exit_code, numbers(synced)) == (0, [17, 0, 0, 0])
         assert httpx.get(f"{url}/selection/r", timeout=PATIENCE).json()["num_selected"] == sets(tmp_path / "away")[1][0]
         assert httpx.get(f"{url}/runs/r", timeout=PATIENCE).json()["status"] == "finished"
         assert run.invoke(cli.app, ["sync", spools, "--url", url]).exit_code == 0
