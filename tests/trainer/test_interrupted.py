@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import torch
 
@@ -60,6 +61,45 @@ def test_a_killed_training_with_cutout_goes_on_bit_for_bit_and_not_with_another_
     assert outcome(run_rounds(settings, data=digits, out=out, resume=True)) == outcome(whole)
     assert all(torch.equal(value, weights(there)[name]) for name, value in weights(out).items())
     assert outcome(uninterrupted(quick)[0]) != outcome(whole)
+
+
+def change_label(data: Dataset) -> Dataset:
+    labels = data.y_train.copy()
+    labels[3] = (labels[3] + 1) % data.n_classes
+    return replace(data, y_train=labels)
+
+
+def test_a_training_does_not_go_on_with_other_data(quick: TrainSettings, digits: Dataset, tmp_path: Path) -> None:
+    quick, digits = replace(quick, limit=0), digits.take(np.arange(200))
+    ids = np.array([f"{index}.png" for index in range(digits.n_samples)])
+    data = replace(digits, sample_ids=ids, class_names=tuple("abcdefghij"))
+    with pytest.raises(Killed):
+        run_rounds(quick, data=data, out=tmp_path, reporter=KilledAfter(epochs=1))
+    others = {
+        "number of training samples": data.take(np.arange(data.n_samples - 1)),
+        "names of samples": replace(data, sample_ids=ids[::-1]),
+        "names of classes": replace(data, class_names=tuple("bacdefghij")),
+        "given labels": change_label(data),
+    }
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    for name, other in others.items():
+        with pytest.raises(CheckpointError, match=rf"written with {name} (\w+ )?\w+, and .* now has .* another --out"):
+            run_rounds(quick, data=other, out=tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert run_rounds(quick, data=data, out=tmp_path, resume=True).rounds
+
+
+def test_a_file_of_labels_that_was_changed_stops_the_training_that_goes_on(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path
+) -> None:
+    labels, out = tmp_path / "labels.npy", tmp_path / "out"
+    settings, digits = replace(quick, noise="none", labels=labels, limit=0), digits.take(np.arange(200))
+    np.save(labels, digits.y_train)
+    with pytest.raises(Killed):
+        run_rounds(settings, data=digits, out=out, reporter=KilledAfter(epochs=1))
+    np.save(labels, change_label(digits).y_train)
+    with pytest.raises(CheckpointError, match="given labels sha256"):
+        run_rounds(settings, data=digits, out=out, resume=True)
 
 
 def test_a_training_comes_to_the_same_wherever_its_images_lie_and_may_go_on_elsewhere(

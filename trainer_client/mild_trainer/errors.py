@@ -5,7 +5,7 @@
     MildError (mild_core)
     └── TrainerError
         ├── DataError         a data set is absent, damaged or of the wrong shape
-        ├── CheckpointError   there is no checkpoint to resume from, or it has other settings
+        ├── CheckpointError   there is no checkpoint to resume from, or it has other settings or data
         ├── ReviewError       a run cannot be reviewed, or a list of samples cannot be written or read
         └── ServiceStartError the embedded service did not start
 """
@@ -24,7 +24,7 @@ class DataError(TrainerError):
 
 
 class CheckpointError(TrainerError):
-    """There is no checkpoint to resume from, or it has other settings."""
+    """There is no checkpoint to resume from, or it has other settings or data."""
 
     code = "checkpoint"
 

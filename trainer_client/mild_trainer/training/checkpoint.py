@@ -7,8 +7,10 @@ bit for bit, on the CPU and, with ``deterministic``, on a GPU.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from mild_client import Position
 from mild_client.atomic_write import replace_atomically, write_atomically
 from mild_core.agreement import HeldOutAgreement
+from mild_trainer.data import Dataset
 from mild_trainer.errors import CheckpointError
 from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
@@ -75,6 +78,8 @@ class Checkpoint:
         Shape (n_samples,), weights of the samples' losses in the open round; None where all weights are equal.
     planted_labels
         The labels of round 0; None if none was broken on purpose.
+    data
+        What `describe_data` says of the training's data.
     random_state
         State of torch's random generators, by device type.
     """
@@ -89,7 +94,35 @@ class Checkpoint:
     optimiser_state: dict[str, Any]
     weights: NDArray[np.float32] | None = None
     planted_labels: PlantedLabels | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
     random_state: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
+
+
+def describe_data(data: Dataset) -> dict[str, str]:
+    """Return the number of training samples, and digests of what must not change between them and the labels."""
+    ids = data.sample_ids
+    return {
+        "number of training samples": str(data.n_samples),
+        "names of samples": "none" if ids is None else _digest("\n".join(ids.tolist()).encode()),
+        "names of classes": _digest("\n".join(data.class_names).encode()) if data.class_names else "none",
+        "given labels": _digest(data.y_train.astype("<i8").tobytes()),
+        "true labels": "none" if data.y_train_clean is None else _digest(data.y_train_clean.astype("<i8").tobytes()),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256 {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def check_data(checkpoint: Checkpoint, data: Dataset, folder: Path) -> None:
+    """Raise CheckpointError if the data are not those with which the checkpoint in `folder` was written."""
+    current = describe_data(data)
+    for name, stored in checkpoint.data.items():
+        if current.get(name) != stored:
+            raise CheckpointError(
+                f"{folder / _FILE_NAME} was written with {name} {stored}, and {data.name} now has {current.get(name)}; "
+                "resume with the data and the file of labels as they were, or give another --out to start anew"
+            )
 
 
 def get_random_state() -> dict[str, Tensor]:
@@ -126,6 +159,7 @@ def save_checkpoint(folder: Path, settings: TrainSettings, checkpoint: Checkpoin
             "optimiser": checkpoint.optimiser_state,
             "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
             "planting": _to_tensors(checkpoint.planted_labels),
+            "data": dict(checkpoint.data),
             "random": checkpoint.random_state,
         },
         content,
@@ -190,6 +224,7 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
         planted_labels=None
         if stored["planting"] is None
         else PlantedLabels(*(part.numpy() for part in stored["planting"])),
+        data=stored["data"],
         random_state=stored["random"],
     )
 

@@ -124,7 +124,8 @@ def run_rounds(
     DataError
         If the data set is absent or damaged.
     CheckpointError
-        If `resume` is true and `out` has no checkpoint, a damaged one, or one that was written with other settings.
+        If `resume` is true and `out` has no checkpoint, a damaged one, or one that was written with other settings or
+        data.
     """
     ranks = Ranks.current()
     stored_checkpoint = ranks.call_on_rank0(
@@ -133,6 +134,8 @@ def run_rounds(
     if data is None:
         data = preparation.read_dataset(settings)
     data = preparation.prepare_dataset(settings, data)
+    if stored_checkpoint is not None and out is not None:
+        checkpoint.check_data(stored_checkpoint, data, out)
     if not ranks.is_first:
         out, reporter = None, None
     backend = backend or LocalSelector(None if out is None else out / "bits")
@@ -155,6 +158,7 @@ class _TrainingLoop:
     ) -> None:
         self.settings, self.data = settings, data
         self.reporter, self.out, self.keep_bits, self.ranks = reporter, out, keep_bits, ranks
+        self.data_description = checkpoint.describe_data(data)
         self.is_local = isinstance(backend, LocalSelector)
         self.own_backend = backend
         self.backend = backend if ranks.world_size == 1 else Rank0Backend(ranks, backend)
@@ -397,6 +401,7 @@ class _TrainingLoop:
             optimiser_state=self.trainer.train_state.optimiser.state_dict(),
             weights=self.weights,
             planted_labels=self.planted_labels,
+            data=self.data_description,
         )
         checkpoint.save_checkpoint(self.out, self.settings, state)
 
