@@ -79,7 +79,7 @@ def find_twins(traces: Sequence["Trace"]) -> list[Twins]:
     histograms = []
     for trace in traces:
         scores = score_samples(trace.rounds, "mild-simple")
-        counts = np.bincount(scores.bins, minlength=scores.n_bins)
+        counts = np.bincount(scores.bins, minlength=scores.grid.n_bins)
         noise = float(1 - trace.clean[trace.judged].mean())
         histograms.append((trace.name, noise, counts / counts.sum()))
     twins = []

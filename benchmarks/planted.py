@@ -93,13 +93,13 @@ def bound(case: Case, way: Way, features: Path, human: Path) -> Iterator[Bound]:
         head.train_epoch(targets)
         correct.append(bitmap.pack((head.predict() == targets).numpy()))
     scores = score_samples([RoundBits(len(x), np.stack(correct), planted=bitmap.pack(planted))], "mild-simple")
-    counts = np.bincount(scores.bins, minlength=scores.n_bins).astype(np.float64)
+    counts = np.bincount(scores.bins, minlength=scores.grid.n_bins).astype(np.float64)
     noise = float((given != true_labels)[~planted].mean())
     rng = np.random.default_rng(case.seed)
     for size in SIZES:
         for _ in range(REPEATS if size < scores.planted_bins.size else 1):
             chosen = rng.permutation(scores.planted_bins)[:size]
-            value = bound_noise_rate(counts, np.bincount(chosen, minlength=scores.n_bins).astype(np.float64))
+            value = bound_noise_rate(counts, np.bincount(chosen, minlength=scores.grid.n_bins).astype(np.float64))
             if value is not None:
                 yield Bound(case.noise, way, size, value - noise)
 

@@ -138,8 +138,8 @@ def _lowest(sequence: Trace, metric: Metric, share: float) -> NDArray[np.bool_]:
 def _mixture(family: str) -> Way:
     def way(sequence: Trace) -> NDArray[np.bool_]:
         scores = score_samples(sequence.rounds, "mild-simple")
-        counts = np.bincount(scores.bins, minlength=scores.n_bins).astype(np.float64)
-        return scores.scored & (scores.values <= scores.get_cut_value(best_cut(family, counts)) + 1e-6)
+        counts = np.bincount(scores.bins, minlength=scores.grid.n_bins).astype(np.float64)
+        return scores.scored & (scores.values <= scores.grid.get_cut_value(best_cut(family, counts)) + 1e-6)
 
     return way
 

@@ -29,6 +29,10 @@ hypothesis_settings.load_profile("same")
 # take another's core. The workers are started after this is read.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 (the environment of others, no setting of ours)
 
+# Processes of each service that a test starts would take longer to start than most tests; those of the engine ask for
+# them.
+os.environ.setdefault("MILD_EXECUTOR", "threads")  # noqa: TID251 (what a user sets)
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:

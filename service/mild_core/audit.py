@@ -14,6 +14,9 @@ from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError
 from mild_core.results import Measured
 from mild_core.types import SelectionOptions
 
+MAX_LABEL = 2**31 - 1
+"""Largest given label, and ``-MAX_LABEL`` the smallest: samples are counted by label and cell in one 64-bit number."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
@@ -124,6 +127,12 @@ class Audit:
         """Serialise as two consecutive bitmaps: known, then clean."""
         return self.known.tobytes() + self.clean.tobytes()
 
+    def take(self, part: slice) -> Self:
+        """Return the marks of the samples of a slice of the bitmaps' bytes, which share memory with these."""
+        n_samples = min(part.stop * 8, self.n_samples) - part.start * 8
+        random = None if self.random is None else self.random[part]
+        return type(self)(n_samples, self.known[part], self.clean[part], random)
+
     def merge(self, newer: "Audit") -> Self:
         """Return the marks of both audits; marks and draw of `newer` have precedence."""
         drawn = self.random if newer.random is None else newer.random
@@ -177,6 +186,11 @@ class Audit:
     def n_clean(self) -> int:
         """Number of checked samples whose given label is true."""
         return bitmap.popcount(self.clean)
+
+    @property
+    def drawn_wrong(self) -> Bitmap:
+        """The drawn and checked samples whose given label is wrong, shape (n_bytes,)."""
+        return np.zeros_like(self.known) if self.random is None else self.random & self.known & ~self.clean
 
     @property
     def random_mask(self) -> NDArray[np.bool_] | None:
@@ -272,14 +286,18 @@ class Annotations:
     audit: Audit | None = None
     deviation: Deviation | None = None
 
-    def restrict_to_options(self, n_samples: int, options: SelectionOptions) -> "Annotations":
+    def restrict_to_options(
+        self, n_samples: int, options: SelectionOptions, *, has_labels: bool = False
+    ) -> "Annotations":
         """Return only the annotations that a selection with `options` uses.
+
+        With `has_labels` there are labels that are not held here.
 
         Raises
         ------
         ParameterError
             If the options need labels or a random audit and there are none, or the labels or the audit that the options
-            use have another number of samples than `n_samples`.
+            use have another number of samples than `n_samples`, or a label lies outside ``-MAX_LABEL..MAX_LABEL``.
         """
         labels = self.labels if options.needs_labels else None
         needs_draw = options.threshold == "fdr"
@@ -287,11 +305,16 @@ class Annotations:
         audit = self.audit if options.audit == "fit" or has_draw else None
         if needs_draw and not has_draw:
             raise ParameterError(_describe_missing_draw(self.audit))
-        if options.needs_labels and labels is None:
+        if options.needs_labels and labels is None and not has_labels:
             name = "per_class" if options.per_class else "min_keep_class"
             raise ParameterError(f"{name} needs the given labels, and there are none; give one label per sample")
         if labels is not None and labels.shape != (n_samples,):
             raise ParameterError(f"labels have the shape {labels.shape}; give one for each of {n_samples} samples")
+        if labels is not None and (labels.min() < -MAX_LABEL or labels.max() > MAX_LABEL):
+            raise ParameterError(
+                f"the labels lie in {labels.min()}..{labels.max()}, numbers in {-MAX_LABEL}..{MAX_LABEL} are needed; "
+                "number the classes from 0"
+            )
         if audit is not None and audit.n_samples != n_samples:
             raise ParameterError(f"the audit is of {audit.n_samples} samples; give one of {n_samples}")
         return Annotations(labels, audit, self.deviation)

@@ -4,7 +4,7 @@ Classes differ in how hard they are and in how often their label is wrong, and o
 hard ones. A class of twenty samples has too little data for a fit, so the fit of a class is drawn towards the fit of
 all samples, the more the fewer samples the class has (`mixture.fit_groups`).
 
-A cell is a pair of the observed and the misclassified epochs of a sample (`scores.PartialObservation`). Where all
+A cell is a pair of the observed and the misclassified epochs of a sample (`partial_observation`). Where all
 samples were observed in every epoch, the cells are the bins of the histogram.
 """
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups
 from mild_core.mixture.weibull import Floats
+from mild_core.partial_observation import PartialObservation
 from mild_core.results import ClassCut, Threshold
+from mild_core.statistics import ClassTables
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
 from mild_core.types import SelectionOptions, Verdict
 
@@ -32,8 +34,6 @@ class ClassGroups:
     ----------
     labels
         Shape (n_classes,), the labels that occur, ascending.
-    class_indices
-        Shape (n_scored,), position of the label of every scored sample in `labels`.
     counts
         Shape (n_classes, n_bins), number of samples of every class in every bin.
     cell_counts
@@ -41,9 +41,14 @@ class ClassGroups:
     """
 
     labels: NDArray[np.int64]
-    class_indices: NDArray[np.intp]
     counts: Floats
     cell_counts: Floats
+
+    def find_positions(self, labels: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Return the position of given labels, shape of `labels`; any position for a label without scored samples."""
+        positions = np.searchsorted(self.labels, labels)
+        clipped: NDArray[np.intp] = np.minimum(positions, self.labels.size - 1)
+        return clipped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,40 +70,38 @@ class ClassCuts:
     floored: NDArray[np.bool_]
 
 
-def group_by_class(
-    labels: NDArray[np.integer],
-    bins: NDArray[np.integer],
-    n_bins: int,
-    cell_indices: NDArray[np.integer],
-    n_cells: int,
-) -> ClassGroups:
-    """Group scored samples by their given label, and count the samples of every class per bin and per cell.
+def group_by_class(tables: ClassTables, n_bins: int, observation: PartialObservation | None) -> ClassGroups:
+    """Count the scored samples of every class per bin and per cell.
 
     Parameters
     ----------
-    labels, bins, cell_indices
-        Shape (n_scored,) each: given label, bin and cell of every scored sample.
-    n_bins, n_cells
-        Number of bins, and number of cells.
+    tables
+        The samples by given label.
+    n_bins
+        Number of bins.
+    observation
+        The cells; None if they are the bins.
 
     Raises
     ------
     ParameterError
         If the labels have more than `MAX_CLASSES` classes.
     """
-    classes, class_indices = np.unique(labels, return_inverse=True)
-    if classes.size > MAX_CLASSES:
+    label, bins = np.divmod(tables.by_bin.keys, n_bins)
+    labels, rows = np.unique(label, return_inverse=True)
+    if labels.size > MAX_CLASSES:
         raise ParameterError(
-            f"the labels have {classes.size} classes, at most {MAX_CLASSES} are fitted; leave out per_class and "
+            f"the labels have {labels.size} classes, at most {MAX_CLASSES} are fitted; leave out per_class and "
             "min_keep_class"
         )
-    counts, cell_counts = (
-        np.bincount(class_indices * width + column, minlength=classes.size * width)
-        .reshape(classes.size, width)
-        .astype(np.float64)
-        for column, width in ((bins, n_bins), (cell_indices, n_cells))
-    )
-    return ClassGroups(classes.astype(np.int64), class_indices, counts, cell_counts)
+    counts = np.zeros((labels.size, n_bins))
+    counts[rows, bins] = tables.by_bin.sums[0]
+    if observation is None:
+        return ClassGroups(labels, counts, counts)
+    label, cells = np.divmod(tables.by_cell.keys, n_bins**2)
+    keys = np.searchsorted(labels, label) * len(observation.likelihood) + observation.find_positions(cells)
+    cell_counts = np.bincount(keys, tables.by_cell.sums[0], labels.size * len(observation.likelihood))
+    return ClassGroups(labels, counts, cell_counts.reshape(labels.size, -1).astype(np.float64))
 
 
 def cut_classes(
@@ -172,7 +175,7 @@ def _choose_f1_cuts(fits: Sequence[Mixture], groups: ClassGroups) -> NDArray[np.
 
 
 def describe_classes(
-    groups: ClassGroups, class_cuts: ClassCuts, kept: NDArray[np.bool_], verdict: Verdict, *, has_cut: bool
+    groups: ClassGroups, class_cuts: ClassCuts, n_kept: NDArray[np.integer], verdict: Verdict, *, has_cut: bool
 ) -> tuple[ClassCut, ...]:
     """Return the cut and the numbers of samples of every class, by ascending label.
 
@@ -180,16 +183,15 @@ def describe_classes(
     ----------
     groups, class_cuts
         The scored samples by class, and their cuts.
-    kept
-        Shape (n_scored,), whether each scored sample is kept.
+    n_kept
+        Shape (n_classes,), number of scored samples of every class that the cuts keep.
     verdict
         The verdict on the fit of all samples; noise rates are None unless it is ``separable``.
     has_cut
         Whether a cut was made; else the cut of every class is None.
     """
     n_classes = groups.labels.size
-    n_scored = np.bincount(groups.class_indices, minlength=n_classes)
-    n_kept = np.bincount(groups.class_indices[kept], minlength=n_classes)
+    n_scored = groups.counts.sum(axis=1)
     noise_rates: list[float | None] = [None] * n_classes
     if class_cuts.fits and verdict == "separable":
         noise_rates = [float(fit.weights[1]) for fit in class_cuts.fits]

@@ -129,6 +129,91 @@ def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
     return n_unlearned[: bits.n_samples]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LateDynamics:
+    """Counts of one round of which the order matters in its second half only, arrays of shape (n_samples,).
+
+    Attributes
+    ----------
+    observed
+        Epochs in which the sample was observed.
+    memorised
+        Observed epochs with correctness bit 1.
+    late_memorised
+        Epochs of the second half in which the sample was memorised, and observed in the next epoch too.
+    late_forgotten
+        Those of them after which the sample was misclassified in the next epoch.
+    """
+
+    observed: _Counts
+    memorised: _Counts
+    late_memorised: _Counts
+    late_forgotten: _Counts
+
+    @property
+    def misclassified(self) -> _Counts:
+        """Observed epochs with correctness bit 0."""
+        return self.observed - self.memorised
+
+
+def count_late_dynamics(bits: RoundBits) -> LateDynamics:
+    """Count observed and memorised epochs of every sample, and the forgetting in the second half of one round.
+
+    These are all that a selection by the metric ``mild-simple`` needs: about half the work of `count_dynamics`.
+    """
+    n_samples, n_epochs = bits.n_samples, bits.n_epochs
+    padded = bitmap.n_bytes(n_samples) * 8
+    observed = np.full(padded, n_epochs, dtype=np.uint16)
+    memorised, late_memorised, late_forgotten = (np.zeros(padded, dtype=np.uint16) for _ in range(3))
+    for block, samples in _iter_blocks(n_samples):
+        rows = _BlockRows(bits.correct, block)
+        if bits.observed is None:
+            early, late, forgotten = _count_late_complete_block(rows, n_epochs)
+            early.write(memorised[samples])
+            late.write(late_memorised[samples])
+            memorised[samples] += late_memorised[samples]
+        else:
+            counters = _count_late_block_with_gaps(rows, _BlockRows(bits.observed, block), n_epochs)
+            *others, forgotten = counters
+            for counter, counts in zip(others, (observed, memorised, late_memorised), strict=True):
+                counter.write(counts[samples])
+        forgotten.write(late_forgotten[samples])
+    return LateDynamics(*(counts[:n_samples] for counts in (observed, memorised, late_memorised, late_forgotten)))
+
+
+def _count_late_complete_block(rows: "_BlockRows", n_epochs: int) -> "list[_BitSlicedCounter]":
+    """Count memorised epochs that are followed by none of the second half, those that are, and forgetting."""
+    early, late, forgotten = counters = [_BitSlicedCounter(rows.n_words) for _ in range(3)]
+    previous = None
+    for epoch, correct in enumerate(rows):
+        if previous is not None:
+            late.add(previous)
+            forgotten.add(previous & ~correct)
+        is_late = n_epochs // 2 <= epoch < n_epochs - 1
+        previous = correct if is_late else None
+        if not is_late:
+            early.add(correct)
+    return counters
+
+
+def _count_late_block_with_gaps(
+    rows: "_BlockRows", observed_rows: "_BlockRows", n_epochs: int
+) -> "list[_BitSlicedCounter]":
+    """Count observed and memorised epochs, and those of the second half that are observed or forgotten afterwards."""
+    counters = [_BitSlicedCounter(rows.n_words) for _ in range(4)]
+    n_observed, memorised, late, forgotten = counters
+    previous = None
+    for epoch, (correct, observed) in enumerate(zip(rows, observed_rows, strict=True)):
+        if previous is not None:
+            pairs = previous & observed
+            late.add(pairs)
+            forgotten.add(pairs & ~correct)
+        previous = correct if n_epochs // 2 <= epoch < n_epochs - 1 else None
+        n_observed.add(observed)
+        memorised.add(correct)
+    return counters
+
+
 def _iter_blocks(n_samples: int) -> Iterator[tuple[slice, slice]]:
     """Yield the slice of bytes and the slice of samples of every block."""
     n_bytes = bitmap.n_bytes(n_samples)

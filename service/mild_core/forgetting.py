@@ -6,17 +6,27 @@ scores of mislabelled ones. Where likely mislabelled samples are memorised late 
 separate them from clean ones (docs/method.md).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_core.dynamics import LateDynamics
 from mild_core.proportions import bound_share
 from mild_core.types import RoundBits
+
+Counts: TypeAlias = NDArray[np.integer]
 
 FORGETTING_LIMIT = 0.05
 """Of the epochs in which clean samples are memorised, a smaller share is followed by one in which they are forgotten;
 of those of mislabelled samples, a larger one."""
+
+MIN_EPOCHS = 7
+"""Fewest epochs that a fit needs; by ``mild-simple``, these have one bin more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,66 +58,70 @@ class Forgetting:
         return self.share is not None and bool(bound_share(self.share, self.n_memorised)[0] > limit)
 
 
-def measure_forgetting(rounds: Sequence[RoundBits], samples: Bitmap) -> Forgetting:
-    """Measure how often a memorised sample is forgotten in the next epoch, over the second half of every round.
+def sum_forgetting(rounds: Sequence[RoundBits], dynamics: Sequence[LateDynamics]) -> tuple[Counts, Counts]:
+    """Sum what `Forgetting` counts for every sample, over the second half of the rounds that it is a member of.
 
     Parameters
     ----------
     rounds
         Rounds of the same samples.
-    samples
-        Shape (n_bytes,), the samples to measure; a sample counts in the rounds that it is a member of.
-    """
-    n_memorised = n_forgotten = 0
-    for bits, members in _iter_members(rounds, samples):
-        for epoch in range(bits.n_epochs // 2, bits.n_epochs - 1):
-            memorised = bits.correct[epoch] & members
-            if bits.observed is not None:
-                memorised &= bits.observed[epoch + 1]
-            n_memorised += bitmap.popcount(memorised)
-            n_forgotten += bitmap.popcount(memorised & ~bits.correct[epoch + 1])
-    return Forgetting(n_memorised, n_forgotten)
-
-
-def measure_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> float | None:
-    """Measure the share of epochs in which samples are memorised, over the last quarter of every round.
-
-    Parameters
-    ----------
-    rounds
-        Rounds of the same samples.
-    samples
-        Shape (n_bytes,), the samples to measure; a sample counts in the rounds that it is a member of.
+    dynamics
+        `count_late_dynamics` of every round.
 
     Returns
     -------
-    float | None
-        Number of memorised over number of observed epochs, in 0..1; None if no sample was observed.
+    n_memorised, n_forgotten
+        Shape (n_samples,) each.
+    """
+    if len(rounds) == 1 and rounds[0].members is None:
+        return dynamics[0].late_memorised, dynamics[0].late_forgotten
+    n_memorised, n_forgotten = (np.zeros(rounds[0].n_samples, dtype=np.int32) for _ in range(2))
+    for bits, counts in zip(rounds, dynamics, strict=True):
+        is_member = True if bits.members is None else bitmap.unpack(bits.members, bits.n_samples)
+        n_memorised += counts.late_memorised * is_member
+        n_forgotten += counts.late_forgotten * is_member
+    return n_memorised, n_forgotten
+
+
+def count_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> tuple[int, int]:
+    """Count the epochs in which samples are memorised, over the last quarter of every round.
+
+    Parameters
+    ----------
+    rounds
+        Rounds of the same samples.
+    samples
+        Shape (n_bytes,), the samples to count; a sample counts in the rounds that it is a member of.
+
+    Returns
+    -------
+    n_memorised, n_observed
+        Numbers of memorised and of observed epochs, summed over the samples.
     """
     n_memorised = n_observed = 0
-    for bits, members in _iter_members(rounds, samples):
-        for epoch in range(bits.n_epochs - quarter_length(bits), bits.n_epochs):
+    for bits in rounds:
+        members = samples if bits.members is None else samples & bits.members
+        for epoch in range(bits.n_epochs - quarter_length(bits.n_epochs), bits.n_epochs):
             n_memorised += bitmap.popcount(bits.correct[epoch] & members)
             n_observed += bitmap.popcount(members if bits.observed is None else bits.observed[epoch] & members)
-    return n_memorised / n_observed if n_observed else None
+    return n_memorised, n_observed
 
 
-def take_first_quarter(rounds: Sequence[RoundBits], min_epochs: int) -> list[RoundBits]:
-    """Return every round with only the first quarter of its epochs, rounded up, and at least `min_epochs` of them."""
+def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
+    """Return every round with only the first quarter of its epochs (`shorten_round`)."""
     quarters = []
     for bits in rounds:
-        n_epochs = max(quarter_length(bits), min_epochs)
+        n_epochs = shorten_round(bits.n_epochs)
         observed = None if bits.observed is None else bits.observed[:n_epochs]
         quarters.append(replace(bits, correct=bits.correct[:n_epochs], observed=observed))
     return quarters
 
 
-def quarter_length(bits: RoundBits) -> int:
+def shorten_round(n_epochs: int) -> int:
+    """Return the number of epochs in the first quarter of a round: rounded up, and enough for a fit."""
+    return min(n_epochs, max(quarter_length(n_epochs), MIN_EPOCHS))
+
+
+def quarter_length(n_epochs: int) -> int:
     """Return the number of epochs in a quarter of a round, rounded up."""
-    return -(-bits.n_epochs // 4)
-
-
-def _iter_members(rounds: Sequence[RoundBits], samples: Bitmap) -> Iterator[tuple[RoundBits, Bitmap]]:
-    """Yield every round with the members of the round that are in `samples`, shape (n_bytes,)."""
-    for bits in rounds:
-        yield bits, samples if bits.members is None else samples & bits.members
+    return -(-n_epochs // 4)

@@ -13,7 +13,6 @@ Hochberg, *Controlling the False Discovery Rate* (1995).
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,24 +45,6 @@ class DrawCounts:
     kept: Counts
     drawn: Counts
     wrong: Counts
-
-    @classmethod
-    def from_bins(
-        cls, bins: NDArray[np.integer], n_bins: int, drawn: NDArray[np.bool_], wrong: NDArray[np.bool_]
-    ) -> Self:
-        """Count samples by cut.
-
-        Parameters
-        ----------
-        bins
-            Shape (n_samples,), bin of every sample that could be drawn.
-        n_bins
-            Number of bins.
-        drawn, wrong
-            Shape (n_samples,), samples that were drawn, and those of them found mislabelled.
-        """
-        groups = (bins, bins[drawn], bins[drawn & wrong])
-        return cls(*(np.cumsum(np.bincount(group, minlength=n_bins)).astype(np.int64) for group in groups))
 
 
 def conformal_cut(kept: Counts, drawn: Counts, wrong: Counts, alpha: float) -> Counts:

@@ -5,12 +5,14 @@ mislabelled. What tells the two apart is the order of the epochs: a mislabelled 
 is memorised, since the samples around it say otherwise, and a clean one that was learnt late is not.
 """
 
+from dataclasses import dataclass, fields
+
 import numpy as np
+from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.bitmap import Bitmap
-from mild_core.dynamics import count_dynamics
-from mild_core.forgetting import FORGETTING_LIMIT, Forgetting, measure_forgetting, quarter_length
+from mild_core.dynamics import LateDynamics, count_late_dynamics
+from mild_core.forgetting import FORGETTING_LIMIT, Forgetting, quarter_length
 from mild_core.mixture.weibull import Floats
 from mild_core.types import RoundBits
 
@@ -24,41 +26,99 @@ MIN_LEARNING_EPOCHS = 2 * _MIN_TREND
 """Fewest epochs of a round that show whether the network was still learning at its end."""
 
 
-def find_unfinished_training(bits: RoundBits) -> str | None:
-    """Find out whether a network was still learning at the end of a round.
+@dataclass(frozen=True, slots=True, eq=False)
+class LearningCounts:
+    """What tells whether a network was still learning, counted over members that are not planted; counts add up.
 
-    It was if its agreement with the labels still rises, or if it has never memorised most samples; unless samples that
-    are misclassified in most epochs are forgotten as mislabelled ones are.
+    Attributes
+    ----------
+    n_known, n_observed
+        Shape (n_epochs,) each: samples that were memorised, and observed, in every epoch; of `n_known`, at least the
+        last `_count_trend_epochs`.
+    n_unlearnt, n_seen
+        Samples that were observed and never memorised, and those that were observed.
+    n_memorised, n_forgotten
+        What `Forgetting` counts, of the samples that were misclassified in most epochs.
+    """
+
+    n_known: NDArray[np.int64]
+    n_observed: NDArray[np.int64]
+    n_unlearnt: int
+    n_seen: int
+    n_memorised: int
+    n_forgotten: int
+
+    def __add__(self, other: "LearningCounts") -> "LearningCounts":
+        return LearningCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+def count_learning(bits: RoundBits, counts: LateDynamics | None = None) -> LearningCounts:
+    """Count what tells whether a network was still learning at the end of a round.
 
     Parameters
     ----------
     bits
-        The round. Its members that are not planted count.
+        The round.
+    counts
+        `count_late_dynamics` of the round, where the caller has it.
+    """
+    counts = count_late_dynamics(bits) if counts is None else counts
+    samples = bitmap.full(bits.n_samples) if bits.members is None else bits.members
+    if bits.planted is not None:
+        samples = samples & ~bits.planted
+    n_known, n_observed = (np.zeros(bits.n_epochs, dtype=np.int64) for _ in range(2))
+    for epoch in range(bits.n_epochs):
+        if bits.observed is not None:
+            n_observed[epoch] = bitmap.popcount(samples & bits.observed[epoch])
+        if bits.observed is not None or epoch >= bits.n_epochs - _count_trend_epochs(bits.n_epochs):
+            n_known[epoch] = bitmap.popcount(samples & bits.correct[epoch])
+    if bits.observed is None:
+        n_observed[:] = bitmap.popcount(samples)
+    is_counted = bitmap.unpack(samples, bits.n_samples)
+    is_seen = is_counted & (counts.observed > 0)
+    is_hard = is_counted & (counts.misclassified > counts.memorised)
+    return LearningCounts(
+        n_known,
+        n_observed,
+        n_unlearnt=int(np.count_nonzero(is_seen & (counts.memorised == 0))),
+        n_seen=int(np.count_nonzero(is_seen)),
+        n_memorised=int(counts.late_memorised.sum(where=is_hard, dtype=np.int64)),
+        n_forgotten=int(counts.late_forgotten.sum(where=is_hard, dtype=np.int64)),
+    )
+
+
+def find_unfinished_training(counts: LearningCounts) -> str | None:
+    """Find out whether a network was still learning at the end of a round.
+
+    It was if its agreement with the labels still rises, or if it has never memorised most samples; unless samples that
+    are misclassified in most epochs are forgotten as mislabelled ones are.
 
     Returns
     -------
     str | None
         The reason in numbers; None if training was finished.
     """
-    samples = bitmap.full(bits.n_samples) if bits.members is None else bits.members
-    if bits.planted is not None:
-        samples = samples & ~bits.planted
-    sign = _find_rise(bits, samples) or _find_unlearnt(bits, samples)
+    sign = _find_rise(counts) or _find_unlearnt(counts)
     if sign is None:
         return None
-    counts = count_dynamics(bits)
-    forgetting = measure_forgetting([bits], samples & bitmap.pack(counts.misclassified > counts.memorised))
+    forgetting = Forgetting(counts.n_memorised, counts.n_forgotten)
     if forgetting.is_shown_above(FORGETTING_LIMIT):
         return None
     return f"{sign}, and {_describe_forgetting(forgetting)}: the network is still learning; train longer"
 
 
-def _find_rise(bits: RoundBits, samples: Bitmap) -> str | None:
+def _count_trend_epochs(n_epochs: int) -> int:
+    """Return the number of last epochs over which the agreement is followed."""
+    return max(quarter_length(n_epochs), _MIN_TREND)
+
+
+def _find_rise(counts: LearningCounts) -> str | None:
     """Describe the rise of the agreement over the last quarter of the epochs; None if it is within its noise."""
-    agreement = _measure_agreement(bits, samples)
+    is_observed = counts.n_observed > 0
+    agreement = counts.n_known[is_observed] / counts.n_observed[is_observed]
     if agreement.size < MIN_LEARNING_EPOCHS:
         return None
-    last = agreement[-max(quarter_length(bits), _MIN_TREND) :]
+    last = agreement[-_count_trend_epochs(counts.n_observed.size) :]
     rise, standard_error = _measure_rise(last)
     if rise <= LEARNING_Z * standard_error + 1e-9:
         return None
@@ -68,14 +128,12 @@ def _find_rise(bits: RoundBits, samples: Bitmap) -> str | None:
     )
 
 
-def _find_unlearnt(bits: RoundBits, samples: Bitmap) -> str | None:
+def _find_unlearnt(counts: LearningCounts) -> str | None:
     """Describe the share of the observed samples that were never memorised; None if most were."""
-    observed = samples if bits.observed is None else samples & np.bitwise_or.reduce(bits.observed)
-    n_observed = bitmap.popcount(observed)
-    n_unlearnt = bitmap.popcount(observed & ~np.bitwise_or.reduce(bits.correct))
-    if n_unlearnt <= LEARNING_UNLEARNT * n_observed:
+    if counts.n_unlearnt <= LEARNING_UNLEARNT * counts.n_seen:
         return None
-    return f"{n_unlearnt / n_observed:.0%} of the samples were never known (learnt up to {LEARNING_UNLEARNT:.0%})"
+    share = counts.n_unlearnt / counts.n_seen
+    return f"{share:.0%} of the samples were never known (learnt up to {LEARNING_UNLEARNT:.0%})"
 
 
 def _describe_forgetting(forgetting: Forgetting) -> str:
@@ -97,14 +155,3 @@ def _measure_rise(agreement: Floats) -> tuple[float, float]:
     residual = agreement - agreement.mean() - slope * epochs
     standard_error = float(np.sqrt(residual @ residual / (n_epochs - 2) / spread))
     return slope * (n_epochs - 1), standard_error * (n_epochs - 1)
-
-
-def _measure_agreement(bits: RoundBits, samples: Bitmap) -> Floats:
-    """Measure the share of observed samples that are memorised, for every epoch in which some were observed."""
-    shares = []
-    for epoch in range(bits.n_epochs):
-        observed = samples if bits.observed is None else samples & bits.observed[epoch]
-        n_observed = bitmap.popcount(observed)
-        if n_observed:
-            shares.append(bitmap.popcount(bits.correct[epoch] & observed) / n_observed)
-    return np.array(shares, dtype=np.float64)

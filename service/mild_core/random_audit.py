@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.audit import Audit
+from mild_core.bitmap import Bitmap
 from mild_core.draw import Deviation
 from mild_core.guarantee import (
     DrawCounts,
@@ -19,7 +20,7 @@ from mild_core.guarantee import (
     precision_cut,
 )
 from mild_core.results import BoundCurves, Bounds, Estimate, Guarantee, Selection
-from mild_core.scores import assign_bins
+from mild_core.statistics import count_bins
 from mild_core.types import SelectionOptions
 
 
@@ -29,93 +30,74 @@ class RandomAudit:
 
     Attributes
     ----------
-    bins
-        Shape (n_scored,), bin of every scored sample.
     drawn, wrong
-        Shape (n_scored,), samples that were drawn and checked, and those of them found mislabelled.
+        Shape (n_bytes,), the samples that were drawn and checked, and those of them found mislabelled.
+    bins
+        `Selection.bins`.
     counts
-        Both by bin of the histogram.
+        The scored samples, the drawn ones and those of them found mislabelled, up to each cut.
     """
 
-    bins: NDArray[np.int64]
-    drawn: NDArray[np.bool_]
-    wrong: NDArray[np.bool_]
+    drawn: Bitmap
+    wrong: Bitmap
+    bins: NDArray[np.unsignedinteger]
     counts: DrawCounts
 
     @classmethod
-    def from_audit(
-        cls, audit: Audit | None, scored: NDArray[np.bool_], bins: NDArray[np.int64], n_bins: int
-    ) -> Self | None:
-        """Take the draw from an audit; None without a draw, or where drawn samples are still to be checked.
+    def from_selection(cls, audit: Audit | None, selection: Selection) -> Self | None:
+        """Take the draw from an audit, with the bins of a selection.
 
         The scored samples among the drawn ones are a uniform draw from all scored samples, because which samples are
         scored does not depend on the answers.
 
-        Parameters
-        ----------
-        audit
-            The audit.
-        scored
-            Shape (n_samples,), samples that are scored.
-        bins, n_bins
-            Shape (n_scored,), their bins, and the number of bins.
+        Returns
+        -------
+        RandomAudit | None
+            None without a draw or a histogram, or where drawn samples are still to be checked.
         """
-        random = None if audit is None else audit.random_mask
-        if audit is None or random is None or not audit.is_complete_draw:
+        if audit is None or not audit.is_complete_draw or audit.random is None or selection.histogram is None:
             return None
-        drawn = random[scored]
-        wrong = drawn & ~audit.masks[1][scored]
-        return cls(bins, drawn, wrong, DrawCounts.from_bins(bins, n_bins, drawn, wrong))
+        n_bins = selection.histogram.counts.size
+        drawn, wrong = (count_bins(selection.bins, n_bins, mask) for mask in (audit.random, audit.drawn_wrong))
+        counts = (np.cumsum(numbers).astype(np.int64) for numbers in (selection.histogram.counts, drawn, wrong))
+        return cls(audit.random, audit.drawn_wrong, selection.bins, DrawCounts(*counts))
 
-    @classmethod
-    def from_selection(cls, audit: Audit | None, selection: Selection) -> Self | None:
-        """Take the draw from an audit, with the bins of a selection; None as in `from_audit`."""
-        histogram, scored = selection.histogram, selection.scored
-        if histogram is None:
-            return None
-        n_bins = histogram.counts.size
-        bins = assign_bins(selection.scores[scored], histogram.origin, histogram.width, n_bins)
-        return cls.from_audit(audit, scored, bins, n_bins)
-
-    def choose_cut(self, options: SelectionOptions) -> int | None:
-        """Apply the rule of the options to the answers: bins ``0..cut`` are kept; None where no cut reaches it."""
-        counts = self.counts.kept, self.counts.drawn, self.counts.wrong
-        if options.threshold == "fdr":
-            cut = int(conformal_cut(*counts, options.alpha))
-        else:
-            cut = int(precision_cut(*counts, 1.0 if options.target is None else options.target))
-        return None if cut < 0 else cut
-
-    def find_cut(self, kept: NDArray[np.bool_]) -> int | None:
-        """Return the cut that keeps exactly the samples `kept`, shape (n_scored,); None if no cut does.
-
-        It is the smallest such cut, and -1 if nothing is kept.
-        """
-        n_kept = int(kept.sum())
-        cut = int(np.searchsorted(self.counts.kept, n_kept)) if n_kept else -1
-        return cut if np.array_equal(self.bins <= cut, kept) else None
+    def count_set(self, kept: Bitmap) -> "SetCounts":
+        """Count the samples of a set, shape (n_bytes,)."""
+        n_bins = self.counts.kept.size
+        by_bin, drawn, wrong = (count_bins(self.bins, n_bins, kept & mask) for mask in (kept, self.drawn, self.wrong))
+        n_scored = np.diff(self.counts.kept, prepend=0)
+        size = int(by_bin.sum())
+        # The smallest cut that keeps as many samples as the set: whether it keeps the same ones, the bins tell.
+        cut = int(np.searchsorted(self.counts.kept, size)) if size else -1
+        is_one_cut = np.array_equal(by_bin, np.where(np.arange(n_bins) <= cut, n_scored, 0))
+        return SetCounts(
+            size, int(drawn.sum()), int(wrong.sum()), bitmap.popcount(kept) - size, cut if is_one_cut else None
+        )
 
     def compute_bound_curves(self) -> BoundCurves:
         """Bound precision and recall of every cut."""
         return BoundCurves(*bound_quality(self.counts.kept, self.counts.drawn, self.counts.wrong))
 
-    def bound_set(self, kept: NDArray[np.bool_], curves: BoundCurves | None, cut: int | None) -> Bounds | None:
+    def bound_set(self, chosen: "SetCounts", curves: BoundCurves | None) -> Bounds | None:
         """Bound the quality of a set; None without drawn samples.
 
         Parameters
         ----------
-        kept
-            Shape (n_scored,).
-        curves, cut
-            The bounds of every cut, and the cut that keeps the set; None if no cut does, which needs a set that was
-            made without looking at the answers.
+        chosen
+            The set. One that no single cut makes must have been made without looking at the answers.
+        curves
+            The bounds of every cut; None if they cannot be used.
         """
-        n_scored, n_drawn, n_wrong = self.drawn.size, int(self.drawn.sum()), int(self.wrong.sum())
+        kept, drawn, wrong = self.counts.kept, self.counts.drawn, self.counts.wrong
+        n_scored, n_drawn, n_wrong = (int(counts[-1]) for counts in (kept, drawn, wrong))
         if not n_drawn:
             return None
+        cut = chosen.cut
         if curves is None or cut is None:
-            two_cuts = DrawCounts.from_bins((~kept).astype(np.int64), 2, self.drawn, self.wrong)
-            curves, cut = BoundCurves(*bound_quality(two_cuts.kept, two_cuts.drawn, two_cuts.wrong)), 0
+            numbers = ((chosen.size, n_scored), (chosen.n_drawn, n_drawn), (chosen.n_wrong, n_wrong))
+            kept, drawn, wrong = (np.array(pair) for pair in numbers)  # two cuts: this set, and everything
+            curves, cut = BoundCurves(*bound_quality(kept, drawn, wrong)), 0
         return Bounds(
             noise_rate=Estimate(n_wrong / n_drawn, *bound_noise_rate_by_draw(n_scored, n_drawn, n_wrong)),
             precision=1.0 if cut < 0 else float(curves.precision[cut]),
@@ -123,22 +105,52 @@ class RandomAudit:
             basis=f"{n_drawn} of {n_scored} judged samples, drawn at random and checked: {n_wrong} are mislabelled",
         )
 
-    def bound_undrawn_wrong_share(self, kept: NDArray[np.bool_], cut: int | None) -> float:
+    def bound_undrawn_wrong_share(self, chosen: "SetCounts", cut: int | None) -> float:
         """Bound the share of wrong labels among the kept samples that were not drawn, at 90%.
 
         Parameters
         ----------
-        kept
-            Shape (n_scored,).
+        chosen
+            The set.
         cut
-            The cut that keeps them if the answers may have chosen it: the bound then holds for every cut at once. None
+            The cut that makes it if the answers may have chosen it: the bound then holds for every cut at once. None
             if they have not.
         """
-        n_kept, n_drawn = int(kept.sum()), int((kept & self.drawn).sum())
         if cut is None:
-            return bound_wrong_share(n_kept, n_drawn, int((kept & self.wrong).sum()))
+            return bound_wrong_share(chosen.size, chosen.n_drawn, chosen.n_wrong)
         limits = limit_undrawn_wrong(self.counts.kept, self.counts.drawn, self.counts.wrong)
-        return 0.0 if cut < 0 else int(limits[cut]) / max(n_kept - n_drawn, 1)
+        return 0.0 if cut < 0 else int(limits[cut]) / max(chosen.size - chosen.n_drawn, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SetCounts:
+    """Numbers of the samples of a set.
+
+    Attributes
+    ----------
+    size, n_drawn, n_wrong
+        Its scored samples, the drawn ones among them, and those of them found mislabelled.
+    n_unjudged
+        Its samples that are not scored.
+    cut
+        The cut that keeps exactly its scored samples, -1 if there are none; None if no cut does.
+    """
+
+    size: int
+    n_drawn: int
+    n_wrong: int
+    n_unjudged: int
+    cut: int | None
+
+
+def choose_cut_by_draw(counts: DrawCounts, options: SelectionOptions) -> int | None:
+    """Apply the rule of the options to the answers: bins ``0..cut`` are kept; None where no cut reaches it."""
+    numbers = counts.kept, counts.drawn, counts.wrong
+    if options.threshold == "fdr":
+        cut = int(conformal_cut(*numbers, options.alpha))
+    else:
+        cut = int(precision_cut(*numbers, 1.0 if options.target is None else options.target))
+    return None if cut < 0 else cut
 
 
 def judge_by_draw(
@@ -160,31 +172,30 @@ def judge_by_draw(
     """
     if draw is None:
         return replace(selection, guarantee=None, bounds=None, bound_curves=None)
-    options = selection.options
-    kept_samples = bitmap.unpack(selection.audited_bitmap, selection.n_samples)
-    kept, n_unjudged = kept_samples[selection.scored], int((kept_samples & ~selection.scored).sum())
-    cut = draw.find_cut(kept)
+    options, chosen = selection.options, draw.count_set(selection.audited_bitmap)
     by_draw = selection.follows_marks and options.audit != "fit"
     is_chosen = by_draw or (deviation is not None and not is_fixed)  # the answers may have chosen this set
     can_bound = options.audit != "fit" and not (deviation is not None and deviation.reorders)
-    can_bound_set = can_bound and not n_unjudged and (cut is not None or not is_chosen)
-    curves = draw.compute_bound_curves() if can_bound and draw.drawn.any() else None
+    can_bound_set = can_bound and not chosen.n_unjudged and (chosen.cut is not None or not is_chosen)
+    curves = draw.compute_bound_curves() if can_bound and draw.counts.drawn[-1] else None
     return replace(
         selection,
         guarantee=Guarantee(
             alpha=options.alpha if options.threshold == "fdr" else None,
-            drawn=int(draw.drawn.sum()),
-            kept_of_drawn=int((kept & draw.drawn).sum()),
-            wrong_of_drawn=int((kept & draw.wrong).sum()),
-            upper=draw.bound_undrawn_wrong_share(kept, cut if by_draw or deviation else None)
+            drawn=int(draw.counts.drawn[-1]),
+            kept_of_drawn=chosen.n_drawn,
+            wrong_of_drawn=chosen.n_wrong,
+            upper=draw.bound_undrawn_wrong_share(chosen, chosen.cut if by_draw or deviation else None)
             if can_bound_set
             else None,
             holds=by_draw and deviation is None and selection.threshold.cut is not None,
-            reason=f"{n_unjudged} kept samples are not judged, so none of them could be drawn"
-            if n_unjudged and can_bound
-            else _explain(selection, draw, deviation, by_draw=by_draw, is_one_cut=cut is not None, is_fixed=is_fixed),
+            reason=f"{chosen.n_unjudged} kept samples are not judged, so none of them could be drawn"
+            if chosen.n_unjudged and can_bound
+            else _explain(
+                selection, draw, deviation, by_draw=by_draw, is_one_cut=chosen.cut is not None, is_fixed=is_fixed
+            ),
         ),
-        bounds=draw.bound_set(kept, curves, cut) if can_bound_set else None,
+        bounds=draw.bound_set(chosen, curves) if can_bound_set else None,
         bound_curves=None if options.needs_labels else curves,
     )
 
@@ -224,7 +235,7 @@ def _explain(
     if selection.threshold.cut is not None:
         return promise
     return (
-        f"no cut reaches {goal}: {int(draw.wrong.sum())} of {int(draw.drawn.sum())} drawn "
+        f"no cut reaches {goal}: {draw.counts.wrong[-1]} of {draw.counts.drawn[-1]} drawn "
         "samples are mislabelled; every judged sample is kept"
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.fields import declare_field, describe
 from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions, Verdict
+
+if TYPE_CHECKING:
+    from mild_core.sample_scores import SampleScores
 
 
 def is_identified(verdict: str) -> bool:
@@ -219,13 +222,11 @@ class Selection:
     cut_bitmap
         Shape (n_bytes,), the samples that the cut keeps. Differs from `bitmap` where audited samples are kept or
         dropped by their mark (option ``audit="fit"``).
-    scores
-        Shape (n_samples,), the metric; NaN where a sample was never observed.
-    scored
-        Shape (n_samples,), samples that were observed often enough to be judged; the others are never kept.
-    noisy_posterior
-        Shape (n_samples,), probability of being mislabelled under the fit; NaN for a sample that is not scored, and for
-        all samples if nothing was fitted.
+    bins
+        Shape (n_samples,), bin of every sample in the histogram; the largest number of the type for one that is not
+        scored.
+    details
+        The scores of the samples, which are computed when they are asked for.
     threshold
         The cut.
     components
@@ -267,9 +268,8 @@ class Selection:
     n_samples: int
     bitmap: Bitmap
     cut_bitmap: Bitmap
-    scores: NDArray[np.float32]
-    scored: NDArray[np.bool_]
-    noisy_posterior: NDArray[np.float32]
+    bins: NDArray[np.unsignedinteger]
+    details: "SampleScores"
     threshold: Threshold
     components: tuple[Component, ...]
     verdict: Verdict
@@ -288,6 +288,25 @@ class Selection:
     bounds: Bounds | None = None
     bound_curves: BoundCurves | None = None
     follows_marks: bool = False
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Samples that were observed often enough to be judged, shape (n_samples,); the others are never kept."""
+        scored: NDArray[np.bool_] = self.bins < np.iinfo(self.bins.dtype).max
+        return scored
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The metric, shape (n_samples,); NaN where a sample was never observed."""
+        return self.details.values
+
+    @property
+    def noisy_posterior(self) -> NDArray[np.float32]:
+        """Probability of being mislabelled under the fit, shape (n_samples,).
+
+        NaN for a sample that is not scored, and for all samples if nothing was fitted.
+        """
+        return self.details.noisy_posterior
 
     @property
     def audited_bitmap(self) -> Bitmap:
@@ -337,3 +356,19 @@ class Selection:
             classes=list(self.classes) if self.options.needs_labels else None,
         )
         return {name: value for name, value in asdict(summary).items() if name != "classes" or value is not None}
+
+
+def serialize_fit(selected: Selection) -> dict[str, Any]:
+    """Return the fit of a selection by field, with arrays."""
+    summary = selected.summary()
+    histogram = selected.histogram and {
+        "origin": selected.histogram.origin,
+        "width": selected.histogram.width,
+        "counts": selected.histogram.counts,
+    }
+    return {
+        "histogram": histogram,
+        "densities": selected.densities,
+        "curves": selected.curves and asdict(selected.curves),
+        **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "fitted")},
+    }

@@ -1,7 +1,7 @@
 """Input of a selection: the bits of epochs and rounds, the options of a selection, and the specification of a run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, TypeAlias
 
@@ -151,6 +151,14 @@ class RoundBits:
                 rows = [default_mask if mask is None else mask for mask in masks]
                 observed = np.stack(rows) if rows else np.empty_like(correct)
         return cls(n_samples, correct, observed, members, "members" if observes_members else "all", planted)
+
+    def convert(self, n_samples: int, convert_bits: Callable[[Bitmap], Bitmap]) -> Self:
+        """Return a round of other samples, whose bitmaps are made by `convert_bits`, shapes (..., n_bytes)."""
+        observed, members, planted = (
+            None if bits is None else convert_bits(bits) for bits in (self.observed, self.members, self.planted)
+        )
+        correct = convert_bits(self.correct)
+        return replace(self, n_samples=n_samples, correct=correct, observed=observed, members=members, planted=planted)
 
     def drop_empty_epochs(self) -> Self:
         """Return the round without the epochs in which no sample was observed: nothing is known of them."""

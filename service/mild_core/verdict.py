@@ -8,14 +8,14 @@ stay so until the end.
 
 import numpy as np
 
-from mild_core.forgetting import FORGETTING_LIMIT, Forgetting
+from mild_core.forgetting import FORGETTING_LIMIT, MIN_EPOCHS, Forgetting
 from mild_core.mixture.mixture import Mixture
 from mild_core.mixture.weibull import FAMILIES, Floats
 from mild_core.proportions import bound_share
 from mild_core.threshold import compute_expected_f1
 from mild_core.types import Verdict
 
-MIN_BINS = 8
+MIN_BINS = MIN_EPOCHS + 1
 MIN_SAMPLES = 50
 MIN_DISTINCT = 4
 """Bins, scored samples and distinct scores that a fit needs."""

@@ -121,7 +121,12 @@ class Settings(BaseSettings):
         le=2**40,
         description="Memory for the dashboard's tables of samples, those looked at last; 26 bytes a sample each.",
     )
-    compute_threads: int = Field(2, ge=1, le=256, description="Selections that are computed at the same time.")
+    executor: Literal["threads", "processes"] = Field(
+        "processes", description="What computes selections: threads of the service, or processes of their own."
+    )
+    compute_workers: int = Field(
+        2, ge=1, le=256, description="Threads or processes that compute selections, and selections at the same time."
+    )
     max_waiting: int = Field(256, ge=0, le=100_000, description="Selections, and logs, that may wait for their turn.")
     log_readers: int = Field(16, ge=1, le=1000, description="Prediction logs that are read at the same time.")
     log_reader_bytes: int = Field(

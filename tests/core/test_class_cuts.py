@@ -1,15 +1,17 @@
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
 from mild_core import bitmap, class_cuts
-from mild_core.audit import Annotations
+from mild_core.audit import MAX_LABEL, Annotations
 from mild_core.class_cuts import cut_classes, group_by_class
 from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups, fit_mixture
 from mild_core.results import Selection, Threshold
 from mild_core.selection import select
+from mild_core.statistics import ClassTables, Table
 from mild_core.types import RoundBits, Rule, SelectionOptions
 
 N_EPOCHS = 30
@@ -75,7 +77,7 @@ def mixture_of(noise: float) -> Mixture:
 def test_f1_cuts_are_the_best_of_all_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
     fits = [mixture_of(0.1), mixture_of(0.5), mixture_of(0.9)]
     counts = np.stack([n * fit.densities.sum(axis=0) for n, fit in zip((100, 1000, 300), fits, strict=True)])
-    own = class_cuts.ClassGroups(np.arange(3), np.zeros(0, dtype=np.intp), counts, counts)
+    own = class_cuts.ClassGroups(np.arange(3), counts, counts)
     monkeypatch.setattr(class_cuts, "fit_groups", lambda *_: fits)
     result = cut_classes(own, SelectionOptions(per_class=True), Threshold("f1", 0.0, 3), fits[0], None)
     clean, noisy = (
@@ -158,7 +160,25 @@ def test_labels_that_are_missing_or_of_another_size_are_refused() -> None:
         select([bits], SelectionOptions(per_class=True), Annotations(labels[1:]))
 
 
+@pytest.mark.parametrize("label", [MAX_LABEL, -MAX_LABEL])
+def test_classes_are_the_same_whatever_their_numbers(label: int) -> None:
+    bits, labels, _ = recorded()
+    options = SelectionOptions(per_class=True)
+    classes = select([bits], options, Annotations(labels)).classes
+    renumbered = select([bits], options, Annotations(np.where(labels == 3, label, labels))).classes
+    expected = [replace(own, label=label if own.label == 3 else own.label) for own in classes]
+    assert list(renumbered) == sorted(expected, key=lambda own: own.label)
+
+
+@pytest.mark.parametrize("label", [2**31, 2**62, 2**64 - 1])
+def test_labels_that_are_no_numbers_of_classes_are_refused(label: int) -> None:
+    bits, labels, _ = recorded()
+    hashed = np.where(labels == 3, np.uint64(label), labels.astype(np.uint64))
+    with pytest.raises(ParameterError, match=rf"lie in 0\.\.{label}, numbers in .*; number the classes from 0"):
+        select([bits], SelectionOptions(per_class=True), Annotations(hashed))
+
+
 def test_more_classes_than_can_be_fitted_are_refused() -> None:
-    places = np.zeros(10_001, dtype=np.intp)
+    one_each = Table(8 * np.arange(10_001), np.ones((1, 10_001)))
     with pytest.raises(ParameterError, match="10001 classes, at most 10000"):
-        group_by_class(np.arange(10_001), places, 8, places, 8)
+        group_by_class(ClassTables(one_each, one_each), 8, None)

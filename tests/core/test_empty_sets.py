@@ -42,6 +42,16 @@ def test_a_rule_that_keeps_nothing_keeps_the_lowest_scores_and_says_so(options: 
     assert selection.indices.tolist() == np.flatnonzero(selection.scores == -20).tolist()
 
 
+def test_a_value_that_rounding_puts_below_the_lowest_score_keeps_it() -> None:
+    correct = np.ones((23, N_SAMPLES), dtype=bool)
+    correct[:5] = False
+    correct[:, 1::2] = False
+    selection = select(correct, SelectionOptions(threshold="value", value=-13.0))
+    assert selection.details.values.astype(np.float64).min() == -13
+    assert selection.indices.tolist() == list(range(0, N_SAMPLES, 2))
+    assert not any("no score is at most" in reason for reason in selection.reasons)
+
+
 def test_a_precision_that_no_cut_is_expected_to_reach_keeps_the_lowest_scores() -> None:
     rng = np.random.default_rng(1)
     clean = np.arange(4000) < 2000

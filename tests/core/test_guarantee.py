@@ -7,7 +7,6 @@ from scipy.stats import hypergeom
 
 from mild_core.guarantee import (
     MAX_BOUND_CUTS,
-    DrawCounts,
     bound_noise_rate_by_draw,
     bound_quality,
     bound_wrong_share,
@@ -17,6 +16,7 @@ from mild_core.guarantee import (
     limit_wrong,
     precision_cut,
 )
+from tests.core.whole_array import count_draw
 
 Counts = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def test_the_cut_is_that_of_benjamini_and_hochberg_on_conformal_p_values(seed: i
     scores = np.where(is_wrong, rng.integers(4, n_bins, n_samples), rng.integers(0, 9, n_samples))
     drawn = np.zeros(n_samples, dtype=bool)
     drawn[rng.choice(n_samples, 80, replace=False)] = True
-    counts = DrawCounts.from_bins(scores, n_bins, drawn, is_wrong)
+    counts = count_draw(scores, n_bins, drawn, is_wrong)
     for alpha in (0.03, 0.07, 0.15, 0.31):
         cut = int(conformal_cut(counts.kept, counts.drawn, counts.wrong, alpha))
         kept = np.flatnonzero(~drawn & (scores <= cut))
@@ -97,7 +97,7 @@ def test_limits_follow_from_one_cut_to_the_next() -> None:
     wrong = rng.random(2000) < bins / 80
     drawn = np.zeros(2000, dtype=bool)
     drawn[rng.choice(2000, 300, replace=False)] = True
-    counts = DrawCounts.from_bins(bins, 40, drawn, wrong)
+    counts = count_draw(bins, 40, drawn, wrong)
     undrawn = counts.kept - counts.drawn
     limits = limit_undrawn_wrong(counts.kept, counts.drawn, counts.wrong)
     steps = np.diff(limits)
@@ -135,7 +135,7 @@ def test_promises_hold_over_draws(noise: float, learnt: float) -> None:
     for _ in range(n_draws):
         drawn = np.zeros(n_samples, dtype=bool)
         drawn[rng.choice(n_samples, n_drawn, replace=False)] = True
-        counts = DrawCounts.from_bins(scores, n_bins, drawn, is_wrong)
+        counts = count_draw(scores, n_bins, drawn, is_wrong)
         cut = int(conformal_cut(kept, counts.drawn, counts.wrong, alpha))
         undrawn_wrong = all_wrong - counts.wrong
         shares.append(0.0 if cut < 0 else undrawn_wrong[cut] / (kept[cut] - counts.drawn[cut]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_core.learning import find_unfinished_training
+from mild_core.learning import count_learning, find_unfinished_training
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 
@@ -25,29 +25,29 @@ def forgetful(bits: RoundBits, share: float) -> RoundBits:
 
 
 def test_agreement_that_still_rises_is_unfinished_and_a_plateau_is_not() -> None:
-    rising = find_unfinished_training(bits_of(np.linspace(0.2, 0.8, 20)))
+    rising = find_unfinished_training(count_learning(bits_of(np.linspace(0.2, 0.8, 20))))
     assert rising is not None
     assert "agreement with the labels rose by 0.126 to 0.800 over the last 5 epochs (finished within 4 stan" in rising
     assert "times that a sample that is hard to learn was known, it was forgotten in the next epoch" in rising
     assert rising.endswith("the network is still learning; train longer")
-    assert find_unfinished_training(bits_of(np.minimum(np.linspace(0.2, 2, 20), 0.8))) is None
+    assert find_unfinished_training(count_learning(bits_of(np.minimum(np.linspace(0.2, 2, 20), 0.8)))) is None
 
 
 def test_a_rise_of_samples_that_are_forgotten_again_is_memorisation_and_not_learning() -> None:
     rising = bits_of(np.linspace(0.2, 0.8, 20))
-    assert find_unfinished_training(forgetful(rising, 0.02)) is not None
-    assert find_unfinished_training(forgetful(rising, 0.1)) is None
+    assert find_unfinished_training(count_learning(forgetful(rising, 0.02))) is not None
+    assert find_unfinished_training(count_learning(forgetful(rising, 0.1))) is None
 
 
 def test_a_rise_within_its_noise_is_finished() -> None:
     noisy = np.full(20, 0.7)
     noisy[-5:] += [0.0, -0.05, 0.06, -0.05, 0.08]
-    assert find_unfinished_training(bits_of(noisy)) is None
+    assert find_unfinished_training(count_learning(bits_of(noisy))) is None
 
 
 @pytest.mark.parametrize(("level", "is_unfinished"), [(0.3, True), (0.9, False)])
 def test_samples_of_which_most_were_never_known_have_still_to_be_learnt(level: float, is_unfinished: bool) -> None:
-    reason = find_unfinished_training(bits_of(np.full(20, level)))
+    reason = find_unfinished_training(count_learning(bits_of(np.full(20, level))))
     assert (reason is not None) == is_unfinished
     assert reason is None or reason.startswith(
         "70% of the samples were never known (learnt up to 50%), and no sample that is hard to learn was ever known"
@@ -55,18 +55,18 @@ def test_samples_of_which_most_were_never_known_have_still_to_be_learnt(level: f
 
 
 def test_a_short_round_shows_no_rise() -> None:
-    assert find_unfinished_training(bits_of(np.linspace(0.5, 0.9, 6))) is not None
-    assert find_unfinished_training(bits_of(np.linspace(0.5, 0.9, 5))) is None
+    assert find_unfinished_training(count_learning(bits_of(np.linspace(0.5, 0.9, 6)))) is not None
+    assert find_unfinished_training(count_learning(bits_of(np.linspace(0.5, 0.9, 5)))) is None
 
 
 def test_only_observed_members_that_are_not_planted_count() -> None:
     rising = np.linspace(0.5, 0.9, 20)
     late = np.arange(N_SAMPLES) >= 500
-    assert find_unfinished_training(bits_of(rising, planted=late)) is None
+    assert find_unfinished_training(count_learning(bits_of(rising, planted=late))) is None
     members = RoundBits(N_SAMPLES, bits_of(rising).correct, members=bitmap.pack(~late))
-    assert find_unfinished_training(members) is None
+    assert find_unfinished_training(count_learning(members)) is None
     nothing_seen = np.zeros((20, N_SAMPLES), dtype=bool)
-    assert find_unfinished_training(bits_of(np.zeros(20), observed=nothing_seen)) is None
+    assert find_unfinished_training(count_learning(bits_of(np.zeros(20), observed=nothing_seen))) is None
 
 
 def still_learning() -> np.ndarray:

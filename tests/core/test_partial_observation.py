@@ -3,9 +3,18 @@ import pytest
 from scipy.stats import hypergeom
 
 from mild_core import bitmap
+from mild_core.audit import Annotations
+from mild_core.judgement import Evidence, collect_evidence
 from mild_core.mixture.mixture import fit_mixture
-from mild_core.scores import PartialObservation, compute_hypergeometric_pmf, score_samples
-from mild_core.types import RoundBits
+from mild_core.partial_observation import compute_hypergeometric_pmf
+from mild_core.scores import score_samples
+from mild_core.sources import ArraySource
+from mild_core.statistics import Query
+from mild_core.types import RoundBits, SelectionOptions
+
+
+def collect(rounds: list[RoundBits]) -> Evidence:
+    return collect_evidence(ArraySource(rounds, Annotations()), Query(SelectionOptions(), 0, None))
 
 
 def test_the_likelihood_is_the_hypergeometric_one() -> None:
@@ -15,7 +24,9 @@ def test_the_likelihood_is_the_hypergeometric_one() -> None:
 
 def test_nothing_is_needed_when_everyone_was_always_observed() -> None:
     bits = RoundBits(9, bitmap.pack(np.ones((4, 9), dtype=bool)))
-    assert PartialObservation.from_scores(score_samples([bits], "mild-simple")) is None
+    evidence = collect([bits])
+    assert evidence.observation is None
+    assert evidence.by_cell is evidence.by_bin
 
 
 @pytest.mark.parametrize("n_epochs", [20, 100])
@@ -26,11 +37,11 @@ def test_the_noise_rate_survives_hiding_a_third_of_the_bits(n_epochs: int) -> No
     correct = rng.random((n_epochs, n_samples)) >= rate
     seen = rng.random((n_epochs, n_samples)) < 0.66
     bits = RoundBits(n_samples, bitmap.pack(correct & seen), bitmap.pack(seen))
-    observation = PartialObservation.from_scores(score_samples([bits], "mild-simple"))
-    assert observation is not None
-    np.testing.assert_allclose(observation.counts.sum(), score_samples([bits], "mild-simple").scored.sum())
-    assert np.unique(observation.cell_indices).size == observation.counts.size
-    mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
+    evidence = collect([bits])
+    assert evidence.observation is not None
+    assert evidence.by_cell[0].sum() == score_samples([bits], "mild-simple").scored.sum()
+    assert (evidence.by_cell[0] > 0).all()
+    mixture = fit_mixture(evidence.by_cell[0], "anchored", evidence.observation.likelihood)
     assert mixture.weights[1] == pytest.approx(noise, abs=0.03)
 
 
@@ -42,20 +53,17 @@ def test_rounds_of_different_lengths_are_on_the_scale_of_their_scores() -> None:
         correct = rng.random((n_epochs, 5000)) >= np.where(noisy, 0.9, 0.1)
         seen = rng.random((n_epochs, 5000)) < 0.7
         rounds.append(RoundBits(5000, bitmap.pack(correct & seen), bitmap.pack(seen)))
-    scores = score_samples(rounds, "mild-simple")
-    observation = PartialObservation.from_scores(scores)
-    assert observation is not None
-    mixture = fit_mixture(observation.counts, "anchored", observation.likelihood)
+    evidence = collect(rounds)
+    assert evidence.observation is not None
+    mixture = fit_mixture(evidence.by_cell[0], "anchored", evidence.observation.likelihood)
     assert mixture.weights[1] == pytest.approx(0.4, abs=0.02)
-    assert mixture.means[1] / (scores.n_bins - 1) == pytest.approx(0.9, abs=0.03)
+    assert mixture.means[1] / (evidence.grid.n_bins - 1) == pytest.approx(0.9, abs=0.03)
 
 
 def test_many_epochs_do_not_blow_the_cells_up() -> None:
     rng = np.random.default_rng(0)
     correct = rng.random((2000, 3000)) < rng.random(3000)
     seen = rng.random((2000, 3000)) < rng.uniform(0.55, 0.95, 3000)
-    observation = PartialObservation.from_scores(
-        score_samples([RoundBits(3000, bitmap.pack(correct & seen), bitmap.pack(seen))], "mild-simple")
-    )
-    assert observation is not None
-    assert observation.likelihood.nbytes < 40e6
+    evidence = collect([RoundBits(3000, bitmap.pack(correct & seen), bitmap.pack(seen))])
+    assert evidence.observation is not None
+    assert evidence.observation.likelihood.nbytes < 40e6

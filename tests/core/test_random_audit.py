@@ -11,10 +11,11 @@ from mild_core import bitmap
 from mild_core.audit import Annotations, Audit
 from mild_core.draw import Deviation
 from mild_core.errors import InvalidInput, ParameterError
-from mild_core.guarantee import DrawCounts, limit_undrawn_wrong
+from mild_core.guarantee import limit_undrawn_wrong
 from mild_core.random_audit import RandomAudit, judge_by_draw
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
+from tests.core.whole_array import count_draw
 
 N_SAMPLES, N_EPOCHS = 3000, 30
 Mask = NDArray[np.bool_]
@@ -206,7 +207,7 @@ def test_upper_is_that_of_all_cuts_at_once() -> None:
     drawn = drawn_audit(clean).random_mask
     assert drawn is not None
     bins = np.rint((selection.scores - selection.histogram.origin) / selection.histogram.width).astype(int)
-    counts = DrawCounts.from_bins(bins, 31, drawn, ~clean)
+    counts = count_draw(bins, 31, drawn, ~clean)
     limit = limit_undrawn_wrong(counts.kept, counts.drawn, counts.wrong)[selection.threshold.cut]
     assert selection.guarantee.upper == pytest.approx(limit / (kept & ~drawn).sum())
 

@@ -69,8 +69,8 @@ def test_equally_long_rounds_add_up() -> None:
     a, b = ("0001", "1111"), ("0111", "0111")
     pooled = score_samples([round_of(*a), round_of(*b)], "mild-simple")
     assert pooled.values.tolist() == [2 - 2, -4 - 2]
-    assert pooled.n_bins == 9
-    assert pooled.get_cut_value(int(pooled.bins[0])) == pooled.values[0]
+    assert pooled.grid.n_bins == 9
+    assert pooled.grid.get_cut_value(int(pooled.bins[0])) == pooled.values[0]
 
 
 def test_rounds_weigh_equally_whatever_their_length() -> None:
@@ -90,9 +90,9 @@ def test_every_score_lies_in_its_own_bin(metric: Metric) -> None:
     correct = rng.random((12, 300)) < 0.5
     scores = score_samples([RoundBits(300, bitmap.pack(correct))], metric)
     bins = scores.bins
-    upper = scores.origin + scores.width * bins
-    assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.width)).all()
-    assert bins.max() < scores.n_bins
+    upper = scores.grid.origin + scores.grid.width * bins
+    assert ((scores.values <= upper + 1e-9) & (scores.values > upper - scores.grid.width)).all()
+    assert bins.max() < scores.grid.n_bins
 
 
 @pytest.mark.parametrize("metric", ["mild-simple", "mild", "forgetting", "first-learned"])
@@ -100,12 +100,12 @@ def test_many_values_share_bins_and_keep_their_order(metric: Metric) -> None:
     rng = np.random.default_rng(0)
     correct = rng.random((1500, 400)) < rng.random(400)
     scores = score_samples([RoundBits(400, bitmap.pack(correct))], metric)
-    assert scores.n_bins <= MAX_BINS
+    assert scores.grid.n_bins <= MAX_BINS
     bins = scores.bins
     assert (np.diff(bins[np.argsort(scores.values)]) >= 0).all()
-    for cut in (0, 3, scores.n_bins - 1):
-        assert ((bins <= cut) == (scores.values <= scores.get_cut_value(cut) + 1e-9)).all()
-        assert scores.find_cut(scores.get_cut_value(cut)) == cut
+    for cut in (0, 3, scores.grid.n_bins - 1):
+        assert ((bins <= cut) == (scores.values <= scores.grid.get_cut_value(cut) + 1e-9)).all()
+        assert scores.grid.find_cut(scores.grid.get_cut_value(cut)) == cut
 
 
 def test_a_planted_sample_is_scored_by_the_rounds_with_its_own_label() -> None:

@@ -1,17 +1,17 @@
 """Explanation of one sample: its history, its score, and why it was kept or dropped."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.errors import SampleIndexError
-from mild_core.forgetting import take_first_quarter
+from mild_core.forgetting import shorten_round
 from mild_core.results import Selection
 from mild_core.scores import EPSILON
 from mild_core.types import RoundBits
-from mild_core.verdict import MIN_BINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class SampleHistory:
     def observed(self) -> int:
         """Number of epochs in which the sample was observed."""
         return len(self.bits) - self.bits.count(".")
+
+    def take(self, epochs: Iterable[int]) -> "SampleHistory":
+        """Return the history of some epochs, by their positions."""
+        return replace(self, bits="".join(self.bits[epoch] for epoch in epochs))
 
     @property
     def misclassified(self) -> int:
@@ -96,13 +100,37 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
     """
     if not 0 <= index < selection.n_samples:
         raise make_sample_index_error(index, selection.n_samples)
-    histories = tuple(_read_history(bits, index) for bits in rounds)
-    scored_rounds = [bits.drop_empty_epochs() for bits in rounds]
+    histories = [read_history(bits, index) for bits in rounds]
+    recorded = [None if bits.observed is None else np.flatnonzero(bits.observed.any(axis=1)) for bits in rounds]
+    return explain_histories(histories, recorded, selection, index)
+
+
+def explain_histories(
+    histories: Sequence[SampleHistory],
+    recorded: Sequence[NDArray[np.integer] | None],
+    selection: Selection,
+    index: int,
+) -> Explanation:
+    """Explain why a selection keeps or drops one sample, as `explain_sample`, from the history of this sample alone.
+
+    Parameters
+    ----------
+    histories
+        Its history in every round, oldest first.
+    recorded
+        Positions of the epochs of every round in which some samples were observed, ascending; None for all epochs.
+    selection, index
+        The selection, and the index of the sample.
+    """
+    scored = [
+        history if positions is None else history.take(positions)
+        for history, positions in zip(histories, recorded, strict=True)
+    ]
     if selection.options.evidence == "latest":
-        scored_rounds = scored_rounds[-1:]
+        scored = scored[-1:]
     for _ in range(selection.early):
-        scored_rounds = take_first_quarter(scored_rounds, MIN_BINS - 1)
-    counted = [history for bits in scored_rounds if not (history := _read_history(bits, index)).planted]
+        scored = [history.take(range(shorten_round(len(history.bits)))) for history in scored]
+    counted = [history for history in scored if not history.planted]
     epochs = sum(len(history.bits) for history in counted)
     observed = sum(history.observed for history in counted)
     misclassified = sum(history.misclassified for history in counted)
@@ -113,7 +141,7 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
         why = _explain_missing_score(counted, is_kept)
     return Explanation(
         index=index,
-        rounds=histories,
+        rounds=tuple(histories),
         epochs=epochs,
         observed=observed,
         misclassified=misclassified,
@@ -132,7 +160,7 @@ def make_sample_index_error(index: int, n_samples: int) -> SampleIndexError:
     )
 
 
-def _read_history(bits: RoundBits, index: int) -> SampleHistory:
+def read_history(bits: RoundBits, index: int) -> SampleHistory:
     """Read the history of the sample `index` in one round."""
     correct = bitmap.get_sample_bits(bits.correct, index)
     observed = np.ones_like(correct) if bits.observed is None else bitmap.get_sample_bits(bits.observed, index)

@@ -8,7 +8,7 @@ import numpy as np
 from mild_core.audit import Audit, Evaluation
 from mild_core.estimate import read_estimates
 from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection
-from mild_core.scores import assign_bins
+from mild_core.statistics import count_bins
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +91,12 @@ def sweep_cuts(
 
 def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None:
     """Evaluate every cut of a selection on an audit; None if there is no histogram or no checked sample."""
-    histogram, scored = selection.histogram, selection.scored
-    if histogram is None or not audit.n_known:
+    if selection.histogram is None or not audit.n_known:
         return None
-    n_bins = histogram.counts.size
-    bins = assign_bins(selection.scores[scored], histogram.origin, histogram.width, n_bins)
-    kept, kept_clean = (np.cumsum(np.bincount(bins[mask[scored]], minlength=n_bins)) for mask in audit.masks)
+    n_bins = selection.histogram.counts.size
+    kept, kept_clean = (
+        np.cumsum(count_bins(selection.bins, n_bins, samples)) for samples in (audit.known, audit.clean)
+    )
     return [
         Evaluation(known=audit.n_known, clean=audit.n_clean, kept=int(n_kept), kept_clean=int(n_clean), auc=None)
         for n_kept, n_clean in zip(kept, kept_clean, strict=True)

@@ -8,7 +8,7 @@ The parameters ``theta = (logit w, log a1, log a2, log k1, log k2)`` are the wei
 scales and shapes of both, followed by ``logit q`` of `tails` where the fit has tails. Newton's method optimises them
 from a few fixed starts, so a fit is deterministic.
 
-A cell is a pair of the observed and the misclassified epochs of a sample (`scores.PartialObservation`). Where all
+A cell is a pair of the observed and the misclassified epochs of a sample (`partial_observation`). Where all
 samples were observed in every epoch, the cells are the bins of the histogram.
 """
 

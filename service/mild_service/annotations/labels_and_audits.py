@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.audit import Audit, AuditChange
+from mild_core.audit import MAX_LABEL, Audit, AuditChange
 from mild_core.errors import InvalidInput
 from mild_core.wrong_predictions import describe_unknown_classes
 from mild_service.errors import LabelsConflict, LabelsFrozen, StoreDamaged, StoreUnavailable
@@ -19,8 +19,6 @@ from mild_service.store import Store
 
 T = TypeVar("T")
 
-MAX_LABEL = 2**31 - 1
-"""Largest label of a run that does not declare its number of classes."""
 _ATTEMPTS = 20
 _SHIFTED_SHARE = 0.9
 """Share of equal labels above which a shift of the samples explains a difference."""

@@ -105,7 +105,7 @@ class PredictionWriter:
         self._labels = labels
         self._settings = settings
         self._telemetry = telemetry
-        self._thread_limiter = CapacityLimiter(settings.compute_threads)
+        self._thread_limiter = CapacityLimiter(settings.compute_workers)
         self._work_limiter = WorkLimiter(
             settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
         )

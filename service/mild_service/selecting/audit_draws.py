@@ -97,8 +97,8 @@ class AuditDraws:
                 f"round {choice.round} of run {run.run_id!r} is open, a draw needs a finished one, whose bits no "
                 f"longer change; finish it with POST /runs/{run.run_id}/rounds/{choice.round}/finish"
             )
-        _, detail = await self._computer.compute_detail(evidence)
-        return detail.selection.scored
+        _, selection = await self._computer.compute_detail(evidence)
+        return selection.scored
 
 
 def _choose(run: Run, number: int | None, changes: Mapping[str, Any]) -> DrawChoice:

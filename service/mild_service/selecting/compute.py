@@ -1,24 +1,22 @@
-"""Computation of selections in worker threads, shared between concurrent requests, and their cache."""
+"""Computed selections, shared between concurrent requests, and their cache."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-import anyio.to_thread
-import orjson
-from anyio import CapacityLimiter
+from anyio import to_thread
 
-from mild_core import selection
 from mild_core.audit import Annotations
 from mild_core.results import Selection
+from mild_core.sources import ArraySource
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
 from mild_service.errors import StoreError, StoreUnavailable
 from mild_service.models import ComputedSelection, Run
 from mild_service.observability import Telemetry, phase
+from mild_service.selecting.engine import Engine
 from mild_service.selecting.evidence import Evidence, EvidenceReader
 from mild_service.store import Store
 
@@ -29,14 +27,6 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SelectionDetail:
-    """A selection with its scores per sample, and the bits of the rounds from which it was computed."""
-
-    rounds: Sequence[RoundBits]
-    selection: Selection
-
-
 class SelectionComputer:
     """Computes selections of stored runs and of bits sent with a request."""
 
@@ -44,9 +34,9 @@ class SelectionComputer:
         self.evidence = EvidenceReader(store)
         self._store = store
         self._telemetry = telemetry
-        self._thread_limiter = CapacityLimiter(settings.compute_threads)
+        self._engine = Engine(settings)
         self._work_limiter = WorkLimiter(
-            settings.compute_threads,
+            settings.compute_workers,
             settings.max_waiting,
             "computing selections",
             telemetry.waiting.labels("compute"),
@@ -66,7 +56,7 @@ class SelectionComputer:
         """
         return await self.evidence.read_consistently(evidence, self._compute_shared)
 
-    async def compute_detail(self, evidence: Evidence) -> tuple[Evidence, SelectionDetail]:
+    async def compute_detail(self, evidence: Evidence) -> tuple[Evidence, Selection]:
         """Compute a selection with its scores per sample; return the evidence that was used, and the result.
 
         The scores are many times larger than the set and not cached, but concurrent requests share one computation.
@@ -89,30 +79,27 @@ class SelectionComputer:
             Options of the selection.
         """
         self._telemetry.selections.labels("stateless").inc()
+        source = ArraySource(rounds, Annotations().restrict_to_options(rounds[0].n_samples, options))
         async with self._work_limiter.acquire():
-            return await self._compute_in_thread(rounds, options, "")
+            return await self._measure(self._engine.compute(source, options, ""))
 
     async def aclose(self) -> None:
         """Wait for computations in this process, and stop waiting for those of other processes."""
         self._closing = True
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await to_thread.run_sync(self._engine.close)
 
     async def _compute_shared(self, evidence: Evidence) -> ComputedSelection:
         """Return the selection, computed once for all concurrent callers in this process."""
         digest = evidence.digest
         return await self._run_once(("set", evidence.run.uid, digest), lambda: self._get_or_compute(evidence, digest))
 
-    async def _compute_detail_shared(self, evidence: Evidence) -> SelectionDetail:
-        async def compute_detail() -> SelectionDetail:
+    async def _compute_detail_shared(self, evidence: Evidence) -> Selection:
+        async def compute_detail() -> Selection:
             self._telemetry.selections.labels("detail").inc()
             async with self._work_limiter.acquire():
-                rounds, annotations = (
-                    await self.evidence.load_bits(evidence),
-                    await self.evidence.load_annotations(evidence),
-                )
-                return SelectionDetail(
-                    rounds, await self._run_in_thread(lambda: selection.select(rounds, evidence.options, annotations))
-                )
+                samples = await self.evidence.open_samples(evidence)
+                return await self._measure(self._engine.inspect(samples, evidence.options))
 
         return await self._run_once(("detail", evidence.run.uid, evidence.digest), compute_detail)
 
@@ -134,13 +121,9 @@ class SelectionComputer:
             async with self._store.selection_cache.lock(evidence.run, digest) as has_lock:
                 if has_lock:
                     self._telemetry.selections.labels("computed").inc()
-                    # Before the bits are loaded, so that waiting tasks hold no memory.
                     async with self._work_limiter.acquire():
-                        rounds, annotations = (
-                            await self.evidence.load_bits(evidence),
-                            await self.evidence.load_annotations(evidence),
-                        )
-                        computed = await self._compute_in_thread(rounds, evidence.options, digest, annotations)
+                        samples = await self.evidence.open_samples(evidence)
+                        computed = await self._measure(self._engine.compute(samples, evidence.options, digest))
                     await self._store_in_cache(evidence.run, computed)
                     return computed
             await asyncio.sleep(_POLL_SECONDS)
@@ -152,48 +135,7 @@ class SelectionComputer:
         except StoreError as error:  # the result is valid without the cache
             logger.warning("a selection could not be cached: %s", error)
 
-    async def _compute_in_thread(
-        self,
-        rounds: Sequence[RoundBits],
-        options: SelectionOptions,
-        digest: str,
-        annotations: Annotations | None = None,
-    ) -> ComputedSelection:
-        return await self._run_in_thread(lambda: _select(rounds, options, digest, annotations))
-
-    async def _run_in_thread(self, work: Callable[[], T]) -> T:
-        """Run `work` in one of the computation threads, and measure its time."""
+    async def _measure(self, work: Awaitable[T]) -> T:
+        """Return the result of `work`, and measure its time."""
         with self._telemetry.compute_seconds.time(), phase("compute"):
-            return await anyio.to_thread.run_sync(work, limiter=self._thread_limiter)
-
-
-def _select(
-    rounds: Sequence[RoundBits], options: SelectionOptions, digest: str, annotations: Annotations | None
-) -> ComputedSelection:
-    """Compute a selection and convert it to the form that is cached and sent."""
-    selected = selection.select(rounds, options, annotations)
-    return ComputedSelection(
-        digest, to_json_types(selected.summary()), to_json_types(serialize_fit(selected)), selected.bitmap
-    )
-
-
-def serialize_fit(selected: Selection) -> dict[str, Any]:
-    """Return the fit of a selection by field, for `to_json_types`."""
-    summary = selected.summary()
-    histogram = selected.histogram and {
-        "origin": selected.histogram.origin,
-        "width": selected.histogram.width,
-        "counts": selected.histogram.counts,
-    }
-    return {
-        "histogram": histogram,
-        "densities": selected.densities,
-        "curves": selected.curves and asdict(selected.curves),
-        **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "fitted")},
-    }
-
-
-def to_json_types(value: dict[str, Any]) -> dict[str, Any]:
-    """Convert arrays and numpy numbers to JSON values, so that computed and cached responses have equal bytes."""
-    converted: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
-    return converted
+            return await work

@@ -8,13 +8,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
+from anyio import to_thread
+from numpy.typing import NDArray
 
+from mild_core import bitmap
 from mild_core.audit import Annotations
 from mild_core.draw import Deviation
+from mild_core.sources import pick_samples
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.models import AnnotationRef, Epoch, Round, Run
-from mild_service.store import Store
+from mild_service.store import Store, StoredRound, StoredSamples
 
 T = TypeVar("T")
 
@@ -201,52 +205,64 @@ class EvidenceReader:
             "times in a row; ask again once fewer epochs are being replaced"
         )
 
-    async def load_bits(self, evidence: Evidence) -> list[RoundBits]:
-        """Read the bits of the evidence, one `RoundBits` per round, oldest first.
+    async def open_samples(self, evidence: Evidence) -> StoredSamples:
+        """Return the samples of the evidence as a source, with the annotations that its options use.
+
+        Epochs in which no sample was observed are left out: nothing is known of them.
+
+        Raises
+        ------
+        ParameterError
+            If the options need labels or a random audit, and the run has none.
+        StoreDamaged
+            If the members or the audit are missing in the store.
+        """
+        _, audit = evidence.annotation_refs
+        annotations = Annotations(
+            audit=None if audit is None else await self._store.annotations.read_audit(evidence.run, audit),
+            deviation=evidence.deviation,
+        )
+        n_samples, has_labels = evidence.run.spec.num_samples, evidence.run.labels is not None
+        annotations = annotations.restrict_to_options(n_samples, evidence.options, has_labels=has_labels)
+        epochs = [[epoch for epoch in evidence.used_epochs(r) if epoch.n_observed != 0] for r in evidence.rounds]
+        return await self._open(evidence, epochs, annotations)
+
+    async def _open(
+        self, evidence: Evidence, epochs: Sequence[Sequence[Epoch]], annotations: Annotations
+    ) -> StoredSamples:
+        """Return the samples of the evidence as a source, with these epochs of its rounds."""
+        members = evidence.round.members
+        return self._store.open_samples(
+            evidence.run,
+            [StoredRound.from_epochs(round_, used) for round_, used in zip(evidence.rounds, epochs, strict=True)],
+            evidence.annotation_refs[0],
+            None if members is None else await self._store.bitmaps.read_set(evidence.run, members),
+            annotations,
+        )
+
+    async def load_bits(self, evidence: Evidence, samples: NDArray[np.int64] | None = None) -> Sequence[RoundBits]:
+        """Read the bits of all epochs of the evidence at once, one `RoundBits` per round, oldest first.
+
+        Parameters
+        ----------
+        evidence
+            The evidence.
+        samples
+            Shape (n,), ascending indices of the samples to read; None for all.
 
         Raises
         ------
         StoreDamaged
             If committed bits are missing in the store.
         """
-        return [
-            await self._read_round_bits(evidence.run, round_, evidence.used_epochs(round_))
-            for round_ in evidence.rounds
-        ]
-
-    async def load_annotations(self, evidence: Evidence) -> Annotations:
-        """Read the labels and the audit, as far as the options use them.
-
-        Raises
-        ------
-        StoreDamaged
-            If the labels or the audit are missing in the store.
-        """
-        run, annotations = evidence.run, self._store.annotations
-        labels, audit = evidence.annotation_refs
-        return Annotations(
-            None if labels is None else await annotations.read_labels(run, labels, np.arange(run.spec.num_samples)),
-            None if audit is None else await annotations.read_audit(run, audit),
-            evidence.deviation,
-        )
+        evidence = replace(evidence, options=SelectionOptions())
+        source = await self._open(evidence, [evidence.used_epochs(r) for r in evidence.rounds], Annotations())
+        if samples is not None:
+            return await to_thread.run_sync(pick_samples, source, samples)
+        whole = slice(0, bitmap.n_bytes(source.n_samples))
+        return (await to_thread.run_sync(source.read, whole)).rounds
 
     async def _refresh(self, run: Run) -> Run:
         """Return the current record of a run, or `run` if the run was deleted and created again."""
         fresh = await self._store.runs.get(run.run_id)
         return fresh if fresh.uid == run.uid else run
-
-    async def _read_round_bits(self, run: Run, round_: Round, epochs: Sequence[Epoch]) -> RoundBits:
-        """Read the bits of one round, one row per stored epoch: the numbers of epochs may have gaps."""
-        spec = run.spec
-        correct, observed = await self._store.bitmaps.read_epochs(run, round_.number, epochs)
-        members, planted = [
-            None if ref is None else await self._store.bitmaps.read_set(run, ref)
-            for ref in (round_.members, round_.planted)
-        ]
-        has_observed = [epoch.planes == 2 for epoch in epochs]
-        rows = (
-            observed
-            if all(has_observed)
-            else [row if is_stored else None for row, is_stored in zip(observed, has_observed, strict=True)]
-        )
-        return RoundBits.from_epochs(spec.num_samples, correct, rows, members, spec.observe, planted)

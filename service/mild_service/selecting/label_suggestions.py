@@ -1,6 +1,6 @@
 """Label suggestions for dropped samples: the class that the model predicted most often."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from mild_core.types import RoundBits
 from mild_core.wrong_predictions import ClassNumbers, MajorityVote, find_majority_classes
 from mild_service.errors import StoreDamaged
 from mild_service.models import Run
-from mild_service.selecting.evidence import Evidence
+from mild_service.selecting.evidence import Evidence, EvidenceReader
 from mild_service.selecting.selections import InspectedSelection, RoundChoice, Selections
 from mild_service.store import Store
 
@@ -83,6 +83,7 @@ class LabelSuggester:
 
     def __init__(self, store: Store, selections: Selections) -> None:
         self._store = store
+        self._evidence = EvidenceReader(store)
         self._selections = selections
 
     async def suggest(
@@ -129,28 +130,27 @@ class LabelSuggester:
         n_samples = inspection.selection.n_samples
         dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
-        counts = await self.count_predictions(inspection.evidence, inspection.rounds, samples)
+        counts = await self.count_predictions(inspection.evidence, samples)
         return SuggestionPage(inspection, dropped.size, samples, counts)
 
-    async def count_predictions(
-        self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
-    ) -> PredictionCounts:
+    async def count_predictions(self, evidence: Evidence, samples: NDArray[np.int64]) -> PredictionCounts:
         """Count the predictions of some samples over the epochs of a selection.
 
         Parameters
         ----------
-        evidence, rounds
-            Evidence of the selection, and its bits.
+        evidence
+            Evidence of the selection.
         samples
             Shape (n,), ascending indices of the samples.
 
         Raises
         ------
         StoreDamaged
-            If wrong predictions are missing in the store.
+            If bits or wrong predictions are missing in the store.
         """
+        rounds = await self._evidence.load_bits(evidence, samples)
         predicted, labels = await self._read_wrong_predictions(evidence, samples)
-        pairs = np.array([_count_epochs(bits, samples) for bits in rounds])
+        pairs = np.array([_count_epochs(bits) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)
         tally = await anyio.to_thread.run_sync(lambda: find_majority_classes(predicted, n_correct))
         return PredictionCounts(labels.max(axis=0, initial=0), tally, n_observed)
@@ -167,13 +167,12 @@ class LabelSuggester:
         return predicted, labels
 
 
-def _count_epochs(bits: RoundBits, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the epochs of a round in which samples were correct, and in which they were observed."""
-    shift = (7 - samples % 8).astype(np.uint8)
+def _count_epochs(bits: RoundBits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the epochs of a round in which each sample was correct, and in which it was observed."""
 
     def count_ones(plane: bitmap.Bitmap) -> NDArray[np.int64]:
-        ones: NDArray[np.int64] = (plane[:, samples // 8] >> shift & 1).sum(axis=0, dtype=np.int64)
+        ones: NDArray[np.int64] = bitmap.unpack(plane, bits.n_samples).sum(axis=0, dtype=np.int64)
         return ones
 
-    all_epochs = np.full(samples.size, bits.n_epochs, dtype=np.int64)
+    all_epochs = np.full(bits.n_samples, bits.n_epochs, dtype=np.int64)
     return count_ones(bits.correct), all_epochs if bits.observed is None else count_ones(bits.observed)

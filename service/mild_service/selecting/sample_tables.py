@@ -1,18 +1,20 @@
 """Cached tables of the samples of selections, for the pages of the dashboard."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.inspect.explain import Explanation, explain_sample, make_sample_index_error
+from mild_core.inspect.explain import Explanation, explain_histories, make_sample_index_error, read_history
 from mild_core.inspect.sample_table import SampleTable, build_sample_table
 from mild_core.results import Selection
 from mild_core.types import RoundBits
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
+from mild_service.errors import StoreDamaged
 from mild_service.models import Run
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
@@ -140,12 +142,24 @@ class SampleTables:
         async with self._lock:
             if cached := self._tables.get(key):
                 return cached
-            inspection = await self._selections.inspect(plan)
-            labels = await self.get_labels(plan.run)
-            table = await anyio.to_thread.run_sync(build_sample_table, inspection.rounds, inspection.selection, labels)
-            selection_table = SelectionTable(inspection.evidence, inspection.selection, table)
+            selection_table = await self._build(plan, await self.get_labels(plan.run))
             self._tables.put(key, selection_table)
             return selection_table
+
+    async def _build(self, plan: SelectionPlan, labels: NDArray[np.int32] | None) -> SelectionTable:
+        """Compute the table of a selection, again if an epoch was replaced or deleted in the meantime."""
+        failed_digest = None
+        while True:
+            inspection = await self._selections.inspect(plan)
+            try:
+                rounds = await self._computer.evidence.load_bits(inspection.evidence)
+            except StoreDamaged:
+                if inspection.evidence.digest == failed_digest:
+                    raise
+                failed_digest = inspection.evidence.digest
+                continue
+            table = await anyio.to_thread.run_sync(build_sample_table, rounds, inspection.selection, labels)
+            return SelectionTable(inspection.evidence, inspection.selection, table)
 
     async def get_labels(self, run: Run) -> NDArray[np.int32] | None:
         """Return the given labels of all samples, shape (n_samples,); None if the run has no labels."""
@@ -178,9 +192,7 @@ class SampleTables:
             samples = dropped[::step]
 
             async def count_predictions(evidence: Evidence) -> PredictionCounts:
-                return await self._suggester.count_predictions(
-                    evidence, await self._computer.evidence.load_bits(evidence), samples
-                )
+                return await self._suggester.count_predictions(evidence, samples)
 
             evidence, counts = await self._computer.evidence.read_consistently(evidence, count_predictions)
             labels = await self._labels_and_audits.read_labels(evidence.run, samples)
@@ -204,15 +216,24 @@ class SampleTables:
             raise make_sample_index_error(index, selection_table.table.n_samples)
         n_used = len(selection_table.evidence.rounds)
 
-        async def read_all_rounds(all_rounds: Evidence) -> tuple[list[RoundBits], PredictionCounts]:
-            rounds = await self._computer.evidence.load_bits(all_rounds)
+        samples = np.array([index])
+
+        async def read_all_rounds(all_rounds: Evidence) -> tuple[Sequence[RoundBits], PredictionCounts]:
             used_rounds = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
-            return rounds, await self._suggester.count_predictions(used_rounds, rounds[-n_used:], np.array([index]))
+            return (
+                await self._computer.evidence.load_bits(all_rounds, samples),
+                await self._suggester.count_predictions(used_rounds, samples),
+            )
 
         all_rounds, (rounds, counts) = await self._computer.evidence.read_consistently(
             await self._computer.evidence.extend_to_all_rounds(selection_table.evidence), read_all_rounds
         )
-        explanation = await anyio.to_thread.run_sync(explain_sample, rounds, selection_table.selection, index)
+        histories = [read_history(bits, 0) for bits in rounds]
+        recorded = [
+            np.flatnonzero([epoch.n_observed != 0 for epoch in all_rounds.used_epochs(round_)])
+            for round_ in all_rounds.rounds
+        ]
+        explanation = explain_histories(histories, recorded, selection_table.selection, index)
         return SampleHistory(all_rounds, explanation, counts)
 
 

@@ -16,7 +16,7 @@ from mild_core.audit import Audit, Evaluation, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
 from mild_core.random_audit import RandomAudit, is_cut_by_draw, judge_by_draw
-from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection
+from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection, serialize_fit
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
@@ -24,7 +24,8 @@ from mild_service.config import Settings
 from mild_service.errors import LimitExceeded, RoundsNotComparable
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
-from mild_service.selecting.compute import SelectionComputer, serialize_fit, to_json_types
+from mild_service.selecting.compute import SelectionComputer
+from mild_service.selecting.engine import to_json_types
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.evidence import CORE_VERSION, Evidence
 from mild_service.store import Store
@@ -85,20 +86,17 @@ class SelectionPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InspectedSelection:
-    """A selection with its scores per sample, and the bits from which it was computed.
+    """A selection with its scores per sample.
 
     Attributes
     ----------
     evidence
         The evidence from which it was computed.
-    rounds
-        Bits of the rounds of the evidence, oldest first.
     selection
         Computed scores and posteriors. The set is the stored one if the plan uses the stored set.
     """
 
     evidence: Evidence
-    rounds: Sequence[RoundBits]
     selection: Selection
 
 
@@ -252,11 +250,10 @@ class Selections:
         """Compute a selection with its scores per sample; the set is the stored one if `plan` uses the stored set."""
         run, number = plan.run, plan.round.number
         evidence = plan.evidence or await self._computer.evidence.gather(run, number, run.spec.selection)
-        evidence, detail = await self._computer.compute_detail(evidence)
-        selection = detail.selection
+        evidence, selection = await self._computer.compute_detail(evidence)
         if plan.evidence is None and plan.round.selected is not None:
             selection = replace(selection, bitmap=await self._store.bitmaps.read_set(run, plan.round.selected))
-        return InspectedSelection(evidence, detail.rounds, selection)
+        return InspectedSelection(evidence, selection)
 
     async def read_fit(self, plan: SelectionPlan) -> Mapping[str, Any]:
         """Return the fit of a selection: histogram, densities, components, threshold, verdict and estimates."""

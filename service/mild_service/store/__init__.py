@@ -2,9 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from mild_core.audit import Annotations
+from mild_core.bitmap import Bitmap
 from mild_service.config import Settings
+from mild_service.models import AnnotationRef, Run
 from mild_service.store import servers
 from mild_service.store.annotation_store import AnnotationStore
 from mild_service.store.bitmaps import BitmapStore, BitmapWriter
@@ -15,7 +18,7 @@ from mild_service.store.credentials import CredentialStore, QuotaStore, SessionS
 from mild_service.store.epoch_store import EpochStore
 from mild_service.store.error_translation import translate_errors
 from mild_service.store.event_store import EventBatch, EventStore
-from mild_service.store.keys import Keys
+from mild_service.store.keys import Keys, annotation_field
 from mild_service.store.maintenance import OrphanCleanup, RunField, RunTransfer
 from mild_service.store.packed_epoch import PackedEpoch
 from mild_service.store.round_store import RoundStore
@@ -24,6 +27,7 @@ from mild_service.store.sample_id_store import PIECE_SAMPLES, SampleIdStore
 from mild_service.store.selection_cache import SelectionCache
 from mild_service.store.servers import ServerMonitor
 from mild_service.store.shard_store import ShardStore
+from mild_service.store.stored_samples import StoredRound, StoredSamples
 from mild_service.store.wrong_prediction_store import WrongPredictionStore
 
 logger = logging.getLogger(__name__)
@@ -35,6 +39,8 @@ __all__ = [
     "RunField",
     "RunPage",
     "Store",
+    "StoredRound",
+    "StoredSamples",
     "open_store",
     "run_not_found_error",
     "stale_attempt_error",
@@ -98,6 +104,43 @@ class Store:
         self.servers = ServerMonitor(context)
         self.cleanup = OrphanCleanup(context, self.runs)
 
+    def open_samples(
+        self,
+        run: Run,
+        rounds: Sequence[StoredRound],
+        labels: AnnotationRef | None,
+        members: Bitmap | None,
+        annotations: Annotations,
+    ) -> StoredSamples:
+        """Return the samples of a run as a source that any thread or process can read.
+
+        Parameters
+        ----------
+        run
+            The run.
+        rounds
+            The rounds, oldest first.
+        labels
+            Reference to the given labels; None if they are not used.
+        members
+            Shape (n_bytes,), members of the last round; None for all samples.
+        annotations
+            The other annotations that are used.
+        """
+        return StoredSamples(
+            url=self._context.url,
+            timeout=self._context.timeout,
+            keys=self._context.keys,
+            run_id=run.run_id,
+            uid=run.uid,
+            n_samples=run.spec.num_samples,
+            observe=run.spec.observe,
+            rounds=rounds,
+            labels_field=None if labels is None else annotation_field("labels", labels),
+            members=members,
+            annotations=annotations,
+        )
+
     async def ping(self) -> None:
         """Check that the store answers and takes writes. A full store does: it still deletes.
 
@@ -150,6 +193,8 @@ def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.t
     context = StoreContext(
         redis,
         Keys(settings.store_namespace),
+        url,
+        settings.store_timeout,
         clock,
         settings.max_events,
         settings.store_sharded or isinstance(redis, Cluster),

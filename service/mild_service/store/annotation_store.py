@@ -100,8 +100,7 @@ class AnnotationStore:
         """
         chunk, offset = divmod(index, codec.CHUNK_SAMPLES)
         value = await self._read_chunk(run, "labels", ref, chunk)
-        width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
-        return int.from_bytes(value[offset * width : (offset + 1) * width], "little")
+        return int(codec.decode_labels(value, chunk, run.spec.num_samples)[offset])
 
     async def read_labels(
         self,
@@ -135,11 +134,9 @@ class AnnotationStore:
         chunks = samples // codec.CHUNK_SAMPLES
         for chunk in np.unique(chunks).tolist():
             value = await self._read_chunk(run, name, ref, chunk)
-            width = len(value) // min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
             positions = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
-            labels[positions] = np.frombuffer(value, dtype=f"<u{width}")[
-                samples[positions] - chunk * codec.CHUNK_SAMPLES
-            ]
+            offsets = samples[positions] - chunk * codec.CHUNK_SAMPLES
+            labels[positions] = codec.decode_labels(value, chunk, run.spec.num_samples)[offsets]
         return labels
 
     async def read_audit(self, run: Run, ref: AnnotationRef) -> Audit:

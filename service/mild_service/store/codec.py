@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -254,3 +255,10 @@ def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
 def decode_planes(value: bytes, n_planes: int) -> Bitmap:
     """Split the value of one chunk into its bitmaps, shape (n_planes, n_bytes of the chunk)."""
     return np.frombuffer(value, dtype=np.uint8).reshape(n_planes, -1)
+
+
+def decode_labels(value: bytes, chunk: int, n_samples: int) -> NDArray[np.unsignedinteger]:
+    """Decode the value of one chunk of the given labels of a run of `n_samples` samples."""
+    width = len(value) // min(CHUNK_SAMPLES, n_samples - chunk * CHUNK_SAMPLES)
+    labels: NDArray[np.unsignedinteger] = np.frombuffer(value, dtype=f"<u{width}")
+    return labels

@@ -5,14 +5,19 @@ No error message quotes a part of the URL that may be a password; it only names 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+import redis
+from redis import retry as blocking_retry
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.cluster import ClusterNode as BlockingClusterNode
+from redis.cluster import RedisCluster
 
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError
@@ -158,6 +163,9 @@ def _reject_url(reason: str) -> NoReturn:
 
 
 Client: TypeAlias = Redis | Cluster
+BlockingClient: TypeAlias = redis.Redis | RedisCluster
+
+_RETRIES = 3
 
 
 def connect(settings: Settings, url: str) -> Client:
@@ -172,20 +180,8 @@ def connect(settings: Settings, url: str) -> Client:
         If the URL is malformed.
     """
     address = parse_url(url)
-    options: dict[str, Any] = {
-        "username": address.username,
-        "password": address.password,
-        "socket_timeout": settings.store_timeout,
-        "socket_connect_timeout": min(5.0, settings.store_timeout),
-        "retry": Retry(
-            ExponentialBackoff(cap=0.5, base=0.01),
-            3,
-            supported_errors=CONNECTION_ERRORS,  # type: ignore[arg-type]  # redis-py's annotations only
-        ),
-        "health_check_interval": 30,
-        "client_name": "mild-service",
-        **address.tls_options,
-    }
+    retry = Retry(_make_backoff(), _RETRIES, supported_errors=CONNECTION_ERRORS)  # type: ignore[arg-type]  # redis-py's
+    options = {"retry": retry, **_client_options(address, settings.store_timeout)}
     if address.is_cluster:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
         return Cluster(nodes, settings.store_connections, ssl=address.uses_tls, **options)
@@ -197,6 +193,46 @@ def connect(settings: Settings, url: str) -> Client:
         **options,
     )
     return Redis.from_pool(pool)
+
+
+@lru_cache(maxsize=8)
+def connect_blocking(url: str, timeout: float) -> BlockingClient:
+    """Return the client of this process for the store at `url` for use in threads, whose commands block.
+
+    Parameters
+    ----------
+    url
+        URL of the store, as in `connect`.
+    timeout
+        Seconds that one command may take.
+    """
+    address = parse_url(url)
+    retry = blocking_retry.Retry(_make_backoff(), _RETRIES, supported_errors=CONNECTION_ERRORS)
+    options = {"retry": retry, **_client_options(address, timeout)}
+    if address.is_cluster:
+        nodes = [BlockingClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, ssl=address.uses_tls, **options)
+    if address.socket:
+        return redis.Redis(unix_socket_path=address.socket, db=address.db, **options)
+    ((host, port),) = address.nodes
+    return redis.Redis(host=host, port=port, db=address.db, ssl=address.uses_tls, **options)
+
+
+def _make_backoff() -> ExponentialBackoff:
+    return ExponentialBackoff(cap=0.5, base=0.01)
+
+
+def _client_options(address: Address, timeout: float) -> dict[str, Any]:
+    """Return the options that all clients have."""
+    return {
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": min(5.0, timeout),
+        "health_check_interval": 30,
+        "client_name": "mild-service",
+        **address.tls_options,
+    }
 
 
 def _connection_options(address: Address) -> dict[str, Any]:

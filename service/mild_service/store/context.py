@@ -208,6 +208,8 @@ class StoreContext:
     ----------
     redis, keys, scripts
         The client, the key names and the Lua scripts.
+    url, timeout
+        URL of the store, and seconds that one command may take; for processes that open a client of their own.
     clock
         Function that returns Unix time in seconds.
     max_events
@@ -222,6 +224,8 @@ class StoreContext:
 
     redis: Client
     keys: Keys
+    url: str = field(repr=False)
+    timeout: float
     clock: Callable[[], float] = time.time
     max_events: int = 10_000
     sharded: bool = False

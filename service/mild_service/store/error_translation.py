@@ -1,6 +1,7 @@
 """Translation of Redis errors to errors of the service, timing of the store, and conversion of replies."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from redis.exceptions import (
     ConnectionError,
@@ -33,6 +34,15 @@ class translate_errors(phase):  # noqa: N801  # as its parent
             raise _translate(error) from error
         if isinstance(error, RuntimeError) and "closed" in str(error):
             raise StoreUnavailable("the connection to the store was cut; try again in a second") from error
+
+
+@contextmanager
+def translate_blocking_errors() -> Iterator[None]:
+    """Context manager that translates Redis errors to `StoreError` in threads and processes that serve no request."""
+    try:
+        yield
+    except (RedisError, RedisClusterException) as error:
+        raise _translate(error) from error
 
 
 def _translate(error: RedisError | RedisClusterException) -> StoreError:

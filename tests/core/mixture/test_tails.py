@@ -4,7 +4,7 @@ import pytest
 from mild_core.mixture.mixture import _FitProblem, fit_groups, fit_mixture
 from mild_core.mixture.tails import add_tails, compute_tail_masses, differentiate_tailed
 from mild_core.mixture.weibull import compute_component_masses, make_likelihood
-from mild_core.scores import compute_hypergeometric_pmf
+from mild_core.partial_observation import compute_hypergeometric_pmf
 
 N_BINS = 21
 THETA = np.array([[0.3, np.log(3.0), np.log(19.0), 0.1, np.log(8.0), -1.5], [-1.0, 1.5, 3.2, 0.5, 1.8, 0.2]])

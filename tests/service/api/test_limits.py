@@ -174,15 +174,14 @@ def test_json_that_nests_without_end_is_malformed(opened: httpx.Client, method: 
 
 def test_work_beyond_what_may_wait_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    select = selection.select
 
-    def held(*given: object) -> Selection:
+    def wait_and_select(*given: object) -> Selection:
         begun.set()
         assert go_on.wait(PATIENCE)
-        return select(*given)  # type: ignore[arg-type]  # passed on as it comes
+        return selection.select_from(*given)  # type: ignore[arg-type]  # passed on as it comes
 
-    monkeypatch.setattr(selection, "select", held)
-    app = create_app(settings.model_copy(update={"compute_threads": 1, "max_waiting": 0}))
+    monkeypatch.setattr("mild_service.selecting.engine.select_from", wait_and_select)
+    app = create_app(settings.model_copy(update={"compute_workers": 1, "max_waiting": 0}))
     body = {"correct": [[1, 0, 1, 1], [1, 1, 1, 0]]}
     answers: list[int] = []
     with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as client:

@@ -15,7 +15,7 @@ from mild_service.models import Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
-from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store import PackedEpoch, Store, StoredSamples, open_store
 from mild_service.store.embedded import EmbeddedServer
 from mild_service.store.keys import Keys
 from tests.service.recordings import recording
@@ -169,14 +169,15 @@ async def test_epochs_that_are_replaced_faster_than_they_are_read_are_no_damage(
     here: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await opened(here.store, recording(N, 3))
-    load, seeds = here.computer.evidence.load_bits, iter(range(100, 200))
+    open_samples, seeds = here.computer.evidence.open_samples, iter(range(100, 200))
 
-    async def late_load(evidence: Evidence) -> list[RoundBits]:
+    async def open_late(evidence: Evidence) -> StoredSamples:
+        samples = await open_samples(evidence)
         body = recording(N, 1, seed=next(seeds))[0]
         await here.store.epochs.commit(run, 0, 1, PackedEpoch.from_bits(EpochBits.from_body(body, N)), 1, True)
-        return await load(evidence)
+        return samples
 
-    monkeypatch.setattr(here.computer.evidence, "load_bits", late_load)
+    monkeypatch.setattr(here.computer.evidence, "open_samples", open_late)
     with pytest.raises(StoreUnavailable, match="changed while it was read"):
         await here.computer.compute(await here.computer.evidence.gather(run, 0, OPTIONS))
 

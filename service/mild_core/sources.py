@@ -1,0 +1,187 @@
+"""Sources of the samples of a selection, read part by part, so that a selection never holds a whole run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.audit import Annotations, Audit
+from mild_core.bitmap import Bitmap
+from mild_core.types import RoundBits
+
+BLOCK_BYTES = 1 << 15
+"""Bytes of a bitmap per block: 262,144 samples, whose counters and scores fit the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleBlock:
+    """Everything that is known of some consecutive samples.
+
+    Attributes
+    ----------
+    rounds
+        Bits of these samples in all rounds, oldest first.
+    labels
+        Shape (n_samples,), their given labels; None where a selection uses none.
+    audit
+        Their marks; None where a selection uses none.
+    """
+
+    rounds: Sequence[RoundBits]
+    labels: NDArray[np.integer] | None = None
+    audit: Audit | None = None
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return self.rounds[0].n_samples
+
+    def take(self, part: slice) -> "SampleBlock":
+        """Return the samples of a slice of the bitmaps' bytes, which share memory with these."""
+        samples = slice(part.start * 8, min(part.stop * 8, self.n_samples))
+        n_samples = samples.stop - samples.start
+
+        return SampleBlock(
+            [bits.convert(n_samples, lambda packed: packed[..., part]) for bits in self.rounds],
+            None if self.labels is None else self.labels[samples],
+            None if self.audit is None else self.audit.take(part),
+        )
+
+    def split(self) -> "list[SampleBlock]":
+        """Split into blocks of at most `BLOCK_BYTES`."""
+        parts = split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)
+        return [self] if len(parts) == 1 else [self.take(part) for part in parts]
+
+
+class SampleSource(Protocol):
+    """Where a selection reads its samples. A source is pickled where other processes read its parts."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can read parts at the cost of sending what describes the source."""
+        ...
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        ...
+
+    @property
+    def round_lengths(self) -> Sequence[int]:
+        """Number of epochs of every round, oldest first; without epochs in which no sample was observed."""
+        ...
+
+    @property
+    def planted_round(self) -> int | None:
+        """Index of the first round with planted samples; None without any."""
+        ...
+
+    @property
+    def members(self) -> Bitmap | None:
+        """Members of the last round, shape (n_bytes,); None for all samples."""
+        ...
+
+    @property
+    def annotations(self) -> Annotations:
+        """Labels and audit, as far as the selection uses them."""
+        ...
+
+    def split(self) -> Sequence[slice]:
+        """Return the parts that are read one at a time, as slices of the bitmaps' bytes."""
+        ...
+
+    def read(self, part: slice) -> SampleBlock:
+        """Read the samples of a part."""
+        ...
+
+    def read_labels(self, part: slice) -> NDArray[np.integer]:
+        """Read the given labels of the samples of a part; the annotations say whether there are any."""
+        ...
+
+
+class ArraySource:
+    """Samples whose bits are in memory.
+
+    Parameters
+    ----------
+    rounds
+        Bits of all rounds, oldest first.
+    annotations
+        Labels and audit, as far as the selection uses them.
+    """
+
+    is_shared = False
+
+    def __init__(self, rounds: Sequence[RoundBits], annotations: Annotations) -> None:
+        rounds = [bits.drop_empty_epochs() for bits in rounds]
+        self.n_samples = rounds[0].n_samples
+        self.round_lengths = [bits.n_epochs for bits in rounds]
+        self.planted_round = next(
+            (index for index, bits in enumerate(rounds) if bits.planted is not None and bits.planted.any()), None
+        )
+        self.members = rounds[-1].members
+        self.annotations = annotations
+        self._block = SampleBlock(rounds, annotations.labels, annotations.audit)
+
+    def split(self) -> Sequence[slice]:
+        """Return one part per block."""
+        return split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)
+
+    def read(self, part: slice) -> SampleBlock:
+        """Return the samples of a part."""
+        return self._block.take(part)
+
+    def read_labels(self, part: slice) -> NDArray[np.integer]:
+        """Return the given labels of the samples of a part."""
+        assert self._block.labels is not None, "the options that need labels are refused without them"
+        return self._block.labels[part.start * 8 : part.stop * 8]
+
+
+def pick_samples(source: SampleSource, indices: NDArray[np.integer]) -> list[RoundBits]:
+    """Return the bits of some samples of a source, one `RoundBits` per round; reads only the parts that hold them.
+
+    Parameters
+    ----------
+    source
+        The samples.
+    indices
+        Shape (n,), ascending.
+    """
+    pieces: list[list[RoundBits]] = []
+    for part in source.split():
+        local = indices[slice(*np.searchsorted(indices, (part.start * 8, part.stop * 8)))] - part.start * 8
+        if local.size or not pieces:
+            pieces.append([_pick_round(bits, local) for bits in source.read(part).rounds])
+    return [_join_rounds(same_round) for same_round in zip(*pieces, strict=True)]
+
+
+def _pick_round(bits: RoundBits, indices: NDArray[np.integer]) -> RoundBits:
+    """Return the bits of some samples of a round."""
+    shift = (7 - indices % 8).astype(np.uint8)
+    return bits.convert(indices.size, lambda packed: np.packbits(packed[..., indices // 8] >> shift & 1, axis=-1))
+
+
+def _join_rounds(pieces: Sequence[RoundBits]) -> RoundBits:
+    """Join the bits of consecutive samples of one round."""
+    if len(pieces) == 1:
+        return pieces[0]
+
+    def join(name: str) -> Bitmap | None:
+        planes = [getattr(bits, name) for bits in pieces]
+        if planes[0] is None:
+            return None
+        masks = [bitmap.unpack(plane, bits.n_samples) for plane, bits in zip(planes, pieces, strict=True)]
+        return bitmap.pack(np.concatenate(masks, axis=-1))
+
+    correct = join("correct")
+    assert correct is not None, "a round has bits"
+    others = {name: join(name) for name in ("observed", "members", "planted")}
+    return RoundBits(sum(bits.n_samples for bits in pieces), correct, expects=pieces[0].expects, **others)
+
+
+def split_bytes(n_bytes: int, size: int) -> list[slice]:
+    """Split a range of bytes into slices of at most `size`."""
+    return [slice(start, min(start + size, n_bytes)) for start in range(0, n_bytes, size)]

@@ -1,0 +1,141 @@
+"""The engine that computes selections: threads, or a pool of processes."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+import orjson
+from anyio import CapacityLimiter, to_thread
+
+from mild_core.results import Selection, serialize_fit
+from mild_core.selection import select_from
+from mild_core.sources import SampleSource
+from mild_core.types import SelectionOptions
+from mild_service.config import Settings
+from mild_service.errors import Overloaded
+from mild_service.models import ComputedSelection
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+"""How often a selection is tried whose process ends, which the system may do where memory is short."""
+
+
+class Engine:
+    """Computes selections.
+
+    A source of one part is one task for one worker. The parts of a larger source that any process can read are tasks of
+    their own, and a thread adds up their results.
+
+    Parameters
+    ----------
+    settings
+        The kind of workers, and their number.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._kind, self._n_workers = settings.executor, settings.compute_workers
+        self._drivers = CapacityLimiter(settings.compute_workers)
+        self._executor: Executor | None = None
+
+    async def compute(self, source: SampleSource, options: SelectionOptions, digest: str) -> ComputedSelection:
+        """Compute a selection in the form that is cached and sent.
+
+        Raises
+        ------
+        Overloaded
+            If the worker processes ended again and again.
+        """
+        work = partial(compute_selection, source, options, digest)
+        if self._kind == "processes" and len(source.split()) == 1:
+            loop = asyncio.get_running_loop()
+            return await self._retry(lambda executor: loop.run_in_executor(executor, work))
+        return await self._drive(source, work)
+
+    async def inspect(self, source: SampleSource, options: SelectionOptions) -> Selection:
+        """Compute a selection with the scores of all samples. Raises as `compute`."""
+        return await self._drive(source, partial(_inspect, source, options))
+
+    def close(self) -> None:
+        """End the workers once they have done their work."""
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    async def _drive(self, source: SampleSource, work: Callable[[Executor | None], T]) -> T:
+        """Return the result of `work`, which runs in a thread and gets the executor for the parts of the source."""
+        if len(source.split()) == 1 or not source.is_shared:
+            return await to_thread.run_sync(work, None, limiter=self._drivers)
+        return await self._retry(lambda executor: to_thread.run_sync(work, executor, limiter=self._drivers))
+
+    async def _retry(self, start: Callable[[Executor], Awaitable[T]]) -> T:
+        """Return the result of work with the executor; repeat it with a new one if its processes ended."""
+        for _ in range(_ATTEMPTS):
+            executor = self._open_executor()
+            try:
+                return await start(executor)
+            except BrokenExecutor:
+                logger.warning("a process that computes selections has ended; they are computed again")
+                if self._executor is executor:
+                    self._executor = None
+                executor.shutdown(wait=False)
+        raise Overloaded(
+            f"processes that compute selections have ended {_ATTEMPTS} times in a row, probably for want of memory; "
+            "try again in a minute, or have MILD_COMPUTE_WORKERS lowered"
+        )
+
+    def _open_executor(self) -> Executor:
+        """Return the executor, and start it where it does not run."""
+        if self._executor is None:
+            if self._kind == "threads":
+                self._executor = ThreadPoolExecutor(self._n_workers, "mild-compute")
+            else:
+                context = multiprocessing.get_context("spawn")  # forked processes would share locks and connections
+                self._executor = ProcessPoolExecutor(self._n_workers, context, _prepare_process)
+        return self._executor
+
+
+def compute_selection(
+    source: SampleSource, options: SelectionOptions, digest: str, executor: Executor | None = None
+) -> ComputedSelection:
+    """Compute a selection and convert it to the form that is cached and sent."""
+    selected = select_from(source, options, executor)
+    return ComputedSelection(
+        digest, to_json_types(selected.summary()), to_json_types(serialize_fit(selected)), selected.bitmap
+    )
+
+
+def _inspect(source: SampleSource, options: SelectionOptions, executor: Executor | None) -> Selection:
+    """Compute a selection with the scores of all samples."""
+    selected = select_from(source, options, executor)
+    selected.details.compute()
+    return selected
+
+
+def to_json_types(value: dict[str, Any]) -> dict[str, Any]:
+    """Convert arrays and numpy numbers to JSON values, so that computed and cached responses have equal bytes."""
+    converted: dict[str, Any] = orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    return converted
+
+
+def _prepare_process() -> None:
+    """Let a worker process end with the service: not by Ctrl-C, which the service gets too, but when it has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has been started by a process"
+    sentinel = parent.sentinel
+
+    def end_with_parent() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,0 +1,93 @@
+"""Sources of samples: a selection reads a part at a time, and keeps little of it."""
+
+import tracemalloc
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mild_core import bitmap
+from mild_core.audit import Annotations, Audit
+from mild_core.bitmap import Bitmap
+from mild_core.selection import select_from
+from mild_core.sources import BLOCK_BYTES, SampleBlock, split_bytes
+from mild_core.types import RoundBits, SelectionOptions
+
+N_SAMPLES = 20_000_000
+N_EPOCHS = 8
+N_CLASSES = 10
+
+
+class GeneratedSource:
+    """One round whose samples are drawn when they are read; every third is mislabelled.
+
+    Parameters
+    ----------
+    annotations
+        Labels of no samples where the samples have labels, and an audit.
+    late
+        The epoch in which most mislabelled samples are memorised; `N_EPOCHS` for never.
+    """
+
+    is_shared = False
+
+    def __init__(self, annotations: Annotations, late: int = N_EPOCHS) -> None:
+        self.n_samples = N_SAMPLES
+        self.round_lengths = [N_EPOCHS]
+        self.planted_round: int | None = None
+        self.members: Bitmap | None = None
+        self.annotations = annotations
+        self.late = late
+
+    def split(self) -> Sequence[slice]:
+        return split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)
+
+    def read(self, part: slice) -> SampleBlock:
+        samples = slice(part.start * 8, min(part.stop * 8, self.n_samples))
+        n_samples = samples.stop - samples.start
+        rng = np.random.default_rng(part.start)
+        learnt = np.minimum(rng.geometric(0.7, n_samples) - 1, 3).astype(np.uint8)
+        mislabelled = slice(-samples.start % 3, None, 3)
+        learnt[mislabelled] = self.late + rng.integers(-1, 1, learnt[mislabelled].size)
+        correct = np.stack([bitmap.pack(learnt <= epoch) for epoch in range(N_EPOCHS)])
+        audit = self.annotations.audit
+        labels = None if self.annotations.labels is None else self.read_labels(part)
+        if audit is not None:
+            assert audit.random is not None
+            audit = Audit(n_samples, audit.known[part], audit.clean[part], audit.random[part])
+        return SampleBlock([RoundBits(n_samples, correct)], labels, audit)
+
+    def read_labels(self, part: slice) -> NDArray[np.integer]:
+        return np.arange(part.start * 8, min(part.stop * 8, self.n_samples)) % N_CLASSES
+
+
+def draw_audit() -> Audit:
+    """Draw and check some samples."""
+    drawn = np.random.default_rng(0).choice(N_SAMPLES, 400, replace=False)
+    return Audit.from_marks(drawn.tolist(), (drawn % 3 > 0).tolist(), N_SAMPLES, random=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "late"),
+    [
+        (SelectionOptions(), N_EPOCHS),
+        (SelectionOptions(threshold="fraction", fraction=0.65), N_EPOCHS - 1),
+        (SelectionOptions(per_class=True), N_EPOCHS),
+        (SelectionOptions(threshold="value", value=0.0, min_keep_class=0.1), N_EPOCHS),
+        (SelectionOptions(threshold="fdr"), N_EPOCHS),
+    ],
+    ids=["by the fit", "by the first quarter", "by class", "by a value", "by a random audit"],
+)
+def test_a_selection_holds_three_bytes_of_a_sample(options: SelectionOptions, late: int) -> None:
+    labels = np.zeros(0, dtype=np.int64) if options.needs_labels else None
+    source = GeneratedSource(Annotations(labels, draw_audit() if options.threshold == "fdr" else None), late)
+    tracemalloc.start()
+    try:
+        selection = select_from(source, options)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.55 * N_SAMPLES < selection.n_selected < 0.7 * N_SAMPLES
+    assert selection.early == (late < N_EPOCHS)
+    assert peak < 16 * 2**20 + 3 * N_SAMPLES
