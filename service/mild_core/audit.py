@@ -14,6 +14,9 @@ from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError
 from mild_core.results import Measured
 from mild_core.types import SelectionOptions
 
+ANSWERS = {"clean": True, "wrong": False, "unsure": False}
+"""What a person who checks a label may answer, and whether the label counts as right."""
+
 MAX_LABEL = 2**31 - 1
 """Largest given label, and ``-MAX_LABEL`` the smallest: samples are counted by label and cell in one 64-bit number."""
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from numpy.typing import NDArray
 
-from mild_core.audit import Audit, AuditChange
+from mild_core.audit import ANSWERS, Audit, AuditChange
 from mild_core.draw import DRAW_SIZE, DrawChoice
 from mild_core.statements import describe_checking_time, describe_quality, plan_draws
 from mild_service.annotations.external_ids import ExternalIds
@@ -35,7 +35,6 @@ from mild_service.web.dependencies import (
 )
 
 PAGE_SIZE = 100
-_ANSWERS = {"clean": True, "wrong": False, "unsure": False}
 
 router = APIRouter(include_in_schema=False)
 
@@ -137,13 +136,13 @@ async def answer_sample(
 ) -> RedirectResponse:
     """Mark a drawn sample with the answer in the form, and redirect to the next one without a mark."""
     answer = (await bodies.read_form(request)).get("answer", "")
-    if answer not in _ANSWERS:
-        raise InvalidRequest(f"answer is {answer[:40]!r}; give one of {', '.join(_ANSWERS)}")
+    if answer not in ANSWERS:
+        raise InvalidRequest(f"answer is {answer[:40]!r}; give one of {', '.join(ANSWERS)}")
     run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
     draw = find_draw(run, audit)
     if draw is None or index not in draw.indices:
         raise InvalidRequest(f"sample {index} of run {run_id!r} is not drawn; answer the samples of the audit's page")
-    await labels_and_audits.put_audit(run, AuditChange.from_marks([index], [_ANSWERS[answer]], run.spec.num_samples))
+    await labels_and_audits.put_audit(run, AuditChange.from_marks([index], [ANSWERS[answer]], run.spec.num_samples))
     following = draw.answer(index).find_next_unanswered(index)
     fragment = "" if following is None else f"#sample-{following}"
     number = _find_page(draw, following)

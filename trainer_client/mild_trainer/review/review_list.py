@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.audit import Audit
+from mild_core.audit import ANSWERS, Audit
 from mild_core.inspect.suspicion import TieBreaks, rank_by_suspicion
 from mild_trainer import clean_set
 from mild_trainer.clean_set import ClassLabel
@@ -17,8 +17,6 @@ from mild_trainer.data import Dataset, files
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
-
-_MARKS = {"clean": True, "wrong": False, "unsure": False}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,11 +154,11 @@ def _parse_mark(path: Path, line_number: int, row: dict[str, Any]) -> tuple[int,
     text = (row["mark"] or "").strip().lower()
     if not text:
         return None
-    if text not in _MARKS:
+    if text not in ANSWERS:
         raise ReviewError(
             f"{path} line {line_number}: mark is {text!r}; write clean, wrong or unsure, or leave it empty"
         )
     index = (row["index"] or "").strip().removesuffix(".0")  # as a data frame with gaps writes it
     if not (index.isascii() and index.isdigit()):
         raise ReviewError(f"{path} line {line_number}: index is {index!r}; give the sample's number")
-    return int(index), _MARKS[text]
+    return int(index), ANSWERS[text]
