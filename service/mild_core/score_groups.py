@@ -77,13 +77,10 @@ class GroupedScores:
         return values if self.scored is None else values[self.scored]
 
     def get_values(self) -> Floats:
-        """Return the score of every scored sample, shape (n_scored,)."""
-        if self.scores is not None:
-            scored_values: Floats = self.scores.values[self.scores.scored]
-            return scored_values
-        assert self.groups.values is not None, "groups without values have scores"
-        grouped_values: Floats = self.groups.values[self.indices]
-        return grouped_values
+        """Return the score of every scored sample, shape (n_scored,), where `ScoreGroups.values` is None."""
+        assert self.scores is not None, "groups without values have scores"
+        values: Floats = self.scores.values[self.scores.scored]
+        return values
 
     def find_hard(self) -> NDArray[np.bool_]:
         """Find the scored samples that were misclassified in most epochs, shape (n_scored,); by ``mild-simple``."""

@@ -117,7 +117,7 @@ class ArraySource:
 
     def __init__(self, rounds: Sequence[RoundBits], annotations: Annotations) -> None:
         rounds = [bits.drop_empty_epochs() for bits in rounds]
-        self.n_samples = rounds[0].n_samples
+        self.n_samples = int(rounds[0].n_samples)  # numbers of numpy are no JSON values
         self.round_lengths = [bits.n_epochs for bits in rounds]
         self.planted_round = next(
             (index for index, bits in enumerate(rounds) if bits.planted is not None and bits.planted.any()), None

@@ -158,7 +158,9 @@ def check_equal(first: Any, second: Any) -> None:
 
 @pytest.mark.parametrize("metric", get_args(Metric))
 @pytest.mark.parametrize("seed", range(5))
-def test_statistics_do_not_depend_on_how_samples_are_split(metric: Metric, seed: int) -> None:
+def test_statistics_do_not_depend_on_how_samples_are_split(
+    monkeypatch: pytest.MonkeyPatch, metric: Metric, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     rounds = [draw_round(rng, 1801, n_epochs, gaps=0.2, members=0.8, planted=0.1) for n_epochs in (20, 20, 9)]
     source = ArraySource(rounds, draw_annotations(rng, 1801))
@@ -170,6 +172,10 @@ def test_statistics_do_not_depend_on_how_samples_are_split(metric: Metric, seed:
     np.testing.assert_array_equal(np.concatenate([part_bins for _, part_bins in counted]), bins)
     order = rng.permutation(len(counted))
     check_equal(reduce(add, [counted[place][0] for place in order]), whole)
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 64)  # a part of several blocks
+    in_blocks, bins_in_blocks = count_part(source, query, slice(0, n_bytes))
+    np.testing.assert_array_equal(bins_in_blocks, bins)
+    check_equal(in_blocks, whole)
 
 
 def spawn_processes() -> Executor:
