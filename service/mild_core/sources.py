@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
+from mild_core.dynamics import BLOCK_BYTES
 from mild_core.types import RoundBits
-
-BLOCK_BYTES = 1 << 15
-"""Bytes of a bitmap per block: 262,144 samples, whose counters and scores fit the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +41,6 @@ class SampleBlock:
         """Return the samples of a slice of the bitmaps' bytes, which share memory with these."""
         samples = slice(part.start * 8, min(part.stop * 8, self.n_samples))
         n_samples = samples.stop - samples.start
-
         return SampleBlock(
             [bits.convert(n_samples, lambda packed: packed[..., part]) for bits in self.rounds],
             None if self.labels is None else self.labels[samples],
@@ -150,11 +147,12 @@ def pick_samples(source: SampleSource, indices: NDArray[np.integer]) -> list[Rou
     indices
         Shape (n,), ascending.
     """
-    pieces: list[list[RoundBits]] = []
-    for part in source.split():
-        local = indices[slice(*np.searchsorted(indices, (part.start * 8, part.stop * 8)))] - part.start * 8
-        if local.size or not pieces:
-            pieces.append([_pick_round(bits, local) for bits in source.read(part).rounds])
+    parts = [
+        (part, indices[slice(*np.searchsorted(indices, (part.start * 8, part.stop * 8)))] - part.start * 8)
+        for part in source.split()
+    ]
+    held = [(part, local) for part, local in parts if local.size] or parts[:1]
+    pieces = [[_pick_round(bits, local) for bits in source.read(part).rounds] for part, local in held]
     return [_join_rounds(same_round) for same_round in zip(*pieces, strict=True)]
 
 

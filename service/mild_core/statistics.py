@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
-from mild_core.dynamics import count_late_dynamics
+from mild_core.dynamics import BLOCK_BYTES, count_late_dynamics
 from mild_core.forgetting import count_late_memorisation, shorten_round, sum_forgetting, take_first_quarter
 from mild_core.learning import LearningCounts, count_learning
 from mild_core.mixture.weibull import Floats
 from mild_core.score_groups import GroupedScores, group_scores
 from mild_core.scores import Grid
-from mild_core.sources import BLOCK_BYTES, SampleBlock, SampleSource, split_bytes
+from mild_core.sources import SampleBlock, SampleSource, split_bytes
 from mild_core.types import RoundBits, SelectionOptions
 
 COLUMNS = ("count", "memorised", "forgotten", "clean", "wrong", "drawn", "wrong_drawn")
@@ -87,10 +87,11 @@ class Statistics:
     Attributes
     ----------
     by_bin, by_cell
-        `COLUMNS` by bin, and by encoded cell (`partial_observation`). The cells are the bins by every metric but
-        ``mild-simple``.
+        `COLUMNS` by bin, and by encoded cell (`partial_observation`), of those with samples. The cells are the bins
+        by every metric but ``mild-simple``.
     n_partial
-        Scored samples that were not observed in every epoch.
+        Scored samples that were not observed in every epoch; 0 by every metric but ``mild-simple``, whose cells count
+        them.
     lowest
         Lowest score of a scored sample; infinity without one.
     n_unobserved, n_planted
@@ -98,8 +99,8 @@ class Statistics:
     late_memorised, late_observed, n_hard
         `count_late_memorisation` of the samples that were misclassified in most epochs, and the number of these.
     planted_counts
-        Shape (2, n_bins), histograms of the others and of the planted samples of the first round that has any; zeros
-        without such a round.
+        Shape (2, n_bins), histograms of the others and of the planted samples of the first round that has any, in the
+        bins of that round; zeros of shape (2, 1) without such a round.
     learning
         Signs that the network was still learning in the last round.
     classes

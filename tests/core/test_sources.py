@@ -1,5 +1,6 @@
 """Sources of samples: a selection reads a part at a time, and keeps little of it."""
 
+import json
 import tracemalloc
 from collections.abc import Sequence
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mild_core import bitmap
+from mild_core import bitmap, sources
 from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
-from mild_core.selection import select_from
-from mild_core.sources import BLOCK_BYTES, SampleBlock, split_bytes
+from mild_core.dynamics import BLOCK_BYTES
+from mild_core.selection import select, select_from
+from mild_core.sources import ArraySource, SampleBlock, pick_samples, split_bytes
 from mild_core.types import RoundBits, SelectionOptions
 
 N_SAMPLES = 20_000_000
@@ -91,3 +93,46 @@ def test_a_selection_holds_three_bytes_of_a_sample(options: SelectionOptions, la
     assert 0.55 * N_SAMPLES < selection.n_selected < 0.7 * N_SAMPLES
     assert selection.early == (late < N_EPOCHS)
     assert peak < 16 * 2**20 + 3 * N_SAMPLES
+
+
+def test_the_number_of_samples_is_a_json_value() -> None:
+    bits = RoundBits(np.int64(9), bitmap.pack(np.ones((4, 9), dtype=bool)))  # type: ignore[arg-type]  # as it may be
+    assert json.loads(json.dumps(select([bits]).summary()))["num_samples"] == 9
+
+
+@pytest.mark.parametrize("indices", [[], [0], [5, 64, 65, 130], list(range(131)), [129, 130]])
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_picked_samples_have_the_bits_that_they_had(
+    monkeypatch: pytest.MonkeyPatch, indices: list[int], is_complete: bool
+) -> None:
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 4)
+    rng = np.random.default_rng(0)
+    correct, observed, masks = rng.random((3, 6, 131)) < 0.5
+    planes = [bitmap.pack(correct)] if is_complete else [bitmap.pack(correct & observed), bitmap.pack(observed)]
+    members, planted = (None, None) if is_complete else bitmap.pack(masks[:2])
+    first = RoundBits(131, planes[0], None if is_complete else planes[1], members, "members", planted)
+    second = RoundBits(131, bitmap.pack(masks))
+    places = np.array(indices, dtype=np.int64)
+    picked = pick_samples(ArraySource([first, second], Annotations()), places)
+    assert [bits.expects for bits in picked] == ["members", "all"]
+    for bits, whole in zip(picked, (first, second), strict=True):
+        assert bits.n_samples == len(indices)
+        for name in ("correct", "observed", "members", "planted"):
+            plane, expected = getattr(bits, name), getattr(whole, name)
+            assert (plane is None) == (expected is None), name
+            if plane is not None:
+                np.testing.assert_array_equal(plane, bitmap.pack(bitmap.unpack(expected, 131)[..., places]), name)
+
+
+def test_only_parts_with_picked_samples_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 4)
+    read = []
+
+    class Recorded(ArraySource):
+        def read(self, part: slice) -> SampleBlock:
+            read.append((part.start, part.stop))
+            return super().read(part)
+
+    source = Recorded([RoundBits(131, bitmap.pack(np.ones((4, 131), dtype=bool)))], Annotations())
+    pick_samples(source, np.array([64, 95, 130]))
+    assert read == [(8, 12), (16, 17)]
