@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from mild_client import RunExists
-from mild_core.errors import describe_os_error
 from mild_service.cli import cli as service_app
 from mild_service.cli import read_settings
 from mild_service.errors import ConfigurationError
@@ -130,10 +129,3 @@ def test_a_command_of_the_service_that_cannot_be_done_says_so_in_one_line(comman
     assert result.exit_code == 2, result.output
     assert isinstance(result.exception, SystemExit), result.exception
     assert not re.search(r"Traceback|Errno|\b[A-Z]\w+(Error|Exception)\b", result.output), result.output
-
-
-def test_an_error_of_the_operating_system_says_path_and_remedy() -> None:
-    with pytest.raises(OSError, match="No such file") as caught:
-        Path("/no/such").read_text()
-    assert describe_os_error(caught.value).startswith("/no/such: No such file or directory; check the path")
-    assert describe_os_error(OSError("full")).startswith("full; check the path")

@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from itertools import permutations
 
 import numpy as np
@@ -69,3 +70,8 @@ def test_the_summary_says_whether_labels_carry_signal() -> None:
     signal, noise = HeldOutAgreement(9, 0.9, 0.1, 0.1, 8.0, True), HeldOutAgreement(9, 0.1, 0.1, 0.1, 0.0, False)
     assert signal.summary_text.endswith("z = 8.0): the labels carry signal")
     assert noise.summary_text.endswith("z = 0.0): THE LABELS CARRY NO SIGNAL THAT COULD BE FOUND")
+
+
+def test_an_agreement_comes_back_from_json_with_other_names() -> None:
+    agreement = measure_agreement(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2)
+    assert HeldOutAgreement.from_json({**asdict(agreement), "later": 1}) == agreement

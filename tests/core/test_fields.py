@@ -21,6 +21,7 @@ class Settings:
     ("values", "message"),
     [
         ({"metric": "other"}, "metric is 'other'; choose one of mild-simple, mild, forgetting, first-learned"),
+        ({"share": "half"}, "share is 'half'; give a number"),
         ({"share": 1.5}, "share is 1.5; give a number in 0..1"),
         ({"share": float("nan")}, "share is nan; give a number in 0..1"),
         ({"count": 0}, "count is 0; give a number in 1.."),

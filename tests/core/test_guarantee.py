@@ -16,7 +16,7 @@ from mild_core.guarantee import (
     limit_wrong,
     precision_cut,
 )
-from tests.core.whole_array import count_draw
+from tests.core.draws import count_draw
 
 Counts = NDArray[np.int64]
 

@@ -15,7 +15,7 @@ from mild_core.guarantee import limit_undrawn_wrong
 from mild_core.random_audit import RandomAudit, judge_by_draw
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
-from tests.core.whole_array import count_draw
+from tests.core.draws import count_draw
 
 N_SAMPLES, N_EPOCHS = 3000, 30
 Mask = NDArray[np.bool_]

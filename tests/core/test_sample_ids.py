@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mild_core.sample_ids import IdIndex, find_id_error, hash_ids
+from mild_core.sample_ids import IdIndex, find_id_error, hash_ids, is_number
 
 
 @given(st.lists(st.text(), unique=True, max_size=50), st.lists(st.text(), max_size=50))
@@ -47,7 +47,13 @@ def test_what_an_id_may_be(name: str) -> None:
         (" a", "blanks"),
         ("a\u00a0", "blanks"),
         ("\ud800", "Unicode"),
+        ("\ufeffa", "byte order mark"),
     ],
 )
 def test_what_an_id_may_not_be(name: str, says: str) -> None:
     assert says in (find_id_error(name) or "")
+
+
+@pytest.mark.parametrize(("name", "expected"), [("17", True), ("007", True), ("-1.0", True), ("17a", False)])
+def test_an_id_of_digits_may_be_taken_for_a_number(name: str, expected: bool) -> None:
+    assert is_number(name) is expected

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from mild_core import bitmap
 from mild_core.audit import Annotations
 from mild_core.errors import ParameterError
-from mild_core.selection import select
+from mild_core.results import serialize_fit
+from mild_core.selection import select, select_from
+from mild_core.sources import ArraySource, SampleBlock
+from mild_core.statements import describe_selection, describe_verdict
 from mild_core.types import Metric, RoundBits, SelectionOptions
 
 
@@ -303,3 +306,38 @@ def test_tails_that_find_noise_and_separate_nothing_decide_nothing() -> None:
     anchored, tailed = (select([bits], SelectionOptions(fit=fit)) for fit in ("anchored", "tailed"))
     assert anchored.verdict == "separable"
     assert anchored.components == tailed.components
+
+
+def test_a_selection_describes_itself_and_its_fit() -> None:
+    bits, _ = recorded()
+    selection = select([bits])
+    summary = selection.summary()
+    assert str(selection).splitlines() == describe_selection(summary)
+    assert f"Verdict: {selection.verdict}. {describe_verdict(summary)}" in str(selection)
+    fit = serialize_fit(selection)
+    assert selection.histogram is not None
+    assert fit["histogram"]["counts"].sum() == selection.scored.sum()
+    assert fit["curves"]["value"].shape == (3, selection.histogram.counts.size + 1)
+    assert fit["components"] == summary["components"]
+    assert (fit["verdict"], fit["threshold"]) == (selection.verdict, summary["threshold"])
+    few = serialize_fit(select(np.zeros((3, 4), dtype=bool)))
+    assert (few["densities"], few["curves"], few["components"]) == (None, None, [])
+
+
+def test_scores_that_were_computed_are_not_read_again() -> None:
+    class OneRead(ArraySource):
+        n_read = 0
+
+        def read(self, part: slice) -> SampleBlock:
+            self.n_read += 1
+            return super().read(part)
+
+    bits, _ = recorded()
+    source = OneRead([bits], Annotations())
+    selection = select_from(source, SelectionOptions())
+    before = source.n_read
+    selection.details.compute()
+    computed = source.n_read
+    assert selection.scores.shape == selection.noisy_posterior.shape == (bits.n_samples,)
+    assert computed > before
+    assert source.n_read == computed

@@ -112,10 +112,11 @@ def check_evidence(evidence: Evidence, expected: WholeArray) -> None:
     assert (evidence.cell_likelihood is None) == (expected.likelihood is None)
     if expected.likelihood is not None:
         np.testing.assert_array_equal(evidence.cell_likelihood, expected.likelihood)
+    assert (found.late_memorised, found.late_observed) == expected.late
     assert found.lowest == pytest.approx(expected.lowest, abs=1e-9)
     if evidence.query.options.metric == "mild-simple":
         assert found.n_partial == expected.n_partial
-    for name in ("n_unobserved", "n_planted", "late_memorised", "late_observed", "n_hard"):
+    for name in ("n_unobserved", "n_planted", "n_hard"):
         assert getattr(found, name) == getattr(expected, name), name
     if expected.planted_counts is not None:
         np.testing.assert_array_equal(found.planted_counts, expected.planted_counts)

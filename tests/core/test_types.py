@@ -8,7 +8,16 @@ from hypothesis.extra import numpy as hnp
 
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError, TrailingBitsError
-from mild_core.types import EpochBits, Observe, RoundBits, SelectionOptions
+from mild_core.types import (
+    EpochBits,
+    Observe,
+    RoundBits,
+    RunSpec,
+    SelectionOptions,
+    check_class_names,
+    take_class_names,
+    validate_run_id,
+)
 
 
 @given(hnp.arrays(bool, st.tuples(st.just(2), st.integers(1, 100))), st.booleans())
@@ -87,3 +96,39 @@ def test_where_an_epoch_does_not_say_who_was_observed_the_run_does(
 def test_a_round_without_epochs_has_no_rows() -> None:
     bits = RoundBits.from_epochs(3, np.empty((0, 1), dtype=np.uint8), None, MEMBERS, "members")
     assert (bits.n_epochs, bits.observed is not None and bits.observed.shape) == (0, (0, 1))
+
+
+def test_a_run_id_has_letters_digits_and_few_marks() -> None:
+    assert validate_run_id("a.B_3-x") == "a.B_3-x"
+    for run_id in ("", ".a", "a b", "x" * 65, 3):
+        with pytest.raises(ParameterError, match=r"^name of the run is .*; give 1 to 64 letters"):
+            validate_run_id(run_id, "name of the run")  # type: ignore[arg-type]  # what is tried is of any type
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "class_names has 0 names, 1 to 1000 are taken"),
+        (["a"] * 1001, "class_names has 1001 names"),
+        (["a", ""], "the name of class 1 has 0 characters, 1 to 100 are taken"),
+        (["x" * 101], "the name of class 0 has 101 characters"),
+    ],
+)
+def test_names_that_a_run_cannot_have_are_refused_or_left_out(names: list[str], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        check_class_names(names)
+    with pytest.raises(ParameterError, match=message):
+        RunSpec("mine", 3, class_names=tuple(names)).check_class_names()
+    assert take_class_names(names) is None
+
+
+def test_a_class_has_its_name_or_its_number() -> None:
+    assert take_class_names(None) is None
+    assert take_class_names(["cat", "dog"]) == ("cat", "dog")
+    named = RunSpec("mine", 3, num_classes=2, class_names=("cat", "dog"))
+    named.check_class_names()
+    RunSpec("mine", 3).check_class_names()
+    assert [named.get_class_name(label) for label in (-1, 0, 1, 2)] == ["-1", "cat", "dog", "2"]
+    assert RunSpec("mine", 3).get_class_name(1) == "1"
+    with pytest.raises(ParameterError, match="class_names has 2 names, num_classes is 3; name each class"):
+        RunSpec("mine", 3, num_classes=3, class_names=("cat", "dog")).check_class_names()

@@ -47,6 +47,7 @@ PREDICTED = np.where(np.arange(400) % 3, LABELS, (LABELS + 1) % 4)
         (PREDICTED + 1, LABELS, "the predicted class minus 1"),
         (PREDICTED + 10, LABELS, "none of the 400 predictions of the log is the label"),
         (PREDICTED[:39], LABELS[:39] + 1, None),  # too few
+        (PREDICTED[:0], LABELS[:0], None),
         (PREDICTED, np.where(np.arange(400) % 5, LABELS + 1, -1), "of 320 records"),  # some unknown
         (np.zeros(400, np.int64), LABELS + 1, None),  # a network that has learnt nothing
     ],

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.audit import Annotations
-from mild_core.guarantee import DrawCounts
+from mild_core.audit import Annotations, Audit
 from mild_core.partial_observation import compute_hypergeometric_pmf
 from mild_core.scores import EPSILON, score_samples
 from mild_core.types import RoundBits, SelectionOptions
@@ -20,11 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class WholeArray:
-    """What `judgement.Evidence` holds; -1 is the bin of a sample that is not scored.
-
-    `learning` are `LearningCounts` in the order of its fields, where the agreement of each epoch is that of the last
-    quarter of the epochs, and of 3 at least.
-    """
+    """What `judgement.Evidence` holds, with bin -1 where nothing is scored, and `learning` as `_count_learning`."""
 
     by_bin: Floats
     by_cell: Floats
@@ -34,10 +29,9 @@ class WholeArray:
     lowest: float
     n_unobserved: int
     n_planted: int
-    late_memorised: int
-    late_observed: int
+    late: tuple[int, int]
     n_hard: int
-    planted_counts: Floats | None
+    planted_counts: Counts | None
     learning: tuple[Counts, Counts, int, int, int, int]
     classes: tuple[Counts, Floats, Floats] | None
 
@@ -64,7 +58,8 @@ def count_whole_array(
     hard = scored & (score_samples(rounds, "mild-simple").values > EPSILON)
     late_memorised, late_observed = np.sum([_count_last_quarter(bits, hard) for bits in rounds], axis=0)
     forgetting = np.sum([_count_forgetting(bits) * _members(bits) for bits in rounds], axis=0)
-    columns = np.stack((np.ones(scored.size), *forgetting, *_mark_columns(annotations, scored.size)))[:, scored]
+    audit = annotations.audit or Audit.empty(scored.size)
+    columns = np.stack((np.ones(scored.size), *forgetting, *_mark_columns(audit, scored.size)))[:, scored]
     classes = None
     if annotations.labels is not None:
         labels, position = np.unique(annotations.labels[scored], return_inverse=True)
@@ -75,8 +70,8 @@ def count_whole_array(
     planted_counts = None
     if planted_rounds:
         planted = score_samples([all_rounds[planted_rounds[0]]], options.metric)
-        both = (planted.bins, planted.planted_bins)
-        planted_counts = np.stack([np.bincount(some, minlength=planted.grid.n_bins) for some in both]).astype(float)
+        bins_of_both = (planted.bins, planted.planted_bins)
+        planted_counts = np.stack([np.bincount(some, minlength=planted.grid.n_bins) for some in bins_of_both])
     return WholeArray(
         by_bin=np.stack([np.bincount(scores.bins, column, n_bins) for column in columns]),
         by_cell=np.stack([np.bincount(cells, column, n_cells) for column in columns]),
@@ -86,19 +81,12 @@ def count_whole_array(
         lowest=scores.values[scored].min(initial=np.inf),
         n_unobserved=int(scores.unobserved.sum()),
         n_planted=0 if scores.planted is None else int(scores.planted.sum()),
-        late_memorised=late_memorised,
-        late_observed=late_observed,
+        late=(late_memorised, late_observed),
         n_hard=int(hard.sum()),
         planted_counts=planted_counts,
         learning=_count_learning(rounds[-1]),
         classes=classes,
     )
-
-
-def count_draw(bins: Counts, n_bins: int, drawn: Mask, wrong: Mask) -> DrawCounts:
-    """Count the samples, the drawn ones and those of them found mislabelled, up to each cut."""
-    groups = (bins, bins[drawn], bins[drawn & wrong])
-    return DrawCounts(*(np.cumsum(np.bincount(group, minlength=n_bins)) for group in groups))
 
 
 def _cut(bits: RoundBits, early: int) -> RoundBits:
@@ -135,7 +123,7 @@ def _count_last_quarter(bits: RoundBits, samples: Mask) -> tuple[int, int]:
 
 
 def _count_learning(bits: RoundBits) -> tuple[Counts, Counts, int, int, int, int]:
-    """Count `LearningCounts` of the members that are not planted."""
+    """Count `LearningCounts` in the order of its fields; of `n_known`, the last quarter of the epochs, 3 at least."""
     own = _members(bits) if bits.planted is None else _members(bits) & ~bitmap.unpack(bits.planted, bits.n_samples)
     correct, observed = (rows[:, own] for rows in _unpack(bits))
     is_seen, is_hard = observed.any(axis=0), 2 * correct.sum(axis=0) < observed.sum(axis=0)
@@ -146,19 +134,16 @@ def _count_learning(bits: RoundBits) -> tuple[Counts, Counts, int, int, int, int
     return n_known, n_observed, n_unlearnt, int(is_seen.sum()), n_memorised, n_forgotten
 
 
-def _mark_columns(annotations: Annotations, n_samples: int) -> tuple[Mask, Mask, Mask, Mask]:
+def _mark_columns(audit: Audit, n_samples: int) -> tuple[Mask, ...]:
     """Return who is known as clean, as mislabelled, was drawn, and was drawn and is mislabelled."""
-    known = clean = drawn = np.zeros(n_samples, dtype=bool)
-    if annotations.audit is not None:
-        known, clean = annotations.audit.masks
-        drawn = drawn if annotations.audit.random_mask is None else annotations.audit.random_mask
-    return clean, known & ~clean, drawn, drawn & known & ~clean
+    clean, drawn = audit.masks[1], np.zeros(n_samples, dtype=bool) if audit.random_mask is None else audit.random_mask
+    wrong = audit.masks[0] & ~clean
+    return clean, wrong, drawn, drawn & wrong
 
 
 def _round_to_levels(k: Floats) -> Floats:
     """Round numbers of observed epochs to the nearest of 16 levels where there are more, ties to the lower."""
     levels = np.unique(k)
-    if levels.size > 16:
-        levels = np.unique(np.linspace(levels[0], levels[-1], 16).round())
+    levels = levels if levels.size <= 16 else np.unique(np.linspace(levels[0], levels[-1], 16).round())
     nearest: Floats = levels[np.abs(k[:, None] - levels).argmin(axis=1)]
     return nearest

@@ -94,3 +94,10 @@ def test_components_far_apart_are_two_populations_even_where_the_clean_one_was_l
     mixture = fit_mixture(counts)
     assert mixture.means[0] / 120 > verdict.SINGLE_CLEAN_MEAN
     assert verdict.judge_fit(mixture, NEVER_FORGOTTEN)[0] == "separable"
+
+
+@pytest.mark.parametrize(("n_memorised", "shown"), [(1000, True), (20, False)])
+def test_few_pairs_of_epochs_do_not_show_that_little_is_forgotten(n_memorised: int, shown: bool) -> None:
+    found, reasons = verdict.judge_fit(fit_mixture(simulated(60, 0.4), "anchored"), Forgetting(n_memorised, 0))
+    assert found == ("separable" if shown else "weak")
+    assert any(f"(separable below 5%), which {n_memorised} observations do not show" in r for r in reasons) != shown
