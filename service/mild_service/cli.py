@@ -261,12 +261,22 @@ cli.command("doctor")(examine)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn server that prints its address, and refuses new work for a while before it closes the port."""
+    """uvicorn server that prints its address, and refuses new work for a while before it closes the port.
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, drain_seconds: float) -> None:
+    It ends when its embedded store is not started again.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain, drain_seconds: float, embedded_store: EmbeddedServer | None
+    ) -> None:
         super().__init__(config)
         self._drain = drain
         self._drain_seconds = drain_seconds
+        self._embedded_store = embedded_store
+
+    async def on_tick(self, counter: int) -> bool:
+        has_failed = self._embedded_store is not None and self._embedded_store.failure is not None
+        return await super().on_tick(counter) or has_failed
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -306,17 +316,18 @@ def serve(
     signal.signal(signal.SIGINT, _exit_on_signal)
     overrides = {"host": host, "port": port, "data_dir": data_dir, "allow_anonymous": allow_anonymous or None}
     with ExitStack() as stack:
+        embedded_store = None
         try:
             settings = read_settings(**overrides)
+            observability.configure_logging(settings.log_level, settings.log_format)
             if embedded:
-                server = stack.enter_context(EmbeddedServer(settings.data_dir))
-                settings = settings.model_copy(update={"store_url": server.url})
+                embedded_store = stack.enter_context(EmbeddedServer(settings.data_dir))
+                settings = settings.model_copy(update={"store_url": embedded_store.url})
             app = create_app(settings)
             check_network_exposure(settings)
             listener = stack.enter_context(_open_listener(settings))
         except ConfigurationError as error:
             exit_with_error(str(error))
-        observability.configure_logging(settings.log_level, settings.log_format)
         process.tune_gc()
         config = uvicorn.Config(
             app,
@@ -328,7 +339,9 @@ def serve(
             timeout_keep_alive=settings.idle_seconds,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
-        _Server(config, app.state.drain, settings.drain_seconds).run(sockets=[listener])
+        _Server(config, app.state.drain, settings.drain_seconds, embedded_store).run(sockets=[listener])
+        if embedded_store is not None and embedded_store.failure is not None:
+            exit_with_error(str(embedded_store.failure))
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """A real training through a real service, both of them killed in the middle: it ends as if nothing had happened."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -84,3 +86,16 @@ def test_a_training_survives_the_death_of_the_service_and_of_itself(start: Start
         for what in ("precision", "recall", "f1", "test_accuracy", "fitted_noise"):
             assert disturbed[what] == clean[what]
     assert selected["num_selected"] == rounds[-1]["selected"]
+
+
+def test_a_service_whose_store_is_damaged_ends_with_a_message(
+    start: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    served = start(tmp_path)
+    httpx.put(f"{served.url}/runs/a", json={"num_samples": 100}).raise_for_status()
+    (manifest,) = (tmp_path / "appendonlydir").glob("*.manifest")
+    manifest.unlink()
+    os.kill(int((tmp_path / "server.lock").read_text()), signal.SIGKILL)
+    assert served.process.wait(PATIENCE) == 2
+    message = capfd.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: {manifest} was removed while the store ran; restore {tmp_path} from a backup")

@@ -3,6 +3,9 @@
 Two file locks prevent two servers in one folder: the service holds ``service.lock``; the server inherits and holds
 ``server.lock``. The system releases both with their processes, so neither can be stale. On Linux the kernel ends the
 server of a killed service. On other systems the server keeps its lock; the next service ends it and starts its own.
+
+A server that ends, or whose socket is removed, is started again for as long as the service runs. Only damaged files end
+that (`EmbeddedServer.failure`), and then the service ends.
 """
 
 import fcntl
@@ -12,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,17 +25,23 @@ from typing import IO, Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
-from mild_core.errors import get_reason
+from mild_core.errors import MildError, get_reason
 from mild_service.errors import ConfigurationError
+from mild_service.store.append_only_file import DataDamaged, check_files, repair_end
+from mild_service.store.socket_dir import SocketDir
 
 logger = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
-"""Maximum time until the server answers; loading a large append-only file takes long."""
+"""Maximum time until the server answers, be it only that it is loading its files, which may take long."""
 _STOP_SECONDS = 10.0
+_WATCH_SECONDS = 1.0
+"""Time between two looks at the socket of a server that runs, and after which a server is no failed start."""
+_MAX_PAUSE_SECONDS = 5.0
+"""Maximum pause before a start that follows failed ones."""
 _ADDRESS_FILE = "store.url"
 """File in the data folder with the server's address, for other commands, while the server runs."""
 _PARENT_BOUND_LAUNCHER = """
@@ -46,8 +54,6 @@ os.execv(sys.argv[2], sys.argv[2:])
 """Program that requests SIGTERM for when its parent thread ends (PR_SET_PDEATHSIG survives exec) and execs the server.
 
 It is a separate process because no Python code may safely run between fork and exec of a process with threads."""
-_MAX_RESTARTS = 5
-"""Maximum number of consecutive failed restarts."""
 
 
 def find_server() -> Path:
@@ -86,7 +92,7 @@ class DataDirInUse(ConfigurationError):
 class EmbeddedServer:
     """A server on a Unix socket that only this user can access.
 
-    It is restarted if it dies. Use it as a context manager, or call `start` and `stop`.
+    It is started again whenever it ends. Use it as a context manager, or call `start` and `stop`.
 
     Parameters
     ----------
@@ -94,13 +100,19 @@ class EmbeddedServer:
         Folder of the append-only file; created if it is missing.
     binary
         Server binary; None searches for one with `find_server`.
+
+    Attributes
+    ----------
+    failure
+        Error because of which the server is not started again; None as long as it is.
     """
 
     def __init__(self, data_dir: Path, binary: Path | None = None) -> None:
+        self.failure: MildError | None = None
         self._data_dir = data_dir.absolute()
         self._binary = binary
         self._locks: list[IO[str]] = []
-        self._socket_dir: Path | None = None
+        self._socket_dir: SocketDir | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._supervisor: threading.Thread | None = None
@@ -108,18 +120,14 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """URL of the server's socket for clients."""
-        return f"unix://{self._socket}"
+        assert self._socket_dir is not None, "the server has not been started"
+        return self._socket_dir.url
 
     @property
     def pid(self) -> int:
         """Process id of the server."""
         assert self._process is not None, "the server has not been started"
         return self._process.pid
-
-    @property
-    def _socket(self) -> Path:
-        assert self._socket_dir is not None, "the server has not been started"
-        return self._socket_dir / "store.sock"
 
     def start(self) -> None:
         """Start the server and wait until it answers.
@@ -134,6 +142,8 @@ class EmbeddedServer:
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             self._take_locks()
+            (self._data_dir / _ADDRESS_FILE).unlink(missing_ok=True)  # of a service that was killed
+            self._socket_dir = SocketDir(self._data_dir)
         except OSError as error:
             self._release_locks()
             raise ConfigurationError(
@@ -143,8 +153,6 @@ class EmbeddedServer:
         except ConfigurationError:
             self._release_locks()
             raise
-        # Not in the data folder: a socket's path has a limit of about 100 characters.
-        self._socket_dir = Path(tempfile.mkdtemp(prefix="mild-store-"))
         started: Future[None] = Future()
         self._supervisor = threading.Thread(
             target=self._supervise, args=(binary, started), name="mild-store", daemon=True
@@ -186,8 +194,7 @@ class EmbeddedServer:
 
     def _open_lock(self, name: str) -> IO[str]:
         """Open a lock file without locking it."""
-        lock = (self._data_dir / name).open("a+")
-        lock.seek(0)
+        lock = os.fdopen(os.open(self._data_dir / name, os.O_RDWR | os.O_CREAT, 0o644), "r+")
         self._locks.append(lock)
         return lock
 
@@ -208,13 +215,26 @@ class EmbeddedServer:
             f"a server (process {pid or 'unknown'}) runs in {self._data_dir} and does not end; end it, then try again"
         )
 
-    def _spawn(self, binary: Path) -> None:
-        """Start a server process and wait until it answers."""
-        lock = self._locks[-1]
+    def _spawn(self, binary: Path, is_first: bool) -> None:
+        """Start a server process, and wait until it answers; the end of its append-only file is repaired if need be."""
+        assert self._socket_dir is not None
+        self._socket_dir.restore()
+        check_files(self._data_dir, has_data=not is_first)
         log_path = self._data_dir / "server.log"
+        while not self._start_process(binary, self._socket_dir.socket, log_path):
+            if not repair_end(self._data_dir, log_path.read_bytes()):
+                last_lines = log_path.read_text(errors="replace").strip().splitlines()[-3:]
+                raise ConfigurationError(
+                    f"the embedded server did not come up in {self._data_dir}: {' / '.join(last_lines)}; "
+                    f"see {log_path}, restore the folder from a backup, or start with an empty one"
+                )
+
+    def _start_process(self, binary: Path, socket: Path, log_path: Path) -> bool:
+        """Start a server process; return whether it answers, or is no longer wanted, in place of having ended."""
+        lock = self._locks[-1]
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*_launcher_command(), binary, *self._server_options()],
+                [*_launcher_command(), binary, *self._server_options(socket)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -222,71 +242,93 @@ class EmbeddedServer:
                 start_new_session=True,  # Ctrl-C goes to the service, which then stops the server
             )
         _write_pid(lock, self._process.pid)
-        (self._data_dir / _ADDRESS_FILE).write_text(self.url)
         deadline = time.monotonic() + _START_SECONDS
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                last_lines = log_path.read_text(errors="replace").strip().splitlines()[-3:]
-                raise ConfigurationError(
-                    f"the embedded server did not come up in {self._data_dir}: {' / '.join(last_lines)}; "
-                    f"see {log_path}, restore the folder from a backup, or start with an empty one"
-                )
+        while (is_loading := _ping(socket)) is not False:
+            if is_loading:
+                deadline = time.monotonic() + _START_SECONDS
+            if self._stopping.is_set() or time.monotonic() > deadline:
+                _terminate(self._process)
+            if self._process.poll() is not None:
+                return self._stopping.is_set()
             time.sleep(0.01)
+        return True
 
-    def _server_options(self) -> list[str]:
+    def _server_options(self, socket: Path) -> list[str]:
         settings = {
             "port": "0",
-            "unixsocket": str(self._socket),
+            "unixsocket": str(socket),
             "unixsocketperm": "700",
             "dir": str(self._data_dir),
             "appendonly": "yes",
             "appendfsync": "always",
+            "aof-load-truncated": "no",  # it would cut damaged files at any place
             "save": "",
             "maxmemory-policy": "noeviction",
         }
         return [part for name, value in settings.items() for part in (f"--{name}", value)]
 
-    def _is_ready(self) -> bool:
-        """Return whether the server answers."""
-        try:
-            with Redis(unix_socket_path=str(self._socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as redis:
-                return bool(redis.ping())
-        except RedisError:  # not listening yet, or loading
-            return False
-
     def _supervise(self, binary: Path, started: "Future[None]") -> None:
-        """Run the server from this thread, and restart a server that dies. The server ends with the thread."""
+        """Run the server from this thread, and start it again when it ends. The server ends with the thread."""
         try:
-            self._spawn(binary)
+            self._spawn(binary, is_first=True)
+            (self._data_dir / _ADDRESS_FILE).write_text(self.url)
         except BaseException as error:
             started.set_exception(error)
             return
         started.set_result(None)
-        failures = 0
-        while failures < _MAX_RESTARTS:
-            assert self._process is not None
-            code = self._process.wait()
+        try:
+            self._restart(binary)
+        except MildError as error:
+            self.failure = error
+        except Exception:
+            logger.exception("the embedded server is not started again")
+            self.failure = ConfigurationError(
+                f"the embedded server in {self._data_dir} ended and could not be started again, for an unexpected "
+                "reason that the log shows; start the service again"
+            )
+
+    def _restart(self, binary: Path) -> None:
+        """Start the server again whenever it ends, until it is stopped or its files are damaged."""
+        n_failures = 0
+        while True:
+            started_at = time.monotonic()
+            reason = self._wait_for_end()
+            if time.monotonic() - started_at > _WATCH_SECONDS:
+                n_failures = 0
+            while not self._stopping.wait(min(_MAX_PAUSE_SECONDS, 0.1 * (2**n_failures - 1))):
+                logger.error("the embedded server %s: starting it again", reason)
+                n_failures = min(n_failures + 1, 10)
+                try:
+                    self._spawn(binary, is_first=False)
+                    break
+                except DataDamaged:
+                    raise
+                except (ConfigurationError, OSError) as error:
+                    reason = f"did not come up ({error})"
             if self._stopping.is_set():
                 return
-            logger.error("the embedded server ended with %d: starting it again", code)
+
+    def _wait_for_end(self) -> str:
+        """Wait until the server has ended, and return how; a server whose socket was removed is ended."""
+        assert self._process is not None
+        assert self._socket_dir is not None
+        while True:
             try:
-                self._spawn(binary)
-                failures = 0
-            except ConfigurationError:
-                failures += 1
-                logger.exception("the embedded server did not come up again (%d of %d)", failures, _MAX_RESTARTS)
-                self._stopping.wait(0.1 * 2**failures)
-            if self._stopping.is_set():  # while it was starting
-                _terminate(self._process)
+                code = self._process.wait(_WATCH_SECONDS)
+            except subprocess.TimeoutExpired:
+                if not self._socket_dir.socket.exists():
+                    _terminate(self._process)
+                    return "lost its socket"
+            else:
+                return f"ended with {code}"
 
     def _release_locks(self) -> None:
-        if self._socket_dir is not None:
+        if self._socket_dir is not None and self._locks:
             (self._data_dir / _ADDRESS_FILE).unlink(missing_ok=True)
+            self._socket_dir.close()
         for lock in self._locks:
             lock.close()
         self._locks.clear()
-        if self._socket_dir is not None:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
 
 
 @contextmanager
@@ -334,9 +376,20 @@ def _try_lock(lock: IO[str]) -> bool:
 
 
 def _write_pid(lock: IO[str], pid: int) -> None:
-    lock.truncate(0)
-    lock.write(f"{pid}\n")
-    lock.flush()
+    """Write a process id to a lock file, in place: a full disk has no room for another page."""
+    os.pwrite(lock.fileno(), f"{pid:<20}\n".encode(), 0)
+
+
+def _ping(socket: Path) -> bool | None:
+    """Return whether the server at a socket is still loading; None if it does not answer."""
+    try:
+        with Redis(unix_socket_path=str(socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as redis:
+            redis.ping()
+    except BusyLoadingError:
+        return True
+    except RedisError:
+        return None
+    return False
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -84,26 +85,84 @@ def test_a_folder_that_cannot_be_used_is_an_error_with_a_remedy(tmp_path: Path) 
         EmbeddedServer(tmp_path / "file").start()
 
 
-def test_a_corrupt_folder_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+def test_a_corrupt_folder_is_an_error_with_the_cause(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, connected(server) as redis:
         redis.set("k", "1")
     (manifest,) = (tmp_path / "appendonlydir").glob("*.manifest")
     manifest.write_text("this is no manifest\n")
     server = EmbeddedServer(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"did not come up.*server\.log"):
+    with pytest.raises(ConfigurationError, match=r"Invalid AOF manifest file format\); restore"):
         server.start()
 
 
-def test_a_server_that_does_not_come_up_again_is_given_up(
+def test_a_server_that_cannot_start_is_an_error_that_names_the_log(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"did not come up in .*: no luck; see .*server\.log"):
+        EmbeddedServer(tmp_path, make_binary(tmp_path, "echo no luck; exit 1")).start()
+
+
+def make_binary(folder: Path, code: str) -> Path:
+    """Write a server binary that first runs some shell code."""
+    binary = folder / "some-server"
+    binary.write_text(f'#!/bin/sh\n{code}\nexec {find_server()} "$@"\n')
+    binary.chmod(0o755)
+    return binary
+
+
+def test_a_server_is_started_again_however_often_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(embedded, "_MAX_RESTARTS", 2)
+    monkeypatch.setattr(embedded, "_MAX_PAUSE_SECONDS", 0.01)
+    broken = tmp_path / "broken"
+    binary = make_binary(tmp_path, f"if test -e {broken}; then echo no luck; exit 1; fi")
+    with EmbeddedServer(tmp_path / "data", binary) as server, connected(server) as redis:
+        redis.set("k", "1")
+        broken.touch()
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: caplog.text.count("did not come up in") > 10)
+        broken.unlink()
+        assert redis.get("k") == b"1"
+        assert server.failure is None
+
+
+def test_a_server_is_started_again_once_the_system_lets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(embedded, "_MAX_PAUSE_SECONDS", 0.01)
+    with EmbeddedServer(tmp_path) as server, connected(server) as redis:
+        redis.set("k", "1")
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", refuse)
+            os.kill(server.pid, signal.SIGKILL)
+            wait_until(lambda: caplog.text.count("Too many open files") > 10)
+        assert redis.get("k") == b"1"
+
+
+def test_a_server_without_its_socket_is_started_again(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server, connected(server) as redis:
+        redis.set("k", "1")
+        Path(server.url.removeprefix("unix://")).unlink()
+        redis.connection_pool.disconnect()
+        assert redis.get("k") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "was removed while the store ran"), ("", "Found an empty AOF manifest")]
+)
+def test_a_server_whose_files_are_removed_or_damaged_is_given_up(
+    content: str | None, message: str, tmp_path: Path
+) -> None:
     with EmbeddedServer(tmp_path) as server, connected(server) as redis:
         redis.set("k", "1")
         (manifest,) = (tmp_path / "appendonlydir").glob("*.manifest")
-        manifest.write_text("this is no manifest\n")
+        manifest.unlink()
+        if content is not None:
+            manifest.write_text(content)
         os.kill(server.pid, signal.SIGKILL)
-        wait_until(lambda: "did not come up again (2 of 2)" in caplog.text)
+        wait_until(lambda: server.failure is not None)
+        assert message in str(server.failure)
 
 
 def test_a_server_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
