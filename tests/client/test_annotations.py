@@ -4,7 +4,7 @@ import httpx
 import numpy as np
 import pytest
 
-from mild_client import MildClient, RunSpec
+from mild_client import IntermediaryError, MildClient, RunSpec
 from mild_client import api_results as module
 from mild_client.errors import BadRequest, Conflict
 from mild_core import bitmap
@@ -93,7 +93,7 @@ def test_labels_that_bits_were_recorded_with_stay(client: MildClient) -> None:
 
 
 def test_an_answer_that_is_no_array_is_noticed() -> None:
-    with serving(Reply(body=b"<html>")) as server, MildClient(server.url) as client, pytest.raises(BadRequest):
+    with serving(Reply(body=b"<html>")) as server, MildClient(server.url) as client, pytest.raises(IntermediaryError):
         client.scores("run")
 
 

@@ -277,7 +277,7 @@ def test_answers_of_something_else_are_an_error_of_the_client() -> None:
             lambda: client.post_records("a", [{"epoch": 0, "sample": 1, "correct": True}]),
             lambda: client.open_run(RunSpec("a", 8)),
         ):
-            with pytest.raises(ClientError, match="check that the address is that of the selection service"):
+            with pytest.raises(ClientError, match="check that the address is the service's"):
                 call()
 
 

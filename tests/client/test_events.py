@@ -56,12 +56,13 @@ async def test_so_they_do_asynchronously_and_behind_an_event(url: str, epochs: l
 
 
 CUT_OFF = told(3)[:-1]  # an event is one only when the empty line behind it is there
+STREAM = {"Content-Type": "text/event-stream"}
 BROKEN = [
-    Reply(body=told(1) + told(2) + CUT_OFF),
+    Reply(body=told(1) + told(2) + CUT_OFF, headers=STREAM),
     HANG_UP,
     Reply(503),
-    Reply(body=b"retry: 70\n\n: ping\n\n"),
-    Reply(body=told(3) + told(4, "run-deleted")),
+    Reply(body=b"retry: 70\n\n: ping\n\n", headers=STREAM),
+    Reply(body=told(3) + told(4, "run-deleted"), headers=STREAM),
 ]
 IDS = [None, "uid-2", "uid-2", "uid-2", "uid-2"]
 PAUSES = [1.5, 0.1, 0.2, 0.105]  # those of the stream are as long as asked for and up to twice that

@@ -78,7 +78,7 @@ def arguments(name: str) -> dict[str, Any]:
 @pytest.mark.anyio
 async def test_both_clients_send_the_same_bytes_for_every_call(name: str) -> None:
     version = None if name in ("version", "limits") else VERSION
-    with serving(Reply(503), HANG_UP, Reply(418), version=version) as server:
+    with serving(Reply(503), HANG_UP, Reply.problem(418), version=version) as server:
         retry = Retry(jitter=lambda: 0.0)
         with MildClient(server.url, retry=retry) as client, pytest.raises(ClientError) as blocking:
             getattr(client, name)(**arguments(name))

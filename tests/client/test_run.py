@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from mild_client import AsyncMildClient, MildClient, Retry, RunExists, RunMissing
+from mild_client import AsyncMildClient, IntermediaryError, MildClient, Retry, RunExists, RunMissing
 from mild_client.errors import Conflict, LocalStateError, NotFound, ServiceUnreachable, StaleAttempt
 from mild_client.run import Resume
 from mild_core import bitmap
@@ -179,7 +179,11 @@ def test_whoever_was_replaced_is_refused_and_marks_nothing(
 
 
 def test_a_server_that_is_no_service_has_no_run_to_open() -> None:
-    with serving(Reply(404)) as server, MildClient(server.url) as client, pytest.raises(NotFound, match="answered 404"):
+    with (
+        serving(Reply(404)) as server,
+        MildClient(server.url, retry=Retry(first_deadline=0.0)) as client,
+        pytest.raises(IntermediaryError, match="status 404"),
+    ):
         client.run("a", num_samples=N).__enter__()
 
 
@@ -190,7 +194,7 @@ def test_a_run_that_is_not_open_is_not_written_to(client: MildClient, epochs: li
 
 def test_what_failed_is_told_though_the_service_is_gone(caplog: pytest.LogCaptureFixture) -> None:
     state = Reply(body=b'{"attempt": 1, "round": 0, "status": "running"}')
-    no_run = Reply(404, b'{"type": "/problems/run-not-found"}')
+    no_run = Reply.problem(404, "run-not-found")
     pauses: list[float] = []
     retry = Retry(deadline=0.0, first_deadline=0.0, sleep=pauses.append, clock=lambda: sum(pauses))
     with serving(no_run, state, HANG_UP) as server, MildClient(server.url, retry=retry) as client:
@@ -205,7 +209,7 @@ def test_what_failed_is_told_though_the_service_is_gone(caplog: pytest.LogCaptur
 
 
 def test_an_old_client_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    no_run = Reply(404, b'{"type": "/problems/run-not-found"}')
+    no_run = Reply.problem(404, "run-not-found")
     state = Reply(body=b'{"attempt": 1, "round": 0, "status": "running"}')
     for oldest, n_warnings in (("0.1.0", 0), ("0.10", 1), ("0.0.99", 0)):
         caplog.clear()

@@ -89,8 +89,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.read(1)  # nothing comes: it returns when the client has closed the connection
             self.close_connection = True
             return
-        self.send_response(reply.status)
-        for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
+        self.send_response_only(reply.status)
+        for name, value in {"Content-Length": str(len(reply.body)), "Mild-API": "1", **reply.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body)

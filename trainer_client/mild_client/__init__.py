@@ -9,6 +9,7 @@ from mild_client.backends.local import LocalSelector
 from mild_client.client import AsyncMildClient, MildClient
 from mild_client.errors import (
     ClientError,
+    IntermediaryError,
     ResumeError,
     RunExists,
     RunMissing,
@@ -36,6 +37,7 @@ __all__ = [
     "EpochBits",
     "Event",
     "HttpBackend",
+    "IntermediaryError",
     "LocalSelector",
     "MildClient",
     "Position",

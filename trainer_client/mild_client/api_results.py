@@ -15,7 +15,7 @@ from mild_client.backend import RoundFit
 from mild_client.compatibility import warn_if_outdated
 from mild_client.errors import TooLarge
 from mild_client.requests import BITMAP, NPY, Call, JsonObject, Request, build_round_path, build_run_path
-from mild_client.transport import make_unexpected_answer_error
+from mild_client.transport import make_intermediary_error
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
@@ -75,15 +75,15 @@ def parse_json_object(response: httpx.Response, *names: str) -> JsonObject:
 
     Raises
     ------
-    BadRequest
-        If the response is not a JSON object, or lacks one of the fields `names` (``unexpected-answer``).
+    IntermediaryError
+        If the response is not a JSON object, or lacks one of the fields `names`.
     """
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict) or not all(name in answer for name in names):
-        raise make_unexpected_answer_error(response)
+        raise make_intermediary_error(response)
     return answer
 
 
@@ -220,7 +220,7 @@ class ResultCalls(ServiceCalls):
             try:
                 pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
             except ValueError as error:
-                raise make_unexpected_answer_error(response) from error
+                raise make_intermediary_error(response) from error
         return np.concatenate(pages, axis=1)
 
     def sample(

@@ -12,7 +12,8 @@
         ├── RunMissing             the run to resume does not exist
         ├── ResumeError            a run cannot be resumed, as earlier epochs are missing
         ├── TooLarge               a body is larger than the service accepts, and cannot be split
-        ├── ServiceUnreachable     no answer within the deadline
+        ├── ServiceUnreachable     no answer of the service within the deadline
+        │   └── IntermediaryError  a proxy, a portal or another service answered in its place; has status
         └── ServiceError           the service refused a request; has code, status, detail, retryable, request_id
             ├── NotAllowed         401, 403
             ├── NotFound           404
@@ -92,6 +93,22 @@ class ServiceUnreachable(ClientError):
 
     code = "unreachable"
     retryable = True
+
+
+class IntermediaryError(ServiceUnreachable):
+    """A proxy, a portal or another service answered in place of the service until the deadline.
+
+    Attributes
+    ----------
+    status
+        HTTP status of the last answer, which says nothing about the request.
+    """
+
+    code = "intermediary"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ServiceError(ClientError):

@@ -61,6 +61,8 @@ class Executor:
             if delay is None:
                 assert isinstance(outcome, httpx.Response)
                 return outcome
+            if isinstance(outcome, httpx.Response):
+                outcome.close()
             self._transport.retry.sleep(delay)
 
     def _build_request(self, request: Request) -> httpx.Request:
@@ -114,6 +116,8 @@ class AsyncExecutor:
             if delay is None:
                 assert isinstance(outcome, httpx.Response)
                 return outcome
+            if isinstance(outcome, httpx.Response):
+                await outcome.aclose()
             await self._transport.retry.async_sleep(delay)
 
     async def _build_request(self, request: Request) -> httpx.Request:

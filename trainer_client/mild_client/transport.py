@@ -8,8 +8,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -18,14 +19,19 @@ import httpx
 
 from mild_client import errors
 from mild_client.compatibility import VERSION
-from mild_client.errors import ServiceError, ServiceUnreachable
+from mild_client.errors import IntermediaryError, ServiceError, ServiceUnreachable
 from mild_client.requests import Request
 from mild_core.errors import ParameterError, get_reason
 
 logger = logging.getLogger(__name__)
 
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed."""
+"""Statuses of the service after which the same request may succeed."""
+_SERVICE_HEADER = "Mild-API"
+"""Header of every response of the service; a response without it comes from a proxy, a portal or another service."""
+_PROBLEM = "application/problem+json"
+_LONGEST_RETRY_AFTER = 60.0
+"""Seconds that are waited at most because of ``Retry-After``: a training waits, and the header may name years."""
 
 _ERROR_CLASSES: Mapping[int, type[ServiceError]] = MappingProxyType(
     {
@@ -73,7 +79,7 @@ class Retry:
     jitter: Callable[[], float] = random.random
 
     def draw_pause(self, n_failures: int, retry_after: float) -> float:
-        """Draw the seconds to wait after `n_failures`, at least the `retry_after` seconds that the service asks for."""
+        """Draw the seconds to wait after `n_failures`, at least the `retry_after` seconds of the response."""
         longest: float = min(self.longest_pause, self.first_pause * 2 ** min(n_failures - 1, 32))
         return retry_after + longest * self.jitter()
 
@@ -137,20 +143,22 @@ class RetryState:
         Raises
         ------
         ServiceError
-            If the response is an error, and another attempt is useless or would begin after the deadline.
+            If the service answered with an error, and another attempt is useless or would begin after the deadline.
         ServiceUnreachable
-            If there is no response, and another attempt would begin after the deadline.
+            If the service did not answer, and another attempt would begin after the deadline; `IntermediaryError` if
+            something between this client and the service did.
         """
         transport, retry = self._transport, self._transport.retry
         self._n_attempts += 1
-        failure: ServiceError | ServiceUnreachable
+        failure: ServiceError | ServiceUnreachable | None
         retry_after = 0.0
         if isinstance(outcome, httpx.Response):
-            transport.has_answered = True
-            if outcome.is_success:
+            failure = find_failure(outcome)
+            if not isinstance(failure, IntermediaryError):
+                transport.has_answered = True
+            if failure is None:
                 return None
-            failure = make_service_error(outcome)
-            if outcome.status_code not in RETRIED_STATUSES:
+            if isinstance(failure, ServiceError) and outcome.status_code not in RETRIED_STATUSES:
                 raise failure
             problem = f"cannot serve now ({failure})"
             retry_after = parse_retry_after(outcome)
@@ -243,46 +251,103 @@ def build_authorization_header(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def make_service_error(response: httpx.Response) -> ServiceError:
-    """Convert an error response, a problem document (RFC 9457) or any response of a proxy, into a ServiceError."""
-    status = response.status_code
+def find_failure(response: httpx.Response) -> ServiceError | IntermediaryError | None:
+    """Return the error of a response; None if the service has done what was asked for.
+
+    Only a problem document of the service (RFC 9457) is a `ServiceError`. Whatever else comes, of any status, was
+    written by something in between, such as a proxy or a login page, and says nothing about the request.
+    """
+    if response.is_success:
+        is_own = _SERVICE_HEADER in response.headers and _is_whole(response)
+        return None if is_own else make_intermediary_error(response)
     problem = _parse_problem(response)
-    code = str(problem.get("type", f"/problems/status-{status}")).rpartition("/")[2]
-    detail = problem.get("detail") or f"{response.request.url} answered {status}: {response.text[:200]!r}"
+    return make_intermediary_error(response) if problem is None else _make_service_error(response, problem)
+
+
+def _make_service_error(response: httpx.Response, problem: Mapping[str, Any]) -> ServiceError:
+    """Convert a problem document of the service into a ServiceError."""
+    status, code = response.status_code, str(problem["type"]).rpartition("/")[2]
     return _choose_error_class(status, code)(
         code=code,
         status=status,
-        detail=str(detail),
+        detail=str(problem.get("detail") or problem.get("title") or code),
         retryable=bool(problem.get("retryable", status in RETRIED_STATUSES)),
         request_id=problem.get("request_id") or response.headers.get("X-Request-Id"),
     )
 
 
-def make_unexpected_answer_error(response: httpx.Response) -> ServiceError:
-    """Make the error for a successful response that does not come from the selection service."""
-    return errors.BadRequest(
-        code="unexpected-answer",
-        status=response.status_code,
-        detail=f"{response.request.url} answered with {response.text[:200]!r}, which is no JSON object; "
-        "check that the address is that of the selection service",
-        retryable=False,
-        request_id=response.headers.get("X-Request-Id"),
+def make_intermediary_error(response: httpx.Response) -> IntermediaryError:
+    """Make the error for a response that the service did not write, or that was cut or changed on its way."""
+    status, request = response.status_code, response.request
+    is_changed = response.is_success and _SERVICE_HEADER in response.headers
+    author = "the service, cut or changed on its way" if is_changed else "something between here and the service"
+    location = f", and leads to {response.headers['Location']}" if "Location" in response.headers else ""
+    body = f": {response.text[:100]!r}" if response.is_closed and response.content else ""
+    return IntermediaryError(
+        f"{request.method} {request.url} got an answer of status {status} by {author}{location}{body}; "
+        f"{next(remedy for statuses, remedy in _REMEDIES if status in statuses)}",
+        status,
     )
 
 
+_REMEDIES: Sequence[tuple[Container[int], str]] = (
+    (range(300, 400), "give the address that it leads to, if that is the service's, or sign in there"),
+    ((401, 403, 407, 511), "give the proxy or portal what it asks for, or have it let the service's requests through"),
+    ((411, 413, 414, 431, 494), "have the proxy's limits on requests raised, or give an address that avoids it"),
+    (range(500, 1000), "see in the proxy's log whether it reaches the service, and whether that runs"),
+    (range(1000), f"check that the address is the service's, and that proxies pass the header {_SERVICE_HEADER} on"),
+)
+"""What helps against responses of an intermediary, by their status; the first match counts."""
+
+
 def parse_retry_after(response: httpx.Response) -> float:
-    """Return the seconds in the header ``Retry-After``; 0 if the header is absent or is a date."""
+    """Return the seconds to wait by the header ``Retry-After``, a number or a date, from 0 to 60."""
     value = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
+    try:
+        seconds = float(value) if value.isdecimal() else _parse_date(value) - _parse_date(response.headers["Date"])
+    except (ValueError, KeyError, OverflowError):  # absent, or nothing that HTTP defines
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
-def _parse_problem(response: httpx.Response) -> Mapping[str, Any]:
-    """Return the problem document of a response; empty if the body is not a JSON object."""
+def _parse_date(value: str) -> float:
+    """Return the Unix time in seconds of a date in a header; raise ValueError if it is none."""
+    return parsedate_to_datetime(value).timestamp()
+
+
+def _is_whole(response: httpx.Response) -> bool:
+    """Return whether a successful response may be whole and unchanged, or the beginning of a stream of events.
+
+    HTTP itself shows that a body of declared length was cut; one of HTTP/1.0 without a length shows it only by what is
+    in it.
+    """
+    headers, media_type = response.headers, _parse_media_type(response)
+    if not response.is_closed:
+        return media_type == "text/event-stream"
+    if "Content-Length" in headers or "Transfer-Encoding" in headers or media_type != "application/json":
+        return True
+    try:
+        response.json()
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_media_type(response: httpx.Response) -> str:
+    """Return the media type of a response, without its parameters."""
+    return str(response.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+
+
+def _parse_problem(response: httpx.Response) -> Mapping[str, Any] | None:
+    """Return the problem document of a response; None if it has none of the service."""
+    if _parse_media_type(response) != _PROBLEM:
+        return None
     try:
         problem = response.json()
     except ValueError:
-        return {}
-    return problem if isinstance(problem, dict) else {}
+        return None
+    is_own = isinstance(problem, dict) and str(problem.get("type", "")).startswith("/problems/")
+    return problem if is_own else None
 
 
 def _choose_error_class(status: int, code: str) -> type[ServiceError]:

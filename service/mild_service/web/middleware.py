@@ -18,6 +18,7 @@ from mild_service.api_keys import ANONYMOUS
 from mild_service.errors import ConfigurationError
 from mild_service.observability import Telemetry
 from mild_service.web import problems
+from mild_service.web.client_versions import API_VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = trace.request_id
+                headers["Mild-API"] = str(API_VERSION)  # by which clients tell the service from a proxy
                 if trace.seconds:
                     headers["Server-Timing"] = trace.server_timing
             n_out += len(message.get("body", b""))
