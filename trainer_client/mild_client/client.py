@@ -11,6 +11,7 @@ from mild_client.executors import (
     AsyncExecutor,
     BlockingCaller,
     Executor,
+    OwnHttp,
     make_async_event_method,
     make_async_method,
     make_blocking_event_method,
@@ -45,7 +46,8 @@ class MildClient(BlockingCaller[Calls]):
     Notes
     -----
     The first failed attempt of a request is logged as a warning. Until the service has answered once, requests give up
-    after `Retry.first_deadline`, so that a wrong address fails soon.
+    after `Retry.first_deadline`, so that a wrong address fails soon. A forked process may use the client: it connects
+    anew, unless `http` was passed, of which each process needs its own.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class MildClient(BlockingCaller[Calls]):
         self.url = transport.url
         self._owns_http = http is None
         with explain_environment():
-            self._http = http or httpx.Client(**build_http_options(transport.url, timeout))
+            self._http = OwnHttp(lambda: http or httpx.Client(**build_http_options(transport.url, timeout)))
         self._executor = Executor(transport, self._http)
         self._calls = Calls()
 
@@ -74,8 +76,8 @@ class MildClient(BlockingCaller[Calls]):
 
     def close(self) -> None:
         """Close the connections, unless `http` was passed to the constructor."""
-        if self._owns_http:
-            self._http.close()
+        if self._owns_http and not self._http.is_inherited:
+            self._http.get().close()
 
     run = make_blocking_run_method(create_run_calls)
     open_run = make_blocking_method(Calls.open_run)
@@ -133,7 +135,7 @@ class AsyncMildClient(AsyncCaller[Calls]):
         self.url = transport.url
         self._owns_http = http is None
         with explain_environment():
-            self._http = http or httpx.AsyncClient(**build_http_options(transport.url, timeout))
+            self._http = OwnHttp(lambda: http or httpx.AsyncClient(**build_http_options(transport.url, timeout)))
         self._executor = AsyncExecutor(transport, self._http)
         self._calls = Calls()
 
@@ -147,8 +149,8 @@ class AsyncMildClient(AsyncCaller[Calls]):
 
     async def close(self) -> None:
         """Close the connections, unless `http` was passed to the constructor."""
-        if self._owns_http:
-            await self._http.aclose()
+        if self._owns_http and not self._http.is_inherited:
+            await self._http.get().aclose()
 
     run = make_async_run_method(create_run_calls)
     open_run = make_async_method(Calls.open_run)

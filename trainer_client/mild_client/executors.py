@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -16,13 +17,39 @@ from mild_client.transport import Transport
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C")
+H = TypeVar("H")
 C_co = TypeVar("C_co", covariant=True)
+
+
+class OwnHttp(Generic[H]):
+    """The HTTP client of one process; a process that was forked gets its own, as two cannot share connections.
+
+    Parameters
+    ----------
+    create
+        Function that creates the HTTP client; one that returns a client of the caller leaves forks to the caller.
+    """
+
+    def __init__(self, create: Callable[[], H]) -> None:
+        self._create = create
+        self._http, self._pid = create(), os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the HTTP client was created by the parent of this process."""
+        return self._pid != os.getpid()
+
+    def get(self) -> H:
+        """Return the HTTP client of this process; the inherited one is neither used nor closed."""
+        if self.is_inherited:
+            self._http, self._pid = self._create(), os.getpid()
+        return self._http
 
 
 class Executor:
     """Runs calls with blocking I/O, over an httpx.Client."""
 
-    def __init__(self, transport: Transport, http: httpx.Client) -> None:
+    def __init__(self, transport: Transport, http: OwnHttp[httpx.Client]) -> None:
         self._transport = transport
         self._http = http
 
@@ -52,7 +79,7 @@ class Executor:
         while True:
             outcome: httpx.Response | httpx.RequestError
             try:
-                outcome = self._http.send(self._build_request(request), stream=stream)
+                outcome = self._http.get().send(self._build_request(request), stream=stream)
                 if not outcome.is_success:
                     outcome.read()  # the body of a problem document, of a stream too
             except httpx.RequestError as error:
@@ -68,14 +95,16 @@ class Executor:
     def _build_request(self, request: Request) -> httpx.Request:
         content = request.content
         if isinstance(content, FileSlice):
-            return _build_request(self._http, self._transport, request, content.iter_chunks(), content.build_headers())
-        return _build_request(self._http, self._transport, request, content, {})
+            return _build_request(
+                self._http.get(), self._transport, request, content.iter_chunks(), content.build_headers()
+            )
+        return _build_request(self._http.get(), self._transport, request, content, {})
 
 
 class AsyncExecutor:
     """Runs calls with asynchronous I/O, over an httpx.AsyncClient."""
 
-    def __init__(self, transport: Transport, http: httpx.AsyncClient) -> None:
+    def __init__(self, transport: Transport, http: OwnHttp[httpx.AsyncClient]) -> None:
         self._transport = transport
         self._http = http
 
@@ -107,7 +136,7 @@ class AsyncExecutor:
         while True:
             outcome: httpx.Response | httpx.RequestError
             try:
-                outcome = await self._http.send(await self._build_request(request), stream=stream)
+                outcome = await self._http.get().send(await self._build_request(request), stream=stream)
                 if not outcome.is_success:
                     await outcome.aread()  # the body of a problem document, of a stream too
             except httpx.RequestError as error:
@@ -124,8 +153,8 @@ class AsyncExecutor:
         content = request.content
         if isinstance(content, FileSlice):
             headers = await anyio.to_thread.run_sync(content.build_headers)
-            return _build_request(self._http, self._transport, request, content.aiter_chunks(), headers)
-        return _build_request(self._http, self._transport, request, content, {})
+            return _build_request(self._http.get(), self._transport, request, content.aiter_chunks(), headers)
+        return _build_request(self._http.get(), self._transport, request, content, {})
 
 
 def _build_request(

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import logging
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
@@ -130,6 +131,9 @@ class BackgroundBackend:
 
     Notes
     -----
+    A process that is forked while the run is open, such as a data loader's worker, does not own the run: it sends and
+    writes nothing, and its calls that write raise LocalStateError.
+
     Two failures still end the training: an error response of the service to `open` (such as an existing run, or a
     missing key), and `StaleAttempt`, if another trainer has taken over the run, as two trainers would overwrite each
     other's files.
@@ -161,6 +165,7 @@ class BackgroundBackend:
         self._n_samples = 0
         self._results: dict[int, RoundResult] = {}
         self._rounds_from_service: set[int] = set()
+        self._is_forked = False
 
     def __enter__(self) -> Self:
         return self
@@ -216,10 +221,12 @@ class BackgroundBackend:
         if self.mode == "online":
             self._upload_thread = UploadThread(self._spool, self._create_client)
         atexit.register(self.close)
+        _open_backends.add(self)
         return state
 
     def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), and send them later."""
+        self._check_writable()
         labels = to_classes(labels, "labels")
         self._local.put_labels(labels)
         self._append_record(make_labels_record(labels))
@@ -230,12 +237,14 @@ class BackgroundBackend:
 
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""
+        self._check_writable()
         planted = to_bitmap(planted, "planted", self._n_samples)
         self._local.put_planted(planted)
         self._append_record(Record("planted", {}, planted.tobytes()))
 
     def put_members(self, round: int, members: SampleSet) -> None:
         """Store the samples that a round trains on: a bitmap, a mask, or indices."""
+        self._check_writable()
         round, members = to_integer(round, "round"), to_bitmap(members, "members", self._n_samples)
         self._local.put_members(round, members)
         self._append_record(Record("members", {"round": round}, members.tobytes()))
@@ -248,7 +257,7 @@ class BackgroundBackend:
         StaleAttempt
             If another trainer has taken over the run.
         """
-        self._check_attempt()
+        self._check_writable()
         round, epoch = to_integer(round, "round"), to_integer(epoch, "epoch")
         bits = to_bits(bits, n_samples=self._n_samples)
         self._local.put_epoch(round, epoch, bits)
@@ -271,8 +280,9 @@ class BackgroundBackend:
         round = to_integer(round, "round")
         if round in self._results:
             return self._results[round]
+        self._check_writable()
         result = self._fetch_result(round)
-        self._check_attempt()
+        self._check_writable()
         if result is not None:
             self._local.adopt_result(result)
             self._rounds_from_service.add(round)
@@ -362,8 +372,8 @@ class BackgroundBackend:
         """Add a record to the spool and wake the upload thread; a full spool only logs an error."""
         if self.mode == "disabled":
             return
-        if self._spool is None or self._spool.is_closed:
-            raise LocalStateError(f"{record.name} is written to a run that is not open; open it first")
+        self._check_writable()
+        assert self._spool is not None
         if self._spool.is_full:
             return
         try:
@@ -396,7 +406,34 @@ class BackgroundBackend:
             logger.warning("run %s: round %d is selected in this process: %s", spool.run_id, round, error)
             return None
 
-    def _check_attempt(self) -> None:
-        """Raise StaleAttempt if another trainer has taken over the run."""
+    def _check_writable(self) -> None:
+        """Raise LocalStateError if the run is not open in this process, StaleAttempt if another trainer has it."""
+        if self.mode != "disabled" and (self._spool is None or self._spool.is_closed):
+            forked = ", as it was opened by the process that this one was forked from" if self._is_forked else ""
+            raise LocalStateError(
+                f"the run is not open here{forked}; open it, and write to it in the process that has opened it"
+            )
         if self._upload_thread is not None and self._upload_thread.stale_error is not None:
             raise self._upload_thread.stale_error
+
+    def _abandon(self) -> None:
+        """Give the run up in a forked process: it is the parent's, whose thread this process does not have."""
+        atexit.unregister(self.close)
+        self._is_forked, self._upload_thread = True, None
+        if self._spool is not None and not self._spool.is_closed:
+            self._spool.abandon()
+
+
+_open_backends: weakref.WeakSet[BackgroundBackend] = weakref.WeakSet()
+"""Backends with a run that this process has opened."""
+
+
+def _abandon_backends() -> None:
+    """Give the runs of the parent up in a process that was just forked."""
+    for backend in list(_open_backends):
+        backend._abandon()
+    _open_backends.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_abandon_backends)

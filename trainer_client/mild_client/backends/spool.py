@@ -270,6 +270,17 @@ class Spool:
                 self._segment_path(self._last_segment).unlink()
             self._lock.release()
 
+    def abandon(self) -> None:
+        """Close the files in a forked process, which must not write here, nor keep the lock that its parent releases.
+
+        Nothing is waited for: threads that the fork did not copy may have held the mutex.
+        """
+        self.is_closed = True
+        self._mutex = threading.Lock()
+        if self._segment_file is not None:
+            self._segment_file.close()
+        self._lock.release()
+
     def __enter__(self) -> Self:
         return self
 
