@@ -266,7 +266,9 @@ def test_a_selection_from_a_file_is_written_as_indices(run: CliRunner, tmp_path:
     assert result.exit_code == 0, result.output
     written = np.load(out)
     assert written.dtype == np.int64
-    assert written.tolist() == json.loads(result.stdout)["indices"]
+    printed = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy")])
+    assert written.tolist() == json.loads(printed.stdout)["indices"]
+    assert "indices" not in json.loads(result.stdout), "the file has them"
     assert result.stderr == (
         "How many of the 300 kept labels are wrong is not known: no label was checked.\n"
         "Verdict: weak. The fit finds two groups of samples, but not all signs that one of them has the wrong labels. "

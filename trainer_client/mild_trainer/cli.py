@@ -168,7 +168,7 @@ def select(
     ] = None,
     out: _SetOut = None,
 ) -> None:
-    """Print the clean set of a file of recorded predictions, as JSON; with --out, write it to a file."""
+    """Print the clean set of a file of recorded predictions, as JSON; with --out, write its samples to a file."""
     from mild_trainer.file_selection import select_from_file
     from mild_trainer.recorded_bits import FileSource
 
@@ -183,10 +183,14 @@ def select(
 
 
 def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path | None) -> None:
-    """Print a selection as JSON; with `out`, write its clean set there first, and name the file on stderr."""
+    """Print a selection as JSON; with `out`, write its clean set there first, and name the file on stderr.
+
+    The file has the samples then, and the JSON leaves their lists out.
+    """
+    lists = {name: selection[name] for name in _LIST_FIELDS if selection.get(name) is not None}
     if out is not None:
         clean_set.write(out)
-    typer.echo(_format_selection(selection))
+    typer.echo(_format_selection(selection, {} if out is not None else lists))
     for text in describe_selection(selection):
         typer.echo(text, err=True)
     if out is not None:
@@ -195,15 +199,15 @@ def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path |
 
 _FIRST_FIELDS = ("num_samples", "num_selected", "bounds", "guarantee", "measured", "verdict", "reasons")
 _LAST_FIELDS = ("fitted", "components")
+_LIST_FIELDS = ("indices", "ids")
 
 
-def _format_selection(selection: dict[str, Any]) -> str:
-    """Return a selection as indented JSON, with all indices in one line, and all ids in another.
+def _format_selection(selection: dict[str, Any], lists: dict[str, list[Any]]) -> str:
+    """Return a selection as indented JSON, with each of its lists of samples, `lists`, in one line.
 
     What was done and is known comes first, the figures of the fit last, before the lists.
     """
-    lists = {name: selection[name] for name in ("indices", "ids") if selection.get(name) is not None}
-    others = [name for name in selection if name not in (*_FIRST_FIELDS, *_LAST_FIELDS, *lists)]
+    others = [name for name in selection if name not in (*_FIRST_FIELDS, *_LAST_FIELDS, *_LIST_FIELDS)]
     names = [name for name in (*_FIRST_FIELDS, *others, *_LAST_FIELDS) if name in selection]
     head = json.dumps({name: selection[name] for name in names}, indent=2)
     lines = [head.removesuffix("\n}"), *(f'  "{name}": {json.dumps(values)}' for name, values in lists.items())]
@@ -301,7 +305,7 @@ def get(
     ] = "latest",
     out: _SetOut = None,
 ) -> None:
-    """Print the clean set of a run at a service, as JSON; with --out, write it to a file.
+    """Print the clean set of a run at a service, as JSON; with --out, write its samples to a file.
 
     Options of the selection replace those of the run, and change nothing at the service.
     """
