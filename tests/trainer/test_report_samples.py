@@ -81,6 +81,25 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
     assert samples.data_map.kept[0, 0] == 30
 
 
+def test_the_map_counts_the_changes_of_every_round(service: httpx.Client) -> None:
+    n_samples, n_noisy = 40, 10
+    client = MildClient("http://service", http=service)
+    with client.run("mine", num_samples=n_samples, selection=CHOSEN) as run:
+        for number in range(2):
+            correct = np.ones((10, n_samples), dtype=np.bool_)
+            correct[:, :n_noisy] = False
+            correct[4, :2] = number == 1, number == 0
+            for row in correct:
+                run.put_epoch(EpochBits(n_samples, np.packbits(row)))
+            run.finish()
+    reviewed = ServiceRun(client, "mine", None)
+    data_map = reviewed.make_data_map(reviewed.score_samples())
+    assert (data_map.x.width, data_map.y.n_bins) == (1, 2)
+    assert data_map.dropped[1, 19] == 2, "memorised once, in one of the two rounds"
+    assert data_map.dropped[0, 20] == 8
+    assert data_map.kept[0, 0] == 30
+
+
 def test_what_others_named_is_escaped() -> None:
     bad = "<script>alert('1')</script>"
     page = sample_sections.render_sample_sections(

@@ -317,19 +317,26 @@ class ServiceRun:
     def _measure_ties(self, number: int, n_samples: int, posterior: NDArray[np.float32]) -> TieBreaks:
         """Return what orders samples of equal score in a round, as `measure_tie_breaks` has it from the bits."""
         client, run_id = self._client, self._run_id
-        run = client.get_run(run_id)
         if client.sample(run_id, 0, number)["label"] is not None:
             by_class = {"per_class": True, "threshold": "f1"}
             _, posterior = client.scores(run_id, round=number, changes=by_class)
         learned, _ = client.scores(run_id, round=number, changes={"metric": "first-learned"})
-        differences = []
-        for record in run["rounds"][: number + 1] if run["selection"]["evidence"] == "pooled" else ():
-            alone = {"metric": "mild-simple", "evidence": "latest"}
-            difference, _ = client.scores(run_id, round=record["round"], changes=alone)
-            if record["round"] == 0:
-                difference[bitmap.unpack(client.planted(run_id, n_samples), n_samples)] = np.nan
-            differences.append(difference / client.selection(run_id, record["round"], changes=alone)["epochs"])
+        differences = [difference / n_epochs for difference, n_epochs in self._score_rounds(number, n_samples)]
         return TieBreaks(posterior, learned, compare_rounds(differences, n_samples))
+
+    def _score_rounds(self, number: int, n_samples: int) -> Iterator[tuple[NDArray[np.floating], int]]:
+        """Yield the scores ``mild-simple`` of each round of the selection by itself, and its number of epochs.
+
+        A sample that was planted in an earlier round has the score NaN there.
+        """
+        client, run_id = self._client, self._run_id
+        is_pooled = client.get_run(run_id)["selection"]["evidence"] == "pooled"
+        alone = {"metric": "mild-simple", "evidence": "latest"}
+        for position in range(0 if is_pooled else number, number + 1):
+            difference, _ = client.scores(run_id, round=position, changes=alone)
+            if position == 0 < number:
+                difference[bitmap.unpack(client.planted(run_id, n_samples), n_samples)] = np.nan
+            yield difference, client.selection(run_id, position, changes=alone)["epochs"]
 
     def format_rows(self, samples: ScoredSamples, indices: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return the row of the list for each sample of `indices`."""
@@ -350,10 +357,20 @@ class ServiceRun:
         forgotten, _ = client.scores(run_id, round=number, changes={"metric": "forgetting"})
         n_epochs = client.selection(run_id, number)["epochs"]
         has_score = ~np.isnan(difference)
-        misclassified = np.rint((difference[has_score] + n_epochs) / 2)
-        # The metric has the number of epochs in place of changes where a sample was never memorised.
-        changes = np.where(misclassified < n_epochs, np.rint(forgotten[has_score]), 0)
-        return count_data_map(misclassified, changes, samples.kept[has_score])
+        misclassified = np.rint((difference + n_epochs) / 2)
+        changes = np.rint(forgotten - n_epochs * self._measure_never_memorised(number, difference.size))
+        return count_data_map(misclassified[has_score], changes[has_score], samples.kept[has_score])
+
+    def _measure_never_memorised(self, number: int, n_samples: int) -> NDArray[np.floating]:
+        """Return the share of the rounds that saw a sample in which it was never memorised, shape (n_samples,).
+
+        The metric ``forgetting`` has the epochs of these rounds in place of changes.
+        """
+        n_never, n_seen = np.zeros(n_samples), np.zeros(n_samples)
+        for difference, n_epochs in self._score_rounds(number, n_samples):
+            n_never += difference >= n_epochs - 0.5
+            n_seen += ~np.isnan(difference)
+        return n_never / np.maximum(n_seen, 1)
 
     def draw_samples(self, n: int) -> DrawnSamples:
         """Draw samples to check at random; raise ReviewError if no service holds the run."""
