@@ -164,7 +164,7 @@ def test_the_demo_needs_no_service(run: CliRunner, tmp_path: Path) -> None:
         (["--epochs", "0"], "error: epochs is 0; give a number in 1..10000"),
         (["--observe", "members", "--plant", "0.02"], "error: plant is 0.02 and observe is members"),
         (["--dataset", "cifar10"], "error: cifar-10-batches-py is read from a folder and none was given"),
-        (["--dataset", "mnist", "--data-dir", "/no/such/folder"], "error: /no/such/folder is not a folder"),
+        (["--dataset", "mnist", "--data-dir", "/no/such/folder"], "error: /no/such/folder does not exist"),
         (["--threshold", "value"], "error: threshold 'value' needs `value`"),
         (["--resume"], "checkpoint.pt does not exist"),
         (["--url", "http://localhost:8000"], "error: --local and --url exclude each other; give one"),
@@ -449,6 +449,8 @@ def test_a_file_that_is_absent_or_damaged_is_refused(run: CliRunner, tmp_path: P
         return run.invoke(cli.app, ["select", str(path)]).stderr
 
     assert f"{path} does not exist; save an array `correct`" in said(path)
+    log = tmp_path / "log.csv"
+    assert f"{log} does not exist; give the path of a prediction log" in said(log)
     path.write_bytes(b"half of it")
     assert f"{path} is no .npy or .npz; save an array `correct`" in said(path)
     np.save(path, bits()[0])

@@ -21,7 +21,7 @@ def test_the_command_sends_a_log_and_prints_what_became_of_it(
     with serving(answer) as server:
         arguments = ["push", str(log), "--url", server.url, "--run-id", "a", "--complete", *flags]
         result = CliRunner().invoke(cli.app, arguments)
-    assert (result.exit_code, json.loads(result.output)) == (0, {"run_id": "a", "records": 1, "epochs": [epoch]})
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"run_id": "a", "records": 1, "epochs": [epoch]})
     (sent,) = server.sent
     assert sent.line == b"POST /runs/a/predictions?complete=true HTTP/1.1\r\n"
     assert (sent.header("Content-Type"), sent.body) == (media_type, log.read_bytes())

@@ -124,7 +124,7 @@ def test_a_log_opens_its_run(names: list[str] | None, url: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ("epoch,id,correct\n0,3,1\n", "; name the log's own columns with --columns, such as --columns sample=id"),
+        ("epoch,id,correct\n0,3,1\n", ": name the log's own columns with --columns, such as --columns sample=id"),
         ("epoch,sample,predicted\n0,3,1\n", "; name the column of the labels with --columns label=NAME, or give"),
         ("epoch,sample,predicted,label\n0,0,cat,owl\n", "has the class 'owl', which is none of the 2 in --class-names"),
     ],
@@ -136,6 +136,19 @@ def test_a_log_that_no_run_takes_opens_none(log: str, message: str, url: str, tm
     )
     assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
     assert "there is no run 'a'" in invoke("get", "a", "--url", url).stderr
+
+
+def test_a_log_that_counts_from_one_is_finished_without_epoch_zero(url: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.ndjson"
+    counted = ({**record, "epoch": epoch + 1} for record in records() if isinstance(epoch := record["epoch"], int))
+    log.write_text("".join(json.dumps(record) + "\n" for record in counted))
+    pushed = invoke("push", str(log), "--url", url, "--run-id", "a", "--create")
+    assert pushed.stderr == f"Once all epochs are in: mild finish a --url {url}\n"
+    refused = invoke("finish", "a", "--url", url)
+    assert "as in a log that counts its epochs from 1" in refused.stderr
+    assert refused.stderr.endswith("; `mild finish --allow-gaps` finishes without them\n")
+    finished = invoke("finish", "a", "--url", url, "--allow-gaps")
+    assert json.loads(finished.stdout)["indices"] == list(range(60))
 
 
 @pytest.mark.parametrize(("option", "label"), [([], 0), (["--class-names", "dog,cat"], 1)])
@@ -161,7 +174,7 @@ def test_a_run_is_opened_for_more_samples_than_its_log_has(url: str, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["get", "b"], "there is no run 'b'"),
+        (["get", "b"], "`mild runs` lists the runs of a service"),
         (["get", "a"], "has no epochs"),
         (["get", "a", "--round", "first"], "round"),
         (["get", "a", "--out", "clean.txt"], "the set clean.txt ends in '.txt'; give a file that ends in .csv or .npy"),

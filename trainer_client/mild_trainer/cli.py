@@ -270,6 +270,7 @@ def push(
             class_names=names,
         )
         typer.echo(json.dumps(pushed, indent=2))
+        typer.echo(f"Once all epochs are in: {format_command('mild', 'finish', run_id, '--url', url)}", err=True)
 
 
 _Run: TypeAlias = Annotated[str, typer.Argument(help="The name of a run at the service.")]

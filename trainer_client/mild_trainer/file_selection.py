@@ -93,6 +93,8 @@ def read_source(source: FileSource) -> RecordedBits:
         If the file is absent, damaged or contradicts itself.
     """
     path = source.path
+    if path.suffix not in _ARRAY_SUFFIXES and not path.exists():
+        raise DataError(f"{path} does not exist; give the path of a prediction log, or of a .npy or .npz of arrays")
     if path.suffix in forgetting_stats.SUFFIXES:
         recorded = forgetting_stats.read_forgetting_stats(path)
         if source.labels is None:
@@ -101,7 +103,7 @@ def read_source(source: FileSource) -> RecordedBits:
         return replace(
             recorded, labels=_check_label_count(source, labels, recorded.n_samples), class_names=names or None
         )
-    if path.suffix in _ARRAY_SUFFIXES or not path.exists():
+    if path.suffix in _ARRAY_SUFFIXES:
         return read_arrays(source)
     try:
         from mild_trainer.prediction_logs import read_log

@@ -16,6 +16,7 @@ import typer.core
 
 from mild_client.backends.background import Mode
 from mild_client.commands import format_command
+from mild_client.errors import ServiceError
 from mild_client.logs import SamplesBy
 from mild_core.errors import MildError, describe_os_error
 from mild_core.fields import resolve_field_types
@@ -28,13 +29,21 @@ if TYPE_CHECKING:
 _SELECTION, _RUN = "Selection", "Run"
 
 
+_REMEDIES = {
+    "run-not-found": "`mild runs` lists the runs of a service, `mild push --create` opens one",
+    "epoch-gap": "`mild finish --allow-gaps` finishes without them",
+}
+"""What helps on the command line with a problem that a service answers, by its code."""
+
+
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
     """Print an error that the block raises as one line, and exit with status 2."""
     try:
         yield
     except MildError as error:
-        typer.echo(f"error: {error}", err=True)
+        remedy = _REMEDIES.get(error.code) if isinstance(error, ServiceError) else None
+        typer.echo(f"error: {error}" + (f"; {remedy}" if remedy else ""), err=True)
         raise typer.Exit(2) from error
     except OSError as error:
         typer.echo(f"error: {describe_os_error(error)}", err=True)

@@ -14,7 +14,10 @@ from mild_core.results import Selection
 from mild_core.types import RoundBits
 from mild_trainer.clean_set import CleanSet, name_classes
 
-COLUMNS_HINT = "; name the log's own columns with --columns, such as --columns sample=id,label=target"
+COLUMNS_HINT = (
+    "; a log has epoch, sample, and correct, or predicted and label: name the log's own columns with --columns, such "
+    "as --columns sample=id,label=target"
+)
 LABELS_HINT = "; add it, or give the labels in a file with --labels"
 """What helps where a log lacks a column, by an option that fills a `FileSource`."""
 

@@ -223,10 +223,13 @@ def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]
     for name in fields:
         if names.count(name) > 1:
             raise record_error("line", line, name, f"the header names it {names.count(name)} times; name it once")
-    for column, name in fields.items():
-        if column not in names and name in options.required_fields:
-            reason = f"the header lacks it, got {abbreviate(','.join(names))}; add the column, and separate columns by "
-            raise record_error("line", line, column, reason + "commas, semicolons or tabs", missing="field")
+    absent = [column for column, name in fields.items() if column not in names and name in options.required_fields]
+    if absent:
+        reason = (
+            f"the header lacks {', '.join(absent)}, got {abbreviate(','.join(names))}; add what is missing, and "
+            "separate columns by commas, semicolons or tabs"
+        )
+        raise record_error("line", line, None, reason, missing="field")
     return [fields.get(name, "") for name in names]
 
 

@@ -353,6 +353,7 @@ def _check_gaps(round_: Round, allow_gaps: bool) -> None:
         raise EpochGap(
             f"round {round_.number} has {len(round_.all_epochs)} of the epochs 0..{max(round_.all_epochs)}, "
             f"{len(missing)} are missing: {numbers}; put them, or finish with allow_gaps if they were never recorded"
+            + (", as in a log that counts its epochs from 1" if missing == [0] else "")
         )
 
 

@@ -28,8 +28,8 @@ def test_columns_may_have_other_names(media_type: str) -> None:
     assert (batch.epochs.tolist(), batch.samples.tolist(), batch.correct.tolist()) == ([3, 3], [0, 1], [True, False])
 
 
-def test_a_column_that_a_header_lacks_is_named() -> None:
-    with pytest.raises(BadRecord, match="line 1, column id: the header lacks it, got 'step,predicted'"):
+def test_all_columns_that_a_header_lacks_are_named() -> None:
+    with pytest.raises(BadRecord, match="line 1: the header lacks id, target, got 'step,predicted'"):
         read_batches("text/csv", [{"step": 3, "predicted": 1}], columns=COLUMNS)
 
 

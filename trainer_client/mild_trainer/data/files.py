@@ -45,7 +45,8 @@ def check_folder(data_dir: Path | None, dataset: str) -> Path:
     if data_dir is None:
         raise DataError(f"{dataset} is read from a folder and none was given; name it with --data-dir")
     if not data_dir.is_dir():
-        raise DataError(f"{data_dir} is not a folder; give --data-dir the folder that holds {dataset}")
+        fault = "is not a folder" if data_dir.exists() else "does not exist"
+        raise DataError(f"{data_dir} {fault}; give --data-dir the folder that holds {dataset}")
     return data_dir
 
 
