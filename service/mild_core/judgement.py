@@ -210,10 +210,11 @@ def _count_samples(
     parts, map_parts = source.split(), map if executor is None else executor.map
     total: Statistics | None = None
     bins: NDArray[np.unsignedinteger] | None = None
-    for part, (statistics, part_bins) in zip(parts, map_parts(partial(count_part, source, query), parts), strict=True):
+    for part, (statistics, part_bins) in zip(parts, map_parts(partial(count_part, query), parts), strict=True):
         total = statistics if total is None else total + statistics
         bins = np.empty(source.n_samples, dtype=part_bins.dtype) if bins is None else bins
-        bins[part.start * 8 : part.start * 8 + part_bins.size] = part_bins
+        first = part.extent.start * 8
+        bins[first : first + part_bins.size] = part_bins
     assert total is not None, "a source has samples"
     assert bins is not None, "a source has samples"
     return total, bins

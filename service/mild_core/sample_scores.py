@@ -13,7 +13,7 @@ from mild_core.mixture.weibull import Floats
 from mild_core.partial_observation import PartialObservation
 from mild_core.score_groups import group_samples
 from mild_core.scores import score_samples
-from mild_core.sources import SampleBlock, SampleSource
+from mild_core.sources import SampleBlock, SamplePart, SampleSource
 from mild_core.statistics import Query
 
 
@@ -75,21 +75,22 @@ class SampleScores:
         """Both, shape (2, n_samples)."""
         columns = np.empty((2, self._source.n_samples), dtype=np.float32)
         parts, map_parts = self._source.split(), map if self._executor is None else self._executor.map
-        score = partial(score_part, self._source, self._query, self._table)
+        score = partial(score_part, self._query, self._table)
         for part, scored_part in zip(parts, map_parts(score, parts), strict=True):
-            columns[:, part.start * 8 : part.start * 8 + scored_part.shape[1]] = scored_part
+            first = part.extent.start * 8
+            columns[:, first : first + scored_part.shape[1]] = scored_part
         return columns
 
 
-def score_part(source: SampleSource, query: Query, table: PosteriorTable | None, part: slice) -> NDArray[np.float32]:
+def score_part(query: Query, table: PosteriorTable | None, part: SamplePart) -> NDArray[np.float32]:
     """Compute score and posterior of the samples of one part of a source, shape (2, n_samples)."""
-    return np.concatenate([_score_block(block, query, table) for block in source.read(part).split()], axis=1)
+    return np.concatenate([_score_block(block, query, table) for block in part.read().split()], axis=1)
 
 
-def keep_part(source: SampleSource, query: Query, limit: float, part: slice) -> Bitmap:
+def keep_part(query: Query, limit: float, part: SamplePart) -> Bitmap:
     """Keep the scored samples of one part of a source whose score is at most `limit`, shape (n_bytes,)."""
     kept = []
-    for block in source.read(part).split():
+    for block in part.read().split():
         scores = score_samples(query.take_rounds(block.rounds)[1], query.options.metric)
         kept.append(bitmap.pack(scores.scored & (scores.values <= limit)))
     return np.concatenate(kept)

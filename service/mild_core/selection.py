@@ -287,7 +287,7 @@ class _SetBuilder:
 
     def _keep_up_to_value(self, value: float) -> Bitmap:
         """Keep the scored samples whose score is at most `value`, shape (n_bytes,): a bin may be kept in part."""
-        keep = partial(keep_part, self._source, self._evidence.query, self._evidence.grid.get_limit(value))
+        keep = partial(keep_part, self._evidence.query, self._evidence.grid.get_limit(value))
         map_parts = map if self._executor is None else self._executor.map
         return np.concatenate(list(map_parts(keep, self._source.split())))
 
@@ -308,10 +308,10 @@ class _SetBuilder:
         bins, kept_parts = self._evidence.bins, []
         n_kept = np.zeros(groups.labels.size, dtype=np.int64)
         for part in self._source.split():
-            positions = groups.find_positions(self._source.read_labels(part))
-            mask = bitmap.unpack(kept[part], positions.size)
+            positions = groups.find_positions(part.read_labels())
+            mask = bitmap.unpack(kept[part.extent], positions.size)
             if cuts is not None:
-                mask = bins[part.start * 8 : part.stop * 8].astype(np.int64) <= cuts[positions]
+                mask = bins[part.extent.start * 8 : part.extent.stop * 8].astype(np.int64) <= cuts[positions]
             n_kept += np.bincount(positions[mask], minlength=groups.labels.size)
             kept_parts.append(bitmap.pack(mask))
         return np.concatenate(kept_parts), n_kept

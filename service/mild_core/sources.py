@@ -53,12 +53,29 @@ class SampleBlock:
         return [self] if len(parts) == 1 else [self.take(part) for part in parts]
 
 
+class SamplePart(Protocol):
+    """Some consecutive samples of a source. It is pickled where other processes read it."""
+
+    @property
+    def extent(self) -> slice:
+        """Slice of the bitmaps' bytes."""
+        ...
+
+    def read(self) -> SampleBlock:
+        """Read the samples."""
+        ...
+
+    def read_labels(self) -> NDArray[np.integer]:
+        """Read the given labels of the samples; the annotations of the source say whether there are any."""
+        ...
+
+
 class SampleSource(Protocol):
-    """Where a selection reads its samples. A source is pickled where other processes read its parts."""
+    """Where a selection reads its samples, part by part."""
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes can read parts at the cost of sending what describes the source."""
+        """Whether other processes can read the parts: what is sent to them does not contain the bits."""
         ...
 
     @property
@@ -86,17 +103,34 @@ class SampleSource(Protocol):
         """Labels and audit, as far as the selection uses them."""
         ...
 
-    def split(self) -> Sequence[slice]:
-        """Return the parts that are read one at a time, as slices of the bitmaps' bytes."""
+    def split(self) -> Sequence[SamplePart]:
+        """Return the parts that are read one at a time, in the order of the samples."""
         ...
 
-    def read(self, part: slice) -> SampleBlock:
-        """Read the samples of a part."""
-        ...
 
-    def read_labels(self, part: slice) -> NDArray[np.integer]:
-        """Read the given labels of the samples of a part; the annotations say whether there are any."""
-        ...
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayPart:
+    """A `SamplePart` in memory.
+
+    Attributes
+    ----------
+    extent
+        As in `SamplePart`.
+    block
+        The samples.
+    """
+
+    extent: slice
+    block: SampleBlock
+
+    def read(self) -> SampleBlock:
+        """Return the samples."""
+        return self.block
+
+    def read_labels(self) -> NDArray[np.integer]:
+        """Return the given labels."""
+        assert self.block.labels is not None, "the options that need labels are refused without them"
+        return self.block.labels
 
 
 class ArraySource:
@@ -123,18 +157,10 @@ class ArraySource:
         self.annotations = annotations
         self._block = SampleBlock(rounds, annotations.labels, annotations.audit)
 
-    def split(self) -> Sequence[slice]:
+    def split(self) -> Sequence[ArrayPart]:
         """Return one part per block."""
-        return split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)
-
-    def read(self, part: slice) -> SampleBlock:
-        """Return the samples of a part."""
-        return self._block.take(part)
-
-    def read_labels(self, part: slice) -> NDArray[np.integer]:
-        """Return the given labels of the samples of a part."""
-        assert self._block.labels is not None, "the options that need labels are refused without them"
-        return self._block.labels[part.start * 8 : part.stop * 8]
+        extents = split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)
+        return [ArrayPart(extent, self._block.take(extent)) for extent in extents]
 
 
 def pick_samples(source: SampleSource, indices: NDArray[np.integer]) -> list[RoundBits]:
@@ -148,11 +174,11 @@ def pick_samples(source: SampleSource, indices: NDArray[np.integer]) -> list[Rou
         Shape (n,), ascending.
     """
     parts = [
-        (part, indices[slice(*np.searchsorted(indices, (part.start * 8, part.stop * 8)))] - part.start * 8)
+        (part, indices[slice(*np.searchsorted(indices, (part.extent.start * 8, part.extent.stop * 8)))])
         for part in source.split()
     ]
-    held = [(part, local) for part, local in parts if local.size] or parts[:1]
-    pieces = [[_pick_round(bits, local) for bits in source.read(part).rounds] for part, local in held]
+    held = [(part, local - part.extent.start * 8) for part, local in parts if local.size] or parts[:1]
+    pieces = [[_pick_round(bits, local) for bits in part.read().rounds] for part, local in held]
     return [_join_rounds(same_round) for same_round in zip(*pieces, strict=True)]
 
 

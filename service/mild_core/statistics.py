@@ -20,7 +20,7 @@ from mild_core.learning import LearningCounts, count_learning
 from mild_core.mixture.weibull import Floats
 from mild_core.score_groups import GroupedScores, group_scores
 from mild_core.scores import Grid
-from mild_core.sources import SampleBlock, SampleSource, split_bytes
+from mild_core.sources import SampleBlock, SamplePart, split_bytes
 from mild_core.types import RoundBits, SelectionOptions
 
 COLUMNS = ("count", "memorised", "forgotten", "clean", "wrong", "drawn", "wrong_drawn")
@@ -167,7 +167,7 @@ class Query:
         return self.shorten(lengths if self.options.evidence == "pooled" else lengths[-1:])
 
 
-def count_part(source: SampleSource, query: Query, part: slice) -> tuple[Statistics, NDArray[np.unsignedinteger]]:
+def count_part(query: Query, part: SamplePart) -> tuple[Statistics, NDArray[np.unsignedinteger]]:
     """Count the samples of one part of a source.
 
     Returns
@@ -177,7 +177,7 @@ def count_part(source: SampleSource, query: Query, part: slice) -> tuple[Statist
     bins
         Shape (n_samples,), bin of every sample; the largest number of the type for one that is not scored.
     """
-    counted = [_count_block(block, query) for block in source.read(part).split()]
+    counted = [_count_block(block, query) for block in part.read().split()]
     total, bins = counted[0]
     if len(counted) > 1:
         total, bins = sum((statistics for statistics, _ in counted[1:]), total), np.concatenate([b for _, b in counted])

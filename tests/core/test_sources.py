@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -42,26 +43,33 @@ class GeneratedSource:
         self.annotations = annotations
         self.late = late
 
-    def split(self) -> Sequence[slice]:
-        return split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)
+    def split(self) -> "Sequence[GeneratedPart]":
+        return [GeneratedPart(self, part) for part in split_bytes(bitmap.n_bytes(self.n_samples), BLOCK_BYTES)]
 
-    def read(self, part: slice) -> SampleBlock:
-        samples = slice(part.start * 8, min(part.stop * 8, self.n_samples))
+
+@dataclass(frozen=True)
+class GeneratedPart:
+    source: GeneratedSource
+    extent: slice
+
+    def read(self) -> SampleBlock:
+        source, part = self.source, self.extent
+        samples = slice(part.start * 8, min(part.stop * 8, source.n_samples))
         n_samples = samples.stop - samples.start
         rng = np.random.default_rng(part.start)
         learnt = np.minimum(rng.geometric(0.7, n_samples) - 1, 3).astype(np.uint8)
         mislabelled = slice(-samples.start % 3, None, 3)
-        learnt[mislabelled] = self.late + rng.integers(-1, 1, learnt[mislabelled].size)
+        learnt[mislabelled] = source.late + rng.integers(-1, 1, learnt[mislabelled].size)
         correct = np.stack([bitmap.pack(learnt <= epoch) for epoch in range(N_EPOCHS)])
-        audit = self.annotations.audit
-        labels = None if self.annotations.labels is None else self.read_labels(part)
+        audit = source.annotations.audit
+        labels = None if source.annotations.labels is None else self.read_labels()
         if audit is not None:
             assert audit.random is not None
             audit = Audit(n_samples, audit.known[part], audit.clean[part], audit.random[part])
         return SampleBlock([RoundBits(n_samples, correct)], labels, audit)
 
-    def read_labels(self, part: slice) -> NDArray[np.integer]:
-        return np.arange(part.start * 8, min(part.stop * 8, self.n_samples)) % N_CLASSES
+    def read_labels(self) -> NDArray[np.integer]:
+        return np.arange(self.extent.start * 8, min(self.extent.stop * 8, self.source.n_samples)) % N_CLASSES
 
 
 def draw_audit() -> Audit:

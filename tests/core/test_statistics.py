@@ -19,7 +19,7 @@ from mild_core import bitmap, sources, statistics
 from mild_core.audit import Annotations, Audit
 from mild_core.judgement import Evidence, collect_evidence
 from mild_core.selection import select_from
-from mild_core.sources import ArraySource
+from mild_core.sources import ArrayPart, ArraySource
 from mild_core.statistics import Query, count_part
 from mild_core.types import Metric, RoundBits, SelectionOptions
 from tests.core.whole_array import WholeArray, count_whole_array
@@ -167,9 +167,11 @@ def test_statistics_do_not_depend_on_how_samples_are_split(
     source = ArraySource(rounds, draw_annotations(rng, 1801))
     query = Query(SelectionOptions(metric=metric), 0, source.planted_round)
     n_bytes = bitmap.n_bytes(1801)
-    whole, bins = count_part(source, query, slice(0, n_bytes))
+    (whole_part,) = source.split()
+    whole, bins = count_part(query, whole_part)
     ends = [0, *sorted(rng.choice(np.arange(1, n_bytes), 9, replace=False).tolist()), n_bytes]
-    counted = [count_part(source, query, slice(*part)) for part in pairwise(ends)]
+    parts = [slice(*ends) for ends in pairwise(ends)]
+    counted = [count_part(query, ArrayPart(part, whole_part.block.take(part))) for part in parts]
     np.testing.assert_array_equal(np.concatenate([part_bins for _, part_bins in counted]), bins)
     order = rng.permutation(len(counted))
     check_equal(reduce(add, [counted[place][0] for place in order]), whole)

@@ -260,7 +260,7 @@ class EvidenceReader:
         if samples is not None:
             return await to_thread.run_sync(pick_samples, source, samples)
         whole = slice(0, bitmap.n_bytes(source.n_samples))
-        return (await to_thread.run_sync(source.read, whole)).rounds
+        return await to_thread.run_sync(source.read_rounds, whole)
 
     async def _refresh(self, run: Run) -> Run:
         """Return the current record of a run, or `run` if the run was deleted and created again."""

@@ -1,15 +1,15 @@
 """The samples of a run, read from the store part by part, in any thread or process."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
-from mild_core.audit import Annotations
+from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
-from mild_core.sources import SampleBlock
+from mild_core.sources import SampleBlock, split_bytes
 from mild_core.types import Observe, RoundBits
 from mild_service.models import Epoch, Round, SetRef
 from mild_service.store import codec
@@ -100,15 +100,18 @@ class StoredSamples:
         with_planted = (i for i, round_ in enumerate(self.rounds) if round_.planted and round_.planted.n_members)
         return next(with_planted, None)
 
-    def split(self) -> Sequence[slice]:
+    def split(self) -> "Sequence[StoredPart]":
         """Return parts of some whole chunks each."""
         n_planes = max(sum(sum(round_.planes) for round_ in self.rounds), 1)
         n_chunks = max(1, _PART_BYTES // (n_planes * codec.CHUNK_BYTES))
-        size, n_bytes = n_chunks * codec.CHUNK_BYTES, bitmap.n_bytes(self.n_samples)
-        return [slice(start, min(start + size, n_bytes)) for start in range(0, n_bytes, size)]
+        bare, audit = replace(self, members=None, annotations=Annotations()), self.annotations.audit
+        return [
+            StoredPart(bare, extent, None if audit is None else audit.take(extent))
+            for extent in split_bytes(bitmap.n_bytes(self.n_samples), n_chunks * codec.CHUNK_BYTES)
+        ]
 
-    def read(self, part: slice) -> SampleBlock:
-        """Read the samples of a part.
+    def read_rounds(self, part: slice) -> list[RoundBits]:
+        """Read the bits of the samples of a slice of the bitmaps' bytes, one `RoundBits` per round.
 
         Raises
         ------
@@ -117,15 +120,10 @@ class StoredSamples:
         StoreUnavailable
             If the store does not answer.
         """
-        audit = self.annotations.audit
-        return SampleBlock(
-            [self._read_round(round_, part) for round_ in self.rounds],
-            None if self.labels_field is None else self.read_labels(part),
-            None if audit is None else audit.take(part),
-        )
+        return [self._read_round(round_, part) for round_ in self.rounds]
 
     def read_labels(self, part: slice) -> NDArray[np.integer]:
-        """Read the given labels of the samples of a part. Raises as `read`."""
+        """Read the given labels of the samples of a slice of the bitmaps' bytes. Raises as `read_rounds`."""
         assert self.labels_field is not None, "the options that need labels are refused without them"
         labels = []
         for chunk in self._list_chunks(part):
@@ -180,3 +178,31 @@ class StoredSamples:
         if missing:
             raise data_missing_error(f"{len(missing)} of {len(fields)} fields, the first is {missing[0]}, are", key)
         return [value for value in values if value is not None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPart:
+    """A `SamplePart` of a run. What is pickled grows with the part, not with the run.
+
+    Attributes
+    ----------
+    samples
+        The run, without the sets and the annotations of all samples.
+    extent
+        As in `SamplePart`.
+    audit
+        Marks of the samples of the part; None where a selection uses none.
+    """
+
+    samples: StoredSamples
+    extent: slice
+    audit: Audit | None
+
+    def read(self) -> SampleBlock:
+        """Read the samples. Raises as `StoredSamples.read_rounds`."""
+        labels = None if self.samples.labels_field is None else self.read_labels()
+        return SampleBlock(self.samples.read_rounds(self.extent), labels, self.audit)
+
+    def read_labels(self) -> NDArray[np.integer]:
+        """Read the given labels of the samples. Raises as `StoredSamples.read_rounds`."""
+        return self.samples.read_labels(self.extent)
