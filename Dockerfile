@@ -2,6 +2,7 @@
 ARG PYTHON=python:3.11.14-slim-bookworm
 FROM ${PYTHON} AS build
 WORKDIR /src
+ARG EXTRAS=service,formats,cli
 RUN python -m venv /opt/mild
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service service
@@ -9,7 +10,7 @@ COPY service service
 RUN mkdir -p trainer_client/mild_client trainer_client/mild_trainer \
  && touch trainer_client/mild_client/__init__.py trainer_client/mild_trainer/__init__.py
 RUN /opt/mild/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check -c constraints.txt \
-      ".[service,formats,cli]" \
+      ".[${EXTRAS}]" \
  && /opt/mild/bin/pip uninstall --yes --quiet pip setuptools \
  && rm /opt/mild/bin/mild \
  && find /opt/mild -name tests -type d -path '*site-packages*' -prune -exec rm -rf {} +

@@ -179,6 +179,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run the background tasks while the application serves requests; then end them and close the store."""
     # Stopped by an event, not cancelled: before Python 3.12 a task that is sending a command swallows a cancellation.
     stop_event = asyncio.Event()
+    app.state.computer.start()
     migration_task = asyncio.create_task(_migrate_store(app, stop_event))
     sweep_task = asyncio.create_task(_sweep_expired_runs(app, stop_event))
     try:

@@ -121,8 +121,11 @@ class Settings(BaseSettings):
         le=2**40,
         description="Memory for the dashboard's tables of samples, those looked at last; 26 bytes a sample each.",
     )
-    executor: Literal["threads", "processes"] = Field(
-        "processes", description="What computes selections: threads of the service, or processes of their own."
+    executor: str = Field(
+        "processes",
+        pattern=r"^(threads|processes|dask(\+tls)?://[^/]+:\d+)$",
+        description="What computes selections: `threads` of the service, `processes` of their own, or, for large runs, "
+        "a Dask cluster, dask://scheduler:8786.",
     )
     compute_workers: int = Field(
         2, ge=1, le=256, description="Threads or processes that compute selections, and selections at the same time."

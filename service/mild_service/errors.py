@@ -44,6 +44,7 @@
     │   ├── RunLimit                   the key has reached its maximum number of runs
     │   └── EpochGap                   epochs are missing
     ├── Overloaded                     the service is at its limit of concurrent work; try again
+    ├── WorkersUnavailable             the workers that compute selections are gone, or unfit; try again
     ├── DeadlineExceeded               the work on a request took too long
     ├── ShuttingDown                   this process is shutting down; others may be available
     ├── StoreError
@@ -216,6 +217,14 @@ class Overloaded(MildError):
 
     code = "overloaded"
     title = "Service is busy"
+    retryable = True
+
+
+class WorkersUnavailable(MildError):
+    """The processes or machines that compute selections have ended, cannot be reached, or have another version."""
+
+    code = "workers-unavailable"
+    title = "Workers are unavailable"
     retryable = True
 
 

@@ -14,7 +14,7 @@ from mild_core.audit import Annotations, Audit
 from mild_core.bitmap import Bitmap
 from mild_core.dynamics import BLOCK_BYTES
 from mild_core.selection import select, select_from
-from mild_core.sources import ArraySource, SampleBlock, pick_samples, split_bytes
+from mild_core.sources import ArrayPart, ArraySource, SampleBlock, pick_samples, split_bytes
 from mild_core.types import RoundBits, SelectionOptions
 
 N_SAMPLES = 20_000_000
@@ -134,13 +134,14 @@ def test_picked_samples_have_the_bits_that_they_had(
 
 def test_only_parts_with_picked_samples_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "BLOCK_BYTES", 4)
-    read = []
+    read: list[tuple[int, int]] = []
+    read_part = ArrayPart.read
 
-    class Recorded(ArraySource):
-        def read(self, part: slice) -> SampleBlock:
-            read.append((part.start, part.stop))
-            return super().read(part)
+    def record(part: ArrayPart) -> SampleBlock:
+        read.append((part.extent.start, part.extent.stop))
+        return read_part(part)
 
-    source = Recorded([RoundBits(131, bitmap.pack(np.ones((4, 131), dtype=bool)))], Annotations())
+    monkeypatch.setattr(ArrayPart, "read", record)
+    source = ArraySource([RoundBits(131, bitmap.pack(np.ones((4, 131), dtype=bool)))], Annotations())
     pick_samples(source, np.array([64, 95, 130]))
     assert read == [(8, 12), (16, 17)]

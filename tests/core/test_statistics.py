@@ -176,7 +176,7 @@ def test_statistics_do_not_depend_on_how_samples_are_split(
     order = rng.permutation(len(counted))
     check_equal(reduce(add, [counted[place][0] for place in order]), whole)
     monkeypatch.setattr(sources, "BLOCK_BYTES", 64)  # a part of several blocks
-    in_blocks, bins_in_blocks = count_part(source, query, slice(0, n_bytes))
+    in_blocks, bins_in_blocks = count_part(query, whole_part)
     np.testing.assert_array_equal(bins_in_blocks, bins)
     check_equal(in_blocks, whole)
 

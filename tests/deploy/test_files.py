@@ -21,6 +21,7 @@ COMPOSE = Path("docker-compose.yml")
 EXAMPLE = Path(".env.example")
 TRAINER = Path("deploy/trainer/Dockerfile")
 GPU = Path("deploy/trainer/gpu.yml")
+DASK = Path("deploy/dask/docker-compose.yml")
 KUBERNETES = sorted(path for path in Path("deploy/kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
 OPERATIONS = Path("docs/operations.md").read_text()
 _VARIABLE = re.compile(r"\$\{(\w+)")
@@ -65,7 +66,7 @@ def test_the_example_says_the_defaults_of_the_service() -> None:
 
 def test_images_are_pinned() -> None:
     images = [part["image"] for part in compose()["services"].values() if "build" not in part]
-    images += re.findall(r"^ARG \w+=(\S+)", Path("Dockerfile").read_text(), re.MULTILINE)
+    images += re.findall(r"^ARG PYTHON=(\S+)", Path("Dockerfile").read_text(), re.MULTILINE)
     assert len(images) == 5
     assert all(re.search(r":v?\d+\.\d+", image) for image in images)
 
@@ -76,6 +77,23 @@ def test_containers_gain_no_privileges_and_have_a_limit(name: str) -> None:
     assert part["security_opt"] == ["no-new-privileges:true"]
     assert part["restart"] == "unless-stopped"
     assert "mem_limit" in part
+
+
+def test_the_dask_cluster_is_reached_by_the_service_alone_and_has_its_image() -> None:
+    cluster = yaml.safe_load(DASK.read_text())["services"]
+    service = cluster.pop("service")
+    Settings(executor=service["environment"]["MILD_EXECUTOR"])
+    assert "dask" in service["build"]["args"]["EXTRAS"].split(",")
+    assert re.search(r"^ARG EXTRAS=service,formats,cli$", Path("Dockerfile").read_text(), re.MULTILINE)
+    assert set(cluster) == {"dask-scheduler", "dask-worker"}
+    for part in cluster.values():
+        assert part["image"] == service["image"]
+        assert part["networks"] == ["inside"]
+        assert "ports" not in part
+        assert part["security_opt"] == ["no-new-privileges:true"]
+        assert part["restart"] == "unless-stopped"
+        assert "mem_limit" in part
+    assert compose()["networks"]["inside"] == {"internal": True}
 
 
 def test_the_trainer_is_no_part_of_up_and_trains_against_the_service_that_is_well() -> None:

@@ -44,6 +44,10 @@ class SelectionComputer:
         self._running: dict[tuple[str, str, str], asyncio.Task[Any]] = {}
         self._closing = False
 
+    def start(self) -> None:
+        """Start the processes that compute."""
+        self._engine.start()
+
     async def compute(self, evidence: Evidence) -> tuple[Evidence, ComputedSelection]:
         """Return the selection for `evidence`, from the cache or computed, and the evidence that was used.
 
@@ -84,8 +88,9 @@ class SelectionComputer:
             return await self._measure(self._engine.compute(source, options, ""))
 
     async def aclose(self) -> None:
-        """Wait for computations in this process, and stop waiting for those of other processes."""
+        """Wait for computations in this process, and stop waiting for those of other processes and machines."""
         self._closing = True
+        await to_thread.run_sync(self._engine.disconnect)
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         await to_thread.run_sync(self._engine.close)
 

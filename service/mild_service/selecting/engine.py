@@ -1,4 +1,4 @@
-"""The engine that computes selections: threads, or a pool of processes."""
+"""The engine that computes selections: threads, a pool of processes, or a Dask cluster."""
 
 import asyncio
 import logging
@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -20,8 +21,9 @@ from mild_core.selection import select_from
 from mild_core.sources import SampleSource
 from mild_core.types import SelectionOptions
 from mild_service.config import Settings
-from mild_service.errors import Overloaded
+from mild_service.errors import WorkersUnavailable
 from mild_service.models import ComputedSelection
+from mild_service.selecting.dask_cluster import DaskCluster
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +36,42 @@ _ATTEMPTS = 3
 class Engine:
     """Computes selections.
 
-    A source of one part is one task for one worker. The parts of a larger source that any process can read are tasks of
-    their own, and a thread adds up their results.
+    A source of one part is one task for one worker of the service. The parts of a larger source that any process can
+    read are tasks of their own, of the cluster where there is one, and a thread adds up their results.
 
     Parameters
     ----------
     settings
         The kind of workers, and their number.
+
+    Raises
+    ------
+    ConfigurationError
+        If the workers are those of a Dask cluster, and Dask is not installed.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._kind, self._n_workers = settings.executor, settings.compute_workers
+        self._n_workers = settings.compute_workers
+        self._has_processes = settings.executor != "threads"
+        self._cluster = DaskCluster(settings.executor) if "://" in settings.executor else None
         self._drivers = CapacityLimiter(settings.compute_workers)
         self._executor: Executor | None = None
+
+    def start(self) -> None:
+        """Start the processes, so that the first selection does not wait until they have loaded their modules."""
+        if self._has_processes:
+            self._open_executor()
 
     async def compute(self, source: SampleSource, options: SelectionOptions, digest: str) -> ComputedSelection:
         """Compute a selection in the form that is cached and sent.
 
         Raises
         ------
-        Overloaded
-            If the worker processes ended again and again.
+        WorkersUnavailable
+            If the worker processes ended repeatedly, or the cluster cannot be used.
         """
         work = partial(compute_selection, source, options, digest)
-        if self._kind == "processes" and len(source.split()) == 1:
+        if self._has_processes and len(source.split()) == 1:
             loop = asyncio.get_running_loop()
             return await self._retry(lambda executor: loop.run_in_executor(executor, work))
         return await self._drive(source, work)
@@ -65,6 +79,11 @@ class Engine:
     async def inspect(self, source: SampleSource, options: SelectionOptions) -> Selection:
         """Compute a selection with the scores of all samples. Raises as `compute`."""
         return await self._drive(source, partial(_inspect, source, options))
+
+    def disconnect(self) -> None:
+        """Leave the cluster, whose work may last for as long as it has no workers."""
+        if self._cluster is not None:
+            self._cluster.close()
 
     def close(self) -> None:
         """End the workers once they have done their work."""
@@ -75,6 +94,8 @@ class Engine:
         """Return the result of `work`, which runs in a thread and gets the executor for the parts of the source."""
         if len(source.split()) == 1 or not source.is_shared:
             return await to_thread.run_sync(work, None, limiter=self._drivers)
+        if self._cluster is not None:
+            return await to_thread.run_sync(self._cluster.run, work, limiter=self._drivers)
         return await self._retry(lambda executor: to_thread.run_sync(work, executor, limiter=self._drivers))
 
     async def _retry(self, start: Callable[[Executor], Awaitable[T]]) -> T:
@@ -88,7 +109,7 @@ class Engine:
                 if self._executor is executor:
                     self._executor = None
                 executor.shutdown(wait=False)
-        raise Overloaded(
+        raise WorkersUnavailable(
             f"processes that compute selections have ended {_ATTEMPTS} times in a row, probably for want of memory; "
             "try again in a minute, or have MILD_COMPUTE_WORKERS lowered"
         )
@@ -96,11 +117,14 @@ class Engine:
     def _open_executor(self) -> Executor:
         """Return the executor, and start it where it does not run."""
         if self._executor is None:
-            if self._kind == "threads":
-                self._executor = ThreadPoolExecutor(self._n_workers, "mild-compute")
-            else:
+            if self._has_processes:
                 context = multiprocessing.get_context("spawn")  # forked processes would share locks and connections
-                self._executor = ProcessPoolExecutor(self._n_workers, context, _prepare_process)
+                self._executor = ProcessPoolExecutor(self._n_workers, context, _end_with_parent)
+                with _block_interrupts():
+                    for _ in range(self._n_workers):  # a process is started for each task that finds none idle
+                        self._executor.submit(os.getpid)
+            else:
+                self._executor = ThreadPoolExecutor(self._n_workers, "mild-compute")
         return self._executor
 
 
@@ -127,9 +151,18 @@ def to_json_types(value: dict[str, Any]) -> dict[str, Any]:
     return converted
 
 
-def _prepare_process() -> None:
-    """Let a worker process end with the service: not by Ctrl-C, which the service gets too, but when it has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _block_interrupts() -> Iterator[None]:
+    """Let processes that are started in this block inherit that Ctrl-C does not end them: the service gets it too."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _end_with_parent() -> None:
+    """Let a worker process end when the service has gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has been started by a process"
     sentinel = parent.sentinel

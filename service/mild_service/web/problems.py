@@ -40,6 +40,7 @@ STATUSES: Mapping[type[MildError], int] = {
     core.EmptySetError: 409,
     errors.Conflict: 409,
     errors.Overloaded: 503,
+    errors.WorkersUnavailable: 503,
     errors.DeadlineExceeded: 503,
     errors.ShuttingDown: 503,
     errors.StoreUnavailable: 503,
