@@ -307,6 +307,9 @@ def test_the_clean_csv_of_a_training_is_read_back_with_marks(tmp_path: Path) -> 
     assert f"Written again, with all marks: {out / 'report.html'} and {out / 'README.md'}" in told.stderr
     assert [(row["mark"], row["kept"]) for row in again[:2]] == [("wrong", "false"), ("clean", "true")]
     assert [row["label"] for row in again] == [row["label"] for row in rows]
+    resumed = CliRunner().invoke(cli.app, ["train", *arguments, "--resume"])
+    for text in (resumed.output, *((out / name).read_text() for name in ("report.html", "README.md"))):
+        assert "On 2 audited samples" in text, "the marks are still there after another end of the training"
 
 
 def test_a_draw_needs_a_service(trained: Path, tmp_path: Path) -> None:

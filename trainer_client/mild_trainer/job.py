@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mild_core.statements import Statement
     from mild_trainer.data import Dataset
     from mild_trainer.report.sample_sections import ReportSamples
     from mild_trainer.review.review_list import ScoredSamples
@@ -178,12 +179,15 @@ class Job:
             predicted = self._predict_labels(history)
             clean_set_line = summary.write_clean_set(history, self.out, scores, predicted)
             samples = self._gather_samples(history, run, scores, predicted)
+            selection = run.read_selection() if run is not None and self.resume else None  # marks may be there already
             if service is not None:
                 service.request_stop()  # it stops while the report is drawn
             if history.rounds:
-                model_card.write_model_card(results, self.out)
-            page = report.write_report(self.out / "report.html", results, samples)
-            _print_results(console, history, results, (summary_path, page), clean_set_line, self._review_command())
+                model_card.write_model_card(results, self.out, selection)
+            page = report.write_report(self.out / "report.html", results, samples, selection)
+            statements = summary.describe_last_set(results, selection)
+            paths = (summary_path, page)
+            _print_results(console, history, results, statements, paths, clean_set_line, self._review_command())
 
     def _open_run(self, history: "History", client: MildClient | None) -> "ReviewedRun | None":
         """Return the run with all of its bits, from this machine alone; None without rounds, or where bits are missing.
@@ -266,17 +270,17 @@ def _print_results(
     console: Console,
     history: "History",
     results: dict[str, Any],
+    statements: "Sequence[Statement]",
     paths: tuple[Path, Path],
     clean_set_line: str | None,
     review_command: str,
 ) -> None:
     """Print what is known of the last set, the table of rounds, remarks on the training, and the paths of the files.
 
-    `review_command` is `mild review` with the training.
+    `statements` are what is known of the set, and `review_command` is `mild review` with the training.
     """
     from mild_trainer.report import summary
 
-    statements = summary.describe_last_set(results)
     next_step = summary.describe_next_step(statements, review_command, results)
     leading = [statement.text for statement in statements if statement.basis != "fitted"]
     for text in filter(None, (*leading, summary.describe_set_round(results), next_step)):
