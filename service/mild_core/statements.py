@@ -186,7 +186,8 @@ class DrawPlan:
     checking_time
         How long that takes, in words.
     upper
-        90% upper bound of the share of wrong labels in the set, if 5% of its checked samples turn out to be wrong.
+        90% upper bound of the share of wrong labels in the set, the drawn samples aside, if 5% of its checked samples
+        turn out to be wrong.
     """
 
     n: int

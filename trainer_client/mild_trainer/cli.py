@@ -446,8 +446,8 @@ def _write_draw(reviewed: "ReviewedRun", n_drawn: int, out: Path) -> None:
     typer.echo(f"{out}: {len(draw.rows)} samples drawn at random; recorded with them: {draw.choice}")
     for plan in draw.plans:
         typer.echo(
-            f"  {plan.n} checks ({plan.checking_time}): at most {format_at_most(plan.upper)} wrong labels in the set "
-            "with 90% confidence, if 5% of the kept ones among them are wrong"
+            f"  {plan.n} checks ({plan.checking_time}): at most {format_at_most(plan.upper)} of the kept labels wrong, "
+            "the drawn ones aside, with 90% confidence, if 5% of the kept ones among them are wrong"
         )
     if draw.n_answered:
         typer.echo(f"{draw.n_answered} of them are answered already; their rows may stay empty")
