@@ -107,6 +107,12 @@ def test_unknown_truth_is_null_and_a_dash(history: History) -> None:
     assert found["oracle"] is None
     row = dict(zip(summary.HEADINGS, summary.format_table_rows(found)[0], strict=True))
     assert [row[name] for name in ("precision", "recall", "F1", "noise true", "noise fitted")] == ["-"] * 5
+    headings, rows = summary.build_rounds_table(found)
+    assert headings == ("round", "members", "kept", "test accuracy", "verdict"), "columns without a value are left out"
+    assert {len(row) for row in rows} == {len(headings)}
+    untested = {**found, "rounds": [{**found["rounds"][0], "test_accuracy": None}], "baseline": {"test_accuracy": None}}
+    page = report.render_report(untested)
+    assert "accuracy" not in page[: page.index("<h2>Loss")], "nor are cards"
 
 
 def forget_truth(history: History, **summary: Any) -> dict[str, Any]:

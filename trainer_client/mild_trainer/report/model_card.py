@@ -49,7 +49,8 @@ def render_model_card(results: Mapping[str, Any], selection: Mapping[str, Any] |
     }
     head = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front_matter.items())
     facts = "\n".join(f"| {_format_cell(what)} | {_format_cell(value)} |" for what, value in _list_facts(results))
-    rounds = "\n".join(f"| {' | '.join(map(_format_cell, row))} |" for row in summary.format_table_rows(results))
+    headings, rows = summary.build_rounds_table(results)
+    rounds = "\n".join(f"| {' | '.join(map(_format_cell, row))} |" for row in rows)
     return f"""---
 {head}
 ---
@@ -64,8 +65,8 @@ Trained over rounds with mild-selection, which leaves samples out whose labels l
 
 ## Rounds
 
-| {" | ".join(summary.HEADINGS)} |
-|{"---|" * len(summary.HEADINGS)}
+| {" | ".join(headings)} |
+|{"---|" * len(headings)}
 {rounds}
 
 No further round: {_format_cell(results["ended"])}.

@@ -55,7 +55,7 @@ def render_report(
         The last selection as it is now, with what has been audited since; None for that of `results`.
     """
     data, settings, rounds = results["dataset"], results["settings"], results["rounds"]
-    n_rounds, rows = len(rounds), summary.format_table_rows(results)
+    n_rounds, (headings, rows) = len(rounds), summary.build_rounds_table(results)
     sentences = (
         summary.describe_set_round(results),
         summary.describe_planting(results),
@@ -70,7 +70,7 @@ def render_report(
         html.render_cards(_list_key_values(results)) if rounds else "",
         "<h2>Rounds</h2>",
         html.render_table(
-            summary.HEADINGS,
+            headings,
             (html.render_row(row, "comparison" if i >= n_rounds else "") for i, row in enumerate(rows)),
         ),
         *(f"<p class='alarm'>{escape(alarm)}</p>" for alarm in summary.describe_alarms(results)),
@@ -133,11 +133,12 @@ def _render_agreement(agreement_json: Mapping[str, Any] | None) -> str:
 def _list_key_values(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values of the cards."""
     last, oracle, set_round = results["rounds"][-1], results["oracle"], summary.get_set_round(results)
-    cards = [
-        ("samples kept", f"{set_round['selected']:,}"),
-        ("test accuracy, last round", summary.format_number(last["test_accuracy"])),
-        ("test accuracy, all labels", summary.format_number(results["baseline"]["test_accuracy"])),
-    ]
+    cards = [("samples kept", f"{set_round['selected']:,}")]
+    if last["test_accuracy"] is not None:
+        cards += [
+            ("test accuracy, last round", summary.format_number(last["test_accuracy"])),
+            ("test accuracy, all labels", summary.format_number(results["baseline"]["test_accuracy"])),
+        ]
     if oracle is not None:
         cards.append(("test accuracy, true clean set", summary.format_number(oracle["test_accuracy"])))
     if set_round["f1"] is not None:

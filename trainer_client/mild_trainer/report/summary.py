@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,20 @@ def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
         perfect = ("1.000",) * 3
         rows.append(("true clean", f"{n_clean:,}", "", *perfect, "", format_number(oracle["test_accuracy"]), "", ""))
     return rows
+
+
+def build_rounds_table(results: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return headings and rows of the table of rounds, without the columns that no row has a value for.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    """
+    rows = format_table_rows(results)
+    has_value = [any(cell not in ("", "-") for cell in column) for column in zip(*rows, strict=True)]
+    headings, *rows = (tuple(itertools.compress(cells, has_value)) for cells in (HEADINGS, *rows))
+    return headings, rows
 
 
 def describe_data(results: Mapping[str, Any]) -> str:
@@ -420,8 +435,10 @@ def build_terminal_table(results: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
     )
-    for heading in HEADINGS[:-1]:
+    headings, rows = build_rounds_table(results)
+    n_columns = len(headings) - ("verdict" in headings)
+    for heading in headings[:n_columns]:
         table.add_column(heading.replace(" ", "\n"), justify="left" if heading == "round" else "right", no_wrap=True)
-    for i, row in enumerate(format_table_rows(results)):
-        table.add_row(*row[:-1], end_section=i == len(results["rounds"]) - 1)
+    for i, row in enumerate(rows):
+        table.add_row(*row[:n_columns], end_section=i == len(results["rounds"]) - 1)
     return table
