@@ -42,6 +42,8 @@ _WATCH_SECONDS = 1.0
 """Time between two looks at the socket of a server that runs, and after which a server is no failed start."""
 _MAX_PAUSE_SECONDS = 5.0
 """Maximum pause before a start that follows failed ones."""
+_MAX_SHORT_RUNS = 3
+"""Maximum number of failures that are counted once a server came up and soon ended, as on a full disk: 0.7 s pause."""
 _ADDRESS_FILE = "store.url"
 """File in the data folder with the server's address, for other commands, while the server runs."""
 _PARENT_BOUND_LAUNCHER = """
@@ -293,8 +295,8 @@ class EmbeddedServer:
         while True:
             started_at = time.monotonic()
             reason = self._wait_for_end()
-            if time.monotonic() - started_at > _WATCH_SECONDS:
-                n_failures = 0
+            is_stable = time.monotonic() - started_at > _WATCH_SECONDS
+            n_failures = 0 if is_stable else min(n_failures, _MAX_SHORT_RUNS)
             while not self._stopping.wait(min(_MAX_PAUSE_SECONDS, 0.1 * (2**n_failures - 1))):
                 logger.error("the embedded server %s: starting it again", reason)
                 n_failures = min(n_failures + 1, 10)

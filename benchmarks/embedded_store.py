@@ -1,0 +1,288 @@
+"""The embedded store broken while trainings stream: it is back by itself, and what was acknowledged stays.
+
+usage: python -m benchmarks.embedded_store [--kills 50] [--others 5] [--trainings 6] [--seed 0]
+
+One service (`mild-service serve --embedded`), which is never started again, and trainings that write epochs in every
+way, through the project's client. Each round breaks something at an instant drawn at random, waits until a write
+succeeds again, and compares every epoch in the store with the bits that were sent. The data folder has a path that is
+too long for a socket, so that the socket has a folder of its own, which is one of the things removed. Writes
+``results/embedded_store.md``; exits with 1 if an acknowledged epoch is lost, a write does not succeed again within 10
+seconds after the cause has gone, an answer is a 5xx other than 503 or a 503 without ``Retry-After``, or the service
+holds more files and connections at the end.
+"""
+
+import argparse
+import logging
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anyio
+import httpx
+
+from benchmarks.disks import Disk, disk
+from benchmarks.streams import KINDS, Ledger, Training
+from benchmarks.timing import machine, until
+from benchmarks.watching import check
+
+RESULTS = Path(__file__).parent / "results"
+BACK_SECONDS = 10.0
+FILE_MARGIN = 10
+"""Files and connections that the service may hold more at the end: those of requests under way."""
+
+_MIN_FILES = 16
+_STOP_SECONDS = 60.0
+
+
+@dataclass
+class Site:
+    """A service with an embedded store, and its disk."""
+
+    disk: Disk
+    data_dir: Path
+    log: Path
+    process: "subprocess.Popen[bytes]"
+    url: str
+    rng: random.Random
+
+    @property
+    def store_url(self) -> str:
+        """URL of the store's socket."""
+        return (self.data_dir / "store.url").read_text()
+
+    @property
+    def store_pid(self) -> int:
+        """Process id of the store that was started last."""
+        return int((self.data_dir / "server.lock").read_text())
+
+    def count_files(self) -> int:
+        """Return how many files and connections the service holds: the most within half a second."""
+        return max(self._count_files_now() for _ in range(50))
+
+    def _count_files_now(self) -> int:
+        time.sleep(0.01)
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    def find_free_file(self) -> int:
+        """Return the number that the next file of the service gets; at least what it may poll at once."""
+        numbers = {int(path.name) for path in Path(f"/proc/{self.process.pid}/fd").iterdir()}
+        return next(number for number in range(_MIN_FILES, 2**20) if number not in numbers)
+
+    def count_lines(self, text: str) -> int:
+        """Return how often the service has logged a text."""
+        return self.log.read_text(errors="replace").count(text)
+
+
+@dataclass
+class Outcome:
+    """What the rounds have shown."""
+
+    ledger: Ledger
+    n_compared: int = 0
+    n_unavailable: int = 0
+    disk: str = ""
+    log: str = ""
+    n_files: tuple[int, int] = (0, 0)
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
+def kill(site: Site) -> None:
+    """``kill -9`` of the store."""
+    os.kill(site.store_pid, 9)
+
+
+def kill_without_files(site: Site) -> None:
+    """Kill the store while the service may open no file, until it has tried to start the store in vain."""
+    n_failures = site.count_lines("did not come up")
+    soft, hard = resource.prlimit(site.process.pid, resource.RLIMIT_NOFILE)
+
+    def has_failed() -> bool:
+        resource.prlimit(site.process.pid, resource.RLIMIT_NOFILE, (site.find_free_file(), hard))
+        return site.count_lines("did not come up") > n_failures
+
+    has_failed()
+    kill(site)
+    until(has_failed, "a start that fails for want of files")
+    resource.prlimit(site.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def fill_disk(site: Site) -> None:
+    """Leave no room until the store has ended, which it does at the first write that it cannot keep."""
+    pid = site.store_pid
+    site.disk.fill(pid, spare=site.rng.randrange(200_000))
+
+    def has_ended() -> bool:
+        site.disk.refill()
+        return site.store_pid != pid
+
+    until(has_ended, "an end of the store on a full disk")
+    time.sleep(site.rng.random())
+    site.disk.free(site.store_pid)
+
+
+def remove_socket(site: Site) -> None:
+    """Remove the socket of a store that runs; it is used over its open connections until the service notices."""
+    pid = site.store_pid
+    Path(site.store_url.removeprefix("unix://")).unlink()
+    until(lambda: site.store_pid != pid, "a start of the store")
+
+
+def remove_socket_folder(site: Site) -> None:
+    """Remove the folder of the socket."""
+    pid = site.store_pid
+    shutil.rmtree(Path(site.store_url.removeprefix("unix://")).parent)
+    until(lambda: site.store_pid != pid, "a start of the store")
+
+
+FAULTS: dict[str, Callable[[Site], None]] = {
+    "`kill -9`": kill,
+    "`kill -9` while the service may open no file": kill_without_files,
+    "full disk": fill_disk,
+    "socket removed": remove_socket,
+    "socket's folder removed": remove_socket_folder,
+}
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Stop the service."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+@contextmanager
+def start_site(rng: random.Random) -> Iterator[Site]:
+    """Context manager that starts a service, and stops it at the end."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="mild-embedded-")))
+        volume = stack.enter_context(disk(folder / "disk"))
+        data_dir = volume.folder / ("long" * 25)
+        log = folder / "service.log"
+        settings = ["MILD_LOG_LEVEL=warning", "MILD_SWEEP_SECONDS=1", "MILD_RATE_PER_KEY=0"]
+        serve = [sys.executable, "-m", "mild_service.cli", "serve", "--embedded", "--port", "0"]
+        process = subprocess.Popen(
+            ["env", *settings, *serve, "--data-dir", str(data_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stack.enter_context(log.open("wb")),
+            restore_signals=False,  # past the limit of a file's size, a write is then an error and no signal
+        )
+        stack.callback(stop, process)
+        assert process.stdout is not None
+        url = stack.enter_context(process.stdout).readline().decode().split()[-1]
+        yield Site(volume, data_dir, log, process, url, rng)
+
+
+def wait_for_write(site: Site, outcome: Outcome) -> float:
+    """Return the seconds until a write succeeds; those before are to be answered with 503 and ``Retry-After``."""
+    with httpx.Client(base_url=site.url, verify=False, timeout=BACK_SECONDS) as http:
+
+        def is_written() -> bool:
+            try:
+                answer = http.put("/runs/probe", json={"num_samples": 8, "tags": {"at": str(time.time())}})
+            except httpx.TransportError:
+                return False
+            if answer.status_code == 503:
+                outcome.n_unavailable += 1
+                if "retry-after" not in answer.headers:
+                    outcome.ledger.complain("a 503 without Retry-After")
+            return answer.is_success
+
+        return until(is_written, "a write that succeeds")
+
+
+def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
+    """Break the store in turn, in an order drawn at random, while trainings stream."""
+    rng, ledger = random.Random(seed), Ledger()
+    outcome = Outcome(ledger)
+    order = [name for name in FAULTS for _ in range(n_kills if name == "`kill -9`" else n_others)]
+    rng.shuffle(order)
+    with start_site(rng) as site:
+        outcome.disk = site.disk.kind
+        trainings = [Training(site.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
+        for training in trainings:
+            training.start()
+        until(lambda: ledger.n_told >= 10 * n_trainings, "progress of the trainings", 120)
+        n_files = site.count_files()
+        for name in order:
+            n_told = ledger.n_told + rng.randrange(2, 12)
+            until(lambda at=n_told: ledger.n_told >= at, "progress of the trainings", 60)  # type: ignore[misc]
+            time.sleep(0.02 * rng.random())  # at any instant of a write
+            try:
+                FAULTS[name](site)
+                outcome.seconds[name].append(wait_for_write(site, outcome))
+            except TimeoutError:
+                print(f"after {name}, the service: {site.log.read_text(errors='replace')[-5000:]}")
+                raise
+            outcome.n_compared += anyio.run(check, site.store_url, ledger)
+        outcome.n_files = n_files, site.count_files()
+        for training in trainings:
+            training.stop()
+        outcome.n_compared += anyio.run(check, site.store_url, ledger)
+        if site.process.poll() is not None:
+            ledger.complain(f"the service has ended with {site.process.returncode}")
+        outcome.log = site.log.read_text(errors="replace")
+    return outcome
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--others", type=int, default=5)
+    parser.add_argument("--trainings", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    a = parser.parse_args(argv)
+    logging.getLogger("mild_client").setLevel(logging.ERROR)  # that it tries again is what is wanted
+    began = time.monotonic()
+    outcome = stream(a.kills, a.others, a.trainings, a.seed)
+    ledger, (n_before, n_after) = outcome.ledger, outcome.n_files
+    worst = max(max(times) for times in outcome.seconds.values())
+    lines = [
+        "# The embedded store, broken while trainings stream",
+        "",
+        f"`python -m benchmarks.embedded_store --kills {a.kills} --others {a.others} --trainings {a.trainings} "
+        f"--seed {a.seed}`, {machine('fastapi', 'uvicorn', 'redis', 'httpx')}, {os.cpu_count()} shared cores, "
+        f"{time.monotonic() - began:.0f} s, load average {os.getloadavg()[0]:.1f}. The full disk is {outcome.disk}.",
+        "",
+        "| what was broken | times | seconds until a write succeeded: median, worst |",
+        "| --- | --- | --- |",
+        *(
+            f"| {name} | {len(times)} | {sorted(times)[len(times) // 2]:.2f}, {max(times):.2f} |"
+            for name, times in sorted(outcome.seconds.items())
+        ),
+        "",
+        "| what | measured | bar |",
+        "| --- | --- | --- |",
+        f"| epochs acknowledged | {ledger.n_told} | |",
+        f"| epochs compared in the store, bit for bit, over all checks | {outcome.n_compared} | |",
+        f"| acknowledged and lost, half-written, not as sent; answers that must not be | {len(ledger.wrong)} | 0 |",
+        f"| worst seconds until a write succeeded | {worst:.2f} | below {BACK_SECONDS:g} |",
+        f"| probes answered with 503 and `Retry-After` | {outcome.n_unavailable} | |",
+        f"| files and connections of the service: before, after | {n_before}, {n_after} | at most {FILE_MARGIN} more |",
+        f"| last writes that were cut short, and moved beside the file | {outcome.log.count('repaired ')} | |",
+        "",
+        f"Answers by status: {', '.join(f'{count} x {status}' for status, count in sorted(ledger.statuses.items()))}.",
+        "",
+    ]
+    a.out.mkdir(parents=True, exist_ok=True)
+    (a.out / "embedded_store.md").write_text("\n".join(lines))
+    print("\n".join([*lines, *ledger.wrong[:50], *([outcome.log[-5000:]] if ledger.wrong else [])]))
+    return int(bool(ledger.wrong) or worst >= BACK_SECONDS or n_after > n_before + FILE_MARGIN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
