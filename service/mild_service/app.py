@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute
 
 from mild_service import __version__
+from mild_service.admission import Admission
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.auth import Authenticator
@@ -52,7 +53,7 @@ from mild_service.web.auth import AuthMiddleware, RouteRules
 from mild_service.web.dependencies import reject_unknown_query_parameters
 from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, allow_origins, parse_origins
 from mild_service.web.openapi import declare_security
-from mild_service.web.request_limits import BodyLimits, Deadline, RateLimiter
+from mild_service.web.request_limits import Accounting, BodyLimits, Deadline, RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     settings = settings or Settings()
     store = store or _open_store(settings)
     telemetry = Telemetry()
-    computer = SelectionComputer(store, telemetry, settings)
+    admission = Admission(settings, telemetry)
+    computer = SelectionComputer(store, telemetry, settings, admission)
     app_class = FastAPIOffline if settings.docs else partial(FastAPI, docs_url=None)
     app = app_class(
         title="MILD sample selection",
@@ -97,29 +99,30 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.epochs = EpochWriter(store, settings, telemetry)
     app.state.shards = ShardWriter(store, settings, telemetry)
     app.state.status_reader = StatusReader(store, settings)
-    ids = ExternalIds(store, settings.id_cache_bytes)
+    ids = ExternalIds(store, settings.id_cache_bytes, admission)
     app.state.sample_ids = ids
     sandbox = Sandbox(settings.log_reader_bytes, settings.request_seconds)
     app.state.sandbox = sandbox
     labels_and_audits = LabelsAndAudits(store, telemetry)
     app.state.labels_and_audits = labels_and_audits
-    app.state.predictions = PredictionWriter(store, ids, labels_and_audits, sandbox, settings, telemetry)
+    app.state.predictions = PredictionWriter(store, ids, labels_and_audits, sandbox, settings, telemetry, admission)
     event_feed = EventFeed(store)
     app.state.event_feed = event_feed
     app.state.drain = Drain(event_feed)
-    app.state.streams = asyncio.Semaphore(settings.max_streams)
+    app.state.admission = admission
     app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings, telemetry)
     app.state.audit_draws = AuditDraws(store, computer, labels_and_audits)
     app.state.authenticator = Authenticator(store, settings)
     suggester = LabelSuggester(store, app.state.selections)
     app.state.suggester = suggester
     app.state.sample_tables = SampleTables(
-        app.state.selections, computer, labels_and_audits, suggester, settings.table_cache_bytes
+        app.state.selections, computer, labels_and_audits, suggester, settings.table_cache_bytes, admission
     )
     problems.add_error_handlers(app)
     app.router.routes.extend(_build_routes())
     declare_security(app)
     origins = parse_origins(settings.cors_origins)
+    app.add_middleware(Accounting, admission=admission)
     app.add_middleware(
         AuthMiddleware,
         authenticator=app.state.authenticator,
@@ -187,6 +190,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         stop_event.set()
         app.state.drain.begin()
+        app.state.admission.close()
         await app.state.event_feed.aclose()
         await migration_task
         await sweep_task

@@ -331,7 +331,7 @@ def serve(
         process.tune_gc()
         config = uvicorn.Config(
             app,
-            http=make_protocol(settings.head_seconds),
+            http=make_protocol(settings.head_seconds, settings.body_pause_seconds),
             log_config=None,
             access_log=False,  # the application writes a line per request
             forwarded_allow_ips=settings.trusted_proxies,

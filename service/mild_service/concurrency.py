@@ -1,63 +1,12 @@
-"""Limits on concurrent work, a size-bounded LRU cache, and work on large bodies in threads."""
+"""A size-bounded LRU cache, and work on large bodies in threads."""
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from anyio import to_thread
-from prometheus_client import Gauge
 
-from mild_service.errors import Overloaded
 from mild_service.observability import phase
-
-
-class WorkLimiter:
-    """Limits how many tasks do one type of work at the same time, and how many tasks wait for their turn.
-
-    Parameters
-    ----------
-    max_working, max_waiting
-        Maximum number of tasks that work, and of tasks that wait.
-    work
-        Description of the work for the error message, such as "reading logs".
-    waiting_gauge
-        Gauge of the number of tasks that wait.
-    """
-
-    def __init__(self, max_working: int, max_waiting: int, work: str, waiting_gauge: Gauge) -> None:
-        self._max_working = max_working
-        self._semaphore = asyncio.Semaphore(max_working)
-        self._max_waiting = max_waiting
-        self._work = work
-        self._waiting_gauge = waiting_gauge
-        self._n_waiting = 0
-
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[None]:
-        """Context manager that waits until the task may work, and counts it as working during the block.
-
-        Raises
-        ------
-        Overloaded
-            If the task would have to wait and the maximum number of tasks is waiting already.
-        """
-        if self._semaphore.locked() and self._n_waiting >= self._max_waiting:
-            raise Overloaded(
-                f"the service is {self._work} for {self._max_working} requests and {self._max_waiting} wait, "
-                "as many as may; try again in a second, or have MILD_MAX_WAITING raised"
-            )
-        self._n_waiting += 1
-        try:
-            with self._waiting_gauge.track_inprogress():
-                await self._semaphore.acquire()
-        finally:
-            self._n_waiting -= 1
-        try:
-            yield
-        finally:
-            self._semaphore.release()
 
 
 class HasByteSize(Protocol):
@@ -86,6 +35,8 @@ class LruCache(Generic[SizedT]):
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._values: OrderedDict[str, SizedT] = OrderedDict()
+        self.n_bytes = 0
+        """Total size of all values in bytes."""
 
     def get(self, name: str) -> SizedT | None:
         """Return the value with this name; None if no such value is cached."""
@@ -95,15 +46,18 @@ class LruCache(Generic[SizedT]):
 
     def put(self, name: str, value: SizedT) -> None:
         """Add or replace a value, and evict other values beyond the limit."""
+        previous = self._values.pop(name, None)
+        self.n_bytes += value.n_bytes - (0 if previous is None else previous.n_bytes)
         self._values[name] = value
-        self._values.move_to_end(name)
-        while len(self._values) > 1 and self.n_bytes > self._max_bytes:
-            self._values.popitem(last=False)
+        if len(self._values) > 1:
+            self.evict(min(self.n_bytes - self._max_bytes, self.n_bytes - value.n_bytes))
 
-    @property
-    def n_bytes(self) -> int:
-        """Total size of all values in bytes."""
-        return sum(value.n_bytes for value in self._values.values())
+    def evict(self, n_bytes: int) -> int:
+        """Evict the least recently used values until `n_bytes` are free or none is left; return the bytes evicted."""
+        n_before = self.n_bytes
+        while self._values and n_before - self.n_bytes < n_bytes:
+            self.n_bytes -= self._values.popitem(last=False)[1].n_bytes
+        return n_before - self.n_bytes
 
 
 T = TypeVar("T")

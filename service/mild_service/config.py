@@ -121,6 +121,19 @@ class Settings(BaseSettings):
         le=2**40,
         description="Memory for the dashboard's tables of samples, those looked at last; 26 bytes a sample each.",
     )
+    memory: int = Field(
+        0,
+        ge=0,
+        le=2**50,
+        description="Bytes of memory that the process takes with its workers; 0: three quarters of its container's "
+        "limit, else half of the machine's.",
+    )
+    spool_bytes: int = Field(
+        0,
+        ge=0,
+        le=2**50,
+        description="Bytes of TMPDIR for logs while they arrive; 0: half of what is free when the service starts.",
+    )
     executor: str = Field(
         "processes",
         pattern=r"^(threads|processes|dask(\+tls)?://[^/]+:\d+)$",
@@ -130,8 +143,13 @@ class Settings(BaseSettings):
     compute_workers: int = Field(
         2, ge=1, le=256, description="Threads or processes that compute selections, and selections at the same time."
     )
-    max_waiting: int = Field(256, ge=0, le=100_000, description="Selections, and logs, that may wait for their turn.")
-    log_readers: int = Field(16, ge=1, le=1000, description="Prediction logs that are read at the same time.")
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=100_000,
+        description="Requests that may wait for memory, for a selection, or for a log to be read, each by itself.",
+    )
+    log_readers: int = Field(4, ge=1, le=1000, description="Prediction logs that are read at the same time.")
     log_reader_bytes: int = Field(
         2**29,
         ge=2**27,
@@ -144,7 +162,9 @@ class Settings(BaseSettings):
         le=3600,
         description="Longest work on a request since its body's last piece; above the longest wait.",
     )
-    body_pause_seconds: float = Field(30.0, gt=0, le=3600, description="Longest pause within a body.")
+    body_pause_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Longest pause within a body, and longest time that 64 KiB of an answer take."
+    )
     min_body_rate: int = Field(
         1024, ge=1, le=2**30, description="Least bytes a second at which a body is to come, a single pause left out."
     )

@@ -43,7 +43,8 @@
     │   ├── NoEpochs                   the round has no epochs to select from
     │   ├── RunLimit                   the key has reached its maximum number of runs
     │   └── EpochGap                   epochs are missing
-    ├── Overloaded                     the service is at its limit of concurrent work; try again
+    ├── Overloaded                     what the request takes of the process is not free; try again
+    ├── MemoryExceeded                 the request takes more memory than the service ever grants
     ├── WorkersUnavailable             the workers that compute selections are gone, or unfit; try again
     ├── DeadlineExceeded               the work on a request took too long
     ├── ShuttingDown                   this process is shutting down; others may be available
@@ -213,7 +214,7 @@ class PreconditionFailed(MildError):
 
 
 class Overloaded(MildError):
-    """The service has reached its limit of concurrent work of this type; try again."""
+    """What the request takes (memory, a working slot, an event stream) is not free now; try again."""
 
     code = "overloaded"
     title = "Service is busy"
@@ -226,6 +227,13 @@ class WorkersUnavailable(MildError):
     code = "workers-unavailable"
     title = "Workers are unavailable"
     retryable = True
+
+
+class MemoryExceeded(MildError):
+    """The request takes more memory than the service ever grants to one; ask for less at once."""
+
+    code = "memory-exceeded"
+    title = "Request takes too much memory"
 
 
 class DeadlineExceeded(MildError):

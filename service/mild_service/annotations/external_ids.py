@@ -1,6 +1,5 @@
 """External sample ids: checking and storing them in pieces, and looking up ids and indices."""
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import IdIndex, find_id_error, hash_ids, is_number
+from mild_service.admission import Admission, SharedWork, take_memory, take_memory_now
 from mild_service.concurrency import LruCache
 from mild_service.errors import NoSampleIds, SampleIdsFrozen, SampleNotFound, StoreDamaged, StoreError, StoreUnavailable
 from mild_service.models import NO_PRECONDITION, Precondition, Run, SampleIdsRef
@@ -23,6 +23,8 @@ Unit: TypeAlias = Literal["line", "row"]
 """Unit in which error messages number the ids of a body."""
 
 _ATTEMPTS = 20
+_INDEX_BYTES = 52
+"""Most memory for the id of one sample while an index is built: 16 bytes of hash, twice, and 20 of the index."""
 
 
 class ExternalIds:
@@ -34,12 +36,15 @@ class ExternalIds:
         The store.
     cache_bytes
         Maximum size of the cached indexes from ids to samples, in bytes.
+    admission
+        Grants the memory for indexes.
     """
 
-    def __init__(self, store: Store, cache_bytes: int) -> None:
+    def __init__(self, store: Store, cache_bytes: int, admission: Admission) -> None:
         self._store = store
         self._indices: LruCache[IdIndex] = LruCache(cache_bytes)
-        self._loading = asyncio.Lock()
+        admission.memory.add_cache(self._indices)
+        self._shared = SharedWork(admission)
 
     async def put(
         self,
@@ -143,6 +148,7 @@ class ExternalIds:
         n_ids, n_pieces, piece_bytes = 0, 0, 0
         async for batch in batches:
             n_ids += len(batch)
+            take_memory_now(_INDEX_BYTES * len(batch))
             if n_ids > n_samples:
                 raise _count_error(run, f"{n_ids} or more")
             digests.append(await anyio.to_thread.run_sync(_check_ids, batch, n_ids - len(batch) + 1, unit, digest))
@@ -184,17 +190,21 @@ class ExternalIds:
 
     async def _load_index(self, run: Run, ref: SampleIdsRef) -> IdIndex:
         """Return the index of an upload from the cache, or build it from the stored ids."""
-        async with self._loading:  # one at a time, which limits memory and avoids repeated work
-            index = self._indices.get(ref.upload)
-            if index is None:
-                n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
-                digests, has_numbers = [], False
-                async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces)):
-                    digests.append(await anyio.to_thread.run_sync(hash_ids, ids))
-                    has_numbers = has_numbers or any(map(is_number, ids))
-                index = await anyio.to_thread.run_sync(IdIndex, np.concatenate(digests), has_numbers)
-                self._indices.put(ref.upload, index)
+        if cached := self._indices.get(ref.upload):
+            return cached
+
+        async def load() -> IdIndex:
+            await take_memory(_INDEX_BYTES * run.spec.num_samples)
+            n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
+            digests, has_numbers = [], False
+            async for _, ids in self._store.sample_ids.read_pieces(run, ref, range(n_pieces)):
+                digests.append(await anyio.to_thread.run_sync(hash_ids, ids))
+                has_numbers = has_numbers or any(map(is_number, ids))
+            index = await anyio.to_thread.run_sync(IdIndex, np.concatenate(digests), has_numbers)
+            self._indices.put(ref.upload, index)
             return index
+
+        return await self._shared.run(ref.upload, load)
 
     async def _read_current(self, run: Run, read: Callable[[Run, SampleIdsRef], Awaitable[T]]) -> T:
         """Call `read` with the ids to which the run refers; repeat if they were replaced in the meantime."""

@@ -13,6 +13,7 @@ from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import ClassComparison, ClassNumbers, WrongPredictions
 from mild_service.errors import InvalidRequest, LimitExceeded
 from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Numbers, conflict_error, record_error
+from mild_service.ingest.sample_resolvers import ReserveMemory
 
 _WIDTHS = (np.uint8, np.uint16, np.uint32)
 
@@ -24,10 +25,13 @@ class ClassAccumulator:
     ----------
     n_samples
         Samples of the run.
+    reserve_memory
+        Called before the memory grows beyond one byte per sample and epoch.
     """
 
-    def __init__(self, n_samples: int) -> None:
+    def __init__(self, n_samples: int, reserve_memory: ReserveMemory) -> None:
         self._n_samples = n_samples
+        self._reserve_memory = reserve_memory
         self._labels = np.zeros(n_samples, dtype=np.uint32)
         self._predicted: dict[EpochKey, ClassNumbers] = {}
 
@@ -76,7 +80,10 @@ class ClassAccumulator:
         predicted = np.where(batch.correct[records], 0, batch.predicted[records])
         if not predicted.any():
             return
-        epoch_classes = self._predicted[key] = _widen_classes(self._predicted[key], int(predicted.max()))
+        epoch_classes = self._predicted[key]
+        if (largest := int(predicted.max())) > np.iinfo(epoch_classes.dtype).max:
+            self._reserve_memory(_WIDTHS[-1]().itemsize * self._n_samples)
+            epoch_classes = self._predicted[key] = _widen_classes(epoch_classes, largest)
         before = epoch_classes[samples]
         if (changes := is_fixed & (predicted != 0) & ((before == 0) | (predicted < before))).any():
             position = int(np.argmax(changes))
@@ -170,6 +177,8 @@ class LogAccumulator:
         Whether the number of samples is the greatest index in the log plus 1, instead of that of `limits`.
     keep_classes
         Whether to accumulate wrong predictions too.
+    reserve_memory
+        Called before the memory grows.
     """
 
     def __init__(
@@ -178,15 +187,17 @@ class LogAccumulator:
         load_epoch: LoadEpoch | None = None,
         infer_samples: bool = False,
         keep_classes: bool = False,
+        reserve_memory: ReserveMemory = lambda _: None,
     ) -> None:
         self.limits = limits
+        self._reserve_memory = reserve_memory
         self._load_epoch = load_epoch or (lambda key: None)
         self._marks: dict[EpochKey, NDArray[np.uint8]] = {}
         self._committed: set[EpochKey] = set()
         self._width = 0 if infer_samples else limits.n_samples
         self.n_samples = self._width
         self.n_records = 0
-        self._classes = ClassAccumulator(limits.n_samples) if keep_classes else None
+        self._classes = ClassAccumulator(limits.n_samples, reserve_memory) if keep_classes else None
         self._with_classes: set[EpochKey] = set()
         self.comparison = ClassComparison()
         self._contradictory: dict[EpochKey, list[Numbers]] = {}
@@ -255,6 +266,7 @@ class LogAccumulator:
         if n_samples > self._width:
             self._width = min(max(n_samples, 2 * self._width), self.limits.n_samples)
             self._check_cell_limit(len(self._marks))
+            self._reserve_memory(sum(self._width - marks.size for marks in self._marks.values()))
             for key, marks in self._marks.items():
                 self._marks[key] = np.concatenate([marks, np.zeros(self._width - marks.size, dtype=np.uint8)])
 
@@ -292,6 +304,7 @@ class LogAccumulator:
     def _begin_epoch(self, batch: Batch, key: EpochKey, number: int) -> NDArray[np.uint8]:
         """Load the stored part of an epoch, and return its marks; `number` is the line or row of its first record."""
         self._check_cell_limit(len(self._marks) + 1)
+        self._reserve_memory(self._width if self._classes is None else 2 * self._width)
         marks = np.zeros(self._width, dtype=np.uint8)
         try:
             stored = self._load_epoch(key)

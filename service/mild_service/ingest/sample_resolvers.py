@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from mild_core.sample_ids import IdIndex, find_id_error
 from mild_service.errors import LimitExceeded
 
+ReserveMemory: TypeAlias = Callable[[int], None]
+"""Function that is called with a number of bytes before they are allocated, and raises an error if they may not."""
 SamplesBy: TypeAlias = Literal["ids", "indices"]
 """How a log names samples."""
 MIXED_NAMES = "while other samples are named by number; name all by index, or send samples_by=ids if all names are ids"
@@ -121,15 +123,26 @@ class NewSampleResolver(SampleResolver):
         Most bytes of memory for the ids.
     samples_by
         As for `SampleResolver`.
+    reserve_memory
+        Called with the bytes of new ids.
     """
 
-    def __init__(self, n_samples: int, max_samples: int, n_bytes: int, samples_by: SamplesBy | None = None) -> None:
+    def __init__(
+        self,
+        n_samples: int,
+        max_samples: int,
+        n_bytes: int,
+        samples_by: SamplesBy | None = None,
+        reserve_memory: ReserveMemory = lambda _: None,
+    ) -> None:
         super().__init__(samples_by)
         self._indices: dict[str, int] = {}
         self._n_samples = n_samples
         self._max_samples = max_samples
-        self._n_bytes = n_bytes
-        self._bytes_used = 0
+        self._max_bytes = n_bytes
+        self._reserve_memory = reserve_memory
+        self.n_bytes = 0
+        """Memory of the ids in bytes."""
 
     @property
     def ids(self) -> list[str] | None:
@@ -154,13 +167,15 @@ class NewSampleResolver(SampleResolver):
             raise SampleNameError(
                 first, f"got {ids[first][:60]!r}, and {self._n_samples} other samples before, which is the limit"
             )
+        n_bytes_before = self.n_bytes
         for position in np.flatnonzero(samples >= n_before).tolist():
             name = ids[position]
             if reason := find_id_error(name):
                 raise SampleNameError(position, reason)
-            self._bytes_used += len(name.encode()) + _ENTRY_BYTES
-        if self._bytes_used > self._n_bytes:
+            self.n_bytes += len(name.encode()) + _ENTRY_BYTES
+        self._reserve_memory(self.n_bytes - n_bytes_before)
+        if self.n_bytes > self._max_bytes:
             raise LimitExceeded(
-                f"the log's ids take {self._bytes_used} bytes of memory or more, at most {self._n_bytes} are kept; "
+                f"the log's ids take {self.n_bytes} bytes of memory or more, at most {self._max_bytes} are kept; "
                 "number the samples, open a run and put its sample ids, or have MILD_MAX_LOG_CELLS raised"
             )

@@ -268,14 +268,14 @@ class SandboxReader:
         try:
             self._file = tempfile.TemporaryFile(prefix="mild-log-")  # noqa: SIM115  # closed by close
         except OSError as error:
-            raise _make_disk_error(error) from error
+            raise make_disk_error(error) from error
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """Write the next bytes of the log to the file, and yield nothing."""
         try:
             self._file.write(data)
         except OSError as error:
-            raise _make_disk_error(error) from error
+            raise make_disk_error(error) from error
         yield from ()
 
     def end(self) -> Iterator[Batch]:
@@ -283,7 +283,7 @@ class SandboxReader:
         try:
             self._file.flush()
         except OSError as error:
-            raise _make_disk_error(error) from error
+            raise make_disk_error(error) from error
         options = self._limits.options
         text_fields = (
             *(("sample",) if self._limits.resolver is not None else ()),
@@ -306,7 +306,8 @@ class SandboxReader:
             self._file.close()
 
 
-def _make_disk_error(error: OSError) -> Overloaded:
+def make_disk_error(error: OSError) -> Overloaded:
+    """Build the error for a body that cannot be written to a temporary file."""
     return Overloaded(
         f"the body could not be written to the service's temporary folder ({error.strerror or error}); try again "
         "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more space"

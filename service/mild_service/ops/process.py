@@ -16,10 +16,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     The connection is closed if either takes longer than `timeout_seconds`, or at once if the head is too long. The rest
     of a body after an early response is read and discarded, since closing a connection while the client is sending may
-    lose the response.
+    lose the response. A connection whose client does not read for `write_seconds` is dropped with the response.
     """
 
     timeout_seconds = 10.0
+    write_seconds = 30.0
+    _write_timer: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _n_head_bytes = 0
     _in_head = True
@@ -30,9 +32,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer."""
+        """Stop the timers."""
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Start the timer for the client to read: the connection takes no more of the response."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Stop the timer: the client has read."""
+        self._stop_write_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Read data, and close the connection if the head of a request is too long."""
@@ -68,15 +81,21 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is None:
             self._timer = self.loop.call_later(self.timeout_seconds, self.transport.close)
 
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-def make_protocol(timeout_seconds: float) -> type[BoundedProtocol]:
-    """Return a subclass of `BoundedProtocol` with this timeout: uvicorn takes a class, not an object."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"timeout_seconds": timeout_seconds})
+def make_protocol(timeout_seconds: float, write_seconds: float = 30.0) -> type[BoundedProtocol]:
+    """Return a subclass of `BoundedProtocol` with these timeouts: uvicorn takes a class, not an object."""
+    timeouts = {"timeout_seconds": timeout_seconds, "write_seconds": write_seconds}
+    return type("BoundedProtocol", (BoundedProtocol,), timeouts)
 
 
 class Drain:

@@ -1,22 +1,23 @@
 """Writing prediction logs: collecting records into bits, and merging the bits into epochs."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from tempfile import SpooledTemporaryFile
+from typing import IO, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter, from_thread, to_thread
+from anyio import from_thread, to_thread
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.fields import describe
 from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import WrongPredictions
+from mild_service.admission import Admission, get_current_key, keep_memory, take_memory_now
 from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
-from mild_service.concurrency import WorkLimiter
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -43,7 +44,7 @@ from mild_service.ingest import (
     open_reader,
 )
 from mild_service.ingest.log_options import ClassNames, LogOptions
-from mild_service.ingest.sandbox import Sandbox
+from mild_service.ingest.sandbox import Sandbox, make_disk_error
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
 from mild_service.store import PackedEpoch, Store, stale_attempt_error, wrong_round_error
@@ -54,7 +55,13 @@ ComparedLabels: TypeAlias = AnnotationRef | Literal["unchecked"] | None
 """Labels of the run with which those in a log were compared; ``unchecked`` if the log states none."""
 
 _BLOCK_BYTES = 1024 * 1024
-"""Size of the blocks of a body that are parsed in a worker thread."""
+"""Size of the blocks of a body that are parsed at a time."""
+_SPOOL_BYTES = 256 * 1024
+"""Size of the blocks in which a body is written to its temporary file, and of a body that stays in memory."""
+_MERGE_BYTES = 24
+"""Most memory per sample while a log is merged, but for its epochs: its labels, and masks of the epoch being merged."""
+_SELECTION_BYTES = 8
+"""Most memory per sample while a log becomes rounds, but for its epochs."""
 _ATTEMPTS = 50
 _MAX_LISTED = 100
 
@@ -98,17 +105,15 @@ class PredictionWriter:
         sandbox: Sandbox,
         settings: Settings,
         telemetry: Telemetry,
+        admission: Admission,
     ) -> None:
         self._store = store
+        self._admission = admission
         self._sandbox = sandbox
         self._ids = ids
         self._labels = labels
         self._settings = settings
         self._telemetry = telemetry
-        self._thread_limiter = CapacityLimiter(settings.compute_workers)
-        self._work_limiter = WorkLimiter(
-            settings.log_readers, settings.max_waiting, "reading logs", telemetry.waiting.labels("logs")
-        )
 
     async def merge_log(
         self,
@@ -170,11 +175,14 @@ class PredictionWriter:
         if run.ids is not None and samples_by != "indices":
             names = RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run), samples_by)
         limits = self._build_limits(run.spec.num_samples, names, options, run.spec.num_classes)
-        async with self._work_limiter.acquire():
+        async with self._receive(body, _MERGE_BYTES * run.spec.num_samples) as file:
             log = LogAccumulator(
-                limits, load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key), keep_classes=True
+                limits,
+                load_epoch=lambda key: from_thread.run(self._read_stored_part, run, key),
+                keep_classes=True,
+                reserve_memory=_reserve_from_thread,
             )
-            await self._read_body(media_type, body, log)
+            await self._read_body(media_type, file, log)
             check_classes(log, is_whole=False)
             labels = await self._compare_labels(run, log)
             ids = run.ids if names is not None and names.is_used else None
@@ -229,15 +237,22 @@ class PredictionWriter:
             raise LimitExceeded(
                 f"num_samples is {n_samples}, this service takes 1..{max_samples}; send a number in that range"
             )
-        names = NewSampleResolver(n_samples or max_samples, max_samples, self._settings.max_log_cells, samples_by)
-        async with self._work_limiter.acquire():
+        names = NewSampleResolver(
+            n_samples or max_samples, max_samples, self._settings.max_log_cells, samples_by, _reserve_from_thread
+        )
+        async with self._receive(body, _SELECTION_BYTES * (n_samples or 0)) as file:
             limits = self._build_limits(n_samples or max_samples, names, LogOptions(columns or {}, ClassNames()))
-            log = LogAccumulator(limits, infer_samples=n_samples is None)
-            await self._read_body(media_type, body, log)
+            log = LogAccumulator(limits, infer_samples=n_samples is None, reserve_memory=_reserve_from_thread)
+            await self._read_body(media_type, file, log)
             check_classes(log, is_whole=True)
+            if n_samples is None:
+                take_memory_now(_SELECTION_BYTES * log.n_samples)
             if n_samples is None and samples_by is None and names.ids is None:
                 await self._run_in_thread(partial(check_indices, log))
-            return await self._run_in_thread(partial(collect_rounds, log)), names.ids
+            rounds = await self._run_in_thread(partial(collect_rounds, log))
+        n_planes = sum(bits.n_epochs * (1 if bits.observed is None else 2) for bits in rounds)
+        keep_memory(n_planes * bitmap.n_bytes(log.n_samples) + names.n_bytes)
+        return rounds, names.ids
 
     def _build_limits(
         self, n_samples: int, names: SampleResolver | None, options: LogOptions, n_classes: int | None = None
@@ -254,21 +269,37 @@ class PredictionWriter:
             options=options,
         )
 
-    async def _read_body(self, media_type: str, body: AsyncIterator[bytes], log: LogAccumulator) -> None:
-        """Add the records of a body to `log`, block by block in worker threads. No thread waits for the body."""
+    @asynccontextmanager
+    async def _receive(self, body: AsyncIterator[bytes], n_bytes: int) -> AsyncIterator[IO[bytes]]:
+        """Context manager that receives a body into a temporary file, and then takes a slot and `n_bytes` of memory.
+
+        Nothing but the file waits for the sender. Small bodies stay in memory.
+        """
+        spool, key = self._admission.spool, get_current_key()
+        n_spooled = 0
+        with SpooledTemporaryFile(_SPOOL_BYTES, prefix="mild-log-") as file:
+            try:
+                async for block in _join_pieces(body):
+                    spool.take_share(key, len(block))
+                    n_spooled += len(block)
+                    await to_thread.run_sync(_write_block, file, block)
+                file.seek(0)
+                is_small = n_spooled <= _SPOOL_BYTES and self._admission.is_small(n_bytes)
+                async with self._admission.work(self._admission.logs, n_bytes, is_small):
+                    yield file
+            finally:
+                spool.give(key, n_spooled)
+
+    async def _read_body(self, media_type: str, file: IO[bytes], log: LogAccumulator) -> None:
+        """Add the records of a body to `log`, block by block in worker threads."""
 
         def add_all(batches: Iterator[Batch]) -> None:
             for batch in batches:
                 log.add_batch(batch)
 
         with closing(open_reader(media_type, log.limits, self._sandbox)) as reader:
-            block = bytearray()
-            async for piece in body:
-                block += piece
-                if len(block) >= _BLOCK_BYTES:
-                    await self._run_in_thread(partial(add_all, reader.feed(bytes(block))))
-                    block.clear()
-            await self._run_in_thread(partial(add_all, reader.feed(bytes(block))))
+            while block := await to_thread.run_sync(file.read, _BLOCK_BYTES):
+                await self._run_in_thread(partial(add_all, reader.feed(block)))
             await self._run_in_thread(partial(add_all, reader.end()))
 
     async def _read_stored_part(self, run: Run, key: EpochKey) -> StoredEpoch | None:
@@ -377,9 +408,35 @@ class PredictionWriter:
         return bitmap.full(run.spec.num_samples)
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
-        """Run `work` in one of the worker threads for logs, and measure its time."""
+        """Run `work` in a worker thread, and measure its time."""
         with phase("decode"):
-            return await to_thread.run_sync(work, limiter=self._thread_limiter)
+            return await to_thread.run_sync(work)
+
+
+async def _join_pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a body in blocks of at least `_SPOOL_BYTES`, but for the last."""
+    block = bytearray()
+    async for piece in body:
+        block += piece
+        if len(block) >= _SPOOL_BYTES:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
+def _write_block(file: IO[bytes], block: bytes) -> None:
+    """Write a block of a body to its temporary file."""
+    try:
+        file.write(block)
+        file.flush()
+    except OSError as error:
+        raise make_disk_error(error) from error
+
+
+def _reserve_from_thread(n_bytes: int) -> None:
+    """Take memory for the current request, from a worker thread."""
+    from_thread.run_sync(take_memory_now, n_bytes)
 
 
 def _contention_error(key: EpochKey) -> StoreUnavailable:

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic.json_schema import SkipJsonSchema
 
+from mild_service.admission import Admission, get_current_key
 from mild_service.config import Settings
 from mild_service.errors import AccessError, InvalidRequest, Overloaded, RunNotFound, StoreError
 from mild_service.models import Event, Run
@@ -44,22 +45,17 @@ LastEventId = Annotated[
 ]
 
 
-async def _reserve_stream(request: Request, settings: SettingsDep) -> AsyncIterator[None]:
-    """Reserve one of the service's event streams until the response has ended; raise `Overloaded` if all are open."""
+async def _take_stream(request: Request) -> AsyncIterator[None]:
+    """Take one of the service's event streams until the response has ended."""
     telemetry: Telemetry = request.app.state.telemetry
-    if request.app.state.streams.locked():
-        raise Overloaded(
-            f"{settings.max_streams} event streams are open, which is the limit of this service; try again later, "
-            "or have MILD_MAX_STREAMS raised"
-        )
-    async with request.app.state.streams:
-        with telemetry.streams.track_inprogress():
-            yield
+    admission: Admission = request.app.state.admission
+    with admission.hold_share(admission.streams, get_current_key(), 1), telemetry.streams.track_inprogress():
+        yield
 
 
 @router.get(
     "/runs/{run_id}/events",
-    dependencies=[Depends(_reserve_stream)],
+    dependencies=[Depends(_take_stream)],
     response_class=StreamingResponse,
     responses={
         200: {

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from anyio import to_thread
 
@@ -11,13 +11,14 @@ from mild_core.audit import Annotations
 from mild_core.results import Selection
 from mild_core.sources import ArraySource
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.concurrency import WorkLimiter
+from mild_service.admission import Admission, SharedWork, keep_memory
 from mild_service.config import Settings
 from mild_service.errors import StoreError, StoreUnavailable
 from mild_service.models import ComputedSelection, Run
 from mild_service.observability import Telemetry, phase
 from mild_service.selecting.engine import Engine
 from mild_service.selecting.evidence import Evidence, EvidenceReader
+from mild_service.selecting.memory_use import MemoryUse
 from mild_service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -30,18 +31,14 @@ _POLL_SECONDS = 0.05
 class SelectionComputer:
     """Computes selections of stored runs and of bits sent with a request."""
 
-    def __init__(self, store: Store, telemetry: Telemetry, settings: Settings) -> None:
+    def __init__(self, store: Store, telemetry: Telemetry, settings: Settings, admission: Admission) -> None:
         self.evidence = EvidenceReader(store)
         self._store = store
         self._telemetry = telemetry
         self._engine = Engine(settings)
-        self._work_limiter = WorkLimiter(
-            settings.compute_workers,
-            settings.max_waiting,
-            "computing selections",
-            telemetry.waiting.labels("compute"),
-        )
-        self._running: dict[tuple[str, str, str], asyncio.Task[Any]] = {}
+        self._admission = admission
+        self._n_workers = settings.compute_workers
+        self._shared = SharedWork(admission)
         self._closing = False
 
     def start(self) -> None:
@@ -84,38 +81,34 @@ class SelectionComputer:
         """
         self._telemetry.selections.labels("stateless").inc()
         source = ArraySource(rounds, Annotations().restrict_to_options(rounds[0].n_samples, options))
-        async with self._work_limiter.acquire():
+        use = MemoryUse.of_arrays(rounds, self._n_workers)
+        async with self._admission.work(self._admission.compute, use.set_bytes, use.is_small):
             return await self._measure(self._engine.compute(source, options, ""))
 
     async def aclose(self) -> None:
         """Wait for computations in this process, and stop waiting for those of other processes and machines."""
         self._closing = True
         await to_thread.run_sync(self._engine.disconnect)
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._shared.aclose()
         await to_thread.run_sync(self._engine.close)
 
     async def _compute_shared(self, evidence: Evidence) -> ComputedSelection:
         """Return the selection, computed once for all concurrent callers in this process."""
         digest = evidence.digest
-        return await self._run_once(("set", evidence.run.uid, digest), lambda: self._get_or_compute(evidence, digest))
+        name = ("set", evidence.run.uid, digest)
+        return await self._shared.run(name, lambda: self._get_or_compute(evidence, digest))
 
     async def _compute_detail_shared(self, evidence: Evidence) -> Selection:
         async def compute_detail() -> Selection:
             self._telemetry.selections.labels("detail").inc()
-            async with self._work_limiter.acquire():
+            use = MemoryUse.of_evidence(evidence, self._n_workers)
+            async with self._admission.work(self._admission.compute, use.detail_bytes, use.is_small):
                 samples = await self.evidence.open_samples(evidence)
-                return await self._measure(self._engine.inspect(samples, evidence.options))
+                selection = await self._measure(self._engine.inspect(samples, evidence.options))
+            keep_memory(use.kept_detail_bytes)
+            return selection
 
-        return await self._run_once(("detail", evidence.run.uid, evidence.digest), compute_detail)
-
-    async def _run_once(self, key: tuple[str, str, str], work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run `work` once for all concurrent callers with the same key."""
-        task: asyncio.Task[T] | None = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(work())
-            self._running[key] = task
-            task.add_done_callback(lambda _: self._running.pop(key, None))
-        return await asyncio.shield(task)  # a cancelled caller does not cancel the work of the others
+        return await self._shared.run(("detail", evidence.run.uid, evidence.digest), compute_detail)
 
     async def _get_or_compute(self, evidence: Evidence, digest: str) -> ComputedSelection:
         """Return the selection from the cache; otherwise compute it, or wait until another process has done so."""
@@ -126,9 +119,11 @@ class SelectionComputer:
             async with self._store.selection_cache.lock(evidence.run, digest) as has_lock:
                 if has_lock:
                     self._telemetry.selections.labels("computed").inc()
-                    async with self._work_limiter.acquire():
+                    use = MemoryUse.of_evidence(evidence, self._n_workers)
+                    async with self._admission.work(self._admission.compute, use.set_bytes, use.is_small):
                         samples = await self.evidence.open_samples(evidence)
                         computed = await self._measure(self._engine.compute(samples, evidence.options, digest))
+                    keep_memory(use.kept_set_bytes)
                     await self._store_in_cache(evidence.run, computed)
                     return computed
             await asyncio.sleep(_POLL_SECONDS)

@@ -1,6 +1,5 @@
 """Cached tables of the samples of selections, for the pages of the dashboard."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from mild_core.inspect.explain import Explanation, explain_histories, make_sampl
 from mild_core.inspect.sample_table import SampleTable, build_sample_table
 from mild_core.results import Selection
 from mild_core.types import RoundBits
+from mild_service.admission import Admission, SharedWork, keep_memory, take_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
 from mild_service.errors import StoreDamaged
@@ -19,12 +19,16 @@ from mild_service.models import Run
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.label_suggestions import LabelSuggester, PredictionCounts
+from mild_service.selecting.memory_use import MemoryUse
 from mild_service.selecting.selections import SelectionPlan, Selections
 
 _MAX_PREDICTIONS = 10_000_000
 """Maximum number of predictions that are counted for the label suggestions of all dropped samples.
 
 Of more dropped samples, an evenly spaced part is used."""
+
+_PREDICTION_BYTES = 16
+"""Most memory while one prediction is counted: its class and its label, as read and as arrays."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +118,8 @@ class SampleTables:
         Sources of the selections, bits, labels and suggestions.
     cache_bytes
         Maximum size of the cached tables in bytes.
+    admission
+        Grants the memory for tables.
     """
 
     def __init__(
@@ -123,34 +129,38 @@ class SampleTables:
         labels_and_audits: LabelsAndAudits,
         suggester: LabelSuggester,
         cache_bytes: int,
+        admission: Admission,
     ) -> None:
         self._selections, self._computer = selections, computer
         self._labels_and_audits, self._suggester = labels_and_audits, suggester
         self._tables: LruCache[SelectionTable] = LruCache(cache_bytes)
         self._labels: LruCache[GivenLabels] = LruCache(cache_bytes // 4)
         self._suggested: LruCache[SuggestedLabels] = LruCache(cache_bytes // 4)
-        self._lock = asyncio.Lock()
+        for cache in (self._tables, self._labels, self._suggested):
+            admission.memory.add_cache(cache)
+        self._shared = SharedWork(admission)
 
     async def get(self, plan: SelectionPlan) -> SelectionTable:
-        """Return the table of a selection, from the cache or computed.
-
-        One table is computed at a time, which limits memory and avoids repeated work.
-        """
+        """Return the table of a selection, from the cache or computed."""
         key = _cache_key(plan)
         if cached := self._tables.get(key):
             return cached
-        async with self._lock:
-            if cached := self._tables.get(key):
-                return cached
-            selection_table = await self._build(plan, await self.get_labels(plan.run))
+
+        async def build() -> SelectionTable:
+            selection_table = await self._build(plan)
             self._tables.put(key, selection_table)
             return selection_table
 
-    async def _build(self, plan: SelectionPlan, labels: NDArray[np.int32] | None) -> SelectionTable:
+        return await self._shared.run(key, build)
+
+    async def _build(self, plan: SelectionPlan) -> SelectionTable:
         """Compute the table of a selection, again if an epoch was replaced or deleted in the meantime."""
         failed_digest = None
         while True:
             inspection = await self._selections.inspect(plan)
+            use = MemoryUse.of_evidence(inspection.evidence, n_workers=1)
+            await take_memory(use.table_bytes)
+            labels = await self.get_labels(plan.run)
             try:
                 rounds = await self._computer.evidence.load_bits(inspection.evidence)
             except StoreDamaged:
@@ -159,6 +169,7 @@ class SampleTables:
                 failed_digest = inspection.evidence.digest
                 continue
             table = await anyio.to_thread.run_sync(build_sample_table, rounds, inspection.selection, labels)
+            keep_memory(use.kept_table_bytes)
             return SelectionTable(inspection.evidence, inspection.selection, table)
 
     async def get_labels(self, run: Run) -> NDArray[np.int32] | None:
@@ -183,9 +194,8 @@ class SampleTables:
         key = f"{_cache_key(plan)}:{evidence.run.labels and evidence.run.labels.digest}"
         if cached := self._suggested.get(key):
             return cached
-        async with self._lock:
-            if cached := self._suggested.get(key):
-                return cached
+
+        async def suggest() -> SuggestedLabels:
             dropped = np.flatnonzero(~selection_table.table.kept)
             max_samples = max(1, _MAX_PREDICTIONS // selection_table.table.n_epochs)
             step = -(-dropped.size // max_samples) if dropped.size else 1
@@ -194,14 +204,17 @@ class SampleTables:
             async def count_predictions(evidence: Evidence) -> PredictionCounts:
                 return await self._suggester.count_predictions(evidence, samples)
 
-            evidence, counts = await self._computer.evidence.read_consistently(evidence, count_predictions)
-            labels = await self._labels_and_audits.read_labels(evidence.run, samples)
+            await take_memory(_PREDICTION_BYTES * samples.size * selection_table.table.n_epochs)
+            used, counts = await self._computer.evidence.read_consistently(evidence, count_predictions)
+            labels = await self._labels_and_audits.read_labels(used.run, samples)
             given_labels = counts.labels.astype(np.int64) - 1 if labels is None else labels
             has_both = (counts.tally.suggested > 0) & (given_labels >= 0)
             suggested = counts.tally.suggested.astype(np.int64) - 1
             result = SuggestedLabels(given_labels[has_both], suggested[has_both], samples.size, dropped.size)
             self._suggested.put(key, result)
             return result
+
+        return await self._shared.run(("suggested", key), suggest)
 
     async def get_history(self, plan: SelectionPlan, index: int) -> SampleHistory:
         """Return the history of one sample of a selection.

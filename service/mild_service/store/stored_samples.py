@@ -18,7 +18,7 @@ from mild_service.store.context import data_missing_error
 from mild_service.store.error_translation import to_bytes_list, translate_blocking_errors
 from mild_service.store.keys import Keys, epoch_field, set_field
 
-_PART_BYTES = 16 * 1024 * 1024
+PART_BYTES = 16 * 1024 * 1024
 """Bytes of bits that are read at a time, unless one chunk has more."""
 
 
@@ -103,7 +103,7 @@ class StoredSamples:
     def split(self) -> "Sequence[StoredPart]":
         """Return parts of some whole chunks each."""
         n_planes = max(sum(sum(round_.planes) for round_ in self.rounds), 1)
-        n_chunks = max(1, _PART_BYTES // (n_planes * codec.CHUNK_BYTES))
+        n_chunks = max(1, PART_BYTES // (n_planes * codec.CHUNK_BYTES))
         bare, audit = replace(self, members=None, annotations=Annotations()), self.annotations.audit
         return [
             StoredPart(bare, extent, None if audit is None else audit.take(extent))

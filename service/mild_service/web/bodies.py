@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError
+from mild_service.admission import take_memory_now
 from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody
 from mild_service.web import codings, media_types
 
@@ -29,6 +30,12 @@ MAX_ENTRIES = 64
 JSON_REMEDY = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
 """Remedy in the error for JSON that is too long."""
 _MAX_FORM_BYTES = 4096
+_UNACCOUNTED_BYTES = 64 * 1024
+"""Bytes of a body that every request may have."""
+_BODY_COPIES = 3
+"""Copies of a body in memory: as bitmaps, as what is written to the store, and as the command."""
+_JSON_COPIES = 12
+"""Memory of JSON once it is parsed, of lists of short numbers."""
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256\s*=\s*:([A-Za-z0-9+/=]*):", re.IGNORECASE)
 
 
@@ -117,6 +124,8 @@ class RequestBody:
             async for chunk in self._inflated:
                 self._buffer.append(chunk)
                 self._n_buffered += len(chunk)
+                if self._n_buffered > _UNACCOUNTED_BYTES:
+                    take_memory_now(_BODY_COPIES * len(chunk))
                 if self._n_buffered > limit:
                     break
         self._buffer = [b"".join(self._buffer)]
@@ -248,6 +257,8 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
     body = await read_body(request, limit, detect_coding=True)
     if len(body) > limit:
         raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
+    if len(body) > _UNACCOUNTED_BYTES:
+        take_memory_now(_JSON_COPIES * len(body))
     return body
 
 

@@ -1,8 +1,10 @@
 """Errors as HTTP responses: their status codes, and problem details (RFC 9457) as bodies."""
 
+import gc
 import json
 import logging
 import reprlib
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
@@ -45,6 +47,7 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.ShuttingDown: 503,
     errors.StoreUnavailable: 503,
     errors.StoreFull: 507,
+    errors.MemoryExceeded: 507,
     MildError: 500,
 }
 """Status codes; an error has the status of its nearest ancestor in this table."""
@@ -186,15 +189,34 @@ def make_error_response(request: Request, error: MildError, headers: Mapping[str
 
 def make_internal_error_response(request: Request, error: Exception) -> Response:
     """Return the response to an unexpected exception, and log the exception with the id of the request."""
+    if isinstance(error, MemoryError):
+        logger.error("request %s ran out of memory: %s", request.state.request_id, error)
+        _release_frames(error)
+        return make_problem_response(
+            request,
+            errors.Overloaded,
+            f"the system gave the request no memory ({error}); try again in a second, ask for less at once, or have "
+            "MILD_MEMORY set to what the service may take",
+        )
     logger.error("request %s failed: %r", request.state.request_id, error, exc_info=error)
     return make_problem_response(
         request, InternalError, f"the service failed; its log has the cause under request {request.state.request_id}"
     )
 
 
+def _release_frames(error: BaseException | None) -> None:
+    """Drop what the frames of an error and of its causes refer to; in cycles they would hold it for a long time."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+    gc.collect()
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every exception with a problem (RFC 9457)."""
     app.add_exception_handler(MildError, _handle_mild_error)
+    app.add_exception_handler(MemoryError, _handle_memory_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
     app.add_exception_handler(ClientDisconnect, _handle_disconnect)
@@ -203,6 +225,11 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _handle_mild_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MildError)
     return make_error_response(request, error)
+
+
+async def _handle_memory_error(request: Request, error: Exception) -> Response:
+    """Answer a request for which the system gave no memory, and free what it had."""
+    return make_internal_error_response(request, error)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> Response:

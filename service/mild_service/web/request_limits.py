@@ -11,6 +11,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mild_service.admission import Account, Admission, current_account, take_memory_now
+from mild_service.api_keys import ANONYMOUS
 from mild_service.config import Settings
 from mild_service.errors import DeadlineExceeded
 from mild_service.web import problems
@@ -34,6 +36,7 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         limit, setting = _find_size_limit(scope["method"], scope["path"], self._settings)
+        is_log = setting == "MILD_MAX_LOG_BYTES"  # read as a stream
         length = Headers(scope=scope).get("content-length", "")
         declared = int(length) if length.isdecimal() else 0
         n_read, waited, complete = 0, 0.0, False
@@ -48,6 +51,8 @@ class BodyLimits:
             waited += time.monotonic() - started
             n_read += len(message.get("body", b""))
             _check_size(n_read, limit, setting)
+            if n_read > _UNACCOUNTED_BYTES and not is_log:
+                take_memory_now(len(message.get("body", b"")))
             complete = not message.get("more_body", False)
             return message
 
@@ -95,6 +100,49 @@ def _check_size(n_bytes: int, limit: int, setting: str) -> None:
             f"the body has {n_bytes} bytes or more, at most {limit} are read; send less at once, "
             f"or have {setting} raised",
         )
+
+
+_PIECE_BYTES = 64 * 1024
+"""Most bytes that are handed to the connection at a time, so that a reader who does not read is noticed."""
+_UNACCOUNTED_BYTES = 64 * 1024
+"""Bytes of a body that every request may have."""
+
+
+class Accounting:
+    """Middleware that accounts what a request takes to its key, or to its address, until the response has been sent."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self._app = app
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        caller, client = scope["state"]["caller"], scope.get("client")
+        key = caller.key_id if caller is not ANONYMOUS else f"address:{client[0] if client else ''}"
+        account = Account(self._admission, key)
+
+        async def send_in_pieces(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                length = Headers(raw=message.get("headers", [])).get("content-length")
+                if length is not None:  # the body is complete: nothing else is in use while it is sent
+                    account.keep_only(int(length))
+                await send(message)
+                return
+            body = message.get("body", b"")
+            for start in range(0, len(body) - _PIECE_BYTES, _PIECE_BYTES):
+                await send({**message, "body": body[start : start + _PIECE_BYTES], "more_body": True})
+            last = max(0, -(-len(body) // _PIECE_BYTES) - 1) * _PIECE_BYTES
+            await send({**message, "body": body[last:]} if last else message)
+
+        token = current_account.set(account)
+        try:
+            await self._app(scope, receive, send_in_pieces)
+        finally:
+            current_account.reset(token)
+            account.close()
 
 
 class Deadline:

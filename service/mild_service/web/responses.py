@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_service import __version__
+from mild_service.admission import take_memory_now
 from mild_service.errors import InvalidRequest, NotAcceptable
 from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.observability import phase
@@ -203,7 +204,22 @@ def negotiate_selection(request: Request, with_ids: bool = False) -> Representat
 async def make_selection_response(result: SelectionResult, representation: Representation) -> Response:
     """Return a selection as a response, with an ETag if the selection has an identity."""
     etag = make_etag(result.identity, representation) if result.identity else None
+    take_memory_now(_estimate_encoding(result, representation.media_type))
     return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
+
+
+_LISTED_BYTES = {media_types.JSON: 42, media_types.NPY: 24, media_types.ARROW: 24, media_types.CSV: 145}
+"""Most memory per listed sample while a selection is encoded."""
+_LISTED_ID_BYTES = 400
+"""Most memory per listed sample with an external id."""
+
+
+def _estimate_encoding(result: SelectionResult, media_type: str) -> int:
+    """Return the most bytes of memory while a selection is encoded."""
+    if media_type == media_types.BITMAP:
+        return 2 * result.bitmap.nbytes
+    per_sample = _LISTED_BYTES[media_type] + (0 if result.ids is None else _LISTED_ID_BYTES)
+    return result.n_samples + per_sample * bitmap.popcount(result.bitmap)
 
 
 def _encode_selection(result: SelectionResult, media_type: str) -> bytes:

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_core.types import EpochBits, RunSpec
+from mild_service.admission import Admission
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.config import Settings
@@ -22,6 +23,7 @@ from mild_service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
+from mild_service.ingest import LogAccumulator
 from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
@@ -53,15 +55,14 @@ async def run(store: Store) -> Run:
 
 @pytest.fixture
 def predictions(store: Store, settings: Settings) -> PredictionWriter:
-    ids, labels = ExternalIds(store, settings.id_cache_bytes), LabelsAndAudits(store, Telemetry())
-    return PredictionWriter(store, ids, labels, Sandbox(2**29, 60), settings, Telemetry())
+    telemetry = Telemetry()
+    admission = Admission(settings, telemetry)
+    ids, labels = ExternalIds(store, settings.id_cache_bytes, admission), LabelsAndAudits(store, telemetry)
+    return PredictionWriter(store, ids, labels, Sandbox(2**29, 60), settings, telemetry, admission)
 
 
-async def body(log: bytes, meanwhile: Meanwhile | None) -> AsyncIterator[bytes]:
-    """A log that is long enough to be read at once; then something happens before it ends."""
-    yield log + b"\n" * 2**20
-    if meanwhile is not None:
-        await meanwhile()
+async def body(log: bytes) -> AsyncIterator[bytes]:
+    yield log
 
 
 async def post(
@@ -75,7 +76,18 @@ async def post(
     meanwhile: Meanwhile | None = None,
 ) -> LogResult:
     log = as_ndjson([{"epoch": e, "sample": s, "correct": correct} for e in range(epochs) for s in samples])
-    return await predictions.merge_log(run, NDJSON, body(log, meanwhile), complete, attempt)
+    read_body = predictions._read_body
+
+    async def read_body_and_go_on(media_type: str, file: IO[bytes], accumulator: LogAccumulator) -> None:
+        """Let something happen once the log is read, and before it is merged."""
+        await read_body(media_type, file, accumulator)
+        patch.undo()
+        if meanwhile is not None:
+            await meanwhile()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "_read_body", read_body_and_go_on)
+        return await predictions.merge_log(run, NDJSON, body(log), complete, attempt)
 
 
 async def round_0(store: Store, run: Run) -> Round:
@@ -217,7 +229,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, meanwhi
 
 async def post_labels(predictions: PredictionWriter, run: Run, labels: NDArray[np.int64]) -> LogResult:
     records = [{"epoch": 0, "sample": i, "predicted": label, "label": label} for i, label in enumerate(labels.tolist())]
-    return await predictions.merge_log(run, NDJSON, body(as_ndjson(records), None), False, None)
+    return await predictions.merge_log(run, NDJSON, body(as_ndjson(records)), False, None)
 
 
 @pytest.mark.parametrize(

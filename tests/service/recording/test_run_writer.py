@@ -10,6 +10,7 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_core.types import EpochBits, RunSpec, SelectionOptions
+from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StaleAttempt
 from mild_service.models import CommitOutcome, Epoch, Round, Run
@@ -38,7 +39,7 @@ async def store(settings: Settings) -> AsyncIterator[Store]:
 @pytest.fixture
 async def runs(store: Store, settings: Settings) -> AsyncIterator[RunWriter]:
     telemetry = Telemetry()
-    computer = SelectionComputer(store, telemetry, settings)
+    computer = SelectionComputer(store, telemetry, settings, Admission(settings, telemetry))
     yield RunWriter(store, computer, settings, telemetry)
     await computer.aclose()
 

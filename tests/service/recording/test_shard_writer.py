@@ -8,6 +8,7 @@ from redis import Redis
 
 from mild_core import bitmap
 from mild_core.types import RunSpec
+from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.errors import EpochConflict, EpochGap, RunNotFound, StaleAttempt, StoreDamaged, StoreUnavailable
 from mild_service.models import Round, Run
@@ -47,7 +48,7 @@ def shards(store: Store, settings: Settings, telemetry: Telemetry) -> ShardWrite
 
 @pytest.fixture
 async def computer(store: Store, settings: Settings, telemetry: Telemetry) -> AsyncIterator[SelectionComputer]:
-    computer = SelectionComputer(store, telemetry, settings)
+    computer = SelectionComputer(store, telemetry, settings, Admission(settings, telemetry))
     yield computer
     await computer.aclose()
 

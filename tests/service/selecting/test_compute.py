@@ -9,6 +9,7 @@ from redis import Redis
 
 from mild_core import bitmap, selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
+from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.models import Run
@@ -40,7 +41,7 @@ class Replica:
 def replica(settings: Settings) -> Replica:
     assert settings.store_url is not None
     store, telemetry = open_store(settings, settings.store_url), Telemetry()
-    return Replica(store, telemetry, SelectionComputer(store, telemetry, Settings()))
+    return Replica(store, telemetry, SelectionComputer(store, telemetry, Settings(), Admission(Settings(), telemetry)))
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ async def test_a_cluster_gives_what_the_core_gives_and_bears_losses(scheduler: S
 def test_workers_read_the_parts_of_a_large_run_from_the_store(
     scheduler: Scheduler, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_samples, "_PART_BYTES", 1)
+    monkeypatch.setattr(stored_samples, "PART_BYTES", 1)
     scheduler.add_worker()
     n_samples = codec.CHUNK_SAMPLES + 999
     bodies = recording(n_samples, 6)

@@ -19,6 +19,7 @@ from mild_core.audit import Annotations, Audit
 from mild_core.errors import MildError
 from mild_core.selection import select
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
+from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable, WorkersUnavailable
 from mild_service.models import ComputedSelection, Run
@@ -35,6 +36,11 @@ pytestmark = pytest.mark.anyio
 OPTIONS = SelectionOptions()
 N = 2 * codec.CHUNK_SAMPLES + 999
 """Samples in three chunks, each of them a part in these tests."""
+
+
+def make_computer(store: Store, settings: Settings) -> SelectionComputer:
+    telemetry = Telemetry()
+    return SelectionComputer(store, telemetry, settings, Admission(settings, telemetry))
 
 
 @pytest.fixture(scope="module")
@@ -189,10 +195,10 @@ ALL_OPTIONS = [SelectionOptions(per_class=True), SelectionOptions(audit="fit"), 
 async def test_a_large_run_is_read_by_parts(
     request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch, url: str, executor: str
 ) -> None:
-    monkeypatch.setattr(stored_samples, "_PART_BYTES", 1)
+    monkeypatch.setattr(stored_samples, "PART_BYTES", 1)
     bits, annotations = draw_run()
     store = open_store(settings, request.getfixturevalue(url))
-    computer = SelectionComputer(store, Telemetry(), Settings(executor=executor))
+    computer = make_computer(store, Settings(executor=executor))
     run = await store_run(store, bits, annotations)
     for options in ALL_OPTIONS:
         evidence = await computer.evidence.gather(run, 0, options)
@@ -208,10 +214,10 @@ async def test_a_large_run_is_read_by_parts(
 async def test_a_part_is_sent_without_what_is_known_of_the_other_samples(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_samples, "_PART_BYTES", 1)
+    monkeypatch.setattr(stored_samples, "PART_BYTES", 1)
     bits, annotations = draw_run()
     run = await store_run(store, bits, annotations)
-    computer = SelectionComputer(store, Telemetry(), settings)
+    computer = make_computer(store, settings)
     samples = await computer.evidence.open_samples(await computer.evidence.gather(run, 0, ALL_OPTIONS[1]))
     assert samples.annotations.audit is not None
     sizes = [len(pickle.dumps(part)) for part in replace(samples, members=bitmap.full(N)).split()]
@@ -226,7 +232,7 @@ async def test_a_run_that_is_deleted_in_the_middle_is_not_found(
     run, _ = await store.runs.open(RunSpec("a", 500, ttl_seconds=600))
     for number, body in enumerate(recording(500, 6)):
         await store.epochs.commit(run, 0, number, PackedEpoch.from_bits(EpochBits.from_body(body, 500)), 1, False)
-    computer = SelectionComputer(store, Telemetry(), settings)
+    computer = make_computer(store, settings)
     open_samples = computer.evidence.open_samples
 
     async def open_and_delete(evidence: Evidence) -> StoredSamples:

@@ -1,0 +1,95 @@
+"""Estimates of memory against measured peaks, with the store and the threads of the service."""
+
+import tracemalloc
+from collections.abc import Awaitable
+
+import numpy as np
+import pytest
+
+from mild_core import bitmap
+from mild_core.inspect.sample_table import build_sample_table
+from mild_core.types import EpochBits, RunSpec, SelectionOptions
+from mild_service.admission import Admission
+from mild_service.config import Settings
+from mild_service.models import Run
+from mild_service.observability import Telemetry
+from mild_service.selecting.compute import SelectionComputer
+from mild_service.selecting.evidence import Evidence
+from mild_service.selecting.memory_use import MemoryUse
+from mild_service.selecting.selections import SelectionResult
+from mild_service.store import PackedEpoch, Store
+from mild_service.web import media_types
+from mild_service.web.responses import SELECTION_TYPES, _encode_selection, _estimate_encoding
+
+pytestmark = pytest.mark.anyio
+
+_FACTOR = 4.0
+"""Most that an estimate may exceed a peak; it never lies more than 5% below."""
+
+
+async def measure_peak(work: Awaitable[object]) -> int:
+    """Most bytes that are allocated at a time while `work` runs."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        await work
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def assert_estimate(estimate: int, peak: int) -> None:
+    assert 0.95 * peak <= estimate <= _FACTOR * peak, f"estimated {estimate}, measured {peak}"
+
+
+async def record(store: Store, n_samples: int, n_epochs: int, is_observed: bool) -> Run:
+    rng = np.random.default_rng(0)
+    run, _ = await store.runs.open(RunSpec("large", n_samples, ttl_seconds=600))
+    is_noisy = rng.random(n_samples) < 0.3
+    for epoch in range(n_epochs):
+        correct = bitmap.pack(rng.random(n_samples, dtype=np.float32) < np.where(is_noisy, 0.1, 0.3 + 0.7 * epoch / 20))
+        observed = bitmap.pack(rng.random(n_samples, dtype=np.float32) < 0.8) if is_observed else None
+        bits = EpochBits(n_samples, correct if observed is None else correct & observed, observed)
+        await store.epochs.commit(run, 0, epoch, PackedEpoch.from_bits(bits), 1, False)
+    return run
+
+
+@pytest.mark.parametrize(("n_epochs", "is_observed"), [(20, False), (20, True)])
+async def test_the_estimates_of_a_large_run_are_right(
+    store: Store, settings: Settings, n_epochs: int, is_observed: bool
+) -> None:
+    settings = settings.model_copy(update={"executor": "threads"})
+    run = await record(store, 6_000_000, n_epochs, is_observed)
+    telemetry = Telemetry()
+    computer = SelectionComputer(store, telemetry, settings, Admission(settings, telemetry))
+    evidence = await computer.evidence.gather(run, 0, SelectionOptions())
+    use = MemoryUse.of_evidence(evidence, settings.compute_workers)
+    assert not use.is_small or not is_observed
+    assert_estimate(use.set_bytes, await measure_peak(computer.compute(evidence)))
+    assert_estimate(use.detail_bytes, await measure_peak(computer.compute_detail(evidence)))
+    _, selection = await computer.compute_detail(evidence)
+    assert_estimate(use.table_bytes, await measure_peak(build_table(computer, evidence, selection)))
+    await computer.aclose()
+
+
+async def build_table(computer: SelectionComputer, evidence: Evidence, selection: object) -> object:
+    rounds = await computer.evidence.load_bits(evidence)
+    return build_sample_table(rounds, selection, None)  # type: ignore[arg-type]  # of the computer
+
+
+@pytest.mark.parametrize("media_type", SELECTION_TYPES)
+@pytest.mark.parametrize("share", [0.1, 1.0])
+async def test_the_estimate_of_an_answer_is_right(media_type: str, share: float) -> None:
+    n_samples = 1_000_000
+    kept = bitmap.pack(np.random.default_rng(0).random(n_samples) < share)
+    result = SelectionResult("", {}, n_samples, kept)
+
+    async def encode() -> bytes:
+        return _encode_selection(result, media_type)
+
+    assert_estimate(_estimate_encoding(result, media_type), await measure_peak(encode()))
+
+
+def test_a_bitmap_takes_a_fortieth_of_a_list() -> None:
+    result = SelectionResult("", {}, 10**6, bitmap.full(10**6))
+    assert 40 * _estimate_encoding(result, media_types.BITMAP) < _estimate_encoding(result, media_types.JSON)
