@@ -73,7 +73,7 @@ class RecordingTrainer(Trainer):
     def predicted(self, members: Bitmap) -> Logits:
         """Train on the members alone, and return everyone's logits, shape (n_samples, n_classes)."""
         self.train_comparison_network(members)
-        evaluate(self.train_state, self._images, self._settings, tracker=self._tracker)
+        evaluate(self.train_state, self._samples, self._settings, tracker=self._tracker)
         return self._tracker.take_logits()
 
 

@@ -210,10 +210,10 @@ def test_an_npz_may_hold_colour_and_no_truth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"x_train": np.zeros((12, 5), dtype=np.uint8)}, r"of shape \(12, 5\), one row of values .* save it as"),
+        ({"x_train": np.zeros((12, 5), dtype=np.uint8)}, r"of shape \(12, 5\), one row of values .* save pictures as"),
         ({"x_train": np.zeros((12, 5, 6, 1, 1), dtype=np.uint8)}, r"of shape \(12, 5, 6, 1, 1\)"),
         ({"x_train": np.zeros((11, 5, 6), dtype=np.uint8)}, "x_train: 11 images have 12 labels; give one each"),
-        ({"x_test": np.zeros((6, 5, 7), dtype=np.uint8)}, r"test images \(5, 7, 1\)"),
+        ({"x_test": np.zeros((6, 5, 7), dtype=np.uint8)}, r"test samples \(5, 7, 1\)"),
         ({"y_train_clean": np.zeros(3, dtype=np.int64)}, "3 true labels for 12 training samples"),
     ],
 )

@@ -88,7 +88,13 @@ def format_default(value: object) -> str:
 
 def test_the_document_lists_every_default_of_a_data_set() -> None:
     table = read_table("| setting | `digits` |")
-    columns: tuple[tuple[DatasetName, ...], ...] = (("digits",), ("mnist",), ("cifar10", "cifar100"), ("webvision",))
+    columns: tuple[tuple[DatasetName, ...], ...] = (
+        ("digits",),
+        ("mnist",),
+        ("cifar10", "cifar100"),
+        ("webvision",),
+        ("features",),
+    )
     assert set(table) == {name for names in columns for dataset in names for name in DEFAULTS[dataset]}
     for name, cells in table.items():
         for cell, datasets in zip(cells, columns, strict=True):
@@ -116,7 +122,7 @@ def test_the_document_lists_every_default_of_own_data() -> None:
 )
 def test_own_data_has_defaults_by_number_and_size(n_samples: int, side: int, expected: dict[str, object]) -> None:
     settings = TrainSettings.for_dataset("folder", epochs=7)
-    found = settings.with_size_defaults(n_samples, side, side // 2, given={"epochs"})
+    found = settings.with_size_defaults(n_samples, side, given={"epochs"})
     assert {name: getattr(found, name) for name in {**expected, "epochs": 0, "flip": 0}} == {
         **expected,
         "epochs": 7,
@@ -126,5 +132,5 @@ def test_own_data_has_defaults_by_number_and_size(n_samples: int, side: int, exp
 
 def test_published_data_and_a_limit_have_their_own_defaults() -> None:
     cifar = TrainSettings.for_dataset("cifar10")
-    assert cifar.with_size_defaults(600, 8, 8, given=()) == cifar
-    assert TrainSettings.for_dataset("npz", limit=600).with_size_defaults(60_000, 28, 28, given=()).batch_size == 32
+    assert cifar.with_size_defaults(600, 8, given=()) == cifar
+    assert TrainSettings.for_dataset("npz", limit=600).with_size_defaults(60_000, 28, given=()).batch_size == 32

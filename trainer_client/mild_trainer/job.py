@@ -133,8 +133,8 @@ class Job:
         from mild_trainer.training import preparation
 
         dataset = preparation.read_dataset(self.settings)
-        n_samples, height, width, _ = dataset.x_train.shape
-        return self.settings.with_size_defaults(n_samples, height, width, self.given), dataset
+        side = max(dataset.x_train.shape[1:3])
+        return self.settings.with_size_defaults(dataset.n_samples, side, self.given), dataset
 
     def _run_first_rank(self, console: Console) -> None:
         """Train in a single process or on the first rank, write the results, and print them."""

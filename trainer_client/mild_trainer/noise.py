@@ -17,7 +17,7 @@ A specification is ``none``, or a kind and a rate in 0..1, such as ``symmetric:0
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,7 @@ _RATE_SPREAD = 0.1
 
 
 def _draw_instance_noise(
-    labels: Labels, n_classes: int, rate: float, images: NDArray[np.uint8], rng: np.random.Generator
+    labels: Labels, n_classes: int, rate: float, images: NDArray[Any], rng: np.random.Generator
 ) -> Labels:
     """Draw labels that depend on the images: each sample has its own flip rate, and its pixels determine the new label.
 
@@ -122,7 +122,10 @@ def _draw_instance_noise(
     for label in range(n_classes):
         members = np.flatnonzero(labels == label)
         pixels = images[members].reshape(len(members), -1).astype(np.float32)
-        pixels = (pixels - pixels.mean(axis=0)) / (pixels.std(axis=0) + 1.0)
+        spread = pixels.std(axis=0)
+        # What hardly differs is not blown up: a grey level, or a thousandth of the features' common spread, is little.
+        little = 1.0 if images.dtype == np.uint8 else 1e-3 * spread.mean() or 1.0
+        pixels = (pixels - pixels.mean(axis=0)) / (spread + little)
         scores = pixels @ rng.standard_normal((pixels.shape[1], n_classes), dtype=np.float32)
         scores[:, label] = -np.inf
         cumulative = softmax(scores, axis=1).cumsum(axis=1, dtype=np.float64)
@@ -178,7 +181,7 @@ def parse_noise(spec: str) -> tuple[str, float]:
 
 
 def apply_noise(
-    spec: str, labels: Labels, n_classes: int, seed: int, images: NDArray[np.uint8] | None = None
+    spec: str, labels: Labels, n_classes: int, seed: int, images: NDArray[Any] | None = None
 ) -> tuple[Labels, NDArray[np.bool_]]:
     """Return noisy labels and the mask of the wrong ones among them, shape (n_samples,) each.
 
@@ -193,7 +196,7 @@ def apply_noise(
     seed
         Seed of the draw of the samples and of their labels.
     images
-        Shape (n_samples, height, width, n_channels), required for `instance` noise only.
+        The images, or features, shape (n_samples, …), required for `instance` noise only.
 
     Raises
     ------

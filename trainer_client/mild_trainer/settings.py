@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from mild_core.alarms import PATIENCE
 from mild_core.errors import ParameterError
@@ -14,8 +14,8 @@ from mild_core.types import Observe, Pass, SelectionOptions
 from mild_trainer import noise
 from mild_trainer.data import imbalance
 
-DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz", "folder", "webvision"]
-ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50"]
+DatasetName: TypeAlias = Literal["digits", "cifar10", "cifar100", "mnist", "npz", "features", "folder", "webvision"]
+ModelName: TypeAlias = Literal["resnet8", "resnet20", "resnet18", "resnet34", "resnet50", "linear", "mlp"]
 Weights: TypeAlias = Literal["fresh", "carry"]
 Use: TypeAlias = Literal["set", "weights"]
 FinishName: TypeAlias = Literal["none", "supervised", "mixmatch", "contrastive"]
@@ -23,6 +23,9 @@ Schedule: TypeAlias = Literal["cosine", "one-cycle", "constant"]
 PlantHow: TypeAlias = Literal["confused", "uniform"]
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 DataOn: TypeAlias = Literal["auto", "device", "host"]
+
+HEADS: tuple[ModelName, ...] = ("linear", "mlp")
+"""Networks for features; the others are for images."""
 
 DATA, TRAINING = "Data", "Training"
 """Groups of settings in the help of the command line."""
@@ -99,6 +102,13 @@ class TrainSettings:
     cutout: int = declare_field(
         0, "Cut a square of so many pixels a side out of every image, at random; 0: none.", 0, 4096, group=DATA
     )
+    dither: float = declare_field(
+        0.0,
+        "Of features: standard deviation of the noise on them, where bits are recorded too, in theirs; 0: none.",
+        0,
+        100,
+        group=DATA,
+    )
     finish: FinishName = declare_field(
         "none", "After the last round, train a fresh network: on the set, or with the dropped too.", group=TRAINING
     )
@@ -139,7 +149,7 @@ class TrainSettings:
 
     @classmethod
     def for_dataset(cls, dataset: DatasetName, **settings: Any) -> Self:
-        """Return the settings of a data set: its defaults, overridden by the `settings` that are not None.
+        """Return the settings of a data set: its and the network's defaults, or the `settings` not None.
 
         If only members are observed, no label is planted by default, as planted samples could never become members
         again.
@@ -152,22 +162,24 @@ class TrainSettings:
         overrides = {name: value for name, value in settings.items() if value is not None}
         if overrides.get("observe") == "members":
             overrides.setdefault("plant", 0.0)
-        return cls(**{"dataset": dataset, **DEFAULTS[dataset], **overrides}).checked()
+        defaults = dict(DEFAULTS[dataset])
+        defaults.update(MODEL_DEFAULTS.get(overrides.get("model", defaults["model"]), {}))
+        return cls(**{"dataset": dataset, **defaults, **overrides}).checked()
 
-    def with_size_defaults(self, n_samples: int, height: int, width: int, given: Collection[str]) -> Self:
+    def with_size_defaults(self, n_samples: int, side: int, given: Collection[str]) -> Self:
         """Return a copy with the defaults of own data (`OWN_DATA`) for these images; of other data sets, self.
 
         Parameters
         ----------
-        n_samples, height, width
-            Number and size of the training images.
+        n_samples, side
+            Number of the training images, and pixels of their longer side.
         given
             Names of the settings that keep their values.
         """
         if self.dataset not in OWN_DATA:
             return self
         n_samples = min(n_samples, self.limit or n_samples)
-        defaults = choose_size_defaults(n_samples, max(height, width))
+        defaults = choose_size_defaults(n_samples, side)
         return replace(self, **{name: value for name, value in defaults.items() if name not in given}).checked()
 
     def checked(self) -> Self:
@@ -187,7 +199,22 @@ class TrainSettings:
                 f"plant is {self.plant} and observe is members: whoever is planted is never seen with an own label "
                 "and could never return; plant 0, or observe all or mixed"
             )
+        self._check_kind()
         return self
+
+    def _check_kind(self) -> None:
+        """Raise ParameterError if the network or a setting is for the other kind of samples."""
+        if (self.dataset == "features") != (self.model in HEADS):
+            fitting = [name for name in get_args(ModelName) if (name in HEADS) == (self.dataset == "features")]
+            samples = "vectors" if self.dataset == "features" else "images"
+            raise ParameterError(
+                f"model is {self.model} and dataset is {self.dataset}, which holds {samples}; "
+                f"give one of {', '.join(fitting)}"
+            )
+        if self.dataset == "features" and self.data_on == "host":
+            raise ParameterError("data_on is host, and features are kept on the device; give auto or device")
+        if self.dataset != "features" and self.dither:
+            raise ParameterError(f"dither is {self.dither:g}, and {self.dataset} holds no features; give 0, or --pad")
 
     def count_epochs(self, round: int) -> int:
         """Return the number of epochs of a round."""
@@ -260,7 +287,20 @@ DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
         "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
         "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
         "npz": choose_size_defaults(10_000, 32),
+        "features": {
+            "model": "linear",
+            "epochs": 20,
+            "batch_size": 128,
+            "lr": 0.016,
+            "weight_decay": 1.0,
+            "label_smoothing": 0.1,
+            "dither": 1.0,
+            "pad": 0,
+        },
         "webvision": {"model": "resnet50", "epochs": 30, "batch_size": 64, "lr": 0.05, "pad": 8, "flip": True},
         "folder": choose_size_defaults(10_000, 32),
     }
 )
+
+MODEL_DEFAULTS: Mapping[ModelName, Mapping[str, Any]] = MappingProxyType({"mlp": {"weight_decay": 0.1}})
+"""Defaults of a network in place of those of the data set: what decays a linear head well makes both layers vanish."""

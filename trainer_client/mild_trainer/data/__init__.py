@@ -7,7 +7,7 @@ from types import MappingProxyType
 from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset, check_dataset
 from mild_trainer.data.folder import load_folder, load_webvision
-from mild_trainer.data.npz import load_npz
+from mild_trainer.data.npz import load_features, load_npz
 from mild_trainer.data.published import load_cifar10, load_cifar100, load_digits, load_mnist
 
 __all__ = ["ClassFilter", "Dataset", "guess_dataset", "load"]
@@ -19,6 +19,7 @@ _LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingP
         "cifar100": lambda data_dir, _: load_cifar100(data_dir),
         "mnist": load_mnist,
         "npz": load_npz,
+        "features": load_features,
         "folder": load_folder,
         "webvision": load_webvision,
     }

@@ -1,12 +1,13 @@
-"""`Dataset`, which holds images as bytes and labels as integers in memory."""
+"""`Dataset`, which holds images as bytes, or features as floats, and labels as integers in memory."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_trainer import noise
+from mild_trainer.data.feature_arrays import compute_feature_statistics
 from mild_trainer.errors import DataError
 
 
@@ -19,7 +20,8 @@ class Dataset:
     name
         Name in reports.
     x_train, x_test
-        Shape (n_samples, height, width, n_channels), uint8. There may be no test samples.
+        Images: shape (n_samples, height, width, n_channels), uint8. Features: shape (n_samples, n_features), float16 or
+        float32. There may be no test samples.
     y_train, y_test
         Shape (n_samples,), int64, the given labels.
     n_classes
@@ -36,9 +38,9 @@ class Dataset:
     """
 
     name: str
-    x_train: NDArray[np.uint8]
+    x_train: NDArray[Any]
     y_train: NDArray[np.int64]
-    x_test: NDArray[np.uint8]
+    x_test: NDArray[Any]
     y_test: NDArray[np.int64]
     n_classes: int
     y_train_clean: NDArray[np.int64] | None = None
@@ -50,6 +52,11 @@ class Dataset:
     def n_samples(self) -> int:
         """Number of training samples."""
         return len(self.y_train)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the samples are vectors of features, and not images."""
+        return self.x_train.ndim == 2
 
     @property
     def clean(self) -> NDArray[np.bool_] | None:
@@ -70,10 +77,12 @@ class Dataset:
         classes = [f"{self.get_class_name(label)} {count:,}" for label, count in enumerate(counts[:_MAX_LISTED])]
         if self.n_classes > _MAX_LISTED:
             classes.append(f"and {self.n_classes - _MAX_LISTED:,} more")
-        height, width, n_channels = self.x_train.shape[1:]
-        test = f"{len(self.y_test):,} test images" if len(self.y_test) else "no test images"
+        shape, noun = "x".join(map(str, self.x_train.shape[1:])), "images"
+        if self.has_features:
+            shape, noun = f"{self.x_train.shape[1]:,} features", "samples"
+        test = f"{len(self.y_test):,} test {noun}" if len(self.y_test) else f"no test {noun}"
         return (
-            f"{self.name}: {self.n_samples:,} training and {test} of {height}x{width}x{n_channels}, "
+            f"{self.name}: {self.n_samples:,} training and {test} of {shape}, "
             f"{self.n_classes:,} classes: {', '.join(classes)}"
         )
 
@@ -89,10 +98,12 @@ class Dataset:
         return replace(self, y_train=noisy_labels, y_train_clean=true_labels)
 
     def compute_channel_statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the mean and standard deviation of the training bytes, shape (n_channels,) each.
+        """Return the mean and standard deviation of each channel's training bytes, or of each feature.
 
-        The standard deviation of a constant channel is 1.
+        Both have the shape (n_channels,) or (n_features,). The standard deviation of what is constant is 1.
         """
+        if self.has_features:
+            return compute_feature_statistics(self.x_train)
         counts = [np.bincount(self.x_train[..., c].ravel(), minlength=256) for c in range(self.x_train.shape[-1])]
         values = np.arange(256, dtype=np.float64)
         shares = np.stack(counts) / max(1, self.x_train[..., 0].size)
@@ -139,6 +150,14 @@ def _draw_balanced(labels: NDArray[np.int64], n_samples: int, rng: np.random.Gen
     return order[np.argsort(rank_in_class[order], kind="stable")[:n_samples]]
 
 
+def _is_image_array(samples: NDArray[Any]) -> bool:
+    return samples.ndim == 4 and samples.dtype == np.uint8
+
+
+def _is_feature_array(samples: NDArray[Any]) -> bool:
+    return samples.ndim == 2 and samples.dtype in (np.float16, np.float32)
+
+
 def check_dataset(data: Dataset) -> Dataset:
     """Return `data` after checking that it can be trained on.
 
@@ -148,13 +167,13 @@ def check_dataset(data: Dataset) -> Dataset:
         If there are no training samples, arrays do not match or are of another type, or a label is of no class.
     """
     for part, images, labels in (("training", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
-        if images.ndim != 4 or images.dtype != np.uint8:
+        if images.ndim != data.x_train.ndim or not (_is_image_array(images) or _is_feature_array(images)):
             raise DataError(
-                f"{data.name}: {part} images are {images.dtype} of shape {images.shape}; "
-                "give uint8 of shape (n, height, width) or (n, height, width, channels)"
+                f"{data.name}: {part} samples are {images.dtype} of shape {images.shape}; "
+                "give uint8 of shape (n, height, width, channels), or features as float32 of shape (n, n_features)"
             )
         if len(images) != len(labels) or (part == "training" and not len(labels)):
-            raise DataError(f"{data.name}: {len(images)} {part} images have {len(labels)} labels; give one each")
+            raise DataError(f"{data.name}: {len(images)} {part} samples have {len(labels)} labels; give one each")
         if labels.min(initial=0) < 0 or labels.max(initial=0) >= data.n_classes:
             raise DataError(
                 f"{data.name}: {part} labels run over {labels.min()}..{labels.max()}, "
@@ -162,8 +181,8 @@ def check_dataset(data: Dataset) -> Dataset:
             )
     if data.x_train.shape[1:] != data.x_test.shape[1:]:
         raise DataError(
-            f"{data.name}: training images are {data.x_train.shape[1:]}, test images {data.x_test.shape[1:]}; "
-            "give both the same height, width and channels"
+            f"{data.name}: training samples are {data.x_train.shape[1:]}, test samples {data.x_test.shape[1:]}; "
+            "give both the same height, width and channels, or the same features"
         )
     if data.y_train_clean is not None and data.y_train_clean.shape != data.y_train.shape:
         raise DataError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mild_core.errors import get_reason
 from mild_trainer.errors import DataError
+from mild_trainer.memory import measure_free_bytes
 
 # The globals in pickles of arrays and numbers, under the names of old and new numpy.
 _ALLOWED_GLOBALS = {
@@ -98,12 +99,26 @@ def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str,
             if not file.read(6).startswith(_MAGIC):
                 raise DataError(f"{path} is no .npy or .npz; {remedy}")
             file.seek(0)
+            _check_memory(path)
             content = np.load(file, allow_pickle=False)
             return {array_name: content} if isinstance(content, np.ndarray) else dict(content)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {remedy}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({get_reason(error)}); {remedy}") from error
+
+
+def _check_memory(path: Path) -> None:
+    """Raise DataError if the arrays of a file take more memory than is free."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        n_bytes = sum(member.file_size for member in archive.infolist())
+    if n_bytes > (free := measure_free_bytes()):
+        raise DataError(
+            f"{path} holds arrays of {n_bytes:,} bytes, and {free:,.0f} bytes of memory are free; save them in a "
+            "smaller type, or fewer samples"
+        )
 
 
 def read_torch_arrays(path: Path, remedy: str, array_name: str | None = None) -> dict[str, Any]:

@@ -39,11 +39,12 @@ def render_model_card(results: Mapping[str, Any], selection: Mapping[str, Any] |
         The set's selection as it is now, with what has been audited since; None for that of `results`.
     """
     data, settings = results["dataset"], results["settings"]
+    task, n_inputs = _get_task(results), data["shape"][-1]
     name = f"{settings['model']} on {summary.describe_data(results)}"
     published = {key: value for key, value in settings.items() if key != "data_dir"}  # a card may be published
     front_matter = {
         "library_name": "pytorch",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": task,
         "tags": ["mild-selection", "noisy-labels", settings["model"]],
         "model-index": [{"name": name, "results": _list_results(results)}],
     }
@@ -73,14 +74,13 @@ No further round: {_format_cell(results["ended"])}.
 
 ## Loading
 
-Images are float32 of shape (n, {data["image"][-1]}, {data["image"][0]}, {data["image"][1]}), made of bytes that were
-normalised by the mean and standard deviation of the training set's channels.
+{_describe_input(data)}
 
 ```python
 import safetensors.torch
-from mild_trainer.training.resnet import build_resnet
+from mild_trainer.training.network import build_network
 
-model = build_resnet("{settings["model"]}", n_channels={data["image"][-1]}, n_classes={data["num_classes"]})
+model = build_network("{settings["model"]}", n_inputs={n_inputs}, n_classes={data["num_classes"]})
 safetensors.torch.load_model(model, "model.safetensors")
 model.eval()
 ```
@@ -91,6 +91,25 @@ model.eval()
 {json.dumps(published, indent=2)}
 ```
 """
+
+
+def _get_task(results: Mapping[str, Any]) -> str:
+    """Return the task of the network, as model hubs name it."""
+    return "image-classification" if results["dataset"]["kind"] == "images" else "tabular-classification"
+
+
+def _describe_input(data: Mapping[str, Any]) -> str:
+    """Return what the network takes."""
+    if data["kind"] == "features":
+        return (
+            f"Features are float32 of shape (n, {data['shape'][0]}), less the mean of the training set's, and divided\n"
+            "by their standard deviation (1 for a feature that is constant there)."
+        )
+    height, width, n_channels = data["shape"]
+    return (
+        f"Images are float32 of shape (n, {n_channels}, {height}, {width}), made of bytes that were\n"
+        "normalised by the mean and standard deviation of the training set's channels."
+    )
 
 
 def _render_statements(results: Mapping[str, Any], selection: Mapping[str, Any] | None) -> str:
@@ -110,7 +129,7 @@ def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values of the measured facts."""
     data, noise = results["dataset"], results["noise"]
     facts = [
-        ("data set", f"{data['name']}: {data['num_samples']:,} training and {data['num_test']:,} test images"),
+        ("data set", f"{data['name']}: {summary.count_samples(results)}"),
         ("classes", str(data["num_classes"])),
         ("noise", noise["spec"]),
         ("share of wrong labels, true", summary.format_number(noise["actual"])),
@@ -136,7 +155,7 @@ def _list_results(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     data = results["dataset"]["name"]
     return [
         {
-            "task": {"type": "image-classification"},
+            "task": {"type": _get_task(results)},
             "dataset": {"name": data, "type": data},
             "metrics": [{"type": "accuracy", "value": last_training["test_accuracy"]}],
         }

@@ -83,7 +83,7 @@ def render_report(
     ]
     return html.render_page(
         summary.describe_data(results),
-        f"{data['num_samples']:,} training and {data['num_test']:,} test images of {data['num_classes']} classes; "
+        f"{summary.count_samples(results)} of {data['num_classes']} classes; "
         f"{settings['model']}, {settings['epochs']} epochs a round, observe {settings['observe']}, "
         f"seed {settings['seed']}.",
         "\n".join(filter(None, sections)),

@@ -175,7 +175,7 @@ def gather_samples(
     else:
         rows = [format_data_row(samples, index, data, predicted) for index in first_indices.tolist()]
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)
-    images = [None] * len(rows) if data is None else _get_scaled_images(data, first_indices)
+    images = [None] * len(rows) if data is None or data.has_features else _get_scaled_images(data, first_indices)
     suspicious = tuple(
         SuspiciousSample(index, name, given, suggested, posterior, kept, image)
         for (index, name, given, suggested, _, posterior, kept, _), image in zip(rows, images, strict=True)

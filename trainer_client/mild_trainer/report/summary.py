@@ -113,6 +113,13 @@ def describe_data(results: Mapping[str, Any]) -> str:
     return f"{results['dataset']['name']}, {'labels as given' if noise == 'none' else f'noise {noise}'}"
 
 
+def count_samples(results: Mapping[str, Any]) -> str:
+    """Return the numbers of training and test samples of a ``summary.json`` in words."""
+    data = results["dataset"]
+    noun = "images" if data["kind"] == "images" else "samples"
+    return f"{data['num_samples']:,} training and {data['num_test']:,} test {noun}"
+
+
 def describe_last_set(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> list[Statement]:
     """Describe what is known of the clean set of a ``summary.json``, the fit's own figures last.
 
@@ -298,7 +305,8 @@ def summarise_training(history: History) -> dict[str, Any]:
             "num_samples": data.n_samples,
             "num_test": len(data.y_test),
             "num_classes": data.n_classes,
-            "image": list(data.x_train.shape[1:]),
+            "kind": "features" if data.has_features else "images",
+            "shape": list(data.x_train.shape[1:]),
         },
         "noise": {"spec": settings.noise, "actual": history.true_noise},
         "verified": None

@@ -1,6 +1,5 @@
 """Batches of images, normalised and augmented on the training device."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mild_trainer.settings import DataOn
+from mild_trainer.training.device_samples import Batches, compute_part_sizes, split_evenly
 from mild_trainer.training.image_storage import store_images
 
 # Number of pixel values in a slab: several small batches that are augmented together, to launch fewer kernels.
@@ -87,22 +87,9 @@ class DeviceImages:
         self._rows = torch.arange(self.height, device=device)
         self._columns = torch.arange(self.width, device=device)
 
-    def iter_augmented(
-        self, indices: Tensor, batch_size: int, generator: torch.Generator
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield batches (indices, images, labels) of augmented images, in the order of `indices`.
-
-        Parameters
-        ----------
-        indices
-            Shape (n,), the samples, on the device.
-        batch_size
-            Number of samples in a batch; a single last sample joins the previous batch, since batch statistics need
-            two.
-        generator
-            Random generator of the same device, which draws the augmentation.
-        """
-        slab_sizes = _compute_part_sizes(len(indices), self._count_slab_batches(batch_size) * batch_size)
+    def iter_augmented(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
+        """Yield batches (indices, images, labels) of augmented images, in the order of `indices`."""
+        slab_sizes = compute_part_sizes(len(indices), self._count_slab_batches(batch_size) * batch_size)
         for slab, padded, rows_of_part in self._storage.iter_parts(indices, slab_sizes):
             n = len(slab)
             rows = self._rows + self._draw_shifts(n, generator)
@@ -115,24 +102,19 @@ class DeviceImages:
             images = self._normalise(padded[rows_of_part[:, None, None], rows[:, :, None], columns[:, None, :]])
             if self.augmentation.cutout:
                 images.masked_fill_(self._draw_holes(n, generator), 0)
-            sizes = _compute_part_sizes(n, batch_size)
+            sizes = compute_part_sizes(n, batch_size)
             yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
 
-    def iter_plain(self, indices: Tensor | None, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield batches (indices, images, labels) without augmentation, in the order of `indices`.
+    def iter_recorded(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
+        """Yield batches (indices, images, labels) without augmentation: nothing is drawn for a recording pass."""
+        return self.iter_plain(indices, batch_size)
 
-        Parameters
-        ----------
-        indices
-            Shape (n,), the samples, on the device; None for all samples.
-        batch_size
-            Number of samples in a batch; the last batch may be smaller.
-        """
+    def iter_plain(self, indices: Tensor | None, batch_size: int) -> Batches:
+        """Yield batches (indices, images, labels) without augmentation, in the order of `indices`; None for all."""
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.device)
-        pad, n = self.augmentation.pad, len(indices)
-        sizes = [min(batch_size, n - first) for first in range(0, n, batch_size)]
-        for batch, padded, rows_of_part in self._storage.iter_parts(indices, sizes):
+        pad = self.augmentation.pad
+        for batch, padded, rows_of_part in self._storage.iter_parts(indices, split_evenly(len(indices), batch_size)):
             inner = padded[:, pad : pad + self.height, pad : pad + self.width]
             yield batch, self._normalise(inner[rows_of_part]), self.labels[batch]
 
@@ -162,14 +144,3 @@ class DeviceImages:
         """Return the number of batches in a slab."""
         values: int = batch_size * self.height * self.width * self.n_channels
         return max(1, _SLAB_VALUES // values)
-
-
-def _compute_part_sizes(n_samples: int, part_size: int) -> list[int]:
-    """Return the sizes of parts of `part_size` samples; a single last sample joins the previous part."""
-    sizes = [part_size] * (n_samples // part_size)
-    n_left = n_samples % part_size
-    if n_left == 1 and sizes:
-        sizes[-1] += 1
-    elif n_left:
-        sizes.append(n_left)
-    return sizes

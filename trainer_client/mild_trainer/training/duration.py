@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.augment import DeviceImages
+from mild_trainer.training.device_samples import DeviceSamples
 from mild_trainer.training.engine import TrainState, train_epoch
 
 EARLY_EPOCHS = 2
@@ -20,7 +20,7 @@ _LONGEST_TIMING = 1.0
 
 
 def estimate_duration(
-    settings: TrainSettings, train_state: TrainState, images: DeviceImages, n_test: int
+    settings: TrainSettings, train_state: TrainState, samples: DeviceSamples, n_test: int
 ) -> float | None:
     """Return how many seconds a training takes at most, roughly; None where a network is compiled first.
 
@@ -32,19 +32,19 @@ def estimate_duration(
         Settings of the training.
     train_state
         The network.
-    images, n_test
-        The training images, and the number of test images.
+    samples, n_test
+        The training samples, and the number of test samples.
     """
-    if settings.compile or images.n_samples < _WARM_UP:
+    if settings.compile or samples.n_samples < _WARM_UP:
         return None
-    _time_samples(settings, train_state, images, _WARM_UP)  # the first batch chooses algorithms
-    n_timed = min(_TIMED, images.n_samples)
-    seconds = _time_samples(settings, train_state, images, n_timed)
-    full = min(4 * settings.batch_size, images.n_samples)
+    _time_samples(settings, train_state, samples, _WARM_UP)  # the first batch chooses algorithms
+    n_timed = min(_TIMED, samples.n_samples)
+    seconds = _time_samples(settings, train_state, samples, n_timed)
+    full = min(4 * settings.batch_size, samples.n_samples)
     if seconds * full / n_timed < _LONGEST_TIMING:
         n_timed = full
-        seconds = _time_samples(settings, train_state, images, n_timed)
-    return float(seconds / n_timed) * _count_samples(settings, images.n_samples, n_test)
+        seconds = _time_samples(settings, train_state, samples, n_timed)
+    return float(seconds / n_timed) * _count_samples(settings, samples.n_samples, n_test)
 
 
 def _count_samples(settings: TrainSettings, n_samples: int, n_test: int) -> float:
@@ -59,13 +59,13 @@ def _count_samples(settings: TrainSettings, n_samples: int, n_test: int) -> floa
     return cost
 
 
-def _time_samples(settings: TrainSettings, train_state: TrainState, images: DeviceImages, n_samples: int) -> float:
+def _time_samples(settings: TrainSettings, train_state: TrainState, samples: DeviceSamples, n_samples: int) -> float:
     """Return the seconds that training on the first `n_samples` takes."""
     device = train_state.context.device
     members = torch.arange(n_samples, device=device)
     generator = torch.Generator(device).manual_seed(0)
     started = time.perf_counter()
-    loss, _ = train_epoch(train_state, images, members, replace(settings, epochs=1), 0, generator)
+    loss, _ = train_epoch(train_state, samples, members, replace(settings, epochs=1), 0, generator)
     float(loss)  # waits for the device
     return time.perf_counter() - started
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 from mild_client import CorrectnessTracker
 from mild_core.errors import ParameterError
 from mild_trainer.settings import DeviceName, Schedule, TrainSettings
-from mild_trainer.training import resnet
-from mild_trainer.training.augment import DeviceImages
+from mild_trainer.training.device_samples import DeviceSamples
 from mild_trainer.training.distributed import SINGLE_PROCESS, Ranks
+from mild_trainer.training.network import build_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ class TrainState:
         Name of the network, and parameters of the optimiser.
     context
         Device, precision and rank of the training.
-    n_channels
-        Number of channels of the images.
+    n_inputs
+        Number of channels of the images, or of features.
     n_classes
         Number of classes of the labels.
 
@@ -128,10 +128,10 @@ class TrainState:
         The optimiser of the network's weights.
     """
 
-    def __init__(self, settings: TrainSettings, context: ComputeContext, n_channels: int, n_classes: int) -> None:
+    def __init__(self, settings: TrainSettings, context: ComputeContext, n_inputs: int, n_classes: int) -> None:
         self.context = context
-        self._settings, self._n_channels, self._n_classes = settings, n_channels, n_classes
-        self.model = resnet.build_resnet(settings.model, n_channels, n_classes)
+        self._settings, self._n_inputs, self._n_classes = settings, n_inputs, n_classes
+        self.model = build_network(settings.model, n_inputs, n_classes)
         self.model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stubs
         if settings.compile:
             self.model.compile()
@@ -144,7 +144,7 @@ class TrainState:
         The weights are copied into the same module, so that a compiled network stays compiled.
         """
         torch.manual_seed(seed)
-        fresh_model = resnet.build_resnet(self._settings.model, self._n_channels, self._n_classes)
+        fresh_model = build_network(self._settings.model, self._n_inputs, self._n_classes)
         self.model.load_state_dict(fresh_model.state_dict())
         self.reset_optimiser()
 
@@ -164,7 +164,7 @@ class TrainState:
 
 def train_epoch(
     train_state: TrainState,
-    images: DeviceImages,
+    samples: DeviceSamples,
     members: Tensor,
     settings: TrainSettings,
     epoch: int,
@@ -178,7 +178,7 @@ def train_epoch(
     ----------
     train_state
         The network and its optimiser, changed in place.
-    images
+    samples
         The data set.
     members
         Shape (n_members,), indices of the training samples, on the device.
@@ -208,7 +208,7 @@ def train_epoch(
     n_correct = torch.zeros((), dtype=torch.int64, device=context.device)
 
     for step, (indices, x, labels) in enumerate(
-        images.iter_augmented(order, batch_size, ranks.derive_generator(generator))
+        samples.iter_augmented(order, batch_size, ranks.derive_generator(generator))
     ):
         for group in optimiser.param_groups:
             group["lr"] = compute_learning_rate(
@@ -247,18 +247,19 @@ def _compute_loss(logits: Tensor, labels: Tensor, label_smoothing: float, weight
 @torch.inference_mode()
 def evaluate(
     train_state: TrainState,
-    images: DeviceImages,
+    samples: DeviceSamples,
     settings: TrainSettings,
     indices: Tensor | None = None,
     tracker: CorrectnessTracker | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Measure the accuracy of the network without augmentation.
+    """Measure the accuracy of the network, and record who is classified correctly.
 
     Parameters
     ----------
     train_state
         The network, which is switched to evaluation mode.
-    images
+    samples
         The data set.
     settings
         Settings of the training, for the batch size.
@@ -266,6 +267,9 @@ def evaluate(
         Shape (n,), the samples, on the device; None for all samples.
     tracker
         Records whether the samples are classified correctly; None records nothing.
+    generator
+        Random generator of the device for a recording pass, which draws the dither of features; None changes nothing
+        about the samples.
 
     Returns
     -------
@@ -276,10 +280,13 @@ def evaluate(
     train_state.model.eval()
     n_correct = torch.zeros((), dtype=torch.int64, device=context.device)
     if indices is None:
-        indices = torch.arange(images.n_samples, device=context.device)
-    for batch, x, labels in images.iter_plain(
-        context.ranks.shard(indices), context.get_eval_batch_size(settings.batch_size)
-    ):
+        indices = torch.arange(samples.n_samples, device=context.device)
+    shard, batch_size = context.ranks.shard(indices), context.get_eval_batch_size(settings.batch_size)
+    if generator is None:
+        batches = samples.iter_plain(shard, batch_size)
+    else:
+        batches = samples.iter_recorded(shard, batch_size, context.ranks.derive_generator(generator))
+    for batch, x, labels in batches:
         with context.autocast():
             logits = train_state.model(x)
         n_correct += (logits.argmax(1) == labels).sum()
@@ -289,9 +296,9 @@ def evaluate(
 
 
 @torch.inference_mode()
-def predict_classes(train_state: TrainState, images: DeviceImages, settings: TrainSettings) -> Tensor:
+def predict_classes(train_state: TrainState, samples: DeviceSamples, settings: TrainSettings) -> Tensor:
     """Return the class that the network predicts for every sample, shape (n_samples,), on the device."""
     train_state.model.eval()
     with train_state.context.autocast():
-        batches = images.iter_plain(None, train_state.context.get_eval_batch_size(settings.batch_size))
+        batches = samples.iter_plain(None, train_state.context.get_eval_batch_size(settings.batch_size))
         return torch.cat([train_state.model(x).argmax(1) for _, x, _ in batches])

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mild_core.errors import ParameterError
+from mild_trainer import memory
 from mild_trainer.settings import DataOn
 
 N_BUFFERS = 3
@@ -198,7 +199,7 @@ def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data
     """
     n_samples, height, width, n_channels = images.shape
     n_bytes = images.nbytes + n_samples * (height + 2 * pad) * (width + 2 * pad) * n_channels  # both, while it pads
-    free = _measure_free_bytes(device)
+    free = measure_free_bytes(device)
     if data_on == "device" and n_bytes > free:
         raise ParameterError(
             f"data_on is device, and {n_samples:,} images take {n_bytes:,} bytes of the {free:,.0f} that are free "
@@ -208,8 +209,10 @@ def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data
     return DeviceImageStorage(images, pad, device) if on_device else HostImageStorage(images, pad, device)
 
 
-def _measure_free_bytes(device: torch.device) -> float:
-    """Return the free bytes of a GPU, including those that torch has reserved; infinity for other devices."""
+def measure_free_bytes(device: torch.device) -> float:
+    """Return the free bytes of a device, on a GPU including those that torch has reserved; infinity if not known."""
+    if device.type == "cpu":
+        return memory.measure_free_bytes()
     if device.type != "cuda":
         return inf
     free, _ = torch.cuda.mem_get_info(device)

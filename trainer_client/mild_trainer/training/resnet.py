@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mild_trainer.settings import ModelName
+from mild_trainer.training.heads import Network
 
 
 def _make_conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -61,7 +62,7 @@ class Bottleneck(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Network):
     """Residual network with global average pooling and a linear layer.
 
     Every stage after the first halves the image size and doubles the width.
@@ -97,11 +98,6 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images (n_batch, n_channels, height, width) to logits (n_batch, n_classes)."""
-        logits: Tensor = self.head(self.compute_features(x))
-        return logits
 
     def compute_features(self, x: Tensor) -> Tensor:
         """Map images (n_batch, n_channels, height, width) to the linear layer's input (n_batch, n_features)."""

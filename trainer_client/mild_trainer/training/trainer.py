@@ -18,6 +18,8 @@ from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
 from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.device_features import DeviceFeatures
+from mild_trainer.training.device_samples import DeviceSamples
 from mild_trainer.training.duration import EARLY_EPOCHS, estimate_duration
 from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict_classes, train_epoch
 from mild_trainer.training.finetune import FinishResult, train_finish
@@ -54,12 +56,9 @@ class Trainer:
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
         self._settings, self._data = settings, data
         self._context = ComputeContext.from_settings(settings)
-        device, dtype, data_on = self._context.device, self._context.dtype, settings.data_on
-        mean, std = data.compute_channel_statistics()
-        augmentation = Augmentation(settings.pad, settings.flip, settings.cutout)
-        self._images = DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, augmentation, data_on)
-        self._test_images = DeviceImages(data.x_test, data.y_test, mean, std, device, dtype, data_on=data_on)
-        self._given_labels = self._images.labels
+        device = self._context.device
+        self._samples, self._test_samples = place_samples(settings, data, self._context)
+        self._given_labels = self._samples.labels
         self.held_out = hold_out_samples(data.y_train, settings.validation, settings.seed)
         self.trainable = bitmap.full(data.n_samples) & ~self.held_out
         self._held_out_indices, self._trainable_indices = (
@@ -76,7 +75,7 @@ class Trainer:
 
         The network is to be initialised afterwards.
         """
-        return estimate_duration(self._settings, self.train_state, self._images, len(self._data.y_test))
+        return estimate_duration(self._settings, self.train_state, self._samples, len(self._data.y_test))
 
     def describe_device(self) -> str:
         """Return the device in words, such as ``cpu, 2 threads``."""
@@ -100,7 +99,7 @@ class Trainer:
             return None
         predicted = None
         if settings.plant_how == "confused":
-            predicted = predict_early(self.train_state, self._images, settings, self._trainable_indices)
+            predicted = predict_early(self.train_state, self._samples, settings, self._trainable_indices)
         return planting.plant_labels(
             data.y_train, data.n_classes, settings.plant, settings.seed, predicted, self.held_out
         )
@@ -130,13 +129,13 @@ class Trainer:
         """
         settings, train_state, tracker = self._get_round_settings(round), self.train_state, self._tracker
         started = time.perf_counter()
-        self._images.labels = self._given_labels if round or self._planted_labels is None else self._planted_labels
+        self._samples.labels = self._given_labels if round or self._planted_labels is None else self._planted_labels
         training_tracker = None if settings.observe == "all" else tracker
-        generator = self._make_generator(round, epoch)
+        generator = self._make_generator(1, round, epoch)
         member_indices = self._to_indices(members)
         loss, accuracy = train_epoch(
             train_state,
-            self._images,
+            self._samples,
             member_indices,
             settings,
             epoch,
@@ -144,16 +143,17 @@ class Trainer:
             training_tracker,
             self._normalise_weights(weights, member_indices),
         )
+        recording_generator = self._make_generator(4, round, epoch)
         n_evaluated = 0
         if settings.observe == "all":
             n_evaluated = len(self._trainable_indices)
-            evaluate(train_state, self._images, settings, self._trainable_indices, tracker)
+            evaluate(train_state, self._samples, settings, self._trainable_indices, tracker, recording_generator)
         elif settings.observe == "mixed":
             non_members = self._to_indices(self.trainable & ~members)
             n_evaluated = len(non_members)
-            evaluate(train_state, self._images, settings, non_members, tracker)
-        test_accuracy = evaluate(train_state, self._test_images, settings)
-        validation_accuracy = evaluate(train_state, self._images, settings, self._held_out_indices)
+            evaluate(train_state, self._samples, settings, non_members, tracker, recording_generator)
+        test_accuracy = evaluate(train_state, self._test_samples, settings)
+        validation_accuracy = evaluate(train_state, self._samples, settings, self._held_out_indices)
         bits = tracker.take()
         if settings.observe == "members":  # implied by the run's `observe`
             bits = EpochBits(bits.n_samples, bits.correct)
@@ -174,18 +174,19 @@ class Trainer:
     def train_comparison_network(self, members: Bitmap) -> float | None:
         """Train new weights on the given labels of the members, and return the test accuracy; no bits are recorded."""
         self.initialise_round(0)
-        self._images.labels = self._given_labels
+        self._samples.labels = self._given_labels
         member_indices = self._to_indices(members)
         settings = self._get_round_settings(0)
         for epoch in range(settings.epochs):
-            train_epoch(self.train_state, self._images, member_indices, settings, epoch, self._make_generator(0, epoch))
+            generator = self._make_generator(1, 0, epoch)
+            train_epoch(self.train_state, self._samples, member_indices, settings, epoch, generator)
         return self.measure_test_accuracy()
 
     def measure_test_accuracy(self) -> float | None:
         """Return the accuracy of the network on the test set; None without a test set."""
         if not len(self._data.y_test):
             return None
-        return float(evaluate(self.train_state, self._test_images, self._settings))
+        return float(evaluate(self.train_state, self._test_samples, self._settings))
 
     def run_finish(self, selected: Bitmap) -> FinishResult:
         """Train new weights after the last round, by the method `settings.finish`.
@@ -196,20 +197,20 @@ class Trainer:
             Shape (n_bytes,), the clean set. Some methods also train on the images of the others.
         """
         settings, device = self._settings, self._context.device
-        self._images.labels = self._given_labels
+        self._samples.labels = self._given_labels
         pool = Pool(
-            images=self._images,
+            samples=self._samples,
             kept=self._to_indices(selected),
             dropped=self._to_indices(self.trainable & ~selected),
             n_classes=self._data.n_classes,
             generator=torch.Generator(device).manual_seed(derive_seed(settings.seed, 3, 0)),
             rng=np.random.default_rng(derive_seed(settings.seed, 3, 1)),
         )
-        return train_finish(settings, self.train_state, pool, self._test_images, derive_seed(settings.seed, 3, 2))
+        return train_finish(settings, self.train_state, pool, self._test_samples, derive_seed(settings.seed, 3, 2))
 
     def predict_labels(self) -> NDArray[np.int64]:
         """Return the class that the network predicts for every sample, shape (n_samples,)."""
-        return predict_classes(self.train_state, self._images, self._settings).cpu().numpy()
+        return predict_classes(self.train_state, self._samples, self._settings).cpu().numpy()
 
     def _normalise_weights(self, weights: NDArray[np.float32] | None, member_indices: Tensor) -> Tensor | None:
         """Scale the weights to a mean of one over the members, which keeps the size of the optimiser's steps."""
@@ -222,17 +223,42 @@ class Trainer:
         """Return the settings with the number of epochs of this round, which the learning rate depends on."""
         return replace(self._settings, epochs=self._settings.count_epochs(round))
 
-    def _make_generator(self, round: int, epoch: int) -> torch.Generator:
-        """Create the random generator of one epoch, on the device."""
-        return torch.Generator(self._context.device).manual_seed(derive_seed(self._settings.seed, 1, round, epoch))
+    def _make_generator(self, purpose: int, round: int, epoch: int) -> torch.Generator:
+        """Create the random generator of one epoch, on the device; that of purpose 1 trains, that of 4 records."""
+        seed = derive_seed(self._settings.seed, purpose, round, epoch)
+        return torch.Generator(self._context.device).manual_seed(seed)
 
     def _to_indices(self, samples: Bitmap) -> Tensor:
         """Convert a bitmap of samples to their indices, on the device."""
         return torch.from_numpy(bitmap.to_indices(samples, self._data.n_samples)).to(self._context.device)
 
 
+def place_samples(
+    settings: TrainSettings, data: Dataset, context: ComputeContext
+) -> tuple[DeviceSamples, DeviceSamples]:
+    """Return the training and the test samples on the device, both normalised by the statistics of the former.
+
+    Raises
+    ------
+    ParameterError
+        If they do not fit where the settings want them.
+    """
+    mean, std = data.compute_channel_statistics()
+    device, dtype, data_on = context.device, context.dtype, settings.data_on
+    if data.has_features:
+        return (
+            DeviceFeatures(data.x_train, data.y_train, mean, std, device, settings.dither),
+            DeviceFeatures(data.x_test, data.y_test, mean, std, device),
+        )
+    augmentation = Augmentation(settings.pad, settings.flip, settings.cutout)
+    return (
+        DeviceImages(data.x_train, data.y_train, mean, std, device, dtype, augmentation, data_on),
+        DeviceImages(data.x_test, data.y_test, mean, std, device, dtype, data_on=data_on),
+    )
+
+
 def predict_early(
-    train_state: TrainState, images: DeviceImages, settings: TrainSettings, members: Tensor | None = None
+    train_state: TrainState, samples: DeviceSamples, settings: TrainSettings, members: Tensor | None = None
 ) -> NDArray[np.int64]:
     """Train new weights for `EARLY_EPOCHS`, and return the predicted class of every sample.
 
@@ -240,7 +266,7 @@ def predict_early(
     ----------
     train_state
         The network, which keeps the new weights.
-    images
+    samples
         The data set.
     settings
         Settings of the training.
@@ -256,11 +282,11 @@ def predict_early(
     train_state.reinitialise(derive_seed(settings.seed, 2, 0))
     early_settings = replace(settings, epochs=EARLY_EPOCHS)
     if members is None:
-        members = torch.arange(images.n_samples, device=device)
+        members = torch.arange(samples.n_samples, device=device)
     for epoch in range(EARLY_EPOCHS):
         generator = torch.Generator(device).manual_seed(derive_seed(settings.seed, 2, 1, epoch))
-        train_epoch(train_state, images, members, early_settings, epoch, generator)
-    predicted: NDArray[np.int64] = predict_classes(train_state, images, settings).cpu().numpy()
+        train_epoch(train_state, samples, members, early_settings, epoch, generator)
+    predicted: NDArray[np.int64] = predict_classes(train_state, samples, settings).cpu().numpy()
     return predicted
 
 

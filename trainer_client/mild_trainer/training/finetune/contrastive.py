@@ -14,7 +14,7 @@ from mild_trainer.training.compute_cost import ComputeCost
 from mild_trainer.training.engine import TrainState
 from mild_trainer.training.finetune.mixmatch import Mix
 from mild_trainer.training.finetune.pool import Pool
-from mild_trainer.training.resnet import ResNet
+from mild_trainer.training.heads import Network
 
 ALPHA = 1.0
 """Parameter of the Beta distribution of mixing shares."""
@@ -29,7 +29,7 @@ N_PROJECTED = 64
 class _ProjectionModel(nn.Module):
     """A network with a second head, which projects the features to vectors that are compared."""
 
-    def __init__(self, model: ResNet) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         n_features = model.head.in_features
         self.model = model

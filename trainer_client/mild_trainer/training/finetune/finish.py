@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mild_trainer.settings import FinishName, TrainSettings
-from mild_trainer.training.augment import DeviceImages
 from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.device_samples import DeviceSamples
 from mild_trainer.training.engine import TrainState, compute_learning_rate, evaluate
 from mild_trainer.training.finetune.contrastive import Contrastive
 from mild_trainer.training.finetune.mixmatch import MixMatch
@@ -108,7 +108,7 @@ class FinishResult:
 
 
 def train_finish(
-    settings: TrainSettings, train_state: TrainState, pool: Pool, test_images: DeviceImages, seed: int
+    settings: TrainSettings, train_state: TrainState, pool: Pool, test_samples: DeviceSamples, seed: int
 ) -> FinishResult:
     """Train new weights by the method `settings.finish` until the budget is used up, and test the network.
 
@@ -120,7 +120,7 @@ def train_finish(
         The network and its optimiser, changed in place. With `settings.ema`, the network gets the averaged weights.
     pool
         The training samples, of which at least two are kept.
-    test_images
+    test_samples
         The test set.
     seed
         Seed of the new weights.
@@ -133,7 +133,7 @@ def train_finish(
     """
     started = time.perf_counter()
     epochs = settings.finish_epochs or settings.epochs
-    budget = ComputeCost.of_training(epochs * pool.images.n_samples).total
+    budget = ComputeCost.of_training(epochs * pool.samples.n_samples).total
     train_state.reinitialise(seed)
     train_state.model.train()
     name: FinishName = settings.finish if len(pool.dropped) else "supervised"
@@ -154,6 +154,6 @@ def train_finish(
     if average is not None:
         average.copy_to_model()
     train_state.context.ranks.broadcast_buffers(train_state.model)
-    test_accuracy = float(evaluate(train_state, test_images, settings)) if test_images.n_samples else None
+    test_accuracy = float(evaluate(train_state, test_samples, settings)) if test_samples.n_samples else None
     seconds = time.perf_counter() - started
     return FinishResult(name, len(pool.kept), len(pool.dropped), test_accuracy, cost_so_far, seconds)

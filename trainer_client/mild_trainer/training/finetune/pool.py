@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mild_trainer.training.augment import DeviceImages
+from mild_trainer.training.device_samples import DeviceSamples
 
 Views: TypeAlias = tuple[tuple[Tensor, ...], Tensor]
 """Several augmentations of one batch of images, each (n_batch, n_channels, height, width), and the labels."""
@@ -20,7 +20,7 @@ class Pool:
 
     Attributes
     ----------
-    images
+    samples
         The data set, with the given labels.
     kept, dropped
         Shape (n,), indices of the samples in the clean set and of the others, on the device.
@@ -32,7 +32,7 @@ class Pool:
         Random generator of the host, which draws the shares of mixed images without waiting for the device.
     """
 
-    images: DeviceImages
+    samples: DeviceSamples
     kept: Tensor
     dropped: Tensor
     n_classes: int
@@ -53,6 +53,6 @@ class Pool:
         """
         while True:
             order = indices[torch.randperm(len(indices), device=indices.device, generator=self.generator)]
-            views = [self.images.iter_augmented(order, batch_size, self.generator) for _ in range(n_views)]
+            views = [self.samples.iter_augmented(order, batch_size, self.generator) for _ in range(n_views)]
             for batch in zip(*views, strict=True):
                 yield tuple(x for _, x, _ in batch), batch[0][2]
