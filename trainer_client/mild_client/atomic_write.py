@@ -1,5 +1,6 @@
 """Atomic replacement of files, flushed to the disk."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -7,8 +8,13 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content`, completely or not at all, and flush it to the disk."""
     temporary_path = path.with_name(f"{path.name}.part")
-    temporary_path.write_bytes(content)
-    replace_atomically(temporary_path, path)
+    try:
+        temporary_path.write_bytes(content)
+        replace_atomically(temporary_path, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # a part of it would only take up a disk that is full
+            temporary_path.unlink(missing_ok=True)
+        raise
 
 
 def replace_atomically(temporary_path: Path, path: Path) -> None:

@@ -38,7 +38,6 @@ from mild_client.backends.uploader import (
 from mild_client.client import MildClient
 from mild_client.commands import format_command
 from mild_client.errors import (
-    ClientError,
     LocalStateError,
     RunExists,
     ServiceUnreachable,
@@ -47,7 +46,7 @@ from mild_client.errors import (
     Unavailable,
 )
 from mild_client.transport import Retry
-from mild_core.errors import ParameterError
+from mild_core.errors import MildError, ParameterError
 from mild_core.types import EpochBits, RunSpec
 
 logger = logging.getLogger(__name__)
@@ -166,6 +165,7 @@ class BackgroundBackend:
         self._results: dict[int, RoundResult] = {}
         self._rounds_from_service: set[int] = set()
         self._is_forked = False
+        self._n_dropped = 0
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +192,7 @@ class BackgroundBackend:
         ServiceError
             If the service refuses to open the run.
         SpoolError
-            If the spool cannot be written, or another process uses it.
+            If the spool cannot be created, or another process uses it.
         """
         spec = to_spec(spec)
         self._n_samples = spec.num_samples
@@ -212,7 +212,7 @@ class BackgroundBackend:
             if not self._try_open_at_service(spec, resume_from):
                 if resume_from is None and not self._spool.is_fresh:
                     raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
-                self._spool.append(make_open_record(spec, resume_from))
+                self._append_record(make_open_record(spec, resume_from))
             if resume_from is None:
                 state = self._local.open(spec)
         except BaseException:
@@ -325,6 +325,16 @@ class BackgroundBackend:
             spool.close()
             if spool.n_unsent:
                 logger.warning("run %s: %s", spool.run_id, self.describe_unsent())
+            if self._n_dropped:
+                logger.error(
+                    "run %s: %d records were not kept, as %s was full, and are not at the service; its sets were made "
+                    "in this process",
+                    spool.run_id,
+                    self._n_dropped,
+                    spool.folder,
+                )
+            if unwritten := self._local.describe_unwritten():
+                logger.warning("run %s: %s", spool.run_id, unwritten)
         if self._client is not None:
             self._client.close()
 
@@ -375,10 +385,12 @@ class BackgroundBackend:
         self._check_writable()
         assert self._spool is not None
         if self._spool.is_full:
+            self._n_dropped += 1
             return
         try:
             self._spool.append(record, is_durable)
         except SpoolFull as error:
+            self._n_dropped += 1
             logger.error(
                 "run %s: %s. The training goes on and selects in this process; nothing more of the run is kept to be "
                 "sent",
@@ -402,7 +414,7 @@ class BackgroundBackend:
             return self._remote.finish(round)
         except StaleAttempt:
             raise
-        except ClientError as error:
+        except MildError as error:
             logger.warning("run %s: round %d is selected in this process: %s", spool.run_id, round, error)
             return None
 

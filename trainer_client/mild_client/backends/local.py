@@ -1,6 +1,8 @@
 """`LocalSelector`, which selects in the training process, without a service."""
 
+import contextlib
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -23,10 +25,12 @@ from mild_client.errors import LocalStateError, ResumeError
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError, ParameterError
+from mild_core.errors import CorrectNotObservedError, ParameterError, get_reason
 from mild_core.results import Selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_core.wrong_predictions import MAX_CLASS, describe_unknown_classes
+
+logger = logging.getLogger(__name__)
 
 _LABELS = "round-0/labels.npy"
 _PLANTED = "round-0/planted.bits"
@@ -56,6 +60,11 @@ class LocalSelector:
         keeps the bits in memory only.
     select
         Function that selects a clean set from the bits of all rounds.
+
+    Attributes
+    ----------
+    n_unwritten
+        Number of files that could not be written, such as on a full disk, which does not end a training.
     """
 
     def __init__(self, folder: str | PathLike[str] | None = None, select: SelectFunction = selection.select) -> None:
@@ -64,6 +73,7 @@ class LocalSelector:
         self._spec = RunSpec(run_id="local", num_samples=0)
         self._rounds: list[_LocalRound] = []
         self._annotations: Annotations | None = None
+        self.n_unwritten = 0
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
         """Begin an empty run, or load the epochs before `resume_from`, the next epoch to write, from the folder.
@@ -208,7 +218,15 @@ class LocalSelector:
         self._begin_next_round(result)
 
     def set_status(self, status: EndStatus) -> None:
-        """Do nothing: a run in this process has no status."""
+        """Log what could not be written, as the training ends; a run in this process has no status."""
+        if self.n_unwritten:
+            logger.warning("run %s: %s", self._spec.run_id, self.describe_unwritten())
+
+    def describe_unwritten(self) -> str:
+        """Return a sentence with the number of files that could not be written; empty if there is none."""
+        if not self.n_unwritten:
+            return ""
+        return f"{self.n_unwritten} files of bits could not be written to {self._folder}, which cannot be resumed from"
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each sample's given label is right, shape (n_samples,).
@@ -276,14 +294,29 @@ class LocalSelector:
                 path.unlink(missing_ok=True)
 
     def _write_file(self, name: str, body: bytes) -> None:
-        """Replace a file of the folder by `body`; do nothing without a folder."""
+        """Replace a file of the folder by `body`; do nothing without a folder, and only count it on a full disk."""
         if self._folder is None:
             return
         path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary_path = path.with_suffix(".part")
-        temporary_path.write_bytes(body)
-        temporary_path.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary_path.write_bytes(body)
+            temporary_path.replace(path)
+        except OSError as error:
+            for incomplete in (temporary_path, path):  # an earlier file under this name would be read for this one
+                with contextlib.suppress(OSError):
+                    incomplete.unlink(missing_ok=True)
+            self.n_unwritten += 1
+            if self.n_unwritten == 1:
+                logger.error(
+                    "run %s: %s cannot be written (%s). The training goes on with the bits in memory, and cannot be "
+                    "resumed from %s if it is interrupted; make room on the disk",
+                    self._spec.run_id,
+                    path,
+                    get_reason(error),
+                    self._folder,
+                )
 
     def _read_folder(self, until: Position, delete_later_epochs: bool = True) -> list[_LocalRound]:
         """Read the rounds up to `until`, the next epoch to write, and with `delete_later_epochs` delete later files."""

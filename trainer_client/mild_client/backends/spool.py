@@ -89,6 +89,7 @@ class Spool:
         self.folder, self._limit, self._segment_bytes = folder, limit, segment_bytes
         self.is_full = False
         self.is_closed = False
+        self._has_warned = False
         self._mutex = threading.Lock()
         self._metadata = _read_metadata(folder)
         self._lock = SpoolLock(folder)
@@ -246,10 +247,23 @@ class Spool:
         self._write_progress()
 
     def copy_to_refused(self, reason: str) -> Path:
-        """Copy the record that `peek` returned, and the `reason`, to ``refused/``, and return the path of the copy."""
+        """Copy the record that `peek` returned, and the `reason`, to ``refused/``, and return the path of the copy.
+
+        Raises
+        ------
+        SpoolFull
+            If the copy cannot be written; the record stays where it is.
+        """
         assert self._peeked is not None
         record, _ = self._peeked
-        return self._write_refused(f"{self._segment:08d}-{self._offset:010d}-{record.name}", record.encode(), reason)
+        name = f"{self._segment:08d}-{self._offset:010d}-{record.name}"
+        try:
+            return self._write_refused(name, record.encode(), reason)
+        except OSError as error:
+            raise SpoolFull(
+                f"{record.name} was refused ({reason}) and cannot be set aside in {self.folder} ({get_reason(error)}); "
+                "make room on the disk"
+            ) from error
 
     @property
     def n_refused(self) -> int:
@@ -265,9 +279,9 @@ class Spool:
             if self._segment_file is not None:
                 self._segment_file.close()
             if not self.n_unsent and self._segment_path(self._last_segment).exists():
+                self._segment_path(self._last_segment).unlink()
                 self._segment, self._offset = self._last_segment + 1, 0
                 self._write_progress()
-                self._segment_path(self._last_segment).unlink()
             self._lock.release()
 
     def abandon(self) -> None:
@@ -313,10 +327,9 @@ class Spool:
 
     def _delete_sent_segment(self) -> None:
         """Continue with the next segment, and delete the current one, all of which is sent."""
-        sent_path = self._segment_path(self._segment)
+        self._segment_path(self._segment).unlink(missing_ok=True)  # first, as it makes room for what follows
         self._segment, self._offset = self._segment + 1, 0
         self._write_progress()
-        sent_path.unlink(missing_ok=True)
 
     def _count_unsent(self) -> None:
         """Count the unsent records, delete sent segments, and move an incomplete last record to ``refused/``."""
@@ -377,9 +390,23 @@ class Spool:
             raise SpoolError(f"{path} is damaged ({error}); delete it to send all that is there again") from error
 
     def _write_progress(self) -> None:
-        """Write segment and offset of the next record to send, and the attempt number, to ``sent.json``."""
+        """Write segment and offset of the next record to send, and the attempt number, to ``sent.json``.
+
+        What cannot be noted on a full disk is sent again by the next process, which changes nothing at the service.
+        """
         sent = {"segment": self._segment, "offset": self._offset, "attempt": self.attempt}
-        write_atomically(self.folder / "sent.json", _encode_json(sent))
+        try:
+            write_atomically(self.folder / "sent.json", _encode_json(sent))
+        except OSError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "run %s: %s cannot be written (%s), so the next process sends again what this one has sent; make "
+                    "room on the disk",
+                    self.run_id,
+                    self.folder / "sent.json",
+                    get_reason(error),
+                )
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mild_client.backends.spool import Spool
 from mild_client.backends.spool_records import Record
 from mild_client.client import MildClient
 from mild_client.compatibility import VERSION
-from mild_client.errors import LocalStateError, NotAllowed, ServiceUnreachable, StaleAttempt, Unavailable
+from mild_client.errors import LocalStateError, NotAllowed, ServiceUnreachable, SpoolFull, StaleAttempt, Unavailable
 from mild_client.transport import Retry
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -26,8 +26,9 @@ from mild_core.types import EpochBits, RunSpec
 
 logger = logging.getLogger(__name__)
 
-TEMPORARY_ERRORS = (ServiceUnreachable, Unavailable, NotAllowed)
-"""Errors after which a record stays in the spool, as sending it may succeed later or with another key."""
+TEMPORARY_ERRORS = (ServiceUnreachable, Unavailable, NotAllowed, SpoolFull)
+"""Errors after which a record stays in the spool: sending it, or setting it aside, may succeed later or with another
+key."""
 _RETRY_SECONDS = 10.0
 
 
@@ -142,8 +143,8 @@ def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
 
     Raises
     ------
-    ServiceUnreachable, Unavailable, NotAllowed
-        If the record cannot be sent now. It stays in the spool.
+    ServiceUnreachable, Unavailable, NotAllowed, SpoolFull
+        If the record cannot be sent, or a refused one not be set aside, now. It stays in the spool.
     """
     record = spool.peek()
     if record is None:
@@ -154,7 +155,10 @@ def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
     except TEMPORARY_ERRORS:
         raise
     except MildError as error:
-        path = spool.copy_to_refused(str(error))
+        try:
+            path = spool.copy_to_refused(str(error))
+        except SpoolFull as full:
+            raise full from error
         logger.warning("run %s: %s was refused and is kept as %s: %s", spool.run_id, record.name, path, error)
         refusal = error
     spool.advance()
@@ -197,6 +201,7 @@ class UploadThread:
         self._uploader = Uploader(self._client, spool)
         self._changed = threading.Condition()
         self._is_stopping = False
+        self._waited_for = ""
         self._thread = threading.Thread(target=self._run, name=f"mild-upload-{spool.run_id}", daemon=True)
         self._thread.start()
 
@@ -238,7 +243,10 @@ class UploadThread:
                     refusal = upload_next(self._spool, self._uploader)
                 except NotAllowed:
                     raise
-                except TEMPORARY_ERRORS:  # a refusal that the client does not repeat, such as a full store's
+                except TEMPORARY_ERRORS as error:  # which the client does not repeat, such as those of a full store
+                    self._log_once(error)
+                    if isinstance(error.__cause__, StaleAttempt):
+                        self._record_outcome(error.__cause__)
                     self._wait_before_retry(_RETRY_SECONDS)
                     continue
                 self._record_outcome(refusal)
@@ -255,6 +263,12 @@ class UploadThread:
         self.is_unreachable = True
         self.notify()
 
+    def _log_once(self, error: MildError) -> None:
+        """Log why the next record waits, unless the last one waited for the same reason."""
+        if error.code != self._waited_for:
+            self._waited_for = error.code
+            logger.warning("run %s: what is in %s waits to be sent: %s", self._spool.run_id, self._spool.folder, error)
+
     def _wait_for_record(self) -> bool:
         """Wait for an unsent record; return False if all are sent and the thread should stop."""
         with self._changed:
@@ -264,7 +278,7 @@ class UploadThread:
     def _record_outcome(self, refusal: Exception | None) -> None:
         """Note that the service has answered, with or without refusing the record."""
         with self._changed:
-            self.is_unreachable = False
+            self.is_unreachable, self._waited_for = False, ""
             if refusal is not None:
                 self.n_refused += 1
             if isinstance(refusal, StaleAttempt):
