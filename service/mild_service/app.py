@@ -51,7 +51,14 @@ from mild_service.store import Store, open_store
 from mild_service.web import problems
 from mild_service.web.auth import AuthMiddleware, RouteRules
 from mild_service.web.dependencies import reject_unknown_query_parameters
-from mild_service.web.middleware import RequestContext, RootPath, SecurityHeaders, allow_origins, parse_origins
+from mild_service.web.middleware import (
+    HeadRequests,
+    RequestContext,
+    RootPath,
+    SecurityHeaders,
+    allow_origins,
+    parse_origins,
+)
 from mild_service.web.openapi import declare_security
 from mild_service.web.request_limits import Accounting, BodyLimits, Deadline, RateLimiter
 
@@ -123,6 +130,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     declare_security(app)
     origins = parse_origins(settings.cors_origins)
     app.add_middleware(Accounting, admission=admission)
+    app.add_middleware(HeadRequests)
     app.add_middleware(
         AuthMiddleware,
         authenticator=app.state.authenticator,

@@ -48,6 +48,9 @@ LastEventId = Annotated[
 async def _take_stream(request: Request) -> AsyncIterator[None]:
     """Take one of the service's event streams until the response has ended."""
     telemetry: Telemetry = request.app.state.telemetry
+    if _is_head(request):
+        yield
+        return
     admission: Admission = request.app.state.admission
     with admission.hold_share(admission.streams, get_current_key(), 1), telemetry.streams.track_inprogress():
         yield
@@ -67,6 +70,7 @@ async def _take_stream(request: Request) -> AsyncIterator[None]:
     },
 )
 async def get_events(
+    request: Request,
     run_id: RunId,
     runs: RunsDep,
     feed: EventFeedDep,
@@ -79,8 +83,19 @@ async def get_events(
     last_number = _parse_event_id(run, last_event_id)
     # A proxy must forward events at once, and no cache may store them.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _stream_events(feed, run, last_number, settings, revalidate_key)
+    stream = _empty() if _is_head(request) else _stream_events(feed, run, last_number, settings, revalidate_key)
     return StreamingResponse(stream, headers=headers, media_type=media_types.EVENT_STREAM)
+
+
+def _is_head(request: Request) -> bool:
+    """Return whether only the headers of the stream are asked for, which takes none of the streams."""
+    return getattr(request.state, "is_head", False)
+
+
+async def _empty() -> AsyncIterator[bytes]:
+    """Yield nothing: the body of a stream whose headers alone are asked for."""
+    for event in tuple[bytes, ...]():
+        yield event
 
 
 def _parse_event_id(run: Run, last_event_id: str | None) -> int | None:

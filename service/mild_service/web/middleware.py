@@ -65,7 +65,7 @@ class RequestContext:
                 headers["Mild-API"] = str(API_VERSION)  # by which clients tell the service from a proxy
                 if trace.seconds:
                     headers["Server-Timing"] = trace.server_timing
-            n_out += len(message.get("body", b""))
+            n_out += 0 if scope["method"] == "HEAD" else len(message.get("body", b""))
             await send(message)
 
         token = observability.current_trace.set(trace)
@@ -204,6 +204,28 @@ def allow_origins(app: FastAPI, origins: list[str]) -> None:
             allow_headers=["*"],
             expose_headers=["ETag", "Retry-After", "X-Request-ID"],
         )
+
+
+class HeadRequests:
+    """Handles HEAD like GET, wherever there is a GET; the server sends the headers alone.
+
+    ``request.state.is_head`` lets a route spare a body that would not end.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        as_get.setdefault("state", {})["is_head"] = True
+        try:
+            await self._app(as_get, receive, send)
+        finally:
+            scope["route"] = as_get.get("route")  # for metrics and logs
 
 
 class RootPath:

@@ -270,7 +270,8 @@ def _find_allowed_methods(request: Request) -> str:
     paths: Mapping[str, Mapping[str, Any]] = request.app.openapi()["paths"]
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     matching = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
-    return ", ".join(sorted({method.upper() for methods in matching for method in methods}))
+    allowed = {method.upper() for methods in matching for method in methods}
+    return ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
 
 
 async def _handle_disconnect(request: Request, error: Exception) -> Response:

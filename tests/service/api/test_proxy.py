@@ -34,7 +34,7 @@ def prefix(request: pytest.FixtureRequest) -> str:
 def test_routes_answer_whether_or_not_the_proxy_strips_its_path(proxied: httpx.Client, prefix: str) -> None:
     assert proxied.put(f"{prefix}/runs/a", json={"num_samples": 8}).status_code == 201
     assert proxied.get(f"{prefix}/runs/a").json()["run_id"] == "a"
-    assert proxied.post(f"{prefix}/runs/a").headers["allow"] == "DELETE, GET, PATCH, PUT"
+    assert proxied.post(f"{prefix}/runs/a").headers["allow"] == "DELETE, GET, HEAD, PATCH, PUT"
     assert 'route="/runs/{run_id}"' in proxied.get(f"{prefix}/metrics").text
 
 

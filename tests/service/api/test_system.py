@@ -223,6 +223,6 @@ def test_every_error_has_a_status() -> None:
 
 def test_a_method_that_is_not_taken_is_told_all_that_are(service: httpx.Client) -> None:
     answer = service.post("/runs/a")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, PATCH, PUT")
-    assert "DELETE, GET, PATCH, PUT" in answer.json()["detail"]
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD, PATCH, PUT")
+    assert "DELETE, GET, HEAD, PATCH, PUT" in answer.json()["detail"]
     assert service.put("/docs").headers["allow"] == "GET"
