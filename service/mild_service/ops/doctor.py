@@ -93,7 +93,7 @@ def _check_version_and_clock(status: ServerStatus) -> Iterator[Finding]:
         "warning" if is_skewed else "ok",
         status.name,
         f"clock is {status.clock_skew:+.1f} s from this machine's",
-        "synchronise the clocks (NTP): runs expire by the service's" if is_skewed else "",
+        "synchronise the clocks (NTP): runs expire by the store's, API keys by this machine's" if is_skewed else "",
     )
 
 

@@ -1,7 +1,6 @@
 """The store of runs in Redis or Valkey; the only package that sends commands to it."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 from mild_core.audit import Annotations
@@ -172,7 +171,7 @@ class Store:
         await self._redis.aclose()
 
 
-def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.time) -> Store:
+def open_store(settings: Settings, url: str, clock: Callable[[], float] | None = None) -> Store:
     """Return the store at `url`. Nothing is sent to the server before the first call of a method.
 
     Parameters
@@ -182,7 +181,7 @@ def open_store(settings: Settings, url: str, clock: Callable[[], float] = time.t
     url
         URL of a Redis or Valkey server, or of a cluster.
     clock
-        Function that returns Unix time in seconds.
+        Function that returns Unix time in seconds, for tests; None takes the clock of the store's server.
 
     Raises
     ------

@@ -177,7 +177,7 @@ class AnnotationStore:
         ]
         arguments: list[Argument] = [
             run.uid,
-            context.now(),
+            await context.now(),
             name,
             codec.encode_annotation_ref(old),
             old_field,

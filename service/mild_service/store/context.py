@@ -1,6 +1,7 @@
 """The client, key names, Lua scripts, replicated writes and common errors that all parts of the store share."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from mild_core.errors import MildError
 from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreDamaged, StoreUnreplicated
 from mild_service.store.cluster import Cluster, CommandUnit
 from mild_service.store.connection import Client
+from mild_service.store.error_translation import translate_errors
 from mild_service.store.keys import Keys
 
 Argument = str | bytes | int
@@ -42,6 +44,9 @@ _READ_ONLY = ("read_rounds", "read_shards")
 
 _WITHOUT_REPLICATION = ("renew_lock", "cache_selection", "prune_fields")
 """Scripts whose writes need no replicas: losing them only costs repeated work."""
+
+_CLOCK_SECONDS = 1.0
+"""Seconds after which the store is asked for its time again."""
 
 _ALLOWED_WHEN_FULL = ("mark_deleted", "delete_record", "resume_run", "prune_fields")
 """Scripts that must work in a full store, since they free memory."""
@@ -211,7 +216,7 @@ class StoreContext:
     url, timeout
         URL of the store, and seconds that one command may take; for processes that open a client of their own.
     clock
-        Function that returns Unix time in seconds.
+        Function that returns Unix time in seconds, for tests; None takes the clock of the store's server.
     max_events
         Maximum number of events that are kept per run.
     sharded
@@ -226,23 +231,52 @@ class StoreContext:
     keys: Keys
     url: str = field(repr=False)
     timeout: float
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] | None = None
     max_events: int = 10_000
     sharded: bool = False
     n_replicas: int = 0
     replica_seconds: float = 1.0
     writer: ReplicatedWriter = field(init=False)
     scripts: Scripts = field(init=False)
+    store_clock: "StoreClock" = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "writer", ReplicatedWriter(self.redis, self.keys, self.n_replicas, self.replica_seconds)
         )
         object.__setattr__(self, "scripts", Scripts(self.redis, self.writer, self.max_events))
+        object.__setattr__(self, "store_clock", StoreClock(self.redis, self.keys.runs))
 
-    def now(self) -> int:
-        """Return Unix time in milliseconds."""
-        return int(self.clock() * 1000)
+    async def now(self) -> int:
+        """Return the Unix time of the store in milliseconds, by which all times of runs go."""
+        if self.clock is not None:
+            return int(self.clock() * 1000)
+        with translate_errors():
+            return int(await self.store_clock.read() * 1000)
+
+
+class StoreClock:
+    """The clock of the store's server, which all replicas of the service share, whatever their own clocks say.
+
+    Parameters
+    ----------
+    redis
+        The client.
+    key
+        Key whose server is asked; a cluster has several.
+    """
+
+    def __init__(self, redis: Client, key: str) -> None:
+        self._redis, self._key = redis, key
+        self._server_time = self._read_at = -math.inf
+
+    async def read(self) -> float:
+        """Return the server's Unix time in seconds; it is asked once in a second, and counted on in between."""
+        if time.monotonic() - self._read_at > _CLOCK_SECONDS:
+            command = ("EVAL", "return redis.call('TIME')", 1, self._key)
+            seconds, micros = await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            self._server_time, self._read_at = int(seconds) + int(micros) / 1e6, time.monotonic()
+        return self._server_time + time.monotonic() - self._read_at
 
 
 def encode_attempt(attempt: int | None) -> Argument:

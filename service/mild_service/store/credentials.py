@@ -51,7 +51,7 @@ class CredentialStore:
         """Mark a key as revoked and return the key; None if there is no such key. A revoked key stays as it is."""
         for digest, key in (await self._read_keys_by_digest()).items():
             if key.key_id == key_id:
-                revoked = key if key.revoked_at else replace(key, revoked_at=self._context.clock())
+                revoked = key if key.revoked_at else replace(key, revoked_at=await self._context.now() / 1000)
                 await self.add(digest, revoked)
                 return revoked
         return None
@@ -59,7 +59,7 @@ class CredentialStore:
     async def mark_used(self, key_id: str) -> None:
         """Store the current time as the time of a key's last use."""
         with translate_errors():
-            await self._context.redis.hset(self._context.keys.credentials_used, key_id, str(self._context.now()))
+            await self._context.redis.hset(self._context.keys.credentials_used, key_id, str(await self._context.now()))
 
     async def _read_keys_by_digest(self) -> dict[str, ApiKey]:
         """Return all keys by the digests of their secrets."""
@@ -126,7 +126,7 @@ class QuotaStore:
         """
         redis, quota_key = self._context.redis, self._context.keys.quota(key_id)
         with translate_errors():
-            if not await redis.zadd(quota_key, {run_id: self._context.now()}, nx=True):
+            if not await redis.zadd(quota_key, {run_id: await self._context.now()}, nx=True):
                 return "existing"
             if await redis.zcard(quota_key) > limit:
                 await self._remove_deleted_runs(quota_key)
@@ -142,7 +142,7 @@ class QuotaStore:
 
     async def _remove_deleted_runs(self, quota_key: str) -> None:
         """Remove the runs that no longer exist from the runs of a key."""
-        redis, now = self._context.redis, self._context.now()
+        redis, now = self._context.redis, await self._context.now()
         entries = await redis.zrangebyscore(quota_key, "-inf", now - _NEW_RUN_MS)
         run_ids = to_texts(cast("list[bytes]", entries))  # without scores, which the client's type allows for
         for start in range(0, len(run_ids), _BATCH_SIZE):

@@ -58,15 +58,11 @@ class EventStore:
                 pipeline.xrange(keys.events(run.run_id, run.uid), f"{last_number + 1}-0", "+", BATCH_SIZE)
                 pipeline.hmget(keys.run(run.run_id), ["uid", "deleting", "expires"])
             replies = await pipeline.execute()
+            now = await self._context.now()
         return [
-            EventBatch(self._is_alive(run, to_bytes_list(record)), [_decode_event(run, entry) for entry in entries])
+            EventBatch(_is_alive(run, to_bytes_list(record), now), [_decode_event(run, entry) for entry in entries])
             for run, entries, record in zip(runs, replies[::2], replies[1::2], strict=True)
         ]
-
-    def _is_alive(self, run: Run, record: Sequence[bytes | None]) -> bool:
-        """Return whether a run exists, given the fields uid, deleting and expires of its record."""
-        uid, deleting, expires = record
-        return uid == run.uid.encode() and deleting is None and int(expires or 0) > self._context.now()
 
 
 def _decode_event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event:
@@ -143,3 +139,9 @@ _FIELD_DECODERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[
     "round-finished": _decode_finished_fields,
 }
 """Functions that decode the fields of an event, by kind; events of other kinds have no fields."""
+
+
+def _is_alive(run: Run, record: Sequence[bytes | None], now: int) -> bool:
+    """Return whether a run exists, given the fields uid, deleting and expires of its record, and the time in ms."""
+    uid, deleting, expires = record
+    return uid == run.uid.encode() and deleting is None and int(expires or 0) > now

@@ -124,7 +124,7 @@ class RunTransfer:
                         )
                     written_keys.add(keys[field.key])
                     await context.writer.send(_build_write_command(keys[field.key], field))
-                now = context.now()
+                now = await context.now()
                 new_record = {
                     **record,
                     b"uid": run.uid.encode(),

@@ -48,7 +48,9 @@ class RoundStore:
         *names, events = self._writer.script_keys(run, round_)
         names += [keys.metrics(run.run_id, run.uid, round_), events]
         with translate_errors():
-            answer = await self._context.scripts.run("resume_run", names, [run.uid, round_, self._context.now(), epoch])
+            answer = await self._context.scripts.run(
+                "resume_run", names, [run.uid, round_, await self._context.now(), epoch]
+            )
         if answer[0] != "resumed":
             raise refusal_error(answer, run.run_id, round_, None)
         return int(answer[1])
@@ -83,7 +85,7 @@ class RoundStore:
         is_full = ref.n_members == run.spec.num_samples
         record = "" if is_full else codec.encode_set_ref(ref)
         values = [b""] if is_full else codec.split_chunks([members])
-        arguments: list[Argument] = [run.uid, encode_attempt(attempt), round_, self._context.now(), record]
+        arguments: list[Argument] = [run.uid, encode_attempt(attempt), round_, await self._context.now(), record]
         script_keys = self._writer.script_keys(run, round_)
         answer = await self._writer.write(
             "put_members", script_keys, arguments, run, round_, set_field(ref.digest), values
@@ -129,7 +131,7 @@ class RoundStore:
         ref = _make_set_ref(0, planted)
         record = codec.encode_set_ref(ref) if ref.n_members else ""
         values = codec.split_chunks([planted]) if ref.n_members else [b""]
-        arguments: list[Argument] = [run.uid, encode_attempt(attempt), self._context.now(), record]
+        arguments: list[Argument] = [run.uid, encode_attempt(attempt), await self._context.now(), record]
         script_keys = self._writer.script_keys(run, 0)
         answer = await self._writer.write("put_planted", script_keys, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
@@ -176,7 +178,7 @@ class RoundStore:
             run.uid,
             encode_attempt(attempt),
             round_,
-            self._context.now(),
+            await self._context.now(),
             epoch,
             value,
             int(replace),
@@ -239,7 +241,7 @@ class RoundStore:
             run.uid,
             encode_attempt(attempt),
             number,
-            self._context.now(),
+            await self._context.now(),
             round_.version,
             codec.encode_set_ref(ref),
             orjson.dumps(dict(selection)),

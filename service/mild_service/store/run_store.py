@@ -1,5 +1,6 @@
 """Records of runs: creating, reading, listing, changing, expiring and deleting them."""
 
+import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from mild_service.models import Run, RunStatus
 from mild_service.store import codec
 from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
 from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_texts, translate_errors
+
+logger = logging.getLogger(__name__)
 
 _UNRECORDED_MS = 60_000
 """Minimum age of an index entry without a record before it is deleted: younger runs may still be in creation."""
@@ -54,7 +57,7 @@ class RunStore:
         context, run_id, ttl_seconds = self._context, spec.run_id, spec.ttl_seconds or 0
         with translate_errors():
             while True:
-                now, uid = context.now(), secrets.token_hex(8)
+                now, uid = await context.now(), secrets.token_hex(8)
                 answer = await context.scripts.run(
                     "open_run",
                     [context.keys.run(run_id), context.keys.round(run_id, uid, 0), context.keys.events(run_id, uid)],
@@ -92,7 +95,8 @@ class RunStore:
         """
         with translate_errors():
             fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-        if not self._is_active(fields):
+            now = await self._context.now()
+        if not _is_active(fields, now):
             raise run_not_found_error(run_id)
         return codec.decode_run(run_id, fields)
 
@@ -100,13 +104,14 @@ class RunStore:
         """Read the record of a run that has expired or is being deleted; return None if there is no such record."""
         with translate_errors():
             fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-        return codec.decode_run(run_id, fields) if fields and not self._is_active(fields) else None
+            now = await self._context.now()
+        return codec.decode_run(run_id, fields) if fields and not _is_active(fields, now) else None
 
     async def exists(self, run_id: str) -> bool:
         """Return whether a run with this id exists, has not expired and is not being deleted."""
         with translate_errors():
             deleting, expires = await self._context.redis.hmget(self._context.keys.run(run_id), ["deleting", "expires"])
-        return deleting is None and expires is not None and int(expires) > self._context.now()
+            return deleting is None and expires is not None and int(expires) > await self._context.now()
 
     async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
         """List runs, newest first.
@@ -127,10 +132,11 @@ class RunStore:
             for entry in entries:
                 pipeline.hgetall(context.keys.run(_parse_run_id(entry)))
             records = [to_bytes_dict(reply) for reply in await pipeline.execute()]
+            now = await context.now()
         runs = [
             codec.decode_run(_parse_run_id(entry), fields)
             for entry, fields in zip(entries, records, strict=True)
-            if self._is_active(fields)
+            if _is_active(fields, now)
         ]
         return RunPage(runs, entries[-1] if len(entries) == limit else None)
 
@@ -180,7 +186,9 @@ class RunStore:
         names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
         changed_names = ",".join(_EVENT_NAMES.get(str(name), str(name)) for name in pairs[::2])
         with translate_errors():
-            answer = await context.scripts.run("patch_run", names, [run.uid, context.now(), changed_names, *pairs])
+            answer = await context.scripts.run(
+                "patch_run", names, [run.uid, await context.now(), changed_names, *pairs]
+            )
         if answer[0] != "set":
             raise refusal_error(answer, run.run_id, run.round, None)
 
@@ -195,7 +203,9 @@ class RunStore:
         context = self._context
         key = context.keys.run(run_id)
         with translate_errors():
-            answer = await context.scripts.run("mark_deleted", [key], [uid, context.now() if expired_only else ""])
+            answer = await context.scripts.run(
+                "mark_deleted", [key], [uid, await context.now() if expired_only else ""]
+            )
             if answer[0] != "set":
                 return False
             fields = to_bytes_dict(await context.redis.hgetall(key))
@@ -238,15 +248,27 @@ class RunStore:
                 run_id = _parse_run_id(name)
                 fields = to_bytes_dict(await context.redis.hgetall(context.keys.run(run_id)))
                 if not fields:
-                    if int(name.partition(":")[0]) + _UNRECORDED_MS < context.now():
+                    if int(name.partition(":")[0]) + _UNRECORDED_MS < await context.now():
                         await context.redis.zrem(context.keys.runs, name)
-                elif not self._is_active(fields):
-                    swept += await self.delete(run_id, fields[b"uid"].decode(), expired_only=True)
+                elif not _is_active(fields, now := await context.now()) and await self.delete(
+                    run_id, fields[b"uid"].decode(), expired_only=True
+                ):
+                    swept += 1
+                    _log_deletion(codec.decode_run(run_id, fields), b"deleting" in fields, now)
         return swept
 
-    def _is_active(self, fields: codec.Fields) -> bool:
-        """Return whether a record exists, has not expired and is not being deleted."""
-        return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > self._context.now()
+
+def _is_active(fields: codec.Fields, now: int) -> bool:
+    """Return whether a record exists, has not expired and is not being deleted."""
+    return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > now
+
+
+def _log_deletion(run: Run, is_resumed: bool, now: int) -> None:
+    """Log that the sweep has deleted a run, and why."""
+    ago, ttl = now / 1000 - run.expires_at, run.spec.ttl_seconds
+    expired = f"it expired {ago:.0f} s ago, ttl_seconds ({ttl}) after its last write"
+    reason = "its deletion had been interrupted" if is_resumed else expired
+    logger.info("run %s was deleted: %s", run.run_id, reason, extra={"run_id": run.run_id})
 
 
 def _parse_run_id(entry: str) -> str:

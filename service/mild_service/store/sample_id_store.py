@@ -59,7 +59,7 @@ class SampleIdStore:
         old = "" if run.ids is None else codec.encode_sample_ids_ref(run.ids)
         with translate_errors():
             answer = await context.scripts.run(
-                "put_sample_ids", names, [run.uid, context.now(), old, codec.encode_sample_ids_ref(ref)]
+                "put_sample_ids", names, [run.uid, await context.now(), old, codec.encode_sample_ids_ref(ref)]
             )
         match answer[0]:
             case "set" | "moved" | "frozen":

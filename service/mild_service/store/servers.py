@@ -4,6 +4,7 @@ A migration only goes forward, can be interrupted and repeated, and leaves recor
 since old and new replicas run side by side during an upgrade. A store without a version has version 0.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ class ServerMonitor:
                 continue
             config |= {_decode(name): _decode(value) for name, value in dict(reply).items()}
         seconds, micros = await server.execute_command("TIME")
-        return ServerStatus(name, info, config, int(seconds) + int(micros) / 1e6 - self._context.clock())
+        return ServerStatus(name, info, config, int(seconds) + int(micros) / 1e6 - (self._context.clock or time.time)())
 
 
 async def list_servers(context: StoreContext) -> list[tuple[str, Redis | ClusterNode]]:

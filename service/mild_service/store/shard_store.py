@@ -77,7 +77,7 @@ class ShardStore:
             run.uid,
             attempt,
             round_,
-            self._context.now(),
+            await self._context.now(),
             number,
             shard,
             n_shards,
