@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from mild_client import BackgroundBackend, MildClient, Retry, RunSpec
 from mild_client.backends import sync as syncing
+from mild_client.backends.spool_records import Record
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_trainer import cli
@@ -129,3 +130,57 @@ def test_a_folder_without_spools_is_nothing_to_send(run: CliRunner, tmp_path: Pa
     assert (result.exit_code, "no spool is in it" in result.output) == (0, True)
     absent = run.invoke(cli.app, ["sync", str(tmp_path / "absent")])
     assert (absent.exit_code, "is no folder" in absent.stderr) == (2, True)
+
+
+def test_what_was_refused_is_listed_sent_again_and_dropped(run: CliRunner, tmp_path: Path, app: FastAPI) -> None:
+    spooled(tmp_path, "one").close()
+    spool = str(tmp_path / "one")
+    with serving(app) as url:
+        other = {"json": {"num_samples": 9}, "timeout": PATIENCE}
+        httpx.put(f"{url}/runs/one", **other).raise_for_status()  # type: ignore[arg-type]
+        synced = run.invoke(cli.app, ["sync", spool, "--url", url])
+        assert f"sync {spool} --refused" in synced.stderr
+        n_refused = len(list(Path(spool, "refused").glob("*.record")))
+
+        listed = run.invoke(cli.app, ["sync", spool, "--refused"])
+        assert (listed.exit_code, len(listed.output.splitlines())) == (1, n_refused)
+        assert "num_samples 9, got 8" in listed.output.splitlines()[0]
+        again = run.invoke(cli.app, ["sync", spool, "--refused", "--again", "--url", url])
+        assert (again.exit_code, again.output.count("one: refused ")) == (1, n_refused)
+        away = run.invoke(cli.app, ["sync", spool, "--refused", "--again", "--url", url, "--api-key", "mild_wrong"])
+        assert away.exit_code == 1
+
+        httpx.delete(f"{url}/runs/one", timeout=PATIENCE).raise_for_status()
+        sent = run.invoke(cli.app, ["sync", spool, "--refused", "--again", "--url", url])
+        assert (sent.exit_code, sent.output.count("one: sent ")) == (0, n_refused), sent.output
+        state = httpx.get(f"{url}/runs/one", timeout=PATIENCE).json()
+        assert (state["num_samples"], state["rounds"][0]["num_epochs"]) == (8, 1)
+        assert "nothing that was refused" in run.invoke(cli.app, ["sync", spool, "--refused"]).output
+
+
+def test_refused_records_that_would_undo_others_or_are_damaged_are_dropped_on_demand(
+    run: CliRunner, tmp_path: Path, app: FastAPI
+) -> None:
+    spooled(tmp_path, "one").close()
+    refused = tmp_path / "one" / "refused"
+    refused.mkdir()
+    opening = Record("open", {"spec": RunSpec("one", 8).as_json(), "resume_from": {"round": 0, "epoch": 0}})
+    for name, content in (("a-open", opening.encode()), ("b-damaged", b"nothing")):
+        (refused / f"{name}.record").write_bytes(content)
+        (refused / f"{name}.txt").write_text("why\n")
+    with serving(app) as url:
+        assert run.invoke(cli.app, ["sync", str(tmp_path), "--url", url]).exit_code == 1
+        again = run.invoke(cli.app, ["sync", str(tmp_path), "--refused", "--again", "--url", url])
+        assert again.exit_code == 1
+        assert "the run was opened since, and would lose its epochs; drop it (why)" in again.output
+        assert "its bytes are damaged; drop it (why)" in again.output
+        assert httpx.get(f"{url}/runs/one", timeout=PATIENCE).json()["rounds"][0]["num_epochs"] == 1
+    dropped = run.invoke(cli.app, ["sync", str(tmp_path), "--refused", "--drop"])
+    assert (dropped.exit_code, dropped.output.count("one: dropped "), list(refused.iterdir())) == (0, 2, [])
+
+
+@pytest.mark.parametrize(
+    "options", [["--again"], ["--drop"], ["--refused", "--again", "--drop"], ["--refused", "--dry-run"]]
+)
+def test_options_for_what_was_refused_go_together(run: CliRunner, tmp_path: Path, options: list[str]) -> None:
+    assert run.invoke(cli.app, ["sync", str(tmp_path), *options]).exit_code == 2

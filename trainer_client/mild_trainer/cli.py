@@ -25,6 +25,7 @@ from mild_trainer.review import review_list
 from mild_trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from mild_client.backends.sync import RefusedAction
     from mild_trainer.review.review_runs import ReviewedRun
 
 app = typer.Typer(
@@ -487,6 +488,11 @@ def sync(
     url: o.SyncUrl = None,
     api_key: o.ApiKey = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what there is to send, and send nothing.")] = False,
+    refused: Annotated[
+        bool, typer.Option("--refused", help="List what the service has refused, with the reasons; send nothing else.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --refused: send it again.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="With --refused: delete it, for good.")] = False,
 ) -> None:
     """Send what trainings have kept while the service was away; exit with 1 if anything is refused or left."""
     from rich.console import Console
@@ -494,6 +500,11 @@ def sync(
 
     from mild_client.backends import sync as spools
 
+    if ((again or drop) and (not refused or again == drop)) or (refused and dry_run):
+        raise typer.BadParameter("--again and --drop go with --refused, one at a time; --dry-run goes without it")
+    if refused:
+        _handle_refused(folder, "send" if again else "drop" if drop else None, url, api_key)
+        return
     with exit_on_error():
         results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
         if not results:
@@ -511,9 +522,28 @@ def sync(
                 typer.echo(f"{result.folder}: {result.problem}", err=True)
             if result.n_refused:
                 typer.echo(
-                    f"{result.folder / 'refused'} has what was refused, each with the reason beside it", err=True
+                    f"{result.folder / 'refused'} has what was refused; see why with: "
+                    f"{format_command('mild', 'sync', result.folder, '--refused')}",
+                    err=True,
                 )
         if not dry_run and not all(result.is_done for result in results):
+            raise typer.Exit(1)
+
+
+def _handle_refused(folder: Path, action: "RefusedAction | None", url: str | None, api_key: str | None) -> None:
+    """List, send or drop refused records, a line each; exit with 1 if any is left."""
+    from mild_client.backends import sync as spools
+
+    with exit_on_error():
+        n_left = n_records = 0
+        for result in spools.handle_refused(folder, action, url, api_key):
+            n_records += 1
+            n_left += not result.is_sent and action != "drop"
+            outcome = "sent" if result.is_sent else "dropped" if action == "drop" else "refused"
+            typer.echo(f"{result.run_id}: {outcome} {result.path}" + (f": {result.reason}" if result.reason else ""))
+        if not n_records:
+            typer.echo(f"{folder}: nothing that was refused is in it or below")
+        if n_left:
             raise typer.Exit(1)
 
 

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -268,7 +269,11 @@ class Spool:
     @property
     def n_refused(self) -> int:
         """Number of records in ``refused/``."""
-        return sum(1 for _ in (self.folder / "refused").glob("*.txt"))
+        return len(self.list_refused())
+
+    def list_refused(self) -> list["RefusedRecord"]:
+        """Return the records in ``refused/``, in the order in which they were written."""
+        return [RefusedRecord(path.with_suffix(".record")) for path in sorted(self.folder.glob("refused/*.txt"))]
 
     def close(self) -> None:
         """Release the lock, and delete the last segment if all records are sent."""
@@ -407,6 +412,31 @@ class Spool:
                     self.folder / "sent.json",
                     get_reason(error),
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRecord:
+    """A record that was set aside, by the path of its copy."""
+
+    path: Path
+
+    def read_reason(self) -> str:
+        """Return why the record was set aside."""
+        return self.path.with_suffix(".txt").read_text().strip()
+
+    def read(self) -> Record | None:
+        """Return the record; None if its bytes are damaged."""
+        with self.path.open("rb") as file:
+            return read_record(file, 0, self.path.stat().st_size).record
+
+    def replace_reason(self, reason: str) -> None:
+        """Write why the record was refused again."""
+        write_atomically(self.path.with_suffix(".txt"), f"{reason}\n".encode())
+
+    def delete(self) -> None:
+        """Delete the record and its reason."""
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".txt").unlink(missing_ok=True)
 
 
 def _read_metadata(folder: Path) -> dict[str, Any]:

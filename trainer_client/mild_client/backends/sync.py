@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from mild_client.arguments import to_path
 from mild_client.backends.spool import MARKER_NAME, Spool
@@ -43,6 +44,16 @@ class SyncResult:
     def is_done(self) -> bool:
         """Whether the service has accepted all records of the spool."""
         return not (self.n_refused or self.n_unsent or self.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedResult:
+    """A refused record: where it is or was, its run, and why the service does not have it (empty if it has)."""
+
+    path: Path
+    run_id: str
+    reason: str
+    is_sent: bool = False
 
 
 def find_spools(root: str | PathLike[str]) -> list[Path]:
@@ -113,6 +124,71 @@ def inspect_spools(root: str | PathLike[str]) -> Iterator[SyncResult]:
                 yield _make_result(spool, 0, "")
         except SpoolError as error:
             yield _make_unreadable_result(folder, error)
+
+
+RefusedAction: TypeAlias = Literal["send", "drop"]
+
+
+def handle_refused(
+    root: str | PathLike[str],
+    action: RefusedAction | None = None,
+    url: str | None = None,
+    api_key: str | None = None,
+    connect: Callable[[str], MildClient] | None = None,
+) -> Iterator[RefusedResult]:
+    """Yield a result for each refused record of the spools in `root` and its subfolders, in their order.
+
+    Parameters
+    ----------
+    root, url, api_key, connect
+        As in `sync_spools`.
+    action
+        ``send`` sends each record again, and deletes it from ``refused/`` once the service has it. ``drop`` deletes
+        it. None only lists them.
+
+    Raises
+    ------
+    ParameterError
+        If `root` is not a folder, or an address or the key is invalid.
+    """
+    for folder in find_spools(root):
+        try:
+            with Spool(folder) as spool:
+                address = url or spool.url
+                if action != "send":
+                    for refused in spool.list_refused():
+                        yield RefusedResult(refused.path, spool.run_id, refused.read_reason())
+                        if action == "drop":
+                            refused.delete()
+                elif address is None:
+                    yield RefusedResult(folder, spool.run_id, "it names no service; give --url")
+                else:
+                    with connect(address) if connect else MildClient(address, api_key=api_key) as client:
+                        yield from _send_refused(spool, client)
+        except SpoolError as error:
+            yield RefusedResult(folder, folder.name, str(error))
+
+
+def _send_refused(spool: Spool, client: MildClient) -> Iterator[RefusedResult]:
+    """Send the refused records of a spool again, until one cannot be sent now."""
+    uploader = Uploader(client, spool)
+    for refused in spool.list_refused():
+        record = refused.read()
+        if record is None or (record.kind == "open" and spool.attempt is not None):
+            why = "its bytes are damaged" if record is None else "the run was opened since, and would lose its epochs"
+            yield RefusedResult(refused.path, spool.run_id, f"{why}; drop it ({refused.read_reason()})")
+            continue
+        try:
+            uploader.send(record)
+        except TEMPORARY_ERRORS as error:
+            yield RefusedResult(refused.path, spool.run_id, str(error))
+            return
+        except MildError as error:
+            refused.replace_reason(str(error))
+            yield RefusedResult(refused.path, spool.run_id, str(error))
+        else:
+            refused.delete()
+            yield RefusedResult(refused.path, spool.run_id, "", is_sent=True)
 
 
 def _send_records(spool: Spool, client: MildClient) -> SyncResult:
