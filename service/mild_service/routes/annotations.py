@@ -1,7 +1,7 @@
 """Annotations of a run: ``/runs/{run_id}/labels``, ``/runs/{run_id}/audit`` and ``/runs/{run_id}/planted``."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import orjson
@@ -38,7 +38,7 @@ from mild_service.errors import (
 from mild_service.models import Run
 from mild_service.selecting.audit_draws import DrawOutcome
 from mild_service.web import bodies, media_types, sample_sets
-from mild_service.web.bodies import RequestModel, WholeNumber
+from mild_service.web.bodies import DocumentRoute, IntegerList, MarkList, RequestModel, WholeNumber
 from mild_service.web.dependencies import (
     Attempt,
     AuditDrawsDep,
@@ -64,13 +64,11 @@ if TYPE_CHECKING:
 else:
     OptionsView = make_response_model(SelectionOptions, all_required=True)
 
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
 
 class LabelsRequest(RequestModel):
     """The given labels of a run."""
 
-    labels: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="One class index per sample.")
+    labels: IntegerList = Field(description="One class index per sample.")
 
 
 class LabelsView(BaseModel):
@@ -83,8 +81,8 @@ class LabelsView(BaseModel):
 class AuditRequest(RequestModel):
     """Audited samples: those whose given label was checked."""
 
-    indices: Annotated[list[Int64], Field(fail_fast=True)] = Field(description="Sample indices, in any order.")
-    clean: Annotated[list[bool | None], Field(fail_fast=True)] = Field(
+    indices: IntegerList = Field(description="Sample indices, in any order.")
+    clean: MarkList = Field(
         description="For each of them, whether its given label is true; null removes an earlier mark."
     )
 
@@ -158,7 +156,7 @@ class PlantedDetail(BaseModel):
     indices: list[int] = Field(description="Sorted.")
 
 
-router = APIRouter(tags=["truth"])
+router = APIRouter(tags=["truth"], route_class=DocumentRoute)
 
 _BODY_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, DigestMismatch, InvalidRequest, InvalidInput)
 _BINARY = {"type": "string", "format": "binary"}
@@ -202,7 +200,7 @@ async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integ
     allowed = (media_types.JSON, media_types.NPY)
     if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
         labels = (await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)).labels
-        return np.array(labels, dtype=np.int64)
+        return await to_thread.run_sync(bodies.to_integers, labels, "labels")
     limit = settings.max_body_bytes
     body = await bodies.read_body(request, limit)
     if len(body) > limit:
@@ -240,7 +238,7 @@ async def put_audit(
     allowed = (media_types.JSON, media_types.BITMAP)
     if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
         audit = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
-        marks = await to_thread.run_sync(AuditChange.from_marks, audit.indices, audit.clean, n_samples)
+        marks = await to_thread.run_sync(_convert_marks, audit, n_samples)
     else:
         marks = AuditChange.from_audit(
             Audit.from_body(await bodies.read_bitmaps(request, n_samples, count=2), n_samples)
@@ -254,6 +252,13 @@ async def put_audit(
         num_replaced=merged.replaced,
         num_removed=merged.removed,
     )
+
+
+def _convert_marks(audit: AuditRequest, n_samples: int) -> AuditChange:
+    """Return the marks of a request."""
+    indices = bodies.to_integers(audit.indices, "indices")
+    bodies.check_types(audit.clean, {bool, type(None)}, "clean", "send true, false or null")
+    return AuditChange.from_marks(indices.tolist(), audit.clean, n_samples)
 
 
 @router.get(

@@ -16,6 +16,7 @@ from mild_core.errors import (
     TrailingBitsError,
 )
 from mild_core.types import Verdict
+from mild_service.concurrency import offload
 from mild_service.errors import (
     EpochGap,
     InvalidRequest,
@@ -30,7 +31,7 @@ from mild_service.models import Round
 from mild_service.recording.run_writer import ClientSet
 from mild_service.routes.selection import FitView, SelectionView
 from mild_service.web import bodies, media_types, responses, sample_sets
-from mild_service.web.bodies import MAX_ENTRIES, RequestModel, check_entry_count
+from mild_service.web.bodies import MAX_ENTRIES, BitmapText, DocumentRoute, RequestModel, check_entry_count
 from mild_service.web.dependencies import (
     Attempt,
     Changes,
@@ -52,7 +53,7 @@ MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Scalar = Annotated[FiniteFloat, Field(strict=True)]
 Scalars = Annotated[
     dict[MetricName, Scalar],
-    Field(min_length=1, json_schema_extra={"additionalProperties": False, "maxProperties": MAX_ENTRIES}),
+    Field(min_length=1, max_length=MAX_ENTRIES, json_schema_extra={"additionalProperties": False}),
     BeforeValidator(check_entry_count),
 ]
 
@@ -61,7 +62,9 @@ class FinishRequest(RequestModel):
     """Optional body of the request that finishes a round."""
 
     allow_gaps: bool = Field(False, description="Leave missing epochs out instead of refusing.")
-    selected: str | None = Field(None, description="Base64 of the bitmap that an offline client has computed and used.")
+    selected: BitmapText | None = Field(
+        None, description="Base64 of the bitmap that an offline client has computed and used."
+    )
     core_version: str | None = Field(
         None, max_length=64, description="Version of mild-selection that computed `selected`."
     )
@@ -131,7 +134,7 @@ class MetricsView(BaseModel):
     outcome: Literal["committed", "same", "replaced"]
 
 
-router = APIRouter(tags=["rounds"])
+router = APIRouter(tags=["rounds"], route_class=DocumentRoute)
 
 
 @router.put(
@@ -198,15 +201,20 @@ async def finish(
     content = await bodies.read_json_bytes(request, limit, "send `selected` as base64 of one bitmap")
     if content:
         media_types.check_content_type(request, (media_types.JSON,), media_types.JSON)
-    body = bodies.parse_json(content, FinishRequest)
-    client_set = None
-    if body.selected is not None:
-        selected = bodies.decode_bitmap(body.selected, run.spec.num_samples, "selected")
-        client_set = ClientSet(selected, body.core_version or "unknown")
+    body, client_set = await offload(len(content), lambda: _parse_finish(content, run.spec.num_samples))
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     plan = await selections.plan(await runs.find(run_id), round_, {})
     result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
     return await responses.make_selection_response(result, representation)
+
+
+def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, ClientSet | None]:
+    """Parse the body of a request that finishes a round; return it with the set in it."""
+    body = bodies.parse_json(content, FinishRequest)
+    if body.selected is None:
+        return body, None
+    selected = bodies.decode_bitmap(body.selected, n_samples, "selected")
+    return body, ClientSet(selected, body.core_version or "unknown")
 
 
 @router.get(

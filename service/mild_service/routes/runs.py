@@ -25,7 +25,7 @@ from mild_service.errors import (
 from mild_service.image_urls import MAX_URL_LENGTH
 from mild_service.models import Run, RunStatus
 from mild_service.routes.rounds import RoundView
-from mild_service.web.bodies import RequestModel, WholeNumber, check_entry_count
+from mild_service.web.bodies import MAX_ENTRIES, DocumentRoute, RequestModel, WholeNumber, check_entry_count
 from mild_service.web.dependencies import CallerDep, RunId, RunsDep
 from mild_service.web.problems import error_responses
 from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
@@ -33,11 +33,12 @@ from mild_service.web.schemas import SelectionRequest, make_request_model, make_
 
 Tags = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]],
+    Field(max_length=MAX_ENTRIES),
     BeforeValidator(check_entry_count),
 ]
 ClassNames = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=MAX_CLASS_NAME_LENGTH)]],
-    Field(min_length=1, max_length=MAX_CLASS_NAMES),
+    Field(min_length=1, max_length=MAX_CLASS_NAMES, fail_fast=True),
     AfterValidator(tuple),
 ]
 PictureUrl = Annotated[str, Field(max_length=MAX_URL_LENGTH)]
@@ -131,7 +132,7 @@ class RunPage(BaseModel):
     next_cursor: str | None = Field(description="Value of `cursor` for the next page; null on the last page.")
 
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(tags=["runs"], route_class=DocumentRoute)
 
 _JSON_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
 

@@ -83,7 +83,11 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
                 "required": True,
                 "content": {
                     media_types.JSON: {
-                        "schema": {"type": "array", "items": {"type": ["string", "integer"], "maxLength": MAX_ID_BYTES}}
+                        "schema": {
+                            "type": "array",
+                            "maxItems": bodies.MAX_LISTED,
+                            "items": {"type": ["string", "integer"], "maxLength": MAX_ID_BYTES},
+                        }
                     },
                     media_types.NDJSON: {
                         "schema": {"type": "string", "format": "binary", "description": "One JSON string per line."}
@@ -161,15 +165,16 @@ async def get_sample_ids(
 
 _ARRAY_REMEDY = "send one id per line of text, or have MILD_MAX_JSON_BYTES raised"
 _BLOCK_BYTES = 512 * 1024
-_BLOCK_ROWS = 8192
+_PIECE_BYTES = 64 * 1024
+"""Bytes of an array that are parsed while the other threads stand still; more than one id takes."""
 
 
 async def _read_ids(request: Request, media_type: str, settings: Settings) -> AsyncIterator[Sequence[str]]:
     """Yield the ids in a body, block by block; a JSON array is first read as a whole."""
     if media_type == media_types.JSON:
-        ids = _parse_json_array(await bodies.read_json_bytes(request, settings.max_json_bytes, _ARRAY_REMEDY))
-        for start in range(0, len(ids), _BLOCK_ROWS):
-            yield _check_strings(ids[start : start + _BLOCK_ROWS], start + 1, "row")
+        body = await bodies.read_json_bytes(request, settings.max_json_bytes, _ARRAY_REMEDY)
+        for block in await to_thread.run_sync(_parse_array, body):
+            yield block
         return
     parse = _parse_json_lines if media_type == media_types.NDJSON else _parse_text_lines
     lines = LineSplitter(settings.max_record_bytes, _BLOCK_BYTES)
@@ -209,15 +214,42 @@ def _parse_json_lines(first_number: int, lines: list[bytes]) -> Sequence[str]:
     return _check_strings(values, first_number, "line")
 
 
-def _parse_json_array(body: bytes) -> list[Any]:
-    """Return the items of a JSON array, without checking their types."""
-    try:
-        values = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"the body is not JSON: {error}; send an array of strings") from error
-    if type(values) is not list:
-        raise MalformedBody(f"the body is a JSON {type(values).__name__}; send an array of strings")
-    return values
+def _parse_array(body: bytes) -> list[Sequence[str]]:
+    """Return the ids in a JSON array, block by block."""
+    array = body.removeprefix(codecs.BOM_UTF8).strip()
+    if not (array.startswith(b"[") and array.endswith(b"]") and len(array) > 1):
+        raise MalformedBody("the body is no JSON array; send an array of strings")
+    blocks: list[Sequence[str]] = []
+    start, end, n_rows = 1, len(array) - 1, 0
+    while start <= end:
+        values, start = _parse_piece(array, start, end)
+        blocks.append(_check_strings(values, n_rows + 1, "row"))
+        n_rows += len(values)
+    return blocks
+
+
+def _parse_piece(array: bytes, start: int, end: int) -> tuple[list[Any], int]:
+    """Return the items of an array from byte `start` on, and the byte behind the comma after them.
+
+    The comma may belong to an id. What precedes is no JSON then, and is tried again up to the comma before.
+    """
+    stop = end
+    if end - start > _PIECE_BYTES:
+        stop = array.rfind(b",", start, start + _PIECE_BYTES)
+    for _ in range(MAX_ID_BYTES):
+        try:
+            values: list[Any] = orjson.loads(b"[%b]" % array[start : max(start, stop)])
+        except orjson.JSONDecodeError as error:
+            reason = str(error)
+            stop = array.rfind(b",", start, max(start, stop)) if stop < end else -1
+            if stop < 0:
+                break
+            continue
+        if not values and array[1:end].strip():
+            reason = "an item is missing next to a comma"
+            break
+        return values, stop + 1
+    raise MalformedBody(f"the body is not JSON from byte {start} on: {reason}; send an array of strings")
 
 
 def _check_strings(values: Sequence[Any], first_number: int, unit: Unit) -> Sequence[str]:

@@ -16,6 +16,7 @@ from mild_core.log_columns import parse_columns
 from mild_core.results import Component, Estimate, Measured, SelectionSummary, Threshold
 from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
 from mild_service.annotations.external_ids import no_sample_ids_error
+from mild_service.concurrency import offload
 from mild_service.errors import (
     BadRecord,
     BodyTooLarge,
@@ -244,8 +245,8 @@ async def select_stateless(
     log = bodies.stream_body(request, settings.max_log_bytes)
     if media_type == media_types.JSON:
         body = await bodies.read_json_bytes(request, settings.max_json_bytes)
-        if not _holds_records(body):
-            bits = bodies.parse_json(body, StatelessRequest)
+        if not await offload(len(body), lambda: _holds_records(body)):
+            bits = await offload(len(body), lambda: bodies.parse_json(body, StatelessRequest))
             if (num_samples, samples_by, columns) != (None, None, None):
                 raise InvalidRequest(
                     "query: num_samples, samples_by and columns belong to a log; put num_samples into the JSON of bits"
@@ -265,8 +266,12 @@ def _holds_records(body: bytes) -> bool:
     start = body.removeprefix(codecs.BOM_UTF8).lstrip()
     if not start.startswith(b"{"):
         return start.startswith(b"[")
+    line = start.partition(b"\n")[0]
+    if b'"sample"' not in line:
+        return False
+    bodies.check_json_size(line)
     try:
-        return "sample" in orjson.loads(start.partition(b"\n")[0])
+        return "sample" in orjson.loads(line)
     except orjson.JSONDecodeError:
         return False
 

@@ -12,12 +12,13 @@ from mild_core.errors import BitmapLengthError, CorrectNotObservedError
 from mild_core.types import Observe, RoundBits
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest, LimitExceeded
-from mild_service.web.bodies import RequestModel, WholeNumber, decode_bitmap
+from mild_service.web import bodies
+from mild_service.web.bodies import BitList, BitmapText, RequestModel, WholeNumber, decode_bitmap
 from mild_service.web.schemas import SelectionRequest
 
-Row = str | list[Any]
-"""A bitmap in base64, or 0 or 1 for each sample. `_parse_row` checks the entries, which is faster than pydantic."""
-Rows = Annotated[list[Row], Field(fail_fast=True)]
+Row = BitmapText | BitList
+"""A bitmap in base64, or 0 or 1 for each sample."""
+Rows = Annotated[list[Row], Field(max_length=bodies.get_highest("max_epochs"), fail_fast=True)]
 
 
 class StatelessRound(RequestModel):
@@ -29,13 +30,16 @@ class StatelessRound(RequestModel):
     planted: Row | None = Field(None, description="Samples whose label was broken on purpose in this round.")
 
 
+Rounds = Annotated[list[StatelessRound], Field(max_length=bodies.get_highest("max_rounds"), fail_fast=True)]
+
+
 class StatelessRequest(RequestModel):
     """Bits to select samples by: `rounds`, or `correct` (and `observed`) of a single round."""
 
     num_samples: WholeNumber | None = Field(
         None, description="Required with bitmaps; by default the length of the lists."
     )
-    rounds: list[StatelessRound] | None = None
+    rounds: Rounds | None = None
     correct: Rows | None = None
     observed: Rows | None = None
     observe: Observe = Field("all", description="`members`: only members should have been observed.")
@@ -160,6 +164,4 @@ def _parse_row(row: Row, n_samples: int, name: str) -> Bitmap:
         return decode_bitmap(row, n_samples, name)
     if len(row) != n_samples:
         raise BitmapLengthError(f"{name} has {len(row)} entries, {n_samples} are needed; give one per sample")
-    if not (set(map(type, row)) <= {int, bool, float} and set(row) <= {0, 1}):
-        raise InvalidRequest(f"{name} holds values other than 0 and 1 (or true and false); give one bit per sample")
-    return bitmap.pack(np.array(row, dtype=bool))
+    return bitmap.pack(bodies.to_bits(row, name))

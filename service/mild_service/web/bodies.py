@@ -6,27 +6,51 @@ import codecs
 import hashlib
 import io
 import re
-from collections.abc import AsyncIterator
+from asyncio import sleep
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qs
 
 import numpy as np
-from fastapi import Request
+import orjson
+from anyio import to_thread
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError
 from mild_service.admission import take_memory_now
+from mild_service.concurrency import offload
+from mild_service.config import Settings
 from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody
 from mild_service.web import codings, media_types
 
-Model = TypeVar("Model", bound=BaseModel)
+
+def get_highest(setting: str) -> int:
+    """Return the highest value that a setting may have; requests are bounded by it where they are declared."""
+    return next(int(rule.le) for rule in Settings.model_fields[setting].metadata if hasattr(rule, "le"))
+
 
 MAX_ENTRIES = 64
 """Most entries of an object in a request."""
+MAX_LISTED = 2**20
+"""Most items of a list in JSON, and of all lists and objects of a body: parsing as many takes some 20 ms."""
+MAX_BASE64_LENGTH = -(-bitmap.n_bytes(get_highest("max_samples")) // 3) * 4
+"""Most characters of a bitmap in base64."""
+_MAX_NODES = 2**15
+"""Most lists, objects and strings of a JSON body. Each takes ten times as long to parse as a number."""
+_LONG_DOCUMENT = 2**16
+"""Bytes from which on a declared JSON body is parsed in a thread."""
+_MAX_ERRORS = 8
+"""Most entries of an error about a body."""
+_BASE64_PIECE = 2**20
+"""Characters of a bitmap that are decoded while the other threads stand still; a multiple of 4."""
+_SLICE = 2**16
+"""Most items of a list that are converted while the other threads stand still."""
 JSON_REMEDY = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
 """Remedy in the error for JSON that is too long."""
 _MAX_FORM_BYTES = 4096
@@ -63,6 +87,26 @@ WholeNumber = Annotated[int, BeforeValidator(_to_integer)]
 """An integer; a JSON number such as 60.0 is accepted too."""
 
 
+BitmapText = Annotated[str, Field(max_length=MAX_BASE64_LENGTH)]
+"""A bitmap in base64."""
+
+
+def _long_list(**items: Any) -> Any:
+    """Return the `Field` of a long list in JSON, whose items have this schema and are checked when they are converted.
+
+    Pydantic takes four times as long for a list whose items it checks, and holds Python's lock all the time.
+    """
+    return Field(max_length=MAX_LISTED, fail_fast=True, json_schema_extra={"items": items})
+
+
+IntegerList = Annotated[list[Any], _long_list(type="integer", minimum=-(2**63), maximum=2**63 - 1)]
+"""A list of integers, for `to_integers`."""
+MarkList = Annotated[list[Any], _long_list(type=["boolean", "null"])]
+"""A list of booleans or null, for `check_types`."""
+BitList = Annotated[list[Any], _long_list(enum=[0, 1, True, False])]
+"""A list of 0 and 1 (or false and true), for `to_bits`."""
+
+
 class RequestModel(BaseModel):
     """Base class of JSON request bodies. Unknown fields and numbers in strings are refused."""
 
@@ -72,6 +116,64 @@ class RequestModel(BaseModel):
     @classmethod
     def _check_entry_count(cls, value: object) -> object:
         return check_entry_count(value)
+
+
+Model = TypeVar("Model", bound=RequestModel)
+
+
+def check_types(values: list[Any], types: set[type], name: str, remedy: str) -> None:
+    """Check that all items of a list in JSON have one of these types.
+
+    Raises
+    ------
+    InvalidRequest
+        If one of them has another type. The message calls the list `name`, and ends with `remedy`.
+    """
+    for start, part in _slice(values):
+        if not set(map(type, part)) <= types:
+            position, value = next((n, value) for n, value in enumerate(part, start) if type(value) not in types)
+            raise InvalidRequest(f"{name}[{position}] is {str(value)[:60]}; {remedy}")
+
+
+def to_integers(values: list[Any], name: str) -> NDArray[np.int64]:
+    """Convert the items of an `IntegerList`, shape (n_items,).
+
+    Raises
+    ------
+    InvalidRequest
+        If an item is no integer of 64 bits. The message calls the list `name`.
+    """
+    check_types(values, {int}, name, "send integers of 64 bits")
+    integers = np.empty(len(values), dtype=np.int64)
+    try:
+        for start, part in _slice(values):
+            integers[start : start + len(part)] = part
+    except OverflowError as error:
+        position, value = next((n, value) for n, value in enumerate(values) if not -(2**63) <= value < 2**63)
+        raise InvalidRequest(f"{name}[{position}] is {str(value)[:60]}; send integers of 64 bits") from error
+    return integers
+
+
+def to_bits(values: list[Any], name: str) -> NDArray[np.bool_]:
+    """Convert the items of a `BitList`, shape (n_items,).
+
+    Raises
+    ------
+    InvalidRequest
+        If an item is no bit. The message calls the list `name`.
+    """
+    bits = np.empty(len(values), dtype=np.bool_)
+    for start, part in _slice(values):
+        if not (set(map(type, part)) <= {int, bool, float} and set(part) <= {0, 1}):
+            raise InvalidRequest(f"{name} holds values other than 0 and 1 (or true and false); give one bit per sample")
+        bits[start : start + len(part)] = part
+    return bits
+
+
+def _slice(values: list[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield parts of a list with their starts, between which other threads have their turn."""
+    for start in range(0, len(values), _SLICE):
+        yield start, values[start : start + _SLICE]
 
 
 class RequestBody:
@@ -158,6 +260,7 @@ class RequestBody:
                 continue
             for inflated in self._inflater.feed(chunk):
                 yield inflated
+                await sleep(0)  # a chunk may inflate a thousandfold, and other requests have their turn meanwhile
         if self._inflater is not None:
             self._inflater.end()
         if self._digest is not None:
@@ -238,16 +341,17 @@ async def read_json(request: Request, model: type[Model], limit: int, remedy: st
     ------
     BodyTooLarge
         If the body has more than `limit` bytes.
-    RequestValidationError
-        If the body is not JSON, or does not match the model.
+    InvalidRequest, MalformedBody, RequestValidationError
+        As `parse_json`.
     """
-    return parse_json(await read_json_bytes(request, limit, remedy), model)
+    body = await read_json_bytes(request, limit, remedy)
+    return await offload(len(body), lambda: parse_json(body, model))
 
 
 async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMEDY) -> bytes:
     """Return a JSON body without parsing it.
 
-    Parsing blocks the event loop, so `limit` must be low enough for that. `remedy` ends the error message.
+    Parsing blocks all threads, so `limit` must be low enough for that. `remedy` ends the error message.
 
     Raises
     ------
@@ -282,14 +386,73 @@ def parse_json(body: bytes, model: type[Model]) -> Model:
 
     Raises
     ------
+    InvalidRequest
+        If the body has too many lists, objects and strings.
+    MalformedBody
+        If the body is not JSON.
     RequestValidationError
-        If the body is not JSON, or does not match the model.
+        If the body does not match the model.
     """
+    check_json_size(body)
+    # Twice as fast as pydantic's own parser, and other threads have a turn between parsing and validation.
+    document = _load_json(body.removeprefix(codecs.BOM_UTF8) or b"{}")
     try:
-        return model.model_validate_json(body.removeprefix(codecs.BOM_UTF8) or b"{}")
+        return model.model_validate(document)
     except ValidationError as error:
-        entries = error.errors(include_url=False)
+        entries = error.errors(include_url=False)[:_MAX_ERRORS]
         raise RequestValidationError([{**entry, "loc": ("body", *entry["loc"])} for entry in entries]) from error
+
+
+def check_json_size(body: bytes) -> None:
+    """Check that a JSON body has few enough values, and among them lists, objects and strings, before it is parsed.
+
+    Their characters in strings count too: no text that a request may hold has many of them.
+
+    Raises
+    ------
+    InvalidRequest
+        If it has more.
+    """
+    n_values = body.count(b",") + 1
+    if n_values > MAX_LISTED:
+        raise InvalidRequest(
+            f"the JSON has {n_values} values, at most {MAX_LISTED} are read; send bitmaps or npy in their place"
+        )
+    n_nodes = body.count(b"[") + body.count(b"{") + body.count(b'"') // 2
+    if n_nodes > _MAX_NODES:
+        raise InvalidRequest(
+            f"the JSON has {n_nodes} lists, objects and strings, at most {_MAX_NODES} are read; send longer lists, or "
+            "bitmaps, npy or a log in their place"
+        )
+
+
+def _load_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"the body is not JSON: {error}; send valid JSON") from error
+
+
+class DocumentRoute(APIRoute):
+    """Route whose JSON body is a declared parameter: its size is checked before FastAPI parses it.
+
+    A long one is parsed here, in a thread.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the function that handles a request."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handle_checked(request: Request) -> Response:
+            body = await request.body()
+            check_json_size(body)
+            if len(body) > _LONG_DOCUMENT and media_types.JSON in request.headers.get("content-type", ""):
+                request._json = await to_thread.run_sync(_load_json, body)  # where FastAPI looks for it
+            return await handle(request)
+
+        return handle_checked
 
 
 def decode_bitmap(text: str, n_samples: int, name: str) -> Bitmap:
@@ -304,13 +467,16 @@ def decode_bitmap(text: str, n_samples: int, name: str) -> Bitmap:
     TrailingBitsError
         If bits after the last sample are set.
     """
+    starts = range(0, len(text), _BASE64_PIECE)
     try:
-        data = base64.b64decode(text, validate=True)
+        parts = [base64.b64decode(text[start : start + _BASE64_PIECE], validate=True) for start in starts]
+        if any(len(part) * 4 != _BASE64_PIECE * 3 for part in parts[:-1]):
+            raise ValueError("padding before the end")
     except (binascii.Error, ValueError) as error:
         raise InvalidRequest(
             f"{name} is not base64 ({error}); encode the bitmap's bytes with standard base64"
         ) from error
-    return bitmap.validate(data, n_samples, name)
+    return bitmap.validate(b"".join(parts), n_samples, name)
 
 
 def _check_digest(header: str, digest: bytes) -> None:

@@ -1,6 +1,6 @@
 """Sets of samples in requests and responses: a bitmap, JSON of indices, or npy of indices or booleans."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 from anyio import to_thread
@@ -12,7 +12,7 @@ from mild_core.bitmap import Bitmap
 from mild_service.config import Settings
 from mild_service.errors import BodyTooLarge, InvalidRequest
 from mild_service.web import bodies, media_types, responses
-from mild_service.web.bodies import RequestModel
+from mild_service.web.bodies import IntegerList, RequestModel
 from mild_service.web.openapi import describe_bitmap_body
 
 MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
@@ -24,9 +24,7 @@ _BINARY = {"type": "string", "format": "binary"}
 class IndicesRequest(RequestModel):
     """A set of samples."""
 
-    indices: Annotated[list[Annotated[int, Field(ge=-(2**63), lt=2**63)]], Field(fail_fast=True)] = Field(
-        description="Sample indices, in any order; repeats count once."
-    )
+    indices: IntegerList = Field(description="Sample indices, in any order; repeats count once.")
 
 
 def describe_set_body(description: str) -> dict[str, Any]:
@@ -113,7 +111,8 @@ def encode_set(media_type: str, samples: Bitmap, n_samples: int, fields: dict[st
 
 
 def _parse_json_set(body: bytes, n_samples: int) -> Bitmap:
-    return bitmap.from_indices(bodies.parse_json(body, IndicesRequest).indices, n_samples)
+    indices = bodies.parse_json(body, IndicesRequest).indices
+    return bitmap.from_indices(bodies.to_integers(indices, "indices"), n_samples)
 
 
 def _parse_npy_set(body: bytes, n_samples: int, name: str) -> Bitmap:
