@@ -72,10 +72,20 @@ def compress(body: bytes, coding: Coding) -> bytes:
     """Return a body compressed with a content coding."""
     if coding == "zstd":
         return zstandard.ZstdCompressor(level=_LEVELS["zstd"]).compress(body)
-    if coding == "gzip":
-        compressor = zlib.compressobj(_LEVELS["gzip"], wbits=31)
-        return compressor.compress(body) + compressor.flush()
-    return body
+    return b"".join(compress_pieces(iter((body,)), coding))
+
+
+def compress_pieces(pieces: Iterator[bytes], coding: Coding) -> Iterator[bytes]:
+    """Yield the pieces of a body, none of them empty, compressed with a content coding."""
+    if coding == "identity":
+        yield from filter(None, pieces)
+        return
+    zstd = zstandard.ZstdCompressor(level=_LEVELS["zstd"])
+    compressor = zstd.compressobj() if coding == "zstd" else zlib.compressobj(_LEVELS["gzip"], wbits=31)
+    for piece in pieces:
+        if compressed := compressor.compress(piece):
+            yield compressed
+    yield compressor.flush()
 
 
 class _GzipInflater:

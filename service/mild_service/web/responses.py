@@ -5,19 +5,21 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
 import orjson
 from anyio import to_thread
 from fastapi import Depends, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from numpy.typing import NDArray
 
 from mild_core import bitmap
+from mild_core.bitmap import Bitmap
 from mild_service import __version__
 from mild_service.admission import take_memory_now
 from mild_service.errors import InvalidRequest, NotAcceptable
@@ -25,8 +27,14 @@ from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.observability import phase
 from mild_service.selecting.selections import SelectionResult
 from mild_service.web import media_types
-from mild_service.web.codings import CODINGS, Coding, compress
+from mild_service.web.codings import CODINGS, Coding, compress, compress_pieces
 
+_WHOLE_BYTES = 16 * 2**20
+"""Most bytes of a body that is sent with its length and digest, although it is made in pieces."""
+_PART_BYTES = 2**14
+"""Bytes of a bitmap whose samples make one piece of a body: up to 131,072 indices."""
+_PART_IDS = 2**14
+"""Ids in one piece of a body."""
 _UNLISTED_IDENTITY = 0.0005
 """Quality of the coding ``identity`` if Accept-Encoding does not list it: acceptable, but any listed one is better."""
 
@@ -82,34 +90,65 @@ def make_cache_headers(etag: str | None = None) -> dict[str, str]:
 
 async def make_response(
     representation: Representation,
-    make_body: Callable[[], bytes],
+    make_body: Callable[[], bytes | Iterator[bytes]],
     etag: str | None = None,
     extra_headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a response whose body is made, compressed and hashed in a worker thread.
+
+    A body of more than `_WHOLE_BYTES` that is made in pieces is sent while it is made, and never held at once; it then
+    has neither Content-Length nor Content-Digest.
 
     Parameters
     ----------
     representation
         Media type and content coding of the response.
     make_body
-        Returns the uncompressed body.
+        Returns the uncompressed body, or its pieces.
     etag
         ETag of the representation; None if it has none.
     extra_headers
         Further headers.
     """
 
-    def make_content() -> tuple[bytes, str]:
-        content = compress(make_body(), representation.coding)
+    def make_content() -> tuple[bytes, str] | Iterator[bytes]:
+        body = make_body()
+        if not isinstance(body, bytes):
+            start, n_bytes = [], 0
+            for piece in body:
+                start.append(piece)
+                n_bytes += len(piece)
+                if n_bytes > _WHOLE_BYTES:
+                    return compress_pieces(chain(_pop_all(start), body), representation.coding)
+            body = b"".join(start)
+        content = compress(body, representation.coding)
         return content, base64.b64encode(hashlib.sha256(content).digest()).decode()
 
     with phase("encode"):
-        content, digest = await to_thread.run_sync(make_content)
-    headers = {**make_cache_headers(etag), "Content-Digest": f"sha-256=:{digest}:", **(extra_headers or {})}
+        made = await to_thread.run_sync(make_content)
+    headers = {**make_cache_headers(etag), **(extra_headers or {})}
     if representation.coding != "identity":
         headers["Content-Encoding"] = representation.coding
+    if not isinstance(made, tuple):
+        return StreamingResponse(_send_pieces(made), headers=headers, media_type=representation.media_type)
+    content, digest = made
+    headers["Content-Digest"] = f"sha-256=:{digest}:"
     return Response(content, headers=headers, media_type=representation.media_type)
+
+
+def _pop_all(items: list[bytes]) -> Iterator[bytes]:
+    """Yield the items of a list, which no longer holds them then."""
+    while items:
+        yield items.pop(0)
+
+
+async def _send_pieces(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield pieces, each made in a worker thread when the one before was sent.
+
+    No more are made for a reader that has gone away: its request is cancelled then.
+    """
+    while piece := await to_thread.run_sync(next, pieces, b""):
+        yield piece
 
 
 def _choose_coding(accept: str, media_type: str) -> Coding:
@@ -208,8 +247,10 @@ async def make_selection_response(result: SelectionResult, representation: Repre
     return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
 
 
-_LISTED_BYTES = {media_types.JSON: 42, media_types.NPY: 24, media_types.ARROW: 24, media_types.CSV: 145}
-"""Most memory per listed sample while a selection is encoded."""
+_PIECE_BYTES = {media_types.JSON: 24, media_types.NPY: 24, media_types.CSV: 60}
+"""Most memory per sample of a piece while the piece is made."""
+_ARROW_BYTES = 24
+"""Most memory per listed sample while an Arrow table, which is not made in pieces, is encoded."""
 _LISTED_ID_BYTES = 400
 """Most memory per listed sample with an external id."""
 
@@ -218,22 +259,65 @@ def _estimate_encoding(result: SelectionResult, media_type: str) -> int:
     """Return the most bytes of memory while a selection is encoded."""
     if media_type == media_types.BITMAP:
         return 2 * result.bitmap.nbytes
-    per_sample = _LISTED_BYTES[media_type] + (0 if result.ids is None else _LISTED_ID_BYTES)
-    return result.n_samples + per_sample * bitmap.popcount(result.bitmap)
+    n_listed = bitmap.popcount(result.bitmap)
+    ids = 0 if result.ids is None else _LISTED_ID_BYTES * n_listed
+    if media_type == media_types.ARROW:
+        return result.n_samples + _ARROW_BYTES * n_listed + ids
+    digits = 8 if media_type == media_types.NPY else len(str(result.n_samples))
+    # The pieces, and all of them as one.
+    held = 2 * min(n_listed * digits, _WHOLE_BYTES + 8 * _PART_BYTES * digits)
+    return held + _PIECE_BYTES[media_type] * min(n_listed, 8 * _PART_BYTES) + ids
 
 
-def _encode_selection(result: SelectionResult, media_type: str) -> bytes:
+def _encode_selection(result: SelectionResult, media_type: str) -> bytes | Iterator[bytes]:
     if media_type == media_types.BITMAP:
         return result.bitmap.tobytes()
-    indices = bitmap.to_indices(result.bitmap, result.n_samples)
     if media_type == media_types.NPY:
-        return encode_npy(indices)
+        return encode_npy_indices(result.bitmap, result.n_samples)
     if media_type == media_types.ARROW:
-        return _encode_arrow(indices, result.ids)
+        return _encode_arrow(bitmap.to_indices(result.bitmap, result.n_samples), result.ids)
     if media_type == media_types.CSV:
-        return _encode_csv(indices, result.ids)
-    ids = {} if result.ids is None else {"ids": result.ids}
-    return orjson.dumps({**result.document, "indices": indices, **ids}, option=orjson.OPT_SERIALIZE_NUMPY)
+        return _encode_csv(result)
+    return encode_indices(result.document, result.bitmap, result.n_samples, result.ids)
+
+
+def iterate_indices(samples: Bitmap, n_samples: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the sorted indices of a set of samples in parts that are not empty."""
+    for start in range(0, samples.size, _PART_BYTES):
+        part = samples[start : start + _PART_BYTES]
+        indices = bitmap.to_indices(part, min(8 * part.size, n_samples - 8 * start)) + 8 * start
+        if indices.size:
+            yield indices
+
+
+def encode_indices(
+    fields: Mapping[str, Any], samples: Bitmap, n_samples: int, ids: Sequence[str] | None = None
+) -> Iterator[bytes]:
+    """Yield the pieces of a JSON object with some fields, the `indices` of a set of samples, and its `ids` if any."""
+    yield orjson.dumps({**fields, "indices": []}, option=orjson.OPT_SERIALIZE_NUMPY)[:-2]
+    yield from _encode_items(iterate_indices(samples, n_samples))
+    if ids is not None:
+        yield b'],"ids":['
+        yield from _encode_items(ids[start : start + _PART_IDS] for start in range(0, len(ids), _PART_IDS))
+    yield b"]}"
+
+
+def _encode_items(parts: Iterable[Any]) -> Iterator[bytes]:
+    """Yield the items of lists or arrays in JSON, with commas between them."""
+    separator = b""
+    for part in parts:
+        yield separator + orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        separator = b","
+
+
+def encode_npy_indices(samples: Bitmap, n_samples: int) -> Iterator[bytes]:
+    """Yield the pieces of an npy file with the sorted indices of a set of samples."""
+    header = io.BytesIO()
+    shape = (bitmap.popcount(samples),)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": shape})
+    yield header.getvalue()
+    for indices in iterate_indices(samples, n_samples):
+        yield indices.astype("<i8").tobytes()
 
 
 def encode_npy(array: NDArray[Any]) -> bytes:
@@ -254,15 +338,19 @@ def _encode_arrow(indices: NDArray[np.int64], ids: Sequence[str] | None) -> byte
     return buffer.getvalue()
 
 
-def _encode_csv(indices: NDArray[np.int64], ids: Sequence[str] | None) -> bytes:
-    """Encode indices, and ids unless they are None, as CSV with a header line."""
-    if ids is None:
-        return b"\n".join([b"index", *(str(index).encode() for index in indices.tolist()), b""])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("index", "id"))
-    writer.writerows(zip(indices.tolist(), ids, strict=True))
-    return text.getvalue().encode()
+def _encode_csv(result: SelectionResult) -> Iterator[bytes]:
+    """Yield the lines of indices, and ids unless they are None, as CSV with a header line."""
+    yield b"index\n" if result.ids is None else b"index,id\n"
+    n_written = 0
+    for indices in iterate_indices(result.bitmap, result.n_samples):
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = [indices.tolist()]
+        if result.ids is not None:
+            columns.append(list(result.ids[n_written : n_written + indices.size]))
+        writer.writerows(zip(*columns, strict=True))
+        n_written += indices.size
+        yield text.getvalue().encode()
 
 
 _DIGEST_ETAG = re.compile(r'"([0-9a-f]{1,64})"')

@@ -1,8 +1,8 @@
 """Sets of samples in requests and responses: a bitmap, JSON of indices, or npy of indices or booleans."""
 
+from collections.abc import Iterator
 from typing import Any
 
-import orjson
 from anyio import to_thread
 from fastapi import Request
 from pydantic import Field
@@ -85,8 +85,10 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
     return await to_thread.run_sync(_parse_npy_set, body, n_samples, name)
 
 
-def encode_set(media_type: str, samples: Bitmap, n_samples: int, fields: dict[str, Any], size_field: str) -> bytes:
-    """Encode a set of samples in one of the `MEDIA_TYPES`.
+def encode_set(
+    media_type: str, samples: Bitmap, n_samples: int, fields: dict[str, Any], size_field: str
+) -> bytes | Iterator[bytes]:
+    """Return the body, or its pieces, of a set of samples in one of the `MEDIA_TYPES`.
 
     Parameters
     ----------
@@ -103,11 +105,9 @@ def encode_set(media_type: str, samples: Bitmap, n_samples: int, fields: dict[st
     """
     if media_type == media_types.BITMAP:
         return samples.tobytes()
-    indices = bitmap.to_indices(samples, n_samples)
     if media_type == media_types.NPY:
-        return responses.encode_npy(indices)
-    document = {**fields, size_field: indices.size, "indices": indices}
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+        return responses.encode_npy_indices(samples, n_samples)
+    return responses.encode_indices({**fields, size_field: bitmap.popcount(samples)}, samples, n_samples)
 
 
 def _parse_json_set(body: bytes, n_samples: int) -> Bitmap:

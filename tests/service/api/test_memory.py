@@ -50,15 +50,20 @@ def test_a_few_bytes_that_ask_for_gigabytes_are_refused_with_the_numbers(app: Fa
     assert memory_used(app) == 0
 
 
-def test_a_list_that_does_not_fit_is_refused_and_the_bitmap_is_sent(app: FastAPI, client: httpx.Client) -> None:
+def test_a_table_that_does_not_fit_is_refused_and_what_is_made_in_pieces_is_sent(
+    app: FastAPI, client: httpx.Client
+) -> None:
     n_samples = 8_000_000
     client.put("/runs/a", json={"num_samples": n_samples}).raise_for_status()
     octets = {"Content-Type": "application/octet-stream"}
     for epoch in range(4):
         bits = np.random.default_rng(epoch).integers(0, 256, n_samples // 8, dtype=np.uint8).tobytes()
         client.put(f"/runs/a/rounds/0/epochs/{epoch}", content=bits, headers=octets).raise_for_status()
-    refused = client.get("/selection/a", headers={"Accept": "text/csv"})
+    table = {"Accept": "application/vnd.apache.arrow.stream"}
+    refused = client.get("/selection/a?threshold=fraction&fraction=1", headers=table)
     assert (refused.status_code, refused.json()["retryable"]) == (507, False)
+    listed = client.get("/selection/a?threshold=fraction&fraction=1", headers={"Accept": "text/csv"})
+    assert (listed.status_code, listed.content.count(b"\n")) == (200, n_samples + 1)
     answer = client.get("/selection/a", headers={"Accept": "application/octet-stream"})
     assert (answer.status_code, len(answer.content)) == (200, n_samples // 8)
     assert client.get("/runs/a/scores").status_code == 507

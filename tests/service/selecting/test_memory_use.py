@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 
 import numpy as np
 import pytest
+from starlette.responses import Response
 
 from mild_core import bitmap
 from mild_core.inspect.sample_table import build_sample_table
@@ -19,7 +20,13 @@ from mild_service.selecting.memory_use import MemoryUse
 from mild_service.selecting.selections import SelectionResult
 from mild_service.store import PackedEpoch, Store
 from mild_service.web import media_types
-from mild_service.web.responses import SELECTION_TYPES, _encode_selection, _estimate_encoding
+from mild_service.web.responses import (
+    SELECTION_TYPES,
+    Representation,
+    _encode_selection,
+    _estimate_encoding,
+    make_response,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -84,8 +91,10 @@ async def test_the_estimate_of_an_answer_is_right(media_type: str, share: float)
     kept = bitmap.pack(np.random.default_rng(0).random(n_samples) < share)
     result = SelectionResult("", {}, n_samples, kept)
 
-    async def encode() -> bytes:
-        return _encode_selection(result, media_type)
+    async def encode() -> Response:
+        return await make_response(
+            Representation(media_type, "identity"), lambda: _encode_selection(result, media_type)
+        )
 
     assert_estimate(_estimate_encoding(result, media_type), await measure_peak(encode()))
 
