@@ -1,7 +1,9 @@
 """Immutable records of runs, rounds, epochs and events, and the preconditions of conditional writes."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from mild_core.bitmap import Bitmap
@@ -131,7 +133,7 @@ class SampleIdsRef:
     piece_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it keeps the digest of its epochs
 class Round:
     """The record of one round.
 
@@ -181,6 +183,12 @@ class Round:
     def all_epochs(self) -> dict[int, Epoch]:
         """Committed and partial epochs by number, ascending."""
         return dict(sorted({**self.epochs, **self.partial_epochs}.items()))
+
+    @cached_property
+    def committed_digest(self) -> str:
+        """Digest of the numbers and the contents of the committed epochs."""
+        contents = ",".join(f"{number}:{epoch.digest}" for number, epoch in self.epochs.items())
+        return hashlib.sha256(contents.encode()).hexdigest()
 
     @property
     def missing_epochs(self) -> list[int]:

@@ -60,6 +60,8 @@ class Evidence:
 
     def used_epochs(self, round_: Round) -> list[Epoch]:
         """Return the epochs of a round that the selection uses, ascending."""
+        if self._uses_committed(round_):
+            return list(round_.epochs.values())
         last_epoch = self.until_epoch if round_ is self.round else None
         return [
             epoch
@@ -67,6 +69,11 @@ class Evidence:
             if (last_epoch is None or number <= last_epoch)
             and (not epoch.partial or (self.finishing and epoch.kind == "logs"))
         ]
+
+    def _uses_committed(self, round_: Round) -> bool:
+        """Return whether the selection uses the committed epochs of a round, all of them and no other."""
+        uses_partial = self.finishing and bool(round_.partial_epochs)
+        return not uses_partial and (self.until_epoch is None or round_ is not self.round)
 
     @property
     def annotation_refs(self) -> tuple[AnnotationRef | None, AnnotationRef | None]:
@@ -92,8 +99,15 @@ class Evidence:
         parts += [ref and ref.digest for ref in self.annotation_refs]
         for round_ in self.rounds:
             sets = [ref and ref.digest for ref in (round_.members, round_.planted)]
-            parts.append([sets, [[epoch.number, epoch.digest] for epoch in self.used_epochs(round_)]])
+            parts.append([sets, self._digest_epochs(round_)])
         return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
+
+    def _digest_epochs(self, round_: Round) -> str:
+        """Return the digest of the epochs of a round that the selection uses."""
+        if self._uses_committed(round_):
+            return round_.committed_digest
+        used = {epoch.number: epoch for epoch in self.used_epochs(round_)}
+        return replace(round_, epochs=used).committed_digest
 
 
 class EvidenceReader:

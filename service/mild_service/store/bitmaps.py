@@ -1,11 +1,13 @@
 """Bitmaps in chunk hashes, and rounds read from their records."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_service.concurrency import LruCache
 from mild_service.models import Epoch, Round, Run, SetRef
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, data_missing_error, run_not_found_error
@@ -234,8 +236,25 @@ class BitmapWriter:
         ]
 
 
-async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[Round]:
+@dataclass(frozen=True, slots=True)
+class CachedRound:
+    """A round as it was read last, with the tag that it had in the store."""
+
+    tag: bytes
+    round: Round
+
+    @property
+    def n_bytes(self) -> int:
+        """Size in memory, about."""
+        return 4096 + 512 * (len(self.round.epochs) + len(self.round.partial_epochs)) + 512 * len(self.round.metrics)
+
+
+async def read_rounds(
+    context: StoreContext, run: Run, numbers: range, cache: LruCache[CachedRound] | None = None
+) -> list[Round]:
     """Read the rounds with these numbers atomically, ascending.
+
+    Those in `cache` are not read again unless they have changed, by this or any other process.
 
     Raises
     ------
@@ -243,16 +262,23 @@ async def read_rounds(context: StoreContext, run: Run, numbers: range) -> list[R
         If the run was deleted in the meantime.
     """
     keys = context.keys
-    names = [
-        name(run.run_id, run.uid, number) for number in numbers for name in (keys.round, keys.epochs, keys.metrics)
+    triples = [
+        [name(run.run_id, run.uid, number) for name in (keys.round, keys.epochs, keys.metrics)] for number in numbers
     ]
-    if not names:
+    if not triples:
         return []
+    cached = [None if cache is None else cache.get(record) for record, *_ in triples]
+    tags = [b"" if entry is None else entry.tag for entry in cached]
     with translate_errors():
-        replies = await context.scripts.read("read_rounds", names)
-    if not all(replies[::3]):
-        raise run_not_found_error(run.run_id)
-    return [
-        codec.decode_round(number, *(pairs_to_dict(reply) for reply in replies[3 * position : 3 * position + 3]))
-        for position, number in enumerate(numbers)
-    ]
+        names = [keys.run(run.run_id), *(name for triple in triples for name in triple)]
+        replies = await context.scripts.read("read_rounds", names, tags)
+    rounds = []
+    for number, (record, *_), entry, (tag, *hashes) in zip(numbers, triples, cached, replies, strict=True):
+        if hashes and not hashes[0]:
+            raise run_not_found_error(run.run_id)
+        if hashes or entry is None:
+            entry = CachedRound(tag, codec.decode_round(number, *map(pairs_to_dict, hashes)))
+            if cache is not None:
+                cache.put(record, entry)
+        rounds.append(entry.round)
+    return rounds

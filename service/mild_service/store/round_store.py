@@ -8,13 +8,17 @@ import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
+from mild_service.concurrency import LruCache
 from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
 from mild_service.models import CommitOutcome, Round, Run, SetRef
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapWriter, read_rounds
+from mild_service.store.bitmaps import BitmapWriter, CachedRound, read_rounds
 from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
 from mild_service.store.error_translation import translate_errors
 from mild_service.store.keys import set_field
+
+_CACHE_BYTES = 32 * 2**20
+"""Memory for the records of the rounds that were read last."""
 
 
 class RoundStore:
@@ -23,6 +27,7 @@ class RoundStore:
     def __init__(self, context: StoreContext, writer: BitmapWriter) -> None:
         self._context = context
         self._writer = writer
+        self._cache: LruCache[CachedRound] = LruCache(_CACHE_BYTES)
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
         """Read the rounds with these numbers atomically, ascending.
@@ -32,7 +37,7 @@ class RoundStore:
         RunNotFound
             If the run was deleted in the meantime.
         """
-        return await read_rounds(self._context, run, numbers)
+        return await read_rounds(self._context, run, numbers, self._cache)
 
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
         """Delete the open round's epochs from `epoch` on, start a new attempt, and return the number of the attempt.

@@ -1,10 +1,15 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_service.errors import MembersFrozen, MetricsConflict, RoundFinished, RoundNotOpen, StaleAttempt
-from mild_service.store import Store
-from tests.service.conftest import Dump
+from mild_service.config import Settings
+from mild_service.errors import MembersFrozen, MetricsConflict, RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
+from mild_service.models import Round, Run
+from mild_service.store import Store, open_store
+from tests.service.conftest import Clock, Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, random_bitmap
 
 pytestmark = pytest.mark.anyio
@@ -132,3 +137,67 @@ async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) ->
     assert round_.members is not None
     np.testing.assert_array_equal(await either_store.bitmaps.read_set(run, round_.planted), planted)
     np.testing.assert_array_equal(await either_store.bitmaps.read_set(run, round_.members), members)
+
+
+async def count_read_bytes(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[Round, int]:
+    """Read round 0; return it with the bytes of the store's reply to the only command."""
+    sizes: list[int] = []
+    read = store.rounds._context.scripts.read
+
+    async def read_and_count(name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> list[Any]:
+        reply = await read(name, keys, arguments)
+        sizes.append(len(repr(reply)))
+        return reply
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.rounds._context.scripts, "read", read_and_count)
+        (round_,) = await store.rounds.get(run, range(1))
+    (size,) = sizes
+    return round_, size
+
+
+async def test_an_unchanged_round_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await opened(store)
+    for number in range(60):
+        await store.epochs.commit(run, 0, number, epoch_bits(N, number), 1, False)
+        await store.rounds.put_metrics(run, 0, number, {"loss": float(number)}, 1, False)
+    first, size = await count_read_bytes(store, run, monkeypatch)
+    again, size_again = await count_read_bytes(store, run, monkeypatch)
+    assert again is first
+    assert size > 60 * 30
+    assert size_again < 100
+
+
+async def test_every_change_by_another_process_is_seen(
+    store: Store, settings: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await opened(store)
+    assert settings.store_url is not None
+    other = open_store(settings, settings.store_url, clock)  # whose clock stands still too
+    try:
+        await store.epochs.commit(run, 0, 0, epoch_bits(N, 0), 1, False)
+        before = await only_round(store, run)
+        await other.epochs.commit(run, 0, 0, epoch_bits(N, 1), 1, True)
+        replaced = await only_round(store, run)
+        assert replaced.epochs[0].digest != before.epochs[0].digest
+        assert replaced.committed_digest != before.committed_digest
+        await other.rounds.put_metrics(run, 0, 0, {"loss": 1.0}, 1, False)
+        assert (await only_round(store, run)).metrics == {0: {"loss": 1.0}}
+        await other.rounds.put_metrics(run, 0, 0, {"loss": 2.0}, 1, True)
+        assert (await only_round(store, run)).metrics == {0: {"loss": 2.0}}
+        await other.epochs.commit(run, 0, 1, epoch_bits(N, 1), 1, False)
+        assert list((await only_round(store, run)).epochs) == [0, 1]
+        await other.rounds.resume(run, 0, 1)
+        assert list((await only_round(store, run)).epochs) == [0]
+        assert await finish(other, run, bitmap.full(N))
+        finished = await only_round(store, run)
+        assert finished.finished
+        await other.runs.patch(run, {"tags": {"a": "b"}})
+        again, size = await count_read_bytes(store, run, monkeypatch)
+        assert again is finished
+        assert size < 100
+        await other.runs.delete(run.run_id, run.uid)
+        with pytest.raises(RunNotFound):
+            await only_round(store, run)
+    finally:
+        await other.aclose()
