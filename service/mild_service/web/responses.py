@@ -41,10 +41,11 @@ _UNLISTED_IDENTITY = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """The media type and the content coding of a response."""
+    """The media type and the content coding of a response, and whether its headers alone are asked for."""
 
     media_type: str
     coding: Coding
+    is_head: bool = False
 
 
 def negotiate(request: Request, offered_types: Sequence[str]) -> Representation:
@@ -67,7 +68,8 @@ def negotiate(request: Request, offered_types: Sequence[str]) -> Representation:
     media_type = max(offered_types, key=lambda media_type: _find_quality(media_type, qualities))
     if _find_quality(media_type, qualities) <= 0:
         raise NotAcceptable(f"none of {', '.join(offered_types)} is accepted by {accept[:200]!r}; accept one of them")
-    return Representation(media_type, _choose_coding(request.headers.get("accept-encoding", "identity"), media_type))
+    coding = _choose_coding(request.headers.get("accept-encoding", "identity"), media_type)
+    return Representation(media_type, coding, getattr(request.state, "is_head", False))
 
 
 def make_etag(identity: str, representation: Representation) -> str:
@@ -130,7 +132,8 @@ async def make_response(
     if representation.coding != "identity":
         headers["Content-Encoding"] = representation.coding
     if not isinstance(made, tuple):
-        return StreamingResponse(_send_pieces(made), headers=headers, media_type=representation.media_type)
+        sent = iter(()) if representation.is_head else made
+        return StreamingResponse(_send_pieces(sent), headers=headers, media_type=representation.media_type)
     content, digest = made
     headers["Content-Digest"] = f"sha-256=:{digest}:"
     return Response(content, headers=headers, media_type=representation.media_type)

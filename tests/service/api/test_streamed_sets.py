@@ -70,6 +70,28 @@ def test_a_streamed_set_has_the_bytes_of_a_whole_one(client: httpx.Client, codin
     assert fetch(client, path, media_types.NPY, coding)[1] == npy.getvalue()
 
 
+@pytest.mark.usefixtures("streamed")
+def test_headers_of_a_streamed_set_are_sent_without_making_it(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, accept = "/runs/a/rounds/0/members", {"Accept": media_types.JSON, "Accept-Encoding": "identity"}
+    n_parts, iterate = 0, responses.iterate_indices
+
+    def count_parts(*arguments: Any) -> Iterator[Any]:
+        nonlocal n_parts
+        for part in iterate(*arguments):
+            n_parts += 1
+            yield part
+
+    monkeypatch.setattr(responses, "iterate_indices", count_parts)
+    head = client.head(path, headers=accept)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Type"] == media_types.JSON
+    assert n_parts < 10
+    client.get(path, headers=accept)
+    assert n_parts > 500
+
+
 def test_a_set_that_fits_is_sent_as_a_whole(client: httpx.Client) -> None:
     headers, body = fetch(client, "/runs/a/rounds/0/members", media_types.JSON)
     assert int(headers["Content-Length"]) == len(body)
