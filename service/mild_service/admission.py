@@ -370,6 +370,7 @@ class Admission:
         )
         self.compute = self._make_slots(settings.compute_workers, "compute", settings, telemetry)
         self.logs = self._make_slots(settings.log_readers, "logs", settings, telemetry)
+        self.answers = self._make_slots(settings.compute_workers, "answers", settings, telemetry)
         self.streams = Pool(settings.max_streams, "event streams", "MILD_MAX_STREAMS")
         spool = settings.spool_bytes or shutil.disk_usage(tempfile.gettempdir()).free // 2
         self.spool = Pool(spool, "bytes of disk", "MILD_SPOOL_BYTES")
@@ -379,13 +380,14 @@ class Admission:
         unit, setting = {
             "compute": ("slots for selections", "MILD_COMPUTE_WORKERS"),
             "logs": ("slots for logs", "MILD_LOG_READERS"),
+            "answers": ("slots for large answers", "MILD_COMPUTE_WORKERS"),
         }[kind]
         reserve = 1 if n_slots > 1 else 0
         return Pool(n_slots, unit, setting, reserve, settings.max_waiting, telemetry.waiting.labels(kind))
 
     def close(self) -> None:
         """Refuse all that waits; what works goes on."""
-        for pool in (self.memory, self.compute, self.logs):
+        for pool in (self.memory, self.compute, self.logs, self.answers):
             pool.close()
 
     def is_small(self, n_bytes: int) -> bool:
@@ -420,6 +422,23 @@ class Admission:
             slots.give(account.key, 1, is_small)
             if current_account.get() is None:
                 account.close()
+
+    @asynccontextmanager
+    async def encode(self, n_bytes: int) -> AsyncIterator[None]:
+        """Context manager that takes memory for a large answer, and a slot in turn for the block.
+
+        The memory is taken first and without waiting: requests that wait for a slot need nothing more.
+        """
+        take_memory_now(n_bytes)
+        if self.is_small(n_bytes):
+            yield
+            return
+        key = get_current_key()
+        await self.answers.take(key, 1)
+        try:
+            yield
+        finally:
+            self.answers.give(key, 1)
 
     @contextmanager
     def hold_share(self, pool: Pool, key: str, amount: int) -> Iterator[None]:

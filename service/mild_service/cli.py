@@ -331,7 +331,11 @@ def serve(
         process.tune_gc()
         config = uvicorn.Config(
             app,
-            http=make_protocol(settings.head_seconds, settings.body_pause_seconds),
+            http=make_protocol(
+                settings.head_seconds,
+                settings.body_pause_seconds,
+                process.find_connection_limit(settings.store_connections),
+            ),
             log_config=None,
             access_log=False,  # the application writes a line per request
             forwarded_allow_ips=settings.trusted_proxies,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import sys
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -9,6 +10,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from mild_service.selecting.event_feed import EventFeed
 
 _HEAD_BYTES = 64 * 1024
+_MAX_FILES = 65_536
+_PROBES = (b"/health", b"/ready")
+_PROBE_CONNECTIONS = 64
+"""Connections beyond the limit that are accepted for probes; all other requests on them are answered with 503."""
+_OTHER_FILES = 128
+"""Files that are kept for workers, temporary files and the store's own connections of each process."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -16,11 +23,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     The connection is closed if either takes longer than `timeout_seconds`, or at once if the head is too long. The rest
     of a body after an early response is read and discarded, since closing a connection while the client is sending may
-    lose the response. A connection whose client does not read for `write_seconds` is dropped with the response.
+    lose the response. A connection whose client does not read for `write_seconds` is dropped with the response. Beyond
+    `max_connections`, only probes are answered.
     """
 
     timeout_seconds = 10.0
     write_seconds = 30.0
+    max_connections: int | None = None
     _write_timer: asyncio.TimerHandle | None = None
     _timer: asyncio.TimerHandle | None = None
     _n_head_bytes = 0
@@ -30,6 +39,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Start the timer for the head of the first request."""
         super().connection_made(transport)
         self._start_timer()
+        if self.max_connections is not None and len(self.connections) > self.max_connections + _PROBE_CONNECTIONS:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
@@ -64,6 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Stop the timer: the application limits the time from here on."""
         self._in_head = False
         self._stop_timer()
+        is_probe = self.url.partition(b"?")[0].endswith(_PROBES)
+        self.limit_concurrency = None if is_probe else self.max_connections  # uvicorn answers 503 and logs it
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -92,10 +105,23 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
 
-def make_protocol(timeout_seconds: float, write_seconds: float = 30.0) -> type[BoundedProtocol]:
-    """Return a subclass of `BoundedProtocol` with these timeouts: uvicorn takes a class, not an object."""
-    timeouts = {"timeout_seconds": timeout_seconds, "write_seconds": write_seconds}
-    return type("BoundedProtocol", (BoundedProtocol,), timeouts)
+def make_protocol(
+    timeout_seconds: float, write_seconds: float = 30.0, max_connections: int | None = None
+) -> type[BoundedProtocol]:
+    """Return a subclass of `BoundedProtocol` with these limits: uvicorn takes a class, not an object."""
+    limits = {"timeout_seconds": timeout_seconds, "write_seconds": write_seconds, "max_connections": max_connections}
+    return type("BoundedProtocol", (BoundedProtocol,), limits)
+
+
+def find_connection_limit(store_connections: int) -> int:
+    """Raise the soft limit of open files to the hard one, and return how many connections that leaves to clients."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        soft = limit
+    files = limit if soft == resource.RLIM_INFINITY else soft
+    return max(_PROBE_CONNECTIONS, files - store_connections - _OTHER_FILES - _PROBE_CONNECTIONS)
 
 
 class Drain:

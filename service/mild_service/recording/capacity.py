@@ -19,12 +19,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_EPOCHS, DEFAULT_ROUNDS = 50, 1
 """Assumed numbers for a run that does not declare its expectations."""
-_UNMERGED_COPIES = 8
-"""Assumed copies of one epoch before a merge: its shards, or the states before and after a log."""
 _RECORD_BYTES = 1024
 """Bytes of the records and the event of one epoch, with the overhead of the store."""
 _OVERHEAD = 1.25
-"""Factor for writes during a rewrite of the append-only file, and for the rounding of the allocator."""
+"""Factor for the rounding of the allocator."""
 
 
 def estimate_bytes(spec: RunSpec) -> int:
@@ -32,16 +30,15 @@ def estimate_bytes(spec: RunSpec) -> int:
 
     ::
 
-        1.25 * (rounds * (epochs * (2 * B + 1024) + 2 * B) + 8 * 2 * B + 4 * n_samples),   B = ceil(n_samples / 8)
+        1.25 * rounds * (epochs * (B + 1024) + 2 * B),   B = ceil(n_samples / 8)
 
-    An epoch has two bitmaps of B bytes (observed and correct) and its records; a round has its stored set and a
-    computed one; up to 8 shards of one epoch wait for a merge; labels take up to 4 bytes per sample. The factor 1.25
-    covers a rewrite of the append-only file. Sample ids and predicted classes are not included: they are optional.
+    An epoch has a bitmap of B bytes and its records; a round has its stored set and a computed one. The factor 1.25
+    covers the rounding of the allocator. Not included is what not every run has: the second bitmap of epochs in which
+    not all samples are observed, shards that wait for a merge, labels, sample ids and predicted classes.
     """
     plane = bitmap.n_bytes(spec.num_samples)
     n_epochs, n_rounds = spec.expected_epochs or DEFAULT_EPOCHS, spec.expected_rounds or DEFAULT_ROUNDS
-    rounds = n_rounds * (n_epochs * (2 * plane + _RECORD_BYTES) + 2 * plane)
-    return round(_OVERHEAD * (rounds + _UNMERGED_COPIES * 2 * plane + 4 * spec.num_samples))
+    return round(_OVERHEAD * n_rounds * (n_epochs * (plane + _RECORD_BYTES) + 2 * plane))
 
 
 class Capacity:

@@ -240,7 +240,9 @@ class PredictionWriter:
         names = NewSampleResolver(
             n_samples or max_samples, max_samples, self._settings.max_log_cells, samples_by, _reserve_from_thread
         )
-        async with self._receive(body, _SELECTION_BYTES * (n_samples or 0)) as file:
+        # A few bytes may name a sample of any number: a log that does not say how many there are is a large one.
+        n_bytes = None if n_samples is None else _SELECTION_BYTES * n_samples
+        async with self._receive(body, n_bytes) as file:
             limits = self._build_limits(n_samples or max_samples, names, LogOptions(columns or {}, ClassNames()))
             log = LogAccumulator(limits, infer_samples=n_samples is None, reserve_memory=_reserve_from_thread)
             await self._read_body(media_type, file, log)
@@ -270,8 +272,10 @@ class PredictionWriter:
         )
 
     @asynccontextmanager
-    async def _receive(self, body: AsyncIterator[bytes], n_bytes: int) -> AsyncIterator[IO[bytes]]:
+    async def _receive(self, body: AsyncIterator[bytes], n_bytes: int | None) -> AsyncIterator[IO[bytes]]:
         """Context manager that receives a body into a temporary file, and then takes a slot and `n_bytes` of memory.
+
+        None is as much as turns out later.
 
         Nothing but the file waits for the sender. Small bodies stay in memory.
         """
@@ -284,8 +288,8 @@ class PredictionWriter:
                     n_spooled += len(block)
                     await to_thread.run_sync(_write_block, file, block)
                 file.seek(0)
-                is_small = n_spooled <= _SPOOL_BYTES and self._admission.is_small(n_bytes)
-                async with self._admission.work(self._admission.logs, n_bytes, is_small):
+                is_small = n_bytes is not None and n_spooled <= _SPOOL_BYTES and self._admission.is_small(n_bytes)
+                async with self._admission.work(self._admission.logs, n_bytes or 0, is_small):
                     yield file
             finally:
                 spool.give(key, n_spooled)

@@ -205,7 +205,7 @@ async def finish(
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     plan = await selections.plan(await runs.find(run_id), round_, {})
     result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
-    return await responses.make_selection_response(result, representation)
+    return await responses.make_selection_response(request, result, representation)
 
 
 def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, ClientSet | None]:

@@ -189,7 +189,7 @@ async def get_selection(
     if ids_digest:
         kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(result.bitmap, result.n_samples))
         result = replace(result, identity=result.identity + ids_digest, ids=kept_ids)
-    return await responses.make_selection_response(result, representation)
+    return await responses.make_selection_response(request, result, representation)
 
 
 @router.post(
@@ -253,12 +253,12 @@ async def select_stateless(
                 )
             options = bits.options.make_options()
             rounds = await to_thread.run_sync(parse_rounds, bits, settings)
-            return await _select_and_respond(selections, rounds, options, changes, representation)
+            return await _select_and_respond(request, selections, rounds, options, changes, representation)
         log = _stream_bytes(body)
     rounds, sample_ids = await predictions.read_standalone(
         media_type, log, num_samples, samples_by, parse_columns(columns or "")
     )
-    return await _select_and_respond(selections, rounds, options, changes, representation, sample_ids)
+    return await _select_and_respond(request, selections, rounds, options, changes, representation, sample_ids)
 
 
 def _holds_records(body: bytes) -> bool:
@@ -277,6 +277,7 @@ def _holds_records(body: bytes) -> bool:
 
 
 async def _select_and_respond(
+    request: Request,
     selections: Selections,
     rounds: list[RoundBits],
     options: SelectionOptions,
@@ -286,7 +287,7 @@ async def _select_and_respond(
 ) -> Response:
     """Return the response with the set of `rounds`, in which `changes` replace `options`."""
     result = await selections.select_stateless(rounds, replace(options, **changes).validate(), ids)
-    return await responses.make_selection_response(result, representation)
+    return await responses.make_selection_response(request, result, representation)
 
 
 async def _stream_bytes(body: bytes) -> AsyncIterator[bytes]:

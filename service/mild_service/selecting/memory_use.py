@@ -12,6 +12,8 @@ from mild_service.store.stored_samples import PART_BYTES
 
 _NARROW_BINS = 254
 """Most epochs for which the bin of a sample takes one byte."""
+_SMALL_BITS_BYTES = 2 * 1024 * 1024
+"""Most bytes of the bitmaps of a small selection, such as 50,000 samples x 200 epochs."""
 _PART_COPIES = 2
 """Copies of a part while it is read: as the store sends it, and as bitmaps."""
 
@@ -59,8 +61,8 @@ class MemoryUse:
 
     @property
     def is_small(self) -> bool:
-        """Whether one worker reads all bits at once."""
-        return self.bits_bytes <= PART_BYTES
+        """Whether the selection is soon computed, so that it does not wait for large ones."""
+        return self.bits_bytes <= _SMALL_BITS_BYTES
 
     @property
     def set_bytes(self) -> int:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service import __version__
-from mild_service.admission import take_memory_now
+from mild_service.admission import Admission
 from mild_service.errors import InvalidRequest, NotAcceptable
 from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.observability import phase
@@ -243,11 +243,14 @@ def negotiate_selection(request: Request, with_ids: bool = False) -> Representat
     return negotiate(request, [name for name in SELECTION_TYPES if not with_ids or name not in without_ids])
 
 
-async def make_selection_response(result: SelectionResult, representation: Representation) -> Response:
+async def make_selection_response(
+    request: Request, result: SelectionResult, representation: Representation
+) -> Response:
     """Return a selection as a response, with an ETag if the selection has an identity."""
     etag = make_etag(result.identity, representation) if result.identity else None
-    take_memory_now(_estimate_encoding(result, representation.media_type))
-    return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
+    admission: Admission = request.app.state.admission
+    async with admission.encode(_estimate_encoding(result, representation.media_type)):
+        return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
 
 
 _PIECE_BYTES = {media_types.JSON: 24, media_types.NPY: 24, media_types.CSV: 60}

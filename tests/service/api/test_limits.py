@@ -2,10 +2,11 @@
 
 import asyncio
 import io
+import resource
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import httpx
 import numpy as np
@@ -16,7 +17,7 @@ from mild_core import selection
 from mild_core.results import Selection
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.ops.process import make_protocol
+from mild_service.ops.process import find_connection_limit, make_protocol
 from tests.inprocess import running
 from tests.live import connect, serving, status, until_closed
 from tests.service.recordings import OCTETS, recording
@@ -195,6 +196,29 @@ def test_work_beyond_what_may_wait_is_refused(settings: Settings, monkeypatch: p
         first.join()
         assert answers == [200]
         assert client.post("/selection", json=body).status_code == 200
+
+
+def test_beyond_the_limit_of_connections_only_probes_are_answered(settings: Settings) -> None:
+    with serving(create_app(settings), http=make_protocol(PATIENCE, max_connections=2)) as url, ExitStack() as stack:
+        connections = [stack.enter_context(connect(url)) for _ in range(2)]
+        for path, expected in ((b"/ready", 200), (b"/version", 503), (b"/health", 200)):
+            with connect(url) as connection:
+                connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert status(connection) == expected
+        connections[0].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status(connections[0]) == 200
+
+
+def test_the_soft_limit_of_files_is_raised_and_leaves_some_to_the_store() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+        limit = find_connection_limit(64)
+        raised, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert raised == min(hard, 65_536)
+        assert limit <= raised - 64 - 128
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(
