@@ -1,0 +1,510 @@
+"""Hostile but authorised tenants: what another key's small requests meet, and what the process takes.
+
+usage: python -m benchmarks.neighbours [--before FOLDER] [--seconds 6]
+
+A service with a process budget of 4 GiB on a real store, a process that sends small requests with one key, and twelve
+tenants with keys of their own, one at a time and then all at once. The memory of the service and its workers is read
+every 20 ms; beyond the budget the service is killed, as a container would be. `--before` names a checkout of an earlier
+commit, which meets the same. Writes ``results/neighbours.md``, exits with 1 if a bar is missed.
+"""
+
+import argparse
+import gzip
+import http.client
+import json
+import os
+import resource
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from benchmarks.proc import ALLOCATOR, resident_kib
+from benchmarks.serving import Served, service, store
+from benchmarks.timing import machine
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+BUDGET = 4 * 2**30
+BAR_TAIL = 10.0
+"""Of the 99th percentile alone, at most: the 99th percentile of small requests beside tenants."""
+N_SMALL, N_LARGE, N_WIDE = 10_000, 10_000_000, 100_000_000
+OCTETS = "application/octet-stream"
+_FAILED = 10.0
+"""Seconds after which a small request counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A client with one key."""
+
+    url: str
+    key: str
+
+    def connect(self, timeout: float = 120.0) -> http.client.HTTPConnection:
+        """Return a new connection."""
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, timeout: float = 120.0, **headers: str
+    ) -> tuple[int, bytes]:
+        """Status and body of an answer over a connection of its own."""
+        connection = self.connect(timeout)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {"Authorization": f"Bearer {self.key}", **named})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def open(self, method: str, path: str, *headers: str) -> socket.socket:
+        """A bare connection on which the head of a request was sent."""
+        parts = urlsplit(self.url)
+        connection = socket.create_connection((parts.hostname, parts.port), timeout=10)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {self.key}", *headers, "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        return connection
+
+
+Tenant = Callable[[Caller, Event], None]
+
+
+def repeat(n_threads: int, stop: Event, work: Callable[[int], object]) -> None:
+    """Call `work` with the thread's number again and again in threads, whatever comes of it."""
+
+    def loop(number: int) -> None:
+        while not stop.is_set():
+            with suppress(OSError, http.client.HTTPException):
+                work(number)
+            time.sleep(0.01)
+
+    for number in range(n_threads):
+        Thread(target=loop, args=(number,), daemon=True).start()
+    stop.wait()
+
+
+def hold(n_connections: int, stop: Event, connect: Callable[[int], socket.socket], feed: bytes = b"") -> None:
+    """Keep so many connections, send a piece on each every second, and open those again that were closed."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    connections: dict[int, socket.socket] = {}
+    while not stop.is_set():
+        for number in range(n_connections):
+            if stop.is_set():
+                return
+            with suppress(OSError):
+                if number not in connections:
+                    connections[number] = connect(number)
+            try:
+                if number in connections and feed:
+                    connections[number].settimeout(0.2)
+                    connections[number].sendall(feed)
+            except OSError:
+                connections.pop(number).close()
+        stop.wait(1.0)
+
+
+def ask_for_a_large_list(caller: Caller, stop: Event) -> None:
+    """27 bytes of CSV that name one sample of 2^27, and a list of all as the answer."""
+    log = b"sample,epoch,correct\n134217727,0,1\n"
+    path = "/selection?samples_by=indices"
+    repeat(4, stop, lambda _: caller.ask("POST", path, log, Content_Type="text/csv", Accept="application/json"))
+
+
+def send_a_bomb(caller: Caller, stop: Event) -> None:
+    """Kilobytes of gzip that inflate to 8 MB of empty rounds."""
+    body = gzip.compress(b'{"rounds":[' + b"{}," * (8 * 2**20 // 3 - 20) + b"{}]}")
+    json_type = "application/json"
+    repeat(2, stop, lambda _: caller.ask("POST", "/selection", body, Content_Type=json_type, Content_Encoding="gzip"))
+
+
+def send_logs_slowly(caller: Caller, stop: Event) -> None:
+    """32 logs at a kilobyte a second."""
+    line = b'{"epoch": 0, "sample": 0, "correct": true}\n'
+    head = ("Content-Type: application/x-ndjson", f"Content-Length: {10**6}")
+    hold(32, stop, lambda _: caller.open("POST", "/runs/hostile-small/predictions", *head), 40 * line)
+
+
+def read_nothing(caller: Caller, stop: Event) -> None:
+    """40 readers of a list of ten million samples, who do not read."""
+    head = ("Accept: application/x-npy",)
+    hold(40, stop, lambda _: caller.open("GET", "/selection/hostile-large?round=0", *head))
+
+
+def _draw() -> float:
+    """An option that no other request has."""
+    return secrets.randbelow(10**8) / 10**9
+
+
+def fill_the_queue(caller: Caller, stop: Event) -> None:
+    """400 selections of a large run at once, each of other options."""
+    repeat(
+        400,
+        stop,
+        lambda _: caller.ask(
+            "GET", f"/selection/hostile-large?min_keep={secrets.randbelow(10**8) / 10**9}", Accept=OCTETS
+        ),
+    )
+
+
+def ask_for_scores(caller: Caller, stop: Event) -> None:
+    """The scores of all samples of a large run, in 40 computations of their own."""
+    repeat(
+        40,
+        stop,
+        lambda _: caller.ask("GET", f"/runs/hostile-large/scores?min_keep={_draw()}&limit=10"),
+    )
+
+
+def look_at_tables(caller: Caller, stop: Event) -> None:
+    """Tables of a large run, each of other options."""
+    repeat(
+        16,
+        stop,
+        lambda _: caller.ask("GET", f"/runs/hostile-large/samples/0?min_keep={_draw()}"),
+    )
+
+
+def ask_for_csv(caller: Caller, stop: Event) -> None:
+    """CSV of ten million samples, eight times at once."""
+    repeat(8, stop, lambda _: caller.ask("GET", "/selection/hostile-large?round=0", Accept="text/csv"))
+
+
+def open_streams(caller: Caller, stop: Event) -> None:
+    """All the event streams that there are."""
+    hold(1000, stop, lambda _: caller.open("GET", "/runs/hostile-small/events"))
+
+
+def stop_within_bodies(caller: Caller, stop: Event) -> None:
+    """120 epochs of a run of 10^8 samples, of which 25 MB are sent and no more."""
+    head = (f"Content-Type: {OCTETS}", f"Content-Length: {N_WIDE // 4}")
+    piece = bytes(2**20)
+
+    def send(number: int) -> socket.socket:
+        connection = caller.open("PUT", f"/runs/hostile-wide/rounds/0/epochs/{number}", *head)
+        for _ in range(N_WIDE // 4 // 2**20):
+            connection.sendall(piece)
+        return connection
+
+    hold(120, stop, send)
+
+
+def log_to_a_wide_run(caller: Caller, stop: Event) -> None:
+    """Logs of six records to six epochs of a run of 10^8 samples, sixteen at once."""
+    records = b"".join(b'{"epoch": %d, "sample": 0, "predicted": 1, "label": 2}\n' % epoch for epoch in range(6))
+    path, ndjson = "/runs/hostile-wide/predictions?complete=false", "application/x-ndjson"
+    repeat(16, stop, lambda _: caller.ask("POST", path, records, Content_Type=ndjson))
+
+
+def open_connections(caller: Caller, stop: Event) -> None:
+    """4,000 connections that never send a whole head."""
+    hold(4000, stop, lambda _: _open_half(caller))
+
+
+def _open_half(caller: Caller) -> socket.socket:
+    parts = urlsplit(caller.url)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=2)
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost")
+    return connection
+
+
+TENANTS: dict[str, Tenant] = {
+    "asks for a list of 2^27 in 34 bytes": ask_for_a_large_list,
+    "sends 8 MB of empty rounds as gzip": send_a_bomb,
+    "sends 32 logs at 1 kB/s": send_logs_slowly,
+    "does not read 40 lists of 10^7": read_nothing,
+    "queues 400 selections of 10^7": fill_the_queue,
+    "asks for 40 x 10^7 scores": ask_for_scores,
+    "looks at 16 tables of 10^7": look_at_tables,
+    "asks for 8 x 10^7 lines of CSV": ask_for_csv,
+    "opens 1,000 event streams": open_streams,
+    "stops within 120 bodies of 25 MB": stop_within_bodies,
+    "logs to 6 epochs of 10^8, 16 times": log_to_a_wide_run,
+    "opens 4,000 connections": open_connections,
+}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What small requests met."""
+
+    seconds: list[float] = field(default_factory=list)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def tail(self) -> float:
+        """99th percentile; a failed request counts with all the time that one may take."""
+        return float(np.percentile([*self.seconds, *[_FAILED] * sum(self.failed.values())], 99))
+
+
+def send_small_requests(caller: Caller, seconds: float, seen: Any) -> None:
+    """Send the requests of a small training one after the other, and put their times and failures into a queue."""
+    rng, result, end, epoch = np.random.default_rng(0), Seen(), time.monotonic() + seconds, 1
+    name = f"small-{secrets.token_hex(4)}"
+    json_type = {"Content_Type": "application/json"}
+
+    def ask(what: str, method: str, path: str, body: bytes | None = None, **headers: str) -> None:
+        if time.monotonic() > end:
+            return
+        began = time.perf_counter()
+        try:
+            status: int | str = caller.ask(method, path, body, _FAILED, **headers)[0]
+        except (OSError, http.client.HTTPException) as error:
+            status = type(error).__name__
+        if isinstance(status, int) and status < 400:
+            result.seconds.append(time.perf_counter() - began)
+        else:
+            result.failed[f"{what}: {status}"] = result.failed.get(f"{what}: {status}", 0) + 1
+
+    opening = json.dumps({"num_samples": N_SMALL}).encode()
+    ask("open", "PUT", f"/runs/{name}", opening, **json_type)
+    ask("open", "PUT", f"/runs/{name}-log", opening, **json_type)
+    log = b"".join(b'{"epoch": 0, "sample": %d, "correct": true}\n' % i for i in range(100))
+    while time.monotonic() < end:
+        ask("epoch", "PUT", f"/runs/{name}/rounds/0/epochs/{epoch}", rng.bytes(N_SMALL // 8), Content_Type=OCTETS)
+        ask("run", "GET", f"/runs/{name}")
+        ask("selection", "GET", f"/selection/{name}", Accept=OCTETS)
+        ask("log", "POST", f"/runs/{name}-log/predictions", log, Content_Type="application/x-ndjson")
+        ask("sample", "GET", f"/runs/{name}/samples/0")
+        _open_stream(caller, name, result)
+        epoch += 1
+    seen.put(result)
+
+
+def _open_stream(caller: Caller, name: str, result: Seen) -> None:
+    """Open an event stream, and read its first bytes."""
+    began = time.perf_counter()
+    try:
+        with caller.open("GET", f"/runs/{name}/events") as stream:
+            status = stream.recv(64).split()[1].decode()
+    except (OSError, IndexError) as error:
+        status = type(error).__name__
+    if status == "200":
+        result.seconds.append(time.perf_counter() - began)
+    else:
+        result.failed[f"stream: {status}"] = result.failed.get(f"stream: {status}", 0) + 1
+
+
+class Watch:
+    """Reads the memory of a service and its workers; kills the service beyond the budget."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self._is_over = False
+        self.peak = 0
+        self.killed = False
+        self._thread = Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading."""
+        self._is_over = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_over:
+            memory = sum(_resident(pid) for pid in _list_descendants(self._process.pid))
+            self.peak = max(self.peak, memory)
+            if memory > BUDGET and not self.killed:
+                self.killed = True
+                self._process.send_signal(signal.SIGKILL)
+            self.killed = self.killed or self._process.poll() is not None
+            time.sleep(0.02)
+
+
+def _list_descendants(pid: int) -> list[int]:
+    pids = [pid]
+    for parent in pids:
+        with suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+    return pids
+
+
+def _resident(pid: int) -> int:
+    with suppress(OSError, StopIteration):
+        return resident_kib(pid) * 1024
+    return 0
+
+
+def prepare(caller: Caller) -> None:
+    """Open the tenants' runs: one of 10 samples, one of 10^7 and 8 epochs with a finished round, and one of 10^8."""
+    rng = np.random.default_rng(0)
+    for name, n_samples in (("small", 10), ("large", N_LARGE), ("wide", N_WIDE)):
+        opening = json.dumps({"num_samples": n_samples, "expected_epochs": 8}).encode()
+        _check(caller.ask("PUT", f"/runs/hostile-{name}", opening, Content_Type="application/json"))
+    for round_ in range(2):
+        for epoch in range(8):
+            path = f"/runs/hostile-large/rounds/{round_}/epochs/{epoch}"
+            _check(caller.ask("PUT", path, rng.bytes(N_LARGE // 8), Content_Type=OCTETS))
+        if not round_:
+            _check(caller.ask("POST", "/runs/hostile-large/rounds/0/finish"))
+
+
+def _check(answer: tuple[int, bytes]) -> None:
+    if answer[0] >= 300:
+        raise RuntimeError(f"{answer[0]}: {answer[1][:300]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What small requests met beside tenants, the most memory, and whether the service ended."""
+
+    seen: Seen
+    peak: int
+    killed: bool
+
+
+def meet(served: Served, keys: dict[str, str], tenants: list[str], seconds: float) -> Outcome:
+    """Send small requests beside tenants."""
+    context = get_context("spawn")
+    stop, results = context.Event(), context.Queue()
+    hostile = [
+        context.Process(target=TENANTS[name], args=(Caller(served.url, keys[name]), stop), daemon=True)
+        for name in tenants
+    ]
+    watch = Watch(served.process)
+    for process in hostile:
+        process.start()
+    if hostile:
+        time.sleep(2.0)
+    small = context.Process(target=send_small_requests, args=(Caller(served.url, keys["small"]), seconds, results))
+    small.start()
+    seen = results.get(timeout=seconds + 12 * 120)
+    small.join()
+    stop.set()
+    for process in hostile:
+        process.kill()
+        process.join()
+    watch.stop()
+    return Outcome(seen, watch.peak, watch.killed)
+
+
+@contextmanager
+def serve(store_url: str, keys: dict[str, str], checkout: Path) -> Iterator[Served]:
+    """The service of a checkout, with a budget."""
+    words = [f"{secrets.token_hex(3)}:admin::{key}" for key in keys.values()]
+    variables = {
+        **ALLOCATOR,
+        "MILD_API_KEYS": ",".join(words),
+        "MILD_MEMORY": str(BUDGET),
+        "MILD_LOG_LEVEL": "critical",
+        "PYTHONPATH": f"{checkout / 'service'}",
+    }
+    with service(store_url, variables) as served:
+        yield served
+        served.process.kill()  # its queue is not waited for
+
+
+def measure(checkout: Path, seconds: float) -> tuple[float, dict[str, Outcome]]:
+    """Meet each tenant by itself, and all at once, with a service that is started again for each; the tail alone."""
+    keys = {name: secrets.token_hex(32) for name in ("small", *TENANTS)}
+    outcomes: dict[str, Outcome] = {}
+    with store() as server:
+        with serve(server.url, keys, checkout) as served:
+            prepare(Caller(served.url, keys["small"]))
+            alone = meet(served, keys, [], seconds)
+            outcomes["none"] = alone
+        for name, tenants in [*((name, [name]) for name in TENANTS), ("all at once", list(TENANTS))]:
+            with serve(server.url, keys, checkout) as served:
+                outcomes[name] = meet(served, keys, tenants, seconds)
+            print(f"{checkout.name}: {name}: {_describe(outcomes[name], alone.seen.tail)}", flush=True)
+    return alone.seen.tail, outcomes
+
+
+def _describe(outcome: Outcome, alone: float) -> str:
+    seen = outcome.seen
+    failed = sum(seen.failed.values())
+    ending = ", **killed**" if outcome.killed else ""
+    return (
+        f"{1000 * seen.tail:.0f} ms ({seen.tail / alone:.1f}x), {len(seen.seconds)} answered, {failed} failed, "
+        f"{outcome.peak / 2**30:.2f} GiB{ending}"
+    )
+
+
+def is_met(outcome: Outcome, alone: float) -> bool:
+    """Return whether the bars are met."""
+    return outcome.seen.tail <= BAR_TAIL * alone and outcome.peak <= BUDGET and not outcome.killed
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, help="checkout of an earlier commit")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of small requests beside each tenant")
+    arguments = parser.parse_args()
+    checkouts = {"after": ROOT} | ({} if arguments.before is None else {"before": arguments.before})
+    results = {name: measure(checkout.resolve(), arguments.seconds) for name, checkout in checkouts.items()}
+    (RESULTS / "neighbours.md").write_text(_write_table(results, checkouts, arguments.seconds))
+    alone, outcomes = results["after"]
+    return 0 if all(is_met(outcome, alone) for outcome in outcomes.values()) else 1
+
+
+def _read_commit(checkout: Path) -> str:
+    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _write_table(
+    results: dict[str, tuple[float, dict[str, Outcome]]], checkouts: dict[str, Path], seconds: float
+) -> str:
+    names = [name for name in ("before", "after") if name in results]
+    commits = {
+        name: subprocess.run(
+            ["git", "-C", str(checkouts[name]), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for name in names
+    }
+    rows = [
+        f"| {tenant} | " + " | ".join(_describe(results[name][1][tenant], results[name][0]) for name in names) + " |"
+        for tenant in results["after"][1]
+    ]
+    failures = [
+        f"- {name}, {tenant}: " + ", ".join(f"{what} {n}" for what, n in sorted(outcome.seen.failed.items()))
+        for name in names
+        for tenant, outcome in results[name][1].items()
+        if outcome.seen.failed
+    ]
+    head = " | ".join(f"{name} ({commits[name]})" for name in names)
+    return "\n".join(
+        [
+            "# Neighbours",
+            "",
+            f"`python -m benchmarks.neighbours --seconds {seconds:g}`, {machine('fastapi', 'redis', 'numpy')}, "
+            f"{os.cpu_count()} cores for the service, its store, the tenants and the small requests; one run. "
+            f"A process budget of {BUDGET / 2**30:g} GiB for the service and its workers, beyond which it is killed.",
+            "",
+            "Small requests of one key (an epoch of 10,000 samples, the run, its set, a log of 100 records, a sample, "
+            "an event stream), one after the other, beside tenants with keys of their own: 99th percentile and its "
+            f"ratio to that alone (a failed request counts {_FAILED:g} s), requests answered and failed, most memory.",
+            "",
+            f"| tenant | {head} |",
+            "|---|" + "---|" * len(names),
+            *rows,
+            "",
+            *(["Failed:", "", *failures, ""] if failures else []),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
