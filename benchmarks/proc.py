@@ -11,16 +11,30 @@ ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALL
 """As the Dockerfile sets it: else glibc's keeping of freed buffers is measured, and not what the service does."""
 
 
+def list_processes(pid: int) -> list[int]:
+    """A process and its children, such as a service and the processes that compute for it."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
 def resident_kib(pid: int) -> int:
-    """Resident memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    """Resident memory of a process and its children."""
+    return sum(_read_status(each, "VmRSS") for each in list_processes(pid))
+
+
+def peak_kib(pid: int) -> int:
+    """The most resident memory that a process and each of its children has had so far, added up."""
+    return sum(_read_status(each, "VmHWM") for each in list_processes(pid))
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of all threads so far, in the program and in the kernel."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time of a process and its children so far, in the program and in the kernel."""
+    stats = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in list_processes(pid)]
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def _read_status(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def growth(kib: Sequence[int]) -> float:
