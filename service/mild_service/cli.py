@@ -231,6 +231,9 @@ def examine(
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove keys that nothing refers to; safe while others write.")
     ] = False,
+    bits: Annotated[
+        bool, typer.Option("--bits", help="Read all bits, labels and ids, and compare them with their checksums.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     embedded: Embedded = False,
     data_dir: DataDir = None,
@@ -238,7 +241,7 @@ def examine(
     """Check the store and the settings. Exits with 0 if all is well, with 1 if something needs attention."""
 
     async def run_checks(store: Store) -> doctor.Report:
-        return await doctor.examine(store, read_settings(data_dir=data_dir), repair)
+        return await doctor.examine(store, read_settings(data_dir=data_dir), repair, bits)
 
     with report_errors():
         report = run_in_store(run_checks, embedded, data_dir)

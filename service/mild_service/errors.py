@@ -53,7 +53,7 @@
     │   │   └── StoreUnreplicated      too few replicas confirmed a write; try again
     │   ├── StoreFull                  out of memory
     │   ├── StoreNewer                 written by a newer version of the service
-    │   └── StoreDamaged               committed data is missing
+    │   └── StoreDamaged               committed data is missing or damaged
     ├── CommandError                   a mild-service command failed
     │   ├── ArchiveDamaged             a file is not a complete archive written by export
     │   ├── RunExists                  a run with the name of the import exists
@@ -282,10 +282,10 @@ class StoreFull(StoreError):
 
 
 class StoreDamaged(StoreError):
-    """Committed data is missing from the store."""
+    """Committed data is missing or damaged in the store."""
 
     code = "store-damaged"
-    title = "Store has lost committed bits"
+    title = "Store has lost or damaged what was committed"
 
 
 class StoreNewer(StoreError):

@@ -173,6 +173,7 @@ class ExternalIds:
         while True:
             precondition.check("sample ids", None if run.ids is None else run.ids.digest)
             if run.ids is not None and run.ids.digest == ref.digest:
+                await self._store.sample_ids.restore(run, run.ids, ref.upload)
                 return "same", False
             outcome = await self._store.sample_ids.commit(run, ref)
             if outcome == "frozen":

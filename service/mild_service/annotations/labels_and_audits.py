@@ -183,7 +183,7 @@ class LabelsAndAudits:
         Raises
         ------
         StoreDamaged
-            If the audit is missing in the store.
+            If the audit is missing or damaged in the store.
         """
         run, audit = await self._read_current(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
@@ -194,7 +194,7 @@ class LabelsAndAudits:
         Raises
         ------
         StoreDamaged
-            If the labels are missing in the store.
+            If the labels are missing or damaged in the store.
         """
         _, label = await self._read_current(
             run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index)
@@ -219,7 +219,7 @@ class LabelsAndAudits:
         Raises
         ------
         StoreDamaged
-            If the labels are missing in the store.
+            If the labels are missing or damaged in the store.
         """
         return (await self._read_labels(run, samples))[1]
 

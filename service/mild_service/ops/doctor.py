@@ -61,7 +61,7 @@ class Report:
         return {"well": self.is_well, "repaired": self.repaired, "findings": findings}
 
 
-async def examine(store: Store, settings: Settings, repair: bool = False) -> Report:
+async def examine(store: Store, settings: Settings, repair: bool = False, bits: bool = False) -> Report:
     """Check the store's servers, its keys, and the settings.
 
     Parameters
@@ -72,11 +72,19 @@ async def examine(store: Store, settings: Settings, repair: bool = False) -> Rep
         Settings of the service.
     repair
         Whether to remove keys that nothing refers to, and to list runs that no list contains.
+    bits
+        Whether to read all bits, labels and ids, and compare them with their checksums.
     """
     findings: list[Finding] = []
     for status in await store.servers.read_status():
         findings += [*_check_version_and_clock(status), *_check_persistence(status), *_check_memory(status, settings)]
     findings += _check_orphans(await store.cleanup.scan(repair), repair)
+    if bits:
+        damages = [
+            Finding("error", f"run {damage.run_id}", damage.what, damage.remedy)
+            async for damage in store.verifier.verify()
+        ]
+        findings += damages or [Finding("ok", "bits", "all bits, labels and ids match their checksums")]
     findings += _check_settings(settings, await Authenticator(store, settings).requires_key())
     return Report(findings, repair)
 

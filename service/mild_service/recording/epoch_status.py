@@ -97,7 +97,7 @@ class StatusReader:
         RoundNotOpen
             If the round has not started.
         StoreDamaged
-            If committed bits are missing in the store.
+            If committed bits are missing or damaged in the store.
         StoreUnavailable
             If the epoch was changed during every attempt to read it.
         """

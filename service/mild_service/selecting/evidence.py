@@ -190,7 +190,7 @@ class EvidenceReader:
         Raises
         ------
         StoreDamaged
-            If committed bits are missing in the store.
+            If committed bits are missing or damaged in the store.
         StoreUnavailable
             If the evidence changed during every attempt.
         """
@@ -229,7 +229,7 @@ class EvidenceReader:
         ParameterError
             If the options need labels or a random audit, and the run has none.
         StoreDamaged
-            If the members or the audit are missing in the store.
+            If the members or the audit are missing or damaged in the store.
         """
         _, audit = evidence.annotation_refs
         annotations = Annotations(
@@ -267,7 +267,7 @@ class EvidenceReader:
         Raises
         ------
         StoreDamaged
-            If committed bits are missing in the store.
+            If committed bits are missing or damaged in the store.
         """
         evidence = replace(evidence, options=SelectionOptions())
         source = await self._open(evidence, [evidence.used_epochs(r) for r in evidence.rounds], Annotations())

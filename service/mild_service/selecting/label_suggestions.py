@@ -113,7 +113,7 @@ class LabelSuggester:
         RoundNotOpen, NoEpochs, RoundsNotComparable
             Under the conditions of `Selections.plan`.
         StoreDamaged
-            If wrong predictions are missing in the store.
+            If wrong predictions are missing or damaged in the store.
         """
         failed_digest = None
         while True:
@@ -146,7 +146,7 @@ class LabelSuggester:
         Raises
         ------
         StoreDamaged
-            If bits or wrong predictions are missing in the store.
+            If bits or wrong predictions are missing or damaged in the store.
         """
         rounds = await self._evidence.load_bits(evidence, samples)
         predicted, labels = await self._read_wrong_predictions(evidence, samples)

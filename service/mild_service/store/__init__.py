@@ -27,6 +27,7 @@ from mild_service.store.selection_cache import SelectionCache
 from mild_service.store.servers import ServerMonitor
 from mild_service.store.shard_store import ShardStore
 from mild_service.store.stored_samples import StoredRound, StoredSamples
+from mild_service.store.verification import ValueVerifier
 from mild_service.store.wrong_prediction_store import WrongPredictionStore
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Store:
         Memory, settings and clocks of the Redis servers.
     cleanup
         Search for data that belongs to no run, and its removal.
+    verifier
+        Search for values that are damaged or missing.
     """
 
     def __init__(self, context: StoreContext, cache_seconds: int) -> None:
@@ -102,6 +105,7 @@ class Store:
         self.quotas = QuotaStore(context)
         self.servers = ServerMonitor(context)
         self.cleanup = OrphanCleanup(context, self.runs)
+        self.verifier = ValueVerifier(context, self.runs, self.shards)
 
     def open_samples(
         self,

@@ -11,8 +11,9 @@ from mild_core.audit import Audit
 from mild_core.draw import DrawChoice
 from mild_service.models import AnnotationName, AnnotationRef, Run
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, data_missing_error, refusal_error
-from mild_service.store.error_translation import to_bytes, translate_errors
+from mild_service.store.checksums import restore_values, seal, unseal_all
+from mild_service.store.context import Argument, StoreContext, refusal_error
+from mild_service.store.error_translation import to_bytes_list, translate_errors
 from mild_service.store.keys import annotation_field
 
 PutOutcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
@@ -41,6 +42,8 @@ class AnnotationStore:
         compared: AnnotationRef | None = None,
     ) -> tuple[PutOutcome, str]:
         """Store labels with the smallest sufficient integer width; return the outcome and their digest.
+
+        If the same labels are stored, values of them that are missing or damaged are restored.
 
         The outcome is ``moved``, too, if the run has labels from the other source that `labels` were not compared with.
 
@@ -96,7 +99,7 @@ class AnnotationStore:
         Raises
         ------
         StoreDamaged
-            If the labels are missing in the store.
+            If the labels are missing or damaged in the store.
         """
         chunk, offset = divmod(index, codec.CHUNK_SAMPLES)
         value = await self._read_chunk(run, "labels", ref, chunk)
@@ -128,7 +131,7 @@ class AnnotationStore:
         Raises
         ------
         StoreDamaged
-            If the labels are missing in the store.
+            If the labels are missing or damaged in the store.
         """
         labels = np.empty(samples.size, dtype=np.int64)
         chunks = samples // codec.CHUNK_SAMPLES
@@ -145,12 +148,13 @@ class AnnotationStore:
         Raises
         ------
         StoreDamaged
-            If the audit is missing in the store.
+            If the audit is missing or damaged in the store.
         """
         n_samples = run.spec.num_samples
         values = [await self._read_chunk(run, "audit", ref, chunk) for chunk in range(codec.count_chunks(n_samples))]
         n_planes = 2 if ref.draw is None else 3
-        known, clean, *random = np.concatenate([codec.decode_planes(value, n_planes) for value in values], axis=1)
+        planes = [codec.decode_planes(value, n_planes, chunk, n_samples) for chunk, value in enumerate(values)]
+        known, clean, *random = np.concatenate(planes, axis=1)
         return Audit(n_samples, known, clean, *random)
 
     async def _put_values(
@@ -161,11 +165,13 @@ class AnnotationStore:
         draw: DrawChoice | None = None,
         compared: AnnotationRef | None = None,
     ) -> tuple[PutOutcome, str]:
-        """Store one value per chunk and set the run's reference; return the outcome and the digest of all of it."""
+        """Store content, one part per chunk, and set the run's reference; return the outcome and the digest of it."""
         context, old = self._context, run.annotation_ref(name)
         content = b"".join(values) + (b"" if draw is None else codec.encode_draw(draw))
         digest = hashlib.sha256(content).hexdigest()[:32]
         if old is not None and old.digest == digest:
+            keyed = ((self._chunk_key(run, chunk), value) for chunk, value in enumerate(values))
+            await restore_values(context, annotation_field(name, old), keyed)
             return "same", digest
         new = AnnotationRef(0 if old is None else old.version + 1, digest, draw)
         old_field, field = "" if old is None else annotation_field(name, old), annotation_field(name, new)
@@ -186,6 +192,7 @@ class AnnotationStore:
             {"labels": "logged_labels", "logged_labels": "labels", "audit": ""}[name],
             codec.encode_annotation_ref(compared),
         ]
+        values = [seal(self._chunk_key(run, chunk), field, value) for chunk, value in enumerate(values)]
         with translate_errors():
             # Checked before chunks >= 1 are written to other slots: a refused write must leave nothing behind.
             answer = await context.scripts.run("put_annotation", keys, arguments)
@@ -205,14 +212,13 @@ class AnnotationStore:
                 return answer[0], digest
         raise refusal_error(answer, run.run_id, run.round, None)
 
-    async def _read_chunk(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> bytes:
-        """Read the value of one chunk of labels or of an audit."""
+    async def _read_chunk(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> memoryview:
+        """Read the content of one chunk of labels or of an audit."""
         key, field = self._chunk_key(run, chunk), annotation_field(name, ref)
         with translate_errors():
             value = await self._context.redis.hget(key, field)
-        if value is None:
-            raise data_missing_error(f"{field} is", key)
-        return to_bytes(value)
+        (content,) = unseal_all(key, [field], to_bytes_list([value]))
+        return content
 
     def _chunk_key(self, run: Run, chunk: int) -> str:
         return self._context.keys.annotations(run.run_id, run.uid, chunk)

@@ -10,7 +10,8 @@ from mild_core.bitmap import Bitmap
 from mild_service.concurrency import LruCache
 from mild_service.models import Epoch, Round, Run, SetRef
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, data_missing_error, run_not_found_error
+from mild_service.store.checksums import restore_values, seal, unseal_all
+from mild_service.store.context import Argument, StoreContext, run_not_found_error
 from mild_service.store.error_translation import pairs_to_dict, to_bytes_list, to_texts, translate_errors
 from mild_service.store.keys import epoch_field, set_field
 
@@ -32,7 +33,7 @@ class BitmapStore:
         run, round_, field
             Run, number of the round and name of the field.
         values
-            One value per chunk, including chunk 0.
+            One stored value per chunk, including chunk 0.
         """
         tail = values[1:]
         with translate_errors():
@@ -69,7 +70,7 @@ class BitmapStore:
         Raises
         ------
         StoreDamaged
-            If a field to which a record refers is missing in the store.
+            If a field to which a record refers is missing or damaged in the store.
         RunNotFound
             If the run was deleted in the meantime.
         """
@@ -86,7 +87,7 @@ class BitmapStore:
             for group in codec.group_by_size([epoch.planes * width for epoch in epochs]):
                 values = await self._read_fields(run, key, [fields[position] for position in group])
                 for position, value in zip(group, values, strict=True):
-                    planes = codec.decode_planes(value, epochs[position].planes)
+                    planes = codec.decode_planes(value, epochs[position].planes, chunk, n_samples)
                     correct[position, extent] = planes[-1]
                     if len(planes) == 2:
                         observed[position, extent] = planes[0]
@@ -105,7 +106,7 @@ class BitmapStore:
         Raises
         ------
         StoreDamaged
-            If a field is missing in the store.
+            If a field is missing or damaged in the store.
         RunNotFound
             If the run was deleted in the meantime.
         """
@@ -116,7 +117,7 @@ class BitmapStore:
             key = self._context.keys.chunk(run.run_id, run.uid, round_, chunk)
             for group in codec.group_by_size([2 * (extent.stop - extent.start)] * len(fields)):
                 for value in await self._read_fields(run, key, [fields[position] for position in group]):
-                    planes[:, extent] |= codec.decode_planes(value, 2)
+                    planes[:, extent] |= codec.decode_planes(value, 2, chunk, n_samples)
         return planes[0], planes[1]
 
     async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
@@ -125,7 +126,7 @@ class BitmapStore:
         Raises
         ------
         StoreDamaged
-            If the set is missing in the store.
+            If the set is missing or damaged in the store.
         RunNotFound
             If the run was deleted in the meantime.
         """
@@ -156,19 +157,17 @@ class BitmapStore:
                     removed += await self._context.redis.hdel(key, *unnamed)
         return removed
 
-    async def _read_fields(self, run: Run, key: str, fields: Sequence[str]) -> list[bytes]:
+    async def _read_fields(self, run: Run, key: str, fields: Sequence[str]) -> list[memoryview]:
         """Read fields of a chunk hash; raise `StoreDamaged`, or `RunNotFound` for a deleted run, if one is missing."""
         with translate_errors():
             values = to_bytes_list(await self._context.redis.hmget(key, list(fields)))
-        missing = [field for field, value in zip(fields, values, strict=True) if value is None]
-        if missing:
+        if None in values:
             record = self._context.keys.run(run.run_id)
             with translate_errors():
                 uid, deleting = to_bytes_list(await self._context.redis.hmget(record, ["uid", "deleting"]))
             if uid != run.uid.encode() or deleting is not None:
                 raise run_not_found_error(run.run_id)
-            raise data_missing_error(f"{len(missing)} of {len(fields)} fields, the first is {missing[0]}, are", key)
-        return [value for value in values if value is not None]
+        return unseal_all(key, fields, values)
 
 
 class BitmapWriter:
@@ -205,12 +204,13 @@ class BitmapWriter:
         run, round_
             Run and number of the round.
         field, values
-            Name of the field, and one value per chunk.
+            Name of the field, and its content, one per chunk.
         """
+        keys = [self._context.keys.chunk(run.run_id, run.uid, round_, chunk) for chunk in range(len(values))]
+        values = [seal(key, field, value) for key, value in zip(keys, values, strict=True)]
         with translate_errors():
             if not self._context.sharded:
-                tail = [self._context.keys.chunk(run.run_id, run.uid, round_, chunk) for chunk in range(1, len(values))]
-                return await self._context.scripts.run(script, [*names, *tail], [*arguments, field, *values])
+                return await self._context.scripts.run(script, [*names, *keys[1:]], [*arguments, field, *values])
             if len(values) > 1:
                 answer = await self._context.scripts.run(script, names, arguments)
                 if answer[0] != "clear":
@@ -222,6 +222,11 @@ class BitmapWriter:
         if len(values) > 1 and answer[0] == "finished":  # its cleanup may have run before these chunks were written
             await self._bitmaps.collect_garbage(run, *await read_rounds(self._context, run, range(round_, round_ + 1)))
         return answer
+
+    async def restore(self, run: Run, round_: int, field: str, contents: Sequence[bytes]) -> int:
+        """Write the values of a committed field again that are missing or damaged; return their number."""
+        keys = [self._context.keys.chunk(run.run_id, run.uid, round_, chunk) for chunk in range(len(contents))]
+        return await restore_values(self._context, field, zip(keys, contents, strict=True))
 
     def script_keys(self, run: Run, round_: int) -> list[str]:
         """Return the keys of the scripts that write epochs and sets: run, round, epochs, chunk 0, shards, events."""

@@ -5,26 +5,31 @@ are in one hash, so that a round is read chunk by chunk with few commands, and a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from xxhash import xxh3_64_hexdigest
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.draw import DrawChoice
 from mild_core.types import RunSpec, SelectionOptions
-from mild_service.errors import StoreNewer
-from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef, SetRef, ShardRef
+from mild_service.errors import StoreDamaged, StoreNewer
+from mild_service.models import AnnotationRef, Epoch, EpochKind, Round, Run, SampleIdsRef, SetRef, ShardRef
 
 Fields = Mapping[bytes, bytes]
 """Fields of a Redis hash and their values."""
 
 _RECORD_FIELDS = ("run_id", "tags", "ttl_seconds")
 """Fields of a `RunSpec` that are stored separately from its JSON."""
+_CHECKSUM = "checksum"
+"""Field of the JSON of a spec: the XXH3 of the JSON without it. Services of schema 1, which do not know it, refuse the
+run as one of a later version."""
 _ADDED_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure", "alpha": 0.1}
 _ADDED_FIELDS = {"picture_url": None, "class_names": None}
 """Fields that were added after schema 1, with their defaults. A default is not stored, so that replicas of the previous
@@ -35,7 +40,8 @@ def encode_spec(spec: RunSpec) -> bytes:
     """Encode a run's spec as JSON, without the fields that are stored separately."""
     values = {name: value for name, value in spec.as_json().items() if name not in _RECORD_FIELDS}
     options = values.pop("selection")
-    return orjson.dumps(_omit_defaults(values, _ADDED_FIELDS) | {"selection": _omit_defaults(options, _ADDED_OPTIONS)})
+    values = _omit_defaults(values, _ADDED_FIELDS) | {"selection": _omit_defaults(options, _ADDED_OPTIONS)}
+    return orjson.dumps(values | {_CHECKSUM: xxh3_64_hexdigest(orjson.dumps(values))})
 
 
 def _omit_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,17 +55,67 @@ def decode_spec(run_id: str, value: bytes) -> RunSpec:
 
     Raises
     ------
+    StoreDamaged
+        If the checksum of the JSON does not match.
     StoreNewer
         If the JSON has a field that this version does not know.
     """
     try:
+        values = orjson.loads(value)
+        is_intact = values.pop(_CHECKSUM, "") == xxh3_64_hexdigest(orjson.dumps(values))
+    except (ValueError, AttributeError):
+        is_intact = False
+    if not is_intact:
+        raise _damaged_spec_error(run_id)
+    return decode_old_spec(run_id, orjson.dumps(values))
+
+
+def has_checksum(spec: bytes) -> bool:
+    """Return whether the JSON of a spec has a checksum, which those of schema 0 and 1 lack."""
+    return f'"{_CHECKSUM}"'.encode() in spec
+
+
+def decode_old_spec(run_id: str, value: bytes) -> RunSpec:
+    """Decode the JSON of a run's spec without a checksum, as schema 0 and 1 have it. Raises as `decode_spec`."""
+    try:
         return RunSpec.from_json({"run_id": run_id, **orjson.loads(value)})
+    except ValueError as error:
+        raise _damaged_spec_error(run_id) from error
     except TypeError as error:
         raise StoreNewer(f"a run was opened by a later version of the service ({error}); upgrade this one") from error
 
 
+def _damaged_spec_error(run_id: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"the record of run {run_id!r} is damaged in the store (its config); restore a backup of the store, or delete "
+        "the run"
+    )
+
+
+@contextmanager
+def _report_damage(record: str) -> Iterator[None]:
+    """Context manager that raises `StoreDamaged` for a record that cannot be decoded."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise StoreDamaged(
+            f"{record} is damaged in the store ({error}); restore a backup of the store, or delete the run"
+        ) from error
+
+
 def decode_run(run_id: str, fields: Fields) -> Run:
-    """Decode the record of a run."""
+    """Decode the record of a run.
+
+    Raises
+    ------
+    StoreDamaged
+        If the record cannot be decoded.
+    """
+    with _report_damage(f"the record of run {run_id!r}"):
+        return _decode_run(run_id, fields)
+
+
+def _decode_run(run_id: str, fields: Fields) -> Run:
     return Run(
         spec=replace(
             decode_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
@@ -161,8 +217,16 @@ def encode_epoch(epoch: Epoch) -> str:
 
 @lru_cache(maxsize=2**14)
 def decode_epoch(number: int, value: bytes) -> Epoch:
-    """Decode the commit record of an epoch. Cached, because the same records are decoded again at every read."""
+    """Decode the commit record of an epoch. Cached, because the same records are decoded again at every read.
+
+    Raises
+    ------
+    ValueError
+        If the record is damaged.
+    """
     attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
+    if kind not in get_args(EpochKind) or state not in ("partial", "committed") or planes not in ("1", "2"):
+        raise ValueError(f"epoch {number} is {value!r}")
     n_stored_shards, _, n_shards = shards.partition("/")
     return Epoch(
         number=number,
@@ -191,8 +255,21 @@ def decode_shard(shard: int, value: bytes) -> ShardRef:
 
 
 def decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
-    """Decode a round from its record, the commit records of its epochs, and its metrics."""
-    finished = fields[b"state"] == b"finished"
+    """Decode a round from its record, the commit records of its epochs, and its metrics.
+
+    Raises
+    ------
+    StoreDamaged
+        If a record cannot be decoded, or the records of epochs are not as many as were stored.
+    """
+    with _report_damage(f"the record of round {number}"):
+        if b"n_epochs" in fields and int(fields[b"n_epochs"]) != len(epochs):
+            raise ValueError(f"it has the records of {len(epochs)} epochs, {int(fields[b'n_epochs'])} were stored")
+        return _decode_round(number, fields, epochs, metrics)
+
+
+def _decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
+    finished = {b"finished": True, b"open": False}[fields[b"state"]]
     records = {n: decode_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
     return Round(
         number=number,
@@ -252,12 +329,25 @@ def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
         yield range(start, len(sizes))
 
 
-def decode_planes(value: bytes, n_planes: int) -> Bitmap:
-    """Split the value of one chunk into its bitmaps, shape (n_planes, n_bytes of the chunk)."""
-    return np.frombuffer(value, dtype=np.uint8).reshape(n_planes, -1)
+def decode_planes(value: bytes | memoryview, n_planes: int, chunk: int, n_samples: int) -> Bitmap:
+    """Split the content of one chunk into its bitmaps, shape (n_planes, n_bytes of the chunk).
+
+    Raises
+    ------
+    StoreDamaged
+        If the content has another number of bitmaps, so that its record must be damaged.
+    """
+    extent = chunk_slice(chunk, n_samples)
+    n_bytes = extent.stop - extent.start
+    if len(value) != n_planes * n_bytes:
+        raise StoreDamaged(
+            f"a record in the store names {n_planes} bitmaps of {n_bytes} bytes, stored are {len(value)}; restore a "
+            "backup of the store, or delete the run"
+        )
+    return np.frombuffer(value, dtype=np.uint8).reshape(n_planes, n_bytes)
 
 
-def decode_labels(value: bytes, chunk: int, n_samples: int) -> NDArray[np.unsignedinteger]:
+def decode_labels(value: bytes | memoryview, chunk: int, n_samples: int) -> NDArray[np.unsignedinteger]:
     """Decode the value of one chunk of the given labels of a run of `n_samples` samples."""
     width = len(value) // min(CHUNK_SAMPLES, n_samples - chunk * CHUNK_SAMPLES)
     labels: NDArray[np.unsignedinteger] = np.frombuffer(value, dtype=f"<u{width}")

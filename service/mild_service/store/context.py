@@ -13,7 +13,7 @@ from redis.asyncio.cluster import PipelineCommand
 from redis.exceptions import NoScriptError
 
 from mild_core.errors import MildError
-from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreDamaged, StoreUnreplicated
+from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreUnreplicated
 from mild_service.store.cluster import Cluster, CommandUnit
 from mild_service.store.connection import Client
 from mild_service.store.error_translation import translate_errors
@@ -34,7 +34,7 @@ _WITHOUT_GUARD = (
     "renew_lock",
     "cache_selection",
     "import_run",
-    "replace_config",
+    "replace_field",
     "prune_fields",
 )
 """Scripts with their own checks; all others start with ``guard.lua``."""
@@ -132,7 +132,7 @@ class Scripts:
     names = (
         "open_run",
         "import_run",
-        "replace_config",
+        "replace_field",
         "resume_run",
         "commit_epoch",
         "put_shard",
@@ -302,14 +302,6 @@ def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | No
             return wrong_round_error(run_id, round_, int(values[0]))
         case _:
             return run_not_found_error(run_id)
-
-
-def data_missing_error(missing: str, key: str) -> StoreDamaged:
-    """Build the error for committed data that is not in the store, `missing` in words."""
-    return StoreDamaged(
-        f"{missing} missing in {key}, which was committed; restore a backup of the store, or delete the run, and set "
-        "its maxmemory-policy to noeviction and appendonly to yes"
-    )
 
 
 def run_not_found_error(run_id: str) -> RunNotFound:

@@ -17,7 +17,7 @@ from mild_service.models import (
     precondition_error,
 )
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapStore, BitmapWriter
+from mild_service.store.bitmaps import BitmapStore, BitmapWriter, read_rounds
 from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
 from mild_service.store.keys import epoch_field
 from mild_service.store.packed_epoch import PackedEpoch
@@ -47,6 +47,9 @@ class EpochStore:
         precondition: Precondition = NO_PRECONDITION,
     ) -> tuple[CommitOutcome | Literal["moved"], Epoch]:
         """Commit a whole epoch atomically; return the outcome and the stored record of the epoch.
+
+        If the epoch is stored with the same content, values of it that are missing or damaged are restored, in finished
+        rounds too.
 
         Parameters
         ----------
@@ -93,7 +96,15 @@ class EpochStore:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
             case "same":
-                return "same", codec.decode_epoch(number, answer[1].encode())
+                stored = codec.decode_epoch(number, answer[1].encode())
+                await self._restore(run, round_, stored, packed)
+                return "same", stored
+            case "finished":
+                (finished_round,) = await read_rounds(self._context, run, range(round_, round_ + 1))
+                finished = finished_round.epochs.get(number)
+                is_same = finished is not None and finished.digest == packed.digest
+                if finished is not None and is_same and await self._restore(run, round_, finished, packed):
+                    return "same", finished
             case "unmet":
                 stored_digest = codec.decode_epoch(number, answer[1].encode()).digest if answer[1] else None
                 raise precondition_error(f"epoch {number} of round {round_}", precondition, stored_digest)
@@ -110,6 +121,11 @@ class EpochStore:
                     f"{stored.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
         raise refusal_error(answer, run.run_id, round_, attempt)
+
+    async def _restore(self, run: Run, round_: int, stored: Epoch, packed: PackedEpoch) -> int:
+        """Restore damaged values of a stored epoch of the same content; return their number."""
+        field = epoch_field(stored.number, stored.attempt, stored.digest)
+        return await self._writer.restore(run, round_, field, packed.values)
 
     async def merge(
         self,

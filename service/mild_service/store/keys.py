@@ -31,6 +31,8 @@ The braces are Redis Cluster's hash tag: all keys of a run except chunks >= 1 ar
 can check and commit. Keys without braces are global: each is in the slot of its name and is changed on its own.
 A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
+Values of the hashes ``chunk``, ``votes``, ``truth``, ``ids`` and ``cache`` end with a checksum (`checksums`).
+
 Fields of a chunk hash are immutable and named by their content: ``<epoch>:<attempt>:<digest>`` for an epoch and
 ``set:<digest>`` for members, planted samples and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name
 that its writer has drawn at random, so that a merged shard can be deleted: no other writer uses the same field.
@@ -38,9 +40,13 @@ Those of a truth hash are ``labels:<version>:<digest>`` and ``audit:<version>:<d
 ``<upload>:<piece>``, and the run's record names the upload. A field that no record names is never read.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mild_service.models import AnnotationName, AnnotationRef
+
+_DIGEST_LENGTH = 32
+"""Characters of a digest in a field's name; the random name of a shard is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,18 @@ class Keys:
         """Return the key of the runs that an API key has created."""
         return f"{self.namespace}:quota:{key_id}"
 
+    def list_hashes(self, run_id: str, uid: str, n_rounds: int, n_chunks: int) -> Iterator[str]:
+        """Yield the key of every hash that a run may have, except its record and what expires."""
+        for chunk in range(n_chunks):
+            yield self.annotations(run_id, uid, chunk)
+            yield self.sample_ids(run_id, uid, chunk)
+        for round_ in range(n_rounds):
+            for name in (self.round, self.epochs, self.shards, self.metrics):
+                yield name(run_id, uid, round_)
+            for chunk in range(n_chunks):
+                yield self.chunk(run_id, uid, round_, chunk)
+                yield self.wrong_predictions(run_id, uid, round_, chunk)
+
     def same_slot(self, key: str) -> str:
         """Return a key in the same slot as `key`. A key without a hash tag becomes the hash tag as a whole."""
         _, brace, rest = key.partition("{")
@@ -157,3 +175,49 @@ def set_field(digest: str) -> str:
 def annotation_field(name: AnnotationName, ref: AnnotationRef) -> str:
     """Return the name of the field of labels or of an audit in a truth hash."""
     return f"{name}:{ref.version}:{ref.digest}"
+
+
+def name_in_run(key: str) -> str:
+    """Return the name of a key within its run, such as ``chunk:0:1`` (round, chunk) or ``round:0``."""
+    return key.partition("}:")[2].partition(":")[2]
+
+
+def describe_value(key: str, field: str) -> str:
+    """Return what a field of a run's hash holds in words, for error messages."""
+    run_id = key.partition("{")[2].partition("}")[0].partition("#")[0]
+    kind, *numbers = name_in_run(key).split(":")
+    first, *others = field.split(":")
+    chunk = f"chunk {numbers[-1]}" if numbers else ""
+    match kind:
+        case "chunk" if first == "set":
+            return f"{chunk} of the set {others[0][:12]}… of round {numbers[0]} of run {run_id!r}"
+        case "chunk" if len(others[-1]) < _DIGEST_LENGTH:
+            return f"{chunk} of shard {others[0]} of epoch {first} of round {numbers[0]} of run {run_id!r}"
+        case "chunk":
+            return f"{chunk} of epoch {first} of round {numbers[0]} of run {run_id!r}"
+        case "votes":
+            return f"{chunk} of the wrong predictions of epoch {first} of round {numbers[0]} of run {run_id!r}"
+        case "truth":
+            return f"{chunk} of the {first.replace('_', ' ')} of run {run_id!r}"
+        case "ids":
+            return f"piece {others[-1]} of the sample ids of run {run_id!r}"
+    return f"{field} in {name_in_run(key)} of run {run_id!r}"
+
+
+def find_remedy(key: str, field: str) -> str:
+    """Return what restores a value that is damaged or missing, for error messages."""
+    match name_in_run(key).partition(":")[0], field.partition(":")[0]:
+        case "chunk", "set":
+            action = "PUT the same members or planted samples again"
+        case "chunk" | "votes", _:
+            action = (
+                "PUT the same epoch again, which restores it (one that was sent in logs, or in shards that are merged: "
+                "drop it with resume_from, then send it again)"
+            )
+        case "truth", "labels":
+            action = "PUT the same labels again"
+        case "ids", _:
+            action = "PUT the same sample ids again"
+        case _:
+            return "restore a backup of the store"
+    return f"{action}, or restore a backup of the store"

@@ -8,7 +8,7 @@ for an hour can be deleted while writers are active.
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import orjson
@@ -17,9 +17,10 @@ from mild_service.errors import RunChanging, RunExists, RunNotFound, StoreDamage
 from mild_service.models import AnnotationName, Round, Run
 from mild_service.store import codec
 from mild_service.store.bitmaps import read_rounds
+from mild_service.store.checksums import has_checksums, seal, unseal
 from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_bytes_list, to_texts, translate_errors
-from mild_service.store.keys import annotation_field, epoch_field, set_field
+from mild_service.store.keys import annotation_field, epoch_field, name_in_run, set_field
 from mild_service.store.run_store import RunStore
 from mild_service.store.servers import list_servers
 
@@ -67,22 +68,26 @@ class RunTransfer:
         RunChanging
             If the run was modified during the export. This may be raised only after the last field; all yielded fields
             are then invalid.
+        StoreDamaged
+            If a value is damaged in the store.
         """
         run = await self._runs.get(run_id)
         before = await self._read_record(run)
         for field, record_value in sorted(before.items()):
             yield RunField(RECORD_KEY, field, record_value)
-        for key_name, key in self._list_hashes(run, run.round):
+        for key in self._list_hashes(run):
             with translate_errors():
                 fields = sorted(to_bytes(field) for field in await self._context.redis.hkeys(key))
             for start in range(0, len(fields), _FIELDS_BATCH):
                 batch = fields[start : start + _FIELDS_BATCH]
                 with translate_errors():
-                    values = to_bytes_list(await self._context.redis.hmget(key, [field.decode() for field in batch]))
+                    values = to_bytes_list(await self._context.redis.hmget(key, batch))
                 for name, field_value in zip(batch, values, strict=True):
                     if field_value is None:
                         raise self._run_changing_error(run)
-                    yield RunField(key_name, name, field_value)
+                    if has_checksums(key):
+                        unseal(key, name.decode(errors="replace"), field_value)
+                    yield RunField(name_in_run(key), name, field_value)
         async for event_field in self._read_events(run):
             yield event_field
         if await self._read_record(run) != before:
@@ -100,20 +105,24 @@ class RunTransfer:
         record
             Fields of the exported run's record.
         fields
-            All other fields of the exported run.
+            All other fields of the exported run. Those of schema 0 and 1 get their checksums now.
 
         Raises
         ------
         RunExists
             If a run with this id exists.
         StoreDamaged
-            If a field has a key that no run has.
+            If a field has a key that no run has, or its value is damaged.
         """
-        context = self._context
+        context, has_sums = self._context, codec.has_checksum(record[b"config"])
+        if not has_sums:
+            record |= {b"config": codec.encode_spec(codec.decode_old_spec(run_id, record[b"config"]))}
         run = codec.decode_run(run_id, {**record, b"uid": secrets.token_hex(8).encode()})
         if await self._runs.exists(run_id):
             raise RunExists(f"there is a run {run_id!r}; give another name, or delete that one first")
-        keys = dict(self._list_hashes(run, run.round)) | {_EVENTS: context.keys.events(run_id, run.uid)}
+        keys = {name_in_run(key): key for key in self._list_hashes(run)} | {
+            _EVENTS: context.keys.events(run_id, run.uid)
+        }
         written_keys: set[str] = set()
         try:
             with translate_errors():
@@ -122,8 +131,13 @@ class RunTransfer:
                         raise StoreDamaged(
                             f"the file holds {field.key!r}, which no run has; give one that `export` wrote"
                         )
-                    written_keys.add(keys[field.key])
-                    await context.writer.send(_build_write_command(keys[field.key], field))
+                    key, name = keys[field.key], field.field.decode()
+                    if has_checksums(key) and has_sums:
+                        unseal(key, name, field.value)
+                    elif has_checksums(key):
+                        field = replace(field, value=seal(key, name, field.value))
+                    written_keys.add(key)
+                    await context.writer.send(_build_write_command(key, field))
                 now = await context.now()
                 new_record = {
                     **record,
@@ -147,21 +161,10 @@ class RunTransfer:
         with translate_errors():
             return to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run.run_id)))
 
-    def _list_hashes(self, run: Run, last_round: int) -> Iterator[tuple[str, str]]:
-        """Yield the name within the run, and the key, of every hash that a run may have."""
-        keys, run_id, uid = self._context.keys, run.run_id, run.uid
+    def _list_hashes(self, run: Run) -> Iterator[str]:
+        """Yield the key of every hash that a run may have."""
         n_chunks = codec.count_chunks(run.spec.num_samples)
-        for chunk in range(n_chunks):
-            yield f"truth:{chunk}", keys.annotations(run_id, uid, chunk)
-            yield f"ids:{chunk}", keys.sample_ids(run_id, uid, chunk)
-        for round_ in range(last_round + 1):
-            yield f"round:{round_}", keys.round(run_id, uid, round_)
-            yield f"epochs:{round_}", keys.epochs(run_id, uid, round_)
-            yield f"shards:{round_}", keys.shards(run_id, uid, round_)
-            yield f"metrics:{round_}", keys.metrics(run_id, uid, round_)
-            for chunk in range(n_chunks):
-                yield f"chunk:{round_}:{chunk}", keys.chunk(run_id, uid, round_, chunk)
-                yield f"votes:{round_}:{chunk}", keys.wrong_predictions(run_id, uid, round_, chunk)
+        return self._context.keys.list_hashes(run.run_id, run.uid, run.round + 1, n_chunks)
 
     async def _read_events(self, run: Run) -> AsyncIterator[RunField]:
         """Yield the entries of the event stream as fields."""

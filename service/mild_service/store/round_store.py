@@ -1,7 +1,7 @@
 """Rounds of a run: reading, members, planted samples, metrics, resuming and finishing."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -97,7 +97,11 @@ class RoundStore:
         )
         match answer[0]:
             case "set" | "same":
+                if answer[0] == "same" and not is_full:
+                    await self._restore(run, round_, ref, values)
                 return answer[0] == "set", ref.n_members
+            case "finished" if await self._restore(run, round_, ref, values):
+                return False, ref.n_members
             case "frozen":
                 raise MembersFrozen(
                     f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
@@ -141,6 +145,8 @@ class RoundStore:
         answer = await self._writer.write("put_planted", script_keys, arguments, run, 0, set_field(ref.digest), values)
         match answer[0]:
             case "set" | "same":
+                if answer[0] == "same":
+                    await self._restore(run, 0, ref, values)
                 return answer[0] == "set", ref.n_members
             case "frozen":
                 raise PlantedFrozen(
@@ -148,6 +154,12 @@ class RoundStore:
                     "put them before the first epoch, or drop the epochs with resume_from"
                 )
         raise refusal_error(answer, run.run_id, 0, attempt)
+
+    async def _restore(self, run: Run, round_: int, ref: SetRef, contents: Sequence[bytes]) -> int:
+        """Restore damaged values of the members or planted samples of a round, if they are this set."""
+        (stored,) = await self.get(run, range(round_, round_ + 1))
+        same = [used for used in (stored.members, stored.planted) if used is not None and used.digest == ref.digest]
+        return sum([await self._writer.restore(run, used.round, set_field(ref.digest), contents) for used in same])
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool

@@ -1,11 +1,13 @@
 """External sample ids, stored in pieces of 8,192 lines; an upload is complete before the run's record refers to it."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from mild_service.models import Run, SampleIdsRef
 from mild_service.store import codec
-from mild_service.store.context import StoreContext, data_missing_error, refusal_error
+from mild_service.store.checksums import restore_values, seal, unseal_all
+from mild_service.store.context import StoreContext, refusal_error
 from mild_service.store.error_translation import to_bytes_list, translate_errors
 
 PIECE_SAMPLES = 8192
@@ -42,8 +44,8 @@ class SampleIdStore:
         """
         value = "\n".join(ids).encode()
         with translate_errors():
-            key = self._chunk_key(run, piece)
-            await self._context.writer.send((key, ("HSET", key, f"{upload}:{piece}", value)))
+            key, field = self._chunk_key(run, piece), f"{upload}:{piece}"
+            await self._context.writer.send((key, ("HSET", key, field, seal(key, field, value))))
         return len(value)
 
     async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
@@ -65,6 +67,13 @@ class SampleIdStore:
             case "set" | "moved" | "frozen":
                 return answer[0]
         raise refusal_error(answer, run.run_id, run.round, None)
+
+    async def restore(self, run: Run, ref: SampleIdsRef, upload: str) -> None:
+        """Restore the pieces of stored ids that are missing or damaged from an upload of the same ids."""
+        new = replace(ref, upload=upload)
+        async for piece, ids in self.read_pieces(run, new, range(-(-run.spec.num_samples // PIECE_SAMPLES))):
+            content = "\n".join(ids).encode()
+            await restore_values(self._context, f"{ref.upload}:{piece}", [(self._chunk_key(run, piece), content)])
 
     async def delete(self, run: Run, upload: str) -> None:
         """Delete an upload to which no record refers."""
@@ -91,19 +100,15 @@ class SampleIdStore:
         Raises
         ------
         StoreDamaged
-            If a piece is missing in the store.
+            If a piece is missing or damaged in the store.
         """
         group_size = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
         for group in _group_by_chunk(sorted(pieces), group_size):
-            key = self._chunk_key(run, group[0])
+            key, fields = self._chunk_key(run, group[0]), [f"{ref.upload}:{piece}" for piece in group]
             with translate_errors():
-                values = to_bytes_list(
-                    await self._context.redis.hmget(key, [f"{ref.upload}:{piece}" for piece in group])
-                )
-            for piece, value in zip(group, values, strict=True):
-                if value is None:
-                    raise data_missing_error(f"{ref.upload}:{piece} is", key)
-                yield piece, value.decode().split("\n")
+                values = to_bytes_list(await self._context.redis.hmget(key, fields))
+            for piece, content in zip(group, unseal_all(key, fields, values), strict=True):
+                yield piece, str(content, "utf-8").split("\n")
 
     def _chunk_key(self, run: Run, piece: int) -> str:
         return self._context.keys.sample_ids(run.run_id, run.uid, piece // _PIECES_PER_CHUNK)

@@ -9,10 +9,11 @@ import numpy as np
 import orjson
 
 from mild_core import bitmap
-from mild_service.errors import StoreError
+from mild_service.errors import StoreDamaged, StoreError
 from mild_service.models import ComputedSelection, Run
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext
+from mild_service.store.checksums import seal, unseal_all
+from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import to_bytes_list, translate_errors
 
 _LOCK_MS = 5_000
@@ -27,22 +28,31 @@ class SelectionCache:
         self._seconds = seconds
 
     async def get(self, run: Run, digest: str) -> ComputedSelection | None:
-        """Return the cached selection with this digest of its inputs; None if the selection is not cached."""
+        """Return the cached selection with this digest of its inputs; None if it is not cached, or damaged."""
         key = self._context.keys.cached_selection(run.run_id, run.uid, digest)
         n_samples = run.spec.num_samples
         names = [f"bits:{chunk}" for chunk in range(codec.count_chunks(n_samples))]
         members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
+        heads = await self._read_fields(key, ["summary", "fit"])
+        if heads is None:
+            return None
+        for group in codec.group_by_size([codec.CHUNK_BYTES] * len(names)):
+            contents = await self._read_fields(key, [names[position] for position in group])
+            if contents is None:
+                return None  # expired just now
+            for position, content in zip(group, contents, strict=True):
+                members[codec.chunk_slice(position, n_samples)] = np.frombuffer(content, dtype=np.uint8)
+        summary, fit = (orjson.loads(content) for content in heads)
+        return ComputedSelection(digest, summary, fit, members)
+
+    async def _read_fields(self, key: str, fields: list[str]) -> list[memoryview] | None:
+        """Read fields of a cached selection; None if one is missing or damaged: the selection is then computed."""
         with translate_errors():
-            summary, fit = to_bytes_list(await self._context.redis.hmget(key, ["summary", "fit"]))
-            if summary is None or fit is None:
-                return None
-            for group in codec.group_by_size([codec.CHUNK_BYTES] * len(names)):
-                values = to_bytes_list(await self._context.redis.hmget(key, [names[position] for position in group]))
-                for position, value in zip(group, values, strict=True):
-                    if value is None:
-                        return None  # expired just now
-                    members[codec.chunk_slice(position, n_samples)] = np.frombuffer(value, dtype=np.uint8)
-        return ComputedSelection(digest, orjson.loads(summary), orjson.loads(fit), members)
+            values = to_bytes_list(await self._context.redis.hmget(key, fields))
+        try:
+            return unseal_all(key, fields, values)
+        except StoreDamaged:
+            return None
 
     async def put(self, run: Run, computed: ComputedSelection) -> None:
         """Add a computed selection to the cache, unless the run was deleted."""
@@ -50,13 +60,14 @@ class SelectionCache:
         names = [key, self._context.keys.cached_digests(run.run_id, run.uid), self._context.keys.run(run.run_id)]
         values = codec.split_chunks([computed.bitmap])
         groups = codec.group_by_size([len(value) for value in values])
-        parts: list[list[Argument]] = [[part for c in group for part in (f"bits:{c}", values[c])] for group in groups]
+        parts = [{f"bits:{chunk}": values[chunk] for chunk in group} for group in groups]
         # Last: an entry with a summary is complete.
-        parts.append(["summary", orjson.dumps(dict(computed.summary)), "fit", orjson.dumps(dict(computed.fit))])
+        parts.append({"summary": orjson.dumps(dict(computed.summary)), "fit": orjson.dumps(dict(computed.fit))})
         with translate_errors():
             for part in parts:
+                pairs = [word for field, content in part.items() for word in (field, seal(key, field, content))]
                 await self._context.scripts.run(
-                    "cache_selection", names, [self._seconds, computed.digest, run.uid, *part]
+                    "cache_selection", names, [self._seconds, computed.digest, run.uid, *pairs]
                 )
 
     @asynccontextmanager

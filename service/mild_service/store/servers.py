@@ -2,10 +2,13 @@
 
 A migration only goes forward, can be interrupted and repeated, and leaves records that the previous version can read,
 since old and new replicas run side by side during an upgrade. A store without a version has version 0.
+
+The step to schema 2, with checksums, is an exception: services of schema 1 refuse its runs as those of a later version,
+and what they still write to runs that they know is read as damaged. Replace all of them at once.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +16,14 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import NoPermissionError, ResponseError
 
-from mild_service.errors import StoreNewer
+from mild_service.errors import StoreDamaged, StoreNewer
 from mild_service.store import codec
+from mild_service.store.checksums import has_checksums, is_intact, seal
 from mild_service.store.cluster import Cluster
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes, translate_errors
+from mild_service.store.error_translation import to_bytes, to_bytes_list, to_texts, translate_errors
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy", "save")
 
 
@@ -150,27 +154,34 @@ async def migrate(context: StoreContext) -> int:
             raise StoreNewer(
                 f"the store has schema {version}, this service knows those up to {SCHEMA_VERSION}; upgrade this service"
             )
-        for migration in _MIGRATIONS[version:]:
-            await migration(context)
         if version < SCHEMA_VERSION:
+            await _store_checksums(context)
             is_empty = stored_version is None and not await context.redis.exists(context.keys.runs)
             await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
             return SCHEMA_VERSION if is_empty else version
     return version
 
 
-async def _store_default_options(context: StoreContext) -> None:
-    """Migrate from schema 0 to 1: store every option of each run, so that new defaults do not change existing runs."""
+async def _store_checksums(context: StoreContext) -> None:
+    """Migrate from schema 0 or 1 to 2: add a checksum to each value, then to each run's config.
+
+    A config of schema 0 gets every option, so that new defaults do not change existing runs.
+    """
     async for entry, _ in context.redis.zscan_iter(context.keys.runs):
         run_id = to_bytes(entry).decode().partition(":")[2]
         key = context.keys.run(run_id)
-        stored_config = await context.redis.hget(key, "config")
-        if stored_config is None:
+        config, uid, round_ = to_bytes_list(await context.redis.hmget(key, ["config", "uid", "round"]))
+        if config is None or uid is None or round_ is None or codec.has_checksum(config):
             continue
-        full_config = codec.encode_spec(codec.decode_spec(run_id, to_bytes(stored_config)))
-        if full_config != to_bytes(stored_config):
-            await context.scripts.run("replace_config", [key], [to_bytes(stored_config), full_config])
-
-
-_MIGRATIONS: tuple[Callable[[StoreContext], Awaitable[None]], ...] = (_store_default_options,)
-"""Migrations in order; the first migrates from version 0 to 1."""
+        try:
+            spec = codec.decode_old_spec(run_id, config)
+        except StoreDamaged:
+            continue
+        n_chunks = codec.count_chunks(spec.num_samples)
+        for hash_key in context.keys.list_hashes(run_id, uid.decode(), int(round_) + 1, n_chunks):
+            for field in to_texts(await context.redis.hkeys(hash_key)) if has_checksums(hash_key) else ():
+                value = await context.redis.hget(hash_key, field)
+                if value is not None and not is_intact(hash_key, field, to_bytes(value)):
+                    sealed = seal(hash_key, field, to_bytes(value))
+                    await context.scripts.run("replace_field", [hash_key], [field, to_bytes(value), sealed])
+        await context.scripts.run("replace_field", [key], ["config", config, codec.encode_spec(spec)])

@@ -59,7 +59,7 @@ class ShardStore:
         Returns
         -------
         outcome
-            ``same`` if the shard was stored already.
+            ``same`` if the shard was stored already; values of it that are missing or damaged are then restored.
         epoch
             The record of the epoch, with the number of stored shards.
 
@@ -91,12 +91,21 @@ class ShardStore:
         answer = await self._writer.write("put_shard", script_keys, arguments, run, round_, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":
-                return answer[0], codec.decode_epoch(number, answer[1].encode())
+                epoch = codec.decode_epoch(number, answer[1].encode())
+                if answer[0] == "same" and epoch.partial:
+                    await self._restore(run, round_, epoch, shard, packed)
+                return answer[0], epoch
             case "kind":
                 raise _kind_error(round_, codec.decode_epoch(number, answer[1].encode()), n_shards)
             case "conflict":
                 raise _conflict_error(round_, codec.decode_epoch(number, answer[1].encode()), shard, packed, answer[2])
         raise refusal_error(answer, run.run_id, round_, attempt)
+
+    async def _restore(self, run: Run, round_: int, epoch: Epoch, shard: int, packed: PackedEpoch) -> None:
+        """Restore damaged values of a stored shard of the same content, unless its epoch has changed."""
+        for ref in await self.read_refs(run, round_, epoch) or ():
+            if (ref.shard, ref.digest) == (shard, packed.digest):
+                await self._writer.restore(run, round_, shard_field(epoch.number, shard, ref.name), packed.values)
 
     async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
         """Return references to the stored shards of an epoch; None if the stored record is no longer `epoch`."""
@@ -122,9 +131,9 @@ class ShardStore:
         Raises
         ------
         StoreDamaged
-            If a shard is missing in the store.
+            If a shard is missing or damaged in the store.
         """
-        return await self._bitmaps.read_union(run, round_, _list_fields(number, refs))
+        return await self._bitmaps.read_union(run, round_, list_fields(number, refs))
 
     async def merge(self, run: Run, round_: int, epoch: Epoch, attempt: int | None) -> Epoch | None:
         """Commit an epoch as the union of its stored shards.
@@ -148,7 +157,7 @@ class ShardStore:
         StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
             If the run does not accept this write.
         StoreDamaged
-            If a shard is missing in the store.
+            If a shard is missing or damaged in the store.
         """
         refs = await self.read_refs(run, round_, epoch)
         if refs is None:
@@ -171,12 +180,12 @@ class ShardStore:
             n_stored_shards=epoch.n_stored_shards,
         )
         values = codec.split_chunks([observed, correct])
-        fields = _list_fields(epoch.number, refs)
+        fields = list_fields(epoch.number, refs)
         replaced = await self._epochs.merge(run, round_, merged, values, epoch, attempt, shards=fields)
         return merged if replaced else None
 
 
-def _list_fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
+def list_fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
     """Return the names of the fields that hold the shards of an epoch."""
     return [shard_field(number, ref.shard, ref.name) for ref in refs]
 

@@ -13,8 +13,8 @@ from mild_core.sources import SampleBlock, split_bytes
 from mild_core.types import Observe, RoundBits
 from mild_service.models import Epoch, Round, SetRef
 from mild_service.store import codec
+from mild_service.store.checksums import unseal_all
 from mild_service.store.connection import connect_blocking
-from mild_service.store.context import data_missing_error
 from mild_service.store.error_translation import to_bytes_list, translate_blocking_errors
 from mild_service.store.keys import Keys, epoch_field, set_field
 
@@ -116,7 +116,7 @@ class StoredSamples:
         Raises
         ------
         StoreDamaged
-            If bits are missing in the store.
+            If bits are missing or damaged in the store.
         StoreUnavailable
             If the store does not answer.
         """
@@ -146,7 +146,7 @@ class StoredSamples:
             for group in codec.group_by_size([planes * width for planes in round_.planes]):
                 values = self._read_fields(key, [round_.fields[position] for position in group])
                 for position, value in zip(group, values, strict=True):
-                    planes = codec.decode_planes(value, round_.planes[position])
+                    planes = codec.decode_planes(value, round_.planes[position], chunk, self.n_samples)
                     correct[position, local] = planes[-1]
                     if (mask := observed[position]) is not None:
                         mask[local] = planes[0]
@@ -167,17 +167,14 @@ class StoredSamples:
         """Return the numbers of the chunks of a part."""
         return range(part.start // codec.CHUNK_BYTES, -(-part.stop // codec.CHUNK_BYTES))
 
-    def _read_fields(self, key: str, fields: Sequence[str]) -> list[bytes]:
+    def _read_fields(self, key: str, fields: Sequence[str]) -> list[memoryview]:
         """Read fields of a hash."""
         if not fields:
             return []
         with translate_blocking_errors():
             client = connect_blocking(self.url, self.timeout)
             values = to_bytes_list(client.hmget(key, list(fields)))
-        missing = [field for field, value in zip(fields, values, strict=True) if value is None]
-        if missing:
-            raise data_missing_error(f"{len(missing)} of {len(fields)} fields, the first is {missing[0]}, are", key)
-        return [value for value in values if value is not None]
+        return unseal_all(key, fields, values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
 from mild_service.models import Epoch, Round, Run
 from mild_service.store import codec
-from mild_service.store.context import StoreContext, data_missing_error
-from mild_service.store.error_translation import to_bytes, to_texts, translate_errors
+from mild_service.store.checksums import seal, unseal_all
+from mild_service.store.context import StoreContext
+from mild_service.store.error_translation import to_bytes_list, to_texts, translate_errors
 from mild_service.store.keys import epoch_field
 
 _COMPRESSION_LEVEL = 3
@@ -55,8 +56,8 @@ class WrongPredictionStore:
         """
         with translate_errors():
             for chunk, value in enumerate(values):
-                key = self._chunk_key(run, round_, chunk)
-                await self._context.writer.send((key, ("HSET", key, _field_name(epoch), value)))
+                key, field = self._chunk_key(run, round_, chunk), _field_name(epoch)
+                await self._context.writer.send((key, ("HSET", key, field, seal(key, field, value))))
 
     async def delete(self, run: Run, round_: int, epoch: Epoch) -> None:
         """Delete the wrong predictions of an epoch whose record was replaced."""
@@ -70,7 +71,7 @@ class WrongPredictionStore:
         Raises
         ------
         StoreDamaged
-            If the wrong predictions are missing in the store.
+            If the wrong predictions are missing or damaged in the store.
         """
         chunks = [
             await self._read_chunk(run, round_, epoch, chunk)
@@ -103,7 +104,7 @@ class WrongPredictionStore:
         Raises
         ------
         StoreDamaged
-            If the wrong predictions of an epoch are missing in the store.
+            If the wrong predictions of an epoch are missing or damaged in the store.
         """
         classes = np.zeros((2, len(epochs), samples.size), dtype=np.uint32)
         chunks = samples // codec.CHUNK_SAMPLES
@@ -130,9 +131,8 @@ class WrongPredictionStore:
         key, field = self._chunk_key(run, round_, chunk), _field_name(epoch)
         with translate_errors():
             reply = await self._context.redis.hget(key, field)
-        if reply is None:
-            raise data_missing_error(f"{field} is", key)
-        content = zstandard.ZstdDecompressor().decompress(to_bytes(reply))
+        (value,) = unseal_all(key, [field], to_bytes_list([reply]))
+        content = zstandard.ZstdDecompressor().decompress(value)
         n_samples = min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         dtype = {1: np.uint8, 2: np.uint16, 4: np.uint32}[len(content) // (2 * n_samples)]
         return np.frombuffer(content, dtype=dtype).reshape(2, n_samples)

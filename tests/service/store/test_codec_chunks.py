@@ -22,7 +22,9 @@ def test_pieces_put_together_are_the_bitmaps() -> None:
     planes = [rng.integers(0, 256, bitmap.n_bytes(n_samples), dtype=np.uint8) for _ in range(2)]
     values = codec.split_chunks(planes)
     assert [len(value) for value in values] == [2 * codec.CHUNK_BYTES, 2 * codec.CHUNK_BYTES, 2 * 10]
-    together = np.concatenate([codec.decode_planes(value, 2) for value in values], axis=1)
+    together = np.concatenate(
+        [codec.decode_planes(value, 2, chunk, n_samples) for chunk, value in enumerate(values)], axis=1
+    )
     np.testing.assert_array_equal(together, planes)
     extents = [codec.chunk_slice(chunk, n_samples) for chunk in range(3)]
     assert extents[0].start == 0

@@ -25,7 +25,7 @@ if old then delete_epoch(KEYS[3], KEYS[4], KEYS[5], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[11], ARGV[12])
 write_other_chunks(6, 11)
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
-redis.call('HINCRBY', KEYS[2], 'version', 1)
+record_change(KEYS[2], KEYS[3])
 extend_ttl(KEYS[1], ARGV[4])
 append_event(KEYS[1], KEYS[6], ARGV[4], 'epoch-committed', 'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],
   'members', redis.call('HGET', KEYS[2], 'members'), 'outcome', old and 'replaced' or 'committed')

@@ -17,6 +17,12 @@ local function extend_ttl(run, now)
   redis.call('HSET', run, 'updated', now, 'expires', string.format('%.0f', tonumber(now) + ttl * 1000))
 end
 
+-- Counts a change of a round's epochs, and their records, by which a reader notices that one has been lost.
+local function record_change(round, epochs)
+  redis.call('HINCRBY', round, 'version', 1)
+  redis.call('HSET', round, 'n_epochs', redis.call('HLEN', epochs))
+end
+
 -- Writes chunks >= 1 of a field, if they are passed: their keys follow the keys of the script itself, their bytes follow
 -- those of chunk 0. own: number of keys of the script itself; field: index of the field's name in ARGV.
 local function write_other_chunks(own, field)

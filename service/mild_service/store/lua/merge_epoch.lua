@@ -15,7 +15,7 @@ for field in string.gmatch(ARGV[9], '%S+') do redis.call('HDEL', KEYS[4], field)
 redis.call('HSET', KEYS[4], ARGV[12], ARGV[13])
 write_other_chunks(6, 12)
 redis.call('HSET', KEYS[3], ARGV[5], ARGV[7])
-redis.call('HINCRBY', KEYS[2], 'version', 1)
+record_change(KEYS[2], KEYS[3])
 extend_ttl(KEYS[1], ARGV[4])
 append_event(KEYS[1], KEYS[6], ARGV[4], string.find(ARGV[7], ':partial:') and 'epoch-partial' or 'epoch-committed',
   'round', ARGV[3], 'epoch', ARGV[5], 'record', ARGV[7],

@@ -39,7 +39,7 @@ redis.call('HSET', KEYS[5], field, ARGV[11])
 local digest = string.sub(redis.sha1hex((old or '') .. ARGV[11]), 1, 32)
 local record = string.format('%s:%s:2:%d:%d:shards:partial:%d/%s', ARGV[2], digest, correct, observed, n_in, ARGV[7])
 redis.call('HSET', KEYS[3], ARGV[5], record)
-redis.call('HINCRBY', KEYS[2], 'version', 1)
+record_change(KEYS[2], KEYS[3])
 extend_ttl(KEYS[1], ARGV[4])
 append_event(KEYS[1], KEYS[6], ARGV[4], 'epoch-partial', 'round', ARGV[3], 'epoch', ARGV[5], 'record', record,
   'members', redis.call('HGET', KEYS[2], 'members'), 'outcome', 'committed')

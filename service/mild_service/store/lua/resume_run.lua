@@ -15,7 +15,7 @@ for _, epoch in ipairs(redis.call('HKEYS', KEYS[6])) do
 end
 redis.call('HSET', KEYS[1], 'status', 'running')
 local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
-redis.call('HINCRBY', KEYS[2], 'version', 1)
+record_change(KEYS[2], KEYS[3])
 extend_ttl(KEYS[1], ARGV[3])
 append_event(KEYS[1], KEYS[7], ARGV[3], 'run-resumed', 'round', ARGV[2], 'epoch', ARGV[4], 'attempt', attempt,
   'dropped', dropped)
