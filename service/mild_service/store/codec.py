@@ -221,12 +221,17 @@ def decode_epoch(number: int, value: bytes) -> Epoch:
 
     Raises
     ------
-    ValueError
-        If the record is damaged.
+    StoreDamaged
+        If the record cannot be decoded.
     """
+    with _report_damage(f"the record of epoch {number}"):
+        return _decode_epoch(number, value)
+
+
+def _decode_epoch(number: int, value: bytes) -> Epoch:
     attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
     if kind not in get_args(EpochKind) or state not in ("partial", "committed") or planes not in ("1", "2"):
-        raise ValueError(f"epoch {number} is {value!r}")
+        raise ValueError(f"it is {value!r}")
     n_stored_shards, _, n_shards = shards.partition("/")
     return Epoch(
         number=number,

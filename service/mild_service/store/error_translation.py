@@ -81,8 +81,8 @@ def to_bytes_list(reply: Iterable[bytes | str | None]) -> list[bytes | None]:
 
 
 def to_texts(reply: Iterable[bytes | str]) -> list[str]:
-    """Return the values of a reply as text."""
-    return [to_bytes(value).decode() for value in reply]
+    """Return the values of a reply as text; what is not UTF-8, as a damaged name may be, is escaped."""
+    return [to_bytes(value).decode(errors="backslashreplace") for value in reply]
 
 
 def to_bytes_dict(reply: Mapping[bytes | str, bytes | str]) -> dict[bytes, bytes]:

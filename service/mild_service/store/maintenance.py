@@ -247,6 +247,8 @@ class OrphanCleanup:
                 if inactive_run is not None and not await self._check_index(inactive_run, repair):
                     unlisted.append(run_id)
                 continue
+            except StoreDamaged:  # named by the verification of all values
+                continue
             if not await self._check_index(run, repair):
                 unlisted.append(run_id)
         return OrphanReport(sorted(orphan_keys), n_fields, sorted(unlisted))

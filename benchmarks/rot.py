@@ -1,0 +1,317 @@
+"""Bits flipped, cut and zeroed in values, in the store's files and in archives: never a wrong set, each damage named.
+
+usage: python -m benchmarks.rot [--damages 200] [--seed 0]
+
+A run of two rounds with labels lies in an embedded store. Each damage changes one thing, drawn at random: a value in
+the running store (two fifths: a bit, bytes zeroed or cut out, the value removed, or swapped with another one), a file
+of the stopped store (two fifths: a bit, bytes zeroed or cut out, in the append-only file or its base, half of them
+where there is text, as in records), or an archive (one fifth: a bit, bytes zeroed or cut out, or the end cut off). Then
+the sets of both rounds, the status of each epoch and what `doctor --bits` says are compared with the run as it was, and
+all that can be sent again is. Writes ``results/rot.md``, exits with 1 if a set is wrong, an answer is an unexpected
+error, a refusal is not named, or a damaged value is not restored.
+"""
+
+import argparse
+import json
+import logging
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import httpx
+import numpy as np
+from redis import Redis
+
+from benchmarks.timing import machine, until
+from mild_core import bitmap
+from mild_service.app import create_app
+from mild_service.config import Settings
+from mild_service.errors import ArchiveDamaged, ConfigurationError, RunNotFound
+from mild_service.ops import archive, doctor
+from mild_service.store import Store, open_store
+from mild_service.store.checksums import has_checksums
+from mild_service.store.embedded import EmbeddedServer
+
+RESULTS = Path(__file__).parent / "results"
+N_SAMPLES = 20_000
+N_EPOCHS = (10, 6)
+_OCTETS = {"content-type": "application/octet-stream"}
+_MAX_DAMAGE = 64
+"""Most bytes that one damage changes."""
+
+
+@dataclass
+class Outcome:
+    """What the damages have shown, by kind of damage."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def count(self, kind: str, *results: str) -> None:
+        """Count the results of one damage."""
+        self.counts.update((kind, result) for result in ("damages", *results))
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service and its store."""
+
+    http: httpx.AsyncClient
+    store: Store
+    settings: Settings
+
+
+@asynccontextmanager
+async def serve(url: str) -> AsyncIterator[Service]:
+    """Serve the store at `url` in this process."""
+    settings = Settings(store_url=url, executor="threads", sweep_seconds=0, rate_per_key=0, store_memory=2**30)
+    app, store = create_app(settings), open_store(settings, url)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://rot") as http:
+        yield Service(http, store, settings)
+    await store.aclose()
+
+
+def make_bodies(seed: int) -> list[list[bytes]]:
+    """Return the bodies of the epochs of each round: samples that are learnt early or late, and some never."""
+    rng = np.random.default_rng(seed)
+    hardness = np.where(rng.random(N_SAMPLES) < 0.2, 0.9, 0.3 * rng.random(N_SAMPLES))
+    return [
+        [bitmap.pack(rng.random(N_SAMPLES) > hardness * (1 - epoch / 40)).tobytes() for epoch in range(n)]
+        for n in N_EPOCHS
+    ]
+
+
+async def send(http: httpx.AsyncClient, bodies: Sequence[Sequence[bytes]], finish: bool) -> None:
+    """Send all of the run, for the first time or again."""
+    if finish:
+        (await http.put("/runs/a", json={"num_samples": N_SAMPLES})).raise_for_status()
+    await http.put("/runs/a/labels", json={"labels": (np.arange(N_SAMPLES) % 10).tolist()})
+    for round_, epochs in enumerate(bodies):
+        for epoch, body in enumerate(epochs):
+            await http.put(f"/runs/a/rounds/{round_}/epochs/{epoch}", content=body, headers=_OCTETS)
+        if finish and round_ == 0:
+            (await http.post("/runs/a/rounds/0/finish")).raise_for_status()
+
+
+async def look(http: httpx.AsyncClient) -> dict[str, Any]:
+    """Return what is served of the run: a value for each path, or the code of the problem."""
+    paths = ["/selection/a", "/selection/a?round=0", "/runs/a/rounds/1/members", "/runs/a/rounds/0", "/runs/a/rounds/1"]
+    paths += [f"/runs/a/rounds/{round_}/epochs/{epoch}" for round_, n in enumerate(N_EPOCHS) for epoch in range(n)]
+    shown: dict[str, Any] = {}
+    for path in paths:
+        answer = await http.get(path)
+        shown[path] = answer.json() if answer.is_success else answer.json()["type"]
+        if answer.is_success and path.startswith("/selection"):
+            shown[path] = (shown[path]["indices"], shown[path]["round"])
+    return shown
+
+
+async def judge(kind: str, what: str, service: Service, before: dict[str, Any], outcome: Outcome) -> bool:
+    """Compare what is served with the run as it was; return whether it is all there and the doctor says so."""
+    shown = await look(service.http)
+    changed = [path for path, value in shown.items() if value != before[path]]
+    refused = [path for path in changed if isinstance(shown[path], str)]
+    findings = (await doctor.examine(service.store, service.settings, bits=True)).findings
+    named = [f"{f.where}: {f.what}" for f in findings if f.level == "error" or (f.where == "keys" and f.level != "ok")]
+    where = f"{kind}, {what}"
+    for path in changed:
+        if path not in refused and path.startswith(("/selection", "/runs/a/rounds/1/members")):
+            outcome.wrong.append(f"{where}: another set at {path}; the doctor: {named}")
+        elif shown[path] == "/problems/internal":
+            outcome.wrong.append(f"{where}: an unexpected error at {path}")
+        elif path in refused and "/epochs/" in path and shown[path] == "/problems/store-damaged":
+            _, round_, _, epoch = path.rsplit("/", 3)
+            if not any(f"epoch {epoch} of round {round_} " in name or "record" in name for name in named):
+                outcome.wrong.append(f"{where}: {path} is refused, and not named: {named}")
+    if changed and not named:
+        outcome.wrong.append(f"{where}: not named by the doctor: {changed[:5]}")
+    outcome.count(kind, "named" if named else "without effect", *(["sets refused"] if refused else []))
+    return not changed and not named
+
+
+def change_bytes(content: bytes, rng: random.Random, hows: Sequence[str], in_text: bool = False) -> tuple[bytes, str]:
+    """Return a content with one damage, and the damage in words. With `in_text`, it begins within text: in a record."""
+    changed = bytearray(content)
+    start, n = rng.randrange(len(content)), rng.randrange(1, _MAX_DAMAGE)
+    while in_text and not content[start : start + 8].isascii():
+        start = rng.randrange(len(content))
+    how = rng.choice(hows)
+    if how == "bit":
+        changed[start] ^= 1 << rng.randrange(8)
+    elif how == "zeroed":
+        changed[start : start + n] = bytes(len(changed[start : start + n]))
+    elif how == "cut out":
+        del changed[start : start + n]
+    else:
+        del changed[start:]
+    return bytes(changed), f"{how} at {start} of {len(content)}"
+
+
+async def damage_values(
+    n: int, folder: Path, bodies: list[list[bytes]], before: dict[str, Any], rng: random.Random, outcome: Outcome
+) -> None:
+    """Change values in the running store, and restore them by sending all again."""
+    with EmbeddedServer(folder) as server, Redis.from_url(server.url) as redis:
+        async with serve(server.url) as service:
+            for _ in range(n):
+                for key in redis.scan_iter("*:cache:*"):
+                    redis.delete(key)
+                keys = sorted(key for key in redis.scan_iter("mild:*") if has_checksums(key.decode()))
+                places = [(key, name) for key in keys for name in sorted(redis.hkeys(key))]
+                key, name = rng.choice(places)
+                value = redis.hget(key, name) or b""
+                how = rng.choice(("changed", "changed", "changed", "swapped", "removed"))
+                if how == "swapped":
+                    other_key, other_name = rng.choice([place for place in places if place != (key, name)])
+                    redis.hset(key, name, redis.hget(other_key, other_name) or b"")
+                    redis.hset(other_key, other_name, value)
+                elif how == "removed":
+                    redis.hdel(key, name)
+                else:
+                    changed, how = change_bytes(value, rng, ("bit", "zeroed", "cut out", "end cut off"))
+                    redis.hset(key, name, changed)
+                kind = "values in the running store"
+                await judge(kind, f"{how}, {name.decode()}", service, before, outcome)
+                await send(service.http, bodies, finish=False)
+                members = before["/runs/a/rounds/1/members"]
+                await service.http.put("/runs/a/rounds/1/members", json={"indices": members["indices"]})
+                shown = await look(service.http)
+                findings = [damage async for damage in service.store.verifier.verify()]
+                if shown != before or findings:
+                    outcome.wrong.append(f"{how}, {name.decode()}: not restored: {findings}")
+                outcome.counts[kind, "restored by PUT"] += 1
+
+
+async def damage_files(
+    n: int, folder: Path, bodies: list[list[bytes]], before: dict[str, Any], rng: random.Random, outcome: Outcome
+) -> None:
+    """Change a file of the stopped store, and start it again."""
+    for i in range(n):
+        copy = folder.with_name(f"files-{i}")
+        shutil.copytree(folder, copy)
+        path = rng.choice([p for p in sorted((copy / "appendonlydir").iterdir()) if p.stat().st_size > 2000])
+        changed, how = change_bytes(path.read_bytes(), rng, ("bit", "bit", "zeroed", "cut out"), in_text=i % 2 == 0)
+        path.write_bytes(changed)
+        kind = "base (RDB) of the stopped store" if path.suffix == ".rdb" else "append-only file of the stopped store"
+        try:
+            with EmbeddedServer(copy) as server:
+                async with serve(server.url) as service:
+                    if not await judge(kind, how, service, before, outcome):
+                        await send(service.http, bodies, finish=False)
+                        members = before["/runs/a/rounds/1/members"]
+                        await service.http.put("/runs/a/rounds/1/members", json={"indices": members["indices"]})
+                        if await look(service.http) == before:
+                            outcome.counts[kind, "restored by PUT"] += 1
+        except ConfigurationError:
+            outcome.count(kind, "named", "refused at the start")
+        shutil.rmtree(copy)
+
+
+async def damage_archives(n: int, folder: Path, rng: random.Random, outcome: Outcome) -> None:
+    """Change an archive, and import it."""
+    with EmbeddedServer(folder) as server:
+        settings = Settings(store_url=server.url)
+        store = open_store(settings, server.url)
+        path = folder.with_name("a.mild")
+        await archive.export_run(store, "a", path)
+        content = path.read_bytes()
+        for _ in range(n):
+            changed, how = change_bytes(content, rng, ("bit", "zeroed", "cut out", "end cut off"))
+            path.write_bytes(changed)
+            kind = "archives"
+            if changed == content:
+                outcome.count(kind, "without effect")
+                continue
+            try:
+                await archive.import_run(store, path, "b")
+            except ArchiveDamaged:
+                outcome.count(kind, "named", "refused at the import")
+            else:
+                outcome.wrong.append(f"archive, {how}: it was imported")
+            with suppress(RunNotFound):
+                await store.runs.get("b")
+                outcome.wrong.append(f"archive, {how}: a run is there")
+        await store.aclose()
+
+
+async def record(folder: Path, bodies: list[list[bytes]]) -> dict[str, Any]:
+    """Fill the store in a folder, half of it in the base of its append-only file; return what is served of the run."""
+    with EmbeddedServer(folder) as server, Redis.from_url(server.url) as redis:
+        async with serve(server.url) as service:
+            await send(service.http, bodies[:1], finish=True)
+            redis.bgrewriteaof()
+            until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], "the end of the rewrite")
+            await send(service.http, bodies, finish=False)
+            shown = await look(service.http)
+            for key in redis.scan_iter("*:cache*"):
+                redis.delete(key)
+    return shown
+
+
+async def run(n_damages: int, seed: int) -> Outcome:
+    """Damage the run in all ways."""
+    outcome, rng, bodies = Outcome(), random.Random(seed), make_bodies(seed)
+    with TemporaryDirectory(prefix="mild-rot-") as name:
+        folder = Path(name) / "data"
+        before = await record(folder, bodies)
+        assert not any(isinstance(value, str) for value in before.values()), json.dumps(before)[:500]
+        ways: list[tuple[int, Callable[..., Any]]] = [(2 * n_damages // 5, damage_files)]
+        ways.append((2 * n_damages // 5, damage_values))
+        for n, damage in ways:
+            await damage(n, folder, bodies, before, rng, outcome)
+        await damage_archives(n_damages // 5, folder, rng, outcome)
+    return outcome
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--damages", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    a = parser.parse_args(argv)
+    logging.getLogger("mild_service").setLevel(logging.CRITICAL)  # each damage is an error in its log
+    began = time.monotonic()
+    outcome = anyio.run(partial(run, a.damages, a.seed))
+    columns = ["damages", "named", "without effect", "sets refused", "refused at the start", "refused at the import"]
+    columns.append("restored by PUT")
+    kinds = sorted({kind for kind, _ in outcome.counts})
+    lines = [
+        "# Damaged values, files and archives",
+        "",
+        f"`python -m benchmarks.rot --damages {a.damages} --seed {a.seed}`, {machine('redis', 'xxhash')}, "
+        f"{os.cpu_count()} shared cores, {time.monotonic() - began:.0f} s, load average {os.getloadavg()[0]:.1f}. A "
+        f"run of {N_SAMPLES} samples with labels, {N_EPOCHS[0]} epochs in a finished round, {N_EPOCHS[1]} in an open "
+        "one.",
+        "",
+        f"| what was damaged | {' | '.join(columns)} |",
+        f"| --- |{' --- |' * len(columns)}",
+        *(f"| {kind} | {' | '.join(str(outcome.counts[kind, column]) for column in columns)} |" for kind in kinds),
+        "",
+        "Without effect: the damage hit what nothing is computed from (times, events, tags), or bytes that were zero; "
+        "both sets, all epochs and the members are as before.",
+        "",
+        "| what | measured | bar |",
+        "| --- | --- | --- |",
+        f"| wrong sets, unexpected errors, refusals not named, values not restored | {len(outcome.wrong)} | 0 |",
+        "",
+    ]
+    a.out.mkdir(parents=True, exist_ok=True)
+    (a.out / "rot.md").write_text("\n".join(lines))
+    print("\n".join([*lines, *outcome.wrong[:50]]))
+    return int(bool(outcome.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
