@@ -104,7 +104,7 @@ class TrainSettings:
     )
     dither: float = declare_field(
         0.0,
-        "Of features: standard deviation of the noise on them, where bits are recorded too, in theirs; 0: none.",
+        "Standard deviation of the noise on standardised features while training and recording; 0: none.",
         0,
         100,
         group=DATA,
