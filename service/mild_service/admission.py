@@ -372,8 +372,8 @@ class Admission:
         self.logs = self._make_slots(settings.log_readers, "logs", settings, telemetry)
         self.answers = self._make_slots(settings.compute_workers, "answers", settings, telemetry)
         self.streams = Pool(settings.max_streams, "event streams", "MILD_MAX_STREAMS")
-        spool = settings.spool_bytes or shutil.disk_usage(tempfile.gettempdir()).free // 2
-        self.spool = Pool(spool, "bytes of disk", "MILD_SPOOL_BYTES")
+        spool = settings.log_spool_bytes or shutil.disk_usage(tempfile.gettempdir()).free // 2
+        self.spool = Pool(spool, "bytes of disk", "MILD_LOG_SPOOL_BYTES")
 
     def _make_slots(self, n_slots: int, kind: str, settings: Settings, telemetry: Telemetry) -> Pool:
         """Make a pool of slots; large requests leave one of several to small ones."""

@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         description="Bytes of memory that the process takes with its workers; 0: three quarters of its container's "
         "limit, else half of the machine's.",
     )
-    spool_bytes: int = Field(
+    log_spool_bytes: int = Field(
         0,
         ge=0,
         le=2**50,
