@@ -346,17 +346,23 @@ def _encode_arrow(indices: NDArray[np.int64], ids: Sequence[str] | None) -> byte
 
 def _encode_csv(result: SelectionResult) -> Iterator[bytes]:
     """Yield the lines of indices, and ids unless they are None, as CSV with a header line."""
-    yield b"index\n" if result.ids is None else b"index,id\n"
+    if result.ids is None:
+        yield b"index\n"
+        for indices in iterate_indices(result.bitmap, result.n_samples):
+            yield orjson.dumps(indices, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].replace(b",", b"\n") + b"\n"
+        return
+    yield b"index,id\n"
     n_written = 0
     for indices in iterate_indices(result.bitmap, result.n_samples):
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        columns = [indices.tolist()]
-        if result.ids is not None:
-            columns.append(list(result.ids[n_written : n_written + indices.size]))
-        writer.writerows(zip(*columns, strict=True))
-        n_written += indices.size
-        yield text.getvalue().encode()
+        # In short parts: other threads wait while the writer is at work on one.
+        for start in range(0, indices.size, _PART_IDS):
+            part = indices[start : start + _PART_IDS].tolist()
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(
+                zip(part, result.ids[n_written : n_written + len(part)], strict=True)
+            )
+            n_written += len(part)
+            yield text.getvalue().encode()
 
 
 _DIGEST_ETAG = re.compile(r'"([0-9a-f]{1,64})"')
