@@ -34,6 +34,8 @@ class PartialObservation:
         Shape (n,), the encoded cells that hold samples, ascending.
     positions
         Shape (n,), row of each of them in `likelihood`: several cells share one where there are many levels of ``k``.
+    levels
+        Numbers of observed epochs of the cells, ascending; others are rounded to the nearest.
     likelihood
         Shape (n_cells, n_bins), ``P(cell | z)``: probability of every cell if all epochs together put the sample into
         bin ``z``.
@@ -47,6 +49,7 @@ class PartialObservation:
 
     cells: NDArray[np.int64]
     positions: NDArray[np.intp]
+    levels: NDArray[np.int64]
     likelihood: Floats
 
     @classmethod
@@ -60,7 +63,7 @@ class PartialObservation:
         rows, positions = np.unique(encode_cells(levels, y, n_bins), return_inverse=True)
         k, y = np.divmod(rows, n_bins)
         likelihood = compute_hypergeometric_pmf(y[:, None], top, np.arange(n_bins)[None, :], k[:, None])
-        return cls(cells, positions, likelihood)
+        return cls(cells, positions, np.unique(k), likelihood)
 
     def find_positions(self, cells: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row in `likelihood` of encoded cells that hold samples, shape of `cells`."""

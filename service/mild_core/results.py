@@ -370,5 +370,7 @@ def serialize_fit(selected: Selection) -> dict[str, Any]:
         "histogram": histogram,
         "densities": selected.densities,
         "curves": selected.curves and asdict(selected.curves),
+        "early": selected.early,
+        "levels": selected.details.levels,
         **{name: summary[name] for name in ("metric", "components", "threshold", "verdict", "reasons", "fitted")},
     }

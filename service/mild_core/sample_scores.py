@@ -1,5 +1,6 @@
 """Scores and posteriors of samples under a fit, computed where they are asked for."""
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.mixture.weibull import Floats
+from mild_core.mixture.weibull import TINY, Floats
 from mild_core.partial_observation import PartialObservation
 from mild_core.score_groups import group_samples
 from mild_core.scores import score_samples
 from mild_core.sources import SampleBlock, SamplePart, SampleSource
 from mild_core.statistics import Query
+from mild_core.types import RoundBits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +68,13 @@ class SampleScores:
         posterior: NDArray[np.float32] = self._columns[1]
         return posterior
 
+    @property
+    def levels(self) -> NDArray[np.int64] | None:
+        """`PartialObservation.levels`; None where every scored sample was observed in every epoch."""
+        if self._table is None or self._table.observation is None:
+            return None
+        return self._table.observation.levels
+
     def compute(self) -> None:
         """Compute the scores now, so that asking for them later reads nothing."""
         _ = self._columns
@@ -114,3 +123,54 @@ def _score_block(block: SampleBlock, query: Query, table: PosteriorTable | None)
             classes = np.searchsorted(table.labels, block.labels[scores.scored])
             columns[1, scores.scored] = table.posterior[classes, rows]
     return columns
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """Score of one sample.
+
+    Attributes
+    ----------
+    value, noisy_posterior
+        As in `Selection.scores` and `Selection.noisy_posterior`.
+    is_scored
+        Whether the sample was observed often enough to be judged.
+    """
+
+    value: float
+    noisy_posterior: float
+    is_scored: bool
+
+
+def score_sample(
+    rounds: Sequence[RoundBits],
+    query: Query,
+    densities: Floats | None,
+    levels: Sequence[int] | None,
+) -> SampleScore:
+    """Score one sample from its own bits under a fit whose classes have no fits of their own.
+
+    Parameters
+    ----------
+    rounds
+        Bits of this sample alone, without epochs in which no sample was observed.
+    query
+        What the selection asked of its samples.
+    densities
+        Shape (2, n_bins), `Selection.densities`; None if nothing was fitted.
+    levels
+        `SampleScores.levels`.
+    """
+    metric = query.options.metric
+    scores = score_samples(query.take_rounds(rounds)[1], metric)
+    value, is_scored = float(np.float32(scores.values[0])), bool(scores.scored[0])
+    if densities is None or not is_scored:
+        return SampleScore(value, np.nan, is_scored)
+    grouped = group_samples(scores, metric, None if levels is None else np.array(levels))
+    group = grouped.indices[0]
+    if levels is None or grouped.groups.cells is None:
+        clean, noisy = densities[:, grouped.groups.bins[group]]
+    else:
+        cell = PartialObservation.from_cells(grouped.groups.cells[[group]], scores.grid.n_bins)
+        clean, noisy = densities @ cell.likelihood[0]
+    return SampleScore(value, float(np.float32(noisy / max(clean + noisy, TINY))), is_scored)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -165,9 +166,12 @@ class RoundBits:
         if self.observed is None:
             return self
         is_recorded = self.observed.any(axis=1)
-        if is_recorded.all():
-            return self
-        return replace(self, correct=self.correct[is_recorded], observed=self.observed[is_recorded])
+        return self if is_recorded.all() else self.take_epochs(np.flatnonzero(is_recorded))
+
+    def take_epochs(self, epochs: NDArray[np.integer]) -> Self:
+        """Return the round with some of its epochs, by their positions."""
+        observed = None if self.observed is None else self.observed[epochs]
+        return replace(self, correct=self.correct[epochs], observed=observed)
 
     @property
     def n_epochs(self) -> int:

@@ -10,8 +10,9 @@ from mild_core import bitmap
 from mild_core.errors import SampleIndexError
 from mild_core.forgetting import shorten_round
 from mild_core.results import Selection
+from mild_core.sample_scores import SampleScore
 from mild_core.scores import EPSILON
-from mild_core.types import RoundBits
+from mild_core.types import Evidence, RoundBits, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +103,47 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
         raise make_sample_index_error(index, selection.n_samples)
     histories = [read_history(bits, index) for bits in rounds]
     recorded = [None if bits.observed is None else np.flatnonzero(bits.observed.any(axis=1)) for bits in rounds]
-    return explain_histories(histories, recorded, selection, index)
+    score = SampleScore(
+        float(selection.scores[index]), float(selection.identified_posterior[index]), bool(selection.scored[index])
+    )
+    sample = JudgedSample(
+        index,
+        score,
+        bool(bitmap.get_sample_bits(selection.bitmap, index)),
+        selection.options.evidence,
+        selection.early,
+        selection.threshold.value,
+        selection.verdict,
+    )
+    return explain_histories(histories, recorded, sample)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSample:
+    """One sample, and what its explanation needs of the selection.
+
+    Attributes
+    ----------
+    index, score, is_kept
+        Index and score of the sample, and whether the selection keeps it; the posterior is NaN unless the fit
+        identifies it.
+    evidence, early, threshold, verdict
+        As in `Selection` and its options; the threshold is the largest metric that is kept, None if no cut was made.
+    """
+
+    index: int
+    score: SampleScore
+    is_kept: bool
+    evidence: Evidence
+    early: int
+    threshold: float | None
+    verdict: Verdict
 
 
 def explain_histories(
-    histories: Sequence[SampleHistory],
-    recorded: Sequence[NDArray[np.integer] | None],
-    selection: Selection,
-    index: int,
+    histories: Sequence[SampleHistory], recorded: Sequence[NDArray[np.integer] | None], sample: JudgedSample
 ) -> Explanation:
-    """Explain why a selection keeps or drops one sample, as `explain_sample`, from the history of this sample alone.
+    """Explain why a selection keeps or drops one sample, as `explain_sample`, from what is known of this sample alone.
 
     Parameters
     ----------
@@ -119,35 +151,34 @@ def explain_histories(
         Its history in every round, oldest first.
     recorded
         Positions of the epochs of every round in which some samples were observed, ascending; None for all epochs.
-    selection, index
-        The selection, and the index of the sample.
+    sample
+        The sample.
     """
     scored = [
         history if positions is None else history.take(positions)
         for history, positions in zip(histories, recorded, strict=True)
     ]
-    if selection.options.evidence == "latest":
+    if sample.evidence == "latest":
         scored = scored[-1:]
-    for _ in range(selection.early):
+    for _ in range(sample.early):
         scored = [history.take(range(shorten_round(len(history.bits)))) for history in scored]
     counted = [history for history in scored if not history.planted]
     epochs = sum(len(history.bits) for history in counted)
     observed = sum(history.observed for history in counted)
     misclassified = sum(history.misclassified for history in counted)
-    is_kept = bool(bitmap.get_sample_bits(selection.bitmap, index))
-    if selection.scored[index]:
-        why = _explain_score(selection, index, is_kept, f"misclassified in {misclassified} of {observed} epochs")
+    if sample.score.is_scored:
+        why = _explain_score(sample, f"misclassified in {misclassified} of {observed} epochs")
     else:
-        why = _explain_missing_score(counted, is_kept)
+        why = _explain_missing_score(counted, sample.is_kept)
     return Explanation(
-        index=index,
+        index=sample.index,
         rounds=tuple(histories),
         epochs=epochs,
         observed=observed,
         misclassified=misclassified,
-        score=_to_optional_float(selection.scores[index]),
-        noisy_posterior=_to_optional_float(selection.identified_posterior[index]),
-        kept=is_kept,
+        score=_to_optional_float(sample.score.value),
+        noisy_posterior=_to_optional_float(sample.score.noisy_posterior),
+        kept=sample.is_kept,
         why=why,
     )
 
@@ -171,9 +202,9 @@ def read_history(bits: RoundBits, index: int) -> SampleHistory:
     )
 
 
-def _to_optional_float(value: np.float32) -> float | None:
-    """Convert a number to a Python float, and NaN to None."""
-    return None if np.isnan(value) else float(value)
+def _to_optional_float(value: float) -> float | None:
+    """Return a number, and None for NaN."""
+    return None if np.isnan(value) else value
 
 
 def _explain_missing_score(counted: Sequence[SampleHistory], is_kept: bool) -> str:
@@ -186,19 +217,18 @@ def _explain_missing_score(counted: Sequence[SampleHistory], is_kept: bool) -> s
     return f"seen in {observed} of {epochs} epochs, too few to be judged; {_format_decision(is_kept)}"
 
 
-def _explain_score(selection: Selection, index: int, is_kept: bool, counts_text: str) -> str:
+def _explain_score(sample: JudgedSample, counts_text: str) -> str:
     """Explain on which side of the cut the score of a sample lies, after the text of its counts."""
-    score, threshold = float(selection.scores[index]), selection.threshold.value
-    if threshold is None:
+    score, posterior = sample.score.value, sample.score.noisy_posterior
+    if sample.threshold is None:
         is_below = True
-        score_text = f"score {score:g}, and no cut was made as the verdict is {selection.verdict}"
+        score_text = f"score {score:g}, and no cut was made as the verdict is {sample.verdict}"
     else:
-        is_below = score <= threshold + EPSILON
-        score_text = f"score {score:g} {'up to' if is_below else 'above'} the cut at {threshold:g}"
-    posterior = selection.identified_posterior[index]
+        is_below = score <= sample.threshold + EPSILON
+        score_text = f"score {score:g} {'up to' if is_below else 'above'} the cut at {sample.threshold:g}"
     posterior_text = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
-    exception_text = "" if is_below == is_kept else ", against this cut: the set was made otherwise"
-    return f"{counts_text}, {score_text}{posterior_text}; {_format_decision(is_kept)}{exception_text}"
+    exception_text = "" if is_below == sample.is_kept else ", against this cut: the set was made otherwise"
+    return f"{counts_text}, {score_text}{posterior_text}; {_format_decision(sample.is_kept)}{exception_text}"
 
 
 def _format_decision(is_kept: bool) -> str:

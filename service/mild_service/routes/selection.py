@@ -117,6 +117,14 @@ class FitView(BaseModel):
     curves: CurvesView | None = Field(
         None, description="Estimates of every cut, with 90% intervals; null where they are not identified."
     )
+    early: int | None = Field(
+        None, description="How often every round was cut to its first quarter; left out of rounds of earlier versions."
+    )
+    levels: list[int] | None = Field(
+        None,
+        description="Numbers of observed epochs that are told apart, in bins; null where every judged sample was "
+        "observed in every epoch.",
+    )
     metric: Metric | None = Field(None, description="Left out of rounds that were finished by earlier versions.")
     fitted: dict[str, EstimateView | None] | None = Field(None, description="As of a selection; left out likewise.")
     components: list[ComponentView]

@@ -7,10 +7,19 @@ import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.inspect.explain import Explanation, explain_histories, make_sample_index_error, read_history
+from mild_core import bitmap
+from mild_core.inspect.explain import (
+    Explanation,
+    JudgedSample,
+    explain_histories,
+    make_sample_index_error,
+    read_history,
+)
 from mild_core.inspect.sample_table import SampleTable, build_sample_table
-from mild_core.results import Selection
-from mild_core.types import RoundBits
+from mild_core.results import Selection, is_identified
+from mild_core.sample_scores import SampleScore, score_sample
+from mild_core.statistics import Query
+from mild_core.types import RoundBits, SelectionOptions
 from mild_service.admission import Admission, SharedWork, keep_memory, take_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
@@ -224,12 +233,13 @@ class SampleTables:
         SampleIndexError
             If the run has no sample with this index.
         """
-        selection_table = await self.get(plan)
-        if not 0 <= index < selection_table.table.n_samples:
-            raise make_sample_index_error(index, selection_table.table.n_samples)
-        n_used = len(selection_table.evidence.rounds)
-
-        samples = np.array([index])
+        n_samples = plan.run.spec.num_samples
+        if not 0 <= index < n_samples:
+            raise make_sample_index_error(index, n_samples)
+        evidence = plan.evidence or await self._computer.evidence.gather(
+            plan.run, plan.round.number, plan.run.spec.selection
+        )
+        n_used, samples = len(evidence.rounds), np.array([index])
 
         async def read_all_rounds(all_rounds: Evidence) -> tuple[Sequence[RoundBits], PredictionCounts]:
             used_rounds = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
@@ -239,15 +249,39 @@ class SampleTables:
             )
 
         all_rounds, (rounds, counts) = await self._computer.evidence.read_consistently(
-            await self._computer.evidence.extend_to_all_rounds(selection_table.evidence), read_all_rounds
+            await self._computer.evidence.extend_to_all_rounds(evidence), read_all_rounds
         )
-        histories = [read_history(bits, 0) for bits in rounds]
         recorded = [
             np.flatnonzero([epoch.n_observed != 0 for epoch in all_rounds.used_epochs(round_)])
             for round_ in all_rounds.rounds
         ]
-        explanation = explain_histories(histories, recorded, selection_table.selection, index)
+        taken = [bits.take_epochs(epochs) for bits, epochs in zip(rounds, recorded, strict=True)]
+        sample = await self._judge_sample(plan, evidence.options, taken[-n_used:], index)
+        explanation = explain_histories([read_history(bits, 0) for bits in rounds], recorded, sample)
         return SampleHistory(all_rounds, explanation, counts)
+
+    async def _judge_sample(
+        self, plan: SelectionPlan, options: SelectionOptions, rounds: Sequence[RoundBits], index: int
+    ) -> JudgedSample:
+        """Judge one sample by its own bits and the fit, which is stored or cached; the others are not read.
+
+        Where classes have fits of their own, or the fit is of an earlier version, the table of all samples is.
+        """
+        fit = await self._selections.read_fit(plan)
+        is_kept = bool(bitmap.get_sample_bits((await self._selections.load(plan, with_evaluation=False)).bitmap, index))
+        if options.per_class or "early" not in fit:
+            table = (await self.get(plan)).table
+            score = SampleScore(
+                float(table.scores[index]), float(table.noisy_posterior[index]), bool(table.scored[index])
+            )
+            early = (await self.get(plan)).selection.early
+        else:
+            early, densities = fit["early"], fit["densities"]
+            query = Query(options, early, None)
+            score = score_sample(rounds, query, None if densities is None else np.array(densities), fit["levels"])
+            if not is_identified(fit["verdict"]):
+                score = replace(score, noisy_posterior=np.nan)
+        return JudgedSample(index, score, is_kept, options.evidence, early, fit["threshold"]["value"], fit["verdict"])
 
 
 def _cache_key(plan: SelectionPlan) -> str:

@@ -149,6 +149,24 @@ async def test_a_story_is_of_the_samples_of_the_run(service: Service) -> None:
         await service.tables.get_history(choice, N)
 
 
+@pytest.mark.parametrize("per_class", [False, True])
+async def test_one_sample_is_judged_without_the_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch, per_class: bool
+) -> None:
+    await service.open("a", [])
+    await service.labels_and_audits.put_labels(await service.store.runs.get("a"), np.arange(N) % 2)
+    await service.put("a", BODIES)
+    run = await service.store.runs.get("a")
+    choice = await service.selections.plan(run, "latest", {"per_class": per_class})
+    table = (await service.tables.get(choice)).table
+    if not per_class:  # whose fits are not stored
+        monkeypatch.setattr(service.tables, "get", None)
+    for index in (0, 7, N - 1):
+        explanation = (await service.tables.get_history(choice, index)).explanation
+        assert explanation.score == table.scores[index]
+        assert explanation.kept == table.kept[index]
+
+
 async def test_without_votes_nothing_is_suggested(service: Service) -> None:
     await service.open("a", BODIES)
     assert await service.tables.get_suggested_labels(await service.choice("a")) is None
