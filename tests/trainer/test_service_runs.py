@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from mild_client import MildClient, RunSpec
+from mild_client.commands import format_command
 from mild_trainer import cli
 from tests.live import serving
 
@@ -143,7 +144,7 @@ def test_a_log_that_counts_from_one_is_finished_without_epoch_zero(url: str, tmp
     counted = ({**record, "epoch": epoch + 1} for record in records() if isinstance(epoch := record["epoch"], int))
     log.write_text("".join(json.dumps(record) + "\n" for record in counted))
     pushed = invoke("push", str(log), "--url", url, "--run-id", "a", "--create")
-    assert pushed.stderr == f"Once all epochs are in: mild finish a --url {url}\n"
+    assert pushed.stderr == f"Once all epochs are in: {format_command('mild', 'finish', 'a', '--url', url)}\n"
     refused = invoke("finish", "a", "--url", url)
     assert "as in a log that counts its epochs from 1" in refused.stderr
     assert refused.stderr.endswith("; `mild finish --allow-gaps` finishes without them\n")

@@ -253,7 +253,7 @@ async def make_selection_response(
         return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
 
 
-_PIECE_BYTES = {media_types.JSON: 24, media_types.NPY: 24, media_types.CSV: 60}
+_PIECE_BYTES = {media_types.JSON: 24, media_types.NPY: 24, media_types.CSV: 24}
 """Most memory per sample of a piece while the piece is made."""
 _ARROW_BYTES = 24
 """Most memory per listed sample while an Arrow table, which is not made in pieces, is encoded."""
