@@ -322,6 +322,8 @@ def _is_whole(response: httpx.Response) -> bool:
     in it.
     """
     headers, media_type = response.headers, _parse_media_type(response)
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return True
     if not response.is_closed:
         return media_type == "text/event-stream"
     if "Content-Length" in headers or "Transfer-Encoding" in headers or media_type != "application/json":
