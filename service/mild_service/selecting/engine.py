@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 import orjson
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
 from mild_core.results import Selection, serialize_fit
 from mild_core.selection import select_from
@@ -34,7 +34,7 @@ _ATTEMPTS = 3
 
 
 class Engine:
-    """Computes selections.
+    """Computes selections; how many at a time is for the caller (`admission`).
 
     A source of one part is one task for one worker of the service. The parts of a larger source that any process can
     read are tasks of their own, of the cluster where there is one, and a thread adds up their results.
@@ -54,7 +54,6 @@ class Engine:
         self._n_workers = settings.compute_workers
         self._has_processes = settings.executor != "threads"
         self._cluster = DaskCluster(settings.executor) if "://" in settings.executor else None
-        self._drivers = CapacityLimiter(settings.compute_workers)
         self._executor: Executor | None = None
 
     def start(self) -> None:
@@ -93,10 +92,10 @@ class Engine:
     async def _drive(self, source: SampleSource, work: Callable[[Executor | None], T]) -> T:
         """Return the result of `work`, which runs in a thread and gets the executor for the parts of the source."""
         if len(source.split()) == 1 or not source.is_shared:
-            return await to_thread.run_sync(work, None, limiter=self._drivers)
+            return await to_thread.run_sync(work, None)
         if self._cluster is not None:
-            return await to_thread.run_sync(self._cluster.run, work, limiter=self._drivers)
-        return await self._retry(lambda executor: to_thread.run_sync(work, executor, limiter=self._drivers))
+            return await to_thread.run_sync(self._cluster.run, work)
+        return await self._retry(lambda executor: to_thread.run_sync(work, executor))
 
     async def _retry(self, start: Callable[[Executor], Awaitable[T]]) -> T:
         """Return the result of work with the executor; repeat it with a new one if its processes ended."""
