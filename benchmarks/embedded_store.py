@@ -31,6 +31,7 @@ import anyio
 import httpx
 
 from benchmarks.disks import Disk, disk
+from benchmarks.faults import list_recoveries
 from benchmarks.streams import KINDS, Ledger, Training
 from benchmarks.timing import machine, until
 from benchmarks.watching import check
@@ -258,12 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"--seed {a.seed}`, {machine('fastapi', 'uvicorn', 'redis', 'httpx')}, {os.cpu_count()} shared cores, "
         f"{time.monotonic() - began:.0f} s, load average {os.getloadavg()[0]:.1f}. The full disk is {outcome.disk}.",
         "",
-        "| what was broken | times | seconds until a write succeeded: median, worst |",
-        "| --- | --- | --- |",
-        *(
-            f"| {name} | {len(times)} | {sorted(times)[len(times) // 2]:.2f}, {max(times):.2f} |"
-            for name, times in sorted(outcome.seconds.items())
-        ),
+        *list_recoveries(outcome.seconds),
         "",
         "| what | measured | bar |",
         "| --- | --- | --- |",

@@ -19,7 +19,7 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,6 +214,18 @@ def _left(site: Site) -> int:
     return len(left)
 
 
+def list_recoveries(seconds: Mapping[str, Sequence[float]]) -> list[str]:
+    """The lines of a table of what was broken, and how long it took until a write succeeded."""
+    return [
+        "| what was broken | times | seconds until a write succeeded: median, worst |",
+        "| --- | --- | --- |",
+        *(
+            f"| {name} | {len(times)} | {sorted(times)[len(times) // 2]:.2f}, {max(times):.2f} |"
+            for name, times in sorted(seconds.items())
+        ),
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
@@ -233,12 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{machine('fastapi', 'uvicorn', 'redis', 'httpx')}, {os.cpu_count()} shared cores, {seconds:.0f} s, "
         f"load average {os.getloadavg()[0]:.1f}. The full disk is {outcome.disk}.",
         "",
-        "| what was broken | times | seconds until a write succeeded: median, worst |",
-        "| --- | --- | --- |",
-        *(
-            f"| {name} | {len(times)} | {sorted(times)[len(times) // 2]:.2f}, {max(times):.2f} |"
-            for name, times in sorted(outcome.seconds.items())
-        ),
+        *list_recoveries(outcome.seconds),
         "",
         "| what | measured | bar |",
         "| --- | --- | --- |",
