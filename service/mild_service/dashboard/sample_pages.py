@@ -18,6 +18,7 @@ from mild_core.inspect.sample_table import (
     find_next_positions,
     find_previous_positions,
 )
+from mild_core.results import Threshold
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, redirect, render
@@ -26,7 +27,7 @@ from mild_service.errors import InvalidRequest, SampleNotFound
 from mild_service.image_urls import fill_image_url, find_image_origin
 from mild_service.models import Run
 from mild_service.selecting.sample_tables import SampleTables, SelectionTable
-from mild_service.selecting.selections import SelectionPlan, Selections
+from mild_service.selecting.selections import SelectionPlan, Selections, get_histogram
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     CallerDep,
@@ -330,12 +331,11 @@ async def show_sample(
     plan = await plan_selection(page, selections)
     if plan is not None:
         history = await tables.get_history(plan, index)
-        selection = (await tables.get(plan)).selection
         run, audit = await labels_and_audits.read_audit(page.run)
         label = await labels_and_audits.read_label(run, index)
         sample_id = None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0]
         allow_images(request, run)
-        histogram, threshold = selection.histogram, selection.threshold
+        histogram, threshold = get_histogram(history.fit), Threshold(**history.fit["threshold"])
         context |= {
             "story": history,
             "explanation": history.explanation,

@@ -1,6 +1,6 @@
 """Label suggestions for dropped samples: the class that the model predicted most often."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.types import RoundBits
 from mild_core.wrong_predictions import ClassNumbers, MajorityVote, find_majority_classes
-from mild_service.errors import StoreDamaged
 from mild_service.models import Run
 from mild_service.selecting.evidence import Evidence, EvidenceReader
 from mild_service.selecting.selections import InspectedSelection, RoundChoice, Selections
@@ -115,40 +114,38 @@ class LabelSuggester:
         StoreDamaged
             If wrong predictions are missing or damaged in the store.
         """
-        failed_digest = None
-        while True:
-            plan = await self._selections.plan(run, round_choice, changes, until_epoch)
-            inspection = await self._selections.inspect(plan)
-            try:
-                return await self._suggest_page(inspection, offset, limit)
-            except StoreDamaged:  # an epoch may have been replaced or deleted in the meantime
-                if inspection.evidence.digest == failed_digest:
-                    raise
-                failed_digest = inspection.evidence.digest
+        plan = await self._selections.plan(run, round_choice, changes, until_epoch)
+        return await self._selections.read_inspected(
+            plan, lambda inspection: self._suggest_page(inspection, offset, limit)
+        )
 
     async def _suggest_page(self, inspection: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
         n_samples = inspection.selection.n_samples
         dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
         samples = dropped[offset : offset + limit]
-        counts = await self.count_predictions(inspection.evidence, samples)
+        rounds = await self._evidence.load_bits(inspection.evidence, samples)
+        counts = await self.count_predictions(inspection.evidence, rounds, samples)
         return SuggestionPage(inspection, dropped.size, samples, counts)
 
-    async def count_predictions(self, evidence: Evidence, samples: NDArray[np.int64]) -> PredictionCounts:
+    async def count_predictions(
+        self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
+    ) -> PredictionCounts:
         """Count the predictions of some samples over the epochs of a selection.
 
         Parameters
         ----------
         evidence
             Evidence of the selection.
+        rounds
+            Bits of these samples alone in the rounds of the evidence.
         samples
             Shape (n,), ascending indices of the samples.
 
         Raises
         ------
         StoreDamaged
-            If bits or wrong predictions are missing or damaged in the store.
+            If wrong predictions are missing or damaged in the store.
         """
-        rounds = await self._evidence.load_bits(evidence, samples)
         predicted, labels = await self._read_wrong_predictions(evidence, samples)
         pairs = np.array([_count_epochs(bits) for bits in rounds])
         n_correct, n_observed = pairs.sum(axis=0)

@@ -1,7 +1,8 @@
 """Cached tables of the samples of selections, for the pages of the dashboard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anyio.to_thread
 import numpy as np
@@ -23,13 +24,12 @@ from mild_core.types import RoundBits, SelectionOptions
 from mild_service.admission import Admission, SharedWork, keep_memory, take_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
-from mild_service.errors import StoreDamaged
 from mild_service.models import Run
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.label_suggestions import LabelSuggester, PredictionCounts
 from mild_service.selecting.memory_use import MemoryUse
-from mild_service.selecting.selections import SelectionPlan, Selections
+from mild_service.selecting.selections import InspectedSelection, SelectionPlan, Selections
 
 _MAX_PREDICTIONS = 10_000_000
 """Maximum number of predictions that are counted for the label suggestions of all dropped samples.
@@ -111,11 +111,14 @@ class SampleHistory:
         The history, and why the sample was kept or dropped.
     counts
         Counts of the predictions of the sample.
+    fit
+        The fit of the selection, as `Selections.read_fit` returns it.
     """
 
     evidence: Evidence
     explanation: Explanation
     counts: PredictionCounts
+    fit: Mapping[str, Any]
 
 
 class SampleTables:
@@ -164,22 +167,17 @@ class SampleTables:
 
     async def _build(self, plan: SelectionPlan) -> SelectionTable:
         """Compute the table of a selection, again if an epoch was replaced or deleted in the meantime."""
-        failed_digest = None
-        while True:
-            inspection = await self._selections.inspect(plan)
+
+        async def build(inspection: InspectedSelection) -> SelectionTable:
             use = MemoryUse.of_evidence(inspection.evidence, n_workers=1)
             await take_memory(use.table_bytes)
             labels = await self.get_labels(plan.run)
-            try:
-                rounds = await self._computer.evidence.load_bits(inspection.evidence)
-            except StoreDamaged:
-                if inspection.evidence.digest == failed_digest:
-                    raise
-                failed_digest = inspection.evidence.digest
-                continue
+            rounds = await self._computer.evidence.load_bits(inspection.evidence)
             table = await anyio.to_thread.run_sync(build_sample_table, rounds, inspection.selection, labels)
             keep_memory(use.kept_table_bytes)
             return SelectionTable(inspection.evidence, inspection.selection, table)
+
+        return await self._selections.read_inspected(plan, build)
 
     async def get_labels(self, run: Run) -> NDArray[np.int32] | None:
         """Return the given labels of all samples, shape (n_samples,); None if the run has no labels."""
@@ -211,7 +209,8 @@ class SampleTables:
             samples = dropped[::step]
 
             async def count_predictions(evidence: Evidence) -> PredictionCounts:
-                return await self._suggester.count_predictions(evidence, samples)
+                rounds = await self._computer.evidence.load_bits(evidence, samples)
+                return await self._suggester.count_predictions(evidence, rounds, samples)
 
             await take_memory(_PREDICTION_BYTES * samples.size * selection_table.table.n_epochs)
             used, counts = await self._computer.evidence.read_consistently(evidence, count_predictions)
@@ -242,11 +241,9 @@ class SampleTables:
         n_used, samples = len(evidence.rounds), np.array([index])
 
         async def read_all_rounds(all_rounds: Evidence) -> tuple[Sequence[RoundBits], PredictionCounts]:
-            used_rounds = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
-            return (
-                await self._computer.evidence.load_bits(all_rounds, samples),
-                await self._suggester.count_predictions(used_rounds, samples),
-            )
+            rounds = await self._computer.evidence.load_bits(all_rounds, samples)
+            used = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
+            return rounds, await self._suggester.count_predictions(used, rounds[-n_used:], samples)
 
         all_rounds, (rounds, counts) = await self._computer.evidence.read_consistently(
             await self._computer.evidence.extend_to_all_rounds(evidence), read_all_rounds
@@ -256,32 +253,42 @@ class SampleTables:
             for round_ in all_rounds.rounds
         ]
         taken = [bits.take_epochs(epochs) for bits, epochs in zip(rounds, recorded, strict=True)]
-        sample = await self._judge_sample(plan, evidence.options, taken[-n_used:], index)
+        fit, kept = await self._selections.read_fit_and_set(plan)
+        score, early = await self._score_sample(plan, fit, evidence.options, taken[-n_used:], index)
+        sample = JudgedSample(
+            index,
+            score,
+            bool(bitmap.get_sample_bits(kept, index)),
+            evidence.options.evidence,
+            early,
+            fit["threshold"]["value"],
+            fit["verdict"],
+        )
         explanation = explain_histories([read_history(bits, 0) for bits in rounds], recorded, sample)
-        return SampleHistory(all_rounds, explanation, counts)
+        return SampleHistory(all_rounds, explanation, counts, fit)
 
-    async def _judge_sample(
-        self, plan: SelectionPlan, options: SelectionOptions, rounds: Sequence[RoundBits], index: int
-    ) -> JudgedSample:
-        """Judge one sample by its own bits and the fit, which is stored or cached; the others are not read.
+    async def _score_sample(
+        self,
+        plan: SelectionPlan,
+        fit: Mapping[str, Any],
+        options: SelectionOptions,
+        rounds: Sequence[RoundBits],
+        index: int,
+    ) -> tuple[SampleScore, int]:
+        """Score one sample by its own bits and the fit; return how often rounds were cut to their first quarter, too.
 
-        Where classes have fits of their own, or the fit is of an earlier version, the table of all samples is.
+        Where classes have fits of their own, or the fit is of an earlier version, the table of all samples is read.
         """
-        fit = await self._selections.read_fit(plan)
-        is_kept = bool(bitmap.get_sample_bits((await self._selections.load(plan, with_evaluation=False)).bitmap, index))
         if options.per_class or "early" not in fit:
-            table = (await self.get(plan)).table
+            found = await self.get(plan)
+            table = found.table
             score = SampleScore(
                 float(table.scores[index]), float(table.noisy_posterior[index]), bool(table.scored[index])
             )
-            early = (await self.get(plan)).selection.early
-        else:
-            early, densities = fit["early"], fit["densities"]
-            query = Query(options, early, None)
-            score = score_sample(rounds, query, None if densities is None else np.array(densities), fit["levels"])
-            if not is_identified(fit["verdict"]):
-                score = replace(score, noisy_posterior=np.nan)
-        return JudgedSample(index, score, is_kept, options.evidence, early, fit["threshold"]["value"], fit["verdict"])
+            return score, found.selection.early
+        densities = None if fit["densities"] is None else np.array(fit["densities"])
+        score = score_sample(rounds, Query(options, fit["early"], None), densities, fit["levels"])
+        return score if is_identified(fit["verdict"]) else replace(score, noisy_posterior=np.nan), fit["early"]
 
 
 def _cache_key(plan: SelectionPlan) -> str:

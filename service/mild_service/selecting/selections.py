@@ -6,7 +6,7 @@ A selection is planned first, which determines its identity for ETags, and only 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from anyio import to_thread
@@ -21,7 +21,7 @@ from mild_core.types import RoundBits, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
 from mild_service.config import Settings
-from mild_service.errors import LimitExceeded, RoundsNotComparable
+from mild_service.errors import LimitExceeded, RoundsNotComparable, StoreDamaged
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
@@ -29,6 +29,8 @@ from mild_service.selecting.engine import to_json_types
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.evidence import CORE_VERSION, Evidence
 from mild_service.store import Store
+
+T = TypeVar("T")
 
 RoundChoice: TypeAlias = int | Literal["latest", "best"]
 """Number of a round, or which of the finished rounds to take."""
@@ -255,14 +257,38 @@ class Selections:
             selection = replace(selection, bitmap=await self._store.bitmaps.read_set(run, plan.round.selected))
         return InspectedSelection(evidence, selection)
 
+    async def read_inspected(self, plan: SelectionPlan, read: Callable[[InspectedSelection], Awaitable[T]]) -> T:
+        """Inspect a selection and call `read`, both again if an epoch was replaced or deleted in the meantime.
+
+        Raises
+        ------
+        StoreDamaged
+            If what `read` needs is missing or damaged in the store.
+        """
+        failed_digest = None
+        while True:
+            inspection = await self.inspect(plan)
+            try:
+                return await read(inspection)
+            except StoreDamaged:
+                if inspection.evidence.digest == failed_digest:
+                    raise
+                failed_digest = inspection.evidence.digest
+
     async def read_fit(self, plan: SelectionPlan) -> Mapping[str, Any]:
         """Return the fit of a selection: histogram, densities, components, threshold, verdict and estimates."""
         if plan.evidence is None:
-            assert plan.round.fit is not None, "a finished round has its fit"
-            head = {"run_id": plan.run.run_id, "round": plan.round.number, "provisional": False}
-            return {**head, **plan.round.fit}
+            return _get_stored_fit(plan)
         evidence, computed = await self._computer.compute(plan.evidence)
         return {**_common_fields(evidence), **computed.fit}
+
+    async def read_fit_and_set(self, plan: SelectionPlan) -> tuple[Mapping[str, Any], Bitmap]:
+        """Return the fit of a selection, as `read_fit`, and the kept samples, shape (n_bytes,)."""
+        if plan.evidence is None:
+            assert plan.round.selected is not None, "a finished round has its set"
+            return _get_stored_fit(plan), await self._store.bitmaps.read_set(plan.run, plan.round.selected)
+        evidence, computed = await self._computer.compute(plan.evidence)
+        return {**_common_fields(evidence), **computed.fit}, computed.bitmap
 
     async def compute_sweep(self, plan: SelectionPlan) -> Mapping[str, Any]:
         """Return size, estimates and, with an audit, measured quality of the set at every possible cut.
@@ -376,6 +402,12 @@ def _make_identity(run: Run, number: int, evidence: Evidence | None) -> str:
     return base if run.audit is None else f"{base}:{run.audit.digest}"
 
 
+def _get_stored_fit(plan: SelectionPlan) -> dict[str, Any]:
+    """Return the stored fit of a finished round."""
+    assert plan.round.fit is not None, "a finished round has its fit"
+    return {"run_id": plan.run.run_id, "round": plan.round.number, "provisional": False, **plan.round.fit}
+
+
 def _common_fields(evidence: Evidence) -> dict[str, Any]:
     """Return the fields with which the JSON of every computed selection starts."""
     return {
@@ -448,6 +480,12 @@ def _find_last_validation(round_: Round) -> float | None:
     return values[-1] if values else None
 
 
+def get_histogram(fit: Mapping[str, Any]) -> Histogram | None:
+    """Return the histogram of a fit that `Selections.read_fit` returned; None if it has none."""
+    histogram = fit["histogram"]
+    return histogram and Histogram(histogram["origin"], histogram["width"], np.array(histogram["counts"]))
+
+
 def serialize_sweep(
     fit: Mapping[str, Any],
     measured: Sequence[Evaluation] | None = None,
@@ -468,9 +506,9 @@ def serialize_sweep(
     bounds
         Bounds of each cut by a random audit; None without one that is complete.
     """
-    curves, histogram = fit["curves"], fit["histogram"]
+    curves = fit["curves"]
     cuts = sweep_cuts(
-        histogram and Histogram(histogram["origin"], histogram["width"], np.array(histogram["counts"])),
+        get_histogram(fit),
         curves and Curves(**{name: np.array(rows) for name, rows in curves.items()}),
         measured,
         by_mark,
