@@ -67,8 +67,8 @@ class PartialObservation:
 
     def find_positions(self, cells: NDArray[np.int64]) -> NDArray[np.intp]:
         """Return the row in `likelihood` of encoded cells that hold samples, shape of `cells`."""
-        found: NDArray[np.intp] = self.positions[np.searchsorted(self.cells, cells)]
-        return found
+        rows: NDArray[np.intp] = self.positions[np.searchsorted(self.cells, cells)]
+        return rows
 
 
 def compute_hypergeometric_pmf(

@@ -79,12 +79,12 @@ class RandomAudit:
         """Bound precision and recall of every cut."""
         return BoundCurves(*bound_quality(self.counts.kept, self.counts.drawn, self.counts.wrong))
 
-    def bound_set(self, chosen: "SetCounts", curves: BoundCurves | None) -> Bounds | None:
+    def bound_set(self, set_counts: "SetCounts", curves: BoundCurves | None) -> Bounds | None:
         """Bound the quality of a set; None without drawn samples.
 
         Parameters
         ----------
-        chosen
+        set_counts
             The set. One that no single cut makes must have been made without looking at the answers.
         curves
             The bounds of every cut; None if they cannot be used.
@@ -93,9 +93,9 @@ class RandomAudit:
         n_scored, n_drawn, n_wrong = (int(counts[-1]) for counts in (kept, drawn, wrong))
         if not n_drawn:
             return None
-        cut = chosen.cut
+        cut = set_counts.cut
         if curves is None or cut is None:
-            numbers = ((chosen.size, n_scored), (chosen.n_drawn, n_drawn), (chosen.n_wrong, n_wrong))
+            numbers = ((set_counts.size, n_scored), (set_counts.n_drawn, n_drawn), (set_counts.n_wrong, n_wrong))
             kept, drawn, wrong = (np.array(pair) for pair in numbers)  # two cuts: this set, and everything
             curves, cut = BoundCurves(*bound_quality(kept, drawn, wrong)), 0
         return Bounds(
@@ -105,21 +105,21 @@ class RandomAudit:
             basis=f"{n_drawn} of {n_scored} judged samples, drawn at random and checked: {n_wrong} are mislabelled",
         )
 
-    def bound_undrawn_wrong_share(self, chosen: "SetCounts", cut: int | None) -> float:
+    def bound_undrawn_wrong_share(self, set_counts: "SetCounts", cut: int | None) -> float:
         """Bound the share of wrong labels among the kept samples that were not drawn, at 90%.
 
         Parameters
         ----------
-        chosen
+        set_counts
             The set.
         cut
             The cut that makes it if the answers may have chosen it: the bound then holds for every cut at once. None
             if they have not.
         """
         if cut is None:
-            return bound_wrong_share(chosen.size, chosen.n_drawn, chosen.n_wrong)
+            return bound_wrong_share(set_counts.size, set_counts.n_drawn, set_counts.n_wrong)
         limits = limit_undrawn_wrong(self.counts.kept, self.counts.drawn, self.counts.wrong)
-        return 0.0 if cut < 0 else int(limits[cut]) / max(chosen.size - chosen.n_drawn, 1)
+        return 0.0 if cut < 0 else int(limits[cut]) / max(set_counts.size - set_counts.n_drawn, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,30 +172,30 @@ def judge_by_draw(
     """
     if draw is None:
         return replace(selection, guarantee=None, bounds=None, bound_curves=None)
-    options, chosen = selection.options, draw.count_set(selection.audited_bitmap)
+    options, set_counts = selection.options, draw.count_set(selection.audited_bitmap)
     by_draw = selection.follows_marks and options.audit != "fit"
     is_chosen = by_draw or (deviation is not None and not is_fixed)  # the answers may have chosen this set
     can_bound = options.audit != "fit" and not (deviation is not None and deviation.reorders)
-    can_bound_set = can_bound and not chosen.n_unjudged and (chosen.cut is not None or not is_chosen)
+    can_bound_set = can_bound and not set_counts.n_unjudged and (set_counts.cut is not None or not is_chosen)
     curves = draw.compute_bound_curves() if can_bound and draw.counts.drawn[-1] else None
     return replace(
         selection,
         guarantee=Guarantee(
             alpha=options.alpha if options.threshold == "fdr" else None,
             drawn=int(draw.counts.drawn[-1]),
-            kept_of_drawn=chosen.n_drawn,
-            wrong_of_drawn=chosen.n_wrong,
-            upper=draw.bound_undrawn_wrong_share(chosen, chosen.cut if by_draw or deviation else None)
+            kept_of_drawn=set_counts.n_drawn,
+            wrong_of_drawn=set_counts.n_wrong,
+            upper=draw.bound_undrawn_wrong_share(set_counts, set_counts.cut if by_draw or deviation else None)
             if can_bound_set
             else None,
             holds=by_draw and deviation is None and selection.threshold.cut is not None,
-            reason=f"{chosen.n_unjudged} kept samples are not judged, so none of them could be drawn"
-            if chosen.n_unjudged and can_bound
+            reason=f"{set_counts.n_unjudged} kept samples are not judged, so none of them could be drawn"
+            if set_counts.n_unjudged and can_bound
             else _explain(
-                selection, draw, deviation, by_draw=by_draw, is_one_cut=chosen.cut is not None, is_fixed=is_fixed
+                selection, draw, deviation, by_draw=by_draw, is_one_cut=set_counts.cut is not None, is_fixed=is_fixed
             ),
         ),
-        bounds=draw.bound_set(chosen, curves) if can_bound_set else None,
+        bounds=draw.bound_set(set_counts, curves) if can_bound_set else None,
         bound_curves=None if options.needs_labels else curves,
     )
 

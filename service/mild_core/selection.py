@@ -237,9 +237,9 @@ class _SetBuilder:
         The cut is made by `mixture`, which is None if the verdict allows no cut by a fit.
         """
         threshold, reasons = self._choose_threshold(mixture)
-        chosen = self._cut_set(threshold, mixture, self._options)
-        if chosen.bitmap.any():
-            return chosen, reasons
+        kept_set = self._cut_set(threshold, mixture, self._options)
+        if kept_set.bitmap.any():
+            return kept_set, reasons
         no_cut = Threshold(self._options.threshold, None, None)
         everyone = self._cut_set(no_cut, None, replace(self._options, per_class=False))
         return everyone, (self._explain_empty_set(everyone),)
@@ -366,18 +366,18 @@ def _build_selection(source: SampleSource, fit: JudgedFit, executor: Executor | 
     """Choose the cuts, keep the samples that the cuts and the audit keep, and estimate the quality of the set."""
     evidence, mixture, groups = fit.evidence, fit.mixture, fit.evidence.groups
     builder = _SetBuilder(source, evidence, executor)
-    chosen, empty_reasons = builder.choose(fit.trusted_mixture)
-    threshold, class_cuts = chosen.threshold, chosen.class_cuts
+    kept_set, empty_reasons = builder.choose(fit.trusted_mixture)
+    threshold, class_cuts = kept_set.threshold, kept_set.class_cuts
     curves = _estimate_curves(fit, threshold)
     table = None if mixture is None else _tabulate_posterior(evidence, mixture, class_cuts)
     classes: tuple[ClassCut, ...] = ()
-    if groups is not None and class_cuts is not None and chosen.n_kept is not None:
-        classes = describe_classes(groups, class_cuts, chosen.n_kept, fit.verdict, has_cut=threshold.cut is not None)
+    if groups is not None and class_cuts is not None and kept_set.n_kept is not None:
+        classes = describe_classes(groups, class_cuts, kept_set.n_kept, fit.verdict, has_cut=threshold.cut is not None)
     return Selection(
         options=evidence.query.options,
         n_samples=source.n_samples,
-        bitmap=chosen.bitmap,
-        cut_bitmap=chosen.cut_bitmap,
+        bitmap=kept_set.bitmap,
+        cut_bitmap=kept_set.cut_bitmap,
         bins=evidence.bins,
         details=SampleScores(source, evidence.query, table, executor),
         threshold=threshold,

@@ -177,8 +177,8 @@ def pick_samples(source: SampleSource, indices: NDArray[np.integer]) -> list[Rou
         (part, indices[slice(*np.searchsorted(indices, (part.extent.start * 8, part.extent.stop * 8)))])
         for part in source.split()
     ]
-    held = [(part, local - part.extent.start * 8) for part, local in parts if local.size] or parts[:1]
-    pieces = [[_pick_round(bits, local) for bits in part.read().rounds] for part, local in held]
+    read_parts = [(part, local - part.extent.start * 8) for part, local in parts if local.size] or parts[:1]
+    pieces = [[_pick_round(bits, local) for bits in part.read().rounds] for part, local in read_parts]
     return [_join_rounds(same_round) for same_round in zip(*pieces, strict=True)]
 
 

@@ -193,9 +193,9 @@ def _count_block(block: SampleBlock, query: Query) -> tuple[Statistics, NDArray[
     groups, indices = scores.groups, scores.indices
     n_bins = Grid.for_metric(metric, sum(bits.n_epochs for bits in rounds)).n_bins
     sums = _sum_groups(scores, sum_forgetting(rounds, dynamics), block.audit)
-    held = np.flatnonzero(sums[0])
-    by_bin = Table.from_rows(groups.bins[held], sums[:, held])
-    by_cell = by_bin if groups.cells is None else Table.from_rows(groups.cells[held], sums[:, held])
+    occupied = np.flatnonzero(sums[0])
+    by_bin = Table.from_rows(groups.bins[occupied], sums[:, occupied])
+    by_cell = by_bin if groups.cells is None else Table.from_rows(groups.cells[occupied], sums[:, occupied])
     simple = scores if metric == "mild-simple" else group_scores(rounds, "mild-simple", dynamics)
     hard = bitmap.pack(_expand(simple.find_hard(), simple.scored, False, block.n_samples))
     late_memorised, late_observed = count_late_memorisation(rounds, hard)
@@ -203,7 +203,7 @@ def _count_block(block: SampleBlock, query: Query) -> tuple[Statistics, NDArray[
         by_bin=by_bin,
         by_cell=by_cell,
         n_partial=int(sums[0, ~groups.complete].sum()),
-        lowest=float(np.min(scores.get_values() if groups.values is None else groups.values[held], initial=np.inf)),
+        lowest=float(np.min(scores.get_values() if groups.values is None else groups.values[occupied], initial=np.inf)),
         n_unobserved=scores.n_unobserved,
         n_planted=scores.n_planted,
         late_memorised=late_memorised,

@@ -294,8 +294,8 @@ class Account:
     def keep_memory(self, n_bytes: int) -> None:
         """Give back all memory but `n_bytes`."""
         excess = self._memory + self._small_memory - n_bytes
-        for is_small, held in ((False, self._memory), (True, self._small_memory)):
-            if (returned := min(held, max(excess, 0))) > 0:
+        for is_small, n_taken in ((False, self._memory), (True, self._small_memory)):
+            if (returned := min(n_taken, max(excess, 0))) > 0:
                 excess -= returned
                 self._note(-returned, is_small)
                 self.admission.memory.give(self.key, returned, is_small)

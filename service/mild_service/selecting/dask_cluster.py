@@ -158,30 +158,30 @@ def call_same_version(expected: str, fn: Callable[..., T], *args: Any) -> T:
     WorkersUnavailable
         If it has.
     """
-    if (found := version(_PACKAGE)) != expected:
-        raise _make_version_error(found, expected)
+    if (worker_version := version(_PACKAGE)) != expected:
+        raise _make_version_error(worker_version, expected)
     return fn(*args)
 
 
 def _check_versions(client: Any) -> None:
     """Check that there are workers, and that they have the project in the version of this service."""
-    found: Mapping[str, str | Exception] = client.run(version, _PACKAGE, on_error="return")
+    versions: Mapping[str, str | Exception] = client.run(version, _PACKAGE, on_error="return")
     expected = version(_PACKAGE)
-    if not found:
+    if not versions:
         address = client.scheduler.address
         raise WorkersUnavailable(
             f"the Dask scheduler at {address} has 0 workers, at least 1 is needed; start one with `dask worker "
             f"{address} --nthreads 1`, or set MILD_EXECUTOR=processes"
         )
-    for each in found.values():
+    for each in versions.values():
         if isinstance(each, PackageNotFoundError):
             raise _make_version_error("none", expected)
         if isinstance(each, str) and each != expected:
             raise _make_version_error(each, expected)
 
 
-def _make_version_error(found: str, expected: str) -> WorkersUnavailable:
+def _make_version_error(worker_version: str, expected: str) -> WorkersUnavailable:
     return WorkersUnavailable(
-        f"a Dask worker has {_PACKAGE} {found}, this service {expected}; install the same version on all workers (the "
-        "service's image has both) and start them again, or set MILD_EXECUTOR=processes"
+        f"a Dask worker has {_PACKAGE} {worker_version}, this service {expected}; install the same version on all "
+        "workers (the service's image has both) and start them again, or set MILD_EXECUTOR=processes"
     )

@@ -252,9 +252,9 @@ class SampleTables:
             np.flatnonzero([epoch.n_observed != 0 for epoch in all_rounds.used_epochs(round_)])
             for round_ in all_rounds.rounds
         ]
-        taken = [bits.take_epochs(epochs) for bits, epochs in zip(rounds, recorded, strict=True)]
+        recorded_bits = [bits.take_epochs(epochs) for bits, epochs in zip(rounds, recorded, strict=True)]
         fit, kept = await self._selections.read_fit_and_set(plan)
-        score, early = await self._score_sample(plan, fit, evidence.options, taken[-n_used:], index)
+        score, early = await self._score_sample(plan, fit, evidence.options, recorded_bits[-n_used:], index)
         sample = JudgedSample(
             index,
             score,
@@ -280,12 +280,12 @@ class SampleTables:
         Where classes have fits of their own, or the fit is of an earlier version, the table of all samples is read.
         """
         if options.per_class or "early" not in fit:
-            found = await self.get(plan)
-            table = found.table
+            selection_table = await self.get(plan)
+            table = selection_table.table
             score = SampleScore(
                 float(table.scores[index]), float(table.noisy_posterior[index]), bool(table.scored[index])
             )
-            return score, found.selection.early
+            return score, selection_table.selection.early
         densities = None if fit["densities"] is None else np.array(fit["densities"])
         score = score_sample(rounds, Query(options, fit["early"], None), densities, fit["levels"])
         return score if is_identified(fit["verdict"]) else replace(score, noisy_posterior=np.nan), fit["early"]

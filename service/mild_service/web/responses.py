@@ -127,14 +127,14 @@ async def make_response(
         return content, base64.b64encode(hashlib.sha256(content).digest()).decode()
 
     with phase("encode"):
-        made = await to_thread.run_sync(make_content)
+        body_or_pieces = await to_thread.run_sync(make_content)
     headers = {**make_cache_headers(etag), **(extra_headers or {})}
     if representation.coding != "identity":
         headers["Content-Encoding"] = representation.coding
-    if not isinstance(made, tuple):
-        sent = iter(()) if representation.is_head else made
+    if not isinstance(body_or_pieces, tuple):
+        sent = iter(()) if representation.is_head else body_or_pieces
         return StreamingResponse(_send_pieces(sent), headers=headers, media_type=representation.media_type)
-    content, digest = made
+    content, digest = body_or_pieces
     headers["Content-Digest"] = f"sha-256=:{digest}:"
     return Response(content, headers=headers, media_type=representation.media_type)
 
@@ -271,8 +271,8 @@ def _estimate_encoding(result: SelectionResult, media_type: str) -> int:
         return result.n_samples + _ARROW_BYTES * n_listed + ids
     digits = 8 if media_type == media_types.NPY else len(str(result.n_samples))
     # The pieces, and all of them as one.
-    held = 2 * min(n_listed * digits, _WHOLE_BYTES + 8 * _PART_BYTES * digits)
-    return held + _PIECE_BYTES[media_type] * min(n_listed, 8 * _PART_BYTES) + ids
+    piece_bytes = 2 * min(n_listed * digits, _WHOLE_BYTES + 8 * _PART_BYTES * digits)
+    return piece_bytes + _PIECE_BYTES[media_type] * min(n_listed, 8 * _PART_BYTES) + ids
 
 
 def _encode_selection(result: SelectionResult, media_type: str) -> bytes | Iterator[bytes]:

@@ -260,25 +260,25 @@ def find_round_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
         "test accuracy": [record.test_accuracy for record in rounds if record.test_accuracy is not None],
         "validation accuracy": get_validation_accuracies(rounds),
     }
-    found = alarms.find_alarms(*_get_precision_recall(rounds[-1]), accuracies)
+    messages = alarms.find_alarms(*_get_precision_recall(rounds[-1]), accuracies)
     if rounds[-1].summary["verdict"] == "learning":
-        found.append("the network was still learning, so nothing is cut: train longer (--epochs)")
-    return found
+        messages.append("the network was still learning, so nothing is cut: train longer (--epochs)")
+    return messages
 
 
 def find_held_out_alarms(history: History, record: RoundRecord) -> list[str]:
     """Return how the held-out labels of ``--validation`` and ``--verify`` speak against the fit of a round."""
     noise = record.summary["fitted"].get("noise_rate")
     fitted_noise = None if noise is None else float(noise["low"])
-    found = []
+    messages = []
     if record.validation_accuracy is not None and history.held_out is not None:
         labels = history.data.y_train[bitmap.unpack(history.held_out, history.data.n_samples)]
         commonest = float(np.bincount(labels).max() / labels.size)  # what a network gets that predicts one class alone
-        found += alarms.find_held_out_alarms(record.validation_accuracy, labels.size, commonest, fitted_noise)
+        messages += alarms.find_held_out_alarms(record.validation_accuracy, labels.size, commonest, fitted_noise)
     agreement = history.held_out_agreement
     if agreement is not None:  # compared with chance already: without signal, there are no rounds
-        found += alarms.find_held_out_alarms(agreement.agreement, agreement.n_samples, None, fitted_noise)
-    return found
+        messages += alarms.find_held_out_alarms(agreement.agreement, agreement.n_samples, None, fitted_noise)
+    return messages
 
 
 def _get_precision_recall(record: RoundRecord) -> tuple[float | None, float | None]:
