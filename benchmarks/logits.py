@@ -60,15 +60,19 @@ class RecordingTrainer(Trainer):
         super().__init__(settings, data)
         self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes)
 
-    def record(self, round: int = 0) -> Recording:
-        """Train a round on everyone, as a run's first round does."""
+    def record(self, round: int = 0, *, plant: bool = False) -> Recording:
+        """Train a round on everyone, as a run's first round does, with its planted labels if they are wanted."""
         everyone = bitmap.full(self._data.n_samples)
+        planted = self.draw_planted_labels() if plant else None
+        if planted is not None:
+            self.use_planted_labels(planted)
         self.initialise_round(round)
         correct, logits = [], []
         for epoch in range(self._settings.epochs):
             correct.append(self.run_epoch(round, epoch, everyone)[1].correct)
             logits.append(self._tracker.take_logits())
-        return Recording(RoundBits(self._data.n_samples, np.stack(correct)), np.stack(logits))
+        bits = RoundBits(self._data.n_samples, np.stack(correct), planted=None if planted is None else planted.planted)
+        return Recording(bits, np.stack(logits))
 
     def predicted(self, members: Bitmap) -> Logits:
         """Train on the members alone, and return everyone's logits, shape (n_samples, n_classes)."""

@@ -1,0 +1,124 @@
+"""What the sections of the paper's programme share: their interface, their cases, and their rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+Profile: TypeAlias = Literal["cpu", "gpu"]
+Half: TypeAlias = Literal["choosing", "judging"]
+Case: TypeAlias = Mapping[str, str | int | float | bool | None]
+"""One computation of at most a minute: its settings by name, among them `half` and `seed`."""
+
+SEEDS: Mapping[Half, range] = MappingProxyType({"choosing": range(5), "judging": range(5, 10)})
+"""Seeds of each half of the data: settings are chosen on the first, and judged on the other one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the cases are listed for, and where their data are.
+
+    Attributes
+    ----------
+    profile
+        ``cpu``, about an hour of two cores in all, or ``gpu``, the published networks and epochs.
+    half
+        Half of the data and of the seeds.
+    data_dir
+        Folder of ``cifar-10-batches-py``, ``cifar-100-python`` and ``cifar-n-labels.npz``; None without one.
+    features
+        Files of features by name (`benchmarks.extract_features`), which is the file's without its suffix.
+    """
+
+    profile: Profile
+    half: Half
+    data_dir: Path | None
+    features: Mapping[str, Path]
+
+    @property
+    def human_labels(self) -> Path | None:
+        """File of the labels that people gave; None where it is not in the folder."""
+        path = None if self.data_dir is None else self.data_dir / "cifar-n-labels.npz"
+        return path if path is not None and path.exists() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of a case.
+
+    Attributes
+    ----------
+    section, case
+        Name of the section, and the case.
+    result
+        What `Section.run_case` has returned.
+    seconds
+        Time that it took, of one thread.
+    machine
+        Machine and versions.
+    """
+
+    section: str
+    case: Case
+    result: Mapping[str, Any]
+    seconds: float
+    machine: str
+
+    @property
+    def key(self) -> str:
+        """What no other row has."""
+        return make_key(self.section, self.case)
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Read a row that `to_line` has written."""
+        return cls(**json.loads(line))
+
+    def to_line(self) -> str:
+        """Return the row as a line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+class Section(Protocol):
+    """A module of `studies` that answers one question of the paper; its name is that of the module."""
+
+    TITLE: str
+    """Heading of the section in docs/results.md."""
+
+    def list_cases(self, inputs: Inputs, /) -> Sequence[Case]:
+        """List the cases that the inputs allow; the runner does those of the first seed first."""
+
+    def run_case(self, case: Case, inputs: Inputs, /) -> Mapping[str, Any]:
+        """Compute one case, on one thread; the result is made of JSON values."""
+
+    def format_rows(self, rows: Sequence[Row], images: Path, /) -> str:
+        """Return the rows of the judging half as Markdown, lost rows first, and write the plots into `images`."""
+
+
+def make_key(section: str, case: Case) -> str:
+    """Return a text that no other case has."""
+    return f"{section} {json.dumps(case, sort_keys=True)}"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of earlier calls; none if there is no file."""
+    return [Row.from_line(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def format_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, with an empty line after it."""
+    cells = [heads, ["---"] * len(heads), *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
+
+
+def save_plot(figure: Figure, path: Path) -> str:
+    """Write a figure as SVG, the same bytes for the same figure, and return the Markdown that shows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    return f"![{path.stem.replace('-', ' ')}](images/{path.name})\n"
