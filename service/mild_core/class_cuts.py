@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups
 from mild_core.mixture.weibull import Floats
 from mild_core.partial_observation import PartialObservation
@@ -22,8 +21,6 @@ from mild_core.results import ClassCut, Threshold
 from mild_core.statistics import ClassTables
 from mild_core.threshold import apply_min_keep, choose_cut, find_fraction_cut
 from mild_core.types import SelectionOptions, Verdict
-
-MAX_CLASSES = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,21 +78,11 @@ def group_by_class(tables: ClassTables, n_bins: int, observation: PartialObserva
         Number of bins.
     observation
         The cells; None if they are the bins.
-
-    Raises
-    ------
-    ParameterError
-        If the labels have more than `MAX_CLASSES` classes.
     """
     label, bins = np.divmod(tables.by_bin.keys, n_bins)
-    labels, rows = np.unique(label, return_inverse=True)
-    if labels.size > MAX_CLASSES:
-        raise ParameterError(
-            f"the labels have {labels.size} classes, at most {MAX_CLASSES} are fitted; leave out per_class and "
-            "min_keep_class"
-        )
+    labels = tables.labels
     counts = np.zeros((labels.size, n_bins))
-    counts[rows, bins] = tables.by_bin.sums[0]
+    counts[np.searchsorted(labels, label), bins] = tables.by_bin.sums[0]
     if observation is None:
         return ClassGroups(labels, counts, counts)
     label, cells = np.divmod(tables.by_cell.keys, n_bins**2)

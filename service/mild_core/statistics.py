@@ -15,6 +15,7 @@ from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
 from mild_core.dynamics import BLOCK_BYTES, count_late_dynamics
+from mild_core.errors import ParameterError
 from mild_core.forgetting import count_late_memorisation, shorten_round, sum_forgetting, take_first_quarter
 from mild_core.learning import LearningCounts, count_learning
 from mild_core.mixture.weibull import Floats
@@ -26,6 +27,9 @@ from mild_core.types import RoundBits, SelectionOptions
 COLUMNS = ("count", "memorised", "forgotten", "clean", "wrong", "drawn", "wrong_drawn")
 """Columns of a `Table`: scored samples; the two counts of `Forgetting`; samples that an audit marks as clean, and as
 mislabelled; samples that were drawn at random, and those of them that are mislabelled."""
+
+MAX_CLASSES = 10_000
+"""Most classes of a selection that uses given labels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,15 +73,29 @@ class ClassTables:
 
     Attributes
     ----------
+    labels
+        Shape (n_classes,), the labels that occur, ascending; at most `MAX_CLASSES`, checked before they are counted.
     by_bin, by_cell
         Number of samples by the key ``label * n_bins + bin``, and ``label * n_bins**2 + cell``.
     """
 
+    labels: NDArray[np.int64]
     by_bin: Table
     by_cell: Table
 
     def __add__(self, other: "ClassTables") -> "ClassTables":
-        return ClassTables(self.by_bin + other.by_bin, self.by_cell + other.by_cell)
+        labels = _check_classes(np.union1d(self.labels, other.labels))
+        return ClassTables(labels, self.by_bin + other.by_bin, self.by_cell + other.by_cell)
+
+
+def _check_classes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return distinct labels. Raises `ParameterError` if they are more than `MAX_CLASSES`."""
+    if labels.size > MAX_CLASSES:
+        raise ParameterError(
+            f"the labels have at least {labels.size} classes, at most {MAX_CLASSES} are fitted; leave out per_class "
+            "and min_keep_class"
+        )
+    return labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,9 +261,11 @@ def _count_classes(scores: GroupedScores, labels: NDArray[np.integer], n_bins: i
     keys, counts = np.unique(joint_groups, return_counts=True)
     sums = counts[None].astype(np.float64)
     label, group = np.divmod(keys, n_groups)
+    distinct = _check_classes(np.unique(label))
     bins = scores.groups.bins[group].astype(np.int64)
     cells = bins if scores.groups.cells is None else scores.groups.cells[group]
-    return ClassTables(Table.from_rows(label * n_bins + bins, sums), Table.from_rows(label * n_bins**2 + cells, sums))
+    by_bin, by_cell = (Table.from_rows(label * n + key, sums) for n, key in ((n_bins, bins), (n_bins**2, cells)))
+    return ClassTables(distinct, by_bin, by_cell)
 
 
 def _count_planted(

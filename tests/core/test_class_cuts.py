@@ -3,14 +3,16 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mild_core import bitmap, class_cuts
+from mild_core import bitmap, class_cuts, sources, statistics
 from mild_core.audit import MAX_LABEL, Annotations
-from mild_core.class_cuts import cut_classes, group_by_class
+from mild_core.class_cuts import cut_classes
 from mild_core.errors import ParameterError
 from mild_core.mixture.mixture import Mixture, fit_groups, fit_mixture
 from mild_core.results import Selection, Threshold
 from mild_core.selection import select
+from mild_core.sources import ArrayPart, SampleBlock
 from mild_core.statistics import ClassTables, Table
 from mild_core.types import RoundBits, Rule, SelectionOptions
 
@@ -178,7 +180,29 @@ def test_labels_that_are_no_numbers_of_classes_are_refused(label: int) -> None:
         select([bits], SelectionOptions(per_class=True), Annotations(hashed))
 
 
-def test_more_classes_than_can_be_fitted_are_refused() -> None:
-    one_each = Table(8 * np.arange(10_001), np.ones((1, 10_001)))
-    with pytest.raises(ParameterError, match="10001 classes, at most 10000"):
-        group_by_class(ClassTables(one_each, one_each), 8, None)
+@pytest.mark.parametrize(("n_samples", "n_read"), [(10_001, 1), (40_000, 3)])
+def test_more_classes_than_can_be_fitted_are_refused_before_they_are_counted(
+    monkeypatch: pytest.MonkeyPatch, n_samples: int, n_read: int
+) -> None:
+    """Parts of 12,000 samples with 4,000 classes of their own, or with one class a sample where there is one part."""
+    parts_read: list[ArrayPart] = []
+    tables: list[tuple[object, ...]] = []
+
+    def read(part: ArrayPart) -> SampleBlock:
+        parts_read.append(part)
+        return part.block
+
+    def make_tables(labels: NDArray[np.int64], by_bin: Table, by_cell: Table) -> ClassTables:
+        tables.append((labels, by_bin, by_cell))
+        return ClassTables(labels, by_bin, by_cell)
+
+    one_part = n_samples < 12_000
+    labels = np.arange(n_samples) if one_part else np.arange(n_samples) // 3
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 1500)
+    monkeypatch.setattr(ArrayPart, "read", read)
+    monkeypatch.setattr(statistics, "ClassTables", make_tables)
+    bits = RoundBits(n_samples, np.zeros((5, bitmap.n_bytes(n_samples)), dtype=np.uint8))
+    with pytest.raises(ParameterError, match=r"at least 1\d{4} classes, at most 10000 are fitted; leave out per_class"):
+        select([bits], SelectionOptions(per_class=True), Annotations(labels))
+    assert len(parts_read) == n_read
+    assert len(tables) == (0 if one_part else 4)  # of three parts, and of the first two together

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.audit import Annotations
-from mild_core.class_cuts import MAX_CLASSES
 from mild_core.results import Selection
 from mild_core.scores import exclude_planted, find_always_planted, score_samples
 from mild_core.selection import select
+from mild_core.statistics import MAX_CLASSES
 from mild_core.types import RoundBits, SelectionOptions
 
 
