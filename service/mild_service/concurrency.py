@@ -1,8 +1,10 @@
-"""A size-bounded LRU cache, and work on large bodies in threads."""
+"""A size-bounded LRU cache, work on large bodies in threads, and executors that work for several callers in turn."""
 
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
 
 from anyio import to_thread
 
@@ -78,3 +80,49 @@ async def offload(n_bytes: int, work: Callable[[], T]) -> T:
     """
     with phase("decode"):
         return work() if n_bytes < _THREAD_BYTES else await to_thread.run_sync(work)
+
+
+_CALLS_AHEAD = 2
+"""Calls that `BoundedExecutor.map` has submitted for each worker: the one that it does, and the next."""
+
+
+class BoundedExecutor(Executor):
+    """An executor whose `map` submits a bounded number of calls ahead, so that those of other callers get their turn.
+
+    Parameters
+    ----------
+    executor
+        Executor of the calls, shared by several callers; its calls are done in the order in which they are submitted.
+    n_workers
+        Number of calls that it does at the same time.
+    """
+
+    def __init__(self, executor: Executor, n_workers: int) -> None:
+        self._executor, self._n_ahead = executor, _CALLS_AHEAD * n_workers
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Start one call."""
+        return self._executor.submit(fn, *args, **kwargs)
+
+    def map(
+        self, fn: Callable[..., T], /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """Start the first calls, and return the results of all in order; each result that is taken starts another call.
+
+        What has been submitted is cancelled where a call fails, or where the caller takes no more results.
+        """
+        calls = zip(*iterables, strict=False)
+        futures = deque(self.submit(fn, *arguments) for arguments in islice(calls, self._n_ahead))
+
+        def iterate() -> Iterator[T]:
+            try:
+                while futures:
+                    result = futures[0].result(timeout)
+                    futures.popleft()
+                    futures.extend(self.submit(fn, *arguments) for arguments in islice(calls, 1))
+                    yield result
+            finally:
+                for future in futures:
+                    future.cancel()
+
+        return iterate()

@@ -5,13 +5,14 @@ Only tasks and results pass through Dask; the workers read the bits from the sto
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from mild_service.concurrency import BoundedExecutor
 from mild_service.errors import ConfigurationError, WorkersUnavailable
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class DaskCluster:
                 _check_versions(client)
                 executor = _ClusterExecutor(client)
                 try:
-                    return work(executor)
+                    return work(BoundedExecutor(executor, max(1, sum(client.nthreads().values()))))
                 finally:
                     executor.shutdown(wait=False)
             except (OSError, CancelledError, CommClosedError) as error:
@@ -135,15 +136,6 @@ class _ClusterExecutor(Executor):
         """Start one call."""
         future: Future[T] = self._executor.submit(partial(call_same_version, version(_PACKAGE), fn), *args, **kwargs)
         return future
-
-    def map(
-        self, fn: Callable[..., T], /, *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]:
-        """Start calls, and return their results in order."""
-        results: Iterator[T] = self._executor.map(
-            partial(call_same_version, version(_PACKAGE), fn), *iterables, timeout=timeout
-        )
-        return results
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Cancel what has not ended, unless it is waited for."""

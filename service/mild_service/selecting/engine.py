@@ -4,10 +4,12 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_tasks
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
@@ -20,6 +22,7 @@ from mild_core.results import Selection, serialize_fit
 from mild_core.selection import select_from
 from mild_core.sources import SampleSource
 from mild_core.types import SelectionOptions
+from mild_service.concurrency import BoundedExecutor
 from mild_service.config import Settings
 from mild_service.errors import WorkersUnavailable
 from mild_service.models import ComputedSelection
@@ -31,13 +34,16 @@ T = TypeVar("T")
 
 _ATTEMPTS = 3
 """How often a selection is tried whose process ends, which the system may do where memory is short."""
+_START_SECONDS = 60.0
+"""Longest time until the processes take tasks; they load their modules within seconds."""
 
 
 class Engine:
     """Computes selections; how many at a time is for the caller (`admission`).
 
     A source of one part is one task for one worker of the service. The parts of a larger source that any process can
-    read are tasks of their own, of the cluster where there is one, and a thread adds up their results.
+    read are tasks of their own, of the cluster where there is one, and a thread adds up their results. A few tasks of a
+    source are submitted at a time, so that the sources that are read at the same time get the workers in turn.
 
     Parameters
     ----------
@@ -55,6 +61,7 @@ class Engine:
         self._has_processes = settings.executor != "threads"
         self._cluster = DaskCluster(settings.executor) if "://" in settings.executor else None
         self._executor: Executor | None = None
+        self._first_tasks: Sequence[Future[int]] = ()
 
     def start(self) -> None:
         """Start the processes, so that the first selection does not wait until they have loaded their modules."""
@@ -67,7 +74,7 @@ class Engine:
         Raises
         ------
         WorkersUnavailable
-            If the worker processes ended repeatedly, or the cluster cannot be used.
+            If the worker processes do not start or ended repeatedly, or the cluster cannot be used.
         """
         work = partial(compute_selection, source, options, digest)
         if self._has_processes and len(source.split()) == 1:
@@ -95,12 +102,13 @@ class Engine:
             return await to_thread.run_sync(work, None)
         if self._cluster is not None:
             return await to_thread.run_sync(self._cluster.run, work)
-        return await self._retry(lambda executor: to_thread.run_sync(work, executor))
+        return await self._retry(lambda executor: to_thread.run_sync(work, BoundedExecutor(executor, self._n_workers)))
 
     async def _retry(self, start: Callable[[Executor], Awaitable[T]]) -> T:
         """Return the result of work with the executor; repeat it with a new one if its processes ended."""
         for _ in range(_ATTEMPTS):
             executor = self._open_executor()
+            await self._wait_for_start(executor)
             try:
                 return await start(executor)
             except BrokenExecutor:
@@ -117,14 +125,48 @@ class Engine:
         """Return the executor, and start it where it does not run."""
         if self._executor is None:
             if self._has_processes:
-                context = multiprocessing.get_context("spawn")  # forked processes would share locks and connections
-                self._executor = ProcessPoolExecutor(self._n_workers, context, _end_with_parent)
-                with _block_interrupts():
-                    for _ in range(self._n_workers):  # a process is started for each task that finds none idle
-                        self._executor.submit(os.getpid)
+                self._executor, self._first_tasks = self._start_processes()
             else:
                 self._executor = ThreadPoolExecutor(self._n_workers, "mild-compute")
         return self._executor
+
+    def _start_processes(self) -> tuple[ProcessPoolExecutor, Sequence[Future[int]]]:
+        """Start the processes; return their executor, and tasks that end once processes take tasks."""
+        context = multiprocessing.get_context("spawn")  # forked processes would share locks and connections
+        try:
+            executor = ProcessPoolExecutor(self._n_workers, context, _end_with_parent)
+            with _block_interrupts():  # a process is started for each task that finds none idle
+                return executor, [executor.submit(os.getpid) for _ in range(self._n_workers)]
+        except OSError as error:
+            raise _make_start_error(f"could not be started: {error}") from error
+
+    async def _wait_for_start(self, executor: Executor) -> None:
+        """Wait until the processes of an executor take tasks; a pool whose own thread has failed never says so.
+
+        Raises
+        ------
+        WorkersUnavailable
+            If that takes longer than `_START_SECONDS`. The processes are ended, and started again for the next request.
+        """
+        if all(task.done() for task in self._first_tasks):
+            return
+        _, waiting = await to_thread.run_sync(wait_for_tasks, self._first_tasks, _START_SECONDS)
+        if not waiting:
+            return
+        if isinstance(executor, ProcessPoolExecutor) and self._executor is executor:
+            self._executor, self._first_tasks = None, ()
+            for process in list(executor._processes.values()):  # Python 3.14 has `terminate_workers`
+                process.terminate()
+            executor.shutdown(wait=False)
+        raise _make_start_error(f"have not started within {_START_SECONDS:g} s")
+
+
+def _make_start_error(reason: str) -> WorkersUnavailable:
+    n_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return WorkersUnavailable(
+        f"the processes that compute selections {reason}; this process may open {n_files} files, have that limit "
+        "raised (`ulimit -n 65536` before the service starts), or set MILD_EXECUTOR=threads"
+    )
 
 
 def compute_selection(

@@ -1,4 +1,4 @@
-"""Sources of samples whose reading fails; processes find them here by name."""
+"""Sources of samples whose reading fails, and a worker that never starts; processes find them here by name."""
 
 import os
 import signal
@@ -81,3 +81,8 @@ class FailingSource:
         *others, last = split_bytes(n_bytes, n_bytes // self._n_parts)
         healthy = [FailingPart(extent, None, 0, self._folder) for extent in others]
         return [*healthy, FailingPart(last, self._error, self._n_deaths, self._folder)]
+
+
+def never_start() -> None:
+    """Keep a worker process from ever taking a task."""
+    signal.pause()

@@ -1,38 +1,49 @@
 """The engine: what computes selections changes none of them, and the loss of workers is borne or named."""
 
+import asyncio
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import pytest
+from anyio import to_thread
+from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit
 from mild_core.errors import MildError
 from mild_core.selection import select
+from mild_core.sources import SampleBlock
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable, WorkersUnavailable
 from mild_service.models import ComputedSelection, Run
 from mild_service.observability import Telemetry
+from mild_service.selecting import engine as engines
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.engine import Engine, compute_selection
 from mild_service.selecting.evidence import Evidence
 from mild_service.store import PackedEpoch, Store, StoredSamples, codec, open_store, stored_samples
 from tests.service.recordings import put_epochs, recording
+from tests.service.selecting import deadly
 from tests.service.selecting.deadly import FailingSource, record_round
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
+T = TypeVar("T")
 OPTIONS = SelectionOptions()
 N = 2 * codec.CHUNK_SAMPLES + 999
 """Samples in three chunks, each of them a part in these tests."""
@@ -93,6 +104,88 @@ async def test_processes_that_die_repeatedly_are_named_with_the_remedy(processes
         await processes.compute(FailingSource(5, tmp_path, n_deaths=99), OPTIONS, "d")
     computed = await processes.compute(FailingSource(5, tmp_path), OPTIONS, "d")
     assert computed.summary["num_selected"] > 0
+
+
+async def test_processes_that_never_start_are_named_with_limit_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = Engine(Settings(executor="processes"))
+    with monkeypatch.context() as patch:
+        patch.setattr(engines, "_end_with_parent", deadly.never_start)
+        patch.setattr(engines, "_START_SECONDS", 0.01)
+        with pytest.raises(WorkersUnavailable, match=r"not started within 0\.01 s; this process may open \d+ files"):
+            await engine.compute(FailingSource(1, tmp_path), OPTIONS, "d")
+    computed = await engine.compute(FailingSource(1, tmp_path), OPTIONS, "d")
+    assert computed.summary["num_selected"] > 0
+    engine.close()
+
+
+def test_processes_for_which_no_file_can_be_opened_are_named_with_limit_and_remedy() -> None:
+    engine = Engine(Settings(executor="processes"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(WorkersUnavailable, match=r"not be started: .*may open 3 files, have that limit raised"):
+            engine.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    engine.start()
+    engine.close()
+
+
+@dataclass(frozen=True)
+class NamedPart:
+    """A part that notes when it is read; the first part of the large source waits until it may go on."""
+
+    name: str
+    extent: slice
+    order: list[str]
+    goes_on: threading.Event
+
+    def read(self) -> SampleBlock:
+        self.order.append(self.name)
+        assert self.goes_on.wait(PATIENCE)
+        return SampleBlock([record_round()]).take(self.extent)
+
+    def read_labels(self) -> NDArray[np.integer]:
+        raise NotImplementedError
+
+
+class NamedSource(FailingSource):
+    """A source of `NamedPart`s."""
+
+    def __init__(self, name: str, n_parts: int, folder: Path, order: list[str], goes_on: threading.Event) -> None:
+        super().__init__(n_parts, folder)
+        self._name, self._order, self._goes_on = name, order, goes_on
+
+    def split(self) -> Sequence[NamedPart]:  # type: ignore[override]  # the engine takes any parts
+        return [NamedPart(self._name, part.extent, self._order, self._goes_on) for part in super().split()]
+
+
+async def test_parts_of_a_small_run_do_not_wait_for_all_parts_of_a_large_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small_is_waiting, goes_on, order = threading.Event(), threading.Event(), list[str]()
+
+    class NotingExecutor(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+            future = super().submit(fn, *args, **kwargs)
+            if args[0].name == "small":
+                small_is_waiting.set()
+            return future
+
+    monkeypatch.setattr(engines, "ThreadPoolExecutor", NotingExecutor)
+    engine = Engine(Settings(executor="threads", compute_workers=1))
+    sources = [NamedSource(name, n, tmp_path, order, goes_on) for name, n in (("large", 40), ("small", 2))]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(engine.compute(sources[0], OPTIONS, "d"))
+        await to_thread.run_sync(wait_until, lambda: bool(order))
+        group.create_task(engine.compute(sources[1], OPTIONS, "d"))
+        assert await to_thread.run_sync(small_is_waiting.wait, PATIENCE)
+        goes_on.set()
+    engine.close()
+    assert order.count("large") >= 40
+    assert order.index("small") == 2  # after the part that was being read, and the next one
 
 
 @pytest.mark.parametrize("n_parts", [1, 5])
