@@ -147,7 +147,7 @@ class Pool:
         Overloaded
             If the key would have more than that.
         """
-        if self.used + amount > self.capacity or self._held[key] + amount > max(1, self.capacity - self.used):
+        if exceeds_share(self.capacity, self.used, self._held[key], amount):
             raise self._make_error(amount)
         self._grant(key, amount, is_small=False)
 
@@ -239,6 +239,11 @@ class Pool:
             f"the request needs {amount} {self._unit}, {self.used} of {self.capacity} are taken{waiting}; try again in "
             f"a second, or have {self._setting} raised"
         )
+
+
+def exceeds_share(capacity: int, used: int, held: int, amount: int) -> bool:
+    """Return whether there is less than `amount`, or a key that holds `held` would have more than then remains."""
+    return used + amount > capacity or held + amount > max(1, capacity - used)
 
 
 class Account:

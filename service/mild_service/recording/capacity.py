@@ -1,4 +1,4 @@
-"""Limits on new runs: the memory of the store, and the number of runs per API key."""
+"""Limits on new runs: the memory of the store, its fair shares by API key, and the number of runs per key."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mild_core import bitmap
 from mild_core.types import RunSpec
+from mild_service.admission import exceeds_share
 from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
 from mild_service.errors import RunLimit, StoreFull
@@ -51,27 +52,45 @@ class Capacity:
         self._telemetry = telemetry
         self._warned = False
 
-    async def check(self, spec: RunSpec) -> None:
+    async def check(self, spec: RunSpec, caller: ApiKey) -> None:
         """Check that a new run fits into the store's memory. A run that exists already is always accepted.
+
+        Near the limit, within the share `store_reserve` of what new runs may take, a key gets as much in all as then
+        remains for the others, as with the pools of `admission`: what it holds is measured then, and only then.
 
         Raises
         ------
         StoreFull
-            If the estimated size of the run exceeds the available memory.
+            If the estimated size of the run exceeds the available memory, or what remains for its key.
         """
         memory = await self.measure(spec.run_id, spec.num_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
             return
         needed, available = estimate_bytes(spec), round(memory.limit * (1 - self._reserve))
-        if memory.used + needed <= available or await self._store.runs.exists(spec.run_id):
+        if memory.used + needed <= available * (1 - self._reserve) or await self._store.runs.exists(spec.run_id):
             return
         epochs, rounds = spec.expected_epochs or DEFAULT_EPOCHS, spec.expected_rounds or DEFAULT_ROUNDS
-        raise StoreFull(
+        cause = (
             f"run {spec.run_id!r} is estimated at {needed} bytes "
             f"({spec.num_samples} samples, {epochs} epochs, {rounds} rounds), "
-            f"the store uses {memory.used} of {memory.limit} bytes and takes new runs up to {available}; "
-            "delete runs (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
+            f"the store uses {memory.used} of {memory.limit} bytes and takes new runs up to {available}"
         )
+        if memory.used + needed > available:
+            raise StoreFull(
+                f"{cause}; delete runs (DELETE /runs/{{run_id}}), expect fewer epochs, or raise the store's `maxmemory`"
+            )
+        if caller is ANONYMOUS or (taken := await self._store.quotas.measure(caller.key_id)) is None:
+            return
+        n_runs, held = taken
+        # The limit and the use are those of all servers, as the runs of a key are on any of them.
+        memory = await self.measure() or memory
+        available = round((memory.limit or 0) * (1 - self._reserve))
+        if exceeds_share(available, memory.used, held, needed):
+            raise StoreFull(
+                f"{cause}, the {n_runs} runs that the key {caller.name!r} has opened hold {held} bytes, and near the "
+                f"limit a key gets as much as then remains for others, {max(0, available - memory.used)}; delete some "
+                "of them (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
+            )
 
     async def measure(self, run_id: str = "", is_spread: bool = True) -> Memory | None:
         """Read the store's memory, update the metrics, and log a warning if the memory is nearly full.

@@ -75,7 +75,7 @@ class RunWriter:
         resume_from
             Round and epoch at which to continue: this epoch and all later ones of the open round are deleted.
         caller
-            The key to which a new run is counted.
+            The key to which a new run and what it takes of the store are counted.
         precondition
             Precondition on the uid of the run, which changes if the run is deleted and created again.
 
@@ -92,7 +92,7 @@ class RunWriter:
         PreconditionFailed
             If the run does not meet `precondition`.
         StoreFull
-            If the store has not enough memory for the run.
+            If the store has not enough memory for the run, or for another run of this key.
         """
         check_range("num_samples", spec.num_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         spec.check_class_names()
@@ -107,7 +107,7 @@ class RunWriter:
         run_id = spec.run_id
         if precondition.digests is not None:
             await self._check_existing(run_id, precondition)
-        await self._capacity.check(spec)
+        await self._capacity.check(spec, caller)
         while True:
             async with self._quota.reserve(caller, run_id) as slot:
                 run, slot.created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])

@@ -1,13 +1,18 @@
 """API keys and dashboard sessions, stored by the digests of their secrets, and the runs that each key has created."""
 
+from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Literal, cast
 
 import orjson
+from redis.exceptions import NoPermissionError
 
 from mild_service.api_keys import ApiKey
+from mild_service.errors import StoreDamaged
+from mild_service.store import codec
 from mild_service.store.context import StoreContext
 from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_texts, translate_errors
+from mild_service.store.run_store import is_active
 
 _NEW_RUN_MS = 60_000
 """A run that was reserved this recently may still be in creation."""
@@ -108,10 +113,14 @@ class SessionStore:
 
 
 class QuotaStore:
-    """Counts the runs that each key has created. Deleted and expired runs are subtracted once the limit is reached."""
+    """Counts the runs that each key has created, and the memory that they take of the store.
+
+    Deleted and expired runs are subtracted once the limit is reached.
+    """
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
+        self._measured: dict[str, dict[bytes, int]] = {}
 
     async def reserve(self, key_id: str, run_id: str, limit: int) -> Literal["reserved", "existing", "full"]:
         """Reserve one of the `limit` runs of a key for a run that is about to be created.
@@ -139,6 +148,55 @@ class QuotaStore:
         """Release the reservation of a run that was not created."""
         with translate_errors():
             await self._context.redis.zrem(self._context.keys.quota(key_id), run_id)
+
+    async def measure(self, key_id: str) -> tuple[int, int] | None:
+        """Measure the runs that a key has created: their number, and the bytes that they take of the store's memory.
+
+        The servers say what each hash of a run takes, from a sample of its fields. A run is measured again once it was
+        written to. Computed selections and events are left out.
+
+        Returns
+        -------
+        tuple or None
+            None if the ACL user may not run ``MEMORY USAGE``.
+        """
+        measured, sizes = self._measured.get(key_id, {}), dict[bytes, int]()
+        with translate_errors():
+            try:
+                async for run_id, fields in self._iterate_runs(key_id):
+                    version = b":".join(fields.get(name, b"") for name in (b"uid", b"updated", b"events"))
+                    size = measured.get(version)
+                    sizes[version] = await self._measure_run(run_id, fields) if size is None else size
+            except NoPermissionError:
+                return None
+        self._measured[key_id] = sizes
+        return len(sizes), sum(sizes.values())
+
+    async def _iterate_runs(self, key_id: str) -> AsyncIterator[tuple[str, codec.Fields]]:
+        """Yield the ids and the records of the runs that a key has created and that still exist."""
+        redis, keys = self._context.redis, self._context.keys
+        run_ids = to_texts(cast("list[bytes]", await redis.zrange(keys.quota(key_id), 0, -1)))
+        for start in range(0, len(run_ids), _BATCH_SIZE):
+            names = run_ids[start : start + _BATCH_SIZE]
+            pipeline = redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.hgetall(keys.run(name))
+            replies, now = await pipeline.execute(), await self._context.now()
+            for name, reply in zip(names, replies, strict=True):
+                if is_active(fields := to_bytes_dict(reply), now):
+                    yield name, fields
+
+    async def _measure_run(self, run_id: str, fields: codec.Fields) -> int:
+        """Measure the hashes of a run, in bytes; 0 for a run whose record is damaged."""
+        keys, pipeline = self._context.keys, self._context.redis.pipeline(transaction=False)
+        try:
+            run = codec.decode_run(run_id, fields)
+        except StoreDamaged:
+            return 0
+        pipeline.memory_usage(keys.run(run_id))
+        for key in keys.list_hashes(run_id, run.uid, run.round + 1, codec.count_chunks(run.spec.num_samples)):
+            pipeline.memory_usage(key)
+        return sum(size or 0 for size in await pipeline.execute())
 
     async def _remove_deleted_runs(self, quota_key: str) -> None:
         """Remove the runs that no longer exist from the runs of a key."""

@@ -96,7 +96,7 @@ class RunStore:
         with translate_errors():
             fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
             now = await self._context.now()
-        if not _is_active(fields, now):
+        if not is_active(fields, now):
             raise run_not_found_error(run_id)
         return codec.decode_run(run_id, fields)
 
@@ -105,7 +105,7 @@ class RunStore:
         with translate_errors():
             fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
             now = await self._context.now()
-        return codec.decode_run(run_id, fields) if fields and not _is_active(fields, now) else None
+        return codec.decode_run(run_id, fields) if fields and not is_active(fields, now) else None
 
     async def exists(self, run_id: str) -> bool:
         """Return whether a run with this id exists, has not expired and is not being deleted."""
@@ -136,7 +136,7 @@ class RunStore:
         runs = [
             codec.decode_run(_parse_run_id(entry), fields)
             for entry, fields in zip(entries, records, strict=True)
-            if _is_active(fields, now)
+            if is_active(fields, now)
         ]
         return RunPage(runs, entries[-1] if len(entries) == limit else None)
 
@@ -250,7 +250,7 @@ class RunStore:
                 if not fields:
                     if int(name.partition(":")[0]) + _UNRECORDED_MS < await context.now():
                         await context.redis.zrem(context.keys.runs, name)
-                elif not _is_active(fields, now := await context.now()) and await self.delete(
+                elif not is_active(fields, now := await context.now()) and await self.delete(
                     run_id, fields[b"uid"].decode(), expired_only=True
                 ):
                     swept += 1
@@ -258,7 +258,7 @@ class RunStore:
         return swept
 
 
-def _is_active(fields: codec.Fields, now: int) -> bool:
+def is_active(fields: codec.Fields, now: int) -> bool:
     """Return whether a record exists, has not expired and is not being deleted."""
     return bool(fields) and b"deleting" not in fields and int(fields[b"expires"]) > now
 

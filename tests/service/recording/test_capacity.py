@@ -1,11 +1,15 @@
 """A store that is full, or would be: new runs are refused with the numbers, nothing is half-written, deletion helps."""
 
+import re
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from mild_core.types import RunSpec
@@ -15,6 +19,7 @@ from mild_service.recording.capacity import estimate_bytes
 from mild_service.store.embedded import EmbeddedServer
 from tests.inprocess import running
 from tests.service.conftest import dumped
+from tests.service.keyring import bearer
 from tests.service.recordings import OCTETS, put_epochs
 
 N = 80_000
@@ -78,6 +83,51 @@ def test_a_store_without_a_limit_has_the_one_of_the_setting(server: EmbeddedServ
         refused = service.put("/runs/b", json={"num_samples": 20 * N, "expected_epochs": 30})
         assert refused.status_code == 507
         assert f"takes new runs up to {5 * MIB}" in refused.json()["detail"]
+
+
+HEAVY, LIGHT = secrets.token_hex(32), secrets.token_hex(32)
+
+
+@contextmanager
+def serve_keys(server: EmbeddedServer) -> Iterator[httpx.Client]:
+    """A service with two keys, of which the heavy one is sent unless a request has another one."""
+    keys = f"heavy:admin::{HEAVY},light:admin::{LIGHT}"
+    app = create_app(Settings(store_url=server.url, sweep_seconds=0, api_keys=SecretStr(keys)))
+    with (
+        running(app) as transport,
+        httpx.Client(transport=transport, base_url="http://service", headers=bearer(HEAVY)) as client,
+    ):
+        yield client
+
+
+def test_near_the_limit_the_key_that_holds_most_is_refused_first(server: EmbeddedServer, redis: Redis) -> None:
+    n_samples, opening = 20 * N, {"num_samples": N, "expected_epochs": 4}
+    needed = estimate_bytes(RunSpec("a", N, expected_epochs=4))
+    with serve_keys(server) as service:
+        for run_id in ("large", "other"):
+            service.put(f"/runs/{run_id}", json={"num_samples": n_samples}).raise_for_status()
+            put_epochs(service, run_id, [np.random.default_rng(0).bytes(n_samples // 8) for _ in range(10)])
+        assert service.put("/runs/b", json=opening, headers=bearer(LIGHT)).status_code == 201
+        used = redis.info("memory")["used_memory"]
+        limit = int((used + needed) / 0.8)  # new runs get 0.85 of it, and from 0.85 * 0.85 on by their share
+        redis.config_set("maxmemory", str(limit))
+        refused = service.put("/runs/c", json=opening)
+    with serve_keys(server) as service:  # the store knows whose the runs are
+        assert service.put("/runs/c", json=opening).status_code == refused.status_code == 507
+        detail, remains = refused.json()["detail"], round(0.85 * limit) - used
+        match = re.search(
+            r"the 2 runs that the key 'heavy' has opened hold (\d+) bytes.*for others, (\d+); delete", detail
+        )
+        assert match, detail
+        held = int(match[1])
+        assert 0.9 * 20 * n_samples / 8 < held < 1.2 * 20 * n_samples / 8
+        assert held > remains
+        assert abs(int(match[2]) - remains) < MIB
+        for told in (f"estimated at {needed} bytes", f"of {limit} bytes", "DELETE /runs/{run_id}", "maxmemory"):
+            assert told in detail
+        assert service.put("/runs/c", json=opening, headers=bearer(LIGHT)).status_code == 201
+        assert service.put("/runs/large", json={"num_samples": n_samples}).status_code == 200
+        put_epochs(service, "b", bodies(1))
 
 
 def test_the_estimate_is_right_for_whole_bitmaps(service: httpx.Client, redis: Redis) -> None:
