@@ -234,7 +234,10 @@ _MAX_BUCKETS = 10_000
 
 
 class RateLimiter:
-    """Limits the requests of each key with a token bucket, in this process.
+    """Limits how often each key asks, with a token bucket in this process.
+
+    It stands beside the pools of `admission` since these share what requests hold at the same time, and know no rate:
+    what a request has taken is given back, a token never is.
 
     Parameters
     ----------
