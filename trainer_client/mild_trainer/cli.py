@@ -87,6 +87,74 @@ def train(
             Job(resolved, folder, backend_options, run_id, resume, frozenset(settings)).run(Console())
 
 
+@app.command()
+@o.expand_options(
+    settings=o.FieldOptions(
+        TrainSettings,
+        only=("dataset", "classes", "limit", "seed", "device", "threads"),
+        defaults={"dataset": "what lies in IMAGES"},
+    )
+)
+def features(
+    images: Annotated[
+        Path, typer.Argument(help="A folder of pictures, <class>/<picture>, that of a data set, or an .npz of images.")
+    ],
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            help="The network: MODULE:FUNCTION that returns a torch module, a file of TorchScript (.pt), torch.export "
+            "(.pt2) or ONNX (.onnx), or a folder of transformers. Nothing is downloaded.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The file to write, an .npz.")] = Path("features.npz"),
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size",
+            min=1,
+            help="Height and width that images are brought to.",
+            show_default="what the model says, or 224",
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean",
+            help="What is taken off the values 0..1 of red, green and blue.",
+            show_default="what the model says, or ImageNet's: 0.485,0.456,0.406",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(
+            "--std",
+            help="What they are divided by then.",
+            show_default="what the model says, or ImageNet's: 0.229,0.224,0.225",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 32,
+    settings: dict[str, Any],
+) -> None:
+    """Turn images into features by a network of yours, for `mild train --dataset features`."""
+    with exit_on_error():
+        from mild_trainer import feature_extraction
+
+        settings.setdefault("dataset", guess_dataset(images))
+        options = feature_extraction.ExtractionOptions(
+            data_dir=images,
+            model=model,
+            out=out,
+            image_size=image_size or 0,
+            mean=feature_extraction.parse_channels("--mean", mean),
+            std=feature_extraction.parse_channels("--std", std),
+            batch_size=batch_size,
+            **settings,
+        )
+        feature_extraction.extract_features(options, Console())
+
+
 @app.command(name="presets")
 def list_presets() -> None:
     """Print the presets of `mild train`: their names, and the settings that each stands for."""

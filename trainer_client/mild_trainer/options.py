@@ -45,6 +45,11 @@ def exit_on_error() -> Iterator[None]:
         remedy = _REMEDIES.get(error.code) if isinstance(error, ServiceError) else None
         typer.echo(f"error: {error}" + (f"; {remedy}" if remedy else ""), err=True)
         raise typer.Exit(2) from error
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"error: this needs {error.name}, which is not installed; pip install 'mild-selection[trainer]'", err=True
+        )
+        raise typer.Exit(2) from error
     except OSError as error:
         typer.echo(f"error: {describe_os_error(error)}", err=True)
         raise typer.Exit(2) from error

@@ -1,17 +1,23 @@
 """Loading of the trainer's data sets by name."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset, check_dataset
-from mild_trainer.data.folder import load_folder, load_webvision
-from mild_trainer.data.npz import load_features, load_npz
+from mild_trainer.data.folder import PictureList, list_folder, list_webvision
+from mild_trainer.data.image_source import ImageSource
+from mild_trainer.data.npz import holds_features, load_features, load_npz
 from mild_trainer.data.published import load_cifar10, load_cifar100, load_digits, load_mnist
+from mild_trainer.errors import DataError
 
-__all__ = ["ClassFilter", "Dataset", "guess_dataset", "load"]
+__all__ = ["ClassFilter", "Dataset", "ImageSource", "guess_dataset", "load", "open_images"]
 
+_LISTERS: Mapping[str, Callable[[Path | None, ClassFilter], PictureList]] = MappingProxyType(
+    {"folder": list_folder, "webvision": list_webvision}
+)
 _LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingProxyType(
     {
         "digits": lambda _, __: load_digits(),
@@ -20,8 +26,6 @@ _LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingP
         "mnist": load_mnist,
         "npz": load_npz,
         "features": load_features,
-        "folder": load_folder,
-        "webvision": load_webvision,
     }
 )
 _FIXED_CLASSES = ("digits", "cifar10", "cifar100")
@@ -47,7 +51,27 @@ def load(name: str, data_dir: Path | None = None, class_filter: ClassFilter | No
     class_filter = class_filter or ClassFilter()
     if name in _FIXED_CLASSES:
         class_filter.renumbers(name)
+    if name in _LISTERS:
+        return check_dataset(_LISTERS[name](data_dir, class_filter).read())
     return check_dataset(_LOADERS[name](data_dir, class_filter))
+
+
+def open_images(name: str, data_dir: Path | None, class_filter: ClassFilter) -> ImageSource:
+    """Open a data set of images by name, to read them in batches.
+
+    The parameters are those of `load`; the size of the filter is for folders of pictures alone.
+
+    Raises
+    ------
+    DataError
+        If the data set is absent or damaged, or holds no images.
+    """
+    if name in _LISTERS:
+        return ImageSource.open(_LISTERS[name](data_dir, class_filter))
+    data = load(name, data_dir, replace(class_filter, size=0))
+    if data.has_features:
+        raise DataError(f"{data_dir} holds features already; train on them with --dataset features")
+    return ImageSource.from_dataset(data)
 
 
 _MARKS: Mapping[str, str] = MappingProxyType(
@@ -66,10 +90,10 @@ _MARKS: Mapping[str, str] = MappingProxyType(
 def guess_dataset(data_dir: Path | None) -> str:
     """Return the name of the data set in `data_dir`: a published one, an ``.npz`` file, or a folder of pictures.
 
-    Without `data_dir`, return ``digits``, which need no files.
+    An ``.npz`` file may hold images or features. Without `data_dir`, return ``digits``, which need no files.
     """
     if data_dir is None:
         return "digits"
     if data_dir.suffix.lower() == ".npz" and not data_dir.is_dir():
-        return "npz"
+        return "features" if holds_features(data_dir) else "npz"
     return next((name for mark, name in _MARKS.items() if (data_dir / mark).exists()), "folder")

@@ -41,13 +41,31 @@ def read_features(source: str, values: NDArray[Any], n_samples: int) -> NDArray[
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused
         features = np.ascontiguousarray(values, dtype=np.float16 if values.dtype == np.float16 else np.float32)
     for start, block in iter_blocks(features):
-        if not (finite := np.isfinite(block)).all():
-            row, column = (int(position) for position in np.argwhere(~finite)[0])
-            raise DataError(
-                f"{source}[{start + row}, {column}] is {values[start + row, column]}, and features have to be finite "
-                "numbers of float32; replace such values, or leave the sample out"
-            )
+        check_finite(source, block, start, values)
     return features
+
+
+def check_finite(source: str, block: NDArray[Any], first_row: int, values: NDArray[Any] | None = None) -> None:
+    """Raise DataError if a feature in a block of rows is not finite.
+
+    Parameters
+    ----------
+    source
+        Name of the array that the block is part of, for the message.
+    block
+        Shape (n_rows, n_features).
+    first_row
+        Number of its first row.
+    values
+        The array before its conversion to float32, whose value the message shows; None for that of the block.
+    """
+    if not (finite := np.isfinite(block)).all():
+        row, column = (int(position) for position in np.argwhere(~finite)[0])
+        value = block[row, column] if values is None else values[first_row + row, column]
+        raise DataError(
+            f"{source}[{first_row + row}, {column}] is {value}, and features have to be finite numbers of float32; "
+            "replace such values, or leave the sample out"
+        )
 
 
 def iter_blocks(features: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from mild_core.errors import get_reason
 from mild_trainer.data import files
 from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset
-from mild_trainer.data.pictures import read_pictures
+from mild_trainer.data.pictures import open_pictures
 from mild_trainer.errors import DataError
 
 _SUFFIXES = frozenset(
@@ -148,8 +148,75 @@ class _Part:
         return notes
 
 
-def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
-    """Load the selected classes of a folder of pictures, as RGB, in the size of the filter or one that suits them.
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureList:
+    """A data set in a folder, whose pictures are not read yet.
+
+    Attributes
+    ----------
+    name, class_names, sample_ids, notes
+        Those of the data set.
+    paths
+        Paths of the training and of the test pictures.
+    labels
+        Their labels, int64.
+    side
+        Height and width to bring the pictures to; 0 for one that suits them.
+    """
+
+    name: str
+    paths: tuple[list[Path], list[Path]]
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]]
+    class_names: tuple[str, ...]
+    sample_ids: NDArray[np.str_]
+    notes: tuple[str, ...]
+    side: int
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        root: Path,
+        parts: Sequence[Sequence[tuple[Path, int]]],
+        class_names: Sequence[str],
+        notes: Sequence[str],
+        side: int,
+    ) -> Self:
+        """Make the list from path and class of every picture of the training and of the test part."""
+        train, test = parts
+        return cls(
+            name,
+            ([path for path, _ in train], [path for path, _ in test]),
+            (np.array([label for _, label in train], np.int64), np.array([label for _, label in test], np.int64)),
+            tuple(class_names),
+            _get_relative_paths(root, train),
+            tuple(notes),
+            side,
+        )
+
+    def make_dataset(self, x_train: NDArray[Any], x_test: NDArray[Any], notes: Sequence[str] = ()) -> Dataset:
+        """Return the data set with these samples, and with notes beside its own."""
+        return Dataset(
+            self.name,
+            x_train,
+            self.labels[0],
+            x_test,
+            self.labels[1],
+            len(self.class_names),
+            class_names=self.class_names,
+            sample_ids=self.sample_ids,
+            notes=(*self.notes, *notes),
+        )
+
+    def read(self) -> Dataset:
+        """Read all pictures, as RGB."""
+        pictures = open_pictures(self.paths, self.side)
+        x_train, x_test = (part.read(range(len(part))) for part in pictures.parts)
+        return self.make_dataset(x_train, x_test, pictures.describe_conversions())
+
+
+def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList:
+    """List the pictures of the selected classes of a folder.
 
     The classes are the subfolders of ``train``, with ``test`` or ``val`` for testing if there is one, or those of the
     folder itself, where all pictures are for training. Hidden and system files are skipped.
@@ -157,7 +224,7 @@ def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
     Raises
     ------
     DataError
-        If there are no classes or no pictures, the test set has other classes, or a picture cannot be read.
+        If there are no classes or no pictures, or the test set has other classes.
     """
     root = files.check_folder(data_dir, "the images")
     train, test = _read_layout(root)
@@ -169,27 +236,15 @@ def load_folder(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
         )
     names = list(train.pictures)
     names = [names[position] for position in class_filter.select_indices(names)]
-    paths = [_list_labelled(part, names) for part in (train, test)]
-    (x_train, x_test), notes = read_pictures([[path for path, _ in part] for part in paths], class_filter.size)
-    y_train, y_test = (np.array([label for _, label in part], dtype=np.int64) for part in paths)
     missing = [name for name in names if test.pictures and name not in test.pictures]
-    return Dataset(
-        root.resolve().name,
-        x_train,
-        y_train,
-        x_test,
-        y_test,
-        len(names),
-        class_names=tuple(names),
-        sample_ids=_get_relative_paths(root, paths[0]),
-        notes=(
-            *train.describe_skipped(),
-            *(test.describe_skipped() if test.folder != train.folder else ()),
-            *notes,
-            *([f"no test pictures of: {_format_names(missing)}"] if missing else []),
-            *_describe_similar_names(names),
-        ),
+    notes = (
+        *train.describe_skipped(),
+        *(test.describe_skipped() if test.folder != train.folder else ()),
+        *([f"no test pictures of: {_format_names(missing)}"] if missing else []),
+        *_describe_similar_names(names),
     )
+    parts = [_list_labelled(part, names) for part in (train, test)]
+    return PictureList.make(root.resolve().name, root, parts, names, notes, class_filter.size)
 
 
 def _read_layout(root: Path) -> tuple[_Part, _Part]:
@@ -297,13 +352,13 @@ _WEBVISION_REMEDY = "unpack WebVision 1.0 there: info/, google/ and val_images_2
 _DEFAULT_SIZE = 128
 
 
-def load_webvision(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
-    """Load WebVision with the training images of Google, and its validation images as the test set.
+def list_webvision(data_dir: Path | None, class_filter: ClassFilter) -> PictureList:
+    """List WebVision's training images of Google, and its validation images as the test set.
 
     Raises
     ------
     DataError
-        If a list is missing or damaged, or an image cannot be read.
+        If a list is missing or damaged.
     """
     root = files.check_folder(data_dir, "webvision")
     names = _read_lines(root / "info" / "synsets.txt")
@@ -311,20 +366,8 @@ def load_webvision(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
     new_labels = {old: new for new, old in enumerate(classes)}
     train = _read_image_list(root / "info" / "train_filelist_google.txt", root, new_labels)
     test = _read_image_list(root / "info" / "val_filelist.txt", root / "val_images_256", new_labels)
-    size = class_filter.size or _DEFAULT_SIZE
-    (x_train, x_test), notes = read_pictures([[path for path, _ in part] for part in (train, test)], size)
-    y_train, y_test = (np.array([label for _, label in part], dtype=np.int64) for part in (train, test))
-    return Dataset(
-        "webvision",
-        x_train,
-        y_train,
-        x_test,
-        y_test,
-        len(classes),
-        class_names=tuple(names[position].strip() for position in classes),
-        sample_ids=_get_relative_paths(root, train),
-        notes=tuple(notes),
-    )
+    class_names = [names[position].strip() for position in classes]
+    return PictureList.make("webvision", root, (train, test), class_names, (), class_filter.size or _DEFAULT_SIZE)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """The ``npz`` and ``features`` data sets: images, or vectors, and labels as arrays of one file, under usual names."""
 
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mild_trainer.data import class_labels, feature_arrays, files, pixels
@@ -139,6 +141,25 @@ def load_features(path: Path | None, class_filter: ClassFilter) -> Dataset:
         are not finite or all constant, or labels cannot be read in only one way.
     """
     return _load(_VECTORS, path, class_filter)
+
+
+def holds_features(path: Path) -> bool:
+    """Return whether an ``.npz`` file holds floats of shape (n, n_features), and no images; False if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = [_read_header(archive, name) for name in archive.namelist()]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
+    are_floats = any(n_axes == 2 and dtype.kind == "f" for n_axes, dtype in arrays)
+    return are_floats and all(n_axes <= 2 for n_axes, _ in arrays)
+
+
+def _read_header(archive: zipfile.ZipFile, name: str) -> tuple[int, np.dtype[Any]]:
+    """Return the number of axes and the type of an array in an ``.npz`` file, without reading it."""
+    with archive.open(name) as file:
+        read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return len(shape), dtype
 
 
 def _load(form: _Format, path: Path | None, class_filter: ClassFilter) -> Dataset:

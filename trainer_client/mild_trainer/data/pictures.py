@@ -47,11 +47,86 @@ def _is_deep_mode(mode: str) -> bool:
     return mode in ("I", "F") or mode.startswith("I;")
 
 
-def read_pictures(parts: Sequence[Sequence[Path]], side: int) -> tuple[list[NDArray[np.uint8]], list[str]]:
-    """Read the pictures of several parts of a data set as RGB in one size.
+@dataclass(slots=True)
+class PictureFiles:
+    """Pictures of one part of a data set, which are read when they are asked for.
 
-    Grey pictures of more than 8 bits are scaled alike (`ByteScale`), transparent ones are laid on white, turned ones
-    are brought upright, and of several frames the first is taken.
+    Attributes
+    ----------
+    paths
+        Their paths.
+    size
+        Width and height that they are brought to.
+    scale
+        Scale of grey pictures of more than 8 bits.
+    n_transparent
+        How many of those read so far were transparent.
+    """
+
+    paths: Sequence[Path]
+    size: tuple[int, int]
+    scale: ByteScale
+    n_transparent: int = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, positions: Sequence[int]) -> NDArray[np.uint8]:
+        """Return the pictures at `positions` in `paths` as RGB, shape (n, height, width, 3).
+
+        Raises
+        ------
+        DataError
+            If pictures cannot be read; the message names the first ones.
+        """
+        images = np.empty((len(positions), self.size[1], self.size[0], 3), dtype=np.uint8)
+
+        def read(path: Path) -> tuple[NDArray[np.uint8], bool]:
+            return _read_rgb(path, self.size, self.scale)
+
+        for i, (pixels, is_transparent) in enumerate(_iter_readable([self.paths[p] for p in positions], read)):
+            images[i] = pixels
+            self.n_transparent += is_transparent
+        return images
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPictures:
+    """The pictures of all parts of a data set, of which the headers are read.
+
+    Attributes
+    ----------
+    parts
+        The pictures of each part.
+    headers
+        Those of all parts.
+    size_note
+        What size they are brought to, in a sentence for people; empty if they keep theirs.
+    """
+
+    parts: tuple[PictureFiles, ...]
+    headers: Sequence[_Header]
+    size_note: str
+
+    def describe_conversions(self) -> list[str]:
+        """Return what was converted in the pictures read so far, in sentences for people."""
+        headers, scale = self.headers, self.parts[0].scale
+        counts = (
+            (sum(header.is_deep for header in headers), f"grey of more than 8 bits: {scale.text or '0..255 is kept'}"),
+            (sum(header.has_deep_colours for header in headers), "of 16-bit colours: the upper 8 bits are read"),
+            (sum(header.mode == "CMYK" for header in headers), "CMYK, and converted to RGB"),
+            (sum(part.n_transparent for part in self.parts), "transparent, and laid on white"),
+            (sum(header.is_animated for header in headers), "of several frames: the first is read"),
+        )
+        notes = [f"{count:,} of {len(headers):,} pictures are {what}" for count, what in counts if count]
+        return ([self.size_note] if self.size_note else []) + notes
+
+
+def open_pictures(parts: Sequence[Sequence[Path]], side: int) -> OpenedPictures:
+    """Read the headers of the pictures of several parts of a data set, and choose the size that all are brought to.
+
+    When they are read, grey pictures of more than 8 bits are scaled alike (`ByteScale`), transparent ones are laid on
+    white, turned ones are brought upright, and of several frames the first is taken.
 
     Parameters
     ----------
@@ -60,13 +135,6 @@ def read_pictures(parts: Sequence[Sequence[Path]], side: int) -> tuple[list[NDAr
     side
         Height and width that they are brought to; 0 keeps their size if all are alike and no side is longer than
         `DEFAULT_SIDE`, and else brings them to their median proportions within that.
-
-    Returns
-    -------
-    images
-        Shape (n, height, width, 3) for each part.
-    notes
-        What was converted, in sentences for people.
 
     Raises
     ------
@@ -77,27 +145,7 @@ def read_pictures(parts: Sequence[Sequence[Path]], side: int) -> tuple[list[NDAr
     headers = _read_all(paths, _read_header)
     size, size_note = _choose_size([header.size for header in headers], side)
     scale = _find_scale([path for path, header in zip(paths, headers, strict=True) if header.is_deep])
-    n_transparent = 0
-    images = []
-    for part in parts:
-        content = np.empty((len(part), size[1], size[0], 3), dtype=np.uint8)
-
-        def read(path: Path) -> tuple[NDArray[np.uint8], bool]:
-            return _read_rgb(path, size, scale)
-
-        for i, (pixels, is_transparent) in enumerate(_iter_readable(part, read)):
-            content[i] = pixels
-            n_transparent += is_transparent
-        images.append(content)
-    counts = (
-        (sum(header.is_deep for header in headers), f"grey of more than 8 bits: {scale.text or '0..255 is kept'}"),
-        (sum(header.has_deep_colours for header in headers), "of 16-bit colours: the upper 8 bits are read"),
-        (sum(header.mode == "CMYK" for header in headers), "CMYK, and converted to RGB"),
-        (n_transparent, "transparent, and laid on white"),
-        (sum(header.is_animated for header in headers), "of several frames: the first is read"),
-    )
-    notes = [f"{count:,} of {len(paths):,} pictures are {what}" for count, what in counts if count]
-    return images, ([size_note] if size_note else []) + notes
+    return OpenedPictures(tuple(PictureFiles(part, size, scale) for part in parts), headers, size_note)
 
 
 def _choose_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[tuple[int, int], str]:

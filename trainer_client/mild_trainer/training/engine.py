@@ -36,17 +36,7 @@ class ComputeContext:
         """
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        available: dict[DeviceName, bool] = {
-            "cuda": torch.cuda.is_available(),
-            "mps": torch.backends.mps.is_available(),
-            "cpu": True,
-        }
-        name = settings.device
-        if name == "auto":
-            name = next(candidate for candidate in available if available[candidate])
-        if not available[name]:
-            names = ", ".join(candidate for candidate in available if available[candidate])
-            raise ParameterError(f"device is {name} and torch finds only {names}; use one of those, or auto")
+        name = choose_device(settings.device)
         if name == "cuda":
             torch.set_float32_matmul_precision("high")
         _configure_algorithms(settings.deterministic)
@@ -70,6 +60,27 @@ class ComputeContext:
     def autocast(self) -> torch.autocast:
         """Return the context manager that sets the precision of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_cuda)
+
+
+def choose_device(name: DeviceName) -> DeviceName:
+    """Return the device of a name; ``auto`` is CUDA if it is available, else MPS, else the CPU.
+
+    Raises
+    ------
+    ParameterError
+        If the device is not available.
+    """
+    available: dict[DeviceName, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(candidate for candidate in available if available[candidate])
+    if not available[name]:
+        names = ", ".join(candidate for candidate in available if available[candidate])
+        raise ParameterError(f"device is {name} and torch finds only {names}; use one of those, or auto")
+    return name
 
 
 def _configure_algorithms(is_deterministic: bool) -> None:

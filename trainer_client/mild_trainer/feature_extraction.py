@@ -1,0 +1,188 @@
+"""Extraction of features: runs the images of a data set through a network, batch by batch, into a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from mild_client.commands import format_command
+from mild_trainer.data import ClassFilter, open_images
+from mild_trainer.data.feature_files import check_feature_path, write_features
+from mild_trainer.errors import DataError
+from mild_trainer.feature_models import FeatureModel, describe_failure, load_model, pool_features
+from mild_trainer.settings import DatasetName, DeviceName
+from mild_trainer.training.engine import choose_device
+
+DEFAULT_SIDE = 224
+"""Height and width of images for networks that say none: what most public ones were trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionOptions:
+    """What to extract features of, and how.
+
+    Attributes
+    ----------
+    dataset
+        Name of the data set.
+    data_dir
+        Its folder or file.
+    model
+        The network, as `load_model` takes it.
+    out
+        The ``.npz`` file to write.
+    classes, limit, seed
+        As those of a training.
+    image_size
+        Height and width that images are brought to; 0 for what the network says, else 224.
+    mean, std
+        What images are standardised by, as three numbers of the values 0..1; None for what the network says.
+    batch_size
+        Number of images at a time.
+    device, threads
+        Where to compute, and number of processor threads; 0 for torch's choice.
+    """
+
+    dataset: DatasetName
+    data_dir: Path | None
+    model: str
+    out: Path
+    classes: str = "all"
+    limit: int = 0
+    seed: int = 0
+    image_size: int = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    batch_size: int = 32
+    device: DeviceName = "auto"
+    threads: int = 0
+
+
+def extract_features(options: ExtractionOptions, console: Console) -> None:
+    """Write the features of a data set's images, and print what was read and written.
+
+    Images are read, and features written, in batches, so that only published data sets and ``.npz`` files are in memory
+    as a whole.
+
+    Raises
+    ------
+    DataError
+        If the data set or the network cannot be read, the network does not take the images, or what it gives are no
+        features.
+    TrainerError
+        If a library that the network needs is not installed.
+    ParameterError
+        If the device is not available.
+    """
+    check_feature_path(options.out)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(choose_device(options.device))
+    model = load_model(options.model, device)
+    side = options.image_size or model.side or DEFAULT_SIDE
+    source = open_images(options.dataset, options.data_dir, ClassFilter(options.classes, side)).take(
+        options.limit, options.seed
+    )
+    data = source.data
+    for note in data.notes:
+        console.print(note, highlight=False, soft_wrap=True)
+    mean, std = options.mean or model.mean, options.std or model.std
+    preparation = _Preparation(side, _to_channels(mean, device), _to_channels(std, device))
+    n_images = data.n_samples + len(data.y_test)
+    columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=n_images)
+
+        def iter_blocks() -> Iterator[tuple[str, NDArray[np.float32]]]:
+            for name, images in source.iter_batches(model.batch_size or options.batch_size):
+                yield name, compute_features(model, preparation(images), options.model)
+                progress.advance(task, len(images))
+
+        n_features = write_features(options.out, data, iter_blocks())
+    for note in source.describe_conversions():
+        console.print(note, highlight=False, soft_wrap=True)
+    test = f" and {len(data.y_test):,} test" if len(data.y_test) else ""
+    command = format_command("mild", "train", "--dataset", "features", "--data-dir", options.out)
+    console.print(
+        f"{options.out}: {n_features:,} features of {data.n_samples:,} training{test} images of {side}x{side} pixels. "
+        f"Next: {command}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@torch.inference_mode()
+def compute_features(model: FeatureModel, images: Tensor, name: str) -> NDArray[np.float32]:
+    """Return the features of standardised images, shape (n_images, n_features).
+
+    Networks that take one number of images only get copies of the last one; their features are left out.
+
+    Raises
+    ------
+    DataError
+        If the network does not take the images, or gives no features; `name` is its name in the message.
+    """
+    n_images = len(images)
+    if model.batch_size and n_images < model.batch_size:
+        images = torch.cat([images, images[-1:].expand(model.batch_size - n_images, -1, -1, -1)])
+    try:
+        outputs = model.compute(images)
+    except Exception as error:  # libraries and own networks raise anything
+        raise DataError(
+            f"--model {name} does not take images of shape {tuple(images.shape)} ({describe_failure(error)}); "
+            "give the --image-size that it was made for"
+        ) from error
+    features: NDArray[np.float32] = pool_features(outputs).cpu().numpy()
+    if len(features) != len(images):
+        raise DataError(
+            f"--model {name} gives {len(features)} rows for {len(images)} images; make it return one for each"
+        )
+    return features[:n_images]
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """Brings images to the size that a network takes, and standardises them."""
+
+    side: int
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return images (n, height, width, 1 or 3) as floats (n, 3, side, side) on the device."""
+        values = torch.from_numpy(images).to(self.mean.device).permute(0, 3, 1, 2).float() / 255
+        if values.shape[1] not in (1, 3):
+            raise DataError(f"images have {values.shape[1]} channels; save them as grey ones or as RGB")
+        if values.shape[2:] != (self.side, self.side):
+            values = torch.nn.functional.interpolate(values, self.side, mode="bicubic", antialias=True).clamp(0, 1)
+        return (values.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+
+def _to_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return a number for each channel as a tensor that broadcasts over images."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def parse_channels(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Return one number, or three with commas between them, as three; None for None.
+
+    Raises
+    ------
+    DataError
+        If the text is something else.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(np.isfinite(values)):
+        raise DataError(f"{option} is {text!r}; give one number, or one for red, green and blue: 0.485,0.456,0.406")
+    return values * (3 // len(values))
