@@ -89,7 +89,7 @@ def attainable(truth: Truth, way: Way, n_samples: int) -> tuple[float, float, fl
     cell = likelihood(np.log(mixture.scales)[None, :, None], np.log(mixture.shapes)[None, :, None])
     by_weight = cell.value[0, 1] - cell.value[0, 0]
     of_each = mixture.weights[:, None]
-    jacobian = np.concatenate((by_weight[None], of_each * cell.a[0], of_each * cell.k[0]))
+    jacobian = np.concatenate((by_weight[None], *(of_each * slope[0] for slope in cell.first)))
     information = n_samples * (jacobian / np.maximum(mixture.densities.sum(axis=0), TINY)) @ jacobian.T
     unit = np.sqrt(np.maximum(information.diagonal(), TINY))
     variances = np.linalg.pinv(information / np.outer(unit, unit), rcond=1e-13, hermitian=True).diagonal() / unit**2

@@ -16,6 +16,9 @@ from mild_core.errors import BitmapLengthError, SampleIndexError, TrailingBitsEr
 Bitmap: TypeAlias = NDArray[np.uint8]
 """Packed bits, shape (n_bytes,) for one epoch or (n_epochs, n_bytes) for a round."""
 
+_POPCOUNT_WORDS = 1 << 14
+"""64-bit words of the bitmaps whose bits are counted by one call, which fit the cache."""
+
 
 def n_bytes(n_samples: int) -> int:
     """Return the number of bytes of a bitmap of `n_samples` samples."""
@@ -38,6 +41,25 @@ def popcount(bitmap: Bitmap) -> int:
     n_word_bytes = flat.size // 8 * 8  # a 64-bit word is counted as fast as a byte
     words, rest = flat[:n_word_bytes].view(np.uint64), flat[n_word_bytes:]
     return int(np.bitwise_count(words).sum(dtype=np.int64) + np.bitwise_count(rest).sum(dtype=np.int64))
+
+
+def popcount_rows(bitmaps: Bitmap, mask: Bitmap) -> NDArray[np.int64]:
+    """Count the set bits of every bitmap among those of a mask, shape (n_rows,).
+
+    Parameters
+    ----------
+    bitmaps, mask
+        Shapes (n_rows, n_bytes) and (n_bytes,).
+    """
+    counts = np.zeros(len(bitmaps), dtype=np.int64)
+    n_words = -(-mask.size // 8)  # a 64-bit word is counted as fast as a byte
+    n_rows = max(_POPCOUNT_WORDS // max(n_words, 1), 1)
+    words = np.zeros((min(n_rows, len(bitmaps)), n_words), dtype=np.uint64)
+    for start in range(0, len(bitmaps), n_rows):
+        rows = bitmaps[start : start + n_rows]
+        np.bitwise_and(rows, mask, out=words[: len(rows)].view(np.uint8)[:, : mask.size])
+        np.bitwise_count(words[: len(rows)]).sum(axis=1, dtype=np.int64, out=counts[start : start + n_rows])
+    return counts
 
 
 def full(n_samples: int) -> Bitmap:

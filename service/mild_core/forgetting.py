@@ -101,9 +101,12 @@ def count_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> tup
     n_memorised = n_observed = 0
     for bits in rounds:
         members = samples if bits.members is None else samples & bits.members
-        for epoch in range(bits.n_epochs - quarter_length(bits.n_epochs), bits.n_epochs):
-            n_memorised += bitmap.popcount(bits.correct[epoch] & members)
-            n_observed += bitmap.popcount(members if bits.observed is None else bits.observed[epoch] & members)
+        last = slice(bits.n_epochs - quarter_length(bits.n_epochs), None)
+        n_memorised += int(bitmap.popcount_rows(bits.correct[last], members).sum())
+        if bits.observed is None:
+            n_observed += quarter_length(bits.n_epochs) * bitmap.popcount(members)
+        else:
+            n_observed += int(bitmap.popcount_rows(bits.observed[last], members).sum())
     return n_memorised, n_observed
 
 

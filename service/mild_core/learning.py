@@ -66,14 +66,13 @@ def count_learning(bits: RoundBits, counts: LateDynamics | None = None) -> Learn
     samples = bitmap.full(bits.n_samples) if bits.members is None else bits.members
     if bits.planted is not None:
         samples = samples & ~bits.planted
-    n_known, n_observed = (np.zeros(bits.n_epochs, dtype=np.int64) for _ in range(2))
-    for epoch in range(bits.n_epochs):
-        if bits.observed is not None:
-            n_observed[epoch] = bitmap.popcount(samples & bits.observed[epoch])
-        if bits.observed is not None or epoch >= bits.n_epochs - _count_trend_epochs(bits.n_epochs):
-            n_known[epoch] = bitmap.popcount(samples & bits.correct[epoch])
     if bits.observed is None:
-        n_observed[:] = bitmap.popcount(samples)
+        n_observed = np.full(bits.n_epochs, bitmap.popcount(samples), dtype=np.int64)
+        n_known = np.zeros(bits.n_epochs, dtype=np.int64)
+        last = slice(max(bits.n_epochs - _count_trend_epochs(bits.n_epochs), 0), None)
+        n_known[last] = bitmap.popcount_rows(bits.correct[last], samples)
+    else:
+        n_observed, n_known = (bitmap.popcount_rows(rows, samples) for rows in (bits.observed, bits.correct))
     is_counted = bitmap.unpack(samples, bits.n_samples)
     is_seen = is_counted & (counts.observed > 0)
     is_hard = is_counted & (counts.misclassified > counts.memorised)
@@ -82,8 +81,8 @@ def count_learning(bits: RoundBits, counts: LateDynamics | None = None) -> Learn
         n_observed,
         n_unlearnt=int(np.count_nonzero(is_seen & (counts.memorised == 0))),
         n_seen=int(np.count_nonzero(is_seen)),
-        n_memorised=int(counts.late_memorised.sum(where=is_hard, dtype=np.int64)),
-        n_forgotten=int(counts.late_forgotten.sum(where=is_hard, dtype=np.int64)),
+        n_memorised=int((counts.late_memorised * is_hard).sum(dtype=np.int64)),
+        n_forgotten=int((counts.late_forgotten * is_hard).sum(dtype=np.int64)),
     )
 
 

@@ -29,6 +29,13 @@ def test_indices_and_popcount_describe_the_same_bits(bits: np.ndarray) -> None:
     assert (bitmap.from_indices(indices, bits.size) == packed).all()
 
 
+@pytest.mark.parametrize(("n_rows", "n_samples"), [(0, 9), (5, 3), (5, 64), (5, 131), (40, 65_000)])
+def test_rows_are_counted_like_single_bitmaps(n_rows: int, n_samples: int) -> None:
+    bits = np.random.default_rng(0).random((n_rows + 1, n_samples)) < 0.5
+    rows, mask = bitmap.pack(bits[:-1]), bitmap.pack(bits[-1])
+    assert bitmap.popcount_rows(rows, mask).tolist() == [bitmap.popcount(row & mask) for row in rows]
+
+
 @pytest.mark.parametrize("n_samples", [1, 7, 8, 9, 64])
 def test_full_sets_every_sample_and_passes_its_own_check(n_samples: int) -> None:
     full = bitmap.full(n_samples)

@@ -36,6 +36,19 @@ _BATCH = 64
 """Number of groups that are fitted at once, which bounds the memory for their cells."""
 _TAIL_START = 0.1
 """Tail weight ``q`` of every starting point."""
+_SIGNS = np.array([-1.0, 1.0])
+"""Signs of the derivatives of both weights by ``logit w``, in units of their product."""
+_ENTRIES = np.array(
+    [
+        [1, 2, 3, 4, 5, 12],
+        [2, 6, 0, 10, 0, 13],
+        [3, 0, 7, 0, 11, 14],
+        [4, 10, 0, 8, 0, 15],
+        [5, 0, 11, 0, 9, 16],
+        [12, 13, 14, 15, 16, 17],
+    ]
+)
+"""Distinct entries of the matrix of second derivatives by ``theta``; 0 stands for none."""
 _STARTS: tuple[tuple[float, float, float], ...] = (
     # weight of the noisy component, clean scale, noisy scale (in epochs of E)
     (0.2, 0.1, 0.9),
@@ -239,43 +252,45 @@ class _FitProblem:
         if self.checked_counts is not None:  # the component of checked samples is known
             counts = np.maximum(counts - self.checked_counts.sum(axis=0), 0.0)
 
+        prior_fisher = np.diag(self.precision)
+
         def objective(theta: Floats, problems: NDArray[np.intp]) -> QuadraticModel:
             likelihoods = self.likelihood(theta[:, 1:3, None], theta[:, 3:5, None])
             by_tail: TailDerivatives | None = None
             if self.tails is not None:
                 likelihoods, by_tail = differentiate_tailed(likelihoods, self.tails, theta[:, 5])
-            weight = np.stack((expit(-theta[:, 0]), expit(theta[:, 0])), axis=1)[:, :, None]
-            mixed = (weight * likelihoods.value).sum(axis=1) + _FLOOR
-            weight_product = weight[:, 0] * weight[:, 1]
-            by_logit = weight_product * (likelihoods.value[:, 1] - likelihoods.value[:, 0])
-            columns = [by_logit[:, None], weight * likelihoods.a, weight * likelihoods.k]
+            weight = np.stack((expit(-theta[:, 0]), expit(theta[:, 0])), axis=1)
+            mixed = (weight[:, :, None] * likelihoods.value).sum(axis=1) + _FLOOR
+            weight_product = weight[:, :1] * weight[:, 1:]
+            jacobian = np.empty((*theta.shape, mixed.shape[1]))
+            by_logit = jacobian[:, 0]
+            np.multiply(weight_product, likelihoods.value[:, 1] - likelihoods.value[:, 0], out=by_logit)
+            np.multiply(weight[:, :, None], likelihoods.first[0], out=jacobian[:, 1:3])
+            np.multiply(weight[:, :, None], likelihoods.first[1], out=jacobian[:, 3:5])
             if by_tail is not None:
-                columns.append((weight * by_tail.s).sum(axis=1, keepdims=True))
-            jacobian = np.concatenate(columns, axis=1)
-            offset = theta - self.centre
+                np.sum(weight[:, :, None] * by_tail.s, axis=1, out=jacobian[:, 5])
+            offset, active_counts = theta - self.centre, counts[problems]
             prior_gradient = self.precision * offset
-            ratio = counts[problems] / mixed
-            value = 0.5 * (prior_gradient * offset).sum(axis=1) - (counts[problems] * np.log(mixed)).sum(axis=1)
+            ratio = active_counts / mixed
+            value = 0.5 * (prior_gradient * offset).sum(axis=1) - (active_counts * np.log(mixed)).sum(axis=1)
             gradient = prior_gradient - (jacobian @ ratio[:, :, None])[:, :, 0]
-            fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + np.diag(self.precision)
-            hessian = fisher - _sum_second_derivatives(
-                likelihoods, by_tail, weight[:, :, 0], weight_product, by_logit, ratio
-            )
+            fisher = (jacobian * (ratio / mixed)[:, None]) @ jacobian.swapaxes(1, 2) + prior_fisher
+            hessian = fisher - _sum_second_derivatives(likelihoods, by_tail, weight, weight_product, by_logit, ratio)
             if self.checked_counts is not None:
                 terms = _compute_checked_terms(likelihoods, by_tail, self.checked_counts)
                 for total, term in zip((value, gradient, fisher, hessian), terms, strict=True):
                     total += term
                 clean, noisy = self.checked_counts.sum(axis=1)
                 value -= clean * log_expit(-theta[:, 0]) + noisy * log_expit(theta[:, 0])
-                gradient[:, 0] += clean * weight[:, 1, 0] - noisy * weight[:, 0, 0]
+                gradient[:, 0] += clean * weight[:, 1] - noisy * weight[:, 0]
                 fisher[:, 0, 0] += (clean + noisy) * weight_product[:, 0]
                 hessian[:, 0, 0] += (clean + noisy) * weight_product[:, 0]
-            curvature = np.einsum("bii->bi", fisher)
+            n_active = n_samples[problems, None]
             return QuadraticModel(
-                *(
-                    part / n_samples[problems].reshape(-1, *[1] * (part.ndim - 1))
-                    for part in (value, gradient, hessian, curvature)
-                )
+                value / n_active[:, 0],
+                gradient / n_active,
+                hessian / n_active[:, None],
+                np.einsum("bii->bi", fisher) / n_active,
             )
 
         return objective
@@ -317,31 +332,35 @@ def _sum_second_derivatives(
 ) -> Floats:
     """Sum the second derivatives of the mixed likelihood over all cells, weighted by `ratio`.
 
-    The result has the shape (n_problems, n_parameters, n_parameters).
+    Parameters
+    ----------
+    likelihoods, by_tail
+        Derivatives of both components.
+    weight, weight_product
+        Shapes (n_problems, 2) and (n_problems, 1), the weights of the components and their product.
+    by_logit, ratio
+        Shape (n_problems, n_cells) each, derivative of the mixed likelihood by ``logit w``, and factor of each cell.
+
+    Returns
+    -------
+    Floats
+        Shape (n_problems, n_parameters, n_parameters).
     """
-    n_parameters = 5 if by_tail is None else 6
-    a, k, aa, ak, kk = (
-        (part @ ratio[:, :, None])[:, :, 0]
-        for part in (likelihoods.a, likelihoods.k, likelihoods.aa, likelihoods.ak, likelihoods.kk)
-    )
-    total = np.zeros((len(ratio), n_parameters, n_parameters))
-    total[:, 0, 0] = (weight[:, 0] - weight[:, 1]) * (by_logit * ratio).sum(axis=1)
-    total[:, 0, 1:3] = total[:, 1:3, 0] = weight_product * [-1.0, 1.0] * a
-    total[:, 0, 3:5] = total[:, 3:5, 0] = weight_product * [-1.0, 1.0] * k
-    for component in (0, 1):
-        scale, shape = 1 + component, 3 + component
-        total[:, scale, scale] = weight[:, component] * aa[:, component]
-        total[:, scale, shape] = total[:, shape, scale] = weight[:, component] * ak[:, component]
-        total[:, shape, shape] = weight[:, component] * kk[:, component]
+    n_problems, column = len(ratio), ratio[:, :, None]
+    # The distinct entries of the matrix, as `_ENTRIES` counts them.
+    entries = np.zeros((n_problems, 12 if by_tail is None else 18))
+    entries[:, 1] = (weight[:, 0] - weight[:, 1]) * (by_logit * ratio).sum(axis=1)
+    sums = (likelihoods.parts[1:] @ column)[..., 0]
+    pairs = entries[:, 2:12].reshape(n_problems, 5, 2).swapaxes(0, 1)
+    np.multiply(weight_product * _SIGNS, sums[:2], out=pairs[:2])
+    np.multiply(weight, sums[2:], out=pairs[2:])
     if by_tail is not None:
-        s, sa, sk, ss = (
-            (part @ ratio[:, :, None])[:, :, 0] for part in (by_tail.s, by_tail.sa, by_tail.sk, by_tail.ss)
-        )
-        total[:, 0, 5] = total[:, 5, 0] = weight_product[:, 0] * (s[:, 1] - s[:, 0])
-        total[:, 5, 1:3] = total[:, 1:3, 5] = weight * sa
-        total[:, 5, 3:5] = total[:, 3:5, 5] = weight * sk
-        total[:, 5, 5] = (weight * ss).sum(axis=1)
-    return total
+        tail_sums = (by_tail.parts @ column)[..., 0]
+        entries[:, 12] = weight_product[:, 0] * (tail_sums[0, :, 1] - tail_sums[0, :, 0])
+        entries[:, 13:15], entries[:, 15:17] = weight * tail_sums[1:3]
+        entries[:, 17] = (weight * tail_sums[3]).sum(axis=1)
+    n_parameters = 5 if by_tail is None else 6
+    return entries[:, _ENTRIES[:n_parameters, :n_parameters]]
 
 
 def _compute_checked_terms(
@@ -354,15 +373,13 @@ def _compute_checked_terms(
     value = -(checked_counts * np.log(likelihood)).sum(axis=(1, 2))
     gradient = np.zeros((n_problems, n_parameters))
     fisher, hessian = (np.zeros((n_problems, n_parameters, n_parameters)) for _ in range(2))
-    first_parts = [likelihoods.a, likelihoods.k]
-    second_parts = [[likelihoods.aa, likelihoods.ak], [likelihoods.ak, likelihoods.kk]]
+    first_parts = [*likelihoods.first]
+    aa, kk, ak = likelihoods.second
+    second_parts = [[aa, ak], [ak, kk]]
     if by_tail is not None:
         first_parts.append(by_tail.s)
-        second_parts = [
-            [likelihoods.aa, likelihoods.ak, by_tail.sa],
-            [likelihoods.ak, likelihoods.kk, by_tail.sk],
-            [by_tail.sa, by_tail.sk, by_tail.ss],
-        ]
+        sa, sk = by_tail.mixed
+        second_parts = [[aa, ak, sa], [ak, kk, sk], [sa, sk, by_tail.ss]]
     for component in (0, 1):
         parameters = [1 + component, 3 + component, 5][: len(first_parts)]
         first = np.stack([part[:, component] for part in first_parts], axis=1)

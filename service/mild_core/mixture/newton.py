@@ -81,12 +81,13 @@ def minimise(objective: Objective, start: Floats, low: Floats, high: Floats) -> 
         damping[active] = np.where(is_better, np.maximum(damping[active] / 10, smallest), damping[active] * 10)
         improved = active[is_better]
         theta[improved], value[improved] = trial[is_better], candidate.value[is_better]
-        current = _choose_models(is_better, candidate, current)
+        current = candidate if is_better.all() else _choose_models(is_better, candidate, current)
         is_done = (is_better & (gain <= _TOLERANCE * (1 + np.abs(value[active])))) | (damping[active] > largest)
         if is_done.all():
             break
-        active = active[~is_done]
-        current = QuadraticModel(*(getattr(current, field.name)[~is_done] for field in fields(current)))
+        if is_done.any():
+            active = active[~is_done]
+            current = QuadraticModel(*(getattr(current, field.name)[~is_done] for field in fields(current)))
     return theta, value
 
 

@@ -22,20 +22,33 @@ _SHARE = np.array([1.0, 0.5])[:, None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TailDerivatives:
-    """Derivatives of both components by ``s = logit q``, each of shape (n_problems, 2, n_cells).
+    """Derivatives of both components by ``s = logit q``.
 
     Attributes
     ----------
-    s, ss
-        First and second derivative by ``s``.
-    sa, sk
-        Mixed derivatives with ``log a`` and ``log k`` of the same component.
+    parts
+        Shape (4, n_problems, 2, n_cells): first derivative by ``s``, mixed ones with ``log a`` and ``log k`` of the
+        same component, and second one by ``s``.
     """
 
-    s: Floats
-    sa: Floats
-    sk: Floats
-    ss: Floats
+    parts: Floats
+
+    @property
+    def s(self) -> Floats:
+        """The first derivative by ``s``, shape (n_problems, 2, n_cells)."""
+        first: Floats = self.parts[0]
+        return first
+
+    @property
+    def mixed(self) -> Floats:
+        """The mixed derivatives with ``log a`` and ``log k``, shape (2, n_problems, 2, n_cells)."""
+        return self.parts[1:3]
+
+    @property
+    def ss(self) -> Floats:
+        """The second derivative by ``s``, shape (n_problems, 2, n_cells)."""
+        second: Floats = self.parts[3]
+        return second
 
 
 def compute_tail_masses(n_bins: int) -> Floats:
@@ -57,8 +70,10 @@ def differentiate_tailed(cell: Derivatives, tails: Floats, logit_q: Floats) -> t
     """Add the tails to the Weibulls' likelihoods, with derivatives; `logit_q` of shape (n_problems,)."""
     q = expit(logit_q)[:, None, None]
     rest, slope = 1 - _SHARE * q, _SHARE * q * (1 - q)
-    first = slope * (tails - cell.value)
-    by_tail = TailDerivatives(s=first, sa=-slope * cell.a, sk=-slope * cell.k, ss=first * (1 - 2 * q))
-    value = rest * cell.value + _SHARE * q * tails
-    tailed = Derivatives(value, *(rest * part for part in (cell.a, cell.k, cell.aa, cell.ak, cell.kk)))
-    return tailed, by_tail
+    by_tail = np.empty((4, *cell.value.shape))
+    np.multiply(slope, tails - cell.value, out=by_tail[0])
+    np.multiply(-slope, cell.first, out=by_tail[1:3])
+    np.multiply(by_tail[0], 1 - 2 * q, out=by_tail[3])
+    parts = rest * cell.parts
+    parts[0] += _SHARE * q * tails
+    return Derivatives(parts), TailDerivatives(by_tail)

@@ -24,7 +24,7 @@ broadcast them; the likelihoods take both in shape (n_problems, 2, 1).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -42,14 +42,34 @@ _LOG_U = (-700.0, 10.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Derivatives:
-    """Value, first and second derivatives of a function by ``log a`` and ``log k``, each of shape (..., n_points)."""
+    """Value, first and second derivatives of a function by ``log a`` and ``log k``.
 
-    value: Floats
-    a: Floats
-    k: Floats
-    aa: Floats
-    ak: Floats
-    kk: Floats
+    They are one array: with a few hundred points, calls of numpy cost more than their arithmetic.
+
+    Attributes
+    ----------
+    parts
+        Shape (6, ..., n_points): value, first derivatives by ``log a`` and ``log k``, second ones by either twice, and
+        mixed one.
+    """
+
+    parts: Floats
+
+    @property
+    def value(self) -> Floats:
+        """The function, shape (..., n_points)."""
+        value: Floats = self.parts[0]
+        return value
+
+    @property
+    def first(self) -> Floats:
+        """The first derivatives by ``log a`` and by ``log k``, shape (2, ..., n_points)."""
+        return self.parts[1:3]
+
+    @property
+    def second(self) -> Floats:
+        """The second derivatives by either twice, and the mixed one, shape (3, ..., n_points)."""
+        return self.parts[3:]
 
 
 def compute_log_cumulative_hazard(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Floats:
@@ -66,16 +86,17 @@ def compute_cdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats)
     """Compute the distribution function ``F(x)`` with its derivatives."""
     log_u = compute_log_cumulative_hazard(log_x, log_scale, log_shape)
     u, shape = np.exp(log_u), np.exp(log_shape)
-    us = u * np.exp(-u)
-    slope = 1.0 + log_u * (1.0 - u)
-    return Derivatives(
-        value=-np.expm1(-u),
-        a=-shape * us,
-        k=log_u * us,
-        aa=shape * shape * us * (1.0 - u),
-        ak=-shape * us * slope,
-        kk=log_u * us * slope,
-    )
+    us, rest = u * np.exp(-u), 1.0 - u
+    parts = np.empty((6, *u.shape))
+    value, a, k, aa, kk, ak = parts
+    np.negative(np.expm1(-u), out=value)
+    np.multiply(-shape, us, out=a)
+    np.multiply(log_u, us, out=k)
+    np.multiply(shape * shape * us, rest, out=aa)
+    slope = 1.0 + log_u * rest
+    np.multiply(k, slope, out=kk)
+    np.multiply(a, slope, out=ak)
+    return Derivatives(parts)
 
 
 def compute_pdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats) -> Derivatives:
@@ -84,14 +105,15 @@ def compute_pdf_derivatives(log_x: Floats, log_scale: Floats, log_shape: Floats)
     u, shape = np.exp(log_u), np.exp(log_shape)
     f = np.exp(log_shape - log_x + log_u - u)
     slope = 1.0 + log_u * (1.0 - u)
-    return Derivatives(
-        value=f,
-        a=f * shape * (u - 1.0),
-        k=f * slope,
-        aa=f * shape * shape * ((u - 1.0) ** 2 - u),
-        ak=f * shape * ((u - 1.0) * (slope + 1.0) + log_u * u),
-        kk=f * (slope**2 + log_u * (1.0 - u) - log_u * log_u * u),
+    parts = (
+        f,
+        f * shape * (u - 1.0),
+        f * slope,
+        f * shape * shape * ((u - 1.0) ** 2 - u),
+        f * (slope**2 + log_u * (1.0 - u) - log_u * log_u * u),
+        f * shape * ((u - 1.0) * (slope + 1.0) + log_u * u),
     )
+    return Derivatives(np.stack(parts))
 
 
 Likelihood: TypeAlias = Callable[[Floats, Floats], Derivatives]
@@ -164,24 +186,21 @@ def _make_mass_likelihood(n_bins: int, *, open_top: bool) -> Likelihood:
     log_edges = _compute_log_edges(n_bins)
 
     def likelihood(log_scale: Floats, log_shape: Floats) -> Derivatives:
-        below = compute_cdf_derivatives(log_edges, log_scale, log_shape)
+        below = compute_cdf_derivatives(log_edges, log_scale, log_shape).parts
         if open_top:
-            below.value[..., -1] = 1.0
-            for slope in (below.a, below.k, below.aa, below.ak, below.kk):
-                slope[..., -1] = 0.0
+            below[0, ..., -1], below[1:, ..., -1] = 1.0, 0.0
         # The quotient rule on F(j + 1) - F(j) over the probability of all bins together, F(E + 1).
-        inside, a, k = (v[..., -1:] for v in (below.value, below.a, below.k))
-        mass = np.diff(below.value) / inside
-        by_a = (np.diff(below.a) - mass * a) / inside
-        by_k = (np.diff(below.k) - mass * k) / inside
-        return Derivatives(
-            value=mass,
-            a=by_a,
-            k=by_k,
-            aa=(np.diff(below.aa) - 2 * by_a * a - mass * below.aa[..., -1:]) / inside,
-            ak=(np.diff(below.ak) - by_a * k - by_k * a - mass * below.ak[..., -1:]) / inside,
-            kk=(np.diff(below.kk) - 2 * by_k * k - mass * below.kk[..., -1:]) / inside,
-        )
+        parts, total = below[..., 1:] - below[..., :-1], below[..., -1:]
+        mass, first, second = parts[0], parts[1:3], parts[3:]
+        mass /= total[0]
+        first -= mass * total[1:3]
+        first /= total[0]
+        second[:2] -= 2 * first * total[1:3]
+        second[2] -= first[0] * total[2]
+        second[2] -= first[1] * total[1]
+        second -= mass * total[3:]
+        second /= total[0]
+        return Derivatives(parts)
 
     return likelihood
 
@@ -190,8 +209,7 @@ def _sum_over_bins(cell_likelihood: Floats, likelihood: Likelihood) -> Likelihoo
     """Create the likelihood of the cells from the likelihood of the bins, by a sum over the bins."""
 
     def likelihood_of_cells(log_scale: Floats, log_shape: Floats) -> Derivatives:
-        bins = likelihood(log_scale, log_shape)
-        return Derivatives(*(getattr(bins, field.name) @ cell_likelihood.T for field in fields(bins)))
+        return Derivatives(likelihood(log_scale, log_shape).parts @ cell_likelihood.T)
 
     return likelihood_of_cells
 

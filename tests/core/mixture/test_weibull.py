@@ -31,12 +31,13 @@ def test_derivatives_agree_with_finite_differences(scale: float, shape: float, f
     log_x, (a, k), h = np.log(POINTS[1:]), logs(scale, shape), 1e-6
     here, right, left = formula(log_x, a, k), formula(log_x, a + h, k), formula(log_x, a - h, k)
     up, down = formula(log_x, a, k + h), formula(log_x, a, k - h)
+    aa, kk, ak = here.second
     for exact, after, before in (
-        (here.a, right.value, left.value),
-        (here.k, up.value, down.value),
-        (here.aa, right.a, left.a),
-        (here.ak, up.a, down.a),
-        (here.ak, right.k, left.k),
-        (here.kk, up.k, down.k),
+        (here.first[0], right.value, left.value),
+        (here.first[1], up.value, down.value),
+        (aa, right.first[0], left.first[0]),
+        (ak, up.first[0], down.first[0]),
+        (ak, right.first[1], left.first[1]),
+        (kk, up.first[1], down.first[1]),
     ):
         np.testing.assert_allclose(exact, (after - before) / (2 * h), rtol=1e-4, atol=1e-6)
