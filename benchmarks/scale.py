@@ -291,7 +291,8 @@ def fit_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float
 
 def write_table(kept: Mapping[str, Any]) -> list[str]:
     """Write the tables; return what misses a bar."""
-    lines = ["# Growth", "", kept["about"], ""]
+    load = ", ".join(f"{number} of `{part}`" for part, number in kept.get("load", {}).items())
+    lines = ["# Growth", "", f"{kept['about']} Load averages at the end: {load or 'not kept'}.", ""]
     growth = sorted(kept["growth"].values(), key=lambda r: (r["executor"], r["observed"], r["epochs"], r["samples"]))
     missed = check_growth(growth) + check_small(kept["small"])
     if growth:
@@ -390,8 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kept["about"] = (
         f"`python -m benchmarks.scale growth`, `engines` and `small`, each run once or more; {cores} shared cores, "
         f"{machine('numpy', 'fastapi', 'redis', 'distributed')}; a service and an embedded store (fsynced always) in "
-        f"processes of their own, on loopback; the load average at the end was {os.getloadavg()[1]:.0f}. "
-        "Memory is the sum of the peaks (VmHWM) of the service and its workers."
+        "processes of their own, on loopback. Memory is the sum of the peaks (VmHWM) of the service and its workers."
     )
     sizes = [parse_number(text) for text in arguments.samples.split(",")]
     epochs = [int(text) for text in arguments.epochs.split(",")]
@@ -408,6 +408,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.part == "small":
         assert arguments.before is not None, "small runs are compared with --before"
         kept["small"] = measure_small(arguments.before, arguments.repeats)
+    if arguments.part != "table":
+        kept["load"] = {**kept.get("load", {}), arguments.part: round(os.getloadavg()[1])}
     path.write_text(json.dumps(kept, indent=1) + "\n")
     missed = write_table(kept)
     print("\n".join(missed))
