@@ -94,8 +94,11 @@ def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -
     return pack(bits)
 
 
-def get_sample_bits(bitmap: Bitmap, index: int) -> NDArray[np.bool_]:
-    """Return the bits of the sample `index` from bitmaps of shape (..., n_bytes), as booleans of shape (...)."""
+def get_sample_bits(bitmap: Bitmap, index: int | NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return the bits of one sample, or of several, from bitmaps of shape (..., n_bytes).
+
+    They are booleans of shape (...), or of shape (..., n) for indices of shape (n,).
+    """
     return (bitmap[..., index // 8] >> (7 - index % 8) & 1).astype(bool)
 
 

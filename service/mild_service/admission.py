@@ -266,9 +266,14 @@ class Account:
         self._shared: list[Account] = []
 
     @property
+    def n_bytes(self) -> int:
+        """Memory that this request has taken, without that of work that it shares."""
+        return self._memory + self._small_memory
+
+    @property
     def holds_memory(self) -> bool:
         """Whether this request, or work that it shares, has taken memory."""
-        return self._memory + self._small_memory > 0 or any(account.holds_memory for account in self._shared)
+        return self.n_bytes > 0 or any(account.holds_memory for account in self._shared)
 
     async def take_memory(self, n_bytes: int) -> None:
         """Take memory. A request that holds some does not wait for more, so that requests never wait for each other.
@@ -290,7 +295,7 @@ class Account:
     def take_memory_now(self, n_bytes: int) -> None:
         """Take memory without waiting. Raises as `take_memory`."""
         pool = self.admission.memory
-        total = self._memory + self._small_memory + n_bytes
+        total = self.n_bytes + n_bytes
         pool.check_possible(total)
         is_small = self.admission.is_small(total)
         pool.take_now(self.key, n_bytes, is_small)
@@ -298,7 +303,7 @@ class Account:
 
     def keep_memory(self, n_bytes: int) -> None:
         """Give back all memory but `n_bytes`."""
-        excess = self._memory + self._small_memory - n_bytes
+        excess = self.n_bytes - n_bytes
         for is_small, n_taken in ((False, self._memory), (True, self._small_memory)):
             if (returned := min(n_taken, max(excess, 0))) > 0:
                 excess -= returned
@@ -356,6 +361,20 @@ def keep_memory(n_bytes: int) -> None:
     """Give back what the current request has taken, but `n_bytes`."""
     if (account := current_account.get()) is not None:
         account.keep_memory(n_bytes)
+
+
+@asynccontextmanager
+async def hold_memory(n_bytes: int) -> AsyncIterator[None]:
+    """Context manager that takes memory for the current request during the block. Raises as `Account.take_memory`."""
+    account = current_account.get()
+    if account is None:
+        yield
+        return
+    await account.take_memory(n_bytes)
+    try:
+        yield
+    finally:
+        account.keep_memory(account.n_bytes - n_bytes)
 
 
 class Admission:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core import bitmap
 from mild_core.alarms import find_alarms, find_held_out_alarms
 from mild_core.audit import Audit
 from mild_core.draw import DrawChoice
@@ -133,7 +134,7 @@ class DrawProgress:
 
 def find_draw(run: Run, audit: Audit) -> DrawProgress | None:
     """Return the draw of a run's audit; None without one."""
-    if run.draw is None or audit.random_mask is None:
+    if run.draw is None or audit.random is None:
         return None
-    indices = np.flatnonzero(audit.random_mask)
-    return DrawProgress(run.draw, indices, audit.masks[0][indices])
+    indices = bitmap.first_indices(audit.random, audit.n_drawn)
+    return DrawProgress(run.draw, indices, bitmap.get_sample_bits(audit.known, indices))

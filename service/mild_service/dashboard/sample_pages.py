@@ -19,6 +19,7 @@ from mild_core.inspect.sample_table import (
     find_previous_positions,
 )
 from mild_core.results import Threshold
+from mild_service.admission import take_memory
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, redirect, render
@@ -47,10 +48,29 @@ async def plan_selection(page: PageState, selections: Selections) -> SelectionPl
     return await selections.plan(page.run, page.round.number, {})
 
 
-async def load_table(page: PageState, selections: Selections, tables: SampleTables) -> SelectionTable | None:
-    """Return the sample table of the selection that a page is about; None if its round has no epochs."""
+async def load_table(
+    page: PageState, selections: Selections, tables: SampleTables, n_bytes: int
+) -> SelectionTable | None:
+    """Return the sample table of the selection that a page is about; None if its round has no epochs.
+
+    Parameters
+    ----------
+    page, selections, tables
+        The page, and the sources of its selection and of the table.
+    n_bytes
+        Most memory per sample while the page is made of the table; it is taken for the request.
+
+    Raises
+    ------
+    MemoryExceeded, Overloaded
+        As `Account.take_memory`.
+    """
     plan = await plan_selection(page, selections)
-    return None if plan is None else await tables.get(plan)
+    if plan is None:
+        return None
+    selection_table = await tables.get(plan)
+    await take_memory(n_bytes * page.run.spec.num_samples)
+    return selection_table
 
 
 def allow_images(request: Request, run: Run) -> None:
@@ -114,6 +134,8 @@ def _to_float(value: np.float32) -> float | None:
 router = APIRouter(include_in_schema=False)
 
 PAGE_SIZE = 50
+LIST_BYTES = 7
+"""Most memory per sample while the samples of one page are found: masks, and the samples in another order."""
 _NUMBER = r"^(-?\d{1,9}(\.\d{1,6})?)?$"
 _RANGE = r"^(\d{1,9}(-\d{1,9})?)?$"
 _MAX_CLASSES = 1000
@@ -216,7 +238,7 @@ async def show_samples(
     if find and (index := await _find_sample(page.run, sample_ids, find.strip())) is not None:
         return redirect(request, link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round))
     context: dict[str, Any] = {**page.template_context(), "filters": filters, "find": find, "sample_page": None}
-    selection_table = await load_table(page, selections, tables)
+    selection_table = await load_table(page, selections, tables, LIST_BYTES)
     if selection_table is not None:
         allow_images(request, page.run)
         table = selection_table.table

@@ -17,6 +17,7 @@ from mild_core.inspect.histograms import (
     find_confusions,
 )
 from mild_core.types import RUN_ID_PATTERN
+from mild_service.admission import take_memory
 from mild_service.auth import hidden_run_error
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
@@ -35,6 +36,8 @@ from mild_service.web.dependencies import (
 router = APIRouter(include_in_schema=False)
 
 _MAP_COLUMNS, _MAP_ROWS = 36, 18
+MAP_BYTES, CLASSES_BYTES, COMPARISON_BYTES = 36, 36, 42
+"""Most memory per sample while the samples are counted by cell, by class, and by the scores of two selections."""
 
 
 @router.get("/ui/runs/{run_id}/map", response_class=HTMLResponse)
@@ -46,9 +49,9 @@ async def show_map(
 ) -> HTMLResponse:
     """Show the data map of the round's selection: misclassified epochs against transitions."""
     context = {**page.template_context(), "data_map": None}
-    selection_table = await load_table(page, selections, tables)
+    selection_table = await load_table(page, selections, tables, MAP_BYTES)
     if selection_table is not None:
-        data_map = build_data_map(selection_table.table, _MAP_COLUMNS, _MAP_ROWS)
+        data_map = await anyio.to_thread.run_sync(build_data_map, selection_table.table, _MAP_COLUMNS, _MAP_ROWS)
         context |= {
             "data_map": data_map,
             "n_epochs": selection_table.table.n_epochs,
@@ -90,6 +93,7 @@ async def show_classes(
     plan = await plan_selection(page, selections)
     if plan is not None:
         selection_table, labels = await tables.get(plan), await tables.get_labels(page.run)
+        await take_memory(CLASSES_BYTES * page.run.spec.num_samples)
         context["started"] = True
         if labels is not None:
             rows = await anyio.to_thread.run_sync(_build_class_rows, selection_table, labels)
@@ -178,7 +182,7 @@ async def show_comparison(
         number = page.round.number - 1
     if number is None or number >= 0:
         first = await load_page_state(runs, other or page.run.run_id, number)
-        before, after = [await load_table(state, selections, tables) for state in (first, page)]
+        before, after = [await load_table(state, selections, tables, COMPARISON_BYTES // 2) for state in (first, page)]
         context["first"] = first
         if before is not None and after is not None:
             allow_images(request, page.run)

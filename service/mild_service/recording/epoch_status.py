@@ -9,6 +9,7 @@ import numpy as np
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.fields import describe
+from mild_service.admission import hold_memory
 from mild_service.config import Settings
 from mild_service.errors import StoreDamaged, StoreUnavailable
 from mild_service.limits import check_position
@@ -20,6 +21,8 @@ EpochState: TypeAlias = Literal["absent", "partial", "committed"]
 _MAX_LISTED = 100
 """Maximum number of missing samples, and of missing ranges, in a status."""
 _ATTEMPTS = 20
+_STATUS_COPIES = 17
+"""Bitmaps that are in memory while the status of an epoch is read and computed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,8 +103,15 @@ class StatusReader:
             If committed bits are missing or damaged in the store.
         StoreUnavailable
             If the epoch was changed during every attempt to read it.
+        MemoryExceeded, Overloaded
+            As `Account.take_memory`.
         """
         check_position(self._settings, number, epoch)
+        async with hold_memory(_STATUS_COPIES * bitmap.n_bytes(run.spec.num_samples)):
+            return await self._read_status(run, number, epoch)
+
+    async def _read_status(self, run: Run, number: int, epoch: int) -> EpochStatus:
+        """Read the bits of an epoch and compute its status, again if it was changed in the meantime."""
         damaged_record: Epoch | None = None
         for _ in range(_ATTEMPTS):
             round_ = await self.read_round(run, number)

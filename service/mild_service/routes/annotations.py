@@ -1,19 +1,21 @@
 """Annotations of a run: ``/runs/{run_id}/labels``, ``/runs/{run_id}/audit`` and ``/runs/{run_id}/planted``."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from mild_core import bitmap
 from mild_core.audit import Audit, AuditChange
 from mild_core.draw import DRAW_SIZE
 from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError, SampleIndexError, TrailingBitsError
 from mild_core.types import SelectionOptions
+from mild_service.admission import take_memory
 from mild_service.config import Settings
 from mild_service.errors import (
     BodyTooLarge,
@@ -37,7 +39,7 @@ from mild_service.errors import (
 )
 from mild_service.models import Run
 from mild_service.selecting.audit_draws import DrawOutcome
-from mild_service.web import bodies, media_types, sample_sets
+from mild_service.web import bodies, media_types, responses, sample_sets
 from mild_service.web.bodies import DocumentRoute, IntegerList, MarkList, RequestModel, WholeNumber
 from mild_service.web.dependencies import (
     Attempt,
@@ -155,6 +157,9 @@ class PlantedDetail(BaseModel):
     num_planted: int
     indices: list[int] = Field(description="Sorted.")
 
+
+_AUDIT_COPIES = 6
+"""Bitmaps that are in memory while an audit is read and sent: three of its own, and as many as sent."""
 
 router = APIRouter(tags=["truth"], route_class=DocumentRoute)
 
@@ -275,10 +280,13 @@ def _convert_marks(audit: AuditRequest, n_samples: int) -> AuditChange:
 async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
     """Return all marks of the run's audit, as JSON or as two bitmaps (known, then clean)."""
     representation = negotiate(request, (media_types.JSON, media_types.BITMAP))
-    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
+    run = await runs.find(run_id)
+    await take_memory(_AUDIT_COPIES * bitmap.n_bytes(run.spec.num_samples))
+    run, audit = await labels_and_audits.read_audit(run)
     if representation.media_type == media_types.BITMAP:
         return await make_response(representation, audit.to_body)
-    return await make_response(representation, lambda: _encode_audit(run, audit))
+    n_bytes = responses.estimate_pieces(audit.n_known, len(str(run.spec.num_samples)) + len("false,"))
+    return await make_response(representation, lambda: _encode_audit(run, audit), n_bytes=n_bytes)
 
 
 @router.post(
@@ -318,30 +326,32 @@ async def draw_audit(
 
 def _serialize_draw(run: Run, audit: Audit) -> dict[str, Any] | None:
     """Return the fields of `DrawView`; None if the run has no draw."""
-    choice, drawn = run.draw, audit.random_mask
-    if choice is None or drawn is None:
+    choice = run.draw
+    if choice is None or audit.random is None:
         return None
     return {
         "n": audit.n_drawn,
         "num_answered": audit.n_answered,
         "round": choice.round,
         "options": asdict(choice.options),
-        "indices": drawn.nonzero()[0].tolist(),
+        "indices": bitmap.first_indices(audit.random, audit.n_drawn).tolist(),
     }
 
 
-def _encode_audit(run: Run, audit: Audit) -> bytes:
-    """Encode an audit as JSON."""
-    known, clean = audit.masks
-    document = {
+def _encode_audit(run: Run, audit: Audit) -> Iterator[bytes]:
+    """Yield the pieces of an audit as JSON."""
+    fields = {
         "run_id": run.run_id,
         "num_known": audit.n_known,
         "num_clean": audit.n_clean,
-        "indices": known.nonzero()[0],
-        "clean": clean[known],
         "draw": _serialize_draw(run, audit),
     }
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    indices = responses.iterate_indices(audit.known, run.spec.num_samples)
+    marks = (
+        bitmap.get_sample_bits(audit.clean, part)
+        for part in responses.iterate_indices(audit.known, run.spec.num_samples)
+    )
+    return responses.encode_lists(fields, {"indices": indices, "clean": marks})
 
 
 @router.put(
@@ -385,9 +395,5 @@ async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_rea
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     planted = await status_reader.read_planted(run)
-    return await make_response(
-        representation,
-        lambda: sample_sets.encode_set(
-            representation.media_type, planted, run.spec.num_samples, {"run_id": run_id}, "num_planted"
-        ),
-    )
+    fields = {"run_id": run_id}
+    return await sample_sets.make_set_response(representation, planted, run.spec.num_samples, fields, "num_planted")

@@ -47,7 +47,7 @@ from mild_service.web.dependencies import (
 )
 from mild_service.web.openapi import BITMAP_ERRORS, BODY_ERRORS, ROUND_ERRORS, WRITE_ERRORS
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import make_response, negotiate
+from mild_service.web.responses import negotiate
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Scalar = Annotated[FiniteFloat, Field(strict=True)]
@@ -205,7 +205,7 @@ async def finish(
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     plan = await selections.plan(await runs.find(run_id), round_, {})
     result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
-    return await responses.make_selection_response(request, result, representation)
+    return await responses.make_selection_response(result, representation)
 
 
 def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, ClientSet | None]:
@@ -267,7 +267,4 @@ async def get_members(
     run = await runs.find(run_id)
     members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
     fields = {"run_id": run_id, "round": round_}
-    return await make_response(
-        representation,
-        lambda: sample_sets.encode_set(representation.media_type, members, run.spec.num_samples, fields, "num_members"),
-    )
+    return await sample_sets.make_set_response(representation, members, run.spec.num_samples, fields, "num_members")

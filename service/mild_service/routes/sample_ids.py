@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import MAX_ID_BYTES
+from mild_service.admission import take_memory
 from mild_service.annotations.external_ids import Unit, no_sample_ids_error, sample_id_error
 from mild_service.config import Settings
 from mild_service.errors import (
@@ -153,7 +154,9 @@ async def get_sample_ids(
     if responses.is_not_modified(request, etag):
         return Response(status_code=304, headers=responses.make_cache_headers(etag))
     n_samples = run.spec.num_samples
-    ids = await sample_ids.get_ids(run, np.arange(min(offset, n_samples), min(offset + limit, n_samples)))
+    samples = np.arange(min(offset, n_samples), min(offset + limit, n_samples))
+    await take_memory(responses.LISTED_ID_BYTES * samples.size)
+    ids = await sample_ids.get_ids(run, samples)
 
     def make_body() -> bytes:
         if representation.media_type == media_types.TEXT:

@@ -1,5 +1,6 @@
 """Details of a selection: scores of all samples, one sample's history, all cuts, and the evaluation by the audit."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -37,7 +38,14 @@ from mild_service.web.dependencies import (
     WhichRound,
 )
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import encode_npy, make_response, negotiate
+from mild_service.web.responses import (
+    encode_lists,
+    encode_npy_rows,
+    estimate_pieces,
+    make_response,
+    negotiate,
+    split_array,
+)
 
 
 class EvaluationView(MeasuredView):
@@ -159,6 +167,8 @@ class SweepView(BaseModel):
 router = APIRouter(tags=["samples"])
 
 _MAX_PAGE = 1_000_000
+_SCORE_CHARS = 15
+"""Most bytes of a score or a posterior in JSON, with its comma."""
 _ERRORS = (InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs)
 
 
@@ -193,8 +203,11 @@ async def get_scores(
     plan = await selections.plan(await runs.find(run_id), which, changes, until_epoch)
     inspection = await selections.inspect(plan)
     page = slice(offset, offset + limit)
-    encode = _encode_scores_npy if representation.media_type == media_types.NPY else _encode_scores_json
-    return await make_response(representation, lambda: encode(inspection, page))
+    is_npy = representation.media_type == media_types.NPY
+    n_values = 2 * len(range(*page.indices(inspection.selection.n_samples)))
+    n_bytes = estimate_pieces(n_values, 4 if is_npy else _SCORE_CHARS)
+    encode = _encode_scores_npy if is_npy else _encode_scores_json
+    return await make_response(representation, lambda: encode(inspection, page), n_bytes=n_bytes)
 
 
 @router.get(
@@ -295,22 +308,20 @@ def _make_round_fields(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _encode_scores_npy(inspection: InspectedSelection, page: slice) -> bytes:
-    selection = inspection.selection
-    return encode_npy(np.stack((selection.scores[page], selection.noisy_posterior[page])))
+def _encode_scores_npy(inspection: InspectedSelection, page: slice) -> Iterator[bytes]:
+    return encode_npy_rows((inspection.selection.scores[page], inspection.selection.noisy_posterior[page]))
 
 
-def _encode_scores_json(inspection: InspectedSelection, page: slice) -> bytes:
+def _encode_scores_json(inspection: InspectedSelection, page: slice) -> Iterator[bytes]:
     selection = inspection.selection
-    document = {
+    fields = {
         **_make_round_fields(inspection.evidence),
         "metric": selection.options.metric,
         "num_samples": selection.n_samples,
         "offset": page.start,
-        "scores": selection.scores[page],
-        "noisy_posterior": selection.noisy_posterior[page],
     }
-    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)  # NaN becomes null
+    columns = {"scores": selection.scores[page], "noisy_posterior": selection.noisy_posterior[page]}
+    return encode_lists(fields, {name: split_array(column) for name, column in columns.items()})  # NaN becomes null
 
 
 def _evaluate_selection(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:

@@ -197,7 +197,7 @@ async def get_selection(
     if ids_digest:
         kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(result.bitmap, result.n_samples))
         result = replace(result, identity=result.identity + ids_digest, ids=kept_ids)
-    return await responses.make_selection_response(request, result, representation)
+    return await responses.make_selection_response(result, representation)
 
 
 @router.post(
@@ -295,7 +295,7 @@ async def _select_and_respond(
 ) -> Response:
     """Return the response with the set of `rounds`, in which `changes` replace `options`."""
     result = await selections.select_stateless(rounds, replace(options, **changes).validate(), ids)
-    return await responses.make_selection_response(request, result, representation)
+    return await responses.make_selection_response(result, representation)
 
 
 async def _stream_bytes(body: bytes) -> AsyncIterator[bytes]:

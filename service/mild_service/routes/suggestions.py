@@ -3,9 +3,9 @@
 import csv
 import io
 import itertools
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
@@ -23,11 +23,15 @@ from mild_service.web.dependencies import (
     WhichRound,
 )
 from mild_service.web.problems import error_responses
-from mild_service.web.responses import make_response, negotiate
+from mild_service.web.responses import encode_lists, make_response, negotiate
 
 router = APIRouter(tags=["samples"])
 
 _MAX_PAGE = 100_000
+_PART_ROWS = 4096
+"""Rows in one piece of a body."""
+_ROW_BYTES = 320
+"""Most memory of one row: twice its bytes in the body, and its share of a piece."""
 
 
 class SuggestionView(BaseModel):
@@ -94,37 +98,33 @@ async def get_suggestions(
     ids = None if run.ids is None else await sample_ids.get_ids(run, samples)
     evidence = suggestions.inspection.evidence
 
-    def make_body() -> bytes:
+    def make_rows() -> Iterator[list[dict[str, Any]]]:
         given_labels = counted.labels.astype("int64") - 1 if labels is None else labels
-        rows = [
-            _make_suggestion(*values)
-            for values in zip(
-                samples.tolist(),
-                itertools.repeat(None, samples.size) if ids is None else ids,
-                given_labels.tolist(),
-                counted.tally.suggested.tolist(),
-                counted.tally.n_votes.tolist(),
-                counted.n_observed.tolist(),
-                strict=True,
-            )
-        ]
-        if representation.media_type == media_types.CSV:
-            return _encode_csv(rows)
-        document = {
-            "run_id": run_id,
-            "round": evidence.round.number,
-            "provisional": not evidence.round.finished,
-            "num_dropped": suggestions.n_dropped,
-            "offset": offset,
-            "suggestions": rows,
-        }
-        return orjson.dumps(document)
+        columns = (samples, given_labels, counted.tally.suggested, counted.tally.n_votes, counted.n_observed)
+        for start in range(0, samples.size, _PART_ROWS):
+            part = slice(start, start + _PART_ROWS)
+            values = [column[part].tolist() for column in columns]
+            part_ids = itertools.repeat(None, len(values[0])) if ids is None else ids[part]
+            yield [_make_suggestion(*row) for row in zip(part_ids, *values, strict=True)]
 
-    return await make_response(representation, make_body)
+    fields = {
+        "run_id": run_id,
+        "round": evidence.round.number,
+        "provisional": not evidence.round.finished,
+        "num_dropped": suggestions.n_dropped,
+        "offset": offset,
+    }
+
+    def make_body() -> Iterator[bytes]:
+        if representation.media_type == media_types.CSV:
+            return _encode_csv(make_rows())
+        return encode_lists(fields, {"suggestions": make_rows()})
+
+    return await make_response(representation, make_body, n_bytes=_ROW_BYTES * samples.size)
 
 
 def _make_suggestion(
-    index: int, sample_id: str | None, label: int, suggested: int, votes: int, observed: int
+    sample_id: str | None, index: int, label: int, suggested: int, votes: int, observed: int
 ) -> dict[str, Any]:
     """Return the fields of `SuggestionView`; a `label` of -1 is unknown, `suggested` is a class plus 1 or 0."""
     given_label = None if label < 0 else label
@@ -138,10 +138,11 @@ def _make_suggestion(
     }
 
 
-def _encode_csv(rows: list[dict[str, Any]]) -> bytes:
-    """Encode the rows as CSV with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(SuggestionView.model_fields), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _encode_csv(parts: Iterable[list[dict[str, Any]]]) -> Iterator[bytes]:
+    """Yield the rows as CSV with a header line."""
+    names = list(SuggestionView.model_fields)
+    yield ",".join(names).encode() + b"\n"
+    for rows in parts:
+        text = io.StringIO()
+        csv.DictWriter(text, names, lineterminator="\n").writerows(rows)
+        yield text.getvalue().encode()

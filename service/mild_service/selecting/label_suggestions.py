@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.types import RoundBits
 from mild_core.wrong_predictions import ClassNumbers, MajorityVote, find_majority_classes
+from mild_service.admission import take_memory
 from mild_service.models import Run
 from mild_service.selecting.evidence import Evidence, EvidenceReader
+from mild_service.selecting.memory_use import MemoryUse
 from mild_service.selecting.selections import InspectedSelection, RoundChoice, Selections
 from mild_service.store import Store
 
@@ -113,6 +115,8 @@ class LabelSuggester:
             Under the conditions of `Selections.plan`.
         StoreDamaged
             If wrong predictions are missing or damaged in the store.
+        MemoryExceeded, Overloaded
+            As `Account.take_memory`.
         """
         plan = await self._selections.plan(run, round_choice, changes, until_epoch)
         return await self._selections.read_inspected(
@@ -120,12 +124,17 @@ class LabelSuggester:
         )
 
     async def _suggest_page(self, inspection: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
-        n_samples = inspection.selection.n_samples
+        n_samples, evidence = inspection.selection.n_samples, inspection.evidence
+        n_dropped = n_samples - bitmap.popcount(inspection.selection.bitmap)
+        n_predictions = sum(e.has_wrong_predictions for round_ in evidence.rounds for e in evidence.used_epochs(round_))
+        n_listed = max(0, min(limit, n_dropped - offset))
+        await take_memory(MemoryUse.of_evidence(evidence, 1).estimate_page(n_dropped, n_listed, n_predictions))
         dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
-        samples = dropped[offset : offset + limit]
-        rounds = await self._evidence.load_bits(inspection.evidence, samples)
-        counts = await self.count_predictions(inspection.evidence, rounds, samples)
-        return SuggestionPage(inspection, dropped.size, samples, counts)
+        samples = dropped[offset : offset + limit].copy()
+        del dropped
+        rounds = await self._evidence.load_bits(evidence, samples)
+        counts = await self.count_predictions(evidence, rounds, samples)
+        return SuggestionPage(inspection, n_dropped, samples, counts)
 
     async def count_predictions(
         self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]

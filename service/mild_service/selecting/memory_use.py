@@ -17,6 +17,9 @@ _SMALL_BITS_BYTES = 2 * 1024 * 1024
 _PART_COPIES = 2
 """Copies of a part while it is read: as the store sends it, and as bitmaps."""
 
+_PREDICTION_BYTES = 24
+"""Most memory while one prediction is counted: its class and its label, as read, joined and compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
@@ -94,3 +97,22 @@ class MemoryUse:
     def kept_table_bytes(self) -> int:
         """Memory of the table."""
         return 26 * self.n_samples
+
+    @property
+    def sample_bytes(self) -> int:
+        """Most memory while one sample is read: the part that it is in, and the members."""
+        return _PART_COPIES * self.part_bytes + 2 * bitmap.n_bytes(self.n_samples)
+
+    def estimate_page(self, n_dropped: int, n_listed: int, n_predictions: int) -> int:
+        """Return the most memory while dropped samples are listed with their predictions.
+
+        Parameters
+        ----------
+        n_dropped, n_listed
+            Number of dropped samples, and of those that are listed.
+        n_predictions
+            Number of epochs with wrong predictions.
+        """
+        dropped_bytes = self.n_samples + 8 * n_dropped
+        history_bytes = 2 * self.n_epochs + _PREDICTION_BYTES * n_predictions + 80
+        return dropped_bytes + _PART_COPIES * self.part_bytes + history_bytes * n_listed

@@ -21,7 +21,7 @@ from mild_core.results import Selection, is_identified
 from mild_core.sample_scores import SampleScore, score_sample
 from mild_core.statistics import Query
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.admission import Admission, SharedWork, keep_memory, take_memory
+from mild_service.admission import Admission, SharedWork, hold_memory, keep_memory, take_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
 from mild_service.models import Run
@@ -231,6 +231,8 @@ class SampleTables:
         ------
         SampleIndexError
             If the run has no sample with this index.
+        MemoryExceeded, Overloaded
+            As `Account.take_memory`.
         """
         n_samples = plan.run.spec.num_samples
         if not 0 <= index < n_samples:
@@ -245,9 +247,9 @@ class SampleTables:
             used = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
             return rounds, await self._suggester.count_predictions(used, rounds[-n_used:], samples)
 
-        all_rounds, (rounds, counts) = await self._computer.evidence.read_consistently(
-            await self._computer.evidence.extend_to_all_rounds(evidence), read_all_rounds
-        )
+        all_rounds = await self._computer.evidence.extend_to_all_rounds(evidence)
+        async with hold_memory(MemoryUse.of_evidence(all_rounds, n_workers=1).sample_bytes):
+            all_rounds, (rounds, counts) = await self._computer.evidence.read_consistently(all_rounds, read_all_rounds)
         recorded = [
             np.flatnonzero([epoch.n_observed != 0 for epoch in all_rounds.used_epochs(round_)])
             for round_ in all_rounds.rounds

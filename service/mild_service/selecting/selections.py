@@ -18,6 +18,7 @@ from mild_core.inspect.sweep import Cut, evaluate_cuts, sweep_cuts
 from mild_core.random_audit import RandomAudit, is_cut_by_draw, judge_by_draw
 from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection, serialize_fit
 from mild_core.types import RoundBits, SelectionOptions
+from mild_service.admission import hold_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
 from mild_service.config import Settings
@@ -38,6 +39,8 @@ RoundChoice: TypeAlias = int | Literal["latest", "best"]
 VALIDATION_METRIC = "validation_accuracy"
 """Metric of an epoch by which rounds are compared: the accuracy on held-out labels."""
 _MAX_OVERLAPS = 20
+_OVERLAP_COPIES = 5
+"""Bitmaps that are in memory while two sets are compared: both, one as the store sends it, and what they share."""
 _BEST_ROUND_CACHE_BYTES = 1 << 20
 
 
@@ -324,11 +327,13 @@ class Selections:
         overlaps: dict[int, float | None] = dict.fromkeys(round_.number for round_ in rounds)
         previous: Bitmap | None = None
         selected = [(round_.number, round_.selected) for round_ in rounds if round_.selected is not None]
-        for number, ref in selected[-_MAX_OVERLAPS:] if len(selected) > 1 else ():
-            members = await self._store.bitmaps.read_set(run, ref)
-            if previous is not None:
-                overlaps[number] = bitmap.compute_jaccard(previous, members)
-            previous = members
+        if len(selected) > 1:
+            async with hold_memory(_OVERLAP_COPIES * bitmap.n_bytes(run.spec.num_samples)):
+                for number, ref in selected[-_MAX_OVERLAPS:]:
+                    members = await self._store.bitmaps.read_set(run, ref)
+                    if previous is not None:
+                        overlaps[number] = bitmap.compute_jaccard(previous, members)
+                    previous = members
         return overlaps
 
     async def select_stateless(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service import __version__
-from mild_service.admission import Admission
+from mild_service.admission import current_account
 from mild_service.errors import InvalidRequest, NotAcceptable
 from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.observability import phase
@@ -94,7 +95,7 @@ async def make_response(
     representation: Representation,
     make_body: Callable[[], bytes | Iterator[bytes]],
     etag: str | None = None,
-    extra_headers: Mapping[str, str] | None = None,
+    n_bytes: int = 0,
 ) -> Response:
     """Return a response whose body is made, compressed and hashed in a worker thread.
 
@@ -109,9 +110,15 @@ async def make_response(
         Returns the uncompressed body, or its pieces.
     etag
         ETag of the representation; None if it has none.
-    extra_headers
-        Further headers.
+    n_bytes
+        Most bytes of memory while the body is made, which are taken for the request.
+
+    Raises
+    ------
+    MemoryExceeded, Overloaded
+        As `Admission.encode`.
     """
+    account = current_account.get()
 
     def make_content() -> tuple[bytes, str] | Iterator[bytes]:
         body = make_body()
@@ -126,9 +133,10 @@ async def make_response(
         content = compress(body, representation.coding)
         return content, base64.b64encode(hashlib.sha256(content).digest()).decode()
 
-    with phase("encode"):
-        body_or_pieces = await to_thread.run_sync(make_content)
-    headers = {**make_cache_headers(etag), **(extra_headers or {})}
+    async with nullcontext() if account is None else account.admission.encode(n_bytes):
+        with phase("encode"):
+            body_or_pieces = await to_thread.run_sync(make_content)
+    headers = make_cache_headers(etag)
     if representation.coding != "identity":
         headers["Content-Encoding"] = representation.coding
     if not isinstance(body_or_pieces, tuple):
@@ -243,36 +251,44 @@ def negotiate_selection(request: Request, with_ids: bool = False) -> Representat
     return negotiate(request, [name for name in SELECTION_TYPES if not with_ids or name not in without_ids])
 
 
-async def make_selection_response(
-    request: Request, result: SelectionResult, representation: Representation
-) -> Response:
+async def make_selection_response(result: SelectionResult, representation: Representation) -> Response:
     """Return a selection as a response, with an ETag if the selection has an identity."""
+    media_type = representation.media_type
     etag = make_etag(result.identity, representation) if result.identity else None
-    admission: Admission = request.app.state.admission
-    async with admission.encode(_estimate_encoding(result, representation.media_type)):
-        return await make_response(representation, lambda: _encode_selection(result, representation.media_type), etag)
+    n_bytes = _estimate_encoding(result, media_type)
+    return await make_response(representation, lambda: _encode_selection(result, media_type), etag, n_bytes)
 
 
-_PIECE_BYTES = {media_types.JSON: 24, media_types.NPY: 24, media_types.CSV: 24}
-"""Most memory per sample of a piece while the piece is made."""
-_ARROW_BYTES = 24
-"""Most memory per listed sample while an Arrow table, which is not made in pieces, is encoded."""
-_LISTED_ID_BYTES = 400
+def estimate_pieces(n_items: int, n_chars: int, n_bytes: int = 24) -> int:
+    """Estimate the memory of a body while its pieces are made, and while all of them are joined, if it is sent whole.
+
+    Parameters
+    ----------
+    n_items, n_chars
+        Number of listed samples, and the most bytes of each in the body.
+    n_bytes
+        Most memory of a listed sample while the piece that lists it is made.
+    """
+    n_in_piece = min(n_items, 8 * _PART_BYTES)
+    return 2 * min(n_items * n_chars, _WHOLE_BYTES + n_in_piece * n_chars) + n_bytes * n_in_piece
+
+
+LISTED_ID_BYTES = 400
 """Most memory per listed sample with an external id."""
+
+
+def estimate_set(samples: Bitmap, n_samples: int, media_type: str) -> int:
+    """Return the most bytes of memory while a set of samples is encoded."""
+    if media_type == media_types.BITMAP:
+        return 2 * samples.nbytes
+    is_binary = media_type in (media_types.NPY, media_types.ARROW)
+    return estimate_pieces(bitmap.popcount(samples), 8 if is_binary else len(str(n_samples)))
 
 
 def _estimate_encoding(result: SelectionResult, media_type: str) -> int:
     """Return the most bytes of memory while a selection is encoded."""
-    if media_type == media_types.BITMAP:
-        return 2 * result.bitmap.nbytes
-    n_listed = bitmap.popcount(result.bitmap)
-    ids = 0 if result.ids is None else _LISTED_ID_BYTES * n_listed
-    if media_type == media_types.ARROW:
-        return result.n_samples + _ARROW_BYTES * n_listed + ids
-    digits = 8 if media_type == media_types.NPY else len(str(result.n_samples))
-    # The pieces, and all of them as one.
-    piece_bytes = 2 * min(n_listed * digits, _WHOLE_BYTES + 8 * _PART_BYTES * digits)
-    return piece_bytes + _PIECE_BYTES[media_type] * min(n_listed, 8 * _PART_BYTES) + ids
+    n_ids = 0 if result.ids is None else len(result.ids)
+    return estimate_set(result.bitmap, result.n_samples, media_type) + LISTED_ID_BYTES * n_ids
 
 
 def _encode_selection(result: SelectionResult, media_type: str) -> bytes | Iterator[bytes]:
@@ -281,7 +297,7 @@ def _encode_selection(result: SelectionResult, media_type: str) -> bytes | Itera
     if media_type == media_types.NPY:
         return encode_npy_indices(result.bitmap, result.n_samples)
     if media_type == media_types.ARROW:
-        return _encode_arrow(bitmap.to_indices(result.bitmap, result.n_samples), result.ids)
+        return _encode_arrow(result)
     if media_type == media_types.CSV:
         return _encode_csv(result)
     return encode_indices(result.document, result.bitmap, result.n_samples, result.ids)
@@ -300,12 +316,20 @@ def encode_indices(
     fields: Mapping[str, Any], samples: Bitmap, n_samples: int, ids: Sequence[str] | None = None
 ) -> Iterator[bytes]:
     """Yield the pieces of a JSON object with some fields, the `indices` of a set of samples, and its `ids` if any."""
-    yield orjson.dumps({**fields, "indices": []}, option=orjson.OPT_SERIALIZE_NUMPY)[:-2]
-    yield from _encode_items(iterate_indices(samples, n_samples))
+    lists: dict[str, Iterable[Any]] = {"indices": iterate_indices(samples, n_samples)}
     if ids is not None:
-        yield b'],"ids":['
-        yield from _encode_items(ids[start : start + _PART_IDS] for start in range(0, len(ids), _PART_IDS))
-    yield b"]}"
+        lists["ids"] = (ids[start : start + _PART_IDS] for start in range(0, len(ids), _PART_IDS))
+    return encode_lists(fields, lists)
+
+
+def encode_lists(fields: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> Iterator[bytes]:
+    """Yield the pieces of a JSON object with some fields, and after them lists of which each is given in parts."""
+    start = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)[:-1]
+    for name, parts in lists.items():
+        yield start + (b"" if start == b"{" else b",") + orjson.dumps(name) + b":["
+        yield from _encode_items(parts)
+        start = b"]"
+    yield start + b"}"
 
 
 def _encode_items(parts: Iterable[Any]) -> Iterator[bytes]:
@@ -326,22 +350,44 @@ def encode_npy_indices(samples: Bitmap, n_samples: int) -> Iterator[bytes]:
         yield indices.astype("<i8").tobytes()
 
 
-def encode_npy(array: NDArray[Any]) -> bytes:
-    """Return an array in numpy's npy format."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
+def split_array(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the parts of a one-dimensional array that each make one piece of a body."""
+    return (array[start : start + 8 * _PART_BYTES] for start in range(0, array.size, 8 * _PART_BYTES))
 
 
-def _encode_arrow(indices: NDArray[np.int64], ids: Sequence[str] | None) -> bytes:
-    """Encode indices, and ids unless they are None, as an Arrow IPC stream."""
+def encode_npy_rows(rows: Sequence[NDArray[Any]]) -> Iterator[bytes]:
+    """Yield the pieces of an npy file with an array of two dimensions, whose rows have one type and length."""
+    header = io.BytesIO()
+    description = {"descr": rows[0].dtype.str, "fortran_order": False, "shape": (len(rows), rows[0].size)}
+    np.lib.format.write_array_header_1_0(header, description)
+    yield header.getvalue()
+    for row in rows:
+        yield from (part.tobytes() for part in split_array(row))
+
+
+def _encode_arrow(result: SelectionResult) -> Iterator[bytes]:
+    """Yield the pieces of an Arrow IPC stream with indices, and ids unless they are None."""
     import pyarrow
 
-    columns = {"index": indices, **({} if ids is None else {"id": pyarrow.array(ids, pyarrow.large_string())})}
-    table, buffer = pyarrow.table(columns), io.BytesIO()
-    with pyarrow.ipc.new_stream(buffer, table.schema) as writer:
-        writer.write_table(table, max_chunksize=2**16)
-    return buffer.getvalue()
+    columns = [("index", pyarrow.int64())] + ([] if result.ids is None else [("id", pyarrow.large_string())])
+    schema, buffer, n_written = pyarrow.schema(columns), io.BytesIO(), 0
+    with pyarrow.ipc.new_stream(buffer, schema) as writer:
+        for indices in iterate_indices(result.bitmap, result.n_samples):
+            for part in np.split(indices, range(2**16, indices.size, 2**16)):
+                ids = [] if result.ids is None else [pyarrow.array(result.ids[n_written : n_written + part.size])]
+                arrays = [pyarrow.array(part), *(each.cast(pyarrow.large_string()) for each in ids)]
+                writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+                n_written += part.size
+            yield _take_all(buffer)
+    yield _take_all(buffer)
+
+
+def _take_all(buffer: io.BytesIO) -> bytes:
+    """Return the content of a buffer, which is empty then."""
+    content = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return content
 
 
 def _encode_csv(result: SelectionResult) -> Iterator[bytes]:

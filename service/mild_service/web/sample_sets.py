@@ -1,10 +1,10 @@
 """Sets of samples in requests and responses: a bitmap, JSON of indices, or npy of indices or booleans."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anyio import to_thread
-from fastapi import Request
+from fastapi import Request, Response
 from pydantic import Field
 
 from mild_core import bitmap
@@ -14,6 +14,7 @@ from mild_service.errors import BodyTooLarge, InvalidRequest
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.bodies import IntegerList, RequestModel
 from mild_service.web.openapi import describe_bitmap_body
+from mild_service.web.responses import Representation
 
 MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
 """Media types of a set of samples in a response."""
@@ -85,15 +86,15 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
     return await to_thread.run_sync(_parse_npy_set, body, n_samples, name)
 
 
-def encode_set(
-    media_type: str, samples: Bitmap, n_samples: int, fields: dict[str, Any], size_field: str
-) -> bytes | Iterator[bytes]:
-    """Return the body, or its pieces, of a set of samples in one of the `MEDIA_TYPES`.
+async def make_set_response(
+    representation: Representation, samples: Bitmap, n_samples: int, fields: Mapping[str, Any], size_field: str
+) -> Response:
+    """Return a set of samples as a response in one of the `MEDIA_TYPES`.
 
     Parameters
     ----------
-    media_type
-        The media type.
+    representation
+        Media type and content coding of the response.
     samples
         Bitmap of the set, shape (n_bytes,).
     n_samples
@@ -103,11 +104,17 @@ def encode_set(
     size_field
         Name of the JSON field for the size of the set.
     """
-    if media_type == media_types.BITMAP:
-        return samples.tobytes()
-    if media_type == media_types.NPY:
-        return responses.encode_npy_indices(samples, n_samples)
-    return responses.encode_indices({**fields, size_field: bitmap.popcount(samples)}, samples, n_samples)
+    media_type = representation.media_type
+
+    def make_body() -> bytes | Iterator[bytes]:
+        if media_type == media_types.BITMAP:
+            return samples.tobytes()
+        if media_type == media_types.NPY:
+            return responses.encode_npy_indices(samples, n_samples)
+        return responses.encode_indices({**fields, size_field: bitmap.popcount(samples)}, samples, n_samples)
+
+    n_bytes = responses.estimate_set(samples, n_samples, media_type)
+    return await responses.make_response(representation, make_body, n_bytes=n_bytes)
 
 
 def _parse_json_set(body: bytes, n_samples: int) -> Bitmap:

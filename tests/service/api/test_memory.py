@@ -1,7 +1,9 @@
 """Memory is granted before it is taken, and given back."""
 
 import gc
+import io
 import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,10 +15,11 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from mild_core import bitmap
-from mild_service.admission import Admission
+from mild_service.admission import Admission, Pool
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.ops.process import make_protocol
+from mild_service.web import media_types
 from tests.inprocess import running
 from tests.live import connect, serving
 from tests.service.recordings import put_epochs, recording
@@ -59,9 +62,11 @@ def test_a_table_that_does_not_fit_is_refused_and_what_is_made_in_pieces_is_sent
     for epoch in range(4):
         bits = np.random.default_rng(epoch).integers(0, 256, n_samples // 8, dtype=np.uint8).tobytes()
         client.put(f"/runs/a/rounds/0/epochs/{epoch}", content=bits, headers=octets).raise_for_status()
-    table = {"Accept": "application/vnd.apache.arrow.stream"}
-    refused = client.get("/selection/a?threshold=fraction&fraction=1", headers=table)
+    refused = client.get("/ui/runs/a/map", headers={"Accept": "application/json"})
     assert (refused.status_code, refused.json()["retryable"]) == (507, False)
+    table = {"Accept": "application/vnd.apache.arrow.stream"}
+    streamed = client.get("/selection/a?threshold=fraction&fraction=1", headers=table)
+    assert (streamed.status_code, len(streamed.content) > 8 * n_samples) == (200, True)
     listed = client.get("/selection/a?threshold=fraction&fraction=1", headers={"Accept": "text/csv"})
     assert (listed.status_code, listed.content.count(b"\n")) == (200, n_samples + 1)
     answer = client.get("/selection/a", headers={"Accept": "application/octet-stream"})
@@ -155,3 +160,85 @@ def test_a_large_table_does_not_delay_another(app: FastAPI, client: httpx.Client
     go_on.set()
     first.join()
     assert answers == [200]
+
+
+def encode_npy(array: np.ndarray) -> bytes:
+    """An array in the format npy."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def fill_large_runs(client: httpx.Client, n_samples: int) -> None:
+    """Put the runs `a`, finished twice and with labels, and `b`, with an epoch in shards and an audit."""
+    rng, octets = np.random.default_rng(0), {"Content-Type": "application/octet-stream"}
+    is_noisy = rng.random(n_samples) < 0.3
+    for name in ("a", "b"):
+        client.put(f"/runs/{name}", json={"num_samples": n_samples, "num_classes": 10}).raise_for_status()
+    labels = encode_npy(rng.integers(0, 10, n_samples, dtype=np.uint8))
+    client.put("/runs/a/labels", content=labels, headers={"Content-Type": media_types.NPY}).raise_for_status()
+    for round_ in (0, 1):
+        for epoch in range(6):
+            correct = rng.random(n_samples, dtype=np.float32) < np.where(is_noisy, 0.1, 0.3 + 0.7 * epoch / 6)
+            path = f"/runs/a/rounds/{round_}/epochs/{epoch}"
+            client.put(path, content=bitmap.pack(correct).tobytes(), headers=octets).raise_for_status()
+        client.post(f"/runs/a/rounds/{round_}/finish", headers={"Accept": media_types.BITMAP}).raise_for_status()
+    half = bitmap.pack(np.arange(n_samples) % 2 == 0).tobytes()
+    client.put("/runs/b/planted", content=half, headers=octets).raise_for_status()
+    client.put("/runs/b/rounds/0/epochs/0/shards/0?of=2", content=2 * half, headers=octets).raise_for_status()
+    client.put("/runs/b/audit", content=2 * half, headers=octets).raise_for_status()
+
+
+LARGE_ANSWERS = [
+    ("/runs/a/scores", media_types.JSON),
+    ("/runs/a/scores", media_types.NPY),
+    ("/runs/a/rounds/0/epochs/3", media_types.JSON),
+    ("/runs/b/rounds/0/epochs/0", media_types.JSON),
+    ("/runs/a/suggestions", media_types.JSON),
+    ("/runs/a/suggestions", media_types.CSV),
+    ("/runs/b/audit", media_types.JSON),
+    ("/runs/b/audit", media_types.BITMAP),
+    ("/runs/b/planted", media_types.JSON),
+    ("/runs/a/rounds/0/members", media_types.NPY),
+    ("/selection/a", media_types.ARROW),
+    ("/selection/a", media_types.JSON),
+    ("/runs/a/samples/5", media_types.JSON),
+    ("/ui/runs/a", "text/html"),
+    ("/ui/runs/a/samples?state=dropped&sort=score&misclassified=1-5", "text/html"),
+    ("/ui/runs/a/map", "text/html"),
+    ("/ui/runs/a/classes", "text/html"),
+    ("/ui/runs/a/compare", "text/html"),
+]
+OTHER_BYTES = 2 * MEGABYTE
+"""Most memory of a request that does not grow with the run."""
+
+
+def test_what_a_large_answer_takes_is_granted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(settings.model_copy(update={"memory": 2**32, "executor": "threads"}))
+    pool, most_used, grant = app.state.admission.memory, 0, Pool._grant
+
+    def note(granting: Pool, *amounts: Any) -> None:
+        nonlocal most_used
+        grant(granting, *amounts)
+        most_used = max(most_used, pool.used)
+
+    monkeypatch.setattr(Pool, "_grant", note)
+    wrong = []
+    with serving(app) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        fill_large_runs(client, 3_000_000)
+        for path, accept in LARGE_ANSWERS:
+            headers = {"Accept": accept, "Accept-Encoding": "identity"}
+            client.get(path, headers=headers).raise_for_status()  # reads what is cached
+            wait_until(lambda: pool.used == 0)
+            most_used = 0
+            tracemalloc.start()
+            before, _ = tracemalloc.get_traced_memory()
+            with client.stream("GET", path, headers=headers) as answer:
+                assert answer.status_code == 200, path
+                for _ in answer.iter_raw():
+                    pass
+            peak = tracemalloc.get_traced_memory()[1] - before
+            tracemalloc.stop()
+            if not 0.95 * peak - OTHER_BYTES <= most_used <= 4 * peak + OTHER_BYTES:
+                wrong.append(f"{path} {accept}: granted {most_used}, measured {peak}")
+    assert not wrong

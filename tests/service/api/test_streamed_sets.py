@@ -130,6 +130,12 @@ def test_pieces_are_the_json_of_all_indices(n_samples: int, share: float) -> Non
     assert b"".join(pieces) == orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+@pytest.mark.parametrize("fields", [{}, {"a": 1}])
+def test_lists_in_parts_are_the_json_of_whole_ones(fields: dict[str, int]) -> None:
+    pieces = responses.encode_lists(fields, {"x": [[1, 2], [3]], "y": [], "z": [[None, "]"]]})
+    assert orjson.loads(b"".join(pieces)) == {**fields, "x": [1, 2, 3], "y": [], "z": [None, "]"]}
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 async def test_no_more_pieces_are_made_for_a_reader_that_has_gone(

@@ -1,7 +1,7 @@
 """Estimates of memory against measured peaks, with the store and the threads of the service."""
 
 import tracemalloc
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.models import Run
 from mild_service.observability import Telemetry
+from mild_service.routes.samples import _SCORE_CHARS
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.memory_use import MemoryUse
@@ -25,7 +26,11 @@ from mild_service.web.responses import (
     Representation,
     _encode_selection,
     _estimate_encoding,
+    encode_lists,
+    encode_npy_rows,
+    estimate_pieces,
     make_response,
+    split_array,
 )
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +102,23 @@ async def test_the_estimate_of_an_answer_is_right(media_type: str, share: float)
         )
 
     assert_estimate(_estimate_encoding(result, media_type), await measure_peak(encode()))
+
+
+@pytest.mark.parametrize("media_type", [media_types.JSON, media_types.NPY])
+@pytest.mark.parametrize("n_samples", [200_000, 1_000_000])
+async def test_the_estimate_of_scores_is_right(media_type: str, n_samples: int) -> None:
+    columns = np.random.default_rng(0).normal(size=(2, n_samples)).astype(np.float32)
+    make_pieces: Callable[[], Iterator[bytes]]
+    if media_type == media_types.NPY:
+        make_pieces, estimate = lambda: encode_npy_rows(list(columns)), estimate_pieces(2 * n_samples, 4)
+    else:
+        make_pieces = lambda: encode_lists({}, {"scores": split_array(columns[0]), "b": split_array(columns[1])})  # noqa: E731
+        estimate = estimate_pieces(2 * n_samples, _SCORE_CHARS)
+
+    async def encode() -> Response:
+        return await make_response(Representation(media_type, "identity"), make_pieces)
+
+    assert_estimate(estimate, await measure_peak(encode()))
 
 
 def test_a_bitmap_takes_a_fortieth_of_a_list() -> None:
