@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from xxhash import xxh3_64_hexdigest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -116,6 +116,9 @@ def decode_run(run_id: str, fields: Fields) -> Run:
 
 
 def _decode_run(run_id: str, fields: Fields) -> Run:
+    round_, n_finished = fields[b"round"], fields.get(b"n_finished", fields[b"round"])
+    if round_ != n_finished:  # the latest round would be another one
+        raise ValueError(f"its open round is {int(round_)}, and {int(n_finished)} were finished")
     return Run(
         spec=replace(
             decode_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
@@ -123,7 +126,7 @@ def _decode_run(run_id: str, fields: Fields) -> Run:
         uid=fields[b"uid"].decode(),
         status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
         attempt=int(fields[b"attempt"]),
-        round=int(fields[b"round"]),
+        round=int(round_),
         created_at=int(fields[b"created"]) / 1000,
         updated_at=int(fields[b"updated"]) / 1000,
         expires_at=int(fields[b"expires"]) / 1000,
@@ -232,6 +235,8 @@ def _decode_epoch(number: int, value: bytes) -> Epoch:
     attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
     if kind not in get_args(EpochKind) or state not in ("partial", "committed") or planes not in ("1", "2"):
         raise ValueError(f"it is {value!r}")
+    if observed and int(n_correct) > int(observed):  # an epoch in which nothing was observed is left out
+        raise ValueError(f"it has {int(n_correct)} correct samples of {int(observed)} observed ones")
     n_stored_shards, _, n_shards = shards.partition("/")
     return Epoch(
         number=number,
@@ -283,7 +288,7 @@ def _decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) 
         members=decode_set_ref(fields[b"members"]),
         epochs={n: epoch for n, epoch in records.items() if not epoch.partial},
         partial_epochs={n: epoch for n, epoch in records.items() if epoch.partial},
-        metrics={n: orjson.loads(value) for n, value in sorted((int(k), v) for k, v in metrics.items())},
+        metrics={n: decode_metrics(number, n, v) for n, v in sorted((int(k), v) for k, v in metrics.items())},
         opened_at=int(fields[b"opened"]) / 1000,
         finished_at=int(fields[b"finished"]) / 1000 if finished else None,
         selected=decode_set_ref(fields[b"set"]) if finished else None,
@@ -291,6 +296,31 @@ def _decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) 
         fit=orjson.loads(fields[b"fit"]) if finished else None,
         planted=decode_set_ref(fields.get(b"planted", b"")),
     )
+
+
+def encode_metrics(round_: int, epoch: int, metrics: Mapping[str, float]) -> bytes:
+    """Encode the metrics of an epoch as JSON and its XXH3 in its place: the best round is chosen by them."""
+    content = canonical_json(metrics)
+    return content + b" " + _sum_metrics(round_, epoch, content)
+
+
+def decode_metrics(round_: int, epoch: int, value: bytes) -> dict[str, float]:
+    """Decode the metrics of an epoch; earlier versions have stored them without a checksum.
+
+    Raises
+    ------
+    ValueError
+        If the checksum does not match.
+    """
+    content, _, checksum = (value, b"", None) if value.endswith(b"}") else value.rpartition(b" ")
+    if checksum is not None and checksum != _sum_metrics(round_, epoch, content):
+        raise ValueError(f"the metrics of epoch {epoch} do not match their checksum")
+    metrics: dict[str, float] = orjson.loads(content)
+    return metrics
+
+
+def _sum_metrics(round_: int, epoch: int, content: bytes) -> bytes:
+    return xxh3_64_hexdigest(content, seed=xxh3_64_intdigest(f"{round_}/{epoch}".encode())).encode()
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ key (after the namespace)           type    holds
 ``:{run_id}:<uid>:round:<r>``       hash    state, version, members, planted, times; once finished: set, selection, fit
 ``:{run_id}:<uid>:epochs:<r>``      hash    epoch -> ``attempt:digest:planes:n_correct:n_observed:kind:state:in/of``
 ``:{run_id}:<uid>:shards:<r>``      hash    ``<epoch>:<shard>`` -> ``name:digest:n_correct:n_observed``
-``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars
+``:{run_id}:<uid>:metrics:<r>``     hash    epoch -> JSON of scalars and its checksum
 ``:{run_id}:<uid>:chunk:<r>:0``     hash    chunk 0 of every bitmap of the round, a field per epoch and set
 ``:{run_id#c}:<uid>:chunk:<r>:<c>`` hash    chunk c >= 1 of the same fields
 ``:{run_id#c}:<uid>:votes:<r>:<c>`` hash    wrong predictions of chunk c (c 0: tag ``{run_id}``), a field per epoch

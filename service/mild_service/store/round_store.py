@@ -199,6 +199,7 @@ class RoundStore:
             epoch,
             value,
             int(replace),
+            codec.encode_metrics(round_, epoch, metrics),
         ]
         with translate_errors():
             answer = await self._context.scripts.run("put_metrics", names, arguments)
@@ -207,7 +208,8 @@ class RoundStore:
                 return answer[0]
             case "conflict":
                 raise MetricsConflict(
-                    f"epoch {epoch} of round {round_} has the metrics {answer[1]}, got {value.decode()}; "
+                    f"epoch {epoch} of round {round_} has the metrics {answer[1].rpartition(' ')[0]}, got "
+                    f"{value.decode()}; "
                     "send the same, or replace them with ?replace=true"
                 )
         raise refusal_error(answer, run.run_id, round_, attempt)

@@ -208,9 +208,14 @@ async def test_a_damaged_cached_selection_is_computed_again(store: Store, redis:
 async def test_records_that_cannot_be_true_are_named(store: Store, redis: Redis) -> None:
     run = await opened(store)
     await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
+    observed = EpochBits.from_body(2 * random_bitmap(N).tobytes(), N)
+    await store.epochs.commit(run, 0, 1, PackedEpoch.from_bits(observed), 1, False)
+    await store.rounds.put_metrics(run, 0, 0, {"validation_accuracy": 0.9}, 1, False)
     keys = store._context.keys
     round_key, epochs_key, run_key = keys.round("a", run.uid, 0), keys.epochs("a", run.uid, 0), keys.run("a")
     record, config = read(redis, epochs_key, "0"), read(redis, run_key, "config")
+    counts, metrics_key = read(redis, epochs_key, "1").split(b":"), keys.metrics("a", run.uid, 0)
+    metrics = read(redis, metrics_key, "0")
     for key, field, value in (
         (epochs_key, "0", record.replace(b"committed", b"comnitted")),
         (epochs_key, "0", record.replace(b":1:", b":9:")),
@@ -223,6 +228,11 @@ async def test_records_that_cannot_be_true_are_named(store: Store, redis: Redis)
         (run_key, "config", config.replace(b'"min_keep":', b'"min_keep":1')),
         (run_key, "config", config[1:]),
         (run_key, "round", b"\x81"),
+        (run_key, "round", b"1"),
+        (epochs_key, "1", b":".join([*counts[:4], b"0", *counts[5:]])),
+        (metrics_key, "0", metrics.replace(b"0.9", b"0.1")),
+        (metrics_key, "0", metrics[:-1] + b"}"),
+        (metrics_key, "1", metrics),
     ):
         before = redis.hget(key, field)
         redis.hdel(key, field) if value is None else redis.hset(key, field, value)

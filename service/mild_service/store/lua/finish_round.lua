@@ -21,7 +21,7 @@ for _, epoch in ipairs(redis.call('HKEYS', KEYS[5])) do
   end
 end
 redis.call('HSET', KEYS[4], 'state', 'open', 'version', '0', 'members', ARGV[10], 'opened', ARGV[4])
-redis.call('HSET', KEYS[1], 'round', ARGV[9])
+redis.call('HSET', KEYS[1], 'round', ARGV[9], 'n_finished', ARGV[9])
 extend_ttl(KEYS[1], ARGV[4])
 append_event(KEYS[1], KEYS[6], ARGV[4], 'round-finished', 'round', ARGV[3], 'selection', ARGV[7])
 return {'set'}
