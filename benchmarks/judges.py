@@ -5,7 +5,10 @@
   mislabelled below the 99th percentile of *threshold samples*, which were given to a class of their own. They come from
   N / (classes + 1) samples, so it takes two trainings to judge everyone; the first epoch does not count;
 - mean loss with a Gaussian mixture: two components on the normalised loss, with the settings of DivideMix (Li et al.
-  2020), kept where the posterior of the lower one exceeds one half; averaged over the epochs here, which ranks better.
+  2020), kept where the posterior of the lower one exceeds one half; averaged over the epochs here, which ranks better;
+- wrong events (IDO, Zhang et al. 2025, arXiv 2505.00812): the count of epochs in which a sample was not predicted as
+  labelled, which is our score, and a mixture of two beta distributions on it;
+- votes of neighbours (SimiFeat, Zhu, Dong and Liu 2022): no training, the labels of the nearest samples.
 """
 
 from dataclasses import dataclass, replace
@@ -15,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.logits import TRAINING_COST, Logits, Recording, RecordingTrainer, cost
+from benchmarks.other_mixtures import best_cut
 from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_core.selection import select
@@ -27,6 +32,7 @@ from mild_trainer.settings import TrainSettings
 Labels = NDArray[np.int64]
 Floats = NDArray[np.floating]
 _PERCENTILE = 0.99
+_N_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,11 +67,17 @@ def cleanlab(logits: Logits, labels: Labels) -> Judgement:
 
 def mean_loss(logits: Logits, labels: Labels, seed: int) -> Judgement:
     """Cross-entropy averaged over the epochs, and a Gaussian mixture on it."""
-    losses = -np.take_along_axis(log_softmax(logits, axis=2), labels[None, :, None], axis=2).mean(axis=(0, 2))
+    losses = average_losses(logits, labels)
     losses = (losses - losses.min()) / max(float(np.ptp(losses)), 1e-12)
     mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed)
     posterior = mixture.fit(losses[:, None]).predict_proba(losses[:, None])
     return Judgement(losses, posterior[:, mixture.means_.argmin()] > 0.5)
+
+
+def average_losses(logits: Logits, labels: Labels) -> Floats:
+    """Cross-entropy of the given labels averaged over the epochs, shape (n_samples,)."""
+    losses: Floats = -np.take_along_axis(log_softmax(logits, axis=2), labels[None, :, None], axis=2).mean(axis=(0, 2))
+    return losses
 
 
 def lowest(judgement: Judgement, n_kept: int) -> Judgement:
@@ -116,3 +128,28 @@ def area_under_margin_thresholded(settings: TrainSettings, data: Dataset) -> Jud
         suspect[run, judged] = area[judged] <= np.quantile(area[chosen], _PERCENTILE)
     # Published: a sample goes if every training that judged it says so.
     return Judgement(-np.nanmean(areas, axis=0), np.nanmin(suspect, axis=0) == 0)
+
+
+def wrong_events(correct: Mask) -> Judgement:
+    """Count the epochs in which a sample was not predicted as labelled, and fit two beta distributions to the counts.
+
+    `correct` has the shape (n_epochs, n_samples).
+    """
+    counts = (~correct).sum(axis=0)
+    histogram = np.bincount(counts, minlength=len(correct) + 1).astype(np.float64)
+    return Judgement(counts.astype(np.float64), counts <= best_cut("beta", histogram))
+
+
+def neighbour_votes(features: Floats, labels: Labels, n_classes: int) -> Judgement:
+    """Let the nearest samples by cosine, and the sample itself, vote with their labels, once.
+
+    Samples are ranked by the cosine of their votes and their label (SimiFeat-R), and kept where no other label has more
+    votes than theirs (SimiFeat-V).
+    """
+    nearest = NearestNeighbors(n_neighbors=_N_NEIGHBOURS, metric="cosine").fit(features.astype(np.float32))
+    neighbours = nearest.kneighbors(return_distance=False)
+    votes = np.zeros((len(labels), n_classes))
+    np.add.at(votes, (np.arange(len(labels))[:, None], labels[neighbours]), 1.0)
+    votes[np.arange(len(labels)), labels] += 1
+    own = votes[np.arange(len(labels)), labels]
+    return Judgement(-own / np.linalg.norm(votes, axis=1), own == votes.max(axis=1))

@@ -27,3 +27,19 @@ def auc(suspicion: NDArray[Any], clean: Mask) -> float:
     """Probability that a clean sample is less suspicious than a mislabelled one; 0.5, as by chance, without either."""
     found = audit.compute_auc(suspicion[clean], suspicion[~clean])
     return 0.5 if found is None else found
+
+
+def share_found(suspicion: NDArray[Any], clean: Mask) -> float | None:
+    """Share of the wrong labels among as many most suspicious samples as there are wrong labels; ties in random order.
+
+    None where no label is wrong.
+    """
+    n_wrong = int((~clean).sum())
+    if not n_wrong:
+        return None
+    levels, where = np.unique(-suspicion, return_inverse=True)
+    size = np.bincount(where, minlength=levels.size)
+    wrong = np.bincount(where, ~clean, minlength=levels.size)
+    before = np.cumsum(size) - size
+    taken = np.clip(n_wrong - before, 0, size) / size
+    return float((taken * wrong).sum() / n_wrong)

@@ -16,34 +16,27 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
-from torch import Tensor
-from torch.nn import functional
 
-from mild_client import CorrectnessTracker
+from benchmarks import judges
+from benchmarks.logits import Recording
 from mild_core import bitmap
 from mild_core.selection import select
-from mild_core.types import RoundBits
-from mild_trainer import planting
-from mild_trainer.data import Dataset, load
+from mild_trainer.data import Dataset
 from mild_trainer.settings import DEFAULTS, ModelName, TrainSettings
-from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, train_epoch
-from mild_trainer.training.trainer import derive_seed, place_samples, predict_early
+from studies.heads import load_half, record_head
+from studies.programme import SEEDS, Half
 
 RESULTS = Path(__file__).parent / "results"
 NOISES = ("human:worse", "human:aggre", "symmetric:0.4", "symmetric:0.8", "asymmetric:0.4", "pairflip:0.4")
 DITHERS = (0.0, 0.5, 1.0, 2.0)
-SEEDS = {"choosing": range(5), "judging": range(5, 10)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class Case:
     noise: str
     model: ModelName
     dither: float
-    half: str
+    half: Half
     seed: int
     weight_decay: float | None = None
 
@@ -78,37 +71,10 @@ class Row:
     seconds: float
 
 
-class LossTracker(CorrectnessTracker):
-    """Tracker that also sums the losses of the given labels, without label smoothing."""
-
-    def __init__(self, n_samples: int) -> None:
-        super().__init__(n_samples)
-        self.losses = torch.zeros(n_samples)
-
-    def update(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Record the correctness and the losses of a batch."""
-        super().update(indices, logits, labels)
-        self.losses[indices] += functional.cross_entropy(logits.float(), labels, reduction="none")
-
-
-def load_half(path: Path, human: Path, case: Case) -> Dataset:
-    """Load one half of the images' features, with the labels of the case."""
-    data = load("features", path)
-    human_labels: NDArray[np.int64] | None = None
-    if case.noise.startswith("human:"):
-        with np.load(human) as labels:
-            human_labels = labels[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)[: data.n_samples]
-    if human_labels is not None:
-        data = replace(data, y_train=human_labels, y_train_clean=data.y_train)
-    middle = data.n_samples // 2
-    data = data.take(np.arange(middle) if case.half == "choosing" else np.arange(middle, data.n_samples))
-    return data if human_labels is not None else data.with_noise(case.noise, case.seed)
-
-
 def run(case: Case, data: Dataset) -> Row:
     """Train a case's head for one round, some labels planted as the trainer plants them, and judge bits and losses."""
     started = time.perf_counter()
-    chosen = TrainSettings.for_dataset(
+    settings = TrainSettings.for_dataset(
         "features",
         model=case.model,
         dither=case.dither,
@@ -117,51 +83,36 @@ def run(case: Case, data: Dataset) -> Row:
         device="cpu",
         threads=1,
     )
-    context = ComputeContext.from_settings(chosen)
-    samples, _ = place_samples(chosen, data, context)
-    state = TrainState(chosen, context, data.x_train.shape[1], data.n_classes)
-    planted = planting.plant_labels(
-        data.y_train, data.n_classes, chosen.plant, case.seed, predict_early(state, samples, chosen)
-    )
-    samples.labels = torch.from_numpy(planted.labels)
-    state.reinitialise(derive_seed(case.seed, 0, 0))
-    tracker, everyone, bits = LossTracker(data.n_samples), torch.arange(data.n_samples), []
-    for epoch in range(chosen.epochs):
-        training, recording = (torch.Generator().manual_seed(derive_seed(case.seed, i, 0, epoch)) for i in (1, 4))
-        train_epoch(state, samples, everyone, chosen, epoch, training)
-        evaluate(state, samples, chosen, everyone, tracker, recording)
-        bits.append(tracker.take().correct)
-    correct = np.stack([bitmap.unpack(row, data.n_samples) for row in bits])
-    return judge(case, data, correct, tracker.losses.numpy(), planted.planted, time.perf_counter() - started)
+    return judge(case, data, record_head(settings, data), started)
 
 
-def judge(
-    case: Case, data: Dataset, correct: NDArray[np.bool_], losses: NDArray[Any], planted: bitmap.Bitmap, seconds: float
-) -> Row:
-    """Judge the count of bits and the losses of a training, shape (n_epochs, n_samples) and (n_samples,)."""
+def judge(case: Case, data: Dataset, recording: Recording, started: float) -> Row:
+    """Judge the count of bits and the mean loss of a training that began at `started`."""
     assert data.clean is not None
-    own = ~bitmap.unpack(planted, data.n_samples)
-    clean, misses = data.clean[own], (~correct[:, own]).sum(axis=0)
-    packed = np.stack([bitmap.pack(row) for row in correct])
-    selection = select(RoundBits(data.n_samples, packed, planted=planted))
+    assert recording.bits.planted is not None
+    own = ~bitmap.unpack(recording.bits.planted, data.n_samples)
+    logits, labels, clean = recording.logits[:, own], data.y_train[own], data.clean[own]
+    misses = (logits.argmax(axis=2) != labels).sum(axis=0)
+    losses = judges.average_losses(logits, labels)
+    selection = select(recording.bits)
     kept = bitmap.unpack(selection.bitmap, data.n_samples)[own]
-    mixture = GaussianMixture(2, random_state=0).fit(losses[own, None])
-    of_low = mixture.predict_proba(losses[own, None])[:, int(mixture.means_.argmin())] > 0.5
+    mixture = GaussianMixture(2, random_state=0).fit(losses[:, None])
+    of_low = mixture.predict_proba(losses[:, None])[:, int(mixture.means_.argmin())] > 0.5
     return Row(
         case=case,
         auc=float(roc_auc_score(~clean, misses)),
         f1=float(f1_score(clean, kept)),
-        loss_auc=float(roc_auc_score(~clean, losses[own])),
+        loss_auc=float(roc_auc_score(~clean, losses)),
         loss_f1=float(f1_score(clean, of_low)),
         verdict=selection.verdict,
         wrong=float((~clean).mean()),
         always=float((misses == 0).mean()),
-        never=float((misses == len(correct)).mean()),
-        seconds=seconds,
+        never=float((misses == len(logits)).mean()),
+        seconds=time.perf_counter() - started,
     )
 
 
-def list_cases(features: Sequence[str], half: str) -> list[Case]:
+def list_cases(features: Sequence[str], half: Half) -> list[Case]:
     """List the trainings of a half: linear heads on the first features, with weaker decay, on the others, and MLPs."""
     seeds, (best, *others) = SEEDS[half], features
     cases = [
@@ -338,7 +289,8 @@ def main() -> int:
     for case in list_cases(list(paths), arguments.half):
         if case in done:
             continue
-        row = run(case, load_half(paths[case.features], arguments.human, case))
+        data = load_half(paths[case.features], arguments.human, case.noise, case.half, case.seed)
+        row = run(case, data)
         with arguments.rows.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
         print(f"{case}: AUC {row.auc:.3f}, of the loss {row.loss_auc:.3f}, {row.seconds:.1f} s", flush=True)

@@ -4,11 +4,11 @@ usage: python -m studies.paper --data-dir DIR --features FILE.npz ... [--section
        python -m studies.paper --list | --write
 
 DIR holds ``cifar-10-batches-py``, ``cifar-100-python`` and ``cifar-n-labels.npz``; each FILE features and true labels
-of the first images of CIFAR-10 or CIFAR-100 (`benchmarks.extract_features`). A case takes at most a minute of one core,
-and its row is written as soon as it is there (``studies/results/paper.jsonl``); what is there is not done again. The
-sections are done in the order of `SECTIONS`, each for one seed after the other. ``--list`` says how many cases are done
-and how long the others take; ``--write`` writes ``docs/results.md`` and its plots from the rows, and trains nothing.
-Needs ``pip install -e ".[bench]"``.
+of the first images of CIFAR-10 or CIFAR-100 (`mild features`, see ``studies/README.md``). A case takes at most a minute
+of one core, and its row is written as soon as it is there (``studies/results/paper.jsonl``); what is there is not done
+again. The sections are done in the order of `SECTIONS`, each for one seed after the other. ``--list`` says how many
+cases are done and how long the others take; ``--write`` writes ``docs/results.md``, its plots and the lines of
+``README.md`` that are made from the rows. Both train nothing. Needs ``pip install -e ".[bench]"``.
 """
 
 import argparse
@@ -27,22 +27,29 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import machine
-from studies import promise
+from studies import features, promise
+from studies.peer_tables import format_headline
 from studies.programme import Case, Half, Inputs, Profile, Row, Section, make_key, read_rows
 
-SECTIONS: Mapping[str, Section] = MappingProxyType({"promise": promise})
+SECTIONS: Mapping[str, Section] = MappingProxyType({"features": features, "promise": promise})
 """The sections by name, the most important first."""
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "studies" / "results" / "paper.jsonl"
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+HEADLINE = ("human:worse", "symmetric:0.4", "symmetric:0.8", "asymmetric:0.4", "pairflip:0.4")
+"""Noises of the lines of README.md, which `update_readme` writes."""
+_LINK = "[features](docs/results.md)"
 
 _HEAD = """# Results
 
     python -m studies.paper --data-dir DIR --features {features}
     python -m studies.paper --write
 
-{machines}. Rows that are lost come first in every table, in bold, with the reason. All tables show the judging half of
-the data, with seeds 5 to 9; nothing was chosen on it.
+{machines}.
+
+Rows that are lost come first in every section, in bold, with the reason. All tables show the judging half of the data,
+with seeds 5 to 9; nothing was chosen on it.
 """
 
 
@@ -115,6 +122,15 @@ def format_page(rows: Sequence[Row], images: Path) -> str:
     return "\n".join(parts)
 
 
+def update_readme(text: str, rows: Sequence[Row]) -> str:
+    """Return README.md with the lines of its table that are made from the rows of the features."""
+    judged = [row for row in rows if row.section == "features" and row.case["half"] == "judging"]
+    lines = text.splitlines(keepends=True)
+    own = [position for position, line in enumerate(lines) if line.startswith(f"| {_LINK} ")]
+    made = [f"{line}\n" for line in format_headline(judged, "lite2", HEADLINE, _LINK)]
+    return "".join([*lines[: own[0]], *made, *lines[own[-1] + 1 :]]) if own and made else text
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,7 +144,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit-cases", type=int, help="do so many cases of each section at most")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--list", action="store_true", help="say how many cases are done, and train nothing")
-    parser.add_argument("--write", action="store_true", help="write docs/results.md, and train nothing")
+    parser.add_argument("--write", action="store_true", help="write docs/results.md and the lines of README.md only")
     return parser.parse_args(argv)
 
 
@@ -140,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     inputs = Inputs(arguments.profile, arguments.half, arguments.data_dir, features)
     if arguments.write:
         PAGE.write_text(format_page(rows, PAGE.parent / "images"))
+        README.write_text(update_readme(README.read_text(), rows))
         return 0
     if arguments.list:
         print(format_list(inputs, rows))

@@ -32,7 +32,7 @@ class Inputs:
     data_dir
         Folder of ``cifar-10-batches-py``, ``cifar-100-python`` and ``cifar-n-labels.npz``; None without one.
     features
-        Files of features by name (`benchmarks.extract_features`), which is the file's without its suffix.
+        Files of features by name (`mild features`), which is the file's without its suffix.
     """
 
     profile: Profile

@@ -7,6 +7,7 @@ import pytest
 
 from studies import paper, promise
 from studies.programme import SEEDS, Inputs, Row, read_rows
+from tests.studies.test_features import make_row
 
 INPUTS = Inputs("cpu", "judging", Path("data"), {})
 
@@ -83,3 +84,23 @@ def test_lost_rows_of_the_promise_come_first_and_in_bold(tmp_path: Path) -> None
     page = paper.format_page(rows, tmp_path)
     assert "python -m studies.paper --data-dir DIR --features a.npz" in page
     assert f"## {promise.TITLE}" in page
+
+
+def test_the_lines_of_the_readme_are_replaced() -> None:
+    text = "before\n| [features](docs/results.md) | old |\nafter\n"
+    rows = [make_row("human:worse", 0.9, 0.8)]
+    assert (
+        paper.update_readme(text, rows)
+        .splitlines()[1]
+        .startswith("| [features](docs/results.md) | human:worse | 0.900 (0.900 to 0.900) | 0.800, ")
+    )
+    assert paper.update_readme(text, []) == text
+
+
+def test_page_and_readme_are_made_from_the_rows(tmp_path: Path) -> None:
+    rows = read_rows(paper.ROWS)
+    assert rows
+    assert paper.format_page(rows, tmp_path) == paper.PAGE.read_text()
+    readme = paper.README.read_text()
+    assert "| [features](docs/results.md) | human:worse | 0." in readme
+    assert paper.update_readme(readme, rows) == readme

@@ -1,0 +1,93 @@
+"""The section of the features: what a case measures, and the tables of the peers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import judges, truth
+from studies import features, peer_tables
+from studies.peer_tables import EVERYONE, OURS, PEERS, RIGHT
+from studies.programme import Case, Inputs, Row
+
+PEER = "AUM, threshold samples"
+
+
+def make_row(noise: str, ours: float, peer: float, verdict: str = "weak", seed: int = 5) -> Row:
+    """Return a row in which all methods have an F1 and an AUC of 0.5, ours and one peer others."""
+    values: dict[str, Any] = dict.fromkeys(("auc", "f1", "best_f1", "found", "accuracy"), 0.5)
+    methods = {name: dict(values) for name in PEERS} | {RIGHT: {"accuracy": 0.9}}
+    methods[PEER] |= {"f1": peer}
+    methods[OURS] = {**values, "f1": ours, "auc": 0.8, "best_f1": 0.95}
+    case: Case = {"features": "lite2", "noise": noise, "half": "judging", "seed": seed}
+    return Row("features", case, {"methods": methods, "verdict": verdict, "noise_rate": 0.4}, 1.0, "machine")
+
+
+@pytest.mark.slow
+def test_a_case_measures_every_method(tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 1200)
+    vectors = 2 * np.eye(3)[labels] @ rng.standard_normal((3, 20)) + rng.standard_normal((1200, 20))
+    np.savez(tmp_path / "a.npz", features=vectors.astype(np.float32), labels=labels)
+    inputs = Inputs("cpu", "judging", None, {"a": tmp_path / "a.npz"})
+    noises = [case["noise"] for case in features.list_cases(inputs)]
+    assert "pairflip:0.4" in noises
+    assert "human:worse" not in noises
+    case: Case = {"features": "a", "noise": "symmetric:0.4", "half": "judging", "seed": 5}
+    result = features.run_case(case, inputs)
+    methods = result["methods"]
+    assert set(methods) == {OURS, RIGHT, *PEERS}
+    assert result["noise_rate"] == pytest.approx(0.27, abs=0.03)
+    assert methods[EVERYONE]["f1"] == pytest.approx(2 * 0.73 / 1.73, abs=0.03)
+    assert min(methods[name]["auc"] for name in (OURS, *PEERS[:-1])) > 0.8
+    assert methods[OURS]["auc"] == pytest.approx(methods["wrong events, beta mixture"]["auc"], abs=0.01)
+    assert methods[OURS]["best_f1"] == methods["wrong events, beta mixture"]["best_f1"]
+    assert methods[RIGHT]["accuracy"] > 0.9
+
+
+def test_lost_rows_come_first_with_the_reason(tmp_path: Path) -> None:
+    rows = [make_row("none", 0.9, 0.8), make_row("symmetric:0.4", 0.9, 0.92, "unimodal")]
+    text = peer_tables.format_comparison(rows, tmp_path / "plot.svg")
+    first, second = (line for line in text.splitlines() if "0.800 (0.800" in line)
+    assert first.startswith("| **lite2, symmetric:0.4** | 1 | 0.400 |")
+    assert f"F1: {PEER} by 0.020" in first
+    assert "the best one cut of our scores has 0.950; 1 of 1 verdicts keep everyone" in first
+    assert second.startswith("| lite2, none | 1 |")
+    assert second.endswith("| - |")
+    assert "in 1 of 2 rows, on AUC in 2, on F1 in 1; behind by more than 0.01 in 1, and by 0.020 at most" in text
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_the_headline_has_a_line_for_each_noise_that_is_there() -> None:
+    rows = [make_row("human:worse", 0.9, 0.8, seed=5), make_row("human:worse", 0.8, 0.8, seed=6)]
+    lines = peer_tables.format_headline(rows, "lite2", ("human:worse", "none"), "[x](y)")
+    assert lines == [f"| [x](y) | human:worse | 0.850 (0.800 to 0.900) | 0.800, {PEER} | 0.500 |"]
+
+
+def test_ties_are_found_in_random_order() -> None:
+    clean = np.array([True, True, False, False])
+    assert truth.share_found(np.array([0.0, 1.0, 1.0, 1.0]), clean) == pytest.approx(2 / 3)
+    assert truth.share_found(np.array([0.0, 0.0, 1.0, 1.0]), clean) == 1.0
+    assert truth.share_found(np.zeros(2), clean[:2]) is None
+
+
+def test_wrong_events_are_counted_and_cut_between_the_two_groups() -> None:
+    correct = np.ones((20, 100), dtype=bool)
+    correct[:18, 70:] = False
+    correct[:2, :40] = False
+    judgement = judges.wrong_events(correct)
+    assert judgement.kept is not None
+    assert judgement.suspicion.tolist() == [2] * 40 + [0] * 30 + [18] * 30
+    assert (judgement.kept == (np.arange(100) < 70)).all()
+
+
+def test_neighbours_outvote_a_wrong_label() -> None:
+    angles = np.concatenate([np.linspace(0, 0.1, 20), np.linspace(1, 1.1, 20)])
+    labels = np.repeat([0, 1], 20)
+    labels[5] = 1
+    judgement = judges.neighbour_votes(np.stack([np.cos(angles), np.sin(angles)], axis=1), labels, 2)
+    assert judgement.kept is not None
+    assert np.flatnonzero(~judgement.kept).tolist() == [5]
+    assert judgement.suspicion.argmax() == 5
