@@ -13,7 +13,7 @@ from mild_trainer.data.feature_arrays import iter_blocks
 from mild_trainer.training.device_samples import Batches, compute_part_sizes, split_evenly
 from mild_trainer.training.image_storage import measure_free_bytes
 
-_MAX_NOISE_VALUES = 1 << 23
+_MAX_NOISE_VALUES = 1 << 21
 """Number of noise values that a pass draws at most. Drawing costs a processor as much as a linear head itself, so that
 a pass over more values starts again somewhere in those that it has drawn."""
 
