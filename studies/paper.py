@@ -27,11 +27,22 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import machine
-from studies import features, promise
+from studies import features, finish, first_experiments, imbalance, promise, scores, sensitivity, stability
 from studies.peer_tables import format_headline
 from studies.programme import Case, Half, Inputs, Profile, Row, Section, make_key, read_rows
 
-SECTIONS: Mapping[str, Section] = MappingProxyType({"features": features, "promise": promise})
+SECTIONS: Mapping[str, Section] = MappingProxyType(
+    {
+        "features": features,
+        "promise": promise,
+        "stability": stability,
+        "scores": scores,
+        "first_experiments": first_experiments,
+        "imbalance": imbalance,
+        "sensitivity": sensitivity,
+        "finish": finish,
+    }
+)
 """The sections by name, the most important first."""
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "studies" / "results" / "paper.jsonl"

@@ -1,0 +1,138 @@
+"""The sections over rounds: a small training of each, its table, and the order of the rows."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from mild_trainer.data import load
+from studies import finish, first_experiments, imbalance, scores, sensitivity, stability
+from studies.programme import Case, Inputs, Row, Section
+from studies.trainings import explain_accuracy, load_case, make_settings
+
+SECTIONS: Mapping[str, Section] = {
+    "first_experiments": first_experiments,
+    "stability": stability,
+    "imbalance": imbalance,
+    "scores": scores,
+    "sensitivity": sensitivity,
+    "finish": finish,
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    """Features of ten classes that a head tells apart, most of the time."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 3000)
+    features = 1.5 * rng.standard_normal((10, 20))[labels] + rng.standard_normal((3000, 20))
+    np.savez(folder / "lite2.npz", features=features.astype(np.float32), labels=labels)
+    given = np.where(rng.random(3000) < 0.3, (labels + 1) % 10, labels).astype(np.uint8)
+    np.savez(folder / "cifar-n-labels.npz", c10_worse_label=given, c10_aggre_label=given)
+    return Inputs("cpu", "judging", folder, {"lite2": folder / "lite2.npz"})
+
+
+def _make_row(name: str, case: Case, result: Mapping[str, Any]) -> Row:
+    return Row(name, case, result, 1.0, "machine")
+
+
+def _list_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SECTIONS)
+def test_a_section_runs_and_shows_its_cases(name: str, inputs: Inputs, tmp_path: Path) -> None:
+    section = SECTIONS[name]
+    cases = [
+        case for case in section.list_cases(inputs) if case["data"] in ("lite2", "benchmark") and case["seed"] == 5
+    ]
+    kinds = [key for key in cases[0] if key not in ("data", "noise", "half", "seed", "initial", "model")]
+    chosen = {tuple(case[key] for key in kinds): case for case in reversed(cases)}
+    rows = [_make_row(name, case, section.run_case(case, inputs)) for case in list(chosen.values())[:5]]
+    text = section.format_rows(rows, tmp_path)
+    assert "nan" not in text
+    assert len(_list_lines(text)) > len(rows) / 2
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_cases_are_distinct_and_of_the_half(name: str, profile: Any, inputs: Inputs) -> None:
+    for half, seeds in (("choosing", range(5)), ("judging", range(5, 10))):
+        cases = SECTIONS[name].list_cases(replace(inputs, profile=profile, half=half))  # type: ignore[arg-type]
+        assert cases
+        assert len({str(sorted(case.items(), key=str)) for case in cases}) == len(cases)
+        assert {case["half"] for case in cases} == {half}
+        assert {int(case["seed"] or 0) for case in cases} <= set(seeds)
+
+
+def test_the_published_protocol_has_its_network_and_stages() -> None:
+    settings = make_settings({"data": "cifar10", "noise": "symmetric:0.4", "half": "judging", "seed": 5}, epochs=20)
+    assert (settings.model, settings.rounds, settings.first_epochs, settings.epochs) == ("resnet34", 27, 70, 20)
+    published = make_settings({"data": "cifar100", "seed": 5}, **stability.LOOPS["published"])
+    assert (published.observe, published.weights, published.epochs) == ("members", "carry", 50)
+
+
+def test_a_case_has_noise_of_its_seed_and_true_labels(inputs: Inputs) -> None:
+    case: Case = {"data": "digits", "noise": "symmetric:0.4", "half": "judging", "seed": 5}
+    first, again, other = (load_case({**case, "seed": seed}, inputs) for seed in (5, 5, 6))
+    assert (first.y_train == again.y_train).all()
+    assert (first.y_train != other.y_train).any()
+    assert first.y_train_clean is not None
+    assert (first.y_train_clean == load("digits").y_train).all()
+    assert 1 - (first.y_train == first.y_train_clean).mean() == pytest.approx(0.36, abs=0.03)
+
+
+def test_loops_that_lose_come_first_and_in_bold(tmp_path: Path) -> None:
+    stable = {"threshold": [0.5, 0.5, 0.4], "f1": [0.8, 0.9, 0.95], "kept": [0.6] * 3, "jaccard": [0.9] * 3}
+    stable |= {"accuracy": [0.7, 0.8, 0.8], "precision": [0.8, 0.9, 0.95], "recall": [0.8, 0.9, 0.95]}
+    losing = {**stable, "f1": [0.8, 0.9, 0.5], "recall": [0.8, 0.9, 0.4], "threshold": [None, None, None]}
+    rows = [
+        _make_row("stability", {"data": "a", "noise": "n", "loop": loop, "half": "judging", "seed": seed}, result)
+        for loop, result in (("all, pooled", stable), ("published", losing))
+        for seed in (5, 6)
+    ]
+    text = stability.format_rows(rows, tmp_path)
+    lines = _list_lines(text)
+    assert lines[1].startswith("| **a, n, *published*** | 2 | 3.0 |")
+    assert lines[1].endswith("| recall falls from 0.900 to 0.400 |")
+    assert lines[2].startswith("| a, n, *all, pooled* | 2 |")
+    assert "*published* loses F1 after round 1 in 1 of 1 rows (at worst -0.400, a, n)" in text
+    assert "*all, pooled* loses F1 after round 1 in 0 of 1 rows" in text
+    assert "moves by 0.100 a round at most" in text
+    assert (tmp_path / "results-stability.svg").exists()
+
+
+def test_the_paired_test_is_that_of_scipy() -> None:
+    gains = np.array([0.1, -0.2, 0.3, 0.4, 0.5, 0.0])
+    p, effect = scores.test_pairs(gains)
+    assert p == pytest.approx(wilcoxon(gains[:-1]).pvalue)
+    assert effect == pytest.approx((1 - 2 + 3 + 4 + 5) / 15)
+    assert scores.test_pairs(np.zeros(3)) == (1.0, 0.0)
+
+
+def test_shifted_images_have_less_contrast() -> None:
+    images = np.random.default_rng(0).integers(0, 2, (20, 16, 16, 3), dtype=np.uint8) * 200
+    shifted = imbalance.shift_images(images, np.random.default_rng(1))
+    assert shifted.mean() == pytest.approx(images.mean(), abs=3)
+    assert shifted.std() < images.std() / 2
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "precision", "recall", "reason"),
+    [
+        ((0.8, 0.9, 0.9), 0.5, 0.5, "-"),
+        ((0.8, 0.7, 0.8), 0.5, 0.5, "the true clean set brings nothing either"),
+        ((0.8, 0.7, 0.9), 0.9, 0.6, "40% of the right labels are dropped"),
+        ((0.8, 0.7, 0.9), 0.6, 0.9, "40% of the kept labels are wrong"),
+    ],
+)
+def test_a_loss_of_accuracy_has_its_reason(
+    accuracies: tuple[float, float, float], precision: float, recall: float, reason: str
+) -> None:
+    assert explain_accuracy(accuracies, precision, recall) == reason
