@@ -172,6 +172,9 @@ def _build_routes() -> Sequence[BaseRoute]:
         table.include_router(resource.router, dependencies=[Depends(reject_unknown_query_parameters)])
     routes.add_pages(table)
     table.include_router(system.router)  # without the query check: probes and scrapers may add parameters
+    nowhere = {"type": "http", "method": "GET", "path": "", "headers": []}
+    for route in table.routes:  # FastAPI prepares the routes of a router when it is first asked for one
+        route.matches(nowhere)
     return table.routes
 
 
