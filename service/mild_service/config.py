@@ -12,6 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://.*")
 
 
+NICENESS = 5
+"""By how much processes that compute and that read logs leave the processor to those that serve requests (nice)."""
+
+
 class Settings(BaseSettings):
     """Settings of the service; each is read from the environment variable ``MILD_<NAME>``."""
 

@@ -20,6 +20,7 @@ import pyarrow
 import pyarrow.parquet
 
 from mild_core.errors import MildError
+from mild_service.config import NICENESS
 from mild_service.errors import LimitExceeded, MalformedBody
 from mild_service.ingest import arrow_tables
 from mild_service.ingest.arrow_tables import make_block
@@ -38,6 +39,7 @@ FORMATS: dict[str, tuple[str, TableReader]] = {
 
 def main() -> None:
     """Run the worker: fork a process for every log body until the service ends."""
+    os.nice(NICENESS)
     control = socket.socket(fileno=int(sys.argv[1]))
     _warm_up()
     wakeup, wakeup_sender = socket.socketpair()

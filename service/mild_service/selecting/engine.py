@@ -23,7 +23,7 @@ from mild_core.selection import select_from
 from mild_core.sources import SampleSource
 from mild_core.types import SelectionOptions
 from mild_service.concurrency import BoundedExecutor
-from mild_service.config import Settings
+from mild_service.config import NICENESS, Settings
 from mild_service.errors import WorkersUnavailable
 from mild_service.models import ComputedSelection
 from mild_service.selecting.dask_cluster import DaskCluster
@@ -203,7 +203,8 @@ def _block_interrupts() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Let a worker process end when the service has gone."""
+    """Let a worker process end when the service has gone, and leave the processor to the service meanwhile."""
+    os.nice(NICENESS)
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has been started by a process"
     sentinel = parent.sentinel
