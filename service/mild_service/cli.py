@@ -263,6 +263,11 @@ cli.command("import")(import_run)
 cli.command("doctor")(examine)
 
 
+_ACCEPTORS = 16
+"""Handles of the listening socket: uvloop accepts one connection per handle in each cycle, so with a single one a
+client waits for as many cycles as others have opened connections before it."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn server that prints its address, and refuses new work for a while before it closes the port.
 
@@ -283,8 +288,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for listener in sockets or []:
-            print(f"listening on {_format_address(listener)}", flush=True)
+        if sockets:
+            print(f"listening on {_format_address(sockets[0])}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._drain.begin()
@@ -346,7 +351,8 @@ def serve(
             timeout_keep_alive=settings.idle_seconds,
             timeout_graceful_shutdown=settings.shutdown_seconds,
         )
-        _Server(config, app.state.drain, settings.drain_seconds, embedded_store).run(sockets=[listener])
+        listeners = [listener, *(stack.enter_context(listener.dup()) for _ in range(_ACCEPTORS - 1))]
+        _Server(config, app.state.drain, settings.drain_seconds, embedded_store).run(sockets=listeners)
         if embedded_store is not None and embedded_store.failure is not None:
             exit_with_error(str(embedded_store.failure))
 
