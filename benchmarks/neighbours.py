@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event, Semaphore
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -240,12 +240,25 @@ TENANTS: dict[str, Tenant] = {
 }
 
 
+def run_tenant(name: str, caller: Caller, stop: Event, started: Semaphore) -> None:
+    """Run a tenant at the least priority, so that it takes no processor from the service, as on another machine."""
+    started.release()
+    os.nice(19)
+    TENANTS[name](caller, stop)
+
+
 @dataclass(slots=True)
 class Seen:
     """What small requests met."""
 
-    seconds: list[float] = field(default_factory=list)
+    times: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds by kind of request."""
     failed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> list[float]:
+        """Seconds of all requests that were answered."""
+        return [value for values in self.times.values() for value in values]
 
     @property
     def tail(self) -> float:
@@ -268,7 +281,7 @@ def send_small_requests(caller: Caller, seconds: float, seen: Any) -> None:
         except (OSError, http.client.HTTPException) as error:
             status = type(error).__name__
         if isinstance(status, int) and status < 400:
-            result.seconds.append(time.perf_counter() - began)
+            result.times.setdefault(what, []).append(time.perf_counter() - began)
         else:
             result.failed[f"{what}: {status}"] = result.failed.get(f"{what}: {status}", 0) + 1
 
@@ -296,7 +309,7 @@ def _open_stream(caller: Caller, name: str, result: Seen) -> None:
     except (OSError, IndexError) as error:
         status = type(error).__name__
     if status == "200":
-        result.seconds.append(time.perf_counter() - began)
+        result.times.setdefault("stream", []).append(time.perf_counter() - began)
     else:
         result.failed[f"stream: {status}"] = result.failed.get(f"stream: {status}", 0) + 1
 
@@ -357,6 +370,15 @@ def prepare(caller: Caller) -> None:
             _check(caller.ask("POST", "/runs/hostile-large/rounds/0/finish"))
 
 
+def warm_up(caller: Caller) -> None:
+    """Ask for a selection that nobody has computed, so that the workers have started."""
+    name = f"warm-{secrets.token_hex(4)}"
+    opening = json.dumps({"num_samples": N_SMALL}).encode()
+    _check(caller.ask("PUT", f"/runs/{name}", opening, Content_Type="application/json"))
+    _check(caller.ask("PUT", f"/runs/{name}/rounds/0/epochs/0", bytes(N_SMALL // 8), Content_Type=OCTETS))
+    _check(caller.ask("GET", f"/selection/{name}", Accept=OCTETS))
+
+
 def _check(answer: tuple[int, bytes]) -> None:
     if answer[0] >= 300:
         raise RuntimeError(f"{answer[0]}: {answer[1][:300]!r}")
@@ -374,14 +396,17 @@ class Outcome:
 def meet(served: Served, keys: dict[str, str], tenants: list[str], seconds: float) -> Outcome:
     """Send small requests beside tenants."""
     context = get_context("spawn")
-    stop, results = context.Event(), context.Queue()
+    stop, started, results = context.Event(), context.Semaphore(0), context.Queue()
     hostile = [
-        context.Process(target=TENANTS[name], args=(Caller(served.url, keys[name]), stop), daemon=True)
+        context.Process(target=run_tenant, args=(name, Caller(served.url, keys[name]), stop, started), daemon=True)
         for name in tenants
     ]
+    warm_up(Caller(served.url, keys["small"]))
     watch = Watch(served.process)
     for process in hostile:
         process.start()
+    for _ in hostile:
+        started.acquire()
     if hostile:
         time.sleep(2.0)
     small = context.Process(target=send_small_requests, args=(Caller(served.url, keys["small"]), seconds, results))
