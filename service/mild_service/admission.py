@@ -1,4 +1,4 @@
-"""Admission: what requests take of the process (memory, working slots, event streams, disk), accounted by key.
+"""Admission: what requests take of the process (turns, memory, slots, event streams, disk), accounted by key.
 
 Everything scarce is a `Pool`. Requests that wait are served in turn, the key that holds least first. What a request
 takes is noted in its `Account`, and given back when the response has been sent, or before.
@@ -7,10 +7,11 @@ takes is noted in its `Account`, and given back when the response has been sent,
 import asyncio
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -30,6 +31,8 @@ _SMALL = 64
 """Up to this fraction (1/64) of the memory, a request is small."""
 _RESERVE = 8
 """Fraction (1/8) of the memory that only small requests get."""
+_TURNS, _TURN_SECONDS = 4, 0.1
+"""Requests on which the event loop works at the same time, the more the longer each takes, and the longest turn."""
 _BASE_BYTES = 192 * 1024 * 1024
 """Memory of the process before any request: modules, connections and the slack of the allocator."""
 _WORKER_BYTES = 128 * 1024 * 1024
@@ -101,8 +104,8 @@ class Pool:
                 self._remove(waiter, is_small)
                 waiter.granted.set_exception(ShuttingDown("this service is shutting down; try again in a second"))
 
-    async def take(self, key: str, amount: int, is_small: bool = False) -> None:
-        """Take an amount for a key; wait for it in turn.
+    async def take(self, key: str, amount: int, is_small: bool = False, first: bool = False) -> None:
+        """Take an amount for a key; wait for it in turn, with `first` before all others that wait for this key.
 
         Raises
         ------
@@ -114,13 +117,15 @@ class Pool:
         """
         self.check_possible(amount)
         is_small = is_small and self._reserve > 0
-        if not self._queues[is_small] and self._has_free(amount, is_small):
+        if not self._queues[is_small] and self._has_free(key, amount, is_small):
             self._grant(key, amount, is_small)
             return
         self._make_place(key, amount)
         waiter = _Waiter(key, amount, asyncio.get_running_loop().create_future())
-        self._queues[is_small].setdefault(key, deque()).append(waiter)
+        waiters = self._queues[is_small].setdefault(key, deque())
+        waiters.insert(0 if first else len(waiters), waiter)
         self._count_waiting(1)
+        self._serve()
         try:
             await waiter.granted
         except asyncio.CancelledError:
@@ -135,7 +140,7 @@ class Pool:
     def take_now(self, key: str, amount: int, is_small: bool = False) -> None:
         """Take an amount for a key without waiting, before all that wait. Raises `Overloaded` if it is not free."""
         is_small = is_small and self._reserve > 0
-        if not self._has_free(amount, is_small, first=True):
+        if not self._has_free(key, amount, is_small, first=True):
             raise self._make_error(amount)
         self._grant(key, amount, is_small)
 
@@ -174,12 +179,14 @@ class Pool:
         self._held[key] += amount
         self._turns[key] = next(self._turn_numbers)
 
-    def _has_free(self, amount: int, is_small: bool, first: bool = False) -> bool:
-        """Return whether an amount is free, after evicting what caches hold; small requests leave room for large ones.
+    def _has_free(self, key: str, amount: int, is_small: bool, first: bool = False) -> bool:
+        """Return whether an amount is free, after evicting what caches hold.
 
-        `first` says that the request goes before large ones that wait.
+        Small requests leave room for large ones that wait, unless their key holds little in all, or `first` says that
+        the request goes before those that wait.
         """
-        if is_small and self._queues[False] and not first and self._small_used + amount > self._reserve:
+        leaves_room = self._small_used + amount <= self._reserve or self._held[key] + amount <= self.capacity // _SMALL
+        if is_small and self._queues[False] and not first and not leaves_room:
             return False
         missing = self.used + amount - (self.capacity if is_small else self.limit)
         if missing > 0:
@@ -197,7 +204,7 @@ class Pool:
             while queue:
                 key = min(queue, key=lambda key: (self._held[key], self._turns[key]))
                 waiter = queue[key][0]
-                if not self._has_free(waiter.amount, is_small):
+                if not self._has_free(key, waiter.amount, is_small):
                     break
                 self._remove(waiter, is_small)
                 self._grant(key, waiter.amount, is_small)
@@ -260,6 +267,7 @@ class Account:
     def __init__(self, admission: "Admission", key: str) -> None:
         self.key = key
         self.admission = admission
+        self._turn: asyncio.TimerHandle | None = None
         self._memory = 0
         self._small_memory = 0
         self._n_holders = 1
@@ -275,6 +283,35 @@ class Account:
         """Whether this request, or work that it shares, has taken memory."""
         return self.n_bytes > 0 or any(account.holds_memory for account in self._shared)
 
+    async def begin_turn(self, is_new: bool = True) -> None:
+        """Wait for a turn; work that goes on, and so is not new, gets one before the other requests of its key.
+
+        The turn ends by itself after a while, so that nobody waits for a slow store.
+
+        Raises
+        ------
+        Overloaded
+            As `Pool.take`.
+        """
+        await self.admission.turns.take(self.key, 1, first=not is_new)
+        self._turn = asyncio.get_running_loop().call_later(_TURN_SECONDS, self.end_turn)
+
+    def end_turn(self) -> None:
+        """Give the turn to others, if this request has one."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+            self.admission.turns.give(self.key, 1)
+
+    @asynccontextmanager
+    async def pause_turn(self) -> AsyncIterator[None]:
+        """Context manager that gives the turn to others while the block waits for something else."""
+        had_turn = self._turn is not None
+        self.end_turn()
+        yield
+        if had_turn:
+            await self.begin_turn(is_new=False)
+
     async def take_memory(self, n_bytes: int) -> None:
         """Take memory. A request that holds some does not wait for more, so that requests never wait for each other.
 
@@ -289,8 +326,9 @@ class Account:
             self.take_memory_now(n_bytes)
             return
         pool, is_small = self.admission.memory, self.admission.is_small(n_bytes)
-        await pool.take(self.key, n_bytes, is_small)
-        self._note(n_bytes, is_small)
+        async with self.pause_turn():
+            await pool.take(self.key, n_bytes, is_small)
+            self._note(n_bytes, is_small)
 
     def take_memory_now(self, n_bytes: int) -> None:
         """Take memory without waiting. Raises as `take_memory`."""
@@ -326,6 +364,7 @@ class Account:
         """Give everything back, unless others share it."""
         self._n_holders -= 1
         if not self._n_holders:
+            self.end_turn()
             self.keep_only(0)
 
     def _note(self, n_bytes: int, is_small: bool) -> None:
@@ -343,6 +382,14 @@ def get_current_key() -> str:
     """Return the key to which the current request is accounted; empty in background work."""
     account = current_account.get()
     return "" if account is None else account.key
+
+
+@asynccontextmanager
+async def pause_turn() -> AsyncIterator[None]:
+    """Context manager that gives the turn of the current request to others while the block waits for something."""
+    account = current_account.get()
+    async with nullcontext() if account is None else account.pause_turn():
+        yield
 
 
 async def take_memory(n_bytes: int) -> None:
@@ -392,6 +439,8 @@ class Admission:
             settings.max_waiting,
             telemetry.waiting.labels("memory"),
         )
+        # No limit of those who wait: each of them has a connection, and these are limited.
+        self.turns = Pool(_TURNS, "turns", "", max_waiting=sys.maxsize, gauge=telemetry.waiting.labels("turns"))
         self.compute = self._make_slots(settings.compute_workers, "compute", settings, telemetry)
         self.logs = self._make_slots(settings.log_readers, "logs", settings, telemetry)
         self.answers = self._make_slots(settings.compute_workers, "answers", settings, telemetry)
@@ -411,7 +460,7 @@ class Admission:
 
     def close(self) -> None:
         """Refuse all that waits; what works goes on."""
-        for pool in (self.memory, self.compute, self.logs, self.answers):
+        for pool in (self.turns, self.memory, self.compute, self.logs, self.answers):
             pool.close()
 
     def is_small(self, n_bytes: int) -> bool:
@@ -421,6 +470,8 @@ class Admission:
     @asynccontextmanager
     async def work(self, slots: Pool, n_bytes: int, is_small: bool) -> AsyncIterator[None]:
         """Context manager that takes a slot for the block, and memory for the current request, in turn.
+
+        The turn of the request ends: from here on the slots bound what is done at the same time.
 
         Small requests take the memory first, large ones the slot: a large request that waits for its slot holds no
         memory that others need, and one that holds memory already does not wait for the slot.
@@ -432,6 +483,7 @@ class Admission:
         """
         self.memory.check_possible(n_bytes)
         account = current_account.get() or Account(self, "")
+        account.end_turn()
         if is_small:
             await account.take_memory(n_bytes)
         if account.holds_memory and not is_small:
@@ -458,7 +510,8 @@ class Admission:
             yield
             return
         key = get_current_key()
-        await self.answers.take(key, 1)
+        async with pause_turn():
+            await self.answers.take(key, 1)
         try:
             yield
         finally:
@@ -495,7 +548,8 @@ class SharedWork:
         task, account = self._running[name]
         if caller is not None:
             caller.share(account)
-        result: T = await asyncio.shield(task)  # a cancelled caller does not cancel the work of the others
+        async with pause_turn():
+            result: T = await asyncio.shield(task)  # a cancelled caller does not cancel the work of the others
         return result
 
     async def aclose(self) -> None:
@@ -505,11 +559,13 @@ class SharedWork:
     async def _run(self, account: Account, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         current_account.set(account)
         try:
+            await account.begin_turn(is_new=False)
             return await work()
         except BaseException:
             account.keep_memory(0)
             raise
         finally:
+            account.end_turn()
             account.close()
 
 

@@ -208,3 +208,45 @@ async def test_shared_work_that_fails_holds_nothing(admission: Admission) -> Non
     with pytest.raises(ValueError, match="failed"):
         await SharedWork(admission).run("name", work)
     assert admission.memory.used == 0
+
+
+async def test_a_key_with_many_requests_leaves_the_next_turn_to_another_key(admission: Admission) -> None:
+    busy = [Account(admission, "busy") for _ in range(100)]
+    begun = await start(*(account.begin_turn() for account in busy))
+    n_turns = (await done(begun)).count(True)
+    assert 0 < n_turns < 100
+    other = Account(admission, "other")
+    (begun_by_other,) = await start(other.begin_turn())
+    assert await done([begun_by_other]) == [False]
+    busy[0].end_turn()
+    assert await done([begun_by_other, *begun]) == [True] * (n_turns + 1) + [False] * (100 - n_turns)
+
+
+async def test_a_request_that_goes_on_does_not_wait_for_new_ones_of_its_key(admission: Admission) -> None:
+    accounts = [Account(admission, "busy") for _ in range(admission.turns.capacity + 2)]
+    begun = await start(*(account.begin_turn() for account in accounts))
+
+    async def wait_for_nothing() -> None:
+        async with accounts[0].pause_turn():
+            pass
+
+    (going_on,) = await start(wait_for_nothing())
+    assert await done([*begun[-2:], going_on]) == [True, False, False]
+    accounts[1].end_turn()
+    assert await done([*begun[-2:], going_on]) == [True, False, True]
+
+
+async def test_a_turn_ends_by_itself(admission: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mild_service.admission._TURN_SECONDS", 0.0)
+    accounts = [Account(admission, "slow") for _ in range(3 * admission.turns.capacity)]
+    await asyncio.gather(*(account.begin_turn() for account in accounts))
+    assert len(accounts) > admission.turns.capacity
+
+
+async def test_little_memory_is_granted_beside_large_requests_that_wait_to_a_key_that_has_none() -> None:
+    pool = make_pool(6400, reserve=800)
+    for _ in range(40):
+        await pool.take("busy", 50, is_small=True)
+    (large,) = await start(pool.take("large", 5000))
+    more, other = await start(pool.take("busy", 50, is_small=True), pool.take("other", 50, is_small=True))
+    assert await done([large, more, other]) == [False, False, True]

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from mild_service.admission import pause_turn
 from mild_service.errors import StoreError
 from mild_service.models import Event, Run
 from mild_service.store import EventBatch, Store
@@ -72,8 +73,9 @@ class EventTail:
             if batch.events:
                 return batch.events
         if self.is_alive:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), seconds)
+            async with pause_turn():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), seconds)
         return self._find_events_after(last_number)
 
     def _find_events_after(self, last_number: int) -> Sequence[Event]:

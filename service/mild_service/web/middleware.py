@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Methods with a label of their own in the metrics; all others share one, so that labels stay bounded."""
-_PROBES = frozenset({"/health", "/ready", "/metrics"})
+PROBES = frozenset({"/health", "/ready", "/metrics"})
 """Routes that are requested every few seconds, and so are logged at the level DEBUG only."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -89,7 +89,7 @@ class RequestContext:
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._telemetry.count_request(method, route, status, seconds, n_in, n_out)
-        level = logging.DEBUG if route in _PROBES else logging.INFO
+        level = logging.DEBUG if route in PROBES else logging.INFO
         if not logger.isEnabledFor(level):
             return
         logger.log(

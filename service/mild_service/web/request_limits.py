@@ -14,8 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mild_service.admission import Account, Admission, current_account, take_memory_now
 from mild_service.api_keys import ANONYMOUS
 from mild_service.config import Settings
-from mild_service.errors import DeadlineExceeded
+from mild_service.errors import DeadlineExceeded, ShuttingDown
 from mild_service.web import problems
+from mild_service.web.middleware import PROBES
 
 _LOG_ROUTES = re.compile(r"^POST .*/(predictions|selection)$|^PUT .*/sample-ids$")
 """Routes that process their body as a stream, so that it may be long."""
@@ -109,7 +110,11 @@ _UNACCOUNTED_BYTES = 64 * 1024
 
 
 class Accounting:
-    """Middleware that accounts what a request takes to its key, or to its address, until the response has been sent."""
+    """Middleware that accounts what a request takes to its key, or to its address, until the response has been sent.
+
+    A request works in its turn, which ends when the response starts, and pauses while it waits for the body. Probes
+    need no turn.
+    """
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app
@@ -123,9 +128,20 @@ class Accounting:
         caller, client = scope["state"]["caller"], scope.get("client")
         key = caller.key_id if caller is not ANONYMOUS else f"address:{client[0] if client else ''}"
         account = Account(self._admission, key)
+        complete = False
+
+        async def receive_between_turns() -> Message:
+            nonlocal complete
+            if complete:
+                return await receive()  # waits for the end of the connection
+            async with account.pause_turn():
+                message = await receive()
+            complete = not message.get("more_body", False)
+            return message
 
         async def send_in_pieces(message: Message) -> None:
             if message["type"] == "http.response.start":
+                account.end_turn()
                 length = Headers(raw=message.get("headers", [])).get("content-length")
                 if length is not None:  # the body is complete: nothing else is in use while it is sent
                     account.keep_only(int(length))
@@ -139,7 +155,11 @@ class Accounting:
 
         token = current_account.set(account)
         try:
-            await self._app(scope, receive, send_in_pieces)
+            if scope["path"].removeprefix(scope.get("root_path", "")) not in PROBES:
+                await account.begin_turn()
+            await self._app(scope, receive_between_turns, send_in_pieces)
+        except ShuttingDown as error:
+            await problems.make_error_response(Request(scope), error)(scope, receive, send)
         finally:
             current_account.reset(token)
             account.close()
