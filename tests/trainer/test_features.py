@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mild_core.errors import ParameterError
 from mild_trainer import cli, memory, noise
-from mild_trainer.data import Dataset, files, load
+from mild_trainer.data import Dataset, files, guess_dataset, load
 from mild_trainer.data.feature_arrays import compute_feature_statistics
 from mild_trainer.errors import DataError
 from mild_trainer.settings import TrainSettings
@@ -49,6 +49,37 @@ def test_features_are_read_in_any_type_of_numbers(tmp_path: Path, given: str, ke
     assert data.x_train.dtype == kept
     assert np.array_equal(data.x_train, values.astype(kept))
     assert data.describe().startswith("a: 240 training and no test samples of 12 features, 3 classes: 0 ")
+
+
+@pytest.mark.parametrize("names", [("vectors", "labels"), ("x_train", "classes_of_mine"), ("a", "b")])
+def test_of_two_arrays_those_of_other_names_are_told_by_their_shapes(names: tuple[str, str], tmp_path: Path) -> None:
+    values = make_features()
+    arrays: dict[str, Any] = dict(zip(names, values.values(), strict=True))
+    np.savez(tmp_path / "a.npz", **arrays)
+    data = load(guess_dataset(tmp_path / "a.npz"), tmp_path / "a.npz")
+    assert np.array_equal(data.x_train, values["x_train"].astype(np.float32))
+    assert np.array_equal(data.y_train, values["y_train"])
+
+
+def test_an_id_is_no_label(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=make_features()["x_train"], ids=np.arange(240))
+    with pytest.raises(DataError, match="lacks y_train, got ids"):
+        load("features", tmp_path / "a.npz")
+
+
+def test_a_file_of_features_is_told_from_one_of_images(tmp_path: Path) -> None:
+    labels, vectors = np.zeros(5, dtype=int), np.zeros((5, 3))
+    both: dict[str, dict[str, Any]] = {
+        "features": {"x": vectors, "y": labels},
+        "npz": {"x": np.zeros((5, 2, 2)), "y": vectors},  # images, and one-hot labels
+    }
+    for name, arrays in both.items():
+        np.savez(tmp_path / "a.npz", **arrays)
+        assert guess_dataset(tmp_path / "a.npz") == name
+    np.savez(tmp_path / "a.npz", x=np.zeros((5, 4), dtype=np.uint8), y=labels)  # pixels in rows: their owner decides
+    assert guess_dataset(tmp_path / "a.npz") == "npz"
+    (tmp_path / "a.npz").write_bytes(b"damaged")
+    assert guess_dataset(tmp_path / "a.npz") == "npz"
 
 
 def test_features_go_before_images_of_the_same_file(tmp_path: Path) -> None:

@@ -216,3 +216,4 @@ def test_options_of_other_kinds_of_data_are_refused(
 
 def test_the_suffix_may_be_in_capitals(tmp_path: Path) -> None:
     assert guess_dataset(tmp_path / "DATA.NPZ") == "npz"
+    assert guess_dataset(tmp_path / "data.npy") == "npz"

@@ -94,6 +94,6 @@ def guess_dataset(data_dir: Path | None) -> str:
     """
     if data_dir is None:
         return "digits"
-    if data_dir.suffix.lower() == ".npz" and not data_dir.is_dir():
+    if data_dir.suffix.lower() in (".npz", ".npy") and not data_dir.is_dir():
         return "features" if holds_features(data_dir) else "npz"
     return next((name for mark, name in _MARKS.items() if (data_dir / mark).exists()), "folder")

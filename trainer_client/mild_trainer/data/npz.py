@@ -211,7 +211,7 @@ def _describe_remedy(form: _Format, path: Path) -> str:
 def _assign_roles(form: _Format, path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[dict[str, str], list[str]]:
     """Return the name of the array for each role, and a note about those that are not read.
 
-    Two arrays of other names are samples and labels if their shapes allow only that.
+    Of two arrays those with other names are samples or labels if their shapes allow only that.
     """
     by_lower = {name.lower(): name for name in arrays}
     roles = {
@@ -219,10 +219,12 @@ def _assign_roles(form: _Format, path: Path, arrays: Mapping[str, NDArray[Any]])
         for role, names in form.names.items()
         if any(name in by_lower for name in names)
     }
-    if "x_train" not in roles and "y_train" not in roles and len(arrays) == 2:
+    if len(arrays) == 2:
         samples, labels = sorted(arrays, key=lambda name: -arrays[name].ndim)
-        if arrays[samples].ndim in form.n_axes and arrays[labels].ndim < arrays[samples].ndim:
-            roles |= {"x_train": samples, "y_train": labels}
+        by_shape = {"x_train": samples, "y_train": labels}
+        is_certain = arrays[samples].ndim in form.n_axes and arrays[labels].ndim < arrays[samples].ndim
+        if is_certain and roles.items() <= by_shape.items():
+            roles = by_shape
     for samples, labels in (("x_train", "y_train"), ("x_test", "y_test")):
         missing = [role for role in (samples, labels) if role not in roles]
         if samples == "x_test" and len(missing) == 2:
