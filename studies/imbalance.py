@@ -53,9 +53,9 @@ says. A row is lost, and in bold, where the kept set is less accurate than all l
 reversed test.
 """
 _SHIFT_TEXT = f"""{{tail_table}}
-{SHIFTED_SHARE:.0%} of the training images have a quarter of the contrast and noise on the pixels, as of
-another camera; tested on plain images and on such alone, which is a test distribution that training has hardly seen.
-Symmetric noise of 0.4 over all. A row is lost, and in bold, where the kept set is less accurate than all labels on the
+{SHIFTED_SHARE:.0%} of the training images have a quarter of the contrast and noise on the pixels, as of another camera;
+tested on plain images and on such alone, which is a test distribution that training has hardly seen. Symmetric noise
+of 0.4 over all. A row is lost, and in bold, where the kept set is less accurate than all labels on the
 shifted test.
 
 """

@@ -219,6 +219,6 @@ def explain_accuracy(accuracies: tuple[float, float, float], precision: float, r
         return "-"
     if true_set < all_labels + _NO_GAIN:
         return "the true clean set brings nothing either"
-    if recall < precision:
+    if recall <= precision:
         return f"{1 - recall:.0%} of the right labels are dropped"
     return f"{1 - precision:.0%} of the kept labels are wrong"

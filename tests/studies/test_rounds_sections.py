@@ -129,6 +129,7 @@ def test_shifted_images_have_less_contrast() -> None:
         ((0.8, 0.9, 0.9), 0.5, 0.5, "-"),
         ((0.8, 0.7, 0.8), 0.5, 0.5, "the true clean set brings nothing either"),
         ((0.8, 0.7, 0.9), 0.9, 0.6, "40% of the right labels are dropped"),
+        ((0.8, 0.7, 0.9), 0.0, 0.0, "100% of the right labels are dropped"),
         ((0.8, 0.7, 0.9), 0.6, 0.9, "40% of the kept labels are wrong"),
     ],
 )
