@@ -13,7 +13,6 @@ from benchmarks.judges import Judgement
 from benchmarks.logits import Logits, Recording, RecordingTrainer, held_out
 from benchmarks.truth import Mask, auc, best_f1, f1, share_found
 from mild_core import bitmap
-from mild_core.inspect.suspicion import measure_tie_breaks, rank_by_suspicion
 from mild_core.selection import select
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
@@ -41,11 +40,9 @@ N_FOLDS = 3
 _TEXT = """Linear heads on features of frozen networks ({features}), trained by the defaults for `features` for one
 round on one half of the images of each file. `human:` is noise of CIFAR-10N and CIFAR-100N. Right and wrong labels are
 those of the data set; 2% of the labels are planted, and these samples are left out everywhere. AUC: of the ranking, F1:
-of the right labels in the set that a method keeps. Ours is the selection by its defaults, and the order of suspicion
-that lists have: by the score, ties broken by the fit of the class and by when a sample was first learnt (on the
-choosing half as good as the score alone or better on every noise, by .002 at most). Mean loss, AUM of the same passes,
-cleanlab in sample and wrong events judge the passes that our bits are of; AUM with threshold samples and cleanlab held
-out train networks of their own at the same cost; neighbours are judged on the features.
+of the right labels in the set that a method keeps. Ours is the score and the selection by its defaults. Mean loss, AUM
+of the same passes, cleanlab in sample and wrong events judge the passes that our bits are of; AUM with threshold
+samples and cleanlab held out train networks of their own at the same cost; neighbours are judged on the features.
 """
 
 
@@ -90,13 +87,9 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     trainer = RecordingTrainer(training.settings, training.data)
     clean, own = training.clean, training.own
     selection = select(training.recording.bits)
-    ties = measure_tie_breaks([training.recording.bits], selection, training.data.y_train)
-    order = np.empty(own.size)
-    order[rank_by_suspicion(selection.scores, ties)] = np.arange(own.size, 0, -1)
-    ours = Judgement(order[own], bitmap.unpack(selection.bitmap, own.size)[own])
+    ours = Judgement(selection.scores[own], bitmap.unpack(selection.bitmap, own.size)[own])
     judgements = {OURS: ours, **_judge_by_peers(training)}
     methods = {name: _measure(judgement, clean[own]) for name, judgement in judgements.items()}
-    methods[OURS]["best_f1"] = best_f1(selection.scores[own], clean[own])  # the set is cut by the score alone
     methods[EVERYONE] = _measure(Judgement(np.zeros(own.sum()), np.ones(own.sum(), dtype=bool)), clean[own])
     sets: dict[str, Mask] = {name: found.kept for name, found in judgements.items() if found.kept is not None}
     sets |= {EVERYONE: np.ones(own.sum(), dtype=bool), RIGHT: clean[own]}
