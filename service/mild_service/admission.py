@@ -296,18 +296,19 @@ class Account:
         await self.admission.turns.take(self.key, 1, first=not is_new)
         self._turn = asyncio.get_running_loop().call_later(_TURN_SECONDS, self.end_turn)
 
-    def end_turn(self) -> None:
-        """Give the turn to others, if this request has one."""
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
-            self.admission.turns.give(self.key, 1)
+    def end_turn(self) -> bool:
+        """Give the turn to others; return whether this request had one."""
+        if self._turn is None:
+            return False
+        self._turn.cancel()
+        self._turn = None
+        self.admission.turns.give(self.key, 1)
+        return True
 
     @asynccontextmanager
     async def pause_turn(self) -> AsyncIterator[None]:
         """Context manager that gives the turn to others while the block waits for something else."""
-        had_turn = self._turn is not None
-        self.end_turn()
+        had_turn = self.end_turn()
         yield
         if had_turn:
             await self.begin_turn(is_new=False)

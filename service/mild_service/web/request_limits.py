@@ -132,11 +132,11 @@ class Accounting:
 
         async def receive_between_turns() -> Message:
             nonlocal complete
-            if complete:
-                return await receive()  # waits for the end of the connection
-            async with account.pause_turn():
-                message = await receive()
+            had_turn = not complete and account.end_turn()
+            message = await receive()
             complete = not message.get("more_body", False)
+            if had_turn:
+                await account.begin_turn(is_new=False)
             return message
 
         async def send_in_pieces(message: Message) -> None:
