@@ -515,7 +515,8 @@ def _write_table(
             "# Neighbours",
             "",
             f"`python -m benchmarks.neighbours --seconds {seconds:g}`, {machine('fastapi', 'redis', 'numpy')}, "
-            f"{os.cpu_count()} cores for the service, its store, the small requests and, at the least priority, the tenants; one run. "
+            f"{os.cpu_count()} cores for the service, its store, the small requests and, at the least priority, the "
+            "tenants; one run. "
             f"A process budget of {BUDGET / 2**30:g} GiB for the service and its workers, beyond which it is killed.",
             "",
             "Small requests of one key (an epoch of 10,000 samples, the run, its set, a log of 100 records, a sample, "
