@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mild_trainer.settings import DEFAULTS
+
 BAR = 60.0
 RESULTS = Path(__file__).parent / "results"
 HEAD = "| type | bytes | seconds | of it in epochs | F1 of the last set | everyone |\n|---|---|---|---|---|---|"
@@ -79,9 +81,9 @@ def main(words: Sequence[str] | None = None) -> int:
     print(table)
     shape = f"{arguments.samples:,} x {arguments.features:,} features"
     arguments.out.joinpath("features.md").write_text(
-        f"# From a file of features to the clean set\n\n`python -m benchmarks.features`: {shape}, four rounds of 20 "
-        f"epochs, one run each, at most {BAR:g} s.\n{platform.machine()}, Python {platform.python_version()}, PyTorch "
-        f"{torch.__version__}; one processor thread, the default.\n\n{table}\n"
+        f"# From a file of features to the clean set\n\n`python -m benchmarks.features`: {shape}, four rounds of "
+        f"{DEFAULTS['features']['epochs']} epochs, one run each, at most {BAR:g} s.\n{platform.machine()}, "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}; one processor thread, the default.\n\n{table}\n"
     )
     return int(any(seconds > BAR for seconds, _ in results))
 
