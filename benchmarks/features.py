@@ -82,8 +82,9 @@ def main(words: Sequence[str] | None = None) -> int:
     shape = f"{arguments.samples:,} x {arguments.features:,} features"
     arguments.out.joinpath("features.md").write_text(
         f"# From a file of features to the clean set\n\n`python -m benchmarks.features`: {shape}, four rounds of "
-        f"{DEFAULTS['features']['epochs']} epochs, one run each, at most {BAR:g} s.\n{platform.machine()}, "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}; one processor thread, the default.\n\n{table}\n"
+        f"{DEFAULTS['features']['epochs']} epochs, one run each, at most {BAR:g} s.\n"
+        f"{platform.machine()}, Python {platform.python_version()}, PyTorch {torch.__version__}; "
+        f"one processor thread, the default.\n\n{table}\n"
     )
     return int(any(seconds > BAR for seconds, _ in results))
 

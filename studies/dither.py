@@ -190,10 +190,10 @@ _HEAD = """# Noise on frozen features, and what a bit knows then
     python -m studies.dither --write
 
 Heads on frozen EfficientNet-Lite features of CIFAR-10 (8,000 images: 4,000 for choosing, 4,000 for judging), trained
-by the defaults for `features` but with 20 epochs (weight decay {decay:g}), one round, 2% of the labels planted. AUC: the
-count of epochs in which a sample was not predicted as labelled, and the mean loss over the same logits, against the true
-labels. F1 of the right labels: the set of the selection's defaults, a mixture of two Gaussians on the mean loss, and
-keeping everyone. Planted samples are left out. Means over seeds, with the least and the greatest.
+by the defaults for `features` but with 20 epochs (weight decay {decay:g}), one round, 2% of the labels planted. AUC:
+the count of epochs in which a sample was not predicted as labelled, and the mean loss over the same logits, against
+the true labels. F1 of the right labels: the set of the selection's defaults, a mixture of two Gaussians on the mean
+loss, and keeping everyone. Planted samples are left out. Means over seeds, with the least and the greatest.
 
 The default of `--dither` is {default:g}, which has the best means on the choosing half. Under dither a head forgets
 more than the verdict `separable` allows: it is `weak` more often, and on asymmetric noise often `unimodal`, so that
