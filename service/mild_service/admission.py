@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
@@ -32,7 +32,7 @@ _SMALL = 64
 _RESERVE = 8
 """Fraction (1/8) of the memory that only small requests get."""
 _TURNS, _TURN_SECONDS = 4, 0.1
-"""Requests on which the event loop works at the same time, the more the longer each takes, and the longest turn."""
+"""Number of requests on which the event loop works at the same time, and the longest time that each does."""
 _BASE_BYTES = 192 * 1024 * 1024
 """Memory of the process before any request: modules, connections and the slack of the allocator."""
 _WORKER_BYTES = 128 * 1024 * 1024
@@ -87,8 +87,9 @@ class Pool:
         self._unit, self._setting = unit, setting
         self._small_used, self._n_waiting = 0, 0
         self._held: Counter[str] = Counter()
-        self._turns: Counter[str] = Counter()
-        self._turn_numbers = count(1)
+        self._last_grants: Counter[str] = Counter()
+        self._grant_numbers = count(1)
+        self._is_closed = False
         self._queues: dict[bool, dict[str, deque[_Waiter]]] = {True: {}, False: {}}
         self._caches: list[LruCache[Any]] = []
 
@@ -98,11 +99,11 @@ class Pool:
 
     def close(self) -> None:
         """Refuse all that wait, and all that would have to wait: the process is shutting down."""
-        self._max_waiting = 0
+        self._is_closed = True
         for is_small, queue in self._queues.items():
             for waiter in [waiter for waiters in queue.values() for waiter in waiters]:
                 self._remove(waiter, is_small)
-                waiter.granted.set_exception(ShuttingDown("this service is shutting down; try again in a second"))
+                waiter.granted.set_exception(_make_closed_error())
 
     async def take(self, key: str, amount: int, is_small: bool = False, first: bool = False) -> None:
         """Take an amount for a key; wait for it in turn, with `first` before all others that wait for this key.
@@ -114,6 +115,8 @@ class Pool:
         Overloaded
             If the request would have to wait, and the maximum number of requests is waiting already. Where another
             key has more of the places, its last request is refused in place of this one.
+        ShuttingDown
+            If the request would have to wait, and the process is shutting down.
         """
         self.check_possible(amount)
         is_small = is_small and self._reserve > 0
@@ -174,10 +177,12 @@ class Pool:
             )
 
     def _grant(self, key: str, amount: int, is_small: bool) -> None:
+        if not amount:  # `give` forgets a key once it gives its amount back
+            return
         self.used += amount
         self._small_used += amount if is_small else 0
         self._held[key] += amount
-        self._turns[key] = next(self._turn_numbers)
+        self._last_grants[key] = next(self._grant_numbers)
 
     def _has_free(self, key: str, amount: int, is_small: bool, first: bool = False) -> bool:
         """Return whether an amount is free, after evicting what caches hold.
@@ -185,9 +190,10 @@ class Pool:
         Small requests leave room for large ones that wait, unless their key holds little in all, or `first` says that
         the request goes before those that wait.
         """
-        leaves_room = self._small_used + amount <= self._reserve or self._held[key] + amount <= self.capacity // _SMALL
-        if is_small and self._queues[False] and not first and not leaves_room:
-            return False
+        if is_small and self._queues[False] and not first:
+            is_little = self._held[key] + amount <= self.capacity // _SMALL
+            if not is_little and self._small_used + amount > self._reserve:
+                return False
         missing = self.used + amount - (self.capacity if is_small else self.limit)
         if missing > 0:
             return False
@@ -202,7 +208,7 @@ class Pool:
         """Grant what is free to those who wait: small ones first, and of each the key that holds least."""
         for is_small, queue in sorted(self._queues.items(), reverse=True):
             while queue:
-                key = min(queue, key=lambda key: (self._held[key], self._turns[key]))
+                key = min(queue, key=lambda key: (self._held[key], self._last_grants[key]))
                 waiter = queue[key][0]
                 if not self._has_free(key, waiter.amount, is_small):
                     break
@@ -210,10 +216,12 @@ class Pool:
                 self._grant(key, waiter.amount, is_small)
                 waiter.granted.set_result(None)
         if not self._n_waiting:
-            self._turns.clear()
+            self._last_grants.clear()
 
     def _make_place(self, key: str, amount: int) -> None:
         """Make one of the waiting places free for a key, at the expense of the key that has most of them."""
+        if self._is_closed:
+            raise _make_closed_error()
         if self._n_waiting < self._max_waiting:
             return
         n_places: Counter[str] = Counter()
@@ -246,6 +254,10 @@ class Pool:
             f"the request needs {amount} {self._unit}, {self.used} of {self.capacity} are taken{waiting}; try again in "
             f"a second, or have {self._setting} raised"
         )
+
+
+def _make_closed_error() -> ShuttingDown:
+    return ShuttingDown("this service is shutting down; try again in a second")
 
 
 def exceeds_share(capacity: int, used: int, held: int, amount: int) -> bool:
@@ -286,11 +298,11 @@ class Account:
     async def begin_turn(self, is_new: bool = True) -> None:
         """Wait for a turn; work that goes on, and so is not new, gets one before the other requests of its key.
 
-        The turn ends by itself after a while, so that nobody waits for a slow store.
+        The turn ends by itself after a while, so that no request waits for a slow store.
 
         Raises
         ------
-        Overloaded
+        ShuttingDown
             As `Pool.take`.
         """
         await self.admission.turns.take(self.key, 1, first=not is_new)
@@ -385,12 +397,10 @@ def get_current_key() -> str:
     return "" if account is None else account.key
 
 
-@asynccontextmanager
-async def pause_turn() -> AsyncIterator[None]:
+def pause_turn() -> AbstractAsyncContextManager[None]:
     """Context manager that gives the turn of the current request to others while the block waits for something."""
     account = current_account.get()
-    async with nullcontext() if account is None else account.pause_turn():
-        yield
+    return nullcontext() if account is None else account.pause_turn()
 
 
 async def take_memory(n_bytes: int) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Methods with a label of their own in the metrics; all others share one, so that labels stay bounded."""
 PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Routes that are requested every few seconds, and so are logged at the level DEBUG only."""
+"""Routes that are requested every few seconds: they are logged at the level DEBUG only, and answered without a turn."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
