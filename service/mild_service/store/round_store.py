@@ -208,9 +208,8 @@ class RoundStore:
                 return answer[0]
             case "conflict":
                 raise MetricsConflict(
-                    f"epoch {epoch} of round {round_} has the metrics {answer[1].rpartition(' ')[0]}, got "
-                    f"{value.decode()}; "
-                    "send the same, or replace them with ?replace=true"
+                    f"epoch {epoch} of round {round_} has the metrics {answer[1].partition(' ')[0]}, got "
+                    f"{value.decode()}; send the same, or replace them with ?replace=true"
                 )
         raise refusal_error(answer, run.run_id, round_, attempt)
 

@@ -65,6 +65,16 @@ async def test_metrics_are_kept_once(store: Store) -> None:
     assert (await only_round(store, run)).metrics == {3: {"a": 0.75}}
 
 
+async def test_metrics_of_earlier_versions_have_no_checksum(store: Store) -> None:
+    run = await opened(store)
+    context = store._context
+    await context.redis.hset(context.keys.metrics("a", run.uid, 0), "3", '{"a":0.5}')
+    assert (await only_round(store, run)).metrics == {3: {"a": 0.5}}
+    assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.5}, None, False) == "same"
+    with pytest.raises(MetricsConflict, match=r'has the metrics \{"a":0\.5\}, got \{"a":0\.75\}; send'):
+        await store.rounds.put_metrics(run, 0, 3, {"a": 0.75}, None, False)
+
+
 async def test_finishing_freezes_a_round_and_opens_the_next(store: Store, dump: Dump) -> None:
     run = await opened(store)
     await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
