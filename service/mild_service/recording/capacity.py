@@ -79,17 +79,17 @@ class Capacity:
             raise StoreFull(
                 f"{cause}; delete runs (DELETE /runs/{{run_id}}), expect fewer epochs, or raise the store's `maxmemory`"
             )
-        if caller is ANONYMOUS or (taken := await self._store.quotas.measure(caller.key_id)) is None:
+        if caller is ANONYMOUS or (measured := await self._store.quotas.measure(caller.key_id)) is None:
             return
-        n_runs, held = taken
+        n_runs, n_bytes = measured
         # The limit and the use are those of all servers, as the runs of a key are on any of them.
         memory = await self.measure() or memory
         available = round((memory.limit or 0) * (1 - self._reserve))
-        if exceeds_share(available, memory.used, held, needed):
+        if exceeds_share(available, memory.used, n_bytes, needed):
             raise StoreFull(
-                f"{cause}, the {n_runs} runs that the key {caller.name!r} has opened hold {held} bytes, and near the "
-                f"limit a key gets as much as then remains for others, {max(0, available - memory.used)}; delete some "
-                "of them (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
+                f"{cause}, the {n_runs} runs that the key {caller.name!r} has opened hold {n_bytes} bytes, and near "
+                f"the limit a key gets as much as then remains for others, {max(0, available - memory.used)}; delete "
+                "some of them (DELETE /runs/{run_id}), expect fewer epochs, or raise the store's `maxmemory`"
             )
 
     async def measure(self, run_id: str = "", is_spread: bool = True) -> Memory | None:

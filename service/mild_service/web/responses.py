@@ -123,11 +123,11 @@ async def make_response(
     def make_content() -> tuple[bytes, str] | Iterator[bytes]:
         body = make_body()
         if not isinstance(body, bytes):
-            start, n_bytes = [], 0
+            start, n_made = [], 0
             for piece in body:
                 start.append(piece)
-                n_bytes += len(piece)
-                if n_bytes > _WHOLE_BYTES:
+                n_made += len(piece)
+                if n_made > _WHOLE_BYTES:
                     return compress_pieces(chain(_pop_all(start), body), representation.coding)
             body = b"".join(start)
         content = compress(body, representation.coding)
@@ -342,10 +342,7 @@ def _encode_items(parts: Iterable[Any]) -> Iterator[bytes]:
 
 def encode_npy_indices(samples: Bitmap, n_samples: int) -> Iterator[bytes]:
     """Yield the pieces of an npy file with the sorted indices of a set of samples."""
-    header = io.BytesIO()
-    shape = (bitmap.popcount(samples),)
-    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": shape})
-    yield header.getvalue()
+    yield _encode_npy_header("<i8", (bitmap.popcount(samples),))
     for indices in iterate_indices(samples, n_samples):
         yield indices.astype("<i8").tobytes()
 
@@ -357,12 +354,16 @@ def split_array(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def encode_npy_rows(rows: Sequence[NDArray[Any]]) -> Iterator[bytes]:
     """Yield the pieces of an npy file with an array of two dimensions, whose rows have one type and length."""
-    header = io.BytesIO()
-    description = {"descr": rows[0].dtype.str, "fortran_order": False, "shape": (len(rows), rows[0].size)}
-    np.lib.format.write_array_header_1_0(header, description)
-    yield header.getvalue()
+    yield _encode_npy_header(rows[0].dtype.str, (len(rows), rows[0].size))
     for row in rows:
         yield from (part.tobytes() for part in split_array(row))
+
+
+def _encode_npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return the header of an npy file with an array of this type and shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _encode_arrow(result: SelectionResult) -> Iterator[bytes]:
@@ -374,8 +375,10 @@ def _encode_arrow(result: SelectionResult) -> Iterator[bytes]:
     with pyarrow.ipc.new_stream(buffer, schema) as writer:
         for indices in iterate_indices(result.bitmap, result.n_samples):
             for part in np.split(indices, range(2**16, indices.size, 2**16)):
-                ids = [] if result.ids is None else [pyarrow.array(result.ids[n_written : n_written + part.size])]
-                arrays = [pyarrow.array(part), *(each.cast(pyarrow.large_string()) for each in ids)]
+                arrays = [pyarrow.array(part)]
+                if result.ids is not None:
+                    ids = result.ids[n_written : n_written + part.size]
+                    arrays.append(pyarrow.array(ids, pyarrow.large_string()))
                 writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
                 n_written += part.size
             yield _take_all(buffer)
