@@ -248,10 +248,7 @@ _MEANS_HEAD = "| features | half | dither | AUC | AUC, loss | F1 | F1, loss | al
 
 def _format_means(groups: Groups) -> str:
     """Return the means over all noises for each dither and half."""
-    lines = [
-        "| features | half | dither | AUC | AUC, loss | F1 | F1, loss | always as labelled | never |",
-        "|---" * 9 + "|",
-    ]
+    lines = [_MEANS_HEAD, "|---" * 9 + "|"]
     for features, half, dither in product(sorted({key[1] for key in groups}), SEEDS, DITHERS):
         found = [groups.get((half, features, "linear", None, noise, dither)) for noise in NOISES]
         complete = [group for group in found if group is not None and len(group.rows) == len(SEEDS[half])]

@@ -41,11 +41,31 @@ def load_half(path: Path, human: Path | None, noise: str, half: Half, seed: int)
     if noise not in HUMAN_COLUMNS:
         data = data.take(own).with_noise(noise, seed)
         return replace(data, y_train_clean=data.y_train) if data.y_train_clean is None else data
+    return label_by_people(data, human, noise).take(own)
+
+
+def label_by_people(data: Dataset, human: Path | None, noise: str) -> Dataset:
+    """Return the first images of a data set with the labels that people gave; the true ones are known.
+
+    Parameters
+    ----------
+    data
+        The first images of CIFAR-10 or CIFAR-100, or all of them, with true labels.
+    human
+        ``cifar-n-labels.npz``.
+    noise
+        A key of `HUMAN_COLUMNS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file.
+    """
     if human is None:
         raise ValueError(f"{noise} needs cifar-n-labels.npz and it is not there; put it into --data-dir")
     with np.load(human) as labels:
         human_labels = labels[HUMAN_COLUMNS[noise]].astype(np.int64)[: data.n_samples]
-    return replace(data, y_train=human_labels, y_train_clean=data.y_train).take(own)
+    return replace(data, y_train=human_labels, y_train_clean=data.y_train)
 
 
 def record_head(settings: TrainSettings, data: Dataset) -> Recording:

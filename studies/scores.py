@@ -202,21 +202,18 @@ def _format_test(metric: Metric, title: str, groups: Groups, conditions: Sequenc
         gains = np.array(
             [_mean(groups[key], measure, metric) - _mean(groups[key], measure, SIMPLE) for key in conditions]
         )
-        p, effect = test_pairs(gains)
+        p, effect = compare_pairs(gains)
         cells += [f"{gains.mean():+.4f}", str(int((gains > 0).sum())), f"{p:.2g}", f"{effect:+.2f}"]
     return cells
 
 
-def test_pairs(gains: NDArray[np.float64]) -> tuple[float, float]:
+def compare_pairs(gains: NDArray[np.float64]) -> tuple[float, float]:
     """Return the p-value of Wilcoxon's signed-rank test and the rank-biserial correlation; 1 and 0 without a change."""
     changed = gains[gains != 0]
     if not changed.size:
         return 1.0, 0.0
     ranks = rankdata(np.abs(changed))
     return float(wilcoxon(changed).pvalue), float((ranks * np.sign(changed)).sum() / ranks.sum())
-
-
-test_pairs.__test__ = False  # type: ignore[attr-defined]  # of numbers, not of this package
 
 
 def _format_families(groups: Groups) -> str:

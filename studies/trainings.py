@@ -25,7 +25,7 @@ from mild_trainer.training.engine import predict_classes
 from mild_trainer.training.history import History
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer, place_samples
-from studies.heads import HUMAN_COLUMNS, load_half
+from studies.heads import HUMAN_COLUMNS, label_by_people, load_half
 from studies.programme import SEEDS, Case, Half, Inputs
 
 SMALL = "cifar16"
@@ -89,11 +89,7 @@ def load_case(case: Case, inputs: Inputs) -> Dataset:
         return load_half(inputs.features[name], inputs.human_labels, noise, inputs.half, seed)
     data = load("digits") if name == "digits" else _load_images(name, _check_folder(inputs.data_dir))
     if noise in HUMAN_COLUMNS:
-        if inputs.human_labels is None:
-            raise ValueError(f"{noise} needs cifar-n-labels.npz and it is not there; put it into --data-dir")
-        with np.load(inputs.human_labels) as labels:
-            given = labels[HUMAN_COLUMNS[noise]].astype(np.int64)
-        data = replace(data, y_train=given, y_train_clean=data.y_train)
+        data = label_by_people(data, inputs.human_labels, noise)
     if name == SMALL:
         data = data.take(_list_small(inputs.half))
     data = data if noise in HUMAN_COLUMNS else data.with_noise(noise, seed)

@@ -110,10 +110,10 @@ def test_loops_that_lose_come_first_and_in_bold(tmp_path: Path) -> None:
 
 def test_the_paired_test_is_that_of_scipy() -> None:
     gains = np.array([0.1, -0.2, 0.3, 0.4, 0.5, 0.0])
-    p, effect = scores.test_pairs(gains)
+    p, effect = scores.compare_pairs(gains)
     assert p == pytest.approx(wilcoxon(gains[:-1]).pvalue)
     assert effect == pytest.approx((1 - 2 + 3 + 4 + 5) / 15)
-    assert scores.test_pairs(np.zeros(3)) == (1.0, 0.0)
+    assert scores.compare_pairs(np.zeros(3)) == (1.0, 0.0)
 
 
 def test_shifted_images_have_less_contrast() -> None:
