@@ -120,7 +120,7 @@ _VERDICT_TEXTS: Mapping[Verdict, str] = {
     "separable": "The fit tells two groups of samples apart, and the set is the group that was learnt early. Whether "
     "its labels are right, a fit cannot show.",
     "weak": "The fit finds two groups of samples, but not all signs that one of them has the wrong labels. The set may "
-    "be worse than keeping everything.",
+    "be worse than keeping everything: a random audit bounds both.",
     "unimodal": "No second group of samples was found that is worth a cut.",
     "learning": "The network was still learning when training ended: train longer.",
     "insufficient": "Too little was recorded to tell right labels from wrong ones.",

@@ -101,7 +101,7 @@ def test_checked_samples_that_measure_nothing_say_so() -> None:
 def test_a_verdict_is_explained_and_says_whether_samples_are_dropped() -> None:
     counts = {"num_samples": 100, "unobserved": 5, "planted": 2}
     weak = describe_verdict({**counts, "num_selected": 60, "verdict": "weak"})
-    assert weak.endswith("The set may be worse than keeping everything.")
+    assert weak.endswith("The set may be worse than keeping everything: a random audit bounds both.")
     for verdict in get_args(Verdict):
         kept_all = describe_verdict({**counts, "num_selected": 93, "verdict": verdict})
         assert kept_all == describe_verdict({**counts, "num_selected": 92, "verdict": verdict}) + (

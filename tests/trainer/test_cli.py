@@ -272,7 +272,7 @@ def test_a_selection_from_a_file_is_written_as_indices(run: CliRunner, tmp_path:
     assert result.stderr == (
         "How many of the 300 kept labels are wrong is not known: no label was checked.\n"
         "Verdict: weak. The fit finds two groups of samples, but not all signs that one of them has the wrong labels. "
-        "The set may be worse than keeping everything.\n"
+        "The set may be worse than keeping everything: a random audit bounds both.\n"
         f"The clean set: {out}, the indices of 300 of 400 samples\n"
     )
     refused = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--out", str(tmp_path / "clean.txt")])

@@ -47,6 +47,8 @@ def half(): return lambda images: images[::2]
 def tokens(): return lambda images: images.flatten(2)[..., None]
 def number(): return 1
 def fails(): raise OSError("weights are lost")
+def uncalled(): return torch.nn.Linear
+network = torch.nn.Identity()
 """
 
 
@@ -170,9 +172,14 @@ def test_a_folder_of_transformers_says_size_and_statistics(folder: Path) -> None
     [
         ("--model nothing.onnx", "--model nothing.onnx is not there; give MODULE:FUNCTION"),
         ("--model own_networks.py", "--model own_networks.py is no model file; give MODULE:FUNCTION"),
-        ("--model elsewhere:mean", "cannot be loaded (No module named 'elsewhere'); give"),
+        (
+            "--model elsewhere:mean",
+            "(No module named 'elsewhere'); give MODULE:FUNCTION that returns a torch module (M",
+        ),
         ("--model own_networks:median", "own_networks has no function 'median'; give"),
         ("--model own_networks:number", "returns int; make it return a torch module"),
+        ("--model own_networks:uncalled", "returns the class Linear; make it return a torch module"),
+        ("--model own_networks:network", "is no function but Identity; name a function that returns a torch module"),
         ("--model own_networks:fails", "cannot be loaded (weights are lost); give"),
         ("--model own_networks:strict --image-size 16", "(only 24 pixels); give the --image-size that it was made for"),
         ("--model own_networks:broken --image-size 16", "x_train[0, 0] is nan, and features have to be finite"),

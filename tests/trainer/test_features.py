@@ -67,6 +67,13 @@ def test_an_id_is_no_label(tmp_path: Path) -> None:
         load("features", tmp_path / "a.npz")
 
 
+def test_python_objects_are_refused_with_what_to_save_instead(tmp_path: Path) -> None:
+    arrays = make_features()
+    np.savez(tmp_path / "a.npz", x_train=arrays["x_train"], y_train=arrays["y_train"].astype(object))
+    with pytest.raises(DataError, match=r"a\.npz: y_train holds Python objects.*y_train\.astype\(str\)"):
+        load("features", tmp_path / "a.npz")
+
+
 def test_a_file_of_features_is_told_from_one_of_images(tmp_path: Path) -> None:
     labels, vectors = np.zeros(5, dtype=int), np.zeros((5, 3))
     both: dict[str, dict[str, Any]] = {

@@ -157,6 +157,12 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: 
         load("folder", root)
 
 
+def test_a_table_in_place_of_a_folder_is_refused_with_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text,label\n")
+    with pytest.raises(DataError, match=r"texts\.csv is a file; give a folder of pictures, or an \.npz of images or"):
+        load("folder", tmp_path / "texts.csv")
+
+
 def test_pictures_without_class_folders_are_refused_with_the_cause(tmp_path: Path) -> None:
     write_picture(tmp_path / "flat" / "0.png")
     with pytest.raises(

@@ -24,8 +24,8 @@ from mild_trainer.errors import DataError, TrainerError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the values 0..1 of red, green and blue in ImageNet, by which most public networks standardise images."""
 FORMS = (
-    "MODULE:FUNCTION that returns a torch module, a file of TorchScript (.pt), torch.export (.pt2) or ONNX (.onnx), or "
-    "a folder of transformers"
+    "MODULE:FUNCTION that returns a torch module (MODULE.py in this folder, or installed), a file of TorchScript "
+    "(.pt), torch.export (.pt2) or ONNX (.onnx), or a folder of transformers"
 )
 _TORCH_SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")
 
@@ -136,11 +136,15 @@ def _call_function(model: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")
     function = getattr(_call_loader(model, lambda: importlib.import_module(module_name)), function_name, None)
-    if not callable(function):
+    if function is None:
         raise DataError(f"--model {model}: {module_name} has no function {function_name!r}; give {FORMS}")
+    if isinstance(function, nn.Module) or not callable(function):
+        kind = type(function).__name__
+        raise DataError(f"--model {model} is no function but {kind}; name a function that returns a torch module")
     network = _call_loader(model, function)
-    if not callable(network):
-        raise DataError(f"--model {model} returns {type(network).__name__}; make it return a torch module")
+    if isinstance(network, type) or not callable(network):
+        kind = f"the class {network.__name__}" if isinstance(network, type) else type(network).__name__
+        raise DataError(f"--model {model} returns {kind}; make it return a torch module")
     return network
 
 

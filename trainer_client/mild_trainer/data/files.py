@@ -5,6 +5,7 @@ import io
 import pickle
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def check_folder(data_dir: Path | None, dataset: str) -> Path:
         raise DataError(f"{dataset} is read from a folder and none was given; name it with --data-dir")
     if not data_dir.is_dir():
         fault = "is not a folder" if data_dir.exists() else "does not exist"
-        raise DataError(f"{data_dir} {fault}; give --data-dir the folder that holds {dataset}")
+        raise DataError(f"{data_dir} {fault}; give the folder that holds {dataset}")
     return data_dir
 
 
@@ -101,11 +102,26 @@ def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str,
             file.seek(0)
             _check_memory(path)
             content = np.load(file, allow_pickle=False)
-            return {array_name: content} if isinstance(content, np.ndarray) else dict(content)
+            if isinstance(content, np.ndarray):
+                return {array_name: content}
+            return {name: _read_member(path, content, name) for name in content}
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; {remedy}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({get_reason(error)}); {remedy}") from error
+
+
+def _read_member(path: Path, archive: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """Return an array of an ``.npz``; raise DataError where it holds Python objects, which only pickle could read."""
+    try:
+        return archive[name]
+    except ValueError as error:
+        if not str(error).startswith("Object arrays"):
+            raise
+        raise DataError(
+            f"{path}: {name} holds Python objects, which are not read; save names as {name}.astype(str), a sparse "
+            f"matrix as {name}.toarray(), and rows with the same length each"
+        ) from error
 
 
 def _check_memory(path: Path) -> None:

@@ -226,6 +226,8 @@ def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList
     DataError
         If there are no classes or no pictures, or the test set has other classes.
     """
+    if data_dir is not None and data_dir.is_file():
+        raise DataError(f"{data_dir} is a file; give a folder of pictures, or an .npz of images or features")
     root = files.check_folder(data_dir, "the images")
     train, test = _read_layout(root)
     if unknown := sorted(set(test.pictures) - set(train.pictures)):
