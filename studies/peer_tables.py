@@ -128,7 +128,10 @@ def format_comparison(rows: Sequence[Row], plot: Path) -> str:
             [f"{group.features}, {group.noise}", *(group.format_mean(method, measure) for method in methods)]
             for group in sorted(groups, key=lambda group: (group.features, group.noise))
         ]
-        parts += [f"### {heading}\n", format_table(("features, noise", *methods), lines)]
+        parts.append(f"### {heading}\n")
+        if measure == "accuracy":
+            parts.append(_format_accuracy_summary(groups))
+        parts.append(format_table(("features, noise", *methods), lines))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
@@ -156,6 +159,17 @@ def _format_summary(groups: Sequence[Group]) -> str:
     return (
         f"Level with or ahead of every peer on both measures in {n_won} of {len(groups)} rows, {counts}; behind by "
         f"more than {_MARGIN:g} in {n_far}, and by {max(0.0, -min(group.gap for group in groups)):.3f} at most.\n"
+    )
+
+
+def _format_accuracy_summary(groups: Sequence[Group]) -> str:
+    """Say in how many rows training on our set is better and worse than training on all labels."""
+    pairs = [(group.mean(OURS, "accuracy"), group.mean(EVERYONE, "accuracy")) for group in groups]
+    gaps = [ours - everyone for ours, everyone in pairs if ours is not None and everyone is not None]
+    n_ahead, n_behind = sum(gap > 0 for gap in gaps), sum(gap < 0 for gap in gaps)
+    return (
+        f"Beside training on everyone, our set is ahead in {n_ahead} of {len(gaps)} rows, level in "
+        f"{len(gaps) - n_ahead - n_behind} and behind in {n_behind}.\n"
     )
 
 

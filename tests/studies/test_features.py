@@ -60,6 +60,14 @@ def test_lost_rows_come_first_with_the_reason(tmp_path: Path) -> None:
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
 
 
+def test_it_is_said_where_training_on_everyone_is_better(tmp_path: Path) -> None:
+    rows = [make_row(f"symmetric:0.{rate}", 0.9, 0.8) for rate in (2, 4, 6)]
+    for row, accuracy in zip(rows, (0.4, 0.5, 0.6), strict=True):
+        row.result["methods"][OURS]["accuracy"] = accuracy
+    text = peer_tables.format_comparison(rows, tmp_path / "plot.svg")
+    assert "our set is ahead in 1 of 3 rows, level in 1 and behind in 1.\n" in text
+
+
 def test_the_headline_has_a_line_for_each_noise_that_is_there() -> None:
     rows = [make_row("human:worse", 0.9, 0.8, seed=5), make_row("human:worse", 0.8, 0.8, seed=6)]
     lines = peer_tables.format_headline(rows, "lite2", ("human:worse", "none"), "[x](y)")
