@@ -22,7 +22,8 @@ FITS: Mapping[str, SelectionOptions] = MappingProxyType(
 DEFAULT_FIT = SelectionOptions().fit
 N_INITIAL = 5
 """Number of initial weights that are drawn for the same labels."""
-EPOCHS = (10, 20, 40, 80)
+FACTORS = (0.5, 2.0, 4.0)
+"""Numbers of epochs beside the default, in units of it."""
 _TEXT = f"""{DATA_POINTER}
 
 One round, everyone observed; then a fresh network is trained on the set, always with the same weights and epochs.
@@ -43,8 +44,7 @@ def list_cases(inputs: Inputs) -> list[Case]:
     cases: list[Case] = []
     for data, n_seeds, chosen in groups:
         cases += make_cases(inputs, data, n_seeds, chosen, initial=tuple(range(N_INITIAL)), factor=(1.0,))
-        factors = tuple(epochs / 20 for epochs in EPOCHS if epochs != 20)
-        cases += make_cases(inputs, data, n_seeds, chosen, initial=(0,), factor=factors)
+        cases += make_cases(inputs, data, n_seeds, chosen, initial=(0,), factor=FACTORS)
     return cases
 
 
@@ -135,7 +135,7 @@ def _format_epochs(rows: Sequence[Row]) -> str:
         by_epochs: dict[int, list[Mapping[str, Any]]] = {}
         for row in own:
             by_epochs.setdefault(row.result["epochs"], []).append(row.result["fits"][DEFAULT_FIT])
-        default = {result["epochs"] for row in own if row.case["factor"] == 1.0 for result in (row.result,)}
+        default = {row.result["epochs"] for row in own if row.case["factor"] == 1.0}
         usual = fmean(fit["f1"] for epochs in default for fit in by_epochs[epochs]) if default else 0.0
         for epochs, fits in sorted(by_epochs.items()):
             gain = fmean(fit["f1"] for fit in fits) - usual
