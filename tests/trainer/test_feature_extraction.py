@@ -44,6 +44,11 @@ def strict():
     return Strict()
 def broken(): return torch.nn.Threshold(10.0, float("nan"))
 def half(): return lambda images: images[::2]
+def varying():
+    return lambda images: images.mean(dim=(2, 3))[:, :1].expand(-1, len(images))
+def nothing(): return lambda images: images.new_zeros(len(images), 0)
+def waves(): return lambda images: images.mean(dim=(2, 3)) * 1j
+def sparse(): return lambda images: images.mean(dim=(2, 3)).to_sparse()
 def tokens(): return lambda images: images.flatten(2)[..., None]
 def number(): return 1
 def fails(): raise OSError("weights are lost")
@@ -183,6 +188,12 @@ def test_a_folder_of_transformers_says_size_and_statistics(folder: Path) -> None
         ("--model own_networks:fails", "cannot be loaded (weights are lost); give"),
         ("--model own_networks:strict --image-size 16", "(only 24 pixels); give the --image-size that it was made for"),
         ("--model own_networks:broken --image-size 16", "x_train[0, 0] is nan, and features have to be finite"),
+        ("--model own_networks:varying --batch-size 4", "x_train[4] has 2 features, and rows before it have 4; give"),
+        ("--model own_networks:nothing", "gives torch.float32 of shape (6, 0); make it return real features"),
+        ("--model own_networks:waves", "gives torch.complex64 of shape (6, 3); make it return real features"),
+        ("--model own_networks:sparse", "gives what is no dense array (can't convert Sparse layout"),
+        ("--model own_networks:mean --threads -1", "threads is -1"),
+        ("--model own_networks:mean --seed -5 --limit 4", "seed is -5"),
         ("--model own_networks:half --image-size 16", "gives 3 rows for 6 images; make it return one for each"),
         ("--model own_networks:mean --out features.csv", "--out features.csv ends in '.csv'; give a file that ends"),
         ("--model own_networks:mean --out no/f.npz", "is in a folder that does not exist; give a file in a folder"),
@@ -239,7 +250,7 @@ def test_maps_and_tokens_become_means_over_positions() -> None:
     assert torch.equal(pool_features({"maps": (maps, None)}), maps.mean(dim=(2, 3)))
     assert torch.equal(pool_features(maps.flatten(2)), maps.flatten(2).mean(dim=1))
     for outputs in (torch.zeros(3), (), None):
-        with pytest.raises(DataError, match="make it return features of shape"):
+        with pytest.raises(DataError, match="make it return real features of shape"):
             pool_features(outputs)
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from mild_client.commands import format_command
+from mild_core.fields import check_fields
 from mild_core.log_columns import parse_class_names, parse_columns
 from mild_core.statements import describe_quality, describe_selection, format_at_most
 from mild_core.types import SelectionOptions
@@ -142,6 +143,7 @@ def features(
         from mild_trainer import feature_extraction
 
         settings.setdefault("dataset", guess_dataset(images))
+        check_fields(TrainSettings(**settings))
         options = feature_extraction.ExtractionOptions(
             data_dir=images,
             model=model,

@@ -138,7 +138,14 @@ def compute_features(model: FeatureModel, images: Tensor, name: str) -> NDArray[
             f"--model {name} does not take images of shape {tuple(images.shape)} ({describe_failure(error)}); "
             "give the --image-size that it was made for"
         ) from error
-    features: NDArray[np.float32] = pool_features(outputs).cpu().numpy()
+    try:
+        features: NDArray[np.float32] = pool_features(outputs).cpu().numpy()
+    except DataError:
+        raise
+    except Exception as error:  # sparse, quantised and meta tensors each raise errors of their own
+        raise DataError(
+            f"--model {name} gives what is no dense array ({describe_failure(error)}); make it return a dense tensor"
+        ) from error
     if len(features) != len(images):
         raise DataError(
             f"--model {name} gives {len(features)} rows for {len(images)} images; make it return one for each"

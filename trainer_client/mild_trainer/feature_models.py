@@ -95,18 +95,21 @@ def pool_features(outputs: Any) -> Tensor:
     Raises
     ------
     DataError
-        If the output has another shape.
+        If the output has another shape, no features, or complex numbers.
     """
     while isinstance(outputs, Mapping | tuple | list):
         outputs = next(iter(outputs.values() if isinstance(outputs, Mapping) else outputs), None)
-    if isinstance(outputs, Tensor) and outputs.ndim == 4:
-        outputs = outputs.mean(dim=(2, 3))
-    elif isinstance(outputs, Tensor) and outputs.ndim == 3:
-        outputs = outputs.mean(dim=1)
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-        there = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise DataError(f"--model gives {there}; make it return features of shape (n_images, n_features)")
-    return outputs.float()
+    if isinstance(outputs, Tensor) and not outputs.is_complex():
+        outputs = outputs.float()
+        if outputs.ndim == 4:
+            outputs = outputs.mean(dim=(2, 3))
+        elif outputs.ndim == 3:
+            outputs = outputs.mean(dim=1)
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or not outputs.shape[1] or outputs.is_complex():
+        is_tensor = isinstance(outputs, Tensor)
+        there = f"{outputs.dtype} of shape {tuple(outputs.shape)}" if is_tensor else type(outputs).__name__
+        raise DataError(f"--model gives {there}; make it return real features of shape (n_images, n_features)")
+    return outputs
 
 
 def require_library(name: str, model: object, remedy: str) -> Any:

@@ -47,7 +47,7 @@ def write_features(path: Path, data: Dataset, blocks: Iterable[tuple[str, NDArra
     Raises
     ------
     DataError
-        If a feature is not a finite number of float32.
+        If a feature is not a finite number of float32, or rows differ in their numbers of features.
     """
     temporary_path = path.with_name(f"{path.name}.part")
     n_features = 0
@@ -59,8 +59,13 @@ def write_features(path: Path, data: Dataset, blocks: Iterable[tuple[str, NDArra
                     for _, block in group:
                         rows = np.ascontiguousarray(block, dtype="<f4")
                         feature_arrays.check_finite(name, rows, n_written)
+                        if n_features not in (0, rows.shape[1]):
+                            raise DataError(
+                                f"{name}[{n_written}] has {rows.shape[1]} features, and rows before it have "
+                                f"{n_features}; give all as many (--image-size, where a network takes any)"
+                            )
+                        n_features = rows.shape[1]
                         if not n_written:
-                            n_features = rows.shape[1]
                             header = {"descr": "<f4", "fortran_order": False, "shape": (n_samples, n_features)}
                             npy.write_array_header_1_0(file, header)
                         file.write(rows.data)
