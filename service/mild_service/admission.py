@@ -9,12 +9,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ _RESERVE = 8
 """Fraction (1/8) of the memory that only small requests get."""
 _TURNS, _TURN_SECONDS = 4, 0.1
 """Number of requests on which the event loop works at the same time, and the longest time that each does."""
+_STEP_SECONDS = 0.002
+"""Seconds after which a turn ends where the event loop has been on time: its request waits, for the store at most."""
 _BASE_BYTES = 192 * 1024 * 1024
 """Memory of the process before any request: modules, connections and the slack of the allocator."""
 _WORKER_BYTES = 128 * 1024 * 1024
@@ -45,10 +48,11 @@ _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """A request that waits for its turn; `granted` is set once it has the amount."""
+    """A request that waits for its turn; `granted` is set once it has the amount, `first` as for `Pool.take`."""
 
     key: str
     amount: int
+    first: bool
     granted: asyncio.Future[None]
 
 
@@ -106,7 +110,7 @@ class Pool:
                 waiter.granted.set_exception(_make_closed_error())
 
     async def take(self, key: str, amount: int, is_small: bool = False, first: bool = False) -> None:
-        """Take an amount for a key; wait for it in turn, with `first` before all others that wait for this key.
+        """Take an amount for a key; wait for it in turn, with `first` before those that wait for this key without.
 
         Raises
         ------
@@ -124,9 +128,10 @@ class Pool:
             self._grant(key, amount, is_small)
             return
         self._make_place(key, amount)
-        waiter = _Waiter(key, amount, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(key, amount, first, asyncio.get_running_loop().create_future())
         waiters = self._queues[is_small].setdefault(key, deque())
-        waiters.insert(0 if first else len(waiters), waiter)
+        n_before = sum(1 for _ in takewhile(lambda other: other.first, waiters)) if first else len(waiters)
+        waiters.insert(n_before, waiter)
         self._count_waiting(1)
         self._serve()
         try:
@@ -298,7 +303,8 @@ class Account:
     async def begin_turn(self, is_new: bool = True) -> None:
         """Wait for a turn; work that goes on, and so is not new, gets one before the other requests of its key.
 
-        The turn ends by itself after a while, so that no request waits for a slow store.
+        The turn ends by itself once the event loop has nothing to do, so that no request waits for a slow store; on a
+        busy loop it ends after a while.
 
         Raises
         ------
@@ -306,7 +312,20 @@ class Account:
             As `Pool.take`.
         """
         await self.admission.turns.take(self.key, 1, first=not is_new)
-        self._turn = asyncio.get_running_loop().call_later(_TURN_SECONDS, self.end_turn)
+        self._watch_turn(time.monotonic() + _TURN_SECONDS)
+
+    def _watch_turn(self, deadline: float) -> None:
+        """End the turn after a step if the event loop is on time then, else look again until the deadline."""
+        started = time.monotonic()
+
+        def end_or_watch() -> None:
+            now = time.monotonic()
+            if now >= deadline or now - started < 2 * _STEP_SECONDS:
+                self.end_turn()
+            else:
+                self._watch_turn(deadline)
+
+        self._turn = asyncio.get_running_loop().call_later(_STEP_SECONDS, end_or_watch)
 
     def end_turn(self) -> bool:
         """Give the turn to others; return whether this request had one."""
@@ -520,10 +539,12 @@ class Admission:
         if self.is_small(n_bytes):
             yield
             return
-        key = get_current_key()
-        async with pause_turn():
-            await self.answers.take(key, 1)
+        account = current_account.get()
+        key, had_turn = get_current_key(), account is not None and account.end_turn()
+        await self.answers.take(key, 1)
         try:
+            if account is not None and had_turn:
+                await account.begin_turn(is_new=False)
             yield
         finally:
             self.answers.give(key, 1)

@@ -159,7 +159,9 @@ async def test_caches_make_room_for_requests() -> None:
 
 
 @pytest.fixture
-def admission() -> Admission:
+def admission(monkeypatch: pytest.MonkeyPatch) -> Admission:
+    monkeypatch.setattr("mild_service.admission._STEP_SECONDS", 1000.0)  # no turn ends by itself
+    monkeypatch.setattr("mild_service.admission._TURN_SECONDS", 1000.0)
     return Admission(Settings(memory=2 * 2**30, executor="threads"), Telemetry())
 
 
@@ -245,13 +247,55 @@ async def test_a_request_that_goes_on_does_not_wait_for_new_ones_of_its_key(admi
     assert await done([*begun[-2:], going_on]) == [True, False, True]
 
 
+async def test_requests_that_go_on_do_so_in_the_order_in_which_they_paused(admission: Admission) -> None:
+    holders = [Account(admission, "busy") for _ in range(admission.turns.capacity)]
+    await asyncio.gather(*(account.begin_turn() for account in holders))
+    new, *going_on = [Account(admission, "busy") for _ in range(4)]
+    tasks = await start(new.begin_turn(), *(account.begin_turn(is_new=False) for account in going_on))
+    order: list[int] = []
+    for holder in [*holders, *going_on][: len(tasks)]:
+        holder.end_turn()
+        order += [i for i, is_done in enumerate(await done(tasks)) if is_done and i not in order]
+    assert order == [1, 2, 3, 0]
+
+
+async def test_a_large_answer_that_is_given_up_before_its_turn_keeps_no_slot(admission: Admission) -> None:
+    accounts = [Account(admission, "busy") for _ in range(admission.turns.capacity)]
+    await asyncio.gather(*(account.begin_turn() for account in accounts))
+
+    async def answer() -> None:
+        current_account.set(accounts[0])
+        async with admission.encode(admission.memory.capacity // 4):
+            pytest.fail("there is no turn")
+
+    tasks = await start(Account(admission, "other").begin_turn(), answer())
+    assert await done(tasks) == [True, False]
+    assert admission.answers.used == 1
+    tasks[1].cancel()
+    assert await done(tasks) == [True, True]
+    assert admission.answers.used == 0
+
+
 async def test_a_turn_ends_by_itself(admission: Admission, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mild_service.admission._STEP_SECONDS", 0.0)
     monkeypatch.setattr("mild_service.admission._TURN_SECONDS", 0.0)
     accounts = [Account(admission, "slow") for _ in range(3 * admission.turns.capacity)]
     tasks = await start(*(account.begin_turn() for account in accounts))
     assert all(await done(tasks))
     await done([])
     assert admission.turns.used == 0
+
+
+async def test_a_turn_ends_early_where_the_event_loop_is_on_time(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mild_service.admission._STEP_SECONDS", 0.0)  # the loop is never so fast, as if it were busy
+    accounts = [Account(admission, "slow") for _ in range(3 * admission.turns.capacity)]
+    begun = await start(*(account.begin_turn() for account in accounts))
+    assert (await done(begun)).count(True) == admission.turns.capacity
+    monkeypatch.setattr("mild_service.admission._STEP_SECONDS", 0.01)
+    await asyncio.gather(*begun)
+    assert len(accounts) > admission.turns.capacity
 
 
 async def test_little_memory_is_granted_beside_large_requests_that_wait_to_a_key_that_has_none() -> None:
