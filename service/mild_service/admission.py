@@ -305,11 +305,6 @@ class Account:
 
         The turn ends by itself once the event loop has nothing to do, so that no request waits for a slow store; on a
         busy loop it ends after a while.
-
-        Raises
-        ------
-        ShuttingDown
-            As `Pool.take`.
         """
         await self.admission.turns.take(self.key, 1, first=not is_new)
         self._watch_turn(time.monotonic() + _TURN_SECONDS)
@@ -490,7 +485,7 @@ class Admission:
 
     def close(self) -> None:
         """Refuse all that waits; what works goes on."""
-        for pool in (self.turns, self.memory, self.compute, self.logs, self.answers):
+        for pool in (self.memory, self.compute, self.logs, self.answers):
             pool.close()
 
     def is_small(self, n_bytes: int) -> bool:

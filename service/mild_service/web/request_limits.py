@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mild_service.admission import Account, Admission, current_account, take_memory_now
 from mild_service.api_keys import ANONYMOUS
 from mild_service.config import Settings
-from mild_service.errors import DeadlineExceeded, ShuttingDown
+from mild_service.errors import DeadlineExceeded
 from mild_service.web import problems
 from mild_service.web.middleware import PROBES
 
@@ -158,8 +158,6 @@ class Accounting:
             if scope["path"].removeprefix(scope.get("root_path", "")) not in PROBES:
                 await account.begin_turn()
             await self._app(scope, receive_between_turns, send_in_pieces)
-        except ShuttingDown as error:
-            await problems.make_error_response(Request(scope), error)(scope, receive, send)
         finally:
             current_account.reset(token)
             account.close()
