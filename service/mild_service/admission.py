@@ -107,7 +107,8 @@ class Pool:
         for is_small, queue in self._queues.items():
             for waiter in [waiter for waiters in queue.values() for waiter in waiters]:
                 self._remove(waiter, is_small)
-                waiter.granted.set_exception(_make_closed_error())
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(_make_closed_error())
 
     async def take(self, key: str, amount: int, is_small: bool = False, first: bool = False) -> None:
         """Take an amount for a key; wait for it in turn, with `first` before those that wait for this key without.
@@ -141,7 +142,8 @@ class Pool:
                 if waiter.granted.exception() is None:
                     self.give(key, amount, is_small)
             else:
-                self._remove(waiter, is_small)
+                if waiter in self._queues[is_small].get(key, ()):
+                    self._remove(waiter, is_small)
                 self._serve()
             raise
 
@@ -215,6 +217,9 @@ class Pool:
             while queue:
                 key = min(queue, key=lambda key: (self._held[key], self._last_grants[key]))
                 waiter = queue[key][0]
+                if waiter.granted.done():  # cancelled, and its task has not run since
+                    self._remove(waiter, is_small)
+                    continue
                 if not self._has_free(key, waiter.amount, is_small):
                     break
                 self._remove(waiter, is_small)
@@ -238,7 +243,8 @@ class Pool:
         is_small = heaviest in self._queues[True]
         waiter = self._queues[is_small][heaviest][-1]
         self._remove(waiter, is_small)
-        waiter.granted.set_exception(self._make_error(waiter.amount))
+        if not waiter.granted.done():
+            waiter.granted.set_exception(self._make_error(waiter.amount))
 
     def _remove(self, waiter: _Waiter, is_small: bool) -> None:
         """Remove a request from its queue."""

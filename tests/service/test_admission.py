@@ -108,6 +108,19 @@ async def test_a_cancelled_wait_gives_back_what_it_was_just_granted() -> None:
     assert (task.cancelled(), pool.used) == (True, 0)
 
 
+async def test_a_wait_that_was_just_cancelled_is_granted_nothing() -> None:
+    pool = make_pool(1)
+    await pool.take("a", 1)
+    tasks = await start(pool.take("b", 1), pool.take("c", 1))
+    tasks[0].cancel()
+    pool.give("a", 1)  # before the cancelled task has run
+    assert await done(tasks) == [True, True]
+    assert tasks[0].cancelled()
+    assert pool.used == 1
+    pool.give("c", 1)
+    assert (pool.used, pool._n_waiting) == (0, 0)
+
+
 async def test_nothing_waits_for_a_process_that_ends() -> None:
     pool = make_pool(1)
     await pool.take("a", 1)
