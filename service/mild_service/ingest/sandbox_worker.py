@@ -39,7 +39,8 @@ FORMATS: dict[str, tuple[str, TableReader]] = {
 
 def main() -> None:
     """Run the worker: fork a process for every log body until the service ends."""
-    os.nice(NICENESS)
+    with suppress(OSError):  # a filter of system calls may forbid it
+        os.nice(NICENESS)
     control = socket.socket(fileno=int(sys.argv[1]))
     _warm_up()
     wakeup, wakeup_sender = socket.socketpair()

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_tasks
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -204,7 +204,8 @@ def _block_interrupts() -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """Let a worker process end when the service has gone, and leave the processor to the service meanwhile."""
-    os.nice(NICENESS)
+    with suppress(OSError):  # a filter of system calls may forbid it
+        os.nice(NICENESS)
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has been started by a process"
     sentinel = parent.sentinel
