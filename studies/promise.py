@@ -25,8 +25,9 @@ _FEATURES = "lite2"
 _TEXT = """The last round of a training is audited: {n_drawn} samples are drawn at random and their labels are checked,
 here against the true labels. `threshold=fdr` with `alpha` 0.1 then cuts so that, averaged over draws, at most 10% of
 the kept samples that were not drawn are mislabelled. {n_draws} draws for each of the trainings of heads on features
-({features}, 4,000 images of CIFAR-10). Where no cut reaches `alpha` the set is empty, and share, recall and F1 count as
-0. Bars for human:worse: a share of at most .10, a recall of at least .80.
+({features}, 4,000 images of CIFAR-10). Where no cut reaches `alpha` everyone is kept and `holds` is false; such a draw
+counts as an empty set here, with share, recall and F1 of 0. Bars for human:worse: a share of at most .10, a recall of
+at least .80.
 """
 
 
