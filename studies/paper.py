@@ -60,7 +60,7 @@ _HEAD = """# Results
 {machines}.
 
 Rows that are lost come first in every section, in bold, with the reason. All tables show the judging half of the data,
-with seeds 5 to 9; nothing was chosen on it.
+with as many of the seeds 5 to 9 as the column `seeds` says; nothing was chosen on it.
 """
 
 
