@@ -188,7 +188,7 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
 def test_a_folder_has_to_be_given_and_to_be_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="--data-dir"):
         load(name, None)
-    with pytest.raises(DataError, match="does not exist; give --data-dir"):
+    with pytest.raises(DataError, match="nowhere does not exist; give the folder that holds"):
         load(name, tmp_path / "nowhere")
 
 
