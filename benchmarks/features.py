@@ -9,7 +9,6 @@ and one of float16 go through ``mild train --rounds 4 --agree 1 --local``, start
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from benchmarks.timing import machine
+from benchmarks.truth import f1
 from mild_trainer.settings import DEFAULTS
 
 BAR = 60.0
@@ -62,8 +62,8 @@ def measure(folder: Path, n_samples: int, n_features: int, dtype: str) -> tuple[
         right = arrays["y_train"] == arrays["y_train_clean"]
     kept = np.zeros(n_samples, dtype=bool)
     kept[np.load(out / "clean.npy")] = True
-    f1, everyone = (2 * (chosen & right).sum() / (chosen.sum() + right.sum()) for chosen in (kept, kept | True))
-    cells = (dtype, f"{file.stat().st_size:,}", f"{seconds:.1f}", f"{in_epochs:.1f}", f"{f1:.3f}", f"{everyone:.3f}")
+    qualities = (f"{f1(chosen, right):.3f}" for chosen in (kept, kept | True))
+    cells = (dtype, f"{file.stat().st_size:,}", f"{seconds:.1f}", f"{in_epochs:.1f}", *qualities)
     return seconds, f"| {' | '.join(cells)} |"
 
 
@@ -83,8 +83,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments.out.joinpath("features.md").write_text(
         f"# From a file of features to the clean set\n\n`python -m benchmarks.features`: {shape}, four rounds of "
         f"{DEFAULTS['features']['epochs']} epochs, one run each, at most {BAR:g} s.\n"
-        f"{platform.machine()}, Python {platform.python_version()}, PyTorch {torch.__version__}; "
-        f"one processor thread, the default.\n\n{table}\n"
+        f"{machine('torch')}; one processor thread, the default.\n\n{table}\n"
     )
     return int(any(seconds > BAR for seconds, _ in results))
 

@@ -490,15 +490,7 @@ def _write_table(
     results: dict[str, tuple[float, dict[str, Outcome]]], checkouts: dict[str, Path], seconds: float
 ) -> str:
     names = [name for name in ("before", "after") if name in results]
-    commits = {
-        name: subprocess.run(
-            ["git", "-C", str(checkouts[name]), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for name in names
-    }
+    commits = {name: _read_commit(checkouts[name]) for name in names}
     rows = [
         f"| {tenant} | " + " | ".join(_describe(results[name][1][tenant], results[name][0]) for name in names) + " |"
         for tenant in results["after"][1]
