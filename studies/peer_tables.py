@@ -8,7 +8,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from studies.programme import Row, format_table, save_plot
+from studies.programme import Row, add_legend, format_table, save_plot
 
 OURS, EVERYONE, RIGHT = "mild-selection", "everyone", "true clean set"
 PEERS = (
@@ -191,16 +191,16 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(ordered)))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (measure, heading) in zip(axes, _MEASURES.items(), strict=True):
-        for method, marker in zip((*PEERS, OURS), "ov^s<>dxD", strict=True):
+        for position, (method, marker) in enumerate(zip((*PEERS, OURS), "ov^s<>dxD", strict=True)):
             if (measure, method) == ("auc", EVERYONE):
                 continue
             means = [(group.mean(method, measure), y) for y, group in enumerate(ordered)]
             points = [(mean, y) for mean, y in means if mean is not None]
             if points:
-                style = {"color": "black", "zorder": 3} if method == OURS else {"alpha": 0.7}
+                style = {"color": "black", "zorder": 3} if method == OURS else {"color": f"C{position}", "alpha": 0.7}
                 axis.scatter(*zip(*points, strict=True), marker=marker, s=28, label=method, **style)
         axis.set_xlabel(heading)
         axis.grid(alpha=0.3)
     axes[0].set_yticks(range(len(ordered)), [f"{group.features}, {group.noise}" for group in ordered])
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    add_legend(figure)
     return figure

@@ -116,6 +116,14 @@ def format_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
 
 
+def add_legend(figure: Figure) -> None:
+    """Name whatever is drawn in any panel of a figure, once, to the right of it."""
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+
+
 def save_plot(figure: Figure, path: Path) -> str:
     """Write a figure as SVG, the same bytes for the same figure, and return the Markdown that shows it."""
     path.parent.mkdir(parents=True, exist_ok=True)

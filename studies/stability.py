@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mild_core.types import SelectionOptions
 from mild_trainer.presets import PUBLISHED_LOOP
-from studies.programme import Case, Inputs, Row, format_table, save_plot
+from studies.programme import Case, Inputs, Row, add_legend, format_table, save_plot
 from studies.trainings import DATA_TEXT, describe_rounds, load_case, make_cases, make_settings, record_training
 
 TITLE = "Ten and more rounds: is the threshold stable?"
@@ -181,5 +182,6 @@ def _draw_courses(courses: Sequence[Course], n_rounds: int) -> Figure:
         panels[1, column].set_xlabel("round")
     panels[0, 0].set_ylabel("F1")
     panels[1, 0].set_ylabel("threshold, share of the epochs")
-    panels[0, 0].legend(fontsize=7)
+    panels[1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    add_legend(figure)
     return figure

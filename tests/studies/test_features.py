@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from benchmarks import judges, truth
 from studies import features, peer_tables
@@ -58,6 +59,18 @@ def test_lost_rows_come_first_with_the_reason(tmp_path: Path) -> None:
     assert second.endswith("| - |")
     assert "in 1 of 2 rows, on AUC in 2, on F1 in 1; behind by more than 0.01 in 1, and by 0.020 at most" in text
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_a_method_has_one_colour_in_both_panels() -> None:
+    row = make_row("symmetric:0.4", 0.9, 0.8)
+    row.result["methods"]["AUM, same passes"] = {"auc": 0.9, "f1": None}  # in the first panel alone
+    figure = peer_tables.plot_groups(peer_tables.group_rows([row]))
+    colours = [
+        {str(drawn.get_label()): to_hex(np.asarray(drawn.get_facecolor())[0]) for drawn in axes.collections}
+        for axes in figure.axes
+    ]
+    assert colours[0].keys() - colours[1].keys() == {"AUM, same passes"}
+    assert all(colours[0][name] == colours[1][name] for name in colours[0].keys() & colours[1].keys())
 
 
 def test_it_is_said_where_training_on_everyone_is_better(tmp_path: Path) -> None:

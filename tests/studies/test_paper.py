@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from studies import paper, promise
+from studies import paper, programme, promise
 from studies.programme import SEEDS, Inputs, Row, read_rows
 from tests.studies.test_features import make_row
 
@@ -104,3 +105,14 @@ def test_page_and_readme_are_made_from_the_rows(tmp_path: Path) -> None:
     readme = paper.README.read_text()
     assert "| [features](docs/results.md) | human:worse | 0." in readme
     assert paper.update_readme(readme, rows) == readme
+
+
+def test_a_legend_names_what_any_panel_shows_once() -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], label="a")
+    for label in ("a", "b"):
+        right.plot([0, 1], label=label)
+    programme.add_legend(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
